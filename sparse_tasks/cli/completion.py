@@ -1,0 +1,39 @@
+"""Completion of values in the shell."""
+
+from __future__ import annotations
+
+__all__ = ["complete_locale_or_setting", "complete_preset", "complete_task", "complete_tokenizer"]
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """Tasks and groups."""
+    from sparse_tasks.generators.task import TASKS
+
+    names = {"all", *(task.group() for task in TASKS), *TASKS.names()}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Presets."""
+    from sparse_tasks.generators.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def complete_tokenizer(incomplete: str) -> list[str]:
+    """Built-in tokenizers."""
+    from sparse_tasks.core.tokenizers import BUILT_IN
+
+    return [name for name in BUILT_IN if name.startswith(incomplete)]
+
+
+def complete_locale_or_setting(incomplete: str) -> list[str]:
+    """Parameters as ``task.parameter=``, and behind the sign the values that they choose from."""
+    from sparse_tasks.generators.task import TASKS, parameters
+
+    settings = []
+    for task in TASKS:
+        for p in parameters(task):
+            values = p.choices() if p.choices else [""]
+            settings += [f"{owner}.{p.name}={value}" for owner in (task.group(), task.name) for value in values]
+    return sorted({setting for setting in settings if setting.startswith(incomplete)})

@@ -1,0 +1,255 @@
+"""``sparse-tasks generate``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparse_tasks.cli.completion import complete_locale_or_setting, complete_preset, complete_task, complete_tokenizer
+from sparse_tasks.cli.output import Format, print_json, warn
+
+if TYPE_CHECKING:
+    from sparse_tasks.core.sample import Sample
+    from sparse_tasks.core.tokenizers import PromptTokenizer
+    from sparse_tasks.generators.dataset import Shard
+    from sparse_tasks.generators.request import Request
+
+__all__ = ["generate"]
+
+
+def generate(
+    length: Annotated[
+        list[str], typer.Option("--length", "-l", help="Prompt length in tokens: 64k, 1M, 65536. May be repeated.")
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="A task or a group (story, ruler, all). May be repeated.",
+            show_default="all",
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "-n", help="Samples of each task at each length.")] = 100,
+    seed: Annotated[int, typer.Option(help="Another seed gives other samples.")] = 42,
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            help="A built-in name, a folder, a tokenizer.json, or a Hub id.", autocompletion=complete_tokenizer
+        ),
+    ] = "qwen2.5",
+    chat_template: Annotated[
+        str, typer.Option(help="auto (the tokenizer's own, if any), none, or a Jinja file.")
+    ] = "auto",
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Answer budget in tokens.", show_default="the task's own")
+    ] = None,
+    length_includes_output: Annotated[
+        bool, typer.Option("--length-includes-output", help="Take the answer budget off the length, as RULER does.")
+    ] = False,
+    preset: Annotated[
+        str, typer.Option(help="A named bundle of parameters (see list).", autocompletion=complete_preset)
+    ] = "paper",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TASK.PARAM=VALUE",
+            help="Set a parameter of a task or a group. May be repeated.",
+            show_default=False,
+            autocompletion=complete_locale_or_setting,
+        ),
+    ] = None,
+    depth: Annotated[
+        str, typer.Option(help="Where the evidence stands: uniform, a number from 0 to 1, or a range (0.2-0.4).")
+    ] = "uniform",
+    question_position: Annotated[
+        str, typer.Option(help="both (before and after the context), or after (prompt = context + question).")
+    ] = "both",
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", help="Processes that make samples.", show_default="all cores")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write.", show_default="sparse-tasks-<length>")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a data set of another configuration.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell counts, tokens and the expected time.")] = False,
+    format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
+) -> None:
+    """Write a data set folder that datasets.load_dataset reads.
+
+    A run that was stopped goes on where it stopped when the same command is given again.
+
+    Example: sparse-tasks generate --length 64k --task story --samples 20
+    """
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.core.length import label
+    from sparse_tasks.core.tokenizers import load_tokenizer
+    from sparse_tasks.generators.request import default_workers, make_request
+    from sparse_tasks.generators.run import generate_folder
+    from sparse_tasks.generators.sampling import check_lengths
+
+    request = make_request(
+        length,
+        task or [],
+        samples,
+        seed,
+        tokenizer,
+        chat_template,
+        max_new_tokens,
+        length_includes_output,
+        preset,
+        dict(_setting(text) for text in set_ or []),
+        depth,
+        question_position,
+    )
+    if workers is not None and not 1 <= workers <= 1024:
+        raise UsageError("workers", workers, "is out of range; choose from 1 to 1024")
+    n_workers = workers or default_workers()
+    folder = output or Path("sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths))
+    for notice in request.notices:
+        warn(notice)
+    loaded = load_tokenizer(tokenizer, chat_template)
+    if dry_run:
+        check_lengths(request, loaded)
+        _tell_plan(request, loaded, folder, n_workers, format)
+        return
+    began = time.monotonic()
+    with _Bar() as bar:
+        manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.advance)
+    _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    from sparse_tasks.core.errors import UsageError
+
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError("set", text, "sets nothing; write TASK.PARAMETER=VALUE, as in story_multihop.hops=3")
+    return path, value
+
+
+class _Bar:
+    """A progress bar over tokens, on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}/{task.fields[all]} samples"),
+            TextColumn("{task.fields[rate]:>11} tokens/s"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._id: TaskID | None = None
+        self._began = time.monotonic()
+        self.samples = 0
+        self.tokens = 0
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def started(self, missing: list[Shard]) -> None:
+        """Show what there is to do."""
+        total = sum((shard.last - shard.first) * shard.length for shard in missing)
+        self._all = sum(shard.last - shard.first for shard in missing)
+        self._began = time.monotonic()
+        self._id = self._progress.add_task("generating", total=total, done=0, all=self._all, rate="")
+
+    def advance(self, sample: Sample) -> None:
+        """Show one more sample."""
+        self.samples += 1
+        self.tokens += sample.input_tokens
+        if self._id is not None:
+            rate = f"{self.tokens / max(time.monotonic() - self._began, 1e-3):,.0f}"
+            self._progress.update(
+                self._id,
+                advance=sample.length,
+                done=self.samples,
+                rate=rate,
+                description=f"{sample.task} {sample.length:,}",
+            )
+
+
+def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, workers: int, format: Format) -> None:
+    from sparse_tasks.generators.sampling import estimate_seconds
+
+    rows: list[dict[str, Any]] = [
+        {
+            "task": task.name,
+            "length": length,
+            "samples": request.samples,
+            "tokens": request.samples * request.target(task, length),
+            "seconds": round(request.samples * estimate_seconds(request, tokenizer, task, length) / workers, 1),
+        }
+        for length in request.lengths
+        for task in request.tasks
+    ]
+    total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in ("samples", "tokens", "seconds")}
+    if format is Format.json:
+        print_json({"output": str(folder), "workers": workers, "configs": rows, "total": total})
+        return
+    _print_table(rows, total, f"{folder} (not written)", last="expected time")
+    print(f"With {workers} worker{'s' * (workers != 1)} about {_duration(total['seconds'])}.")
+
+
+def _tell_result(manifest: dict[str, Any], folder: Path, seconds: float, made: int, format: Format) -> None:
+    from sparse_tasks.core.length import label
+
+    request, files = manifest["request"], manifest["files"]
+    rows: list[dict[str, Any]] = []
+    for length in request["lengths"]:
+        for task in request["tasks"]:
+            entries = [entry for name, entry in files.items() if name.startswith(f"{length}/{task}-test-")]
+            sums = {name: sum(entry[name] for entry in entries) for name in ("rows", "tokens", "bytes")}
+            rows.append({"task": task, "length": length, "samples": sums["rows"]} | sums)
+    total = {name: sum(row[name] for row in rows) for name in ("samples", "tokens", "bytes")}
+    first = f"{rows[0]['task']}_{label(rows[0]['length'])}"
+    if format is Format.json:
+        result = {"output": str(folder), "fingerprint": manifest["fingerprint"], "configs": rows, "total": total}
+        print_json(result | {"seconds": round(seconds, 3), "tokens_made": made})
+        return
+    _print_table(rows, total, str(folder), last="size")
+    if made:
+        print(f"Made {made:,} tokens in {_duration(seconds)} ({made / seconds:,.0f} tokens/s).")
+    else:
+        print("Everything was there already.")
+    print(f'\nfrom datasets import load_dataset\ndata = load_dataset("{folder}", "{first}", split="test")')
+
+
+def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("task")
+    for name in ("length", "samples", "tokens", last):
+        table.add_column(name, justify="right")
+
+    def end(row: dict[str, Any]) -> str:
+        return _duration(row["seconds"]) if "seconds" in row else f"{row['bytes'] / 2**20:,.1f} MiB"
+
+    for row in rows:
+        table.add_row(row["task"], f"{row['length']:,}", f"{row['samples']:,}", f"{row['tokens']:,}", end(row))
+    table.add_section()
+    table.add_row("all", "", f"{total['samples']:,}", f"{total['tokens']:,}", end(total))
+    Console().print(table)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,55 @@
+"""``sparse-tasks show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparse_tasks.cli.output import Format, print_json
+
+__all__ = ["show"]
+
+_MARGIN = 300
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of it.")],
+    index: Annotated[int, typer.Argument(metavar="INDEX", help="Number of the sample, from 0.")],
+    length: Annotated[
+        str | None,
+        typer.Option("--length", "-l", help="Which length, if there are several.", show_default="the shortest"),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print the prompt whole.")] = False,
+    format: Annotated[Format, typer.Option(help="How to print the sample.")] = Format.human,
+) -> None:
+    """Show a sample: its prompt shortened around the evidence, which is highlighted, and its gold answer."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from sparse_tasks.generators.excerpt import excerpt
+    from sparse_tasks.generators.lookup import find_sample
+
+    row = find_sample(folder, task, index, length)
+    if format is Format.json:
+        print_json(row)
+        return
+    # Soft wrap leaves the lines of the prompt as they are.
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{row['id']}: {row['input_tokens']:,} tokens of {row['length']:,}, {row['metric']}", style="bold")
+    console.print(f"params {row['params']}\n", style="dim")
+    text = Text()
+    margin = len(row["prompt"]) if full else _MARGIN
+    for kind, words in excerpt(row["prompt"], row["evidence"], margin, most=10**6 if full else 8):
+        if kind == "gap":
+            text.append(f"\n\n{words}\n\n", style="dim")
+        else:
+            text.append(words, style="black on yellow" if kind == "evidence" else "")
+    console.print(text)
+    depths = ", ".join(f"{span['depth']:.3f}" for span in row["evidence"][:16])
+    more = f", ... ({len(row['evidence'])} spans)" if len(row["evidence"]) > 16 else ""
+    console.print(f"\nevidence at depth {depths}{more}", style="dim")
+    console.print("answer", style="bold")
+    console.print(Text(row["answer"]))

@@ -1,0 +1,51 @@
+"""The errors that a user may see, each with the exit code that the command line gives it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["DataError", "OutputError", "SparseTasksError", "TooShortError", "UsageError", "nearest"]
+
+
+class SparseTasksError(Exception):
+    """Base of every error that is reported as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(SparseTasksError):
+    """Bad input: names the field, the value, and what would work."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        self.field, self.value, self.remedy = field, value, remedy
+        super().__init__(f"{field}: {value!r} {remedy}")
+
+    def __reduce__(self) -> tuple[type[UsageError], tuple[str, object, str]]:
+        """Errors cross process borders, so they have to unpickle from their own arguments."""
+        return type(self), (self.field, self.value, self.remedy)
+
+
+class TooShortError(UsageError):
+    """A task does not fit into the length that was asked for."""
+
+
+class OutputError(SparseTasksError):
+    """Files could not be written; whatever was finished before stays."""
+
+
+class DataError(SparseTasksError):
+    """Data that exists cannot be read or is not what it says it is."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A remedy for a misspelt name: the nearest choice where one is near, else all of them."""
+    names = sorted(choices)
+    listed = f"choose from {', '.join(names)}" if len(names) <= 40 else f"{len(names)} names are known"
+    close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=0.6)
+    if not close:
+        return f"is unknown; {listed}"
+    match = next(known for known in names if known.lower() == close[0])
+    return f"is unknown; did you mean {match!r}?" + (f" ({listed})" if len(names) <= 12 else "")

@@ -1,0 +1,69 @@
+"""Names to things, with kind errors, open to other packages through entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from sparse_tasks.core.errors import UsageError, nearest
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """An ordered mapping from a name to what it names.
+
+    Args:
+        field: What the names are called in errors ("task", "metric").
+        load: Imports the built-in members, whose last lines register them; called once, at the first look-up.
+        group: Entry point group through which other packages add theirs.
+    """
+
+    def __init__(self, field: str, load: Callable[[], object], group: str | None = None) -> None:
+        self.field = field
+        self._load: Callable[[], object] | None = load
+        self._group = group
+        self._members: dict[str, T] = {}
+
+    def register(self, name: str, member: T) -> T:
+        """Add ``member`` under ``name``.
+
+        Raises:
+            ValueError: The name is taken by another member.
+        """
+        if self._members.setdefault(name, member) is not member:
+            raise ValueError(f"{self.field} {name!r} is registered twice")
+        return member
+
+    def get(self, name: str) -> T:
+        """The member called ``name``.
+
+        Raises:
+            UsageError: Nothing has that name; the nearest one is suggested.
+        """
+        members = self._loaded()
+        if name not in members:
+            raise UsageError(self.field, name, nearest(name, members))
+        return members[name]
+
+    def names(self) -> list[str]:
+        """All names, in order of registration."""
+        return list(self._loaded())
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._loaded().values()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaded()
+
+    def _loaded(self) -> dict[str, T]:
+        if self._load is not None:
+            load, self._load = self._load, None
+            load()
+            if self._group is not None:
+                for entry in entry_points(group=self._group):
+                    entry.load()
+        return self._members

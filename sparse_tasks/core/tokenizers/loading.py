@@ -1,0 +1,161 @@
+"""Tokenizers by built-in name, folder, ``tokenizer.json`` or Hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.tokenizers import qwen25
+from sparse_tasks.core.tokenizers.template import ChatTemplate
+from sparse_tasks.core.tokenizers.tokenizer import PromptTokenizer
+
+__all__ = ["BUILT_IN", "cache_folder", "load_tokenizer"]
+
+BUILT_IN = {"qwen2.5": "Qwen2.5's vocabulary (151,643 tokens) and chat template; needs no network"}
+
+Find = Callable[[str], Path | None]
+
+
+def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> PromptTokenizer:
+    """A tokenizer with its chat template.
+
+    Args:
+        source: A built-in name, a folder with a ``tokenizer.json``, such a file, or a Hub id
+            (``ORG/NAME`` or ``ORG/NAME@revision``).
+        chat_template: ``auto`` takes the tokenizer's own, if it has one; ``none`` leaves the prompt bare;
+            else a file that holds a Jinja template.
+
+    Raises:
+        UsageError: There is no such tokenizer or template, or it cannot be read.
+    """
+    if source in BUILT_IN:
+        template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
+        return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template)
+    path = Path(source).expanduser()
+    if path.is_file():
+        find: Find = lambda name: path if name == "tokenizer.json" else None  # noqa: E731
+    elif path.is_dir():
+        find = lambda name: path / name if (path / name).is_file() else None  # noqa: E731
+    elif _is_hub_id(source):
+        find = _hub(source)
+    else:
+        raise UsageError(
+            "tokenizer", source, f"{nearest(source, BUILT_IN)}; or name a folder, a tokenizer.json or a Hub id"
+        )
+    serialised = find("tokenizer.json")
+    if serialised is None:
+        raise UsageError(
+            "tokenizer", source, "holds no tokenizer.json; save it with transformers' save_pretrained to get one"
+        )
+    try:
+        content = serialised.read_bytes()
+        backend = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises bare Exception
+        raise UsageError("tokenizer", source, f"is no tokenizer.json that tokenizers can read: {error}") from error
+    if getattr(backend.model, "dropout", None):
+        raise UsageError("tokenizer", source, "drops merges at random (BPE dropout): its counts mean nothing")
+    own, special = _own_template(find, source)
+    name = source if path.suffix == "" and not path.exists() else path.resolve().name
+    return PromptTokenizer(name, backend, hashlib.sha256(content).hexdigest(), _template(chat_template, own, special))
+
+
+def cache_folder() -> Path:
+    """Where conversions are kept: ``$SPARSE_TASKS_CACHE``, else ``sparse-tasks`` in the user's cache folder."""
+    if chosen := os.environ.get("SPARSE_TASKS_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-tasks"
+
+
+def _qwen25() -> Tokenizer:
+    """Convert once, then read the conversion; a cache that is damaged or cannot be written is done without."""
+    made_of = hashlib.sha256(f"{qwen25.source_sha256()} {version('tokenizers')} 1".encode()).hexdigest()[:16]
+    cached = cache_folder() / f"qwen2.5-{made_of}.json"
+    expected = cached.with_suffix(".sha256")
+    try:
+        text = cached.read_text(encoding="utf-8")
+        if hashlib.sha256(text.encode()).hexdigest() == expected.read_text(encoding="utf-8"):
+            return Tokenizer.from_str(text)
+    except (OSError, UnicodeDecodeError):
+        pass  # not there yet, or not readable: convert
+    tokenizer = qwen25.build()
+    text = tokenizer.to_str()
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        _write(cached, text)
+        _write(expected, hashlib.sha256(text.encode()).hexdigest())
+    except OSError:
+        pass  # a read-only home costs two seconds a run, nothing else
+    # Read back as later runs will, so that the hash of the serialised form is the same in all of them.
+    return Tokenizer.from_str(text)
+
+
+def _write(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)
+
+
+def _template(choice: str, own: str | None, special: dict[str, str]) -> ChatTemplate | None:
+    if choice == "none":
+        return None
+    if choice == "auto":
+        return None if own is None else ChatTemplate(own, special)
+    try:
+        return ChatTemplate(Path(choice).expanduser().read_text(encoding="utf-8"), special)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("chat-template", choice, f"is neither auto nor none nor a readable file: {error}") from error
+
+
+def _own_template(find: Find, source: str) -> tuple[str | None, dict[str, str]]:
+    """The chat template that belongs to a tokenizer, and the special tokens that it may print."""
+    config: dict[str, Any] = {}
+    if path := find("tokenizer_config.json"):
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError("tokenizer", source, f"has an unreadable tokenizer_config.json: {error}") from error
+    special = {
+        name: token["content"] if isinstance(token, dict) else token
+        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+        if isinstance(token := config.get(name), str | dict)
+    }
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    if path := find("chat_template.jinja"):
+        template = path.read_text(encoding="utf-8")
+    return template, special
+
+
+def _is_hub_id(source: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", source, re.ASCII) is not None and not source.startswith(".")
+
+
+def _hub(source: str) -> Find:
+    repository, _, revision = source.partition("@")
+
+    def find(name: str) -> Path | None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision or None))
+        except LocalEntryNotFoundError as error:
+            raise UsageError("tokenizer", source, "is not in the cache and the Hub cannot be reached") from error
+        except EntryNotFoundError:
+            return None
+        except (HfHubHTTPError, OSError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UsageError("tokenizer", source, f"could not be fetched from the Hub: {first}") from error
+
+    return find

@@ -1,0 +1,75 @@
+"""Chat templates, rendered as ``transformers`` renders them, in a sandbox."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["ChatTemplate"]
+
+# Templates that print today's date (Llama 3) would make a sample depend on the day it was made.
+_TODAY = datetime(2025, 1, 1)
+
+
+class ChatTemplate:
+    """A Jinja chat template that wraps one user message.
+
+    Args:
+        source: The template's text.
+        special_tokens: Names such as ``bos_token`` and their texts, as the template may use them.
+
+    Raises:
+        UsageError: The template does not parse.
+    """
+
+    def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
+        self.source = source
+        self.special_tokens = dict(special_tokens or {})
+        extensions: list[str | type[Extension]] = [loopcontrols]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _TODAY.strftime
+        try:
+            self._template = environment.from_string(source)
+        except TemplateError as error:
+            raise UsageError("chat-template", _shown(source), f"does not parse: {error}") from error
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the template and of the special tokens that it may print."""
+        content = json.dumps([self.source, self.special_tokens], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def render(self, prompt: str) -> str:
+        """The conversation of one user message, ready for the model to answer.
+
+        Raises:
+            UsageError: The template refuses the conversation.
+        """
+        try:
+            return self._template.render(
+                messages=[{"role": "user", "content": prompt}], add_generation_prompt=True, **self.special_tokens
+            )
+        except TemplateError as error:
+            raise UsageError("chat-template", _shown(self.source), f"refuses a single user message: {error}") from error
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _shown(source: str) -> str:
+    return source if len(source) <= 60 else source[:57] + "..."

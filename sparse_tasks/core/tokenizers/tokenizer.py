@@ -1,0 +1,87 @@
+"""The one place where tokens are counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+
+from sparse_tasks.core.tokenizers.additivity import adds_up
+from sparse_tasks.core.tokenizers.template import ChatTemplate
+
+__all__ = ["PromptTokenizer"]
+
+# Paragraphs are measured between these two, so that what stands at a text's edge (a prefix space, a look-ahead)
+# is what stands there inside the prompt: a newline before, no white space after.
+_BEFORE, _AFTER = "a\n", "a"
+# Characters encoded in one call: long enough to amortise the call, short enough to stay in the CPU's caches.
+_CHUNK = 8_192
+
+
+class PromptTokenizer:
+    """A tokenizer and the chat template around the prompt.
+
+    Args:
+        name: How the user named it.
+        backend: The Hugging Face tokenizer.
+        sha256: Hash of what the tokenizer was made from, which stands for it in the keys of samples.
+        template: Wraps the prompt as the user's message; None leaves it bare.
+
+    Attributes:
+        additive: Whether counts are proven to add up over paragraphs (see ``additivity``).
+    """
+
+    def __init__(self, name: str, backend: Tokenizer, sha256: str, template: ChatTemplate | None) -> None:
+        # Truncation or padding left in a tokenizer.json would falsify every count.
+        backend.no_truncation()
+        backend.no_padding()
+        self.name = name
+        self.template = template
+        self.sha256 = sha256
+        self._backend = backend
+        self.additive = adds_up(json.loads(backend.to_str()))
+        self._edges = self._encoded(_BEFORE + _AFTER)
+
+    def with_template(self, template: ChatTemplate | None) -> PromptTokenizer:
+        """The same tokenizer under another chat template."""
+        return PromptTokenizer(self.name, self._backend, self.sha256, template)
+
+    def render(self, prompt: str) -> str:
+        """The text that the engine gets: the prompt, wrapped by the chat template if there is one."""
+        return prompt if self.template is None else self.template.render(prompt)
+
+    def ids(self, prompt: str) -> list[int]:
+        """The token ids that the engine gets, special tokens included.
+
+        A chat template writes the special tokens itself, so the tokenizer must not add them again.
+        """
+        text = self.render(prompt)
+        ids: list[int] = self._backend.encode(text, add_special_tokens=self.template is None).ids
+        return ids
+
+    def count(self, prompt: str) -> int:
+        """Tokens of the rendered prompt, by one encode of the whole of it."""
+        return self._encoded(self.render(prompt), special=self.template is None)
+
+    def cost(self, paragraph: str) -> int:
+        """Tokens that ``paragraph`` adds where it stands between two others.
+
+        It has to begin with something that is no white space and to end in a newline.
+        """
+        return self._encoded(_BEFORE + paragraph + _AFTER) - self._edges
+
+    def total(self, paragraphs: Iterable[str]) -> int:
+        """Tokens that all ``paragraphs`` add, one after the other."""
+        tokens, chunk, characters = 0, list[str](), 0
+        for paragraph in paragraphs:
+            chunk.append(paragraph)
+            characters += len(paragraph)
+            if characters >= _CHUNK:
+                tokens += self.cost("".join(chunk))
+                chunk, characters = [], 0
+        return tokens + (self.cost("".join(chunk)) if chunk else 0)
+
+    def _encoded(self, text: str, special: bool = False) -> int:
+        # The batch call leaves out the offsets, which nobody reads here.
+        return len(self._backend.encode_batch_fast([text], add_special_tokens=special)[0])

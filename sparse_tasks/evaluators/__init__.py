@@ -1,0 +1,1 @@
+"""Scoring what models wrote: answers, metrics, and what is reported of them."""

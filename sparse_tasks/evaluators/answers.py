@@ -1,0 +1,320 @@
+r"""The answer parser: what a model gave as its answer, and how two answers are compared.
+
+Every task and every metric uses this one parser. It is strict on purpose: a model is told to write
+``<answer>``, and prose around it is not searched for something that might have been meant. Scoring whole
+prose when tags are missing rewards a model for repeating its context (sparse-frontier, variable tracking),
+and so does substring matching (RULER).
+
+Three steps, each public:
+
+- ``extract`` (or ``extraction``, which also says how): output text -> answer text; None where there is none.
+- ``items``: answer text -> the entries of a list answer.
+- ``normalise``: one entry -> the form in which it is compared. Both sides of a comparison go through it.
+
+Everything here reads untrusted text, so every function takes time linear in its input.
+"""
+
+import re
+import string
+import unicodedata
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+__all__ = ["Entry", "Extraction", "How", "entries", "extract", "extraction", "items", "normalise"]
+
+How = Literal["tag", "open_tag", "boxed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """An answer and where it stood.
+
+    Attributes:
+        text: The answer, stripped, never empty.
+        how: "tag", a closed ``<answer>`` as asked for; "open_tag", one that the end of the output cut off;
+            "boxed", no tag at all but a LaTeX box, which models trained on mathematics write whatever they
+            are told. The last two are fallbacks, which reports count apart.
+    """
+
+    text: str
+    how: How
+
+
+# --- output text -> answer text -----------------------------------------------------------------------------
+
+_REASONING_TAG: Final = re.compile(r"<(?P<closing>/?)think(?:ing)?\s*>", re.IGNORECASE)
+_ANSWER_TAG: Final = re.compile(r"<(?P<closing>/?)answer\s*>", re.IGNORECASE)
+_BOX: Final = "\\boxed{"
+_LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
+
+
+def extract(text: str) -> str | None:
+    """The answer in a model's output, or None where it gave none. See ``extraction``."""
+    found = extraction(text)
+    return None if found is None else found.text
+
+
+def extraction(text: str) -> Extraction | None:
+    r"""The answer in a model's output, and how it was given; None where there is none.
+
+    Outside reasoning blocks, in this order: the last closed ``<answer>...</answer>``; an unclosed
+    ``<answer>``, to the end; the last ``\boxed{...}``. Tags are matched in any case. The first kind present
+    decides: an empty ``<answer></answer>`` is no answer, even where an earlier one was not empty, because the
+    last word counts.
+    """
+    visible = _without_reasoning(text)
+    closed: str | None = None
+    opened: int | None = None
+    for tag in _ANSWER_TAG.finditer(visible):
+        if not tag["closing"]:
+            # A second opening starts afresh: "I will use <answer> tags. <answer>46</answer>" answers 46.
+            opened = tag.end()
+        elif opened is not None:
+            closed = visible[opened : tag.start()]
+            opened = None
+    if closed is not None:
+        return _extraction(_unboxed(closed), "tag")
+    if opened is not None:
+        return _extraction(_unboxed(visible[opened:]), "open_tag")
+    boxed = _last_box(visible)
+    return None if boxed is None else _extraction(_plain_latex(boxed), "boxed")
+
+
+def _extraction(text: str, how: How) -> Extraction | None:
+    stripped = text.strip()
+    return Extraction(stripped, how) if stripped else None
+
+
+def _without_reasoning(text: str) -> str:
+    """The text outside ``<think>...</think>``.
+
+    An unclosed opening tag hides all that follows: the output was cut off while the model was thinking. A
+    closing tag without its opening hides all that precedes: the chat template opened it in the prompt.
+    """
+    kept: list[str] = []
+    start: int | None = 0  # where the visible stretch began; None inside a block
+    for tag in _REASONING_TAG.finditer(text):
+        if tag["closing"]:
+            if start is not None:
+                kept.clear()
+            start = tag.end()
+        elif start is not None:
+            kept.append(text[start : tag.start()])
+            start = None
+    if start is not None:
+        kept.append(text[start:])
+    return "".join(kept)
+
+
+def _last_box(text: str) -> str | None:
+    r"""What the last ``\boxed{...}`` holds, braces balanced; None where there is none or it is not closed."""
+    start = text.rfind(_BOX)
+    if start < 0:
+        return None
+    start += len(_BOX)
+    depth = 1
+    for position in range(start, len(text)):
+        if text[position] == "{":
+            depth += 1
+        elif text[position] == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start:position]
+    return None
+
+
+def _unboxed(answer: str) -> str:
+    r"""The answer without a box around all of it: ``<answer>\boxed{46}</answer>`` means 46."""
+    boxed = _last_box(answer)
+    if boxed is not None and answer.strip().strip("$").strip() == _BOX + boxed + "}":
+        return _plain_latex(boxed)
+    return answer
+
+
+def _plain_latex(text: str) -> str:
+    return _LATEX_TEXT.sub(r"\1", text)
+
+
+# --- one entry -> the form that is compared -----------------------------------------------------------------
+
+_UNIFIED: Final = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u2039\u203a", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u300c\u300d\u300e\u300f", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-"),
+        # Marks that cannot be seen: soft hyphen, zero-width space, direction marks, byte order mark. The
+        # zero-width joiners stay: they are part of the spelling in Persian and in several Indian scripts.
+        **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff", ""),
+        # Markdown. Underscores are stripped at the ends only, because names of variables hold them.
+        **dict.fromkeys("*`", ""),
+    }
+)
+_LEADING: Final = re.compile(r"""(?:[\s"'_$:]|(?:an?|the)\s)+""")
+_TRAILING: Final = " \"'_$.,;:!?\u3002\u3001\u061f\u060c\u0964"
+# A line of nothing else, such as "---" or the lone bracket of a JSON list, holds no answer.
+_PUNCTUATION: Final = " \t" + string.punctuation + "\u2026\u2014"
+# Groups of three after a first group, standing alone: 3,117,42 is no number but a list.
+_THOUSANDS: Final = re.compile(r"(?<![\w.])(?<![0-9],)[0-9]{1,3}(?:,[0-9]{3})+(?!\w|[.,][0-9])")
+_CHAPTER: Final = re.compile(r"ch(?:apters?|\.)\s*[:#]?\s*([0-9]+)")
+
+
+def normalise(item: str) -> str:
+    """One answer in the form in which answers are compared; "" where nothing is left to compare.
+
+    Unicode compatibility form and case folding (NFKC, Unicode Standard Annex 15); blanks collapsed;
+    typographic quotes and dashes made plain; markdown emphasis, surrounding quotes, leading articles and
+    final punctuation dropped; "1,234" is "1234"; "Chapter 3" is "3"; "key : value" is "key: value", each side
+    treated so. Hyphens, apostrophes and accents inside a word stay: they tell names apart.
+    """
+    text = unicodedata.normalize("NFKC", item.translate(_UNIFIED)).casefold()
+    # Again, because folding can undo the compatibility form, and that form can bring up marks to unify.
+    text = unicodedata.normalize("NFKC", text).translate(_UNIFIED)
+    text = " ".join(text.split())
+    if not text.strip(_PUNCTUATION):
+        return ""
+    text = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
+    chapter = _CHAPTER.fullmatch(_tidy(text))
+    if chapter:
+        return chapter[1]
+    key, _, value = text.lstrip(" :").partition(":")
+    return ": ".join(part for part in (_tidy(key), _tidy(value)) if part)
+
+
+def _tidy(text: str) -> str:
+    """Text without quotes around it, leading articles and final punctuation; "the" alone stays."""
+    text = text.rstrip(_TRAILING)
+    leading = _LEADING.match(text)
+    return text[leading.end() :] if leading else text
+
+
+# --- answer text -> the entries of a list -------------------------------------------------------------------
+
+_FENCE: Final = re.compile(r"\s*```\w*\s*")
+_MARKDOWN: Final = str.maketrans("", "", "*`")
+_BULLET: Final = re.compile(r"(?:[-+\u2013\u2014]\s+|[\u2022\u2023\u25e6\u25aa\u25cf\u00b7]\s*)")
+_NUMBERED: Final = re.compile(r"\(?([0-9]{1,3})[.)](?:\s+|(?=[^\W\d]))(?=\S)")
+_NUMBERED_BY_COLON: Final = re.compile(r"([0-9]{1,3}):\s+(?=\S)")
+_NUMBERED_INSIDE: Final = re.compile(r"(?:^|(?<=\s))\(?([0-9]{1,3})[.)]\s+")
+_ONLY_NUMBERS: Final = re.compile(r"(?:chapters?\s)?[0-9,;\s]+(?:and\s+[0-9]+)?\.?", re.IGNORECASE)
+_SEMICOLON: Final = re.compile(r"[;\uff1b\u061b](?:\s*and\s)?", re.IGNORECASE)
+_COMMA: Final = re.compile(r"[,\uff0c\u3001\u060c](?:\s*and\s)?", re.IGNORECASE)
+_AND: Final = re.compile(r"\sand\s", re.IGNORECASE)
+_BRACKETS: Final = {"[": "]", "(": ")", "{": "}"}
+_QUOTES: Final = {
+    '"': '"',
+    "'": "'",
+    "\u201c": "\u201d",
+    "\u201e": "\u201c",
+    "\u2018": "\u2019",
+    "\u00ab": "\u00bb",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a list answer, and the number the model gave it ("3. Otter Quay" -> 3), if it gave one."""
+
+    number: int | None
+    text: str
+
+
+def items(answer: str, known: AbstractSet[str] = frozenset()) -> list[str]:
+    """The entries of a list answer, in order, repeats included. See ``entries``."""
+    return [entry.text for entry in entries(answer, known)]
+
+
+def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
+    """The entries of a list answer, in order, repeats included, with their numbers.
+
+    Several lines are one entry each, whatever commas they hold, bare numbers apart. A single line is split at
+    its numbers ("1. a 2. b"), or else at semicolons, or else at commas, and at "and" before the last.
+    Numbering, bullets, emphasis, backticks, quotes and brackets around an entry are taken off.
+
+    Args:
+        answer: The extracted answer text.
+        known: Normalised entries that are never broken up: a metric gives the gold ones. One line cannot say
+            whether "Salt and Pepper Inn" is one place or two, or whether "103,217,342" is one number or
+            three; the gold answer can. It earns nothing: an entry still scores only if it equals a gold one.
+    """
+    lines = [_bare(line) for line in answer.splitlines() if not _FENCE.fullmatch(line)]
+    lines = [line for line in lines if line.strip(_PUNCTUATION)]
+    if len(lines) > 1:
+        # "The chapters are:" announces the list and is no entry of it.
+        lines = [line for line in lines if not line.endswith((":", "\uff1a"))]
+    if len(lines) == 1:
+        pieces = _split_line(lines[0], known)
+    else:
+        pieces = []
+        for line in lines:
+            pieces += _split_line(line, known) if _ONLY_NUMBERS.fullmatch(line) else [line]
+    found = [Entry(entry.number, _unquoted(entry.text)) for entry in _numbered(pieces, known)]
+    return [entry for entry in found if entry.text.strip(_PUNCTUATION)]
+
+
+def _bare(line: str) -> str:
+    """A line without markdown and bullet."""
+    line = line.translate(_MARKDOWN).strip()
+    bullet = _BULLET.match(line)
+    return line[bullet.end() :] if bullet else line
+
+
+def _split_line(line: str, known: AbstractSet[str]) -> list[str]:
+    """The entries on one line, still with their numbers."""
+    if _is_known(line, known):
+        return [line]
+    closing = _BRACKETS.get(line[0])
+    if closing and line.find(closing) == len(line) - 1:
+        line = line[1:-1].strip()
+    markers = list(_NUMBERED_INSIDE.finditer(line))
+    # Only 1, 2, 3... from the start of the line is a numbered list; other numbers belong to what is said.
+    in_sequence = [int(marker[1]) for marker in markers] == list(range(1, len(markers) + 1))
+    if len(markers) > 1 and in_sequence and markers[0].start() == 0:
+        cuts = [marker.start() for marker in markers] + [len(line)]
+        return [line[cuts[i] : cuts[i + 1]].strip() for i in range(len(markers))]
+    line = _THOUSANDS.sub(lambda number: _thousands_or_list(number[0], known), line)
+    separator = _SEMICOLON if _SEMICOLON.search(line) else _COMMA
+    *first, last = (piece.strip() for piece in separator.split(line))
+    if _is_known(last, known):
+        return [*first, last]
+    return [*first, *(piece.strip() for piece in _AND.split(last))]
+
+
+def _is_known(piece: str, known: AbstractSet[str]) -> bool:
+    """Whether a piece, as it is or without its number, is a known entry."""
+    marker = _NUMBERED.match(piece) or _NUMBERED_BY_COLON.match(piece)
+    return normalise(piece) in known or (marker is not None and normalise(piece[marker.end() :]) in known)
+
+
+def _thousands_or_list(run: str, known: AbstractSet[str]) -> str:
+    """Turn "1,234" into "1234", unless the gold answer shows that it is a list written without blanks."""
+    whole = run.replace(",", "")
+    parts = run.split(",")
+    return ", ".join(parts) if whole not in known and any(part in known for part in parts) else whole
+
+
+def _numbered(pieces: list[str], known: AbstractSet[str]) -> list[Entry]:
+    """Entries with their numbers taken off.
+
+    "1: x" is a numbered x only where every piece has such a number and they rise from 1; else it is a pair.
+    """
+    gold = [normalise(piece) in known for piece in pieces]
+    by_colon = [_NUMBERED_BY_COLON.match(piece) for piece in pieces]
+    colon_numbers = [int(marker[1]) for marker in by_colon if marker]
+    rising = all(earlier < later for earlier, later in pairwise(colon_numbers))
+    if colon_numbers[:1] == [1] and len(colon_numbers) == len(pieces) and rising and not any(gold):
+        return [Entry(int(marker[1]), marker.string[marker.end() :]) for marker in by_colon if marker]
+    found = []
+    for piece, is_gold in zip(pieces, gold, strict=True):
+        marker = None if is_gold else _NUMBERED.match(piece)
+        found.append(Entry(int(marker[1]), piece[marker.end() :]) if marker else Entry(None, piece))
+    return found
+
+
+def _unquoted(text: str) -> str:
+    """An entry without the comma that ended it and one pair of quotes. A lone apostrophe (James') stays."""
+    text = text.strip().rstrip(",;").strip()
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
+    return text

@@ -1,0 +1,31 @@
+"""Several answers, each with its place."""
+
+from collections.abc import Sequence
+
+from sparse_tasks.evaluators.answers import Entry, entries, normalise
+
+
+def ordered_fraction(prediction: str | None, answers: Sequence[str]) -> float:
+    """The share of places that hold the right entry, in [0, 1].
+
+    Entry i must be ``answers[i]``. A numbered entry stands at its number, so that one left out does not shift
+    the rest. Divided by the number of gold entries or of entries given, whichever is larger, so that extra
+    ones cost.
+    """
+    gold = [normalise(answer) for answer in answers]
+    given = entries(prediction or "", frozenset(gold))
+    placed = _placed(given)
+    right = sum(normalise(placed.get(place, "")) == entry for place, entry in enumerate(gold, start=1))
+    return right / max(len(gold), len(given))
+
+
+def _placed(given: list[Entry]) -> dict[int, str]:
+    """Entries by place, counted from 1.
+
+    By their numbers where there are any; an entry without one then has no place. By order where none has a
+    number, or the numbers are no places: all the same, as lazy markdown has it, or counted from 0.
+    """
+    numbers = [entry.number for entry in given if entry.number is not None]
+    if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 1:
+        return {place: entry.text for place, entry in enumerate(given, start=1)}
+    return {entry.number: entry.text for entry in given if entry.number is not None}

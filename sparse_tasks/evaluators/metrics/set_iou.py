@@ -1,0 +1,15 @@
+"""A set of answers, compared as sets."""
+
+from collections.abc import Sequence
+
+from sparse_tasks.evaluators.answers import items, normalise
+
+
+def set_iou(prediction: str | None, answers: Sequence[str]) -> float:
+    """Intersection over union (Jaccard index) of the entries given and the gold ones, in [0, 1].
+
+    Order and repeats do not matter. An entry too many costs as one too few does. The value is not rounded.
+    """
+    gold = frozenset(map(normalise, answers))
+    given = frozenset(map(normalise, items(prediction or "", gold))) - {""}
+    return len(given & gold) / len(given | gold)

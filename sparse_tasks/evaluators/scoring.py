@@ -1,0 +1,59 @@
+"""Scoring one output: parse it, compare it, and say what was compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.evaluators.answers import How, extraction, normalise
+from sparse_tasks.evaluators.metrics import METRICS
+
+__all__ = ["Score", "gold_score", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an output is worth, and why.
+
+    Attributes:
+        value: In [0, 1]. An output without an answer is worth 0 and counts in every mean.
+        extracted: The answer text that was compared; None where there was none.
+        parsed: Whether there was one. Reports give the share of outputs without.
+        how: The way in which it was given (see ``answers.Extraction``); None where there was none.
+    """
+
+    value: float
+    extracted: str | None
+    parsed: bool
+    how: How | None = None
+
+
+def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
+    """The score of a model's output.
+
+    Args:
+        metric: A name in ``METRICS``.
+        output_text: All that the model wrote, reasoning included. Where the prompt ends inside the answer,
+            the caller puts the sample's ``answer_prefix`` back in front.
+        answers: The gold entries, at least one, none of them blank.
+
+    Raises:
+        UsageError: The metric is unknown, or no answer could match the gold entries.
+    """
+    if metric not in METRICS:
+        raise UsageError("metric", metric, nearest(metric, METRICS))
+    if isinstance(answers, str) or not answers or not all(map(normalise, answers)):
+        # A string is a sequence too, of letters, and would be scored letter by letter without a word.
+        raise UsageError("answers", answers, "must be a list of gold entries, none of them blank")
+    found = extraction(output_text)
+    extracted = None if found is None else found.text
+    how = None if found is None else found.how
+    return Score(METRICS[metric](extracted, answers), extracted, found is not None, how)
+
+
+def gold_score(metric: str, answer: str, answers: Sequence[str]) -> float:
+    """What a model that wrote the gold answer would score; anything but 1 is a defect of the data.
+
+    Raises:
+        UsageError: As ``score``.
+    """
+    return score(metric, f"<answer>{answer}</answer>", answers).value

@@ -1,0 +1,1 @@
+"""Tasks, exact lengths, and the data set folder."""

@@ -1,0 +1,94 @@
+"""Generating from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_tasks.core.length import label
+from sparse_tasks.core.tokenizers import load_tokenizer
+from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.run import generate_folder, generate_samples
+from sparse_tasks.generators.sampling import check_lengths
+from sparse_tasks.generators.table import to_table
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+__all__ = ["generate"]
+
+
+def generate(
+    length: str | int | Iterable[str | int],
+    tasks: Sequence[str] = (),
+    samples: int = 100,
+    *,
+    seed: int = 42,
+    tokenizer: str = "qwen2.5",
+    chat_template: str = "auto",
+    max_new_tokens: int | None = None,
+    length_includes_output: bool = False,
+    preset: str = "paper",
+    settings: Mapping[str, object] | None = None,
+    depth: str = "uniform",
+    question_position: str = "both",
+    workers: int = 1,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+) -> DatasetDict:
+    """Samples of each task at each length, one data set for each, named as its configuration.
+
+    >>> generate("64k", ["story"], samples=10)["story_retrieval_64k"]  # doctest: +SKIP
+
+    Args:
+        length: One length or several: ``64k``, ``1M``, 65536.
+        tasks: Names of tasks or groups; none means all.
+        samples: Samples of each task at each length.
+        seed: Another seed gives other samples; the same gives the same.
+        tokenizer: A built-in name, a folder, a ``tokenizer.json``, or a Hub id.
+        chat_template: ``auto`` (the tokenizer's own, if any), ``none``, or a file.
+        max_new_tokens: Answer budget in tokens; None takes each task's own.
+        length_includes_output: Take the answer budget off the length.
+        preset: A named bundle of parameters.
+        settings: Parameters by ``task.parameter`` or ``group.parameter``.
+        depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
+        question_position: ``both`` or ``after``.
+        workers: Processes that make samples.
+        output: Folder to write, as the command line does; None keeps the samples in memory.
+        overwrite: Replace a data set of another configuration in ``output``.
+
+    Raises:
+        UsageError: An argument is unknown or out of range, or a length too short.
+        OutputError: The folder cannot be written.
+    """
+    from datasets import Dataset, DatasetDict, load_dataset
+
+    request = make_request(
+        [length] if isinstance(length, str | int) else length,
+        tasks,
+        samples,
+        seed,
+        tokenizer,
+        chat_template,
+        max_new_tokens,
+        length_includes_output,
+        preset,
+        settings,
+        depth,
+        question_position,
+    )
+    loaded = load_tokenizer(tokenizer, chat_template)
+    names = {
+        (task.name, tokens): f"{task.name}_{label(tokens)}" for tokens in request.lengths for task in request.tasks
+    }
+    if output is not None:
+        generate_folder(request, loaded, Path(output), workers, overwrite)
+        return DatasetDict({name: load_dataset(str(output), name, split="test") for name in names.values()})
+    check_lengths(request, loaded)
+    data = DatasetDict()
+    for task in request.tasks:
+        for tokens in request.lengths:
+            keys = [(task, tokens, index) for index in range(samples)]
+            data[names[task.name, tokens]] = Dataset(to_table(generate_samples(request, loaded, keys, workers)))
+    return data

@@ -1,0 +1,117 @@
+"""The data set card: what Hugging Face's hub shows, and what ``datasets`` reads the configurations from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+import yaml
+
+from sparse_tasks import __version__
+from sparse_tasks.core.length import label
+from sparse_tasks.generators.dataset import DatasetFolder
+from sparse_tasks.generators.excerpt import excerpt
+from sparse_tasks.generators.table import SCHEMA, read_rows
+from sparse_tasks.generators.task import TASKS
+
+__all__ = ["card"]
+
+_SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+_TYPES = {"string": "string", "int64": "int64", "double": "float64"}
+
+
+def card(folder: DatasetFolder) -> str:
+    """The card of a folder whose shards are all there."""
+    request = folder.request
+    configs = _configs(folder)
+    total = sum(entry["rows"] for entry in folder.files.values())
+    header = {
+        "license": "cc-by-4.0",
+        "language": ["en"],
+        "pretty_name": "sparse-tasks",
+        "annotations_creators": ["machine-generated"],
+        "language_creators": ["machine-generated"],
+        "source_datasets": ["original"],
+        "task_categories": ["question-answering", "text-generation"],
+        "size_categories": [next((name for most, name in _SIZES if total < most), "1M<n<10M")],
+        "tags": ["long-context", "sparse-attention", "kv-cache-compression", "benchmark", "synthetic", "sparse-tasks"],
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "test", "path": paths}]} for name, paths, _, _ in configs
+        ],
+        "dataset_info": [
+            {
+                "config_name": name,
+                "features": [_feature(field) for field in SCHEMA],
+                "splits": [{"name": "test", "num_examples": rows}],
+            }
+            for name, _, rows, _ in configs
+        ],
+    }
+    environment = jinja2.Environment(  # noqa: S701  it writes Markdown, not HTML
+        loader=jinja2.PackageLoader(__package__, "templates"),
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    first = next(iter(folder.files))
+    row = read_rows(folder.path / first, [0])[0]
+    example = "".join(
+        text if kind != "gap" else f"\n\n{text}\n\n" for kind, text in excerpt(row["prompt"], row["evidence"], 150, 3)
+    )
+    return environment.get_template("card.md.jinja").render(
+        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000),
+        request=request,
+        description=folder.description,
+        configs=configs,
+        tasks=[TASKS.get(task.name) for task in request.tasks],
+        settings={task.name: task.settings() for task in request.tasks},
+        columns=_COLUMNS,
+        example=example.replace("```", "'''"),
+        row=row,
+        version=__version__,
+    )
+
+
+def _configs(folder: DatasetFolder) -> list[tuple[str, list[str], int, str]]:
+    """Name, files, rows and meaning of each configuration: every task at every length, then all tasks of a length."""
+    configs = []
+    for length in folder.request.lengths:
+        for task in folder.request.tasks:
+            configs.append((f"{task.name}_{label(length)}", f"{length}/{task.name}-test-", task.summary))
+        configs.append((label(length), f"{length}/", f"all tasks of {length:,} tokens"))
+    return [
+        (name, paths, sum(folder.files[path]["rows"] for path in paths), summary)
+        for name, prefix, summary in configs
+        if (paths := sorted(path for path in folder.files if path.startswith(prefix)))
+    ]
+
+
+def _feature(field: Any) -> dict[str, Any]:
+    """A column as ``dataset_info`` describes it."""
+    kind = field.type
+    if str(kind) in _TYPES:
+        return {"name": field.name, "dtype": _TYPES[str(kind)]}
+    inner = kind.value_type
+    if str(inner) in _TYPES:
+        return {"name": field.name, "list": _TYPES[str(inner)]}
+    return {"name": field.name, "list": [{"name": part.name, "dtype": _TYPES[str(part.type)]} for part in inner]}
+
+
+_COLUMNS = {
+    "id": "stable and unique",
+    "task": "name of the task",
+    "index": "number of the sample within its task and length",
+    "length": "target in tokens",
+    "input_tokens": "tokens of the prompt as the engine gets it, chat template included",
+    "max_new_tokens": "answer budget in tokens",
+    "prompt": "the user's message",
+    "context": "the long text in it",
+    "question": "the question behind it",
+    "answer_prefix": "how the prompt opens the answer; empty under a chat template",
+    "answer": "gold, as a perfect model writes it between the answer tags",
+    "answers": "gold, as the metric compares it",
+    "metric": "name of the metric",
+    "evidence": "stretches of the prompt that the answer needs: start, end (characters), depth (0 to 1), label",
+    "question_position": "both (before and after the context) or after (prompt = context + question + answer_prefix)",
+    "params": "the task's parameters and what was drawn for the sample, as JSON",
+    "seed": "seed of the data set",
+}

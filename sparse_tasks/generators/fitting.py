@@ -1,0 +1,190 @@
+"""Exact length, written once: how large a task is composed, and how the last tokens are filled.
+
+1. *Estimate*: the mean cost of typical pieces (``Task.specimens``) tells how many fit, less a margin for the spread.
+2. *Measure*: every passage is encoded once; costs add up where the tokenizer is proven to add up over paragraphs.
+3. *Fill*: the draft's offers, from large to small, are taken as long as they fit.
+4. *Verify*: where the tokenizer is not proven, the finished prompt is encoded once more, and a difference moves the
+   target of another round.
+
+Nothing here depends on anything but the key, so neither do the bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sparse_tasks.core.errors import DataError, TooShortError
+from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.sample import Evidence
+from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.task import Draft, Offer, Task
+
+__all__ = ["Fitted", "Layout", "fit", "smallest_prompt"]
+
+_ROUNDS = 24
+# Offers of one size that may fail to fit, one after the other, before smaller ones are asked for.
+_PATIENCE = 4
+# Once this few tokens are left, no more offers are made.
+_ENOUGH = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a prompt is put together.
+
+    Attributes:
+        position: ``both`` states the question before and after the context, ``after`` only after it.
+        answer_prefix: Opens the answer.
+    """
+
+    position: str
+    answer_prefix: str
+
+    def before(self, draft: Draft) -> str:
+        """What precedes the context."""
+        return draft.preview if self.position == "both" else ""
+
+    def after(self, draft: Draft) -> str:
+        """What follows the context."""
+        return draft.question + self.answer_prefix
+
+    def frame(self, draft: Draft) -> str:
+        """The prompt without its body."""
+        return self.before(draft) + draft.intro + self.after(draft)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt of exact length with its parts and its evidence."""
+
+    prompt: str
+    context: str
+    input_tokens: int
+    evidence: list[Evidence]
+    draft: Draft
+
+
+def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, stream: Stream, depth: Depth, target: int) -> Fitted:
+    """A sample whose rendered prompt has between ``target - 32`` and ``target`` tokens.
+
+    Raises:
+        TooShortError: Even the smallest sample of this key is longer than ``target``.
+    """
+    room = target
+    size = _estimate(task, tokenizer, layout, target)
+    for attempt in range(_ROUNDS):
+        draft = task.compose(stream.fork("draft", attempt), size, depth)
+        tokens = _measure(draft, tokenizer, layout)
+        if tokens > room:
+            if size == task.smallest() and attempt >= _ROUNDS // 2:
+                raise TooShortError("length", target, f"is too short for {task.name}: a sample needs {tokens} tokens")
+            size = _smaller(task, size, excess=(tokens - room) / tokens)
+            continue
+        tokens += _fill(draft, tokenizer, room - tokens)
+        fitted = _assemble(draft, layout, tokens)
+        if not tokenizer.additive:
+            exact = tokenizer.count(fitted.prompt)
+            if not target - TOLERANCE <= exact <= target:
+                room -= exact - (target - TOLERANCE // 2)
+                continue
+            fitted = _assemble(draft, layout, exact)
+        if fitted.input_tokens >= target - TOLERANCE:
+            return fitted
+    raise DataError(f"{task.name} found no sample of {target} tokens in {_ROUNDS} rounds; please report the key")
+
+
+def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, stream: Stream, depth: Depth) -> int:
+    """Tokens of the smallest sample that ``stream`` gives."""
+    draft = task.compose(stream.fork("draft", 0), task.smallest(), depth)
+    return tokenizer.count(_assemble(draft, layout, 0).prompt)
+
+
+def _smaller(task: Task, size: int, excess: float) -> int:
+    """The next size to try when a draft of ``size`` was too long by a share of ``excess``."""
+    return max(task.smallest(), min(size - 1, int(size * (1 - 1.1 * excess))))
+
+
+def _measure(draft: Draft, tokenizer: PromptTokenizer, layout: Layout) -> int:
+    return tokenizer.count(layout.frame(draft)) + tokenizer.total(draft.texts())
+
+
+def _fill(draft: Draft, tokenizer: PromptTokenizer, room: int) -> int:
+    """Take offers until next to no room is left; returns the tokens they added."""
+    left = room
+    for make in draft.offers:
+        failures = 0
+        while left > _ENOUGH and failures < _PATIENCE:
+            offer = make()
+            if offer is None:
+                break
+            cost = _cost(offer, tokenizer)
+            if 0 < cost <= left:
+                offer.accept()
+                left -= cost
+                failures = 0
+            else:
+                failures += 1
+    return room - left
+
+
+def _cost(offer: Offer, tokenizer: PromptTokenizer) -> int:
+    removed = sum(tokenizer.cost(text) for text in offer.removed)
+    return sum(tokenizer.cost(text) for text in offer.added) - removed
+
+
+def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
+    before = layout.before(draft)
+    starts: dict[int, int] = {}
+    at = len(before) + len(draft.intro)
+    for passage in draft.body:
+        starts[id(passage)] = at
+        at += len(passage.text) + sum(map(len, passage.followers))
+    context = draft.intro + "".join(draft.texts())
+    evidence = [
+        Evidence(
+            start=start,
+            end=starts[id(mark.last)] + mark.end,
+            depth=round((start - len(before)) / len(context), 6),
+            label=mark.label,
+        )
+        for mark in draft.marks()
+        for start in [starts[id(mark.first)] + mark.start]
+    ]
+    evidence.sort(key=lambda span: (span.start, span.end))
+    return Fitted(before + context + layout.after(draft), context, tokens, evidence, draft)
+
+
+@lru_cache(maxsize=256)
+def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: int) -> int:
+    """The size whose body should stay just below ``target`` tokens.
+
+    Costs are estimated on specimens that depend on the task alone; the margin covers standard deviations of both their
+    mean and the sample's own sum: two and a half where a draft is long and composing another one is dear, one where it
+    is short and filler would show.
+    """
+    stream = Stream("estimate", task.key())
+    size = smallest = task.smallest()
+    pilot = task.compose(stream.fork("pilot"), smallest, Depth())
+    pieces = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), smallest)]
+    room = target - _measure(pilot, tokenizer, layout) + statistics.fmean(pieces) * task.units(smallest)
+    for _ in range(4):
+        costs = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), size)]
+        mean, deviation = statistics.fmean(costs), statistics.pstdev(costs)
+        n = max(room / mean, 1.0)
+        margin = (1 + 1.5 * min(n / 150, 1)) * deviation * math.sqrt(n + n * n / len(costs))
+        size = _largest(task, (room - margin) / mean)
+    return size
+
+
+def _largest(task: Task, pieces: float) -> int:
+    """The largest size whose body has at most so many pieces, but no less than the smallest."""
+    low, high = task.smallest(), max(task.smallest() + 1, int(pieces) + 1)
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if task.units(middle) <= pieces else (low, middle)
+    return low

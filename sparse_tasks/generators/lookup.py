@@ -1,0 +1,49 @@
+"""Finds one sample in a data set folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.length import label, parse_length
+from sparse_tasks.generators.table import read_rows
+
+__all__ = ["find_sample"]
+
+
+def find_sample(folder: Path, task: str, index: int, length: str | None = None) -> dict[str, Any]:
+    """The row of a task with this index, at ``length`` or else at the shortest one there is.
+
+    Raises:
+        UsageError: There is no such folder, task, length or index.
+        DataError: The file cannot be read.
+    """
+    found: dict[str, dict[int, list[Path]]] = {}
+    for path in sorted(folder.glob("*/*.parquet")):
+        match = re.fullmatch(r"([a-z0-9_]+)-test-\d+-of-\d+\.parquet", path.name)
+        if match and path.parent.name.isdecimal():
+            found.setdefault(match[1], {}).setdefault(int(path.parent.name), []).append(path)
+    if not found:
+        raise UsageError("dataset", str(folder), "holds no samples; name a folder that generate has written")
+    if task not in found:
+        raise UsageError("task", task, nearest(task, found))
+    lengths = found[task]
+    tokens = min(lengths) if length is None else parse_length(length)
+    if tokens not in lengths:
+        raise UsageError("length", length, f"is not there; choose from {', '.join(map(label, sorted(lengths)))}")
+    first, rows = 0, 0
+    for path in lengths[tokens]:
+        rows = len(read_rows(path, [])) or _count(path)
+        if first <= index < first + rows:
+            return read_rows(path, [index - first])[0]
+        first += rows
+    raise UsageError("index", index, f"is not there; choose from 0 to {first - 1}")
+
+
+def _count(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    count: int = pq.read_metadata(path).num_rows
+    return count

@@ -1,0 +1,23 @@
+"""The frame of every prompt: how the question is announced, asked and to be answered."""
+
+from __future__ import annotations
+
+__all__ = ["answer_format", "preview", "question"]
+
+
+def answer_format(form: str) -> str:
+    """How to answer; ``form`` says what goes between the answer tags."""
+    return (
+        "First explain briefly, between <explanation> and </explanation>, how you find the answer. "
+        f"Then give the answer between <answer> and </answer>: {form}"
+    )
+
+
+def preview(kind: str, ask: str, form: str) -> str:
+    """The question ahead of the context; ``kind`` is what the context is (``a story``)."""
+    return f"You will read {kind} and then answer this question about it.\n\n{ask}\n\n{answer_format(form)}\n\n"
+
+
+def question(end: str, ask: str, form: str) -> str:
+    """The question behind the context; ``end`` says in a sentence that the context is over."""
+    return f"{end}\n\n{ask}\n\n{answer_format(form)}"

@@ -1,0 +1,112 @@
+"""Needles in a haystack of needles: the values of some keys among many (low dispersion, low scope)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators import prompts
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.ruler.noise import offer_noise
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.task import TASKS, Draft, Mark, Offer, Passage, Task, parameter
+
+__all__ = ["RulerNiah"]
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_GROUPS, _GROUP = 4, 8
+_CODE = _GROUPS * _GROUP
+_END = "The register ends here."
+
+
+@dataclass(frozen=True)
+class RulerNiah(Task):
+    """Asks for the values of ``queries`` keys; all other lines are keys and values too.
+
+    Keys and values are four groups of eight lower-case letters or digits (The Sparse Frontier's form of RULER's
+    multi-query task, Hsieh et al. 2024, section 3). Its unit is the line.
+    """
+
+    queries: int = parameter(4, "number of keys asked for", 1, 64)
+
+    name: ClassVar[str] = "ruler_niah"
+    summary: ClassVar[str] = "the values of a few keys among key-value distractors"
+    dispersion: ClassVar[str] = "low"
+    scope: ClassVar[str] = "low"
+    metric: ClassVar[str] = "unordered_fraction"
+    steerable: ClassVar[bool] = True
+
+    def smallest(self) -> int:
+        return self.queries
+
+    def units(self, size: int) -> int:
+        return size
+
+    def specimens(self, stream: Stream, size: int) -> list[str]:
+        return [_line(*pair) for pair in _pairs(stream, 160)]
+
+    def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
+        pairs = _pairs(stream.fork("pairs"), size)
+        body = [Passage(_line(*pair)) for pair in pairs]
+        place = stream.fork("place")
+        asked = depth.slots(place, size, self.queries)
+        place.shuffle(asked)
+        keys = [pairs[i][0] for i in asked]
+        answers = [f"{pairs[i][0]}: {pairs[i][1]}" for i in asked]
+        more = stream.fork("more")
+
+        def offer_needle() -> Offer:
+            text, passage = _line(*_pairs(more, 1)[0]), more.choice(body)
+            return Offer([text], [], lambda: passage.followers.append(text))
+
+        one = len(keys) == 1
+        ask = f"What is the value of {'this key' if one else f'each of these {len(keys)} keys'}?\n\n" + "\n".join(keys)
+        form = ("one line" if one else f"{len(keys)} lines, one for each key") + (
+            ", with the key, a colon, a blank and its value."
+        )
+        return Draft(
+            intro="Below is a register of keys and their values, one a line.\n\n",
+            body=body,
+            preview=prompts.preview("a register", ask, form),
+            question=prompts.question(_END, ask, form),
+            answer="\n".join(answers),
+            answers=answers,
+            offers=[offer_needle, lambda: offer_noise(more, body)],
+            marks=lambda: [
+                Mark(body[i], 0, body[i], len(body[i].text) - 1, key) for i, key in zip(asked, keys, strict=True)
+            ],
+            drawn={"needles": size},
+        )
+
+    def oracle(self, prompt: str) -> str:
+        question = prompt[prompt.rindex(f"\n{_END}\n") :] if f"\n{_END}\n" in prompt else ""
+        keys = re.findall(r"^((?:[a-z0-9]{8}-){3}[a-z0-9]{8})$", question, re.M)
+        if not keys:
+            raise DataError("the question names no key")
+        values: dict[str, str] = {}
+        for key, value in re.findall(r"^The value of key ([a-z0-9-]+) is ([a-z0-9-]+)\.$", prompt, re.M):
+            if key in values:
+                raise DataError(f"key {key} stands twice")
+            values[key] = value
+        if missing := [key for key in keys if key not in values]:
+            raise DataError(f"key {missing[0]} has no value")
+        return "\n".join(f"{key}: {values[key]}" for key in keys)
+
+
+def _line(key: str, value: str) -> str:
+    return f"The value of key {key} is {value}.\n"
+
+
+def _pairs(stream: Stream, n: int) -> list[tuple[str, str]]:
+    # 32 characters of 36: two keys of one register are never the same (36 ** 32 is above 10 ** 49).
+    text = stream.letters(_ALPHABET, 2 * n * _CODE)
+    codes = [
+        f"{text[i : i + 8]}-{text[i + 8 : i + 16]}-{text[i + 16 : i + 24]}-{text[i + 24 : i + 32]}"
+        for i in range(0, len(text), _CODE)
+    ]
+    return list(zip(codes[::2], codes[1::2], strict=True))
+
+
+TASKS.register(RulerNiah.name, RulerNiah)

@@ -1,0 +1,139 @@
+"""Makes a data set folder complete: over processes, shard by shard, from wherever an earlier run stopped."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sparse_tasks.core.errors import OutputError, SparseTasksError
+from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.generators.card import card
+from sparse_tasks.generators.dataset import LOCK, DatasetFolder, Shard
+from sparse_tasks.generators.request import Request
+from sparse_tasks.generators.sampling import check_lengths, make_sample
+from sparse_tasks.generators.table import shard_bytes
+from sparse_tasks.generators.task import Task
+
+__all__ = ["Progress", "generate_folder", "generate_samples"]
+
+Key = tuple[Task, int, int]
+Progress = Callable[[Sample], None]
+"""Called for every sample as it is finished, in order."""
+
+
+def generate_folder(
+    request: Request,
+    tokenizer: PromptTokenizer,
+    path: Path,
+    workers: int = 1,
+    overwrite: bool = False,
+    started: Callable[[list[Shard]], None] = lambda missing: None,
+    progress: Progress = lambda sample: None,
+) -> dict[str, Any]:
+    """Make the folder ``path`` hold the request, and return its manifest.
+
+    Args:
+        workers: Processes that make samples; 1 is this one.
+        overwrite: Replace a data set of another configuration.
+        started: Told which shards are missing, before the first is made.
+
+    Raises:
+        UsageError: A length is too short, or the folder holds something else.
+        OutputError: Files cannot be written; finished shards stay.
+    """
+    check_lengths(request, tokenizer)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputError(f"another run is writing to {path}") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        folder = DatasetFolder(path, request, tokenizer)
+        folder.open(overwrite)
+        missing = folder.missing
+        started(missing)
+        keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
+        samples = generate_samples(request, tokenizer, keys, workers)
+        for shard in missing:
+            rows = []
+            for sample in islice(samples, shard.last - shard.first):
+                rows.append(sample)
+                progress(sample)
+            folder.add(shard, shard_bytes(rows), sum(sample.input_tokens for sample in rows))
+        return folder.finish(card(folder))
+    finally:
+        (path / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def generate_samples(request: Request, tokenizer: PromptTokenizer, keys: list[Key], workers: int) -> Iterator[Sample]:
+    """The samples with these keys, in order, made by so many processes."""
+    if workers <= 1 or len(keys) <= 1:
+        for task, length, index in keys:
+            yield make_sample(request, tokenizer, task, length, index)
+        return
+    # Fresh processes: a fork would copy locks that the tokenizer's threads may hold.
+    pool = ProcessPoolExecutor(
+        min(workers, len(keys)), mp_context=get_context("spawn"), initializer=_start_worker, initargs=(request,)
+    )
+    try:
+        waiting: deque[Future[Sample]] = deque()
+        upcoming = iter(keys)
+        # A few samples ahead keep all processes busy; more would only fill the memory.
+        for key in islice(upcoming, 2 * workers):
+            waiting.append(pool.submit(_make, key))
+        while waiting:
+            sample = waiting.popleft().result()
+            for key in islice(upcoming, 1):
+                waiting.append(pool.submit(_make, key))
+            yield sample
+    except BrokenProcessPool as error:
+        raise SparseTasksError("a worker process died; finished shards stay, and the next run goes on") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class _Worker:
+    """What a worker process keeps between samples."""
+
+    request: Request
+    tokenizer: PromptTokenizer
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(request: Request) -> None:
+    global _worker
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _worker = _Worker(request, load_tokenizer(request.tokenizer, request.chat_template))
+
+
+def _die_with_parent() -> None:
+    """A killed parent cannot stop its workers, so they look after themselves."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _make(key: Key) -> Sample:
+    if _worker is None:
+        raise RuntimeError("the worker was not started")
+    return make_sample(_worker.request, _worker.tokenizer, *key)

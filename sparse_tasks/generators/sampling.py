@@ -1,0 +1,142 @@
+"""One sample from its key, and the smallest length at which samples exist."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from sparse_tasks.core.errors import DataError, TooShortError, UsageError
+from sparse_tasks.core.length import LONGEST
+from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.generators.fitting import Layout, fit, smallest_prompt
+from sparse_tasks.generators.request import Request
+from sparse_tasks.generators.seeds import Stream, digest
+from sparse_tasks.generators.task import Task
+
+__all__ = ["check_lengths", "estimate_seconds", "make_sample"]
+
+# A bare prompt is continued by the model, so it ends where the answer's first words would stand.
+_BARE_PREFIX = "\n\n<explanation>"
+
+
+def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Sample:
+    """The sample with this key; nothing else has an influence on it.
+
+    The oracle reads every finished prompt before it leaves this function.
+
+    Raises:
+        TooShortError: The length does not hold the question.
+        DataError: The oracle does not find the gold answer: a defect of the task.
+    """
+    key = _key(request, tokenizer, task, length, index)
+    layout = _layout(request, tokenizer)
+    fitted = fit(task, tokenizer, layout, Stream(*key), request.depth(task), request.target(task, length))
+    draft = fitted.draft
+    if (found := task.oracle(fitted.prompt)) != draft.answer:
+        raise DataError(f"{task.name}: the prompt of {key} says {found!r}, its gold answer is {draft.answer!r}")
+    params = task.settings() | {"depth": str(request.depth(task))} | {"drawn": draft.drawn}
+    return Sample(
+        id=f"{task.name}-{length}-{index:05d}-{digest(*key).hex()[:12]}",
+        task=task.name,
+        index=index,
+        length=length,
+        input_tokens=fitted.input_tokens,
+        max_new_tokens=request.new_tokens(task),
+        prompt=fitted.prompt,
+        context=fitted.context,
+        question=draft.question,
+        answer_prefix=layout.answer_prefix,
+        answer=draft.answer,
+        answers=draft.answers,
+        metric=draft.metric or task.metric,
+        evidence=fitted.evidence,
+        question_position=request.question_position,
+        params=json.dumps(params, ensure_ascii=False, sort_keys=True),
+        seed=request.seed,
+    )
+
+
+def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:
+    """Make sure that every sample of the request exists.
+
+    Raises:
+        UsageError: A length is too short for a task; the message names the smallest that works.
+    """
+    for length in request.lengths:
+        short = {
+            task.name: _smallest_length(request, tokenizer, task, length)
+            for task in request.tasks
+            if not _fits(request, tokenizer, task, length)
+        }
+        if short:
+            worst = max(short.values())
+            raise UsageError(
+                "length", length, f"is too short for {', '.join(short)}; the smallest that works is {worst}"
+            )
+
+
+def _key(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> tuple[object, ...]:
+    template = None if tokenizer.template is None else tokenizer.template.sha256
+    return (
+        task.key(),
+        length,
+        request.target(task, length),
+        request.question_position,
+        str(request.depth(task)),
+        tokenizer.sha256,
+        template,
+        request.seed,
+        index,
+    )
+
+
+def _layout(request: Request, tokenizer: PromptTokenizer) -> Layout:
+    return Layout(request.question_position, "" if tokenizer.template else _BARE_PREFIX)
+
+
+def _fits(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> bool:
+    """Whether all samples fit. Far above the smallest prompt they do; near it each is tried."""
+    target = request.target(task, length)
+    stream = Stream(*_key(request, tokenizer, task, length, 0))
+    smallest = smallest_prompt(task, tokenizer, _layout(request, tokenizer), stream, request.depth(task))
+    if target >= 2 * smallest:
+        return True
+    if target < smallest // 2:
+        return False
+    try:
+        for index in range(request.samples):
+            make_sample(request, tokenizer, task, length, index)
+    except TooShortError:
+        return False
+    return True
+
+
+def _smallest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
+    """A length that works although the next smaller one does not."""
+    fails, works = length, 2 * length
+    while not _fits(request, tokenizer, task, works):
+        if works > LONGEST:
+            raise UsageError("length", length, f"is too short for {task.name}, and so is every length up to {LONGEST}")
+        fails, works = works, 2 * works
+    while fails + 1 < works:
+        middle = (fails + works) // 2
+        if _fits(request, tokenizer, task, middle):
+            works = middle
+        else:
+            fails = middle
+    return works
+
+
+def estimate_seconds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> float:
+    """About how long one sample takes here: a short one is made and timed, since the cost is linear in the length."""
+    short = min(length, max(16_384, 2 * (length - request.target(task, length))))
+    try:
+        # The first sample pays for the estimate of sizes, which later ones share.
+        make_sample(request, tokenizer, task, short, 0)
+    except TooShortError:
+        short = length
+        make_sample(request, tokenizer, task, short, 0)
+    began = time.perf_counter()
+    make_sample(request, tokenizer, task, short, 1)
+    return (time.perf_counter() - began) * length / short

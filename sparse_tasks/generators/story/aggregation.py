@@ -1,0 +1,326 @@
+"""Story aggregation: totals, counts, extremes and final states (high dispersion, high scope)."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.narrator import Narrator
+from sparse_tasks.generators.story.reader import Story
+from sparse_tasks.generators.story.task import Question, StoryTask
+from sparse_tasks.generators.story.words import materials
+from sparse_tasks.generators.story.world import Chronicle, Event, Plan, Wanted
+from sparse_tasks.generators.task import TASKS, parameter
+
+__all__ = ["StoryAggregation"]
+
+_NUMBER = "one whole number, in digits."
+_THING = "the name of the thing as in the story, without an article."
+_COUNTS_AS_MADE = 'A thing is made of {material} if its description says "{material}".'
+
+
+class _Kind(ABC):
+    """A kind of question: what the story must contain, what is asked, how the oracle answers."""
+
+    @abstractmethod
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        """Add to the plan what the question needs."""
+
+    @abstractmethod
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        """The question and its answer, from what happened."""
+
+    @abstractmethod
+    def answer(self, story: Story) -> str:
+        """The answer, from what is told."""
+
+
+class _Spent(_Kind):
+    """A sum over scattered purchases."""
+
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        _buy_of_one_material(stream, plan, events)
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        bought = _bought(chronicle, plan.reserved)
+        total = str(sum(event.amount for event in bought))
+        return Question(
+            ask=f"How many crowns in all did {chronicle.hero.first} pay for things made of {plan.reserved}? "
+            + _COUNTS_AS_MADE.format(material=plan.reserved),
+            form=_NUMBER,
+            answer=total,
+            answers=[total],
+            marks=lambda: [narrator.told[event].mark(str(event.amount)) for event in bought],
+        )
+
+    def answer(self, story: Story) -> str:
+        made = _asked(r"pay for things made of (\S+)\?", story)[1]
+        return str(sum(fact.amount for _, fact in story.facts("Purchase") if made in fact.thing.split()))
+
+
+class _Count(_Kind):
+    """A count of scattered purchases with a condition on each."""
+
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        _buy_of_one_material(stream, plan, events)
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        bought = _bought(chronicle, plan.reserved)
+        prices = sorted({event.amount for event in bought})
+        # A bound between two prices, or below them all, so that at least one purchase counts.
+        bound = stream.choice([prices[0] - 1, *prices[:-1]])
+        counted = [event for event in bought if event.amount > bound]
+        return Question(
+            ask=f"How many things made of {plan.reserved} did {chronicle.hero.first} buy for more than "
+            f"{bound} crown{'s' * (bound != 1)} each? " + _COUNTS_AS_MADE.format(material=plan.reserved),
+            form=_NUMBER,
+            answer=str(len(counted)),
+            answers=[str(len(counted))],
+            marks=lambda: [narrator.told[event].mark(str(event.amount)) for event in bought],
+        )
+
+    def answer(self, story: Story) -> str:
+        asked = _asked(r"How many things made of (\S+) did .+? buy for more than (\d+) crowns? each", story)
+        made, bound = asked[1], int(asked[2])
+        return str(sum(made in f.thing.split() and f.amount > bound for _, f in story.facts("Purchase")))
+
+
+class _Dearest(_Kind):
+    """An extreme over all purchases."""
+
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        plan.dearest = stream.below(len(plan.acquisitions))
+        plan.acquisitions[plan.dearest] = "Purchase"
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        dearest = max(_bought(chronicle), key=lambda event: event.amount)
+        gold = _name(dearest)
+        return Question(
+            ask=f"Of all the things that {chronicle.hero.first} bought, for which one did {chronicle.hero.first} pay "
+            "the most?",
+            form=_THING,
+            answer=gold,
+            answers=[gold],
+            marks=lambda: [narrator.told[dearest].mark(gold)],
+        )
+
+    def answer(self, story: Story) -> str:
+        bought = sorted((fact.amount, fact.thing) for _, fact in story.facts("Purchase"))
+        if len(bought) > 1 and bought[-1][0] == bought[-2][0]:
+            raise DataError("two things cost the most")
+        return bought[-1][1]
+
+
+class _Kept(_Kind):
+    """A state at the end: what was acquired and neither sold nor given away."""
+
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        _reserve(stream, plan)
+        chapters = len(plan.acquisitions)
+        acquired = stream.sample(range(chapters), events)
+        for i in acquired:
+            plan.acquisitions[i] = "GiftReceived" if stream.below(3) == 0 else "Purchase"
+        plan.reserved_acquisitions = set(acquired)
+        gone = stream.between(min(1, events - 1), events - 1)
+        for k, i in enumerate(acquired):
+            later = stream.between(i, chapters - 1)
+            kind = stream.choice(("Sale", "GiftGiven")) if k < gone else "Refused"
+            plan.wanted.setdefault(later, []).append(Wanted(kind, regarding=i))
+        _mislead(stream, plan, events, ("Seen", "Asked", "Hearsay"))
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        acquired = chronicle.happened("Purchase", "GiftReceived")
+        moved = [
+            event
+            for _, event in chronicle.happened("Purchase", "GiftReceived", "Sale", "GiftGiven")
+            if event.thing and event.thing.material == plan.reserved
+        ]
+        gold = [
+            thing.name
+            for _, event in acquired
+            if (thing := event.thing) and thing.material == plan.reserved and thing in chronicle.owned
+        ]
+        return Question(
+            ask=f"Which things made of {plan.reserved} does {chronicle.hero.first} still own when the story ends, "
+            "having acquired them, by buying them or as gifts, and neither sold them nor given them away? "
+            + _COUNTS_AS_MADE.format(material=plan.reserved),
+            form="the names of the things as in the story, without articles, one a line.",
+            answer="\n".join(gold),
+            answers=gold,
+            marks=lambda: [narrator.told[event].mark(_name(event)) for event in moved],
+            metric="set_iou",
+        )
+
+    def answer(self, story: Story) -> str:
+        made = _asked(r"Which things made of (\S+) does", story)[1]
+        owned: dict[str, None] = {}
+        for _, fact in story.facts("Purchase", "GiftReceived", "Sale", "GiftGiven"):
+            if fact.kind in ("Purchase", "GiftReceived"):
+                owned[fact.thing] = None
+            else:
+                owned.pop(fact.thing)
+        return "\n".join(thing for thing in owned if made in thing.split())
+
+
+class _Met(_Kind):
+    """An extreme of counts: the person met most often."""
+
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        company = [0] * events
+        person = 0
+        while len(company) < len(plan.acquisitions):
+            person += 1
+            company += [person] * stream.between(1, max(events - 1, 1))
+        company = company[: len(plan.acquisitions)]
+        stream.shuffle(company)
+        plan.company = company
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        number = Counter(plan.company).most_common(1)[0][0]
+        chapters = [c for c, other in zip(chronicle.chapters, plan.company or [], strict=True) if other == number]
+        gold = chapters[0].person.name
+        return Question(
+            ask=f"Whom did {chronicle.hero.first} meet in more chapters than anybody else?",
+            form="the person's full name.",
+            answer=gold,
+            answers=[gold],
+            marks=lambda: [narrator.told[chapter.meeting].mark(gold) for chapter in chapters],
+        )
+
+    def answer(self, story: Story) -> str:
+        often = Counter(fact.name for _, fact in story.facts("Meeting")).most_common(2)
+        if len(often) > 1 and often[0][1] == often[1][1]:
+            raise DataError("two people are met most often")
+        return often[0][0]
+
+
+class _Purse(_Kind):
+    """A state at the end: the money that is left."""
+
+    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
+        """Money moves in any story."""
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
+        moved = [event for _, event in chronicle.happened("Purchase", "Sale", "Wage")]
+        return Question(
+            ask=f"How many crowns are left in {chronicle.hero.first}'s purse when the story ends? "
+            "Count what the purse held at the beginning and everything that is paid, earned or taken in sales.",
+            form=_NUMBER,
+            answer=str(chronicle.purse),
+            answers=[str(chronicle.purse)],
+            marks=lambda: [narrator.told[event].mark(f"{event.kind} {event.amount}") for event in moved],
+        )
+
+    def answer(self, story: Story) -> str:
+        earned = sum(fact.amount for _, fact in story.facts("Sale", "Wage"))
+        spent = sum(fact.amount for _, fact in story.facts("Purchase"))
+        return str(story.setting_out.amount + earned - spent)
+
+
+_KINDS: dict[str, _Kind] = {
+    "spent": _Spent(),
+    "count": _Count(),
+    "dearest": _Dearest(),
+    "kept": _Kept(),
+    "met": _Met(),
+    "purse": _Purse(),
+}
+# The purse takes every sum of the story: it is asked only by name, since no model adds up a thousand of them.
+_MIXED = ("spent", "count", "dearest", "kept", "met")
+# How each kind's question begins: the oracle has nothing else to go by.
+_OPENINGS = {
+    "spent": "How many crowns in all did",
+    "count": "How many things made of",
+    "dearest": "Of all the things that",
+    "kept": "Which things made of",
+    "met": "Whom did",
+    "purse": "How many crowns are left",
+}
+
+
+@dataclass(frozen=True)
+class StoryAggregation(StoryTask):
+    """Asks for what only scattered events together tell; fills the paper's empty quadrant (both axes high).
+
+    ``events`` says how many events count: things of one material that are acquired (``spent``, ``count``, ``kept``), or
+    meetings with the person met most often (``met``). So the arithmetic is the same at every length.
+    """
+
+    kind: str = parameter("mixed", "what is asked", choices=lambda: ("mixed", *_KINDS))
+    events: int = parameter(6, "number of events that count", 2, 64)
+
+    name: ClassVar[str] = "story_aggregation"
+    summary: ClassVar[str] = "sums, counts, extremes and final states over scattered events"
+    dispersion: ClassVar[str] = "high"
+    scope: ClassVar[str] = "high"
+    metric: ClassVar[str] = "exact_match"
+    steerable: ClassVar[bool] = False
+
+    def smallest(self) -> int:
+        return self.events + 1
+
+    def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
+        weighted = ("Purchase",) * 7 + ("GiftReceived", None, None)
+        plan = Plan([stream.choice(weighted) for _ in range(chapters)], self.locale, self.distractors, gifts=True)
+        plan.topic = stream.choice(_MIXED) if self.kind == "mixed" else self.kind
+        _KINDS[plan.topic].plan(stream, plan, self.events)
+        return plan
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
+        question = _KINDS[plan.topic].ask(stream, plan, chronicle, narrator)
+        question.drawn["kind"] = plan.topic
+        return question
+
+    def answer(self, story: Story) -> str:
+        for kind, opening in _OPENINGS.items():
+            if f"\n{opening} " in story.question:
+                return _KINDS[kind].answer(story)
+        raise DataError("the question is of no known kind")
+
+
+def _reserve(stream: Stream, plan: Plan) -> None:
+    plan.reserved = stream.choice(materials())
+
+
+def _buy_of_one_material(stream: Stream, plan: Plan, events: int) -> None:
+    _reserve(stream, plan)
+    plan.reserved_acquisitions = set(stream.sample(range(len(plan.acquisitions)), events))
+    for i in plan.reserved_acquisitions:
+        plan.acquisitions[i] = "Purchase"
+    _mislead(stream, plan, events, ("Seen", "Asked", "Hearsay", "GiftReceived"))
+
+
+def _mislead(stream: Stream, plan: Plan, events: int, kinds: tuple[str, ...]) -> None:
+    """As many events again that name the material and do not count."""
+    for _ in range(events):
+        plan.wanted.setdefault(stream.below(len(plan.acquisitions)), []).append(Wanted(stream.choice(kinds)))
+
+
+def _bought(chronicle: Chronicle, material: str | None = None) -> list[Event]:
+    return [
+        event
+        for _, event in chronicle.happened("Purchase")
+        if material is None or (event.thing is not None and event.thing.material == material)
+    ]
+
+
+def _name(event: Event) -> str:
+    if event.thing is None:
+        raise ValueError(f"{event.kind} without a thing")
+    return event.thing.name
+
+
+def _asked(pattern: str, story: Story) -> re.Match[str]:
+    found = re.search(pattern, story.question)
+    if found is None:
+        raise DataError("the question cannot be read")
+    return found
+
+
+TASKS.register(StoryAggregation.name, StoryAggregation)

@@ -1,0 +1,63 @@
+"""Story filtering: the chapters in which something did not happen (low dispersion, high scope)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.narrator import Narrator
+from sparse_tasks.generators.story.reader import Story
+from sparse_tasks.generators.story.task import Question, StoryTask
+from sparse_tasks.generators.story.world import Chronicle, Plan
+from sparse_tasks.generators.task import TASKS, parameter
+
+__all__ = ["StoryFiltering"]
+
+
+@dataclass(frozen=True)
+class StoryFiltering(StoryTask):
+    """Asks for the chapters without a purchase, whose number is told; gifts, sales and refused prices mislead."""
+
+    chapters: int = parameter(3, "number of chapters without a purchase", 1, 32)
+
+    name: ClassVar[str] = "story_filtering"
+    summary: ClassVar[str] = "the chapters in which nothing is bought"
+    dispersion: ClassVar[str] = "low"
+    scope: ClassVar[str] = "high"
+    metric: ClassVar[str] = "set_iou"
+
+    def smallest(self) -> int:
+        return self.chapters + 1
+
+    def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
+        acquisitions: list[str | None] = ["Purchase"] * chapters
+        for i in depth.slots(stream, chapters, self.chapters):
+            acquisitions[i] = None
+        return Plan(acquisitions, self.locale, self.distractors, gifts=True)
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
+        gold = [i + 1 for i, acquisition in enumerate(plan.acquisitions) if acquisition is None]
+        hero, many = chronicle.hero.first, len(gold) > 1
+        return Question(
+            ask=f"In exactly {len(gold)} chapter{'s' * many} {hero} buys nothing. "
+            f"Which {'are they' if many else 'is it'}? Only things that change hands for money that the traveller pays "
+            "count as bought; gifts, sales, prices asked and purchases by others do not.",
+            form="the number" + ("s of these chapters, separated by commas." if many else " of this chapter."),
+            answer=", ".join(map(str, gold)),
+            answers=[str(number) for number in gold],
+            marks=lambda: [narrator.chapter_mark(number) for number in gold],
+        )
+
+    def answer(self, story: Story) -> str:
+        told = re.search(r"In exactly (\d+) chapters? ", story.question)
+        gold = [page.number for page in story.pages if all(fact.kind != "Purchase" for fact in page.facts)]
+        if told is None or int(told[1]) != len(gold):
+            raise DataError(f"{len(gold)} chapters are without a purchase, which is not what the question says")
+        return ", ".join(map(str, gold))
+
+
+TASKS.register(StoryFiltering.name, StoryFiltering)

@@ -1,0 +1,82 @@
+"""The story's phrasing: probabilistic grammars kept as data, one file per narrative element.
+
+Files are context-free grammars as ``nltk`` reads them; the alternatives of a symbol are equally likely. The first
+symbol of a file names its element. Texts may hold slots (``{hero}``, ``{price}``) that the narrator fills. Pieces are
+joined by a blank, except before punctuation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+from nltk.grammar import CFG, Nonterminal
+
+from sparse_tasks.generators.seeds import Stream
+
+__all__ = ["Rule", "events", "lexicon", "scenes"]
+
+_CLOSING = tuple(",.;:!?’”")
+
+
+@dataclass(slots=True, eq=False)
+class Rule:
+    """A symbol with its alternatives: sequences of texts, each with the blank that precedes it, and other rules."""
+
+    alternatives: list[tuple[str | Rule, ...]] = field(default_factory=list)
+
+    def expand(self, stream: Stream) -> str:
+        """A sentence with its slots still open."""
+        pieces: list[str] = []
+        self._collect(stream, pieces)
+        return "".join(pieces)[1:]
+
+    def _collect(self, stream: Stream, pieces: list[str]) -> None:
+        for piece in stream.choice(self.alternatives):
+            if isinstance(piece, str):
+                pieces.append(piece)
+            else:
+                piece._collect(stream, pieces)
+
+
+@cache
+def events() -> dict[str, Rule]:
+    """The sentences that carry facts, by kind of event (``Purchase``)."""
+    return _folder("events")
+
+
+@cache
+def scenes() -> dict[str, Rule]:
+    """The sentences that carry none, by element (``Weather``)."""
+    return _folder("scenes")
+
+
+@cache
+def lexicon(name: str) -> list[list[str]]:
+    """The entries of a word list, each split into its columns."""
+    text = (files(__package__) / "lexicon" / name).read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _folder(name: str) -> dict[str, Rule]:
+    folder = files(__package__) / "grammar" / name
+    grammars = [
+        CFG.fromstring(path.read_text(encoding="utf-8")) for path in folder.iterdir() if path.name.endswith(".cfg")
+    ]
+    return dict(sorted((str(grammar.start()), _link(grammar)) for grammar in grammars))
+
+
+def _link(grammar: CFG) -> Rule:
+    rules: dict[Nonterminal, Rule] = {}
+    for production in grammar.productions():
+        pieces = tuple(
+            rules.setdefault(piece, Rule()) if isinstance(piece, Nonterminal) else _spaced(piece)
+            for piece in production.rhs()
+        )
+        rules.setdefault(production.lhs(), Rule()).alternatives.append(pieces)
+    return rules[grammar.start()]
+
+
+def _spaced(text: str) -> str:
+    return text if text.startswith(_CLOSING) else f" {text}"

@@ -1,0 +1,80 @@
+"""Story multi-hop: the thing acquired before another (high dispersion, low scope)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.narrator import Narrator
+from sparse_tasks.generators.story.reader import Story
+from sparse_tasks.generators.story.task import Question, StoryTask
+from sparse_tasks.generators.story.world import Chronicle, Plan
+from sparse_tasks.generators.task import TASKS, parameter
+
+__all__ = ["StoryMultihop"]
+
+_ACQUIRING = ("Purchase", "GiftReceived")
+
+
+@dataclass(frozen=True)
+class StoryMultihop(StoryTask):
+    """Asks for the thing acquired ``hops`` acquisitions before a named one; one acquisition a chapter.
+
+    With ``hops=1`` this is the paper's task (The Sparse Frontier, section on tasks).
+    """
+
+    hops: int = parameter(1, "how many acquisitions to count back", 1, 16)
+
+    name: ClassVar[str] = "story_multihop"
+    summary: ClassVar[str] = "the thing acquired just before a given one, or several acquisitions before"
+    dispersion: ClassVar[str] = "high"
+    scope: ClassVar[str] = "low"
+    metric: ClassVar[str] = "exact_match"
+
+    def smallest(self) -> int:
+        return self.hops + 1
+
+    def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
+        acquisitions = ["GiftReceived" if stream.below(5) == 0 else "Purchase" for _ in range(chapters)]
+        return Plan([*acquisitions], self.locale, self.distractors, gifts=False)
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
+        acquired = chronicle.happened(*_ACQUIRING)
+        first = depth.slot(stream, len(acquired) - self.hops)
+        chain = [(event, event.thing) for _, event in acquired[first : first + self.hops + 1] if event.thing]
+        gold, given = chain[0][1].name, chain[-1][1].name
+        hero = chronicle.hero.first
+        ask = (
+            f"List in your mind everything that {hero} acquired, by buying it or as a gift, in the order of the story. "
+            f"Find the {given} in that list and go back {_steps(self.hops)}. Which thing is there?"
+        )
+        return Question(
+            ask=ask,
+            form="the name of the thing as in the story, without an article.",
+            answer=gold,
+            answers=[gold],
+            marks=lambda: [narrator.told[event].mark(thing.name) for event, thing in chain],
+        )
+
+    def answer(self, story: Story) -> str:
+        asked = re.search(r"Find the (.+?) in that list and go back (\d+) steps?\.", story.question)
+        if asked is None:
+            raise DataError("the question names no thing to count back from")
+        things = [fact.thing for _, fact in story.facts(*_ACQUIRING)]
+        if things.count(asked[1]) != 1:
+            raise DataError(f"{asked[1]!r} is acquired {things.count(asked[1])} times")
+        at = things.index(asked[1]) - int(asked[2])
+        if at < 0:
+            raise DataError(f"nothing is acquired {asked[2]} steps before {asked[1]!r}")
+        return things[at]
+
+
+def _steps(n: int) -> str:
+    return "1 step" if n == 1 else f"{n} steps"
+
+
+TASKS.register(StoryMultihop.name, StoryMultihop)

@@ -1,0 +1,177 @@
+"""From what happened to prose: chapters as passages, with a note of where each event is told."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.grammar import events, scenes
+from sparse_tasks.generators.story.people import Person
+from sparse_tasks.generators.story.world import Chapter, Chronicle, Event
+from sparse_tasks.generators.task import Mark, Offer, Passage
+
+__all__ = ["Narrator", "Telling"]
+
+_PRONOUNS = {
+    True: {"he": "she", "him": "her", "his": "her", "himself": "herself", "He": "She", "His": "Her"},
+    False: {"he": "he", "him": "him", "his": "his", "himself": "himself", "He": "He", "His": "His"},
+}
+# Elements that may stand around an event; a chapter uses each at most once before any comes again.
+_AROUND = ("Thought", "Folk", "Meal", "Mishap", "Animal", "Custom", "Short", "Weather", "Wonder", "PlaceLook")
+# Elements of filler: those of which a chapter can bear more.
+_FILLER = ("Thought", "Folk", "Mishap", "Animal", "Custom", "Weather", "Wonder", "PlaceLook")
+_SETTING = ("PlaceLook", "Folk", "Animal", "Custom", "Weather")
+# A sentence that was drawn within so many others is drawn again, this often at most.
+_MEMORY, _REDRAWS = 240, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Where an event is told."""
+
+    passage: Passage
+    start: int
+    end: int
+
+    def mark(self, label: str) -> Mark:
+        """The event's sentence as evidence."""
+        return Mark(self.passage, self.start, self.passage, self.end, label)
+
+
+class Narrator:
+    """Tells one chronicle.
+
+    Attributes:
+        intro: The story's title and first sentence.
+        body: The passages of all chapters.
+        chapters: The passages of each chapter, its heading first.
+        told: Where each event is told.
+    """
+
+    def __init__(self, stream: Stream, chronicle: Chronicle) -> None:
+        self._stream = stream
+        self._scenes = scenes()
+        self._events = events()
+        self._recent: deque[str] = deque(maxlen=_MEMORY)
+        self._deck: list[str] = []
+        hero = chronicle.hero
+        self._slots = {"hero": hero.first, **_PRONOUNS[hero.female]}
+        self.told: dict[Event, Telling] = {}
+        self.intro = (
+            f"The Travels of {hero.name}\n\n"
+            f"This is the story of {hero.name}, called {hero.first} from here on, told in chapters of one day each.\n\n"
+            f"{self._told(chronicle.setting_out)}\n\n"
+        )
+        self.chapters = [self._chapter(chapter) for chapter in chronicle.chapters]
+        self.body = [passage for chapter in self.chapters for passage in chapter]
+        # Filler goes behind any paragraph but a heading and a chapter's last.
+        self._open = [passage for chapter in self.chapters for passage in chapter[1:-1]]
+
+    def chapter_mark(self, number: int) -> Mark:
+        """All of a chapter as evidence; ``number`` counts from 1."""
+        passages = self.chapters[number - 1]
+        return Mark(passages[0], 0, passages[-1], len(passages[-1].text.rstrip()), f"Chapter {number}")
+
+    def filler(self, stream: Stream, sentences: int) -> Offer:
+        """A paragraph of so many sentences in which nothing happens; 0 is a short sentence alone."""
+        elements = stream.sample(_FILLER, sentences) or ["Short"]
+        text = self._joined([self._scene(element, stream) for element in elements])[0]
+        passage = stream.choice(self._open)
+        return Offer([text], [], lambda: passage.followers.append(text))
+
+    def _chapter(self, chapter: Chapter) -> list[Passage]:
+        stream = self._stream
+        self._meet(chapter.person)
+        self._deck = []
+        day = f"{chapter.day:%A}, {chapter.day.day} {chapter.day:%B} {chapter.day.year}"
+        setting: list[str | Event] = [
+            self._scenes["Opening"].expand(stream).replace("{date}", day),
+            chapter.arrival,
+            self._scene("PlaceLook"),
+        ]
+        if stream.below(3):
+            setting.insert(1 if stream.below(2) else 3, self._scene(stream.choice(_SETTING)))
+        company: list[str | Event] = [chapter.meeting, self._scene("Look"), self._scene("Talk")]
+        if stream.below(2):
+            company.append(self._scene("Talk"))
+        paragraphs = [setting, company]
+        for event in chapter.events:
+            paragraph: list[str | Event] = [event]
+            paragraph.insert(stream.below(2), self._scene(self._around()))
+            # Some events follow one another in a paragraph, most have one of their own.
+            if len(paragraphs) > 2 and stream.below(4) == 0:
+                paragraphs[-1] += paragraph
+            else:
+                paragraphs.append(paragraph)
+        closing: list[str | Event] = [self._scene("Night")]
+        if stream.below(3) == 0:
+            closing.insert(0, self._scene(self._around()))
+        paragraphs.append(closing)
+        return [Passage(f"Chapter {chapter.number}\n\n"), *(self._paragraph(p) for p in paragraphs)]
+
+    def _around(self) -> str:
+        """An element for the neighbourhood of an event, none twice before all were used."""
+        if not self._deck:
+            self._deck = list(_AROUND)
+            self._stream.shuffle(self._deck)
+        return self._deck.pop()
+
+    def _paragraph(self, sentences: list[str | Event]) -> Passage:
+        text, spans = self._joined(sentences)
+        passage = Passage(text)
+        for event, (start, end) in spans.items():
+            self.told[event] = Telling(passage, start, end)
+        return passage
+
+    def _joined(self, sentences: Sequence[str | Event]) -> tuple[str, dict[Event, tuple[int, int]]]:
+        """A paragraph of open sentences and events, and where the events stand in it."""
+        text, subject = "", ""
+        spans: dict[Event, tuple[int, int]] = {}
+        for sentence in sentences:
+            if isinstance(sentence, Event):
+                told, subject = self._told(sentence), ""
+                spans[sentence] = len(text), len(text) + len(told)
+            else:
+                told = self._filled(_with_pronoun(sentence, subject), {})
+                subject = _subject(sentence)
+            text += told + " "
+        return text[:-1] + "\n\n", spans
+
+    def _told(self, event: Event) -> str:
+        return self._filled(self._events[event.kind].expand(self._stream), event.slots)
+
+    def _scene(self, element: str, stream: Stream | None = None) -> str:
+        """An open sentence that was not used a little earlier, if a few draws find one."""
+        for _ in range(_REDRAWS):
+            sentence = self._scenes[element].expand(stream or self._stream)
+            if sentence not in self._recent:
+                break
+        self._recent.append(sentence)
+        return sentence
+
+    def _filled(self, sentence: str, slots: dict[str, str]) -> str:
+        filled = sentence.format_map(self._slots | slots) if "{" in sentence else sentence
+        return filled if filled[0].isupper() else filled[0].upper() + filled[1:]
+
+    def _meet(self, person: Person) -> None:
+        # The sentence of the meeting gives the full name; after that the first name is enough.
+        self._slots |= {"person": person.first, "pfirst": person.first}
+        self._slots |= {
+            ("P" if name[0].isupper() else "p") + name: word for name, word in _PRONOUNS[person.female].items()
+        }
+
+
+def _subject(sentence: str) -> str:
+    """Whom a sentence begins with: ``He`` for the traveller, ``PHe`` for the person met, else nobody."""
+    if sentence.startswith(("{hero} ", "{He} ")):
+        return "He"
+    return "PHe" if sentence.startswith(("{person} ", "{pfirst} ", "{PHe} ")) else ""
+
+
+def _with_pronoun(sentence: str, subject: str) -> str:
+    """``sentence`` with a pronoun for a name that begins the sentence before it too."""
+    if subject and _subject(sentence) == subject:
+        return f"{{{subject}}} {sentence.partition(' ')[2]}"
+    return sentence

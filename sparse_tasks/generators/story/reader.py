@@ -1,0 +1,226 @@
+"""Reads a story back out of a prompt, and replays it: what the oracles and the auditor work on.
+
+The reader knows the phrasing (the grammar files, turned into patterns) and nothing of the simulation or the narrator:
+whatever they got wrong shows here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cache
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.story.grammar import Rule, events
+
+__all__ = ["Fact", "Page", "Story", "audit", "read"]
+
+_NAME = r"[^,.;:!?“”–]+?"
+_THING = r"[a-z][a-z' -]*?"
+_SLOTS = {
+    "a_item": rf"[Aa]n? (?P<thing>{_THING})",
+    "the_item": rf"[Tt]he (?P<thing>{_THING})",
+    "his_item": rf"(?:[Hh]is|[Hh]er) (?P<thing>{_THING})",
+    "price": r"(?P<amount>\d+) crowns?",
+    "place": rf"(?P<place>{_NAME})",
+    "person": rf"(?P<person>{_NAME})",
+    "other": rf"(?P<other>{_NAME})",
+    "seller": _NAME,
+    "buyer": _NAME,
+    "giver": _NAME,
+    "recipient": _NAME,
+    "job": r"[Aa]n? [a-z][A-Za-z' -]*?",
+    "hero": "\x01",
+    **dict.fromkeys(("he", "phe"), "s?he"),
+    **dict.fromkeys(("him", "phim"), "(?:him|her)"),
+    **dict.fromkeys(("his", "phis"), "(?:his|her)"),
+    **dict.fromkeys(("himself", "phimself"), "(?:himself|herself)"),
+}
+# Stands for the traveller's name while a sentence is matched, so that the patterns serve every story.
+_HERO = "\x01"
+_TITLE = re.compile(r"^This is the story of (?P<name>.+), called (?P<first>.+) from here on, told in chapters", re.M)
+_HEADING = re.compile(r"^Chapter (\d+)\n\n", re.M)
+_END = re.compile(r"^The story ends here\.", re.M)
+_SENTENCE = re.compile(r"[^\n]+?[.!?]”?(?=\s)(?! [a-z])")
+_DATE = re.compile(r"\b([A-Z][a-z]+day), (\d{1,2}) ([A-Z][a-z]+) (\d{4})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One event as told: its kind, and what the sentence names."""
+
+    kind: str
+    sentence: str
+    thing: str = ""
+    amount: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A chapter as told."""
+
+    number: int
+    dates: list[tuple[str, date]]
+    facts: list[Fact]
+
+    def only(self, kind: str) -> Fact:
+        """The one fact of a kind.
+
+        Raises:
+            DataError: There is none, or more than one.
+        """
+        found = [fact for fact in self.facts if fact.kind == kind]
+        if len(found) != 1:
+            raise DataError(f"chapter {self.number} tells {len(found)} events of kind {kind}, not one")
+        return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A story as told, with the question that follows it."""
+
+    hero: str
+    setting_out: Fact
+    pages: list[Page]
+    question: str
+
+    def facts(self, *kinds: str) -> Iterator[tuple[Page, Fact]]:
+        """The facts of these kinds, in order."""
+        for page in self.pages:
+            for fact in page.facts:
+                if fact.kind in kinds:
+                    yield page, fact
+
+
+def read(prompt: str) -> Story:
+    """The story that a prompt tells.
+
+    Raises:
+        DataError: The prompt holds no story, or a sentence can be read in two ways.
+    """
+    title = _TITLE.search(prompt)
+    headings = list(_HEADING.finditer(prompt))
+    ends = list(_END.finditer(prompt))
+    if title is None or not headings or not ends:
+        raise DataError("the prompt holds no whole story: title, chapters or end are missing")
+    last = ends[-1].start()
+    hero = title["first"]
+    starts = [heading.start() for heading in headings] + [last]
+    pages = []
+    for heading, end in zip(headings, starts[1:], strict=True):
+        text = prompt[heading.end() : end]
+        pages.append(Page(int(heading[1]), _dates(text), list(_facts(text, hero))))
+    opening = list(_facts(prompt[title.start() : starts[0]], hero))
+    if [fact.kind for fact in opening] != ["SettingOut"]:
+        raise DataError("the story does not begin with one setting out")
+    return Story(hero, opening[0], pages, prompt[last:])
+
+
+def audit(prompt: str) -> list[str]:
+    """Replays the story that a prompt tells; every contradiction found, in words."""
+    story = read(prompt)
+    wrong: list[str] = []
+    if [page.number for page in story.pages] != list(range(1, len(story.pages) + 1)):
+        wrong.append("chapters are not numbered one by one")
+    purse, owned, taken = story.setting_out.amount, set[str](), set[str]()
+    yesterday: date | None = None
+    for page in story.pages:
+        where = f"chapter {page.number}"
+        counts = Counter(fact.kind for fact in page.facts)
+        for kind in ("Arrival", "Meeting"):
+            if counts[kind] != 1:
+                wrong.append(f"{where}: {counts[kind]} events of kind {kind}")
+        if len(page.dates) != 1:
+            wrong.append(f"{where}: {len(page.dates)} dates")
+        for weekday, day in page.dates:
+            if f"{day:%A}" != weekday:
+                wrong.append(f"{where}: {day} was no {weekday}")
+            if yesterday is not None and day != yesterday + timedelta(days=1):
+                wrong.append(f"{where}: {day} does not follow {yesterday}")
+            yesterday = day
+        for fact in page.facts:
+            if fact.kind in ("Purchase", "GiftReceived"):
+                if fact.thing in taken:
+                    wrong.append(f"{where}: {fact.thing} is acquired a second time")
+                owned.add(fact.thing)
+                taken.add(fact.thing)
+            elif fact.kind in ("Sale", "GiftGiven", "Refused"):
+                if fact.thing not in owned:
+                    wrong.append(f"{where}: {fact.thing} is not the traveller's ({fact.kind})")
+                if fact.kind != "Refused":
+                    owned.discard(fact.thing)
+            elif fact.thing in taken:
+                wrong.append(f"{where}: {fact.thing} is the traveller's or was, and is told of as new ({fact.kind})")
+            purse += {"Purchase": -fact.amount, "Sale": fact.amount, "Wage": fact.amount}.get(fact.kind, 0)
+            if purse < 0:
+                wrong.append(f"{where}: the purse holds {purse}")
+    return wrong
+
+
+def _dates(text: str) -> list[tuple[str, date]]:
+    return [
+        (weekday, datetime.strptime(f"{day} {month} {year}", "%d %B %Y").date())
+        for weekday, day, month, year in _DATE.findall(text)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    """One alternation that finds the phrasing, and for each phrasing its kind and its own pattern with named groups."""
+
+    any: re.Pattern[str]
+    each: list[tuple[str, re.Pattern[str]]]
+
+
+def _facts(text: str, hero: str) -> Iterator[Fact]:
+    name = re.compile(rf"(?<![^\s“]){re.escape(hero)}(?![^\s,.;:!?’”'–])")
+    for match in _SENTENCE.finditer(text):
+        sentence = match[0].lstrip()
+        if (fact := _fact(sentence, name, hero)) is not None:
+            yield fact
+
+
+def _fact(sentence: str, name: re.Pattern[str], hero: str) -> Fact | None:
+    """What a sentence tells, if anything."""
+    patterns = _patterns()
+    # Every piece of a phrasing brings the blank that precedes it, the first one too.
+    masked = " " + name.sub(_HERO, sentence)
+    found = patterns.any.fullmatch(masked)
+    if found is None or found.lastindex is None:
+        return None
+    kind, pattern = patterns.each[found.lastindex - 1]
+    named = pattern.fullmatch(masked)
+    if named is None:
+        raise DataError(f"two readings of one sentence: {sentence}")
+    groups = named.groupdict()
+    # Somebody's family name may be the traveller's first name.
+    who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
+    return Fact(kind, sentence, groups.get("thing") or "", int(groups.get("amount") or 0), who)
+
+
+@cache
+def _patterns() -> _Patterns:
+    each: list[tuple[str, re.Pattern[str]]] = []
+    bare: list[str] = []
+    for kind, rule in events().items():
+        for alternative in rule.alternatives:
+            pattern = _pattern(alternative)
+            each.append((kind, re.compile(pattern)))
+            bare.append(re.sub(r"\(\?P<\w+>", "(?:", pattern) + "()")
+    return _Patterns(re.compile("|".join(f"(?:{pattern})" for pattern in bare)), each)
+
+
+def _pattern(alternative: tuple[str | Rule, ...]) -> str:
+    """The pattern of one phrasing, with the blank that precedes it."""
+    written = ""
+    for piece in alternative:
+        if isinstance(piece, Rule):
+            written += "(?:" + "|".join(_pattern(choice) for choice in piece.alternatives) + ")"
+        else:
+            for i, part in enumerate(re.split(r"\{(\w+)\}", piece)):
+                written += _SLOTS[part] if i % 2 else re.escape(part).replace(r"\ ", " ")
+    return written

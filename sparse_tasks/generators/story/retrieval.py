@@ -1,0 +1,101 @@
+"""Story retrieval: facts of named chapters (low dispersion, low scope)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.narrator import Narrator
+from sparse_tasks.generators.story.reader import Page, Story
+from sparse_tasks.generators.story.task import Question, StoryTask
+from sparse_tasks.generators.story.world import Chapter, Chronicle, Event, Plan
+from sparse_tasks.generators.task import TASKS, parameter
+
+__all__ = ["StoryRetrieval"]
+
+_ASKS = {
+    "place": "At which place did {hero} arrive in Chapter {n}?",
+    "person": "Whom did {hero} meet in Chapter {n}? Give the full name.",
+    "thing": "Which thing did {hero} acquire in Chapter {n}, by buying it or as a gift?",
+}
+
+
+@dataclass(frozen=True)
+class StoryRetrieval(StoryTask):
+    """Asks for the place, the person or the thing of named chapters; every chapter has exactly one of each."""
+
+    questions: int = parameter(16, "number of questions on one story", 1, 64)
+
+    name: ClassVar[str] = "story_retrieval"
+    summary: ClassVar[str] = "facts of named chapters: place, person or thing"
+    dispersion: ClassVar[str] = "low"
+    scope: ClassVar[str] = "low"
+    metric: ClassVar[str] = "ordered_fraction"
+
+    def smallest(self) -> int:
+        return -(-self.questions // len(_ASKS))
+
+    def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
+        acquisitions = ["GiftReceived" if stream.below(5) == 0 else "Purchase" for _ in range(chapters)]
+        return Plan([*acquisitions], self.locale, self.distractors, gifts=False)
+
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
+        chosen = self._chosen(stream, len(chronicle.chapters), depth)
+        gold: list[tuple[str, Event]] = []
+        for i, kind in chosen:
+            gold.append(_gold(chronicle.chapters[i], kind))
+        hero = chronicle.hero.first
+        asks = [f"{k}. {_ASKS[kind].format(hero=hero, n=i + 1)}" for k, (i, kind) in enumerate(chosen, 1)]
+        return Question(
+            ask="\n".join(asks),
+            form=f"{len(chosen)} lines, one for each question, numbered like the questions. "
+            "Write names and things as in the story, things without an article.",
+            answer="\n".join(f"{k}. {text}" for k, (text, _) in enumerate(gold, 1)),
+            answers=[text for text, _ in gold],
+            marks=lambda: [narrator.told[event].mark(text) for text, event in gold],
+        )
+
+    def _chosen(self, stream: Stream, chapters: int, depth: Depth) -> list[tuple[int, str]]:
+        """Chapters and what to ask of them: different chapters while there are enough, then other facts of theirs."""
+        slots = depth.slots(stream, chapters, min(self.questions, chapters))
+        chosen: list[tuple[int, str]] = []
+        kinds = {i: stream.sample(list(_ASKS), len(_ASKS)) for i in slots}
+        for i in range(self.questions):
+            slot = slots[i % len(slots)]
+            chosen.append((slot, kinds[slot][i // len(slots)]))
+        stream.shuffle(chosen)
+        return chosen
+
+    def answer(self, story: Story) -> str:
+        asked = re.findall(r"^\d+\. (At which place|Whom|Which thing) .*?in Chapter (\d+)\b", story.question, re.M)
+        pages = {page.number: page for page in story.pages}
+        return "\n".join(f"{k}. {_read(pages[int(n)], words)}" for k, (words, n) in enumerate(asked, 1))
+
+
+def _gold(chapter: Chapter, kind: str) -> tuple[str, Event]:
+    if kind == "place":
+        return chapter.place, chapter.arrival
+    if kind == "person":
+        return chapter.person.name, chapter.meeting
+    event = next(event for event in chapter.events if event.kind in ("Purchase", "GiftReceived"))
+    if event.thing is None:
+        raise ValueError("an acquisition without a thing")
+    return event.thing.name, event
+
+
+def _read(page: Page, words: str) -> str:
+    if words == "At which place":
+        return page.only("Arrival").name
+    if words == "Whom":
+        return page.only("Meeting").name
+    things = [fact.thing for fact in page.facts if fact.kind in ("Purchase", "GiftReceived")]
+    if len(things) != 1:
+        raise DataError(f"chapter {page.number} tells {len(things)} acquisitions, not one")
+    return things[0]
+
+
+TASKS.register(StoryRetrieval.name, StoryRetrieval)

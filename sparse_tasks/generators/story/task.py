@@ -1,0 +1,108 @@
+"""What the story tasks share: one world, one narrator, one way to ask."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators import prompts
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.narrator import Narrator
+from sparse_tasks.generators.story.people import locales
+from sparse_tasks.generators.story.reader import Story, audit, read
+from sparse_tasks.generators.story.world import Chronicle, Plan, simulate
+from sparse_tasks.generators.task import Draft, Mark, Task, parameter
+
+__all__ = ["Question", "StoryTask"]
+
+_SPECIMENS = 160
+_END = "The story ends here."
+# Filler paragraphs by their number of sentences, from large to small; 0 is a short sentence alone.
+_FILLER = (4, 2, 1, 0)
+
+
+@dataclass(slots=True)
+class Question:
+    """What is asked of a story.
+
+    Attributes:
+        ask: The question.
+        form: What goes between the answer tags.
+        answer: Gold, as a perfect model writes it.
+        answers: Gold, as the metric compares it.
+        marks: Finds the evidence.
+        metric: Another metric than the task's.
+        drawn: What was drawn for the sample.
+    """
+
+    ask: str
+    form: str
+    answer: str
+    answers: list[str]
+    marks: Callable[[], list[Mark]]
+    metric: str | None = None
+    drawn: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoryTask(Task):
+    """A task over the story world; its unit is the chapter."""
+
+    locale: str = parameter("en_US", "where names come from: a locale of faker", choices=locales)
+    distractors: int = parameter(2, "mean number of events a chapter that only look like what is asked", 0, 8)
+
+    steerable: ClassVar[bool] = True
+
+    @abstractmethod
+    def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
+        """What the story must contain."""
+
+    @abstractmethod
+    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
+        """The question, once everything has happened and is told."""
+
+    @abstractmethod
+    def answer(self, story: Story) -> str:
+        """The oracle's half: the answer, from the story as read."""
+
+    def units(self, size: int) -> int:
+        return size
+
+    def specimens(self, stream: Stream, size: int) -> list[str]:
+        chapters = max(self.smallest(), min(size, _SPECIMENS))
+        chronicle = simulate(stream.fork("world"), self.plan(stream.fork("plan"), chapters, Depth()))
+        told = Narrator(stream.fork("prose"), chronicle).chapters
+        return ["".join(passage.text for passage in chapter) for chapter in told]
+
+    def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
+        plan = self.plan(stream.fork("plan"), size, depth)
+        chronicle = simulate(stream.fork("world"), plan)
+        narrator = Narrator(stream.fork("prose"), chronicle)
+        asked = self.ask(stream.fork("question"), plan, chronicle, narrator, depth)
+        filler = stream.fork("filler")
+        return Draft(
+            intro=narrator.intro,
+            body=narrator.body,
+            preview=prompts.preview("a story", asked.ask, asked.form),
+            question=prompts.question(_END, asked.ask, asked.form),
+            answer=asked.answer,
+            answers=asked.answers,
+            offers=[partial(narrator.filler, filler, sentences) for sentences in _FILLER],
+            marks=asked.marks,
+            metric=asked.metric,
+            drawn={"chapters": size} | asked.drawn,
+        )
+
+    def oracle(self, prompt: str) -> str:
+        try:
+            return self.answer(read(prompt))
+        except (ValueError, IndexError, KeyError, AttributeError) as error:
+            raise DataError(f"the question and the story do not go together: {error!r}") from error
+
+    def audit(self, prompt: str) -> list[str]:
+        return audit(prompt)

@@ -1,0 +1,295 @@
+"""The story as a simulation: a traveller, a purse, things that change hands, one chapter a day.
+
+Tasks say what has to happen (``Plan``); everything else is drawn. What is narrated has happened here first, so the text
+cannot contradict itself: nobody sells what they do not own, and the purse adds up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.grammar import lexicon
+from sparse_tasks.generators.story.people import People, Person
+from sparse_tasks.generators.story.words import Places, Thing, Things, crowns, with_article
+
+__all__ = ["Chapter", "Chronicle", "Event", "Plan", "Wanted", "simulate"]
+
+# Below this many crowns the traveller looks for work.
+_POOR = 120
+# How often a thing that was only looked at before is the one that is bought.
+_SECOND_THOUGHTS = 0.15
+# How often somebody whom the traveller knows is met again, where the task does not say whom to meet.
+_OLD_FRIENDS = 0.25
+# How often the other party of a deal is the person of the chapter rather than somebody without a name.
+_NAMED = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """Something that happens.
+
+    Attributes:
+        kind: The grammar's name for it (``Purchase``).
+        slots: What the sentence says.
+        thing: What it is about, if anything.
+        amount: Crowns that are paid, earned, asked or offered; 0 if none.
+    """
+
+    kind: str
+    slots: dict[str, str]
+    thing: Thing | None = None
+    amount: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Chapter:
+    """One day: where, with whom, and what happened, in order."""
+
+    number: int
+    day: date
+    person: Person
+    place: str
+    arrival: Event
+    meeting: Event
+    events: list[Event]
+
+
+@dataclass(slots=True, eq=False)
+class Chronicle:
+    """Everything that happened.
+
+    Attributes:
+        hero: The traveller.
+        setting_out: How the journey began; its amount is the purse.
+        chapters: The days.
+        purse: Crowns at the end.
+        owned: What the traveller owns at the end.
+    """
+
+    hero: Person
+    setting_out: Event
+    chapters: list[Chapter]
+    purse: int
+    owned: set[Thing]
+
+    def happened(self, *kinds: str) -> list[tuple[Chapter, Event]]:
+        """All events of these kinds, in order."""
+        return [(chapter, event) for chapter in self.chapters for event in chapter.events if event.kind in kinds]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An event that has to happen, about a thing of the reserved material.
+
+    Attributes:
+        kind: The event.
+        regarding: For a sale or a gift, the chapter in which the thing was acquired; else None, and the thing is new.
+    """
+
+    kind: str
+    regarding: int | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a task asks of the story; chapters count from 0 here.
+
+    Attributes:
+        acquisitions: For each chapter ``Purchase``, ``GiftReceived`` or None; at most one a chapter is planned.
+        locale: Where the names come from.
+        distractors: Mean number of other events a chapter.
+        gifts: Whether gifts to the traveller may be among them.
+        reserved: A material of which things are made only where the plan says so.
+        reserved_acquisitions: Chapters whose acquisition is made of it.
+        wanted: Further events of it, by chapter.
+        company: For each chapter a number that stands for the person met; None leaves it to chance.
+        dearest: A chapter whose purchase costs more than all others.
+        topic: What the task wants to know again when it asks.
+    """
+
+    acquisitions: list[str | None]
+    locale: str
+    distractors: int
+    gifts: bool
+    reserved: str | None = None
+    reserved_acquisitions: set[int] = field(default_factory=set)
+    wanted: dict[int, list[Wanted]] = field(default_factory=dict)
+    company: list[int] | None = None
+    dearest: int | None = None
+    topic: str = ""
+
+
+def simulate(stream: Stream, plan: Plan) -> Chronicle:
+    """A journey that follows the plan."""
+    return _Journey(stream, plan).chronicle()
+
+
+class _Journey:
+    def __init__(self, stream: Stream, plan: Plan) -> None:
+        self.stream = stream
+        self.plan = plan
+        self.people = People(stream.fork("people"), plan.locale)
+        self.things = Things(stream.fork("things"), plan.reserved)
+        self.places = Places(stream.fork("places"))
+        self.hero = self.people.hero()
+        self.purse = stream.between(300, 500)
+        # What may be sold or given away by chance: things of the reserved material move only as planned.
+        self.at_hand: list[Thing] = []
+        self.reserved: dict[int, Thing] = {}
+        self.owned: set[Thing] = set()
+        self.tempting: list[tuple[int, Thing]] = []
+        self.acquaintances: list[Person] = []
+        self.company: dict[int, Person] = {}
+        self.visited: list[str] = []
+
+    def chronicle(self) -> Chronicle:
+        setting_out = Event("SettingOut", {"price": crowns(self.purse)}, amount=self.purse)
+        first = date(self.stream.between(1840, 1885), 1, 1) + timedelta(days=self.stream.below(365))
+        chapters = [self._chapter(i, first + timedelta(days=i)) for i in range(len(self.plan.acquisitions))]
+        return Chronicle(self.hero, setting_out, chapters, self.purse, self.owned)
+
+    def _chapter(self, i: int, day: date) -> Chapter:
+        person, place = self._person(i), self._place()
+        arrival = Event("Arrival", {"place": place})
+        meeting = Event("Meeting", {"person": person.name, "job": person.job})
+        events: list[Event] = []
+        if self.purse < _POOR:
+            events.append(self._wage(self.stream.between(40, 90)))
+        for kind, wanted in self._happenings(i):
+            events += self._event(kind, wanted, i, person)
+        return Chapter(i + 1, day, person, place, arrival, meeting, events)
+
+    def _happenings(self, i: int) -> list[tuple[str, Wanted | None]]:
+        """What the day brings, in order; a thing that is to go must have come before."""
+        stream, plan = self.stream, self.plan
+        happenings: list[tuple[str, Wanted | None]] = []
+        if acquisition := plan.acquisitions[i]:
+            happenings.append((acquisition, Wanted(acquisition) if i in plan.reserved_acquisitions else None))
+        most = plan.distractors + min(plan.distractors, 1)
+        for _ in range(stream.between(max(plan.distractors - 1, 0), most)):
+            happenings.append((stream.choice(_DISTRACTORS if plan.gifts else _DISTRACTORS_BUT_GIFTS), None))
+        wanted = plan.wanted.get(i, [])
+        happenings += [(w.kind, w) for w in wanted if w.regarding is None]
+        stream.shuffle(happenings)
+        return happenings + [(w.kind, w) for w in wanted if w.regarding is not None]
+
+    def _event(self, kind: str, wanted: Wanted | None, i: int, person: Person) -> list[Event]:
+        material = self.plan.reserved if wanted else None
+        if kind == "Purchase":
+            return self._purchase(material, i, person)
+        if kind == "GiftReceived":
+            thing = self.things.thing(material)
+            self._own(thing, material, i)
+            giver = self._party(person, "givers.txt")
+            return [Event(kind, {"a_item": with_article(thing.name), "giver": giver}, thing)]
+        if kind in ("Sale", "GiftGiven", "Refused"):
+            return self._part_with(kind, wanted, person)
+        if kind == "Wage":
+            return [self._wage(self.stream.between(8, 40))]
+        thing = self.things.thing(material)
+        slots = {"a_item": with_article(thing.name)}
+        if material is None and kind != "Hearsay":
+            self.tempting.append((i, thing))
+        if kind == "Seen":
+            return [Event(kind, slots, thing)]
+        # Asked for too much, or, as one hears, paid by somebody else.
+        price = max(2, thing.worth * self.stream.between(*((115, 190) if kind == "Asked" else (80, 150))) // 100)
+        if kind == "Hearsay":
+            slots["other"] = self._absent(person).name
+        return [Event(kind, slots | {"price": crowns(price)}, thing, price)]
+
+    def _purchase(self, material: str | None, i: int, person: Person) -> list[Event]:
+        stream = self.stream
+        earlier = [k for k, (chapter, _) in enumerate(self.tempting) if chapter < i]
+        if material is None and earlier and stream.uniform() < _SECOND_THOUGHTS:
+            thing = self.tempting.pop(stream.choice(earlier))[1]
+        else:
+            thing = self.things.thing(material)
+        del self.tempting[:-20]
+        price = max(1, thing.worth * stream.between(85, 115) // 100)
+        if self.plan.dearest is not None:
+            # The one dear purchase stands out by its price alone.
+            price = stream.between(165, 205) if i == self.plan.dearest else min(price, stream.between(120, 160))
+        events = []
+        if price > self.purse:
+            events.append(self._wage(price - self.purse + stream.between(5, 40)))
+        self.purse -= price
+        self._own(thing, material, i)
+        seller = self._party(person, "vendors.txt")
+        slots = {"a_item": with_article(thing.name), "price": crowns(price), "seller": seller}
+        return [*events, Event("Purchase", slots, thing, price)]
+
+    def _own(self, thing: Thing, material: str | None, i: int) -> None:
+        self.owned.add(thing)
+        if material is None:
+            self.at_hand.append(thing)
+        else:
+            self.reserved[i] = thing
+
+    def _part_with(self, kind: str, wanted: Wanted | None, person: Person) -> list[Event]:
+        stream = self.stream
+        if wanted is not None and wanted.regarding is not None:
+            thing = self.reserved[wanted.regarding]
+        elif self.at_hand:
+            k = stream.below(len(self.at_hand))
+            thing = self.at_hand[k]
+            if kind != "Refused":
+                self.at_hand[k] = self.at_hand[-1]
+                self.at_hand.pop()
+        else:
+            return []  # nothing to part with yet
+        possessive = "her" if self.hero.female else "his"
+        slots = {"the_item": f"the {thing.name}", "his_item": f"{possessive} {thing.name}"}
+        if kind == "GiftGiven":
+            self.owned.remove(thing)
+            return [Event(kind, slots | {"recipient": self._party(person, "recipients.txt")}, thing)]
+        price = max(1, thing.worth * stream.between(70, 160) // 100)
+        if kind == "Sale":
+            self.owned.remove(thing)
+            self.purse += price
+            slots["buyer"] = self._party(person, "dealers.txt")
+        return [Event(kind, slots | {"price": crowns(price)}, thing, price)]
+
+    def _wage(self, amount: int) -> Event:
+        self.purse += amount
+        return Event("Wage", {"price": crowns(amount)}, amount=amount)
+
+    def _person(self, i: int) -> Person:
+        if self.plan.company is not None:
+            number = self.plan.company[i]
+            if number not in self.company:
+                self.company[number] = self._new_person()
+            return self.company[number]
+        if self.acquaintances and self.stream.uniform() < _OLD_FRIENDS:
+            return self.stream.choice(self.acquaintances)
+        return self._new_person()
+
+    def _new_person(self) -> Person:
+        person = self.people.person()
+        self.acquaintances.append(person)
+        return person
+
+    def _absent(self, present: Person) -> Person:
+        """Somebody to hear of who is not there."""
+        for _ in range(4):
+            person = self.stream.choice(self.acquaintances)
+            if person is not present:
+                return person
+        return self.people.person()
+
+    def _place(self) -> str:
+        if self.visited and self.stream.uniform() < 0.1:
+            return self.stream.choice(self.visited)
+        self.visited.append(self.places.place())
+        return self.visited[-1]
+
+    def _party(self, person: Person, others: str) -> str:
+        if self.stream.uniform() < _NAMED:
+            return person.name
+        return self.stream.choice(lexicon(others))[0]
+
+
+_DISTRACTORS_BUT_GIFTS = ("Sale", "GiftGiven", "Seen", "Seen", "Asked", "Asked", "Refused", "Hearsay", "Wage")
+_DISTRACTORS = (*_DISTRACTORS_BUT_GIFTS, "GiftReceived")

@@ -1,0 +1,71 @@
+"""Samples as Parquet: the columns, and rows to bytes and back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.sample import Sample
+
+__all__ = ["SCHEMA", "read_rows", "shard_bytes", "to_table"]
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("index", pa.int64()),
+        ("length", pa.int64()),
+        ("input_tokens", pa.int64()),
+        ("max_new_tokens", pa.int64()),
+        ("prompt", pa.string()),
+        ("context", pa.string()),
+        ("question", pa.string()),
+        ("answer_prefix", pa.string()),
+        ("answer", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("metric", pa.string()),
+        (
+            "evidence",
+            pa.list_(
+                pa.struct([("start", pa.int64()), ("end", pa.int64()), ("depth", pa.float64()), ("label", pa.string())])
+            ),
+        ),
+        ("question_position", pa.string()),
+        ("params", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+
+
+def to_table(samples: Iterable[Sample]) -> pa.Table:
+    """Samples as a table, a column a field."""
+    return pa.Table.from_pylist([sample.row() for sample in samples], schema=SCHEMA)
+
+
+def shard_bytes(samples: Sequence[Sample]) -> bytes:
+    """One Parquet file (zstd) of samples, the same bytes for the same samples."""
+    sink = io.BytesIO()
+    pq.write_table(to_table(samples), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_rows(path: Path, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Rows of a Parquet file as plain data; all of them without ``rows``.
+
+    Raises:
+        DataError: The file cannot be read, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not table.schema.equals(SCHEMA):
+        raise DataError(f"{path} has other columns than a data set of sparse-tasks")
+    wanted: list[dict[str, Any]] = (table if rows is None else table.take(list(rows))).to_pylist()
+    return wanted

@@ -1,0 +1,296 @@
+"""Checks a data set folder without trusting anything in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers.template import ChatTemplate
+from sparse_tasks.generators.dataset import CARD, MANIFEST
+from sparse_tasks.generators.files import sha256_of
+from sparse_tasks.generators.table import read_rows
+from sparse_tasks.generators.task import TASKS, Task
+from sparse_tasks.schemas import problems
+
+__all__ = ["Problem", "Report", "validate_folder"]
+
+GoldScore = Callable[[str, str, Sequence[str]], float]
+"""Score of a gold answer: metric, answer, answers."""
+_LARGEST_MANIFEST = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: where, and what."""
+
+    where: str
+    what: str
+
+
+@dataclass
+class Report:
+    """What a validation found."""
+
+    problems: list[Problem] = field(default_factory=list)
+    samples: int = 0
+    tokens: int = 0
+    files: int = 0
+
+
+@dataclass
+class _Found:
+    """What one shard holds."""
+
+    problems: list[Problem]
+    ids: list[str]
+    prompts: list[bytes]
+    tokens: int
+
+
+def validate_folder(
+    path: Path,
+    gold_score: GoldScore,
+    tokenizer: str | None = None,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Report:
+    """Check manifest, files, schema, lengths, oracles and uniqueness.
+
+    Args:
+        path: The folder.
+        gold_score: Scores a gold answer by the metric that the sample names; it has to be 1.
+        tokenizer: Source of the tokenizer, where the manifest's name does not say where it is.
+        workers: Processes that check shards.
+        progress: Told after each shard how many samples it held.
+
+    Raises:
+        UsageError: There is no data set, or its tokenizer cannot be found.
+        DataError: The manifest cannot be read.
+    """
+    manifest = _manifest(path)
+    loaded = _tokenizer(manifest, tokenizer)
+    report = Report(list(_check_files(path, manifest)))
+    names = [name for name in manifest["files"] if (path / name).is_file()]
+    ids: Counter[str] = Counter()
+    prompts: Counter[bytes] = Counter()
+    for found in _check_shards(path, names, manifest, loaded, tokenizer, gold_score, workers):
+        report.problems += found.problems
+        report.files += 1
+        report.samples += len(found.ids)
+        report.tokens += found.tokens
+        ids.update(found.ids)
+        prompts.update(found.prompts)
+        progress(len(found.ids))
+    report.problems += [Problem(id, f"stands {n} times") for id, n in ids.items() if n > 1]
+    report.problems += [Problem(h.hex(), f"is the hash of {n} identical prompts") for h, n in prompts.items() if n > 1]
+    return report
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise UsageError(
+            "dataset", str(path), f"is no finished data set: it has no {MANIFEST}; run generate again to finish it"
+        )
+    if file.stat().st_size > _LARGEST_MANIFEST:
+        raise DataError(f"{file} is larger than {_LARGEST_MANIFEST} bytes")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    if found := problems(manifest, "manifest-1.0"):
+        raise DataError(f"{file}: {found[0]}")
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _tokenizer(manifest: dict[str, Any], source: str | None) -> PromptTokenizer:
+    """The tokenizer that the manifest names, with the template that the manifest holds."""
+    name = manifest["tokenizer"]["name"]
+    try:
+        bare = load_tokenizer(source or name, "none")
+    except UsageError as error:
+        if source is not None:
+            raise
+        raise UsageError(
+            "tokenizer", name, "is where the data set was made; say where it is here with --tokenizer"
+        ) from error
+    if bare.sha256 != manifest["tokenizer"]["sha256"]:
+        raise UsageError(
+            "tokenizer", source or name, f"is another one than the data set's (SHA-256 {bare.sha256[:16]}…)"
+        )
+    wrapped = manifest["chat_template"]
+    template = None if wrapped is None else ChatTemplate(wrapped["source"], wrapped["special_tokens"])
+    if template is not None and template.sha256 != wrapped["sha256"]:
+        raise DataError(f"{MANIFEST}: chat_template does not have the hash that stands beside it")
+    return bare.with_template(template)
+
+
+def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
+    request, listed = manifest["request"], manifest["files"]
+    fingerprinted = {
+        key: value for key, value in manifest.items() if key not in ("fingerprint", "card_sha256", "files")
+    }
+    text = (json.dumps(fingerprinted, ensure_ascii=False, indent=2) + "\n").encode()
+    if hashlib.sha256(text).hexdigest() != manifest["fingerprint"]:
+        yield Problem(MANIFEST, "the configuration does not have the recorded fingerprint")
+    card = path / CARD
+    if not card.is_file() or sha256_of(card) != manifest["card_sha256"]:
+        yield Problem(CARD, "is missing or was changed")
+    for name, entry in listed.items():
+        file = path / name
+        if not file.is_file():
+            yield Problem(name, "is missing")
+        elif sha256_of(file) != entry["sha256"]:
+            yield Problem(name, "does not have the recorded SHA-256")
+    for file in sorted(path.glob("**/*.parquet")):
+        if (name := file.relative_to(path).as_posix()) not in listed:
+            yield Problem(name, "is not in the manifest")
+    for length in request["lengths"]:
+        for task in request["tasks"]:
+            rows = sum(entry["rows"] for name, entry in listed.items() if name.startswith(f"{length}/{task}-test-"))
+            if rows != request["samples"]:
+                yield Problem(f"{length}/{task}", f"has {rows} samples, not {request['samples']}")
+
+
+def _check_shards(
+    path: Path,
+    names: list[str],
+    manifest: dict[str, Any],
+    loaded: PromptTokenizer,
+    tokenizer: str | None,
+    gold_score: GoldScore,
+    workers: int,
+) -> Iterator[_Found]:
+    if workers <= 1 or len(names) <= 1:
+        for name in names:
+            yield _check_shard(path, name, manifest, loaded, gold_score)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(names)), mp_context=get_context("spawn"))
+    with pool:
+        yield from pool.map(
+            _check_in_process, repeat(path), names, repeat(manifest), repeat(tokenizer), repeat(gold_score)
+        )
+
+
+def _check_in_process(
+    path: Path, name: str, manifest: dict[str, Any], tokenizer: str | None, gold_score: GoldScore
+) -> _Found:
+    global _loaded
+    if _loaded is None:
+        _loaded = _tokenizer(manifest, tokenizer)
+    return _check_shard(path, name, manifest, _loaded, gold_score)
+
+
+_loaded: PromptTokenizer | None = None
+
+
+def _check_shard(
+    path: Path, name: str, manifest: dict[str, Any], tokenizer: PromptTokenizer, gold_score: GoldScore
+) -> _Found:
+    found = _Found([], [], [], 0)
+    try:
+        rows = read_rows(path / name)
+    except DataError as error:
+        found.problems.append(Problem(name, str(error)))
+        return found
+    if len(rows) != manifest["files"][name]["rows"]:
+        found.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest['files'][name]['rows']}"))
+    length, _, rest = name.partition("/")
+    task_name, _, number = rest.partition("-test-")
+    try:
+        task = TASKS.get(task_name).from_settings(manifest["request"]["tasks"][task_name]["parameters"])
+    except (UsageError, KeyError) as error:
+        found.problems.append(Problem(name, f"belongs to no task that is known here: {error}"))
+        return found
+    # Every full shard of a task and length has as many rows as the first one.
+    first = name.replace(f"-test-{number[:5]}", "-test-00000")
+    offset = int(number[:5]) * manifest["files"].get(first, {"rows": 0})["rows"]
+    for i, row in enumerate(rows):
+        where = f"{name}, row {i}" + (f" ({row['id']})" if row["id"] else "")
+        wrong = [*problems(row, "sample-1.0")]
+        if not wrong:
+            wrong = list(_check_row(row, task, int(length), offset + i, manifest["request"], tokenizer, gold_score))
+            found.tokens += row["input_tokens"]
+            found.prompts.append(hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest())
+        found.ids.append(str(row["id"]))
+        found.problems += [Problem(where, what) for what in wrong]
+    return found
+
+
+def _check_row(
+    row: dict[str, Any],
+    task: Task,
+    length: int,
+    index: int,
+    request: dict[str, Any],
+    tokenizer: PromptTokenizer,
+    gold_score: GoldScore,
+) -> Iterator[str]:
+    """Everything that is wrong with one sample."""
+    asked = request["tasks"][task.name]
+    expected = {
+        "task": task.name,
+        "length": length,
+        "index": index,
+        "seed": request["seed"],
+        "question_position": request["question_position"],
+        "max_new_tokens": asked["max_new_tokens"],
+    }
+    for column, value in expected.items():
+        if row[column] != value:
+            yield f"{column} is {row[column]!r}, not {value!r}"
+    if not row["id"].startswith(f"{task.name}-{length}-{index:05d}-"):
+        yield "id does not name the sample's task, length and index"
+    yield from _check_parts(row)
+    yield from _check_evidence(row)
+    target = length - asked["max_new_tokens"] if request["length_includes_output"] else length
+    tokens = tokenizer.count(row["prompt"])
+    if tokens != row["input_tokens"]:
+        yield f"the prompt has {tokens} tokens, not {row['input_tokens']}"
+    if not target - TOLERANCE <= tokens <= target:
+        yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
+    try:
+        params = json.loads(row["params"])
+        if {key: params.get(key) for key in asked["parameters"]} != asked["parameters"]:
+            yield "params differ from the data set's parameters"
+        if (found := task.oracle(row["prompt"])) != row["answer"]:
+            yield f"the prompt says {_short(found)}, the stored answer is {_short(row['answer'])}"
+        yield from task.audit(row["prompt"])
+        if (value := gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
+            yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
+    except (DataError, UsageError, ValueError) as error:
+        yield str(error)
+
+
+def _check_parts(row: dict[str, Any]) -> Iterator[str]:
+    end = row["context"] + row["question"] + row["answer_prefix"]
+    if row["question_position"] == "after" and row["prompt"] != end:
+        yield "prompt is not context + question + answer_prefix"
+    if not row["prompt"].endswith(end):
+        yield "prompt does not end in context + question + answer_prefix"
+
+
+def _check_evidence(row: dict[str, Any]) -> Iterator[str]:
+    start = row["prompt"].rfind(row["context"])
+    end = start + len(row["context"])
+    for span in row["evidence"]:
+        if not start <= span["start"] < span["end"] <= end:
+            yield f"evidence {span['start']} to {span['end']} lies outside the context"
+        elif abs((span["start"] - start) / len(row["context"]) - span["depth"]) > 1e-5:
+            yield f"evidence at {span['start']} does not have depth {span['depth']}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:97] + "...")
