@@ -1,0 +1,27 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from tests.made_tokenizers import MAKERS, save
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def qwen() -> PromptTokenizer:
+    """The built-in tokenizer."""
+    return load_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Folders with a made tokenizer each, by sort, with a chat template."""
+    root = tmp_path_factory.mktemp("tokenizers")
+    yield {name: save(make(), root / name) for name, make in MAKERS.items()}
