@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def qwen() -> PromptTokenizer:
 
 
 @pytest.fixture(scope="session")
-def tokenizer_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def tokenizer_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders with a made tokenizer each, by sort, with a chat template."""
     root = tmp_path_factory.mktemp("tokenizers")
-    yield {name: save(make(), root / name) for name, make in MAKERS.items()}
+    return {name: save(make(), root / name) for name, make in MAKERS.items()}

@@ -22,59 +22,74 @@ __all__ = ["generate"]
 
 def generate(
     length: Annotated[
-        list[str], typer.Option("--length", "-l", help="Prompt length in tokens: 64k, 1M, 65536. May be repeated.")
+        list[str],
+        typer.Option("--length", "-l", metavar="N", help="Prompt length in tokens: 64k, 1M, 65536. May be repeated."),
     ],
     task: Annotated[
         list[str] | None,
         typer.Option(
             "--task",
             "-t",
+            metavar="NAME",
             help="A task or a group (story, ruler, all). May be repeated.",
             show_default="all",
             autocompletion=complete_task,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-n", help="Samples of each task at each length.")] = 100,
-    seed: Annotated[int, typer.Option(help="Another seed gives other samples.")] = 42,
+    samples: Annotated[
+        int, typer.Option("--samples", "-n", metavar="N", help="Samples of each task at each length.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another seed gives other samples.")] = 42,
     tokenizer: Annotated[
         str,
         typer.Option(
-            help="A built-in name, a folder, a tokenizer.json, or a Hub id.", autocompletion=complete_tokenizer
+            metavar="NAME",
+            help="A built-in name, a folder, a tokenizer.json, or a Hub id.",
+            autocompletion=complete_tokenizer,
         ),
     ] = "qwen2.5",
     chat_template: Annotated[
-        str, typer.Option(help="auto (the tokenizer's own, if any), none, or a Jinja file.")
+        str, typer.Option(metavar="FILE", help="auto (the tokenizer's own, if any), none, or a Jinja file.")
     ] = "auto",
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Answer budget in tokens.", show_default="the task's own")
+        int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the task's own")
     ] = None,
     length_includes_output: Annotated[
         bool, typer.Option("--length-includes-output", help="Take the answer budget off the length, as RULER does.")
     ] = False,
     preset: Annotated[
-        str, typer.Option(help="A named bundle of parameters (see list).", autocompletion=complete_preset)
+        str,
+        typer.Option(metavar="NAME", help="A named bundle of parameters (see list).", autocompletion=complete_preset),
     ] = "paper",
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="TASK.PARAM=VALUE",
-            help="Set a parameter of a task or a group. May be repeated.",
+            metavar="PARAM=VALUE",
+            help="Set a parameter: story_multihop.hops=3 of a task, story.locale=pl_PL of a group. May be repeated.",
             show_default=False,
             autocompletion=complete_locale_or_setting,
         ),
     ] = None,
     depth: Annotated[
-        str, typer.Option(help="Where the evidence stands: uniform, a number from 0 to 1, or a range (0.2-0.4).")
+        str,
+        typer.Option(
+            metavar="WHERE", help="Where the evidence stands: uniform, a number from 0 to 1, or a range (0.2-0.4)."
+        ),
     ] = "uniform",
     question_position: Annotated[
-        str, typer.Option(help="both (before and after the context), or after (prompt = context + question).")
+        str,
+        typer.Option(
+            metavar="WHERE", help="both (before and after the context), or after (prompt = context + question)."
+        ),
     ] = "both",
     workers: Annotated[
-        int | None, typer.Option("--workers", "-w", help="Processes that make samples.", show_default="all cores")
+        int | None,
+        typer.Option("--workers", "-w", metavar="N", help="Processes that make samples.", show_default="all cores"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write.", show_default="sparse-tasks-<length>")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default="sparse-tasks-<length>"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set of another configuration.")
@@ -88,10 +103,9 @@ def generate(
 
     Example: sparse-tasks generate --length 64k --task story --samples 20
     """
-    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.length import label
     from sparse_tasks.core.tokenizers import load_tokenizer
-    from sparse_tasks.generators.request import default_workers, make_request
+    from sparse_tasks.generators.request import check_workers, make_request
     from sparse_tasks.generators.run import generate_folder
     from sparse_tasks.generators.sampling import check_lengths
 
@@ -109,9 +123,7 @@ def generate(
         depth,
         question_position,
     )
-    if workers is not None and not 1 <= workers <= 1024:
-        raise UsageError("workers", workers, "is out of range; choose from 1 to 1024")
-    n_workers = workers or default_workers()
+    n_workers = check_workers(workers)
     folder = output or Path("sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths))
     for notice in request.notices:
         warn(notice)
@@ -149,7 +161,8 @@ class _Bar:
             TextColumn("{task.fields[rate]:>11} tokens/s"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._id: TaskID | None = None
         self._began = time.monotonic()
         self.samples = 0
@@ -233,8 +246,10 @@ def _tell_result(manifest: dict[str, Any], folder: Path, seconds: float, made: i
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    # A folder's name is no markup.
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("task")
     for name in ("length", "samples", "tokens", last):
         table.add_column(name, justify="right")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,14 +24,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    """Long-context tasks of exact length, to see what sparse attention costs a model."""
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"sparse-tasks {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Long-context tasks of exact length, to see what sparse attention costs a model."""
 
 
 app.command("generate")(generate.generate)
@@ -40,11 +47,27 @@ app.command("list")(listing.listing)
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except SparseTasksError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave(error.exit_code, "error: " + " ".join(str(error).splitlines()))
+    except SystemExit as leaving:
+        # Typer turns Ctrl-C into this code without a word.
+        _leave(leaving.code, "interrupted" if leaving.code == 130 else None)
+    except OSError as error:
+        # What goes wrong with a data set's files has its own error; this is about standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        gone = isinstance(error, BrokenPipeError)
+        _leave(1, None if gone else f"error: cannot print: {error.strerror or error}")
+
+
+def _leave(code: str | int | None, message: str | None) -> NoReturn:
+    if message is not None:
+        print(message, file=sys.stderr)
+    sys.exit(code)

@@ -37,7 +37,7 @@ def show(
         print_json(row)
         return
     # Soft wrap leaves the lines of the prompt as they are.
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(f"{row['id']}: {row['input_tokens']:,} tokens of {row['length']:,}, {row['metric']}", style="bold")
     console.print(f"params {row['params']}\n", style="dim")
     text = Text()

@@ -26,24 +26,21 @@ def validate(
 ) -> None:
     """Check a data set: files, schema, lengths, answers, uniqueness.
 
-    Every prompt is encoded again, and every answer is derived again from its prompt alone. Exit code 1 if anything is
-    wrong.
+    Every prompt is encoded again, and every answer is derived again from its prompt alone.
+
+    Exit code 1 if anything is wrong.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.scoring import gold_score
-    from sparse_tasks.generators.request import default_workers
+    from sparse_tasks.generators.request import check_workers
     from sparse_tasks.generators.validation import validate_folder
 
-    if workers is not None and not 1 <= workers <= 1024:
-        raise UsageError("workers", workers, "is out of range; choose from 1 to 1024")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    n_workers, console = check_workers(workers), Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("validating", total=None)
-        report = validate_folder(
-            folder, gold_score, tokenizer, workers or default_workers(), lambda rows: progress.advance(bar, rows)
-        )
+        report = validate_folder(folder, gold_score, tokenizer, n_workers, lambda rows: progress.advance(bar, rows))
     if format is Format.json:
         print_json(
             {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_tasks.core.length import label
 from sparse_tasks.core.tokenizers import load_tokenizer
-from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.request import check_workers, make_request
 from sparse_tasks.generators.run import generate_folder, generate_samples
 from sparse_tasks.generators.sampling import check_lengths
 from sparse_tasks.generators.table import to_table
@@ -21,7 +23,7 @@ __all__ = ["generate"]
 
 def generate(
     length: str | int | Iterable[str | int],
-    tasks: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
     samples: int = 100,
     *,
     seed: int = 42,
@@ -31,9 +33,9 @@ def generate(
     length_includes_output: bool = False,
     preset: str = "paper",
     settings: Mapping[str, object] | None = None,
-    depth: str = "uniform",
+    depth: str | float = "uniform",
     question_position: str = "both",
-    workers: int = 1,
+    workers: int | None = 1,
     output: str | Path | None = None,
     overwrite: bool = False,
 ) -> DatasetDict:
@@ -43,7 +45,7 @@ def generate(
 
     Args:
         length: One length or several: ``64k``, ``1M``, 65536.
-        tasks: Names of tasks or groups; none means all.
+        tasks: Name of a task or a group, or several; none means all.
         samples: Samples of each task at each length.
         seed: Another seed gives other samples; the same gives the same.
         tokenizer: A built-in name, a folder, a ``tokenizer.json``, or a Hub id.
@@ -54,7 +56,7 @@ def generate(
         settings: Parameters by ``task.parameter`` or ``group.parameter``.
         depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
         question_position: ``both`` or ``after``.
-        workers: Processes that make samples.
+        workers: Processes that make samples; None takes all cores.
         output: Folder to write, as the command line does; None keeps the samples in memory.
         overwrite: Replace a data set of another configuration in ``output``.
 
@@ -66,7 +68,7 @@ def generate(
 
     request = make_request(
         [length] if isinstance(length, str | int) else length,
-        tasks,
+        [tasks] if isinstance(tasks, str) else tasks,
         samples,
         seed,
         tokenizer,
@@ -75,20 +77,17 @@ def generate(
         length_includes_output,
         preset,
         settings,
-        depth,
+        str(depth),
         question_position,
     )
     loaded = load_tokenizer(tokenizer, chat_template)
-    names = {
-        (task.name, tokens): f"{task.name}_{label(tokens)}" for tokens in request.lengths for task in request.tasks
-    }
+    configs = [(task, tokens, f"{task.name}_{label(tokens)}") for tokens in request.lengths for task in request.tasks]
     if output is not None:
-        generate_folder(request, loaded, Path(output), workers, overwrite)
-        return DatasetDict({name: load_dataset(str(output), name, split="test") for name in names.values()})
+        generate_folder(request, loaded, Path(output), check_workers(workers), overwrite)
+        # A bare name such as "json" would mean a format to load_dataset.
+        folder = str(Path(output).absolute())
+        return DatasetDict({name: load_dataset(folder, name, split="test") for _, _, name in configs})
     check_lengths(request, loaded)
-    data = DatasetDict()
-    for task in request.tasks:
-        for tokens in request.lengths:
-            keys = [(task, tokens, index) for index in range(samples)]
-            data[names[task.name, tokens]] = Dataset(to_table(generate_samples(request, loaded, keys, workers)))
-    return data
+    keys = [(task, tokens, index) for task, tokens, _ in configs for index in range(samples)]
+    with closing(generate_samples(request, loaded, keys, check_workers(workers))) as made:
+        return DatasetDict({name: Dataset(to_table(islice(made, samples))) for _, _, name in configs})

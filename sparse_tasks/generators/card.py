@@ -9,9 +9,9 @@ import yaml
 
 from sparse_tasks import __version__
 from sparse_tasks.core.length import label
-from sparse_tasks.generators.dataset import DatasetFolder
+from sparse_tasks.generators.dataset import DatasetFolder, shards
 from sparse_tasks.generators.excerpt import excerpt
-from sparse_tasks.generators.table import SCHEMA, read_rows
+from sparse_tasks.generators.table import SCHEMA, read_rows, unpacked_bytes
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["card"]
@@ -38,22 +38,14 @@ def card(folder: DatasetFolder) -> str:
         "configs": [
             {"config_name": name, "data_files": [{"split": "test", "path": paths}]} for name, paths, _, _ in configs
         ],
-        "dataset_info": [
-            {
-                "config_name": name,
-                "features": [_feature(field) for field in SCHEMA],
-                "splits": [{"name": "test", "num_examples": rows}],
-            }
-            for name, _, rows, _ in configs
-        ],
+        "dataset_info": [_info(folder, name, paths, rows) for name, paths, rows, _ in configs],
     }
     environment = jinja2.Environment(  # noqa: S701  it writes Markdown, not HTML
         loader=jinja2.PackageLoader(__package__, "templates"),
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    first = next(iter(folder.files))
-    row = read_rows(folder.path / first, [0])[0]
+    row = read_rows(folder.path / next(shards(request)).path, [0])[0]
     example = "".join(
         text if kind != "gap" else f"\n\n{text}\n\n" for kind, text in excerpt(row["prompt"], row["evidence"], 150, 3)
     )
@@ -83,6 +75,17 @@ def _configs(folder: DatasetFolder) -> list[tuple[str, list[str], int, str]]:
         for name, prefix, summary in configs
         if (paths := sorted(path for path in folder.files if path.startswith(prefix)))
     ]
+
+
+def _info(folder: DatasetFolder, name: str, paths: list[str], rows: int) -> dict[str, Any]:
+    size = sum(unpacked_bytes(folder.path / path) for path in paths)
+    return {
+        "config_name": name,
+        "features": [_feature(field) for field in SCHEMA],
+        "splits": [{"name": "test", "num_bytes": size, "num_examples": rows}],
+        "download_size": sum(folder.files[path]["bytes"] for path in paths),
+        "dataset_size": size,
+    }
 
 
 def _feature(field: Any) -> dict[str, Any]:

@@ -17,16 +17,17 @@ from typing import Any
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import OutputError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators.files import remove_leftovers, sha256_of, write_whole
+from sparse_tasks.generators.files import remove_leftovers, write_whole
 from sparse_tasks.generators.request import Request
+from sparse_tasks.generators.table import count_tokens
 from sparse_tasks.generators.task import Task
 
-__all__ = ["CARD", "LOCK", "MANIFEST", "DatasetFolder", "Shard", "shards"]
+__all__ = ["CARD", "LOCK", "MANIFEST", "PROGRESS", "DatasetFolder", "Shard", "shards"]
 
 MANIFEST = "sparse_tasks.json"
 CARD = "README.md"
 LOCK = ".sparse_tasks.lock"
-_PROGRESS = ".sparse_tasks.partial.json"
+PROGRESS = ".sparse_tasks.partial.json"
 # Names that begin like this are a run's own: lock, record, unfinished files.
 _HIDDEN = ".sparse_tasks"
 # A shard holds about this many tokens, and at least one sample.
@@ -81,45 +82,38 @@ class DatasetFolder:
             UsageError: The folder holds something else, and ``overwrite`` is off.
             OutputError: It cannot be read.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError("output", str(self.path), "is a file; name a folder")
-        recorded = self._recorded()
-        if recorded is None and (strangers := self._strangers()):
+        records = self._records()
+        if not records and (strangers := self._strangers()):
             raise UsageError(
                 "output", str(self.path), f"holds other files ({strangers[0]}); name an empty or a new folder"
             )
-        if recorded is not None and recorded["fingerprint"] != self.fingerprint:
-            if not overwrite:
-                raise UsageError(
-                    "output",
-                    str(self.path),
-                    "holds a data set of another configuration; name another folder, or add --overwrite",
-                )
-            self._clear(recorded)
-        elif recorded is not None:
-            self.files = {path: entry for path, entry in recorded["files"].items() if self._intact(path, entry)}
+        ours = not records or records[0]["fingerprint"] == self.fingerprint
+        if not ours and not overwrite:
+            raise UsageError(
+                "output",
+                str(self.path),
+                "holds a data set of another configuration; name another folder, or add --overwrite",
+            )
         try:
             remove_leftovers(self.path)
+            if ours:
+                self._take_over(records)
+            else:
+                self._clear(records)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        if self.missing:
-            self._record()
 
     @property
     def missing(self) -> list[Shard]:
         """The shards still to be made."""
         return [shard for shard in shards(self.request) if shard.path not in self.files]
 
-    def add(self, shard: Shard, content: bytes, tokens: int) -> None:
+    def add(self, shard: Shard, content: bytes) -> None:
         """Put a finished shard into its place."""
-        write_whole(self.path / shard.path, content)
-        self.files[shard.path] = {
-            "bytes": len(content),
-            "rows": shard.last - shard.first,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "tokens": tokens,
-        }
+        self.files[shard.path] = _entry(shard, content)
+        # The record comes first: it may name a file that is not there, but no file of ours is ever unknown.
         self._record()
+        write_whole(self.path / shard.path, content)
 
     def finish(self, card: str) -> dict[str, Any]:
         """Write card and manifest; returns the manifest."""
@@ -132,48 +126,74 @@ class DatasetFolder:
         }
         write_whole(self.path / CARD, text)
         write_whole(self.path / MANIFEST, _json(manifest))
-        (self.path / _PROGRESS).unlink(missing_ok=True)
+        (self.path / PROGRESS).unlink(missing_ok=True)
         return manifest
 
     def _record(self) -> None:
-        write_whole(self.path / _PROGRESS, _json({"fingerprint": self.fingerprint, "files": self.files}))
+        write_whole(self.path / PROGRESS, _json({"fingerprint": self.fingerprint, "files": self.files}))
 
-    def _recorded(self) -> dict[str, Any] | None:
-        """What an earlier run wrote down, finished or not."""
-        for name in (_PROGRESS, MANIFEST):
-            path = self.path / name
+    def _records(self) -> list[dict[str, Any]]:
+        """What earlier runs wrote down, the latest first; a finished one leaves the manifest alone."""
+        records = []
+        for path in (self.path / PROGRESS, self.path / MANIFEST):
             if not path.exists():
                 continue
             try:
-                recorded = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise OutputError(f"cannot read {path}: {error}; remove it to start again") from error
-            if not isinstance(recorded, dict) or not {"fingerprint", "files"} <= recorded.keys():
-                raise OutputError(f"{path} is no record of sparse-tasks; remove it to start again")
-            return recorded
-        return None
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise OutputError(f"cannot read {path}: {error}; remove the folder or name another one") from error
+            if not isinstance(record, dict) or not isinstance(record.get("files"), dict) or "fingerprint" not in record:
+                raise OutputError(f"{path} is no record of sparse-tasks; remove the folder or name another one")
+            records.append(record)
+        return records
 
-    def _intact(self, path: str, entry: dict[str, Any]) -> bool:
+    def _take_over(self, records: list[dict[str, Any]]) -> None:
+        """Keep the shards that are as recorded; what is damaged goes, so that no file of ours is unknown."""
+        recorded = records[0]["files"] if records else {}
+        for shard in shards(self.request):
+            if shard.path in recorded:
+                if self._intact(shard, recorded[shard.path]):
+                    self.files[shard.path] = recorded[shard.path]
+                else:
+                    (self.path / shard.path).unlink(missing_ok=True)
+        if self.missing:
+            self._record()
+
+    def _intact(self, shard: Shard, entry: object) -> bool:
         try:
-            return bool(sha256_of(self.path / path) == entry["sha256"])
+            content = (self.path / shard.path).read_bytes()
         except OSError:
-            return False  # gone or unreadable: it is made again
+            return False
+        # Only what has the recorded hash is opened.
+        hashed = isinstance(entry, dict) and entry.get("sha256") == hashlib.sha256(content).hexdigest()
+        return hashed and entry == _entry(shard, content)
 
     def _strangers(self) -> list[str]:
         if not self.path.exists():
             return []
         return sorted(p.name for p in self.path.iterdir() if not p.name.startswith(_HIDDEN))
 
-    def _clear(self, recorded: dict[str, Any]) -> None:
-        """Delete the other data set: its own files, nothing else."""
-        known = {path.relative_to(self.path).as_posix() for path in self.path.glob("*/*.parquet")}
-        for path in sorted(known & set(recorded["files"])):
-            (self.path / path).unlink()
-        for name in (CARD, MANIFEST, _PROGRESS):
-            (self.path / name).unlink(missing_ok=True)
-        for folder in [p for p in self.path.iterdir() if p.is_dir()]:
-            if not any(folder.iterdir()):
+    def _clear(self, records: list[dict[str, Any]]) -> None:
+        """Delete the other data set: its own files, nothing else. Some record stands all the while."""
+        recorded = {path for record in records for path in record["files"]}
+        for path in self.path.glob("*/*.parquet"):
+            if path.relative_to(self.path).as_posix() in recorded:
+                path.unlink()
+        for folder in self.path.iterdir():
+            if folder.name in {path.partition("/")[0] for path in recorded} and not any(folder.iterdir()):
                 folder.rmdir()
+        (self.path / CARD).unlink(missing_ok=True)
+        self._record()
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+
+def _entry(shard: Shard, content: bytes) -> dict[str, Any]:
+    return {
+        "bytes": len(content),
+        "rows": shard.last - shard.first,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "tokens": count_tokens(content),
+    }
 
 
 def _describe(request: Request, tokenizer: PromptTokenizer) -> dict[str, Any]:

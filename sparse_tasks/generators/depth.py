@@ -35,7 +35,7 @@ class Depth:
     def slots(self, stream: Stream, n: int, k: int) -> list[int]:
         """``k`` different slots of ``n``, in order; where the range holds fewer, the nearest outside it serve."""
         first, last = min(int(self.low * n), n - 1), min(int(self.high * n), n - 1)
-        while last - first + 1 < k:
+        while last - first + 1 < min(k, n):
             first, last = max(first - 1, 0), min(last + 1, n - 1)
         return sorted(stream.sample(range(first, last + 1), k))
 

@@ -31,7 +31,10 @@ def excerpt(prompt: str, evidence: Sequence[dict[str, Any]], margin: int, most: 
     pieces: list[Piece] = []
     at = 0
     for start, end in _merged(kept, len(prompt), join=margin // 2):
-        start, end = _to_words(prompt, start, -1), _to_words(prompt, end, 1)
+        # A window that ends in a long word may reach into the next one.
+        start, end = max(at, _to_words(prompt, start, -1)), _to_words(prompt, end, 1)
+        if start >= end:
+            continue
         if start > at:
             pieces.append(("gap", f"[… {start - at:,} characters …]"))
         pieces += _split(prompt, start, end, spans)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from sparse_tasks.core.errors import OutputError
@@ -31,10 +32,13 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(unfinished, 0o666 & ~_umask())
         os.replace(unfinished, path)
-    except OSError as error:
+    except BaseException as error:
         if unfinished is not None:
-            Path(unfinished).unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+            with suppress(OSError):
+                os.unlink(unfinished)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -3,7 +3,7 @@
 1. *Estimate*: the mean cost of typical pieces (``Task.specimens``) tells how many fit, less a margin for the spread.
 2. *Measure*: every passage is encoded once; costs add up where the tokenizer is proven to add up over paragraphs.
 3. *Fill*: the draft's offers, from large to small, are taken as long as they fit.
-4. *Verify*: where the tokenizer is not proven, the finished prompt is encoded once more, and a difference moves the
+4. *Verify*: where the tokenizer is not proven, draft and finished prompt are encoded whole, and a difference moves the
    target of another round.
 
 Nothing here depends on anything but the key, so neither do the bytes.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from sparse_tasks.core.errors import DataError, TooShortError
@@ -24,7 +24,7 @@ from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Draft, Offer, Task
 
-__all__ = ["Fitted", "Layout", "fit", "smallest_prompt"]
+__all__ = ["Fitted", "Layout", "Seeds", "fit", "smallest_prompt"]
 
 _ROUNDS = 24
 # Offers of one size that may fail to fit, one after the other, before smaller ones are asked for.
@@ -69,39 +69,55 @@ class Fitted:
     draft: Draft
 
 
-def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, stream: Stream, depth: Depth, target: int) -> Fitted:
+@dataclass(frozen=True)
+class Seeds:
+    """The streams of one sample.
+
+    Attributes:
+        own: Depends on the whole key.
+        smallest: Leaves out the length and serves drafts of the smallest size. So a sample's smallest prompt is the
+            same at every length, and the shortest length that holds it is known.
+    """
+
+    own: Stream
+    smallest: Stream
+
+
+def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth, target: int) -> Fitted:
     """A sample whose rendered prompt has between ``target - 32`` and ``target`` tokens.
 
     Raises:
-        TooShortError: Even the smallest sample of this key is longer than ``target``.
+        TooShortError: The smallest sample of this key is longer than ``target``.
     """
     room = target
     size = _estimate(task, tokenizer, layout, target)
     for attempt in range(_ROUNDS):
-        draft = task.compose(stream.fork("draft", attempt), size, depth)
+        draft = _compose(task, seeds, depth, size, attempt)
         tokens = _measure(draft, tokenizer, layout)
-        if tokens > room:
-            if size == task.smallest() and attempt >= _ROUNDS // 2:
+        if tokens > target:
+            if size == task.smallest():
                 raise TooShortError("length", target, f"is too short for {task.name}: a sample needs {tokens} tokens")
-            size = _smaller(task, size, excess=(tokens - room) / tokens)
+            size = _smaller(task, size, excess=(tokens - target) / tokens)
             continue
         tokens += _fill(draft, tokenizer, room - tokens)
         fitted = _assemble(draft, layout, tokens)
         if not tokenizer.additive:
-            exact = tokenizer.count(fitted.prompt)
-            if not target - TOLERANCE <= exact <= target:
-                room -= exact - (target - TOLERANCE // 2)
-                continue
-            fitted = _assemble(draft, layout, exact)
-        if fitted.input_tokens >= target - TOLERANCE:
+            fitted = replace(fitted, input_tokens=tokenizer.count(fitted.prompt))
+        if target - TOLERANCE <= fitted.input_tokens <= target:
             return fitted
+        # What was added cost more or less than it did by itself: aim so much lower or higher.
+        room -= fitted.input_tokens - (target - TOLERANCE // 4)
     raise DataError(f"{task.name} found no sample of {target} tokens in {_ROUNDS} rounds; please report the key")
 
 
-def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, stream: Stream, depth: Depth) -> int:
-    """Tokens of the smallest sample that ``stream`` gives."""
-    draft = task.compose(stream.fork("draft", 0), task.smallest(), depth)
-    return tokenizer.count(_assemble(draft, layout, 0).prompt)
+def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth) -> int:
+    """Tokens of the smallest sample with this key."""
+    return _measure(_compose(task, seeds, depth, task.smallest(), 0), tokenizer, layout)
+
+
+def _compose(task: Task, seeds: Seeds, depth: Depth, size: int, attempt: int) -> Draft:
+    stream = seeds.smallest if size == task.smallest() else seeds.own.fork("draft", attempt)
+    return task.compose(stream, size, depth)
 
 
 def _smaller(task: Task, size: int, excess: float) -> int:
@@ -110,6 +126,9 @@ def _smaller(task: Task, size: int, excess: float) -> int:
 
 
 def _measure(draft: Draft, tokenizer: PromptTokenizer, layout: Layout) -> int:
+    """Tokens of the rendered prompt; exact with every tokenizer."""
+    if not tokenizer.additive:
+        return tokenizer.count(_assemble(draft, layout, 0).prompt)
     return tokenizer.count(layout.frame(draft)) + tokenizer.total(draft.texts())
 
 

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.length import label, parse_length
-from sparse_tasks.generators.table import read_rows
+from sparse_tasks.generators.table import count_rows, read_rows
+from sparse_tasks.schemas import problems
 
 __all__ = ["find_sample"]
 
@@ -33,17 +34,13 @@ def find_sample(folder: Path, task: str, index: int, length: str | None = None) 
     tokens = min(lengths) if length is None else parse_length(length)
     if tokens not in lengths:
         raise UsageError("length", length, f"is not there; choose from {', '.join(map(label, sorted(lengths)))}")
-    first, rows = 0, 0
+    first = 0
     for path in lengths[tokens]:
-        rows = len(read_rows(path, [])) or _count(path)
+        rows = count_rows(path)
         if first <= index < first + rows:
-            return read_rows(path, [index - first])[0]
+            row = read_rows(path, [index - first])[0]
+            if wrong := problems(row, "sample-1.0"):
+                raise DataError(f"{path}, row {index - first}: {wrong[0]}")
+            return row
         first += rows
     raise UsageError("index", index, f"is not there; choose from 0 to {first - 1}")
-
-
-def _count(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    count: int = pq.read_metadata(path).num_rows
-    return count

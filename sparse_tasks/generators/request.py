@@ -14,11 +14,12 @@ from sparse_tasks.generators.depth import Depth, parse_depth
 from sparse_tasks.generators.presets import PRESETS
 from sparse_tasks.generators.task import TASKS, Task, parameters
 
-__all__ = ["POSITIONS", "Request", "default_workers", "make_request"]
+__all__ = ["POSITIONS", "Request", "check_workers", "make_request"]
 
 POSITIONS = ("both", "after")
 _MOST_SAMPLES = 1_000_000
 _MOST_NEW_TOKENS = 1_000_000
+_MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,17 @@ def make_request(
     )
 
 
-def default_workers() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def check_workers(workers: int | None) -> int:
+    """The number of processes meant; None means as many as this process may use cores.
+
+    Raises:
+        UsageError: It is out of range.
+    """
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= workers <= _MOST_WORKERS:
+        raise UsageError("workers", workers, f"is out of range; choose from 1 to {_MOST_WORKERS}")
+    return workers
 
 
 def _groups() -> dict[str, list[str]]:

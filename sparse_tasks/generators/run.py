@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sparse_tasks.core.errors import OutputError, SparseTasksError
+from sparse_tasks.core.errors import OutputError, UsageError
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.card import card
 from sparse_tasks.generators.dataset import LOCK, DatasetFolder, Shard
+from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, make_sample
 from sparse_tasks.generators.table import shard_bytes
@@ -58,6 +54,8 @@ def generate_folder(
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK)
         lock.acquire(timeout=0)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError("output", str(path), "is a file or lies under one; name a folder") from error
     except Timeout as error:
         raise OutputError(f"another run is writing to {path}") from error
     except OSError as error:
@@ -68,44 +66,29 @@ def generate_folder(
         missing = folder.missing
         started(missing)
         keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
-        samples = generate_samples(request, tokenizer, keys, workers)
-        for shard in missing:
-            rows = []
-            for sample in islice(samples, shard.last - shard.first):
-                rows.append(sample)
-                progress(sample)
-            folder.add(shard, shard_bytes(rows), sum(sample.input_tokens for sample in rows))
+        with closing(generate_samples(request, tokenizer, keys, workers)) as samples:
+            for shard in missing:
+                rows = []
+                for sample in islice(samples, shard.last - shard.first):
+                    rows.append(sample)
+                    progress(sample)
+                folder.add(shard, shard_bytes(rows))
         return folder.finish(card(folder))
     finally:
-        (path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):
+            (path / LOCK).unlink()
         lock.release()
 
 
-def generate_samples(request: Request, tokenizer: PromptTokenizer, keys: list[Key], workers: int) -> Iterator[Sample]:
+def generate_samples(
+    request: Request, tokenizer: PromptTokenizer, keys: list[Key], workers: int
+) -> Generator[Sample, None, None]:
     """The samples with these keys, in order, made by so many processes."""
-    if workers <= 1 or len(keys) <= 1:
-        for task, length, index in keys:
-            yield make_sample(request, tokenizer, task, length, index)
+    if workers > 1 and len(keys) > 1:
+        yield from in_processes(_make, keys, min(workers, len(keys)), _start, (request,))
         return
-    # Fresh processes: a fork would copy locks that the tokenizer's threads may hold.
-    pool = ProcessPoolExecutor(
-        min(workers, len(keys)), mp_context=get_context("spawn"), initializer=_start_worker, initargs=(request,)
-    )
-    try:
-        waiting: deque[Future[Sample]] = deque()
-        upcoming = iter(keys)
-        # A few samples ahead keep all processes busy; more would only fill the memory.
-        for key in islice(upcoming, 2 * workers):
-            waiting.append(pool.submit(_make, key))
-        while waiting:
-            sample = waiting.popleft().result()
-            for key in islice(upcoming, 1):
-                waiting.append(pool.submit(_make, key))
-            yield sample
-    except BrokenProcessPool as error:
-        raise SparseTasksError("a worker process died; finished shards stay, and the next run goes on") from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    for task, length, index in keys:
+        yield make_sample(request, tokenizer, task, length, index)
 
 
 @dataclass
@@ -119,18 +102,9 @@ class _Worker:
 _worker: _Worker | None = None
 
 
-def _start_worker(request: Request) -> None:
+def _start(request: Request) -> None:
     global _worker
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     _worker = _Worker(request, load_tokenizer(request.tokenizer, request.chat_template))
-
-
-def _die_with_parent() -> None:
-    """A killed parent cannot stop its workers, so they look after themselves."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _make(key: Key) -> Sample:

@@ -6,10 +6,9 @@ import json
 import time
 
 from sparse_tasks.core.errors import DataError, TooShortError, UsageError
-from sparse_tasks.core.length import LONGEST
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators.fitting import Layout, fit, smallest_prompt
+from sparse_tasks.generators.fitting import Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
@@ -31,7 +30,8 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
     """
     key = _key(request, tokenizer, task, length, index)
     layout = _layout(request, tokenizer)
-    fitted = fit(task, tokenizer, layout, Stream(*key), request.depth(task), request.target(task, length))
+    seeds = _seeds(request, tokenizer, task, length, index)
+    fitted = fit(task, tokenizer, layout, seeds, request.depth(task), request.target(task, length))
     draft = fitted.draft
     if (found := task.oracle(fitted.prompt)) != draft.answer:
         raise DataError(f"{task.name}: the prompt of {key} says {found!r}, its gold answer is {draft.answer!r}")
@@ -64,30 +64,31 @@ def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:
         UsageError: A length is too short for a task; the message names the smallest that works.
     """
     for length in request.lengths:
-        short = {
-            task.name: _smallest_length(request, tokenizer, task, length)
-            for task in request.tasks
-            if not _fits(request, tokenizer, task, length)
-        }
-        if short:
-            worst = max(short.values())
-            raise UsageError(
-                "length", length, f"is too short for {', '.join(short)}; the smallest that works is {worst}"
-            )
+        needed = {task.name: _shortest_length(request, tokenizer, task, length) for task in request.tasks}
+        if short := [name for name, shortest in needed.items() if shortest > length]:
+            remedy = f"is too short for {', '.join(short)}; the smallest that works is {max(needed.values())}"
+            raise UsageError("length", length, remedy)
 
 
-def _key(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> tuple[object, ...]:
-    template = None if tokenizer.template is None else tokenizer.template.sha256
+def _key(
+    request: Request, tokenizer: PromptTokenizer, task: Task, length: int | None, index: int
+) -> tuple[object, ...]:
     return (
         task.key(),
         length,
-        request.target(task, length),
+        None if length is None else request.target(task, length),
         request.question_position,
         str(request.depth(task)),
         tokenizer.sha256,
-        template,
+        None if tokenizer.template is None else tokenizer.template.sha256,
         request.seed,
         index,
+    )
+
+
+def _seeds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Seeds:
+    return Seeds(
+        Stream(*_key(request, tokenizer, task, length, index)), Stream(*_key(request, tokenizer, task, None, index))
     )
 
 
@@ -95,37 +96,17 @@ def _layout(request: Request, tokenizer: PromptTokenizer) -> Layout:
     return Layout(request.question_position, "" if tokenizer.template else _BARE_PREFIX)
 
 
-def _fits(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> bool:
-    """Whether all samples fit. Far above the smallest prompt they do; near it each is tried."""
-    target = request.target(task, length)
-    stream = Stream(*_key(request, tokenizer, task, length, 0))
-    smallest = smallest_prompt(task, tokenizer, _layout(request, tokenizer), stream, request.depth(task))
-    if target >= 2 * smallest:
-        return True
-    if target < smallest // 2:
-        return False
-    try:
-        for index in range(request.samples):
-            make_sample(request, tokenizer, task, length, index)
-    except TooShortError:
-        return False
-    return True
+def _shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
+    """The length that all samples of a task need; an estimate where ``length`` is far above it."""
+    layout, depth = _layout(request, tokenizer), request.depth(task)
+    answer = request.new_tokens(task) if request.length_includes_output else 0
 
+    def needed(index: int) -> int:
+        seeds = _seeds(request, tokenizer, task, length, index)
+        return smallest_prompt(task, tokenizer, layout, seeds, depth) + answer
 
-def _smallest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
-    """A length that works although the next smaller one does not."""
-    fails, works = length, 2 * length
-    while not _fits(request, tokenizer, task, works):
-        if works > LONGEST:
-            raise UsageError("length", length, f"is too short for {task.name}, and so is every length up to {LONGEST}")
-        fails, works = works, 2 * works
-    while fails + 1 < works:
-        middle = (fails + works) // 2
-        if _fits(request, tokenizer, task, middle):
-            works = middle
-        else:
-            fails = middle
-    return works
+    first = needed(0)
+    return first if length - answer >= 2 * (first - answer) else max(map(needed, range(request.samples)))
 
 
 def estimate_seconds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> float:

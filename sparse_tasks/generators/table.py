@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.sample import Sample
 
-__all__ = ["SCHEMA", "read_rows", "shard_bytes", "to_table"]
+__all__ = ["SCHEMA", "count_rows", "count_tokens", "read_rows", "shard_bytes", "to_table", "unpacked_bytes"]
 
 SCHEMA = pa.schema(
     [
@@ -55,6 +55,38 @@ def shard_bytes(samples: Sequence[Sample]) -> bytes:
     return sink.getvalue()
 
 
+def count_tokens(content: bytes) -> int:
+    """Tokens of all prompts of a Parquet file."""
+    return sum(pq.read_table(io.BytesIO(content), columns=["input_tokens"])["input_tokens"].to_pylist())
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    rows: int = _metadata(path).num_rows
+    return rows
+
+
+def unpacked_bytes(path: Path) -> int:
+    """Bytes of a Parquet file's columns without compression.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    metadata = _metadata(path)
+    return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+
+
+def _metadata(path: Path) -> Any:
+    try:
+        return pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
 def read_rows(path: Path, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
     """Rows of a Parquet file as plain data; all of them without ``rows``.
 
@@ -63,9 +95,9 @@ def read_rows(path: Path, rows: Sequence[int] | None = None) -> list[dict[str, A
     """
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        if not table.schema.equals(SCHEMA):
+            raise DataError(f"{path} has other columns than a data set of sparse-tasks")
+        wanted: list[dict[str, Any]] = (table if rows is None else table.take(list(rows))).to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if not table.schema.equals(SCHEMA):
-        raise DataError(f"{path} has other columns than a data set of sparse-tasks")
-    wanted: list[dict[str, Any]] = (table if rows is None else table.take(list(rows))).to_pylist()
     return wanted

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,9 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
-from sparse_tasks.generators.dataset import CARD, MANIFEST
+from sparse_tasks.generators.dataset import CARD, MANIFEST, PROGRESS
 from sparse_tasks.generators.files import sha256_of
+from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS, Task
 from sparse_tasks.schemas import problems
@@ -54,7 +53,7 @@ class _Found:
 
     problems: list[Problem]
     ids: list[str]
-    prompts: list[bytes]
+    prompts: list[tuple[bytes, str]]
     tokens: int
 
 
@@ -83,31 +82,41 @@ def validate_folder(
     report = Report(list(_check_files(path, manifest)))
     names = [name for name in manifest["files"] if (path / name).is_file()]
     ids: Counter[str] = Counter()
-    prompts: Counter[bytes] = Counter()
-    for found in _check_shards(path, names, manifest, loaded, tokenizer, gold_score, workers):
-        report.problems += found.problems
-        report.files += 1
-        report.samples += len(found.ids)
-        report.tokens += found.tokens
-        ids.update(found.ids)
-        prompts.update(found.prompts)
-        progress(len(found.ids))
-    report.problems += [Problem(id, f"stands {n} times") for id, n in ids.items() if n > 1]
-    report.problems += [Problem(h.hex(), f"is the hash of {n} identical prompts") for h, n in prompts.items() if n > 1]
+    prompts: dict[bytes, str] = {}
+    checker = _Checker(path, manifest, loaded, gold_score)
+    with closing(_check_shards(checker, names, tokenizer, workers)) as shards:
+        for found in shards:
+            report.problems += found.problems
+            report.files += 1
+            report.samples += len(found.ids)
+            report.tokens += found.tokens
+            ids.update(found.ids)
+            for prompt, where in found.prompts:
+                if (first := prompts.setdefault(prompt, where)) != where:
+                    report.problems.append(Problem(where, f"has the prompt of {first}"))
+            progress(len(found.ids))
+    report.problems += [Problem(id, f"is the id of {n} samples") for id, n in ids.items() if n > 1]
     return report
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
+    if not path.is_dir():
+        raise UsageError("dataset", str(path), "is no folder; name one that generate has written")
     if not file.is_file():
+        unfinished = (path / PROGRESS).is_file()
         raise UsageError(
-            "dataset", str(path), f"is no finished data set: it has no {MANIFEST}; run generate again to finish it"
+            "dataset",
+            str(path),
+            "is not finished; give the same generate command again, which goes on"
+            if unfinished
+            else f"holds no data set, as it has no {MANIFEST}; name a folder that generate has written",
         )
     if file.stat().st_size > _LARGEST_MANIFEST:
         raise DataError(f"{file} is larger than {_LARGEST_MANIFEST} bytes")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}") from error
     if found := problems(manifest, "manifest-1.0"):
         raise DataError(f"{file}: {found[0]}")
@@ -142,7 +151,7 @@ def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     fingerprinted = {
         key: value for key, value in manifest.items() if key not in ("fingerprint", "card_sha256", "files")
     }
-    text = (json.dumps(fingerprinted, ensure_ascii=False, indent=2) + "\n").encode()
+    text = (json.dumps(fingerprinted, ensure_ascii=False, indent=2) + "\n").encode(errors="replace")
     if hashlib.sha256(text).hexdigest() != manifest["fingerprint"]:
         yield Problem(MANIFEST, "the configuration does not have the recorded fingerprint")
     card = path / CARD
@@ -150,10 +159,14 @@ def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(CARD, "is missing or was changed")
     for name, entry in listed.items():
         file = path / name
+        if int(name.partition("/")[0]) not in request["lengths"]:
+            yield Problem(name, "has a length that the data set does not have")
         if not file.is_file():
             yield Problem(name, "is missing")
         elif sha256_of(file) != entry["sha256"]:
             yield Problem(name, "does not have the recorded SHA-256")
+        elif file.stat().st_size != entry["bytes"]:
+            yield Problem(name, f"has {file.stat().st_size} bytes, not {entry['bytes']}")
     for file in sorted(path.glob("**/*.parquet")):
         if (name := file.relative_to(path).as_posix()) not in listed:
             yield Problem(name, "is not in the manifest")
@@ -164,44 +177,45 @@ def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
                 yield Problem(f"{length}/{task}", f"has {rows} samples, not {request['samples']}")
 
 
+@dataclass
+class _Checker:
+    """What is needed to check a shard."""
+
+    path: Path
+    manifest: dict[str, Any]
+    tokenizer: PromptTokenizer
+    gold_score: GoldScore
+
+
 def _check_shards(
-    path: Path,
-    names: list[str],
-    manifest: dict[str, Any],
-    loaded: PromptTokenizer,
-    tokenizer: str | None,
-    gold_score: GoldScore,
-    workers: int,
-) -> Iterator[_Found]:
-    if workers <= 1 or len(names) <= 1:
-        for name in names:
-            yield _check_shard(path, name, manifest, loaded, gold_score)
+    checker: _Checker, names: list[str], tokenizer: str | None, workers: int
+) -> Generator[_Found, None, None]:
+    if workers > 1 and len(names) > 1:
+        arguments = (checker.path, checker.manifest, tokenizer, checker.gold_score)
+        yield from in_processes(_check_in_process, names, min(workers, len(names)), _start, arguments)
         return
-    pool = ProcessPoolExecutor(min(workers, len(names)), mp_context=get_context("spawn"))
-    with pool:
-        yield from pool.map(
-            _check_in_process, repeat(path), names, repeat(manifest), repeat(tokenizer), repeat(gold_score)
-        )
+    for name in names:
+        yield _check_shard(checker, name)
 
 
-def _check_in_process(
-    path: Path, name: str, manifest: dict[str, Any], tokenizer: str | None, gold_score: GoldScore
-) -> _Found:
-    global _loaded
-    if _loaded is None:
-        _loaded = _tokenizer(manifest, tokenizer)
-    return _check_shard(path, name, manifest, _loaded, gold_score)
+_checker: _Checker | None = None
 
 
-_loaded: PromptTokenizer | None = None
+def _start(path: Path, manifest: dict[str, Any], tokenizer: str | None, gold_score: GoldScore) -> None:
+    global _checker
+    _checker = _Checker(path, manifest, _tokenizer(manifest, tokenizer), gold_score)
 
 
-def _check_shard(
-    path: Path, name: str, manifest: dict[str, Any], tokenizer: PromptTokenizer, gold_score: GoldScore
-) -> _Found:
-    found = _Found([], [], [], 0)
+def _check_in_process(name: str) -> _Found:
+    if _checker is None:
+        raise RuntimeError("the worker was not started")
+    return _check_shard(_checker, name)
+
+
+def _check_shard(checker: _Checker, name: str) -> _Found:
+    manifest, found = checker.manifest, _Found([], [], [], 0)
     try:
-        rows = read_rows(path / name)
+        rows = read_rows(checker.path / name)
     except DataError as error:
         found.problems.append(Problem(name, str(error)))
         return found
@@ -215,30 +229,26 @@ def _check_shard(
         found.problems.append(Problem(name, f"belongs to no task that is known here: {error}"))
         return found
     # Every full shard of a task and length has as many rows as the first one.
-    first = name.replace(f"-test-{number[:5]}", "-test-00000")
-    offset = int(number[:5]) * manifest["files"].get(first, {"rows": 0})["rows"]
+    number, _, n = number.partition("-of-")
+    first = f"{length}/{task_name}-test-00000-of-{n}"
+    offset = int(number) * manifest["files"].get(first, {"rows": 0})["rows"]
     for i, row in enumerate(rows):
         where = f"{name}, row {i}" + (f" ({row['id']})" if row["id"] else "")
         wrong = [*problems(row, "sample-1.0")]
         if not wrong:
-            wrong = list(_check_row(row, task, int(length), offset + i, manifest["request"], tokenizer, gold_score))
+            wrong = list(_check_row(row, task, int(length), offset + i, checker))
             found.tokens += row["input_tokens"]
-            found.prompts.append(hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest())
+            found.prompts.append((hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest(), f"{name}, row {i}"))
         found.ids.append(str(row["id"]))
         found.problems += [Problem(where, what) for what in wrong]
+    if not found.problems and found.tokens != manifest["files"][name]["tokens"]:
+        found.problems.append(Problem(name, f"has {found.tokens} tokens, not {manifest['files'][name]['tokens']}"))
     return found
 
 
-def _check_row(
-    row: dict[str, Any],
-    task: Task,
-    length: int,
-    index: int,
-    request: dict[str, Any],
-    tokenizer: PromptTokenizer,
-    gold_score: GoldScore,
-) -> Iterator[str]:
+def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker) -> Iterator[str]:
     """Everything that is wrong with one sample."""
+    request = checker.manifest["request"]
     asked = request["tasks"][task.name]
     expected = {
         "task": task.name,
@@ -256,22 +266,28 @@ def _check_row(
     yield from _check_parts(row)
     yield from _check_evidence(row)
     target = length - asked["max_new_tokens"] if request["length_includes_output"] else length
-    tokens = tokenizer.count(row["prompt"])
-    if tokens != row["input_tokens"]:
-        yield f"the prompt has {tokens} tokens, not {row['input_tokens']}"
-    if not target - TOLERANCE <= tokens <= target:
-        yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
     try:
+        tokens = checker.tokenizer.count(row["prompt"])
+        if tokens != row["input_tokens"]:
+            yield f"the prompt has {tokens} tokens, not {row['input_tokens']}"
+        if not target - TOLERANCE <= tokens <= target:
+            yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
         params = json.loads(row["params"])
-        if {key: params.get(key) for key in asked["parameters"]} != asked["parameters"]:
+        drawn = {"drawn": params.get("drawn")} if isinstance(params.get("drawn"), dict) else {}
+        if params != asked["parameters"] | {"depth": asked["depth"]} | drawn:
             yield "params differ from the data set's parameters"
         if (found := task.oracle(row["prompt"])) != row["answer"]:
             yield f"the prompt says {_short(found)}, the stored answer is {_short(row['answer'])}"
         yield from task.audit(row["prompt"])
-        if (value := gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
+        if (value := checker.gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
             yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
+        for entry in sorted(set(row["answers"])):
+            if row["answers"].count(entry) > row["answer"].count(entry):
+                yield f"answers holds {_short(entry)}, which the stored answer does not"
     except (DataError, UsageError, ValueError) as error:
         yield str(error)
+    except Exception as error:  # what is read here may be anything, and so may the oracle that reads it
+        yield f"it cannot be checked: {error!r}"
 
 
 def _check_parts(row: dict[str, Any]) -> Iterator[str]:
@@ -288,8 +304,10 @@ def _check_evidence(row: dict[str, Any]) -> Iterator[str]:
     for span in row["evidence"]:
         if not start <= span["start"] < span["end"] <= end:
             yield f"evidence {span['start']} to {span['end']} lies outside the context"
-        elif abs((span["start"] - start) / len(row["context"]) - span["depth"]) > 1e-5:
+        elif not abs((span["start"] - start) / len(row["context"]) - span["depth"]) <= 1e-5:
             yield f"evidence at {span['start']} does not have depth {span['depth']}"
+        elif (words := row["prompt"][span["start"] : span["end"]]) != words.strip() or span["label"] not in words:
+            yield f"evidence {span['start']} to {span['end']} does not begin and end with words that hold its label"
 
 
 def _short(text: str) -> str:

@@ -1,15 +1,18 @@
-r"""Proof that token counts add up over paragraphs.
+r"""Whether token counts add up over paragraphs.
 
 The length fitter measures paragraphs one by one and adds. That is exact where the joint of two paragraphs, a newline
 followed by something that is no white space, never influences the tokens on either side. It holds if
 
 1. the normalizer leaves newlines alone and looks at no more than one character and its combining marks,
-2. the pre-tokenizer is one whose decisions reach at most one character across the joint, and
-3. the vocabulary knows the newline (unknown characters may be fused with their neighbours), and none of its entries
-   contains one directly followed by something that is no white space: no merge (BPE) and no piece (Unigram) can span
-   the joint.
+2. the pre-tokenizer is one whose decisions reach at most one character across the joint, and do not depend on what sort
+   of character that is,
+3. the vocabulary knows the newline (unknown characters may be fused with their neighbours) and drops no character
+   (dropped ones bring their neighbours together), and
+4. none of its entries contains a newline directly followed by something that is no white space: no merge (BPE) and no
+   piece (Unigram) can span the joint.
 
-All three are read off the serialised tokenizer. Where one fails, the fitter encodes the finished prompt once more.
+All of it is read off the serialised tokenizer, but for the last half of the second: ``JOINTS`` tries every sort of
+character that pre-tokenizers tell apart. Where one fails, the fitter encodes the finished prompt once more.
 """
 
 from __future__ import annotations
@@ -18,21 +21,44 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["adds_up"]
+from tokenizers import pre_tokenizers as hf
 
-_NORMALIZERS = {"NFC", "NFKC", "NFD", "NFKD", "Lowercase", "Prepend"}
+__all__ = ["JOINTS", "adds_up"]
+
+# Not NFKC and NFKD: they turn some characters (an accent by itself) into ones that begin with a blank.
+_NORMALIZERS = {"NFC", "NFD", "Lowercase", "Prepend"}
 _PRE_TOKENIZERS = {"ByteLevel", "Metaspace", "Digits", "Punctuation"}
 _MODELS = {"BPE", "Unigram"}
 
-# A newline as itself, as a byte-level character, as a fallback byte.
-_NEWLINES = {"\n", "\u010a", "<0x0A>"}
-_SPANS_PLAIN = re.compile("\n[^\\s\u2581]")
+# A newline as itself or as a fallback byte.
+_SPANS_PLAIN = re.compile("\n[^\\s\u2581]|<0x0A>.")
 # In byte-level vocabularies every byte is written as a printable character; these six stand for white space.
 _SPANS_BYTES = re.compile("\u010a[^\u0109\u010a\u010b\u010c\u010d\u0120]")
 
+# All bytes, as byte-level vocabularies write them and as byte fallback does.
+_BYTES = set(hf.ByteLevel.alphabet())
+_FALLBACK = {f"<0x{byte:02X}>" for byte in range(256)}
+
+_ENDS = ("a", "1", ".", "漢", "a ")
+_BREAKS = ("\n", "\n\n", "\n\n\n", "\n \n", "\r\n\r\n")
+_STARTS = (
+    *("a", "A", "é", "ж", "ع", "अ", "漢", "か", "한", "ʼ"),  # letters, with and without case
+    *("1", "12", "123", "1234", "٣", "²", "½", "Ⅳ"),  # numbers
+    *(".", "...", ",", "-", "_", "(", "“", "”", "'", '"', "'s", "’s", "#", "/", "*", "—", "…", "。"),  # punctuation
+    *("$", "€", "+", "<", "^", "~", "|", "😀", "\u0301", "\u200b"),  # symbols, marks, formats
+)
+JOINTS = [
+    (end + newlines, start + more)
+    for end in _ENDS
+    for newlines in _BREAKS
+    for start in _STARTS
+    for more in ("\n", "b\n")
+]
+"""Pairs of paragraphs whose costs have to add up."""
+
 
 def adds_up(serialised: dict[str, Any]) -> bool:
-    """Whether the tokenizer described by its ``tokenizer.json`` is proven to add up over paragraphs."""
+    """Whether the tokenizer described by its ``tokenizer.json`` may add up over paragraphs: all but JOINTS holds."""
     if serialised["model"]["type"] not in _MODELS:
         return False
     entries = set(_entries(serialised))
@@ -41,9 +67,20 @@ def adds_up(serialised: dict[str, Any]) -> bool:
     return (
         all(_leaves_newlines(step) for step in normalizers)
         and all(_is_local(step) for step in pre_tokenizers)
-        and not entries.isdisjoint(_NEWLINES)
+        and _knows(serialised["model"], entries, any(step["type"] == "ByteLevel" for step in pre_tokenizers))
         and not any(_SPANS_PLAIN.search(entry) or _SPANS_BYTES.search(entry) for entry in entries)
     )
+
+
+def _knows(model: dict[str, Any], entries: set[str], byte_level: bool) -> bool:
+    """Whether the newline is known and no character is dropped."""
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        return False  # the newline goes by several names
+    if byte_level:
+        return entries.issuperset(_BYTES)
+    if model["type"] == "BPE" and model.get("byte_fallback") and entries.issuperset(_FALLBACK):
+        return True
+    return "\n" in entries and (model["type"] == "Unigram" or model.get("unk_token") is not None)
 
 
 def _flat(step: dict[str, Any] | None, children: str) -> Iterable[dict[str, Any]]:
@@ -64,9 +101,12 @@ def _leaves_newlines(step: dict[str, Any]) -> bool:
 
 def _is_local(step: dict[str, Any]) -> bool:
     if step["type"] == "Split":
+        if step["pattern"].get("String") == " ":
+            return True
         pattern = step["pattern"].get("Regex")
-        # A look-behind could see further back than the one character that the measurement provides.
-        return step["pattern"].get("String") == " " or (pattern is not None and "(?<" not in pattern)
+        # Merged pieces reach far, and a look-behind sees further back than the one character that is measured with.
+        whole = (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True))
+        return whole and pattern is not None and "(?<" not in pattern
     return step["type"] in _PRE_TOKENIZERS
 
 

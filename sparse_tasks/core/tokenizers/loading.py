@@ -41,10 +41,14 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
     if source in BUILT_IN:
         template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
         return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template)
-    path = Path(source).expanduser()
-    if path.is_file():
+    try:
+        path = Path(source).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
+        raise UsageError("tokenizer", source, f"is no path: {error}") from error
+    if is_file:
         find: Find = lambda name: path if name == "tokenizer.json" else None  # noqa: E731
-    elif path.is_dir():
+    elif is_folder:
         find = lambda name: path / name if (path / name).is_file() else None  # noqa: E731
     elif _is_hub_id(source):
         find = _hub(source)
@@ -65,7 +69,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
     if getattr(backend.model, "dropout", None):
         raise UsageError("tokenizer", source, "drops merges at random (BPE dropout): its counts mean nothing")
     own, special = _own_template(find, source)
-    name = source if path.suffix == "" and not path.exists() else path.resolve().name
+    name = path.resolve().name if is_file or is_folder else source
     return PromptTokenizer(name, backend, hashlib.sha256(content).hexdigest(), _template(chat_template, own, special))
 
 
@@ -100,40 +104,53 @@ def _qwen25() -> Tokenizer:
 
 
 def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(unfinished, path)
+    except OSError:
+        os.unlink(unfinished)
+        raise
 
 
-def _template(choice: str, own: str | None, special: dict[str, str]) -> ChatTemplate | None:
+def _template(choice: str, own: object, special: dict[str, str]) -> ChatTemplate | None:
     if choice == "none":
         return None
     if choice == "auto":
-        return None if own is None else ChatTemplate(own, special)
+        if own is None:
+            return None
+        if not isinstance(own, str):
+            raise UsageError("chat-template", choice, "finds several templates and no default; name a file, or none")
+        return ChatTemplate(own, special)
     try:
         return ChatTemplate(Path(choice).expanduser().read_text(encoding="utf-8"), special)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError("chat-template", choice, f"is neither auto nor none nor a readable file: {error}") from error
 
 
-def _own_template(find: Find, source: str) -> tuple[str | None, dict[str, str]]:
+def _own_template(find: Find, source: str) -> tuple[object, dict[str, str]]:
     """The chat template that belongs to a tokenizer, and the special tokens that it may print."""
     config: dict[str, Any] = {}
     if path := find("tokenizer_config.json"):
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            config = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
             raise UsageError("tokenizer", source, f"has an unreadable tokenizer_config.json: {error}") from error
     special = {
-        name: token["content"] if isinstance(token, dict) else token
+        name: text
         for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-        if isinstance(token := config.get(name), str | dict)
+        if isinstance(text := token.get("content") if isinstance(token := config.get(name), dict) else token, str)
     }
     template = config.get("chat_template")
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default", template)
     if path := find("chat_template.jinja"):
-        template = path.read_text(encoding="utf-8")
+        try:
+            template = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError("tokenizer", source, f"has an unreadable chat_template.jinja: {error}") from error
     return template, special
 
 
@@ -145,16 +162,19 @@ def _hub(source: str) -> Find:
     repository, _, revision = source.partition("@")
 
     def find(name: str) -> Path | None:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(repository, name, revision=revision or None))
         except LocalEntryNotFoundError as error:
+            # Offline, a file that the repository never had looks like one that was never fetched.
+            if constants.HF_HUB_OFFLINE and name != "tokenizer.json":
+                return None
             raise UsageError("tokenizer", source, "is not in the cache and the Hub cannot be reached") from error
         except EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: no name that the Hub allows
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UsageError("tokenizer", source, f"could not be fetched from the Hub: {first}") from error
 

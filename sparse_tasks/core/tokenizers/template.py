@@ -7,8 +7,9 @@ import json
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sparse_tasks.core.errors import UsageError
@@ -17,6 +18,16 @@ __all__ = ["ChatTemplate"]
 
 # Templates that print today's date (Llama 3) would make a sample depend on the day it was made.
 _TODAY = datetime(2025, 1, 1)
+
+
+class _Generation(Extension):
+    """``{% generation %}``, with which templates mark the model's turns; it prints what it holds."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        tag = next(parser.stream)
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=tag.lineno)
 
 
 class ChatTemplate:
@@ -33,7 +44,7 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
         self.source = source
         self.special_tokens = dict(special_tokens or {})
-        extensions: list[str | type[Extension]] = [loopcontrols]
+        extensions: list[str | type[Extension]] = [loopcontrols, _Generation]
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
@@ -57,9 +68,13 @@ class ChatTemplate:
         """
         try:
             return self._template.render(
-                messages=[{"role": "user", "content": prompt}], add_generation_prompt=True, **self.special_tokens
+                messages=[{"role": "user", "content": prompt}],
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                **self.special_tokens,
             )
-        except TemplateError as error:
+        except Exception as error:  # a template can raise anything: 1 / 0, 'a' + 1
             raise UsageError("chat-template", _shown(self.source), f"refuses a single user message: {error}") from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer
 
-from sparse_tasks.core.tokenizers.additivity import adds_up
+from sparse_tasks.core.tokenizers.additivity import JOINTS, adds_up
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 __all__ = ["PromptTokenizer"]
@@ -29,7 +29,8 @@ class PromptTokenizer:
         template: Wraps the prompt as the user's message; None leaves it bare.
 
     Attributes:
-        additive: Whether counts are proven to add up over paragraphs (see ``additivity``).
+        backend: The Hugging Face tokenizer, without truncation and padding.
+        additive: Whether counts add up over paragraphs (see ``additivity``).
     """
 
     def __init__(self, name: str, backend: Tokenizer, sha256: str, template: ChatTemplate | None) -> None:
@@ -39,13 +40,13 @@ class PromptTokenizer:
         self.name = name
         self.template = template
         self.sha256 = sha256
-        self._backend = backend
-        self.additive = adds_up(json.loads(backend.to_str()))
+        self.backend = backend
         self._edges = self._encoded(_BEFORE + _AFTER)
+        self.additive = adds_up(json.loads(backend.to_str())) and self._joins()
 
     def with_template(self, template: ChatTemplate | None) -> PromptTokenizer:
         """The same tokenizer under another chat template."""
-        return PromptTokenizer(self.name, self._backend, self.sha256, template)
+        return PromptTokenizer(self.name, self.backend, self.sha256, template)
 
     def render(self, prompt: str) -> str:
         """The text that the engine gets: the prompt, wrapped by the chat template if there is one."""
@@ -57,7 +58,7 @@ class PromptTokenizer:
         A chat template writes the special tokens itself, so the tokenizer must not add them again.
         """
         text = self.render(prompt)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=self.template is None).ids
+        ids: list[int] = self.backend.encode(text, add_special_tokens=self.template is None).ids
         return ids
 
     def count(self, prompt: str) -> int:
@@ -82,6 +83,10 @@ class PromptTokenizer:
                 chunk, characters = [], 0
         return tokens + (self.cost("".join(chunk)) if chunk else 0)
 
+    def _joins(self) -> bool:
+        costs = {paragraph: self.cost(paragraph) for pair in JOINTS for paragraph in pair}
+        return all(self.cost(one + other) == costs[one] + costs[other] for one, other in JOINTS)
+
     def _encoded(self, text: str, special: bool = False) -> int:
         # The batch call leaves out the offsets, which nobody reads here.
-        return len(self._backend.encode_batch_fast([text], add_special_tokens=special)[0])
+        return len(self.backend.encode_batch_fast([text], add_special_tokens=special)[0])

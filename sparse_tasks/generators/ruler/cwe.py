@@ -35,7 +35,7 @@ class RulerCwe(Task):
     """
 
     words: int = parameter(10, "number of common words", 1, 100)
-    common: int = parameter(30, "how often each common word stands in the list", 2, 1000)
+    common: int = parameter(30, "how often each common word stands in the list", 4, 1000)
     rare: int = parameter(3, "how often each other word stands in the list", 1, 999)
 
     name: ClassVar[str] = "ruler_cwe"

@@ -214,7 +214,7 @@ class _Purse(_Kind):
             form=_NUMBER,
             answer=str(chronicle.purse),
             answers=[str(chronicle.purse)],
-            marks=lambda: [narrator.told[event].mark(f"{event.kind} {event.amount}") for event in moved],
+            marks=lambda: [narrator.told[event].mark(str(event.amount)) for event in moved],
         )
 
     def answer(self, story: Story) -> str:

@@ -28,9 +28,13 @@ class Rule:
 
     def expand(self, stream: Stream) -> str:
         """A sentence with its slots still open."""
+        return "".join(self.pieces(stream))[1:]
+
+    def pieces(self, stream: Stream) -> list[str]:
+        """A sentence in the pieces that the grammar makes it of, each with the blank that precedes it."""
         pieces: list[str] = []
         self._collect(stream, pieces)
-        return "".join(pieces)[1:]
+        return pieces
 
     def _collect(self, stream: Stream, pieces: list[str]) -> None:
         for piece in stream.choice(self.alternatives):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import events, scenes
+from sparse_tasks.generators.story.grammar import Rule, events, scenes
 from sparse_tasks.generators.story.people import Person
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event
 from sparse_tasks.generators.task import Mark, Offer, Passage
@@ -22,8 +22,10 @@ _PRONOUNS = {
 _AROUND = ("Thought", "Folk", "Meal", "Mishap", "Animal", "Custom", "Short", "Weather", "Wonder", "PlaceLook")
 # Elements of filler: those of which a chapter can bear more.
 _FILLER = ("Thought", "Folk", "Mishap", "Animal", "Custom", "Weather", "Wonder", "PlaceLook")
-_SETTING = ("PlaceLook", "Folk", "Animal", "Custom", "Weather")
-# A sentence that was drawn within so many others is drawn again, this often at most.
+# Elements of the setting, which has its weather from the chapter's opening.
+_SETTING = ("PlaceLook", "Folk", "Animal", "Custom")
+# A sentence that was drawn within so many others, or a phrase of it in the same chapter, is drawn again, this often at
+# most.
 _MEMORY, _REDRAWS = 240, 4
 
 
@@ -55,6 +57,8 @@ class Narrator:
         self._scenes = scenes()
         self._events = events()
         self._recent: deque[str] = deque(maxlen=_MEMORY)
+        self._phrases: set[str] = set()
+        self._met: set[str] = set()
         self._deck: list[str] = []
         hero = chronicle.hero
         self._slots = {"hero": hero.first, **_PRONOUNS[hero.female]}
@@ -64,10 +68,10 @@ class Narrator:
             f"This is the story of {hero.name}, called {hero.first} from here on, told in chapters of one day each.\n\n"
             f"{self._told(chronicle.setting_out)}\n\n"
         )
+        # Filler goes behind any paragraph but a heading and a chapter's last, and repeats no phrase of its chapter.
+        self._open: list[tuple[Passage, set[str]]] = []
         self.chapters = [self._chapter(chapter) for chapter in chronicle.chapters]
         self.body = [passage for chapter in self.chapters for passage in chapter]
-        # Filler goes behind any paragraph but a heading and a chapter's last.
-        self._open = [passage for chapter in self.chapters for passage in chapter[1:-1]]
 
     def chapter_mark(self, number: int) -> Mark:
         """All of a chapter as evidence; ``number`` counts from 1."""
@@ -76,23 +80,24 @@ class Narrator:
 
     def filler(self, stream: Stream, sentences: int) -> Offer:
         """A paragraph of so many sentences in which nothing happens; 0 is a short sentence alone."""
+        passage, self._phrases = stream.choice(self._open)
         elements = stream.sample(_FILLER, sentences) or ["Short"]
         text = self._joined([self._scene(element, stream) for element in elements])[0]
-        passage = stream.choice(self._open)
         return Offer([text], [], lambda: passage.followers.append(text))
 
     def _chapter(self, chapter: Chapter) -> list[Passage]:
         stream = self._stream
         self._meet(chapter.person)
         self._deck = []
+        self._phrases = set()
         day = f"{chapter.day:%A}, {chapter.day.day} {chapter.day:%B} {chapter.day.year}"
         setting: list[str | Event] = [
-            self._scenes["Opening"].expand(stream).replace("{date}", day),
+            self._scene("Opening").replace("{date}", day),
             chapter.arrival,
             self._scene("PlaceLook"),
         ]
         if stream.below(3):
-            setting.insert(1 if stream.below(2) else 3, self._scene(stream.choice(_SETTING)))
+            setting.insert(2 + stream.below(2), self._scene(stream.choice(_SETTING)))
         company: list[str | Event] = [chapter.meeting, self._scene("Look"), self._scene("Talk")]
         if stream.below(2):
             company.append(self._scene("Talk"))
@@ -109,7 +114,9 @@ class Narrator:
         if stream.below(3) == 0:
             closing.insert(0, self._scene(self._around()))
         paragraphs.append(closing)
-        return [Passage(f"Chapter {chapter.number}\n\n"), *(self._paragraph(p) for p in paragraphs)]
+        passages = [self._paragraph(paragraph) for paragraph in paragraphs]
+        self._open += [(passage, self._phrases) for passage in passages[:-1]]
+        return [Passage(f"Chapter {chapter.number}\n\n"), *passages]
 
     def _around(self) -> str:
         """An element for the neighbourhood of an event, none twice before all were used."""
@@ -135,25 +142,38 @@ class Narrator:
                 spans[sentence] = len(text), len(text) + len(told)
             else:
                 told = self._filled(_with_pronoun(sentence, subject), {})
-                subject = _subject(sentence)
+                subject = _only_subject(sentence)
             text += told + " "
         return text[:-1] + "\n\n", spans
 
     def _told(self, event: Event) -> str:
-        return self._filled(self._events[event.kind].expand(self._stream), event.slots)
+        kind = event.kind
+        if kind == "Meeting":
+            # Who has been met before is not introduced again.
+            kind = "Reunion" if event.slots["person"] in self._met else kind
+            self._met.add(event.slots["person"])
+        return self._filled(self._drawn(self._events[kind], self._stream), event.slots)
 
     def _scene(self, element: str, stream: Stream | None = None) -> str:
-        """An open sentence that was not used a little earlier, if a few draws find one."""
-        for _ in range(_REDRAWS):
-            sentence = self._scenes[element].expand(stream or self._stream)
-            if sentence not in self._recent:
-                break
+        sentence = self._drawn(self._scenes[element], stream or self._stream)
         self._recent.append(sentence)
+        return sentence
+
+    def _drawn(self, rule: Rule, stream: Stream) -> str:
+        """An open sentence that was not used a little earlier and repeats no phrase, if a few draws find one."""
+        for _ in range(_REDRAWS):
+            pieces = rule.pieces(stream)
+            sentence = "".join(pieces)[1:]
+            if self._phrases.isdisjoint(pieces) and sentence not in self._recent:
+                break
+        # A phrase has two words at least.
+        self._phrases.update([piece for piece in pieces if " " in piece[1:]])
         return sentence
 
     def _filled(self, sentence: str, slots: dict[str, str]) -> str:
         filled = sentence.format_map(self._slots | slots) if "{" in sentence else sentence
-        return filled if filled[0].isupper() else filled[0].upper() + filled[1:]
+        # Not every letter that has a capital begins a sentence with it (Georgian does not).
+        return filled[0].title() + filled[1:]
 
     def _meet(self, person: Person) -> None:
         # The sentence of the meeting gives the full name; after that the first name is enough.
@@ -165,9 +185,15 @@ class Narrator:
 
 def _subject(sentence: str) -> str:
     """Whom a sentence begins with: ``He`` for the traveller, ``PHe`` for the person met, else nobody."""
-    if sentence.startswith(("{hero} ", "{He} ")):
+    if sentence.startswith("{hero} "):
         return "He"
-    return "PHe" if sentence.startswith(("{person} ", "{pfirst} ", "{PHe} ")) else ""
+    return "PHe" if sentence.startswith(("{person} ", "{pfirst} ")) else ""
+
+
+def _only_subject(sentence: str) -> str:
+    """The same, but nobody where a sentence names both of them, so that a pronoun could mean either."""
+    both = "{hero}" in sentence and ("{person}" in sentence or "{pfirst}" in sentence)
+    return "" if both else _subject(sentence)
 
 
 def _with_pronoun(sentence: str, subject: str) -> str:

@@ -13,6 +13,8 @@ __all__ = ["People", "Person", "locales"]
 
 # Locales in which the family name comes first.
 _FAMILY_FIRST = {"hu_HU", "ja_JP", "ko_KR", "vi_VN", "zh_CN", "zh_TW"}
+# Another name of a locale that is listed too; faker warns of it.
+_DEPRECATED = {"fr_QC"}
 # A name is quoted in sentences and read back out of them, so it holds none of what delimits it there.
 _FORBIDDEN = frozenset(',.;:!?“”–—()[]{}<>"/\\|\n\t0123456789')
 
@@ -23,7 +25,8 @@ def locales() -> tuple[str, ...]:
     import faker.providers.person
     from faker.utils.loading import list_module
 
-    return tuple(sorted(name for name in list_module(faker.providers.person) if "_" in name))
+    names = set(list_module(faker.providers.person)) - _DEPRECATED
+    return tuple(sorted(name for name in names if "_" in name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,12 @@ class People:
     def _name(self, female: bool) -> tuple[str, str]:
         faker = self._faker
         if female:
-            return faker.first_name_female(), faker.last_name_female()
-        return faker.first_name_male(), faker.last_name_male()
+            first, last = faker.first_name_female(), faker.last_name_female()
+        else:
+            first, last = faker.first_name_male(), faker.last_name_male()
+        # Some locales bring stray blanks and a name in lower case; at the head of a sentence that would change.
+        first = " ".join(first.split())
+        return first[0].title() + first[1:], " ".join(last.split())
 
 
 @cache

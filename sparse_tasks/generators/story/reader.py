@@ -39,6 +39,8 @@ _SLOTS = {
     **dict.fromkeys(("his", "phis"), "(?:his|her)"),
     **dict.fromkeys(("himself", "phimself"), "(?:himself|herself)"),
 }
+# Elements that tell of the same kind of event: whoever was met before is met again.
+_SAME = {"Reunion": "Meeting"}
 # Stands for the traveller's name while a sentence is matched, so that the patterns serve every story.
 _HERO = "\x01"
 _TITLE = re.compile(r"^This is the story of (?P<name>.+), called (?P<first>.+) from here on, told in chapters", re.M)
@@ -209,7 +211,7 @@ def _patterns() -> _Patterns:
     for kind, rule in events().items():
         for alternative in rule.alternatives:
             pattern = _pattern(alternative)
-            each.append((kind, re.compile(pattern)))
+            each.append((_SAME.get(kind, kind), re.compile(pattern)))
             bare.append(re.sub(r"\(\?P<\w+>", "(?:", pattern) + "()")
     return _Patterns(re.compile("|".join(f"(?:{pattern})" for pattern in bare)), each)
 

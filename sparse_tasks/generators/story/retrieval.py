@@ -72,6 +72,8 @@ class StoryRetrieval(StoryTask):
 
     def answer(self, story: Story) -> str:
         asked = re.findall(r"^\d+\. (At which place|Whom|Which thing) .*?in Chapter (\d+)\b", story.question, re.M)
+        if not asked:
+            raise DataError("the question asks for nothing")
         pages = {page.number: page for page in story.pages}
         return "\n".join(f"{k}. {_read(pages[int(n)], words)}" for k, (words, n) in enumerate(asked, 1))
 

@@ -22,6 +22,10 @@ _POOR = 120
 _SECOND_THOUGHTS = 0.15
 # How often somebody whom the traveller knows is met again, where the task does not say whom to meet.
 _OLD_FRIENDS = 0.25
+# How often the traveller comes to a place again.
+_OLD_PLACES = 0.1
+# How often a price that is not paid is as high as that of the dearest purchase, where the task asks for that.
+_DEARER = 0.25
 # How often the other party of a deal is the person of the chapter rather than somebody without a name.
 _NAMED = 0.5
 
@@ -135,14 +139,17 @@ class _Journey:
         self.places = Places(stream.fork("places"))
         self.hero = self.people.hero()
         self.purse = stream.between(300, 500)
-        # What may be sold or given away by chance: things of the reserved material move only as planned.
+        # What may be sold or given away by chance: things of the reserved material move only as planned, and nothing
+        # goes on the day it came.
         self.at_hand: list[Thing] = []
+        self.fresh: list[Thing] = []
         self.reserved: dict[int, Thing] = {}
         self.owned: set[Thing] = set()
         self.tempting: list[tuple[int, Thing]] = []
         self.acquaintances: list[Person] = []
         self.company: dict[int, Person] = {}
         self.visited: list[str] = []
+        self.yesterday = ""
 
     def chronicle(self) -> Chronicle:
         setting_out = Event("SettingOut", {"price": crowns(self.purse)}, amount=self.purse)
@@ -152,6 +159,8 @@ class _Journey:
 
     def _chapter(self, i: int, day: date) -> Chapter:
         person, place = self._person(i), self._place()
+        self.at_hand += self.fresh
+        self.fresh.clear()
         arrival = Event("Arrival", {"place": place})
         meeting = Event("Meeting", {"person": person.name, "job": person.job})
         events: list[Event] = []
@@ -185,7 +194,7 @@ class _Journey:
             giver = self._party(person, "givers.txt")
             return [Event(kind, {"a_item": with_article(thing.name), "giver": giver}, thing)]
         if kind in ("Sale", "GiftGiven", "Refused"):
-            return self._part_with(kind, wanted, person)
+            return self._part_with(kind, wanted, i, person)
         if kind == "Wage":
             return [self._wage(self.stream.between(8, 40))]
         thing = self.things.thing(material)
@@ -196,6 +205,9 @@ class _Journey:
             return [Event(kind, slots, thing)]
         # Asked for too much, or, as one hears, paid by somebody else.
         price = max(2, thing.worth * self.stream.between(*((115, 190) if kind == "Asked" else (80, 150))) // 100)
+        if self.plan.dearest is not None and self.stream.uniform() < _DEARER:
+            # What is dearest of all is not what was bought.
+            price = self.stream.between(165, 260)
         if kind == "Hearsay":
             slots["other"] = self._absent(person).name
         return [Event(kind, slots | {"price": crowns(price)}, thing, price)]
@@ -224,12 +236,14 @@ class _Journey:
     def _own(self, thing: Thing, material: str | None, i: int) -> None:
         self.owned.add(thing)
         if material is None:
-            self.at_hand.append(thing)
+            self.fresh.append(thing)
         else:
             self.reserved[i] = thing
 
-    def _part_with(self, kind: str, wanted: Wanted | None, person: Person) -> list[Event]:
+    def _part_with(self, kind: str, wanted: Wanted | None, i: int, person: Person) -> list[Event]:
         stream = self.stream
+        # Nobody gets back what came from them the same day.
+        known = None if wanted is not None and wanted.regarding == i else person
         if wanted is not None and wanted.regarding is not None:
             thing = self.reserved[wanted.regarding]
         elif self.at_hand:
@@ -244,12 +258,12 @@ class _Journey:
         slots = {"the_item": f"the {thing.name}", "his_item": f"{possessive} {thing.name}"}
         if kind == "GiftGiven":
             self.owned.remove(thing)
-            return [Event(kind, slots | {"recipient": self._party(person, "recipients.txt")}, thing)]
+            return [Event(kind, slots | {"recipient": self._party(known, "recipients.txt")}, thing)]
         price = max(1, thing.worth * stream.between(70, 160) // 100)
         if kind == "Sale":
             self.owned.remove(thing)
             self.purse += price
-            slots["buyer"] = self._party(person, "dealers.txt")
+            slots["buyer"] = self._party(known, "dealers.txt")
         return [Event(kind, slots | {"price": crowns(price)}, thing, price)]
 
     def _wage(self, amount: int) -> Event:
@@ -280,13 +294,16 @@ class _Journey:
         return self.people.person()
 
     def _place(self) -> str:
-        if self.visited and self.stream.uniform() < 0.1:
-            return self.stream.choice(self.visited)
-        self.visited.append(self.places.place())
-        return self.visited[-1]
+        place = self.stream.choice(self.visited) if self.visited and self.stream.uniform() < _OLD_PLACES else ""
+        # Nobody arrives where they have slept.
+        if place in ("", self.yesterday):
+            place = self.places.place()
+            self.visited.append(place)
+        self.yesterday = place
+        return place
 
-    def _party(self, person: Person, others: str) -> str:
-        if self.stream.uniform() < _NAMED:
+    def _party(self, person: Person | None, others: str) -> str:
+        if person is not None and self.stream.uniform() < _NAMED:
             return person.name
         return self.stream.choice(lexicon(others))[0]
 

@@ -1,0 +1,117 @@
+"""What a sample costs: time in units of one encode of its prompt, memory, and what a second worker gives.
+
+    python benchmarks/generation.py            # the whole table, some ten minutes
+    python benchmarks/generation.py --quick    # fewer samples, 64k and 256k
+
+All numbers are ratios or sizes within one run. The unit is one ``tokenizers.Tokenizer.encode`` of the rendered prompt
+on one core, measured right beside the sample. Every sample is made as ``sparse-tasks generate`` makes it: composed,
+fitted, read by its oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from rich.console import Console
+from rich.table import Table
+
+from sparse_tasks.core.length import label
+from sparse_tasks.core.tokenizers import load_tokenizer
+from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.sampling import make_sample
+from sparse_tasks.generators.task import TASKS
+
+LIMITS = {"unit": 1.5, "growth": 1.2, "memory": 1500, "workers": 1.7}
+
+
+def unit_cost(task_name: str, length: int, samples: int) -> float:
+    """Seconds to make the samples over seconds to encode their prompts once."""
+    tokenizer = load_tokenizer()
+    request = make_request([length], [task_name], samples)
+    task = request.tasks[0]
+    make_sample(request, tokenizer, task, length, samples)  # loads word lists, estimates the size: once a run
+    making = encoding = 0.0
+    for index in range(samples):
+        began = time.perf_counter()
+        sample = make_sample(request, tokenizer, task, length, index)
+        making += time.perf_counter() - began
+        text = tokenizer.render(sample.prompt)
+        began = time.perf_counter()
+        tokenizer.backend.encode(text, add_special_tokens=False)
+        encoding += time.perf_counter() - began
+    return making / encoding
+
+
+def generate(*options: str) -> tuple[float, int]:
+    """Run the command line in a process of its own: seconds, and peak memory in MB of its largest process."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "sparse_tasks", "generate", *options, "--output", str(Path(folder) / "d")]
+        began = time.perf_counter()
+        script = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
+            " stderr=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True, text=True)
+        return time.perf_counter() - began, int(done.stdout) // 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the numbers there too")
+    quick = (arguments := parser.parse_args()).quick
+    short, long = 2**16, 2**18 if quick else 2**20
+    console = Console()
+    table = Table(title=f"Cost of a sample in encodes of its prompt (limit {LIMITS['unit']})", title_justify="left")
+    for column in (
+        "task",
+        label(short),
+        label(long),
+        f"growth (limit {LIMITS['growth']})",
+        f"peak MB at {label(long)}",
+    ):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    numbers: dict[str, object] = {}
+    missed: list[str] = []
+    for name in TASKS.names():
+        near = unit_cost(name, short, 4 if quick else 16)
+        far = unit_cost(name, long, 2 if quick else 4)
+        _, memory = generate("--length", str(long), "--task", name, "--samples", "1", "--workers", "1")
+        numbers[name] = {"near": near, "far": far, "growth": far / near, "memory_mb": memory}
+        table.add_row(name, f"{near:.2f}", f"{far:.2f}", f"{far / near:.2f}", f"{memory:,}")
+        if max(near, far) > LIMITS["unit"] or far / near > LIMITS["growth"] or memory > LIMITS["memory"]:
+            missed.append(name)
+    console.print(table)
+
+    few, many = ("4", "16") if quick else ("16", "128")
+    memory = [
+        generate("--length", "64k", "--task", "story_retrieval", "--samples", n, "--workers", "1")[1]
+        for n in (few, many)
+    ]
+    console.print(f"Peak memory at 64k: {memory[0]:,} MB with {few} samples, {memory[1]:,} MB with {many} samples.")
+    numbers["memory_by_samples_mb"] = dict(zip((few, many), memory, strict=True))
+    n = "4" if quick else "24"
+    seconds = [generate("--length", "64k", "--samples", n, "--workers", workers)[0] for workers in ("1", "2")]
+    gain = seconds[0] / seconds[1]
+    console.print(f"Two workers over one, all tasks at 64k, {n} samples each, start included: {gain:.2f} x.")
+    numbers["workers"] = gain
+    if gain < LIMITS["workers"]:
+        missed.append("workers")
+    console.print(f"missed: {', '.join(missed)}" if missed else "All limits held.")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()

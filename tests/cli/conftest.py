@@ -1,0 +1,32 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import keep_tokenizers, run
+
+
+@pytest.fixture(autouse=True, scope="package")
+def kept_tokenizers() -> Iterator[None]:
+    with keep_tokenizers():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "NO_COLOR", "TERMINAL_WIDTH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="package")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished data set; nobody may change it."""
+    folder = tmp_path_factory.mktemp("cli") / "data"
+    arguments = ["-l", "3k", "-l", "4k", "-t", "story_multihop", "-t", "ruler_niah", "-n", "2", "-w", "1"]
+    assert run("generate", *arguments, "-o", folder).code == 0
+    return folder

@@ -1,0 +1,171 @@
+"""What every task promises. A new task joins these tests by joining the registry."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.evaluators.metrics import METRICS
+from sparse_tasks.evaluators.scoring import score
+from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.sampling import make_sample
+from sparse_tasks.generators.task import TASKS, parameters
+from sparse_tasks.schemas import problems
+
+TASK_NAMES = TASKS.names()
+LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)
+
+
+def sample_of(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object) -> Sample:
+    request = make_request([length], [name], **options)  # type: ignore[arg-type]
+    return make_sample(request, tokenizer, request.tasks[0], length, index)
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_same_key_gives_the_same_sample(name: str, qwen: PromptTokenizer) -> None:
+    assert sample_of(name, qwen) == sample_of(name, load_tokenizer())
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_another_process_gives_the_same_sample(name: str, qwen: PromptTokenizer) -> None:
+    # Hash randomisation, import order and what was generated before must not matter.
+    script = (
+        "import json, sys; from tests.contract.test_tasks import sample_of; from sparse_tasks.core.tokenizers import *;"
+        "print(json.dumps(sample_of(sys.argv[1], load_tokenizer(), index=3).row()))"
+    )
+    made = subprocess.run([sys.executable, "-c", script, name], check=True, capture_output=True, text=True)
+    assert json.loads(made.stdout) == sample_of(name, qwen, index=3).row()
+
+
+@pytest.mark.parametrize("option", [{"seed": 43}, {"index": 1}, {"length": 6_001}, {"question_position": "after"}])
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_another_key_gives_another_sample(name: str, option: dict[str, object], qwen: PromptTokenizer) -> None:
+    assert sample_of(name, qwen, **option).context != sample_of(name, qwen).context  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(
+    ("sort", "template"),
+    [
+        ("qwen2.5", "auto"),
+        ("qwen2.5", "none"),
+        ("byte_level", "auto"),
+        ("llama", "auto"),
+        ("llama", "none"),
+        ("unigram", "none"),
+        ("bert", "auto"),
+    ],
+)
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_length_is_exact(name: str, sort: str, template: str, length: int, tokenizer_folders: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(str(tokenizer_folders.get(sort, sort)), template)
+    sample = sample_of(name, tokenizer, length)
+    assert sample.input_tokens == len(tokenizer.ids(sample.prompt))
+    assert length - TOLERANCE <= sample.input_tokens <= length
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_length_may_include_the_answer(name: str, qwen: PromptTokenizer) -> None:
+    sample = sample_of(name, qwen, 8_000, length_includes_output=True, max_new_tokens=500)
+    assert 7_500 - TOLERANCE <= sample.input_tokens <= 7_500
+    assert (sample.length, sample.max_new_tokens) == (8_000, 500)
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_gold_scores_one_and_nothing_scores_zero(name: str, qwen: PromptTokenizer) -> None:
+    for index in range(8):
+        sample = sample_of(name, qwen, index=index)
+        assert sample.metric in METRICS
+        perfect = f"<explanation>It says so.</explanation>\n<answer>{sample.answer}</answer>"
+        assert score(sample.metric, perfect, sample.answers).value == 1.0
+        for output in ("", "<answer></answer>", "I do not know.", sample.prompt):
+            assert score(sample.metric, output, sample.answers).value == 0.0
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_answer_of_another_sample_is_wrong(name: str, qwen: PromptTokenizer) -> None:
+    # An answer that hardly varies could be guessed.
+    samples = [sample_of(name, qwen, index=index) for index in range(8)]
+    values = [
+        score(one.metric, f"<answer>{other.answer}</answer>", one.answers).value
+        for one, other in zip(samples, samples[1:] + samples[:1], strict=True)
+    ]
+    assert sum(values) / len(values) < 0.5
+
+
+@pytest.mark.parametrize("position", ["both", "after"])
+@pytest.mark.parametrize("template", ["auto", "none"])
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_oracle_reads_the_answer_from_the_prompt_alone(name: str, template: str, position: str) -> None:
+    tokenizer = load_tokenizer("qwen2.5", template)
+    for index in range(4):
+        sample = sample_of(name, tokenizer, index=index, question_position=position)
+        # A task without the sample's parameters: whatever the oracle knows, it has from the prompt.
+        assert TASKS.get(name)().oracle(sample.prompt) == sample.answer
+        assert TASKS.get(name)().audit(sample.prompt) == []
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_evidence_holds_what_it_claims(name: str, qwen: PromptTokenizer) -> None:
+    for index in range(4):
+        sample = sample_of(name, qwen, index=index)
+        start = sample.prompt.rindex(sample.context)
+        assert sample.evidence
+        for span in sample.evidence:
+            words = sample.prompt[span.start : span.end]
+            assert span.label in words
+            assert words == words.strip()
+            assert start <= span.start < span.end <= start + len(sample.context)
+            assert span.depth == pytest.approx((span.start - start) / len(sample.context), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_after_is_context_question_prefix(name: str) -> None:
+    for template in ("auto", "none"):
+        sample = sample_of(name, load_tokenizer("qwen2.5", template), question_position="after")
+        assert sample.prompt == sample.context + sample.question + sample.answer_prefix
+        assert sample.question not in sample.context
+        assert sample.question_position == "after"
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_sample_matches_the_schema(name: str, qwen: PromptTokenizer) -> None:
+    assert problems(sample_of(name, qwen).row(), "sample-1.0") == []
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_every_parameter_works_at_its_smallest_value(name: str, qwen: PromptTokenizer) -> None:
+    for p in parameters(TASKS.get(name)):
+        values = [p.low] if p.kind is int else list(p.choices())[:10] if p.choices else []
+        for value in values:
+            sample = sample_of(name, qwen, settings={f"{name}.{p.name}": value})
+            assert json.loads(sample.params)[p.name] == value
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_task_says_what_it_is(name: str) -> None:
+    task = TASKS.get(name)
+    assert task.name == name
+    assert {task.dispersion, task.scope} <= {"low", "high"}
+    assert task.summary
+    assert task.__doc__
+    assert all(p.help for p in parameters(task))
+
+
+def test_generating_needs_no_torch() -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from sparse_tasks.generators.task import TASKS\n"
+        "from tests.contract.test_tasks import sample_of\n"
+        "from sparse_tasks.core.tokenizers import load_tokenizer\n"
+        "for name in TASKS.names(): sample_of(name, load_tokenizer())\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,76 @@
+"""Errors say what is wrong and what would work, and cross process borders."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, TooShortError, UsageError, nearest
+
+
+def test_message_names_field_value_and_remedy() -> None:
+    error = UsageError("length", "64x", "is no length; write 64k")
+    assert str(error) == "length: '64x' is no length; write 64k"
+    assert (error.field, error.value, error.remedy) == ("length", "64x", "is no length; write 64k")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("length", "64x", "is no length"),
+        UsageError("seed", -1, "is out of range"),
+        UsageError("set", None, "names no task"),
+        TooShortError("length", 300, "is too short for story_multihop"),
+        DataError("cannot be read"),
+        OutputError("no space left"),
+    ],
+)
+def test_errors_survive_pickling(error: SparseTasksError) -> None:
+    # Workers send their errors to the parent; one that does not unpickle takes the whole pool down.
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(UsageError, 2), (TooShortError, 2), (DataError, 1), (OutputError, 1)])
+def test_bad_input_and_other_failures_have_different_exit_codes(kind: type[SparseTasksError], code: int) -> None:
+    assert kind.exit_code == code
+    assert issubclass(kind, SparseTasksError)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("hops", "hop"), ("HOP", "hop"), ("chian", "chain"), ("Sink ", "SINK"), ("windw", "window")],
+)
+def test_a_misspelt_name_gets_the_nearest_one(name: str, expected: str) -> None:
+    choices = ["hop", "chain", "SINK", "window"]
+    assert nearest(name, choices).startswith(f"is unknown; did you mean {expected!r}?")
+
+
+def test_a_name_like_nothing_gets_all_choices_in_order() -> None:
+    assert nearest("xyzzy", ["window", "hop"]) == "is unknown; choose from hop, window"
+    assert nearest("", ["window", "hop"]) == "is unknown; choose from hop, window"
+
+
+def test_few_choices_are_listed_beside_the_nearest() -> None:
+    assert nearest("hopp", ["window", "hop"]) == "is unknown; did you mean 'hop'? (choose from hop, window)"
+
+
+def test_many_choices_are_not_listed() -> None:
+    names = [f"locale_{i:03d}" for i in range(100)]
+    assert nearest("xyzzy", names) == "is unknown; 100 names are known"
+    assert nearest("locale_0999", names) == "is unknown; did you mean 'locale_099'?"
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.text())
+def test_the_name_suggested_is_one_of_the_choices(choices: list[str], name: str) -> None:
+    remedy = nearest(name, choices)
+    assert remedy.startswith("is unknown; ")
+    if "did you mean " in remedy:
+        assert any(f"did you mean {choice!r}?" in remedy for choice in choices)
+    elif len(choices) <= 40:
+        assert all(choice in remedy for choice in choices)

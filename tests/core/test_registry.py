@@ -1,0 +1,114 @@
+"""Registries: loaded once and late, no name twice, open to other packages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core import registry as module
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.registry import Registry
+
+
+def filled(names: str = "quest snapkv window") -> Registry[str]:
+    registry: Registry[str] = Registry("method", lambda: [registry.register(n, n.upper()) for n in names.split()])
+    return registry
+
+
+class FakeEntry:
+    """An entry point of another package, whose module registers on import."""
+
+    def __init__(self, load: Any) -> None:
+        self.load = load
+
+
+def test_members_come_in_the_order_of_registration() -> None:
+    registry = filled()
+    assert registry.names() == ["quest", "snapkv", "window"]
+    assert list(registry) == ["QUEST", "SNAPKV", "WINDOW"]
+    assert registry.get("snapkv") == "SNAPKV"
+
+
+def test_membership_is_by_name() -> None:
+    registry = filled()
+    assert "quest" in registry
+    assert "QUEST" not in registry
+    assert 7 not in registry
+
+
+def test_a_name_taken_by_another_member_is_refused_and_the_first_stays() -> None:
+    registry = filled()
+    assert registry.names()
+    with pytest.raises(ValueError, match="method 'quest' is registered twice"):
+        registry.register("quest", "another")
+    assert registry.get("quest") == "QUEST"
+
+
+def test_the_same_member_may_register_again() -> None:
+    # A module that is imported under two names, or reloaded, is no clash.
+    registry, member = filled(), object()
+    other: Registry[object] = Registry("thing", lambda: None)
+    assert other.register("one", member) is other.register("one", member) is member
+    assert other.names() == ["one"]
+    assert len(registry.names()) == 3
+
+
+@pytest.mark.parametrize(("name", "suggested"), [("qest", "quest"), ("Window", "window"), ("snap_kv", "snapkv")])
+def test_an_unknown_name_suggests_the_nearest(name: str, suggested: str) -> None:
+    with pytest.raises(UsageError, match=f"method: {name!r} is unknown; did you mean {suggested!r}"):
+        filled().get(name)
+
+
+def test_an_unknown_name_like_nothing_lists_all() -> None:
+    with pytest.raises(UsageError, match="choose from quest, snapkv, window"):
+        filled().get("xyzzy")
+
+
+def test_members_are_loaded_at_the_first_look_up_and_once() -> None:
+    calls: list[int] = []
+    registry: Registry[str] = Registry("method", lambda: calls.append(1))
+    registry.register("early", "EARLY")
+    assert calls == []
+    assert registry.names() == ["early"]
+    assert "early" in registry
+    assert list(registry) == ["EARLY"]
+    assert registry.get("early") == "EARLY"
+    assert calls == [1]
+
+
+def test_loading_may_look_into_the_registry_that_is_being_filled() -> None:
+    registry: Registry[str] = Registry("method", lambda: [registry.register("a", "A"), registry.get("a")])
+    assert registry.get("a") == "A"
+
+
+def test_other_packages_join_through_entry_points_after_the_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Registry[str] = Registry("method", lambda: registry.register("built_in", "B"), "sparse_tasks.method")
+    asked: list[str] = []
+
+    def entry_points(group: str) -> list[FakeEntry]:
+        asked.append(group)
+        return [FakeEntry(lambda: registry.register("plugin", "P"))]
+
+    monkeypatch.setattr(module, "entry_points", entry_points)
+    assert registry.names() == ["built_in", "plugin"]
+    assert registry.get("plugin") == "P"
+    assert asked == ["sparse_tasks.method"]
+
+
+def test_a_plugin_cannot_take_the_name_of_a_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Registry[str] = Registry("method", lambda: registry.register("quest", "B"), "sparse_tasks.method")
+    monkeypatch.setattr(module, "entry_points", lambda group: [FakeEntry(lambda: registry.register("quest", "P"))])
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.get("quest")
+
+
+def test_without_a_group_no_entry_point_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "entry_points", lambda group: pytest.fail("asked for entry points"))
+    assert filled().names() == ["quest", "snapkv", "window"]
+
+
+def test_the_tasks_are_open_to_other_packages() -> None:
+    from sparse_tasks.generators.task import TASKS
+
+    assert TASKS._group == "sparse_tasks.tasks"

@@ -1,0 +1,43 @@
+"""Samples as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from sparse_tasks.core.sample import Evidence, Sample
+from sparse_tasks.generators.table import SCHEMA
+
+SAMPLE = Sample(
+    id="story_multihop-65536-00000-0123456789ab",
+    task="story_multihop",
+    index=0,
+    length=65_536,
+    input_tokens=65_530,
+    max_new_tokens=1_024,
+    prompt="context question",
+    context="context ",
+    question="question",
+    answer_prefix="",
+    answer="brass bell",
+    answers=["brass bell"],
+    metric="exact_match",
+    evidence=[Evidence(0, 7, 0.0, "context")],
+    question_position="after",
+    params="{}",
+    seed=42,
+)
+
+
+def test_a_row_is_plain_data_with_a_column_a_field() -> None:
+    row = SAMPLE.row()
+    assert list(row) == [field.name for field in dataclasses.fields(Sample)] == SCHEMA.names
+    assert row["evidence"] == [{"start": 0, "end": 7, "depth": 0.0, "label": "context"}]
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_a_sample_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAMPLE.seed = 43  # type: ignore[misc]

@@ -1,0 +1,140 @@
+"""Chat templates: rendered as transformers does, the same on any day, and harmless whoever wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import pytest
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.tokenizers import template as module
+from sparse_tasks.core.tokenizers.template import ChatTemplate
+
+
+def test_the_prompt_is_one_user_message_and_the_model_is_to_answer() -> None:
+    source = "{{ messages | length }} {{ messages[0].role }}: {{ messages[0]['content'] }}|{{ add_generation_prompt }}"
+    assert ChatTemplate(source).render("How many?") == "1 user: How many?|True"
+
+
+def test_special_tokens_are_known_by_name_and_others_print_nothing() -> None:
+    template = ChatTemplate("{{ bos_token }}{{ eos_token }}{{ pad_token }}", {"bos_token": "<s>", "eos_token": "</s>"})
+    assert template.render("x") == "<s></s>"
+
+
+def test_the_prompt_is_data_and_never_a_template() -> None:
+    prompt = "{{ 7 * 7 }} {% raw %} {# gone #} <b>&amp;</b> 100%"
+    assert ChatTemplate("{{ messages[0].content }}").render(prompt) == prompt
+
+
+def test_blocks_are_trimmed_as_transformers_trims_them() -> None:
+    source = "  {% for message in messages %}\n{{ message.content }}\n  {% endfor %}\nend\n"
+    assert ChatTemplate(source).render("x") == "x\nend"
+
+
+def test_tools_and_documents_are_defined_and_none() -> None:
+    # As in transformers: templates ask "tools is not none" before they print a list of tools.
+    source = "{% for name in [tools, documents] %}{{ name is defined }} {{ name is none }} {% endfor %}"
+    assert ChatTemplate(source).render("x") == "True True True True "
+
+
+def test_loops_can_be_left_early() -> None:
+    source = "{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+    assert ChatTemplate(source).render("x") == "012"
+
+
+def test_generation_blocks_print_what_they_hold() -> None:
+    source = (
+        "{% for m in messages %}{% generation %}{% set a = 1 %}{{ m.content }}{{ a }}{% endgeneration %}{% endfor %}"
+    )
+    assert ChatTemplate(source).render("x") == "x1"
+
+
+def test_json_keeps_letters_and_order() -> None:
+    assert ChatTemplate("{{ {'b': 'é<', 'a': 1} | tojson }}").render("x") == '{"b": "é<", "a": 1}'
+    assert ChatTemplate("{{ [1] | tojson(indent=2) }}").render("x") == "[\n  1\n]"
+
+
+def test_the_date_is_the_same_on_any_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime(2031, 7, 9)
+
+    monkeypatch.setattr(module, "datetime", Later)
+    assert ChatTemplate("{{ strftime_now('%d %b %Y, %H:%M') }}").render("x") == "01 Jan 2025, 00:00"
+
+
+@pytest.mark.parametrize("source", ["{% for", "{{ x", "{% endif %}", "{% nonsense %}", "{{ 'a' | no_such_filter }}"])
+def test_a_template_that_does_not_parse_is_bad_input(source: str) -> None:
+    with pytest.raises(UsageError, match=r"chat-template: .* does not parse: ") as caught:
+        ChatTemplate(source)
+    assert caught.value.value == source
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{{ raise_exception('Only two messages are supported') }}", "Only two messages are supported"),
+        ("{{ messages[0].content.nothing.at.all }}", "has no attribute 'nothing'"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 'a' + 1 }}", "can only concatenate"),
+        ("{% include 'another' %}", "no loader"),
+    ],
+)
+def test_a_template_that_raises_says_that_it_refuses_the_message(source: str, reason: str) -> None:
+    with pytest.raises(UsageError, match="refuses a single user message") as caught:
+        ChatTemplate(source).render("x")
+    assert caught.value.field == "chat-template"
+    assert reason in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.__class__() }}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+        "{{ raise_exception.__globals__.json }}",
+        "{{ strftime_now.__self__.__class__.now() }}",
+        "{{ ''['__class__']['__mro__'] }}",
+        "{{ ('' | attr('__class__')).__mro__ }}",
+        "{{ '{0.__class__.__mro__}'.format('') }}",
+        "{{ ('{0.__class__}' | format_map).x }}",
+        "{{ messages.append(1) }}",
+        "{{ messages.clear() }}",
+        "{{ messages[0].update(content='') }}",
+        "{{ messages[0].pop('content') }}",
+        "{% set messages[0].content = 'x' %}",
+        "{{ range(999999999) | list }}",
+    ],
+)
+def test_the_sandbox_lets_nothing_out_and_changes_nothing(source: str) -> None:
+    with pytest.raises(UsageError):
+        ChatTemplate(source).render("x")
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ messages.__class__ }}", "{{ raise_exception.__globals__ }}", "{{ strftime_now.__self__.__class__ }}"]
+)
+def test_what_the_sandbox_hides_prints_nothing(source: str) -> None:
+    assert ChatTemplate(source).render("x") == ""
+
+
+def test_a_long_template_is_not_printed_whole_in_errors() -> None:
+    with pytest.raises(UsageError) as caught:
+        ChatTemplate("{{ 1 / 0 }}" + "x" * 10_000).render("x")
+    assert len(str(caught.value)) < 200
+
+
+def test_the_hash_stands_for_text_and_special_tokens() -> None:
+    hashes = {
+        ChatTemplate(source, special).sha256
+        for source in ("{{ bos_token }}a", "{{ bos_token }}b")
+        for special in ({}, {"bos_token": "<s>"}, {"bos_token": "<t>"}, {"eos_token": "<s>"})
+    }
+    assert len(hashes) == 8
+    one, other = {"bos_token": "<s>", "eos_token": "</s>"}, {"eos_token": "</s>", "bos_token": "<s>"}
+    assert ChatTemplate("a", one).sha256 == ChatTemplate("a", other).sha256
+    # Data sets name it: another value for the same template would make every one of them look changed.
+    assert ChatTemplate("a", {}).sha256 == hashlib.sha256(b'["a", {}]').hexdigest()

@@ -1,0 +1,166 @@
+"""Needles in a haystack of needles."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.depth import Depth, parse_depth
+from tests.generators.story.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+
+NAME = "ruler_niah"
+CODE = r"[a-z0-9]{8}(?:-[a-z0-9]{8}){3}"
+LINE = re.compile(rf"^The value of key ({CODE}) is ({CODE})\.$", re.M)
+
+
+def register(text: str) -> dict[str, str]:
+    pairs = LINE.findall(text)
+    assert len({key for key, _ in pairs}) == len(pairs)
+    return dict(pairs)
+
+
+def asked(question: str) -> list[str]:
+    return re.findall(rf"^({CODE})$", question, re.M)
+
+
+def oracle(prompt: str) -> str:
+    return task_of(NAME).oracle(prompt)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.integers(1, 64), st.integers(0, 200), st.integers(0, 2**32))
+def test_values_are_those_of_the_register(queries: int, more: int, seed: int) -> None:
+    draft = fill(draft_of(NAME, seed, queries + more, queries=queries), 3)
+    values, keys = register(context_of(draft)), asked(draft.question)
+    assert len(keys) == len(set(keys)) == queries
+    assert draft.answers == [f"{key}: {values[key]}" for key in keys]
+    assert draft.answer == "\n".join(draft.answers) == oracle(prompt_of(draft))
+    # The fitter adds needles, too: as many as it was offered.
+    assert len(values) == queries + more + 3
+
+
+def test_everything_is_a_needle_and_none_is_like_another() -> None:
+    draft = draft_of(NAME, "all", 500)
+    lines = [line for line in context_of(draft).splitlines()[2:] if line]
+    assert len(lines) == 500
+    assert all(LINE.fullmatch(line) for line in lines)
+    codes = [code for pair in LINE.findall(context_of(draft)) for code in pair]
+    assert len(set(codes)) == 1_000
+
+
+def test_characters_are_drawn_evenly() -> None:
+    characters = Counter(
+        "".join(code for pair in LINE.findall(context_of(draft_of(NAME, "even", 2_000))) for code in pair)
+    )
+    counts = [characters[c] for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    assert sum(counts) == 2_000 * 64
+    assert max(counts) < 1.12 * min(counts)
+
+
+def test_gold_stands_anywhere() -> None:
+    found = []
+    for seed in range(160):
+        where = depths(draft_of(NAME, f"position {seed}", 80))
+        found.append(where[seed % 4])
+    assert len(set(found)) > 60
+    assert farthest_from_uniform(found) < 0.16
+
+
+def test_order_of_the_keys_says_nothing_about_their_places() -> None:
+    rising = 0
+    for seed in range(200):
+        first, second, *_ = depths(draft_of(NAME, f"order {seed}", 100))
+        rising += first < second
+    assert 70 < rising < 130
+
+
+@pytest.mark.parametrize("depth", ["0", "0.1", "0.5", "0.9", "1", "0.2-0.4"])
+def test_a_depth_is_respected(depth: str) -> None:
+    wanted = parse_depth(depth)
+    for seed in range(20):
+        for found in depths(draft_of(NAME, seed, 400, wanted)):
+            # Four lines of four hundred cannot stand at one place.
+            assert wanted.low - 0.015 <= found <= wanted.high + 0.015
+
+
+def test_a_depth_survives_filler() -> None:
+    for seed in range(10):
+        draft = fill(draft_of(NAME, seed, 400, Depth(0.3, 0.3)), 60)
+        assert all(abs(found - 0.3) < 0.05 for found in depths(draft))
+
+
+def test_samples_share_nothing() -> None:
+    seen: set[str] = set()
+    for seed in range(40):
+        keys = set(register(context_of(draft_of(NAME, seed, 50))))
+        assert not keys & seen
+        seen |= keys
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+def test_the_number_of_keys_is_told(queries: int) -> None:
+    question = draft_of(NAME, queries, 20, queries=queries).question
+    if queries == 1:
+        assert "What is the value of this key?" in question
+        assert "one line, with the key" in question
+    else:
+        assert "What is the value of each of these 4 keys?" in question
+        assert "4 lines, one for each key" in question
+
+
+def test_another_value_gives_another_answer() -> None:
+    draft = draft_of(NAME, "value", 60)
+    prompt = prompt_of(draft)
+    for answer in draft.answers:
+        key, value = answer.split(": ")
+        broken = prompt.replace(value, "a" * 8 + value[8:])
+        assert oracle(broken) == draft.answer.replace(value, "a" * 8 + value[8:]) != draft.answer
+        # Values of keys that nobody asked for may change.
+    other = next(pair for pair in LINE.findall(prompt) if pair[0] not in draft.answer)
+    assert oracle(prompt.replace(other[1], other[1][::-1])) == draft.answer
+
+
+def test_a_key_that_stands_twice_is_found() -> None:
+    draft = draft_of(NAME, "twice", 60)
+    prompt = prompt_of(draft)
+    pairs = LINE.findall(prompt)
+    for key, _ in [pairs[0], pairs[7], pairs[59]]:
+        again = f"The value of key {key} is {pairs[3][1]}.\n"
+        with pytest.raises(DataError, match="stands twice"):
+            oracle(prompt.replace("\nThe register ends here.", f"\n{again}\nThe register ends here."))
+
+
+def test_a_key_without_a_value_is_found() -> None:
+    draft = draft_of(NAME, "none", 60)
+    prompt = prompt_of(draft)
+    line = f"The value of key {asked(draft.question)[2]} is"
+    with pytest.raises(DataError, match="has no value"):
+        oracle(re.sub(re.escape(line) + r" \S+\n", "", prompt))
+
+
+@pytest.mark.parametrize("cut", ["\nThe register ends here.\n", "The value"])
+def test_an_unreadable_prompt_is_refused(cut: str) -> None:
+    with pytest.raises(DataError):
+        oracle(prompt_of(draft_of(NAME, "cut", 20)).replace(cut, "?"))
+
+
+def test_evidence_is_the_line_of_each_key() -> None:
+    draft = fill(draft_of(NAME, "evidence", 40), 5)
+    for mark, key, answer in zip(draft.marks(), asked(draft.question), draft.answers, strict=True):
+        said = mark.first.text[mark.start : mark.end]
+        assert mark.label == key
+        assert said == f"The value of key {key} is {answer.partition(': ')[2]}."
+
+
+@pytest.mark.slow
+def test_two_million_tokens_have_one_answer() -> None:
+    draft = draft_of(NAME, "long", 40_000, queries=16)
+    prompt = prompt_of(draft)
+    assert len(register(context_of(draft))) == 40_000
+    assert oracle(prompt) == draft.answer
+    assert len(prompt) > 6_000_000

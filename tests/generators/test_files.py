@@ -1,0 +1,112 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks.core.errors import OutputError
+from sparse_tasks.generators.files import PARTIAL_PREFIX, remove_leftovers, sha256_of, write_whole
+
+
+def test_content_is_there_and_nothing_else(tmp_path: Path) -> None:
+    write_whole(tmp_path / "new" / "deep" / "file", b"content")
+    write_whole(tmp_path / "new" / "deep" / "file", b"other")
+    write_whole(tmp_path / "empty", b"")
+    assert [p.name for p in (tmp_path / "new" / "deep").iterdir()] == ["file"]
+    assert (tmp_path / "new" / "deep" / "file").read_bytes() == b"other"
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_mode_is_what_the_user_is_used_to(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_whole(tmp_path / "file", b"content")
+    finally:
+        assert os.umask(before) == mask
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+def test_failure_at_any_step_leaves_the_old_file(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OutputError, match="cannot write .*file: No space left on device") as error:
+        write_whole(tmp_path / "file", b"new")
+    assert error.value.exit_code == 1
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_interrupt_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_that_forbids_even_deleting_is_still_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "unlink", fail)
+    with pytest.raises(OutputError, match="cannot write .*file: Read-only file system"):
+        write_whole(tmp_path / "file", b"new")
+
+
+def test_no_place_for_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "below", tmp_path / "folder", Path("/proc/file")):
+        with pytest.raises(OutputError, match=f"cannot write {path}: "):
+            write_whole(path, b"new")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    path, stop = tmp_path / "file", threading.Event()
+    versions = [bytes([i]) * 200_000 for i in range(2)]
+    write_whole(path, versions[0])
+    seen: set[bytes] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(40):
+        write_whole(path, versions[i % 2])
+    stop.set()
+    reader.join()
+    assert seen <= set(versions)
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
+    kept = [".hidden", "file", "4096/.hidden", "4096/file", ".sparse_tasks.lock", f"4096/deep/{PARTIAL_PREFIX}x"]
+    for name in [*kept, f"{PARTIAL_PREFIX}abc", f"4096/{PARTIAL_PREFIX}def"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    remove_leftovers(tmp_path)
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+
+
+def test_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 10**6)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"x" * 10**6).hexdigest()
+    with pytest.raises(OSError, match="No such file"):
+        sha256_of(tmp_path / "none")

@@ -1,0 +1,128 @@
+"""Samples go into Parquet and come back as they were, always in the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.sample import Evidence, Sample
+from sparse_tasks.generators.table import (
+    SCHEMA,
+    count_rows,
+    count_tokens,
+    read_rows,
+    shard_bytes,
+    to_table,
+    unpacked_bytes,
+)
+
+TEXT = st.text(max_size=40)
+NUMBER = st.integers(-(2**63), 2**63 - 1)
+EVIDENCE = st.builds(Evidence, NUMBER, NUMBER, st.floats(0, 1), TEXT)
+BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
+    "str": TEXT,
+    "int": NUMBER,
+    "list[str]": st.lists(TEXT, max_size=4),
+    "list[Evidence]": st.lists(EVIDENCE, max_size=3),
+}
+SAMPLES = st.builds(Sample, **{field.name: BY_TYPE[str(field.type)] for field in dataclasses.fields(Sample)})
+
+
+def sample(**changes: Any) -> Sample:
+    values = {"str": "x", "int": 1, "list[str]": ["a", "b"], "list[Evidence]": [Evidence(0, 1, 0.5, "x")]}
+    plain = Sample(**{field.name: values[str(field.type)] for field in dataclasses.fields(Sample)})
+    return dataclasses.replace(plain, **changes)
+
+
+def test_columns_are_the_fields_of_a_sample() -> None:
+    assert SCHEMA.names == [field.name for field in dataclasses.fields(Sample)]
+    parts = [field.name for field in SCHEMA.field("evidence").type.value_type]
+    assert parts == [field.name for field in dataclasses.fields(Evidence)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(SAMPLES, max_size=4))
+def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> None:
+    path = tmp_path_factory.mktemp("table") / "shard.parquet"
+    path.write_bytes(shard_bytes(samples))
+    assert read_rows(path) == [one.row() for one in samples]
+    assert count_rows(path) == len(samples)
+    assert count_tokens(path.read_bytes()) == sum(one.input_tokens for one in samples)
+
+
+def test_same_samples_give_the_same_bytes() -> None:
+    samples = [sample(index=i, prompt=f"prompt {i} " * 1000) for i in range(5)]
+    assert shard_bytes(samples) == shard_bytes(list(samples))
+    assert shard_bytes(samples) != shard_bytes(samples[::-1])
+
+
+def test_files_are_compressed() -> None:
+    content = shard_bytes([sample(prompt="the same words again and again " * 10_000)])
+    assert len(content) < 20_000
+    metadata = pq.read_metadata(io.BytesIO(content))
+    assert {metadata.row_group(0).column(i).compression for i in range(metadata.num_columns)} == {"ZSTD"}
+
+
+def test_unpacked_size_is_about_that_of_the_texts(tmp_path: Path) -> None:
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(shard_bytes([sample(prompt="words " * 10_000)]))
+    assert 60_000 < unpacked_bytes(path) < 70_000
+
+
+def test_some_rows_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(shard_bytes([sample(index=i) for i in range(5)]))
+    assert [row["index"] for row in read_rows(path, [3, 0])] == [3, 0]
+    assert [row["index"] for row in read_rows(path)] == [0, 1, 2, 3, 4]
+
+
+def test_table_has_the_declared_types() -> None:
+    assert to_table([]).schema.equals(SCHEMA)
+    assert to_table(sample(index=i) for i in range(2)).schema.equals(SCHEMA)
+
+
+def test_what_is_no_such_file_is_a_data_error(tmp_path: Path) -> None:
+    good = shard_bytes([sample()])
+    table = pq.read_table(io.BytesIO(good))
+    latin = pa.array([b"caf\xe9"]).cast(pa.string(), safe=False)
+    files = {
+        "none": None,
+        "empty": b"",
+        "words": b"no Parquet at all, but long enough to be looked at",
+        "cut": good[: len(good) // 2],
+        "tail": good[len(good) // 2 :],
+        "column missing": to_bytes(table.drop_columns(["seed"])),
+        "column too many": to_bytes(table.append_column("more", pa.array([1]))),
+        "other order": to_bytes(table.select(SCHEMA.names[::-1])),
+        "other type": to_bytes(table.set_column(2, "index", pa.array(["1"]))),
+        "no Unicode": to_bytes(table.set_column(6, "prompt", latin)),
+    }
+    for name, content in files.items():
+        path = tmp_path / f"{name}.parquet"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}.parquet"):
+            read_rows(path)
+
+
+def test_count_of_a_broken_file_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "words").write_bytes(b"no Parquet at all")
+    for count in (count_rows, unpacked_bytes):
+        for name in ("words", "none"):
+            with pytest.raises(DataError, match=f"{name} cannot be read"):
+                count(tmp_path / name)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
