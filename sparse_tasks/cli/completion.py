@@ -33,7 +33,11 @@ def complete_locale_or_setting(incomplete: str) -> list[str]:
 
     settings = []
     for task in TASKS:
+        group = [parameters(other) for other in TASKS if other.group() == task.group()]
         for p in parameters(task):
-            values = p.choices() if p.choices else [""]
-            settings += [f"{owner}.{p.name}={value}" for owner in (task.group(), task.name) for value in values]
+            shared = all(p.name in {other.name for other in others} for others in group)
+            owners = [task.group(), task.name] if shared else [task.name]
+            settings += [
+                f"{owner}.{p.name}={value}" for owner in owners for value in (p.choices() if p.choices else [""])
+            ]
     return sorted({setting for setting in settings if setting.startswith(incomplete)})

@@ -246,10 +246,10 @@ def _tell_result(manifest: dict[str, Any], folder: Path, seconds: float, made: i
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    # A folder's name is no markup.
-    table = Table(title=Text(title), title_justify="left")
+    # Not as the table's title: that would break a long path in two.
+    print(title)
+    table = Table()
     table.add_column("task")
     for name in ("length", "samples", "tokens", last):
         table.add_column(name, justify="right")

@@ -42,24 +42,34 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
 
 def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dict[str, str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    console = Console(highlight=False)
-    table = Table("task", "asks for", "dispersion", "scope", "metric", "depth", title="Tasks", title_justify="left")
+    # Names are there to be typed, so they are never cut short.
+    console = Console(highlight=False, markup=False, emoji=False)
+
+    def glossary(title: str, meanings: dict[str, str]) -> None:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        for name, meaning in meanings.items():
+            grid.add_row(f"  {name}", meaning)
+        console.print(title)
+        console.print(grid)
+
+    groups = dict.fromkeys(task["group"] for task in tasks)
+    glossary(f"Tasks (--task; groups: {', '.join(groups)}, all)", {task["name"]: task["summary"] for task in tasks})
+    table = Table("task", "dispersion", "scope", "depth", "metric")
     for task in tasks:
         steered = "steered" if task["depth"] else "everywhere"
-        table.add_row(task["name"], task["summary"], task["dispersion"], task["scope"], task["metric"], steered)
+        table.add_row(task["name"], task["dispersion"], task["scope"], steered, task["metric"])
     console.print(table)
-    table = Table("parameter", "default", "values", "meaning", title="Parameters (--set)", title_justify="left")
+    console.print("\nParameters (--set)")
+    table = Table(Column("parameter", no_wrap=True), "default", "values", "meaning")
     for task in tasks:
         for p in task["parameters"]:
             table.add_row(f"{task['name']}.{p['name']}", str(p["default"]), p["range"], p["help"])
         table.add_section()
     console.print(table)
-    for title, rows in (
-        ("Presets (--preset)", {name: preset["summary"] for name, preset in presets.items()}),
-        ("Tokenizers (--tokenizer; or a folder, a tokenizer.json, a Hub id)", tokenizers),
-    ):
-        console.print(f"\n{title}")
-        for name, meaning in rows.items():
-            console.print(f"  {name:10} {meaning}")
+    console.print()
+    glossary("Presets (--preset)", {name: preset["summary"] for name, preset in presets.items()})
+    console.print()
+    glossary("Tokenizers (--tokenizer; or a folder, a tokenizer.json, a Hub id)", tokenizers)

@@ -56,7 +56,8 @@ def validate(
             print(f"{problem.where}: {problem.what}")
         if len(report.problems) > _SHOWN:
             print(f"... and {len(report.problems) - _SHOWN} more; --format json lists all")
-        verdict = f"{len(report.problems)} problems" if report.problems else "valid"
+        n = len(report.problems)
+        verdict = f"{n} problem{'s' * (n != 1)}" if n else "valid"
         print(f"{folder}: {verdict} ({report.files} files, {report.samples:,} samples, {report.tokens:,} tokens)")
     if report.problems:
         raise typer.Exit(1)

@@ -116,7 +116,8 @@ def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, seed
 
 
 def _compose(task: Task, seeds: Seeds, depth: Depth, size: int, attempt: int) -> Draft:
-    stream = seeds.smallest if size == task.smallest() else seeds.own.fork("draft", attempt)
+    # Forks, since a task may draw from the stream itself, and the smallest draft may be composed again.
+    stream = seeds.smallest.fork("draft") if size == task.smallest() else seeds.own.fork("draft", attempt)
     return task.compose(stream, size, depth)
 
 
@@ -183,8 +184,8 @@ def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: in
     """The size whose body should stay just below ``target`` tokens.
 
     Costs are estimated on specimens that depend on the task alone; the margin covers standard deviations of both their
-    mean and the sample's own sum: two and a half where a draft is long and composing another one is dear, one where it
-    is short and filler would show.
+    mean and the sample's own sum: three where a draft is long and composing another one is dear, one where it is short
+    and filler would show.
     """
     stream = Stream("estimate", task.key())
     size = smallest = task.smallest()
@@ -195,7 +196,7 @@ def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: in
         costs = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), size)]
         mean, deviation = statistics.fmean(costs), statistics.pstdev(costs)
         n = max(room / mean, 1.0)
-        margin = (1 + 1.5 * min(n / 150, 1)) * deviation * math.sqrt(n + n * n / len(costs))
+        margin = (1 + 2 * min(n / 150, 1)) * deviation * math.sqrt(n + n * n / len(costs))
         size = _largest(task, (room - margin) / mean)
     return size
 

@@ -1,6 +1,6 @@
 """Random draws that depend on a key alone: a counter-based generator over a keyed hash.
 
-A key is any tuple of plain values. It is hashed as JSON; draws are BLAKE2b (RFC 7693) of a counter under that hash.
+A key is any tuple of plain values. It is hashed as JSON; draws are BLAKE2b (RFC 7693) of that hash and a counter.
 So neighbouring seeds, indices or lengths share nothing, any part of a sample can be drawn without its predecessors,
 and no library's generator can change the bytes under us.
 """
@@ -51,7 +51,7 @@ class Stream:
         """64 random bits."""
         words = self._words
         if not words:
-            self._words = words = list(unpack("<32Q", self._blocks(4)))
+            self._words = words = list(unpack("<128Q", self._blocks(16)))
         return words.pop()
 
     def below(self, n: int) -> int:
@@ -99,4 +99,5 @@ class Stream:
     def _blocks(self, n: int) -> bytes:
         """The next ``n`` blocks of 64 random bytes."""
         first, self._counter = self._counter, self._counter + n
-        return b"".join(blake2b(i.to_bytes(8, "little"), key=self._key).digest() for i in range(first, first + n))
+        key = self._key
+        return b"".join([blake2b(key + i.to_bytes(8, "little")).digest() for i in range(first, first + n)])

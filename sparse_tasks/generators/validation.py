@@ -273,8 +273,8 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         if not target - TOLERANCE <= tokens <= target:
             yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
         params = json.loads(row["params"])
-        drawn = {"drawn": params.get("drawn")} if isinstance(params.get("drawn"), dict) else {}
-        if params != asked["parameters"] | {"depth": asked["depth"]} | drawn:
+        drawn = params.pop("drawn", None)
+        if params != asked["parameters"] | {"depth": asked["depth"]} or not isinstance(drawn, dict):
             yield "params differ from the data set's parameters"
         if (found := task.oracle(row["prompt"])) != row["answer"]:
             yield f"the prompt says {_short(found)}, the stored answer is {_short(row['answer'])}"

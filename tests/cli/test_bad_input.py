@@ -43,7 +43,10 @@ GENERATE = {
     "tokenizer folder without one": (["-l", "4k", "--tokenizer", "/etc"], ["tokenizer", "'/etc'", "tokenizer.json"]),
     "tokenizer file that is none": (["-l", "4k", "--tokenizer", "/etc/hosts"], ["tokenizer", "'/etc/hosts'"]),
     "tokenizer that the Hub cannot give": (["-l", "4k", "--tokenizer", "no-such/model"], ["tokenizer", "'no-such/mo"]),
-    "missing chat template": (["-l", "4k", "--chat-template", "x.jinja"], ["chat-template", "'x.jinja'", "auto", "none"]),
+    "missing chat template": (
+        ["-l", "4k", "--chat-template", "x.jinja"],
+        ["chat-template", "'x.jinja'", "auto", "none"],
+    ),
     "unknown preset": (["-l", "4k", "--preset", "papper"], ["preset", "'papper'", "did you mean 'paper'"]),
     "unknown position": (
         ["-l", "4k", "--question-position", "afterwards"],
@@ -55,7 +58,10 @@ GENERATE = {
     "empty length": (["-l", ""], ["length", "''", "65536, 64k or 1M"]),
     "length beyond the longest": (["-l", "3M"], ["length", "'3M'", "2097152"]),
     "a good length and a bad one": (["-l", "4k", "-l", "4kk"], ["length", "'4kk'"]),
-    "length that holds no question": (["-l", "10", *NIAH], ["length", "10", "ruler_niah", "the smallest that works is"]),
+    "length that holds no question": (
+        ["-l", "10", *NIAH],
+        ["length", "10", "ruler_niah", "the smallest that works is"],
+    ),
     "length that the answer uses up": (
         ["-l", "1500", *NIAH, "--length-includes-output"],
         ["length", "1500", "ruler_niah", "the smallest that works is"],
@@ -68,7 +74,10 @@ GENERATE = {
     "no room for an answer": (["-l", "4k", "--max-new-tokens", "0"], ["max-new-tokens", "0", "choose from 1"]),
     "depth beyond the end": (["-l", "4k", "--depth", "2"], ["depth", "'2'", "0.2-0.4"]),
     "depth range backwards": (["-l", "4k", "--depth", "0.9-0.1"], ["depth", "'0.9-0.1'", "0.2-0.4"]),
-    "depth of a task that has none": (["-l", "4k", "-t", "ruler_cwe", "--depth", "0.5"], ["depth", "'0.5'", "ruler_cwe"]),
+    "depth of a task that has none": (
+        ["-l", "4k", "-t", "ruler_cwe", "--depth", "0.5"],
+        ["depth", "'0.5'", "ruler_cwe"],
+    ),
 }
 
 
@@ -130,7 +139,9 @@ USAGE = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), USAGE.values(), ids=USAGE.keys())
-def test_usage_errors_read_well(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_errors_read_well(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     finished = run(*arguments)
     assert finished.code == 2

@@ -41,7 +41,7 @@ def test_failure_at_any_step_leaves_the_old_file(tmp_path: Path, step: str, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OutputError, match="cannot write .*file: No space left on device") as error:
+    with pytest.raises(OutputError, match=r"cannot write .*file: No space left on device") as error:
         write_whole(tmp_path / "file", b"new")
     assert error.value.exit_code == 1
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
@@ -63,7 +63,7 @@ def test_disk_that_forbids_even_deleting_is_still_one_error(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(os, "unlink", fail)
-    with pytest.raises(OutputError, match="cannot write .*file: Read-only file system"):
+    with pytest.raises(OutputError, match=r"cannot write .*file: Read-only file system"):
         write_whole(tmp_path / "file", b"new")
 
 
@@ -108,5 +108,5 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
 def test_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 10**6)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(b"x" * 10**6).hexdigest()
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match=r"No such file"):
         sha256_of(tmp_path / "none")

@@ -4,26 +4,28 @@ The length fitter measures paragraphs one by one and adds. That is exact where t
 followed by something that is no white space, never influences the tokens on either side. It holds if
 
 1. the normalizer leaves newlines alone and looks at no more than one character and its combining marks,
-2. the pre-tokenizer is one whose decisions reach at most one character across the joint, and do not depend on what sort
-   of character that is,
+2. the pre-tokenizer is one whose decisions reach at most one character across the joint, and what sort of character
+   that is makes no difference,
 3. the vocabulary knows the newline (unknown characters may be fused with their neighbours) and drops no character
    (dropped ones bring their neighbours together), and
 4. none of its entries contains a newline directly followed by something that is no white space: no merge (BPE) and no
    piece (Unigram) can span the joint.
 
-All of it is read off the serialised tokenizer, but for the last half of the second: ``JOINTS`` tries every sort of
+All of it is read off the serialised tokenizer but for the last part of the second, which is tried with every sort of
 character that pre-tokenizers tell apart. Where one fails, the fitter encodes the finished prompt once more.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from tokenizers import pre_tokenizers as hf
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel, PreTokenizer
 
-__all__ = ["JOINTS", "adds_up"]
+__all__ = ["adds_up"]
 
 # Not NFKC and NFKD: they turn some characters (an accent by itself) into ones that begin with a blank.
 _NORMALIZERS = {"NFC", "NFD", "Lowercase", "Prepend"}
@@ -36,29 +38,24 @@ _SPANS_PLAIN = re.compile("\n[^\\s\u2581]|<0x0A>.")
 _SPANS_BYTES = re.compile("\u010a[^\u0109\u010a\u010b\u010c\u010d\u0120]")
 
 # All bytes, as byte-level vocabularies write them and as byte fallback does.
-_BYTES = set(hf.ByteLevel.alphabet())
+_BYTES = set(ByteLevel.alphabet())
 _FALLBACK = {f"<0x{byte:02X}>" for byte in range(256)}
 
-_ENDS = ("a", "1", ".", "漢", "a ")
-_BREAKS = ("\n", "\n\n", "\n\n\n", "\n \n", "\r\n\r\n")
+# What paragraphs end and begin with.
+_ENDS = [
+    end + newlines for end in ("a", "1", ".", "漢", "a ") for newlines in ("\n", "\n\n", "\n\n\n", "\n \n", "\r\n\r\n")
+]
 _STARTS = (
     *("a", "A", "é", "ж", "ع", "अ", "漢", "か", "한", "ʼ"),  # letters, with and without case
     *("1", "12", "123", "1234", "٣", "²", "½", "Ⅳ"),  # numbers
     *(".", "...", ",", "-", "_", "(", "“", "”", "'", '"', "'s", "’s", "#", "/", "*", "—", "…", "。"),  # punctuation
     *("$", "€", "+", "<", "^", "~", "|", "😀", "\u0301", "\u200b"),  # symbols, marks, formats
 )
-JOINTS = [
-    (end + newlines, start + more)
-    for end in _ENDS
-    for newlines in _BREAKS
-    for start in _STARTS
-    for more in ("\n", "b\n")
-]
-"""Pairs of paragraphs whose costs have to add up."""
 
 
-def adds_up(serialised: dict[str, Any]) -> bool:
-    """Whether the tokenizer described by its ``tokenizer.json`` may add up over paragraphs: all but JOINTS holds."""
+def adds_up(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer's counts are known to add up over paragraphs."""
+    serialised = json.loads(tokenizer.to_str())
     if serialised["model"]["type"] not in _MODELS:
         return False
     entries = set(_entries(serialised))
@@ -69,6 +66,7 @@ def adds_up(serialised: dict[str, Any]) -> bool:
         and all(_is_local(step) for step in pre_tokenizers)
         and _knows(serialised["model"], entries, any(step["type"] == "ByteLevel" for step in pre_tokenizers))
         and not any(_SPANS_PLAIN.search(entry) or _SPANS_BYTES.search(entry) for entry in entries)
+        and (tokenizer.pre_tokenizer is None or _joins(tokenizer.pre_tokenizer))
     )
 
 
@@ -108,6 +106,27 @@ def _is_local(step: dict[str, Any]) -> bool:
         whole = (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True))
         return whole and pattern is not None and "(?<" not in pattern
     return step["type"] in _PRE_TOKENIZERS
+
+
+def _joins(pre_tokenizer: PreTokenizer) -> bool:
+    """Whether either side of a joint is cut into the same pieces whatever is on the other side."""
+    starts = [start + more for start in _STARTS for more in ("\n", "b\n")]
+    before = {end: _cut(pre_tokenizer, end, "a")[0] for end in _ENDS}
+    after = {start: _cut(pre_tokenizer, "a\n", start)[1] for start in starts}
+    return all(_cut(pre_tokenizer, end, start) == (before[end], after[start]) for end in _ENDS for start in starts)
+
+
+def _cut(pre_tokenizer: PreTokenizer, end: str, start: str) -> tuple[list[object], list[object]]:
+    """The pieces on either side of the joint: from where to where, whether across it, and with what in front."""
+    joint = len(end)
+    pieces = [(first, last, text[:1]) for text, (first, last) in pre_tokenizer.pre_tokenize_str(end + start)]
+    left: list[object] = [(first, min(last, joint + 1), head) for first, last, head in pieces if first < joint]
+    right: list[object] = [
+        (max(first - joint, 0), last - joint, head if first >= joint else "")
+        for first, last, head in pieces
+        if last > joint
+    ]
+    return left, right
 
 
 def _entries(serialised: dict[str, Any]) -> Iterable[str]:

@@ -132,7 +132,8 @@ class _Listing:
             if j < i:
                 changed[i] = changed[j] if j in changed else self._items[j]
             changed[j] = word
-        return self._offer(changed)
+        # Rare words move when the list grows.
+        return self._offer(changed, lambda: self._places.clear())
 
     def dearer(self) -> Offer:
         """Another word in all places of a rare one."""
@@ -182,14 +183,14 @@ def _line(i: int, word: str) -> str:
 
 
 @cache
+def _listed(name: str) -> frozenset[str]:
+    return frozenset((files("wonderwords") / "assets" / name).read_text(encoding="utf-8").splitlines())
+
+
+@cache
 def _vocabulary() -> list[str]:
-    folder = files("wonderwords") / "assets"
-
-    def listed(name: str) -> set[str]:
-        return set((folder / name).read_text(encoding="utf-8").splitlines())
-
-    words = listed("nounlist.txt") | listed("adjectivelist.txt") | listed("verblist.txt")
-    return sorted(word for word in words - listed("profanitylist.txt") if re.fullmatch(r"[a-z]{3,}", word))
+    words = _listed("nounlist.txt") | _listed("adjectivelist.txt") | _listed("verblist.txt")
+    return sorted(word for word in words - _listed("profanitylist.txt") if re.fullmatch(r"[a-z]{3,}", word))
 
 
 def _words(stream: Stream, answers: int) -> Iterator[str]:
@@ -207,10 +208,13 @@ def _words(stream: Stream, answers: int) -> Iterator[str]:
 
 
 def _joined(stream: Stream, without: frozenset[str]) -> str:
-    """Two words as one, neither of them an answer."""
+    """Two words as one, neither of them an answer; two decent words may make an indecent one."""
+    profane = _listed("profanitylist.txt")
     while True:
         first, second = stream.choice(_vocabulary()), stream.choice(_vocabulary())
-        if first not in without and second not in without:
+        if first in without or second in without:
+            continue
+        if profane.isdisjoint((f"{first} {second}", f"{first}{second}", f"{first}-{second}")):
             return f"{first}-{second}"
 
 

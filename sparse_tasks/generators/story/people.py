@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import count
 
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import lexicon
@@ -15,6 +15,8 @@ __all__ = ["People", "Person", "locales"]
 _FAMILY_FIRST = {"hu_HU", "ja_JP", "ko_KR", "vi_VN", "zh_CN", "zh_TW"}
 # Another name of a locale that is listed too; faker warns of it.
 _DEPRECATED = {"fr_QC"}
+# Names drawn from faker for each locale, part and sex.
+_POOL = 2_000
 # A name is quoted in sentences and read back out of them, so it holds none of what delimits it there.
 _FORBIDDEN = frozenset(',.;:!?“”–—()[]{}<>"/\\|\n\t0123456789')
 
@@ -49,49 +51,48 @@ class People:
 
     def __init__(self, stream: Stream, locale: str) -> None:
         self._stream = stream
-        self._family_first = locale in _FAMILY_FIRST
-        self._faker = _faker(locale)
-        self._faker.seed_instance(stream.word())
+        self._locale = locale
         self._names: set[str] = set()
-        self._firsts: set[str] = set()
+        self._hero_first: str | None = None
 
     def hero(self) -> Person:
         """The protagonist, whose first name nobody else will bear."""
         hero = self.person()
-        self._firsts.add(hero.first)
+        self._hero_first = hero.first
         return hero
 
     def person(self) -> Person:
         """Somebody new."""
-        female = self._stream.below(2) == 0
-        first, last = self._name(female)
-        # A locale may have fewer names than a long story has people: then they get a second family name.
-        for tries in range(10_000):
-            if tries >= 20:
-                last = f"{last}-{self._name(female)[1]}" if tries % 20 == 0 else self._name(female)[1]
-            name = f"{last} {first}" if self._family_first else f"{first} {last}"
-            if first not in self._firsts and name not in self._names and _FORBIDDEN.isdisjoint(name):
+        stream = self._stream
+        for tries in count():
+            female = stream.below(2) == 0
+            first = _capital(stream.choice(_pool(self._locale, "first_name", female)))
+            # A locale may have fewer names than a long story has people: then they get another family name.
+            lasts = _pool(self._locale, "last_name", female)
+            last = "-".join(stream.choice(lasts) for _ in range(1 + tries // 20))
+            name = f"{_capital(last)} {first}" if self._locale in _FAMILY_FIRST else f"{first} {last}"
+            if first != self._hero_first and name not in self._names:
                 break
-            first, last = self._name(female)
         self._names.add(name)
-        return Person(name, first, female, self._stream.choice(_jobs()))
-
-    def _name(self, female: bool) -> tuple[str, str]:
-        faker = self._faker
-        if female:
-            first, last = faker.first_name_female(), faker.last_name_female()
-        else:
-            first, last = faker.first_name_male(), faker.last_name_male()
-        # Some locales bring stray blanks and a name in lower case; at the head of a sentence that would change.
-        first = " ".join(first.split())
-        return first[0].title() + first[1:], " ".join(last.split())
+        return Person(name, first, female, stream.choice(_jobs()))
 
 
 @cache
-def _faker(locale: str) -> Any:
+def _pool(locale: str, part: str, female: bool) -> list[str]:
+    """A fair sample of a locale's names, common ones more often, that any story draws from."""
     from faker import Faker
 
-    return Faker(locale)
+    faker = Faker(locale)
+    faker.seed_instance(0)
+    draw = getattr(faker, f"{part}_female" if female else f"{part}_male")
+    # Some locales bring stray blanks.
+    names = [" ".join(str(draw()).split()) for _ in range(_POOL)]
+    return [name for name in names if name and _FORBIDDEN.isdisjoint(name)]
+
+
+def _capital(name: str) -> str:
+    """A name as it stands at the head of a sentence; some locales bring names in lower case."""
+    return name[0].title() + name[1:]
 
 
 @cache

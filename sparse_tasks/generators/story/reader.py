@@ -171,49 +171,75 @@ def _dates(text: str) -> list[tuple[str, date]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Patterns:
-    """One alternation that finds the phrasing, and for each phrasing its kind and its own pattern with named groups."""
+class _Phrasing:
+    """One way to tell of a kind of event.
 
-    any: re.Pattern[str]
-    each: list[tuple[str, re.Pattern[str]]]
+    Attributes:
+        kind: The event.
+        pattern: Matches the sentence behind a blank; its groups are named.
+        starts: The characters with which the sentence may begin; None if it may be any.
+    """
+
+    kind: str
+    pattern: str
+    starts: frozenset[str] | None
 
 
 def _facts(text: str, hero: str) -> Iterator[Fact]:
     name = re.compile(rf"(?<![^\s“]){re.escape(hero)}(?![^\s,.;:!?’”'–])")
-    for match in _SENTENCE.finditer(text):
-        sentence = match[0].lstrip()
-        if (fact := _fact(sentence, name, hero)) is not None:
+    for match in _SENTENCE.finditer(name.sub(_HERO, text)):
+        if (fact := _fact(match[0].lstrip(), hero)) is not None:
             yield fact
 
 
-def _fact(sentence: str, name: re.Pattern[str], hero: str) -> Fact | None:
-    """What a sentence tells, if anything."""
-    patterns = _patterns()
+def _fact(sentence: str, hero: str) -> Fact | None:
+    """What a sentence tells, if anything; the traveller's name is masked in it."""
+    any_of_them, phrasings = _alternation(sentence[0])
     # Every piece of a phrasing brings the blank that precedes it, the first one too.
-    masked = " " + name.sub(_HERO, sentence)
-    found = patterns.any.fullmatch(masked)
+    found = any_of_them.fullmatch(f" {sentence}")
     if found is None or found.lastindex is None:
         return None
-    kind, pattern = patterns.each[found.lastindex - 1]
-    named = pattern.fullmatch(masked)
+    phrasing = phrasings[found.lastindex - 1]
+    named = _compiled(phrasing.pattern).fullmatch(f" {sentence}")
+    # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
+    told = sentence.replace(_HERO, hero)
     if named is None:
-        raise DataError(f"two readings of one sentence: {sentence}")
+        raise DataError(f"two readings of one sentence: {told}")
     groups = named.groupdict()
-    # Somebody's family name may be the traveller's first name.
     who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
-    return Fact(kind, sentence, groups.get("thing") or "", int(groups.get("amount") or 0), who)
+    return Fact(phrasing.kind, told, groups.get("thing") or "", int(groups.get("amount") or 0), who)
 
 
 @cache
-def _patterns() -> _Patterns:
-    each: list[tuple[str, re.Pattern[str]]] = []
-    bare: list[str] = []
-    for kind, rule in events().items():
-        for alternative in rule.alternatives:
-            pattern = _pattern(alternative)
-            each.append((_SAME.get(kind, kind), re.compile(pattern)))
-            bare.append(re.sub(r"\(\?P<\w+>", "(?:", pattern) + "()")
-    return _Patterns(re.compile("|".join(f"(?:{pattern})" for pattern in bare)), each)
+def _phrasings() -> list[_Phrasing]:
+    return [
+        _Phrasing(_SAME.get(kind, kind), _pattern(alternative), _starts(alternative))
+        for kind, rule in events().items()
+        for alternative in rule.alternatives
+    ]
+
+
+@cache
+def _alternation(start: str) -> tuple[re.Pattern[str], list[_Phrasing]]:
+    """All phrasings that may begin with a character, as one pattern whose last group says which one matched."""
+    phrasings = [phrasing for phrasing in _phrasings() if phrasing.starts is None or start in phrasing.starts]
+    unnamed = [re.sub(r"\(\?P<\w+>", "(?:", phrasing.pattern) for phrasing in phrasings]
+    return re.compile("|".join(f"(?:{pattern}())" for pattern in unnamed)), phrasings
+
+
+_compiled = cache(re.compile)
+
+
+def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
+    first = alternative[0]
+    if isinstance(first, Rule):
+        starts = [_starts(choice) for choice in first.alternatives]
+        known = [characters for characters in starts if characters is not None]
+        return frozenset().union(*known) if len(known) == len(starts) else None
+    text = first.lstrip()
+    if text.startswith("{hero}"):
+        return frozenset(_HERO)
+    return None if text.startswith("{") else frozenset(text[0])
 
 
 def _pattern(alternative: tuple[str | Rule, ...]) -> str:

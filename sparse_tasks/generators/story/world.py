@@ -176,8 +176,10 @@ class _Journey:
         happenings: list[tuple[str, Wanted | None]] = []
         if acquisition := plan.acquisitions[i]:
             happenings.append((acquisition, Wanted(acquisition) if i in plan.reserved_acquisitions else None))
-        most = plan.distractors + min(plan.distractors, 1)
-        for _ in range(stream.between(max(plan.distractors - 1, 0), most)):
+        # One more where nothing is acquired, or such a day would show by its length.
+        spread = min(plan.distractors, 1)
+        others = plan.distractors + stream.between(-spread, spread) + (spread if acquisition is None else 0)
+        for _ in range(others):
             happenings.append((stream.choice(_DISTRACTORS if plan.gifts else _DISTRACTORS_BUT_GIFTS), None))
         wanted = plan.wanted.get(i, [])
         happenings += [(w.kind, w) for w in wanted if w.regarding is None]

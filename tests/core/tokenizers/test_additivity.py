@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -61,7 +61,7 @@ def over_bytes(*steps: Step) -> Tokenizer:
 
 
 def over_characters(
-    characters: str, merges: Sequence[tuple[str, str]], unknown: str | None = "?", **options: Any
+    characters: Iterable[str], merges: Sequence[tuple[str, str]], unknown: str | None = "?", **options: Any
 ) -> Tokenizer:
     entries = [*([unknown] if unknown else []), *characters, *(left + right for left, right in merges)]
     vocabulary = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
@@ -208,7 +208,7 @@ NOT = {
         ["a\n\n", "ab\n"],
     ),
     "pieces of a fixed length": (
-        lambda: with_steps(over_characters("ab\n", [("a", "b")]), split(r"(?s).{1,3}")),
+        lambda: with_steps(over_characters("ab\n", [("a", "b")]), split(r"[\s\S]{1,3}")),
         ["a\n", "bab\n"],
     ),
     "a word that takes the newline before it": (
@@ -248,9 +248,7 @@ def spanning_bytes(letter: str) -> Tokenizer:
 def test_a_tokenizer_that_does_not_add_up_is_refused(name: str) -> None:
     make, witness = NOT[name]
     tokenizer = prompt_tokenizer(make())
-    assert tokenizer.total(witness) == sum(map(tokenizer.cost, witness)) != whole(tokenizer, witness, "a\n", "a") or (
-        sum(map(tokenizer.cost, witness)) != whole(tokenizer, witness, "a\n", "a")
-    ), "the example is no example"
+    assert sum(map(tokenizer.cost, witness)) != whole(tokenizer, witness, "a\n", "a"), "the example is none"
     assert not tokenizer.additive
 
 
@@ -270,10 +268,10 @@ UNPROVEN: dict[str, Callable[[], Tokenizer]] = {
     "an unknown newline, dropped": lambda: over_characters("ab", [], unknown=None),
     "an unknown newline piece": pieces,
     "a newline that is known as a byte, without bytes as fallback": lambda: over_characters(
-        "ab", [("<0x0A", ">")], fuse_unk=True
+        ["a", "b", "<0x0A>"], [], fuse_unk=True
     ),
     "a newline that is known as a byte-level character, without byte level": lambda: over_characters("abĊ", []),
-    "bytes as fallback that lack some": lambda: over_characters("ab", [("<0x0A", ">")], byte_fallback=True),
+    "bytes as fallback that lack some": lambda: over_characters(["a", "b", "<0x0A>"], [], byte_fallback=True),
     "a byte-level vocabulary that lacks some bytes": lambda: with_steps(
         over_characters("abĊ", [], unknown=None), bytes_without_pattern()
     ),
@@ -393,7 +391,7 @@ def any_paragraph(draw: random.Random) -> str:
     return first + "".join(draw.choices("aabb  .1é´\u0301漢▁\n\n", k=draw.randrange(9))) + "\n" * draw.randrange(1, 4)
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(4))
 def test_whatever_the_tokenizer_a_claim_to_add_up_holds(block: int) -> None:
     claims = 0
     for seed in range(100 * block, 100 * block + 100):

@@ -117,7 +117,7 @@ def test_another_value_gives_another_answer() -> None:
     draft = draft_of(NAME, "value", 60)
     prompt = prompt_of(draft)
     for answer in draft.answers:
-        key, value = answer.split(": ")
+        value = answer.split(": ")[1]
         broken = prompt.replace(value, "a" * 8 + value[8:])
         assert oracle(broken) == draft.answer.replace(value, "a" * 8 + value[8:]) != draft.answer
         # Values of keys that nobody asked for may change.
@@ -163,4 +163,4 @@ def test_two_million_tokens_have_one_answer() -> None:
     prompt = prompt_of(draft)
     assert len(register(context_of(draft))) == 40_000
     assert oracle(prompt) == draft.answer
-    assert len(prompt) > 6_000_000
+    assert len(prompt) > 3_700_000

@@ -1,0 +1,95 @@
+"""Shells complete commands, options and values."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks.cli.completion import (
+    complete_locale_or_setting,
+    complete_preset,
+    complete_task,
+    complete_tokenizer,
+)
+from sparse_tasks.cli.generate import _setting
+from sparse_tasks.generators.presets import PRESETS
+from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.task import TASKS, parameters
+from tests.cli.program import ROOT
+
+PROGRAM = "import sys; sys.argv[0] = 'sparse-tasks'; from sparse_tasks.cli.main import main; main()"
+
+
+def complete(*words: str, shell: str = "bash") -> list[str]:
+    """What the shell is told when the last word is to be completed."""
+    asked = {
+        "_SPARSE_TASKS_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": " ".join(("sparse-tasks", *words)),
+        "COMP_CWORD": str(len(words)),
+        "_TYPER_COMPLETE_ARGS": " ".join(("sparse-tasks", *words)),
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_values() -> None:
+    assert complete("ge") == ["generate"]
+    assert complete("generate", "--len") == ["--length", "--length-includes-output"]
+    assert complete("generate", "--task", "ruler_") == ["ruler_cwe", "ruler_niah", "ruler_vt"]
+
+
+def test_other_shells_get_the_same() -> None:
+    for shell in ("zsh", "fish"):
+        assert "ruler_niah" in " ".join(complete("generate", "--task", "ruler_n", shell=shell))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_script_for_the_shell_is_printed(shell: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | {"_SPARSE_TASKS_COMPLETE": f"source_{shell}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "sparse-tasks" in done.stdout
+
+
+def test_tasks_and_groups() -> None:
+    assert complete_task("") == sorted({"all", "story", "ruler", *TASKS.names()} | {task.group() for task in TASKS})
+    assert complete_task("story_m") == ["story_multihop"]
+    assert complete_task("xyz") == []
+
+
+def test_presets_and_tokenizers() -> None:
+    assert complete_preset("") == list(PRESETS)
+    assert complete_preset("pa") == ["paper"]
+    assert complete_tokenizer("q") == ["qwen2.5"]
+
+
+def test_settings_with_the_values_that_they_choose_from() -> None:
+    assert complete_locale_or_setting("story_multihop.h") == ["story_multihop.hops="]
+    assert "story.locale=pl_PL" in complete_locale_or_setting("story.loc")
+    assert complete_locale_or_setting("story.locale=pl_") == ["story.locale=pl_PL"]
+
+
+def test_every_setting_that_is_offered_is_taken() -> None:
+    offered = complete_locale_or_setting("")
+    assert len(offered) == len(set(offered))
+    # A number of one's own choice comes behind the sign.
+    for text in offered:
+        path, value = _setting(text)
+        owner, _, name = path.partition(".")
+        owners = [task for task in TASKS if owner in (task.name, task.group())]
+        if not value:
+            value = next(str(p.low) for task in owners for p in parameters(task) if p.name == name)
+        make_request(["4k"], [owner], settings={path: value})

@@ -1,0 +1,87 @@
+"""Help reads well, and names every option whole."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+
+import pytest
+
+import sparse_tasks
+from sparse_tasks.cli import generate, listing, show, validate
+from sparse_tasks.cli.main import app
+from tests.cli.program import run
+
+COMMANDS = {"generate": generate.generate, "validate": validate.validate, "show": show.show, "list": listing.listing}
+
+
+def options(command: str) -> set[str]:
+    """The options as the signature declares them."""
+    names = set()
+    for parameter in inspect.signature(COMMANDS[command], eval_str=True).parameters.values():
+        declared = parameter.annotation.__metadata__[0]
+        if type(declared).__name__ == "OptionInfo":
+            names |= set(declared.param_decls) or {"--" + parameter.name.strip("_").replace("_", "-")}
+    return names
+
+
+def test_all_commands_are_registered() -> None:
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "160"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_whole(command: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    finished = run(command, "--help")
+    assert finished.code == 0
+    assert finished.err == ""
+    words = finished.out.split()
+    assert options(command) | {"--help"} <= set(words)
+    assert "…" not in finished.out
+    assert max(map(len, finished.out.splitlines())) <= int(columns)
+    assert run(command, "-h").out == finished.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(command: str) -> None:
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run(command, "--help").out).split())
+    for parameter in inspect.signature(COMMANDS[command], eval_str=True).parameters.values():
+        declared = parameter.annotation.__metadata__[0]
+        assert declared.help
+        assert declared.help.endswith(".")
+        for word in declared.help.split():
+            assert word in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_paragraphs_are_not_broken_in_the_middle(command: str) -> None:
+    # A line of the docstring that is wrapped by hand leaves a stump when the terminal wraps it again.
+    head = run(command, "--help").out.partition("╭")[0].strip().splitlines()
+    for line, following in itertools.pairwise(head):
+        if line.strip() and following.strip():
+            first_word = following.split()[0]
+            assert len(line.rstrip()) + 1 + len(first_word) > 79, (line, following)
+
+
+def test_start_without_arguments_shows_the_help() -> None:
+    bare = run()
+    assert bare.code in (0, 2)
+    for shown in (bare.out, run("--help").out):
+        assert all(re.search(rf"│ {command} ", shown) for command in COMMANDS)
+        assert "--install-completion" in shown
+        assert "Traceback" not in shown
+
+
+def test_version_is_printed() -> None:
+    finished = run("--version")
+    assert (finished.code, finished.out, finished.err) == (0, f"sparse-tasks {sparse_tasks.__version__}\n", "")
+
+
+def test_example_in_the_help_works(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = re.search(r"Example: sparse-tasks (generate .*?)\s*\n", run("generate", "--help").out)
+    assert example
+    finished = run(*example[1].split(), "--dry-run", "--format", "json")
+    assert finished.code == 0
+    assert finished.json()["total"]["samples"] == 80

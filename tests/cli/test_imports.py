@@ -1,0 +1,58 @@
+"""Starting is cheap: what is heavy comes when it is used, and torch never."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import ROOT
+
+HEAVY = ("torch", "datasets", "transformers", "matplotlib", "pyarrow", "nltk", "numpy", "pandas", "tokenizers", "faker",
+         "jinja2", "jsonschema", "huggingface_hub")  # fmt: skip
+CALL = """
+import sys
+sys.argv = ["sparse-tasks", *{arguments!r}]
+from sparse_tasks.cli.main import main
+try:
+    main()
+except SystemExit as leaving:
+    assert not leaving.code, leaving.code
+"""
+
+
+def loaded(script: str) -> set[str]:
+    """The heavy modules that a fresh process has loaded after a script."""
+    script += f"\nimport sys; print('loaded:', *[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    return set(done.stdout.rpartition("loaded:")[2].split())
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded("import sparse_tasks") == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["generate", "--help"], ["validate", "--help"],
+                                       ["show", "-h"], ["list", "-h"]])  # fmt: skip
+def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    assert loaded(CALL.format(arguments=arguments)) == set()
+
+
+def test_generating_validating_and_showing_need_no_torch(tmp_path: Path, tokenizer_folders: dict[str, Path]) -> None:
+    # None in place of a module makes every import of it fail, as if it were not installed.
+    absent = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'matplotlib', 'datasets']))\n"
+    script, tokenizer = absent, ["--tokenizer", str(tokenizer_folders["byte_level"])]
+    for arguments in (
+        ["generate", "-l", "12k", "-t", "all", "-n", "1", "-w", "1", "-o", str(tmp_path), *tokenizer],
+        ["validate", str(tmp_path), "-w", "1", *tokenizer],
+        ["show", str(tmp_path), "ruler_niah", "0"],
+        ["list"],
+    ):
+        script += CALL.format(arguments=arguments)
+    assert not loaded(script) & {"scipy", "sklearn"}
+
+
+def test_help_does_not_import_what_completion_needs() -> None:
+    assert loaded("import sparse_tasks.cli.main") == set()

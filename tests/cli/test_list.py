@@ -1,0 +1,55 @@
+"""List tells all that can be asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparse_tasks.core.tokenizers import BUILT_IN
+from sparse_tasks.generators.presets import PRESETS
+from sparse_tasks.generators.task import TASKS, parameters
+from tests.cli.program import run
+
+
+def test_json_holds_every_task_with_its_parameters() -> None:
+    listed = run("list", "--format", "json").json()
+    assert [task["name"] for task in listed["tasks"]] == TASKS.names()
+    for shown, task in zip(listed["tasks"], TASKS, strict=True):
+        assert shown["group"] == task.group()
+        assert (shown["dispersion"], shown["scope"]) == (task.dispersion, task.scope)
+        assert (shown["metric"], shown["max_new_tokens"]) == (task.metric, task.max_new_tokens)
+        assert [p["name"] for p in shown["parameters"]] == [p.name for p in parameters(task)]
+        assert all(p["range"] and p["help"] and p["default"] is not None for p in shown["parameters"])
+    assert {name: preset["settings"] for name, preset in listed["presets"].items()} == {
+        name: preset.settings for name, preset in PRESETS.items()
+    }
+    assert listed["tokenizers"] == BUILT_IN
+
+
+def test_defaults_and_ranges_are_taken_at_their_word() -> None:
+    for task in run("list", "--format", "json").json()["tasks"]:
+        for p in task["parameters"]:
+            if ".." in p["range"]:
+                low, high = map(int, p["range"].split(".."))
+                assert low <= p["default"] <= high
+            elif "|" in p["range"]:
+                assert p["default"] in p["range"].split(" | ")
+
+
+@pytest.mark.parametrize("columns", ["80", "120", "200"])
+def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A name that is cut short on a narrow terminal cannot be typed.
+    monkeypatch.setenv("COLUMNS", columns)
+    finished = run("list")
+    assert finished.code == 0
+    assert finished.err == ""
+    for task in TASKS:
+        assert task.name in finished.out
+        for p in parameters(task):
+            assert f"{task.name}.{p.name}" in finished.out
+    for name in [*PRESETS, *BUILT_IN]:
+        assert name in finished.out
+    for metric in {task.metric for task in TASKS}:
+        assert metric in finished.out
+    for word in ("dispersion", "scope", "--set", "--preset", "--tokenizer"):
+        assert word in finished.out
+    assert max(map(len, finished.out.splitlines())) <= int(columns)

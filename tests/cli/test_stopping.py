@@ -1,0 +1,149 @@
+"""Stopped at any moment, by any signal, a run leaves no process and no half file, and the next one goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import contents, process, run, start, wait_for, workers_of
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+REQUEST = ["generate", "-l", "6k", "-l", "6500", "-t", "ruler_niah", "-t", "ruler_vt", "-n", "12"]
+# Enough work for a run to be still at it when the signal comes.
+LONG = ["generate", "-l", "64k", "-t", "ruler_niah", "-n", "4000"]
+
+
+@pytest.fixture(scope="module")
+def small(tokenizer_folders: dict[str, Path]) -> list[object]:
+    """A tokenizer that is loaded fast."""
+    return ["--tokenizer", tokenizer_folders["byte_level"]]
+
+
+@pytest.fixture(scope="module")
+def unstopped(small: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("unstopped") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparse_tasks.generators.dataset._SHARD_TOKENS", 1)
+        assert run(*REQUEST, *small, "-w", "1", "-o", folder).code == 0
+    return folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Where the script lies, beside the data."""
+    (tmp_path / "script").mkdir()
+    return tmp_path / "script"
+
+
+def files(folder: Path) -> int:
+    return len(list(folder.glob("*/*.parquet")))
+
+
+def ends(started: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = started.communicate(timeout=60)
+    wait_for(lambda: not workers_of(started.pid), seconds=10)
+    return started.returncode, out, err
+
+
+@pytest.mark.parametrize(("seed", "workers"), [(1, 1), (2, 2)])
+def test_killed_again_and_again_ends_with_the_same_bytes(
+    seed: int, workers: int, tmp_path: Path, scratch: Path, unstopped: Path, small: list[object]
+) -> None:
+    chance, folder, clean = random.Random(seed), tmp_path / "data", contents(unstopped)
+    for _ in range(2):
+        before = files(folder)
+        goal = before + chance.randint(1, 16)
+        started = start(scratch, *REQUEST, *small, "-w", workers, "-o", folder)
+        wait_for(lambda started=started, goal=goal: files(folder) >= goal or started.poll() is not None)
+        time.sleep(chance.random() / 100)
+        with contextlib.suppress(ProcessLookupError):
+            started.send_signal(signal.SIGKILL)
+        code, _, err = ends(started)
+        assert code in (-signal.SIGKILL, 0)
+        assert "Traceback" not in err
+        assert files(folder) >= before
+        for name, content in contents(folder).items():
+            if not Path(name).name.startswith(".sparse_tasks"):
+                assert content == clean[name], name
+    # The last one may use another number of processes.
+    other_order = ["generate", *REQUEST[3:5], *REQUEST[1:3], *REQUEST[7:9], *REQUEST[5:7], *REQUEST[9:]]
+    finished = process(scratch, *other_order, *small, "-w", 3 - workers, "-o", folder)
+    assert finished.code == 0
+    assert contents(folder) == clean
+
+
+@pytest.mark.parametrize(("workers", "whole_group"), [(1, True), (2, True), (2, False)])
+def test_ctrl_c_is_one_line_and_leaves_no_process(
+    workers: int, whole_group: bool, tmp_path: Path, scratch: Path, small: list[object]
+) -> None:
+    # A terminal sends the signal to workers too.
+    folder = tmp_path / "data"
+    started = start(scratch, *LONG, *small, "-w", workers, "-o", folder)
+    wait_for(lambda: files(folder) >= 3)
+    began = time.monotonic()
+    os.killpg(started.pid, signal.SIGINT) if whole_group else started.send_signal(signal.SIGINT)
+    assert ends(started) == (130, "", "interrupted\n")
+    assert time.monotonic() - began < 10
+    left = contents(folder)
+    assert not [name for name in left if ".sparse_tasks-" in name or name.endswith(".lock")]
+    recorded = json.loads(left[".sparse_tasks.partial.json"] or b"")["files"]
+    assert len(recorded) - files(folder) in (0, 1)
+
+
+@pytest.mark.parametrize("command", ["generate", "validate"])
+def test_ctrl_c_while_processes_start_is_one_line(
+    command: str, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
+) -> None:
+    arguments = [*LONG, "-o", tmp_path / "data"] if command == "generate" else ["validate", unstopped]
+    started = start(scratch, *arguments, *small, "-w", "2")
+    # The two workers and the tracker of their semaphores.
+    wait_for(lambda: len(workers_of(started.pid)) >= 3)
+    os.killpg(started.pid, signal.SIGINT)
+    assert ends(started) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["generate", "validate"])
+def test_workers_do_not_outlive_a_killed_parent(
+    command: str, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
+) -> None:
+    arguments = [*LONG, "-o", tmp_path / "data"] if command == "generate" else ["validate", unstopped]
+    started = start(scratch, *arguments, *small, "-w", "2")
+    wait_for(lambda: len(workers_of(started.pid)) >= 3)
+    time.sleep(0.2)
+    started.kill()
+    ends(started)
+
+
+def test_second_process_in_the_same_folder_is_refused(tmp_path: Path, scratch: Path, small: list[object]) -> None:
+    folder = tmp_path / "data"
+    started = start(scratch, *LONG, *small, "-w", "1", "-o", folder)
+    wait_for(lambda: files(folder) >= 1)
+    for arguments in (LONG, REQUEST, [*REQUEST, "--overwrite"]):
+        finished = run(*arguments, *small, "-w", "1", "-o", folder)
+        assert finished.says("another run is writing to", str(folder))
+        assert finished.code == 1
+    assert started.poll() is None
+    started.send_signal(signal.SIGINT)
+    assert ends(started)[0] == 130
+
+
+def test_reader_that_leaves_early_is_no_error() -> None:
+    for arguments in (["list"], ["list", "--format", "json"], ["--version"]):
+        ours, theirs = os.pipe()
+        started = subprocess.Popen(
+            [sys.executable, "-m", "sparse_tasks", *arguments], stdout=theirs, stderr=subprocess.PIPE, text=True
+        )
+        os.close(theirs)
+        os.close(ours)
+        assert started.communicate(timeout=60)[1] == ""

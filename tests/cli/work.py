@@ -1,0 +1,29 @@
+"""Work for worker processes; it lies here by itself so that they start fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from sparse_tasks.core.errors import DataError
+
+__all__ = ["remember", "work"]
+
+
+def remember(number: int) -> None:
+    """What is done once in each process."""
+    os.environ["TESTED"] = str(number)
+
+
+def work(number: int) -> tuple[int, str]:
+    """Done sooner the larger the number, and not at all where it says so."""
+    if number < 0:
+        os._exit(1)
+    if number == 1000:
+        time.sleep(600)
+    if number == 999:
+        raise DataError("this one cannot be done")
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep((20 - number) / 200)
+    return number, os.environ["TESTED"]

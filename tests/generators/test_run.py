@@ -1,0 +1,133 @@
+"""Runs give the same bytes over any number of processes, one at a time in a folder, and leave no process behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError
+from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.generators import dataset, run
+from sparse_tasks.generators.dataset import LOCK, MANIFEST, shards
+from sparse_tasks.generators.processes import in_processes
+from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.run import generate_folder, generate_samples
+from sparse_tasks.generators.sampling import make_sample
+from tests.cli.program import contents, wait_for
+from tests.cli.work import remember, work
+
+REQUEST = make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=3)
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_SHARD_TOKENS", 5_000)
+
+
+def processes(items: list[int], workers: int = 2) -> Iterator[tuple[int, str]]:
+    return in_processes(work, items, workers, remember, (7,))
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    before = set(active_children())
+    yield
+    wait_for(lambda: not set(active_children()) - before, seconds=10)
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_results_come_in_order_and_ctrl_c_is_not_for_workers() -> None:
+    assert list(processes(list(range(20)), 3)) == [(number, "7") for number in range(20)]
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_error_of_a_worker_arrives_as_it_was_and_ends_the_others() -> None:
+    results = processes([1, 999, 1000, 1000])
+    assert next(results) == (1, "7")
+    with pytest.raises(DataError, match=r"this one cannot be done"):
+        next(results)
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_worker_that_dies_is_told() -> None:
+    with pytest.raises(SparseTasksError, match=r"a worker process died; what is finished stays"):
+        list(processes([1, -1, 2]))
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_nobody_waits_for_work_that_is_not_wanted_any_more() -> None:
+    results = processes([1, 1000, 1000, 1000])
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_samples_do_not_depend_on_the_order_of_making(qwen: PromptTokenizer) -> None:
+    keys = [(task, length, i) for length in REQUEST.lengths for task in REQUEST.tasks for i in (2, 0)]
+    one = list(generate_samples(REQUEST, qwen, keys, 1))
+    assert [(sample.task, sample.length, sample.index) for sample in one] == [(k[0].name, k[1], k[2]) for k in keys]
+    assert list(generate_samples(REQUEST, qwen, keys[::-1], 1)) == one[::-1]
+
+
+def test_folders_do_not_depend_on_the_number_of_processes(qwen: PromptTokenizer, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        generate_folder(REQUEST, qwen, tmp_path / str(workers), workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_progress_tells_every_sample_in_order(qwen: PromptTokenizer, tmp_path: Path) -> None:
+    told: list[Sample] = []
+    missing: list[dataset.Shard] = []
+    manifest = generate_folder(REQUEST, qwen, tmp_path, started=missing.extend, progress=told.append)
+    assert missing == list(shards(REQUEST))
+    assert [(s.task, s.length, s.index) for s in told] == [
+        (shard.task.name, shard.length, index) for shard in missing for index in range(shard.first, shard.last)
+    ]
+    assert sum(sample.input_tokens for sample in told) == sum(file["tokens"] for file in manifest["files"].values())
+
+
+def test_folder_has_one_writer_at_a_time(qwen: PromptTokenizer, tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK), pytest.raises(OutputError, match=f"another run is writing to {tmp_path}"):
+        generate_folder(REQUEST, qwen, tmp_path)
+    # The lock that was there belongs to the other run.
+    assert set(contents(tmp_path)) <= {LOCK}
+    generate_folder(REQUEST, qwen, tmp_path)
+    assert LOCK not in contents(tmp_path)
+
+
+def test_failure_in_the_middle_keeps_what_is_finished(
+    qwen: PromptTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_folder(REQUEST, qwen, tmp_path / "clean")
+    made: list[tuple[Any, ...]] = []
+
+    def fail(*key: Any) -> Sample:
+        made.append(key)
+        if len(made) == 5:
+            raise DataError("the oracle disagrees")
+        return make_sample(*key)
+
+    monkeypatch.setattr(run, "make_sample", fail)
+    with pytest.raises(DataError, match=r"the oracle disagrees"):
+        generate_folder(REQUEST, qwen, tmp_path / "data")
+    assert LOCK not in contents(tmp_path / "data")
+    assert MANIFEST not in contents(tmp_path / "data")
+    finished = [shard for shard in shards(REQUEST) if (tmp_path / "data" / shard.path).exists()]
+    assert finished == list(shards(REQUEST))[: len(finished)]
+    assert len(finished) == 2
+    generate_folder(REQUEST, qwen, tmp_path / "data")
+    assert contents(tmp_path / "data") == contents(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("refuse", [{"lengths": ["100"]}, {"lengths": ["4k", "100"]}])
+def test_length_that_is_too_short_writes_nothing(
+    qwen: PromptTokenizer, tmp_path: Path, refuse: dict[str, Callable[..., Any]]
+) -> None:
+    with pytest.raises(UsageError, match=r"the smallest that works is"):
+        generate_folder(make_request(tasks=["ruler_vt"], **refuse), qwen, tmp_path / "data")  # type: ignore[arg-type]
+    assert contents(tmp_path) == {}

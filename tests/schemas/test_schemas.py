@@ -1,0 +1,256 @@
+"""The schemas are valid, take what is written and refuse everything else."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sparse_tasks.core.sample import Evidence, Sample
+from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.run import generate_folder
+from sparse_tasks.generators.sampling import make_sample
+from sparse_tasks.schemas import problems, schema
+
+NAMES = sorted(
+    path.name.removesuffix(".json") for path in files("sparse_tasks.schemas").iterdir() if ".json" in path.name
+)
+# Which of them take any text or number, so that another value of the same type is no mistake of form.
+OTHERS = st.sampled_from([None, True, -1, 0.5, "", "x y", [], [None], {}, {"x": 1}])
+
+
+@pytest.fixture(scope="module")
+def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One thing of each schema, as it is really written."""
+    request = make_request(["3k"], ["story_multihop", "ruler_niah"], samples=1)
+    row = make_sample(request, qwen, request.tasks[0], 3072, 0).row()
+    manifest = generate_folder(request, qwen, tmp_path_factory.mktemp("schemas"))
+    return {"sample-1.0": json.loads(json.dumps(row)), "manifest-1.0": json.loads(json.dumps(manifest))}
+
+
+def test_every_schema_has_an_example(examples: dict[str, Any]) -> None:
+    assert sorted(examples) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schema_is_valid_and_says_who_it_is(name: str) -> None:
+    loaded = schema(name)
+    assert loaded["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert loaded["$id"] == name
+    assert loaded["title"]
+    jsonschema.Draft202012Validator.check_schema(loaded)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_object_is_closed(name: str) -> None:
+    # Nothing that nobody has thought of comes in by an open door; parameters are the tasks' own.
+    def objects(part: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(part, dict):
+            if part.get("type") == "object":
+                yield path, part
+            for key, value in part.items():
+                yield from objects(value, f"{path}/{key}")
+        elif isinstance(part, list):
+            for i, value in enumerate(part):
+                yield from objects(value, f"{path}/{i}")
+
+    for path, part in objects(schema(name), ""):
+        if not path.endswith("/parameters"):
+            assert part.get("additionalProperties") is not None, path
+            assert part.get("additionalProperties") is not True, path
+            assert set(part.get("properties", {})) == set(part.get("required", [])), path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_is_taken(name: str, examples: dict[str, Any]) -> None:
+    assert problems(examples[name], name) == []
+
+
+def test_sample_schema_has_the_fields_of_a_sample() -> None:
+    properties = schema("sample-1.0")["properties"]
+    assert list(properties) == [field.name for field in dataclasses.fields(Sample)]
+    assert list(properties["evidence"]["items"]["properties"]) == [field.name for field in dataclasses.fields(Evidence)]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a value that the schema closes."""
+    if path:
+        yield path
+    if path and path[-1] in ("parameters", "libraries", "special_tokens"):
+        return
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+def parent(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path[:-1]:
+        value = value[key]
+    return value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_anything_that_is_left_out_is_missed(name: str, examples: dict[str, Any]) -> None:
+    for path in places(examples[name]):
+        value = copy.deepcopy(examples[name])
+        inside = parent(value, path)
+        if isinstance(inside, list) and len(inside) > 1:
+            continue
+        if name == "manifest-1.0" and path[:-1] in (("files",), ("request", "tasks")):
+            continue  # one of several, which only validation can miss
+        del inside[path[-1]]
+        assert problems(value, name), path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_anything_that_is_too_much_is_refused(name: str, examples: dict[str, Any]) -> None:
+    for path in [(), *places(examples[name])]:
+        value = copy.deepcopy(examples[name])
+        inside = parent(value, (*path, None))
+        if isinstance(inside, dict) and path[-1:] not in (("parameters",), ("libraries",), ("special_tokens",)):
+            inside["More!"] = 1
+            assert problems(value, name), path
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(data=st.data(), name=st.sampled_from(NAMES), other=OTHERS)
+def test_value_of_another_type_is_refused_with_its_place(
+    examples: dict[str, Any], data: st.DataObject, name: str, other: Any
+) -> None:
+    value = copy.deepcopy(examples[name])
+    path = data.draw(st.sampled_from(list(places(value))))
+    inside = parent(value, path)
+    old = inside[path[-1]]
+    # Text in place of text and a number in place of a number may do.
+    assume(type(other) is not type(old) and not (isinstance(old, float) and isinstance(other, float)))
+    assume(not (path[-1] == "chat_template" and other is None))
+    inside[path[-1]] = other
+    found = problems(value, name)
+    assert found
+    assert any(str(path[0]) in problem for problem in found)
+    assert all("\n" not in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("id",), "story_multihop-3072-00000-XYZ"),
+        (("id",), "story_multihop-3072-0-0123456789ab"),
+        (("task",), "Story Multihop"),
+        (("index",), -1),
+        (("length",), 0),
+        (("input_tokens",), 0),
+        (("max_new_tokens",), 0),
+        (("prompt",), ""),
+        (("answer",), ""),
+        (("answers",), []),
+        (("answers", 0), ""),
+        (("evidence",), []),
+        (("evidence", 0, "start"), -1),
+        (("evidence", 0, "end"), 0),
+        (("evidence", 0, "depth"), 1.01),
+        (("evidence", 0, "depth"), -0.01),
+        (("question_position",), "before"),
+        (("params",), "[]"),
+        (("seed",), -1),
+        (("seed",), 1.5),
+    ],
+)
+def test_sample_out_of_range_is_refused(examples: dict[str, Any], place: tuple[Any, ...], value: object) -> None:
+    row = copy.deepcopy(examples["sample-1.0"])
+    parent(row, place)[place[-1]] = value
+    assert len(problems(row, "sample-1.0")) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("format",), "other"),
+        (("schema_version",), "1.1"),
+        (("request", "lengths"), []),
+        (("request", "lengths"), [3072, 3072]),
+        (("request", "samples"), 0),
+        (("request", "seed"), -1),
+        (("request", "tasks"), {}),
+        (("request", "question_position"), "before"),
+        (("tokenizer", "sha256"), "0" * 63),
+        (("tokenizer", "sha256"), "X" * 64),
+        (("fingerprint",), "0" * 65),
+        (("card_sha256",), ""),
+        (("files",), {}),
+    ],
+)
+def test_manifest_out_of_range_is_refused(examples: dict[str, Any], place: tuple[Any, ...], value: object) -> None:
+    manifest = copy.deepcopy(examples["manifest-1.0"])
+    parent(manifest, place)[place[-1]] = value
+    assert problems(manifest, "manifest-1.0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../3072/ruler_niah-test-00000-of-00001.parquet",
+        "/3072/ruler_niah-test-00000-of-00001.parquet",
+        "3072/../ruler_niah-test-00000-of-00001.parquet",
+        "3072/a/ruler_niah-test-00000-of-00001.parquet",
+        "3072/ruler_niah-test-00000-of-00001.parquet\n",
+        "3072/ruler_niah-test-00000-of-00001.parquet/..",
+        "3072/ruler_niah-train-00000-of-00001.parquet",
+        "3072/ruler_niah-test-0-of-1.parquet",
+        "x/ruler_niah-test-00000-of-00001.parquet",
+        "3072\\ruler_niah-test-00000-of-00001.parquet",
+        "",
+    ],
+)
+def test_file_name_cannot_lead_elsewhere(examples: dict[str, Any], name: str) -> None:
+    manifest = copy.deepcopy(examples["manifest-1.0"])
+    manifest["files"][name] = next(iter(manifest["files"].values()))
+    assert problems(manifest, "manifest-1.0")
+
+
+def test_null_template_is_a_template(examples: dict[str, Any]) -> None:
+    assert problems(examples["manifest-1.0"] | {"chat_template": None}, "manifest-1.0") == []
+
+
+def test_problem_names_its_place_and_is_short(examples: dict[str, Any]) -> None:
+    row = copy.deepcopy(examples["sample-1.0"])
+    row["evidence"][0]["depth"] = 7
+    assert problems(row, "sample-1.0") == ["evidence[0].depth: 7 is greater than the maximum of 1"]
+    assert problems([], "sample-1.0") == ["value: [] is not of type 'object'"]
+    row = examples["sample-1.0"] | {"prompt": ["word " * 10_000]}
+    found = problems(row, "sample-1.0")
+    assert re.fullmatch(r"prompt: .{1,200}", found[0])
+    assert found[0].endswith("is not of type 'string'")
+
+
+def test_schemas_are_part_of_the_package() -> None:
+    assert {"sample-1.0", "manifest-1.0"} <= set(NAMES)
+    assert all(Path(str(files("sparse_tasks.schemas") / f"{name}.json")).is_file() for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_pattern_takes_a_line_more(name: str, examples: dict[str, Any]) -> None:
+    # In Python, "$" also stands before a newline at the end.
+    def texts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            yield from texts(inner, (*path, key))
+            if isinstance(inner, str):
+                yield (*path, key)
+
+    ruled = [path for path in texts(examples[name]) if path[-1] in ("id", "task", "metric", "sha256", "fingerprint")]
+    assert ruled
+    for path in ruled:
+        value = copy.deepcopy(examples[name])
+        parent(value, path)[path[-1]] += "\n"
+        assert problems(value, name), path
