@@ -84,8 +84,8 @@ def main() -> None:
     numbers: dict[str, object] = {}
     missed: list[str] = []
     for name in TASKS.names():
-        near = unit_cost(name, short, 4 if quick else 16)
-        far = unit_cost(name, long, 2 if quick else 4)
+        near = unit_cost(name, short, 4 if quick else 12)
+        far = unit_cost(name, long, 2)
         _, memory = generate("--length", str(long), "--task", name, "--samples", "1", "--workers", "1")
         numbers[name] = {"near": near, "far": far, "growth": far / near, "memory_mb": memory}
         table.add_row(name, f"{near:.2f}", f"{far:.2f}", f"{far / near:.2f}", f"{memory:,}")
@@ -93,14 +93,14 @@ def main() -> None:
             missed.append(name)
     console.print(table)
 
-    few, many = ("4", "16") if quick else ("16", "128")
+    few, many = ("4", "16") if quick else ("8", "64")
     memory = [
         generate("--length", "64k", "--task", "story_retrieval", "--samples", n, "--workers", "1")[1]
         for n in (few, many)
     ]
     console.print(f"Peak memory at 64k: {memory[0]:,} MB with {few} samples, {memory[1]:,} MB with {many} samples.")
     numbers["memory_by_samples_mb"] = dict(zip((few, many), memory, strict=True))
-    n = "4" if quick else "24"
+    n = "4" if quick else "20"
     seconds = [generate("--length", "64k", "--samples", n, "--workers", workers)[0] for workers in ("1", "2")]
     gain = seconds[0] / seconds[1]
     console.print(f"Two workers over one, all tasks at 64k, {n} samples each, start included: {gain:.2f} x.")

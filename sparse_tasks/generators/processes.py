@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
+from types import FrameType
 from typing import TypeVar
 
 from sparse_tasks.core.errors import SparseTasksError
@@ -46,7 +47,7 @@ def in_processes(
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(alive, start, arguments))
 
     def submit(item: Item) -> Future[Result]:
-        # The pool starts processes as work comes in, and a process begins with the signals blocked that are here.
+        # The pool starts processes as work comes in.
         with _interrupts_later():
             return pool.submit(work, item)
 
@@ -83,11 +84,19 @@ def _leave_with_parent(alive: connection.Connection) -> None:
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Hold Ctrl-C back: a process begins with the signals blocked that its parent blocks, and is never half begun."""
+    came: list[tuple[int, FrameType | None]] = []
+    main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
+    if main and callable(before):
+        # Blocking alone would not do: another thread may take the signal, and this one would handle it all the same.
+        signal.signal(signal.SIGINT, lambda *signalled: came.append(signalled))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if main and callable(before):
+            signal.signal(signal.SIGINT, before)
+            if came:
+                before(*came[0])

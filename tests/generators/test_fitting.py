@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers
 
 from sparse_tasks.core.errors import DataError, TooShortError
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.fitting import Fitted, Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Draft, Mark, Offer, Passage, Task
-from tests.made_tokenizers import MAKERS
+from tests.made_tokenizers import MAKERS, byte_level
 
 WORDS = (
     "otter",
@@ -35,7 +38,7 @@ WORDS = (
     "long-compound-word",
     "unquestionably",
 )
-SORTS = ["qwen2.5", *MAKERS]
+SORTS = ["qwen2.5", *MAKERS, "starcoder"]
 BOTH, AFTER = Layout("both", ""), Layout("after", "\n\n<explanation>")
 
 
@@ -93,7 +96,11 @@ class Toy(Task):
 
 def line(stream: Stream, words: int | None = None) -> str:
     n = stream.between(3, 20) if words is None else words
-    return " ".join(["So", *(stream.choice(WORDS) for _ in range(n))]) + ".\n" + "\n" * stream.below(2)
+    return (
+        " ".join([stream.choice(("So", "12.", "“Well,”")), *(stream.choice(WORDS) for _ in range(n))])
+        + ".\n"
+        + "\n" * stream.below(2)
+    )
 
 
 def behind(stream: Stream, body: list[Passage], words: int) -> Offer:
@@ -137,13 +144,31 @@ class Counting(Toy):
 COMPOSED: list[int] = []
 
 
+def starcoder() -> PromptTokenizer:
+    """Here costs do not add up: what an empty line costs depends on whether a number follows."""
+    state = json.loads(byte_level().to_str())
+    state["model"]["vocab"]["ĊĊ"] = len(state["model"]["vocab"])
+    state["model"]["merges"].append(["Ċ", "Ċ"])
+    backend = Tokenizer.from_str(json.dumps(state))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer = PromptTokenizer("starcoder", backend, "sha256", ChatTemplate("> {{ messages[0].content }} <"))
+    assert tokenizer.count("So.\n\n12.\n\n12.\na") != tokenizer.count("a") + tokenizer.total(
+        ["So.\n\n", "12.\n\n", "12.\n"]
+    )
+    return tokenizer
+
+
 def seeds(*key: object) -> Seeds:
     return Seeds(Stream("own", *key), Stream("smallest", *key))
 
 
 @pytest.fixture(scope="module")
 def tokenizers(qwen: PromptTokenizer, tokenizer_folders: dict[str, Path]) -> dict[tuple[str, str], PromptTokenizer]:
-    loaded = {"qwen2.5": qwen} | {sort: load_tokenizer(str(folder)) for sort, folder in tokenizer_folders.items()}
+    loaded = {"qwen2.5": qwen, "starcoder": starcoder()} | {
+        sort: load_tokenizer(str(folder)) for sort, folder in tokenizer_folders.items()
+    }
     return {
         (sort, template): tokenizer if template == "auto" else tokenizer.with_template(None)
         for sort, tokenizer in loaded.items()
@@ -176,7 +201,7 @@ def check(fitted: Fitted, tokenizer: PromptTokenizer, layout: Layout, target: in
 @pytest.mark.parametrize("template", ["auto", "none"])
 @pytest.mark.parametrize("sort", SORTS)
 @given(target=st.integers(350, 4_000), seed=st.integers(0, 2**32), layout=st.sampled_from([BOTH, AFTER]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_target_is_met_and_the_count_is_a_whole_encodes(
     sort: str, template: str, target: int, seed: int, layout: Layout, tokenizers: dict[tuple[str, str], PromptTokenizer]
 ) -> None:

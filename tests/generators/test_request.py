@@ -11,7 +11,7 @@ import pytest
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.length import LONGEST
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.presets import PRESETS
+from sparse_tasks.generators.presets import PRESETS, Preset
 from sparse_tasks.generators.request import Request, check_workers, make_request
 from sparse_tasks.generators.task import TASKS, Task, parameters
 
@@ -215,13 +215,18 @@ def test_a_preset_serves_a_choice_of_tasks_too() -> None:
     assert only(make_request(["8k"], ["ruler_vt"], preset="hard")).settings()["chains"] == 16
 
 
-def test_what_the_user_sets_wins_over_the_preset() -> None:
+def test_what_the_user_sets_wins_over_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     request = make_request(["8k"], ["story_multihop"], preset="hard", settings={"story_multihop.hops": 2})
     assert only(request).settings()["hops"] == 2
     assert only(request).settings()["distractors"] == 4
     # Even what is set for a whole group wins over what the preset sets for a task.
-    group = make_request(["8k"], ["story"], preset="hard", settings={"story.distractors": 1})
+    monkeypatch.setitem(
+        PRESETS, "other", Preset("another", {"story_multihop.distractors": "7", "story.distractors": "6"})
+    )
+    group = make_request(["8k"], ["story"], preset="other", settings={"story.distractors": 1})
     assert {task.settings()["distractors"] for task in group.tasks} == {1}
+    untouched = make_request(["8k"], ["story"], preset="other")
+    assert [task.settings()["distractors"] for task in untouched.tasks] == [6, 6, 7, 6]
 
 
 def test_every_parameter_can_be_set_by_its_path() -> None:

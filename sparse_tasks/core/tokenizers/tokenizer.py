@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 
 from tokenizers import Tokenizer
 
@@ -45,7 +46,9 @@ class PromptTokenizer:
 
     def with_template(self, template: ChatTemplate | None) -> PromptTokenizer:
         """The same tokenizer under another chat template."""
-        return PromptTokenizer(self.name, self.backend, self.sha256, template)
+        other = copy(self)
+        other.template = template
+        return other
 
     def render(self, prompt: str) -> str:
         """The text that the engine gets: the prompt, wrapped by the chat template if there is one."""

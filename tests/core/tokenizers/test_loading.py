@@ -47,14 +47,6 @@ def is_whole(tokenizer: PromptTokenizer) -> bool:
     return same and tokenizer.sha256 == qwen25.source_sha256()
 
 
-def test_converted_and_read_from_the_cache_it_is_the_same_tokenizer(cache: Path, qwen: PromptTokenizer) -> None:
-    serialised = qwen.backend.to_str()
-    for tokenizer in (load_tokenizer(), load_tokenizer()):
-        assert tokenizer.backend.to_str() == serialised
-        assert tokenizer.sha256 == qwen.sha256
-        assert tokenizer.ids(TEXT) == qwen.ids(TEXT)
-
-
 def test_the_conversion_is_kept_and_read_by_later_runs(cache: Path, conversions: list[int]) -> None:
     assert is_whole(load_tokenizer())
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".sha256"]

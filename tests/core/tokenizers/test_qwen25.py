@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from sparse_tasks.core.tokenizers import PromptTokenizer, qwen25
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer, qwen25
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import scenes
 
@@ -72,8 +73,16 @@ def reference(text: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def backend(qwen: PromptTokenizer) -> Tokenizer:
-    return qwen.backend
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptTokenizer]:
+    # Here and now: what lies in the user's cache was made by other code, perhaps.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSE_TASKS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield load_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def backend(converted: PromptTokenizer) -> Tokenizer:
+    return converted.backend
 
 
 def ids_of(backend: Tokenizer, text: str) -> list[int]:
@@ -129,21 +138,33 @@ def test_vocabulary_and_merges_are_as_many_as_qwens(backend: Tokenizer) -> None:
     assert len(model["merges"]) == 151_387
 
 
-def test_no_token_is_put_around_a_bare_prompt(qwen: PromptTokenizer) -> None:
-    assert qwen.with_template(None).ids("Hello world") == [9707, 1879]
+def test_converted_and_read_from_a_cache_it_is_the_same_tokenizer(
+    converted: PromptTokenizer, qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qwen25, "build", lambda: pytest.fail("converted again"))
+    serialised = converted.backend.to_str()
+    for other in (load_tokenizer(), qwen):
+        assert other.backend.to_str() == serialised
+        assert other.sha256 == converted.sha256
+        assert other.additive
+        assert other.ids("Clara paid 46 crowns.") == converted.ids("Clara paid 46 crowns.")
 
 
-def test_the_prompt_is_rendered_as_chatml_with_the_default_system_message(qwen: PromptTokenizer) -> None:
-    assert qwen.render(" Hello\n{{ x }} ") == (
+def test_no_token_is_put_around_a_bare_prompt(converted: PromptTokenizer) -> None:
+    assert converted.with_template(None).ids("Hello world") == [9707, 1879]
+
+
+def test_the_prompt_is_rendered_as_chatml_with_the_default_system_message(converted: PromptTokenizer) -> None:
+    assert converted.render(" Hello\n{{ x }} ") == (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
         "<|im_start|>user\n Hello\n{{ x }} <|im_end|>\n"
         "<|im_start|>assistant\n"
     )
 
 
-def test_rendered_prompt_has_the_known_ids(qwen: PromptTokenizer) -> None:
+def test_rendered_prompt_has_the_known_ids(converted: PromptTokenizer) -> None:
     start, end, newline = 151_644, 151_645, 198
-    assert qwen.ids("Hello world") == [
+    assert converted.ids("Hello world") == [
         *(start, 8948, newline, *SYSTEM_IDS, end, newline),
         *(start, 872, newline, 9707, 1879, end, newline),
         *(start, 77_091, newline),
