@@ -93,7 +93,7 @@ def main() -> None:
             missed.append(name)
     console.print(table)
 
-    few, many = ("4", "16") if quick else ("8", "64")
+    few, many = ("64", "128") if quick else ("64", "192")  # 64 fill a shard, which is held in memory
     memory = [
         generate("--length", "64k", "--task", "story_retrieval", "--samples", n, "--workers", "1")[1]
         for n in (few, many)

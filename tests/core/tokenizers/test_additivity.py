@@ -227,6 +227,12 @@ NOT = {
         lambda: over_bytes(pre_tokenizers.Punctuation("contiguous"), bytes_with_pattern()),
         ["Chapter 1\n\n", "“Yes.”\n"],
     ),
+    "words that are looked up whole": (
+        lambda: with_steps(
+            over_characters("ab.\n", [("\n", "\n"), ("\n", "\n\n")], ignore_merges=True), pre_tokenizers.Punctuation()
+        ),
+        [".\n\n\n", ".b\n"],
+    ),
     "the end of a word written otherwise": (
         lambda: with_steps(
             over_characters("ab.\n", [("b", "\n")], end_of_word_suffix="</w>"), pre_tokenizers.Punctuation()

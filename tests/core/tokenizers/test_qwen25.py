@@ -110,6 +110,12 @@ def test_digits_stand_one_by_one(backend: Tokenizer) -> None:
     assert ids_of(backend, "0123456789") == list(range(15, 25))
 
 
+@pytest.mark.parametrize("ending", ["'s", "'T", "'re", "'VE", "'m", "'Ll", "'D"])
+def test_contractions_are_cut_off_in_either_case(backend: Tokenizer, ending: str) -> None:
+    pieces = [text for text, _ in backend.pre_tokenizer.pre_tokenize_str(f"we{ending}know")]
+    assert pieces == ["we", ending, "know"]
+
+
 def test_text_is_composed_first(backend: Tokenizer) -> None:
     assert unicodedata.normalize("NFD", "Chloé Nuñez") != "Chloé Nuñez"
     assert ids_of(backend, unicodedata.normalize("NFD", "Chloé Nuñez")) == ids_of(backend, "Chloé Nuñez")
