@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sparse_tasks.core.errors import SparseTasksError
 
@@ -21,6 +20,12 @@ __all__ = ["in_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Items that a process holds: one that it works on, and one that it finds when it is done.
+_HELD = 2
+
+# The number of the answer that says that a process could not start.
+_START = -1
 
 
 def in_processes(
@@ -32,7 +37,9 @@ def in_processes(
 ) -> Iterator[Result]:
     """The results of ``work`` for ``items``, in order.
 
-    The processes end with this iterator and with this process, however it ends; Ctrl-C is for this process alone.
+    The processes end with this iterator and with this process, however it ends; Ctrl-C is for this process alone. Each
+    has a pipe of its own, which ends when it does: one that is killed while it writes keeps nobody waiting, as it would
+    with a queue that all share (``concurrent.futures``).
 
     Args:
         work: A function of a module; it runs in the processes.
@@ -40,46 +47,112 @@ def in_processes(
 
     Raises:
         SparseTasksError: A process died.
+        Exception: What ``start`` or ``work`` raised.
     """
-    # Fresh processes: a fork would copy locks that the tokenizer's threads may hold.
-    context = get_context("spawn")
-    alive, end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(alive, start, arguments))
-
-    def submit(item: Item) -> Future[Result]:
-        # The pool starts processes as work comes in.
-        with _interrupts_later():
-            return pool.submit(work, item)
-
-    upcoming = iter(items)
+    crew: dict[Connection, SpawnProcess] = {}
+    upcoming = enumerate(items)
+    # Answers that came before their turn; finished or not, few items are begun, or the memory would fill.
+    early: dict[int, tuple[Result, Exception | None]] = {}
+    begun = yielded = 0
     try:
-        # A few items ahead keep all processes busy; more would only fill the memory.
-        waiting = deque(submit(item) for item in islice(upcoming, 2 * workers))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(submit(item) for item in islice(upcoming, 1))
-            yield result
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise SparseTasksError("a worker process died; what is finished stays, and the next run goes on") from error
+        for _ in range(workers):
+            with _interrupts_later():
+                channel, process = _begin(work, start, arguments)
+                crew[channel] = process
+        idle = list(crew) * _HELD
+        while True:
+            for numbered in islice(upcoming, min(len(idle), yielded + 2 * _HELD * workers - begun)):
+                _send(idle.pop(0), numbered)
+                begun += 1
+            if begun == yielded:
+                break
+            ready = connection.wait(list(crew))
+            for channel in (channel for channel in crew if channel in ready):
+                number, result, error = _receive(channel)
+                if number == _START:
+                    raise error
+                early[number] = (result, error)
+                idle.append(channel)
+            while yielded in early:
+                result, error = early.pop(yielded)
+                if error is not None:
+                    raise error
+                yield result
+                yielded += 1
+        for channel, process in crew.items():
+            channel.close()
+            process.join()
     finally:
         # Nobody waits for unfinished work, which may be a minute of it.
-        end.close()
-        alive.close()
-        pool.shutdown(wait=False, cancel_futures=True)
+        for channel, process in crew.items():
+            channel.close()
+            process.kill()
+            process.join()
 
 
-def _start(alive: connection.Connection, start: Callable[..., None], arguments: tuple[object, ...]) -> None:
+def _begin(
+    work: Callable[[Item], Result], start: Callable[..., None], arguments: tuple[object, ...]
+) -> tuple[Connection, SpawnProcess]:
+    # Fresh processes: a fork would copy locks that the tokenizer's threads may hold.
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, work, start, arguments), daemon=True)
+    process.start()
+    theirs.close()
+    return ours, process
+
+
+def _send(channel: Connection, numbered: tuple[int, object]) -> None:
+    with _deaths_told():
+        channel.send(numbered)
+
+
+def _receive(channel: Connection) -> Any:
+    with _deaths_told():
+        return channel.recv()
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise SparseTasksError("a worker process died; what is finished stays, and the next run goes on") from error
+
+
+def _serve(
+    channel: Connection,
+    work: Callable[[Item], Result],
+    start: Callable[..., None],
+    arguments: tuple[object, ...],
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
-    start(*arguments)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        start(*arguments)
+    except Exception as error:
+        channel.send((_START, None, error))
+        return
+    with suppress(EOFError, ConnectionError):
+        # Until the other end closes.
+        while True:
+            number, item = channel.recv()
+            channel.send((number, *_answer(work, item)))
 
 
-def _leave_with_parent(alive: connection.Connection) -> None:
-    """The pipe closes when the work is over; a killed parent cannot close anything, so it is watched too."""
+def _answer(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, Exception | None]:
+    try:
+        return work(item), None
+    except Exception as error:
+        return None, error
+
+
+def _leave_with_parent() -> None:
+    """A killed parent cannot tell anybody to end."""
     parent = parent_process()
-    connection.wait([alive] if parent is None else [alive, parent.sentinel])
-    os._exit(1)
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextmanager

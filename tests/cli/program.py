@@ -84,7 +84,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=_environment() | (env or {}),
+        env={**_environment(measured=limit is None), **(env or {})},
         start_new_session=True,
         preexec_fn=limit,
     )
@@ -144,7 +144,12 @@ def keep_tokenizers() -> Iterator[None]:
         yield
 
 
-def _environment() -> dict[str, str]:
+def _environment(measured: bool) -> dict[str, str]:
+    """What the program sees; the measuring of coverage writes files itself, and a limit would meet it first."""
     unwanted = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TERMINAL_WIDTH", "PYTHONUNBUFFERED")
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in unwanted and (measured or not name.startswith("COVERAGE_PROCESS"))
+    }
     return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}

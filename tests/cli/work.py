@@ -13,6 +13,8 @@ __all__ = ["remember", "work"]
 
 def remember(number: int) -> None:
     """What is done once in each process."""
+    if number < 0:
+        raise DataError("no such number")
     os.environ["TESTED"] = str(number)
 
 
@@ -20,6 +22,8 @@ def work(number: int) -> tuple[int, str]:
     """Done sooner the larger the number, and not at all where it says so."""
     if number < 0:
         os._exit(1)
+    if number == 500:
+        return number, "long" * 1_000_000
     if number == 1000:
         time.sleep(600)
     if number == 999:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import active_children
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_error_of_a_worker_arrives_as_it_was_and_ends_the_others() -> None:
 def test_worker_that_dies_is_told() -> None:
     with pytest.raises(SparseTasksError, match=r"a worker process died; what is finished stays"):
         list(processes([1, -1, 2]))
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_worker_that_is_killed_while_it_writes_is_told() -> None:
+    results = processes([1, 500, 500, 500])
+    before = set(active_children())
+    next(results)
+    # Nobody reads now, and a pipe holds less than one result.
+    time.sleep(0.5)
+    for process in set(active_children()) - before:
+        process.kill()
+    with pytest.raises(SparseTasksError, match=r"a worker process died"):
+        list(results)
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_worker_that_cannot_start_says_why() -> None:
+    with pytest.raises(DataError, match=r"no such number"):
+        list(in_processes(work, [1, 2], 2, remember, (-1,)))
 
 
 @pytest.mark.usefixtures("no_process_left")
