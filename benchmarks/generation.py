@@ -100,7 +100,7 @@ def main() -> None:
     ]
     console.print(f"Peak memory at 64k: {memory[0]:,} MB with {few} samples, {memory[1]:,} MB with {many} samples.")
     numbers["memory_by_samples_mb"] = dict(zip((few, many), memory, strict=True))
-    n = "4" if quick else "20"
+    n = "8" if quick else "60"
     seconds = [generate("--length", "64k", "--samples", n, "--workers", workers)[0] for workers in ("1", "2")]
     gain = seconds[0] / seconds[1]
     console.print(f"Two workers over one, all tasks at 64k, {n} samples each, start included: {gain:.2f} x.")

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["complete_locale_or_setting", "complete_preset", "complete_task", "complete_tokenizer"]
+__all__ = [
+    "complete_engine",
+    "complete_export",
+    "complete_locale_or_setting",
+    "complete_preset",
+    "complete_task",
+    "complete_tokenizer",
+]
+
+
+def complete_engine(incomplete: str) -> list[str]:
+    """Engines."""
+    from sparse_tasks.evaluators.engines.engine import ENGINES
+
+    return [name for name in ENGINES.names() if name.startswith(incomplete)]
 
 
 def complete_task(incomplete: str) -> list[str]:
@@ -25,6 +39,13 @@ def complete_tokenizer(incomplete: str) -> list[str]:
     from sparse_tasks.core.tokenizers import BUILT_IN
 
     return [name for name in BUILT_IN if name.startswith(incomplete)]
+
+
+def complete_export(incomplete: str) -> list[str]:
+    """Formats of others."""
+    from sparse_tasks.evaluators.exports import EXPORTS
+
+    return [name for name in EXPORTS if name.startswith(incomplete)]
 
 
 def complete_locale_or_setting(incomplete: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparse_tasks import __version__
-from sparse_tasks.cli import generate, listing, show, validate
+from sparse_tasks.cli import compare, evaluate, export, generate, listing, predict, score, show, validate
 from sparse_tasks.core.errors import SparseTasksError
 
 __all__ = ["app", "main"]
@@ -43,6 +43,11 @@ app.command("generate")(generate.generate)
 app.command("validate")(validate.validate)
 app.command("show")(show.show)
 app.command("list")(listing.listing)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("score")(score.score)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
 
 
 def main() -> None:

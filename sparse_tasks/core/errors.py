@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DataError", "OutputError", "SparseTasksError", "TooShortError", "UsageError", "nearest"]
+__all__ = ["DataError", "EngineError", "OutputError", "SparseTasksError", "TooShortError", "UsageError", "nearest"]
 
 
 class SparseTasksError(Exception):
@@ -38,6 +38,10 @@ class OutputError(SparseTasksError):
 
 class DataError(SparseTasksError):
     """Data that exists cannot be read or is not what it says it is."""
+
+
+class EngineError(SparseTasksError):
+    """An engine or a server failed; answers that came before stay."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

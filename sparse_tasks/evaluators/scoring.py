@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.evaluators.answers import How, extraction, normalise
-from sparse_tasks.evaluators.metrics import METRICS
+from sparse_tasks.evaluators.metrics import LENIENT, METRICS
 
 __all__ = ["Score", "gold_score", "score"]
 
@@ -16,9 +16,11 @@ class Score:
 
     Attributes:
         value: In [0, 1]. An output without an answer is worth 0 and counts in every mean.
-        extracted: The answer text that was compared; None where there was none.
+        extracted: The text that was compared: the answer, or for a lenient metric all of the output; None where
+            there was none.
         parsed: Whether there was one. Reports give the share of outputs without.
-        how: The way in which it was given (see ``answers.Extraction``); None where there was none.
+        how: The way in which an answer was given (see ``answers.Extraction``); None where there was none, or
+            none was looked for.
     """
 
     value: float
@@ -44,6 +46,9 @@ def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
     if isinstance(answers, str) or not answers or not all(map(normalise, answers)):
         # A string is a sequence too, of letters, and would be scored letter by letter without a word.
         raise UsageError("answers", answers, "must be a list of gold entries, none of them blank")
+    if metric in LENIENT:
+        whole = output_text.strip() or None
+        return Score(METRICS[metric](whole, answers), whole, whole is not None)
     found = extraction(output_text)
     extracted = None if found is None else found.text
     how = None if found is None else found.how

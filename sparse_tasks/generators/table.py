@@ -87,16 +87,18 @@ def _metadata(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def read_rows(path: Path, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """Rows of a Parquet file as plain data; all of them without ``rows``.
+def read_rows(
+    path: Path, rows: Sequence[int] | None = None, columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a Parquet file as plain data; all of them without ``rows``, with every column without ``columns``.
 
     Raises:
         DataError: The file cannot be read, or has other columns.
     """
     try:
-        table = pq.read_table(path)
-        if not table.schema.equals(SCHEMA):
+        if not pq.read_schema(path).equals(SCHEMA):
             raise DataError(f"{path} has other columns than a data set of sparse-tasks")
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
         wanted: list[dict[str, Any]] = (table if rows is None else table.take(list(rows))).to_pylist()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

@@ -8,13 +8,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.answers import normalise
-from sparse_tasks.evaluators.metrics import METRICS, Metric
+from sparse_tasks.evaluators.metrics import METRICS, STRICT, Metric
 from sparse_tasks.evaluators.metrics.exact_match import exact_match
 from sparse_tasks.evaluators.metrics.ordered_fraction import ordered_fraction
 from sparse_tasks.evaluators.metrics.set_iou import set_iou
+from sparse_tasks.evaluators.metrics.token_f1 import token_f1
 from sparse_tasks.evaluators.metrics.unordered_fraction import unordered_fraction
 
-LISTS = {name: metric for name, metric in METRICS.items() if name != "exact_match"}
+LISTS = {name: metric for name, metric in METRICS.items() if name not in ("exact_match", "token_f1")}
 SETS = {"set_iou": set_iou, "unordered_fraction": unordered_fraction}
 FACTS = ["Otter Quay", "Anna Kowalska", "small brass telescope", "Salt and Pepper Inn"]
 PAIRS = ["abcd1234-efgh5678: ijkl", "mild-otter: 1234567", "12: 45"]
@@ -45,6 +46,7 @@ def numbered(entries: list[str]) -> str:
 @given(_GOLD)
 def test_the_gold_answer_scores_one(gold: list[str]) -> None:
     assert exact_match(gold[0], gold[:1]) == 1.0
+    assert token_f1(gold[-1], gold) == 1.0
     for metric in LISTS.values():
         assert metric("\n".join(gold), gold) == 1.0
         assert metric(numbered(gold), gold) == 1.0
@@ -92,7 +94,7 @@ def test_order_and_formatting_leave_set_metrics_alone(
         assert metric(written, gold) == plain, written
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("metric", STRICT.values(), ids=STRICT)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), answers=st.integers(1, 8))
 def test_echoing_the_context_wins_nothing(metric: Metric, seed: int, answers: int) -> None:
@@ -269,5 +271,5 @@ def test_the_same_entry_may_be_right_twice() -> None:
 def test_metrics_are_named_as_their_functions() -> None:
     assert list(METRICS) == sorted(METRICS)
     for name in METRICS:
-        assert re.fullmatch(r"[a-z]+(?:_[a-z]+)*", name)
+        assert re.fullmatch(r"[a-z]+(?:_[a-z0-9]+)*", name)
         assert getattr(METRICS[name], "__name__", None) == name

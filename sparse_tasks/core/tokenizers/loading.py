@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.tokenizers import qwen25
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.core.tokenizers.tokenizer import PromptTokenizer
@@ -50,7 +50,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
         find: Find = lambda name: path if name == "tokenizer.json" else None  # noqa: E731
     elif is_folder:
         find = lambda name: path / name if (path / name).is_file() else None  # noqa: E731
-    elif _is_hub_id(source):
+    elif is_hub_id(source):
         find = _hub(source)
     else:
         raise UsageError(
@@ -154,28 +154,23 @@ def _own_template(find: Find, source: str) -> tuple[object, dict[str, str]]:
     return template, special
 
 
-def _is_hub_id(source: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", source, re.ASCII) is not None and not source.startswith(".")
-
-
 def _hub(source: str) -> Find:
-    repository, _, revision = source.partition("@")
+    repository, revision = split_hub_id(source)
 
     def find(name: str) -> Path | None:
         from huggingface_hub import constants, hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError
 
+        # Offline, a file that the repository never had looks like one that was never fetched.
+        optional = constants.HF_HUB_OFFLINE and name != "tokenizer.json"
         try:
-            return Path(hf_hub_download(repository, name, revision=revision or None))
-        except LocalEntryNotFoundError as error:
-            # Offline, a file that the repository never had looks like one that was never fetched.
-            if constants.HF_HUB_OFFLINE and name != "tokenizer.json":
-                return None
-            raise UsageError("tokenizer", source, "is not in the cache and the Hub cannot be reached") from error
+            with fetching("tokenizer", source):
+                return Path(hf_hub_download(repository, name, revision=revision))
         except EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: no name that the Hub allows
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UsageError("tokenizer", source, f"could not be fetched from the Hub: {first}") from error
+        except UsageError as error:
+            if optional and isinstance(error.__cause__, EntryNotFoundError):
+                return None
+            raise
 
     return find

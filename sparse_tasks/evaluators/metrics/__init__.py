@@ -1,16 +1,25 @@
 """The metrics, by the name that a sample's ``metric`` column holds.
 
 A metric is one function in one file here, and one line in ``METRICS``; the contract tests pick it up from
-there. All of them are strict: an answer earns nothing by saying more than it was asked, and the order of
-entries matters only where the task asked for an order.
+there. They are strict: an answer earns nothing by saying more than it was asked, and the order of entries
+matters only where the task asked for an order. Those in ``LENIENT`` are not: they are RULER's own, kept to
+compare with numbers that others report.
 """
 
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sparse_tasks.evaluators.metrics import exact_match, ordered_fraction, set_iou, unordered_fraction
+from sparse_tasks.evaluators.metrics import (
+    exact_match,
+    ordered_fraction,
+    set_iou,
+    string_match_all,
+    string_match_part,
+    token_f1,
+    unordered_fraction,
+)
 
-__all__ = ["METRICS", "Metric"]
+__all__ = ["LENIENT", "METRICS", "STRICT", "Metric"]
 
 
 class Metric(Protocol):
@@ -20,7 +29,8 @@ class Metric(Protocol):
         """A value in [0, 1]: 1 for the gold answer, 0 for none.
 
         Args:
-            prediction: The extracted answer text (see ``answers.extract``); None where there is none.
+            prediction: The extracted answer text (see ``answers.extract``), or all that the model wrote where
+                the metric is one of ``LENIENT``; None where there is none.
             answers: The gold entries, at least one, none of them blank.
         """
         ...
@@ -30,5 +40,14 @@ METRICS: Final[dict[str, Metric]] = {
     "exact_match": exact_match.exact_match,
     "ordered_fraction": ordered_fraction.ordered_fraction,
     "set_iou": set_iou.set_iou,
+    "string_match_all": string_match_all.string_match_all,
+    "string_match_part": string_match_part.string_match_part,
+    "token_f1": token_f1.token_f1,
     "unordered_fraction": unordered_fraction.unordered_fraction,
 }
+
+LENIENT: Final = frozenset({"string_match_all", "string_match_part"})
+"""The metrics that search the whole output instead of the extracted answer."""
+
+STRICT: Final[dict[str, Metric]] = {name: metric for name, metric in METRICS.items() if name not in LENIENT}
+"""All others."""

@@ -1,0 +1,91 @@
+"""``sparse-tasks compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparse_tasks.cli.output import Format, print_json
+
+if TYPE_CHECKING:
+    from sparse_tasks.evaluators.compare import Comparison
+
+__all__ = ["compare"]
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run, the dense one as a rule.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run that is held against it.")],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare the samples that both runs have, and leave out the others.")
+    ] = False,
+    level: Annotated[float, typer.Option(metavar="P", help="Of the intervals, between 0 and 1.")] = 0.95,
+    format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
+) -> None:
+    """Compare two runs over the same data set, sample by sample.
+
+    The difference is B less A; p is that of a paired permutation test, corrected over the tasks of a length (Holm).
+    """
+    from sparse_tasks.evaluators.compare import compare as compare_rows
+    from sparse_tasks.evaluators.results import read_scored
+
+    (result_a, rows_a), (result_b, rows_b) = read_scored(run_a), read_scored(run_b)
+    comparison = compare_rows(
+        rows_a,
+        rows_b,
+        dataset_a=result_a["dataset_sha256"],
+        dataset_b=result_b["dataset_sha256"],
+        common=common,
+        level=level,
+    )
+    if format is Format.json:
+        print_json({"run_a": str(run_a), "run_b": str(run_b), **comparison.as_dict()})
+        return
+    _print(comparison, [(run_a, result_a), (run_b, result_b)])
+
+
+def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparse_tasks.core.length import label
+
+    for name, (path, result) in zip("AB", runs, strict=True):
+        print(f"{name}: {path} ({result['model']['name']}, attention {result['attention']['method']})")
+    table = Table()
+    table.add_column("task", no_wrap=True)
+    interval = f"{comparison.level:.0%} interval"
+    for column in ("length", "n", "A", "B", "B - A", interval, "p (Holm)", "detectable"):
+        table.add_column(column, justify="right")
+    for average in comparison.averages:
+        for row in comparison.rows:
+            if row.length == average.length:
+                table.add_row(
+                    row.task,
+                    label(row.length),
+                    f"{row.n:,}",
+                    *(f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"),
+                    f"{row.interval.low:+.3f} to {row.interval.high:+.3f}",
+                    _p(row.p_holm),
+                    f"{row.smallest_detectable:.3f}",
+                )
+        if average.tasks > 1:
+            table.add_row(
+                "mean of tasks",
+                label(average.length),
+                f"{average.n:,}",
+                *(f"{average.mean_a:.3f}", f"{average.mean_b:.3f}", f"{average.difference:+.3f}"),
+                f"{average.interval.low:+.3f} to {average.interval.high:+.3f}",
+                *("", ""),
+            )
+        table.add_section()
+    Console().print(table)
+    if comparison.left_out_a or comparison.left_out_b:
+        print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
+    print("detectable: the smallest difference that so many samples would have shown in 4 of 5 runs.")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

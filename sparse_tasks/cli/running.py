@@ -1,0 +1,239 @@
+"""What the commands that run a model share: their options, the progress shown, the table of results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparse_tasks.cli.completion import complete_engine, complete_task
+from sparse_tasks.cli.output import Format, print_json
+
+if TYPE_CHECKING:
+    from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
+    from sparse_tasks.evaluators.predict import RunRequest
+    from sparse_tasks.evaluators.runs import Run
+
+__all__ = [
+    "ChatTemplate",
+    "Data",
+    "Engine",
+    "EngineArg",
+    "FormatOption",
+    "Length",
+    "Limit",
+    "MaxNewTokens",
+    "Model",
+    "Output",
+    "Seed",
+    "Task",
+    "Temperature",
+    "Tokenizer",
+    "predicted",
+    "running_request",
+    "tell_result",
+]
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="A data set folder, or a data set on the Hub: ORG/NAME[@revision].")
+]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="M", help="A folder, a Hub id, demo; a server's name; a file to replay."),
+]
+Engine = Annotated[
+    str, typer.Option(metavar="NAME", help="vllm, openai, transformers or replay.", autocompletion=complete_engine)
+]
+EngineArg = Annotated[
+    list[str] | None,
+    typer.Option("--engine-arg", metavar="KEY=VALUE", help="An argument of the engine. May be repeated."),
+]
+Task = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="NAME",
+        help="A task or a group. May be repeated.",
+        show_default="all",
+        autocompletion=complete_task,
+    ),
+]
+Length = Annotated[
+    list[str] | None,
+    typer.Option("--length", "-l", metavar="N", help="A length of the data set. May be repeated.", show_default="all"),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="The first N samples of each task at each length.", show_default="all"),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="RUN", help="Folder to write.", show_default="runs/<model>-<data set>"),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
+]
+Temperature = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The model's tokenizer.", show_default="the model's own")
+]
+ChatTemplate = Annotated[
+    str, typer.Option(metavar="FILE", help="auto (the tokenizer's own, if any), none, or a Jinja file.")
+]
+FormatOption = Annotated[Format, typer.Option(help="How to print the result.")]
+
+
+def running_request(
+    data: str,
+    model: str,
+    engine: str,
+    engine_arg: list[str] | None,
+    task: list[str] | None,
+    length: list[str] | None,
+    limit: int | None,
+    seed: int,
+    max_new_tokens: int | None,
+    temperature: float,
+    tokenizer: str | None,
+    chat_template: str,
+) -> RunRequest:
+    """What the options ask for, checked as far as it can be without the model."""
+    from sparse_tasks.evaluators.dataset import open_dataset
+    from sparse_tasks.evaluators.predict import RunRequest
+
+    dataset = open_dataset(data)
+    return RunRequest(
+        dataset,
+        dataset.select(task or [], length or [], limit),
+        model,
+        engine,
+        dict(_argument(text) for text in engine_arg or []),
+        temperature,
+        seed,
+        max_new_tokens,
+        tokenizer,
+        chat_template,
+        sys.argv[1:],
+    )
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    from sparse_tasks.core.errors import UsageError
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError("engine-arg", text, "sets nothing; write KEY=VALUE, as in enforce_eager=true")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+@contextmanager
+def predicted(request: RunRequest, output: Path | None) -> Iterator[Run]:
+    """The run's folder, held, with every prediction in it."""
+    from sparse_tasks.evaluators.predict import default_folder, predict
+    from sparse_tasks.evaluators.runs import Run
+
+    with Run(output or default_folder(request)) as run:
+        with _Bar() as bar:
+            predict(request, run, bar)
+        yield run
+
+
+class _Bar:
+    """Progress on standard error: a bar in a terminal, else a line at each step."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:>11}"),
+            TimeRemainingColumn(),
+        )
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
+        self._bar = self._progress.add_task("reading", total=None, rate="")
+        self._began, self._tokens = time.monotonic(), 0
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def counting(self, samples: int) -> None:
+        """Prompts are encoded to see whether they fit."""
+        if samples:
+            self._progress.reset(self._bar, description="counting tokens", total=samples, rate="")
+
+    def counted(self) -> None:
+        """One was."""
+        self._progress.advance(self._bar)
+
+    def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
+        """The engine loads the model."""
+        there = f", {done:,} there already" if done else ""
+        self._console.print(f"{samples:,} samples to answer ({tokens:,} tokens{there}); {engine} starts ...")
+        self._progress.reset(self._bar, description="loading", total=None, rate="")
+        self._samples = samples
+
+    def started(self) -> None:
+        """The engine is ready."""
+        self._began, self._tokens = time.monotonic(), 0
+        self._progress.reset(self._bar, description="answering", total=self._samples, rate="")
+
+    def predicted(self, output: EngineOutput) -> None:
+        """An answer was written."""
+        self._tokens += (output.input_tokens or 0) + (output.output_tokens or 0)
+        rate = f"{self._tokens / max(time.monotonic() - self._began, 1e-3):,.0f} tok/s"
+        self._progress.update(self._bar, advance=1, rate=rate)
+
+
+def tell_result(result: dict[str, Any], folder: Path, format: Format) -> None:
+    """Print what a run scored."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparse_tasks.core.length import label
+
+    if format is Format.json:
+        print_json({"run": str(folder), **result})
+        return
+    table = Table()
+    table.add_column("task", no_wrap=True)
+    for name in ("length", "n", "score", "95% interval", "unparsed", "truncated"):
+        table.add_column(name, justify="right")
+    for average in result["averages"]:
+        for one in result["configs"]:
+            if one["length"] == average["length"]:
+                shares = [f"{one['unparsed']:.0%}", f"{one['truncated']:.0%}"]
+                table.add_row(one["task"], label(one["length"]), f"{one['n']:,}", *_numbers(one), *shares)
+        if average["tasks"] > 1:
+            table.add_row("mean of tasks", label(average["length"]), f"{average['n']:,}", *_numbers(average), "", "")
+        table.add_section()
+    model = result["model"]["name"]
+    print(f"{model}, attention {result['attention']['method']}")
+    Console().print(table)
+    if any(one["fallback"] for one in result["configs"]):
+        print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
+    print(f"run: {folder}")
+
+
+def _numbers(one: dict[str, Any]) -> list[str]:
+    return [f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}"]

@@ -1,0 +1,32 @@
+"""``sparse-tasks score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparse_tasks.cli.output import Format
+from sparse_tasks.cli.running import FormatOption, tell_result
+
+__all__ = ["score"]
+
+
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that predict has made.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Where the data set is now.", show_default="as recorded")
+    ] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Score a run's predictions again, without the model."""
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.results import score_run
+    from sparse_tasks.evaluators.runs import SETTINGS, Run
+
+    if not (run / SETTINGS).is_file():
+        raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder that evaluate or predict has made")
+    with Run(run) as opened:
+        opened.finished()
+        tell_result(score_run(opened, data), run, format)

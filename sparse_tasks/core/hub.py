@@ -1,0 +1,43 @@
+"""Names on the Hugging Face Hub, and what goes wrong in fetching."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["fetching", "is_hub_id", "split_hub_id"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` looks like ``ORG/NAME`` or ``ORG/NAME@revision``, and like no relative path."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name, re.ASCII) is not None and not name.startswith(".")
+
+
+def split_hub_id(name: str) -> tuple[str, str | None]:
+    """Repository and revision; None where none is named."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+@contextmanager
+def fetching(field: str, name: str) -> Iterator[None]:
+    """Turn what ``huggingface_hub`` raises into one line about ``name``.
+
+    Raises:
+        UsageError: It could not be fetched. A file that the repository does not have raises the library's own
+            ``EntryNotFoundError``.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except LocalEntryNotFoundError as error:
+        raise UsageError(field, name, "is not in the cache and the Hub cannot be reached") from error
+    except EntryNotFoundError:
+        raise
+    except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: no name that the Hub allows
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(field, name, f"could not be fetched from the Hub: {first}") from error

@@ -1,0 +1,158 @@
+"""A data set to evaluate on: a folder, or a data set on the Hub, checked against its manifest as it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparse_tasks.core.errors import DataError, UsageError, nearest
+from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+from sparse_tasks.core.length import label, parse_length
+from sparse_tasks.generators.dataset import MANIFEST
+from sparse_tasks.generators.files import sha256_of
+from sparse_tasks.generators.table import read_rows
+from sparse_tasks.generators.task import TASKS
+from sparse_tasks.schemas import problems
+
+__all__ = ["Dataset", "Selection", "open_dataset"]
+
+_LARGEST_MANIFEST = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which samples of a data set.
+
+    Attributes:
+        tasks: Names, in the data set's order.
+        lengths: In tokens, in the data set's order.
+        limit: The first so many samples of each task at each length; None for all.
+    """
+
+    tasks: tuple[str, ...]
+    lengths: tuple[int, ...]
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A complete data set folder.
+
+    Attributes:
+        name: As the user gave it.
+        path: Where its files are.
+        revision: Commit of a data set on the Hub; None for a folder.
+        manifest: What the folder says of itself (schema ``manifest-1.0``).
+        sha256: Hash of the manifest's hashes of the files: two data sets with the same one hold the same samples.
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    manifest: dict[str, Any]
+    sha256: str
+
+    def select(
+        self, tasks: Sequence[str] = (), lengths: Sequence[str | int] = (), limit: int | None = None
+    ) -> Selection:
+        """Check a choice of tasks (names or groups), lengths and number against what is there; empty means all.
+
+        Raises:
+            UsageError: Something that was named is not in the data set.
+        """
+        request = self.manifest["request"]
+        groups: dict[str, list[str]] = {"all": list(request["tasks"])}
+        for name in request["tasks"]:
+            groups.setdefault(name, []).append(name)
+            if name in TASKS:
+                groups.setdefault(TASKS.get(name).group(), []).append(name)
+        for name in tasks:
+            if name not in groups:
+                raise UsageError("task", name, nearest(name, groups))
+        wanted = {member for name in tasks or ["all"] for member in groups[name]}
+        tokens = {parse_length(length) for length in lengths} or set(request["lengths"])
+        if missing := sorted(tokens - set(request["lengths"])):
+            there = ", ".join(label(length) for length in request["lengths"])
+            raise UsageError("length", label(missing[0]), f"is not in the data set; choose from {there}")
+        if limit is not None and limit < 1:
+            raise UsageError("limit", limit, "must be at least 1")
+        return Selection(
+            tuple(name for name in request["tasks"] if name in wanted),
+            tuple(length for length in request["lengths"] if length in tokens),
+            limit,
+        )
+
+    def rows(self, selection: Selection, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The samples of a selection, in the data set's order, one file in memory at a time.
+
+        Args:
+            columns: Read these alone.
+
+        Raises:
+            DataError: A file is not what the manifest says.
+        """
+        for length in selection.lengths:
+            for task in selection.tasks:
+                left = selection.limit
+                for name in sorted(
+                    name for name in self.manifest["files"] if name.startswith(f"{length}/{task}-test-")
+                ):
+                    if left == 0:
+                        break
+                    rows = self._read(name, columns)[:left]
+                    left = None if left is None else left - len(rows)
+                    yield from rows
+
+    def _read(self, name: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+        path = self.path / name
+        try:
+            if sha256_of(path) != self.manifest["files"][name]["sha256"]:
+                raise DataError(f"{path} is not the file that the manifest names; run sparse-tasks validate")
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        return read_rows(path, columns=columns)
+
+
+def open_dataset(name: str) -> Dataset:
+    """A data set in a folder, or on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``).
+
+    Raises:
+        UsageError: There is none, or it is not complete.
+    """
+    path, revision = Path(name).expanduser(), None
+    if not path.is_dir():
+        if not is_hub_id(name):
+            raise UsageError("data", name, "is no folder; name one that generate has written, or a Hub id (ORG/NAME)")
+        path, revision = _from_hub(name)
+    return Dataset(name, path, revision, *_manifest(name, path))
+
+
+def _manifest(name: str, path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        if (path / MANIFEST).stat().st_size > _LARGEST_MANIFEST:
+            raise UsageError("data", name, f"has a {MANIFEST} too large to be one")
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            "data", name, f"holds no {MANIFEST}; name a folder that generate has finished (run it again to finish)"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError("data", name, f"has an unreadable {MANIFEST}: {error}") from error
+    if wrong := problems(manifest, "manifest-1.0"):
+        raise UsageError("data", name, f"has a {MANIFEST} that is none: {wrong[0]}")
+    hashes = {file: entry["sha256"] for file, entry in manifest["files"].items()}
+    return manifest, hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _from_hub(name: str) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+
+    repository, revision = split_hub_id(name)
+    with fetching("data", name):
+        path = Path(snapshot_download(repository, repo_type="dataset", revision=revision))
+    # The cache lays files out as .../snapshots/<commit>.
+    return path, path.name

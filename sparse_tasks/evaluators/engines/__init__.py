@@ -1,0 +1,1 @@
+"""The engines that answer prompts: one a file, one interface (``engine.py``)."""

@@ -1,0 +1,139 @@
+"""What every engine is: it answers prompts, in any order, and says what each answer took."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from sparse_tasks.core.registry import Registry
+from sparse_tasks.evaluators.models import Model, find_model
+
+__all__ = ["ENGINES", "Engine", "EngineSettings", "Output", "Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt to answer.
+
+    Attributes:
+        id: The sample's id.
+        prompt: The user's message, for engines that render it themselves.
+        ids: Token ids of the rendered prompt, special tokens included; empty where the engine takes none.
+        max_new_tokens: Answer budget in tokens.
+    """
+
+    id: str
+    prompt: str
+    ids: list[int]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One answer, and what it took. What an engine cannot know is None.
+
+    Attributes:
+        id: The request's id.
+        text: What the model wrote, special tokens left out.
+        finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
+        input_tokens: Tokens of the prompt as the model got it.
+        output_tokens: Tokens that the model wrote.
+        seconds_to_first_token: From the moment the engine took the request up.
+        seconds: Until the last token.
+        sparsity: Measured share of query-key interactions that were not computed, in [0, 1], by phase
+            (``prefill``, ``decode``); None where nothing was measured.
+    """
+
+    id: str
+    text: str
+    finish_reason: str | None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    seconds_to_first_token: float | None = None
+    seconds: float | None = None
+    sparsity: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an engine is asked to run.
+
+    Attributes:
+        model: The model.
+        temperature: 0 is greedy.
+        seed: Of the sampling.
+        arguments: Of the engine, as the user gave them (``--engine-arg key=value``); values are JSON where they parse
+            as JSON, else strings.
+    """
+
+    model: Model
+    temperature: float = 0.0
+    seed: int = 42
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Engine(ABC):
+    """Answers prompts. Made cheaply; ``start`` loads what is heavy.
+
+    Args:
+        settings: What to run.
+
+    Raises:
+        UsageError: An argument is unknown or wrong, or a package is missing (the message says how to get it).
+    """
+
+    name: ClassVar[str]
+    takes_ids: bool = True
+    """Whether prompts come as token ids, which this project renders, or as text."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that may decide about answers; a run goes on only with the same ones."""
+        return dict(self.settings.arguments)
+
+    @classmethod
+    def find(cls, name: str) -> Model:
+        """The model that the user named.
+
+        Raises:
+            UsageError: There is none.
+        """
+        return find_model(name)
+
+    @abstractmethod
+    def context(self) -> int | None:
+        """Most tokens that prompt and answer may have together; None where nothing limits them."""
+
+    @abstractmethod
+    def start(self, needed: int) -> None:
+        """Load the model, for requests of at most ``needed`` tokens, prompt and answer together."""
+
+    @abstractmethod
+    def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
+        """Answer the requests; each output comes as soon as it is finished, in any order.
+
+        Requests are taken from the iterable as the engine needs them, not all at once.
+
+        Raises:
+            EngineError: The engine failed; what came before stays valid.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Version and arguments of what runs, for ``run.json``; complete after ``start``."""
+
+    def stop(self) -> None:  # noqa: B027 - most have nothing to give back
+        """Give back what ``start`` took."""
+
+
+def _load() -> None:
+    from sparse_tasks.evaluators.engines import openai, replay, transformers, vllm  # noqa: F401
+
+
+ENGINES: Registry[type[Engine]] = Registry("engine", _load)
+"""The engines, by the name that ``--engine`` takes. Each module imports its heavy package when it starts."""

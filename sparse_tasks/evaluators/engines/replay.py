@@ -1,0 +1,91 @@
+"""Outputs made elsewhere, read from a file, so that they can be scored; needs no model and no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+from sparse_tasks.core.errors import DataError, UsageError, nearest
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.models import Model
+from sparse_tasks.generators.files import sha256_of
+from sparse_tasks.schemas import problems
+
+__all__ = ["ReplayEngine"]
+
+
+class ReplayEngine(Engine):
+    """Reads ``{"id": ..., "text": ...}`` lines (schema ``replay-1.0``).
+
+    ``finish_reason``, ``input_tokens``, ``output_tokens``, ``seconds``, ``seconds_to_first_token`` and ``sparsity`` are
+    taken over where they stand; other keys are left alone.
+    """
+
+    name = "replay"
+    takes_ids = False
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        for argument, value in settings.arguments.items():
+            raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, ()) + "; replay takes none")
+        self._path = Path(settings.model.source)
+
+    @classmethod
+    def find(cls, name: str) -> Model:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UsageError("model", name, "is no file; for replay name a JSONL file of outputs")
+        return Model(path.name, str(path), sha256=sha256_of(path))
+
+    def context(self) -> int | None:
+        return None
+
+    def start(self, needed: int) -> None:
+        """Find every output's place in the file."""
+        self._places: dict[str, int] = {}
+        with self._path.open("rb") as file:
+            start = 0
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    identifier = self._read(line, number)["id"]
+                    if identifier in self._places:
+                        raise DataError(f"{self._path}, line {number}: {identifier} is there twice")
+                    self._places[identifier] = start
+                start += len(line)
+
+    def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
+        missing: list[str] = []
+        with self._path.open("rb") as file:
+            for request in requests:
+                if request.id not in self._places:
+                    missing.append(request.id)
+                    continue
+                file.seek(self._places[request.id])
+                found = self._read(file.readline(), None)
+                fields = {
+                    name: found[name] for name in Output.__slots__ if name not in ("id", "text") and name in found
+                }
+                yield Output(request.id, found["text"], **({"finish_reason": None} | fields))
+        if missing:
+            raise DataError(
+                f"{self._path} has no output for {len(missing)} of the samples, {missing[0]} first; "
+                "add them, or choose others with --task, --length and --limit"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "version": None, "arguments": {}}
+
+    def _read(self, line: bytes, number: int | None) -> dict[str, Any]:
+        where = self._path if number is None else f"{self._path}, line {number}"
+        try:
+            value: dict[str, Any] = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: is no JSON: {error}") from error
+        if wrong := problems(value, "replay-1.0"):
+            raise DataError(f"{where}: {wrong[0]}")
+        return value
+
+
+ENGINES.register(ReplayEngine.name, ReplayEngine)

@@ -1,0 +1,138 @@
+"""Hugging Face transformers, one prompt at a time: for reading, teaching and models that nothing else runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from importlib.util import find_spec
+from typing import Any
+
+from sparse_tasks.core.errors import EngineError, UsageError, nearest
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+
+__all__ = ["TransformersEngine"]
+
+_ARGUMENTS = ("device", "dtype", "attn_implementation")
+
+
+class TransformersEngine(Engine):
+    """``AutoModelForCausalLM.generate`` on token ids.
+
+    ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's)
+    and ``attn_implementation``.
+    """
+
+    name = "transformers"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        for package in ("torch", "transformers"):
+            if find_spec(package) is None:
+                raise UsageError("engine", self.name, f"needs {package}; install sparse-tasks[transformers]")
+        for argument, value in settings.arguments.items():
+            if argument not in _ARGUMENTS:
+                raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, _ARGUMENTS))
+            if not isinstance(value, str):
+                raise UsageError("engine-arg", f"{argument}={value}", "must be a name")
+        self._model: Any = None
+
+    def context(self) -> int | None:
+        from transformers import AutoConfig
+
+        model = self.settings.model
+        try:
+            config = AutoConfig.from_pretrained(model.source, revision=model.revision)
+        except (ValueError, OSError) as error:
+            raise UsageError("model", model.name, f"is refused by transformers: {_first_line(error)}") from error
+        limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return limit
+
+    def start(self, needed: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model, arguments = self.settings.model, dict(self.settings.arguments)
+        device = arguments.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            options = {"dtype": "auto"} | arguments
+            self._model = AutoModelForCausalLM.from_pretrained(model.source, revision=model.revision, **options)
+            self._model.to(device).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(model.source, revision=model.revision)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            raise EngineError(f"transformers cannot load {model.name}: {_first_line(error)}") from error
+
+    def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
+        import torch
+
+        config = self._model.generation_config
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if self.settings.temperature > 0:
+            sampling = {"do_sample": True, "temperature": self.settings.temperature, "top_p": 1.0, "top_k": 0}
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        for request in requests:
+            # Each prompt has a draw of its own, whatever ran before it.
+            torch.manual_seed(self.settings.seed)
+            ids = torch.tensor([request.ids], device=self._model.device)
+            clock = _Clock()
+            try:
+                with torch.inference_mode():
+                    whole = self._model.generate(
+                        input_ids=ids,
+                        attention_mask=torch.ones_like(ids),
+                        max_new_tokens=request.max_new_tokens,
+                        pad_token_id=config.pad_token_id if config.pad_token_id is not None else ends[0],
+                        streamer=clock,
+                        **sampling,
+                    )
+            except RuntimeError as error:  # out of memory, as a rule
+                raise EngineError(f"transformers failed at {request.id}: {_first_line(error)}") from error
+            written = whole[0, ids.shape[1] :].tolist()
+            yield Output(
+                request.id,
+                self._tokenizer.decode(written, skip_special_tokens=True),
+                "stop" if written and written[-1] in ends else "length",
+                len(request.ids),
+                len(written),
+                clock.first,
+                clock.last,
+            )
+
+    def describe(self) -> dict[str, Any]:
+        import transformers
+
+        return {
+            "name": self.name,
+            "version": transformers.__version__,
+            "arguments": self.arguments,
+            "device": str(self._model.device) if self._model is not None else None,
+        }
+
+    def stop(self) -> None:
+        self._model = None
+
+
+class _Clock:
+    """Takes tokens as they come (the prompt first) and notes the times."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._calls = 0
+        self.first: float | None = None
+        self.last: float | None = None
+
+    def put(self, value: object) -> None:
+        self._calls += 1
+        self.last = time.perf_counter() - self._began
+        if self._calls == 2:
+            self.first = self.last
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+ENGINES.register(TransformersEngine.name, TransformersEngine)

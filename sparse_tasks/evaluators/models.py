@@ -1,0 +1,68 @@
+"""The model that is evaluated: where it lies, and which one exactly it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+from sparse_tasks.generators.files import sha256_of
+
+__all__ = ["Model", "find_model"]
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model.
+
+    Attributes:
+        name: As the user gave it.
+        source: What an engine loads: a folder, a Hub id, a server's name for it, a file of outputs.
+        revision: Commit of a Hub model; None elsewhere.
+        config_sha256: Hash of its ``config.json``; None where there is none at hand.
+        sha256: Hash of a file of outputs; None elsewhere.
+    """
+
+    name: str
+    source: str
+    revision: str | None = None
+    config_sha256: str | None = None
+    sha256: str | None = None
+
+
+def find_model(name: str) -> Model:
+    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), or the one called ``demo``.
+
+    Raises:
+        UsageError: There is no such model.
+    """
+    if name == DEMO:
+        from sparse_tasks.evaluators.demo import demo_model
+
+        folder = demo_model()
+        return Model(name, str(folder), config_sha256=sha256_of(folder / "config.json"))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError("model", name, "holds no config.json; name a folder of a Hugging Face checkpoint")
+        return Model(name, str(folder), config_sha256=sha256_of(folder / "config.json"))
+    if not is_hub_id(name):
+        raise UsageError("model", name, "is no folder; name one, a Hub id (ORG/NAME), or demo")
+    return _on_hub(name)
+
+
+def _on_hub(name: str) -> Model:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, revision = split_hub_id(name)
+    try:
+        with fetching("model", name):
+            config = Path(hf_hub_download(repository, "config.json", revision=revision))
+    except EntryNotFoundError as error:
+        raise UsageError("model", name, "holds no config.json; name a Hugging Face checkpoint") from error
+    # The cache lays files out as .../snapshots/<commit>/config.json.
+    return Model(name, repository, config.parent.name, sha256_of(config))

@@ -1,0 +1,222 @@
+"""Makes a run's predictions complete: whatever is missing is asked of the engine, and written as it comes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.evaluators.dataset import Dataset, Selection
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
+from sparse_tasks.evaluators.environment import environment
+from sparse_tasks.evaluators.prompts import check_context, count_tokens, made_for, requests
+from sparse_tasks.evaluators.runs import Run
+
+__all__ = ["Progress", "RunRequest", "default_folder", "predict"]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is asked of a run.
+
+    Attributes:
+        dataset: The data set.
+        selection: Which of its samples.
+        model: As the user named it.
+        engine: Registered name.
+        engine_arguments: Of the engine (see ``EngineSettings``).
+        temperature: 0 is greedy.
+        seed: Of the sampling.
+        max_new_tokens: Answer budget for every sample; None for the data set's own.
+        tokenizer: Of the model, where its own folder or repository has none; None for its own.
+        chat_template: ``auto``, ``none`` or a file.
+        command_line: What the user typed.
+    """
+
+    dataset: Dataset
+    selection: Selection
+    model: str
+    engine: str = "vllm"
+    engine_arguments: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 0.0
+    seed: int = 42
+    max_new_tokens: int | None = None
+    tokenizer: str | None = None
+    chat_template: str = "auto"
+    command_line: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 100:
+            raise UsageError("temperature", self.temperature, "must lie between 0 (greedy) and 100")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
+
+
+class Progress(Protocol):
+    """Told what happens; the command line shows it. Every method may be left as it is."""
+
+    def counting(self, samples: int) -> None:
+        """Prompts are encoded to see whether they fit."""
+        return
+
+    def counted(self) -> None:
+        """One was."""
+        return
+
+    def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
+        """The engine loads the model, for so many samples of so many tokens; ``done`` are there already."""
+        return
+
+    def started(self) -> None:
+        """The engine is ready."""
+        return
+
+    def predicted(self, output: Output) -> None:
+        """An answer was written."""
+        return
+
+
+class _Silent(Progress):
+    pass
+
+
+def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> dict[str, Any]:
+    """Ask the engine for every sample of the selection that ``run`` does not hold yet.
+
+    Returns:
+        The run's settings, as in ``run.json``.
+
+    Raises:
+        UsageError: Something does not fit: the folder, an argument, a prompt into the model's context.
+        EngineError: The engine failed; what is finished stays, and the next call goes on.
+    """
+    progress = progress or _Silent()
+    kind = ENGINES.get(request.engine)
+    settings = EngineSettings(
+        kind.find(request.model), request.temperature, request.seed, dict(request.engine_arguments)
+    )
+    engine = kind(settings)
+    tokenizer = _tokenizer(request, settings.model.source) if engine.takes_ids else None
+    record = _record(request, engine, tokenizer)
+    run.check(record)
+    done = run.finished()
+
+    rows: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    progress.counting(0 if tokenizer is None or made_for(request.dataset, tokenizer) else _size(request))
+    for row, tokens in count_tokens(request.dataset, request.selection, tokenizer, progress.counted):
+        rows[row["id"]], counts[row["id"]] = row, tokens
+    wanted = {name: request.max_new_tokens or row["max_new_tokens"] for name, row in rows.items() if name not in done}
+    if wanted:
+        needs = [(rows[name]["length"], counts[name], budget) for name, budget in wanted.items()]
+        needed = check_context(needs, engine.context())
+        progress.starting(request.engine, len(wanted), sum(tokens for _, tokens, _ in needs), len(rows) - len(wanted))
+        try:
+            engine.start(needed)
+            run.begin(record | {"engine": engine.describe()})
+            progress.started()
+            asked = requests(request.dataset, request.selection, tokenizer, wanted)
+            with closing(engine.generate(asked)) as outputs:
+                for output in outputs:
+                    if tokenizer is not None:
+                        _check_count(output, counts[output.id])
+                    run.add(_prediction(rows[output.id], output))
+                    progress.predicted(output)
+        finally:
+            engine.stop()
+    run.put_in_order(rows)
+    return run.settings or record
+
+
+def default_folder(request: RunRequest) -> Path:
+    """``runs/<model>-<data set>``, in names that every file system takes."""
+    names = [Path(name).name or "run" for name in (request.model, request.dataset.name.split("@")[0])]
+    return Path("runs") / "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in name) for name in names)
+
+
+def _tokenizer(request: RunRequest, source: str) -> PromptTokenizer:
+    return load_tokenizer(request.tokenizer or source, request.chat_template)
+
+
+def _size(request: RunRequest) -> int:
+    return sum(1 for _ in request.dataset.rows(request.selection, ["id"]))
+
+
+def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> dict[str, Any]:
+    settings = engine.settings
+    dataset, selection, model = request.dataset, request.selection, settings.model
+    asked = dataset.manifest["request"]
+    return {
+        "format": "sparse-tasks-run",
+        "schema_version": "1.0",
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "dataset": {
+            "name": dataset.name,
+            "revision": dataset.revision,
+            "sha256": dataset.sha256,
+            "fingerprint": dataset.manifest["fingerprint"],
+            "tasks": list(selection.tasks),
+            "lengths": list(selection.lengths),
+            "limit": selection.limit,
+            "samples": len(selection.tasks) * len(selection.lengths) * min(selection.limit or 2**62, asked["samples"]),
+        },
+        "model": {
+            "name": model.name,
+            "revision": model.revision,
+            "config_sha256": model.config_sha256,
+            "sha256": model.sha256,
+        },
+        "engine": {"name": request.engine, "version": None, "arguments": engine.arguments},
+        "attention": {"method": "dense", "sparsity": 0.0, "arguments": {}},
+        # Where the question stands after the context alone, a cache could be compressed before it is seen.
+        "query_aware": asked["question_position"] == "both",
+        "sampling": {
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "max_new_tokens": request.max_new_tokens,
+        },
+        "prompt": {
+            "rendered_by": "engine" if tokenizer is None else "sparse-tasks",
+            "tokenizer_sha256": None if tokenizer is None else tokenizer.sha256,
+            "chat_template_sha256": (
+                None if tokenizer is None or tokenizer.template is None else tokenizer.template.sha256
+            ),
+            "as_generated": tokenizer is not None and made_for(dataset, tokenizer),
+        },
+        "environment": environment(),
+        "resumed_in": [],
+        # An address may carry a password.
+        "command_line": [re.sub(r"://[^/@\s]*@", "://", word) for word in request.command_line],
+    }
+
+
+def _check_count(output: Output, counted: int) -> None:
+    if output.input_tokens not in (None, counted):
+        raise EngineError(
+            f"the engine read {output.input_tokens:,} tokens for {output.id}, but its prompt has {counted:,}: "
+            "something was cut off or added on the way"
+        )
+
+
+def _prediction(row: dict[str, Any], output: Output) -> dict[str, Any]:
+    return {
+        "id": output.id,
+        "task": row["task"],
+        "index": row["index"],
+        "length": row["length"],
+        "text": output.text,
+        "finish_reason": output.finish_reason,
+        "input_tokens": output.input_tokens,
+        "output_tokens": output.output_tokens,
+        "seconds_to_first_token": output.seconds_to_first_token,
+        "seconds": output.seconds,
+        "sparsity": output.sparsity,
+    }

@@ -1,0 +1,243 @@
+"""A run's folder: what was asked, what the model wrote, what it scored.
+
+``predictions.jsonl`` grows line by line while the engine works, so that a run can be killed at any moment and loses
+nothing but the answers that were not finished; at the end it is put in the data set's order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from sparse_tasks.core.errors import DataError, OutputError, UsageError
+from sparse_tasks.generators.files import write_whole
+from sparse_tasks.schemas import problems
+
+__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "read_json", "to_json"]
+
+SETTINGS = "run.json"
+PREDICTIONS = "predictions.jsonl"
+SCORES = "scores.parquet"
+RESULT = "result.json"
+_LOCK = ".sparse_tasks.lock"
+
+# What makes two runs the same; the rest of run.json (versions, hardware, times) may differ when a run goes on.
+_IDENTITY = (
+    *("dataset.sha256", "dataset.tasks", "dataset.lengths", "dataset.limit"),
+    *("model", "engine.name", "engine.arguments", "attention", "sampling", "prompt"),
+)
+
+
+class Run:
+    """A run's folder, held by one process at a time: ``with Run(path) as run``.
+
+    Args:
+        path: The folder; it need not exist.
+
+    Raises:
+        OutputError: Another process holds it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Run:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / _LOCK)
+            self._lock.acquire(timeout=0)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError("output", str(self.path), "is a file or lies under one; name a folder") from error
+        except Timeout as error:
+            raise OutputError(f"another run is writing to {self.path}") from error
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        with suppress(OSError):
+            (self.path / _LOCK).unlink()
+        self._lock.release()
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """What ``run.json`` says; None where there is none yet.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        return read_json(self.path / SETTINGS, "run-1.0") if (self.path / SETTINGS).exists() else None
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Make sure that the folder is empty or holds a run of these settings.
+
+        Raises:
+            UsageError: It holds another one; the first setting that differs is named.
+        """
+        there = self.settings
+        if there is None:
+            if any(path.name != _LOCK for path in self.path.iterdir()):
+                raise UsageError("output", str(self.path), "holds other files; name an empty or a new folder")
+            return
+        for name in _IDENTITY:
+            old, new = _part(there, name), _part(settings, name)
+            if old != new:
+                raise UsageError("output", str(self.path), f"holds another run ({_difference(name, old, new)})")
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Record what is asked; a run that goes on keeps its record and adds the environment, if that changed."""
+        there = self.settings
+        if there is None:
+            write_whole(self.path / SETTINGS, to_json(checked(settings, "run-1.0", SETTINGS)))
+        elif settings["environment"] not in [there["environment"], *there["resumed_in"]]:
+            there["resumed_in"].append(settings["environment"])
+            write_whole(self.path / SETTINGS, to_json(checked(there, "run-1.0", SETTINGS)))
+
+    def finished(self) -> set[str]:
+        """Ids of the predictions that are there; half a line at the end, left by a kill, is cut off.
+
+        Raises:
+            DataError: Some other line is damaged.
+        """
+        path = self.path / PREDICTIONS
+        if not path.exists():
+            return set()
+        with path.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.truncate(_end_of_last_line(file, size))
+        ids: set[str] = set()
+        for number, prediction in enumerate(self.predictions(), start=1):
+            if prediction["id"] in ids:
+                raise DataError(f"{path}, line {number}: {prediction['id']} is there twice")
+            ids.add(prediction["id"])
+        return ids
+
+    def add(self, prediction: dict[str, Any]) -> None:
+        """Append a prediction; it is with the operating system when this returns.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        line = json.dumps(checked(prediction, "prediction-1.0", PREDICTIONS), ensure_ascii=False) + "\n"
+        try:
+            if self._file is None:
+                self._file = (self.path / PREDICTIONS).open("a", encoding="utf-8", newline="\n")
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path / PREDICTIONS}: {error.strerror or error}") from error
+
+    def predictions(self) -> Iterator[dict[str, Any]]:
+        """The predictions, in the file's order.
+
+        Raises:
+            DataError: A line is damaged; it is named.
+        """
+        path = self.path / PREDICTIONS
+        with path.open(encoding="utf-8", errors="strict", newline="\n") as file:
+            number = 0
+            try:
+                for number, line in enumerate(file, start=1):
+                    prediction = json.loads(line)
+                    if wrong := problems(prediction, "prediction-1.0"):
+                        raise DataError(f"{path}, line {number}: {wrong[0]}")
+                    yield prediction
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {max(number, 1)}: is no JSON line: {error}") from error
+
+    def put_in_order(self, ids: Iterable[str]) -> None:
+        """Rewrite the predictions in this order, all of them there."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        path = self.path / PREDICTIONS
+        places: dict[str, tuple[int, int]] = {}
+        with path.open("rb") as file:
+            start = 0
+            for line in file:
+                places[json.loads(line)["id"]] = (start, len(line))
+                start += len(line)
+        wanted = [places[identifier] for identifier in ids]
+        if wanted == sorted(wanted) and len(wanted) == len(places):
+            return
+        with path.open("rb") as file:
+            content = bytearray()
+            for start, length in wanted:
+                file.seek(start)
+                content += file.read(length)
+        write_whole(path, bytes(content))
+
+
+def read_json(path: Path, schema: str) -> dict[str, Any]:
+    """A JSON file that satisfies a schema.
+
+    Raises:
+        DataError: It cannot be read, or says something else.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return checked(value, schema, path)
+
+
+def to_json(value: object) -> bytes:
+    """A JSON file's content."""
+    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
+def checked(value: dict[str, Any], schema: str, where: object) -> dict[str, Any]:
+    """The value, if it satisfies the schema.
+
+    Raises:
+        DataError: It does not.
+    """
+    if wrong := problems(value, schema):
+        raise DataError(f"{where}: {wrong[0]}")
+    return value
+
+
+def _end_of_last_line(file: IO[bytes], size: int) -> int:
+    """Where the last whole line ends, read backwards."""
+    end = size
+    while end > 0:
+        start = max(0, end - 2**16)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _part(settings: dict[str, Any], path: str) -> Any:
+    value: Any = settings
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    """Where two settings differ, in a few words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *new]:
+            if old.get(key) != new.get(key):
+                return _difference(f"{name}.{key}", old.get(key), new.get(key))
+    return f"{name} is {_short(old)} there, {_short(new)} here; name another folder with --output"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

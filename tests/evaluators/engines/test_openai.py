@@ -1,0 +1,665 @@
+"""The engine ``openai`` against a server that misbehaves: no answer is lost, made up, or given twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from base64 import b64encode
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from threading import enumerate as threads
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.evaluators.answers import extract
+from sparse_tasks.evaluators.engines import openai as module
+from sparse_tasks.evaluators.engines.engine import EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.openai import OpenAIEngine
+from sparse_tasks.evaluators.models import Model
+from tests.evaluators.engines.server import MODEL, FakeServer, Reply
+
+pytest.importorskip("openai", reason="needs the package openai")
+
+KEY = "sk-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing from outside, and no long waits."""
+    for name in (*os.environ,):
+        if name.startswith("OPENAI_") or name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(module, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(module, "_LONGEST_WAIT", 0.02)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+def engine(server: FakeServer, *, temperature: float = 0.0, model: str = MODEL, **arguments: Any) -> OpenAIEngine:
+    arguments = {"base_url": server.url, **arguments}
+    return OpenAIEngine(EngineSettings(Model(model, model), temperature, 7, arguments))
+
+
+def requests(count: int) -> Iterator[Request]:
+    """Requests s0, s1, ... with ids that begin with 0, 1, ... and prompts p0, p1, ..."""
+    for index in range(count):
+        yield Request(f"s{index}", f"p{index}", [index, 5, 6, 7], 20)
+
+
+def until_failure(outputs: Iterator[Output]) -> tuple[list[Output], EngineError]:
+    """What came, and the error after it."""
+    came: list[Output] = []
+    try:
+        for output in outputs:
+            came.append(output)
+    except EngineError as error:
+        return came, error
+    pytest.fail("no error came")
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_completions_send_the_token_ids_as_they_are(server: FakeServer) -> None:
+    server.reply = Reply(parts=("an ", "ans", "wer"), pause=0.05)
+    asked = engine(server, temperature=0.5)
+    assert asked.takes_ids
+    (output,) = asked.generate(requests(1))
+    assert server.bodies == [
+        {
+            "model": MODEL,
+            "prompt": [0, 5, 6, 7],
+            "max_tokens": 20,
+            "temperature": 0.5,
+            "seed": 7,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+    assert (output.id, output.text, output.finish_reason) == ("s0", "an answer", "stop")
+    assert (output.input_tokens, output.output_tokens, output.sparsity) == (4, 3, None)
+    assert output.seconds_to_first_token is not None
+    assert output.seconds is not None
+    assert 0.05 <= output.seconds_to_first_token <= output.seconds < 5
+
+
+def test_chat_sends_the_text_as_one_user_message(server: FakeServer) -> None:
+    asked = engine(server, endpoint="chat")
+    assert not asked.takes_ids
+    (output,) = asked.generate(requests(1))
+    assert server.bodies == [
+        {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "p0"}],
+            "max_completion_tokens": 20,
+            "temperature": 0.0,
+            "seed": 7,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+    assert (output.id, output.text, output.finish_reason) == ("s0", "an answer", "stop")
+    assert (output.input_tokens, output.output_tokens) == (7, 2)
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
+def test_finish_reasons_are_kept(server: FakeServer, endpoint: str, reason: str) -> None:
+    server.reply = Reply(finish_reason=reason)
+    (output,) = engine(server, endpoint=endpoint).generate(requests(1))
+    assert output.finish_reason == reason
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_an_empty_answer_is_an_answer(server: FakeServer, endpoint: str) -> None:
+    server.reply = Reply(parts=())
+    (output,) = engine(server, endpoint=endpoint).generate(requests(1))
+    assert (output.text, output.finish_reason, output.output_tokens) == ("", "stop", 0)
+    assert output.seconds_to_first_token is not None
+
+
+@pytest.mark.parametrize("fields", [("reasoning_content",), ("reasoning",), ("reasoning_content", "reasoning")])
+def test_reasoning_stands_before_the_answer_once(server: FakeServer, fields: tuple[str, ...]) -> None:
+    server.reply = Reply(
+        reasoning=("<answer>41", "</answer>?"), reasoning_fields=fields, parts=("<answer>46", "</answer>")
+    )
+    (output,) = engine(server, endpoint="chat").generate(requests(1))
+    assert output.text == "<think><answer>41</answer>?</think><answer>46</answer>"
+    assert extract(output.text) == "46"
+
+
+def test_reasoning_that_was_cut_off_is_no_answer(server: FakeServer) -> None:
+    server.reply = Reply(reasoning=("<answer>41</answer>",), parts=(), finish_reason="length")
+    (output,) = engine(server, endpoint="chat").generate(requests(1))
+    assert extract(output.text) is None
+
+
+def test_a_server_without_usage_leaves_the_counts_open(server: FakeServer) -> None:
+    server.reply = Reply(usage=False)
+    (output,) = engine(server).generate(requests(1))
+    assert (output.text, output.input_tokens, output.output_tokens) == ("an answer", None, None)
+
+
+def test_extra_fields_reach_the_server(server: FakeServer) -> None:
+    for endpoint in ("completions", "chat"):
+        list(engine(server, endpoint=endpoint, extra_body={"repetition_penalty": 1.0}).generate(requests(1)))
+    assert [body["repetition_penalty"] for body in server.bodies] == [1.0, 1.0]
+    assert server.bodies[0]["prompt"] == [0, 5, 6, 7]
+
+
+def test_no_requests_need_no_server() -> None:
+    with FakeServer() as gone:
+        asked = engine(gone)
+    assert list(asked.generate([])) == []
+
+
+def test_an_engine_can_be_asked_again(server: FakeServer) -> None:
+    asked = engine(server)
+    for _ in range(2):
+        assert sorted(output.id for output in asked.generate(requests(2))) == ["s0", "s1"]
+
+
+def test_it_works_where_a_loop_is_running_already(server: FakeServer) -> None:
+    """As in a notebook."""
+    import asyncio
+
+    async def main() -> list[Output]:
+        return list(engine(server).generate(requests(3)))
+
+    assert len(asyncio.run(main())) == 3
+
+
+# --- many at a time -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_each_request_is_answered_once_and_no_more_are_in_flight_than_allowed(
+    server: FakeServer, concurrency: int
+) -> None:
+    server.reply = Reply(pause=0.05)
+    outputs = list(engine(server, concurrency=concurrency).generate(requests(12)))
+    assert sorted(output.id for output in outputs) == sorted(f"s{index}" for index in range(12))
+    assert sorted(body["prompt"][0] for body in server.bodies) == list(range(12))
+    assert server.most_in_flight == concurrency
+
+
+def test_answers_come_as_they_finish(server: FakeServer) -> None:
+    server.script = {0: [Reply(pause=0.5)]}
+    assert [output.id for output in engine(server, concurrency=2).generate(requests(4))][-1] == "s0"
+
+
+def test_requests_are_taken_as_slots_free_up(server: FakeServer) -> None:
+    taken = 0
+
+    def counted() -> Iterator[Request]:
+        nonlocal taken
+        for request in requests(30):
+            taken += 1
+            yield request
+
+    for given, _ in enumerate(engine(server, concurrency=3).generate(counted())):
+        assert taken - given <= 3
+    assert taken == 30
+
+
+def test_an_answer_does_not_wait_until_all_slots_are_taken(server: FakeServer) -> None:
+    """Rendering a long prompt takes a second, and there may be hundreds of slots."""
+    taken = 0
+
+    def slow() -> Iterator[Request]:
+        nonlocal taken
+        for request in requests(40):
+            time.sleep(0.05)
+            taken += 1
+            yield request
+
+    outputs = engine(server, concurrency=40).generate(slow())
+    next(outputs)
+    outputs.close()
+    assert taken < 40
+
+
+def test_an_error_of_the_requests_comes_through(server: FakeServer) -> None:
+    def broken() -> Iterator[Request]:
+        yield from requests(1)
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        list(engine(server).generate(broken()))
+
+
+# --- retries --------------------------------------------------------------------------------------------------------
+
+_TROUBLES = {
+    "408": Reply(status=408),
+    "409": Reply(status=409),
+    "429": Reply(status=429),
+    "500": Reply(status=500),
+    "503": Reply(status=503),
+    "no response": Reply(ending="nothing"),
+    "broken connection": Reply(ending="drop"),
+    "nothing but headers": Reply(ending="drop", parts=()),
+    "end without finish reason": Reply(ending="cut"),
+    "empty stream": Reply(ending="cut", parts=()),
+    "half an event": Reply(ending="garbage"),
+    "error event": Reply(ending="error", message="engine died"),
+    "aborted": Reply(finish_reason="abort"),
+}
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_what_passes_is_tried_again_as_a_whole(server: FakeServer, endpoint: str) -> None:
+    for index, reply in enumerate(_TROUBLES.values()):
+        server.script[index if endpoint == "completions" else f"p{index}"] = [reply] * 2
+    count = len(_TROUBLES) + 1
+    outputs = list(engine(server, endpoint=endpoint, retries=2).generate(requests(count)))
+    assert {output.id: output.text for output in outputs} == {f"s{index}": "an answer" for index in range(count)}
+    assert len(outputs) == count
+    assert len(server.bodies) == 3 * count - 2
+
+
+@pytest.mark.parametrize("trouble", _TROUBLES)
+def test_retries_end(server: FakeServer, trouble: str) -> None:
+    server.reply = _TROUBLES[trouble]
+    came, error = until_failure(engine(server, retries=2).generate(requests(1)))
+    assert (came, len(server.bodies)) == ([], 3)
+    assert str(error).startswith(f"{server.url} gave no answer for sample s0 after 2 retries: ")
+    assert str(error).endswith("; the same command goes on from where it stopped")
+
+
+def test_all_sorts_of_trouble_count_against_one_budget(server: FakeServer) -> None:
+    server.script = {0: [Reply(status=500), Reply(ending="drop"), Reply(status=429)]}
+    came, _ = until_failure(engine(server, retries=2).generate(requests(1)))
+    assert (came, len(server.bodies)) == ([], 3)
+
+
+def test_no_retries_means_one_try(server: FakeServer) -> None:
+    server.reply = Reply(status=500, message="out of memory\nand a long trace")
+    _, error = until_failure(engine(server, retries=0).generate(requests(1)))
+    assert len(server.bodies) == 1
+    assert "sample s0: it answered 500 (out of memory); the same" in str(error)
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_the_server_says_how_long_to_wait(server: FakeServer, dated: bool) -> None:
+    retry_after = formatdate(time.time() + 2, usegmt=True) if dated else "1"
+    server.script = {0: [Reply(status=429, headers={"Retry-After": retry_after})]}
+    began = time.perf_counter()
+    (output,) = engine(server, retries=1).generate(requests(1))
+    elapsed = time.perf_counter() - began
+    assert elapsed > 0.9
+    # Waiting for a turn says nothing about the model's speed.
+    assert output.seconds is not None
+    assert output.seconds < elapsed - 0.9
+
+
+def test_a_server_that_is_out_for_long_is_not_waited_for(server: FakeServer) -> None:
+    server.reply = Reply(status=429, message="quota", headers={"Retry-After": "86400"})
+    _, error = until_failure(engine(server).generate(requests(1)))
+    assert len(server.bodies) == 1
+    assert "it answered 429 (quota)" in str(error)
+
+
+def test_waits_double_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_WAIT", 0.5)
+    monkeypatch.setattr(module, "_LONGEST_WAIT", 60.0)
+    for attempt, most in enumerate([0.5, 1, 2, 4, 8, 16, 32, 60, 60]):
+        waits = {module._wait(module._BrokenError(), attempt) for _ in range(20)}
+        assert len(waits) > 1
+        assert all(wait is not None and most / 2 <= wait <= most for wait in waits)
+
+
+def test_silence_ends_a_request(server: FakeServer) -> None:
+    server.script = {0: [Reply(ending="hang"), Reply(pause=60)]}
+    (output,) = engine(server, timeout=0.4).generate(requests(1))
+    assert output.text == "an answer"
+    assert len(server.bodies) >= 3
+
+
+def test_a_long_answer_is_no_silence(server: FakeServer) -> None:
+    server.reply = Reply(parts=("word ",) * 10, pause_each=0.1)
+    (output,) = engine(server, timeout=0.8, retries=0).generate(requests(1))
+    assert output.output_tokens == 10
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_finished_before_the_server_died_is_kept(server: FakeServer) -> None:
+    server.dies_after = 5
+    came, error = until_failure(engine(server, concurrency=2, retries=1).generate(requests(50)))
+    assert sorted(output.id for output in came) == sorted(f"s{body['prompt'][0]}" for body in server.bodies[:5])
+    assert server.url in str(error)
+    assert "goes on from where it stopped" in str(error)
+    # At most two were in flight, each was tried twice, and nothing more was asked of the dead.
+    assert len(server.bodies) in (5 + 2, 5 + 4)
+
+
+def test_requests_in_flight_finish_when_another_fails(server: FakeServer) -> None:
+    server.script = {0: [Reply(status=400, message="no")], 1: [Reply(pause=0.3)], 2: [Reply(pause=0.3)]}
+    came, error = until_failure(engine(server, concurrency=3).generate(requests(50)))
+    assert {"s1", "s2"} <= {output.id for output in came}
+    assert "sample s0: it answered 400 (no)" in str(error)
+    assert len(server.bodies) < 50
+
+
+def test_a_prompt_that_is_too_long_is_said_so_at_once(server: FakeServer) -> None:
+    message = "This model's maximum context length is 4096 tokens. However, " + "you requested more. " * 50
+    server.reply = Reply(status=400, message=message)
+    _, error = until_failure(engine(server).generate(requests(1)))
+    assert len(server.bodies) == 1
+    assert "it answered 400 (This model's maximum context length is 4096 tokens." in str(error)
+    assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_knows_only_the_old_name_of_the_budget_gets_it(server: FakeServer, status: int) -> None:
+    refused = Reply(status=status, message="Unrecognized argument: max_completion_tokens")
+    server.script = {f"p{index}": [refused] for index in range(2)}
+    outputs = list(engine(server, endpoint="chat", concurrency=2, retries=0).generate(requests(4)))
+    assert len(outputs) == 4
+    assert [body.get("max_tokens") for body in server.bodies[-2:]] == [20, 20]
+    assert not any("max_completion_tokens" in body for body in server.bodies[-2:])
+
+
+def test_a_refused_budget_is_tried_once_under_each_name(server: FakeServer) -> None:
+    server.reply = Reply(status=400, message="'max_tokens' or 'max_completion_tokens' is too large: 20")
+    until_failure(engine(server, endpoint="chat").generate(requests(1)))
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("read", [3, 5])
+def test_a_prompt_that_the_server_changed_is_an_error(server: FakeServer, read: int) -> None:
+    """A doubled token at the start, or a prompt cut off: the answers would be to something else."""
+    server.script = {0: [Reply(prompt_tokens=read)]}
+    came, error = until_failure(engine(server, concurrency=1).generate(requests(3)))
+    assert came == []
+    assert f"{server.url} read {read} tokens of sample s0, but was sent 4" in str(error)
+
+
+def test_a_refused_key_names_the_variable(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.key = "another"
+    for ask in (lambda asked: asked.context(), lambda asked: list(asked.generate(requests(1)))):
+        with pytest.raises(EngineError, match=r"answered 401 .*; set OPENAI_API_KEY$"):
+            ask(engine(server))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(EngineError, match=r"does not accept OPENAI_API_KEY, set another$"):
+        engine(server).context()
+
+
+# --- leaving early --------------------------------------------------------------------------------------------------
+
+
+def test_leaving_early_leaves_no_thread_and_no_request(server: FakeServer) -> None:
+    server.script = {index: [Reply(ending="hang")] for index in range(1, 4)}
+    before = set(threads())
+    outputs = engine(server, concurrency=4).generate(requests(4))
+    assert next(outputs).id == "s0"
+    began = time.perf_counter()
+    outputs.close()
+    assert time.perf_counter() - began < 2
+    left = {thread.name for thread in set(threads()) - before}
+    assert not any("process_request_thread" not in name for name in left), left
+
+
+def test_leaving_early_does_not_sit_out_a_wait(server: FakeServer) -> None:
+    server.script = {1: [Reply(status=429, headers={"Retry-After": "300"})]}
+    outputs = engine(server, concurrency=2).generate(requests(2))
+    assert next(outputs).id == "s0"
+    time.sleep(0.1)
+    began = time.perf_counter()
+    outputs.close()
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ")
+def test_an_interrupt_ends_the_process(server: FakeServer) -> None:
+    server.script = {1: [Reply(ending="hang")]}
+    program = f"""
+from sparse_tasks.evaluators.engines.engine import EngineSettings, Request
+from sparse_tasks.evaluators.engines.openai import OpenAIEngine
+from sparse_tasks.evaluators.models import Model
+engine = OpenAIEngine(EngineSettings(Model("m", {MODEL!r}), arguments={{"base_url": {server.url!r}}}))
+for output in engine.generate(Request(str(i), "", [i], 4) for i in range(2)):
+    print(output.id, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert complaints.rstrip().endswith("KeyboardInterrupt")
+    assert "Warning" not in complaints
+    assert "never" not in complaints
+
+
+# --- the server and its models --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "context"), [({"max_model_len": 131072}, 131072), ({}, None), ({"max_model_len": None}, None)]
+)
+def test_the_context_is_what_the_server_says(server: FakeServer, given: dict[str, Any], context: int | None) -> None:
+    server.models = [{"id": "other", "max_model_len": 1}, {"id": MODEL, "object": "model", **given}]
+    asked = engine(server)
+    asked.start(1000)
+    assert asked.context() == context
+    assert asked.describe()["server_model_max_len"] == context
+
+
+def test_a_server_that_cannot_be_reached_is_named_with_what_to_do() -> None:
+    with FakeServer() as gone:
+        asked = engine(gone, retries=1)
+    with pytest.raises(EngineError) as caught:
+        asked.context()
+    assert str(caught.value).startswith(f"no server answers at {gone.url} (Connection error")
+    assert f"'vllm serve {MODEL}'" in str(caught.value)
+    assert "--engine-arg base_url=URL" in str(caught.value)
+    _, error = until_failure(asked.generate(requests(2)))
+    assert str(error).startswith(f"{gone.url} gave no answer for sample s")
+
+
+def test_a_model_that_the_server_does_not_have_is_bad_input(server: FakeServer) -> None:
+    with pytest.raises(UsageError) as caught:
+        engine(server, model="org/modle").start(10)
+    assert (caught.value.field, caught.value.value) == ("model", "org/modle")
+    assert caught.value.remedy == f"at {server.url} is unknown; did you mean 'org/model'? (choose from org/model)"
+
+
+def test_a_model_is_what_the_server_calls_it() -> None:
+    for name in ("gpt-x", "org/model@lora", "demo"):
+        assert OpenAIEngine.find(name) == Model(name, name)
+
+
+def test_a_server_without_models(server: FakeServer) -> None:
+    server.models = []
+    with pytest.raises(EngineError, match="serves no model"):
+        engine(server).context()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html>"),
+        (200, "{}"),
+        (200, "[]"),
+        (200, '"text"'),
+        (200, '{"data": 3}'),
+        (200, '{"data": [3, {"name": "x"}]}'),
+        (404, "{}"),
+        (404, "not found"),
+    ],
+)
+def test_something_else_than_such_a_server(server: FakeServer, status: int, body: str) -> None:
+    server.models_reply = status, body
+    with pytest.raises(EngineError, match=f"{server.url}"):
+        engine(server).context()
+
+
+# --- what is told about it ------------------------------------------------------------------------------------------
+
+
+def test_the_description_names_version_and_arguments(server: FakeServer) -> None:
+    import openai
+
+    asked = engine(server, concurrency=3, extra_body={"top_k": 1})
+    asked.start(100)
+    assert asked.describe() == {
+        "name": "openai",
+        "version": openai.__version__,
+        "base_url": server.url,
+        "concurrency": 3,
+        "server_model_max_len": 4096,
+        # A run may go on at another address, and with another load.
+        "arguments": {"endpoint": "completions", "extra_body": {"top_k": 1}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "public"),
+    [
+        ("http://localhost:8000/v1/", "http://localhost:8000/v1"),
+        ("https://user:p@ss@host/v1?key=abc#def", "https://host/v1"),
+        ("http://user:p#a?s/s@host:80/v1", "http://host:80/v1"),
+        ("user:pass@host/v1", "host/v1"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(given: str, public: str) -> None:
+    assert module._public(given) == public
+
+
+def test_the_password_in_a_url_is_used_and_never_shown(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    login = b64encode(b"user:hunter 2").decode()
+    server.reply = Reply(status=400, message=f"bad: user:hunter%202 hunter 2 {login}")
+    asked = engine(server, base_url=server.url.replace("//", "//user:hunter%202@"))
+    asked.start(10)
+    _, error = until_failure(asked.generate(requests(1)))
+    assert server.authorizations == [f"Basic {login}"] * 2
+    shown = f"{error} {asked.describe()} {caplog.text}"
+    assert "hunter" not in shown
+    assert login not in shown
+    assert server.url in str(error)
+
+
+def test_the_key_is_sent_and_never_shown(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
+    server.key = KEY
+    asked = engine(server, retries=1)
+    asked.start(10)
+    list(asked.generate(requests(1)))
+    shown = [str(asked.describe()), repr(asked)]
+
+    server.reply = Reply(status=400, message=f"{'x' * 285} {KEY} is bad")
+    # A server that repeats the key in all it says; once the message is cut in the middle of it.
+    for reply in (server.reply, Reply(status=500, message=KEY), Reply(ending="error", message=KEY)):
+        server.reply = reply
+        _, error = until_failure(asked.generate(requests(1)))
+        shown += traceback.format_exception(error)
+    server.key = "another"
+    for ask in (lambda: engine(server).context(), lambda: list(asked.generate(requests(1)))):
+        with pytest.raises(EngineError) as caught:
+            ask()
+        shown += traceback.format_exception(caught.value)
+    assert f"Bearer {KEY}" in server.authorizations
+    assert not any("sk-secret" in text for text in (*shown, caplog.text))
+
+
+def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("sk-gehe\u00efm", "sk-gehe\nim"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
+            OpenAIEngine(EngineSettings(Model("m", "m")))
+        assert "gehe" not in str(caught.value)
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+def test_the_url_comes_from_the_argument_the_environment_or_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def url(**arguments: Any) -> object:
+        return OpenAIEngine(EngineSettings(Model("m", "m"), arguments=arguments)).describe()["base_url"]
+
+    assert url() == "http://localhost:8000/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    assert url() == "http://localhost:8000/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://host.example/v1")
+    assert url() == "https://host.example/v1"
+    assert url(base_url="http://here:1/v1") == "http://here:1/v1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"concurency": 4}, "engine-arg: 'concurency=...' is unknown; did you mean 'concurrency'?"),
+        ({"api_key": KEY}, "engine-arg: 'api_key=...' is no argument; set OPENAI_API_KEY"),
+        ({"base_url": "localhost:8000"}, "engine-arg: 'base_url=localhost:8000' is no URL"),
+        ({"base_url": "ftp://host/v1"}, "engine-arg: 'base_url=ftp://host/v1' is no URL"),
+        ({"base_url": "http:///v1"}, "is no URL"),
+        ({"base_url": "http://host\n/v1"}, "is no URL"),
+        ({"base_url": "http://ho st/v1"}, "is no URL"),
+        ({"base_url": "http://user:hunter2@[::1/v1"}, "engine-arg: 'base_url=http://[::1/v1' is no URL"),
+        ({"base_url": "http://host:port/v1"}, "is no URL"),
+        ({"base_url": 8000}, "engine-arg: 'base_url=8000' is no URL"),
+        ({"endpoint": "responses"}, "engine-arg: 'endpoint=responses' is unknown; choose completions or chat"),
+        ({"endpoint": ["chat"]}, "choose completions or chat"),
+        ({"concurrency": 0}, "engine-arg: 'concurrency=0' is no whole number from 1 to 1024"),
+        ({"concurrency": 1025}, "from 1 to 1024"),
+        ({"concurrency": True}, "engine-arg: 'concurrency=true' is no whole number"),
+        ({"concurrency": 2.0}, "is no whole number"),
+        ({"concurrency": "many"}, "engine-arg: 'concurrency=many' is no whole number"),
+        ({"retries": -1}, "engine-arg: 'retries=-1' is no whole number from 0 to 1000"),
+        ({"timeout": 0}, "engine-arg: 'timeout=0' is no number of seconds above 0"),
+        ({"timeout": float("inf")}, "above 0"),
+        ({"timeout": float("nan")}, "above 0"),
+        ({"timeout": "1h"}, "engine-arg: 'timeout=1h' is no number of seconds above 0"),
+        ({"timeout": True}, "above 0"),
+        ({"extra_body": "top_k"}, "engine-arg: 'extra_body=top_k' is no JSON object"),
+        ({"extra_body": {"temperature": 1}}, "may not hold temperature, which the engine sets"),
+        ({"extra_body": {"prompt": "x"}}, "may not hold prompt"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        OpenAIEngine(EngineSettings(Model("m", "m"), arguments=arguments))
+    assert message in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_arguments_at_their_limits_are_fine() -> None:
+    for arguments in ({"concurrency": 1024, "retries": 0, "timeout": 0.5}, {"concurrency": 1, "timeout": 86400}):
+        OpenAIEngine(EngineSettings(Model("m", "m"), arguments=arguments))
+
+
+def test_a_missing_package_is_told_kindly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(UsageError, match=r"^engine: 'openai' needs the package openai; install sparse-tasks\[openai\]"):
+        OpenAIEngine(EngineSettings(Model("m", "m")))
+
+
+def test_importing_the_module_does_not_import_the_package() -> None:
+    program = "import sys; import sparse_tasks.evaluators.engines.openai; print('openai' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

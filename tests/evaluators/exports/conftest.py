@@ -1,0 +1,163 @@
+"""A small scored run in the shapes of ``run.json``, ``result.json``, ``scores.parquet`` and ``predictions.jsonl``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+RUN: dict[str, Any] = {
+    "format": "sparse-tasks-run",
+    "schema_version": "1.0",
+    "started": "2026-11-22T08:00:00Z",
+    "dataset": {
+        "name": "acme/stories",
+        "revision": "0123456789abcdef0123456789abcdef01234567",
+        "sha256": "a" * 64,
+        "fingerprint": "b" * 64,
+        "tasks": ["story_retrieval", "story_multihop"],
+        "lengths": [65536],
+        "limit": None,
+        "samples": 6,
+    },
+    "model": {
+        "name": "Qwen/Qwen3-8B",
+        "revision": "f" * 40,
+        "config_sha256": "c" * 64,
+        "sha256": None,
+    },
+    "engine": {"name": "vllm", "version": "0.32.0", "arguments": {"max_num_seqs": 4}, "device": "cpu"},
+    "attention": {"method": "quest", "sparsity": 0.9, "arguments": {"page": 16}},
+    "query_aware": True,
+    "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
+    "prompt": {
+        "rendered_by": "sparse-tasks",
+        "tokenizer_sha256": "d" * 64,
+        "chat_template_sha256": None,
+        "as_generated": True,
+    },
+    "environment": {
+        "sparse_tasks": "0.1.0",
+        "python": "3.11.9",
+        "platform": "Linux",
+        "packages": {"torch": "2.13.0"},
+        "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
+    },
+    "resumed_in": [],
+    "command_line": ["sparse-tasks", "evaluate", "acme/stories", "--model", "Qwen/Qwen3-8B"],
+}
+VALUES = {"story_retrieval": [1.0, 0.5, 0.0], "story_multihop": [1.0, 0.0, 0.0]}
+METRICS = {"story_retrieval": "ordered_fraction", "story_multihop": "exact_match"}
+
+
+@dataclass
+class Scored:
+    """What every export gets."""
+
+    run: dict[str, Any]
+    result: dict[str, Any]
+    scores: list[dict[str, Any]]
+    predictions: list[dict[str, Any]]
+
+    def files(self, export: Callable[..., dict[str, bytes]]) -> dict[str, bytes]:
+        return export(self.run, self.result, self.scores, iter(self.predictions))
+
+
+@pytest.fixture
+def scored() -> Scored:
+    """A run with sparse attention over two tasks at 64k, three samples each; the last sample was never answered."""
+    configs, scores, predictions = [], [], []
+    for task, values in VALUES.items():
+        configs.append(
+            {
+                "task": task,
+                "length": 65536,
+                "metric": METRICS[task],
+                "n": 3,
+                "mean": sum(values) / 3,
+                "low": 0.1,
+                "high": 0.9,
+                "interval": "bootstrap",
+                "unparsed": 1 / 3,
+                "fallback": 0.0,
+                "truncated": 1 / 3,
+                "input_tokens": 65520.1,
+                "output_tokens": 120.5,
+                "sparsity": {"prefill": 0.0, "decode": 0.875} if task == "story_retrieval" else None,
+            }
+        )
+        for index, value in enumerate(values):
+            answered = index < 2
+            row = {"id": f"{task}-65536-{index}", "task": task, "index": index, "length": 65536}
+            scores.append(
+                {
+                    **row,
+                    "metric": METRICS[task],
+                    "score": value,
+                    "extracted": "Otter Quay\nAnna" if answered else None,
+                    "parsed": answered,
+                    "how": "tag" if answered else None,
+                    "finish_reason": "stop" if answered else "length",
+                }
+            )
+            predictions.append(
+                {
+                    **row,
+                    "text": "<answer>Otter Quay\nAnna</answer>" if answered else "Hm \u2028 \u00e9 \ud83d\ude00",
+                    "finish_reason": "stop" if answered else "length",
+                    "input_tokens": 65520 if answered else None,
+                    "output_tokens": 12 if answered else None,
+                    "seconds_to_first_token": 0.5 if answered else None,
+                    "seconds": 2.5 if answered else None,
+                    "sparsity": {"prefill": 0.0, "decode": 0.875} if answered else None,
+                }
+            )
+    predictions.pop()
+    averages = [
+        {
+            "length": 65536,
+            "tasks": 2,
+            "n": 6,
+            "mean": 5 / 12,
+            "low": 0.2,
+            "high": 0.6,
+            "interval": "mover",
+        }
+    ]
+    result = {
+        "format": "sparse-tasks-result",
+        "schema_version": "1.0",
+        "dataset_sha256": RUN["dataset"]["sha256"],
+        "model": RUN["model"],
+        "attention": RUN["attention"],
+        "query_aware": RUN["query_aware"],
+        "configs": configs,
+        "averages": averages,
+        "average_is": "mean of the tasks' means",
+    }
+    return copy.deepcopy(Scored(RUN, result, scores, predictions))
+
+
+HOSTILE = "a/../../etc\n\"quoted\": 'x' # no\t- [a, b]: {c} %\\ \u2028 \u00e9 !!python/object:os.system"
+
+
+@pytest.fixture
+def hostile(scored: Scored) -> Scored:
+    """The same run with text in every place that somebody else can write, made to break a format or a path."""
+    scored.run["model"] |= {"name": HOSTILE, "revision": HOSTILE}
+    scored.run["dataset"] |= {"name": HOSTILE, "revision": HOSTILE}
+    scored.run["engine"] |= {"version": HOSTILE, "arguments": {HOSTILE: HOSTILE}}
+    scored.run["attention"] |= {"method": HOSTILE}
+    scored.run["command_line"] = [HOSTILE]
+    for row in [*scored.scores, *scored.predictions, *scored.result["configs"]]:
+        row["task"] = HOSTILE + row["task"]
+        if "id" in row:
+            row["id"] = HOSTILE + row["id"]
+    for row in scored.scores:
+        row["extracted"] = HOSTILE if row["parsed"] else None
+    for row in scored.predictions:
+        row["text"] = HOSTILE
+    return scored

@@ -1,0 +1,113 @@
+"""What every export promises: the same bytes for the same run, text that stays data, no clock."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import PurePosixPath, PureWindowsPath
+
+import pytest
+import yaml
+
+from sparse_tasks.evaluators.exports import EXPORTS
+from sparse_tasks.evaluators.exports.parts import LEVEL, dataset_id, file_name, model_id, task_id, variant
+from sparse_tasks.evaluators.results import SCORES_SCHEMA
+from sparse_tasks.evaluators.statistics import mean_interval
+from sparse_tasks.schemas import problems
+from tests.evaluators.exports.conftest import HOSTILE, Scored
+
+
+def test_exports_are_sorted_and_named_as_their_files() -> None:
+    assert list(EXPORTS) == sorted(EXPORTS)
+    for name, export in EXPORTS.items():
+        assert export.__module__ == f"sparse_tasks.evaluators.exports.{name}"  # type: ignore[attr-defined]
+
+
+def test_the_run_of_these_tests_is_of_the_form_that_is_written(scored: Scored) -> None:
+    assert problems(scored.run, "run-1.0") == []
+    assert problems(scored.result, "result-1.0") == []
+    assert [wrong for prediction in scored.predictions for wrong in problems(prediction, "prediction-1.0")] == []
+    assert list(scored.scores[0]) == SCORES_SCHEMA.names
+
+
+def test_the_level_that_is_told_is_that_of_the_intervals() -> None:
+    assert inspect.signature(mean_interval).parameters["level"].default == LEVEL
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_the_same_run_gives_the_same_bytes(name: str, scored: Scored) -> None:
+    assert scored.files(EXPORTS[name]) == scored.files(EXPORTS[name])
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_nothing_that_is_given_is_changed(name: str, scored: Scored) -> None:
+    before = json.dumps([scored.run, scored.result, scored.scores, scored.predictions])
+    scored.files(EXPORTS[name])
+    assert json.dumps([scored.run, scored.result, scored.scores, scored.predictions]) == before
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_hostile_text_stays_data_and_paths_stay_inside(name: str, hostile: Scored) -> None:
+    for path, content in hostile.files(EXPORTS[name]).items():
+        for kind in (PurePosixPath(path), PureWindowsPath(path)):
+            assert not kind.is_absolute()
+            assert ".." not in kind.parts
+            assert str(kind).isprintable()
+        assert len(path) < 400
+        text = content.decode("ascii")
+        if path.endswith(".yaml"):
+            assert yaml.safe_load(text)[0]["dataset"]["id"] == HOSTILE.partition("@")[0]
+        elif path.endswith(".json"):
+            assert HOSTILE in json.dumps(json.loads(text), ensure_ascii=False).replace("\\n", "\n").replace(
+                "\\t", "\t"
+            ).replace('\\"', '"').replace("\\\\", "\\")
+        else:
+            for line in text.splitlines():
+                json.loads(line)
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_the_way_to_a_folder_on_somebodys_machine_is_not_told(name: str, scored: Scored) -> None:
+    scored.run["model"] |= {"name": "/home/somebody/models/tiny", "revision": None}
+    scored.run["dataset"] |= {"name": "/home/somebody/data/stories", "revision": None}
+    scored.run["command_line"] = ["sparse-tasks", "evaluate", "/home/somebody/data/stories"]
+    for path, content in scored.files(EXPORTS[name]).items():
+        assert "somebody" not in path
+        assert b"somebody" not in content
+    assert (model_id(scored.run), dataset_id(scored.run)) == ("tiny", "stories")
+
+
+@pytest.mark.parametrize("name", ["every_eval_ever", "lm_eval"])
+def test_numbers_that_json_does_not_know_are_refused(name: str, scored: Scored) -> None:
+    scored.result["configs"][0]["mean"] = float("nan")
+    with pytest.raises(ValueError, match="JSON"):
+        scored.files(EXPORTS[name])
+
+
+def test_dense_and_sparse_never_share_a_name(scored: Scored) -> None:
+    config = scored.result["configs"][0]
+    assert task_id(scored.run, config) == "story_retrieval_64k@quest-0.9"
+    scored.run["attention"] = {"method": "vertical_slash+quest", "sparsity": 0.75, "arguments": {}}
+    assert task_id(scored.run, config) == "story_retrieval_64k@vertical_slash+quest-0.75"
+    scored.run["attention"] = {"method": "quest", "sparsity": None, "arguments": {"budget": 512}}
+    assert task_id(scored.run, config) == "story_retrieval_64k@quest"
+    scored.run["attention"] = {"method": "dense", "sparsity": 0.0, "arguments": {}}
+    assert (task_id(scored.run, config), variant(scored.run)) == ("story_retrieval_64k", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "a/b", "a\\b", "-rf", "a b", "caf\u00e9", "x" * 300, "a\n", "CON:", "\ud800"]
+)
+def test_a_file_name_is_one_plain_part_of_a_path(text: str) -> None:
+    name = file_name(text)
+    assert name != text
+    assert name.isascii()
+    assert len(name) < 120
+    assert not set(name) & set('/\\:*?"<>|\n ')
+    assert not name.startswith((".", "-"))
+    assert file_name(name) == name
+
+
+def test_two_texts_never_share_a_file_name() -> None:
+    assert len({file_name(text) for text in ("a/b", "a\\b", "a b", "a_b", "a__b", ".a_b")}) == 6
+    assert file_name("story_retrieval_64k@vertical_slash+quest-0.75") == "story_retrieval_64k@vertical_slash+quest-0.75"
