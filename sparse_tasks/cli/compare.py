@@ -47,6 +47,7 @@ def compare(
 
 
 def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -54,11 +55,11 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
 
     for name, (path, result) in zip("AB", runs, strict=True):
         print(f"{name}: {path} ({result['model']['name']}, attention {result['attention']['method']})")
-    table = Table()
+    # Without frames, so that it fits into 80 columns.
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("task", no_wrap=True)
-    interval = f"{comparison.level:.0%} interval"
-    for column in ("length", "n", "A", "B", "B - A", interval, "p (Holm)", "detectable"):
-        table.add_column(column, justify="right")
+    for column in ("length", "n", "A", "B", "B - A", f"{comparison.level:.0%} interval", "p", "least"):
+        table.add_column(column, justify="right", no_wrap=True)
     for average in comparison.averages:
         for row in comparison.rows:
             if row.length == average.length:
@@ -67,7 +68,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
                     label(row.length),
                     f"{row.n:,}",
                     *(f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"),
-                    f"{row.interval.low:+.3f} to {row.interval.high:+.3f}",
+                    f"{row.interval.low:+.3f} {row.interval.high:+.3f}",
                     _p(row.p_holm),
                     f"{row.smallest_detectable:.3f}",
                 )
@@ -77,15 +78,16 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
                 label(average.length),
                 f"{average.n:,}",
                 *(f"{average.mean_a:.3f}", f"{average.mean_b:.3f}", f"{average.difference:+.3f}"),
-                f"{average.interval.low:+.3f} to {average.interval.high:+.3f}",
+                f"{average.interval.low:+.3f} {average.interval.high:+.3f}",
                 *("", ""),
             )
         table.add_section()
     Console().print(table)
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
-    print("detectable: the smallest difference that so many samples would have shown in 4 of 5 runs.")
+    print("p: permutation test on the pairs, corrected over the tasks of a length (Holm).")
+    print("least: the smallest difference that so many samples would have shown in 4 of 5 runs.")
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<.001" if value < 0.001 else f"{value:.3f}"

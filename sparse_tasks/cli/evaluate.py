@@ -65,4 +65,4 @@ def evaluate(
         chat_template,
     )
     with predicted(request, output) as run:
-        tell_result(score_run(run, data), run.path, format)
+        tell_result(score_run(run, request.dataset), run.path, format)

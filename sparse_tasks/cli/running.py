@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -127,13 +126,14 @@ def running_request(
 
 def _argument(text: str) -> tuple[str, Any]:
     from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.runs import read_line
 
     key, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not key:
         raise UsageError("engine-arg", text, "sets nothing; write KEY=VALUE, as in enforce_eager=true")
     try:
-        return key, json.loads(value)
-    except ValueError:
+        return key, read_line(value.encode(errors="replace"))
+    except (ValueError, RecursionError):
         return key, value
 
 
@@ -217,7 +217,7 @@ def tell_result(result: dict[str, Any], folder: Path, format: Format) -> None:
         return
     table = Table()
     table.add_column("task", no_wrap=True)
-    for name in ("length", "n", "score", "95% interval", "unparsed", "truncated"):
+    for name in ("length", "n", "score", "95% interval", "unparsed", "cut off"):
         table.add_column(name, justify="right")
     for average in result["averages"]:
         for one in result["configs"]:
@@ -236,4 +236,4 @@ def tell_result(result: dict[str, Any], folder: Path, format: Format) -> None:
 
 
 def _numbers(one: dict[str, Any]) -> list[str]:
-    return [f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}"]
+    return [f"{one['mean']:.3f}", f"{one['low']:.3f}-{one['high']:.3f}"]

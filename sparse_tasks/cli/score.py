@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +26,7 @@ def score(
     from sparse_tasks.evaluators.results import score_run
     from sparse_tasks.evaluators.runs import SETTINGS, Run
 
-    if not (run / SETTINGS).is_file():
+    if not os.path.isfile(run / SETTINGS):  # of a path that is too long, Path.is_file raises
         raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder that evaluate or predict has made")
     with Run(run) as opened:
-        opened.finished()
         tell_result(score_run(opened, data), run, format)

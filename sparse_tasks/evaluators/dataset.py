@@ -104,6 +104,13 @@ class Dataset:
                     if left == 0:
                         break
                     rows = self._read(name, columns)[:left]
+                    for row in rows:
+                        if (row.get("length", length), row.get("task", task)) != (length, task):
+                            raise DataError(f"{self.path / name} holds a sample of {row.get('task', task)}, length "
+                                            f"{row.get('length', length)}; run sparse-tasks validate")  # fmt: skip
+                        if None in row.values() or None in row.get("answers", ()):
+                            raise DataError(f"{self.path / name} holds a sample with an empty field; "
+                                            "run sparse-tasks validate")  # fmt: skip
                     left = None if left is None else left - len(rows)
                     yield from rows
 
@@ -123,8 +130,13 @@ def open_dataset(name: str) -> Dataset:
     Raises:
         UsageError: There is none, or it is not complete.
     """
-    path, revision = Path(name).expanduser(), None
-    if not path.is_dir():
+    revision = None
+    try:
+        path = Path(name).expanduser()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
+        raise UsageError("data", name, f"is no path ({error}); name one, or a Hub id (ORG/NAME)") from error
+    if not is_folder:
         if not is_hub_id(name):
             raise UsageError("data", name, "is no folder; name one that generate has written, or a Hub id (ORG/NAME)")
         path, revision = _from_hub(name)
@@ -144,6 +156,13 @@ def _manifest(name: str, path: Path) -> tuple[dict[str, Any], str]:
         raise UsageError("data", name, f"has an unreadable {MANIFEST}: {error}") from error
     if wrong := problems(manifest, "manifest-1.0"):
         raise UsageError("data", name, f"has a {MANIFEST} that is none: {wrong[0]}")
+    request = manifest["request"]
+    for length in request["lengths"]:
+        for task in request["tasks"]:
+            of_it = [entry for file, entry in manifest["files"].items() if file.startswith(f"{length}/{task}-test-")]
+            if (samples := sum(entry["rows"] for entry in of_it)) != request["samples"]:
+                what = f"{samples} samples, not {request['samples']}, of {task} at {length}"
+                raise UsageError("data", name, f"has a {MANIFEST} that names {what}; run sparse-tasks validate")
     hashes = {file: entry["sha256"] for file, entry in manifest["files"].items()}
     return manifest, hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 

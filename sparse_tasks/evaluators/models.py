@@ -32,6 +32,11 @@ class Model:
     config_sha256: str | None = None
     sha256: str | None = None
 
+    @property
+    def tokenizer(self) -> str:
+        """Where its tokenizer is, as ``load_tokenizer`` takes it."""
+        return self.source if self.revision is None else f"{self.source}@{self.revision}"
+
 
 def find_model(name: str) -> Model:
     """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), or the one called ``demo``.
@@ -44,8 +49,12 @@ def find_model(name: str) -> Model:
 
         folder = demo_model()
         return Model(name, str(folder), config_sha256=sha256_of(folder / "config.json"))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
+        raise UsageError("model", name, f"is no path ({error}); name one, a Hub id (ORG/NAME), or demo") from error
+    if is_folder:
         if not (folder / "config.json").is_file():
             raise UsageError("model", name, "holds no config.json; name a folder of a Hugging Face checkpoint")
         return Model(name, str(folder), config_sha256=sha256_of(folder / "config.json"))

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.core.errors import DataError, EngineError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
 from sparse_tasks.evaluators.environment import environment
+from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.prompts import check_context, count_tokens, made_for, requests
-from sparse_tasks.evaluators.runs import Run
+from sparse_tasks.evaluators.runs import PREDICTIONS, Run
 
 __all__ = ["Progress", "RunRequest", "default_folder", "predict"]
 
@@ -104,7 +105,7 @@ def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> 
         kind.find(request.model), request.temperature, request.seed, dict(request.engine_arguments)
     )
     engine = kind(settings)
-    tokenizer = _tokenizer(request, settings.model.source) if engine.takes_ids else None
+    tokenizer = _tokenizer(request, settings.model) if engine.takes_ids else None
     record = _record(request, engine, tokenizer)
     run.check(record)
     done = run.finished()
@@ -114,36 +115,48 @@ def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> 
     progress.counting(0 if tokenizer is None or made_for(request.dataset, tokenizer) else _size(request))
     for row, tokens in count_tokens(request.dataset, request.selection, tokenizer, progress.counted):
         rows[row["id"]], counts[row["id"]] = row, tokens
+    if strangers := sorted(done - rows.keys()):
+        raise DataError(f"{run.path / PREDICTIONS}: {strangers[0]} is no sample of the run's selection")
     wanted = {name: request.max_new_tokens or row["max_new_tokens"] for name, row in rows.items() if name not in done}
     if wanted:
         needs = [(rows[name]["length"], counts[name], budget) for name, budget in wanted.items()]
         needed = check_context(needs, engine.context())
         progress.starting(request.engine, len(wanted), sum(tokens for _, tokens, _ in needs), len(rows) - len(wanted))
+        left = set(wanted)
         try:
             engine.start(needed)
-            run.begin(record | {"engine": engine.describe()})
+            record["engine"] |= {"version": engine.version(), "details": engine.details()}
+            run.begin(record)
             progress.started()
             asked = requests(request.dataset, request.selection, tokenizer, wanted)
             with closing(engine.generate(asked)) as outputs:
                 for output in outputs:
+                    if output.id not in left:
+                        what = "again" if output.id in rows else "which nobody asked"
+                        raise EngineError(f"the engine answered {output.id}, {what}")
+                    left.remove(output.id)
                     if tokenizer is not None:
                         _check_count(output, counts[output.id])
                     run.add(_prediction(rows[output.id], output))
                     progress.predicted(output)
+            if left:
+                first = next(name for name in wanted if name in left)
+                raise EngineError(f"the engine left out {len(left)} of {len(wanted)} samples, {first} first")
         finally:
             engine.stop()
-    run.put_in_order(rows)
+    run.put_in_order(list(rows))
     return run.settings or record
 
 
 def default_folder(request: RunRequest) -> Path:
     """``runs/<model>-<data set>``, in names that every file system takes."""
-    names = [Path(name).name or "run" for name in (request.model, request.dataset.name.split("@")[0])]
+    data = request.dataset.name if request.dataset.revision is None else request.dataset.name.partition("@")[0]
+    names = [Path(name).name or "run" for name in (request.model, data)]
     return Path("runs") / "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in name) for name in names)
 
 
-def _tokenizer(request: RunRequest, source: str) -> PromptTokenizer:
-    return load_tokenizer(request.tokenizer or source, request.chat_template)
+def _tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
+    return load_tokenizer(request.tokenizer or model.tokenizer, request.chat_template)
 
 
 def _size(request: RunRequest) -> int:
@@ -174,7 +187,7 @@ def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | No
             "config_sha256": model.config_sha256,
             "sha256": model.sha256,
         },
-        "engine": {"name": request.engine, "version": None, "arguments": engine.arguments},
+        "engine": {"name": engine.name, "version": None, "arguments": engine.arguments, "details": {}},
         "attention": {"method": "dense", "sparsity": 0.0, "arguments": {}},
         # Where the question stands after the context alone, a cache could be compressed before it is seen.
         "query_aware": asked["question_position"] == "both",

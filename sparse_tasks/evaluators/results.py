@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
-from sparse_tasks.evaluators.runs import PREDICTIONS, RESULT, SCORES, SETTINGS, Run, checked, read_json, to_json
+from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked, read_json, to_json
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 from sparse_tasks.generators.files import write_whole
@@ -35,14 +38,15 @@ SCORES_SCHEMA = pa.schema(
     ]
 )
 
+_MAY_BE_NULL = ("extracted", "how", "finish_reason")
 _GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix")
 
 
-def score_run(run: Run, data: str | None = None, scored: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Score a complete run: writes ``scores.parquet`` and ``result.json``, and returns the latter.
 
     Args:
-        data: Where the data set is now; None where the run found it.
+        data: The data set, or where it is now; None where the run found it.
         scored: Called for each prediction.
 
     Raises:
@@ -52,20 +56,39 @@ def score_run(run: Run, data: str | None = None, scored: Callable[[], None] = la
     settings = run.settings
     if settings is None:
         raise UsageError("run", str(run.path), f"holds no {SETTINGS}; name a folder that evaluate or predict has made")
-    dataset = open_dataset(data or settings["dataset"]["name"])
+    dataset = data if isinstance(data, Dataset) else open_dataset(data or _recorded(settings["dataset"]))
     if dataset.sha256 != settings["dataset"]["sha256"]:
         raise UsageError(
             "data", dataset.name, "is not the data set that the run was made on; name that one with --data"
         )
     chosen = settings["dataset"]
-    selection = Selection(tuple(chosen["tasks"]), tuple(chosen["lengths"]), chosen["limit"])
-    rows, tokens = _scores(run, dataset, selection, scored)
-    result = checked(_result(settings, rows, tokens), "result-1.0", RESULT)
+    selection = dataset.select(chosen["tasks"], chosen["lengths"], chosen["limit"])
+    run.repair()
+    run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
+    configs: list[dict[str, Any]] = []
+    tables: list[pa.Table] = []
+    pairs = zip(dataset.rows(selection, _GOLD), run.predictions(), strict=True)
+    # One task at one length after the other, so that no more than that is held.
+    for _, of_it in groupby(pairs, lambda pair: (pair[0]["length"], pair[0]["task"])):
+        rows, took = [], []
+        for gold, prediction in of_it:
+            rows.append(_row(gold, prediction))
+            took.append({name: prediction[name] for name in ("input_tokens", "output_tokens", "sparsity")})
+            scored()
+        configs.append(_config(rows, took))
+        tables.append(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
+    result = checked(_result(settings, selection, configs), "result-1.0", RESULT)
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.concat_tables(tables).combine_chunks(), sink, compression="zstd")
     write_whole(run.path / SCORES, sink.getvalue())
     write_whole(run.path / RESULT, to_json(result))
     return result
+
+
+def _recorded(dataset: dict[str, Any]) -> str:
+    """The data set that a run was made on; on the Hub, the very commit."""
+    name: str = dataset["name"]
+    return name if dataset["revision"] is None else f"{split_hub_id(name)[0]}@{dataset['revision']}"
 
 
 def read_scored(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -75,7 +98,7 @@ def read_scored(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         UsageError: It is no scored run.
         DataError: A file cannot be read, or says something else.
     """
-    if not (folder / RESULT).is_file():
+    if not os.path.isfile(folder / RESULT):  # of a path that is too long, Path.is_file raises
         raise UsageError("run", str(folder), f"holds no {RESULT}; name a run that evaluate or score has finished")
     return read_json(folder / RESULT, "result-1.0"), _read_scores(folder / SCORES)
 
@@ -85,56 +108,29 @@ def _read_scores(path: Path) -> list[dict[str, Any]]:
         table = pq.read_table(path)
         if not table.schema.equals(SCORES_SCHEMA):
             raise DataError(f"{path} has other columns than the scores of a run")
+        for name in SCORES_SCHEMA.names:
+            if table[name].null_count and name not in _MAY_BE_NULL:
+                raise DataError(f"{path} has a row without {name}")
         rows: list[dict[str, Any]] = table.to_pylist()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return rows
 
 
-def _scores(
-    run: Run, dataset: Dataset, selection: Selection, scored: Callable[[], None]
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """A row for each sample, in the data set's order, and what its prediction took."""
-    gold = {row["id"]: row for row in dataset.rows(selection, _GOLD)}
-    found: dict[str, dict[str, Any]] = {}
-    took: dict[str, dict[str, Any]] = {}
-    for number, prediction in enumerate(_predictions(run), start=1):
-        row = gold.get(prediction["id"])
-        if row is None or prediction["id"] in found:
-            what = "is no sample of the run's selection" if row is None else "is there twice"
-            raise DataError(f"{run.path / PREDICTIONS}, line {number}: {prediction['id']} {what}")
-        # The prompt may end inside the answer: what it began belongs to what the model wrote.
-        verdict = score(row["metric"], row["answer_prefix"] + prediction["text"], row["answers"])
-        found[row["id"]] = {
-            **{name: row[name] for name in ("id", "task", "index", "length", "metric")},
-            "score": verdict.value,
-            "extracted": verdict.extracted,
-            "parsed": verdict.parsed,
-            "how": verdict.how,
-            "finish_reason": prediction["finish_reason"],
-        }
-        took[row["id"]] = {name: prediction[name] for name in ("input_tokens", "output_tokens", "sparsity")}
-        scored()
-    if missing := [identifier for identifier in gold if identifier not in found]:
-        raise DataError(
-            f"{run.path} is not complete: {len(missing)} of {len(gold)} predictions are missing, {missing[0]} first; "
-            "give the same command again and it goes on"
-        )
-    return [found[identifier] for identifier in gold], took
+def _row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
+    # The prompt may end inside the answer: what it began belongs to what the model wrote.
+    verdict = score(gold["metric"], gold["answer_prefix"] + prediction["text"], gold["answers"])
+    return {
+        **{name: gold[name] for name in ("id", "task", "index", "length", "metric")},
+        "score": verdict.value,
+        "extracted": verdict.extracted,
+        "parsed": verdict.parsed,
+        "how": verdict.how,
+        "finish_reason": prediction["finish_reason"],
+    }
 
 
-def _predictions(run: Run) -> Iterator[dict[str, Any]]:
-    if not (run.path / PREDICTIONS).exists():
-        return iter(())
-    return run.predictions()
-
-
-def _result(settings: dict[str, Any], rows: list[dict[str, Any]], took: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    configs = []
-    for length in settings["dataset"]["lengths"]:
-        for task in settings["dataset"]["tasks"]:
-            of_it = [row for row in rows if row["task"] == task and row["length"] == length]
-            configs.append(_config(task, length, of_it, [took[row["id"]] for row in of_it]))
+def _result(settings: dict[str, Any], selection: Selection, configs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "format": "sparse-tasks-result",
         "schema_version": "1.0",
@@ -144,20 +140,17 @@ def _result(settings: dict[str, Any], rows: list[dict[str, Any]], took: dict[str
         "query_aware": settings["query_aware"],
         "configs": configs,
         "averages": [
-            _average([config for config in configs if config["length"] == length])
-            for length in settings["dataset"]["lengths"]
+            _average([config for config in configs if config["length"] == length]) for length in selection.lengths
         ],
         "average_is": "mean of the tasks' means, equally weighted; interval by MOVER (Zou and Donner 2008)",
     }
 
 
-def _config(task: str, length: int, rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str, Any]:
+def _config(rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str, Any]:
     scores = [row["score"] for row in rows]
     interval = mean_interval(scores)
     return {
-        "task": task,
-        "length": length,
-        "metric": rows[0]["metric"],
+        **{name: rows[0][name] for name in ("task", "length", "metric")},
         "n": len(rows),
         "mean": math.fsum(scores) / len(scores),
         "low": interval.low,
@@ -201,4 +194,4 @@ def _sparsity(values: Sequence[dict[str, float] | None]) -> dict[str, float] | N
     if not known or len(known) < len(values):
         return None
     phases = sorted(set.intersection(*(set(value) for value in known)))
-    return {phase: sum(value[phase] for value in known) / len(known) for phase in phases}
+    return {phase: sum(value[phase] for value in known) / len(known) for phase in phases} or None

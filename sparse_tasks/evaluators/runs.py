@@ -7,8 +7,9 @@ nothing but the answers that were not finished; at the end it is put in the data
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,10 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
-from sparse_tasks.generators.files import write_whole
+from sparse_tasks.generators.files import PARTIAL_PREFIX, write_whole
 from sparse_tasks.schemas import problems
 
-__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "read_json", "to_json"]
+__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "read_json", "read_line", "to_json"]
 
 SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -48,9 +49,11 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[str] | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> Run:
         try:
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / _LOCK)
             self._lock.acquire(timeout=0)
@@ -65,11 +68,15 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        with suppress(OSError):  # a disk that is full was told when it was written to
+            if self._file is not None:
+                self._file.close()
         with suppress(OSError):
             (self.path / _LOCK).unlink()
         self._lock.release()
+        with suppress(OSError):  # what holds something stays
+            for folder in self._made:
+                folder.rmdir()
 
     @property
     def settings(self) -> dict[str, Any] | None:
@@ -81,15 +88,17 @@ class Run:
         return read_json(self.path / SETTINGS, "run-1.0") if (self.path / SETTINGS).exists() else None
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Make sure that the folder is empty or holds a run of these settings.
+        """Make sure that the folder is empty or holds a run of these settings, or one that has not got anywhere.
 
         Raises:
             UsageError: It holds another one; the first setting that differs is named.
         """
         there = self.settings
         if there is None:
-            if any(path.name != _LOCK for path in self.path.iterdir()):
+            if any(path.name != _LOCK and not path.name.startswith(PARTIAL_PREFIX) for path in self.path.iterdir()):
                 raise UsageError("output", str(self.path), "holds other files; name an empty or a new folder")
+            return
+        if not self._has_predictions():
             return
         for name in _IDENTITY:
             old, new = _part(there, name), _part(settings, name)
@@ -99,24 +108,46 @@ class Run:
     def begin(self, settings: dict[str, Any]) -> None:
         """Record what is asked; a run that goes on keeps its record and adds the environment, if that changed."""
         there = self.settings
-        if there is None:
+        if there is None or not self._has_predictions():
             write_whole(self.path / SETTINGS, to_json(checked(settings, "run-1.0", SETTINGS)))
         elif settings["environment"] not in [there["environment"], *there["resumed_in"]]:
             there["resumed_in"].append(settings["environment"])
             write_whole(self.path / SETTINGS, to_json(checked(there, "run-1.0", SETTINGS)))
 
-    def finished(self) -> set[str]:
-        """Ids of the predictions that are there; half a line at the end, left by a kill, is cut off.
+    def _has_predictions(self) -> bool:
+        path = self.path / PREDICTIONS
+        return path.exists() and path.stat().st_size > 0
+
+    def repair(self) -> None:
+        """Take away what a kill left: half a line at the end of the predictions, a file without its name.
 
         Raises:
-            DataError: Some other line is damaged.
+            OutputError: The folder cannot be written.
         """
+        path = self.path / PREDICTIONS
+        try:
+            for unfinished in self.path.glob(f"{PARTIAL_PREFIX}*"):
+                unfinished.unlink()
+            if not path.exists():
+                return
+            with path.open("rb+") as file:
+                size = file.seek(0, os.SEEK_END)
+                if (end := _end_of_last_line(file, size)) < size:
+                    file.truncate(end)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def finished(self) -> set[str]:
+        """Ids of the predictions that are there, after a repair.
+
+        Raises:
+            DataError: A line is damaged.
+            OutputError: The folder cannot be written.
+        """
+        self.repair()
         path = self.path / PREDICTIONS
         if not path.exists():
             return set()
-        with path.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.truncate(_end_of_last_line(file, size))
         ids: set[str] = set()
         for number, prediction in enumerate(self.predictions(), start=1):
             if prediction["id"] in ids:
@@ -128,12 +159,22 @@ class Run:
         """Append a prediction; it is with the operating system when this returns.
 
         Raises:
+            DataError: It is no prediction.
             OutputError: It cannot be written.
         """
-        line = json.dumps(checked(prediction, "prediction-1.0", PREDICTIONS), ensure_ascii=False) + "\n"
+        checked(prediction, "prediction-1.0", PREDICTIONS)
+        try:
+            line = json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n"
+        except ValueError as error:
+            raise DataError(f"{PREDICTIONS}: {prediction['id']}: {error}") from error
         try:
             if self._file is None:
-                self._file = (self.path / PREDICTIONS).open("a", encoding="utf-8", newline="\n")
+                self._file = (self.path / PREDICTIONS).open(
+                    "a",
+                    encoding="utf-8",
+                    errors="replace",  # half a surrogate, which JSON can name and UTF-8 cannot
+                    newline="\n",
+                )
             self._file.write(line)
             self._file.flush()
         except OSError as error:
@@ -146,31 +187,38 @@ class Run:
             DataError: A line is damaged; it is named.
         """
         path = self.path / PREDICTIONS
-        with path.open(encoding="utf-8", errors="strict", newline="\n") as file:
-            number = 0
-            try:
-                for number, line in enumerate(file, start=1):
-                    prediction = json.loads(line)
-                    if wrong := problems(prediction, "prediction-1.0"):
-                        raise DataError(f"{path}, line {number}: {wrong[0]}")
-                    yield prediction
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {max(number, 1)}: is no JSON line: {error}") from error
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        with file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    prediction = read_line(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number}: is no JSON line: {error}") from error
+                if wrong := problems(prediction, "prediction-1.0"):
+                    raise DataError(f"{path}, line {number}: {wrong[0]}")
+                yield prediction
 
-    def put_in_order(self, ids: Iterable[str]) -> None:
-        """Rewrite the predictions in this order, all of them there."""
+    def put_in_order(self, ids: Sequence[str]) -> None:
+        """Make the predictions those of ``ids``, in this order.
+
+        Raises:
+            DataError: One is missing, is there twice, or is for something else.
+        """
         if self._file is not None:
             self._file.close()
             self._file = None
         path = self.path / PREDICTIONS
-        places: dict[str, tuple[int, int]] = {}
-        with path.open("rb") as file:
-            start = 0
-            for line in file:
-                places[json.loads(line)["id"]] = (start, len(line))
-                start += len(line)
+        places = self._places(frozenset(ids))
+        if missing := [identifier for identifier in ids if identifier not in places]:
+            raise DataError(
+                f"{self.path} is not complete: {len(missing)} of {len(ids)} predictions are missing, {missing[0]} "
+                "first; give the same command again and it goes on"
+            )
         wanted = [places[identifier] for identifier in ids]
-        if wanted == sorted(wanted) and len(wanted) == len(places):
+        if wanted == sorted(wanted):
             return
         with path.open("rb") as file:
             content = bytearray()
@@ -178,6 +226,26 @@ class Run:
                 file.seek(start)
                 content += file.read(length)
         write_whole(path, bytes(content))
+
+    def _places(self, ids: frozenset[str]) -> dict[str, tuple[int, int]]:
+        """Where in the file each prediction's line begins, and how long it is."""
+        path, places, start = self.path / PREDICTIONS, dict[str, tuple[int, int]](), 0
+        if not path.exists():
+            return places
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    identifier = read_line(line)["id"]
+                except (KeyError, TypeError, ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number}: is no prediction: {error!r}") from error
+                if not isinstance(identifier, str):
+                    raise DataError(f"{path}, line {number}: its id is no text")
+                if identifier not in ids or identifier in places:
+                    what = "is there twice" if identifier in ids else "is no sample of the run's selection"
+                    raise DataError(f"{path}, line {number}: {identifier} {what}")
+                places[identifier] = (start, len(line))
+                start += len(line)
+        return places
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any]:
@@ -193,9 +261,34 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     return checked(value, schema, path)
 
 
+def read_line(line: bytes) -> Any:
+    """One line of JSON, whose numbers are all finite, and whose text can be written as UTF-8.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is nested too deep to be one of ours.
+    """
+    value = json.loads(line.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite, parse_int=_small)
+    if b"\\ud" in line.lower():  # half a surrogate, perhaps
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number of JSON, or too large")
+    return value
+
+
+def _small(text: str) -> int:
+    if abs(value := int(text)) >= 2**63:
+        raise ValueError(f"{text[:20]}... is too large")
+    return value
+
+
 def to_json(value: object) -> bytes:
-    """A JSON file's content."""
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+    """A JSON file's content; half a surrogate, as in a file's name that is no UTF-8, becomes a question mark."""
+    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode(errors="replace")
 
 
 def checked(value: dict[str, Any], schema: str, where: object) -> dict[str, Any]:

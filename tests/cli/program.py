@@ -90,10 +90,10 @@ def start(
     )
 
 
-def process(folder: Path, *arguments: object, **options: Any) -> Finished:
+def process(folder: Path, *arguments: object, timeout: float = 120, **options: Any) -> Finished:
     """``start``, and the end of it."""
     started = start(folder, *arguments, **options)
-    out, err = started.communicate(timeout=120)
+    out, err = started.communicate(timeout=timeout)
     return Finished(started.returncode, out, err)
 
 

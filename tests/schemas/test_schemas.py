@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from sparse_tasks.core.sample import Evidence, Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.evaluators.compare import compare
+from sparse_tasks.evaluators.dataset import open_dataset
+from sparse_tasks.evaluators.predict import RunRequest, predict
+from sparse_tasks.evaluators.results import read_scored, score_run
+from sparse_tasks.evaluators.runs import SETTINGS, Run, read_json
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
@@ -27,16 +31,41 @@ NAMES = sorted(
     path.name.removesuffix(".json") for path in files("sparse_tasks.schemas").iterdir() if ".json" in path.name
 )
 # Which of them take any text or number, so that another value of the same type is no mistake of form.
-OTHERS = st.sampled_from([None, True, -1, 0.5, "", "x y", [], [None], {}, {"x": 1}])
+OTHERS = (None, True, -1, 0.5, "", "x y", [], [None], {}, {"x": 1})
+# Differences may be -1.
+SIGNED = ("difference", "low", "high")
 
 
 @pytest.fixture(scope="module")
 def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One thing of each schema, as it is really written."""
+    folder = tmp_path_factory.mktemp("schemas")
     request = make_request(["3k"], ["story_multihop", "ruler_niah"], samples=1)
     row = make_sample(request, qwen, request.tasks[0], 3072, 0).row()
-    manifest = generate_folder(request, qwen, tmp_path_factory.mktemp("schemas"))
-    return {"sample-1.0": json.loads(json.dumps(row)), "manifest-1.0": json.loads(json.dumps(manifest))}
+    manifest = generate_folder(request, qwen, folder / "data")
+    dataset = open_dataset(str(folder / "data"))
+    replayed = {"id": "", "text": "<answer>a</answer>", "finish_reason": "stop", "input_tokens": 1, "output_tokens": 2,
+                "seconds": 0.5, "seconds_to_first_token": 0.25, "sparsity": {"prefill": 0.5}}  # fmt: skip
+    outputs = [replayed | {"id": row["id"]} for row in dataset.rows(dataset.select())]
+    (folder / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in outputs), encoding="utf-8")
+    command = ("evaluate", "data", "--engine", "replay")
+    with Run(folder / "run") as run:
+        predict(
+            RunRequest(dataset, dataset.select(), str(folder / "outputs.jsonl"), "replay", command_line=command), run
+        )
+        result, prediction = score_run(run), next(run.predictions())
+        settings = read_json(run.path / SETTINGS, "run-1.0")
+    rows, sha256 = read_scored(folder / "run")[1], result["dataset_sha256"]
+    written = {
+        "sample-1.0": row,
+        "manifest-1.0": manifest,
+        "run-1.0": settings,
+        "prediction-1.0": prediction,
+        "replay-1.0": outputs[0],
+        "result-1.0": result,
+        "comparison-1.0": compare(rows, rows, dataset_a=sha256, dataset_b=sha256).as_dict(),
+    }
+    return {name: json.loads(json.dumps(value)) for name, value in written.items()}
 
 
 def test_every_schema_has_an_example(examples: dict[str, Any]) -> None:
@@ -66,7 +95,9 @@ def test_every_object_is_closed(name: str) -> None:
                 yield from objects(value, f"{path}/{i}")
 
     for path, part in objects(schema(name), ""):
-        if not path.endswith("/parameters"):
+        if name == "replay-1.0" and not path:
+            assert part["additionalProperties"] is True  # others make it, and may have more to say
+        elif not path.endswith(("/parameters", "/arguments", "/details")):
             assert part.get("additionalProperties") is not None, path
             assert part.get("additionalProperties") is not True, path
             assert set(part.get("properties", {})) == set(part.get("required", [])), path
@@ -83,11 +114,15 @@ def test_sample_schema_has_the_fields_of_a_sample() -> None:
     assert list(properties["evidence"]["items"]["properties"]) == [field.name for field in dataclasses.fields(Evidence)]
 
 
+# Objects whose names are not ours.
+FREE = ("parameters", "libraries", "special_tokens", "arguments", "details", "packages")
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place in a value that the schema closes."""
     if path:
         yield path
-    if path and path[-1] in ("parameters", "libraries", "special_tokens"):
+    if path and path[-1] in FREE:
         return
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -109,6 +144,8 @@ def test_anything_that_is_left_out_is_missed(name: str, examples: dict[str, Any]
             continue
         if name == "manifest-1.0" and path[:-1] in (("files",), ("request", "tasks")):
             continue  # one of several, which only validation can miss
+        if name == "replay-1.0" and path[-1] not in ("id", "text", "prefill"):
+            continue
         del inside[path[-1]]
         assert problems(value, name), path
 
@@ -118,28 +155,39 @@ def test_anything_that_is_too_much_is_refused(name: str, examples: dict[str, Any
     for path in [(), *places(examples[name])]:
         value = copy.deepcopy(examples[name])
         inside = parent(value, (*path, None))
-        if isinstance(inside, dict) and path[-1:] not in (("parameters",), ("libraries",), ("special_tokens",)):
+        if isinstance(inside, dict) and not (path and path[-1] in FREE) and (name, path) != ("replay-1.0", ()):
             inside["More!"] = 1
             assert problems(value, name), path
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(data=st.data(), name=st.sampled_from(NAMES), other=OTHERS)
-def test_value_of_another_type_is_refused_with_its_place(
-    examples: dict[str, Any], data: st.DataObject, name: str, other: Any
-) -> None:
-    value = copy.deepcopy(examples[name])
-    path = data.draw(st.sampled_from(list(places(value))))
-    inside = parent(value, path)
-    old = inside[path[-1]]
-    # Text in place of text and a number in place of a number may do.
-    assume(type(other) is not type(old) and not (isinstance(old, float) and isinstance(other, float)))
-    assume(not (path[-1] == "chat_template" and other is None))
-    inside[path[-1]] = other
-    found = problems(value, name)
-    assert found
-    assert any(str(path[0]) in problem for problem in found)
-    assert all("\n" not in problem for problem in found)
+def takes_null(name: str, path: tuple[Any, ...]) -> bool:
+    """Whether the schema says that a place may hold nothing."""
+    part: Any = schema(name)
+    for key in path:
+        part = next((one for one in part.get("oneOf", []) if one.get("type") == "object"), part)
+        named = part.get("properties", {})
+        part = part["items"] if isinstance(key, int) else named.get(key, part.get("additionalProperties"))
+    return "null" in part.get("type", ()) or {"type": "null"} in part.get("oneOf", ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_of_another_type_is_refused_with_its_place(name: str, examples: dict[str, Any]) -> None:
+    for path, other in itertools.product(places(examples[name]), OTHERS):
+        value = copy.deepcopy(examples[name])
+        inside = parent(value, path)
+        old = inside[path[-1]]
+        # Text in place of text and a number in place of a number may do.
+        if type(other) is type(old) or (isinstance(old, float) and other == -1 and path[-1] in SIGNED):
+            continue
+        if takes_null(name, path) and None in (old, other):
+            continue
+        if path[-1] in FREE and isinstance(other, dict):
+            continue
+        inside[path[-1]] = other
+        found = problems(value, name)
+        assert found, (path, other)
+        assert any(str(path[0]) in problem for problem in found)
+        assert all("\n" not in problem for problem in found)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +287,10 @@ def test_schemas_are_part_of_the_package() -> None:
     assert all(Path(str(files("sparse_tasks.schemas") / f"{name}.json")).is_file() for name in NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+RULED = ("id", "task", "metric", "sha256", "fingerprint", "dataset_sha256", "started")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("prediction-1.0", "replay-1.0")])
 def test_no_pattern_takes_a_line_more(name: str, examples: dict[str, Any]) -> None:
     # In Python, "$" also stands before a newline at the end.
     def texts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -248,7 +299,7 @@ def test_no_pattern_takes_a_line_more(name: str, examples: dict[str, Any]) -> No
             if isinstance(inner, str):
                 yield (*path, key)
 
-    ruled = [path for path in texts(examples[name]) if path[-1] in ("id", "task", "metric", "sha256", "fingerprint")]
+    ruled = [path for path in texts(examples[name]) if path[-1] in RULED]
     assert ruled
     for path in ruled:
         value = copy.deepcopy(examples[name])

@@ -124,8 +124,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Version and arguments of what runs, for ``run.json``; complete after ``start``."""
+    def version(self) -> str | None:
+        """Version of the library that answers."""
+
+    def details(self) -> dict[str, Any]:
+        """What else there is to know of the engine once it has started, for ``run.json``."""
+        return {}
 
     def stop(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back what ``start`` took."""

@@ -171,17 +171,14 @@ class OpenAIEngine(Engine):
         if failure is not None:
             raise failure
 
-    def describe(self) -> dict[str, Any]:
+    def version(self) -> str | None:
         import openai
 
-        return {
-            "name": self.name,
-            "version": openai.__version__,
-            "arguments": self.arguments,
-            "base_url": self._url,
-            "concurrency": self._concurrency,
-            "server_model_max_len": self._context,
-        }
+        version: str = openai.__version__
+        return version
+
+    def details(self) -> dict[str, Any]:
+        return {"base_url": self._url, "concurrency": self._concurrency, "server_model_max_len": self._context}
 
     # --- the server and its models ------------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from sparse_tasks.core.errors import DataError, UsageError, nearest
+from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
+from sparse_tasks.evaluators.runs import read_line
 from sparse_tasks.generators.files import sha256_of
 from sparse_tasks.schemas import problems
 
@@ -29,15 +29,18 @@ class ReplayEngine(Engine):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         for argument, value in settings.arguments.items():
-            raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, ()) + "; replay takes none")
+            raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes none")
         self._path = Path(settings.model.source)
 
     @classmethod
     def find(cls, name: str) -> Model:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise UsageError("model", name, "is no file; for replay name a JSONL file of outputs")
-        return Model(path.name, str(path), sha256=sha256_of(path))
+        try:
+            path = Path(name).expanduser()
+            if not path.is_file():
+                raise UsageError("model", name, "is no file; for replay name a JSONL file of outputs")
+            return Model(path.name, str(path), sha256=sha256_of(path))
+        except (OSError, RuntimeError) as error:  # not readable, too long a name, a home that nobody has
+            raise UsageError("model", name, f"cannot be read ({error}); name a JSONL file of outputs") from error
 
     def context(self) -> int | None:
         return None
@@ -56,31 +59,28 @@ class ReplayEngine(Engine):
                 start += len(line)
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
-        missing: list[str] = []
-        with self._path.open("rb") as file:
-            for request in requests:
-                if request.id not in self._places:
-                    missing.append(request.id)
-                    continue
-                file.seek(self._places[request.id])
-                found = self._read(file.readline(), None)
-                fields = {
-                    name: found[name] for name in Output.__slots__ if name not in ("id", "text") and name in found
-                }
-                yield Output(request.id, found["text"], **({"finish_reason": None} | fields))
-        if missing:
+        asked = [request.id for request in requests]
+        if missing := [identifier for identifier in asked if identifier not in self._places]:
             raise DataError(
                 f"{self._path} has no output for {len(missing)} of the samples, {missing[0]} first; "
                 "add them, or choose others with --task, --length and --limit"
             )
+        with self._path.open("rb") as file:
+            for identifier in asked:
+                file.seek(self._places[identifier])
+                found = self._read(file.readline(), None)
+                fields = {
+                    name: found[name] for name in Output.__slots__ if name not in ("id", "text") and name in found
+                }
+                yield Output(identifier, found["text"], **({"finish_reason": None} | fields))
 
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "version": None, "arguments": {}}
+    def version(self) -> str | None:
+        return None
 
     def _read(self, line: bytes, number: int | None) -> dict[str, Any]:
         where = self._path if number is None else f"{self._path}, line {number}"
         try:
-            value: dict[str, Any] = json.loads(line)
+            value: dict[str, Any] = read_line(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: is no JSON: {error}") from error
         if wrong := problems(value, "replay-1.0"):

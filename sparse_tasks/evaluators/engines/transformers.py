@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
+from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 
 __all__ = ["TransformersEngine"]
@@ -49,15 +50,15 @@ class TransformersEngine(Engine):
 
     def start(self, needed: int) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         model, arguments = self.settings.model, dict(self.settings.arguments)
+        self._decoder = load_tokenizer(model.tokenizer, "none").backend
         device = arguments.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
         try:
             options = {"dtype": "auto"} | arguments
             self._model = AutoModelForCausalLM.from_pretrained(model.source, revision=model.revision, **options)
             self._model.to(device).eval()
-            self._tokenizer = AutoTokenizer.from_pretrained(model.source, revision=model.revision)
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"transformers cannot load {model.name}: {_first_line(error)}") from error
 
@@ -89,7 +90,7 @@ class TransformersEngine(Engine):
             written = whole[0, ids.shape[1] :].tolist()
             yield Output(
                 request.id,
-                self._tokenizer.decode(written, skip_special_tokens=True),
+                self._decoder.decode(written, skip_special_tokens=True),
                 "stop" if written and written[-1] in ends else "length",
                 len(request.ids),
                 len(written),
@@ -97,15 +98,14 @@ class TransformersEngine(Engine):
                 clock.last,
             )
 
-    def describe(self) -> dict[str, Any]:
+    def version(self) -> str | None:
         import transformers
 
-        return {
-            "name": self.name,
-            "version": transformers.__version__,
-            "arguments": self.arguments,
-            "device": str(self._model.device) if self._model is not None else None,
-        }
+        version: str = transformers.__version__
+        return version
+
+    def details(self) -> dict[str, Any]:
+        return {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
 
     def stop(self) -> None:
         self._model = None

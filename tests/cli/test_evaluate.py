@@ -1,0 +1,347 @@
+"""``evaluate``, ``predict`` and ``score``: one run, however it is come by, and one line where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.evaluators.dataset import open_dataset
+from sparse_tasks.schemas import problems
+from tests.cli.program import ROOT, Finished, contents, run, wait_for
+from tests.cli.test_imports import ABSENT, CALL, loaded
+
+# The engine gives so many answers and then none for a long time, so that there is something to be stopped in.
+HANGING = """
+import os, time
+from sparse_tasks.cli.main import main
+from sparse_tasks.evaluators.engines.replay import ReplayEngine
+generate = ReplayEngine.generate
+def hang(self, requests):
+    for number, output in enumerate(generate(self, requests)):
+        if number == int(os.environ["ANSWERS"]):
+            time.sleep(60)
+        yield output
+ReplayEngine.generate = hang
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def gold(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A perfect model's outputs, in another order than the data set's."""
+    path = tmp_path_factory.mktemp("outputs") / "gold.jsonl"
+    dataset = open_dataset(str(data))
+    rows = list(dataset.rows(dataset.select()))
+    path.write_text("".join(line(row["id"], f"<answer>{row['answer']}</answer>") for row in reversed(rows)))
+    return path
+
+
+def line(identifier: str, text: str) -> str:
+    return json.dumps({"id": identifier, "text": text, "finish_reason": "stop", "output_tokens": 9}) + "\n"
+
+
+@pytest.fixture
+def evaluate(data: Path, gold: Path, tmp_path: Path) -> Callable[..., Finished]:
+    """The command on the right outputs, into ``tmp_path/run``."""
+
+    def call(*options: object, command: str = "evaluate") -> Finished:
+        return run(command, data, "--engine", "replay", "--model", gold, "-o", tmp_path / "run", *options)
+
+    return call
+
+
+def without_times(folder: Path) -> dict[str, Any]:
+    """A run's files; of its record what does not depend on when and by what words it was made."""
+    found: dict[str, Any] = contents(folder)
+    record = json.loads(found["run.json"])
+    return found | {"run.json": {key: record[key] for key in record if key not in ("started", "command_line")}}
+
+
+def test_a_data_set_is_evaluated(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    finished = evaluate()
+    assert finished.code == 0
+    assert sorted(contents(tmp_path / "run")) == ["predictions.jsonl", "result.json", "run.json", "scores.parquet"]
+    assert finished.err.startswith("8 samples to answer (")
+    assert "replay starts" in finished.err
+    assert finished.out.startswith("gold.jsonl, attention dense\n")
+    assert finished.out.endswith(f"run: {tmp_path / 'run'}\n")
+    for task in ("story_multihop", "ruler_niah", "mean of tasks"):
+        rows = [row for row in finished.out.splitlines() if task in row]
+        assert [("3k" in row, "4k" in row, "1.000" in row) for row in rows] == [
+            (True, False, True),
+            (False, True, True),
+        ]
+    assert all(len(row) <= 80 for row in finished.out.splitlines()[:-1])
+
+
+def test_json_is_the_result_and_nothing_else(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    printed = evaluate("--format", "json").json()
+    assert printed.pop("run") == str(tmp_path / "run")
+    assert printed == json.loads((tmp_path / "run/result.json").read_bytes())
+    assert problems(printed, "result-1.0") == []
+    assert {one["mean"] for one in printed["configs"]} == {1.0}
+
+
+def test_the_record_says_what_was_typed(evaluate: Callable[..., Finished], tmp_path: Path, data: Path) -> None:
+    assert evaluate("-t", "ruler_niah", "-l", "4k", "--limit", "1", "--seed", "7", "--temperature", "0.5").code == 0
+    record = json.loads((tmp_path / "run/run.json").read_bytes())
+    assert problems(record, "run-1.0") == []
+    assert record["command_line"][:2] == ["evaluate", str(data)]
+    assert record["dataset"]["samples"] == 1
+    assert (record["dataset"]["tasks"], record["dataset"]["lengths"]) == (["ruler_niah"], [4096])
+    assert record["sampling"] == {"temperature": 0.5, "seed": 7, "max_new_tokens": None}
+
+
+def test_predict_and_score_are_evaluate(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    assert evaluate().code == 0
+    (tmp_path / "run").rename(tmp_path / "at once")
+    predicted = evaluate(command="predict")
+    assert predicted.out == f"{tmp_path / 'run'}: 8 predictions\nnext: sparse-tasks score {tmp_path / 'run'}\n"
+    assert sorted(contents(tmp_path / "run")) == ["predictions.jsonl", "run.json"]
+    scored = run("score", tmp_path / "run")
+    assert scored.code == 0
+    assert "1.000" in scored.out
+    assert scored.err == ""
+    assert without_times(tmp_path / "run") == without_times(tmp_path / "at once")
+
+
+def test_predict_and_score_print_json(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    assert evaluate("--format", "json", command="predict").json() == {"run": str(tmp_path / "run"), "predictions": 8}
+    result = run("score", tmp_path / "run", "--format", "json").json()
+    assert result.pop("run") == str(tmp_path / "run")
+    assert problems(result, "result-1.0") == []
+
+
+def test_doing_it_again_changes_nothing(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    first = evaluate()
+    before = contents(tmp_path)
+    second = evaluate()
+    assert (second.code, second.out, second.err) == (0, first.out, "")
+    assert contents(tmp_path) == before
+
+
+def test_a_run_without_a_name_gets_one(data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("evaluate", data, "--engine", "replay", "-m", gold).out.endswith("run: runs/gold.jsonl-data\n")
+    assert (tmp_path / "runs/gold.jsonl-data/result.json").is_file()
+
+
+def test_a_data_set_that_moved_is_named_to_score(
+    evaluate: Callable[..., Finished], tmp_path: Path, data: Path, gold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(data, tmp_path / "here/data")
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("predict", "data", "--engine", "replay", "-m", gold, "-o", tmp_path / "run").code == 0
+    monkeypatch.chdir(tmp_path)
+    assert run("score", "run").says("data", "'data'")
+    assert run("score", "run", "--data", data).code == 0
+
+
+def test_half_a_line_is_no_obstacle_to_score(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    assert evaluate(command="predict").code == 0
+    with (tmp_path / "run/predictions.jsonl").open("ab") as file:
+        file.write(b'{"id": "ruler')
+    assert run("score", tmp_path / "run").code == 0
+
+
+def test_a_run_that_is_not_complete_is_not_scored(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
+    assert evaluate(command="predict").code == 0
+    path = tmp_path / "run/predictions.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[2:]))
+    finished = run("score", tmp_path / "run")
+    assert finished.says("2 of 8 predictions are missing", "goes on")
+    assert finished.code == 1
+    assert evaluate().code == 0
+
+
+def test_missing_outputs_are_told_in_one_line(data: Path, gold: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(gold.read_text().splitlines(keepends=True)[:5]))
+    finished = run("evaluate", data, "--engine", "replay", "-m", part, "-o", tmp_path / "run")
+    assert finished.code == 1
+    assert finished.out == ""
+    assert finished.err.splitlines()[-1].startswith(f"error: {part} has no output for 3 of the samples, ")
+
+
+# --- stopping -------------------------------------------------------------------------------------------------------
+
+
+def started(folder: Path, answers: int, *arguments: object) -> subprocess.Popen[str]:
+    """The program with a hanging engine, as a process of its own."""
+    script = folder / "hanging.py"
+    script.write_text(HANGING)
+    return subprocess.Popen(
+        [sys.executable, script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "ANSWERS": str(answers)},
+        start_new_session=True,
+    )
+
+
+def answers(folder: Path) -> int:
+    path = folder / "predictions.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_killed_again_and_again_ends_with_the_same_files(
+    evaluate: Callable[..., Finished], data: Path, gold: Path, tmp_path: Path
+) -> None:
+    assert evaluate().code == 0
+    folder = tmp_path / "killed"
+    arguments = ["evaluate", data, "--engine", "replay", "--model", gold, "-o", folder]
+    for goal, more in ((1, 1), (3, 2), (6, 3)):
+        process = started(tmp_path, more, *arguments)
+        wait_for(lambda goal=goal, process=process: answers(folder) >= goal or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert answers(folder) == goal
+        assert not (folder / "result.json").exists()
+    finished = run(*arguments)
+    assert finished.code == 0
+    assert "there already" in finished.err
+    assert without_times(folder) == without_times(tmp_path / "run")
+
+
+def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["evaluate", data, "--engine", "replay", "--model", gold, "-o", folder]
+    process = started(tmp_path, 1, *arguments)
+    wait_for(lambda: answers(folder) >= 1)
+    other = run(*arguments)
+    assert other.says("another run is writing to", str(folder))
+    assert other.code == 1
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "interrupted")
+    assert len(err.splitlines()) == 2
+    assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
+    assert run(*arguments).code == 0
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "no limit": (["--limit", "0"], ["limit", "0", "at least 1"]),
+    "a limit below zero": (["--limit", "-2"], ["limit", "-2", "at least 1"]),
+    "a temperature below zero": (["--temperature", "-1"], ["temperature", "-1.0", "greedy"]),
+    "a temperature that is none": (["--temperature", "nan"], ["temperature", "nan"]),
+    "a seed below zero": (["--seed", "-1"], ["seed", "-1", "from 0"]),
+    "a seed beyond 63 bits": (["--seed", str(2**63)], ["seed", str(2**63)]),
+    "no room for an answer": (["--max-new-tokens", "0"], ["max-new-tokens", "0", "at least 1"]),
+    "an unknown engine": (["--engine", "replai"], ["engine", "'replai'", "did you mean 'replay'"]),
+    "nothing like an engine": (["--engine", "x"], ["engine", "'x'", "openai, replay, transformers, vllm"]),
+    "an argument that sets nothing": (["--engine-arg", "fast"], ["engine-arg", "'fast'", "KEY=VALUE"]),
+    "an argument without a name": (["--engine-arg", "=1"], ["engine-arg", "'=1'", "KEY=VALUE"]),
+    "an argument that replay takes not": (["--engine-arg", "x=1"], ["engine-arg", "'x=1'", "replay takes none"]),
+    "an argument of no number": (["--engine-arg", "x=NaN"], ["engine-arg", "x=NaN"]),
+    "an argument nested too deep": (["--engine-arg", "x=" + "[" * 5000], ["engine-arg", "replay takes none"]),
+    "a model that is not there": (["--model", "nowhere.jsonl"], ["model", "'nowhere.jsonl'", "JSONL file"]),
+    "too long a model": (["--model", "m" * 300], ["model", "JSONL file"]),
+    "an unknown task": (["-t", "ruler_nia"], ["task", "'ruler_nia'", "did you mean 'ruler_niah'"]),
+    "a task that is not there": (["-t", "ruler_vt"], ["task", "'ruler_vt'", "is unknown"]),
+    "a length that is not there": (["-l", "8k"], ["length", "'8k'", "choose from 3k, 4k"]),
+    "a length that is none": (["-l", "8x"], ["length", "'8x'", "64k"]),
+    "an output that is a file": (["-o", "/etc/hosts"], ["output", "'/etc/hosts'", "name a folder"]),
+    "an output with other files": (["-o", "/etc"], ["output", "'/etc'", "name an empty or a new folder"]),
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize(("options", "words"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_writes_nothing(
+    command: str, options: list[str], words: list[str], evaluate: Callable[..., Finished], tmp_path: Path
+) -> None:
+    finished = evaluate(*options, command=command)
+    assert finished.says(*words)
+    assert finished.code == 2
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere", ["data", "'nowhere'", "name one that generate", "ORG/NAME"]),
+        ("no-such/data", ["data", "'no-such/data'", "the Hub cannot be reached"]),
+        ("/etc", ["data", "'/etc'", "sparse_tasks.json"]),
+        ("/etc/hosts", ["data", "'/etc/hosts'", "is no folder"]),
+        ("d" * 300, ["data", "d" * 300]),
+    ],
+)
+def test_data_that_is_none_is_one_line(name: str, words: list[str], gold: Path, tmp_path: Path) -> None:
+    finished = run("evaluate", name, "--engine", "replay", "-m", gold, "-o", tmp_path / "run")
+    assert finished.says(*words)
+    assert finished.code == 2
+    assert contents(tmp_path) == {}
+
+
+def test_another_run_in_the_folder_is_one_line_and_left_alone(
+    evaluate: Callable[..., Finished], tmp_path: Path, gold: Path
+) -> None:
+    assert evaluate().code == 0
+    before = contents(tmp_path)
+    for options, name in ((["--seed", "1"], "sampling.seed"), (["--limit", "1"], "dataset.limit")):
+        finished = evaluate(*options)
+        assert finished.says("output", "holds another run", name, "--output")
+        assert finished.code == 2
+    other = tmp_path / "other" / gold.name
+    other.parent.mkdir()
+    other.write_text(gold.read_text() + "\n")
+    assert evaluate("--model", other).says("output", "model.sha256")
+    shutil.rmtree(other.parent)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["nowhere", "/etc", "/etc/hosts", "r" * 300])
+def test_score_of_what_is_no_run_is_one_line(name: str) -> None:
+    finished = run("score", name)
+    assert finished.says("run", repr(name), "holds no run.json", "evaluate or predict")
+    assert finished.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["evaluate"], ["evaluate", "data"], ["predict", "data"], ["score"]])
+def test_what_is_left_out_is_named(arguments: list[str]) -> None:
+    finished = run(*arguments)
+    assert finished.code == 2
+    assert "Missing" in finished.err
+    assert "Traceback" not in finished.err
+
+
+# --- help and imports -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "score", "compare", "export"])
+def test_help_says_what_a_command_is_for(command: str) -> None:
+    for option in ("--help", "-h"):
+        finished = run(command, option)
+        assert finished.code == 0
+        assert f"sparse-tasks {command}" in finished.out
+        assert finished.err == ""
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "score", "compare", "export"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    assert loaded(CALL.format(arguments=[command, "--help"])) == set()
+
+
+def test_replaying_and_scoring_need_no_torch(data: Path, gold: Path, tmp_path: Path) -> None:
+    script = ABSENT
+    for arguments in (
+        ["evaluate", str(data), "--engine", "replay", "-m", str(gold), "-o", str(tmp_path / "run")],
+        ["score", str(tmp_path / "run")],
+        ["compare", str(tmp_path / "run"), str(tmp_path / "run")],
+        ["export", str(tmp_path / "run"), "--to", "lm_eval"],
+    ):
+        script += CALL.format(arguments=arguments)
+    assert not loaded(script) & {"torch", "transformers", "datasets", "matplotlib", "vllm", "openai"}

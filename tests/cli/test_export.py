@@ -1,0 +1,111 @@
+"""``export``: a scored run's files in the formats of others, the same bytes each time, where they were asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparse_tasks.evaluators.dataset import open_dataset
+from sparse_tasks.evaluators.exports import EXPORTS
+from tests.cli.program import contents, run
+
+
+@pytest.fixture(scope="module")
+def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scored run; nobody may change it."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    dataset, outputs = open_dataset(str(data)), folder.with_name("outputs.jsonl")
+    with outputs.open("w", encoding="utf-8") as file:
+        for row in dataset.rows(dataset.select(), ["id", "answer"]):
+            file.write(json.dumps({"id": row["id"], "text": f"<answer>{row['answer']}</answer>"}) + "\n")
+    assert run("evaluate", data, "--engine", "replay", "-m", outputs, "-o", folder).code == 0
+    return folder
+
+
+@pytest.fixture
+def scored(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["every_eval_ever", "eval_results", "lm_eval"])
+def test_every_format_writes_what_it_names(name: str, scored: Path) -> None:
+    assert name in EXPORTS
+    before = contents(scored)
+    finished = run("export", scored, "--to", name)
+    assert (finished.code, finished.err) == (0, "")
+    paths = [Path(line) for line in finished.out.splitlines()]
+    assert paths
+    assert all(path.is_relative_to(scored / "exports" / name) for path in paths)
+    written = [path for path in (scored / "exports").rglob("*") if path.is_file()]
+    assert sorted(written) == sorted(paths)
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            assert json.loads(text)
+        elif path.suffix == ".jsonl":
+            assert all(isinstance(json.loads(line), dict) for line in text.splitlines())
+        else:
+            assert path.suffix == ".yaml"
+            assert yaml.safe_load(text)
+    assert {key: value for key, value in contents(scored).items() if not key.startswith("exports")} == before
+
+
+@pytest.mark.parametrize("name", ["every_eval_ever", "eval_results", "lm_eval"])
+def test_a_folder_that_is_named_gets_the_same_bytes(name: str, scored: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b", "b"):
+        assert run("export", scored, "--to", name, "-o", tmp_path / folder).code == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert not (scored / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lm_evla", ["did you mean 'lm_eval'"]),
+        ("csv", ["choose from eval_results, every_eval_ever, lm_eval"]),
+        ("", ["choose from eval_results, every_eval_ever, lm_eval"]),
+    ],
+)
+def test_an_unknown_format_is_one_line(name: str, words: list[str], scored: Path) -> None:
+    before = contents(scored)
+    finished = run("export", scored, "--to", name)
+    assert finished.says("to", repr(name), *words)
+    assert finished.code == 2
+    assert contents(scored) == before
+
+
+def test_a_folder_that_is_not_scored_is_one_line(scored: Path, tmp_path: Path) -> None:
+    (scored / "result.json").unlink()
+    for folder in (scored, tmp_path / "nowhere"):
+        finished = run("export", folder, "--to", "lm_eval")
+        assert finished.says("run", str(folder), "holds no result.json")
+        assert finished.code == 2
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "words"),
+    [
+        ("run.json", 2, ["run", "holds no run.json"]),
+        ("scores.parquet", 1, ["scores.parquet", "cannot be read"]),
+        ("predictions.jsonl", 1, ["predictions.jsonl", "cannot be read"]),
+    ],
+)
+def test_a_file_that_is_gone_is_one_line(missing: str, code: int, words: list[str], scored: Path) -> None:
+    (scored / missing).unlink()
+    finished = run("export", scored, "--to", "every_eval_ever")
+    assert finished.says(*words)
+    assert finished.code == code
+    assert not (scored / "exports").exists()
+
+
+def test_an_output_that_is_a_file_is_one_line(scored: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    finished = run("export", scored, "--to", "lm_eval", "-o", tmp_path / "file")
+    assert finished.says(str(tmp_path / "file"))
+    assert finished.code in (1, 2)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,0 +1,61 @@
+"""Names on the Hub are told from paths, and whatever goes wrong in fetching is one line."""
+
+from __future__ import annotations
+
+import pytest
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["org/name", "Qwen/Qwen2.5-7B-Instruct", "a/b@main", "a/b@refs/pr/1", "a_b/c.d@0123456789abcdef", "a/b@v1.0"],
+)
+def test_a_hub_id_is_one(name: str) -> None:
+    assert is_hub_id(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "name", "./name", "../name", "/org/name", "org/name/", "org/name/more", "org/na me", "org/name@", "org\\name",
+     "~/name", "org/name\n", "örg/name", ".hidden/name"],
+)  # fmt: skip
+def test_what_could_be_a_path_is_no_hub_id(name: str) -> None:
+    assert not is_hub_id(name)
+
+
+def test_the_revision_is_split_off() -> None:
+    assert split_hub_id("org/name") == ("org/name", None)
+    assert split_hub_id("org/name@refs/pr/1") == ("org/name", "refs/pr/1")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (LocalEntryNotFoundError("long\nstory"), "is not in the cache and the Hub cannot be reached"),
+        (OfflineModeIsEnabled("no network\nset a variable"), "could not be fetched from the Hub: no network"),
+        (HFValidationError("Repo id must be shorter"), "could not be fetched from the Hub: Repo id must be shorter"),
+        (ConnectionError(), "could not be fetched from the Hub: ConnectionError"),
+        (PermissionError(13, "Permission denied"), "could not be fetched from the Hub: [Errno 13] Permission denied"),
+    ],
+)
+def test_a_failure_is_one_line_with_its_cause(raised: Exception, told: str) -> None:
+    with pytest.raises(UsageError) as caught, fetching("model", "org/name"):
+        raise raised
+    assert str(caught.value) == f"model: 'org/name' {told}"
+    assert caught.value.__cause__ is raised
+
+
+def test_a_file_that_is_not_there_is_left_to_the_caller() -> None:
+    with pytest.raises(EntryNotFoundError) as caught, fetching("model", "org/name"):
+        raise EntryNotFoundError("no such file")
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_what_is_no_failure_of_fetching_goes_through() -> None:
+    with pytest.raises(KeyError), fetching("model", "org/name"):
+        raise KeyError("mine")
+    with fetching("model", "org/name"):
+        pass

@@ -1,0 +1,426 @@
+"""A run's folder: written once, repaired after a kill, held by one process, and refused when it is somebody else's."""
+
+from __future__ import annotations
+
+import copy as copying
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import DataError, OutputError, UsageError
+from sparse_tasks.evaluators.environment import environment
+from sparse_tasks.evaluators.runs import Run, read_json, read_line, to_json
+from tests.cli.program import ROOT, contents
+
+Refused = Callable[..., Any]
+ASKED: dict[str, Any] = {
+    "format": "sparse-tasks-run",
+    "schema_version": "1.0",
+    "started": "2026-11-22T08:00:00Z",
+    "dataset": {
+        "name": "needles",
+        "revision": None,
+        "sha256": "a" * 64,
+        "fingerprint": "b" * 64,
+        "tasks": ["ruler_niah", "ruler_vt"],
+        "lengths": [4096, 8192],
+        "limit": None,
+        "samples": 8,
+    },
+    "model": {"name": "small", "revision": "f" * 40, "config_sha256": "c" * 64, "sha256": None},
+    "engine": {
+        "name": "fake",
+        "version": "1.0",
+        "arguments": {"heads": 4, "deep": {"er": [1, 2]}},
+        "details": {"device": "cpu"},
+    },
+    "attention": {"method": "dense", "sparsity": 0.0, "arguments": {}},
+    "query_aware": True,
+    "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
+    "prompt": {
+        "rendered_by": "sparse-tasks",
+        "tokenizer_sha256": "d" * 64,
+        "chat_template_sha256": None,
+        "as_generated": True,
+    },
+    "environment": environment(),
+    "resumed_in": [],
+    "command_line": ["evaluate", "needles", "--model", "small"],
+}
+
+
+def asked(path: str = "", value: object = None) -> dict[str, Any]:
+    """The settings, one of them another."""
+    found = copying.deepcopy(ASKED)
+    part, *names = found, *path.split(".")
+    for name in names[:-1]:
+        part = part[name]
+    if path:
+        part[names[-1]] = value
+    return found
+
+
+def prediction(index: int, text: str = "<answer>é\u2028\n</answer>") -> dict[str, Any]:
+    return {
+        "id": f"ruler_niah-4096-{index}",
+        "task": "ruler_niah",
+        "index": index,
+        "length": 4096,
+        "text": text,
+        "finish_reason": "stop",
+        "input_tokens": 4090,
+        "output_tokens": None,
+        "seconds_to_first_token": None,
+        "seconds": 0.25,
+        "sparsity": None,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run with three predictions."""
+    with Run(tmp_path / "run") as run:
+        run.check(ASKED)
+        run.begin(ASKED)
+        for index in range(3):
+            run.add(prediction(index))
+    return tmp_path / "run"
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
+    with Run(folder) as run:
+        assert run.settings == ASKED
+        assert run.finished() == {f"ruler_niah-4096-{index}" for index in range(3)}
+        assert list(run.predictions()) == [prediction(index) for index in range(3)]
+
+
+def test_a_new_folder_holds_nothing(tmp_path: Path) -> None:
+    with Run(tmp_path / "a/b") as run:
+        assert run.settings is None
+        assert run.finished() == set()
+        run.check(ASKED)
+        run.begin(ASKED)
+    assert list(contents(tmp_path)) == ["a", "a/b", "a/b/run.json"]
+
+
+def test_a_folder_that_nothing_was_written_to_is_not_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyError), Run(tmp_path / "mine/new/run"):
+        raise KeyError("before anything began")
+    with pytest.raises(KeyError), Run(tmp_path / "mine"):
+        raise KeyError("before anything began")
+    assert list(contents(tmp_path)) == ["mine"]
+
+
+def test_settings_are_written_once(folder: Path) -> None:
+    before = (folder / "run.json").read_bytes()
+    with Run(folder) as run:
+        run.begin(asked("started", "2030-01-01T00:00:00Z") | {"command_line": ["another"]})
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_changed_environment_is_added_once(folder: Path) -> None:
+    other = copying.deepcopy(ASKED["environment"]) | {"python": "3.99.0"}
+    third = copying.deepcopy(ASKED["environment"]) | {"packages": {"torch": "9.0"}}
+    for now in (other, ASKED["environment"], other, third, third):
+        with Run(folder) as run:
+            run.begin(asked("environment", now))
+    found = read_json(folder / "run.json", "run-1.0")
+    assert found == ASKED | {"resumed_in": [other, third]}
+
+
+def test_settings_that_are_none_are_not_written(tmp_path: Path, refused: Refused) -> None:
+    with Run(tmp_path / "run") as run, refused(DataError, "run.json", "sampling.seed", "-1"):
+        run.begin(asked("sampling.seed", -1))
+    assert contents(tmp_path) == {}
+
+
+OTHERS = {
+    "dataset.sha256": "e" * 64,
+    "dataset.tasks": ["ruler_niah"],
+    "dataset.lengths": [4096],
+    "dataset.limit": 3,
+    "model.name": "large",
+    "model.revision": None,
+    "model.config_sha256": "0" * 64,
+    "model.sha256": "0" * 64,
+    "engine.name": "vllm",
+    "engine.arguments.heads": 8,
+    "engine.arguments.deep.er": [1, 2, 3],
+    "engine.arguments.more": True,
+    "attention.method": "quest",
+    "attention.sparsity": 0.5,
+    "attention.arguments.page": 16,
+    "sampling.temperature": 1.0,
+    "sampling.seed": 43,
+    "sampling.max_new_tokens": 5,
+    "prompt.rendered_by": "engine",
+    "prompt.tokenizer_sha256": None,
+    "prompt.chat_template_sha256": "0" * 64,
+    "prompt.as_generated": False,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS.items(), ids=OTHERS.keys())
+def test_another_configuration_is_refused_by_the_setting_that_differs(
+    name: str, value: object, folder: Path, refused: Refused
+) -> None:
+    before = contents(folder)
+    here = json.dumps(value) if len(json.dumps(value)) <= 80 else ""
+    with Run(folder) as run, refused(UsageError, "output: ", str(folder), f"({name} is ", f", {here} here", "--output"):
+        run.check(asked(name, value))
+    assert contents(folder) == before
+
+
+def test_the_first_setting_that_differs_is_named(folder: Path, refused: Refused) -> None:
+    other = asked("sampling.seed", 1)
+    other["model"]["name"], other["dataset"]["limit"] = "large", 1
+    with Run(folder) as run, refused(UsageError, "dataset.limit is null there, 1 here"):
+        run.check(other)
+
+
+def test_a_long_setting_is_shortened(folder: Path) -> None:
+    with Run(folder) as run, pytest.raises(UsageError) as caught:
+        run.check(asked("engine.arguments.heads", "x" * 10_000))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["started", "command_line", "environment", "dataset.name", "dataset.revision", "engine.version",
+             "engine.details.device"]
+)  # fmt: skip
+def test_what_decides_about_no_answer_may_differ(name: str, folder: Path) -> None:
+    with Run(folder) as run:
+        run.check(asked(name, "another"))
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", ".hidden", "predictions.jsonl", "sparse_tasks.json"])
+def test_a_folder_with_other_files_is_refused_and_left_alone(name: str, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / name).write_text("mine")
+    with Run(tmp_path) as run, refused(UsageError, "output: ", str(tmp_path), "name an empty or a new folder"):
+        run.check(ASKED)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_a_file_is_refused(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        with refused(UsageError, "output: ", str(path), "name a folder"), Run(path):
+            pass
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(refused: Refused) -> None:
+    with refused(OutputError, "cannot write /proc/run"), Run(Path("/proc/run")):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "x"}', "[" * 100_000, "\xff\xfe", ""])
+def test_a_damaged_record_is_refused_by_name(text: str, folder: Path, refused: Refused) -> None:
+    (folder / "run.json").write_bytes(text.encode("latin-1"))
+    with Run(folder) as run:
+        with refused(DataError, str(folder / "run.json")):
+            run.check(ASKED)
+        with refused(DataError, str(folder / "run.json")):
+            run.begin(ASKED)
+
+
+def test_what_was_left_half_written_does_not_stop_a_run(tmp_path: Path) -> None:
+    # A kill while run.json was being written: its final name does not exist yet.
+    (tmp_path / ".sparse_tasks-abc").write_text("{")
+    with Run(tmp_path) as run:
+        run.check(ASKED)
+        assert run.finished() == set()
+        run.begin(ASKED)
+    assert list(contents(tmp_path)) == ["run.json"]
+
+
+# --- predictions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_cut_anywhere_is_taken_away(folder: Path) -> None:
+    path = folder / "predictions.jsonl"
+    whole = path.read_bytes()
+    first_two = whole[: whole.rindex(b"\n", 0, -1) + 1]
+    with Run(folder) as run:
+        for end in range(len(first_two), len(whole)):
+            path.write_bytes(whole[:end])
+            assert run.finished() == {"ruler_niah-4096-0", "ruler_niah-4096-1"}, end
+            assert path.read_bytes() == first_two
+    with Run(folder) as run:
+        run.finished()
+        run.add(prediction(2))
+    assert path.read_bytes() == whole
+
+
+def test_a_long_line_cut_is_taken_away(folder: Path) -> None:
+    # Longer than what is read at once, in both directions.
+    with Run(folder) as run:
+        run.add(prediction(3, "é" * 150_000))
+    path = folder / "predictions.jsonl"
+    whole = path.read_bytes()
+    for end in (len(whole) - 1, len(whole) - 2**16, len(whole) - 2**17 - 1):
+        path.write_bytes(whole[:end])
+        with Run(folder) as run:
+            assert len(run.finished()) == 3
+    path.write_bytes(b"x" * 200_000)
+    with Run(folder) as run:
+        assert run.finished() == set()
+    assert path.read_bytes() == b""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=12), max_size=4), st.data())
+def test_any_prefix_is_repaired_to_the_whole_lines_it_holds(texts: list[str], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder, Run(Path(folder)) as run:
+        for index, text in enumerate(texts):
+            run.add(prediction(index, text))
+        path = Path(folder) / "predictions.jsonl"
+        whole = path.read_bytes() if texts else b""
+        end = data.draw(st.integers(0, len(whole)))
+        path.write_bytes(whole[:end])
+        lines = whole[:end].count(b"\n")
+        assert len(run.finished()) == lines
+        assert [row["text"] for row in run.predictions()] == texts[:lines]
+        assert whole.startswith(path.read_bytes())
+
+
+DAMAGED = {
+    "no JSON": (b"{", ["line 2", "is no JSON line"]),
+    "an empty line": (b"", ["line 2", "is no JSON line"]),
+    "no UTF-8": (b'{"id": "\xff"}', ["line 2", "is no JSON line"]),
+    "nested too deep": (b"[" * 100_000, ["line 2", "is no JSON line"]),
+    "no object": (b"[]", ["line 2", "object"]),
+    "something else": (b'{"id": "a"}', ["line 2", "required"]),
+    "no number": (json.dumps(prediction(1)).replace("0.25", "NaN").encode(), ["line 2", "NaN"]),
+    "an infinite number": (json.dumps(prediction(1)).replace("0.25", "1e999").encode(), ["line 2", "1e999"]),
+    "a number below zero": (json.dumps(prediction(1)).replace("0.25", "-1").encode(), ["line 2", "seconds"]),
+    "a number beyond all": (json.dumps(prediction(1)).replace("4090", "9" * 400).encode(), ["line 2", "too large"]),
+    "another field": (json.dumps(prediction(1) | {"more": 1}).encode(), ["line 2", "more"]),
+    "the first one again": (json.dumps(prediction(0)).encode(), ["line 2", "ruler_niah-4096-0 is there twice"]),
+}
+
+
+@pytest.mark.parametrize(("line", "words"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_line_in_the_middle_is_named_and_left(
+    line: bytes, words: list[str], folder: Path, refused: Refused
+) -> None:
+    path = folder / "predictions.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], line, *lines[2:]]))
+    before = path.read_bytes()
+    with Run(folder) as run, refused(DataError, str(path), *words):
+        run.finished()
+    assert path.read_bytes() == before
+
+
+def test_a_prediction_that_is_none_is_not_written(folder: Path, refused: Refused) -> None:
+    before = contents(folder)
+    with Run(folder) as run, refused(DataError, "predictions.jsonl", "sparsity"):
+        run.add(prediction(3) | {"sparsity": {"prefill": 1.5}})
+    assert contents(folder) == before
+
+
+def test_a_number_that_json_has_not_is_not_written(folder: Path, refused: Refused) -> None:
+    before = contents(folder)
+    with Run(folder) as run, refused(DataError, "predictions.jsonl", "ruler_niah-4096-3", "not JSON compliant"):
+        run.add(prediction(3) | {"seconds": float("nan")})
+    assert contents(folder) == before
+
+
+def test_text_that_is_no_unicode_is_written_all_the_same(folder: Path) -> None:
+    with Run(folder) as run:
+        run.add(prediction(3, "half \ud83d a pair"))
+    assert [row["text"] for row in Run(folder).predictions()][-1] == "half ? a pair"
+
+
+def test_a_full_disk_is_one_line_and_the_lock_is_given_back(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "predictions.jsonl").symlink_to("/dev/full")
+    with refused(OutputError, "cannot write", "predictions.jsonl", "No space left"), Run(tmp_path) as run:
+        run.add(prediction(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+    with Run(tmp_path):
+        pass
+
+
+def test_predictions_that_are_not_there_are_one_line(folder: Path, refused: Refused) -> None:
+    (folder / "predictions.jsonl").unlink()
+    with Run(folder) as run, refused(DataError, "predictions.jsonl", "cannot be read", "No such file"):
+        list(run.predictions())
+
+
+def test_predictions_are_put_in_order(folder: Path) -> None:
+    path = folder / "predictions.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    ids = [f"ruler_niah-4096-{index}" for index in range(3)]
+    path.write_bytes(lines[2] + lines[0] + lines[1])
+    with Run(folder) as run:
+        run.put_in_order(ids)
+        assert path.read_bytes() == b"".join(lines)
+        unchanged = path.stat().st_ino
+        run.put_in_order(ids)
+        assert path.stat().st_ino == unchanged
+        # What was open is not written to behind the new file's back.
+        run.add(prediction(3))
+        run.put_in_order([*reversed(ids), "ruler_niah-4096-3"])
+        run.add(prediction(4))
+    assert [row["index"] for row in Run(folder).predictions()] == [2, 1, 0, 3, 4]
+
+
+# --- one process at a time ------------------------------------------------------------------------------------------
+
+HOLD = "import sys; from pathlib import Path; from sparse_tasks.evaluators.runs import Run\n"
+
+
+def test_a_second_process_is_refused_while_the_first_is_there(folder: Path, refused: Refused) -> None:
+    script = HOLD + "with Run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with refused(OutputError, "another run is writing to", str(folder)), Run(folder):
+            pass
+        other.communicate("")
+    assert other.returncode == 0
+    assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
+    with Run(folder) as run:
+        assert len(run.finished()) == 3
+
+
+def test_a_killed_process_holds_nothing(folder: Path) -> None:
+    script = HOLD + "import os; run = Run(Path(sys.argv[1])); run.__enter__(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", script, str(folder)], cwd=ROOT, check=False).returncode == -9
+    assert ".sparse_tasks.lock" in contents(folder)
+    with Run(folder) as run:
+        run.check(ASKED)
+    assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def test_json_that_is_written_can_be_read_by_anyone() -> None:
+    assert to_json({"a": "é"}) == '{\n  "a": "é"\n}\n'.encode()
+    assert json.loads(to_json(["name-\udcff"])) == ["name-?"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(float("nan"))
+
+
+@pytest.mark.parametrize("line", [b"NaN", b"[Infinity]", b"-Infinity", b"1e400", b"9223372036854775808", b"\xff"])
+def test_a_line_of_no_finite_json_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of several kinds, all of one line
+        read_line(line)
+
+
+def test_a_line_is_what_it_says() -> None:
+    assert read_line(b'{"a": [1, -2.5, 9223372036854775807, "\xc3\xa9"]}\r\n') == {"a": [1, -2.5, 2**63 - 1, "é"]}
