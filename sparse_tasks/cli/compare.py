@@ -10,7 +10,7 @@ import typer
 from sparse_tasks.cli.output import Format, print_json
 
 if TYPE_CHECKING:
-    from sparse_tasks.evaluators.compare import Comparison
+    from sparse_tasks.evaluators.compare import AverageDifference, Comparison, TaskDifference
 
 __all__ = ["compare"]
 
@@ -55,38 +55,29 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
 
     for name, (path, result) in zip("AB", runs, strict=True):
         print(f"{name}: {path} ({result['model']['name']}, attention {result['attention']['method']})")
-    # Without frames, so that it fits into 80 columns.
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("task", no_wrap=True)
-    for column in ("length", "n", "A", "B", "B - A", f"{comparison.level:.0%} interval", "p", "least"):
-        table.add_column(column, justify="right", no_wrap=True)
     for average in comparison.averages:
+        # Without frames, so that it fits into 80 columns.
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("task", no_wrap=True)
+        for column in ("n", "A", "B", "B - A", f"{comparison.level:.0%} interval", "p", "least"):
+            table.add_column(column, justify="right", no_wrap=True)
         for row in comparison.rows:
             if row.length == average.length:
-                table.add_row(
-                    row.task,
-                    label(row.length),
-                    f"{row.n:,}",
-                    *(f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"),
-                    f"{row.interval.low:+.3f} {row.interval.high:+.3f}",
-                    _p(row.p_holm),
-                    f"{row.smallest_detectable:.3f}",
-                )
+                table.add_row(row.task, *_numbers(row), _p(row.p_holm), f"{row.smallest_detectable:.3f}")
         if average.tasks > 1:
-            table.add_row(
-                "mean of tasks",
-                label(average.length),
-                f"{average.n:,}",
-                *(f"{average.mean_a:.3f}", f"{average.mean_b:.3f}", f"{average.difference:+.3f}"),
-                f"{average.interval.low:+.3f} {average.interval.high:+.3f}",
-                *("", ""),
-            )
-        table.add_section()
-    Console().print(table)
+            table.add_row("mean of tasks", *_numbers(average))
+        print(f"\nlength {label(average.length)}")
+        Console().print(table)
+    print()
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
     print("p: permutation test on the pairs, corrected over the tasks of a length (Holm).")
-    print("least: the smallest difference that so many samples would have shown in 4 of 5 runs.")
+    print("least: the smallest difference that so many pairs would show in 4 of 5 runs.")
+
+
+def _numbers(row: TaskDifference | AverageDifference) -> list[str]:
+    means = [f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"]
+    return [f"{row.n:,}", *means, f"{row.interval.low:+.3f} {row.interval.high:+.3f}"]
 
 
 def _p(value: float) -> str:

