@@ -189,12 +189,21 @@ def server(model: Path, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
 def test_server_gives_the_same_texts(data: Path, whole: Path, model: Path, server: str, tmp_path: Path) -> None:
     run = tmp_path / "served"
-    options = ["--engine", "openai", "--engine-arg", f"base_url={server}", "--tokenizer", model, *SHORT, "-o", run]
-    done = process(tmp_path, "evaluate", data, "--model", "demo-model", *options, timeout=400)
+    options = [
+        "--engine",
+        "openai",
+        "--engine-arg",
+        f"base_url={server}",
+        "--tokenizer",
+        model,
+        "--model",
+        "demo-model",
+    ]
+    done = process(tmp_path, "evaluate", data, *options, *SHORT, "-o", run, timeout=400)
     assert done.code == 0, done.err
     assert predictions(run) == predictions(whole)
     # Too long for the server is told before anything is sent.
-    long = process(tmp_path, "evaluate", data, "--model", "demo-model", *options, "--max-new-tokens", "2000")
+    long = process(tmp_path, "evaluate", data, *options, "--max-new-tokens", "2000", "-o", tmp_path / "long")
     assert long.says("length: 600 is too long for the model", "context of 2,048")
     assert long.code == 2
 
