@@ -27,8 +27,11 @@ def export(
 ) -> None:
     """Write a run's results in the format of another project.
 
-    every_eval_ever: records of Every Eval Ever 0.3.0. eval_results: .eval_results/*.yaml for the model's repository on
-    Hugging Face. lm_eval: results_*.json and samples_*.jsonl as the LM evaluation harness writes them.
+    every_eval_ever: a record of Every Eval Ever 0.3.0.
+
+    eval_results: .eval_results/*.yaml for a model's repository.
+
+    lm_eval: results_*.json, samples_*.jsonl as lm-eval has them.
     """
     from sparse_tasks.core.errors import UsageError, nearest
     from sparse_tasks.evaluators.exports import EXPORTS

@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A data set folder, or a data set on the Hub: ORG/NAME[@revision].")
+    str,
+    typer.Argument(metavar="DATA", help="A data set folder, or a data set on the Hub: ORG/NAME or ORG/NAME@revision."),
 ]
 Model = Annotated[
     str,

@@ -9,11 +9,21 @@ import re
 import pytest
 
 import sparse_tasks
-from sparse_tasks.cli import generate, listing, show, validate
+from sparse_tasks.cli import compare, evaluate, export, generate, listing, predict, score, show, validate
 from sparse_tasks.cli.main import app
 from tests.cli.program import run
 
-COMMANDS = {"generate": generate.generate, "validate": validate.validate, "show": show.show, "list": listing.listing}
+COMMANDS = {
+    "generate": generate.generate,
+    "validate": validate.validate,
+    "show": show.show,
+    "list": listing.listing,
+    "evaluate": evaluate.evaluate,
+    "predict": predict.predict,
+    "score": score.score,
+    "compare": compare.compare,
+    "export": export.export,
+}
 
 
 def options(command: str) -> set[str]:
