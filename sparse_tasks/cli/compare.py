@@ -63,7 +63,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
             table.add_column(column, justify="right", no_wrap=True)
         for row in comparison.rows:
             if row.length == average.length:
-                table.add_row(row.task, *_numbers(row), _p(row.p_holm), f"{row.smallest_detectable:.3f}")
+                table.add_row(row.task, *_numbers(row), _p(row.p_holm), _least(row))
         if average.tasks > 1:
             table.add_row("mean of tasks", *_numbers(average))
         print(f"\nlength {label(average.length)}")
@@ -71,13 +71,20 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
     print()
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
-    print("p: permutation test on the pairs, corrected over the tasks of a length (Holm).")
-    print("least: the smallest difference that so many pairs would show in 4 of 5 runs.")
+    print("p: permutation test on the pairs, corrected over the tasks of a length (Holm);")
+    print("   the interval is of each task alone.")
+    print("least: the smallest difference that so many pairs of one task would show in 4 of")
+    print("   5 runs; - where none would.")
 
 
 def _numbers(row: TaskDifference | AverageDifference) -> list[str]:
     means = [f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"]
     return [f"{row.n:,}", *means, f"{row.interval.low:+.3f} {row.interval.high:+.3f}"]
+
+
+def _least(row: TaskDifference) -> str:
+    # 1 is the end of the scale: no difference would have shown.
+    return f"{row.smallest_detectable:.3f}" if row.smallest_detectable < 1 else "-"
 
 
 def _p(value: float) -> str:

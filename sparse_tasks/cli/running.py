@@ -196,6 +196,8 @@ class _Bar:
 
     def started(self) -> None:
         """The engine is ready."""
+        if not self._console.is_terminal:
+            self._console.print("answering ...")
         self._began, self._tokens = time.monotonic(), 0
         self._progress.reset(self._bar, description="answering", total=self._samples, rate="")
 

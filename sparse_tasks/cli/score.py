@@ -15,7 +15,7 @@ __all__ = ["score"]
 
 
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that predict has made.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that evaluate or predict has made.")],
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Where the data set is now.", show_default="as recorded")
     ] = None,

@@ -5,7 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DataError", "EngineError", "OutputError", "SparseTasksError", "TooShortError", "UsageError", "nearest"]
+__all__ = [
+    "BadFileError",
+    "DataError",
+    "EngineError",
+    "OutputError",
+    "SparseTasksError",
+    "TooShortError",
+    "UsageError",
+    "nearest",
+]
 
 
 class SparseTasksError(Exception):
@@ -38,6 +47,12 @@ class OutputError(SparseTasksError):
 
 class DataError(SparseTasksError):
     """Data that exists cannot be read or is not what it says it is."""
+
+
+class BadFileError(DataError):
+    """A file that the user names as input is not what it should be."""
+
+    exit_code = 2
 
 
 class EngineError(SparseTasksError):

@@ -156,7 +156,15 @@ def default_folder(request: RunRequest) -> Path:
 
 
 def _tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
-    return load_tokenizer(request.tokenizer or model.tokenizer, request.chat_template)
+    if request.tokenizer is not None:
+        return load_tokenizer(request.tokenizer, request.chat_template)
+    try:
+        return load_tokenizer(model.tokenizer, request.chat_template)
+    except UsageError as error:
+        if error.field != "tokenizer":
+            raise
+        remedy = f"leads to no tokenizer ({error.remedy}); name the model's with --tokenizer"
+        raise UsageError("model", model.name, remedy) from error
 
 
 def _size(request: RunRequest) -> int:
@@ -188,12 +196,12 @@ def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | No
             "sha256": model.sha256,
         },
         "engine": {"name": engine.name, "version": None, "arguments": engine.arguments, "details": {}},
-        "attention": {"method": "dense", "sparsity": 0.0, "arguments": {}},
+        "attention": engine.attention,
         # Where the question stands after the context alone, a cache could be compressed before it is seen.
         "query_aware": asked["question_position"] == "both",
         "sampling": {
-            "temperature": settings.temperature,
-            "seed": settings.seed,
+            "temperature": settings.temperature if engine.samples else None,
+            "seed": settings.seed if engine.samples else None,
             "max_new_tokens": request.max_new_tokens,
         },
         "prompt": {
@@ -205,7 +213,7 @@ def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | No
             "as_generated": tokenizer is not None and made_for(dataset, tokenizer),
         },
         "environment": environment(),
-        "resumed_in": [],
+        "other_environments": [],
         # An address may carry a password.
         "command_line": [re.sub(r"://[^/@\s]*@", "://", word) for word in request.command_line],
     }

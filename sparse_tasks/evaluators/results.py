@@ -56,7 +56,7 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     settings = run.settings
     if settings is None:
         raise UsageError("run", str(run.path), f"holds no {SETTINGS}; name a folder that evaluate or predict has made")
-    dataset = data if isinstance(data, Dataset) else open_dataset(data or _recorded(settings["dataset"]))
+    dataset = data if isinstance(data, Dataset) else _open(data, settings["dataset"])
     if dataset.sha256 != settings["dataset"]["sha256"]:
         raise UsageError(
             "data", dataset.name, "is not the data set that the run was made on; name that one with --data"
@@ -85,10 +85,17 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     return result
 
 
-def _recorded(dataset: dict[str, Any]) -> str:
-    """The data set that a run was made on; on the Hub, the very commit."""
-    name: str = dataset["name"]
-    return name if dataset["revision"] is None else f"{split_hub_id(name)[0]}@{dataset['revision']}"
+def _open(data: str | None, recorded: dict[str, Any]) -> Dataset:
+    """The data set that was named, or else the one that the run was made on; on the Hub, the very commit."""
+    if data is not None:
+        return open_dataset(data)
+    name: str = recorded["name"]
+    at = name if recorded["revision"] is None else f"{split_hub_id(name)[0]}@{recorded['revision']}"
+    try:
+        return open_dataset(at)
+    except UsageError as error:
+        remedy = "is where the run found its data set, and is not there now; say with --data where it is"
+        raise UsageError("data", at, remedy) from error
 
 
 def read_scored(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -150,7 +157,9 @@ def _config(rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str,
     scores = [row["score"] for row in rows]
     interval = mean_interval(scores)
     return {
-        **{name: rows[0][name] for name in ("task", "length", "metric")},
+        **{name: rows[0][name] for name in ("task", "length")},
+        # A task may ask in several ways, each with its metric; scores.parquet has it for each sample.
+        "metric": rows[0]["metric"] if len({row["metric"] for row in rows}) == 1 else "mixed",
         "n": len(rows),
         "mean": math.fsum(scores) / len(scores),
         "low": interval.low,

@@ -110,8 +110,8 @@ class Run:
         there = self.settings
         if there is None or not self._has_predictions():
             write_whole(self.path / SETTINGS, to_json(checked(settings, "run-1.0", SETTINGS)))
-        elif settings["environment"] not in [there["environment"], *there["resumed_in"]]:
-            there["resumed_in"].append(settings["environment"])
+        elif settings["environment"] not in [there["environment"], *there["other_environments"]]:
+            there["other_environments"].append(settings["environment"])
             write_whole(self.path / SETTINGS, to_json(checked(there, "run-1.0", SETTINGS)))
 
     def _has_predictions(self) -> bool:

@@ -72,7 +72,7 @@ def test_a_data_set_is_evaluated(evaluate: Callable[..., Finished], tmp_path: Pa
     assert sorted(contents(tmp_path / "run")) == ["predictions.jsonl", "result.json", "run.json", "scores.parquet"]
     assert finished.err.startswith("8 samples to answer (")
     assert "replay starts" in finished.err
-    assert finished.out.startswith("gold.jsonl, attention dense\n")
+    assert finished.out.startswith("gold.jsonl, attention unknown\n")
     assert finished.out.endswith(f"run: {tmp_path / 'run'}\n")
     for task in ("story_multihop", "ruler_niah", "mean of tasks"):
         rows = [row for row in finished.out.splitlines() if task in row]
@@ -98,7 +98,9 @@ def test_the_record_says_what_was_typed(evaluate: Callable[..., Finished], tmp_p
     assert record["command_line"][:2] == ["evaluate", str(data)]
     assert record["dataset"]["samples"] == 1
     assert (record["dataset"]["tasks"], record["dataset"]["lengths"]) == (["ruler_niah"], [4096])
-    assert record["sampling"] == {"temperature": 0.5, "seed": 7, "max_new_tokens": None}
+    # Outputs made elsewhere were not sampled here, whatever is asked.
+    assert record["sampling"] == {"temperature": None, "seed": None, "max_new_tokens": None}
+    assert record["attention"]["method"] == "unknown"
 
 
 def test_predict_and_score_are_evaluate(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_missing_outputs_are_told_in_one_line(data: Path, gold: Path, tmp_path: 
     part = tmp_path / "part.jsonl"
     part.write_text("".join(gold.read_text().splitlines(keepends=True)[:5]))
     finished = run("evaluate", data, "--engine", "replay", "-m", part, "-o", tmp_path / "run")
-    assert finished.code == 1
+    assert finished.code == 2
     assert finished.out == ""
     assert finished.err.splitlines()[-1].startswith(f"error: {part} has no output for 3 of the samples, ")
 
@@ -225,7 +227,7 @@ def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "interrupted")
-    assert len(err.splitlines()) == 2
+    assert len(err.splitlines()) == 3
     assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
     assert run(*arguments).code == 0
 
@@ -291,7 +293,7 @@ def test_another_run_in_the_folder_is_one_line_and_left_alone(
 ) -> None:
     assert evaluate().code == 0
     before = contents(tmp_path)
-    for options, name in ((["--seed", "1"], "sampling.seed"), (["--limit", "1"], "dataset.limit")):
+    for options, name in ((["--max-new-tokens", "1"], "sampling.max_new_tokens"), (["--limit", "1"], "dataset.limit")):
         finished = evaluate(*options)
         assert finished.says("output", "holds another run", name, "--output")
         assert finished.code == 2

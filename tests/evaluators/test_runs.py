@@ -52,7 +52,7 @@ ASKED: dict[str, Any] = {
         "as_generated": True,
     },
     "environment": environment(),
-    "resumed_in": [],
+    "other_environments": [],
     "command_line": ["evaluate", "needles", "--model", "small"],
 }
 
@@ -135,7 +135,7 @@ def test_a_changed_environment_is_added_once(folder: Path) -> None:
         with Run(folder) as run:
             run.begin(asked("environment", now))
     found = read_json(folder / "run.json", "run-1.0")
-    assert found == ASKED | {"resumed_in": [other, third]}
+    assert found == ASKED | {"other_environments": [other, third]}
 
 
 def test_settings_that_are_none_are_not_written(tmp_path: Path, refused: Refused) -> None:

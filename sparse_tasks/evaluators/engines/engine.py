@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.evaluators.models import Model, find_model
 
-__all__ = ["ENGINES", "Engine", "EngineSettings", "Output", "Request"]
+__all__ = ["ENGINES", "UNKNOWN_ATTENTION", "Engine", "EngineSettings", "Output", "Request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,10 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    attention: ClassVar[dict[str, Any]] = {"method": "dense", "sparsity": 0.0, "arguments": {}}
+    """What computes attention, as far as this project knows."""
+    samples: ClassVar[bool] = True
+    """Whether it samples as ``EngineSettings`` says."""
     takes_ids: bool = True
     """Whether prompts come as token ids, which this project renders, or as text."""
 
@@ -138,6 +142,9 @@ class Engine(ABC):
 def _load() -> None:
     from sparse_tasks.evaluators.engines import openai, replay, transformers, vllm  # noqa: F401
 
+
+UNKNOWN_ATTENTION: Final[dict[str, Any]] = {"method": "unknown", "sparsity": None, "arguments": {}}
+"""The attention of an engine that runs somewhere else."""
 
 ENGINES: Registry[type[Engine]] = Registry("engine", _load)
 """The engines, by the name that ``--engine`` takes. Each module imports its heavy package when it starts."""

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from sparse_tasks.core.errors import DataError, UsageError
-from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+from sparse_tasks.core.errors import BadFileError, UsageError
+from sparse_tasks.evaluators.engines.engine import ENGINES, UNKNOWN_ATTENTION, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.runs import read_line
 from sparse_tasks.generators.files import sha256_of
@@ -24,6 +24,8 @@ class ReplayEngine(Engine):
     """
 
     name = "replay"
+    attention = UNKNOWN_ATTENTION
+    samples = False
     takes_ids = False
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -43,10 +45,19 @@ class ReplayEngine(Engine):
             raise UsageError("model", name, f"cannot be read ({error}); name a JSONL file of outputs") from error
 
     def context(self) -> int | None:
+        """Nothing limits what was written elsewhere; but the file is read, before anything is said to start.
+
+        Raises:
+            BadFileError: A line is not what it should be.
+        """
+        self._find_places()
         return None
 
     def start(self, needed: int) -> None:
-        """Find every output's place in the file."""
+        """All is there already."""
+        self._find_places()
+
+    def _find_places(self) -> None:
         self._places: dict[str, int] = {}
         with self._path.open("rb") as file:
             start = 0
@@ -54,14 +65,14 @@ class ReplayEngine(Engine):
                 if line.strip():
                     identifier = self._read(line, number)["id"]
                     if identifier in self._places:
-                        raise DataError(f"{self._path}, line {number}: {identifier} is there twice")
+                        raise BadFileError(f"{self._path}, line {number}: {identifier} is there twice")
                     self._places[identifier] = start
                 start += len(line)
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         asked = [request.id for request in requests]
         if missing := [identifier for identifier in asked if identifier not in self._places]:
-            raise DataError(
+            raise BadFileError(
                 f"{self._path} has no output for {len(missing)} of the samples, {missing[0]} first; "
                 "add them, or choose others with --task, --length and --limit"
             )
@@ -82,9 +93,9 @@ class ReplayEngine(Engine):
         try:
             value: dict[str, Any] = read_line(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: is no JSON: {error}") from error
+            raise BadFileError(f"{where}: is no JSON: {error}") from error
         if wrong := problems(value, "replay-1.0"):
-            raise DataError(f"{where}: {wrong[0]}")
+            raise BadFileError(f"{where}: {wrong[0]}")
         return value
 
 

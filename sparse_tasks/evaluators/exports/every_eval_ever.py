@@ -190,9 +190,8 @@ def _common(run: dict[str, Any], name: str, row: dict[str, Any]) -> dict[str, An
         {key: dataset[key] for key in ("revision", "sha256", "fingerprint", "limit")}
         | {"config": name.partition("@")[0]}
     )
-    arguments = {"temperature": sampling["temperature"]}
-    if sampling["max_new_tokens"] is not None:
-        arguments["max_tokens"] = sampling["max_new_tokens"]
+    asked = {"temperature": sampling["temperature"], "max_tokens": sampling["max_new_tokens"]}
+    arguments = {name: value for name, value in asked.items() if value is not None}
     return {
         "evaluation_name": name,
         "source_data": source,

@@ -125,7 +125,7 @@ def _results(
 
 def _standard_error(config: dict[str, Any], rows: list[dict[str, Any]]) -> float | str:
     """As lm-eval has it for means: the samples' standard deviation over the root of their number, or "N/A"."""
-    values: list[float] = [row["score"] for row in rows if row["metric"] == config["metric"]]
+    values: list[float] = [row["score"] for row in rows]
     if len(values) != config["n"] or len(values) < 2:
         return "N/A"
     return stdev(values) / sqrt(len(values))
@@ -151,10 +151,10 @@ def _config(run: dict[str, Any], task: str, config: dict[str, Any]) -> dict[str,
 
 
 def _generation(run: dict[str, Any]) -> dict[str, Any]:
-    kwargs = {"temperature": run["sampling"]["temperature"], "do_sample": run["sampling"]["temperature"] > 0}
-    if run["sampling"]["max_new_tokens"] is not None:
-        kwargs["max_gen_toks"] = run["sampling"]["max_new_tokens"]
-    return kwargs
+    temperature, budget = run["sampling"]["temperature"], run["sampling"]["max_new_tokens"]
+    # Unknown where the outputs were made elsewhere.
+    kwargs = {} if temperature is None else {"temperature": temperature, "do_sample": temperature > 0}
+    return kwargs | ({} if budget is None else {"max_gen_toks": budget})
 
 
 def _sample(run: dict[str, Any], row: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:

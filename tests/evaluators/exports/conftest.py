@@ -46,7 +46,7 @@ RUN: dict[str, Any] = {
         "packages": {"torch": "2.13.0"},
         "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
     },
-    "resumed_in": [],
+    "other_environments": [],
     "command_line": ["sparse-tasks", "evaluate", "acme/stories", "--model", "Qwen/Qwen3-8B"],
 }
 VALUES = {"story_retrieval": [1.0, 0.5, 0.0], "story_multihop": [1.0, 0.0, 0.0]}
