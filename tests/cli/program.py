@@ -22,9 +22,19 @@ from sparse_tasks.core import tokenizers
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators import api, validation
 
-__all__ = ["Finished", "contents", "keep_tokenizers", "process", "run", "start", "wait_for", "workers_of"]
+__all__ = ["ABSENT", "Finished", "contents", "keep_tokenizers", "process", "run", "start", "wait_for", "workers_of"]
 
 ROOT = Path(__file__).parents[2]
+
+# Every import of these fails, as if they were not installed.
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "matplotlib", "datasets", "vllm", "openai"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
 
 # One sample a file: many files to be killed between.
 _SMALL_SHARDS = """

@@ -8,20 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import ROOT
+from tests.cli.program import ABSENT, ROOT
 
 HEAVY = ("torch", "datasets", "transformers", "matplotlib", "pyarrow", "nltk", "numpy", "pandas", "tokenizers", "faker",
          "jinja2", "jsonschema", "huggingface_hub", "scipy",
          "vllm", "openai")  # fmt: skip
-# Every import of these fails, as if they were not installed.
-ABSENT = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "matplotlib", "datasets", "vllm", "openai"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
 CALL = """
 import sys
 sys.argv = ["sparse-tasks", *{arguments!r}]

@@ -18,6 +18,7 @@ from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
 from sparse_tasks.schemas import problems
+from tests.cli.program import ABSENT
 
 TASK_NAMES = TASKS.names()
 LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)
@@ -160,9 +161,7 @@ def test_task_says_what_it_is(name: str) -> None:
 
 
 def test_generating_needs_no_torch() -> None:
-    script = (
-        "import sys\n"
-        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+    script = ABSENT + (
         "from sparse_tasks.generators.task import TASKS\n"
         "from tests.contract.test_tasks import sample_of\n"
         "from sparse_tasks.core.tokenizers import load_tokenizer\n"
