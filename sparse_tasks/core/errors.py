@@ -13,6 +13,7 @@ __all__ = [
     "SparseTasksError",
     "TooShortError",
     "UsageError",
+    "first_line",
     "nearest",
 ]
 
@@ -57,6 +58,12 @@ class BadFileError(DataError):
 
 class EngineError(SparseTasksError):
     """An engine or a server failed; answers that came before stay."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says went wrong, or else what kind of error it is."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

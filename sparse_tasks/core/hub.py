@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import UsageError, first_line
 
 __all__ = ["fetching", "is_hub_id", "split_hub_id"]
 
@@ -39,5 +39,4 @@ def fetching(field: str, name: str) -> Iterator[None]:
     except EntryNotFoundError:
         raise
     except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: no name that the Hub allows
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(field, name, f"could not be fetched from the Hub: {first}") from error
+        raise UsageError(field, name, f"could not be fetched from the Hub: {first_line(error)}") from error

@@ -15,10 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
-from sparse_tasks.generators.files import PARTIAL_PREFIX, write_whole
+from sparse_tasks.generators.files import LOCK, PARTIAL_PREFIX, hold, write_whole
 from sparse_tasks.schemas import problems
 
 __all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "read_json", "read_line", "to_json"]
@@ -27,7 +25,6 @@ SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.parquet"
 RESULT = "result.json"
-_LOCK = ".sparse_tasks.lock"
 
 # What makes two runs the same; the rest of run.json (versions, hardware, times) may differ when a run goes on.
 _IDENTITY = (
@@ -54,15 +51,10 @@ class Run:
     def __enter__(self) -> Run:
         try:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / _LOCK)
-            self._lock.acquire(timeout=0)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError("output", str(self.path), "is a file or lies under one; name a folder") from error
-        except Timeout as error:
-            raise OutputError(f"another run is writing to {self.path}") from error
-        except OSError as error:
+        except OSError as error:  # too long a name
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self._held = hold(self.path)
+        self._held.__enter__()
         return self
 
     def __exit__(
@@ -71,9 +63,7 @@ class Run:
         with suppress(OSError):  # a disk that is full was told when it was written to
             if self._file is not None:
                 self._file.close()
-        with suppress(OSError):
-            (self.path / _LOCK).unlink()
-        self._lock.release()
+        self._held.__exit__(kind, error, trace)
         with suppress(OSError):  # what holds something stays
             for folder in self._made:
                 folder.rmdir()
@@ -95,7 +85,7 @@ class Run:
         """
         there = self.settings
         if there is None:
-            if any(path.name != _LOCK and not path.name.startswith(PARTIAL_PREFIX) for path in self.path.iterdir()):
+            if any(path.name != LOCK and not path.name.startswith(PARTIAL_PREFIX) for path in self.path.iterdir()):
                 raise UsageError("output", str(self.path), "holds other files; name an empty or a new folder")
             return
         if not self._has_predictions():

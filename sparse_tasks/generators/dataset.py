@@ -17,7 +17,7 @@ from typing import Any
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import OutputError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators.files import remove_leftovers, write_whole
+from sparse_tasks.generators.files import LOCK, remove_leftovers, write_whole
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import count_tokens
 from sparse_tasks.generators.task import Task
@@ -26,7 +26,6 @@ __all__ = ["CARD", "LOCK", "MANIFEST", "PROGRESS", "DatasetFolder", "Shard", "sh
 
 MANIFEST = "sparse_tasks.json"
 CARD = "README.md"
-LOCK = ".sparse_tasks.lock"
 PROGRESS = ".sparse_tasks.partial.json"
 # Names that begin like this are a run's own: lock, record, unfinished files.
 _HIDDEN = ".sparse_tasks"

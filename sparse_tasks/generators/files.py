@@ -5,15 +5,47 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sparse_tasks.core.errors import OutputError
+from filelock import FileLock, Timeout
 
-__all__ = ["PARTIAL_PREFIX", "remove_leftovers", "sha256_of", "write_whole"]
+from sparse_tasks.core.errors import OutputError, UsageError
+
+__all__ = ["LOCK", "PARTIAL_PREFIX", "hold", "remove_leftovers", "sha256_of", "write_whole"]
+
+LOCK = ".sparse_tasks.lock"
+"""The file by which a process holds a folder."""
 
 PARTIAL_PREFIX = ".sparse_tasks-"
 """How the names of unfinished files begin; data set readers skip hidden files."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make a folder, if need be, and hold it against other processes that would write to it.
+
+    Raises:
+        UsageError: It is a file, or lies under one.
+        OutputError: Another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError("output", str(folder), "is a file or lies under one; name a folder") from error
+    except Timeout as error:
+        raise OutputError(f"another run is writing to {folder}") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from sparse_tasks.core.errors import OutputError, UsageError
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.card import card
-from sparse_tasks.generators.dataset import LOCK, DatasetFolder, Shard
+from sparse_tasks.generators.dataset import DatasetFolder, Shard
+from sparse_tasks.generators.files import hold
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, make_sample
@@ -50,17 +48,7 @@ def generate_folder(
         OutputError: Files cannot be written; finished shards stay.
     """
     check_lengths(request, tokenizer)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / LOCK)
-        lock.acquire(timeout=0)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError("output", str(path), "is a file or lies under one; name a folder") from error
-    except Timeout as error:
-        raise OutputError(f"another run is writing to {path}") from error
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
+    with hold(path):
         folder = DatasetFolder(path, request, tokenizer)
         folder.open(overwrite)
         missing = folder.missing
@@ -74,10 +62,6 @@ def generate_folder(
                     progress(sample)
                 folder.add(shard, shard_bytes(rows))
         return folder.finish(card(folder))
-    finally:
-        with suppress(OSError):
-            (path / LOCK).unlink()
-        lock.release()
 
 
 def generate_samples(

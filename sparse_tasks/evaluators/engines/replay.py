@@ -33,6 +33,7 @@ class ReplayEngine(Engine):
         for argument, value in settings.arguments.items():
             raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes none")
         self._path = Path(settings.model.source)
+        self._places: dict[str, int] | None = None
 
     @classmethod
     def find(cls, name: str) -> Model:
@@ -50,35 +51,42 @@ class ReplayEngine(Engine):
         Raises:
             BadFileError: A line is not what it should be.
         """
-        self._find_places()
+        self._found()
         return None
 
     def start(self, needed: int) -> None:
         """All is there already."""
-        self._find_places()
+        self._found()
 
-    def _find_places(self) -> None:
-        self._places: dict[str, int] = {}
+    def _found(self) -> dict[str, int]:
+        """Where each output's line begins; the file is read for it once."""
+        if self._places is None:
+            self._places = self._find_places()
+        return self._places
+
+    def _find_places(self) -> dict[str, int]:
+        places: dict[str, int] = {}
         with self._path.open("rb") as file:
             start = 0
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     identifier = self._read(line, number)["id"]
-                    if identifier in self._places:
+                    if identifier in places:
                         raise BadFileError(f"{self._path}, line {number}: {identifier} is there twice")
-                    self._places[identifier] = start
+                    places[identifier] = start
                 start += len(line)
+        return places
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
-        asked = [request.id for request in requests]
-        if missing := [identifier for identifier in asked if identifier not in self._places]:
+        asked, places = [request.id for request in requests], self._found()
+        if missing := [identifier for identifier in asked if identifier not in places]:
             raise BadFileError(
                 f"{self._path} has no output for {len(missing)} of the samples, {missing[0]} first; "
                 "add them, or choose others with --task, --length and --limit"
             )
         with self._path.open("rb") as file:
             for identifier in asked:
-                file.seek(self._places[identifier])
+                file.seek(places[identifier])
                 found = self._read(file.readline(), None)
                 fields = {
                     name: found[name] for name in Output.__slots__ if name not in ("id", "text") and name in found

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 from importlib.util import find_spec
 from typing import Any
 
-from sparse_tasks.core.errors import EngineError, UsageError, nearest
+from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 
@@ -44,7 +44,7 @@ class TransformersEngine(Engine):
         try:
             config = AutoConfig.from_pretrained(model.source, revision=model.revision)
         except (ValueError, OSError) as error:
-            raise UsageError("model", model.name, f"is refused by transformers: {_first_line(error)}") from error
+            raise UsageError("model", model.name, f"is refused by transformers: {first_line(error)}") from error
         limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         return limit
 
@@ -60,7 +60,7 @@ class TransformersEngine(Engine):
             self._model = AutoModelForCausalLM.from_pretrained(model.source, revision=model.revision, **options)
             self._model.to(device).eval()
         except (ImportError, OSError, RuntimeError, ValueError) as error:
-            raise EngineError(f"transformers cannot load {model.name}: {_first_line(error)}") from error
+            raise EngineError(f"transformers cannot load {model.name}: {first_line(error)}") from error
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         import torch
@@ -86,7 +86,7 @@ class TransformersEngine(Engine):
                         **sampling,
                     )
             except RuntimeError as error:  # out of memory, as a rule
-                raise EngineError(f"transformers failed at {request.id}: {_first_line(error)}") from error
+                raise EngineError(f"transformers failed at {request.id}: {first_line(error)}") from error
             written = whole[0, ids.shape[1] :].tolist()
             yield Output(
                 request.id,
@@ -128,11 +128,6 @@ class _Clock:
 
     def end(self) -> None:
         """Nothing is left to do."""
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 ENGINES.register(TransformersEngine.name, TransformersEngine)
