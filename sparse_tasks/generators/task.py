@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
@@ -90,65 +89,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A parameter as a user sees it."""
-
-    name: str
-    kind: type
-    default: Any
-    help: str
-    low: int | None
-    high: int | None
-    choices: Callable[[], Sequence[str]] | None
-
-    @property
-    def range(self) -> str:
-        """The values that it takes, in words."""
-        if self.choices is not None:
-            names = self.choices()
-            return " | ".join(names) if len(names) <= 10 else f"{len(names)} names, such as {names[0]}"
-        return f"{self.low}..{self.high}"
-
-    def parse(self, task: str, value: object) -> Any:
-        """``value``, which may be a text, as a value of this parameter.
-
-        Raises:
-            UsageError: It is none; the message names the parameter and what it takes.
-        """
-        path = f"{task}.{self.name}"
-        if self.kind is int:
-            try:
-                if isinstance(value, bool | float):
-                    raise ValueError
-                number = int(str(value))
-            except ValueError:
-                raise UsageError(path, value, f"is no whole number; choose from {self.range}") from None
-            if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
-                raise UsageError(path, value, f"is out of range; choose from {self.range}")
-            return number
-        if self.choices is not None and value not in self.choices():
-            raise UsageError(path, value, nearest(str(value), self.choices()))
-        return str(value)
-
-
-def parameter(
-    default: Any,
-    help: str,
-    low: int | None = None,
-    high: int | None = None,
-    choices: Callable[[], Sequence[str]] | None = None,
-) -> Any:
-    """A dataclass field that is a parameter: whole numbers take ``low`` to ``high``, texts one of ``choices``."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
-
-
-def parameters(task: type[Task]) -> list[Parameter]:
-    """The parameters of a task, in order."""
-    return [Parameter(f.name, type(f.default), f.default, **f.metadata) for f in dataclasses.fields(task) if f.metadata]
-
-
-@dataclass(frozen=True)
-class Task(ABC):
+class Task(Parametric, ABC):
     """A task: one file in a folder of this room, its parameters the fields of a frozen dataclass.
 
     Class attributes:
@@ -161,7 +102,6 @@ class Task(ABC):
         steerable: Whether ``--depth`` can place the evidence.
     """
 
-    name: ClassVar[str]
     version: ClassVar[int] = 1
     summary: ClassVar[str]
     dispersion: ClassVar[str]
@@ -171,34 +111,9 @@ class Task(ABC):
     steerable: ClassVar[bool]
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, object]) -> Self:
-        """The task with the parameters that ``settings`` name, each a value or its text.
-
-        Raises:
-            UsageError: A parameter is unknown, or its value is out of range.
-        """
-        known = {p.name: p for p in parameters(cls)}
-        for name in settings:
-            if name not in known:
-                raise UsageError(
-                    f"{cls.name}.{name}",
-                    settings[name],
-                    f"sets no parameter of {cls.name}: {name!r} {nearest(name, known)}",
-                )
-        return cls(**{name: known[name].parse(cls.name, value) for name, value in settings.items()})
-
-    def __post_init__(self) -> None:
-        for p in parameters(type(self)):
-            p.parse(self.name, getattr(self, p.name))
-
-    @classmethod
     def group(cls) -> str:
         """The task's group: ``story``, ``ruler``, ``qa``."""
         return cls.name.partition("_")[0]
-
-    def settings(self) -> dict[str, Any]:
-        """The parameters with their values."""
-        return {p.name: getattr(self, p.name) for p in parameters(type(self))}
 
     def key(self) -> str:
         """What identifies the task's text apart from length and index: name, version, parameters."""

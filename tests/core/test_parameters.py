@@ -1,0 +1,145 @@
+"""Guards parameters: what a text becomes, what is refused and how, ranges in words, and settings that nearly fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven(Parametric):
+    """Something with a parameter of each kind."""
+
+    trays: int = parameter(2, "how many trays", 1, 4)
+    heat: float = parameter(0.5, "share of the full heat", 0.0, 1.0)
+    fan: bool = parameter(False, "whether the fan is on")
+    mode: str = parameter("bake", "what it does", choices=lambda: ("bake", "grill", "toast"))
+    minutes: int | None = parameter(None, "when it stops; never if none", 1, kind=int)
+    timer: float | None = parameter(None, "when it starts", 0.0, kind=float)
+    colour: str = field(default="white")  # no parameter: it has no help
+
+    name: ClassVar[str] = "oven"
+
+
+TRAYS, HEAT, FAN, MODE, MINUTES, TIMER = parameters(Oven)
+
+
+def test_parameters_are_the_fields_that_have_help_in_order() -> None:
+    assert [p.name for p in parameters(Oven)] == ["trays", "heat", "fan", "mode", "minutes", "timer"]
+    assert [p.kind for p in parameters(Oven)] == [int, float, bool, str, int, float]
+    assert [p.default for p in parameters(Oven)] == [2, 0.5, False, "bake", None, None]
+    assert Parameter("trays", int, 2, "how many trays", 1, 4) == TRAYS
+
+
+def test_ranges_are_told_in_words() -> None:
+    assert [p.range for p in parameters(Oven)] == [
+        "1..4",
+        "0.0..1.0",
+        "true | false",
+        "bake | grill | toast",
+        "1..",
+        "0.0..",
+    ]
+    assert Parameter("depth", int, 0, "", high=5).range == "..5"
+    ten, more = ([f"name_{i}" for i in range(n)] for n in (10, 11))
+    assert Parameter("who", str, "", "", choices=lambda: ten).range == " | ".join(ten)
+    assert Parameter("who", str, "", "", choices=lambda: more).range == "11 names, such as name_0"
+
+
+@pytest.mark.parametrize(
+    ("owner", "value", "expected"),
+    [
+        (TRAYS, 3, 3),
+        (TRAYS, " 3 ", 3),
+        (HEAT, 1, 1.0),
+        (HEAT, "0", 0.0),
+        (HEAT, ".25", 0.25),
+        (HEAT, "1e-3", 0.001),
+        (FAN, True, True),
+        (FAN, "true", True),
+        (FAN, "False", False),
+        (FAN, "TRUE", True),
+        (MODE, "grill", "grill"),
+        (MINUTES, "90", 90),
+        (MINUTES, None, None),
+        (TIMER, None, None),
+        (TIMER, 2, 2.0),
+        (Parameter("tag", str, "", "any text"), "x", "x"),
+    ],
+)
+def test_values_and_texts_are_read(owner: Parameter, value: object, expected: object) -> None:
+    found = owner.parse("oven", value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("owner", "value", "remedy"),
+    [
+        *((TRAYS, value, "is no whole number; choose from 1..4") for value in ("two", "", 2.0, "2.5", True, None, [2])),
+        *((TRAYS, value, "is out of range; choose from 1..4") for value in (0, 5, "-1")),
+        *((HEAT, value, "is no number; choose from 0.0..1.0") for value in ("hot", "", False, None, math.nan, "inf")),
+        *((HEAT, value, "is out of range; choose from 0.0..1.0") for value in (-0.001, "1.001", 2)),
+        *((FAN, value, "is neither yes nor no; choose from true | false") for value in ("yes", "on", 1, 0, None, "")),
+        (MODE, "boil", "is unknown; choose from bake, grill, toast"),
+        (MODE, "gril", "is unknown; did you mean 'grill'? (choose from bake, grill, toast)"),
+        (MODE, None, "is unknown; choose from bake, grill, toast"),
+        (MINUTES, 0, "is out of range; choose from 1.."),
+        (MINUTES, "none", "is no whole number; choose from 1.."),
+        (TIMER, -1, "is out of range; choose from 0.0.."),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_would(owner: Parameter, value: Any, remedy: str) -> None:
+    with pytest.raises(UsageError) as error:
+        owner.parse("oven", value)
+    assert (error.value.field, error.value.remedy) == (f"oven.{owner.name}", remedy)
+    assert error.value.value is value
+
+
+def test_settings_become_values() -> None:
+    texts = {"trays": "4", "heat": "0.75", "fan": "true", "mode": "toast", "minutes": "30"}
+    assert Oven.from_settings(texts) == Oven(trays=4, heat=0.75, fan=True, mode="toast", minutes=30)
+    assert Oven.from_settings({}) == Oven()
+
+
+@given(
+    st.integers(1, 4), st.floats(0, 1), st.booleans(), st.sampled_from(["bake", "grill"]), st.none() | st.integers(1)
+)
+def test_settings_make_the_same_again(trays: int, heat: float, fan: bool, mode: str, minutes: int | None) -> None:
+    oven = Oven(trays=trays, heat=heat, fan=fan, mode=mode, minutes=minutes)
+    assert Oven.from_settings(oven.settings()) == oven
+    given_values = {name: str(value) for name, value in oven.settings().items() if value is not None}
+    assert Oven.from_settings(given_values) == oven
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("tray", "did you mean 'trays'?"),
+        ("Heat", "did you mean 'heat'?"),
+        ("minute", "did you mean 'minutes'?"),
+        ("zzz", "choose from fan, heat, minutes, mode, timer, trays"),
+        ("colour", "choose from fan, heat, minutes, mode, timer, trays"),
+        ("name", "choose from"),
+    ],
+)
+def test_an_unknown_parameter_is_named_with_the_nearest(name: str, suggested: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Oven.from_settings({name: 7})
+    assert (error.value.field, error.value.value) == (f"oven.{name}", 7)
+    assert error.value.remedy.startswith(f"sets no parameter of oven: {name!r} is unknown; {suggested}")
+
+
+@pytest.mark.parametrize("values", [{"trays": 9}, {"heat": math.inf}, {"mode": "boil"}, {"fan": None}, {"minutes": 0}])
+def test_a_constructor_checks_as_well(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as error:
+        Oven(**values)
+    assert error.value.field == f"oven.{next(iter(values))}"
