@@ -1,0 +1,104 @@
+"""The KV cache as decoding reads it: blocks of positions, and a table of which blocks a sequence has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_same
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["PagedCache"]
+
+
+@dataclass(frozen=True)
+class PagedCache:
+    """Keys and values in blocks (PagedAttention: Kwon et al. 2023, section 4), with the table of a batch.
+
+    Position ``p`` of a sequence lies in block ``block_table[sequence, p // block_size]`` at offset ``p % block_size``.
+
+    Attributes:
+        keys: ``[blocks, block_size, kv_heads, head_size]``, any strides but in the last dimension, which is dense.
+        values: Like ``keys``; its strides may differ.
+        block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
+        lengths: int32 ``[batch]``: cached positions, the current query's own included.
+
+    Raises:
+        UsageError: Shapes, types or devices do not fit.
+    """
+
+    keys: Tensor
+    values: Tensor
+    block_table: Tensor
+    lengths: Tensor
+
+    def __post_init__(self) -> None:
+        keys, values = self.keys, self.values
+        if keys.ndim != 4 or 0 in keys.shape:
+            raise UsageError("keys", tuple(keys.shape), "has to be [blocks, block_size, kv_heads, head_size], none 0")
+        check_same("shape", keys=keys, values=values)
+        check_floats(keys=keys, values=values)
+        for name, tensor in (("keys", keys), ("values", values)):
+            if tensor.stride(3) != 1:
+                raise UsageError(name, tensor.stride(), "strides have to end in 1: a head's numbers lie side by side")
+        if self.block_table.ndim != 2 or self.block_table.shape[1] == 0:
+            raise UsageError("block_table", tuple(self.block_table.shape), "has to be [batch, max_blocks], not empty")
+        if self.lengths.shape != self.block_table.shape[:1]:
+            raise UsageError(
+                "lengths", tuple(self.lengths.shape), f"has to be [batch], batch {len(self.block_table)} as block_table"
+            )
+        for name, tensor in (("block_table", self.block_table), ("lengths", self.lengths)):
+            if tensor.dtype != torch.int32:
+                raise UsageError(name, str(tensor.dtype), "has to be torch.int32")
+        check_same("device", keys=keys, values=values, block_table=self.block_table, lengths=self.lengths)
+
+    @classmethod
+    def contiguous(cls, keys: Tensor, values: Tensor, lengths: Tensor) -> PagedCache:
+        """One block a sequence: a view of a cache that is not paged, without a copy.
+
+        Args:
+            keys: ``[batch, kv_heads, n, head_size]``, as ``transformers`` keeps them; sequences begin at 0.
+            values: Like ``keys``.
+            lengths: int32 ``[batch]``, each at most ``n``.
+
+        Raises:
+            UsageError: Shapes, types or devices do not fit.
+        """
+        for name, tensor in (("keys", keys), ("values", values)):
+            if tensor.ndim != 4:
+                raise UsageError(name, tuple(tensor.shape), "has to be [batch, kv_heads, n, head_size]")
+        table = torch.arange(len(keys), dtype=torch.int32, device=keys.device)[:, None]
+        return cls(keys.transpose(1, 2), values.transpose(1, 2), table, lengths)
+
+    @property
+    def batch(self) -> int:
+        """Sequences."""
+        return int(self.block_table.shape[0])
+
+    @property
+    def block_size(self) -> int:
+        """Positions in a block."""
+        return int(self.keys.shape[1])
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads."""
+        return int(self.keys.shape[2])
+
+    @property
+    def head_size(self) -> int:
+        """Numbers in a key."""
+        return int(self.keys.shape[3])
+
+    @property
+    def capacity(self) -> int:
+        """The positions that a row of the table has room for: no sequence is longer."""
+        return int(self.block_table.shape[1]) * self.block_size
+
+    def gather(self, sequence: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one sequence, copied: ``[length, kv_heads, head_size]`` each. Reads the length."""
+        position = torch.arange(int(self.lengths[sequence]), device=self.keys.device)
+        block = self.block_table[sequence, position // self.block_size].long()
+        return self.keys[block, position % self.block_size], self.values[block, position % self.block_size]

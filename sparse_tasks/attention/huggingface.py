@@ -1,0 +1,294 @@
+"""The methods in Hugging Face ``transformers``, through its attention interface: for reading, teaching, small models.
+
+    with sparse_attention(model, "vertical_slash+quest", sparsity=0.9) as run:
+        model.generate(**inputs)
+    run.density("decode").computed
+
+Each layer asks the interface for its attention by name and hands over queries, keys and values; no module is patched,
+and the model has its own attention back when the block ends. A cache stays whole: what a method evicts is no longer
+seen, which is what it costs in accuracy, but is not freed. Each sequence of a batch is computed on its own, without its
+padding. Layers with a sliding window are left to torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.attention.method import Attention, Layer, find_attention
+from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.steps import Memory
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["Density", "SparseRun", "sparse_attention"]
+
+_NAME: Final = "sparse_tasks"
+_UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache")
+
+
+@dataclass(frozen=True)
+class Density:
+    """Query-key interactions over those of dense causal attention, counted from the indices that ran.
+
+    Attributes:
+        asked: What the method wanted.
+        computed: With what tiles add.
+    """
+
+    asked: float
+    computed: float
+
+
+class SparseRun:
+    """What runs inside a ``sparse_attention`` block, and what it measured."""
+
+    def __init__(self, attention: Attention, impl: str) -> None:
+        self.attention = attention
+        self._impl = impl
+        self._sequences: dict[tuple[int, int], _Sequence] = {}
+        self._totals: dict[tuple[str, int], Tensor] = {}  # asked, computed and dense interactions, by phase and layer
+        self._mask: Tensor | None = None
+        self._spans: list[tuple[int, int]] = []
+
+    def density(self, phase: str, layer: int | None = None) -> Density | None:
+        """What was measured so far, over all heads, sequences and calls.
+
+        Args:
+            phase: "prefill" or "decode"; what follows an eviction is decoding.
+            layer: One of ``layers``, or all of them if None.
+
+        Returns:
+            The density; None if nothing of the phase ran.
+
+        Raises:
+            UsageError: There is no such phase.
+        """
+        if phase not in ("prefill", "decode"):
+            raise UsageError("phase", phase, "is no phase that is measured; choose from prefill, decode")
+        totals = [t.cpu() for (p, number), t in self._totals.items() if p == phase and layer in (None, number)]
+        if not totals:
+            return None
+        asked, computed, dense = sum(totals[1:], totals[0]).tolist()
+        return Density(asked / dense, computed / dense)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that ran, as the model numbers them."""
+        return sorted({number for _, number in self._totals})
+
+    def attend(
+        self, number: int, layer: Layer, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+    ) -> Tensor:
+        """Attention of one layer, as the interface calls it.
+
+        Args:
+            number: The layer, as the model numbers it.
+            layer: The layer among those that are sparse.
+            query: ``[batch, query_heads, n_q, head_size]``, the last ``n_q`` positions.
+            key: ``[batch, kv_heads, n_k, head_size]``.
+            value: Like ``key``.
+            mask: Bool ``[batch, n_k]``, False at padding, or None.
+            scaling: Factor of the scores.
+
+        Returns:
+            ``[batch, n_q, query_heads, head_size]``, 0 at padding.
+        """
+        # Methods and kernels scale by head_size ** -0.5 of their own accord.
+        factor = scaling * query.shape[3] ** 0.5
+        query = query if abs(factor - 1) < 1e-6 else query * factor
+        first = key.shape[2] - query.shape[2]
+        out = torch.zeros_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        for row, (start, end) in enumerate(self._spans_of(mask, len(key), key.shape[2])):
+            rows = slice(max(start - first, 0), max(end - first, 0))
+            q = query[row, :, rows].transpose(0, 1)
+            k, v = (x[row, :, start:end].transpose(0, 1) for x in (key, value))
+            if len(q) == 0:
+                continue
+            sequence = self._sequence(number, row, layer, k, len(q))
+            if len(q) == 1 and len(k) > 1:
+                cache, index = sequence.memory.step(q, k, v)
+                out[row, rows] = sparse_decode(q, cache, index, impl=self._impl)
+                self._count_decode(number, index, len(k))
+            else:
+                out[row, rows], indices = sparse_prefill(self.attention.prefill, q, k, v, impl=self._impl)
+                self._count_prefill(number, indices)
+                sequence.memory.read(q, k)
+            sequence.seen, sequence.tail = len(k), k[-1].clone()
+        return out
+
+    def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int) -> _Sequence:
+        """What is remembered of a sequence; nothing where its cache is another than the last step left."""
+        past = len(k) - new
+        known = self._sequences.get((number, row))
+        if known is None or known.seen != past or not torch.equal(known.tail, k[past - 1]):
+            known = self._sequences[number, row] = _Sequence(Memory(self.attention.decode, layer, self._impl))
+        return known
+
+    def _count_decode(self, number: int, index: PageIndex, cached: int) -> None:
+        computed = index.computed().double().mean()
+        self._add("decode", number, computed, computed, cached)
+
+    def _count_prefill(self, number: int, indices: list[PrefillIndex]) -> None:
+        for index in indices:
+            dense = causal_count(index.n_q, index.n_k)
+            asked, computed = index.asked_density().mean() * dense, index.density().mean() * dense
+            self._add("prefill", number, asked, computed, dense)
+
+    def _add(self, phase: str, number: int, asked: Tensor, computed: Tensor, dense: int) -> None:
+        total = torch.stack([asked, computed, torch.full_like(computed, dense)])
+        before = self._totals.get((phase, number))
+        self._totals[phase, number] = total if before is None else before + total
+
+    def _spans_of(self, mask: Tensor | None, batch: int, n_k: int) -> list[tuple[int, int]]:
+        """Where each sequence begins and ends; a mask comes to all layers in turn, so it is read once."""
+        if mask is None:
+            return [(0, n_k)] * batch
+        if mask is not self._mask:
+            first, after = mask.int().argmax(1), n_k - mask.flip(1).int().argmax(1)
+            if not torch.equal(mask.sum(1), after - first):
+                raise UsageError(
+                    "attention_mask", "0 inside of a sequence", "cannot be; pad at one side, the left to generate"
+                )
+            self._mask, self._spans = mask, list(zip(first.tolist(), after.tolist(), strict=True))
+        return self._spans
+
+
+@dataclass
+class _Sequence:
+    """One sequence in one layer."""
+
+    memory: Memory
+    seen: int = 0
+    tail: Tensor | None = None  # the last key: another one there means another cache
+
+
+_LAYERS: WeakKeyDictionary[Any, tuple[SparseRun, Layer]] = WeakKeyDictionary()
+"""The attention modules of the models that are inside a block."""
+
+
+@contextmanager
+def sparse_attention(
+    model: Any,
+    attention: str | Attention,
+    *,
+    sparsity: float | None = None,
+    arguments: Mapping[str, object] | None = None,
+    impl: str = "auto",
+) -> Iterator[SparseRun]:
+    """Let a model of ``transformers`` attend sparsely inside a block.
+
+    Prompts may come whole or in chunks (a chunk sees the cache before it whole, and methods that look at the last
+    queries look at the chunk's), alone or as a batch padded at the left. A new prompt starts afresh. With a method that
+    evicts, a prompt that goes on from an earlier answer sees the whole cache again, and what is kept is chosen anew;
+    beams cannot be reordered.
+
+    Args:
+        model: A causal language model whose attention goes through ``transformers.AttentionInterface``.
+        attention: ``quest``, ``vertical_slash+quest``, ``dense``, or an ``Attention``.
+        sparsity: For all methods that are named, in [0, 1).
+        arguments: ``METHOD.PARAMETER`` to a value.
+        impl: "auto", "triton" or "torch".
+
+    Yields:
+        What measures the density.
+
+    Raises:
+        UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit.
+    """
+    _register()
+    if isinstance(attention, str):
+        attention = find_attention(attention, sparsity=sparsity, arguments=arguments)
+    elif sparsity is not None or arguments:
+        raise UsageError("attention", attention.name, "has its parameters already; give them there, or name the method")
+    modules = [m for m in model.modules() if _is_sparse(m)]
+    if not modules:
+        raise UsageError("model", type(model).__name__, "has no layer of causal attention over all keys")
+    if any(module in _LAYERS for module in modules):
+        raise UsageError("model", type(model).__name__, "is in another block already; leave that one first")
+    # Parts of a model may have implementations of their own; the whole comes first, so that they get theirs back last.
+    before = [(m, m.config._attn_implementation) for m in model.modules() if hasattr(m, "set_attn_implementation")]
+    run = SparseRun(attention, impl)
+    for place, module in enumerate(modules):
+        _LAYERS[module] = (run, Layer(place, len(modules)))
+    try:
+        model.set_attn_implementation(_NAME)
+        if any(module.config._attn_implementation != _NAME for module in modules):
+            raise UsageError("model", type(model).__name__, "does not go through transformers' attention interface")
+        yield run
+    finally:
+        for part, implementation in before:
+            part.set_attn_implementation(implementation)
+        for module in modules:
+            del _LAYERS[module]
+
+
+def _is_sparse(module: Any) -> bool:
+    """Whether a module is causal self-attention that sees all keys, by the names that ``transformers`` gives."""
+    attends = getattr(module, "is_causal", False) and getattr(module, "layer_idx", None) is not None
+    return attends and getattr(module, "sliding_window", None) is None
+
+
+def _register() -> None:
+    try:
+        from transformers import AttentionInterface, AttentionMaskInterface
+    except ImportError as error:
+        remedy = "5 or newer; pip install 'sparse-tasks[transformers]'"
+        raise UsageError("attention", "sparse_attention", f"needs transformers, {remedy}") from error
+    AttentionInterface.register(_NAME, _forward)
+    AttentionMaskInterface.register(_NAME, _make_mask)
+
+
+def _make_mask(
+    batch_size: int, q_length: int, kv_length: int, q_offset: Any = 0, kv_offset: int = 0, **options: Any
+) -> Tensor | None:
+    """The mask of a model's layers: ``[batch, n_k]`` of padding where they see all keys, else what sdpa takes."""
+    from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+    mask: Tensor | None
+    if options.get("mask_function", causal_mask_function) is not causal_mask_function:
+        mask = sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, **options)
+        return mask
+    if isinstance(q_offset, torch.Tensor) or kv_length != q_offset + q_length:
+        raise UsageError("cache_implementation", "static", "holds room beside keys; leave the cache to grow (dynamic)")
+    mask = options.get("attention_mask")
+    return None if mask is None or bool(mask.all()) else mask
+
+
+def _forward(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """As ``transformers`` calls attention; layers that are not sparse are torch's."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    for name in _UNSUPPORTED:
+        if options.get(name) is not None:
+            raise UsageError("model", type(module).__name__, f"attends with {name}, which the methods do not know")
+    causal = options.get("is_causal")
+    if module not in _LAYERS or options.get("sliding_window") is not None or causal is False:
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+        return out, None
+    if attention_mask is not None and attention_mask.ndim != 2:
+        raise UsageError(
+            "attention_mask", tuple(attention_mask.shape), "hides more than padding; give [batch, tokens] of 0 and 1"
+        )
+    if dropout:
+        raise UsageError("model", type(module).__name__, "is in training; call model.eval()")
+    run, layer = _LAYERS[module]
+    scaling = query.shape[3] ** -0.5 if scaling is None else scaling
+    return run.attend(module.layer_idx, layer, query, key, value, attention_mask, scaling), None

@@ -1,0 +1,419 @@
+"""What a method chose, as the kernels take it. Kernels know these, and no method.
+
+``BlockIndex`` and ``LineIndex`` are of one sequence's prefill, ``PageIndex`` is of a batch in decoding. Each says what
+it makes visible as a ``Pattern`` or a count, so that the sparsity of a run is counted from the index that ran, with all
+that tiles add, and beside it (``asked_density``) what the method wanted before it was rounded up to tiles.
+
+Grids of blocks begin at position 0, also where the queries begin later (chunked prefill): row ``r`` of an index stands
+for the query block ``first_row + r``, which covers the positions from ``(first_row + r) * block_q`` on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.kernels.gather import TILE, gather_rows
+from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions, causal_count
+
+__all__ = [
+    "BlockIndex",
+    "Kept",
+    "LineIndex",
+    "PageIndex",
+    "PrefillIndex",
+    "band_interactions",
+    "ceil_div",
+    "line_interactions",
+]
+
+
+def ceil_div(count: int, size: int) -> int:
+    """How many pieces of ``size`` hold ``count``."""
+    return -(-count // size)
+
+
+@dataclass(frozen=True)
+class BlockIndex:
+    """The key blocks that each block of queries reads.
+
+    Attributes:
+        blocks: int32 ``[heads, rows, width]``: numbers of key blocks, ascending, none of which begins after the query
+            block ends; anything past the count.
+            ``heads`` is ``query_heads``, ``kv_heads`` (the group shares a selection) or 1.
+        counts: int32 ``[heads, rows]``, at most ``width``.
+        block_q: Positions in a query block.
+        block_k: Positions in a key block.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+        n_k: Keys.
+        asked: int64 ``[heads]``: interactions that the method wanted; None where these are the blocks themselves.
+    """
+
+    blocks: Tensor
+    counts: Tensor
+    block_q: int
+    block_k: int
+    n_q: int
+    n_k: int
+    asked: Tensor | None = None
+
+    @property
+    def first_row(self) -> int:
+        """The query block that row 0 stands for."""
+        return (self.n_k - self.n_q) // self.block_q
+
+    @staticmethod
+    def rows(n_q: int, n_k: int, block_q: int) -> int:
+        """How many query blocks the last ``n_q`` of ``n_k`` positions touch."""
+        return ceil_div(n_k, block_q) - (n_k - n_q) // block_q
+
+    @classmethod
+    def from_mask(cls, kept: Tensor, block_q: int, block_k: int, n_q: int, n_k: int) -> BlockIndex:
+        """From bool ``[heads, rows, columns]``; blocks after the diagonal are dropped, so that counts are of work."""
+        rows = kept.shape[1]
+        last = (torch.arange(rows, device=kept.device) + (n_k - n_q) // block_q + 1) * block_q - 1
+        kept = kept & (torch.arange(kept.shape[2], device=kept.device)[None, :] * block_k <= last[:, None])
+        counts = kept.sum(2, dtype=torch.int32)
+        width = max(1, int(counts.max()))
+        order = torch.argsort(kept.int(), dim=2, descending=True, stable=True)
+        return cls(order[..., :width].int().contiguous(), counts, block_q, block_k, n_q, n_k)
+
+    @classmethod
+    def dense(cls, n_q: int, n_k: int, block_q: int, block_k: int, device: torch.device | str = "cpu") -> BlockIndex:
+        """All key blocks up to the diagonal: dense causal attention."""
+        rows, columns = cls.rows(n_q, n_k, block_q), ceil_div(n_k, block_k)
+        last = (torch.arange(rows, device=device) + (n_k - n_q) // block_q + 1) * block_q
+        counts = ((last + block_k - 1) // block_k).clamp_max(columns).int()[None]
+        blocks = torch.arange(columns, dtype=torch.int32, device=device).expand(1, rows, columns).contiguous()
+        return cls(blocks, counts, block_q, block_k, n_q, n_k)
+
+    def mask(self) -> Tensor:
+        """Bool ``[heads, rows, columns]``: which key blocks are read."""
+        heads, rows, width = self.blocks.shape
+        columns = ceil_div(self.n_k, self.block_k)
+        valid = torch.arange(width, device=self.blocks.device) < self.counts[..., None]
+        where = torch.where(valid, self.blocks, columns).long()  # what means nothing goes to a column that is cut off
+        kept = torch.zeros(heads, rows, columns + 1, dtype=torch.bool, device=self.blocks.device)
+        return kept.scatter_(2, where, True)[..., :columns]
+
+    def pattern(self) -> Pattern:
+        """What queries see under this index."""
+        return Blocks(self.mask(), self.block_q, self.block_k, self.first_row)
+
+    def seen(self) -> Tensor:
+        """int64 ``[heads]``: causal interactions with the listed blocks."""
+        return self._count(self.blocks, self.counts, self.block_q)
+
+    def computed(self) -> Tensor:
+        """int64 ``[heads]``: causal interactions that a kernel computes, which gathers small query blocks into tiles.
+
+        All queries of a tile are multiplied with what any of them sees, and what the others do not see is thrown away.
+        """
+        if self.block_q >= TILE:
+            return self.seen()
+        gathered = gather_rows(self)
+        return self._count(gathered.blocks, gathered.counts, TILE)
+
+    def _count(self, blocks: Tensor, counts: Tensor, block_q: int) -> Tensor:
+        first = (self.n_k - self.n_q) // block_q
+        rows = torch.arange(blocks.shape[1], device=blocks.device)[:, None] + first
+        seen = block_interactions(rows, blocks.long(), block_q, self.block_k, self.n_q, self.n_k)
+        valid = torch.arange(blocks.shape[2], device=blocks.device) < counts[..., None]
+        return torch.where(valid, seen, 0).sum((1, 2))
+
+    def density(self) -> Tensor:
+        """float64 ``[heads]``: computed interactions over those of dense causal attention."""
+        return self.computed().double() / causal_count(self.n_q, self.n_k)
+
+    def asked_density(self) -> Tensor:
+        """float64 ``[heads]``: interactions that the method wanted over those of dense causal attention."""
+        asked = self.seen() if self.asked is None else self.asked
+        return asked.double() / causal_count(self.n_q, self.n_k)
+
+    def nbytes(self) -> int:
+        """Bytes of the index itself."""
+        return sum(x.numel() * x.element_size() for x in (self.blocks, self.counts))
+
+
+@dataclass(frozen=True)
+class LineIndex:
+    """Verticals, and slashes rounded to bands of tiles that go with the query block. The same for all rows of a head.
+
+    A query block of ``block_q`` positions meets its diagonal in ``block_q / unit`` units of keys; band 0 is the last of
+    them, and band ``b`` lies ``b`` units before it: the units that a slash crosses, wherever the query block stands. So
+    an index is linear in the length. A vertical within a band is seen once.
+
+    Attributes:
+        columns: int32 ``[heads, width]``: key positions, ascending; past the count anything.
+        column_counts: int32 ``[heads]``.
+        bands: int32 ``[heads, width]``: bands, ascending; past the count anything.
+        band_counts: int32 ``[heads]``.
+        block_q: Positions in a query block, a multiple of ``unit``.
+        unit: Keys in a band.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+        n_k: Keys.
+        slashes: int32 ``[heads, width]``: the distances that became bands, ascending; past the count anything. None
+            where the bands themselves were wanted.
+        slash_counts: int32 ``[heads]``.
+    """
+
+    columns: Tensor
+    column_counts: Tensor
+    bands: Tensor
+    band_counts: Tensor
+    block_q: int
+    unit: int
+    n_q: int
+    n_k: int
+    slashes: Tensor | None = None
+    slash_counts: Tensor | None = None
+
+    @classmethod
+    def from_lines(
+        cls,
+        columns: Tensor,
+        column_counts: Tensor,
+        slashes: Tensor,
+        slash_counts: Tensor,
+        *,
+        block_q: int,
+        unit: int,
+        n_q: int,
+        n_k: int,
+        impl: str = "auto",
+    ) -> LineIndex:
+        """Slashes become the bands that they cross; all on the device, without waiting for it.
+
+        Of a query block that ends before position ``e``, the slash at distance ``d`` meets the keys from
+        ``e - block_q - d`` to ``e - 1 - d``, which lie in the bands from ``d // unit`` to
+        ``(d + block_q - 1) // unit``.
+
+        Args:
+            columns: As the attribute.
+            column_counts: Likewise.
+            slashes: Likewise.
+            slash_counts: Likewise.
+            block_q: Likewise.
+            unit: Likewise.
+            n_q: Likewise.
+            n_k: Likewise.
+            impl: "auto", "triton" or "torch".
+        """
+        number = ceil_div(n_k, unit) + block_q // unit
+        valid = torch.arange(slashes.shape[1], device=slashes.device) < slash_counts[:, None]
+        slash = torch.where(valid, slashes, number * unit)[..., None]  # what means nothing crosses what is cut off
+        last = (slash + (block_q - 1)) // unit
+        band = (slash // unit + torch.arange(block_q // unit + 1, device=slashes.device)).minimum(last)
+        crossed = torch.zeros(len(slashes), number + 1, dtype=torch.float32, device=slashes.device)
+        crossed.scatter_(1, band.clamp_max(number).flatten(1).long(), 1.0)
+        scores = torch.where(crossed[:, :number] > 0, 0.0, float("-inf"))
+        bands, band_counts = select_top(scores, number, impl=impl)
+        return cls(
+            columns, column_counts, bands, band_counts, block_q, unit, n_q, n_k, slashes, slash_counts
+        )  # fmt: skip
+
+    def padded(self, heads: int, multiple: int, far: int) -> tuple[Tensor, Tensor]:
+        """Columns and bands for each of ``heads`` query heads, with ``far`` past the counts.
+
+        Returns:
+            int32 ``[heads, width]`` twice, ascending; the width of columns is a multiple of ``multiple``.
+        """
+
+        def fill(numbers: Tensor, counts: Tensor, width: int) -> Tensor:
+            valid = torch.arange(numbers.shape[1], device=numbers.device) < counts[:, None]
+            kept = torch.nn.functional.pad(torch.where(valid, numbers, far), (0, width - numbers.shape[1]), value=far)
+            return kept.repeat_interleave(heads // len(kept), 0).contiguous()
+
+        width = multiple * max(1, ceil_div(self.columns.shape[1], multiple))
+        return fill(self.columns, self.column_counts, width), fill(self.bands, self.band_counts, self.bands.shape[1])
+
+    def band_mask(self) -> Tensor:
+        """Bool ``[heads, bands]``: which bands are read."""
+        return _flags(self.bands, self.band_counts, ceil_div(self.n_k, self.unit) + self.block_q // self.unit)
+
+    def pattern(self) -> Pattern:
+        """What queries see under this index."""
+        return Columns(_flags(self.columns, self.column_counts, self.n_k)) | _Bands(
+            self.band_mask(), self.block_q, self.unit
+        )
+
+    def computed(self) -> Tensor:
+        """int64 ``[heads]``: causal interactions that a kernel computes."""
+        device, per_row = self.columns.device, self.block_q // self.unit
+        first = (self.n_k - self.n_q) // self.block_q
+        rows = torch.arange(first, ceil_div(self.n_k, self.block_q), device=device)[:, None]
+        kept = self.band_mask()
+        total = (kept * band_interactions(self.n_q, self.n_k, self.block_q, self.unit, device)).sum(1)
+        valid = torch.arange(self.columns.shape[1], device=device) < self.column_counts[:, None]
+        for head in range(len(total)):  # [rows, columns] of one head at a time, not of all
+            columns = self.columns[head].long()
+            band = (rows + 1) * per_row - 1 - columns // self.unit
+            alone = valid[head] & ~((band >= 0) & kept[head, band.clamp(0, kept.shape[1] - 1)])
+            cells = block_interactions(rows, columns, self.block_q, 1, self.n_q, self.n_k)
+            total[head] += (alone * cells).sum()
+        return total
+
+    def density(self) -> Tensor:
+        """float64 ``[heads]``: computed interactions over those of dense causal attention."""
+        return self.computed().double() / causal_count(self.n_q, self.n_k)
+
+    def asked_density(self) -> Tensor:
+        """float64 ``[heads]``: interactions on the lines that were wanted, over those of dense causal attention."""
+        if self.slashes is None or self.slash_counts is None:
+            return self.density()
+        columns = _flags(self.columns, self.column_counts, self.n_k)
+        slashes = _flags(self.slashes, self.slash_counts, self.n_k)
+        return line_interactions(columns, slashes, self.n_q).double() / causal_count(self.n_q, self.n_k)
+
+    def nbytes(self) -> int:
+        """Bytes of the index itself."""
+        held = (self.columns, self.column_counts, self.bands, self.band_counts, self.slashes, self.slash_counts)
+        return sum(x.numel() * x.element_size() for x in held if x is not None)
+
+
+def band_interactions(n_q: int, n_k: int, block_q: int, unit: int, device: torch.device | str) -> Tensor:
+    """int64 ``[bands]``: causal interactions of all queries in each band of a ``LineIndex``."""
+    per_row = block_q // unit
+    rows = torch.arange((n_k - n_q) // block_q, ceil_div(n_k, block_q), device=device)[:, None]
+    units = (rows + 1) * per_row - 1 - torch.arange(ceil_div(n_k, unit) + per_row, device=device)
+    tiles = block_interactions(rows, units.clamp_min(0), block_q, unit, n_q, n_k)
+    return torch.where(units >= 0, tiles, 0).sum(0)
+
+
+def line_interactions(columns: Tensor, slashes: Tensor, n_q: int) -> Tensor:
+    """Causal interactions on verticals and slashes, those where both cross once.
+
+    Args:
+        columns: bool ``[heads, n_k]``, by position.
+        slashes: bool ``[heads, n_k]``, by distance from query to key.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+
+    Returns:
+        int64 ``[heads]``. A vertical at ``c`` and a slash at ``d`` cross at the query ``c + d``, if there is one.
+    """
+    n_k = columns.shape[1]
+    position = torch.arange(n_k, device=columns.device)
+    queries = n_k - position.clamp_min(n_k - n_q)  # that see the key there; that have a key at such a distance
+    upto = slashes.cumsum(1, dtype=torch.int32)
+    crossing = upto.flip(1)  # slashes of at most n_k - 1 - c, so that the query is one of n_k
+    before = n_k - n_q - 1 - position  # slashes of at most that meet the vertical before the first query
+    early = upto[:, before.clamp_min(0)] * (before >= 0)
+    return ((columns * queries) + (slashes * queries) - columns * (crossing - early)).sum(1)
+
+
+@dataclass(frozen=True)
+class _Bands(Pattern):
+    """The bands of a ``LineIndex``: tiles at fixed distances from the query's own."""
+
+    kept: Tensor
+    block_q: int
+    unit: int
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return int(self.kept.shape[0])
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        band = (query // self.block_q + 1) * (self.block_q // self.unit) - 1 - key // self.unit
+        return self.kept[head, band.clamp_min(0)] & (band >= 0)
+
+
+PrefillIndex: TypeAlias = BlockIndex | LineIndex
+
+
+@dataclass(frozen=True)
+class PageIndex:
+    """The pages of the cache that each sequence of a batch reads for its next token, per KV head.
+
+    A page here is a unit of selection of ``unit`` consecutive positions, ``[page * unit, (page + 1) * unit)``: 16 for
+    Quest, 1 for what keeps or evicts tokens. It says nothing of how the cache is laid out.
+
+    Attributes:
+        pages: int32 ``[batch, kv_heads, width]``: numbers of pages, ascending; past the count anything.
+        counts: int32 ``[batch, kv_heads]``, at most ``width``.
+        unit: Positions in a page.
+        lengths: int32 ``[batch]``: cached positions of each sequence, the query's own included.
+    """
+
+    pages: Tensor
+    counts: Tensor
+    unit: int
+    lengths: Tensor
+
+    @classmethod
+    def dense(cls, lengths: Tensor, kv_heads: int, unit: int, longest: int) -> PageIndex:
+        """All pages of sequences of at most ``longest`` positions: dense attention."""
+        pages = torch.arange(ceil_div(longest, unit), dtype=torch.int32, device=lengths.device)
+        counts = ((lengths + unit - 1) // unit).int()[:, None].expand(-1, kv_heads).contiguous()
+        return cls(pages.expand(len(lengths), kv_heads, -1).contiguous(), counts, unit, lengths)
+
+    def mask(self, longest: int) -> Tensor:
+        """Bool ``[batch, kv_heads, longest]``: which positions are read."""
+        batch, heads, _ = self.pages.shape
+        pages = ceil_div(longest, self.unit)
+        kept = _flags(self.pages.flatten(0, 1), self.counts.flatten(), pages).view(batch, heads, pages)
+        tokens = kept.repeat_interleave(self.unit, 2)[..., :longest]
+        return tokens & (torch.arange(longest, device=kept.device) < self.lengths[:, None, None])
+
+    def computed(self) -> Tensor:
+        """int64 ``[batch, kv_heads]``: positions read; the last page may be a part."""
+        valid = torch.arange(self.pages.shape[2], device=self.pages.device) < self.counts[..., None]
+        inside = (self.lengths[:, None, None] - self.pages.long() * self.unit).clamp(0, self.unit)
+        return (inside * valid).sum(2)
+
+    def density(self) -> Tensor:
+        """float64 ``[batch, kv_heads]``: positions read over positions cached."""
+        return self.computed().double() / self.lengths[:, None]
+
+    def nbytes(self) -> int:
+        """Bytes of the index itself."""
+        return sum(x.numel() * x.element_size() for x in (self.pages, self.counts))
+
+
+def _flags(numbers: Tensor, counts: Tensor, size: int) -> Tensor:
+    """Bool ``[heads, size]``: True at the first ``counts[h]`` of ``numbers[h]``."""
+    valid = torch.arange(numbers.shape[1], device=numbers.device) < counts[:, None]
+    where = torch.where(valid, numbers, size).long().clamp(0, size)
+    return torch.zeros(numbers.shape[0], size + 1, dtype=torch.bool, device=numbers.device).scatter_(1, where, True)[
+        :, :size
+    ]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The positions of one sequence that an evicting method leaves visible, per KV head.
+
+    Attributes:
+        positions: int32 ``[kv_heads, width]``, ascending; past the count anything.
+        counts: int32 ``[kv_heads]``, at most ``width``.
+        length: Positions so far, the evicted ones included.
+        scores: fp32 ``[kv_heads, width]``: what the method has accumulated for each, if it does.
+        capacity: What a head may keep from step to step, where the method evicts at each; then ``counts`` are
+            ``width``.
+    """
+
+    positions: Tensor
+    counts: Tensor
+    length: int
+    scores: Tensor | None = None
+    capacity: int | None = None
+
+    def append(self, position: int) -> Kept:
+        """With one more position, the last, which every head sees; its score begins at 0."""
+        heads = len(self.positions)
+        positions = torch.cat([self.positions, self.positions.new_zeros(heads, 1)], dim=1)
+        positions.scatter_(1, self.counts.long()[:, None], position)
+        scores = None
+        if self.scores is not None:
+            scores = torch.cat([self.scores, self.scores.new_zeros(heads, 1)], dim=1)
+            scores.scatter_(1, self.counts.long()[:, None], 0.0)
+        return Kept(positions, self.counts + 1, position + 1, scores, self.capacity)
+
+    def pages(self) -> PageIndex:
+        """As the index of a batch of one: pages of one position."""
+        lengths = torch.tensor([self.length], dtype=torch.int32, device=self.positions.device)
+        return PageIndex(self.positions[None], self.counts[None], 1, lengths)

@@ -1,0 +1,100 @@
+"""XAttention's importance of blocks: sums along antidiagonals (Xu et al. 2025, section 2.1).
+
+There is no kernel in Triton: all the work is in matrix products, which torch has fast on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex, ceil_div
+from sparse_tasks.attention.kernels.dispatch import check_sequence, implementation
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["antidiagonal_scores", "antidiagonal_scores_torch"]
+
+_CELLS: Final = 1 << 24  # scores of groups that are held at once: 64 MB of fp32, and as much of what comes of them
+
+
+def antidiagonal_scores(
+    q: Tensor, k: Tensor, *, block: int = 128, stride: int = 8, scale: float | None = None, impl: str = "auto"
+) -> Tensor:
+    """The share of each key block in what a query block attends to, estimated along antidiagonals.
+
+    Positions are cut into groups of ``stride``. Of the ``stride`` by ``stride`` cell of a query group and a key group
+    only the antidiagonal is computed, on which every row and every column of the cell lies once:
+    ``score[a, b] = scale / stride * sum_i q[a * stride + stride - 1 - i] . k[b * stride + i]``. A softmax over the key
+    groups up to the query group's own, ``b <= a``, turns the scores of each query group into probabilities; these are
+    summed over the groups of a key block and averaged over those of a query block. Groups and blocks begin at
+    multiples of their size; what a group lacks at either end of the input counts as 0, and query groups without any
+    query do not count.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        block: Positions in a block, of queries as of keys; a multiple of ``stride``.
+        stride: Positions in a group; 8 or 16 in the paper. The work is 1 / stride of that of all scores.
+        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        impl: "auto", "triton" or "torch"; all are the same.
+
+    Returns:
+        fp32 ``[query_heads, rows, columns]``: for each query block that the queries touch, probabilities of key blocks;
+        a row sums to 1, and is 0 after the diagonal.
+
+    Raises:
+        UsageError: Shapes, types, sizes or devices do not fit.
+    """
+    check_sequence(q, k)
+    if stride < 1:
+        raise UsageError("stride", stride, "has to be at least 1")
+    if block < 1 or block % stride:
+        raise UsageError("block", block, f"has to be a multiple of the stride, {stride}")
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    if not 0 < scale < float("inf"):
+        raise UsageError("scale", scale, "has to be above 0 and finite")
+    implementation("torch" if impl == "auto" else impl, q)  # complains of what it does not know
+    return antidiagonal_scores_torch(q, k, block=block, stride=stride, scale=scale)
+
+
+def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, scale: float) -> Tensor:
+    """The computation itself, a stretch of query blocks of one head at a time."""
+    (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
+    first, rows = (n_k - n_q) // block, BlockIndex.rows(n_q, n_k, block)
+    columns, per_block = ceil_div(n_k, block), block // stride
+    before = n_k - n_q - first * block  # positions of the first query block that the input does not have
+    reversed_queries = _groups(q, before, rows * block, stride).flip(2).flatten(2)
+    keys = _groups(k, 0, columns * block, stride).flatten(2)
+    group = torch.arange(rows * per_block, device=q.device)
+    held = (group >= before // stride) & (group < ceil_div(before + n_q, stride))
+    out = torch.zeros(heads, rows, columns, dtype=torch.float32, device=q.device)
+    at_once = max(1, _CELLS // (columns * per_block * per_block))
+    for start in range(0, rows, at_once):
+        stop = min(start + at_once, rows)
+        reach = first + stop  # key blocks up to the diagonal of the last row
+        chosen = slice(start * per_block, stop * per_block)
+        own = (group[chosen] + first * per_block)[:, None]
+        later = torch.arange(reach * per_block, device=q.device) > own
+        weight = held[chosen].view(-1, per_block)
+        for head in range(heads):
+            scores = _product(reversed_queries[head, chosen], keys[head * kv_heads // heads, : reach * per_block])
+            shares = scores.mul_(scale / stride).masked_fill_(later, float("-inf")).softmax(-1)
+            by_block = shares.view(len(weight), per_block, reach, per_block).sum(3)
+            mean = (by_block * weight[:, :, None]).sum(1) / weight.sum(1)[:, None]
+            out[head, start:stop, :reach] = mean
+    return out
+
+
+def _groups(x: Tensor, before: int, length: int, stride: int) -> Tensor:
+    """``[heads, groups, stride, head_size]``: tokens in groups, with zeros before them and up to ``length``."""
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 0, before, length - before - len(x)))
+    return padded.unflatten(0, (-1, stride)).permute(2, 0, 1, 3)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b.T`` in fp32; on a GPU straight from 16 bits, which needs torch 2.8 (vLLM's is newer)."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b.T, out_dtype=torch.float32)
+    return a.float() @ b.float().T

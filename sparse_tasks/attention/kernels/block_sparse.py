@@ -1,0 +1,91 @@
+"""Attention of a prompt over the key blocks that an index lists. Dense causal attention is the index of all blocks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, implementation
+from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["block_sparse_attention", "block_sparse_torch", "check_prefill"]
+
+
+def block_sparse_attention(
+    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None, impl: str = "auto"
+) -> Tensor:
+    """Softmax attention in which each block of queries sees the key blocks of its list, and of those no later keys.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``; the queries are the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        v: Like ``k``.
+        index: Block sizes 16, 32, 64 or 128; blocks below 64 are gathered into larger tiles.
+        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        ``[n_q, query_heads, head_size]`` in q's dtype; 0 where a query sees nothing.
+
+    Raises:
+        UsageError: Shapes, types or devices do not fit.
+    """
+    scale = check_prefill(q, k, v, index, scale)
+    if implementation(impl, q) == "torch":
+        return block_sparse_torch(q, k, v, index, scale=scale)
+    from sparse_tasks.attention.kernels.triton.block_sparse import block_sparse_triton
+
+    return block_sparse_triton(q, k, v, index, scale=scale)
+
+
+def block_sparse_torch(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None) -> Tensor:
+    """The same, readable: a masked softmax."""
+    return attention_reference(q, k, v, index.pattern(), scale=scale).to(q.dtype)
+
+
+def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: float | None) -> float:
+    """What the kernels of a prompt need to hold, and the scale.
+
+    Raises:
+        UsageError: It does not.
+    """
+    check_sequence(q, k, v)
+    tensors = (
+        {"blocks": index.blocks, "counts": index.counts}
+        if isinstance(index, BlockIndex)
+        else {name: getattr(index, name) for name in ("columns", "column_counts", "bands", "band_counts")}
+    )
+    check_same("device", q=q, **{f"index.{name}": tensor for name, tensor in tensors.items()})
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) != "torch.int32":
+            raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
+    if (index.n_q, index.n_k) != (len(q), len(k)):
+        raise UsageError("index", (index.n_q, index.n_k), f"is of other lengths than q and k, {(len(q), len(k))}")
+    heads = next(iter(tensors.values())).shape[0]
+    if heads not in (1, k.shape[1], q.shape[1]):
+        raise UsageError("index", heads, f"heads have to be 1, {k.shape[1]} (KV heads) or {q.shape[1]} (query heads)")
+    if isinstance(index, BlockIndex):
+        rows = BlockIndex.rows(index.n_q, index.n_k, index.block_q)
+        if index.blocks.ndim != 3 or index.blocks.shape[1] != rows or index.counts.shape != index.blocks.shape[:2]:
+            raise UsageError("index.blocks", tuple(index.blocks.shape), f"has to be [heads, {rows}, width]")
+        for name, size in (("block_q", index.block_q), ("block_k", index.block_k)):
+            if size not in (16, 32, 64, 128):
+                raise UsageError(f"index.{name}", size, "has to be 16, 32, 64 or 128")
+    elif isinstance(index, LineIndex):
+        for name in ("columns", "bands"):
+            if tensors[name].ndim != 2 or len(tensors[name]) != heads:
+                raise UsageError(
+                    f"index.{name}", tuple(tensors[name].shape), f"has to be [heads, width], heads {heads}"
+                )
+        for name in ("column_counts", "band_counts"):
+            if tensors[name].shape != (heads,):
+                raise UsageError(f"index.{name}", tuple(tensors[name].shape), f"has to be [heads], heads {heads}")
+        if index.block_q not in (64, 128) or index.unit not in (64, 128) or index.block_q < index.unit:
+            raise UsageError(
+                "index", (index.block_q, index.unit), "tiles have to be 64 or 128, block_q a multiple of unit"
+            )
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    if not 0 < scale < float("inf"):
+        raise UsageError("scale", scale, "has to be above 0 and finite")
+    return scale

@@ -1,0 +1,140 @@
+"""Which implementation of a kernel runs: Triton's on a GPU, else its torch twin.
+
+A kernel is a public function in a file of this folder, with its checks and its readable torch twin; the file of the
+same name in ``triton/`` (or ``gluon/``) holds the fast one, with the same signature, and is imported only to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import warnings
+from typing import Final, Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from sparse_tasks.core.errors import UsageError
+
+__all__ = [
+    "FLOATS",
+    "Implementation",
+    "TwinWarning",
+    "check_floats",
+    "check_heads",
+    "check_same",
+    "check_sequence",
+    "implementation",
+    "interpreted",
+]
+
+Implementation: TypeAlias = Literal["auto", "triton", "torch"]
+
+FLOATS: Final = ("torch.bfloat16", "torch.float16", "torch.float32")
+
+
+class TwinWarning(UserWarning):
+    """There is no GPU: the torch twins serve, which are right and slow."""
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run in its interpreter, on the CPU (``TRITON_INTERPRET=1``)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
+    """The implementation that is to run on a tensor's device.
+
+    Args:
+        impl: "auto" takes Triton on a GPU and the torch twin elsewhere, with one warning; the others insist.
+        tensor: One of the inputs.
+
+    Raises:
+        UsageError: No such implementation, or Triton was asked for where it cannot run.
+    """
+    if impl not in get_args(Implementation):
+        raise UsageError("impl", impl, f"is unknown; choose from {', '.join(get_args(Implementation))}")
+    if impl == "torch":
+        return "torch"
+    if tensor.is_cuda and _has_triton():
+        return "triton"
+    if impl == "triton":
+        if interpreted() and _has_triton():
+            return "triton"
+        raise UsageError("impl", impl, f"needs a GPU and triton, and the tensors are on {tensor.device}; use 'torch'")
+    _warn_once(str(tensor.device.type))
+    return "torch"
+
+
+def check_floats(**tensors: Tensor) -> None:
+    """All must be of one floating type that the kernels know.
+
+    Raises:
+        UsageError: Names the first that is not.
+    """
+    first = next(iter(tensors.values()))
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) not in FLOATS:
+            raise UsageError(name, str(tensor.dtype), f"is no type that attention takes; use {', '.join(FLOATS)}")
+        if tensor.dtype != first.dtype:
+            raise UsageError(name, str(tensor.dtype), f"differs from {first.dtype} of the other inputs; convert it")
+
+
+def check_same(what: str, **tensors: Tensor) -> None:
+    """All must agree in an attribute ("device", "shape").
+
+    Raises:
+        UsageError: Names the first that does not.
+    """
+    name_of_first, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if getattr(tensor, what) != getattr(first, what):
+            value = getattr(tensor, what)
+            shown = tuple(value) if what == "shape" else str(value)
+            expected = getattr(first, what)
+            wanted = tuple(expected) if what == "shape" else expected
+            raise UsageError(name, shown, f"is not the {what} of {name_of_first}, {wanted}")
+
+
+def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
+    """One sequence: q ``[n_q, query_heads, head_size]``, k and v ``[n_k, kv_heads, head_size]``, ``1 <= n_q <= n_k``.
+
+    Raises:
+        UsageError: Names the tensor, its shape and what would work.
+    """
+    for name, tensor in (("q", q), ("k", k)):
+        if tensor.ndim != 3 or 0 in tensor.shape:
+            raise UsageError(name, tuple(tensor.shape), "has to be [tokens, heads, head_size], none of them 0")
+    if q.shape[2] != k.shape[2]:
+        raise UsageError("k", tuple(k.shape), f"has to end in the head size of q, {q.shape[2]}")
+    check_heads(q.shape[1], k.shape[1], q.shape[2])
+    if q.shape[0] > k.shape[0]:
+        raise UsageError("q", tuple(q.shape), f"has more tokens than k, {k.shape[0]}; queries are the last of the keys")
+    others = {} if v is None else {"v": v}
+    if v is not None:
+        check_same("shape", k=k, v=v)
+    check_floats(q=q, k=k, **others)
+    check_same("device", q=q, k=k, **others)
+
+
+def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
+    """Query heads are a multiple of KV heads, head sizes a multiple of 16 up to 256.
+
+    Raises:
+        UsageError: They are not.
+    """
+    if query_heads % kv_heads:
+        raise UsageError("q", query_heads, f"query heads have to be a multiple of the {kv_heads} KV heads")
+    if head_size % 16 or not 16 <= head_size <= 256:
+        raise UsageError("head_size", head_size, "has to be a multiple of 16 from 16 to 256")
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _warn_once(device: str) -> None:
+    reason = f"no kernel for {device}" if device != "cuda" else "triton is not installed"
+    warnings.warn(f"{reason}: the torch twins serve, which are right and slow", TwinWarning, stacklevel=4)

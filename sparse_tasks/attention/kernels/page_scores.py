@@ -1,0 +1,89 @@
+"""How well a page can match a query at best (Quest: Tang et al. 2024, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, implementation
+from sparse_tasks.attention.kernels.page_summaries import check_unit
+from sparse_tasks.attention.kernels.sparse_decode import check_queries
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["page_scores", "page_scores_torch"]
+
+
+def page_scores(
+    q: Tensor,
+    summaries: Tensor,
+    cache: PagedCache,
+    *,
+    unit: int,
+    longest: int | None = None,
+    current: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """Upper bounds of the scores ``q . k`` of each page, not scaled; a KV head's is the largest of its group's.
+
+    No key of a page scores above ``sum_d max(q_d * min_d, q_d * max_d)``.
+
+    Args:
+        q: ``[batch, query_heads, head_size]``.
+        summaries: ``[physical pages, kv_heads, 2, head_size]``, as in ``page_summaries.py``.
+        cache: Says which blocks a sequence has, and how long it is; its keys and values are not read.
+        unit: Positions in a page. It divides the block size, or each sequence has one block.
+        longest: No sequence is longer; all that the block table has room for if None.
+        current: Whether the page of a sequence's last position is +inf, so that it is always chosen.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        fp32 ``[batch, kv_heads, ceil(longest / unit)]``; -inf past a sequence's last page.
+
+    Raises:
+        UsageError: Shapes, types or devices do not fit.
+    """
+    check_queries(q, cache)
+    check_unit(cache, unit)
+    longest = cache.capacity if longest is None else longest
+    if not 1 <= longest <= cache.capacity:
+        raise UsageError("longest", longest, f"has to be from 1 to what the block table has room for, {cache.capacity}")
+    pages = len(cache.keys) * ceil_div(cache.block_size, unit)
+    shape = (pages, cache.kv_heads, 2, cache.head_size)
+    if tuple(summaries.shape) != shape or not summaries.is_contiguous():
+        raise UsageError("summaries", tuple(summaries.shape), f"has to be {shape}, contiguous")
+    check_floats(q=q, summaries=summaries)
+    check_same("device", q=q, summaries=summaries)
+    if implementation(impl, q) == "torch":
+        return page_scores_torch(q, summaries, cache, unit=unit, longest=longest, current=current)
+    from sparse_tasks.attention.kernels.triton.page_scores import page_scores_triton
+
+    return page_scores_triton(q, summaries, cache, unit=unit, longest=longest, current=current)
+
+
+def page_scores_torch(
+    q: Tensor,
+    summaries: Tensor,
+    cache: PagedCache,
+    *,
+    unit: int,
+    longest: int | None = None,
+    current: bool = False,
+) -> Tensor:
+    """The same, readable. ``max(q * low, q * high)`` is ``q * high`` where q is above 0 and ``q * low`` elsewhere."""
+    longest = cache.capacity if longest is None else longest
+    page = torch.arange(ceil_div(longest, unit), device=q.device)
+    scores = []
+    for row in range(cache.batch):
+        held = page * unit < cache.lengths[row]
+        start = torch.where(held, page * unit, 0)
+        block = torch.where(held, cache.block_table[row].long()[start // cache.block_size], 0)
+        number = block * ceil_div(cache.block_size, unit) + start % cache.block_size // unit
+        low, high = summaries[number].permute(2, 1, 3, 0).float()  # [kv_heads, head_size, pages] each
+        queries = q[row].view(cache.kv_heads, -1, cache.head_size).float()
+        bound = (queries.clamp_min(0) @ high + queries.clamp_max(0) @ low).amax(1)
+        bound = bound.masked_fill(~held, float("-inf"))
+        last = (page + 1) * unit >= cache.lengths[row]
+        scores.append(bound.masked_fill(held & last, float("inf")) if current else bound)
+    return torch.stack(scores)

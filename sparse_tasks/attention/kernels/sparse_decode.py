@@ -1,0 +1,113 @@
+"""Attention of the next token over the pages of the cache that an index lists.
+
+Dense attention is the index of all pages (``PageIndex.dense``); an evicted cache is an index with pages of one token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, implementation
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["check_queries", "sparse_decode", "sparse_decode_torch"]
+
+
+def sparse_decode(
+    q: Tensor,
+    cache: PagedCache,
+    index: PageIndex,
+    *,
+    scale: float | None = None,
+    impl: str = "auto",
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax attention of one query a sequence, which sees the pages that are listed for its KV head.
+
+    Args:
+        q: ``[batch, query_heads, head_size]``; ``query_heads`` is a multiple of the cache's KV heads.
+        cache: Keys and values. Its lengths bound what is seen.
+        index: Pages of any size; it need not be related to the cache's blocks.
+        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        impl: "auto", "triton" or "torch".
+        return_lse: Whether to return the logarithm of the softmax's denominator too.
+
+    Returns:
+        ``[batch, query_heads, head_size]`` in q's dtype, 0 where nothing is listed; with ``return_lse`` also fp32
+        ``[batch, query_heads]``, the natural logarithm of the sum of exponentials, -inf where nothing is listed.
+
+    Raises:
+        UsageError: Shapes, types or devices do not fit.
+    """
+    scale = _check(q, cache, index, scale)
+    if implementation(impl, q) == "torch":
+        return sparse_decode_torch(q, cache, index, scale=scale, return_lse=return_lse)
+    from sparse_tasks.attention.kernels.triton.sparse_decode import sparse_decode_triton
+
+    return sparse_decode_triton(q, cache, index, scale=scale, return_lse=return_lse)
+
+
+def sparse_decode_torch(
+    q: Tensor, cache: PagedCache, index: PageIndex, *, scale: float | None = None, return_lse: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The same, readable: each sequence gathers its positions and takes a softmax over them, in fp32."""
+    batch, heads, size = q.shape
+    scale = size**-0.5 if scale is None else scale
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
+    entry = torch.arange(index.pages.shape[2], device=q.device)
+    within = torch.arange(index.unit, device=q.device)
+    kv_head = torch.arange(cache.kv_heads, device=q.device)[:, None]
+    for row in range(batch):
+        listed = (entry < index.counts[row, :, None])[..., None]
+        position = torch.where(listed, index.pages[row].long()[..., None] * index.unit + within, cache.capacity)
+        position = position.flatten(1)  # [kv_heads, width * unit]
+        seen = position < cache.lengths[row]
+        position = torch.where(seen, position, 0)
+        block = torch.where(seen, cache.block_table[row].long()[position // cache.block_size], 0)
+        # What lies unseen in block 0 may be anything, even NaN.
+        where = (block, position % cache.block_size, kv_head)
+        keys, values = (torch.where(seen[..., None], x[where], 0).float() for x in (cache.keys, cache.values))
+        queries = q[row].view(cache.kv_heads, -1, size).float()
+        scores = (queries @ keys.mT * scale).masked_fill(~seen[:, None], float("-inf"))
+        lse[row] = scores.logsumexp(-1).flatten()
+        weights = torch.where(seen[:, None], scores - lse[row].view(cache.kv_heads, -1, 1), float("-inf")).exp()
+        out[row] = (weights @ values).view(heads, size)
+    return (out, lse) if return_lse else out
+
+
+def check_queries(q: Tensor, cache: PagedCache) -> None:
+    """One query a sequence of the cache, of heads that go with its own.
+
+    Raises:
+        UsageError: It is not so.
+    """
+    if q.ndim != 3 or q.shape[0] != cache.batch or q.shape[2] != cache.head_size:
+        expected = f"[{cache.batch}, query_heads, {cache.head_size}]"
+        raise UsageError("q", tuple(q.shape), f"has to be {expected}, one query a sequence of the cache")
+    check_heads(q.shape[1], cache.kv_heads, q.shape[2])
+    check_floats(q=q, keys=cache.keys)
+    check_same("device", q=q, keys=cache.keys)
+
+
+def _check(q: Tensor, cache: PagedCache, index: PageIndex, scale: float | None) -> float:
+    """What the kernel needs to hold, and the scale."""
+    check_queries(q, cache)
+    check_same("device", q=q, **{"index.pages": index.pages, "index.counts": index.counts})
+    if index.pages.ndim != 3 or tuple(index.pages.shape[:2]) != (cache.batch, cache.kv_heads):
+        expected = f"[{cache.batch}, {cache.kv_heads}, width]"
+        raise UsageError("index.pages", tuple(index.pages.shape), f"has to be {expected}, as q and the cache are")
+    if index.counts.shape != index.pages.shape[:2]:
+        raise UsageError("index.counts", tuple(index.counts.shape), f"has to be {tuple(index.pages.shape[:2])}")
+    for name, tensor in (("pages", index.pages), ("counts", index.counts)):
+        if tensor.dtype != torch.int32:
+            raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
+    if index.unit < 1:
+        raise UsageError("index.unit", index.unit, "has to be at least 1 position")
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    if not 0 < scale < float("inf"):
+        raise UsageError("scale", scale, "has to be above 0 and finite")
+    return scale

@@ -1,0 +1,93 @@
+"""Bounds of pages in Triton: two small products of a KV head's group with tiles of minima and maxima.
+
+Bound by memory, like ``sparse_decode.py``, and built the same: the block of the next tile is looked up while a tile is
+computed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.triton.sparse_decode import FAR, processors
+
+__all__ = ["page_scores_triton"]
+
+PROGRAMS: Final = 9
+"""Programs a processor, if the lists are long enough: 3 waves of the 3 that are resident, to even out the load."""
+
+
+@triton.jit
+def _load_block(table, page, last, BLOCK_PAGES: tl.constexpr):
+    """The block of the cache that holds a page."""
+    return tl.load(table + page // BLOCK_PAGES, mask=page < last, other=0)
+
+
+@triton.jit(do_not_specialize=["pages", "table_stride", "block_pages"])
+def _score(
+    q, summaries, table, lengths, scores, stride_qb, stride_qh, pages, table_stride, block_pages,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
+    TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_PAGES: tl.constexpr, CURRENT: tl.constexpr,
+):  # fmt: skip
+    # KV heads of a sequence run side by side: the summaries of a page are neighbours.
+    kv_head, part, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    kv_heads, parts = tl.num_programs(0), tl.num_programs(1)
+    length = tl.load(lengths + sequence)
+    table += sequence * table_stride
+    scores += (sequence * kv_heads + kv_head) * pages
+    # Rows past the group repeat it, which changes no maximum.
+    row = kv_head * GROUP + tl.arange(0, ROWS) % GROUP
+    dim = tl.arange(0, PADDED)
+    there = (dim < HEAD)[None, :]
+    queries = tl.load(q + sequence * stride_qb + row[:, None] * stride_qh + dim[None, :], mask=there, other=0.0)
+    positive = tl.maximum(queries.to(tl.float32), 0.0).to(queries.dtype)
+    negative = tl.minimum(queries.to(tl.float32), 0.0).to(queries.dtype)
+
+    held_pages = tl.cdiv(length, UNIT)
+    tiles = tl.cdiv(pages, TILE)
+    first, last = part * tiles // parts, (part + 1) * tiles // parts
+    page = first * TILE + tl.arange(0, TILE)
+    block = _load_block(table, page, held_pages, BLOCK_PAGES)
+    for tile in range(first, last):
+        page = tile * TILE + tl.arange(0, TILE)
+        held = page < held_pages
+        inside = held[:, None] & there
+        number = block.to(tl.int64) * block_pages + page % BLOCK_PAGES
+        where = summaries + ((number * kv_heads + kv_head) * (2 * HEAD))[:, None] + dim[None, :]
+        low = tl.load(where, mask=inside, other=0.0)
+        high = tl.load(where + HEAD, mask=inside, other=0.0)
+        bound = tl.dot(negative, tl.trans(low), input_precision="tf32x3")
+        bound = tl.dot(positive, tl.trans(high), bound, input_precision="tf32x3")
+        best = tl.where(held, tl.max(bound, 0), float("-inf"))
+        if CURRENT:
+            best = tl.where(page == held_pages - 1, float("inf"), best)
+        tl.store(scores + page, best, mask=page < pages)
+        block = _load_block(table, page + TILE, held_pages, BLOCK_PAGES)
+
+
+def page_scores_triton(
+    q: Tensor, summaries: Tensor, cache: PagedCache, *, unit: int, longest: int, current: bool
+) -> Tensor:
+    """As ``page_scores.page_scores``."""
+    (batch, heads, size), kv_heads, pages = q.shape, cache.kv_heads, ceil_div(longest, unit)
+    q = q if q.stride(2) == 1 else q.contiguous()
+    table = cache.block_table if cache.block_table.stride(1) == 1 else cache.block_table.contiguous()
+    scores = torch.empty(batch, kv_heads, pages, dtype=torch.float32, device=q.device)
+    group, padded, block_pages = heads // kv_heads, triton.next_power_of_2(size), ceil_div(cache.block_size, unit)
+    tile = 64 if padded * q.element_size() <= 256 else 32
+    parts = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads), ceil_div(pages, 2 * tile)))
+    _score[(kv_heads, parts, batch)](
+        q, summaries, table, cache.lengths.contiguous(), scores, q.stride(0), q.stride(1),
+        pages, table.stride(0), block_pages,
+        GROUP=group, ROWS=max(16, triton.next_power_of_2(group)), HEAD=size, PADDED=padded,
+        TILE=tile, UNIT=unit, BLOCK_PAGES=block_pages if table.shape[1] > 1 else FAR,
+        CURRENT=current,
+        num_warps=4 if q.element_size() == 2 and group <= 32 else 8, num_stages=3,
+    )  # fmt: skip
+    return scores

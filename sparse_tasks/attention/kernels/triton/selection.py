@@ -1,0 +1,192 @@
+"""Selection in Triton: one program a row, no sort.
+
+A threshold splits a row into what is chosen and what is not. It is found by bisection over the bits of the floats: as
+integers they have the same order. A row of up to ``WHOLE`` columns stays in registers meanwhile; longer ones are read
+again at each step, from the L2 cache. Then two running sums say where each chosen column goes.
+
+Where few are chosen of a long row, a tournament is faster: its parts choose as many each, side by side, and the row
+chooses of those.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sparse_tasks.attention.index import ceil_div
+
+__all__ = ["select_mass_triton", "select_rows", "select_top_triton"]
+
+WHOLE: Final = 16384
+"""Columns that a program holds at once, 32 a thread. Below 65,536, for two counts share an integer."""
+
+_NONE = tl.constexpr(-2139095041)  # the key of -inf
+_FORCED = tl.constexpr(2139095040)  # the key of +inf
+
+
+@triton.jit
+def _load_keys(scores, column, columns):
+    """Integers in the order of the floats: the bits of negative ones are turned round, and -0 is 0."""
+    x = tl.load(scores + column, mask=column < columns, other=float("-inf"))
+    bits = tl.where(x == 0.0, 0.0, x).to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def _count(keys, bound, MASS: tl.constexpr):
+    """How many keys are at or above the bound, and the sum of those of finite weight, whose key is their bits."""
+    above = keys >= bound
+    mass = 0.0
+    if MASS:
+        mass = tl.sum(tl.where(above & (keys < _FORCED), keys, 0).to(tl.float32, bitcast=True), 0)
+    return tl.sum(above.to(tl.int32), 0), mass
+
+
+@triton.jit
+def _measure(keys, scores, columns, bound, MASS: tl.constexpr, TILE: tl.constexpr, LONG: tl.constexpr):
+    """``_count`` over a whole row."""
+    count, mass = _count(keys, bound, MASS)
+    if LONG:
+        for first in range(TILE, columns, TILE):
+            more, heavier = _count(_load_keys(scores, first + tl.arange(0, TILE), columns), bound, MASS)
+            count += more
+            mass += heavier
+    return count, mass
+
+
+@triton.jit
+def _store(out, keys, column, low, high, need, above, ties):
+    """Write the columns of a tile that are chosen: all from ``high`` on, the first ``need`` of those from ``low`` on.
+
+    ``above`` and ``ties`` were met in the tiles before; they return with those of this tile added.
+    """
+    sure = keys >= high
+    tied = (keys >= low) & (keys < high)
+    running = tl.cumsum(sure.to(tl.int32) + (tied.to(tl.int32) << 16), 0)
+    rank = ties + (running >> 16)
+    place = above + (running & 0xFFFF) + tl.minimum(rank, need) - 1
+    tl.store(out + place, column, mask=sure | (tied & (rank <= need)))
+    both = tl.sum(sure.to(tl.int32) + (tied.to(tl.int32) << 16), 0)
+    return above + (both & 0xFFFF), ties + (both >> 16)
+
+
+@triton.jit(do_not_specialize=["asked", "inner", "outer_stride", "width"])
+def _select(
+    scores, asked, mass, out, counts, inner, outer_stride, columns, width,
+    MASS: tl.constexpr, ASKED_BY_ROW: tl.constexpr, MASS_BY_ROW: tl.constexpr, TILE: tl.constexpr, LONG: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    line = row // inner * outer_stride + row % inner
+    scores += row.to(tl.int64) * columns
+    out += line.to(tl.int64) * width
+    count = asked
+    if ASKED_BY_ROW:
+        count = tl.load(asked + row)
+    lane = tl.arange(0, TILE)
+    keys = _load_keys(scores, lane, columns)
+
+    # low is a bound that is low enough: at or above it lies as much as is asked; high is none. So high - low shrinks.
+    low, high = tl.full([], _NONE + 1, tl.int32), tl.full([], _FORCED + 1, tl.int32)
+    if not LONG:
+        low = tl.min(tl.where(keys > _NONE, keys, _FORCED), 0)
+        high = tl.max(keys, 0) + 1
+    count_low, mass_low = _measure(keys, scores, columns, low, MASS, TILE, LONG)
+    count_high, mass_high = 0, 0.0
+    target = 0.0
+    if MASS:
+        share = mass
+        if MASS_BY_ROW:
+            share = tl.load(mass + row)
+        target = share * mass_low
+        forced, _ = _measure(keys, scores, columns, _FORCED, MASS, TILE, LONG)
+        count = tl.maximum(count, forced)
+    count = tl.maximum(tl.minimum(tl.minimum(count, count_low), width), 0)
+    while (high - 1 > low) & (count_low - count_high > 1) & (count_low != count):
+        middle = (low & high) + ((low ^ high) >> 1)  # their mean, which cannot overflow
+        count_middle, mass_middle = _measure(keys, scores, columns, middle, MASS, TILE, LONG)
+        enough = count_middle >= count
+        if MASS:
+            enough = (enough & (mass_middle >= target)) | (count_middle >= width)
+        low = tl.where(enough, middle, low)
+        count_low = tl.where(enough, count_middle, count_low)
+        high = tl.where(enough, high, middle)
+        count_high = tl.where(enough, count_high, count_middle)
+        mass_high = tl.where(enough, mass_high, mass_middle)
+
+    # Between low and high is what may be taken in part: ties, or a single entry, or what is needed to the last.
+    need = count - count_high
+    if MASS:
+        weight = low.to(tl.float32, bitcast=True)
+        missing = tl.ceil(tl.div_rn(target - mass_high, tl.where(weight > 0, weight, 1.0)))
+        ties = tl.maximum(need, tl.maximum(tl.minimum(missing, count_low), 0.0).to(tl.int32))
+        need = tl.where(high - 1 > low, count_low - count_high, ties)
+        need = tl.minimum(need, width - count_high)
+    need = tl.maximum(tl.minimum(need, count_low - count_high), 0)
+    above, ties = _store(out, keys, lane, low, high, need, 0, 0)
+    if LONG:
+        for first in range(TILE, columns, TILE):
+            column = first + lane
+            above, ties = _store(out, _load_keys(scores, column, columns), column, low, high, need, above, ties)
+    tl.store(counts + line, count_high + need)
+
+
+def select_rows(
+    scores: Tensor, count: int | Tensor, blocks: Tensor, counts: Tensor, *, start: int = 0, mass: float | Tensor = -1.0
+) -> None:
+    """Launch the kernel, which writes into rows from ``start`` on of a larger list.
+
+    Args:
+        scores: fp32 ``[outer, inner, columns]``, contiguous.
+        count: How many to choose, or the fewest where ``mass`` is given; or int32 ``[outer, inner]``, contiguous.
+        blocks: int32 ``[outer, rows, width]``, contiguous: the lists.
+        counts: int32 ``[outer, rows]``, contiguous.
+        start: The row of the lists that row 0 of the scores goes to.
+        mass: The share of the mass; or fp32 ``[outer, inner]``, contiguous; below 0 if it plays no part.
+    """
+    outer, inner, columns = scores.shape
+    if not outer * inner:
+        return
+    tile = min(WHOLE, max(32, triton.next_power_of_2(columns)))
+    by_row = isinstance(mass, Tensor)
+    _select[(outer * inner,)](
+        scores, count, mass, blocks[:, start:], counts[:, start:], inner, blocks.shape[1], columns, blocks.shape[2],
+        MASS=by_row or mass >= 0, ASKED_BY_ROW=isinstance(count, Tensor), MASS_BY_ROW=by_row,
+        TILE=tile, LONG=columns > tile, num_warps=max(1, tile // 1024),
+    )  # fmt: skip
+
+
+def select_top_triton(scores: Tensor, count: int | Tensor, *, width: int) -> tuple[Tensor, Tensor]:
+    """As ``selection.select_top``."""
+    parts = ceil_div(scores.shape[-1], WHOLE)
+    if parts == 1 or parts * width > WHOLE:
+        return _by_row(scores, count, -1.0, width)
+    padded = torch.nn.functional.pad(scores, (0, parts * WHOLE - scores.shape[-1]), value=float("-inf"))
+    cut = padded.unflatten(-1, (parts, WHOLE))
+    each = count[..., None] if isinstance(count, Tensor) and count.ndim else count
+    lists, counts = _by_row(cut, each, -1.0, width)
+    listed = torch.arange(width, device=scores.device) < counts[..., None]
+    lists = torch.where(listed, lists, 0).long()
+    best = cut.gather(-1, lists).masked_fill(~listed, float("-inf"))
+    # Parts and their lists ascend, so that of equal entries those of lower columns still come first.
+    chosen, counts = _by_row(best.flatten(-2), count, -1.0, width)
+    columns = (lists + torch.arange(parts, device=scores.device)[:, None] * WHOLE).flatten(-2)
+    return columns.gather(-1, chosen.clamp(0, parts * width - 1).long()).int(), counts
+
+
+def select_mass_triton(scores: Tensor, mass: float | Tensor, *, width: int, minimum: int = 1) -> tuple[Tensor, Tensor]:
+    """As ``selection.select_mass``."""
+    return _by_row(scores, minimum, mass, width)
+
+
+def _by_row(scores: Tensor, count: int | Tensor, mass: float | Tensor, width: int) -> tuple[Tensor, Tensor]:
+    rows = scores.shape[:-1]
+    lists = torch.empty(*rows, width, dtype=torch.int32, device=scores.device)
+    counts = torch.empty(rows, dtype=torch.int32, device=scores.device)
+    count, mass = (value.expand(rows).contiguous() if isinstance(value, Tensor) else value for value in (count, mass))
+    flat = scores.contiguous().view(1, counts.numel(), scores.shape[-1])
+    select_rows(flat, count, lists.view(1, counts.numel(), width), counts.view(1, counts.numel()), mass=mass)
+    return lists, counts

@@ -1,0 +1,173 @@
+"""Sparse decoding in Triton: each list of pages is cut into splits, whose parts are then combined (flash-decoding).
+
+Bound by memory: a byte of the cache is read once for the whole group of query heads, and enough reads are under way
+at any time. The addresses of a tile hang on two earlier reads (which page, which block), so these run ahead: while a
+tile is computed, the blocks of the next and the pages of the one after it are on their way.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import PageIndex, ceil_div
+
+__all__ = ["FAR", "processors", "sparse_decode_triton"]
+
+FAR: Final = 2**30
+"""A position after every sequence's end, which hides what has it; also the block size of a sequence in one block."""
+
+TILE_BYTES: Final = 16384
+"""Bytes of keys in a tile, of at most 64 positions. With 3 stages, 1 to 2 tiles are under way, values besides."""
+
+PROGRAMS: Final = 9
+"""Programs a processor, if the lists are long enough: 3 waves of the 3 that are resident, to even out the load."""
+
+TILES: Final = 4
+"""Tiles that a split should have at least, so that its pipeline is worth filling."""
+
+_FAR = tl.constexpr(FAR)
+
+
+@triton.jit
+def _load_page(pages, place, count, UNIT: tl.constexpr):
+    """The page of each place of the list of positions; past the end one that no sequence reaches."""
+    return tl.load(pages + place // UNIT, mask=place // UNIT < count, other=_FAR // UNIT)
+
+
+@triton.jit
+def _locate(table, page, place, length, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr):
+    """The block of each position and its place in it, -1 past the sequence's end."""
+    position = page * UNIT + place % UNIT
+    seen = position < length
+    block = tl.load(table + position // BLOCK_SIZE, mask=seen, other=0)
+    return block, tl.where(seen, position % BLOCK_SIZE, -1)
+
+
+@triton.jit(do_not_specialize=["width", "table_stride"])
+def _attend(
+    q, keys, values, table, lengths, pages, counts, parts, part_lse,
+    stride_qb, stride_qh, stride_kb, stride_kn, stride_kh, stride_vb, stride_vn, stride_vh,
+    width, table_stride, factor,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
+    TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+):  # fmt: skip
+    # KV heads of a sequence run side by side: where they read the same pages, they read neighbouring bytes.
+    kv_head, split, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    splits = tl.num_programs(1)
+    line = sequence * tl.num_programs(0) + kv_head
+    count = tl.load(counts + line)
+    length = tl.load(lengths + sequence)
+    pages += line * width
+    table += sequence * table_stride
+    row = tl.arange(0, ROWS)
+    dim = tl.arange(0, PADDED)
+    held = (row < GROUP)[:, None] & (dim < HEAD)[None, :]
+    head = kv_head * GROUP + row
+    queries = tl.load(q + sequence * stride_qb + head[:, None] * stride_qh + dim[None, :], mask=held, other=0.0)
+    keys += kv_head.to(tl.int64) * stride_kh
+    values += kv_head.to(tl.int64) * stride_vh
+
+    tiles = tl.cdiv(count * UNIT, TILE)
+    first, last = split * tiles // splits, (split + 1) * tiles // splits
+    o = tl.zeros([ROWS, PADDED], tl.float32)
+    m = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    place = first * TILE + tl.arange(0, TILE)
+    block, slot = _locate(table, _load_page(pages, place, count, UNIT), place, length, UNIT, BLOCK_SIZE)
+    page = _load_page(pages, place + TILE, count, UNIT)  # of the next tile
+    for tile in range(first, last):
+        place = tile * TILE + tl.arange(0, TILE)
+        seen = slot >= 0
+        inside = seen[:, None] & (dim < HEAD)[None, :]
+        base, offset = block.to(tl.int64), slot.to(tl.int64)
+        k = tl.load(keys + (base * stride_kb + offset * stride_kn)[:, None] + dim[None, :], mask=inside, other=0.0)
+        s = tl.dot(queries, tl.trans(k), input_precision="tf32x3") * factor
+        s = tl.where(seen[None, :], s, float("-inf"))
+        new = tl.maximum(m, tl.max(s, 1))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        p = tl.exp2(s - safe[:, None])
+        shrink = tl.exp2(m - safe)
+        v = tl.load(values + (base * stride_vb + offset * stride_vn)[:, None] + dim[None, :], mask=inside, other=0.0)
+        o = o * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision="tf32x3")
+        m, total = new, total * shrink + tl.sum(p, 1)
+        block, slot = _locate(table, page, place + TILE, length, UNIT, BLOCK_SIZE)
+        page = _load_page(pages, place + 2 * TILE, count, UNIT)
+
+    # A split without a position gives 0 and -inf, which the sum over splits leaves out.
+    total = tl.where(m == float("-inf"), 1.0, total)
+    part = (line * splits + split) * GROUP + row
+    tl.store(parts + part[:, None] * HEAD + dim[None, :], o / total[:, None], mask=held)
+    tl.store(part_lse + part, m + tl.log2(total), mask=row < GROUP)
+
+
+@triton.jit(do_not_specialize=["splits"])
+def _combine(
+    parts, part_lse, out, lse, splits,
+    GROUP: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """The parts of a query head, weighted by their shares of the softmax's denominator."""
+    head = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    dim = tl.arange(0, PADDED)
+    o = tl.zeros([PADDED], tl.float32)
+    m = tl.full([], float("-inf"), tl.float32)
+    total = tl.zeros([], tl.float32)
+    for first in range(0, splits, CHUNK):
+        split = first + tl.arange(0, CHUNK)
+        part = (head // GROUP * splits + split) * GROUP + head % GROUP
+        held = (split < splits)[:, None] & (dim < HEAD)[None, :]
+        share = tl.load(part_lse + part, mask=split < splits, other=float("-inf"))
+        new = tl.maximum(m, tl.max(share, 0))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        weight, shrink = tl.exp2(share - safe), tl.exp2(m - safe)
+        o = o * shrink + tl.sum(weight[:, None] * tl.load(parts + part[:, None] * HEAD + dim, mask=held, other=0.0), 0)
+        m, total = new, total * shrink + tl.sum(weight, 0)
+    total = tl.where(m == float("-inf"), 1.0, total)
+    tl.store(out + head * HEAD + dim, (o / total).to(out.dtype.element_ty), mask=dim < HEAD)
+    tl.store(lse + head, (m + tl.log2(total)) * 0.6931471805599453)  # from base 2 to natural
+
+
+def sparse_decode_triton(
+    q: Tensor, cache: PagedCache, index: PageIndex, *, scale: float, return_lse: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """As ``sparse_decode.sparse_decode``."""
+    (batch, heads, size), kv_heads = q.shape, cache.kv_heads
+    group, padded = heads // kv_heads, triton.next_power_of_2(size)
+    q = q if q.stride(2) == 1 else q.contiguous()
+    table = cache.block_table if cache.block_table.stride(1) == 1 else cache.block_table.contiguous()
+    pages, keys, values = index.pages.contiguous(), cache.keys, cache.values
+    tile = min(64, TILE_BYTES // (padded * q.element_size()))
+    # From shapes alone: what a list really holds is known to the device, and read there.
+    longest = ceil_div(pages.shape[2] * index.unit, tile)
+    # Rounded down: a few programs more than a whole wave would cost one more wave.
+    splits = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads), ceil_div(longest, TILES)))
+    parts = torch.empty(batch * kv_heads, splits, group, size, dtype=torch.float32, device=q.device)
+    part_lse = torch.empty(batch * kv_heads, splits, group, dtype=torch.float32, device=q.device)
+    out = torch.empty(batch, heads, size, dtype=q.dtype, device=q.device)
+    lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
+    _attend[(kv_heads, splits, batch)](
+        q, keys, values, table, cache.lengths.contiguous(), pages, index.counts.contiguous(), parts, part_lse,
+        q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
+        values.stride(0), values.stride(1), values.stride(2),
+        pages.shape[2], table.stride(0), scale * math.log2(math.e),
+        GROUP=group, ROWS=max(16, triton.next_power_of_2(group)), HEAD=size, PADDED=padded,
+        TILE=tile, UNIT=index.unit, BLOCK_SIZE=cache.block_size if table.shape[1] > 1 else FAR,
+        num_warps=4 if q.element_size() == 2 and group <= 32 else 8, num_stages=3,
+    )  # fmt: skip
+    _combine[(heads, batch)](
+        parts, part_lse, out, lse, splits, GROUP=group, HEAD=size, PADDED=padded, CHUNK=16, num_warps=2
+    )
+    return (out, lse) if return_lse else out
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """The multiprocessors of a GPU; 1 for the interpreter."""
+    return int(torch.cuda.get_device_properties(device).multi_processor_count) if device.type == "cuda" else 1

@@ -1,0 +1,164 @@
+"""Attention of the last queries in Triton, in two passes over the keys: normalisers, then sums of probabilities.
+
+Queries come in tiles, keys are cut into splits for parallelism. The sums of diagonals need no atomics: within a
+tile, rows are turned against each other until diagonals are columns. A tile then holds the second half of one stretch
+of distances and the first half of the next, and the next tile of keys has the halves that are missing. So a program
+that goes through keys in order carries half a stretch along, and begins one tile early to have the first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.window_scores import WindowScores
+
+__all__ = ["window_scores_triton"]
+
+TILE: Final = 64
+"""Queries, and keys, of a tile; half as many in fp32, so that it fits."""
+
+SPLITS: Final = 64
+"""Splits of the keys at most: a program holds a number for each, for each of its rows."""
+
+TILES: Final = 4
+"""Tiles of keys in a split at least."""
+
+PACK: Final = 4
+"""Heads of a group that a program of the first pass takes, in 16 bits, where they come in fours."""
+
+
+@triton.jit
+def _load_queries(q, tile, window, head, n_k, stride_qn, stride_qh, HEAD: tl.constexpr, PADDED: tl.constexpr,
+                  TILE: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
+    """A tile of queries of each of some heads, and their positions; -1, which sees no key, past the last."""
+    lane = tl.arange(0, PACK * TILE)
+    row = tile * TILE + lane % TILE
+    dim = tl.arange(0, PADDED)
+    held = (row < window)[:, None] & (dim < HEAD)[None, :]
+    at = (row.to(tl.int64) * stride_qn + (head + lane // TILE) * stride_qh)[:, None] + dim[None, :]
+    return tl.load(q + at, mask=held, other=0.0), tl.where(row < window, n_k - window + row, -1)
+
+
+@triton.jit
+def _score(queries, position, k, first, n_k, stride_kn, factor, HEAD: tl.constexpr, PADDED: tl.constexpr,
+           TILE: tl.constexpr):  # fmt: skip
+    """Scores with the keys from ``first`` on, in powers of 2; -inf where a query does not see the key."""
+    key = first + tl.arange(0, TILE)
+    dim = tl.arange(0, PADDED)
+    there = (key >= 0) & (key < n_k)
+    at = key.to(tl.int64)[:, None] * stride_kn + dim[None, :]
+    keys = tl.load(k + at, mask=there[:, None] & (dim < HEAD)[None, :], other=0.0)
+    s = tl.dot(queries, tl.trans(keys), input_precision="ieee") * factor
+    return tl.where(there[None, :] & (key[None, :] <= position[:, None]), s, float("-inf"))
+
+
+@triton.jit(do_not_specialize=["window", "n_k", "tiles_each"])
+def _normalise(
+    q, k, parts, stride_qn, stride_qh, stride_kn, stride_kh, window, n_k, tiles_each, query_tiles, group, factor,
+    HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr,
+):  # fmt: skip
+    """The logarithm of the sum of the exponentials over a split of the keys, to base 2."""
+    # All heads and query tiles of a split run side by side, so that they find its keys in the L2 cache.
+    head, query_tile = (tl.program_id(0) // query_tiles * PACK).to(tl.int64), tl.program_id(0) % query_tiles
+    split, splits = tl.program_id(1), tl.num_programs(1)
+    queries, position = _load_queries(q, query_tile, window, head, n_k, stride_qn, stride_qh, HEAD, PADDED, TILE, PACK)
+    k += head // group * stride_kh
+    m = tl.full([PACK * TILE], float("-inf"), tl.float32)
+    total = tl.zeros([PACK * TILE], tl.float32)
+    stop = tl.minimum((split + 1) * tiles_each, tl.cdiv(n_k, TILE))
+    for tile in range(split * tiles_each, stop):
+        s = _score(queries, position, k, tile * TILE, n_k, stride_kn, factor, HEAD, PADDED, TILE)
+        new = tl.maximum(m, tl.max(s, 1))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        total = total * tl.exp2(m - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1)
+        m = new
+    lane = tl.arange(0, PACK * TILE)
+    row = ((head + lane // TILE) * query_tiles + query_tile) * TILE + lane % TILE
+    part = tl.where(total > 0, m + tl.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
+    tl.store(parts + row * splits + split, part)
+
+
+@triton.jit(do_not_specialize=["window", "n_k", "tiles_each", "query_tile", "splits"])
+def _sum(
+    q, k, parts, vertical, slash, stride_qn, stride_qh, stride_kn, stride_kh,
+    window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor,
+    HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
+    SLASHES: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(0).to(tl.int64)
+    queries, position = _load_queries(q, query_tile, window, head, n_k, stride_qn, stride_qh, HEAD, PADDED, TILE, 1)
+    k += head // group * stride_kh
+    vertical += head * n_k
+    slash += head * n_k
+    lane, split = tl.arange(0, TILE), tl.arange(0, SPLITS)
+    at = (head * query_tiles + query_tile) * TILE + lane
+    part = tl.load(parts + at[:, None] * splits + split[None, :], mask=(split < splits)[None, :], other=float("-inf"))
+    high = tl.max(part, 1)
+    high = tl.where(high == float("-inf"), 0.0, high)  # of rows past the window, whose probabilities are 0 anyway
+    total = tl.sum(tl.exp2(part - high[:, None]), 1)
+    norm = high + tl.log2(tl.where(total > 0, total, 1.0))
+
+    before = n_k - window + query_tile * TILE  # the position of the tile's first query
+    turned = (lane[:, None] - lane[None, :]) & (TILE - 1)  # the lane of each row that is at a distance
+    first_half = lane[None, :] <= lane[:, None]
+    carried = tl.zeros([TILE], tl.float32)
+    # One tile more than there are: the last stretch of distances is complete when its missing half is known to be 0.
+    start = tl.program_id(1) * tiles_each
+    stop = tl.minimum(start + tiles_each, tl.cdiv(n_k, TILE) + 1)
+    for tile in range(start - SLASHES, stop):
+        first = tile * TILE
+        p = tl.exp2(_score(queries, position, k, first, n_k, stride_kn, factor, HEAD, PADDED, TILE) - norm[:, None])
+        key = first + lane
+        ours = key >= start * TILE
+        store = ours & (key < n_k)
+        column = tl.sum(p, 0)
+        if ADD:
+            column += tl.load(vertical + key, mask=store, other=0.0)
+        tl.store(vertical + key, column, mask=store)
+        if SLASHES:
+            diagonals = tl.gather(p, turned, 1)
+            distance = before - first + lane
+            store = ours & (distance >= 0) & (distance < n_k)
+            stretch = carried + tl.sum(tl.where(first_half, diagonals, 0.0), 0)
+            if ADD:
+                stretch += tl.load(slash + distance, mask=store, other=0.0)
+            tl.store(slash + distance, stretch, mask=store)
+            carried = tl.sum(tl.where(first_half, 0.0, diagonals), 0)
+
+
+def window_scores_triton(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -> WindowScores:
+    """As ``window_scores.window_scores`` for all of ``q``."""
+    (window, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
+    q, k = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k))
+    tile = TILE if q.element_size() == 2 else TILE // 2
+    group = heads // kv_heads
+    pack = PACK if q.element_size() == 2 and group % PACK == 0 else 1
+    tiles, query_tiles = ceil_div(n_k, tile), ceil_div(window, tile)
+    tiles_each = max(TILES, ceil_div(tiles, SPLITS))
+    splits = ceil_div(tiles, tiles_each)
+    parts = torch.empty(heads, query_tiles * tile, splits, dtype=torch.float32, device=q.device)
+    vertical = torch.empty(heads, n_k, dtype=torch.float32, device=q.device)
+    slash = torch.empty_like(vertical) if slashes else vertical
+    strides = q.stride(0), q.stride(1), k.stride(0), k.stride(1)
+    factor = scale * math.log2(math.e)
+    sizes = {"HEAD": size, "PADDED": triton.next_power_of_2(size), "TILE": tile}
+    settings = {"num_warps": 4 if q.element_size() == 2 else 8, "num_stages": 2}
+    _normalise[(heads // pack * query_tiles, splits)](
+        q, k, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, **sizes, PACK=pack, **settings
+    )
+    # The last tile of queries reaches every distance, so that it can be the first to write.
+    for query_tile in reversed(range(query_tiles)):
+        _sum[(heads, ceil_div(tiles + 1, tiles_each))](
+            q, k, parts, vertical, slash, *strides,
+            window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor,
+            **sizes, SPLITS=triton.next_power_of_2(splits), SLASHES=slashes, ADD=query_tile < query_tiles - 1,
+            **settings,
+        )  # fmt: skip
+    return WindowScores(vertical, slash if slashes else None)

@@ -1,0 +1,44 @@
+"""Attention of a prompt over verticals and bands of slashes (MInference: Jiang et al. 2024, section 3.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sparse_tasks.attention.index import LineIndex
+from sparse_tasks.attention.kernels.block_sparse import check_prefill
+from sparse_tasks.attention.kernels.dispatch import implementation
+from sparse_tasks.attention.reference import attention_reference
+
+__all__ = ["vertical_slash_attention", "vertical_slash_torch"]
+
+
+def vertical_slash_attention(
+    q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None, impl: str = "auto"
+) -> Tensor:
+    """Softmax attention in which queries see their head's verticals and the tiles of its bands, and no later keys.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``; the queries are the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        v: Like ``k``.
+        index: Tiles of 64 or 128.
+        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        ``[n_q, query_heads, head_size]`` in q's dtype; 0 where a query sees nothing.
+
+    Raises:
+        UsageError: Shapes, types or devices do not fit.
+    """
+    scale = check_prefill(q, k, v, index, scale)
+    if implementation(impl, q) == "torch":
+        return vertical_slash_torch(q, k, v, index, scale=scale)
+    from sparse_tasks.attention.kernels.triton.vertical_slash import vertical_slash_triton
+
+    return vertical_slash_triton(q, k, v, index, scale=scale)
+
+
+def vertical_slash_torch(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None) -> Tensor:
+    """The same, readable: a masked softmax."""
+    return attention_reference(q, k, v, index.pattern(), scale=scale).to(q.dtype)

@@ -1,0 +1,85 @@
+"""How much attention the last queries of a prompt pay to each key, and to each distance."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.kernels.dispatch import check_sequence, implementation
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["WindowScores", "window_scores", "window_scores_torch"]
+
+_CELLS: Final = 1 << 24  # probabilities that the twin holds at once: 64 MB of fp32
+
+
+class WindowScores(NamedTuple):
+    """Attention probabilities of the last queries, summed in two ways.
+
+    Attributes:
+        vertical: fp32 ``[query_heads, n_k]``, by the key's position. Sums to the number of queries.
+        slash: fp32 ``[query_heads, n_k]``, by the distance from query to key; None if it was not asked for.
+    """
+
+    vertical: Tensor
+    slash: Tensor | None
+
+
+def window_scores(
+    q: Tensor, k: Tensor, window: int, *, scale: float | None = None, slashes: bool = True, impl: str = "auto"
+) -> WindowScores:
+    """Causal softmax of the last queries over all keys, summed over the queries by key and by distance.
+
+    By key and by distance it serves vertical-slash (MInference, Jiang et al. 2024, algorithm 2), by key alone SnapKV
+    (Li et al. 2024, section 4). The probabilities are never held as a whole, and no sum hangs on the order of threads.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions; only the last ``window`` are read.
+        k: ``[n_k, kv_heads, head_size]``.
+        window: How many queries, at least 1; all of them where there are fewer.
+        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        slashes: Whether sums by distance are wanted.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        The sums.
+
+    Raises:
+        UsageError: Shapes, types, sizes or devices do not fit.
+    """
+    check_sequence(q, k)
+    if window < 1:
+        raise UsageError("window", window, "has to be at least 1")
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    if not 0 < scale < float("inf"):
+        raise UsageError("scale", scale, "has to be above 0 and finite")
+    q = q[-window:]
+    if implementation(impl, q) == "torch":
+        return window_scores_torch(q, k, scale=scale, slashes=slashes)
+    from sparse_tasks.attention.kernels.triton.window_scores import window_scores_triton
+
+    return window_scores_triton(q, k, scale=scale, slashes=slashes)
+
+
+def window_scores_torch(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -> WindowScores:
+    """The same for all of ``q``, readable: a softmax, the sum of its columns, and that of its diagonals."""
+    (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
+    vertical = torch.zeros(heads, n_k, dtype=torch.float32, device=q.device)
+    slash = torch.zeros_like(vertical)
+    number = torch.arange(n_k, device=q.device)  # of a key, or a distance
+    rows = max(1, _CELLS // n_k)
+    for head in range(heads):
+        keys = k[:, head * kv_heads // heads].float()
+        for start in range(0, n_q, rows):
+            query = q[start : start + rows, head].float()
+            position = torch.arange(len(query), device=q.device)[:, None] + (n_k - n_q + start)
+            scores = (query @ keys.T * scale).masked_fill(number > position, float("-inf"))
+            weights = scores.softmax(-1)
+            vertical[head] += weights.sum(0)
+            if slashes:
+                before = position - number  # the key at each distance
+                by_distance = weights.gather(1, before.clamp_min(0)).masked_fill(before < 0, 0.0)
+                slash[head] += by_distance.sum(0)
+    return WindowScores(vertical, slash if slashes else None)

@@ -1,0 +1,52 @@
+"""Ada-SnapKV: SnapKV with a budget that the heads of a layer share (Feng et al. 2024, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_tasks.attention.index import Kept
+from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.capacity import protect
+from sparse_tasks.attention.methods.observed import ObservedMethod
+from sparse_tasks.attention.methods.pooled import top_of_all_heads
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["AdaSnapKV"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaSnapKV(ObservedMethod):
+    """Each KV head keeps its best tokens up to a floor; the rest goes to the best of all heads, wherever they are.
+
+    A token scores what the query of its group that needs it most pays to it. The heads together keep ``capacity``
+    tokens a head, exactly.
+    """
+
+    floor: float = parameter(0.2, "share of its capacity that each head keeps in any case", 0.0, 1.0)
+
+    name: ClassVar[str] = "ada_snapkv"
+    summary: ClassVar[str] = "SnapKV with a budget shared across heads"
+    budget: ClassVar[str] = "adaptive across heads"
+    source: ClassVar[str] = "Feng et al., 2024, arXiv:2407.11550"
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        return self.observed(q, k, impl=impl).amax(1)
+
+    def choose(self, scores: Tensor, capacity: int, *, impl: str = "auto") -> Kept:
+        heads, n_k = scores.shape
+        capacity = min(capacity, n_k)
+        scores = protect(scores, *self.fixed(capacity))
+        least = max(sum(self.fixed(capacity)), int(self.floor * capacity))
+        if least:
+            own, _ = select_top(scores, least, impl=impl)  # as many in every head, so that nothing is past a count
+            scores = scores.scatter(1, own.long(), float("inf"))
+        most = min(n_k, heads * capacity - (heads - 1) * least)
+        positions, counts = top_of_all_heads(scores, heads * capacity, width=most, impl=impl)
+        return Kept(positions, counts, n_k)
+
+
+METHODS.register("ada_snapkv", AdaSnapKV)

@@ -1,0 +1,71 @@
+"""What XAttention and FlexPrefill share: the fewest key blocks that hold a share of the attention."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.patterns import block_interactions, causal_count
+
+__all__ = ["BLOCK", "QUERIES", "blocks_that_hold", "room_for_first"]
+
+BLOCK: Final = 128
+"""Positions in a block, of queries as of keys."""
+
+QUERIES: Final = 8192
+"""Queries that are selected for at once: their lists stay below 2% of the keys and values (32 query, 8 KV heads)."""
+
+
+def room_for_first(n_q: int, n_k: int, density: float | None) -> bool:
+    """Whether the first key block and the diagonal, if all rows read both, are no more than a density; None is any."""
+
+    def diagonal(end: int) -> int:
+        """What the positions before ``end`` see of their own blocks."""
+        blocks, rest = divmod(end, BLOCK)
+        return blocks * (BLOCK * (BLOCK + 1) // 2) + rest * (rest + 1) // 2
+
+    before = n_k - n_q
+    always = diagonal(n_k) - diagonal(before) + BLOCK * max(0, n_k - max(before, BLOCK))
+    return density is None or always <= density * causal_count(n_q, n_k)
+
+
+def blocks_that_hold(
+    mass: Tensor, *, n_q: int, n_k: int, share: float = 1.0, density: float | None = None, impl: str = "auto"
+) -> BlockIndex:
+    """The index under one share for all heads and query blocks, given or found by a density.
+
+    All on the device, without waiting for it: lists are as wide as there are key blocks.
+
+    Args:
+        mass: fp32 ``[heads, rows, columns]``, as ``mass_from`` gives it; +inf is always read. What lies after the
+            diagonal is ignored.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+        n_k: Keys.
+        share: Of the attention of a row, what its blocks have to hold at least, in [0, 1].
+        density: Instead of it, interactions wanted over those of dense causal attention, on average over the heads. The
+            index comes as near as blocks allow; of those that need the same share, lower heads and rows come first.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        Blocks of 128.
+    """
+    rows, columns = mass.shape[1:]
+    row = torch.arange(rows, device=mass.device)[:, None] + (n_k - n_q) // BLOCK
+    column = torch.arange(columns, device=mass.device)
+    if density is None:
+        kept = mass > 1 - share
+    else:
+        wanted = round(density * causal_count(n_q, n_k) * len(mass))
+        cells = block_interactions(row, column, BLOCK, BLOCK, n_q, n_k)
+        order = mass.masked_fill(column > row, float("-inf")).flatten().argsort(descending=True, stable=True)
+        added = cells.flatten()[order % cells.numel()]
+        # A block that crosses the mark is taken if less than half of it is beyond.
+        fits = 2 * added.cumsum(0) - added <= 2 * wanted
+        kept = torch.empty_like(fits).scatter_(0, order, fits).view(mass.shape) | (mass == float("inf"))
+    kept = kept & (column <= row)
+    blocks, counts = select_top(torch.where(kept, 0.0, float("-inf")), columns, impl=impl)
+    return BlockIndex(blocks, counts, BLOCK, BLOCK, n_q, n_k)

@@ -1,0 +1,52 @@
+"""H2O: the tokens that have gathered most attention, and the most recent ones (Zhang et al. 2023, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_tasks.attention.index import Kept
+from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.capacity import CapacityMethod, check_step, drop_lowest
+
+__all__ = ["H2O"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class H2O(CapacityMethod):
+    """Half of the capacity is for heavy hitters, by the attention of all queries so far; half for the last tokens.
+
+    ``keep`` needs all queries of the prompt: its work grows with their number times that of the keys, as dense
+    attention does. Then each step adds its weights, and the lightest token that is not recent goes.
+    """
+
+    name: ClassVar[str] = "h2o"
+    summary: ClassVar[str] = "heavy hitters and recent tokens"
+    importance: ClassVar[str] = "accumulated attention of all queries"
+    cache: ClassVar[str] = "evicted after the prompt and at each step"
+    source: ClassVar[str] = "Zhang et al., 2023, arXiv:2306.14048"
+    each_step: ClassVar[bool] = True
+
+    def fixed(self, capacity: int) -> tuple[int, int]:
+        return 0, capacity - capacity // 2
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        vertical = window_scores(q, k, len(q), slashes=False, impl=impl).vertical
+        return vertical.view(k.shape[1], -1, len(k)).sum(1)
+
+    def choose(self, scores: Tensor, capacity: int, *, impl: str = "auto") -> Kept:
+        kept = super().choose(scores, capacity, impl=impl)
+        return replace(kept, scores=scores.gather(1, kept.positions.long()))
+
+    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        capacity, weights = check_step(self.name, kept, weights)
+        grown = kept.append(position)
+        scores = weights if grown.scores is None else grown.scores + weights
+        _, recent = self.fixed(capacity)
+        return drop_lowest(replace(grown, scores=scores), scores, capacity, recent)
+
+
+METHODS.register("h2o", H2O)

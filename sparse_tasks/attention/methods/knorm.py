@@ -1,0 +1,38 @@
+"""KNorm: the tokens whose keys are shortest (Devoto et al. 2024, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.capacity import CapacityMethod
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["KNorm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNorm(CapacityMethod):
+    """Keys of low L2 norm tend to get much attention; ``keep`` looks at no query.
+
+    The first tokens, at most half of the capacity, always stay.
+    """
+
+    sinks: int = parameter(4, "first tokens that always stay", 0)
+
+    name: ClassVar[str] = "knorm"
+    summary: ClassVar[str] = "tokens by the norm of their keys, the lowest first"
+    importance: ClassVar[str] = "keys alone"
+    source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"
+
+    def fixed(self, capacity: int) -> tuple[int, int]:
+        return min(self.sinks, capacity // 2), 0
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        return -k.float().norm(dim=2).T.contiguous()
+
+
+METHODS.register("knorm", KNorm)

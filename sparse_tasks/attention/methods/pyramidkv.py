@@ -1,0 +1,52 @@
+"""PyramidKV: SnapKV with more tokens in lower layers (Cai et al. 2024, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_tasks.attention.method import METHODS, Layer
+from sparse_tasks.attention.methods.observed import ObservedMethod
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["PyramidKV"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidKV(ObservedMethod):
+    """Capacities fall along a line from the first layer to the last, which keeps ``capacity / beta`` tokens.
+
+    Their mean over the layers is ``capacity``, exactly. Where the first layer would keep more than the prompt has, it
+    keeps all of it, and the line is flatter.
+    """
+
+    beta: int = parameter(20, "how much fewer tokens than on average the last layer keeps", 1)
+
+    name: ClassVar[str] = "pyramidkv"
+    summary: ClassVar[str] = "SnapKV with more tokens in lower layers"
+    budget: ClassVar[str] = "linear over layers"
+    source: ClassVar[str] = "Cai et al., 2024, arXiv:2406.02069"
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        return self.observed(q, k, impl=impl).mean(1)
+
+    def tokens(self, length: int, n_k: int, layer: Layer) -> int:
+        mean = min(super().tokens(length, n_k, layer), n_k)
+        if layer.count == 1:
+            return mean
+        last = max(Fraction(1), Fraction(mean, self.beta))
+        first = min(2 * mean - last, Fraction(n_k))
+        step = 2 * (first - mean) / (layer.count - 1)
+
+        def below(layers: int) -> int:
+            """Whole tokens of so many first layers together; differences of these add up to what all may keep."""
+            return floor(layers * first - step * layers * (layers - 1) / 2)
+
+        return below(layer.index + 1) - below(layer.index)
+
+
+METHODS.register("pyramidkv", PyramidKV)

@@ -1,0 +1,87 @@
+"""SparQ: the tokens that score highest in the query's largest components (Ribar et al. 2024, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
+from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.kernels.sparse_decode import check_queries
+from sparse_tasks.attention.method import METHODS, DecodeMethod
+from sparse_tasks.attention.methods.tokens import locate
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["SparQ"]
+
+_TOKEN_BUDGET: Final = 128  # of Ribar et al.
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparQ(DecodeMethod):
+    """Reads ``r`` numbers of each key to estimate the softmax, and then the best tokens whole.
+
+    A KV head reads one set of components and one of tokens: |q| and the estimates are summed over the group, as the
+    paper does. The paper adds the mean of all values in place of what was left out; here the output is plain attention
+    over the chosen tokens, so that interactions are the index and nothing else.
+    """
+
+    token_budget: int | None = parameter(
+        None, "tokens to read, the recent among them; 128 if neither this nor sparsity is given", 1, kind=int
+    )
+    r: int = parameter(32, "components of the query, the largest, that estimate the scores", 1)
+    recent: float = parameter(0.25, "share of the budget that goes to the most recent tokens", 0.0, 1.0)
+
+    name: ClassVar[str] = "sparq"
+    summary: ClassVar[str] = "tokens by the largest components of the query"
+    unit: ClassVar[str] = "tokens"
+    importance: ClassVar[str] = "softmax over the query's largest components"
+    budget: ClassVar[str] = "uniform"
+    cache: ClassVar[str] = "kept"
+    source: ClassVar[str] = "Ribar et al., 2024, arXiv:2312.04985"
+    exact: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
+
+    def solve(self, length: int, density: float) -> dict[str, int]:
+        return {"token_budget": page_budget(length, density, 1)}
+
+    def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        check_queries(q, cache)
+        budget, width = self._tokens(cache, impl)
+        scores = torch.stack([self._estimate(q[row], cache, row) for row in range(cache.batch)])
+        age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
+        local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
+        scores = scores.masked_fill(local[:, None], float("inf"))
+        tokens, counts = select_top(scores, budget[:, None], width=width, impl=impl)
+        return PageIndex(tokens, counts, 1, cache.lengths)
+
+    def _tokens(self, cache: PagedCache, impl: str) -> tuple[Tensor, int]:
+        """int32 ``[batch]``: how many tokens each sequence reads; and the most of any."""
+        if self.sparsity is None:
+            most = self.token_budget or _TOKEN_BUDGET
+            return torch.full_like(cache.lengths, most), most
+        tokens = page_budgets(cache.lengths, 1 - self.sparsity, 1, impl=impl)
+        return tokens, page_budget(cache.capacity, 1 - self.sparsity, 1)
+
+    def _estimate(self, q: Tensor, cache: PagedCache, sequence: int) -> Tensor:
+        """fp32 ``[kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
+        queries = q.float().view(cache.kv_heads, -1, cache.head_size)
+        largest = queries.abs().sum(1).topk(min(self.r, cache.head_size)).indices  # [kv_heads, r]
+        some = queries.gather(2, largest[:, None].expand(-1, queries.shape[1], -1))
+        share = some.abs().sum(2) / queries.abs().sum(2).clamp_min(torch.finfo(torch.float32).tiny)
+        temperature = (cache.head_size * share).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+
+        block, offset, held = locate(cache, sequence, torch.arange(cache.capacity, device=q.device))
+        head = torch.arange(cache.kv_heads, device=q.device)[:, None, None]
+        # Of each key only these components are read: [kv_heads, capacity, r].
+        keys = cache.keys[block[:, None], offset[:, None], head, largest[:, None]]
+        scores = (some @ keys.float().transpose(1, 2) / temperature[..., None]).masked_fill(~held, float("-inf"))
+        return scores.softmax(2).sum(1).masked_fill(~held, float("-inf"))
+
+
+METHODS.register("sparq", SparQ)

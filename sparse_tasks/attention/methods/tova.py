@@ -1,0 +1,42 @@
+"""TOVA: the token that the last query attends to least goes, at each step (Oren et al. 2024, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_tasks.attention.index import Kept
+from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.capacity import CapacityMethod, check_step, drop_lowest
+
+__all__ = ["TOVA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TOVA(CapacityMethod):
+    """Keeps what the last query attends to; neither first nor recent tokens are safe.
+
+    ``keep`` needs the last query of the prompt. Each KV head decides by the attention of its group; the paper takes the
+    mean over all heads of a layer.
+    """
+
+    name: ClassVar[str] = "tova"
+    summary: ClassVar[str] = "tokens by the attention of the last query"
+    importance: ClassVar[str] = "attention of the last query"
+    cache: ClassVar[str] = "evicted after the prompt and at each step"
+    source: ClassVar[str] = "Oren et al., 2024, arXiv:2401.06104"
+    each_step: ClassVar[bool] = True
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        vertical = window_scores(q, k, 1, slashes=False, impl=impl).vertical
+        return vertical.view(k.shape[1], -1, len(k)).sum(1)
+
+    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        capacity, weights = check_step(self.name, kept, weights)
+        return drop_lowest(kept.append(position), weights, capacity, recent=0)
+
+
+METHODS.register("tova", TOVA)

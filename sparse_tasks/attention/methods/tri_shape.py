@@ -1,0 +1,57 @@
+"""Tri-shape: StreamingLLM, but the last queries of the prompt see everything (Li et al. 2024, section 3)."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_tasks.attention.index import LineIndex
+from sparse_tasks.attention.kernels.dispatch import check_sequence
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.streaming_llm import StreamingLLM, nearest_size, seen_by
+from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["TriShape"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriShape(StreamingLLM):
+    """Sinks and a window, and below them a dense band: the last queries, which the answer follows from, see everything.
+
+    The last queries are those of the whole prompt. They are a stretch of their own; a call of ``select`` for queries of
+    both kinds has no index, and lets all of them see everything. With ``sparsity`` they are fewer where a prompt is so
+    short that they would take more than half of what is computed.
+    """
+
+    last: int = parameter(100, "last queries of the prompt, which see everything", 0)
+
+    name: ClassVar[str] = "tri_shape"
+    summary: ClassVar[str] = "first tokens, a window, and last queries that see everything"
+    unit: ClassVar[str] = "sinks, a window and dense queries"
+    source: ClassVar[str] = "Li et al., 2024, arXiv:2412.10319"
+
+    def solve(self, length: int, density: float) -> dict[str, int]:
+        wanted = density * causal_count(length, length)
+        # The last queries see as much as so many keys are seen.
+        most = bisect.bisect_right(range(length + 1), wanted / 2, key=lambda last: seen_by(length, last)) - 1
+        last = min(self.last, most)
+        size = nearest_size(length - last, wanted - seen_by(length, last))
+        return {"window": max(1, size - self.sinks), "last": last}
+
+    def stretches(self, n_q: int, n_k: int, length: int) -> list[int]:
+        last = min(n_q, max(0, n_k - (length - self.at(length).last)))
+        return [count for count in (n_q - last, last) if count > 0]
+
+    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
+        check_sequence(q, k)
+        length = len(k) if length is None else length
+        if len(k) > length - self.at(length).last:
+            return None
+        return super().select(q, k, length=length, impl=impl)
+
+
+METHODS.register("tri_shape", TriShape)

@@ -1,0 +1,98 @@
+"""Twilight: of Quest's tokens, the fewest that hold a share of the attention (Lin et al. 2025, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.kernels.page_summaries import new_page_summaries, update_page_summaries
+from sparse_tasks.attention.kernels.selection import select_mass
+from sparse_tasks.attention.method import METHODS, DecodeMethod
+from sparse_tasks.attention.methods.pooled import mass_from, top_of_all_heads
+from sparse_tasks.attention.methods.quest import Quest
+from sparse_tasks.attention.methods.tokens import locate
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["Twilight"]
+
+_P: Final = 0.85  # of Lin et al.
+_LEVELS: Final = 7  # of a signed 4-bit number, on either side of 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twilight(DecodeMethod):
+    """Hierarchical top-p: Quest takes too many pages, and of their tokens each KV head keeps as many as it needs.
+
+    The share is estimated with keys rounded to 4 bits, one scale for each token and KV head; estimates are summed over
+    the group.
+
+    Adaptive: the count follows the content. With ``sparsity`` all KV heads of a sequence get the same ``p``, at every
+    step the one under which they keep ``1 - sparsity`` of the tokens on average; each keeps its own share. Quest then
+    takes at least twice that.
+    """
+
+    p: float | None = parameter(
+        None,
+        "share of the estimated attention to keep; .85 if neither this nor sparsity is given",
+        0.0,
+        1.0,
+        kind=float,
+    )
+    base: float = parameter(0.25, "share of the tokens that Quest takes first", 0.01, 1.0)
+    page: int = parameter(16, "tokens in a page; it divides the block size of a paged cache", 1)
+
+    name: ClassVar[str] = "twilight"
+    summary: ClassVar[str] = "top-p tokens of Quest's pages"
+    unit: ClassVar[str] = "tokens"
+    importance: ClassVar[str] = "Quest's bound, then softmax with 4-bit keys"
+    budget: ClassVar[str] = "threshold, adaptive across heads"
+    cache: ClassVar[str] = "kept"
+    source: ClassVar[str] = "Lin et al., 2025, arXiv:2502.02770"
+    exact: ClassVar[bool] = False
+    budgets: ClassVar[tuple[str, ...]] = ("p",)
+
+    def new_state(self, cache: PagedCache) -> Tensor:
+        return new_page_summaries(cache.keys, self.page)
+
+    def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
+        if state is not None:
+            update_page_summaries(state, keys, slots, unit=self.page, block_size=block_size, impl=impl)
+
+    def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        base = self.base if self.sparsity is None else min(1.0, max(self.base, 2 * (1 - self.sparsity)))
+        first = Quest(page=self.page, sparsity=1 - base).select(q, cache, state, impl=impl)
+        estimates = [self._estimate(q[row], cache, first, row) for row in range(cache.batch)]
+        tokens, weights = (torch.stack(parts) for parts in zip(*estimates, strict=True))
+        width = weights.shape[2]
+        if self.sparsity is None:
+            chosen, counts = select_mass(weights, _P if self.p is None else self.p, width=width, impl=impl)
+        else:
+            total = (cache.lengths.double() * (cache.kv_heads * (1 - self.sparsity))).round()
+            total = total.clamp_min(cache.kv_heads).int()
+            chosen, counts = top_of_all_heads(mass_from(weights), total, width=width, impl=impl)
+        inside = chosen.clamp(0, width - 1).long()  # past the counts it may be anything
+        return PageIndex(tokens.gather(2, inside), counts, 1, cache.lengths)
+
+    def _estimate(self, q: Tensor, cache: PagedCache, first: PageIndex, sequence: int) -> tuple[Tensor, Tensor]:
+        """Tokens of the pages, int32 ``[kv_heads, width * page]``, and their weights, fp32, -inf for none."""
+        pages, counts = first.pages[sequence], first.counts[sequence]
+        listed = torch.arange(pages.shape[1], device=q.device) < counts[:, None]
+        tokens = torch.where(listed, pages, 0)[..., None] * self.page + torch.arange(self.page, device=q.device)
+        tokens = tokens.flatten(1).int()
+        block, offset, held = locate(cache, sequence, tokens)
+        held &= listed.repeat_interleave(self.page, 1)
+        keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
+        step = (keys.abs().amax(2, keepdim=True) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+        keys = (keys / step).round() * step
+        queries = q.float().view(cache.kv_heads, -1, cache.head_size)
+        scores = queries @ keys.transpose(1, 2) * cache.head_size**-0.5
+        weights = scores.masked_fill(~held[:, None], float("-inf")).softmax(2).sum(1)
+        return tokens, weights.masked_fill(~held, float("-inf"))
+
+
+METHODS.register("twilight", Twilight)

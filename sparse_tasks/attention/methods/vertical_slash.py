@@ -1,0 +1,89 @@
+"""Vertical-Slash: the columns and the diagonals that the last queries attend to (MInference, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import LineIndex
+from sparse_tasks.attention.kernels.dispatch import check_sequence
+from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.method import METHODS, PrefillMethod
+from sparse_tasks.attention.methods.lines import lines_for_density
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["BLOCK_Q", "UNIT", "VerticalSlash"]
+
+BLOCK_Q: Final = 128
+"""Queries in the tiles that slashes are rounded up to."""
+
+UNIT: Final = 64
+"""Keys in these tiles."""
+
+_LINES: Final = 1024  # of either kind, where no number and no sparsity is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerticalSlash(PrefillMethod):
+    """The attention of the last queries, summed by key, ranks the verticals, and by distance, the slashes.
+
+    The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so that
+    more is computed than the lines alone; less so, the closer they lie together.
+
+    With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that compute as much as is
+    wanted on average, with all that tiles add: as many verticals as slashes, and verticals for what is left.
+    """
+
+    verticals: int | None = parameter(
+        None, "keys that all later queries see; 1024 if neither this nor sparsity is given", 1, kind=int
+    )
+    slashes: int | None = parameter(
+        None, "distances at which queries see keys; 1024 if neither this nor sparsity is given", 1, kind=int
+    )
+    window: int = parameter(64, "last queries, whose attention is summed; the paper of the tasks: 256 or 512", 1)
+    sinks: int = parameter(4, "first tokens that are always seen", 0)
+    recent: int = parameter(64, "shortest distances that are always seen", 1)
+
+    name: ClassVar[str] = "vertical_slash"
+    summary: ClassVar[str] = "columns and diagonals by the attention of the last queries"
+    unit: ClassVar[str] = "verticals and slashes"
+    importance: ClassVar[str] = "attention of the last queries"
+    budget: ClassVar[str] = "uniform"
+    cache: ClassVar[str] = "kept"
+    source: ClassVar[str] = "Jiang et al., 2024, arXiv:2407.02490"
+    exact: ClassVar[bool] = False
+    budgets: ClassVar[tuple[str, ...]] = ("verticals", "slashes")
+
+    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
+        check_sequence(q, k)
+        n_q, n_k = len(q), len(k)
+        verticals, slashes = self.verticals or _LINES, self.slashes or _LINES
+        if self.sparsity == 0 or (self.sparsity is None and max(verticals, slashes) >= n_k):
+            return None
+        vertical, slash = window_scores(q, k, self.window, impl=impl)
+        if slash is None:
+            raise RuntimeError("window_scores gave no sums by distance")
+        both = torch.stack((vertical, slash))
+        both[0, :, : self.sinks] = both[1, :, : self.recent] = float("inf")
+        if self.sparsity is None:
+            most = max(verticals, slashes)
+            # Filled, not copied: a copy from the host would wait for the device.
+            wanted = torch.cat([torch.full((1,), n, dtype=torch.int32, device=q.device) for n in (verticals, slashes)])
+        else:
+            # Lists have room for so many, thrice what lines of middling length need. If all were shorter than a third
+            # of that, less would be seen than was asked.
+            most = self.sinks + self.recent + int(1.5 * (1 - self.sparsity) * n_k)
+            wanted = torch.stack(
+                lines_for_density(both[0], both[1], n_q=n_q, density=1 - self.sparsity, block_q=BLOCK_Q, unit=UNIT)
+            )
+        chosen, counts = select_top(both, wanted[:, None], width=most, impl=impl)
+        return LineIndex.from_lines(
+            chosen[0], counts[0], chosen[1], counts[1], block_q=BLOCK_Q, unit=UNIT, n_q=n_q, n_k=n_k, impl=impl
+        )
+
+
+METHODS.register("vertical_slash", VerticalSlash)

@@ -1,0 +1,83 @@
+"""XAttention: the fewest key blocks that hold a share of what antidiagonals estimate (Xu et al. 2025, section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
+from sparse_tasks.attention.kernels.dispatch import check_sequence
+from sparse_tasks.attention.method import METHODS, PrefillMethod
+from sparse_tasks.attention.methods.coverage import BLOCK, QUERIES, blocks_that_hold, room_for_first
+from sparse_tasks.attention.methods.pooled import mass_from
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.parameters import parameter
+
+__all__ = ["XAttention"]
+
+_THRESHOLD: Final = 0.9  # of Xu et al.
+
+
+@dataclass(frozen=True, kw_only=True)
+class XAttention(PrefillMethod):
+    """Query-key products along antidiagonals, one in ``stride``, estimate the attention between blocks of 128.
+
+    The first key block and the one on the diagonal are always read, and count towards the threshold.
+
+    Adaptive: the count follows the content. With ``sparsity`` every call, for 16,384 queries at most, finds the
+    threshold under which its heads compute ``1 - sparsity`` on average. Where the first block and the diagonal alone
+    would be more than that, in short prompts, the first block is read only where its score is among the highest.
+    """
+
+    threshold: float | None = parameter(
+        None,
+        "share of the estimated attention to keep; .9 if neither this nor sparsity is given",
+        0.0,
+        1.0,
+        kind=float,
+    )
+    stride: int = parameter(8, "distance between antidiagonals; it divides 128", 1, BLOCK)
+
+    name: ClassVar[str] = "xattention"
+    summary: ClassVar[str] = "key blocks by sums along antidiagonals"
+    unit: ClassVar[str] = "blocks"
+    importance: ClassVar[str] = "softmax of sums along antidiagonals"
+    budget: ClassVar[str] = "threshold, adaptive across heads"
+    cache: ClassVar[str] = "kept"
+    source: ClassVar[str] = "Xu et al., 2025, arXiv:2503.16428"
+    exact: ClassVar[bool] = False
+    budgets: ClassVar[tuple[str, ...]] = ("threshold",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if BLOCK % self.stride:
+            raise UsageError(f"{self.name}.stride", self.stride, f"does not divide {BLOCK}; take a power of two")
+
+    @property
+    def queries_at_once(self) -> int:
+        return QUERIES
+
+    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
+        check_sequence(q, k)
+        n_q, n_k = len(q), len(k)
+        threshold = _THRESHOLD if self.threshold is None else self.threshold
+        density = None if self.sparsity is None else 1 - self.sparsity
+        if n_k <= BLOCK or (threshold if density is None else density) == 1:
+            return None
+        scores = antidiagonal_scores(q, k, block=BLOCK, stride=self.stride, impl=impl)
+        _, rows, columns = scores.shape
+        row = torch.arange(rows, device=q.device)[:, None] + (n_k - n_q) // BLOCK
+        column = torch.arange(columns, device=q.device)
+        always = column == row
+        if room_for_first(n_q, n_k, density):
+            always = always | (column == 0)
+        return blocks_that_hold(
+            mass_from(scores, always), n_q=n_q, n_k=n_k, share=threshold, density=density, impl=impl
+        )  # fmt: skip
+
+
+METHODS.register("xattention", XAttention)

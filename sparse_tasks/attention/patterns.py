@@ -1,0 +1,233 @@
+"""Named predicates over (head, query position, key position).
+
+From one predicate come the mask, the reference (``reference.py``), the picture (``picture.py``) and the exact count of
+interactions. Positions are absolute: of ``n_k`` keys the ``n_q`` queries are the last, so query row ``i`` stands at
+position ``n_k - n_q + i``. Every mask and every count is causal: a key after its query is never seen.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Blocks",
+    "Columns",
+    "Diagonals",
+    "Everything",
+    "LastQueries",
+    "Pattern",
+    "Sink",
+    "Window",
+    "block_interactions",
+    "causal_count",
+]
+
+_CELLS = 1 << 24  # cells of a mask that are counted at once: 16 MB of booleans
+
+
+class Pattern(ABC):
+    """Which keys a query sees. ``heads`` is 1 where all heads see the same."""
+
+    heads: int = 1
+
+    @abstractmethod
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Whether a query sees a key, causality aside.
+
+        Args:
+            head: int64, below ``heads``.
+            query: int64, absolute positions.
+            key: int64, absolute positions. The three broadcast.
+
+        Returns:
+            bool, of the shape that the three broadcast to.
+        """
+
+    def mask(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
+        """Bool ``[heads, n_q, n_k]``: True where a query sees a key."""
+        return self._rows(torch.arange(n_k - n_q, n_k, device=device), n_k)
+
+    def count(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
+        """int64 ``[heads]``: the exact number of interactions, counted in slices of bounded memory."""
+        rows = max(1, _CELLS // (self.heads * n_k))
+        total = torch.zeros(self.heads, dtype=torch.int64, device=device)
+        for start in range(n_k - n_q, n_k, rows):
+            queries = torch.arange(start, min(start + rows, n_k), device=device)
+            total += self._rows(queries, n_k).sum((1, 2))
+        return total
+
+    def density(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
+        """float64 ``[heads]``: interactions over those of dense causal attention."""
+        return self.count(n_q, n_k, device).double() / causal_count(n_q, n_k)
+
+    def _rows(self, queries: Tensor, n_k: int) -> Tensor:
+        head = torch.arange(self.heads, device=queries.device)[:, None, None]
+        query = queries[None, :, None]
+        key = torch.arange(n_k, device=queries.device)[None, None, :]
+        return self.sees(head, query, key).expand(self.heads, len(queries), n_k) & (key <= query)
+
+    def __and__(self, other: Pattern) -> Pattern:
+        return _Both(self, other)
+
+    def __or__(self, other: Pattern) -> Pattern:
+        return _Either(self, other)
+
+
+def causal_count(n_q: int, n_k: int) -> int:
+    """Interactions of dense causal attention: the lower triangle, for the last ``n_q`` of ``n_k`` positions."""
+    return n_q * n_k - n_q * (n_q - 1) // 2
+
+
+@dataclass(frozen=True)
+class Everything(Pattern):
+    """All keys: dense attention."""
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key >= 0) & (query >= 0)
+
+
+@dataclass(frozen=True)
+class Sink(Pattern):
+    """The first ``size`` keys."""
+
+    size: int
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return key < self.size
+
+
+@dataclass(frozen=True)
+class Window(Pattern):
+    """The last ``size`` keys up to the query, itself included."""
+
+    size: int
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return query - key < self.size
+
+
+@dataclass(frozen=True)
+class LastQueries(Pattern):
+    """All keys, for the queries from position ``start`` on."""
+
+    start: int
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return query >= self.start
+
+
+@dataclass(frozen=True)
+class Columns(Pattern):
+    """Verticals: keys that every query sees. ``kept`` is bool ``[heads, n_k]``."""
+
+    kept: Tensor
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return int(self.kept.shape[0])
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.kept[head, key]
+
+
+@dataclass(frozen=True)
+class Diagonals(Pattern):
+    """Slashes: distances from query to key. ``kept`` is bool ``[heads, n_k]``, by distance."""
+
+    kept: Tensor
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return int(self.kept.shape[0])
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.kept[head, (query - key).clamp_min(0)]
+
+
+@dataclass(frozen=True)
+class Blocks(Pattern):
+    """Tiles of ``block_q`` by ``block_k`` positions, both grids beginning at position 0.
+
+    Attributes:
+        kept: bool ``[heads, rows, columns]``.
+        first_row: Number of the query block that row 0 of ``kept`` stands for.
+    """
+
+    kept: Tensor
+    block_q: int
+    block_k: int
+    first_row: int = 0
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return int(self.kept.shape[0])
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.kept[head, query // self.block_q - self.first_row, key // self.block_k]
+
+    def count(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
+        kept = self.kept.to(device)
+        row = torch.arange(kept.shape[1], device=device)[:, None] + self.first_row
+        column = torch.arange(kept.shape[2], device=device)
+        return (kept * block_interactions(row, column, self.block_q, self.block_k, n_q, n_k)).sum((1, 2))
+
+
+def block_interactions(row: Tensor, column: Tensor, block_q: int, block_k: int, n_q: int, n_k: int) -> Tensor:
+    """Causal interactions of query block ``row`` with key block ``column``, in closed form.
+
+    Args:
+        row: int64, numbers of query blocks, on the grid that begins at position 0.
+        column: int64, numbers of key blocks, broadcast against ``row``.
+        block_q: Positions in a query block.
+        block_k: Positions in a key block.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+        n_k: Keys.
+
+    Returns:
+        int64: a query at position ``p`` sees ``clamp(p + 1 - start, 0, block_k)`` keys of the block from ``start`` on.
+    """
+    first = (row * block_q).clamp_min(n_k - n_q)
+    last = ((row + 1) * block_q).clamp_max(n_k)  # the first position after the block
+    start = column * block_k
+
+    def up_to(count: Tensor) -> Tensor:
+        """The sum of ``min(t, block_k)`` over t = 1 .. count."""
+        steep = count.clamp(0, block_k)
+        return steep * (steep + 1) // 2 + (count - block_k).clamp_min(0) * block_k
+
+    return torch.where(first < last, up_to(last - start) - up_to(first - start), 0)
+
+
+@dataclass(frozen=True)
+class _Both(Pattern):
+    left: Pattern
+    right: Pattern
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return max(self.left.heads, self.right.heads)
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return _narrow(self.left, head, query, key) & _narrow(self.right, head, query, key)
+
+
+@dataclass(frozen=True)
+class _Either(Pattern):
+    left: Pattern
+    right: Pattern
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return max(self.left.heads, self.right.heads)
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return _narrow(self.left, head, query, key) | _narrow(self.right, head, query, key)
+
+
+def _narrow(pattern: Pattern, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """A pattern that is the same in all heads is asked about head 0."""
+    return pattern.sees(head if pattern.heads > 1 else torch.zeros_like(head), query, key)

@@ -1,0 +1,245 @@
+"""Pictures of what queries see: keys to the right, queries downwards, the darker the more of them meet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.kernels.dispatch import check_sequence
+from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Method, PrefillMethod
+from sparse_tasks.attention.patterns import Pattern, causal_count
+from sparse_tasks.attention.steps import Memory, select_prompt
+from sparse_tasks.core.errors import OutputError, UsageError
+from sparse_tasks.core.length import label
+
+__all__ = ["FORMATS", "Rows", "check_path", "draw", "select"]
+
+FORMATS: Final = (".png", ".svg", ".pdf")
+_PANELS: Final = 4
+_PIXELS: Final = 256  # along each side of a panel, at most
+_SAMPLED: Final = 1 << 27  # cells of a panel that are looked at, at most; beyond it, of some queries alone
+_AT_ONCE: Final = 1 << 23
+_STEPS: Final = 64  # decoding steps in a picture
+_HIDDEN, _UNSEEN, _FEW, _ALL = "#e4e4e4", "#ffffff", "#a9c6e8", "#08306b"  # one hue: lightness tells, not colour
+
+
+@dataclass(frozen=True)
+class Rows(Pattern):
+    """What each of the last queries sees, written out. ``kept`` is bool ``[heads, n_q, n_k]``."""
+
+    kept: Tensor
+
+    @property
+    def heads(self) -> int:  # type: ignore[override]
+        return int(self.kept.shape[0])
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        n_q, n_k = self.kept.shape[1:]
+        return self.kept[head, query - (n_k - n_q), key]
+
+
+Drawn: TypeAlias = Pattern | PrefillIndex | Sequence[PrefillIndex]
+
+
+def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn:
+    """What a method selects of given queries and keys, to be drawn.
+
+    Args:
+        method: Of any phase.
+        q: ``[n, query_heads, head_size]``.
+        k: ``[n, kv_heads, head_size]``.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        The indices of a prompt, one for each stretch of queries. For a method that decodes or evicts, the prompt ends
+        64 tokens (or a quarter of all) before the end, and each query after it is a step: ``Rows`` of these.
+
+    Raises:
+        UsageError: Shapes or types do not fit, or there is nothing to decode after.
+    """
+    check_sequence(q, k)
+    if isinstance(method, PrefillMethod):
+        return select_prompt(method, q, k, impl=impl)
+    if not isinstance(method, DecodeMethod | EvictMethod):
+        raise UsageError("method", method.name, "is of no phase that is drawn")
+    steps = min(_STEPS, len(k) // 4)
+    if steps == 0 or len(q) != len(k):
+        raise UsageError("length", len(k), "is too short for a step after a prompt; take at least 4 tokens")
+    memory = Memory(method, impl=impl)
+    first = len(k) - steps
+    memory.read(q[:first], k[:first])
+    kept = torch.zeros(k.shape[1], steps, len(k), dtype=torch.bool)
+    for step in range(steps):
+        seen = first + step + 1
+        _, index = memory.step(q[seen - 1 : seen], k[:seen], k[:seen])
+        kept[:, step, :seen] = index.mask(seen)[0].cpu()
+    return Rows(kept)
+
+
+def draw(
+    drawn: Drawn, n_q: int, n_k: int, path: Path | str, *, title: str = "", head: int | None = None
+) -> tuple[float, float]:
+    """Draw what queries see, and write the picture to a file.
+
+    A pixel stands for many queries and keys where there are many; any interaction in it shows, so that a single
+    vertical does among 131,072.
+
+    Args:
+        drawn: A pattern, an index of a prompt, or indices of its stretches in order.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+        n_k: Keys.
+        path: Its ending is one of ``FORMATS``.
+        title: Above the picture, with the density.
+        head: Which head; None: all, or four of them evenly spaced.
+
+    Returns:
+        The density that the method asked for and the one that its tiles compute, averaged over all heads.
+
+    Raises:
+        UsageError: The file has another ending, there is no such head, or matplotlib is missing.
+        OutputError: The file cannot be written.
+    """
+    path = check_path(path)
+    parts = _parts(drawn, n_q, n_k)
+    heads = max(pattern.heads for pattern, _, _ in parts)
+    if head is not None and not 0 <= head < heads:
+        raise UsageError("head", head, f"is none of the {heads} heads of the index; choose from 0 to {heads - 1}")
+    shown = min(_PANELS, heads)
+    panels = [head] if head is not None else [round(i * (heads - 1) / max(1, shown - 1)) for i in range(shown)]
+    asked, computed = _densities(drawn, n_q, n_k)
+    figure, axes = _figure(len(panels), n_q, n_k)
+    for axis, number in zip(axes, panels, strict=True):
+        name = "every head" if heads == 1 else f"head {number}"
+        axis.set_title(f"{name}: {computed[number]:.3f}", fontsize=8)
+        _panel(axis, _shares(parts, number, n_q, n_k), n_q, n_k)
+    mean_asked, mean_computed = float(asked.mean()), float(computed.mean())
+    density = f"density asked {mean_asked:.3f}, computed {mean_computed:.3f}"
+    figure.suptitle(f"{title}\n{density}" if title else density, fontsize=9)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return mean_asked, mean_computed
+
+
+def check_path(path: Path | str) -> Path:
+    """A path whose ending is one of ``FORMATS``.
+
+    Raises:
+        UsageError: It is not, or matplotlib is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError("output", str(path), f"is no picture; let it end in {', '.join(FORMATS)}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "output", str(path), "needs matplotlib to be drawn; pip install 'sparse-tasks[attention]'"
+        ) from error
+    return path
+
+
+_Part: TypeAlias = tuple[Pattern, int, int]
+"""A pattern, and the queries that it is of: from which position on, up to which."""
+
+
+def _parts(drawn: Drawn, n_q: int, n_k: int) -> list[_Part]:
+    if isinstance(drawn, Pattern):
+        return [(drawn, n_k - n_q, n_k)]
+    indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex) else list(drawn)
+    ends = [n_k - n_q, *(index.n_k for index in indices)]
+    if any(index.n_q != after - before for index, (before, after) in zip(indices, pairwise(ends), strict=True)):
+        raise UsageError("index", ends[1:], "are not stretches of queries that follow each other")
+    if ends[-1] != n_k:
+        raise UsageError("n_k", n_k, f"is not what the index is of, {ends[-1]}")
+    return [(_on_cpu(i).pattern(), before, after) for i, (before, after) in zip(indices, pairwise(ends), strict=True)]
+
+
+def _on_cpu(index: PrefillIndex) -> PrefillIndex:
+    values = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    return dataclasses.replace(index, **{n: v.cpu() for n, v in values.items() if isinstance(v, torch.Tensor)})
+
+
+def _densities(drawn: Drawn, n_q: int, n_k: int) -> tuple[Tensor, Tensor]:
+    """Asked and computed, float64 ``[heads]`` each."""
+    if isinstance(drawn, Pattern):
+        density = drawn.density(n_q, n_k)
+        return density, density
+    indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex) else drawn
+    share = [causal_count(i.n_q, i.n_k) / causal_count(n_q, n_k) for i in indices]
+    both = [(i.asked_density().cpu() * s, i.density().cpu() * s) for i, s in zip(indices, share, strict=True)]
+    heads = max(len(computed) for _, computed in both)  # a stretch that is dense is so in all heads
+    asked, computed = (sum(x.expand(heads) for x in column) for column in zip(*both, strict=True))
+    return torch.as_tensor(asked), torch.as_tensor(computed)
+
+
+def _shares(parts: list[_Part], head: int, n_q: int, n_k: int) -> Any:
+    """Of each pixel's causal interactions the share that is seen, ``[pixels, pixels]``; NaN where there are none."""
+    rows, columns = min(n_q, _PIXELS), min(n_k, _PIXELS)
+    per_row = max(1, min(n_q // rows, _SAMPLED // (rows * n_k)))
+    sampled = ((torch.arange(rows * per_row) + 0.5) * n_q / (rows * per_row)).long() + (n_k - n_q)
+    keys = torch.arange(n_k)
+    column = keys * columns // n_k
+    seen, there = torch.zeros(rows, columns), torch.zeros(rows, columns)
+    for pattern, start, end in parts:
+        number = torch.tensor(head if pattern.heads > 1 else 0)
+        queries = sampled[(sampled >= start) & (sampled < end)]
+        for some in queries.split(max(1, _AT_ONCE // n_k)):
+            causal = keys[:end] <= some[:, None]
+            meets = pattern.sees(number, some[:, None], keys[None, :end]) & causal
+            row = (some - (n_k - n_q)) * rows // n_q
+            for total, cells in ((seen, meets), (there, causal)):
+                summed = torch.zeros(len(some), columns).index_add_(1, column[:end], cells.float())
+                total.index_add_(0, row, summed)
+    return torch.where(there > 0, seen / there, float("nan")).numpy()
+
+
+def _figure(panels: int, n_q: int, n_k: int) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    if n_q * 3 > n_k:  # squares side by side
+        figure = Figure(figsize=(0.5 + 2.6 * panels, 3.4), dpi=100, layout="constrained")
+        return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    figure = Figure(figsize=(8.4, 0.9 + 1.1 * panels), dpi=100, layout="constrained")  # strips one above the other
+    return figure, list(figure.subplots(panels, 1, squeeze=False)[:, 0])
+
+
+def _panel(axis: Any, shares: Any, n_q: int, n_k: int) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("seen", [_FEW, _ALL]).with_extremes(under=_UNSEEN, bad=_HIDDEN)
+    axis.imshow(
+        shares,
+        cmap=colours,
+        vmin=1e-9,
+        vmax=1,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, n_k, n_k, n_k - n_q),
+    )
+    along = [round(n_k * part / 4) for part in range(5)]
+    down = [position for position in along if position >= n_k - n_q] if n_q == n_k else [n_k - n_q, n_k]
+    axis.set_xticks(along, _names(along), fontsize=7)
+    axis.set_yticks(down, _names(down), fontsize=7)
+    subplot = axis.get_subplotspec()
+    if subplot.is_last_row():
+        axis.set_xlabel("key position", fontsize=8)
+    else:
+        axis.tick_params(labelbottom=False)
+    if subplot.is_first_col():
+        axis.set_ylabel("query position", fontsize=8)
+    else:
+        axis.tick_params(labelleft=False)
+
+
+def _names(positions: list[int]) -> list[str]:
+    return [label(position) if position else "0" for position in positions]

@@ -1,0 +1,98 @@
+"""A prompt under a method: select, attend, and say what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
+from sparse_tasks.attention.kernels.dispatch import check_sequence
+from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
+from sparse_tasks.attention.method import PrefillMethod
+
+__all__ = ["attend", "select_stretches", "sparse_prefill"]
+
+_BLOCK = 128  # of dense attention, which has no other use for blocks than speed
+
+
+def sparse_prefill(
+    method: PrefillMethod | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    length: int | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, list[PrefillIndex]]:
+    """Attention of a prompt, or of a chunk of it, under a method.
+
+    Args:
+        method: None is dense attention.
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        v: Like ``k``.
+        scale: Factor of the scores; ``head_size ** -0.5`` if None.
+        length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        ``[n_q, query_heads, head_size]`` in q's dtype, and the indices that ran: one, or one for each stretch of
+        queries where the method takes them in turn to bound its index.
+
+    Raises:
+        UsageError: Shapes, types or devices do not fit.
+    """
+    check_sequence(q, k, v)
+    out: Tensor | None = None
+    indices: list[PrefillIndex] = []
+    for queries, index in select_stretches(method, q, k, length=length, impl=impl):
+        part = attend(queries, k[: index.n_k], v[: index.n_k], index, scale=scale, impl=impl)
+        indices.append(index)
+        if len(part) == len(q):
+            return part, indices
+        # Put in place at once, so that the parts are never all held beside the whole.
+        out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+        end = len(q) - (len(k) - index.n_k)
+        out[end - len(part) : end] = part
+    if out is None:
+        raise ValueError(f"{method} gave no stretches of queries")
+    return out, indices
+
+
+def select_stretches(
+    method: PrefillMethod | None, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto"
+) -> Iterator[tuple[Tensor, PrefillIndex]]:
+    """What a method selects of a prompt, or of a chunk of it, stretch by stretch of the queries.
+
+    Args:
+        method: None is dense attention.
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
+        impl: "auto", "triton" or "torch".
+
+    Yields:
+        The queries of a stretch, and their index. It is of the first ``index.n_k`` keys, up to the last of the queries.
+    """
+    n_q, n_k = len(q), len(k)
+    length = n_k if length is None else length
+    seen = n_k - n_q
+    for queries in q.split([n_q] if method is None else method.stretches(n_q, n_k, length)):
+        seen += len(queries)
+        index = None if method is None else method.select(queries, k[:seen], length=length, impl=impl)
+        if index is None:
+            index = BlockIndex.dense(len(queries), seen, _BLOCK, _BLOCK, q.device)
+        yield queries, index
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, *, scale: float | None = None, impl: str = "auto"
+) -> Tensor:
+    """Attention under an index, by the kernel that takes it."""
+    if isinstance(index, LineIndex):
+        return vertical_slash_attention(q, k, v, index, scale=scale, impl=impl)
+    return block_sparse_attention(q, k, v, index, scale=scale, impl=impl)

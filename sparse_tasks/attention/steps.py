@@ -1,0 +1,111 @@
+"""What a method selects of a prompt, and step by step of what follows, the cache in one piece."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
+from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
+from sparse_tasks.attention.prefill import select_stretches
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["Memory", "select_prompt"]
+
+_PAGE = 16  # of dense attention, which has no other use for it than speed
+
+
+def select_prompt(method: PrefillMethod, q: Tensor, k: Tensor, *, impl: str = "auto") -> list[PrefillIndex]:
+    """The indices that ``sparse_prefill`` runs, without the attention.
+
+    Args:
+        method: The method.
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        One, or one for each stretch of queries where the method takes them in turn.
+    """
+    return [index for _, index in select_stretches(method, q, k, impl=impl)]
+
+
+class Memory:
+    """What a method, or none, remembers of one sequence in one layer.
+
+    Args:
+        method: None is dense attention.
+        layer: Which layer of how many.
+        impl: "auto", "triton" or "torch".
+    """
+
+    def __init__(self, method: DecodeMethod | EvictMethod | None, layer: Layer = ONLY, impl: str = "auto") -> None:
+        self._method, self._layer, self._impl = method, layer, impl
+        self._kept: Kept | None = None
+        self._state: Tensor | None = None
+        self._noticed = 0  # keys that the state knows of
+
+    def read(self, q: Tensor, k: Tensor) -> None:
+        """Take notice of a prompt, or of a chunk of it.
+
+        Args:
+            q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+            k: ``[n_k, kv_heads, head_size]``.
+        """
+        if isinstance(self._method, EvictMethod):
+            self._kept = self._method.keep(q, k, layer=self._layer, impl=self._impl)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[PagedCache, PageIndex]:
+        """What the next token's query sees.
+
+        Args:
+            q: ``[1, query_heads, head_size]``, scaled so that scores need ``head_size ** -0.5`` and no more.
+            k: ``[n_k, kv_heads, head_size]``: all keys so far, its own the last; views will do.
+            v: Like ``k``.
+
+        Returns:
+            The cache as kernels take it, of a batch of one, and what is seen of it.
+
+        Raises:
+            UsageError: The method evicts, and has not read what came before.
+        """
+        lengths = torch.tensor([len(k)], dtype=torch.int32, device=k.device)
+        cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
+        if isinstance(self._method, EvictMethod):
+            return cache, self._evict(self._method, q, k)
+        if isinstance(self._method, DecodeMethod):
+            self._notice(self._method, k, cache)
+            return cache, self._method.select(q, cache, self._state, impl=self._impl)
+        return cache, PageIndex.dense(lengths, cache.kv_heads, _PAGE, len(k))
+
+    def _evict(self, method: EvictMethod, q: Tensor, k: Tensor) -> PageIndex:
+        position = len(k) - 1
+        if self._kept is None or self._kept.length != position:
+            raise UsageError(
+                "cache", f"{position} tokens", f"have not all been read with {method.name}, so what it kept is unknown"
+            )
+        seen = self._kept.append(position)
+        weights = _weights(q[0], k, seen.positions) if method.each_step else None
+        self._kept = method.advance(self._kept, position, weights)
+        return seen.pages()
+
+    def _notice(self, method: DecodeMethod, k: Tensor, cache: PagedCache) -> None:
+        """The state follows the cache, which is one block, so that its pages keep their places as it grows."""
+        grown = method.new_state(cache)
+        if grown is None:
+            return
+        if self._state is not None:
+            grown[: len(self._state)] = self._state
+        slots = torch.arange(self._noticed, len(k), device=k.device)
+        method.update(grown, k[self._noticed :], slots, cache.block_size, impl=self._impl)
+        self._state, self._noticed = grown, len(k)
+
+
+def _weights(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
+    """fp32 ``[kv_heads, width]``: softmax of q ``[query_heads, head_size]`` over positions, summed over the group."""
+    kv_heads, size = k.shape[1:]
+    head = torch.arange(kv_heads, device=k.device)[:, None]
+    keys = k[positions.long(), head].float()
+    scores = q.reshape(kv_heads, -1, size).float() @ keys.mT * size**-0.5
+    return scores.softmax(-1).sum(1)

@@ -1,0 +1,56 @@
+"""What the tests of kernels of a prompt share: made inputs, attention in the precision of its inputs, a tolerance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["attention_in", "close", "epsilon", "make_prompt"]
+
+
+def make_prompt(
+    n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v: views of a fused projection, with NaN wherever none of them has a number."""
+    maker = torch.Generator().manual_seed(seed)
+    fused = torch.full((n_k + 70, heads + 2 * kv_heads, size + 48), float("nan"), dtype=dtype)
+    fused[:n_k, :, :size] = torch.randn(n_k, heads + 2 * kv_heads, size, generator=maker).to(dtype)
+    fused[: n_k - n_q, :heads] = float("nan")
+    q, k, v = fused[:n_k, :, :size].split([heads, kv_heads, kv_heads], dim=1)
+    return q[n_k - n_q :], k, v
+
+
+def attention_in(dtype: torch.dtype, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> Tensor:
+    """Attention with matrix products in ``dtype`` and a softmax in fp32, as kernels do it.
+
+    Args:
+        dtype: Of the products.
+        q: ``[n_q, query_heads, head_size]``.
+        k: ``[n_k, kv_heads, head_size]``.
+        v: Like ``k``.
+        seen: Bool ``[heads, n_q, n_k]``, causal; heads are 1, ``kv_heads`` or ``query_heads``.
+        scale: Factor of the scores.
+
+    Returns:
+        fp32 ``[n_q, query_heads, head_size]``, rounded to ``dtype``.
+    """
+    heads = q.shape[1]
+    queries = q.transpose(0, 1).to(dtype)
+    keys, values = (x.transpose(0, 1).repeat_interleave(heads // x.shape[1], 0).to(dtype) for x in (k, v))
+    scores = (queries @ keys.mT).float() * scale
+    scores = scores.masked_fill(~seen.repeat_interleave(heads // len(seen), 0), float("-inf"))
+    weights = scores.softmax(-1).nan_to_num(0.0)
+    return (weights.to(dtype) @ values).float().transpose(0, 1)
+
+
+def epsilon(dtype: torch.dtype) -> float:
+    """What ``close`` may add where seeds are drawn: of 16 bits, how a number near 1 is rounded."""
+    return max(1e-5, torch.finfo(dtype).eps / 2)
+
+
+def close(found: Tensor, expected: Tensor, allowed: Tensor, epsilon: float, told: str = "") -> None:
+    """The error may be that of the same steps in the same precision, and an epsilon."""
+    error, own = found.float() - expected, allowed.float() - expected
+    assert error.isfinite().all(), told
+    assert error.abs().max() <= own.abs().max() + epsilon, told
+    assert error.norm() <= own.norm() + epsilon * max(1.0, float(expected.norm())), told

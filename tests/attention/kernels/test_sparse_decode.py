@@ -1,0 +1,233 @@
+"""Guards sparse decoding: kernel and twin against a loop over positions, on caches whose unused parts are NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.core.errors import UsageError
+from tests.attention.kernels.prompts import close
+
+KERNELS = ["triton", "torch"]
+# Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 here.
+
+
+def make_cache(
+    lengths: list[int], kv_heads: int, size: int, block_size: int, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> PagedCache:
+    """A cache whose blocks are shuffled, with NaN wherever no sequence has a position and -1 past its blocks."""
+    make = torch.Generator().manual_seed(seed)
+    batch, wide = len(lengths), max(1, max(ceil_div(n, block_size) for n in lengths)) + 2
+    blocks = torch.randperm(batch * wide, generator=make).int().view(batch, wide)
+    # Strided, as vLLM has it: keys and values in one tensor, here with the heads outermost.
+    both = torch.full((2, kv_heads, batch * wide, block_size, size), float("nan"), dtype=dtype).permute(0, 2, 3, 1, 4)
+    for row, length in enumerate(lengths):
+        for position in range(length):
+            numbers = torch.randn(2, kv_heads, size, generator=make)
+            both[:, blocks[row, position // block_size], position % block_size] = numbers.to(dtype)
+        blocks[row, ceil_div(length, block_size) :] = -1
+    return PagedCache(both[0], both[1], blocks, torch.tensor(lengths, dtype=torch.int32))
+
+
+def make_index(cache: PagedCache, unit: int, share: float, seed: int = 0) -> PageIndex:
+    """Random pages, each with probability ``share``; garbage past the counts."""
+    make = torch.Generator().manual_seed(seed)
+    width = ceil_div(cache.capacity, unit)
+    pages = torch.full((cache.batch, cache.kv_heads, width), 2**31 - 1, dtype=torch.int32)
+    counts = torch.zeros(cache.batch, cache.kv_heads, dtype=torch.int32)
+    for row in range(cache.batch):
+        there = ceil_div(int(cache.lengths[row]), unit)
+        for head in range(cache.kv_heads):
+            chosen = torch.nonzero(torch.rand(there, generator=make) < share).flatten().int()
+            pages[row, head, : len(chosen)] = chosen
+            counts[row, head] = len(chosen)
+    return PageIndex(pages, counts, unit, cache.lengths)
+
+
+def naive(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Attention and log-sum-exp of each head by itself, with matrix products in ``dtype``."""
+    batch, heads, _ = q.shape
+    out, lse = torch.zeros(q.shape, dtype=torch.float32), torch.full((batch, heads), float("-inf"))
+    for row in range(batch):
+        k, v = cache.gather(row)
+        for head in range(heads):
+            kv_head = head // (heads // cache.kv_heads)
+            listed = index.pages[row, kv_head, : index.counts[row, kv_head]].tolist()
+            seen = [p for p in range(len(k)) if p // index.unit in listed]
+            if seen:
+                scores = (k[seen, kv_head].to(dtype) @ q[row, head].to(dtype)).float() * scale
+                out[row, head] = (scores.softmax(0).to(dtype) @ v[seen, kv_head].to(dtype)).float()
+                lse[row, head] = scores.logsumexp(0)
+    return out, lse
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize(
+    ("lengths", "heads", "kv_heads", "size", "block_size", "unit", "dtype"),
+    [
+        ([130, 1, 77], 4, 2, 64, 16, 16, torch.float32),
+        ([130, 1, 77], 8, 1, 96, 16, 1, torch.float16),
+        ([203, 31], 2, 2, 128, 16, 4, torch.float16),
+        ([203, 31], 6, 2, 64, 16, 64, torch.float32),  # pages of several blocks
+        ([90, 91], 3, 1, 16, 12, 8, torch.float32),  # neither divides the other
+        ([300], 4, 2, 128, 32, 128, torch.float16),
+        ([65], 20, 1, 80, 16, 16, torch.float32),  # a group above 16
+    ],
+)
+def test_like_naive(
+    impl: str,
+    lengths: list[int],
+    heads: int,
+    kv_heads: int,
+    size: int,
+    block_size: int,
+    unit: int,
+    dtype: torch.dtype,
+) -> None:
+    cache = make_cache(lengths, kv_heads, size, block_size, dtype)
+    index = make_index(cache, unit, 0.6)
+    q = torch.randn(len(lengths), heads, size, generator=torch.Generator().manual_seed(5)).to(dtype)
+    out, lse = sparse_decode(q, cache, index, scale=0.2, impl=impl, return_lse=True)
+    expected, expected_lse = naive(q, cache, index, 0.2, torch.float32)
+    low, _ = naive(q, cache, index, 0.2, dtype)
+    assert out.dtype == dtype
+    assert lse.dtype == torch.float32
+    close(out, expected, low.to(dtype), 1e-5)
+    torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+def test_nothing_listed_gives_zero(impl: str) -> None:
+    cache = make_cache([40, 70], 2, 64, 16)
+    index = make_index(cache, 16, 1.0)
+    index.counts[0, 1] = 0
+    q = torch.randn(2, 4, 64)
+    out, lse = sparse_decode(q, cache, index, impl=impl, return_lse=True)
+    assert (out[0, 2:] == 0).all()
+    assert (lse[0, 2:] == float("-inf")).all()
+    expected, _ = naive(q, cache, index, 64**-0.5, torch.float32)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", KERNELS)
+def test_a_list_of_width_zero(impl: str) -> None:
+    cache = make_cache([40], 2, 64, 16)
+    pages, counts = torch.empty(1, 2, 0, dtype=torch.int32), torch.zeros(1, 2, dtype=torch.int32)
+    out = sparse_decode(torch.randn(1, 4, 64), cache, PageIndex(pages, counts, 16, cache.lengths), impl=impl)
+    assert (out == 0).all()
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("splits", [1, 3, 50])
+def test_any_number_of_splits(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists with much room past their counts leave splits empty; 50 splits are combined in several steps."""
+    from sparse_tasks.attention.kernels.triton import sparse_decode as kernel
+
+    cache = make_cache([330, 90], 1, 128, 16)
+    index = make_index(cache, 16, 0.9)
+    index.counts[1] = 0
+    pages = torch.nn.functional.pad(index.pages, (0, 1000), value=2**31 - 1)
+    index = PageIndex(pages, index.counts, 16, cache.lengths)
+    monkeypatch.setattr(kernel, "PROGRAMS", 2 * splits)
+    q = torch.randn(2, 2, 128)
+    out, lse = sparse_decode(q, cache, index, impl="triton", return_lse=True)
+    expected, expected_lse = naive(q, cache, index, 128**-0.5, torch.float32)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize("unit", [1, 16])
+def test_contiguous_cache(impl: str, unit: int) -> None:
+    """The layout of transformers, whose length is no multiple of the page, is read in place."""
+    keys, values = torch.randn(2, 2, 101, 64), torch.randn(2, 2, 101, 64)
+    cache = PagedCache.contiguous(keys, values, torch.tensor([101, 50], dtype=torch.int32))
+    assert cache.keys.data_ptr() == keys.data_ptr()
+    torch.testing.assert_close(cache.gather(1)[1], values[1].transpose(0, 1)[:50])
+    index = make_index(cache, unit, 0.5)
+    q = torch.randn(2, 4, 64)
+    out = sparse_decode(q, cache, index, impl=impl)
+    expected, _ = naive(q, cache, index, 0.125, torch.float32)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", KERNELS)
+def test_dense_is_softmax_over_everything(impl: str) -> None:
+    lengths = [33, 128]
+    cache = make_cache(lengths, 2, 64, 16)
+    q = torch.randn(2, 4, 64)
+    out = sparse_decode(q, cache, PageIndex.dense(cache.lengths, 2, 32, 128), impl=impl)
+    for row in range(2):
+        k, v = (x.repeat_interleave(2, 1).transpose(0, 1) for x in cache.gather(row))
+        expected = torch.nn.functional.scaled_dot_product_attention(q[row, :, None], k, v)[:, 0]
+        torch.testing.assert_close(out[row], expected, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30), st.floats(0, 1), st.integers(0, 99))
+def test_parts_add_up(length: int, unit: int, block_size: int, share: float, seed: int) -> None:
+    """What is listed and what is not, weighted by their log-sum-exps, give dense attention."""
+    cache = make_cache([length], 1, 16, block_size, seed=seed)
+    index, dense = make_index(cache, unit, share, seed), PageIndex.dense(cache.lengths, 1, unit, cache.capacity)
+    there = ceil_div(length, unit)
+    kept = set(index.pages[0, 0, : index.counts[0, 0]].tolist())
+    others = [page for page in range(there) if page not in kept]
+    rest = PageIndex(
+        torch.tensor(others or [0], dtype=torch.int32)[None, None],
+        torch.tensor([[len(others)]], dtype=torch.int32),
+        unit,
+        cache.lengths,
+    )
+    q = torch.randn(1, 2, 16, generator=torch.Generator().manual_seed(seed))
+    (a, lse_a), (b, lse_b), (whole, lse) = (
+        sparse_decode(q, cache, x, impl="triton", return_lse=True) for x in (index, rest, dense)
+    )
+    torch.testing.assert_close(torch.logaddexp(lse_a, lse_b), lse, rtol=1e-5, atol=1e-5)
+    both = a * (lse_a - lse).exp()[..., None] + b * (lse_b - lse).exp()[..., None]
+    torch.testing.assert_close(both, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_bad_input_is_named() -> None:
+    cache = make_cache([40], 2, 64, 16)
+    index, q = make_index(cache, 16, 1.0), torch.randn(1, 4, 64)
+    for field, arguments in {
+        "q": (torch.randn(2, 4, 64), cache, index),
+        "keys": (q.half(), cache, index),
+        "index.pages": (q, cache, PageIndex(index.pages[:, :1], index.counts, 16, cache.lengths)),
+        "index.counts": (q, cache, PageIndex(index.pages, index.counts.long(), 16, cache.lengths)),
+        "index.unit": (q, cache, PageIndex(index.pages, index.counts, 0, cache.lengths)),
+    }.items():
+        with pytest.raises(UsageError) as error:
+            sparse_decode(*arguments)
+        assert error.value.field == field
+    with pytest.raises(UsageError, match="query heads"):
+        sparse_decode(torch.randn(1, 5, 64), cache, index)
+    for scale in (0.0, math.inf):
+        with pytest.raises(UsageError, match="scale"):
+            sparse_decode(q, cache, index, scale=scale)
+
+
+def test_bad_caches_are_named() -> None:
+    keys, table, lengths = torch.zeros(3, 16, 2, 64), torch.zeros(1, 3, dtype=torch.int32), torch.ones(1).int()
+    for field, arguments in {
+        "keys": (keys[0], keys, table, lengths),
+        "values": (keys, keys[:2], table, lengths),
+        "block_table": (keys, keys, table.long(), lengths),
+        "lengths": (keys, keys, table, torch.ones(2).int()),
+    }.items():
+        with pytest.raises(UsageError) as error:
+            PagedCache(*arguments)
+        assert error.value.field == field
+    with pytest.raises(UsageError, match="side by side"):
+        PagedCache(torch.zeros(3, 16, 64, 2).transpose(2, 3), keys, table, lengths)

@@ -1,0 +1,109 @@
+"""Guards H2O: heavy hitters of all queries, the recent half, and a simulation of its steps with plain lists."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sparse_tasks.attention.methods.h2o import H2O
+from sparse_tasks.core.errors import UsageError
+from tests.attention.methods.naive import (
+    CAPACITIES,
+    DENSITIES,
+    attention,
+    ends,
+    kept_lists,
+    make_sequence,
+    top,
+)
+
+
+@pytest.mark.parametrize("length", CAPACITIES)
+def test_capacities_of_the_paper(length: int) -> None:
+    assert tuple(H2O(sparsity=1 - density).at(length).capacity for density in DENSITIES) == CAPACITIES[length]
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize(
+    ("n_k", "heads", "kv_heads", "size", "dtype"),
+    [(70, 4, 2, 64, torch.float32), (51, 3, 3, 96, torch.float16), (90, 8, 1, 128, torch.float32)],
+)
+def test_like_naive(impl: str, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
+    q, k = make_sequence(n_k, n_k, heads, kv_heads, size, dtype)
+    kept = H2O(capacity=15).keep(q, k, impl=impl)
+    scores = attention(q, k).sum(1).reshape(kv_heads, -1, n_k).sum(1)
+    expected = [top(head, 15, ends(n_k, 0, 8)) for head in scores]
+    assert kept_lists(kept) == expected
+    of_kept = torch.tensor(scores).gather(1, torch.tensor(expected)).float()
+    torch.testing.assert_close(kept.scores, of_kept, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("prompt", "capacity"), [(20, 9), (9, 9), (3, 9), (5, 1), (12, 2)])
+def test_steps_like_lists(prompt: int, capacity: int) -> None:
+    q, k = make_sequence(prompt, prompt, 4, 2, 16)
+    make, method = torch.Generator().manual_seed(0), H2O(capacity=capacity)
+    kept = method.keep(q, k, impl="torch")
+    assert kept.scores is not None
+    held = [dict(zip(*pair, strict=True)) for pair in zip(kept_lists(kept), kept.scores.tolist(), strict=True)]
+    recent = capacity - capacity // 2
+    for position in range(prompt, prompt + 20):
+        weights = torch.rand(2, kept.positions.shape[1] + 1, generator=make)
+        kept = method.advance(kept, position, weights)
+        for head, row in zip(held, weights.tolist(), strict=True):
+            head[position] = 0.0
+            for token, weight in zip(head, row, strict=True):
+                head[token] += weight
+            if len(head) > capacity:
+                del head[min(list(head)[:-recent], key=head.__getitem__)]
+        assert kept_lists(kept) == [list(head) for head in held]
+        assert kept.length == position + 1
+        torch.testing.assert_close(kept.scores, torch.tensor([list(head.values()) for head in held]))
+    assert kept.counts.tolist() == [capacity] * 2
+
+
+def test_a_heavy_hitter_of_early_queries_stays() -> None:
+    q, k = make_sequence(100, 100, 2, 1, 64)
+    q[:50] += k[10]  # later queries do not care
+    assert 10 in kept_lists(H2O(sparsity=0.9).keep(q, k, impl="torch"))[0]
+
+
+def test_a_solved_capacity_lasts_through_the_steps() -> None:
+    q, k = make_sequence(100, 100, 2, 2, 16)
+    method = H2O(sparsity=0.9)
+    kept = method.keep(q, k, impl="torch")
+    for position in range(100, 104):
+        kept = method.advance(kept, position, torch.ones(2, 11))
+    assert kept.counts.tolist() == [10, 10]
+
+
+def test_bfloat16_keeps_as_its_numbers_in_fp32_do() -> None:
+    q, k = make_sequence(80, 80, 4, 2, 64, torch.bfloat16)
+    half, full = (H2O(capacity=20).keep(q.to(t), k.to(t), impl="torch") for t in (torch.bfloat16, torch.float32))
+    assert kept_lists(half) == kept_lists(full)
+
+
+@pytest.mark.parametrize("method", [H2O(), H2O(capacity=30), H2O(sparsity=0.0)])
+@pytest.mark.parametrize("n_k", [30, 1])
+def test_short_prompts_are_kept_whole(method: H2O, n_k: int) -> None:
+    kept = method.keep(*make_sequence(n_k, n_k, 4, 2, 16), impl="torch")
+    assert kept_lists(kept) == [list(range(n_k))] * 2
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """Fake tensors have no values: whatever would read one fails."""
+    with FakeTensorMode():
+        q, k = torch.empty(50, 4, 64), torch.empty(50, 2, 64)
+        for method in (H2O(), H2O(sparsity=0.5)):
+            kept = method.keep(q, k, impl="torch")
+            grown = method.advance(kept, 50, torch.empty(2, kept.positions.shape[1] + 1))
+            assert grown.counts.shape == (2,)
+
+
+def test_weights_are_needed_one_for_each_token() -> None:
+    method = H2O(capacity=5)
+    kept = method.keep(*make_sequence(10, 10, 2, 1, 16), impl="torch")
+    with pytest.raises(UsageError, match=r"weights.*h2o"):
+        method.advance(kept, 10)
+    with pytest.raises(UsageError, match=r"\(1, 6\)"):
+        method.advance(kept, 10, torch.ones(1, 5))

@@ -1,0 +1,64 @@
+"""Guards KNorm: the shortest keys stay, longest go, and queries have no say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sparse_tasks.attention.methods.knorm import KNorm
+from tests.attention.methods.naive import CAPACITIES, DENSITIES, ends, kept_lists, make_sequence, top
+
+
+@pytest.mark.parametrize("length", CAPACITIES)
+def test_capacities_of_the_paper(length: int) -> None:
+    assert tuple(KNorm(sparsity=1 - density).at(length).capacity for density in DENSITIES) == CAPACITIES[length]
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("n_k", "heads", "kv_heads", "size"), [(70, 4, 2, 64), (51, 3, 3, 96), (90, 8, 1, 128), (20, 2, 2, 16)]
+)
+def test_like_naive(impl: str, dtype: torch.dtype, n_k: int, heads: int, kv_heads: int, size: int) -> None:
+    q, k = make_sequence(3, n_k, heads, kv_heads, size, dtype)
+    norms = np.sqrt((k.double().numpy() ** 2).sum(2)).T
+    expected = [top(-head, 15, ends(n_k, 4, 0)) for head in norms]
+    assert kept_lists(KNorm(capacity=15).keep(q, k, impl=impl)) == expected
+    assert kept_lists(KNorm(capacity=15).keep(-2 * q, k, impl=impl)) == expected
+
+
+def test_a_short_key_stays_and_first_tokens_do() -> None:
+    q, k = make_sequence(1, 100, 2, 1, 64)
+    k[:4] *= 100
+    k[50] *= 0.01
+    (kept,) = kept_lists(KNorm(capacity=8).keep(q, k, impl="torch"))
+    assert {0, 1, 2, 3, 50} <= set(kept)
+    # Of a short budget they take half.
+    (kept,) = kept_lists(KNorm(capacity=3).keep(q, k, impl="torch"))
+    assert kept[0] == 0
+    assert {1, 2, 3}.isdisjoint(kept)
+
+
+@pytest.mark.parametrize("method", [KNorm(), KNorm(capacity=30), KNorm(sparsity=0.0)])
+@pytest.mark.parametrize("n_k", [30, 1])
+def test_short_prompts_are_kept_whole(method: KNorm, n_k: int) -> None:
+    kept = method.keep(*make_sequence(n_k, n_k, 4, 2, 16), impl="torch")
+    assert kept_lists(kept) == [list(range(n_k))] * 2
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """Fake tensors have no values: whatever would read one fails."""
+    with FakeTensorMode():
+        q, k = torch.empty(50, 4, 64), torch.empty(50, 2, 64)
+        for method in (KNorm(), KNorm(sparsity=0.5)):
+            kept = method.keep(q, k, impl="torch")
+            grown = method.advance(kept, 50, torch.empty(2, kept.positions.shape[1] + 1))
+            assert grown.counts.shape == (2,)
+
+
+def test_the_next_token_joins() -> None:
+    method = KNorm(sparsity=0.9)
+    kept = method.keep(*make_sequence(1, 100, 2, 2, 16), impl="torch")
+    assert kept_lists(method.advance(kept, 100)) == [[*head, 100] for head in kept_lists(kept)]

@@ -1,0 +1,93 @@
+"""Guards TOVA: the last query decides, no token is safe, and a simulation of its steps with plain lists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sparse_tasks.attention.methods.tova import TOVA
+from sparse_tasks.core.errors import UsageError
+from tests.attention.methods.naive import CAPACITIES, DENSITIES, attention, kept_lists, make_sequence, top
+
+
+@pytest.mark.parametrize("length", CAPACITIES)
+def test_capacities_of_the_paper(length: int) -> None:
+    assert tuple(TOVA(sparsity=1 - density).at(length).capacity for density in DENSITIES) == CAPACITIES[length]
+
+
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "heads", "kv_heads", "size", "dtype"),
+    [(70, 70, 4, 2, 64, torch.float32), (1, 51, 3, 3, 96, torch.float16), (5, 90, 8, 1, 128, torch.float32)],
+)
+def test_like_naive(impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
+    q, k = make_sequence(n_q, n_k, heads, kv_heads, size, dtype)
+    scores = attention(q[-1:], k)[:, 0].reshape(kv_heads, -1, n_k).sum(1)
+    assert kept_lists(TOVA(capacity=15).keep(q, k, impl=impl)) == [top(head, 15, set()) for head in scores]
+
+
+@pytest.mark.parametrize(("prompt", "capacity"), [(20, 9), (9, 9), (3, 9), (5, 1)])
+def test_steps_like_lists(prompt: int, capacity: int) -> None:
+    make, method = torch.Generator().manual_seed(0), TOVA(capacity=capacity)
+    kept = method.keep(*make_sequence(prompt, prompt, 4, 2, 16), impl="torch")
+    held, gone = kept_lists(kept), 0
+    for position in range(prompt, prompt + 20):
+        weights = torch.rand(2, kept.positions.shape[1] + 1, generator=make)
+        kept = method.advance(kept, position, weights)
+        for head, row in zip(held, weights.tolist(), strict=True):
+            head.append(position)
+            if len(head) > capacity:
+                dropped = head.pop(row.index(min(row)))
+                gone += dropped == position
+        assert kept_lists(kept) == held
+        assert kept.length == position + 1
+    assert kept.counts.tolist() == [capacity] * 2
+    assert gone > 0 or prompt < capacity  # the new token itself was the least
+
+
+def test_a_needle_of_the_last_query_stays_and_the_rest_has_no_say() -> None:
+    q, k = make_sequence(100, 100, 2, 1, 64)
+    q[:-1] += 5 * k[10]
+    q[-1] += 5 * k[60]
+    (kept,) = kept_lists(TOVA(sparsity=0.95).keep(q, k, impl="torch"))
+    assert 60 in kept
+    assert kept == kept_lists(TOVA(sparsity=0.95).keep(q[-1:], k, impl="torch"))[0]
+
+
+def test_a_solved_capacity_lasts_through_the_steps() -> None:
+    method = TOVA(sparsity=0.9)
+    kept = method.keep(*make_sequence(100, 100, 2, 2, 16), impl="torch")
+    for position in range(100, 104):
+        kept = method.advance(kept, position, torch.ones(2, 11))
+    assert kept.counts.tolist() == [10, 10]
+
+
+@pytest.mark.parametrize("method", [TOVA(), TOVA(capacity=30), TOVA(sparsity=0.0)])
+@pytest.mark.parametrize("n_k", [30, 1])
+def test_short_prompts_are_kept_whole(method: TOVA, n_k: int) -> None:
+    kept = method.keep(*make_sequence(n_k, n_k, 4, 2, 16, torch.bfloat16), impl="torch")
+    assert kept_lists(kept) == [list(range(n_k))] * 2
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """Fake tensors have no values: whatever would read one fails."""
+    with FakeTensorMode():
+        q, k = torch.empty(50, 4, 64), torch.empty(50, 2, 64)
+        for method in (TOVA(), TOVA(sparsity=0.5)):
+            kept = method.keep(q, k, impl="torch")
+            grown = method.advance(kept, 50, torch.empty(2, kept.positions.shape[1] + 1))
+            assert grown.counts.shape == (2,)
+
+
+def test_weights_and_a_capacity_are_needed() -> None:
+    method = TOVA(capacity=5)
+    kept = method.keep(*make_sequence(10, 10, 2, 1, 16), impl="torch")
+    with pytest.raises(UsageError, match=r"weights.*tova"):
+        method.advance(kept, 10)
+    with pytest.raises(UsageError, match=r"\(1, 6\)"):
+        method.advance(kept, 10, torch.ones(2, 6))
+    with pytest.raises(UsageError, match="capacity"):
+        method.advance(replace(kept, capacity=None), 10, torch.ones(1, 6))

@@ -1,0 +1,362 @@
+"""Guards indices: what they make visible, and that they count it exactly, whatever lies past the counts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_tasks.attention.index import (
+    BlockIndex,
+    Kept,
+    LineIndex,
+    PageIndex,
+    band_interactions,
+    ceil_div,
+    line_interactions,
+)
+from sparse_tasks.attention.patterns import Columns, Diagonals, Pattern, causal_count
+
+GARBAGE = (2**31 - 1, -7, 10**6)
+LENGTHS = {"n_k": st.integers(1, 200), "missing": st.integers(0, 150)}
+
+
+def random_flags(*shape: int, share: float, seed: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def listed(kept: Tensor, extra: int = 3) -> tuple[Tensor, Tensor]:
+    """The lists of what is True in bool ``[..., n]``, with garbage past the counts, and the counts."""
+    counts = kept.sum(-1, dtype=torch.int32)
+    numbers = torch.tensor([GARBAGE[i % 3] for i in range(int(counts.max()) + extra)], dtype=torch.int32)
+    numbers = numbers.repeat(*kept.shape[:-1], 1)
+    for place in torch.cartesian_prod(*(torch.arange(n) for n in kept.shape[:-1])).view(-1, kept.ndim - 1).tolist():
+        found = torch.nonzero(kept[tuple(place)]).flatten().int()
+        numbers[tuple(place)][: len(found)] = found
+    return numbers, counts
+
+
+def make_blocks(
+    n_q: int, n_k: int, block_q: int, block_k: int, heads: int = 2, share: float = 0.4, seed: int = 0
+) -> tuple[BlockIndex, Tensor]:
+    """A random index with garbage in it, and its mask, in which nothing lies after the diagonal."""
+    rows, columns = BlockIndex.rows(n_q, n_k, block_q), ceil_div(n_k, block_k)
+    kept = random_flags(heads, rows, columns, share=share, seed=seed)
+    first = (n_k - n_q) // block_q
+    for row in range(rows):
+        kept[:, row, ceil_div((first + row + 1) * block_q, block_k) :] = False
+    return BlockIndex(*listed(kept), block_q, block_k, n_q, n_k), kept
+
+
+def pairs(kept: Tensor, block_q: int, block_k: int, n_q: int, n_k: int) -> Tensor:
+    """Bool ``[heads, n_q, n_k]`` of a mask of tiles, cell by cell."""
+    first = (n_k - n_q) // block_q
+    out = torch.zeros(len(kept), n_q, n_k, dtype=torch.bool)
+    for i in range(n_k - n_q, n_k):
+        for column in range(kept.shape[2]):
+            start, end = column * block_k, min((column + 1) * block_k, i + 1)
+            if start < end:
+                out[:, i - (n_k - n_q), start:end] = kept[:, i // block_q - first, column, None]
+    return out
+
+
+# --- blocks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_q", "n_k", "block_q", "row"), [(9, 9, 4, 0), (1, 9, 4, 2), (5, 9, 4, 1), (6, 9, 4, 0)])
+def test_the_grid_begins_at_position_zero(n_q: int, n_k: int, block_q: int, row: int) -> None:
+    touched = {i // block_q for i in range(n_k - n_q, n_k)}
+    index = BlockIndex.dense(n_q, n_k, block_q, 2)
+    assert index.first_row == row == min(touched)
+    assert BlockIndex.rows(n_q, n_k, block_q) == len(touched) == index.blocks.shape[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    **LENGTHS, block_q=st.sampled_from([16, 32, 64]), block_k=st.sampled_from([16, 40, 128]), seed=st.integers(0, 99)
+)
+def test_blocks_are_seen_and_counted_as_listed(n_k: int, missing: int, block_q: int, block_k: int, seed: int) -> None:
+    n_q = max(1, n_k - missing)
+    index, kept = make_blocks(n_q, n_k, block_q, block_k, seed=seed)
+    assert torch.equal(index.mask(), kept)
+    expected = pairs(kept, block_q, block_k, n_q, n_k)
+    assert torch.equal(index.pattern().mask(n_q, n_k), expected)
+    assert index.seen().tolist() == expected.sum((1, 2)).tolist()
+    assert index.asked_density().tolist() == [int(s) / causal_count(n_q, n_k) for s in index.seen()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    **LENGTHS, block_q=st.sampled_from([16, 32, 64, 128]), block_k=st.sampled_from([16, 64]), seed=st.integers(0, 99)
+)
+def test_small_blocks_cost_what_their_tile_reads(n_k: int, missing: int, block_q: int, block_k: int, seed: int) -> None:
+    """Every query of a tile of 64 is multiplied with the blocks that any of them reads."""
+    n_q = max(1, n_k - missing)
+    index, kept = make_blocks(n_q, n_k, block_q, block_k, share=0.2, seed=seed)
+    tile = max(64, block_q)
+    first = (n_k - n_q) // tile
+    union = torch.zeros(len(kept), ceil_div(n_k, tile) - first, kept.shape[2], dtype=torch.bool)
+    for row in range(kept.shape[1]):
+        union[:, (index.first_row + row) * block_q // tile - first] |= kept[:, row]
+    expected = pairs(union, tile, block_k, n_q, n_k).sum((1, 2))
+    assert index.computed().dtype == torch.int64
+    assert index.computed().tolist() == expected.tolist()
+    assert index.density().tolist() == [int(c) / causal_count(n_q, n_k) for c in expected]
+    assert (index.computed() >= index.seen()).all()
+
+
+def test_what_was_asked_is_told_apart_from_what_runs() -> None:
+    index, _ = make_blocks(100, 100, 16, 16)
+    asked = dataclasses.replace(index, asked=torch.tensor([505, 1010]))
+    assert asked.asked_density().tolist() == [0.1, 0.2]
+    assert torch.equal(asked.density(), index.density())
+
+
+@pytest.mark.parametrize(("n_q", "n_k"), [(150, 150), (41, 150), (1, 1), (1, 129)])
+@pytest.mark.parametrize(("block_q", "block_k"), [(16, 16), (32, 128), (64, 64), (128, 64), (128, 32)])
+def test_the_dense_index_sees_everything_and_lists_no_more(n_q: int, n_k: int, block_q: int, block_k: int) -> None:
+    index = BlockIndex.dense(n_q, n_k, block_q, block_k)
+    assert index.seen().tolist() == index.computed().tolist() == [causal_count(n_q, n_k)]
+    assert index.density().tolist() == index.asked_density().tolist() == [1.0]
+    full = torch.ones(1, *index.blocks.shape[1:], dtype=torch.bool)
+    assert torch.equal(index.mask(), BlockIndex.from_mask(full, block_q, block_k, n_q, n_k).mask())
+
+
+@pytest.mark.parametrize(("n_q", "n_k", "block_q", "block_k"), [(99, 99, 16, 16), (40, 99, 32, 16), (50, 99, 16, 32)])
+def test_a_mask_becomes_an_index_without_what_lies_after_the_diagonal(
+    n_q: int, n_k: int, block_q: int, block_k: int
+) -> None:
+    _, kept = make_blocks(n_q, n_k, block_q, block_k, heads=3, share=0.7)
+    after = BlockIndex.dense(n_q, n_k, block_q, block_k).mask().logical_not()
+    assert after.any()
+    index = BlockIndex.from_mask(kept | after, block_q, block_k, n_q, n_k)
+    assert index.blocks.dtype == index.counts.dtype == torch.int32
+    assert torch.equal(index.mask(), kept)
+    for blocks, counts in zip(index.blocks.flatten(0, 1), index.counts.flatten(), strict=True):
+        assert (blocks[: int(counts)].diff() > 0).all()
+
+
+def test_a_mask_of_nothing_is_an_index_of_nothing() -> None:
+    index = BlockIndex.from_mask(torch.zeros(2, 4, 4, dtype=torch.bool), 16, 16, 60, 60)
+    assert index.blocks.shape == (2, 4, 1)
+    assert index.counts.sum() == index.computed().sum() == index.pattern().count(60, 60).sum() == 0
+
+
+def test_bytes_of_blocks_are_those_of_their_tensors() -> None:
+    index = BlockIndex.dense(64, 64, 16, 16)
+    assert index.nbytes() == 4 * (4 * 4 + 4)
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
+def make_lines(
+    n_q: int, n_k: int, block_q: int = 64, unit: int = 64, heads: int = 2, share: float = 0.05, seed: int = 0
+) -> tuple[LineIndex, Tensor, Tensor]:
+    """A random index with garbage in it, and which columns and slashes it was made of."""
+    columns = random_flags(heads, n_k, share=share, seed=seed)
+    slashes = random_flags(heads, n_k, share=share / 3, seed=seed + 1)
+    index = LineIndex.from_lines(
+        *listed(columns), *listed(slashes), block_q=block_q, unit=unit, n_q=n_q, n_k=n_k, impl="torch"
+    )
+    return index, columns, slashes
+
+
+def poison_bands(index: LineIndex) -> LineIndex:
+    """With other numbers past the counts of the bands."""
+    past = torch.arange(index.bands.shape[1]) >= index.band_counts[:, None]
+    return dataclasses.replace(index, bands=torch.where(past, GARBAGE[0], index.bands))
+
+
+TILES = st.sampled_from([(16, 16), (32, 16), (64, 64), (128, 64), (128, 128)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(tiles=TILES, slashes=st.lists(st.integers(0, 299), max_size=4, unique=True))
+def test_a_slash_becomes_the_bands_that_it_crosses(tiles: tuple[int, int], slashes: list[int]) -> None:
+    """Walked along, from a query block that lies far behind, so that all of its keys are there."""
+    block_q, unit = tiles
+    kept = torch.zeros(1, 300, dtype=torch.bool)
+    kept[0, slashes] = True
+    none = torch.zeros(1, 0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    index = LineIndex.from_lines(*none, *listed(kept), block_q=block_q, unit=unit, n_q=300, n_k=300, impl="torch")
+    end = 1024
+    crossed = {end // unit - 1 - (i - d) // unit for d in slashes for i in range(end - block_q, end)}
+    assert index.bands[0, : index.band_counts[0]].tolist() == sorted(crossed)
+    assert torch.nonzero(index.band_mask()[0]).flatten().tolist() == sorted(crossed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(**LENGTHS, tiles=TILES, share=st.floats(0, 0.3), seed=st.integers(0, 99), heads=st.integers(1, 3))
+def test_lines_are_seen_and_counted_once(
+    n_k: int, missing: int, tiles: tuple[int, int], share: float, seed: int, heads: int
+) -> None:
+    n_q, (block_q, unit) = max(1, n_k - missing), tiles
+    index, columns, slashes = make_lines(n_q, n_k, block_q, unit, heads, share, seed)
+    index = poison_bands(index)
+    seen = index.pattern().mask(n_q, n_k)
+    bands = [set(index.bands[h, : index.band_counts[h]].tolist()) for h in range(heads)]
+    for head in range(heads):
+        for i in range(n_k - n_q, n_k):
+            end = (i // block_q + 1) * (block_q // unit) - 1
+            listed_keys = [bool(columns[head, j]) or end - j // unit in bands[head] for j in range(i + 1)]
+            assert seen[head, i - (n_k - n_q)].tolist() == listed_keys + [False] * (n_k - 1 - i)
+    lines = (Columns(columns) | Diagonals(slashes)).mask(n_q, n_k)
+    assert (seen | ~lines).all()  # rounding up to bands loses nothing
+    assert index.computed().dtype == torch.int64
+    assert index.computed().tolist() == seen.sum((1, 2)).tolist() == index.pattern().count(n_q, n_k).tolist()
+    assert index.density().tolist() == [int(c) / causal_count(n_q, n_k) for c in index.computed()]
+    asked = (Columns(columns) | Diagonals(slashes)).count(n_q, n_k)
+    assert index.asked_density().tolist() == [int(c) / causal_count(n_q, n_k) for c in asked]
+
+
+def test_bands_that_were_wanted_themselves_are_what_was_asked() -> None:
+    index, _, _ = make_lines(150, 150, share=0.1)
+    bare = dataclasses.replace(index, slashes=None, slash_counts=None)
+    assert torch.equal(bare.asked_density(), index.density())
+    assert (index.asked_density() < index.density()).all()
+
+
+def test_lists_are_padded_with_what_is_far() -> None:
+    index, columns, _ = make_lines(300, 300)
+    wide, bands = poison_bands(index).padded(6, 128, 2**30)
+    assert wide.shape == (6, 128)
+    assert bands.shape == (6, index.bands.shape[1])
+    assert wide.is_contiguous()
+    assert bands.is_contiguous()
+    for head in range(6):
+        there = torch.nonzero(columns[head // 3]).flatten().tolist()
+        assert wide[head].tolist() == there + [2**30] * (128 - len(there))
+        kept = index.bands[head // 3, : index.band_counts[head // 3]].tolist()
+        assert bands[head].tolist() == kept + [2**30] * (bands.shape[1] - len(kept))
+
+
+def test_lists_of_no_columns_are_padded_to_a_whole_tile() -> None:
+    index, _, _ = make_lines(90, 90, share=0.0, heads=1)
+    index = dataclasses.replace(index, columns=index.columns[:, :0])
+    columns, bands = index.padded(2, 128, 9999)
+    assert columns.tolist() == [[9999] * 128] * 2
+    assert (bands == 9999).all()
+    assert index.computed().tolist() == [0]
+
+
+def test_bytes_of_lines_are_those_of_their_tensors() -> None:
+    index, _, _ = make_lines(90, 90)
+    held = [index.columns, index.bands, index.slashes]
+    assert index.nbytes() == sum(4 * (x.numel() + 2) for x in held if x is not None)
+    bare = dataclasses.replace(index, slashes=None, slash_counts=None)
+    assert bare.nbytes() == sum(4 * (x.numel() + 2) for x in held[:2] if x is not None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n_k=st.integers(1, 90), missing=st.integers(0, 80), tiles=st.sampled_from([(4, 4), (8, 4), (32, 8), (64, 64)]))
+def test_interactions_of_bands_are_those_of_a_loop(n_k: int, missing: int, tiles: tuple[int, int]) -> None:
+    n_q, (block_q, unit) = max(1, n_k - missing), tiles
+    found = band_interactions(n_q, n_k, block_q, unit, "cpu")
+    expected = [0] * len(found)
+    for i in range(n_k - n_q, n_k):
+        for j in range(i + 1):
+            expected[(i // block_q + 1) * (block_q // unit) - 1 - j // unit] += 1
+    assert found.tolist() == expected
+    assert sum(expected) == causal_count(n_q, n_k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n_k=st.integers(1, 60), missing=st.integers(0, 50), share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_interactions_on_lines_are_those_of_a_loop(n_k: int, missing: int, share: float, seed: int) -> None:
+    n_q = max(1, n_k - missing)
+    columns, slashes = random_flags(2, 2, n_k, share=share, seed=seed)
+    expected = [
+        sum(bool(columns[h, j] or slashes[h, i - j]) for i in range(n_k - n_q, n_k) for j in range(i + 1))
+        for h in range(2)
+    ]
+    assert line_interactions(columns, slashes, n_q).tolist() == expected
+
+
+# --- pages --------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4),
+    unit=st.integers(1, 20),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_pages_are_read_up_to_each_length(lengths: list[int], unit: int, share: float, seed: int) -> None:
+    """The last page may be a part; pages past a sequence's end are garbage that no count reaches."""
+    longest, heads = max(lengths), 2
+    kept = random_flags(len(lengths), heads, ceil_div(longest, unit), share=share, seed=seed)
+    for row, length in enumerate(lengths):
+        kept[row, :, ceil_div(length, unit) :] = False
+    index = PageIndex(*listed(kept), unit, torch.tensor(lengths, dtype=torch.int32))
+    expected = torch.zeros(len(lengths), heads, longest, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        for position in range(length):
+            expected[row, :, position] = kept[row, :, position // unit]
+    assert torch.equal(index.mask(longest), expected)
+    assert index.computed().tolist() == expected.sum(2).tolist()
+    shares = [[int(n) / length for n in row] for row, length in zip(expected.sum(2), lengths, strict=True)]
+    assert index.density().tolist() == shares
+
+
+@pytest.mark.parametrize("unit", [1, 16, 64])
+def test_dense_pages_hold_all_positions(unit: int) -> None:
+    lengths = torch.tensor([1, 33, 64], dtype=torch.int32)
+    index = PageIndex.dense(lengths, 2, unit, 64)
+    assert index.pages.dtype == index.counts.dtype == torch.int32
+    assert index.pages.shape == (3, 2, ceil_div(64, unit))
+    assert index.counts.tolist() == [[ceil_div(n, unit)] * 2 for n in (1, 33, 64)]
+    assert torch.equal(index.mask(64), (torch.arange(64) < lengths[:, None, None]).expand(3, 2, 64))
+    assert (index.density() == 1).all()
+    assert index.nbytes() == 4 * 6 * (ceil_div(64, unit) + 1)
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+def test_a_new_position_follows_each_heads_last() -> None:
+    """Heads keep different numbers of tokens; what lies past their counts is written over or stays unread."""
+    kept = Kept(
+        torch.tensor([[0, 3, 8], [5, GARBAGE[0], GARBAGE[1]]], dtype=torch.int32),
+        torch.tensor([3, 1], dtype=torch.int32),
+        9,
+        torch.tensor([[0.5, 0.25, 0.125], [1.0, float("nan"), float("nan")]]),
+        capacity=4,
+    )
+    later = kept.append(9).append(10)
+    assert later.counts.dtype == later.positions.dtype == torch.int32
+    assert later.counts.tolist() == [5, 3]
+    assert later.positions[0].tolist() == [0, 3, 8, 9, 10]
+    assert later.positions[1, :3].tolist() == [5, 9, 10]
+    assert (later.length, later.capacity) == (11, 4)
+    assert later.scores is not None
+    assert later.scores[0].tolist() == [0.5, 0.25, 0.125, 0.0, 0.0]
+    assert later.scores[1, :3].tolist() == [1.0, 0.0, 0.0]
+    assert kept.counts.tolist() == [3, 1]  # the old one is as it was
+    assert kept.positions.shape == (2, 3)
+
+
+def test_what_is_kept_without_scores_gets_none() -> None:
+    assert Kept(torch.zeros(1, 1).int(), torch.ones(1).int(), 1).append(1).scores is None
+
+
+def test_what_is_kept_is_read_as_pages_of_one_position() -> None:
+    kept = Kept(torch.tensor([[0, 3], [4, GARBAGE[0]]], dtype=torch.int32), torch.tensor([2, 1], dtype=torch.int32), 6)
+    index = kept.pages()
+    assert (index.unit, index.lengths.tolist(), index.lengths.dtype) == (1, [6], torch.int32)
+    assert torch.nonzero(index.mask(6)[0]).tolist() == [[0, 0], [0, 3], [1, 4]]
+    assert index.density().tolist() == [[2 / 6, 1 / 6]]
+
+
+def test_patterns_of_indices_are_patterns() -> None:
+    """So that pictures and masks take them, also joined with others."""
+    lines, _, _ = make_lines(20, 90)
+    blocks, kept = make_blocks(20, 90, 16, 16)
+    both: Pattern = lines.pattern() | blocks.pattern()
+    expected = lines.pattern().mask(20, 90) | pairs(kept, 16, 16, 20, 90)
+    assert torch.equal(both.mask(20, 90), expected)

@@ -1,0 +1,184 @@
+"""Guards how methods are found, composed and given their parameters, on methods of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparse_tasks.attention import method as room
+from sparse_tasks.attention.method import Attention, EvictMethod, Method, Phase, find_attention
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.registry import Registry
+from tests.attention.toys import First, Loud, Near
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry with the toys alone."""
+    registry: Registry[type[Method]] = Registry("attention", lambda: None)
+    for kind in (Near, Loud, First):
+        registry.register(kind.name, kind)
+    monkeypatch.setattr(room, "METHODS", registry)
+
+
+# --- composition --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "prefill", "decode"),
+    [
+        ("dense", None, None),
+        ("near", Near(), None),
+        ("loud", None, Loud()),
+        ("first", None, First()),
+        ("near+loud", Near(), Loud()),
+        ("near+first", Near(), First()),
+    ],
+)
+def test_each_method_acts_in_its_phase(name: str, prefill: Any, decode: Any) -> None:
+    attention = find_attention(name)
+    assert attention == Attention(prefill, decode)
+    assert attention.name == name
+
+
+def test_the_order_does_not_matter() -> None:
+    assert find_attention("loud+near") == find_attention("near+loud")
+    assert find_attention("first+near").name == "near+first"
+
+
+def test_sparsity_is_for_all() -> None:
+    assert find_attention("near+first", sparsity=0.75).settings() == {
+        "near": {"sparsity": 0.75, "near": None, "at_once": 0},
+        "first": {"sparsity": 0.75, "first": None},
+    }
+    assert find_attention("near+first").settings()["first"] == {"sparsity": None, "first": None}
+    assert find_attention("dense").settings() == {}
+
+
+def test_arguments_go_to_their_method_as_values_or_texts() -> None:
+    attention = find_attention("near+loud", arguments={"near.near": "3", "near.at_once": 64, "loud.sparsity": "0.5"})
+    assert attention == Attention(Near(near=3, at_once=64), Loud(sparsity=0.5))
+
+
+def test_the_method_may_be_left_out_where_there_is_one() -> None:
+    assert find_attention("near", arguments={"near": 3}).prefill == Near(near=3)
+    assert find_attention("near", arguments={"near.near": 3}).prefill == Near(near=3)
+
+
+def test_an_argument_goes_before_the_sparsity_of_all() -> None:
+    attention = find_attention("near+loud", sparsity=0.9, arguments={"near.sparsity": 0.5})
+    assert attention == Attention(Near(sparsity=0.5), Loud(sparsity=0.9))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "suggested"),
+    [
+        ("naer", "naer", "did you mean 'near'"),
+        ("near+laud", "laud", "did you mean 'loud'"),
+        ("zzz", "zzz", "choose from first, loud, near"),
+        ("", "", "choose from first, loud, near"),
+        ("near+", "", "choose from"),
+        ("near+dense", "dense", "choose from"),  # dense is what a phase has without a method
+    ],
+)
+def test_an_unknown_method_is_named(name: str, value: str, suggested: str) -> None:
+    with pytest.raises(UsageError, match=suggested) as error:
+        find_attention(name)
+    assert (error.value.field, error.value.value) == ("attention", value)
+
+
+@pytest.mark.parametrize("name", ["near+near", "loud+loud", "loud+first", "first+loud", "near+loud+first"])
+def test_two_methods_of_one_phase_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="two methods of one phase; one for prefill and one for decode or evict") as e:
+        find_attention(name)
+    assert (e.value.field, e.value.value) == ("attention", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "remedy"),
+    [
+        ("near+loud", "first.first", "is of no method in 'near+loud'; write near.first, loud.first"),
+        ("near+loud", "sparsity", "is of no method in 'near+loud'; write near.sparsity, loud.sparsity"),
+        ("near", "loud.loud", "is of no method in 'near'; write near.loud"),
+        ("near", ".near", "is of no method in 'near'; write near.near"),
+        ("dense", "near", "is of no method in 'dense'; write none: dense attention takes none"),
+    ],
+)
+def test_an_argument_of_no_method_is_named(name: str, path: str, remedy: str) -> None:
+    with pytest.raises(UsageError) as error:
+        find_attention(name, arguments={path: 1})
+    assert (error.value.field, error.value.value, error.value.remedy) == ("argument", path, remedy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "message"),
+    [
+        ({"near.naer": 1}, "near.naer", "did you mean 'near'"),
+        ({"near.near": 0}, "near.near", "out of range"),
+        ({"near.near": "few"}, "near.near", "no whole number"),
+        ({"near.sparsity": 1.0}, "near.sparsity", "has to be below 1"),
+        ({"near.near": 2, "near.sparsity": 0.5}, "near.near", "is what sparsity would set; give one of the two"),
+    ],
+)
+def test_a_parameter_that_a_method_does_not_take_is_named(
+    arguments: dict[str, object], field: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        find_attention("near", arguments=arguments)
+    assert error.value.field == field
+
+
+# --- budgets ------------------------------------------------------------------------------------------------
+
+
+def test_at_a_length_an_exact_method_has_its_budget() -> None:
+    method = Near(sparsity=0.75, at_once=32)
+    assert method.at(640) == Near(near=10, at_once=32)
+    assert method.at(1280) == Near(near=20, at_once=32)
+    assert method == Near(sparsity=0.75, at_once=32)  # as it was
+
+
+@pytest.mark.parametrize("method", [Near(), Near(near=3), Loud(), Loud(loud=2), Loud(sparsity=0.5)])
+def test_at_a_length_others_are_as_they_were(method: Method) -> None:
+    """They have their budget, or adapt it to the content."""
+    assert method.at(1000) is method
+
+
+def test_what_is_solved_stays_solved() -> None:
+    solved = First(sparsity=0.5).at(100)
+    assert solved == First(first=50)
+    assert solved.at(900) is solved
+
+
+@pytest.mark.parametrize("sparsity", [1.0, 1.5, -0.1, "half", True, float("nan")])
+def test_sparsity_is_a_share_below_one(sparsity: Any) -> None:
+    with pytest.raises(UsageError) as error:
+        Near(sparsity=sparsity)
+    assert error.value.field == "near.sparsity"
+    with pytest.raises(UsageError) as error:
+        find_attention("near+loud", sparsity=sparsity)
+    assert error.value.field == "near.sparsity"
+
+
+# --- what a method need not say -------------------------------------------------------------------------------
+
+
+def test_phases_are_those_of_the_bases() -> None:
+    assert [kind.phase for kind in (Near, Loud, First)] == [Phase.PREFILL, Phase.DECODE, Phase.EVICT]
+
+
+@pytest.mark.parametrize(("at_once", "expected"), [(0, [100]), (100, [100]), (64, [64, 36]), (33, [33, 33, 33, 1])])
+def test_queries_are_taken_in_turn_from_the_first_on(at_once: int, expected: list[int]) -> None:
+    assert Near(at_once=at_once).stretches(100, 300, 300) == expected
+
+
+def test_after_a_step_its_own_token_stays() -> None:
+    import torch
+
+    method = First(first=3)
+    kept = method.keep(torch.zeros(9, 4, 16), torch.zeros(9, 2, 16))
+    assert not EvictMethod.each_step
+    later = method.advance(method.advance(kept, 9), 10)
+    assert later.positions[:, :5].tolist() == [[0, 1, 2, 9, 10]] * 2
+    assert (later.counts.tolist(), later.length) == ([5, 5], 11)

@@ -1,0 +1,199 @@
+"""Guards the steps after a prompt: what a method remembers, what it sees of the cache, and what it must have read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import BlockIndex, Kept, ceil_div
+from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer
+from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.attention.steps import Memory, select_prompt
+from sparse_tasks.core.errors import UsageError
+from tests.attention.toys import PAGE, First, Loud, Near
+
+PROMPT, END = 37, 52
+
+
+def make(n: int = END) -> list[Tensor]:
+    maker = torch.Generator().manual_seed(n)
+    return [torch.randn(n, heads, 16, generator=maker) for heads in (4, 2, 2)]
+
+
+@pytest.mark.parametrize("at_once", [0, 24, 64])
+def test_a_prompt_selects_what_its_attention_runs(at_once: int) -> None:
+    q, k, v = make(150)
+    method = Near(sparsity=0.6, at_once=at_once)
+    _, ran = sparse_prefill(method, q[40:], k, v, impl="torch")
+    selected = select_prompt(method, q[40:], k, impl="torch")
+    assert len(selected) == len(ran) == ceil_div(110, at_once or 110)
+    for a, b in zip(selected, ran, strict=True):
+        assert isinstance(a, BlockIndex)
+        assert isinstance(b, BlockIndex)
+        assert (a.n_q, a.n_k, a.block_q, a.block_k) == (b.n_q, b.n_k, b.block_q, b.block_k)
+        assert torch.equal(a.mask(), b.mask())
+
+
+@pytest.mark.parametrize("method", [None, Loud(loud=999)])
+def test_dense_steps_see_everything(method: DecodeMethod | None) -> None:
+    """The cache is a view of what is given: nothing is copied."""
+    q, k, v = make()
+    memory = Memory(method, impl="torch")
+    memory.read(q[:PROMPT], k[:PROMPT])
+    for position in range(PROMPT, END):
+        seen = position + 1
+        cache, index = memory.step(q[position:seen], k[:seen], v[:seen])
+        assert cache.keys.data_ptr() == k.data_ptr()
+        assert cache.values.data_ptr() == v.data_ptr()
+        assert cache.lengths.tolist() == [seen]
+        assert (index.density() == 1).all()
+        out = sparse_decode(q[position:seen], cache, index, impl="torch")
+        expected = attention_reference(q[position:seen], k[:seen], v[:seen])
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def loudest(q: Tensor, k: Tensor, pages: int) -> list[list[int]]:
+    """What ``Loud`` selects, from the keys themselves: for each KV head."""
+    found = []
+    for head in range(2):
+        query = q[0, 2 * head] + q[0, 2 * head + 1]
+        scores = [float(k[p : p + PAGE, head].sum(0) @ query) for p in range(0, len(k), PAGE)]
+        best = sorted(range(len(scores)), key=lambda page: -scores[page])
+        found.append(sorted(best[:pages]))
+    return found
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_method_knows_every_key_once_as_the_cache_grows(stride: int) -> None:
+    """Whether it is asked at each token or at every third: keys between were written without a step."""
+    q, k, v = make()
+    memory = Memory(Loud(loud=3), impl="torch")
+    memory.read(q[:PROMPT], k[:PROMPT])
+    for position in range(PROMPT, END, stride):
+        seen = position + 1
+        _, index = memory.step(q[position:seen], k[:seen], v[:seen])
+        assert index.pages[0].tolist() == loudest(q[position:seen], k[:seen], 3)
+
+
+def test_memories_of_one_method_are_apart() -> None:
+    q, k, v = make()
+    method = Loud(loud=3)
+    first, second = Memory(method, impl="torch"), Memory(method, impl="torch")
+    first.step(q[30:31], k[:31], v[:31])
+    _, index = second.step(q[-1:], k.flip(0), v)
+    assert index.pages[0].tolist() == loudest(q[-1:], k.flip(0), 3)
+    _, index = first.step(q[31:32], k[:32], v[:32])
+    assert index.pages[0].tolist() == loudest(q[31:32], k[:32], 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetful(Loud):
+    """A method that remembers nothing, and looks at the cache each time."""
+
+    name: ClassVar[str] = "forgetful"
+
+    def new_state(self, cache: object) -> None:  # type: ignore[override]
+        return None
+
+    def update(self, *_: object, **__: object) -> None:
+        raise AssertionError("there is nothing to update")
+
+    def select(self, q, cache, state, *, impl="auto"):  # type: ignore[no-untyped-def]
+        assert state is None
+        return super().select(q, cache, self._of(cache))
+
+    def _of(self, cache) -> Tensor:  # type: ignore[no-untyped-def]
+        state = Loud.new_state(self, cache)
+        Loud.update(self, state, cache.keys[0], torch.arange(cache.block_size), cache.block_size)
+        return state
+
+
+def test_a_method_may_remember_nothing() -> None:
+    q, k, v = make()
+    memory = Memory(Forgetful(loud=2), impl="torch")
+    for position in (40, 41):
+        seen = position + 1
+        _, index = memory.step(q[position:seen], k[:seen], v[:seen])
+        assert index.pages[0].tolist() == loudest(q[position:seen], k[:seen], 2)
+
+
+def listed(index_pages: Tensor, counts: Tensor) -> list[list[int]]:
+    return [row[:count] for row, count in zip(index_pages[0].tolist(), counts[0].tolist(), strict=True)]
+
+
+@pytest.mark.parametrize(("layer", "first"), [(Layer(0, 2), 3), (Layer(1, 2), 4)])
+def test_what_is_kept_and_what_follows_is_seen(layer: Layer, first: int) -> None:
+    q, k, v = make()
+    memory = Memory(First(first=3), layer, impl="torch")
+    memory.read(q[:PROMPT], k[:PROMPT])
+    for position in range(PROMPT, END):
+        seen = position + 1
+        cache, index = memory.step(q[position:seen], k[:seen], v[:seen])
+        expected = [*range(first), *range(PROMPT, seen)]
+        assert index.unit == 1
+        assert listed(index.pages, index.counts) == [expected] * 2
+        out = sparse_decode(q[position:seen], cache, index, impl="torch")
+        few = attention_reference(q[position:seen], k[expected], v[expected])
+        torch.testing.assert_close(out, few, rtol=1e-4, atol=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faint(First):
+    """Drops the token with the least attention at each step."""
+
+    name: ClassVar[str] = "faint"
+    each_step: ClassVar[bool] = True
+
+    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        assert weights is not None
+        assert weights.shape == (2, kept.positions.shape[1] + 1)
+        assert weights.dtype == torch.float32
+        grown = kept.append(position)
+        stay = weights.argsort(1, descending=True)[:, :-1].sort(1).values
+        return Kept(grown.positions.gather(1, stay), kept.counts, position + 1)
+
+
+def test_a_method_that_evicts_at_each_step_gets_the_attention_of_that_step() -> None:
+    q, k, v = make()
+    memory = Memory(Faint(first=6), impl="torch")
+    memory.read(q[:PROMPT], k[:PROMPT])
+    kept = [list(range(6)) for _ in range(2)]
+    for position in range(PROMPT, END):
+        seen = position + 1
+        _, index = memory.step(q[position:seen], k[:seen], v[:seen])
+        kept = [[*positions, position] for positions in kept]
+        assert listed(index.pages, index.counts) == kept
+        for head, positions in enumerate(kept):
+            weights = sum((k[positions, head] @ q[position, 2 * head + i] / 4).softmax(0) for i in range(2))
+            assert isinstance(weights, Tensor)
+            positions.pop(int(weights.argmin()))
+
+
+@pytest.mark.parametrize("method", [First(first=3), Faint(first=3)])
+def test_a_method_that_evicts_has_to_have_read_what_came_before(method: EvictMethod) -> None:
+    q, k, v = make()
+    with pytest.raises(UsageError, match=f"have not all been read with {method.name}") as error:
+        Memory(method, impl="torch").step(q[40:41], k[:41], v[:41])
+    assert (error.value.field, error.value.value) == ("cache", "40 tokens")
+    memory = Memory(method, impl="torch")
+    memory.read(q[:PROMPT], k[:PROMPT])
+    with pytest.raises(UsageError, match=f"{PROMPT + 1} tokens"):  # a token was left out
+        memory.step(q[PROMPT + 1 : PROMPT + 2], k[: PROMPT + 2], v[: PROMPT + 2])
+    memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
+    with pytest.raises(UsageError, match=f"{PROMPT} tokens"):  # the same token again
+        memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
+
+
+def test_a_prompt_may_be_read_in_chunks() -> None:
+    q, k, v = make()
+    memory = Memory(First(first=3), impl="torch")
+    for start, end in ((0, 20), (20, PROMPT)):
+        memory.read(q[start:end], k[:end])
+    _, index = memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
+    assert listed(index.pages, index.counts) == [[0, 1, 2, PROMPT]] * 2

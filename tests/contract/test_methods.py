@@ -1,0 +1,268 @@
+"""What every method promises. A new method joins these tests by joining the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import math
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed; pip install '.[attention]'")
+
+import torch
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.examples import structured
+from sparse_tasks.attention.index import Kept, PageIndex
+from sparse_tasks.attention.method import (
+    METHODS,
+    DecodeMethod,
+    EvictMethod,
+    Method,
+    Phase,
+    PrefillMethod,
+    find_attention,
+)
+from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.steps import Memory, select_prompt
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.parameters import parameters
+
+NAMES = METHODS.names()
+PHASES = {Phase.PREFILL: PrefillMethod, Phase.DECODE: DecodeMethod, Phase.EVICT: EvictMethod}
+EXPECTED = [
+    *("vertical_slash", "block_sparse", "flexprefill", "streaming_llm", "tri_shape", "xattention"),
+    *("quest", "sparq", "twilight"),
+    *("snapkv", "ada_snapkv", "pyramidkv", "tova", "h2o", "knorm"),
+]
+HEADS, KV_HEADS, SIZE = 4, 2, 32
+
+
+def density(method: Method, n: int, steps: int = 3) -> float:
+    """Of a prompt, or of the steps after one, what is computed over what is there; sees that indices are sound."""
+    q, k, v = structured(n + steps, HEADS, KV_HEADS, SIZE, seed=n)
+    if isinstance(method, PrefillMethod):
+        out, indices = sparse_prefill(method, q[:n], k[:n], v[:n], impl="torch")
+        assert out.shape == (n, HEADS, SIZE)
+        assert out.isfinite().all()
+        assert all((index.computed() >= index.n_q).all() for index in indices)  # a query sees itself at least
+        computed = sum(float(index.computed().double().mean()) for index in indices)
+        return computed / causal_count(n, n)
+    assert isinstance(method, DecodeMethod | EvictMethod)
+    memory, total, there = Memory(method, impl="torch"), 0.0, 0
+    memory.read(q[:n], k[:n])
+    for position in range(n, n + steps):
+        seen = position + 1
+        _, index = memory.step(q[position:seen], k[:seen], v[:seen])
+        check_pages(index, seen)
+        total += float(index.computed().double().mean())
+        there += seen
+    return total / there
+
+
+def check_pages(index: PageIndex, length: int) -> None:
+    """Pages are listed once, in order, and hold what is there."""
+    assert index.pages.dtype == index.counts.dtype == torch.int32
+    assert ((index.counts >= 1) & (index.counts <= index.pages.shape[2])).all()
+    for head in range(KV_HEADS):
+        pages = index.pages[0, head, : index.counts[0, head]]
+        assert (pages.diff() > 0).all()
+        assert pages.min() >= 0
+        assert pages.max() * index.unit < length
+
+
+def test_methods_are_those_of_the_documentation() -> None:
+    assert [name for name in NAMES if name in EXPECTED] == EXPECTED
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_says_what_it_is(name: str) -> None:
+    kind = METHODS.get(name)
+    assert kind.name == name
+    assert issubclass(kind, PHASES[kind.phase])
+    for attribute in ("summary", "unit", "importance", "budget", "cache", "source"):
+        value = getattr(kind, attribute)
+        assert isinstance(value, str)
+        assert value.strip() == value != ""
+        assert not value.endswith(".")
+    assert "arXiv:" in kind.source
+    assert isinstance(kind.exact, bool)
+    assert inspect.getdoc(kind) not in (None, inspect.getdoc(Method))
+    assert not inspect.isabstract(kind)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_have_help_and_take_their_defaults(name: str) -> None:
+    known = {p.name: p for p in parameters(METHODS.get(name))}
+    assert "sparsity" in known
+    assert {field.name for field in dataclasses.fields(METHODS.get(name))} == set(known)
+    assert set(METHODS.get(name).budgets) <= set(known)
+    assert METHODS.get(name).budgets
+    for p in known.values():
+        assert p.help
+        assert not p.help.endswith(".")
+        assert p.kind in (int, float, bool)
+        assert p.parse(name, p.default) == p.default
+    assert all(known[budget].default is None for budget in METHODS.get(name).budgets)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_is_frozen_and_equal_by_value(name: str) -> None:
+    method = METHODS.get(name)(sparsity=0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.sparsity = 0.6  # type: ignore[misc]
+    assert method == METHODS.get(name)(sparsity=0.5)
+    assert METHODS.get(name).from_settings(method.settings()) == method
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 130, 333])
+@pytest.mark.parametrize("name", NAMES)
+def test_short_and_ragged_inputs_work(name: str, n: int) -> None:
+    for sparsity in (None, 0.5, 0.9):
+        assert 0 < density(METHODS.get(name)(sparsity=sparsity), n) <= 1
+
+
+@pytest.mark.parametrize("n", [1, 40, 257])
+@pytest.mark.parametrize("name", NAMES)
+def test_sparsity_of_nothing_sees_everything(name: str, n: int) -> None:
+    kind = METHODS.get(name)
+    # What evicts at each step keeps as many tokens as the prompt had; the first step still sees all.
+    steps = 1 if issubclass(kind, EvictMethod) and kind.each_step else 3
+    assert density(kind(sparsity=0.0), n, steps) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_sparsity_computes_less(name: str) -> None:
+    found = [density(METHODS.get(name)(sparsity=sparsity), 1500) for sparsity in (0.3, 0.6, 0.9)]
+    assert found[0] > found[1] > found[2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_density_is_what_sparsity_says(name: str) -> None:
+    kind = METHODS.get(name)
+    n = 9001 if kind.phase is Phase.PREFILL else 3001  # of fewer tokens, another block for all queries is too much
+    for sparsity in (0.5, 0.8, 0.9):
+        method = kind(sparsity=sparsity)
+        if isinstance(method, PrefillMethod):
+            q, k, _ = structured(n, HEADS, KV_HEADS, SIZE, seed=1)
+            indices = select_prompt(method, q, k, impl="torch")
+            # Exact methods ask for a count; what adapts to content knows what tiles add, and counts it in.
+            found = [i.asked_density() if kind.exact else i.density() for i in indices]
+            total = sum(float(d.mean()) * causal_count(i.n_q, i.n_k) for d, i in zip(found, indices, strict=True))
+            assert total / causal_count(n, n) == pytest.approx(1 - sparsity, abs=0.01)
+        elif kind.exact:
+            assert density(method, n) == pytest.approx(1 - sparsity, abs=0.01)
+        else:
+            assert density(method, n) == pytest.approx(1 - sparsity, abs=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exact_methods_have_their_parameters_at_a_length(name: str) -> None:
+    kind = METHODS.get(name)
+    method = kind(sparsity=0.8)
+    at = method.at(5000)
+    if not kind.exact:
+        assert at is method
+        return
+    assert at.sparsity is None
+    assert any(getattr(at, budget) is not None for budget in kind.budgets)
+    assert at.at(9000) is at
+    assert density(at, 5000, steps=1) == pytest.approx(density(method, 5000, steps=1), abs=0.001)
+
+
+@pytest.mark.parametrize("sparsity", [1.0, -0.1, math.nan, math.inf, "much", True])
+@pytest.mark.parametrize("name", NAMES)
+def test_sparsity_outside_of_its_range_is_refused(name: str, sparsity: Any) -> None:
+    with pytest.raises(UsageError) as error:
+        METHODS.get(name)(sparsity=sparsity)
+    assert error.value.field == f"{name}.sparsity"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_budgets_of_zero_are_refused(name: str) -> None:
+    kind = METHODS.get(name)
+    for p in parameters(kind):
+        if p.name in kind.budgets and p.kind is int:
+            with pytest.raises(UsageError) as error:
+                kind(**{p.name: 0})
+            assert error.value.field == f"{name}.{p.name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_budget_and_sparsity_together_are_refused(name: str) -> None:
+    kind = METHODS.get(name)
+    for p in parameters(kind):
+        if p.name in kind.budgets:
+            value = max(p.low or 0, 64 if p.kind is int else 0.5)
+            with pytest.raises(UsageError) as error:
+                kind(**{p.name: value, "sparsity": 0.5})
+            assert error.value.field == f"{name}.{p.name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_checked(name: str) -> None:
+    kind = METHODS.get(name)
+    with pytest.raises(UsageError, match="did you mean 'sparsity'"):
+        kind.from_settings({"sparsiti": 0.5})
+    for p in parameters(kind):
+        for bad in ([] if p.low is None else [p.low - 1]) + ([] if p.high is None else [p.high + 1]):
+            with pytest.raises(UsageError) as error:
+                kind.from_settings({p.name: bad})
+            assert error.value.field == f"{name}.{p.name}"
+        if p.kind is not bool:
+            with pytest.raises(UsageError, match="number"):
+                kind.from_settings({p.name: "many"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_shapes_are_refused(name: str) -> None:
+    method = METHODS.get(name)(sparsity=0.5)
+    q, k, _ = structured(50, HEADS, KV_HEADS, SIZE)
+
+    def choose(q: torch.Tensor, k: torch.Tensor) -> object:
+        if isinstance(method, PrefillMethod):
+            return method.select(q, k, impl="torch")
+        if isinstance(method, EvictMethod):
+            return method.keep(q, k, impl="torch")
+        assert isinstance(method, DecodeMethod)
+        rows = k.transpose(0, 1)[None]
+        cache = PagedCache.contiguous(rows, rows, torch.tensor([50], dtype=torch.int32))
+        return method.select(q[-1:], cache, None, impl="torch")
+
+    choose(q, k)
+    for bad_q, bad_k in ((q[:, :3], k), (q[..., :16], k), (q[0], k), (q.double(), k.double())):
+        with pytest.raises(UsageError):
+            choose(bad_q, bad_k)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).phase is Phase.EVICT])
+def test_what_is_kept_is_sound(name: str) -> None:
+    q, k, _ = structured(300, HEADS, KV_HEADS, SIZE)
+    kept = METHODS.get(name)(sparsity=0.7).keep(q, k, impl="torch")
+    assert isinstance(kept, Kept)
+    assert kept.length == 300
+    check_pages(kept.pages(), 300)
+
+
+PREFILL = [name for name in NAMES if METHODS.get(name).phase is Phase.PREFILL]
+AFTER = [name for name in NAMES if METHODS.get(name).phase is not Phase.PREFILL]
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(PREFILL, AFTER)))
+def test_a_method_for_each_phase_composes(first: str, second: str) -> None:
+    for name in (f"{first}+{second}", f"{second}+{first}"):
+        attention = find_attention(name, sparsity=0.7)
+        assert attention.name == f"{first}+{second}"
+        assert attention.settings()[second]["sparsity"] == attention.settings()[first]["sparsity"] == 0.7
+
+
+@pytest.mark.parametrize(
+    "pair", [*itertools.product(PREFILL, PREFILL[:2]), *itertools.product(AFTER, AFTER[:2])], ids="+".join
+)
+def test_two_methods_of_one_phase_are_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="one for prefill and one for decode or evict"):
+        find_attention("+".join(pair))
