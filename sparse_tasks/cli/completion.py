@@ -6,6 +6,7 @@ __all__ = [
     "complete_engine",
     "complete_export",
     "complete_locale_or_setting",
+    "complete_method",
     "complete_preset",
     "complete_task",
     "complete_tokenizer",
@@ -46,6 +47,15 @@ def complete_export(incomplete: str) -> list[str]:
     from sparse_tasks.evaluators.exports import EXPORTS
 
     return [name for name in EXPORTS if name.startswith(incomplete)]
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Sparse attention methods, where torch is installed."""
+    try:
+        from sparse_tasks.attention.method import METHODS
+    except ImportError:
+        return []
+    return [name for name in METHODS.names() if name.startswith(incomplete)]
 
 
 def complete_locale_or_setting(incomplete: str) -> list[str]:

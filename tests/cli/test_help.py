@@ -9,7 +9,7 @@ import re
 import pytest
 
 import sparse_tasks
-from sparse_tasks.cli import compare, evaluate, export, generate, listing, predict, score, show, validate
+from sparse_tasks.cli import attention, compare, evaluate, export, generate, listing, predict, score, show, validate
 from sparse_tasks.cli.main import app
 from tests.cli.program import run
 
@@ -23,6 +23,9 @@ COMMANDS = {
     "score": score.score,
     "compare": compare.compare,
     "export": export.export,
+    "attention list": attention.listing,
+    "attention show": attention.show,
+    "attention bench": attention.bench,
 }
 
 
@@ -37,26 +40,29 @@ def options(command: str) -> set[str]:
 
 
 def test_all_commands_are_registered() -> None:
-    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    named = [command.name for command in app.registered_commands]
+    named += [f"{name} {command.name}" for name, group in groups.items() for command in group.registered_commands]
+    assert named == list(COMMANDS)
 
 
 @pytest.mark.parametrize("columns", ["80", "100", "160"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_every_option_whole(command: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    finished = run(command, "--help")
+    finished = run(*command.split(), "--help")
     assert finished.code == 0
     assert finished.err == ""
     words = finished.out.split()
     assert options(command) | {"--help"} <= set(words)
     assert "…" not in finished.out
     assert max(map(len, finished.out.splitlines())) <= int(columns)
-    assert run(command, "-h").out == finished.out
+    assert run(*command.split(), "-h").out == finished.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(command: str) -> None:
-    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run(command, "--help").out).split())
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run(*command.split(), "--help").out).split())
     for parameter in inspect.signature(COMMANDS[command], eval_str=True).parameters.values():
         declared = parameter.annotation.__metadata__[0]
         assert declared.help
@@ -68,7 +74,7 @@ def test_help_explains_every_option(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_paragraphs_are_not_broken_in_the_middle(command: str) -> None:
     # A line of the docstring that is wrapped by hand leaves a stump when the terminal wraps it again.
-    head = run(command, "--help").out.partition("╭")[0].strip().splitlines()
+    head = run(*command.split(), "--help").out.partition("╭")[0].strip().splitlines()
     for line, following in itertools.pairwise(head):
         if line.strip() and following.strip():
             first_word = following.split()[0]
@@ -79,7 +85,7 @@ def test_start_without_arguments_shows_the_help() -> None:
     bare = run()
     assert bare.code in (0, 2)
     for shown in (bare.out, run("--help").out):
-        assert all(re.search(rf"│ {command} ", shown) for command in COMMANDS)
+        assert all(re.search(rf"│ {command.split()[0]} ", shown) for command in COMMANDS)
         assert "--install-completion" in shown
         assert "Traceback" not in shown
 

@@ -1,0 +1,324 @@
+"""``sparse-tasks attention``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparse_tasks.cli.completion import complete_method
+from sparse_tasks.cli.output import Format, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.bench import Timing
+    from sparse_tasks.attention.method import Method
+
+__all__ = ["app", "bench", "listing", "show"]
+
+app = typer.Typer(
+    help="Sparse attention methods: what they are, what they select, how fast they are.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_SPARSITY = 0.9
+_LENGTH = "4k"
+_LENGTHS = {"cuda": ["32k", "128k"], "cpu": ["1k", "2k"]}
+_BENCHED = ["block_sparse", "vertical_slash", "quest"]
+
+Sparsity = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="Share of interactions left out.", show_default="0.9 unless --set has a budget"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="METHOD.PARAM=VALUE",
+        help="Set a parameter of a method: quest.page=32. May be repeated.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[Format, typer.Option(help="How to print the result.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the made queries and keys.")]
+
+
+@app.command("list")
+def listing(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With parameters.")] = False,
+    format: FormatOption = Format.human,
+) -> None:
+    """List the methods: when each acts, what it selects, how it estimates importance, how it spends its budget."""
+    _need("torch")
+    from sparse_tasks.attention.method import METHODS
+    from sparse_tasks.core.parameters import parameters
+
+    rows = [
+        {
+            "name": method.name,
+            "summary": method.summary,
+            "phase": str(method.phase),
+            "unit": method.unit,
+            "importance": method.importance,
+            "budget": method.budget,
+            "cache": method.cache,
+            "source": method.source,
+            "exact": method.exact,
+            "set_by_sparsity": list(method.budgets),
+            "parameters": [
+                {"name": p.name, "default": p.default, "range": p.range, "help": p.help} for p in parameters(method)
+            ],
+        }
+        for method in METHODS
+    ]
+    if format is Format.json:
+        print_json({"methods": rows})
+    else:
+        _print_list(rows, verbose)
+
+
+@app.command("show")
+def show(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A method.", autocompletion=complete_method)],
+    length: Annotated[
+        str | None, typer.Option("--length", "-l", metavar="N", help="Tokens: 4096, 64k.", show_default=_LENGTH)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf.", show_default="METHOD.png"),
+    ] = None,
+    sparsity: Sparsity = None,
+    set_: Set = None,
+    qk: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Queries and keys of a model, a .npz or .safetensors: q (tokens, query heads, head size) and k alike.",
+            show_default="made ones",
+        ),
+    ] = None,
+    head: Annotated[
+        int | None, typer.Option(metavar="N", help="One head of the index.", show_default="up to four")
+    ] = None,
+    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of the made queries.", min=1)] = 4,
+    kv_heads: Annotated[int, typer.Option(metavar="N", help="KV heads of the made keys.", min=1)] = 2,
+    head_size: Annotated[int, typer.Option(metavar="N", help="Head size of both.")] = 64,
+    seed: Seed = 0,
+    format: FormatOption = Format.human,
+) -> None:
+    """Draw what a method selects.
+
+    The queries and keys are made, with the structure of a model's (sinks, verticals, slashes, topics), or given.
+
+    For methods that decode or evict, the rows are the last 64 queries, each a step after the prompt.
+
+    Example: sparse-tasks attention show quest --length 16k --sparsity 0.95
+    """
+    _need("torch")
+    from sparse_tasks.attention.examples import structured
+    from sparse_tasks.attention.picture import Rows, check_path, draw, select
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.core.length import parse_length
+
+    path = check_path(output or Path(f"{method}.png"))
+    found = _methods([method], sparsity, set_)[0]
+    if qk is not None and length is not None:
+        raise UsageError("length", length, "is that of the file; leave out --length or --qk")
+    if qk is None:
+        q, k, _ = structured(parse_length(length or _LENGTH), heads, kv_heads, head_size, seed)
+    else:
+        q, k = _read_qk(qk)
+    drawn = select(found, q, k, impl="torch")
+    n_q = drawn.kept.shape[1] if isinstance(drawn, Rows) else len(q)
+    settings = ", ".join(f"{name} {value}" for name, value in found.settings().items() if value is not None)
+    title = f"{found.name}, {len(k):,} tokens\n{settings}"
+    asked, computed = draw(drawn, n_q, len(k), path, title=title, head=head)
+    if format is Format.json:
+        measured = {"density_asked": asked, "density_computed": computed}
+        print_json(
+            {"method": found.name, "settings": found.settings(), "length": len(k), **measured, "file": str(path)}
+        )
+        return
+    print(f"{found.name} at {len(k):,} tokens: density asked {asked:.3f}, computed {computed:.3f}")
+    print(path)
+
+
+@app.command("bench")
+def bench(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="METHOD", help="Methods.", show_default=" ".join(_BENCHED), autocompletion=complete_method
+        ),
+    ] = None,
+    length: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--length",
+            "-l",
+            metavar="N",
+            help="Tokens: 4096, 64k. May be repeated.",
+            show_default="32k 128k; on a CPU 1k 2k",
+        ),
+    ] = None,
+    sparsity: Sparsity = None,
+    set_: Set = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cuda, or cpu for the torch twins.")] = "cuda",
+    heads: Annotated[int, typer.Option(metavar="N", help="Query heads.", min=1)] = 32,
+    kv_heads: Annotated[int, typer.Option(metavar="N", help="KV heads.", min=1)] = 8,
+    head_size: Annotated[int, typer.Option(metavar="N", help="Head size.")] = 128,
+    batch: Annotated[int, typer.Option(metavar="N", help="Sequences in decoding; a prompt is one.", min=1)] = 16,
+    seed: Seed = 0,
+    format: FormatOption = Format.human,
+) -> None:
+    """Time one layer of sparse attention beside torch's dense attention, in bfloat16, on this machine."""
+    _need("torch")
+    from sparse_tasks.attention.bench import Shape
+    from sparse_tasks.attention.bench import bench as measure
+    from sparse_tasks.core.length import parse_length
+
+    found = _methods(methods or _BENCHED, sparsity, set_)
+    lengths = [parse_length(text) for text in length or _LENGTHS.get(device, [_LENGTH])]
+    shape = Shape(heads, kv_heads, head_size, batch, device=device)
+    timings = [measure(method, tokens, shape, seed=seed) for method in found for tokens in lengths]
+    if format is Format.json:
+        rows = [vars(timing) | {"speedup": timing.speedup, "bound": timing.bound} for timing in timings]
+        print_json({"shape": vars(shape), "timings": rows})
+        return
+    _print_timings(timings, device, {method.name for method in found if method.phase == "evict"})
+
+
+def _need(package: str) -> None:
+    """A kind word where an extra is missing."""
+    from importlib import import_module
+
+    from sparse_tasks.core.errors import UsageError
+
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise UsageError("attention", package, "is not installed; pip install 'sparse-tasks[attention]'") from error
+
+
+def _methods(names: list[str], sparsity: float | None, set_: list[str] | None) -> list[Method]:
+    """The methods with their parameters, each of which is set by the name of its method."""
+    from sparse_tasks.attention.method import METHODS
+    from sparse_tasks.core.errors import UsageError
+
+    settings: dict[str, dict[str, object]] = {name: {} for name in names}
+    for text in set_ or []:
+        path, equals, value = text.partition("=")
+        owner, dot, name = path.rpartition(".")
+        if not equals or not name:
+            raise UsageError("set", text, "sets nothing; write METHOD.PARAM=VALUE, as in quest.page=32")
+        if not dot and len(names) == 1:
+            owner = names[0]
+        if owner not in settings:
+            raise UsageError("set", path, f"is of none of {', '.join(names)}; write METHOD.PARAM=VALUE")
+        settings[owner][name] = value
+    methods = []
+    for name, own in settings.items():
+        kind = METHODS.get(name)
+        if sparsity is not None:
+            own["sparsity"] = sparsity
+        elif not own.keys() & {"sparsity", *kind.budgets}:
+            own["sparsity"] = _SPARSITY
+        methods.append(kind.from_settings(own))
+    return methods
+
+
+def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
+    """Queries and keys from a file, in fp32."""
+    import torch
+
+    from sparse_tasks.core.errors import BadFileError, UsageError, first_line
+
+    arrays: Any
+    try:
+        if path.suffix == ".npz":
+            import numpy as np
+
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: torch.from_numpy(file[name]) for name in ("q", "k")}
+        elif path.suffix == ".safetensors":
+            _need("safetensors")
+            from safetensors.torch import load_file
+
+            arrays = load_file(path)
+            arrays = {name: arrays[name] for name in ("q", "k")}
+        else:
+            raise UsageError("qk", str(path), "is neither a .npz nor a .safetensors file")
+    except UsageError:
+        raise
+    except KeyError as error:
+        raise BadFileError(f"qk: {path} has no array named q, or none named k") from error
+    except Exception as error:  # of files that are none, each reader has errors of its own
+        raise BadFileError(f"qk: {path} cannot be read: {first_line(error)}") from error
+    q, k = (arrays[name].float() for name in ("q", "k"))
+    if not (q.isfinite().all() and k.isfinite().all()):
+        raise BadFileError(f"qk: {path} holds numbers that are not finite")
+    return q, k
+
+
+def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    # Names are there to be typed, so they are never cut short.
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(Column("method", no_wrap=True), "phase", "unit", "importance", "budget", "KV cache")
+    for row in rows:
+        table.add_row(*(row[key] for key in ("name", "phase", "unit", "importance", "budget", "cache")))
+    console.print(table)
+    console.print("\nSources")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    for row in rows:
+        grid.add_row(f"  {row['name']}", row["source"])
+    console.print(grid)
+    if not verbose:
+        print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest.")
+        return
+    console.print("\nParameters (--set); * is what sparsity sets")
+    table = Table(Column("parameter", no_wrap=True), "default", "values", "meaning")
+    for row in rows:
+        for p in row["parameters"]:
+            star = "*" if p["name"] in row["set_by_sparsity"] else ""
+            table.add_row(f"{row['name']}.{p['name']}{star}", str(p["default"]), p["range"], p["help"])
+        table.add_section()
+    console.print(table)
+
+
+def _print_timings(timings: list[Timing], device: str, evicting: set[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparse_tasks.core.length import label
+
+    table = Table()
+    table.add_column("method", no_wrap=True)
+    for name in ("length", "dense\nms", "sparse\nms", "index\nms", "density", "speedup", "bound"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def short(milliseconds: float) -> str:
+        return f"{milliseconds:.{0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 3}f}"
+
+    for t in timings:
+        numbers = [
+            short(t.dense),
+            short(t.sparse),
+            short(t.index),
+            f"{t.computed:.3f}",
+            f"{t.speedup:.2f}",
+            f"{t.bound:.1f}",
+        ]
+        table.add_row(t.method + (" *" if t.method in evicting else ""), label(t.length), *numbers)
+    if device == "cpu":
+        print("Torch twins on the CPU: they show that all works, and nothing of how fast the kernels are.")
+    Console().print(table)
+    print("dense: torch's scaled_dot_product_attention; sparse: with its index; bound: 1 / density, of what runs.")
+    if any(t.method in evicting for t in timings):
+        print("*: its index is made once after the prompt, and so is not in a step's time.")

@@ -1,0 +1,220 @@
+"""The attention commands: the table is the code's, pictures are drawn of what is given, bad input and missing parts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import ABSENT, ROOT, run
+
+CALL = """
+import sys
+sys.argv = ["sparse-tasks", "attention", *{arguments!r}]
+from sparse_tasks.cli.main import main
+main()
+"""
+
+
+def without(*packages: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """The program where some packages are missing."""
+    absent = ABSENT
+    for package in ("torch", "matplotlib"):
+        if package not in packages:
+            absent = absent.replace(f'"{package}", ', "")
+    script = absent + CALL.format(arguments=arguments)
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "quest"], ["bench"]])
+def test_missing_torch_is_told_kindly(arguments: list[str]) -> None:
+    done = without("torch", arguments=arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "torch" in done.stderr
+    assert "pip install 'sparse-tasks[attention]'" in done.stderr
+
+
+def test_completion_survives_without_torch() -> None:
+    script = ABSENT + "from sparse_tasks.cli.completion import complete_method; print(complete_method(''))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_missing_matplotlib_is_told_kindly(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    done = without("matplotlib", arguments=["show", "quest", "-o", str(tmp_path / "a.png")])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "matplotlib" in done.stderr
+    assert "pip install 'sparse-tasks[attention]'" in done.stderr
+
+
+class TestWithTorch:
+    """Where torch is installed."""
+
+    @pytest.fixture(autouse=True)
+    def _needed(self) -> None:
+        pytest.importorskip("torch")
+        pytest.importorskip("matplotlib")
+
+    def test_json_holds_every_method_with_its_parameters(self) -> None:
+        from sparse_tasks.attention.method import METHODS
+        from sparse_tasks.core.parameters import parameters
+
+        listed = run("attention", "list", "--format", "json").json()["methods"]
+        assert [row["name"] for row in listed] == METHODS.names()
+        for row, method in zip(listed, METHODS, strict=True):
+            for key in ("summary", "phase", "unit", "importance", "budget", "cache", "source", "exact"):
+                assert row[key] == getattr(method, key)
+            assert [p["name"] for p in row["parameters"]] == [p.name for p in parameters(method)]
+            assert row["set_by_sparsity"] == list(method.budgets)
+
+    @pytest.mark.parametrize("columns", ["80", "120", "200"])
+    def test_names_can_be_copied_whole(self, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        from sparse_tasks.attention.method import METHODS
+        from sparse_tasks.core.parameters import parameters
+
+        monkeypatch.setenv("COLUMNS", columns)
+        short, long = run("attention", "list"), run("attention", "list", "-v")
+        for finished in (short, long):
+            assert (finished.code, finished.err) == (0, "")
+            assert max(map(len, finished.out.splitlines())) <= int(columns)
+            for method in METHODS:
+                assert {method.name, str(method.phase)} <= set(finished.out.split())
+                assert method.source in finished.out
+        for method in METHODS:
+            for p in parameters(method):
+                assert f"{method.name}.{p.name}" in long.out
+
+    def test_every_method_is_shown(self, tmp_path: Path) -> None:
+        from sparse_tasks.attention.method import METHODS
+
+        for name in METHODS.names():
+            path = tmp_path / f"{name}.png"
+            shown = run("attention", "show", name, "-l", "1000", "--sparsity", "0.8", "-o", path, "--format", "json")
+            assert (shown.code, shown.err) == (0, "")
+            told = shown.json()
+            assert (told["method"], told["length"], told["file"]) == (name, 1000, str(path))
+            assert told["settings"]["sparsity"] == 0.8
+            assert 0.05 < told["density_asked"] <= told["density_computed"] + 1e-9 < 0.6
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+    def test_picture_is_named_after_the_method(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        shown = run("attention", "show", "quest", "-l", "1k", "--set", "page=32", "--set", "quest.token_budget=64")
+        # Two pages of 32, the second of which is the current one, and filled to a half on average.
+        assert shown.out == "quest at 1,024 tokens: density asked 0.049, computed 0.049\nquest.png\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["quest.png"]
+
+    @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+    def test_given_queries_and_keys_are_shown(self, ending: str, tmp_path: Path) -> None:
+        import numpy as np
+        import torch
+
+        from sparse_tasks.attention.examples import structured
+
+        q, k, _ = structured(500, 4, 2, 32, seed=5)
+        path = tmp_path / f"qk{ending}"
+        if ending == ".npz":
+            np.savez(path, q=q.half().numpy(), k=k.half().numpy())
+        else:
+            save_file = pytest.importorskip("safetensors.torch").save_file
+            save_file({"q": q.to(torch.bfloat16), "k": k.to(torch.bfloat16)}, path)
+        shown = run("attention", "show", "snapkv", "--qk", path, "-o", tmp_path / "a.svg")
+        assert (shown.code, shown.err) == (0, "")
+        assert "snapkv at 500 tokens" in shown.out
+        assert "<svg" in (tmp_path / "a.svg").read_text()
+
+    def test_twins_are_timed_on_a_cpu(self) -> None:
+        options = ["--device", "cpu", "-l", "256", "--heads", 4, "--kv-heads", 2, "--head-size", 32, "--batch", 2]
+        told = run("attention", "bench", "quest", "snapkv", *options, "--format", "json").json()
+        assert [timing["method"] for timing in told["timings"]] == ["quest", "snapkv"]
+        assert told["shape"]["device"] == "cpu"
+        for timing in told["timings"]:
+            assert timing["speedup"] == pytest.approx(timing["dense"] / timing["sparse"])
+            assert timing["bound"] == pytest.approx(1 / timing["computed"])
+            assert 0.09 < timing["computed"] < 0.2
+            assert min(timing["dense"], timing["sparse"], timing["index"]) > 0
+        table = run("attention", "bench", "quest", "snapkv", *options)
+        assert table.err == ""
+        assert "Torch twins on the CPU" in table.out
+        assert "once after the prompt" in table.out
+        assert table.out.count("quest") == 1
+
+    def test_every_method_is_timed(self) -> None:
+        from sparse_tasks.attention.method import METHODS
+
+        options = ["--device", "cpu", "-l", "200", "--heads", 4, "--kv-heads", 2, "--head-size", 32, "--batch", 2]
+        told = run("attention", "bench", *METHODS.names(), *options, "--format", "json")
+        assert (told.code, told.err) == (0, "")
+        assert [timing["method"] for timing in told.json()["timings"]] == METHODS.names()
+
+    def test_completion_knows_the_methods(self) -> None:
+        from sparse_tasks.cli.completion import complete_method
+
+        assert complete_method("que") == ["quest"]
+        assert complete_method("xyz") == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["show", "quets"], ["attention", "'quets'", "did you mean 'quest'"]),
+            (["show", "quest", "--sparsity", "1"], ["quest.sparsity", "below 1"]),
+            (["show", "quest", "--sparsity", "-0.1"], ["quest.sparsity", "-0.1"]),
+            (["show", "quest", "--sparsity", "nan"], ["quest.sparsity", "nan"]),
+            (["show", "quest", "--set", "pag=3"], ["quest.pag", "did you mean 'page'"]),
+            (["show", "quest", "--set", "page"], ["set", "'page'", "METHOD.PARAM=VALUE"]),
+            (["show", "quest", "--set", "snapkv.window=3"], ["set", "'snapkv.window'", "quest"]),
+            (["show", "quest", "--set", "token_budget=0"], ["quest.token_budget", "'0'"]),
+            (
+                ["show", "quest", "--set", "token_budget=9", "--sparsity", ".5"],
+                ["quest.token_budget", "one of the two"],
+            ),
+            (["show", "quest", "-o", "a.jpg"], ["output", "'a.jpg'", ".png, .svg, .pdf"]),
+            (["show", "quest", "-o", "nowhere/a.png"], ["nowhere/a.png", "No such file"]),
+            (["show", "quest", "-l", "4x"], ["length", "'4x'"]),
+            (["show", "quest", "-l", "3"], ["length", "too short"]),
+            (["show", "quest", "-l", "64", "--head", "9"], ["head", "9", "0 to 1"]),
+            (["show", "quest", "--heads", "3"], ["q", "multiple of the 2 KV heads"]),
+            (["show", "quest", "--head-size", "20"], ["head_size", "20", "multiple of 16"]),
+            (["show", "quest", "--qk", "none.npz"], ["none.npz", "cannot be read"]),
+            (["show", "quest", "--qk", "none.pt"], ["qk", "'none.pt'", ".npz"]),
+            (["show", "quest", "--qk", "none.npz", "-l", "4k"], ["length", "'4k'", "--qk"]),
+            (["bench", "quets"], ["attention", "'quets'", "did you mean 'quest'"]),
+            (["bench", "quest", "--device", "tpu"], ["device", "'tpu'", "cuda, cpu"]),
+            (["bench", "quest", "--device", "cpu", "-l", "0"], ["length", "'0'"]),
+        ],
+    )
+    def test_bad_input_ends_in_one_line(
+        self, arguments: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        finished = run("attention", *arguments)
+        assert finished.says(*words)
+        assert finished.code == (1 if "nowhere/a.png" in words else 2)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_files_without_queries_and_keys_are_refused(self, tmp_path: Path) -> None:
+        import numpy as np
+
+        (tmp_path / "text.npz").write_text("no archive")
+        np.savez(tmp_path / "other.npz", q=np.zeros((9, 2, 16)))
+        np.savez(tmp_path / "nan.npz", q=np.full((9, 2, 16), np.nan), k=np.zeros((9, 2, 16)))
+        np.savez(tmp_path / "flat.npz", q=np.zeros((9, 2)), k=np.zeros((9, 2)))
+        np.savez(tmp_path / "pickle.npz", q=np.array([{}]), k=np.array([{}]))
+        for name, words in (("text", "cannot be read"), ("other", "none named k"), ("nan", "not finite"),
+                            ("flat", "tokens, heads, head_size"), ("pickle", "cannot be read")):  # fmt: skip
+            finished = run("attention", "show", "quest", "--qk", tmp_path / f"{name}.npz", "-o", tmp_path / "a.png")
+            assert finished.says(words)
+            assert finished.code == 2
+
+    def test_a_missing_gpu_is_told_with_what_works(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+        finished = run("attention", "bench", "quest")
+        assert finished.says("device", "'cuda'", "cpu")
+        assert finished.code == 2
