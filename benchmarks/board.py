@@ -1,0 +1,26 @@
+"""Goals of a benchmark, and which of them were missed."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+__all__ = ["Board"]
+
+
+class Board:
+    """What was asked and what came of it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.missed: list[str] = []
+
+    def goal(self, what: str, value: float, limit: float, *, most: bool = False) -> str:
+        """A cell that says whether a goal was met."""
+        met = value <= limit if most else value >= limit
+        if not met:
+            self.missed.append(f"{what}: {value:.3g}, goal {limit:.3g}")
+        return f"{'≤' if most else '≥'} {limit:g} {'yes' if met else 'NO'}"
+
+    def say(self, what: str, value: float, limit: float, *, most: bool = False) -> None:
+        """Print a number that is in no table, with its goal."""
+        self.console.print(f"{what}: {value:.3g} ({self.goal(what, value, limit, most=most)})")

@@ -1,0 +1,277 @@
+"""Whether the kernels are right, on the GPU at hand: ``python benchmarks/kernels.py --check``.
+
+On ragged shapes, from one token to 131,072, with fresh numbers each time, into memory that is NaN until it is written.
+A kernel may be as far from fp32 as torch is in the kernel's own precision, and ``EPSILON`` more.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
+
+import torch
+from board import Board
+from rich.table import Table
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.examples import structured
+from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex
+from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
+from sparse_tasks.attention.kernels.block_scores import top_blocks, top_blocks_torch
+from sparse_tasks.attention.kernels.page_scores import page_scores, page_scores_torch
+from sparse_tasks.attention.kernels.page_summaries import page_summaries, page_summaries_torch
+from sparse_tasks.attention.kernels.pooling import mean_pool, mean_pool_torch
+from sparse_tasks.attention.kernels.selection import select_mass, select_mass_torch, select_top, select_top_torch
+from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_decode_torch
+from sparse_tasks.attention.kernels.window_scores import window_scores, window_scores_torch
+from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
+from sparse_tasks.attention.prefill import attend
+
+__all__ = ["check_all"]
+
+PAGE = 16
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Memory that torch.empty gives is NaN, or the largest integer: what is not written shows."""
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+@dataclass
+class Check:
+    """Errors of kernels beside what is allowed."""
+
+    found: list[tuple[str, str, float, float]] = field(default_factory=list)
+
+    def holds(self, kernel: str, what: str, error: float, allowed: float) -> None:
+        """Note an error; NaN is never allowed."""
+        self.found.append((kernel, what, error, allowed))
+
+
+EPSILON = 2e-3
+"""Of the norm, what a kernel may be worse than torch: the order of sums differs, and rounding with it."""
+
+
+def distance(out: Tensor, reference: Tensor) -> float:
+    """Relative, of norms."""
+    norm = float(reference.double().norm())
+    return float((out.double() - reference.double()).norm()) / max(norm, 1e-30)
+
+
+def check_prompt(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
+    """Block-sparse and vertical-slash prefill on random indices, at most 128 rows of them looked at."""
+    q = torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
+    k, v = (torch.randn(n_k, kv_heads, size, dtype=dtype, device="cuda") for _ in range(2))
+    share = min(1.0, 3000 / n_k)
+    name = str(dtype).removeprefix("torch.")
+    what = f"{n_q} of {n_k} tokens, {heads}/{kv_heads} heads of {size}, {name}"
+    for block_q, block_k in ((128, 128), (128, 64), (64, 64), (16, 16), (64, 16), (32, 128)):
+        if (block_q < 64 and n_k > 2000) or (block_q == 64 and n_k > 20_000 and block_k == 16):
+            continue
+        rows, columns = BlockIndex.rows(n_q, n_k, block_q), -(-n_k // block_k)
+        index = BlockIndex.from_mask(
+            torch.rand(heads, rows, columns, device="cuda") < share, block_q, block_k, n_q, n_k
+        )
+        compare(check, f"block_sparse {block_q}x{block_k}", what, q, k, v, index)
+    for unit in (64, 128):
+        chosen, counts = (
+            list(x)
+            for x in zip(*(
+                select_top(torch.rand(heads, n_k, device="cuda"), max(1, int(share * n_k / d))) for d in (4, 50)
+            ), strict=True)
+        )  # fmt: skip
+        lined = LineIndex.from_lines(
+            chosen[0], counts[0], chosen[1], counts[1], block_q=128, unit=unit, n_q=n_q, n_k=n_k
+        )
+        compare(check, f"vertical_slash 128x{unit}", what, q, k, v, lined)
+
+
+def compare(check: Check, kernel: str, what: str, q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex) -> None:
+    """A kernel's output against fp32, at some of the queries and heads."""
+    with poisoned():
+        out = attend(q, k, v, index)
+    check.holds(kernel, f"{what}: not finite", float((~out.isfinite()).sum()), 0)
+    (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
+    pattern, keys = index.pattern(), torch.arange(n_k, device="cuda")
+    rows = torch.randperm(n_q, device="cuda")[:128].sort().values
+    rows[-1] = n_q - 1
+    position = rows[:, None] + (n_k - n_q)
+    ours, theirs, exact = [], [], []
+    for head in {0, heads - 1, heads // 2}:
+        number = torch.tensor(head * pattern.heads // heads, device="cuda")
+        seen = pattern.sees(number, position, keys) & (keys <= position)
+        key, value = (x[:, head * kv_heads // heads] for x in (k, v))
+        scores = (q[rows, head].float() @ key.float().T * size**-0.5).masked_fill(~seen, float("-inf"))
+        exact.append(torch.nan_to_num(scores.softmax(-1)) @ value.float())
+        scores = ((q[rows, head] @ key.T).float() * size**-0.5).masked_fill(~seen, float("-inf"))
+        theirs.append((torch.nan_to_num(scores.softmax(-1)).to(q.dtype) @ value).float())
+        ours.append(out[rows, head].float())
+    reference = torch.cat(exact)
+    error, allowed = distance(torch.cat(ours), reference), distance(torch.cat(theirs), reference) + EPSILON
+    check.holds(kernel, what, error, allowed)
+
+
+def check_decoding(check: Check, lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
+    """Paged decoding, bounds of pages and their summaries."""
+    each = -(-max(lengths) // PAGE)
+    keys, values = (torch.randn(len(lengths) * each, PAGE, kv_heads, size, dtype=dtype, device="cuda") for _ in "kv")
+    table = torch.randperm(len(keys), device="cuda").int().view(len(lengths), each)
+    cache = PagedCache(keys, values, table, torch.tensor(lengths, dtype=torch.int32, device="cuda"))
+    q = torch.randn(len(lengths), heads, size, dtype=dtype, device="cuda")
+    name = str(dtype).removeprefix("torch.")
+    what = f"{max(lengths)} tokens, batch {len(lengths)}, {heads}/{kv_heads} heads of {size}, {name}"
+    exact = PagedCache(keys.float(), values.float(), table, cache.lengths)
+    for unit, share in ((PAGE, 0.3), (1, 0.1), (64, 1.0)):
+        pages = -(-max(lengths) // unit)
+        chosen, counts = select_top(
+            torch.rand(len(lengths), kv_heads, pages, device="cuda"), max(1, int(pages * share))
+        )
+        index = PageIndex(chosen, counts, unit, cache.lengths)
+        with poisoned():
+            out = sparse_decode(q, cache, index)
+        reference = sparse_decode_torch(q.float(), exact, index)
+        rounded = sparse_decode_torch(q, cache, index)
+        if not all(isinstance(x, Tensor) for x in (out, reference, rounded)):
+            raise TypeError("tensors were expected")
+        # The twin rounds its output alone; so it is allowed what a product in 16 bits adds.
+        allowed = distance(rounded, reference) + EPSILON + (0.0 if dtype == torch.float32 else 2e-3)
+        check.holds(f"sparse_decode, pages of {unit}", what, distance(out, reference), allowed)
+    with poisoned():
+        summaries, twin = page_summaries(cache, PAGE), page_summaries_torch(cache, PAGE)
+        different = float((summaries.float() != twin.float()).sum())
+        check.holds("page_summaries", what, different, 0)
+        scores = page_scores(q, summaries, cache, unit=PAGE)
+    twin_scores = page_scores_torch(q, summaries, cache, unit=PAGE)
+    held = twin_scores.isfinite()
+    check.holds("page_scores", f"{what}: which pages", float((held != scores.isfinite()).sum()), 0)
+    check.holds("page_scores", what, distance(scores[held], twin_scores[held]), 1e-4)
+
+
+def check_index(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
+    """What builds indices."""
+    q = torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
+    k = torch.randn(n_k, kv_heads, size, dtype=dtype, device="cuda")
+    name = str(dtype).removeprefix("torch.")
+    what = f"{n_q} of {n_k} tokens, {heads}/{kv_heads} heads of {size}, {name}"
+    with poisoned():
+        pooled, keys = mean_pool(q, 64, offset=n_k - n_q), mean_pool(k, 64)
+        check.holds("mean_pool", what, distance(pooled, mean_pool_torch(q, 64, offset=n_k - n_q)), 4e-3)
+        wanted = max(3, keys.shape[1] // 10)
+        blocks = top_blocks(pooled, keys, wanted, n_q=n_q, n_k=n_k, block_q=64, block_k=64)
+        twin = top_blocks_torch(pooled, keys, wanted, n_q=n_q, n_k=n_k, block_q=64, block_k=64)
+        # Products that are nearly equal may change places.
+        check.holds("top_blocks", what, float((blocks.mask() != twin.mask()).double().mean()), 1e-3)
+        for window in (1, 64, 100):
+            ours = window_scores(q, k, window)
+            theirs = window_scores_torch(q[-window:], k, scale=size**-0.5, slashes=True)
+            if ours.slash is None or theirs.slash is None:
+                raise RuntimeError("sums by distance were expected")
+            check.holds("window_scores, verticals", what, distance(ours.vertical, theirs.vertical), 1e-3)
+            check.holds("window_scores, slashes", what, distance(ours.slash, theirs.slash), 1e-3)
+        scores = torch.rand(heads, n_k, device="cuda").round(decimals=2)  # with many ties
+        for count in (1, n_k // 10 + 1, n_k):
+            (lists, counts), (twins, twin_counts) = (
+                select_top(scores, count),
+                select_top_torch(scores, count, width=count),
+            )
+            check.holds("select_top", what, float((counts != twin_counts).sum()), 0)
+            check.holds("select_top", what, float((lists != twins).sum()), 0)
+        weights = torch.rand(heads, n_k, device="cuda") ** 8
+        _, counts = select_mass(weights, 0.9, width=n_k)
+        _, twin_counts = select_mass_torch(weights, 0.9, width=n_k)
+        check.holds("select_mass", what, float((counts - twin_counts).abs().max()), max(1.0, n_k * 1e-4))
+    if n_k <= 2000:
+        fast = antidiagonal_scores(q, k)
+        slow = antidiagonal_scores(q.float().cpu(), k.float().cpu(), impl="torch")
+        check.holds("antidiagonal_scores", what, distance(fast.cpu(), slow), 1e-2)
+
+
+def check_waiting(check: Check) -> None:
+    """No method waits for the device as it builds an index: torch is told to raise where something does."""
+    n = 3000
+    q, k, _ = structured(n, 8, 2, 128, device="cuda")
+    q, k = q.bfloat16(), k.bfloat16()
+    lengths = torch.tensor([n, 1717], dtype=torch.int32, device="cuda")
+    rows = k.transpose(0, 1)[None].repeat(2, 1, 1, 1)
+    cache = PagedCache.contiguous(rows, rows, lengths)
+    for kind in METHODS:
+        for method in (kind(), kind(sparsity=0.8)):
+            state = method.new_state(cache) if isinstance(method, DecodeMethod) else None
+            for mode in ("default", "error"):  # at first it compiles
+                torch.cuda.set_sync_debug_mode(mode)
+                try:
+                    if isinstance(method, PrefillMethod):
+                        method.select(q, k)
+                    elif isinstance(method, EvictMethod):
+                        method.keep(q, k)
+                    elif isinstance(method, DecodeMethod):
+                        method.select(q[-2:], cache, state)
+                except RuntimeError as error:
+                    check.holds("waiting", f"{method.name} ({method.settings()}): {error}", 1.0, 0.0)
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+            check.holds("waiting", method.name, 0.0, 0.0)
+
+
+def jobs() -> list[tuple[Callable[..., None], tuple[object, ...]]]:
+    """All that is checked, in parts of some ten seconds each, most of which is compiling."""
+    half, brain, single = torch.float16, torch.bfloat16, torch.float32
+    prompts = [
+        (1, 1, 4, 4, 64, brain), (1, 2, 8, 1, 128, half), (17, 17, 4, 2, 96, brain), (130, 130, 8, 1, 64, half),
+        (300, 1111, 6, 2, 128, brain), (777, 777, 8, 8, 128, half), (1000, 1000, 4, 1, 96, single),
+        (2049, 3333, 8, 2, 128, brain), (4111, 4111, 4, 4, 64, brain), (1500, 1500, 4, 2, 80, half),
+        (900, 1000, 2, 1, 256, brain), (500, 500, 2, 2, 16, single), (8192, 8192, 32, 8, 128, brain),
+        (4096, 131_072, 8, 1, 128, brain), (131_072, 131_072, 4, 1, 128, brain), (131_071, 131_071, 2, 2, 64, half),
+    ]  # fmt: skip
+    caches = [
+        ([1], 4, 4, 64, brain), ([130, 1, 77], 8, 1, 128, half), ([1000, 16, 17], 6, 2, 96, brain),
+        ([4096, 31], 8, 8, 128, brain), ([333, 2000], 8, 2, 80, single), ([131_072, 5, 70_001], 8, 2, 128, brain),
+        ([90], 8, 2, 256, brain), ([131_071], 32, 8, 64, half),
+    ]  # fmt: skip
+    found: list[tuple[Callable[..., None], tuple[object, ...]]] = [(check_waiting, ())]
+    found += [(check_prompt, prompt) for prompt in reversed(prompts)]
+    found += [(check_decoding, cache) for cache in reversed(caches)]
+    found += [(check_index, prompt) for prompt in prompts if prompt[1] <= 20_000]
+    return [*found, (check_index, (2000, 131_072, 8, 2, 128, brain))]
+
+
+def run_job(number: int, seed: int) -> list[tuple[str, str, float, float]]:
+    """One of the jobs, in a process of its own."""
+    torch.manual_seed(seed + number)
+    function, arguments = jobs()[number]
+    check = Check()
+    function(check, *arguments)
+    return check.found
+
+
+def check_all(board: Board, seed: int) -> None:
+    """Every kernel on ragged shapes, from one token to 131,072."""
+    processes = max(1, min(8, (os.cpu_count() or 2) // 2))
+    worst: dict[str, tuple[float, float, str]] = {}
+    count = 0
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(run_job, range(len(jobs())), repeat(seed)):
+            for kernel, what, error, allowed in found:
+                count += 1
+                if not error <= allowed:
+                    board.missed.append(f"{kernel}, {what}: error {error:.2e}, allowed {allowed:.2e}")
+                share = error / allowed if allowed else float(error > 0)
+                if kernel not in worst or not share <= worst[kernel][0]:
+                    worst[kernel] = (share, error, what)
+    table = Table("kernel", "worst error", "of what is allowed", "at", title=f"{count} checks, seed {seed}")
+    for kernel, (share, error, what) in sorted(worst.items()):
+        table.add_row(kernel, f"{error:.1e}", f"{share:.0%}" if math.isfinite(share) else "NaN", what)
+    board.console.print(table)
