@@ -33,7 +33,7 @@ class FlexPrefill(PrefillMethod):
     verticals and the fewest slashes, all a block wide, that hold ``gamma`` of what the last 128 queries see by key and
     by distance. The first key block and the diagonal are always read, and count.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call, for 16,384 queries at most, finds the
+    Adaptive: the count follows the content. With ``sparsity`` every call, for 8,192 queries at most, finds the
     ``gamma`` under which its heads compute ``1 - sparsity`` on average, and ``min_budget`` does not apply; of the last
     line there may be a part. Where the first block and the diagonal alone would be more than that, in short prompts,
     the first block is read only where it is among the blocks that matter most.

@@ -16,7 +16,7 @@ _TRIED: Final = 48  # numbers of lines that are tried at once
 
 
 def lines_for_density(
-    vertical: Tensor, slash: Tensor, *, n_q: int, density: float, block_q: int, unit: int
+    vertical: Tensor, slash: Tensor, *, n_q: int, density: float, block_q: int, unit: int, fewest: int = 1
 ) -> tuple[Tensor, Tensor]:
     """The numbers of lines whose ``LineIndex`` computes a density, on average over the heads.
 
@@ -30,9 +30,10 @@ def lines_for_density(
         density: Interactions wanted over those of dense causal attention.
         block_q: Queries in the tiles that slashes are rounded up to.
         unit: Keys in these tiles; it divides ``block_q``.
+        fewest: Slashes that there have to be in any case, at most ``n_k``.
 
     Returns:
-        int32 ``[]`` each: verticals and slashes, from 1 to ``n_k``; one of each where that is too much already.
+        int32 ``[]`` each: verticals, at least 1, and slashes, at least ``fewest``, also where these are too much.
     """
     heads, n_k = vertical.shape
     device = vertical.device
@@ -46,7 +47,7 @@ def lines_for_density(
         kept = best < slashes[:, None, None]
         return (kept * tiles).sum((1, 2)).double(), _queries_alone(kept, n_q, n_k, block_q, unit)
 
-    low = torch.ones((), dtype=torch.int32, device=device)
+    low = torch.full((), fewest, dtype=torch.int32, device=device)
     high = torch.full_like(low, n_k)
     for shares in _shares(n_k, device):
         some = (low + (high - low) * shares).round().int()
@@ -58,7 +59,7 @@ def lines_for_density(
     computed, alone = in_bands(low[None])
     added = alone[0].gather(1, torch.div(order, unit, rounding_mode="floor")).sum(0).cumsum(0)
     verticals = (added + computed <= wanted).sum(dtype=torch.int32)
-    return verticals.maximum(low), low
+    return verticals.clamp_min(1), low
 
 
 def _shares(n: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -31,11 +31,12 @@ _LINES: Final = 1024  # of either kind, where no number and no sparsity is given
 class VerticalSlash(PrefillMethod):
     """The attention of the last queries, summed by key, ranks the verticals, and by distance, the slashes.
 
-    The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so that
-    more is computed than the lines alone; less so, the closer they lie together.
+    The first tokens and the shortest distances are always seen, and count, whatever the budget. Slashes are rounded up
+    to tiles, so that more is computed than the lines alone; less so, the closer they lie together.
 
     With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that compute as much as is
-    wanted on average, with all that tiles add: as many verticals as slashes, and verticals for what is left.
+    wanted on average, with all that tiles add: as many verticals as slashes, and verticals for what is left. In prompts
+    so short that what is always seen is more than that, it is all that is seen.
     """
 
     verticals: int | None = parameter(
@@ -61,7 +62,7 @@ class VerticalSlash(PrefillMethod):
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)
-        verticals, slashes = self.verticals or _LINES, self.slashes or _LINES
+        verticals, slashes = max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
         if self.sparsity == 0 or (self.sparsity is None and max(verticals, slashes) >= n_k):
             return None
         vertical, slash = window_scores(q, k, self.window, impl=impl)
@@ -77,9 +78,16 @@ class VerticalSlash(PrefillMethod):
             # Lists have room for so many, thrice what lines of middling length need. If all were shorter than a third
             # of that, less would be seen than was asked.
             most = self.sinks + self.recent + int(1.5 * (1 - self.sparsity) * n_k)
-            wanted = torch.stack(
-                lines_for_density(both[0], both[1], n_q=n_q, density=1 - self.sparsity, block_q=BLOCK_Q, unit=UNIT)
+            columns, distances = lines_for_density(
+                both[0],
+                both[1],
+                n_q=n_q,
+                density=1 - self.sparsity,
+                block_q=BLOCK_Q,
+                unit=UNIT,
+                fewest=min(self.recent, n_k),
             )
+            wanted = torch.stack((columns.clamp_min(self.sinks), distances))
         chosen, counts = select_top(both, wanted[:, None], width=most, impl=impl)
         return LineIndex.from_lines(
             chosen[0], counts[0], chosen[1], counts[1], block_q=BLOCK_Q, unit=UNIT, n_q=n_q, n_k=n_k, impl=impl

@@ -28,7 +28,7 @@ class XAttention(PrefillMethod):
 
     The first key block and the one on the diagonal are always read, and count towards the threshold.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call, for 16,384 queries at most, finds the
+    Adaptive: the count follows the content. With ``sparsity`` every call, for 8,192 queries at most, finds the
     threshold under which its heads compute ``1 - sparsity`` on average. Where the first block and the diagonal alone
     would be more than that, in short prompts, the first block is read only where its score is among the highest.
     """

@@ -1,8 +1,8 @@
 """Block-sparse prefill in plain Triton: a program per query tile and head, keys gathered through the index.
 
 It runs on every GPU that Triton knows, takes every head size and block size, and is what the interpreter can run; on
-Hopper the kernel in ``gluon/`` takes what it serves. Its loops are not pipelined: with two stages Triton 3.6 makes wrong
-numbers of the masked one on an H100, and gains little on the other.
+Hopper the kernel in ``gluon/`` takes what it serves. Its loops are not pipelined: with two stages Triton 3.6 gives
+wrong numbers in the masked one on an H100, and gains little in the other.
 """
 
 from __future__ import annotations
