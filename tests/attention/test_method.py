@@ -88,6 +88,13 @@ def test_an_unknown_method_is_named(name: str, value: str, suggested: str) -> No
     assert (error.value.field, error.value.value) == ("attention", value)
 
 
+def test_dense_attention_takes_no_sparsity() -> None:
+    assert find_attention("dense", sparsity=0.0).name == "dense"
+    with pytest.raises(UsageError, match="goes with a method") as error:
+        find_attention("dense", sparsity=0.5)
+    assert (error.value.field, error.value.value) == ("sparsity", 0.5)
+
+
 @pytest.mark.parametrize("name", ["near+near", "loud+loud", "loud+first", "first+loud", "near+loud+first"])
 def test_two_methods_of_one_phase_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="two methods of one phase; one for prefill and one for decode or evict") as e:

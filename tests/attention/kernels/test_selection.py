@@ -89,7 +89,7 @@ def test_long_rows_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("columns", [1000, 1024, 1025])
+@pytest.mark.parametrize("columns", [512, 613])
 def test_few_of_a_long_row_are_chosen_in_a_tournament(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 

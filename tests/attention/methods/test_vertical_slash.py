@@ -132,17 +132,30 @@ def test_numbers_of_lines_meet_a_density(
         assert found > density - n_q / causal_count(n_q, n_k) - 1e-9
 
 
-@pytest.mark.parametrize("impl", ["torch", "triton"])
-def test_a_sparsity_is_met_with_what_tiles_add(impl: str) -> None:
+@pytest.mark.parametrize(("impl", "n_q"), [("torch", 1500), ("torch", 700), ("triton", 300)])
+def test_a_sparsity_is_met_with_what_tiles_add(impl: str, n_q: int) -> None:
     q, k, _ = structured(1500, 4, 2, 32)
-    for n_q in (1500, 700):
-        index = VerticalSlash(sparsity=0.6).select(q[-n_q:], k, impl=impl)
-        assert index is not None
-        assert float(index.density().mean()) == pytest.approx(0.4, abs=0.005)
-        assert (index.asked_density() <= index.density()).all()
-        counts = torch.cat([index.column_counts, index.slash_counts])
-        assert (index.column_counts >= index.slash_counts).all()
-        assert counts.min() >= 1
+    index = VerticalSlash(sparsity=0.6).select(q[-n_q:], k, impl=impl)
+    assert index is not None
+    assert float(index.density().mean()) == pytest.approx(0.4, abs=0.005)
+    assert (index.asked_density() <= index.density()).all()
+    counts = torch.cat([index.column_counts, index.slash_counts])
+    assert (index.column_counts >= index.slash_counts).all()
+    assert counts.min() >= 1
+
+
+@pytest.mark.parametrize("method", [VerticalSlash(sparsity=0.99), VerticalSlash(verticals=1, slashes=1)])
+def test_first_tokens_and_shortest_distances_are_seen_whatever_the_budget(method: VerticalSlash) -> None:
+    n = 700
+    index = method.select(*make_sequence(n, n, 4, 2, 32), impl="torch")
+    assert index is not None
+    assert index.slash_counts is not None
+    assert index.column_counts.tolist() == [4] * 4
+    assert index.slash_counts.tolist() == [64] * 4
+    mask = index.pattern().mask(n, n)
+    query, key = torch.arange(n)[:, None], torch.arange(n)
+    always = ((key < 4) | (query - key < 64)) & (key <= query)
+    assert mask[:, always].all()
 
 
 @pytest.mark.parametrize(
