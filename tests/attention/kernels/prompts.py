@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["attention_in", "close", "epsilon", "make_prompt"]
+from sparse_tasks.attention.index import PrefillIndex
+from sparse_tasks.attention.prefill import attend
+from sparse_tasks.attention.reference import attention_reference
+
+__all__ = ["attention_in", "check", "close", "epsilon", "make_prompt"]
 
 
 def make_prompt(
@@ -54,3 +58,18 @@ def close(found: Tensor, expected: Tensor, allowed: Tensor, epsilon: float, told
     assert error.isfinite().all(), told
     assert error.abs().max() <= own.abs().max() + epsilon, told
     assert error.norm() <= own.norm() + epsilon * max(1.0, float(expected.norm())), told
+
+
+def check(
+    inputs: tuple[Tensor, Tensor, Tensor], index: PrefillIndex, impl: str, seed: int, scale: float | None = None
+) -> Tensor:
+    """The output, which is as near to fp32 as the same steps in its own precision."""
+    q, k, v = inputs
+    out = attend(q, k, v, index, scale=scale, impl=impl)
+    assert (out.shape, out.dtype) == (q.shape, q.dtype)
+    factor = q.shape[2] ** -0.5 if scale is None else scale
+    pattern = index.pattern()
+    expected = attention_reference(q, k, v, pattern, scale=scale)
+    own = attention_in(q.dtype, q, k, v, pattern.mask(index.n_q, index.n_k), factor)
+    close(out, expected, own, epsilon(q.dtype), f"seed {seed}")
+    return out

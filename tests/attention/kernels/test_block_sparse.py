@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, ceil_div
 from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError
-from tests.attention.kernels.prompts import attention_in, close, epsilon, make_prompt
+from tests.attention.kernels.prompts import attention_in, check, close, epsilon, make_prompt
 
 KERNELS = ["triton", "torch"]
 # Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 there.
@@ -35,21 +34,6 @@ def poison(index: BlockIndex) -> BlockIndex:
     past = torch.arange(blocks.shape[2]) >= index.counts[..., None]
     garbage = torch.tensor([2**31 - 1, -5, 10**6], dtype=torch.int32).repeat(ceil_div(blocks.shape[2], 3))
     return dataclasses.replace(index, blocks=torch.where(past, garbage[: blocks.shape[2]], blocks))
-
-
-def check(
-    inputs: tuple[Tensor, Tensor, Tensor], index: BlockIndex, impl: str, seed: int, scale: float | None = None
-) -> Tensor:
-    """The output, which is as near to fp32 as the same steps in its own precision."""
-    q, k, v = inputs
-    out = block_sparse_attention(q, k, v, index, scale=scale, impl=impl)
-    assert (out.shape, out.dtype) == (q.shape, q.dtype)
-    factor = q.shape[2] ** -0.5 if scale is None else scale
-    pattern = index.pattern()
-    expected = attention_reference(q, k, v, pattern, scale=scale)
-    own = attention_in(q.dtype, q, k, v, pattern.mask(index.n_q, index.n_k), factor)
-    close(out, expected, own, epsilon(q.dtype), f"seed {seed}")
-    return out
 
 
 @pytest.mark.usefixtures("poisoned")

@@ -13,7 +13,7 @@ from sparse_tasks.attention.index import LineIndex, ceil_div
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError
-from tests.attention.kernels.prompts import attention_in, close, epsilon, make_prompt
+from tests.attention.kernels.prompts import check, close, epsilon, make_prompt
 
 KERNELS = ["triton", "torch"]
 # Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 there.
@@ -45,21 +45,6 @@ def make_index(
     number = ceil_div(n_k, unit) + block_q // unit
     lists = [listed(torch.rand(heads, n, generator=maker) < share) for n, share in ((n_k, columns), (number, bands))]
     return LineIndex(*lists[0], *lists[1], block_q, unit, n_q, n_k)
-
-
-def check(
-    inputs: tuple[Tensor, Tensor, Tensor], index: LineIndex, impl: str, seed: int, scale: float | None = None
-) -> Tensor:
-    """The output, which is as near to fp32 as the same steps in its own precision."""
-    q, k, v = inputs
-    out = vertical_slash_attention(q, k, v, index, scale=scale, impl=impl)
-    assert (out.shape, out.dtype) == (q.shape, q.dtype)
-    factor = q.shape[2] ** -0.5 if scale is None else scale
-    pattern = index.pattern()
-    expected = attention_reference(q, k, v, pattern, scale=scale)
-    own = attention_in(q.dtype, q, k, v, pattern.mask(index.n_q, index.n_k), factor)
-    close(out, expected, own, epsilon(q.dtype), f"seed {seed}")
-    return out
 
 
 @pytest.mark.usefixtures("poisoned")
