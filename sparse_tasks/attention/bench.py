@@ -17,6 +17,7 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import Kept, PageIndex, ceil_div
+from sparse_tasks.attention.kernels.dispatch import check_heads
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Method, PrefillMethod
 from sparse_tasks.attention.patterns import causal_count
@@ -191,6 +192,8 @@ def _check_device(shape: Shape) -> str:
 
 def _inputs(length: int, shape: Shape, seed: int) -> list[Tensor]:
     """Structured q, k and v. Four heads are made, and stand for all others: a picture's worth of variety."""
+    if shape.kv_heads > 0:
+        check_heads(shape.query_heads, shape.kv_heads, shape.head_size)
     group = shape.query_heads // max(1, shape.kv_heads)
     made = structured(length, min(4, shape.kv_heads) * group, min(4, shape.kv_heads), shape.head_size, seed,
                       device=shape.device)  # fmt: skip

@@ -53,6 +53,8 @@ class SparseRun:
 
     def __init__(self, attention: Attention, impl: str) -> None:
         self.attention = attention
+        self.windowed = 0
+        """Calls of layers with a sliding window, which are left to torch."""
         self._impl = impl
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         self._totals: dict[tuple[str, int], Tensor] = {}  # asked, computed and dense interactions, by phase and layer
@@ -202,13 +204,16 @@ def sparse_attention(
         What measures the density.
 
     Raises:
-        UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit.
+        UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit, which
+            may show only as the block ends: all of its layers had a sliding window.
     """
     _register()
     if isinstance(attention, str):
         attention = find_attention(attention, sparsity=sparsity, arguments=arguments)
     elif sparsity is not None or arguments:
         raise UsageError("attention", attention.name, "has its parameters already; give them there, or name the method")
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError("model", type(model).__name__, "is no model; load one with transformers")
     modules = [m for m in model.modules() if _is_sparse(m)]
     if not modules:
         raise UsageError("model", type(model).__name__, "has no layer of causal attention over all keys")
@@ -229,6 +234,8 @@ def sparse_attention(
             part.set_attn_implementation(implementation)
         for module in modules:
             del _LAYERS[module]
+    if run.windowed and not run.layers:
+        raise UsageError("model", type(model).__name__, "has a sliding window in every layer that ran; all were dense")
 
 
 def _is_sparse(module: Any) -> bool:
@@ -280,6 +287,8 @@ def _forward(
         if options.get(name) is not None:
             raise UsageError("model", type(module).__name__, f"attends with {name}, which the methods do not know")
     causal = options.get("is_causal")
+    if module in _LAYERS and options.get("sliding_window") is not None:
+        _LAYERS[module][0].windowed += 1
     if module not in _LAYERS or options.get("sliding_window") is not None or causal is False:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
         return out, None

@@ -71,7 +71,9 @@ def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn
     if not isinstance(method, DecodeMethod | EvictMethod):
         raise UsageError("method", method.name, "is of no phase that is drawn")
     steps = min(_STEPS, len(k) // 4)
-    if steps == 0 or len(q) != len(k):
+    if len(q) != len(k):
+        raise UsageError("q", tuple(q.shape), f"has to have as many tokens as k, {len(k)}, to be drawn step by step")
+    if steps == 0:
         raise UsageError("length", len(k), "is too short for a step after a prompt; take at least 4 tokens")
     memory = Memory(method, impl=impl)
     first = len(k) - steps
@@ -134,11 +136,13 @@ def check_path(path: Path | str) -> Path:
     """A path whose ending is one of ``FORMATS``.
 
     Raises:
-        UsageError: It is not, or matplotlib is missing.
+        UsageError: It is not, its folder is not there, or matplotlib is missing.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError("output", str(path), f"is no picture; let it end in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise UsageError("output", str(path), f"would lie in {path.parent}, which is no folder; make it first")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

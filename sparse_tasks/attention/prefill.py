@@ -12,6 +12,7 @@ from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
+from sparse_tasks.core.errors import UsageError
 
 __all__ = ["attend", "select_stretches", "sparse_prefill"]
 
@@ -75,11 +76,18 @@ def select_stretches(
         length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
         impl: "auto", "triton" or "torch".
 
+    Raises:
+        UsageError: The method is none for a prompt, or the length is less than there are keys.
+
     Yields:
         The queries of a stretch, and their index. It is of the first ``index.n_k`` keys, up to the last of the queries.
     """
+    if method is not None and not isinstance(method, PrefillMethod):
+        raise UsageError("method", method, "is no method for a prompt; give an instance of one, or None for dense")
     n_q, n_k = len(q), len(k)
     length = n_k if length is None else length
+    if length < n_k:
+        raise UsageError("length", length, f"is that of the whole prompt, and has to be at least that of k, {n_k}")
     seen = n_k - n_q
     for queries in q.split([n_q] if method is None else method.stretches(n_q, n_k, length)):
         seen += len(queries)

@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 _SPARSITY = 0.9
+_MISSED = 0.02  # of the density: that a sparsity was missed by more is said
 _LENGTH = "4k"
 _LENGTHS = {"cuda": ["32k", "128k"], "cpu": ["1k", "2k"]}
 _BENCHED = ["block_sparse", "vertical_slash", "quest"]
@@ -38,7 +39,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="METHOD.PARAM=VALUE",
-        help="Set a parameter of a method: quest.page=32. May be repeated.",
+        help="Set a parameter of a method: quest.page=32, or page=32 if there is one method. May be repeated.",
         show_default=False,
     ),
 ]
@@ -143,6 +144,12 @@ def show(
         )
         return
     print(f"{found.name} at {len(k):,} tokens: density asked {asked:.3f}, computed {computed:.3f}")
+    met = asked if found.exact else computed
+    if found.sparsity is not None and abs(met - (1 - found.sparsity)) > _MISSED:
+        wanted = f"sparsity {found.sparsity:g} wants {1 - found.sparsity:.3f}"
+        print(
+            f"note: {wanted}; so short a prompt leaves less choice, for blocks are whole and some keys are always seen"
+        )
     print(path)
 
 
@@ -221,9 +228,13 @@ def _methods(names: list[str], sparsity: float | None, set_: list[str] | None) -
         settings[owner][name] = value
     methods = []
     for name, own in settings.items():
+        if "+" in name:
+            raise UsageError(
+                "method", name, "is a composition; here methods stand alone, so give one, or each by itself"
+            )
         kind = METHODS.get(name)
         if sparsity is not None:
-            own["sparsity"] = sparsity
+            own.setdefault("sparsity", sparsity)  # what is set for one method goes before what is for all
         elif not own.keys() & {"sparsity", *kind.budgets}:
             own["sparsity"] = _SPARSITY
         methods.append(kind.from_settings(own))
@@ -242,25 +253,29 @@ def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
             import numpy as np
 
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in ("q", "k")}
+                arrays = {name: torch.from_numpy(file[name]) for name in ("q", "k") if name in file}
         elif path.suffix == ".safetensors":
             _need("safetensors")
             from safetensors.torch import load_file
 
             arrays = load_file(path)
-            arrays = {name: arrays[name] for name in ("q", "k")}
         else:
             raise UsageError("qk", str(path), "is neither a .npz nor a .safetensors file")
     except UsageError:
         raise
-    except KeyError as error:
-        raise BadFileError(f"qk: {path} has no array named q, or none named k") from error
     except Exception as error:  # of files that are none, each reader has errors of its own
-        raise BadFileError(f"qk: {path} cannot be read: {first_line(error)}") from error
-    q, k = (arrays[name].float() for name in ("q", "k"))
-    if not (q.isfinite().all() and k.isfinite().all()):
-        raise BadFileError(f"qk: {path} holds numbers that are not finite")
-    return q, k
+        reason = "it holds no plain arrays" if "pickle" in str(error) else first_line(error)
+        raise BadFileError(f"qk: {path} cannot be read: {reason}") from error
+    for name in ("q", "k"):
+        if name not in arrays:
+            raise BadFileError(f"qk: {path} has no array named {name}; it needs q and k")
+        if not arrays[name].is_floating_point():
+            raise BadFileError(
+                f"qk: {name} of {path} holds {arrays[name].dtype}, and has to hold floating-point numbers"
+            )
+        if not arrays[name].isfinite().all():
+            raise BadFileError(f"qk: {name} of {path} holds numbers that are not finite")
+    return arrays["q"].float(), arrays["k"].float()
 
 
 def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:

@@ -117,7 +117,8 @@ class Parametric:
 
     def __post_init__(self) -> None:
         for p in parameters(type(self)):
-            p.parse(self.name, getattr(self, p.name))
+            # A value may come as its text; what is kept is the value.
+            object.__setattr__(self, p.name, p.parse(self.name, getattr(self, p.name)))
 
     def settings(self) -> dict[str, Any]:
         """The parameters with their values."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.errors import UsageError, first_line, nearest
 
 __all__ = ["Registry"]
 
@@ -65,5 +65,9 @@ class Registry(Generic[T]):
             load()
             if self._group is not None:
                 for entry in entry_points(group=self._group):
-                    entry.load()
+                    try:
+                        entry.load()
+                    except Exception as error:  # whatever another package's code may raise
+                        remedy = f"cannot be loaded ({type(error).__name__}: {first_line(error)}); mend or uninstall it"
+                        raise UsageError(self._group, entry.value, remedy) from error
         return self._members

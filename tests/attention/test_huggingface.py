@@ -293,6 +293,8 @@ def test_what_the_hook_cannot_do_is_refused(model: Any) -> None:
         pass
     with pytest.raises(UsageError, match="parameters already"), sparse_attention(model, Attention(), sparsity=0.5):
         pass
+    with pytest.raises(UsageError, match="is no model"), sparse_attention("llama", "dense"):
+        pytest.fail("a block without a model")
     with pytest.raises(UsageError, match="no layer"), sparse_attention(torch.nn.Linear(2, 2), "dense"):
         pass
     with sparse_attention(model, "dense", impl="torch") as run, pytest.raises(UsageError, match="prefill, decode"):
@@ -322,3 +324,15 @@ def test_attention_with_what_methods_do_not_know_is_refused() -> None:
     model = transformers.Gemma2ForCausalLM(config).eval()
     with pytest.raises(UsageError, match="softcap"), sparse_attention(model, "dense", impl="torch"):
         model(tokens(20)[0])
+
+
+def test_a_model_of_sliding_windows_alone_is_refused_when_the_block_ends() -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
+    config = MistralConfig(num_attention_heads=2, num_key_value_heads=1, sliding_window=8, **sizes)
+    model = MistralForCausalLM(config).eval()
+    ids, mask = tokens(20)
+    with pytest.raises(UsageError, match="sliding window in every layer"), sparse_attention(model, "quest"):
+        model(ids, attention_mask=mask)
+    assert model.config._attn_implementation == "sdpa"

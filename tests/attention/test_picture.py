@@ -118,5 +118,8 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         draw(random_index(40), 40, 40, tmp_path / "a.png", head=3)
     with pytest.raises(UsageError, match="n_k"):
         draw(random_index(40), 50, 50, tmp_path / "a.png")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(UsageError, match="no folder"):
         draw(Everything(), 9, 9, tmp_path / "none" / "a.png")
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        draw(Everything(), 9, 9, tmp_path / "taken.png")

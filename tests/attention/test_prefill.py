@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from sparse_tasks.attention.patterns import Window
 from sparse_tasks.attention.prefill import attend, sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError
-from tests.attention.toys import BLOCK, Near
+from tests.attention.toys import BLOCK, Loud, Near
 
 
 def make(n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -141,3 +141,20 @@ def test_inputs_that_do_not_fit_are_named(method: PrefillMethod | None) -> None:
         with pytest.raises(UsageError) as error:
             sparse_prefill(method, *arguments, impl="torch")
         assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "field"),
+    [("near", None, "method"), (Near, None, "method"), (Loud(), None, "method"), (Near(), 9, "length")],
+)
+def test_what_is_no_method_and_too_short_a_length_are_refused(method: Any, length: int | None, field: str) -> None:
+    q = torch.randn(10, 2, 16)
+    with pytest.raises(UsageError) as error:
+        sparse_prefill(method, q, q, q, length=length, impl="torch")
+    assert error.value.field == field
+
+
+def test_arrays_are_no_tensors() -> None:
+    array: Any = torch.randn(10, 2, 16).numpy()
+    with pytest.raises(UsageError, match=r"torch\.as_tensor"):
+        sparse_prefill(None, array, array, array, impl="torch")

@@ -173,7 +173,8 @@ class TestWithTorch:
                 ["quest.token_budget", "one of the two"],
             ),
             (["show", "quest", "-o", "a.jpg"], ["output", "'a.jpg'", ".png, .svg, .pdf"]),
-            (["show", "quest", "-o", "nowhere/a.png"], ["nowhere/a.png", "No such file"]),
+            (["show", "quest", "-o", "nowhere/a.png"], ["output", "'nowhere/a.png'", "no folder"]),
+            (["show", "vertical_slash+quest"], ["method", "'vertical_slash+quest'", "each by itself"]),
             (["show", "quest", "-l", "4x"], ["length", "'4x'"]),
             (["show", "quest", "-l", "3"], ["length", "too short"]),
             (["show", "quest", "-l", "64", "--head", "9"], ["head", "9", "0 to 1"]),
@@ -185,6 +186,10 @@ class TestWithTorch:
             (["bench", "quets"], ["attention", "'quets'", "did you mean 'quest'"]),
             (["bench", "quest", "--device", "tpu"], ["device", "'tpu'", "cuda, cpu"]),
             (["bench", "quest", "--device", "cpu", "-l", "0"], ["length", "'0'"]),
+            (
+                ["bench", "quest", "--device", "cpu", "-l", "64", "--heads", "5"],
+                ["q", "5", "multiple of the 8 KV heads"],
+            ),
         ],
     )
     def test_bad_input_ends_in_one_line(
@@ -193,7 +198,7 @@ class TestWithTorch:
         monkeypatch.chdir(tmp_path)
         finished = run("attention", *arguments)
         assert finished.says(*words)
-        assert finished.code == (1 if "nowhere/a.png" in words else 2)
+        assert finished.code == 2
         assert list(tmp_path.iterdir()) == []
 
     def test_files_without_queries_and_keys_are_refused(self, tmp_path: Path) -> None:
@@ -204,11 +209,24 @@ class TestWithTorch:
         np.savez(tmp_path / "nan.npz", q=np.full((9, 2, 16), np.nan), k=np.zeros((9, 2, 16)))
         np.savez(tmp_path / "flat.npz", q=np.zeros((9, 2)), k=np.zeros((9, 2)))
         np.savez(tmp_path / "pickle.npz", q=np.array([{}]), k=np.array([{}]))
-        for name, words in (("text", "cannot be read"), ("other", "none named k"), ("nan", "not finite"),
-                            ("flat", "tokens, heads, head_size"), ("pickle", "cannot be read")):  # fmt: skip
+        np.savez(tmp_path / "complex.npz", q=np.zeros((9, 2, 16), complex), k=np.zeros((9, 2, 16)))
+        np.savez(tmp_path / "fewer.npz", q=np.zeros((9, 2, 16)), k=np.zeros((99, 2, 16)))
+        for name, words in (("text", "no plain arrays"), ("other", "no array named k"), ("nan", "not finite"),
+                            ("flat", "tokens, heads, head_size"), ("pickle", "no plain arrays"),
+                            ("complex", "complex"), ("fewer", "as many tokens as k, 99")):  # fmt: skip
             finished = run("attention", "show", "quest", "--qk", tmp_path / f"{name}.npz", "-o", tmp_path / "a.png")
             assert finished.says(words)
             assert finished.code == 2
+
+    def test_a_sparsity_that_is_missed_is_told(self, tmp_path: Path) -> None:
+        missed = run("attention", "show", "block_sparse", "-l", "1k", "--sparsity", "0.9", "-o", tmp_path / "a.png")
+        assert "note: sparsity 0.9 wants 0.100" in missed.out
+        met = run("attention", "show", "block_sparse", "-l", "1k", "--set", "block=16", "-o", tmp_path / "a.png")
+        assert "note" not in met.out
+
+    def test_what_is_set_for_one_method_goes_before_what_is_for_all(self, tmp_path: Path) -> None:
+        options = ("--sparsity", ".8", "--set", "quest.sparsity=.5", "-l", "512", "-o", tmp_path / "a.png")
+        assert run("attention", "show", "quest", *options, "--format", "json").json()["settings"]["sparsity"] == 0.5
 
     def test_a_missing_gpu_is_told_with_what_works(self) -> None:
         import torch

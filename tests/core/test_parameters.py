@@ -143,3 +143,10 @@ def test_a_constructor_checks_as_well(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as error:
         Oven(**values)
     assert error.value.field == f"oven.{next(iter(values))}"
+
+
+def test_a_text_is_kept_as_its_value() -> None:
+    made: Any = Oven
+    oven = made(trays="3", heat="0.25", fan="true", minutes="9")
+    assert oven.settings() == {"trays": 3, "heat": 0.25, "fan": True, "mode": "bake", "minutes": 9, "timer": None}
+    assert oven == Oven(trays=3, heat=0.25, fan=True, minutes=9)

@@ -21,6 +21,7 @@ class FakeEntry:
 
     def __init__(self, load: Any) -> None:
         self.load = load
+        self.value = "made.up"
 
 
 def test_members_come_in_the_order_of_registration() -> None:
@@ -99,8 +100,16 @@ def test_other_packages_join_through_entry_points_after_the_built_in_ones(monkey
 def test_a_plugin_cannot_take_the_name_of_a_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     registry: Registry[str] = Registry("method", lambda: registry.register("quest", "B"), "sparse_tasks.method")
     monkeypatch.setattr(module, "entry_points", lambda group: [FakeEntry(lambda: registry.register("quest", "P"))])
-    with pytest.raises(ValueError, match="registered twice"):
+    with pytest.raises(UsageError, match=r"made\.up.*cannot be loaded \(ValueError: .*registered twice"):
         registry.get("quest")
+
+
+def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Registry[str] = Registry("method", lambda: registry.register("quest", "B"), "sparse_tasks.method")
+    monkeypatch.setattr(module, "entry_points", lambda group: [FakeEntry(lambda: 1 / 0)])
+    with pytest.raises(UsageError, match=r"cannot be loaded \(ZeroDivisionError: division by zero") as error:
+        registry.names()
+    assert (error.value.field, error.value.value) == ("sparse_tasks.method", "made.up")
 
 
 def test_without_a_group_no_entry_point_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,10 @@ def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
         UsageError: Names the tensor, its shape and what would work.
     """
     for name, tensor in (("q", q), ("k", k)):
+        if not isinstance(tensor, Tensor):
+            raise UsageError(
+                name, type(tensor).__name__, "is no tensor of torch; torch.as_tensor makes one of an array"
+            )
         if tensor.ndim != 3 or 0 in tensor.shape:
             raise UsageError(name, tuple(tensor.shape), "has to be [tokens, heads, head_size], none of them 0")
     if q.shape[2] != k.shape[2]:
