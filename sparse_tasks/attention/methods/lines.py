@@ -30,10 +30,10 @@ def lines_for_density(
         density: Interactions wanted over those of dense causal attention.
         block_q: Queries in the tiles that slashes are rounded up to.
         unit: Keys in these tiles; it divides ``block_q``.
-        fewest: Slashes that there have to be in any case, at most ``n_k``.
+        fewest: Slashes that there have to be, at most ``n_k``, unless they alone compute more than half of the density.
 
     Returns:
-        int32 ``[]`` each: verticals, at least 1, and slashes, at least ``fewest``, also where these are too much.
+        int32 ``[]`` each: verticals and slashes, at least 1 each, also where these are too much.
     """
     heads, n_k = vertical.shape
     device = vertical.device
@@ -49,6 +49,7 @@ def lines_for_density(
 
     low = torch.full((), fewest, dtype=torch.int32, device=device)
     high = torch.full_like(low, n_k)
+    low = torch.where(2 * in_bands(low[None])[0][0] <= wanted, low, torch.ones_like(low))
     for shares in _shares(n_k, device):
         some = (low + (high - low) * shares).round().int()
         computed, alone = in_bands(some)

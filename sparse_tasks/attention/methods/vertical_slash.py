@@ -31,12 +31,13 @@ _LINES: Final = 1024  # of either kind, where no number and no sparsity is given
 class VerticalSlash(PrefillMethod):
     """The attention of the last queries, summed by key, ranks the verticals, and by distance, the slashes.
 
-    The first tokens and the shortest distances are always seen, and count, whatever the budget. Slashes are rounded up
-    to tiles, so that more is computed than the lines alone; less so, the closer they lie together.
+    The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so that
+    more is computed than the lines alone; less so, the closer they lie together.
 
     With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that compute as much as is
     wanted on average, with all that tiles add: as many verticals as slashes, and verticals for what is left. In prompts
-    so short that what is always seen is more than that, it is all that is seen.
+    so short that the shortest distances would take more than half of it, a query sees itself for sure, and what else
+    its lines hold: verticals matter more than neighbours there.
     """
 
     verticals: int | None = parameter(
