@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_sequence, implementation
+from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["antidiagonal_scores", "antidiagonal_scores_torch"]
@@ -52,9 +52,7 @@ def antidiagonal_scores(
         raise UsageError("stride", stride, "has to be at least 1")
     if block < 1 or block % stride:
         raise UsageError("block", block, f"has to be a multiple of the stride, {stride}")
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    if not 0 < scale < float("inf"):
-        raise UsageError("scale", scale, "has to be above 0 and finite")
+    scale = checked_scale(scale, q.shape[2])
     implementation("torch" if impl == "auto" else impl, q)  # complains of what it does not know
     return antidiagonal_scores_torch(q, k, block=block, stride=stride, scale=scale)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
-from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, implementation
+from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, implementation
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError
 
@@ -85,7 +85,4 @@ def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: f
             raise UsageError(
                 "index", (index.block_q, index.unit), "tiles have to be 64 or 128, block_q a multiple of unit"
             )
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    if not 0 < scale < float("inf"):
-        raise UsageError("scale", scale, "has to be above 0 and finite")
-    return scale
+    return checked_scale(scale, q.shape[2])

@@ -24,6 +24,7 @@ __all__ = [
     "check_heads",
     "check_same",
     "check_sequence",
+    "checked_scale",
     "implementation",
     "interpreted",
 ]
@@ -131,6 +132,18 @@ def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
         raise UsageError("q", query_heads, f"query heads have to be a multiple of the {kv_heads} KV heads")
     if head_size % 16 or not 16 <= head_size <= 256:
         raise UsageError("head_size", head_size, "has to be a multiple of 16 from 16 to 256")
+
+
+def checked_scale(scale: float | None, head_size: int) -> float:
+    """The factor of the scores; ``head_size ** -0.5`` if None.
+
+    Raises:
+        UsageError: It is not above 0, or not finite.
+    """
+    scale = head_size**-0.5 if scale is None else scale
+    if not 0 < scale < float("inf"):
+        raise UsageError("scale", scale, "has to be above 0 and finite")
+    return scale
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, implementation
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, checked_scale, implementation
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["check_queries", "sparse_decode", "sparse_decode_torch"]
@@ -107,7 +107,4 @@ def _check(q: Tensor, cache: PagedCache, index: PageIndex, scale: float | None) 
             raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
     if index.unit < 1:
         raise UsageError("index.unit", index.unit, "has to be at least 1 position")
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    if not 0 < scale < float("inf"):
-        raise UsageError("scale", scale, "has to be above 0 and finite")
-    return scale
+    return checked_scale(scale, q.shape[2])

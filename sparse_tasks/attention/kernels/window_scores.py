@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.dispatch import check_sequence, implementation
+from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["WindowScores", "window_scores", "window_scores_torch"]
@@ -52,9 +52,7 @@ def window_scores(
     check_sequence(q, k)
     if window < 1:
         raise UsageError("window", window, "has to be at least 1")
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    if not 0 < scale < float("inf"):
-        raise UsageError("scale", scale, "has to be above 0 and finite")
+    scale = checked_scale(scale, q.shape[2])
     q = q[-window:]
     if implementation(impl, q) == "torch":
         return window_scores_torch(q, k, scale=scale, slashes=slashes)
