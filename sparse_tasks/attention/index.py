@@ -10,7 +10,7 @@ for the query block ``first_row + r``, which covers the positions from ``(first_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "band_interactions",
     "ceil_div",
     "line_interactions",
+    "queries_outside",
 ]
 
 
@@ -90,6 +91,11 @@ class BlockIndex:
         counts = ((last + block_k - 1) // block_k).clamp_max(columns).int()[None]
         blocks = torch.arange(columns, dtype=torch.int32, device=device).expand(1, rows, columns).contiguous()
         return cls(blocks, counts, block_q, block_k, n_q, n_k)
+
+    def tail(self, n_q: int) -> BlockIndex:
+        """The same for the last ``n_q`` of its queries alone."""
+        skipped = (self.n_k - n_q) // self.block_q - self.first_row
+        return replace(self, blocks=self.blocks[:, skipped:], counts=self.counts[:, skipped:], n_q=n_q, asked=None)
 
     def mask(self) -> Tensor:
         """Bool ``[heads, rows, columns]``: which key blocks are read."""
@@ -231,6 +237,10 @@ class LineIndex:
         width = multiple * max(1, ceil_div(self.columns.shape[1], multiple))
         return fill(self.columns, self.column_counts, width), fill(self.bands, self.band_counts, self.bands.shape[1])
 
+    def tail(self, n_q: int) -> LineIndex:
+        """The same for the last ``n_q`` of its queries alone."""
+        return replace(self, n_q=n_q)
+
     def band_mask(self) -> Tensor:
         """Bool ``[heads, bands]``: which bands are read."""
         return _flags(self.bands, self.band_counts, ceil_div(self.n_k, self.unit) + self.block_q // self.unit)
@@ -243,19 +253,17 @@ class LineIndex:
 
     def computed(self) -> Tensor:
         """int64 ``[heads]``: causal interactions that a kernel computes."""
-        device, per_row = self.columns.device, self.block_q // self.unit
-        first = (self.n_k - self.n_q) // self.block_q
-        rows = torch.arange(first, ceil_div(self.n_k, self.block_q), device=device)[:, None]
-        kept = self.band_mask()
-        total = (kept * band_interactions(self.n_q, self.n_k, self.block_q, self.unit, device)).sum(1)
-        valid = torch.arange(self.columns.shape[1], device=device) < self.column_counts[:, None]
-        for head in range(len(total)):  # [rows, columns] of one head at a time, not of all
-            columns = self.columns[head].long()
-            band = (rows + 1) * per_row - 1 - columns // self.unit
-            alone = valid[head] & ~((band >= 0) & kept[head, band.clamp(0, kept.shape[1] - 1)])
-            cells = block_interactions(rows, columns, self.block_q, 1, self.n_q, self.n_k)
-            total[head] += (alone * cells).sum()
-        return total
+        kept, per_row = self.band_mask(), self.block_q // self.unit
+        tiles = band_interactions(self.n_q, self.n_k, self.block_q, self.unit, kept.device)
+        valid = torch.arange(self.columns.shape[1], device=kept.device) < self.column_counts[:, None]
+        column = torch.where(valid, self.columns, 0).long()
+        later = queries_outside(kept, self.n_q, self.n_k, self.block_q, self.unit).gather(1, column // self.unit)
+        # Its own query block, whose band is kept as a rule, but need not be.
+        place = column % self.block_q
+        end = (column - place + self.block_q).clamp_max(self.n_k)
+        own = (end - column.clamp_min(self.n_k - self.n_q)).clamp_min(0)
+        own = own * ~kept.gather(1, per_row - 1 - place // self.unit)
+        return (kept * tiles).sum(1) + ((later + own) * valid).sum(1)
 
     def density(self) -> Tensor:
         """float64 ``[heads]``: computed interactions over those of dense causal attention."""
@@ -282,6 +290,25 @@ def band_interactions(n_q: int, n_k: int, block_q: int, unit: int, device: torch
     units = (rows + 1) * per_row - 1 - torch.arange(ceil_div(n_k, unit) + per_row, device=device)
     tiles = block_interactions(rows, units.clamp_min(0), block_q, unit, n_q, n_k)
     return torch.where(units >= 0, tiles, 0).sum(0)
+
+
+def queries_outside(kept: Tensor, n_q: int, n_k: int, block_q: int, unit: int) -> Tensor:
+    """int64 ``[..., units]``: queries that a key of a unit meets outside of the bands ``[..., bands]`` that are kept.
+
+    The key's own query block is no part of it. Of unit ``per_row * w + s`` the query
+    block ``w + j`` lies in band ``per_row * (j + 1) - 1 - s``: a running sum along ``j`` says how many are not kept.
+    """
+    per_row, units, rows = block_q // unit, ceil_div(n_k, unit), ceil_div(n_k, block_q)
+    first = (n_k - n_q) // block_q
+    free = torch.nn.functional.pad(~kept, (0, (rows + 1) * per_row - kept.shape[-1]), value=True)
+    free = free.unflatten(-1, (rows + 1, per_row)).flip(-1).transpose(-1, -2).int()  # by s, then j
+    before = torch.nn.functional.pad(free.cumsum(-1, dtype=torch.int32), (1, 0))
+    w = torch.arange(rows, device=kept.device)
+    rest = block_q * (before[..., rows - w] - before[..., (first - w).clamp_min(1)]).long()
+    # The last block and the first may be parts.
+    rest -= (rows * block_q - n_k) * free[..., rows - 1 - w] * (w < rows - 1)
+    rest -= (n_k - n_q - first * block_q) * free[..., (first - w).clamp_min(0)] * (w < first)
+    return rest.transpose(-1, -2).flatten(-2)[..., :units]
 
 
 def line_interactions(columns: Tensor, slashes: Tensor, n_q: int) -> Tensor:

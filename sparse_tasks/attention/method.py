@@ -14,6 +14,7 @@ from enum import StrEnum
 from importlib import import_module
 from typing import ClassVar, Final, Self
 
+import torch
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
@@ -115,11 +116,25 @@ class Method(Parametric, ABC):
         """The budgets whose count is nearest to ``density`` at a length. Exact methods override it."""
         raise NotImplementedError
 
+    @property
+    def unshared(self) -> str | None:
+        """Why keys that were computed for another prompt cannot serve one that begins alike; None where they can."""
+        return None
+
 
 class PrefillMethod(Method):
     """Chooses what the queries of a prompt see."""
 
     phase = Phase.PREFILL
+
+    @property
+    def unshared(self) -> str | None:
+        return "what the queries of a prompt see depends on all of it"
+
+    @property
+    def observes(self) -> int:
+        """How many of the last queries it looks at, to which those of earlier chunks belong where a chunk has fewer."""
+        return 0
 
     @property
     def queries_at_once(self) -> int | None:
@@ -195,6 +210,15 @@ class EvictMethod(Method):
     each_step: ClassVar[bool] = False
     """Whether it evicts at every step too, for which it needs that step's attention weights."""
 
+    @property
+    def unshared(self) -> str | None:
+        return "what stays of a prompt follows from queries that would not be computed again"
+
+    @property
+    def observes(self) -> int | None:
+        """How many of the last queries of a prompt ``keep`` needs; None: all of them."""
+        return None
+
     @abstractmethod
     def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:
         """The tokens of a prompt that stay.
@@ -206,6 +230,27 @@ class EvictMethod(Method):
             layer: Which layer of how many.
             impl: "auto", "triton" or "torch".
         """
+
+    def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        """What has to be remembered of a prompt that comes in chunks, until it is whole.
+
+        Args:
+            seen: What this gave for the chunk before; None for the first.
+            q: ``[n_q, query_heads, head_size]``: the chunk's, the last ``n_q`` of ``n_k``.
+            k: ``[n_k, kv_heads, head_size]``: of the prompt so far.
+            impl: "auto", "triton" or "torch".
+
+        Returns:
+            As a rule the last queries so far, copied: ``[n, query_heads, head_size]``.
+        """
+        last = q if seen is None else torch.cat([seen, q])
+        return (last if self.observes is None else last[-self.observes :]).clone()
+
+    def settle(
+        self, seen: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto"
+    ) -> Kept:
+        """As ``keep``, of a prompt that came in chunks: ``seen`` is what ``observe`` gave for the last of them."""
+        return self.keep(seen, k, length=length, layer=layer, impl=impl)
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
         """What stays after a decoding step: the new token joins, and methods with ``each_step`` let others go.
@@ -229,11 +274,16 @@ class Attention:
     @property
     def name(self) -> str:
         """As the user writes it: ``vertical_slash+quest``."""
-        return "+".join(m.name for m in (self.prefill, self.decode) if m is not None) or DENSE
+        return "+".join(m.name for m in self.methods) or DENSE
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Those that there are."""
+        return tuple(m for m in (self.prefill, self.decode) if m is not None)
 
     def settings(self) -> dict[str, dict[str, object]]:
         """The parameters of each method."""
-        return {m.name: m.settings() for m in (self.prefill, self.decode) if m is not None}
+        return {m.name: m.settings() for m in self.methods}
 
 
 def find_attention(

@@ -8,10 +8,11 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
+from sparse_tasks.attention.methods.tokens import locate
 from sparse_tasks.attention.prefill import select_stretches
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["Memory", "select_prompt"]
+__all__ = ["Memory", "select_prompt", "step_weights"]
 
 _PAGE = 16  # of dense attention, which has no other use for it than speed
 
@@ -73,20 +74,19 @@ class Memory:
         lengths = torch.tensor([len(k)], dtype=torch.int32, device=k.device)
         cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
         if isinstance(self._method, EvictMethod):
-            return cache, self._evict(self._method, q, k)
+            return cache, self._evict(self._method, q, cache, len(k) - 1)
         if isinstance(self._method, DecodeMethod):
             self._notice(self._method, k, cache)
             return cache, self._method.select(q, cache, self._state, impl=self._impl)
         return cache, PageIndex.dense(lengths, cache.kv_heads, _PAGE, len(k))
 
-    def _evict(self, method: EvictMethod, q: Tensor, k: Tensor) -> PageIndex:
-        position = len(k) - 1
+    def _evict(self, method: EvictMethod, q: Tensor, cache: PagedCache, position: int) -> PageIndex:
         if self._kept is None or self._kept.length != position:
             raise UsageError(
                 "cache", f"{position} tokens", f"have not all been read with {method.name}, so what it kept is unknown"
             )
         seen = self._kept.append(position)
-        weights = _weights(q[0], k, seen.positions) if method.each_step else None
+        weights = step_weights(q[0], cache, 0, seen.positions) if method.each_step else None
         self._kept = method.advance(self._kept, position, weights)
         return seen.pages()
 
@@ -102,10 +102,20 @@ class Memory:
         self._state, self._noticed = grown, len(k)
 
 
-def _weights(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
-    """fp32 ``[kv_heads, width]``: softmax of q ``[query_heads, head_size]`` over positions, summed over the group."""
-    kv_heads, size = k.shape[1:]
-    head = torch.arange(kv_heads, device=k.device)[:, None]
-    keys = k[positions.long(), head].float()
-    scores = q.reshape(kv_heads, -1, size).float() @ keys.mT * size**-0.5
+def step_weights(q: Tensor, cache: PagedCache, sequence: int, positions: Tensor) -> Tensor:
+    """The attention weights of a step over some positions, summed over the group, as ``EvictMethod.advance`` wants.
+
+    Args:
+        q: ``[query_heads, head_size]``.
+        cache: The cache.
+        sequence: Which of its batch.
+        positions: int32 ``[kv_heads, width]``, all of them cached.
+
+    Returns:
+        fp32 ``[kv_heads, width]``.
+    """
+    block, offset, _ = locate(cache, sequence, positions)
+    head = torch.arange(cache.kv_heads, device=q.device)[:, None]
+    keys = cache.keys[block, offset, head].float()
+    scores = q.reshape(cache.kv_heads, -1, cache.head_size).float() @ keys.mT * cache.head_size**-0.5
     return scores.softmax(-1).sum(1)

@@ -65,6 +65,10 @@ class FlexPrefill(PrefillMethod):
     def queries_at_once(self) -> int:
         return QUERIES
 
+    @property
+    def observes(self) -> int:
+        return BLOCK
+
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import Kept
 from sparse_tasks.attention.kernels.window_scores import window_scores
-from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.method import METHODS, ONLY, Layer
 from sparse_tasks.attention.methods.capacity import CapacityMethod, check_step, drop_lowest
 
 __all__ = ["H2O"]
@@ -36,6 +36,19 @@ class H2O(CapacityMethod):
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         vertical = window_scores(q, k, len(q), slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
+
+    def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        """fp32 ``[kv_heads, n_k]``: attention of the queries so far, of which a chunk computes each one whole."""
+        scores = self.scores(q, k, impl=impl)
+        if seen is not None:
+            scores[:, : seen.shape[1]] += seen
+        return scores
+
+    def settle(
+        self, seen: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto"
+    ) -> Kept:
+        capacity = self.tokens(len(k) if length is None else length, len(k), layer)
+        return self.choose(seen, capacity, impl=impl)
 
     def choose(self, scores: Tensor, capacity: int, *, impl: str = "auto") -> Kept:
         kept = super().choose(scores, capacity, impl=impl)

@@ -28,6 +28,14 @@ class KNorm(CapacityMethod):
     importance: ClassVar[str] = "keys alone"
     source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"
 
+    @property
+    def observes(self) -> int:
+        return 1  # it looks at none, and has to be given one
+
+    @property
+    def unshared(self) -> str | None:
+        return None  # keys alone decide
+
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 2), 0
 

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import band_interactions, ceil_div
+from sparse_tasks.attention.index import band_interactions, ceil_div, queries_outside
 from sparse_tasks.attention.patterns import causal_count
 
 __all__ = ["lines_for_density"]
@@ -45,7 +45,7 @@ def lines_for_density(
     def in_bands(slashes: Tensor) -> tuple[Tensor, Tensor]:
         """What the bands compute for each number of slashes, and what a vertical in each unit adds to them."""
         kept = best < slashes[:, None, None]
-        return (kept * tiles).sum((1, 2)).double(), _queries_alone(kept, n_q, n_k, block_q, unit)
+        return (kept * tiles).sum((1, 2)).double(), queries_outside(kept, n_q, n_k, block_q, unit)
 
     low = torch.full((), fewest, dtype=torch.int32, device=device)
     high = torch.full_like(low, n_k)
@@ -116,22 +116,3 @@ def _best_by_band(rank: Tensor, block_q: int, unit: int) -> Tensor:
     if unit > 1:
         best[:, per_row:] = best[:, per_row:].minimum(cut[..., 1:].amin(2))
     return best
-
-
-def _queries_alone(kept: Tensor, n_q: int, n_k: int, block_q: int, unit: int) -> Tensor:
-    """int64 ``[..., units]``: queries that a key of a unit meets outside of the bands ``[..., bands]`` that are kept.
-
-    The key's own query block, where bands are always kept, is no part of it. Of unit ``per_row * w + s`` the query
-    block ``w + j`` lies in band ``per_row * (j + 1) - 1 - s``: a running sum along ``j`` says how many are not kept.
-    """
-    per_row, units, rows = block_q // unit, ceil_div(n_k, unit), ceil_div(n_k, block_q)
-    first = (n_k - n_q) // block_q
-    free = torch.nn.functional.pad(~kept, (0, (rows + 1) * per_row - kept.shape[-1]), value=True)
-    free = free.unflatten(-1, (rows + 1, per_row)).flip(-1).transpose(-1, -2).int()  # by s, then j
-    before = torch.nn.functional.pad(free.cumsum(-1, dtype=torch.int32), (1, 0))
-    w = torch.arange(rows, device=kept.device)
-    rest = block_q * (before[..., rows - w] - before[..., (first - w).clamp_min(1)]).long()
-    # The last block and the first may be parts.
-    rest -= (rows * block_q - n_k) * free[..., rows - 1 - w] * (w < rows - 1)
-    rest -= (n_k - n_q - first * block_q) * free[..., (first - w).clamp_min(0)] * (w < first)
-    return rest.transpose(-1, -2).flatten(-2)[..., :units]

@@ -36,6 +36,10 @@ class ObservedMethod(CapacityMethod):
         if self.kernel % 2 == 0:
             raise UsageError(f"{self.name}.kernel", self.kernel, "has to be odd: a token stands in the middle")
 
+    @property
+    def observes(self) -> int:
+        return self.window
+
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 4), min(self.recent, capacity // 2)
 

@@ -44,6 +44,10 @@ class StreamingLLM(PrefillMethod):
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("window",)
 
+    @property
+    def unshared(self) -> str | None:
+        return super().unshared if self.sparsity is not None else None  # else a window, whatever the prompt
+
     def solve(self, length: int, density: float) -> dict[str, int]:
         size = nearest_size(length, density * causal_count(length, length))
         return {"window": max(1, size - self.sinks)}

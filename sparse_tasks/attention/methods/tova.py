@@ -30,6 +30,10 @@ class TOVA(CapacityMethod):
     source: ClassVar[str] = "Oren et al., 2024, arXiv:2401.06104"
     each_step: ClassVar[bool] = True
 
+    @property
+    def observes(self) -> int:
+        return 1
+
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         vertical = window_scores(q, k, 1, slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)

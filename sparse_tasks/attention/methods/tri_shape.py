@@ -34,6 +34,10 @@ class TriShape(StreamingLLM):
     unit: ClassVar[str] = "sinks, a window and dense queries"
     source: ClassVar[str] = "Li et al., 2024, arXiv:2412.10319"
 
+    @property
+    def unshared(self) -> str | None:
+        return "the last queries of a prompt see more than those of a longer one that begins alike"
+
     def solve(self, length: int, density: float) -> dict[str, int]:
         wanted = density * causal_count(length, length)
         # The last queries see as much as so many keys are seen.

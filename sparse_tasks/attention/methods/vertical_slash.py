@@ -60,6 +60,10 @@ class VerticalSlash(PrefillMethod):
     exact: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("verticals", "slashes")
 
+    @property
+    def observes(self) -> int:
+        return self.window
+
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)

@@ -1,0 +1,73 @@
+"""Workers of vLLM that ``serving.py`` looks into: they time attention on the device, and can leave counting out."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.attention import Attention
+from vllm.v1.worker.gpu_worker import Worker
+
+from sparse_tasks.attention.vllm.counting import Counter
+from sparse_tasks.attention.vllm.worker import SparseWorker
+
+
+class Timed:
+    """Records an event before and after the attention of each layer, from the writing of the cache on."""
+
+    def load_model(self, *arguments: Any, **options: Any) -> None:
+        super().load_model(*arguments, **options)
+        self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] | None = None
+        for module in self.vllm_config.compilation_config.static_forward_context.values():
+            if isinstance(module, Attention):
+                for name in ("do_kv_cache_update", "forward"):
+                    setattr(module.impl, name, self._timed(getattr(module.impl, name)))
+
+    def _timed(self, method: MethodType) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
+            if self.events is None:
+                return method(*arguments, **options)
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            result = method(*arguments, **options)
+            after.record()
+            self.events.append((before, after))
+            return result
+
+        return run
+
+    def time_attention(self) -> None:
+        self.events = []
+
+    def timed_attention(self) -> list[float]:
+        """Milliseconds of each recorded call; recording ends."""
+        torch.cuda.synchronize()
+        times = [before.elapsed_time(after) for before, after in self.events or []]
+        self.events = None
+        return times
+
+    def peak_memory(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+
+class TimedWorker(Timed, Worker):
+    """vLLM's own."""
+
+
+class TimedSparseWorker(Timed, SparseWorker):
+    """The one of sparse attention."""
+
+    def count(self, on: bool) -> None:
+        """Whether interactions are counted."""
+        counter = self._sparse.counter
+        if on:
+            vars(counter).clear()
+            vars(counter).update(self._counter)
+        else:
+            self._counter = dict(vars(counter))
+            for name in ("prompt", "steps", "end", "finish"):
+                setattr(counter, name, lambda *arguments, **options: None)
+
+
+__all__ = ["Counter", "TimedSparseWorker", "TimedWorker"]

@@ -1,0 +1,175 @@
+"""What the indices that ran made of each request: interactions computed, over those of dense attention.
+
+Counted on the device and added up there. What is dense is known beforehand, on the host.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.vllm.plan import Plan
+
+__all__ = ["Counter"]
+
+_KEPT: Final = 4096  # finished requests whose counts wait to be asked for
+_ROOM: Final = 64  # requests for which there is room at first
+
+
+@dataclass
+class _Tally:
+    """What was counted of a request. Interactions of dense attention are those of one head of one layer."""
+
+    slot: int
+    prompt: dict[int, Tensor] = field(default_factory=dict)  # computed: float64 [query_heads], by layer
+    prompt_dense: int = 0
+    prompt_whole: int = 0  # of these, those that dense attention computed in all layers
+    steps: int = 0
+    steps_dense: int = 0
+    steps_whole: int = 0
+
+
+class Counter:
+    """Counts by request.
+
+    Args:
+        layers: Layers that count.
+        kv_heads: KV heads of each, on this rank.
+        group: Query heads of a KV head.
+        key_bytes: Of a key and a value together.
+        device: Where attention runs.
+    """
+
+    def __init__(self, layers: int, kv_heads: int, group: int, key_bytes: int, device: torch.device) -> None:
+        self._heads, self._key_bytes = kv_heads * group, key_bytes
+        # Positions read in decoding, by slot, layer and KV head; the last slot is of what nobody asked for.
+        self._read = torch.zeros(_ROOM, layers, kv_heads, dtype=torch.int64, device=device)
+        self._free = list(range(_ROOM))
+        self._running: dict[str, _Tally] = {}
+        self._finished: OrderedDict[str, _Tally] = OrderedDict()
+        self._pending: dict[int, PageIndex] = {}
+        self._slots: tuple[tuple[str, ...], Tensor] | None = None
+
+    def prompt(self, request: str, layer: int, index: PrefillIndex) -> None:
+        """Queries of a prompt were computed under an index, in a layer."""
+        tally, computed = self._tally(request), index.computed().double()
+        computed = computed.repeat_interleave(self._heads // len(computed))
+        before = tally.prompt.get(layer)
+        tally.prompt[layer] = computed if before is None else before + computed
+
+    def steps(self, layer: int, index: PageIndex) -> None:
+        """The queries of a step were computed under an index, in a layer."""
+        self._pending[layer] = index
+
+    def end(self, plan: Plan, *, prompts_dense: bool, steps_dense: bool) -> None:
+        """All layers have computed what was planned.
+
+        Args:
+            plan: The plan.
+            prompts_dense: Whether prompts saw everything, and nothing was counted.
+            steps_dense: Likewise of decoding.
+        """
+        for prompt in plan.prompts:
+            tally, dense = self._tally(prompt.request), causal_count(prompt.end - prompt.start, prompt.end)
+            tally.prompt_dense += dense
+            tally.prompt_whole += dense * prompts_dense
+        pending, self._pending = self._pending, {}
+        if plan.steps is None:
+            return
+        for request, length in zip(plan.steps.requests, plan.steps.lengths, strict=True):
+            tally = self._tally(request)
+            tally.steps += 1
+            tally.steps_dense += length
+            tally.steps_whole += length * steps_dense
+        if pending:
+            read = _positions_read([pending[layer] for layer in range(self._read.shape[1])], plan.steps.cached)
+            self._read.index_add_(0, self._slots_of(plan.steps.requests), read)
+
+    def finish(self, requests: Iterable[str]) -> None:
+        """They are over: their counts are kept until they are taken."""
+        for request in requests:
+            tally = self._running.pop(request, None)
+            if tally is None:
+                continue
+            self._finished[request] = tally
+            while len(self._finished) > _KEPT:
+                self._release(self._finished.popitem(last=False)[1])
+
+    def take(self, request: str) -> dict[str, Any] | None:
+        """What was counted of a request, which is then forgotten; waits for the device.
+
+        Args:
+            request: vLLM's id, or the one that the request was given, to which vLLM adds a few letters of its own.
+
+        Returns:
+            By phase (``prefill``, ``decode``): ``densities``, computed interactions over dense ones for each head of
+            each layer; for decoding also ``kv_bytes``, read of the cache by a step, on average, all layers together.
+        """
+        found = self._finished.pop(request, None) or self._running.pop(request, None)
+        if found is None:
+            for there in (self._finished, self._running):
+                name = next((name for name in there if name.rpartition("-")[0] == request), None)
+                if name is not None:
+                    found = there.pop(name)
+                    break
+        if found is None:
+            return None
+        taken: dict[str, Any] = {}
+        if found.prompt_dense:
+            whole = torch.full((self._heads,), found.prompt_whole, dtype=torch.float64, device=self._read.device)
+            computed = [found.prompt.get(layer, 0) + whole for layer in range(self._read.shape[1])]
+            taken["prefill"] = {"densities": (torch.cat(computed) / found.prompt_dense).tolist()}
+        if found.steps:
+            read = (self._read[found.slot] + found.steps_whole).double().flatten()
+            taken["decode"] = {
+                "densities": (read / found.steps_dense).tolist(),
+                "kv_bytes": float(read.sum()) * self._key_bytes / found.steps,
+            }
+        self._release(found)
+        return taken
+
+    def _tally(self, request: str) -> _Tally:
+        tally = self._running.get(request)
+        if tally is None:
+            if not self._free:
+                size = len(self._read)
+                self._read = torch.cat([self._read, torch.zeros_like(self._read)])
+                self._free = list(range(size, 2 * size))
+            tally = self._running[request] = _Tally(self._free.pop())
+        return tally
+
+    def _release(self, tally: _Tally) -> None:
+        self._read[tally.slot] = 0
+        self._free.append(tally.slot)
+        self._slots = None
+
+    def _slots_of(self, requests: tuple[str, ...]) -> Tensor:
+        """int64 ``[queries]``, on the device; made anew when other requests decode."""
+        if self._slots is None or self._slots[0] != requests:
+            slots = [self._tally(request).slot for request in requests]
+            self._slots = requests, torch.tensor(slots, device=self._read.device)
+        return self._slots[1]
+
+
+def _positions_read(indices: Sequence[PageIndex], cached: Tensor) -> Tensor:
+    """int64 ``[queries, layers, kv_heads]``: ``PageIndex.computed`` of each layer, in few launches for all of them.
+
+    Pages are listed in ascending order, so that only the last of a list can be a part.
+    """
+    unit = indices[0].unit
+    if any(index.unit != unit for index in indices):
+        return torch.stack([index.computed() for index in indices], dim=1)
+    counts = torch.stack([index.counts for index in indices]).long()
+    if unit > 1:
+        places = (counts - 1).clamp_min(0)[..., None].unbind(0)
+        last = torch.stack([index.pages.gather(2, place) for index, place in zip(indices, places, strict=True)])
+        missing = (last[..., 0] + 1) * unit - cached[:, None]
+        counts = torch.where(counts > 0, counts * unit - missing.clamp_min(0), 0)
+    return counts.transpose(0, 1)

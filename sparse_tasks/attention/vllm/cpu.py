@@ -1,0 +1,132 @@
+"""The backend of vLLM's CPU build, for reading and for tests: torch throughout, over a plain cache.
+
+vLLM's own kernel packs the cache for the instruction set, so layers that are sparse write it themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.config import get_current_vllm_config
+from vllm.v1.attention.backends.cpu_attn import (
+    CPUAttentionBackend,
+    CPUAttentionBackendImpl,
+    CPUAttentionMetadataBuilder,
+)
+
+from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.vllm.checks import check_layer
+from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.plan import Plan, Span
+from sparse_tasks.attention.vllm.session import session_of
+
+__all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
+
+
+class SparseBuilder(CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
+    """Adds the plan of the step to vLLM's metadata."""
+
+    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+        self._session, self._names = session_of(vllm_config), layer_names
+
+    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
+        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
+        if self._session is not None:
+            metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.block_size)
+        return metadata
+
+
+class SparseImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
+    """Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own."""
+
+    sparse: SparseLayer | None = None
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int,
+        alibi_slopes: list[float] | None,
+        sliding_window: int | None,
+        *args: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options)
+        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
+        if self.may_be_sparse:
+            check_layer(self, self.alibi_slopes, self.sinks)
+
+    def do_kv_cache_update(
+        self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
+    ) -> None:
+        if self.sparse is None:
+            super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
+            return
+        keys, values = self._split(kv_cache)
+        real = slot_mapping >= 0
+        block, offset = slot_mapping[real] // keys.shape[1], slot_mapping[real] % keys.shape[1]
+        keys[block, offset] = key[: len(real)][real]
+        values[block, offset] = value[: len(real)][real]
+        self.sparse.notice(key, keys, slot_mapping)
+
+    def forward(
+        self,
+        layer: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        kv_cache: Tensor,
+        attn_metadata: Any,
+        output: Tensor,
+        *scales: Any,
+        **options: Any,
+    ) -> Tensor:
+        plan: Plan | None = getattr(attn_metadata, "sparse", None)
+        if self.sparse is None:
+            attended: Tensor = super().forward(
+                layer, query, key, value, kv_cache, attn_metadata, output, *scales, **options
+            )
+            return attended
+        if plan is None:  # vLLM tries something out; nothing reads what comes of it
+            return output.zero_()
+        keys, values = self._split(kv_cache)
+        self.sparse.attend_prompts(plan, query, key, value, keys, values, output)
+        self.sparse.observe_prompts(plan, query, key, keys)
+        self.sparse.attend_steps(plan, query, keys, values, output)
+        for span in plan.spans(prompts=self.sparse.prefill is None, steps=self.sparse.decode is None):
+            output[span.tokens] = self._dense(plan, span, query[span.tokens], keys, values)
+        return output
+
+    def _split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, ``[blocks, block_size, kv_heads, head_size]`` each, of a cache that has both in one."""
+        keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
+        return keys, values
+
+    def _dense(self, plan: Plan, span: Span, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Causal attention of the last positions of a sequence over all of it."""
+        blocks = plan.table[span.row, : ceil_div(span.end, keys.shape[1])].long()
+        k, v = (x[blocks].flatten(0, 1)[: span.end].transpose(0, 1) for x in (keys, values))
+        mask = None
+        if len(q) > 1 and span.start > 0:
+            mask = torch.arange(span.end) <= torch.arange(span.start, span.end)[:, None]
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(0, 1)[None], k[None], v[None], attn_mask=mask, is_causal=span.start == 0 and len(q) > 1,
+            scale=self.scale, enable_gqa=True,
+        )  # fmt: skip
+        return attended[0].transpose(0, 1)
+
+
+class SparseBackend(CPUAttentionBackend):  # type: ignore[misc]
+    """vLLM's backend on CPUs, with sparse attention where it was asked for."""
+
+    @staticmethod
+    def get_impl_cls() -> type[SparseImpl]:
+        return SparseImpl
+
+    @staticmethod
+    def get_builder_cls() -> type[SparseBuilder]:
+        return SparseBuilder

@@ -1,0 +1,133 @@
+"""What a method that evicts leaves visible of each request in one layer.
+
+Eviction is visibility here: vLLM's blocks span the heads of a layer, and none of them is freed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import Kept, PageIndex
+from sparse_tasks.attention.method import EvictMethod, Layer
+from sparse_tasks.attention.steps import step_weights
+from sparse_tasks.attention.vllm.plan import Prompt, Steps
+from sparse_tasks.core.errors import EngineError
+
+__all__ = ["Evicted"]
+
+_ROOM = 128  # tokens to write for which lists have room, before they are made anew
+
+
+class Evicted:
+    """The tokens that stay of each request.
+
+    Args:
+        method: The method.
+        layer: Which layer of how many.
+        impl: "auto", "triton" or "torch".
+    """
+
+    def __init__(self, method: EvictMethod, layer: Layer, impl: str) -> None:
+        self._method, self._layer, self._impl = method, layer, impl
+        self._seen: dict[str, Tensor] = {}  # of prompts that are not complete
+        self._kept: dict[str, Kept] = {}
+        self._stack: _Stack | None = None
+
+    def forget(self, request: str) -> None:
+        """It is over."""
+        self._seen.pop(request, None)
+        self._kept.pop(request, None)
+
+    def read(self, prompt: Prompt, q: Tensor, k: Tensor) -> None:
+        """Take notice of a prompt, or of a chunk of it.
+
+        Args:
+            prompt: Which.
+            q: ``[n_q, query_heads, head_size]``: its queries, scaled so that scores need ``head_size ** -0.5``.
+            k: ``[end, kv_heads, head_size]``: the keys of the prompt so far.
+        """
+        earlier = self._seen.pop(prompt.request, None) if prompt.start else None
+        seen = self._method.observe(earlier, q, k, impl=self._impl)
+        if prompt.complete:
+            self._kept[prompt.request] = self._method.settle(
+                seen, k, length=prompt.length, layer=self._layer, impl=self._impl
+            )
+            self._stack = None
+        else:
+            self._seen[prompt.request] = seen
+
+    def step(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
+        """What each query sees.
+
+        Args:
+            steps: What is decoded.
+            q: ``[queries, query_heads, head_size]``, scaled likewise.
+            cache: The cache of these queries.
+        """
+        if self._method.each_step:
+            return self._evict(steps, q, cache)
+        # What stays of the prompt, and all that was written since: the lists change only when requests do.
+        if self._stack is None or not self._stack.holds(steps):
+            self._stack = _Stack(steps, [self._of(request) for request in steps.requests])
+        return self._stack.index(cache.lengths)
+
+    def _evict(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
+        """Each step lets a token go; queries of one request stand in their order."""
+        seen = []
+        for row, (request, length) in enumerate(zip(steps.requests, steps.lengths, strict=True)):
+            kept = self._of(request)
+            if kept.length != length - 1:
+                raise EngineError(f"{request}: {self._method.name} has seen {kept.length} tokens of {length - 1}")
+            now = kept.append(length - 1)
+            weights = step_weights(q[row], cache, row, now.positions)
+            self._kept[request] = self._method.advance(kept, length - 1, weights)
+            seen.append(now)
+        return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,
+                         cache.lengths)  # fmt: skip
+
+    def _of(self, request: str) -> Kept:
+        kept = self._kept.get(request)
+        if kept is None:
+            raise EngineError(f"{request}: decoding begins before {self._method.name} has seen the prompt")
+        return kept
+
+
+class _Stack:
+    """The lists of a batch, with room for what will be written, so that a step has only to count.
+
+    Args:
+        steps: The queries.
+        kept: What stays of the prompt of each.
+    """
+
+    def __init__(self, steps: Steps, kept: list[Kept]) -> None:
+        self._requests = steps.requests
+        self._longest = [max(length, one.length) + _ROOM for length, one in zip(steps.lengths, kept, strict=True)]
+        room = max(longest - one.length for longest, one in zip(self._longest, kept, strict=True))
+        self._pages = _padded([one.positions for one in kept], room)
+        device = self._pages.device
+        self._prompts = torch.tensor([one.length for one in kept], dtype=torch.int32, device=device)
+        self._counts = torch.stack([one.counts for one in kept])
+        later = torch.arange(room, dtype=torch.int32, device=device)
+        places = (self._counts[..., None] + later).long()
+        self._pages.scatter_(2, places, (self._prompts[:, None] + later)[:, None].expand_as(places).contiguous())
+
+    def holds(self, steps: Steps) -> bool:
+        """Whether these are its queries, and there is room for them."""
+        return steps.requests == self._requests and all(
+            length <= longest for length, longest in zip(steps.lengths, self._longest, strict=True)
+        )
+
+    def index(self, cached: Tensor) -> PageIndex:
+        """What they see, each of which has so many positions cached, int32 ``[queries]``."""
+        return PageIndex(self._pages, self._counts + (cached - self._prompts)[:, None], 1, cached)
+
+
+def _padded(positions: list[Tensor], room: int) -> Tensor:
+    """int32 ``[queries, kv_heads, widest + room]``: lists ``[kv_heads, width]``, one after the other."""
+    pages = positions[0].new_zeros(len(positions), len(positions[0]), max(p.shape[1] for p in positions) + room)
+    for row, position in enumerate(positions):
+        pages[row, :, : position.shape[1]] = position
+    return pages

@@ -1,0 +1,181 @@
+"""The backend of vLLM on GPUs: FlashAttention's, but methods compute what they are for.
+
+Both model runners, and CUDA graphs that leave attention out (PIECEWISE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.config import get_current_vllm_config
+from vllm.v1.attention.backend import AttentionCGSupport
+from vllm.v1.attention.backends.flash_attn import (
+    FlashAttentionBackend,
+    FlashAttentionImpl,
+    FlashAttentionMetadataBuilder,
+)
+
+from sparse_tasks.attention.vllm.checks import check_layer
+from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.plan import Plan, Span
+from sparse_tasks.attention.vllm.session import Session, session_of
+
+__all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """A part of a step, as FlashAttention takes it.
+
+    Attributes:
+        tokens: Where its queries are among those of the step.
+        metadata: vLLM's, of this part alone.
+    """
+
+    tokens: slice | Tensor
+    metadata: Any
+
+
+class SparseBuilder(FlashAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
+    """Adds the plan of the step to vLLM's metadata."""
+
+    _cudagraph_support = AttentionCGSupport.NEVER
+
+    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+        self._session: Session | None = session_of(vllm_config)
+        self._names = layer_names
+
+    @classmethod
+    def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
+        return cls._cudagraph_support
+
+    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
+        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
+        if self._session is None:
+            return metadata
+        plan = metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.block_size)
+        if plan is not None and plan.prompts and plan.steps is not None:
+            prompts, steps = self._session.dense
+            if prompts != steps:
+                metadata.dense = _part(metadata, plan, plan.spans(prompts=prompts, steps=steps))
+        return metadata
+
+    def use_cascade_attention(self, *args: Any, **options: Any) -> bool:
+        return False
+
+
+def _part(metadata: Any, plan: Plan, spans: tuple[Span, ...]) -> _Dense:
+    """The metadata of some spans."""
+    device, counts = plan.table.device, [span.end - span.start for span in spans]
+    starts = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    together = all(one.tokens.stop == two.first for one, two in pairwise(spans))
+    tokens: slice | Tensor = slice(spans[0].first, spans[-1].tokens.stop)
+    if not together:
+        tokens = torch.cat([torch.arange(span.first, span.tokens.stop) for span in spans]).to(device)
+    return _Dense(
+        tokens,
+        replace(
+            metadata,
+            num_actual_tokens=sum(counts),
+            max_query_len=max(counts),
+            query_start_loc=starts.to(device, non_blocking=True),
+            max_seq_len=max(span.end for span in spans),
+            seq_lens=torch.tensor([span.end for span in spans], dtype=torch.int32, device=device),
+            block_table=plan.table[torch.tensor([span.row for span in spans], device=device)],
+            # That of the whole step was made for its rows; FlashAttention makes its own where it gets none.
+            scheduler_metadata=None,
+        ),
+    )
+
+
+class SparseImpl(FlashAttentionImpl):  # type: ignore[misc]
+    """Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own."""
+
+    sparse: SparseLayer | None = None
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int,
+        alibi_slopes: list[float] | None,
+        sliding_window: int | None,
+        *args: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options)
+        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
+        if self.may_be_sparse:
+            check_layer(self, self.alibi_slopes, self.sinks)
+
+    def do_kv_cache_update(
+        self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
+    ) -> None:
+        super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
+        if self.sparse is not None:
+            self.sparse.notice(key, self._split(kv_cache)[0], slot_mapping)
+
+    def forward(
+        self,
+        layer: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        kv_cache: Tensor,
+        attn_metadata: Any,
+        output: Tensor,
+        *scales: Any,
+        **options: Any,
+    ) -> Tensor:
+        plan: Plan | None = getattr(attn_metadata, "sparse", None)
+        sparse = self.sparse
+        if sparse is not None and plan is not None:
+            keys, values = self._split(kv_cache)
+            sparse.attend_prompts(plan, query, key, value, keys, values, output)
+            sparse.observe_prompts(plan, query, key, keys)
+            sparse.attend_steps(plan, query, keys, values, output)
+            dense = plan.spans(prompts=sparse.prefill is None, steps=sparse.decode is None)
+            if not dense:
+                return output
+            if sum(span.end - span.start for span in dense) < plan.tokens:
+                part: _Dense = attn_metadata.dense
+                if isinstance(part.tokens, slice):
+                    super().forward(layer, query[part.tokens], key, value, kv_cache, part.metadata,
+                                    output[part.tokens], *scales, **options)  # fmt: skip
+                else:
+                    some = torch.empty_like(query[part.tokens])
+                    super().forward(layer, query[part.tokens], key, value, kv_cache, part.metadata, some, *scales,
+                                    **options)  # fmt: skip
+                    output[part.tokens] = some
+                return output
+        attended: Tensor = super().forward(
+            layer, query, key, value, kv_cache, attn_metadata, output, *scales, **options
+        )
+        return attended
+
+    def _split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, ``[blocks, block_size, kv_heads, head_size]`` each, of a cache that has both in one."""
+        keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
+        return keys, values
+
+
+class SparseBackend(FlashAttentionBackend):  # type: ignore[misc]
+    """vLLM's FlashAttention, with sparse attention where it was asked for."""
+
+    @staticmethod
+    def get_name() -> str:
+        return "CUSTOM"
+
+    @staticmethod
+    def get_impl_cls() -> type[SparseImpl]:
+        return SparseImpl
+
+    @staticmethod
+    def get_builder_cls() -> type[SparseBuilder]:
+        return SparseBuilder

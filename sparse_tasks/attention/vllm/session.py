@@ -1,0 +1,157 @@
+"""What a worker, its metadata builders and its attention layers share: one for each engine in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import torch
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.method import Attention, DecodeMethod, Layer
+from sparse_tasks.attention.vllm.checks import check_page
+from sparse_tasks.attention.vllm.counting import Counter
+from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.plan import Plan
+from sparse_tasks.attention.vllm.requests import Requests
+from sparse_tasks.core.errors import UsageError
+
+__all__ = ["SESSIONS", "Session", "session_of"]
+
+_WORK: Final = 2**28  # bytes that the selection takes beside what grows with the length
+
+
+class Session:
+    """The methods that run, the requests they run for, and the layers they run in.
+
+    Args:
+        attention: The methods.
+        impl: "auto", "triton" or "torch".
+    """
+
+    def __init__(self, attention: Attention, impl: str = "auto") -> None:
+        self.attention = attention
+        self.requests = Requests()
+        self.counter: Counter | None = None
+        self.warming_up = False
+        """Whether vLLM's own requests run, of which nobody reads the answers: attention is dense then."""
+        self._impl = impl
+        self._layers: dict[str, SparseLayer] = {}
+        self._order: Callable[[], Sequence[str]] = list
+        self._plan: Plan | None = None
+
+    def join(self, modules: dict[str, Any], device: torch.device) -> None:
+        """Take the model's layers of attention in, in their order; called once, when the model has been made.
+
+        Args:
+            modules: vLLM's attention modules by name, those that are to be sparse.
+            device: Where they run.
+
+        Raises:
+            UsageError: There is none, or they differ in their heads.
+        """
+        if not modules:
+            raise UsageError("model", "given", "has no layer of attention over all keys, so there is nothing to do")
+        shapes = {(m.impl.num_kv_heads, m.impl.num_heads, m.impl.head_size, m.dtype) for m in modules.values()}
+        if len(shapes) > 1:
+            raise UsageError("model", "given", "has layers with other heads than others, which is not supported")
+        kv_heads, heads, size, dtype = shapes.pop()
+        self.counter = Counter(len(modules), kv_heads, heads // kv_heads, 2 * size * dtype.itemsize, device)
+        for number, (name, module) in enumerate(modules.items()):
+            layer = Layer(number, len(modules))
+            self._layers[name] = SparseLayer(layer, self.attention, self.counter, module.impl.scale, self._impl)
+            module.impl.sparse = self._layers[name]
+
+    @property
+    def dense(self) -> tuple[bool, bool]:
+        """Whether prompts see everything, and what is decoded."""
+        layer = next(iter(self._layers.values()))
+        return layer.prefill is None, layer.decode is None
+
+    def change(self, attention: Attention, block_size: int) -> None:
+        """From now on these methods.
+
+        Raises:
+            UsageError: Pages do not fit into the blocks.
+        """
+        for method in attention.methods:
+            check_page(method, block_size)
+        self.attention = attention
+        for layer in self._layers.values():
+            layer.change(attention)
+
+    def begin(self, scheduled: Any, order: Callable[[], Sequence[str]]) -> None:
+        """A step is about to run.
+
+        Args:
+            scheduled: vLLM's ``SchedulerOutput``.
+            order: Gives the order in which the model gets the requests, once it is known.
+        """
+        finished = self.requests.begin(scheduled)
+        for layer in self._layers.values():
+            layer.forget(finished)
+        if self.counter is not None:
+            self.counter.finish(finished)
+        self._order, self._plan = order, None
+
+    def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Plan | None:
+        """The plan of the step that runs, for layers that share a table of blocks.
+
+        Args:
+            layers: Their names.
+            metadata: vLLM's ``CommonAttentionMetadata``.
+            block_size: Positions in a block of theirs.
+
+        Returns:
+            None where none of them is sparse, or vLLM tries something out.
+        """
+        if self.warming_up or not self.requests.running or not any(name in self._layers for name in layers):
+            return None
+        order = list(self._order())
+        starts = metadata.query_start_loc_cpu[: metadata.num_reqs + 1]
+        rows = list(self.requests.rows(order, starts.diff().tolist()))
+        self._plan = Plan.of(rows, metadata.block_table_tensor, metadata.seq_lens, block_size)
+        return self._plan
+
+    def end(self) -> None:
+        """The step has run."""
+        self.requests.end()
+        if self._plan is not None and self.counter is not None:
+            prompts, steps = self.dense
+            self.counter.end(self._plan, prompts_dense=prompts, steps_dense=steps)
+        self._plan = None
+
+    def share_of_state(self, block_size: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> float:
+        """What a method remembers of pages, in bytes for each byte of keys and values."""
+        if not isinstance(self.attention.decode, DecodeMethod):
+            return 0.0
+        keys = torch.empty(1, block_size, kv_heads, head_size, dtype=dtype, device="meta")
+        one = torch.zeros(1, dtype=torch.int32, device="meta")
+        state = self.attention.decode.new_state(PagedCache(keys, keys, one[None], one))
+        return 0.0 if state is None else state.numel() * state.element_size() / (2 * keys.numel() * keys.element_size())
+
+    def work(self, longest: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> int:
+        """Bytes to leave free for what selection and gathered keys take, one layer at a time.
+
+        Args:
+            longest: Tokens of the longest sequence.
+            kv_heads: Of a layer, on this rank.
+            head_size: Of a head.
+            dtype: Of keys and values.
+        """
+        if not self.attention.methods:
+            return 0
+        # Keys and values in one piece, and as much again for scores and lists by position.
+        size: int = torch.empty(0, dtype=dtype).element_size()
+        return _WORK + 4 * ceil_div(longest, 128) * 128 * kv_heads * head_size * size
+
+
+SESSIONS: WeakValueDictionary[str, Session] = WeakValueDictionary()
+"""By vLLM's ``instance_id``; their workers hold them."""
+
+
+def session_of(config: Any) -> Session | None:
+    """The session of an engine; None where sparse attention was not asked for."""
+    return SESSIONS.get(config.instance_id)

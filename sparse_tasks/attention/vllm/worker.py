@@ -1,0 +1,94 @@
+"""vLLM's worker, which tells sparse attention of the requests: ``worker_cls`` of an engine that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import vllm
+from vllm.model_executor.layers.attention import Attention as AttentionModule
+from vllm.platforms import current_platform
+
+from sparse_tasks.attention.vllm.arguments import KEY, asked_of
+from sparse_tasks.attention.vllm.checks import check_config, check_version
+from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
+from sparse_tasks.attention.vllm.session import SESSIONS, Session
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as VllmWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as VllmWorker
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+__all__ = ["SparseWorker"]
+
+
+class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
+    """As vLLM's own; what it adds it does before and after each step, and on demand."""
+
+    def __init__(self, vllm_config: VllmConfig, *args: Any, **options: Any) -> None:
+        check_version(vllm.__version__)
+        attention = asked_of(vllm_config.additional_config)
+        check_config(vllm_config, attention)
+        if current_platform.is_cpu():
+            take_the_place_of_cpu_attention()
+        self._sparse = Session(attention, "torch" if current_platform.is_cpu() else "auto")
+        SESSIONS[vllm_config.instance_id] = self._sparse
+        super().__init__(vllm_config, *args, **options)
+
+    def load_model(self, *args: Any, **options: Any) -> None:
+        super().load_model(*args, **options)
+        found = self.vllm_config.compilation_config.static_forward_context
+        sparse = {
+            name: module
+            for name, module in found.items()
+            if isinstance(module, AttentionModule) and getattr(module.impl, "may_be_sparse", False)
+        }
+        self._sparse.join(sparse, self.device)
+
+    def determine_available_memory(self) -> int:
+        """As vLLM's, less what the methods need: it has seen none of it in its trial."""
+        available: int = super().determine_available_memory()
+        if current_platform.is_cpu():
+            return available
+        model, block_size = self.model_config, self.cache_config.block_size
+        shape = (model.get_num_kv_heads(self.parallel_config), model.get_head_size(), model.dtype)
+        left = available - self._sparse.work(model.max_model_len, *shape)
+        return max(0, int(left / (1 + self._sparse.share_of_state(block_size, *shape))))
+
+    def compile_or_warm_up_model(self) -> Any:
+        self._sparse.warming_up = True
+        try:
+            return super().compile_or_warm_up_model()
+        finally:
+            self._sparse.warming_up = False
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        self._sparse.begin(scheduler_output, lambda: self._rows(scheduler_output))
+        try:
+            return super().execute_model(scheduler_output)
+        finally:
+            self._sparse.end()
+
+    def sparse_tasks_take(self, requests: Sequence[str]) -> list[dict[str, Any] | None]:
+        """What was measured of requests, which is then forgotten (see ``Counter.take``)."""
+        counter = self._sparse.counter
+        return [None if counter is None else counter.take(request) for request in requests]
+
+    def sparse_tasks_change(self, asked: dict[str, Any]) -> None:
+        """Other methods, or other budgets, from now on; no request may be running."""
+        attention = asked_of({KEY: asked})
+        check_config(self.vllm_config, attention)
+        self._sparse.change(attention, self.cache_config.block_size)
+
+    def _rows(self, scheduled: Any) -> Sequence[str]:
+        """The requests in the order in which the model gets them."""
+        if not self.use_v2_model_runner:
+            rows: Sequence[str] = self.model_runner.input_batch.req_ids
+            return rows
+        from vllm.v1.worker.gpu.model_runner import sort_batch_req_ids
+
+        ordered: list[str] = sort_batch_req_ids(scheduled.num_scheduled_tokens, self.model_runner.decode_query_len)
+        return ordered
