@@ -1,11 +1,11 @@
-"""What sparse attention gains inside vLLM: time to first token, and the time of a decoding step, against dense.
+"""What sparse attention gains inside vLLM: time to first token and time of a decoding step, against dense attention.
 
-    python benchmarks/serving.py prefill --layers 32
-    python benchmarks/serving.py decode --layers 8
-    python benchmarks/serving.py counting
+    python benchmarks/serving.py prefill --layers 8     # one prompt, all of it in one step
+    python benchmarks/serving.py decode --layers 8      # a batch, and what counting costs
 
-Needs a GPU and vLLM. The model has Llama-3.1-8B's shape and random weights, so nothing is downloaded; every ratio is of
-two measurements in one run, the dense one by vLLM's own backend, with its defaults.
+Needs a GPU and vLLM. The model has Llama-3.1-8B's shape and random weights, so nothing is downloaded; its tokens are
+random too. Every ratio is of measurements in one run, the dense ones of vLLM's own backend, with its defaults: CUDA
+graphs for whole steps. Sparse attention has graphs that leave attention out (PIECEWISE).
 """
 
 from __future__ import annotations
@@ -30,152 +30,172 @@ SHAPE = {
     "rope_theta": 500000.0, "max_position_embeddings": 2**20, "hidden_act": "silu", "torch_dtype": "bfloat16",
     "tie_word_embeddings": False, "bos_token_id": 128000, "eos_token_id": 128001,
 }  # fmt: skip
+ROOM = 512  # tokens that a request may write
+ROUNDS, STEPS = 5, 16  # of decoding: the median of so many rounds of so many steps
 
 
 @contextmanager
-def engine(layers: int, tokens: int, room: int, attention: str | None, **options: Any) -> Iterator[Any]:
+def engine(arguments: argparse.Namespace, attention: str | None, **options: Any) -> Iterator[Any]:
     """An engine, with vLLM's own attention where none is named."""
     from vllm import LLM
 
     from sparse_tasks.attention.vllm import engine_arguments
 
+    given: dict[str, Any] = {} if attention is None else engine_arguments(attention, sparsity=0.9)
+    given["worker_cls"] = f"serving_worker.{'TimedWorker' if attention is None else 'TimedSparseWorker'}"
+    if arguments.eager:
+        given.pop("compilation_config", None)
+        options["enforce_eager"] = True
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(SHAPE | {"num_hidden_layers": layers}))
-        given: dict[str, Any] = {} if attention is None else engine_arguments(attention, sparsity=0.9)
-        if options.get("enforce_eager"):
-            given.pop("compilation_config", None)
-        given["worker_cls"] = "serving_worker.TimedWorker" if attention is None else "serving_worker.TimedSparseWorker"
+        (Path(folder) / "config.json").write_text(json.dumps(SHAPE | {"num_hidden_layers": arguments.layers}))
         began = time.monotonic()
         llm = LLM(
-            model=folder, skip_tokenizer_init=True, load_format="dummy", max_model_len=tokens + room,
-            gpu_memory_utilization=0.92, disable_log_stats=False, seed=0,
-            **(given | options | {"enable_prefix_caching": False}),
+            model=folder, skip_tokenizer_init=True, load_format="dummy", max_model_len=arguments.tokens + ROOM, seed=0,
+            disable_log_stats=False, **(given | options | {"enable_prefix_caching": False}),
         )  # fmt: skip
-        print(f"engine with {attention or 'its own attention'}: {time.monotonic() - began:.0f} s", flush=True)
+        print(f"engine with {attention or 'its own attention'} in {time.monotonic() - began:.0f} s", flush=True)
         try:
             yield llm
         finally:
             llm.llm_engine.engine_core.shutdown()
 
 
-def change(llm: Any, attention: str, sparsity: float) -> None:
+def change(llm: Any, attention: str, sparsity: float | None) -> None:
+    """Other methods from now on."""
     llm.collective_rpc("sparse_tasks_change", args=({"attention": attention, "sparsity": sparsity},))
 
 
-def prompts(count: int, tokens: int, seed: int) -> list[dict[str, list[int]]]:
-    generator = random.Random(seed)
-    return [{"prompt_token_ids": generator.choices(range(1000, 120000), k=tokens)} for _ in range(count)]
-
-
-def generate(llm: Any, asked: list[dict[str, list[int]]], tokens: int) -> list[Any]:
+def ask(llm: Any, count: int, tokens: int, written: int, seed: int) -> list[str]:
+    """Give the engine random prompts; their ids."""
     from vllm import SamplingParams
 
-    parameters = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
-    outputs: list[Any] = llm.generate(asked, parameters, use_tqdm=False)
-    return outputs
+    draw, names = random.Random(seed), [f"{seed}-{number}" for number in range(count)]
+    parameters = SamplingParams(temperature=0.0, max_tokens=written, ignore_eos=True, detokenize=False)
+    for name in names:
+        prompt = {"prompt_token_ids": draw.choices(range(1000, 120000), k=tokens)}
+        llm.llm_engine.add_request(name, prompt, parameters)
+    return names
 
 
-def sparsity(llm: Any, outputs: list[Any], phase: str) -> str:
-    """Measured, on average over the requests."""
-    taken = llm.collective_rpc("sparse_tasks_take", args=([output.request_id for output in outputs],))[0]
-    shares = [statistics.fmean(one[phase]["densities"]) for one in taken if one and phase in one]
-    return f"{1 - statistics.fmean(shares):.4f}" if shares else "-"
+def measured(llm: Any, names: list[str], phase: str) -> float:
+    """Sparsity that ran, on average over requests, layers and heads."""
+    taken = llm.collective_rpc("sparse_tasks_take", args=(names,))[0]
+    return 1 - statistics.fmean(statistics.fmean(one[phase]["densities"]) for one in taken)
 
 
-def first_token(llm: Any, tokens: int, repeats: int) -> tuple[float, list[Any]]:
-    """Seconds to the first token of one prompt: the median, after one that does not count."""
-    times = []
+def first_token(llm: Any, tokens: int, repeats: int) -> tuple[float, list[str]]:
+    """Seconds to the first token of a prompt, from when the engine takes it up: the median, after one to warm up."""
+    seconds, names = [], []
     for repeat in range(repeats + 1):
-        outputs = generate(llm, prompts(1, tokens, repeat), 1)
-        metrics = outputs[0].metrics
-        times.append(metrics.first_token_ts - metrics.scheduled_ts)
-    return statistics.median(times[1:]), outputs
+        names = ask(llm, 1, tokens, 1, repeat)
+        while llm.llm_engine.has_unfinished_requests():
+            for output in llm.llm_engine.step():
+                seconds.append(output.metrics.first_token_ts - output.metrics.scheduled_ts)
+    return statistics.median(seconds[1:]), names
 
 
 def prefill(arguments: argparse.Namespace) -> None:
-    tokens, options = arguments.tokens, {"max_num_batched_tokens": arguments.chunk or arguments.tokens, "max_num_seqs": 8}
-    options["enforce_eager"] = arguments.eager
-    with engine(arguments.layers, tokens, 8, None, **options) as llm:
-        dense, _ = first_token(llm, tokens, arguments.repeats)
-    print(f"{tokens:,} tokens, {arguments.layers} layers: vLLM's own {dense * 1e3:,.0f} ms", flush=True)
-    with engine(arguments.layers, tokens, 8, "vertical_slash", **options) as llm:
+    """Time to first token."""
+    chunk = arguments.chunk or arguments.tokens
+    options = {"max_num_batched_tokens": chunk, "max_num_seqs": 8}
+    with engine(arguments, None, **options) as llm:
+        dense, _ = first_token(llm, arguments.tokens, arguments.repeats)
+    print(
+        f"{arguments.tokens:,} tokens in steps of {chunk:,}, {arguments.layers} layers: {dense * 1e3:,.0f} ms",
+        flush=True,
+    )
+    with engine(arguments, "vertical_slash", **options) as llm:
         for name in arguments.methods or ["block_sparse", "vertical_slash"]:
-            for share in arguments.sparsity or [0.9, 0.0]:
-                change(llm, name, share)
-                seconds, outputs = first_token(llm, tokens, arguments.repeats)
-                measured = sparsity(llm, outputs, "prefill")
-                print(f"{name} {share}: {seconds * 1e3:,.0f} ms, {dense / seconds:.2f}x dense, measured {measured}",
-                      flush=True)  # fmt: skip
+            for sparsity in arguments.sparsity or [0.9, 0.0]:
+                change(llm, name, sparsity)
+                seconds, names = first_token(llm, arguments.tokens, arguments.repeats)
+                ran = measured(llm, names, "prefill")
+                print(
+                    f"{name} at {sparsity}: {seconds * 1e3:,.0f} ms, {dense / seconds:.2f}x, measured {ran:.4f}",
+                    flush=True,
+                )
 
 
-def steps(llm: Any, batch: int, tokens: int, written: int, attention: bool = True) -> tuple[float, float, list[Any]]:
-    """Milliseconds of a decoding step; of its attention, all layers together; and the outputs."""
-    asked = prompts(batch, tokens, 0)
-    outputs = generate(llm, asked, written)
-    # From when all decode: the first token of the last prompt.
-    began = max(output.metrics.first_token_ts for output in outputs)
-    rows = [output.metrics for output in outputs]
-    last = max(rows, key=lambda metrics: metrics.first_token_ts)
-    whole = (last.last_token_ts - began) / (written - 1) * 1e3
-    return whole, 0.0, outputs
+def run(llm: Any, steps: int) -> float:
+    """Milliseconds of a step, on average over some."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        llm.llm_engine.step()
+    return (time.perf_counter() - began) / steps * 1e3
+
+
+def read_prompts(llm: Any, arguments: argparse.Namespace, seed: int) -> list[str]:
+    """Until all requests decode."""
+    names = ask(llm, arguments.batch, arguments.tokens, ROOM, seed)
+    decoding: set[str] = set()
+    while len(decoding) < len(names):
+        decoding |= {output.request_id for output in llm.llm_engine.step() if output.outputs[0].token_ids}
+    run(llm, STEPS)
+    return names
+
+
+def attention_time(llm: Any, layers: int) -> float:
+    """Milliseconds that a step spends in attention, on the device, all layers together."""
+    llm.collective_rpc("time_attention")
+    run(llm, STEPS)
+    calls = llm.collective_rpc("timed_attention")[0]
+    per_step = 2 * layers  # the writing of the cache, and attention
+    whole = len(calls) // per_step
+    return statistics.median(sum(calls[step * per_step : (step + 1) * per_step]) for step in range(1, whole))
 
 
 def decode(arguments: argparse.Namespace) -> None:
-    options: dict[str, Any] = {"max_num_batched_tokens": arguments.chunk or 16384, "max_num_seqs": arguments.batch}
-    options["enforce_eager"] = arguments.eager
-    results: dict[str, tuple[float, float]] = {}
-    written = arguments.written
-
-    def measure(llm: Any, name: str) -> list[Any]:
-        whole, _, outputs = steps(llm, arguments.batch, arguments.tokens, written)
-        part = float("nan")
-        results[name] = (whole, part)
-        return outputs
-
-    def attention_part(llm: Any, name: str) -> None:
-        """Again, with events around attention, which only an eager engine or piecewise graphs run from Python."""
-        llm.collective_rpc("time_attention")
-        generate(llm, prompts(arguments.batch, arguments.tokens, 0), 9)
-        calls = llm.collective_rpc("timed_attention")[0]
-        per_step = 2 * arguments.layers  # the cache, and attention
-        ends = [sum(calls[i : i + per_step]) for i in range(len(calls) - 6 * per_step, len(calls), per_step)]
-        results[name] = (results[name][0], statistics.median(ends))
-
-    with engine(arguments.layers, arguments.tokens, written + 16, None, **options) as llm:
-        measure(llm, "dense")
-        if arguments.eager:
-            attention_part(llm, "dense")
-    with engine(arguments.layers, arguments.tokens, written + 16, "quest", **options) as llm:
-        for share in arguments.sparsity or [0.9, 0.0]:
-            name = f"{arguments.method} {share}"
-            change(llm, arguments.method, share)
-            outputs = measure(llm, name)
-            print(f"{name}: measured {sparsity(llm, outputs, 'decode')}", flush=True)
-            attention_part(llm, name)
-            if share == 0.9:
-                llm.collective_rpc("count", args=(False,))
-                measure(llm, f"{name}, not counted")
-                llm.collective_rpc("count", args=(True,))
-                measure(llm, f"{name}, counted again")
-    print(f"batch {arguments.batch}, {arguments.tokens:,} tokens, {arguments.layers} layers, "
-          f"{'eager' if arguments.eager else 'graphs'}")  # fmt: skip
-    dense = results["dense"]
-    for name, (whole, part) in results.items():
-        print(f"{name}: step {whole:.2f} ms ({dense[0] / whole:.2f}x), attention {part:.2f} ms ({dense[1] / part:.2f}x)")
+    """Time of a decoding step."""
+    options = {
+        "max_num_batched_tokens": arguments.chunk or 16384,
+        "max_num_seqs": arguments.batch,
+        "compilation_config": {"cudagraph_capture_sizes": [arguments.batch]},
+    }
+    with engine(arguments, None, **options) as llm:
+        read_prompts(llm, arguments, 0)
+        own = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
+    print(
+        f"batch {arguments.batch}, {arguments.tokens:,} tokens, {arguments.layers} layers: a step {own:.2f} ms",
+        flush=True,
+    )
+    options["compilation_config"] |= {"cudagraph_mode": "PIECEWISE"}
+    for method in arguments.methods or ["quest"]:
+        with engine(arguments, method, **options) as llm:
+            for seed, sparsity in enumerate(arguments.sparsity or [0.9]):
+                change(llm, method, sparsity)
+                names = read_prompts(llm, arguments, seed)
+                counted, uncounted = [], []
+                for _ in range(ROUNDS):
+                    counted.append(run(llm, STEPS))
+                    llm.collective_rpc("count", args=(False,))
+                    uncounted.append(run(llm, STEPS))
+                    llm.collective_rpc("count", args=(True,))
+                step, alone = statistics.median(counted), statistics.median(uncounted)
+                part = attention_time(llm, arguments.layers)
+                ran = measured(llm, names, "decode")
+                change(llm, "dense", None)  # these requests go on, and see everything
+                dense_step = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
+                dense_part = attention_time(llm, arguments.layers)
+                llm.llm_engine.abort_request(names)
+                run(llm, 2)
+                print(f"{method} at {sparsity}, measured {ran:.4f}: a step {step:.2f} ms, {own / step:.2f}x vLLM\n"
+                      f"  attention {part:.2f} ms, dense {dense_part:.2f} ms: {dense_part / part:.2f}x\n"
+                      f"  counting {step - alone:+.3f} ms, {step / alone - 1:+.2%} of a step\n"
+                      f"  dense through the plugin (as sparsity 0): a step {dense_step:.2f} ms, "
+                      f"{dense_step / own:.3f} of vLLM's own", flush=True)  # fmt: skip
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["prefill", "decode"])
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=131072)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--written", type=int, default=65)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--chunk", type=int, help="tokens of a step at most; the whole prompt for prefill")
-    parser.add_argument("--eager", action="store_true", help="without CUDA graphs and compilation")
+    parser.add_argument("--batch", type=int, default=8, help="of decode")
+    parser.add_argument("--repeats", type=int, default=3, help="of prefill")
+    parser.add_argument("--chunk", type=int, help="tokens of a step at most (default: a prompt; decode: 16384)")
+    parser.add_argument("--eager", action="store_true", help="no CUDA graphs and no compilation, on both sides")
     parser.add_argument("--methods", nargs="*")
-    parser.add_argument("--method", default="quest")
     parser.add_argument("--sparsity", type=float, nargs="*")
     arguments = parser.parse_args()
     {"prefill": prefill, "decode": decode}[arguments.what](arguments)

@@ -9,7 +9,6 @@ import torch
 from vllm.model_executor.layers.attention import Attention
 from vllm.v1.worker.gpu_worker import Worker
 
-from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.worker import SparseWorker
 
 
@@ -38,6 +37,7 @@ class Timed:
         return run
 
     def time_attention(self) -> None:
+        """Record from now on."""
         self.events = []
 
     def timed_attention(self) -> list[float]:
@@ -46,9 +46,6 @@ class Timed:
         times = [before.elapsed_time(after) for before, after in self.events or []]
         self.events = None
         return times
-
-    def peak_memory(self) -> int:
-        return torch.cuda.max_memory_allocated()
 
 
 class TimedWorker(Timed, Worker):
@@ -61,13 +58,11 @@ class TimedSparseWorker(Timed, SparseWorker):
     def count(self, on: bool) -> None:
         """Whether interactions are counted."""
         counter = self._sparse.counter
-        if on:
-            vars(counter).clear()
-            vars(counter).update(self._counter)
-        else:
-            self._counter = dict(vars(counter))
-            for name in ("prompt", "steps", "end", "finish"):
+        for name in ("prompt", "steps", "end", "finish"):
+            if on:
+                delattr(counter, name)
+            else:
                 setattr(counter, name, lambda *arguments, **options: None)
 
 
-__all__ = ["Counter", "TimedSparseWorker", "TimedWorker"]
+__all__ = ["TimedSparseWorker", "TimedWorker"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from tests.made_tokenizers import MAKERS, save
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Side by side, the threads of torch would wait for one another. Those of processes that tests start are theirs."""
+    torch = sys.modules.get("torch")
+    if "PYTEST_XDIST_WORKER" in os.environ and torch is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

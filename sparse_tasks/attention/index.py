@@ -348,6 +348,12 @@ class _Bands(Pattern):
         band = (query // self.block_q + 1) * (self.block_q // self.unit) - 1 - key // self.unit
         return self.kept[head, band.clamp_min(0)] & (band >= 0)
 
+    def of_head(self, head: int, query: Tensor, n_k: int) -> Tensor:
+        blocks, row = torch.unique(query // self.block_q, return_inverse=True)
+        unit = torch.arange(ceil_div(n_k, self.unit), device=query.device)
+        tiles = self.sees(torch.tensor(head, device=query.device), blocks[:, None] * self.block_q, unit * self.unit)
+        return tiles.index_select(0, row).index_select(1, torch.arange(n_k, device=query.device) // self.unit)
+
 
 PrefillIndex: TypeAlias = BlockIndex | LineIndex
 

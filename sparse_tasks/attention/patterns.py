@@ -47,6 +47,18 @@ class Pattern(ABC):
             bool, of the shape that the three broadcast to.
         """
 
+    def of_head(self, head: int, query: Tensor, n_k: int) -> Tensor:
+        """Bool ``[queries, n_k]``: the same for one head and the first ``n_k`` keys, where tiles have a quicker way.
+
+        Args:
+            head: Below ``heads``.
+            query: int64 ``[queries]``, absolute positions.
+            n_k: Keys.
+        """
+        key = torch.arange(n_k, device=query.device)
+        seen = self.sees(torch.tensor(head, device=query.device), query[:, None], key)
+        return seen.expand(len(query), n_k)
+
     def mask(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
         """Bool ``[heads, n_q, n_k]``: True where a query sees a key."""
         return self._rows(torch.arange(n_k - n_q, n_k, device=device), n_k)
@@ -169,6 +181,10 @@ class Blocks(Pattern):
     def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.kept[head, query // self.block_q - self.first_row, key // self.block_k]
 
+    def of_head(self, head: int, query: Tensor, n_k: int) -> Tensor:
+        rows = self.kept[head].index_select(0, query // self.block_q - self.first_row)
+        return rows.index_select(1, torch.arange(n_k, device=query.device) // self.block_k)
+
     def count(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
         kept = self.kept.to(device)
         row = torch.arange(kept.shape[1], device=device)[:, None] + self.first_row
@@ -226,6 +242,10 @@ class _Either(Pattern):
 
     def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return _narrow(self.left, head, query, key) | _narrow(self.right, head, query, key)
+
+    def of_head(self, head: int, query: Tensor, n_k: int) -> Tensor:
+        left, right = (part.of_head(min(head, part.heads - 1), query, n_k) for part in (self.left, self.right))
+        return left | right
 
 
 def _narrow(pattern: Pattern, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -33,13 +33,15 @@ def attention_reference(
     out = torch.empty(n_q, heads, size, dtype=torch.float32, device=q.device)
     keys = torch.arange(n_k, device=q.device)
     rows = max(1, _CELLS // n_k)
+    drawn: tuple[int, int] | None = None
     for head in range(heads):
         key, value = (x[:, head * kv_heads // heads].float() for x in (k, v))
-        number = torch.tensor(head * pattern.heads // heads, device=q.device)
         for start in range(0, n_q, rows):
             query = torch.arange(start, min(start + rows, n_q), device=q.device)
-            position = query[:, None] + (n_k - n_q)
-            seen = pattern.sees(number, position, keys[None, :]) & (keys[None, :] <= position)
+            position = query + (n_k - n_q)
+            of = head * pattern.heads // heads
+            if (of, start) != drawn:  # heads that see the same stand together
+                drawn, seen = (of, start), pattern.of_head(of, position, n_k) & (keys <= position[:, None])
             scores = (q[query, head].float() @ key.T * scale).masked_fill(~seen, float("-inf"))
             out[query, head] = torch.nan_to_num(scores.softmax(-1), nan=0.0) @ value
     return out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.running import attention_of
 
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.compare import AverageDifference, Comparison, TaskDifference
@@ -54,7 +55,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
     from sparse_tasks.core.length import label
 
     for name, (path, result) in zip("AB", runs, strict=True):
-        print(f"{name}: {path} ({result['model']['name']}, attention {result['attention']['method']})")
+        print(f"{name}: {path} ({result['model']['name']}, attention {attention_of(result)})")
     for average in comparison.averages:
         # Without frames, so that it fits into 80 columns.
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))

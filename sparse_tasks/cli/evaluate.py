@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from sparse_tasks.cli.output import Format
 from sparse_tasks.cli.running import (
+    Attention,
+    AttentionArg,
+    Bar,
     ChatTemplate,
     Data,
     Engine,
@@ -15,13 +21,20 @@ from sparse_tasks.cli.running import (
     Model,
     Output,
     Seed,
+    Sparsity,
     Task,
     Temperature,
     Tokenizer,
+    attentions,
     predicted,
     running_request,
     tell_result,
+    tell_sweep,
 )
+
+if TYPE_CHECKING:
+    from sparse_tasks.evaluators.engines.engine import AttentionSettings
+    from sparse_tasks.evaluators.predict import RunRequest
 
 __all__ = ["evaluate"]
 
@@ -31,6 +44,9 @@ def evaluate(
     model: Model,
     engine: Engine = "vllm",
     engine_arg: EngineArg = None,
+    attention: Attention = "dense",
+    sparsity: Sparsity = None,
+    attention_arg: AttentionArg = None,
     task: Task = None,
     length: Length = None,
     limit: Limit = None,
@@ -44,12 +60,15 @@ def evaluate(
 ) -> None:
     """Let a model answer a data set, and score it: predict and score in one.
 
-    A run that was stopped goes on where it stopped when the same command is given again.
+    A run that was stopped goes on where it stopped when the same command is given again. Several methods or
+    sparsities (--attention quest,snapkv --sparsity 0.5,0.9) are a sweep: a run for each, and each held against
+    dense attention.
 
-    Example: sparse-tasks evaluate sparse-tasks-4k --model demo --limit 20
+    Example: sparse-tasks evaluate sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """
     from sparse_tasks.evaluators.results import score_run
 
+    asked = attentions(attention, sparsity, attention_arg)
     request = running_request(
         data,
         model,
@@ -63,6 +82,18 @@ def evaluate(
         temperature,
         tokenizer,
         chat_template,
+        asked[0],
     )
+    if len(asked) > 1:
+        _sweep(request, asked, output, format)
+        return
     with predicted(request, output) as run:
         tell_result(score_run(run, request.dataset), run.path, format)
+
+
+def _sweep(request: RunRequest, asked: list[AttentionSettings], output: Path | None, format: Format) -> None:
+    from sparse_tasks.evaluators.predict import default_folder
+    from sparse_tasks.evaluators.sweep import sweep
+
+    folder = output or default_folder(request, "sweep")
+    tell_sweep(sweep(request, asked, folder, lambda attention: Bar(attention.label)), folder, format)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.running import (
+    Attention,
+    AttentionArg,
     ChatTemplate,
     Data,
     Engine,
@@ -15,12 +17,15 @@ from sparse_tasks.cli.running import (
     Model,
     Output,
     Seed,
+    Sparsity,
     Task,
     Temperature,
     Tokenizer,
+    attentions,
     predicted,
     running_request,
 )
+from sparse_tasks.core.errors import UsageError
 
 __all__ = ["predict"]
 
@@ -30,6 +35,9 @@ def predict(
     model: Model,
     engine: Engine = "vllm",
     engine_arg: EngineArg = None,
+    attention: Attention = "dense",
+    sparsity: Sparsity = None,
+    attention_arg: AttentionArg = None,
     task: Task = None,
     length: Length = None,
     limit: Limit = None,
@@ -45,6 +53,9 @@ def predict(
 
     A run that was stopped goes on where it stopped when the same command is given again.
     """
+    asked = attentions(attention, sparsity, attention_arg)
+    if len(asked) > 1:
+        raise UsageError("attention", attention, "names several, or several sparsities; sweeps are evaluate's")
     request = running_request(
         data,
         model,
@@ -58,6 +69,7 @@ def predict(
         temperature,
         tokenizer,
         chat_template,
+        asked[0],
     )
     with predicted(request, output) as run:
         samples = len(run.finished())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,15 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparse_tasks.cli.completion import complete_engine, complete_task
+from sparse_tasks.cli.completion import complete_engine, complete_method, complete_task
 from sparse_tasks.cli.output import Format, print_json
 
 if TYPE_CHECKING:
+    from sparse_tasks.evaluators.engines.engine import AttentionSettings
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
     from sparse_tasks.evaluators.predict import RunRequest
     from sparse_tasks.evaluators.runs import Run
+    from sparse_tasks.evaluators.sweep import Swept
 
 __all__ = [
+    "Attention",
+    "AttentionArg",
+    "Bar",
     "ChatTemplate",
     "Data",
     "Engine",
@@ -31,12 +37,16 @@ __all__ = [
     "Model",
     "Output",
     "Seed",
+    "Sparsity",
     "Task",
     "Temperature",
     "Tokenizer",
+    "attention_of",
+    "attentions",
     "predicted",
     "running_request",
     "tell_result",
+    "tell_sweep",
 ]
 
 Data = Annotated[
@@ -53,6 +63,24 @@ Engine = Annotated[
 EngineArg = Annotated[
     list[str] | None,
     typer.Option("--engine-arg", metavar="KEY=VALUE", help="An argument of the engine. May be repeated."),
+]
+Attention = Annotated[
+    str,
+    typer.Option(
+        "--attention",
+        "-a",
+        metavar="NAME",
+        help="dense, a method, or two: vertical_slash+quest.",
+        autocompletion=complete_method,
+    ),
+]
+Sparsity = Annotated[
+    str | None,
+    typer.Option("--sparsity", "-s", metavar="S", help="Of the methods, in [0, 1).", show_default="their own budgets"),
+]
+AttentionArg = Annotated[
+    list[str] | None,
+    typer.Option("--attention-arg", metavar="METHOD.KEY=VALUE", help="A parameter of a method. May be repeated."),
 ]
 Task = Annotated[
     list[str] | None,
@@ -104,9 +132,11 @@ def running_request(
     temperature: float,
     tokenizer: str | None,
     chat_template: str,
+    attention: AttentionSettings | None = None,
 ) -> RunRequest:
     """What the options ask for, checked as far as it can be without the model."""
     from sparse_tasks.evaluators.dataset import open_dataset
+    from sparse_tasks.evaluators.engines.engine import AttentionSettings
     from sparse_tasks.evaluators.predict import RunRequest
 
     dataset = open_dataset(data)
@@ -115,23 +145,42 @@ def running_request(
         dataset.select(task or [], length or [], limit),
         model,
         engine,
-        dict(_argument(text) for text in engine_arg or []),
+        dict(_argument("engine-arg", text, "enforce_eager=true") for text in engine_arg or []),
         temperature,
         seed,
         max_new_tokens,
         tokenizer,
         chat_template,
         sys.argv[1:],
+        attention or AttentionSettings(),
     )
 
 
-def _argument(text: str) -> tuple[str, Any]:
+def attentions(names: str, sparsity: str | None, arguments: list[str] | None) -> list[AttentionSettings]:
+    """What ``--attention a,b --sparsity 0.5,0.9`` asks for, in this order."""
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.sweep import grid
+
+    shares: list[float | None] = []
+    for text in [None] if sparsity is None else sparsity.split(","):
+        try:
+            shares.append(None if text is None else float(text))
+        except ValueError as error:
+            raise UsageError("sparsity", text, "is no number; write 0.9, or several as in 0,0.5,0.9") from error
+    methods = [name.strip() for name in names.split(",")]
+    if methods == ["dense"] and any(shares):
+        raise UsageError("sparsity", sparsity, "goes with a method; name one with --attention, as in quest")
+    given = dict(_argument("attention-arg", text, "quest.page=16") for text in arguments or [])
+    return grid(methods, shares, given)
+
+
+def _argument(option: str, text: str, example: str) -> tuple[str, Any]:
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.runs import read_line
 
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError("engine-arg", text, "sets nothing; write KEY=VALUE, as in enforce_eager=true")
+        raise UsageError(option, text, f"sets nothing; write KEY=VALUE, as in {example}")
     try:
         return key, read_line(value.encode(errors="replace"))
     except (ValueError, RecursionError):
@@ -145,15 +194,19 @@ def predicted(request: RunRequest, output: Path | None) -> Iterator[Run]:
     from sparse_tasks.evaluators.runs import Run
 
     with Run(output or default_folder(request)) as run:
-        with _Bar() as bar:
+        with Bar() as bar:
             predict(request, run, bar)
         yield run
 
 
-class _Bar:
-    """Progress on standard error: a bar in a terminal, else a line at each step."""
+class Bar:
+    """Progress on standard error: a bar in a terminal, else a line at each step.
 
-    def __init__(self) -> None:
+    Args:
+        what: Said first, where there are several.
+    """
+
+    def __init__(self, what: str = "") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -170,8 +223,9 @@ class _Bar:
         )
         self._bar = self._progress.add_task("reading", total=None, rate="")
         self._began, self._tokens = time.monotonic(), 0
+        self._what = f"{what}: " if what else ""
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._progress.start()
         return self
 
@@ -190,7 +244,9 @@ class _Bar:
     def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
         """The engine loads the model."""
         there = f", {done:,} there already" if done else ""
-        self._console.print(f"{samples:,} samples to answer ({tokens:,} tokens{there}); {engine} starts ...")
+        self._console.print(
+            f"{self._what}{samples:,} samples to answer ({tokens:,} tokens{there}); {engine} starts ..."
+        )
         self._progress.reset(self._bar, description="loading", total=None, rate="")
         self._samples = samples
 
@@ -230,12 +286,93 @@ def tell_result(result: dict[str, Any], folder: Path, format: Format) -> None:
         if average["tasks"] > 1:
             table.add_row("mean of tasks", label(average["length"]), f"{average['n']:,}", *_numbers(average), "", "")
         table.add_section()
-    model = result["model"]["name"]
-    print(f"{model}, attention {result['attention']['method']}")
+    print(f"{result['model']['name']}, attention {attention_of(result)}")
     Console().print(table)
+    for average in result["averages"]:
+        if measured := _measured([one for one in result["configs"] if one["length"] == average["length"]]):
+            print(f"measured at {label(average['length'])}: {measured}")
     if any(one["fallback"] for one in result["configs"]):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     print(f"run: {folder}")
+
+
+def attention_of(result: dict[str, Any]) -> str:
+    """What computed attention, with the sparsity that was asked for."""
+    asked = result["attention"]
+    nominal = asked["sparsity"] if asked["method"] != "dense" else None
+    return str(asked["method"]) + ("" if nominal is None else f" at sparsity {nominal:g}")
+
+
+def _measured(configs: list[dict[str, Any]]) -> str:
+    """The sparsity that ran, over all tasks of a length; "" where nothing was measured."""
+    words = []
+    for phase in ("prefill", "decode"):
+        share, spread = (_over(configs, name, phase) for name in ("sparsity", "sparsity_spread"))
+        if share is not None:
+            words.append(f"{phase} {share:.3f}" + ("" if spread is None else f" (spread {spread:.3f})"))
+    read = [one["kv_bytes_per_step"] for one in configs]
+    if words and all(read):
+        words.append(f"{_bytes(sum(read) / len(read))} of keys and values a step")
+    return ", ".join(words)
+
+
+def _over(configs: list[dict[str, Any]], name: str, phase: str) -> float | None:
+    """The mean over tasks, if all of them have it."""
+    values = [(one[name] or {}).get(phase) for one in configs]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
+    """Print what the runs of a sweep scored, and how each differs from dense attention."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparse_tasks.core.length import label
+
+    if format is Format.json:
+        runs = [
+            {"run": str(one.folder), "comparison": None if one.comparison is None else one.comparison.as_dict()}
+            | one.result
+            for one in swept
+        ]
+        print_json({"sweep": str(folder), "runs": runs})
+        return
+    print(swept[0].result["model"]["name"])
+    for place, average in enumerate(swept[0].result["averages"]):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("attention", no_wrap=True)
+        for column in ("asked", "prefill", "decode", "score", "less dense", "95% interval"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for one in swept:
+            configs = [config for config in one.result["configs"] if config["length"] == average["length"]]
+            asked = one.attention.sparsity if one.attention.sparse else None
+            row = [one.attention.method, "-" if asked is None else f"{asked:g}"]
+            for phase in ("prefill", "decode"):
+                share = _over(configs, "sparsity", phase)
+                row.append("-" if share is None else f"{share:.3f}")
+            row.append(f"{one.result['averages'][place]['mean']:.3f}")
+            if one.comparison is None:
+                row += ["", ""]
+            else:
+                difference = one.comparison.averages[place]
+                row.append(f"{difference.difference:+.3f}")
+                row.append(f"{difference.interval.low:+.3f} {difference.interval.high:+.3f}")
+            table.add_row(*row)
+        tasks = f"{average['tasks']} tasks" if average["tasks"] > 1 else swept[0].result["configs"][0]["task"]
+        print(f"\nlength {label(average['length'])}, {tasks}, {average['n']:,} samples")
+        Console().print(table)
+    print("\nprefill, decode: measured sparsity; score: mean of the tasks; less dense: pairwise, as compare has it")
+    print(f"runs: {folder}{os.sep}*")
 
 
 def _numbers(one: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from sparse_tasks.core.errors import DataError, EngineError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, Selection
-from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
+from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings, Engine, EngineSettings, Output
+from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.prompts import check_context, count_tokens, made_for, requests
@@ -38,6 +39,7 @@ class RunRequest:
         tokenizer: Of the model, where its own folder or repository has none; None for its own.
         chat_template: ``auto``, ``none`` or a file.
         command_line: What the user typed.
+        attention: What is to compute attention.
     """
 
     dataset: Dataset
@@ -51,6 +53,7 @@ class RunRequest:
     tokenizer: str | None = None
     chat_template: str = "auto"
     command_line: Sequence[str] = ()
+    attention: AttentionSettings = field(default_factory=AttentionSettings)
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -59,6 +62,15 @@ class RunRequest:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
+
+    def settings(self) -> EngineSettings:
+        """What its engine is asked to run.
+
+        Raises:
+            UsageError: There is no such model.
+        """
+        model = ENGINES.get(self.engine).find(self.model)
+        return EngineSettings(model, self.temperature, self.seed, dict(self.engine_arguments), self.attention)
 
 
 class Progress(Protocol):
@@ -89,7 +101,9 @@ class _Silent(Progress):
     pass
 
 
-def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> dict[str, Any]:
+def predict(
+    request: RunRequest, run: Run, progress: Progress | None = None, engines: Engines | None = None
+) -> dict[str, Any]:
     """Ask the engine for every sample of the selection that ``run`` does not hold yet.
 
     Returns:
@@ -101,9 +115,7 @@ def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> 
     """
     progress = progress or _Silent()
     kind = ENGINES.get(request.engine)
-    settings = EngineSettings(
-        kind.find(request.model), request.temperature, request.seed, dict(request.engine_arguments)
-    )
+    settings = request.settings()
     engine = kind(settings)
     tokenizer = _tokenizer(request, settings.model) if engine.takes_ids else None
     record = _record(request, engine, tokenizer)
@@ -123,8 +135,8 @@ def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> 
         needed = check_context(needs, engine.context())
         progress.starting(request.engine, len(wanted), sum(tokens for _, tokens, _ in needs), len(rows) - len(wanted))
         left = set(wanted)
-        try:
-            engine.start(needed)
+        with ExitStack() as held:
+            (engines or held.enter_context(Engines())).start(engine, needed)
             record["engine"] |= {"version": engine.version(), "details": engine.details()}
             run.begin(record)
             progress.started()
@@ -142,16 +154,21 @@ def predict(request: RunRequest, run: Run, progress: Progress | None = None) -> 
             if left:
                 first = next(name for name in wanted if name in left)
                 raise EngineError(f"the engine left out {len(left)} of {len(wanted)} samples, {first} first")
-        finally:
-            engine.stop()
     run.put_in_order(list(rows))
     return run.settings or record
 
 
-def default_folder(request: RunRequest) -> Path:
-    """``runs/<model>-<data set>``, in names that every file system takes."""
+def default_folder(request: RunRequest, what: str | None = None) -> Path:
+    """``runs/<model>-<data set>``, and the attention where it is sparse, in names that every file system takes.
+
+    Args:
+        request: The run.
+        what: Instead of the attention.
+    """
     data = request.dataset.name if request.dataset.revision is None else request.dataset.name.partition("@")[0]
     names = [Path(name).name or "run" for name in (request.model, data)]
+    if what is not None or request.attention.sparse:
+        names.append(request.attention.label if what is None else what)
     return Path("runs") / "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in name) for name in names)
 
 
@@ -240,4 +257,6 @@ def _prediction(row: dict[str, Any], output: Output) -> dict[str, Any]:
         "seconds_to_first_token": output.seconds_to_first_token,
         "seconds": output.seconds,
         "sparsity": output.sparsity,
+        "sparsity_spread": output.sparsity_spread,
+        "kv_bytes_per_step": output.kv_bytes_per_step,
     }

@@ -39,6 +39,7 @@ SCORES_SCHEMA = pa.schema(
 )
 
 _MAY_BE_NULL = ("extracted", "how", "finish_reason")
+_TOOK = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
 _GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix")
 
 
@@ -73,7 +74,7 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
         rows, took = [], []
         for gold, prediction in of_it:
             rows.append(_row(gold, prediction))
-            took.append({name: prediction[name] for name in ("input_tokens", "output_tokens", "sparsity")})
+            took.append({name: prediction.get(name) for name in _TOOK})
             scored()
         configs.append(_config(rows, took))
         tables.append(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
@@ -170,7 +171,9 @@ def _config(rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str,
         "truncated": _share([row["finish_reason"] == "length" for row in rows]),
         "input_tokens": _mean([one["input_tokens"] for one in took]),
         "output_tokens": _mean([one["output_tokens"] for one in took]),
-        "sparsity": _sparsity([one["sparsity"] for one in took]),
+        "sparsity": _by_phase([one["sparsity"] for one in took]),
+        "sparsity_spread": _by_phase([one["sparsity_spread"] for one in took]),
+        "kv_bytes_per_step": _mean([one["kv_bytes_per_step"] for one in took]),
     }
 
 
@@ -197,7 +200,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _sparsity(values: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
+def _by_phase(values: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
     """Means over the samples, by phase, if every sample was measured."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):

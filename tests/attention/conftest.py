@@ -33,9 +33,8 @@ class _Folder(pytest.File):
             yield _File.from_parent(self, path=path)
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    skipped = WITHOUT_TORCH and file_path.match("test_*.py")
-    return _File.from_parent(parent, path=file_path) if skipped else None
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    return _File.from_parent(parent, path=module_path) if WITHOUT_TORCH else None
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:

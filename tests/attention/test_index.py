@@ -151,6 +151,36 @@ def test_bytes_of_blocks_are_those_of_their_tensors() -> None:
     assert index.nbytes() == 4 * (4 * 4 + 4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    **LENGTHS,
+    last=st.integers(1, 200),
+    block_q=st.sampled_from([16, 32, 64, 128]),
+    block_k=st.sampled_from([16, 64]),
+    seed=st.integers(0, 99),
+)
+def test_the_tail_of_blocks_is_what_the_last_queries_see(
+    n_k: int, missing: int, last: int, block_q: int, block_k: int, seed: int
+) -> None:
+    """Also where the first row, of the whole or of the tail, is a part of a block."""
+    n_q = max(1, n_k - missing)
+    last = min(last, n_q)
+    index, kept = make_blocks(n_q, n_k, block_q, block_k, share=0.3, seed=seed)
+    asked = dataclasses.replace(index, asked=torch.tensor([7, 7]))
+    tail = asked.tail(last)
+    assert (tail.n_q, tail.n_k, tail.block_q, tail.block_k) == (last, n_k, block_q, block_k)
+    assert tail.blocks.shape[1] == BlockIndex.rows(last, n_k, block_q)
+    seen = index.pattern().mask(n_q, n_k)[:, n_q - last :]
+    assert torch.equal(tail.pattern().mask(last, n_k), seen)
+    assert tail.seen().tolist() == seen.sum((1, 2)).tolist()
+    assert tail.asked_density().tolist() == [int(s) / causal_count(last, n_k) for s in tail.seen()]
+    # Tiles are gathered of the rows that are left.
+    made = BlockIndex(*listed(kept[:, kept.shape[1] - tail.blocks.shape[1] :]), block_q, block_k, last, n_k)
+    assert tail.computed().tolist() == made.computed().tolist()
+    assert block_q < 64 or tail.computed().tolist() == tail.seen().tolist()
+    assert torch.equal(index.tail(n_q).mask(), index.mask())
+
+
 # --- lines --------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +242,58 @@ def test_lines_are_seen_and_counted_once(
     assert index.density().tolist() == [int(c) / causal_count(n_q, n_k) for c in index.computed()]
     asked = (Columns(columns) | Diagonals(slashes)).count(n_q, n_k)
     assert index.asked_density().tolist() == [int(c) / causal_count(n_q, n_k) for c in asked]
+
+
+def make_bands(n_q: int, n_k: int, block_q: int, unit: int, heads: int, share: float, seed: int) -> LineIndex:
+    """Random columns and bands, that of the query's own tile among them or not, with garbage."""
+    columns = random_flags(heads, n_k, share=share, seed=seed)
+    bands = random_flags(heads, ceil_div(n_k, unit) + block_q // unit, share=0.3, seed=seed + 1)
+    return LineIndex(*listed(columns), *listed(bands), block_q, unit, n_q, n_k)
+
+
+@settings(max_examples=80, deadline=None)
+@given(**LENGTHS, tiles=TILES, share=st.floats(0, 0.5), seed=st.integers(0, 999), heads=st.integers(1, 3))
+def test_lines_are_counted_where_the_diagonal_is_not_listed(
+    n_k: int, missing: int, tiles: tuple[int, int], share: float, seed: int, heads: int
+) -> None:
+    """Then a vertical within the query's own block is seen by the queries from it on."""
+    n_q = max(1, n_k - missing)
+    index = make_bands(n_q, n_k, *tiles, heads, share, seed)
+    assert index.computed().dtype == torch.int64
+    assert index.computed().tolist() == index.pattern().count(n_q, n_k).tolist()
+
+
+def test_a_vertical_alone_is_counted_from_its_own_query_on() -> None:
+    none = torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    for key in (0, 5, 63, 64, 99):
+        columns = torch.tensor([[key]], dtype=torch.int32), torch.ones(1, dtype=torch.int32)
+        assert LineIndex(*columns, *none, 64, 64, 100, 100).computed().tolist() == [100 - key]
+        assert LineIndex(*columns, *none, 64, 64, 30, 100).computed().tolist() == [min(30, 100 - key)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(**LENGTHS, last=st.integers(1, 200), tiles=TILES, share=st.floats(0, 0.5), seed=st.integers(0, 999))
+def test_the_tail_of_lines_is_what_the_last_queries_see(
+    n_k: int, missing: int, last: int, tiles: tuple[int, int], share: float, seed: int
+) -> None:
+    n_q = max(1, n_k - missing)
+    last = min(last, n_q)
+    for index in (
+        make_bands(n_q, n_k, *tiles, 2, share, seed),
+        make_lines(n_q, n_k, *tiles, 2, share, seed)[0],
+    ):
+        tail = index.tail(last)
+        assert (tail.n_q, tail.n_k) == (last, n_k)
+        seen = index.pattern().mask(n_q, n_k)[:, n_q - last :]
+        assert torch.equal(tail.pattern().mask(last, n_k), seen)
+        assert tail.computed().tolist() == seen.sum((1, 2)).tolist()
+        assert tail.density().tolist() == [int(c) / causal_count(last, n_k) for c in tail.computed()]
+
+
+def test_what_was_asked_of_the_last_queries_is_on_their_lines() -> None:
+    index, columns, slashes = make_lines(150, 150, share=0.1)
+    asked = (Columns(columns) | Diagonals(slashes)).count(40, 150)
+    assert index.tail(40).asked_density().tolist() == [int(c) / causal_count(40, 150) for c in asked]
 
 
 def test_bands_that_were_wanted_themselves_are_what_was_asked() -> None:

@@ -180,6 +180,41 @@ def test_queries_are_taken_in_turn_from_the_first_on(at_once: int, expected: lis
     assert Near(at_once=at_once).stretches(100, 300, 300) == expected
 
 
+def test_what_a_method_looks_at_is_for_it_to_say() -> None:
+    assert Near().observes == 0
+    assert First().observes is None
+    assert Loud().unshared is None
+    assert Near().unshared == "what the queries of a prompt see depends on all of it"
+    assert First().unshared == "what stays of a prompt follows from queries that would not be computed again"
+
+
+@pytest.mark.parametrize("few", [None, 4, 100])
+def test_of_a_prompt_in_chunks_the_queries_are_remembered_that_are_looked_at(few: int | None) -> None:
+    """Copied, for the next step is written over them."""
+    import torch
+
+    class Looks(First):
+        @property
+        def observes(self) -> int | None:
+            return few
+
+        def keep(self, q: Any, k: Any, **options: Any) -> Any:
+            return q, k, options
+
+    q, k = torch.arange(12.0)[:, None, None].expand(12, 4, 16).clone(), torch.zeros(12, 2, 16)
+    method, seen = Looks(), None
+    for start, end in ((0, 3), (3, 5), (5, 12)):
+        chunk = q[start:end].clone()
+        seen = method.observe(seen, chunk, k[:end])
+        chunk.zero_()
+    assert seen is not None
+    assert torch.equal(seen, q[-(few or 12) :])
+    last, keys, options = method.settle(seen, k, length=20, impl="torch")
+    assert last is seen
+    assert keys is k
+    assert (options["length"], options["impl"]) == (20, "torch")
+
+
 def test_after_a_step_its_own_token_stays() -> None:
     import torch
 

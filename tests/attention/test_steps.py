@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import BlockIndex, Kept, ceil_div
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
-from sparse_tasks.attention.steps import Memory, select_prompt
+from sparse_tasks.attention.steps import Memory, select_prompt, step_weights
 from sparse_tasks.core.errors import UsageError
 from tests.attention.toys import PAGE, First, Loud, Near
 
@@ -197,3 +198,23 @@ def test_a_prompt_may_be_read_in_chunks() -> None:
         memory.read(q[start:end], k[:end])
     _, index = memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
     assert listed(index.pages, index.counts) == [[0, 1, 2, PROMPT]] * 2
+
+
+@pytest.mark.parametrize("block_size", [4, 16, 64])
+def test_weights_of_a_step_are_those_of_its_sequence_wherever_its_blocks_lie(block_size: int) -> None:
+    """A softmax over the listed positions alone, summed over the group; of no other sequence of the batch."""
+    q, k, _ = make()
+    maker = torch.Generator().manual_seed(0)
+    blocks = ceil_div(END, block_size)
+    order = (torch.randperm(2 * blocks, generator=maker)).int().view(2, blocks)
+    keys = torch.full((2 * blocks, block_size, 2, 16), float("nan"))
+    position = torch.arange(END)
+    for row, one in enumerate((k.flip(0), k)):
+        keys[order[row][position // block_size].long(), position % block_size] = one
+    cache = PagedCache(keys, keys, order, torch.tensor([END, END], dtype=torch.int32))
+    positions = torch.tensor([[0, 3, 17, 51], [1, 2, 40, 51]], dtype=torch.int32)
+    found = step_weights(q[-1], cache, 1, positions)
+    assert (found.shape, found.dtype) == ((2, 4), torch.float32)
+    for head, listed_here in enumerate(positions.tolist()):
+        expected = sum((k[listed_here, head] @ q[-1, 2 * head + i] / 4).softmax(0) for i in range(2))
+        torch.testing.assert_close(found[head], expected, rtol=1e-4, atol=1e-6)

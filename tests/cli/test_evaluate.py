@@ -256,7 +256,6 @@ BAD = {
     "a length that is not there": (["-l", "8k"], ["length", "'8k'", "choose from 3k, 4k"]),
     "a length that is none": (["-l", "8x"], ["length", "'8x'", "64k"]),
     "an output that is a file": (["-o", "/etc/hosts"], ["output", "'/etc/hosts'", "name a folder"]),
-    "an output with other files": (["-o", "/etc"], ["output", "'/etc'", "name an empty or a new folder"]),
 }
 
 
@@ -269,6 +268,19 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert finished.says(*words)
     assert finished.code == 2
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_output_with_other_files_is_refused(
+    command: str, evaluate: Callable[..., Finished], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "thesis.tex").write_text("mine")
+    finished = evaluate("-o", other, command=command)
+    assert finished.says("output", str(other), "name an empty or a new folder")
+    assert finished.code == 2
+    assert contents(tmp_path) == {}
+    assert contents(other)["thesis.tex"] == b"mine"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed; pip install '.[attention]'")
 
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
@@ -21,6 +23,7 @@ from sparse_tasks.attention.method import (
     METHODS,
     DecodeMethod,
     EvictMethod,
+    Layer,
     Method,
     Phase,
     PrefillMethod,
@@ -33,6 +36,9 @@ from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameters
 
 NAMES = METHODS.names()
+PREFILL = [name for name in NAMES if METHODS.get(name).phase is Phase.PREFILL]
+EVICT = [name for name in NAMES if METHODS.get(name).phase is Phase.EVICT]
+AFTER = [name for name in NAMES if METHODS.get(name).phase is not Phase.PREFILL]
 PHASES = {Phase.PREFILL: PrefillMethod, Phase.DECODE: DecodeMethod, Phase.EVICT: EvictMethod}
 EXPECTED = [
     *("vertical_slash", "block_sparse", "flexprefill", "streaming_llm", "tri_shape", "xattention"),
@@ -239,7 +245,7 @@ def test_wrong_shapes_are_refused(name: str) -> None:
             choose(bad_q, bad_k)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).phase is Phase.EVICT])
+@pytest.mark.parametrize("name", EVICT)
 def test_what_is_kept_is_sound(name: str) -> None:
     q, k, _ = structured(300, HEADS, KV_HEADS, SIZE)
     kept = METHODS.get(name)(sparsity=0.7).keep(q, k, impl="torch")
@@ -248,8 +254,66 @@ def test_what_is_kept_is_sound(name: str) -> None:
     check_pages(kept.pages(), 300)
 
 
-PREFILL = [name for name in NAMES if METHODS.get(name).phase is Phase.PREFILL]
-AFTER = [name for name in NAMES if METHODS.get(name).phase is not Phase.PREFILL]
+@pytest.mark.parametrize("name", EVICT)
+@settings(max_examples=8, deadline=None)
+@given(cuts=st.sets(st.integers(1, 180), max_size=4), sparsity=st.sampled_from([None, 0.3, 0.8]))
+def test_a_prompt_in_chunks_is_kept_as_the_whole(name: str, cuts: set[int], sparsity: float | None) -> None:
+    """Whatever is remembered from one chunk to the next is a copy: a chunk's queries are written over."""
+    method, layer, n = METHODS.get(name)(sparsity=sparsity), Layer(1, 3), 181
+    assert isinstance(method, EvictMethod)
+    q, k, _ = structured(n, HEADS, KV_HEADS, SIZE, seed=1)
+    whole = method.keep(q, k, layer=layer, impl="torch")
+    seen, start = None, 0
+    for end in [*sorted(cuts), n]:
+        chunk = q[start:end].clone()
+        seen = method.observe(seen, chunk, k[:end], impl="torch")
+        chunk.fill_(float("nan"))  # vLLM's next step is written over it
+        start = end
+    assert seen is not None
+    if method.observes is not None:
+        assert len(seen) <= method.observes
+    kept = method.settle(seen, k, length=n, layer=layer, impl="torch")
+    assert (kept.length, kept.capacity) == (whole.length, whole.capacity)
+    assert torch.equal(kept.counts, whole.counts)
+    for head, count in enumerate(whole.counts.tolist()):
+        assert torch.equal(kept.positions[head, :count], whole.positions[head, :count])
+    if whole.scores is not None:
+        torch.testing.assert_close(kept.scores, whole.scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVICT)
+def test_the_budget_of_chunks_is_that_of_the_length_they_are_told(name: str) -> None:
+    method = METHODS.get(name)(sparsity=0.5)
+    assert isinstance(method, EvictMethod)
+    q, k, _ = structured(90, HEADS, KV_HEADS, SIZE)
+    told = method.settle(method.observe(None, q, k, impl="torch"), k, length=120, impl="torch")
+    assert told.counts.tolist() == method.keep(q, k, length=120, impl="torch").counts.tolist()
+    assert told.counts.sum() == KV_HEADS * 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_says_how_many_queries_it_looks_at(name: str) -> None:
+    for sparsity in (None, 0.5):
+        method = METHODS.get(name)(sparsity=sparsity)
+        if isinstance(method, PrefillMethod):
+            assert isinstance(method.observes, int)
+            assert method.observes >= 0
+        elif isinstance(method, EvictMethod):
+            assert method.observes is None or method.observes >= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_says_why_keys_cannot_be_shared(name: str) -> None:
+    """It ends in the middle of a sentence. What decodes changes no key of a prompt."""
+    for sparsity in (None, 0.5):
+        method = METHODS.get(name)(sparsity=sparsity)
+        why = method.unshared
+        if why is not None:
+            assert not isinstance(method, DecodeMethod)
+            assert why.strip() == why != ""
+            assert why[0].islower()
+            assert not why.endswith(".")
+            assert len(why.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(PREFILL, AFTER)))

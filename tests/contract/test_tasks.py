@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -22,6 +23,24 @@ from tests.cli.program import ABSENT
 
 TASK_NAMES = TASKS.names()
 LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)
+TOKENIZERS = [
+    ("qwen2.5", "auto"),
+    ("qwen2.5", "none"),
+    ("byte_level", "auto"),
+    ("llama", "auto"),
+    ("llama", "none"),
+    ("unigram", "none"),
+    ("bert", "auto"),
+]
+# Each task with each tokenizer, each tokenizer with each length, each length with each task.
+EXACT = [
+    (name, sort, template, LENGTHS[(first + second + third) % len(LENGTHS)])
+    for first, name in enumerate(TASK_NAMES)
+    for second, (sort, template) in enumerate(TOKENIZERS)
+    for third in (0, 2)
+]
+
+load_once = functools.cache(load_tokenizer)  # most of what a short sample costs
 
 
 def sample_of(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object) -> Sample:
@@ -29,20 +48,29 @@ def sample_of(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index:
     return make_sample(request, tokenizer, request.tasks[0], length, index)
 
 
-@pytest.mark.parametrize("name", TASK_NAMES)
-def test_same_key_gives_the_same_sample(name: str, qwen: PromptTokenizer) -> None:
-    assert sample_of(name, qwen) == sample_of(name, load_tokenizer())
+@pytest.fixture(scope="module")
+def another_qwen() -> PromptTokenizer:
+    """The built-in tokenizer, loaded another time."""
+    return load_tokenizer()
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
-def test_another_process_gives_the_same_sample(name: str, qwen: PromptTokenizer) -> None:
+def test_same_key_gives_the_same_sample(name: str, qwen: PromptTokenizer, another_qwen: PromptTokenizer) -> None:
+    assert sample_of(name, qwen) == sample_of(name, another_qwen)
+
+
+def test_another_process_gives_the_same_samples(qwen: PromptTokenizer) -> None:
     # Hash randomisation, import order and what was generated before must not matter.
     script = (
         "import json, sys; from tests.contract.test_tasks import sample_of; from sparse_tasks.core.tokenizers import *;"
-        "print(json.dumps(sample_of(sys.argv[1], load_tokenizer(), index=3).row()))"
+        "qwen = load_tokenizer();"
+        "print(json.dumps({name: sample_of(name, qwen, index=3).row() for name in sys.argv[:0:-1]}))"
     )
-    made = subprocess.run([sys.executable, "-c", script, name], check=True, capture_output=True, text=True)
-    assert json.loads(made.stdout) == sample_of(name, qwen, index=3).row()
+    made = subprocess.run([sys.executable, "-c", script, *TASK_NAMES], check=True, capture_output=True, text=True)
+    rows = json.loads(made.stdout)
+    assert list(rows) == TASK_NAMES[::-1]
+    for name in TASK_NAMES:
+        assert rows[name] == sample_of(name, qwen, index=3).row()
 
 
 @pytest.mark.parametrize("option", [{"seed": 43}, {"index": 1}, {"length": 6_001}, {"question_position": "after"}])
@@ -51,22 +79,9 @@ def test_another_key_gives_another_sample(name: str, option: dict[str, object], 
     assert sample_of(name, qwen, **option).context != sample_of(name, qwen).context  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(
-    ("sort", "template"),
-    [
-        ("qwen2.5", "auto"),
-        ("qwen2.5", "none"),
-        ("byte_level", "auto"),
-        ("llama", "auto"),
-        ("llama", "none"),
-        ("unigram", "none"),
-        ("bert", "auto"),
-    ],
-)
-@pytest.mark.parametrize("name", TASK_NAMES)
+@pytest.mark.parametrize(("name", "sort", "template", "length"), EXACT)
 def test_length_is_exact(name: str, sort: str, template: str, length: int, tokenizer_folders: dict[str, Path]) -> None:
-    tokenizer = load_tokenizer(str(tokenizer_folders.get(sort, sort)), template)
+    tokenizer = load_once(str(tokenizer_folders.get(sort, sort)), template)
     sample = sample_of(name, tokenizer, length)
     assert sample.input_tokens == len(tokenizer.ids(sample.prompt))
     assert length - TOLERANCE <= sample.input_tokens <= length
@@ -105,7 +120,7 @@ def test_answer_of_another_sample_is_wrong(name: str, qwen: PromptTokenizer) -> 
 @pytest.mark.parametrize("template", ["auto", "none"])
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_oracle_reads_the_answer_from_the_prompt_alone(name: str, template: str, position: str) -> None:
-    tokenizer = load_tokenizer("qwen2.5", template)
+    tokenizer = load_once("qwen2.5", template)
     for index in range(4):
         sample = sample_of(name, tokenizer, index=index, question_position=position)
         # A task without the sample's parameters: whatever the oracle knows, it has from the prompt.
@@ -130,7 +145,7 @@ def test_evidence_holds_what_it_claims(name: str, qwen: PromptTokenizer) -> None
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_after_is_context_question_prefix(name: str) -> None:
     for template in ("auto", "none"):
-        sample = sample_of(name, load_tokenizer("qwen2.5", template), question_position="after")
+        sample = sample_of(name, load_once("qwen2.5", template), question_position="after")
         assert sample.prompt == sample.context + sample.question + sample.answer_prefix
         assert sample.question not in sample.context
         assert sample.question_position == "after"
@@ -165,6 +180,7 @@ def test_generating_needs_no_torch() -> None:
         "from sparse_tasks.generators.task import TASKS\n"
         "from tests.contract.test_tasks import sample_of\n"
         "from sparse_tasks.core.tokenizers import load_tokenizer\n"
-        "for name in TASKS.names(): sample_of(name, load_tokenizer())\n"
+        "qwen = load_tokenizer()\n"
+        "for name in TASKS.names(): sample_of(name, qwen)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

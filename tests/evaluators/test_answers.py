@@ -318,10 +318,10 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
 )
 def test_hostile_output_takes_linear_time(piece: str) -> None:
     text = piece * (100_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     for output in (text, f"<answer>{text}</answer>", f"<answer>x{text}x</answer>"):
         for item in items(extract(output) or ""):
             normalise(item)
         normalise(extract(output) or "")
-    # Quadratic time would be minutes; the bound is loose so that a busy machine does not fail it.
-    assert time.perf_counter() - start < 10
+    # Quadratic time would be minutes; the bound is loose so that a slow machine does not fail it.
+    assert time.process_time() - start < 10

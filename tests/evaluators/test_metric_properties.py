@@ -109,7 +109,7 @@ def test_order_and_form_leave_set_metrics_alone(
 
 
 @pytest.mark.parametrize("metric", STRICT)
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), answers=st.integers(1, 8), prose=st.booleans())
 @example(seed=0, answers=16, prose=True)
 def test_echoing_a_context_of_real_size_scores_below_a_twentieth(
@@ -128,7 +128,7 @@ def test_echoing_a_context_of_real_size_scores_below_a_twentieth(
         assert METRICS[metric](context, gold) < 0.05
 
 
-@pytest.mark.parametrize("metric", LENIENT)
+@pytest.mark.parametrize("metric", sorted(LENIENT))
 def test_a_lenient_metric_does_reward_the_echo(metric: str) -> None:
     # So that nobody takes one for strict: the mark is about this.
     context = "\n".join(f"The number of otter-{number} is {number * 7919}." for number in range(2000))

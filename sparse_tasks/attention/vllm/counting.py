@@ -123,14 +123,16 @@ class Counter:
             return None
         taken: dict[str, Any] = {}
         if found.prompt_dense:
-            whole = torch.full((self._heads,), found.prompt_whole, dtype=torch.float64, device=self._read.device)
-            computed = [found.prompt.get(layer, 0) + whole for layer in range(self._read.shape[1])]
-            taken["prefill"] = {"densities": (torch.cat(computed) / found.prompt_dense).tolist()}
+            nothing = torch.zeros(self._heads, dtype=torch.float64, device=self._read.device)
+            computed = torch.cat([found.prompt.get(layer, nothing) for layer in range(self._read.shape[1])]).tolist()
+            # Divided here: a device multiplies by the reciprocal, and all of it would be a hair less than 1.
+            densities = [(count + found.prompt_whole) / found.prompt_dense for count in computed]
+            taken["prefill"] = {"densities": densities}
         if found.steps:
-            read = (self._read[found.slot] + found.steps_whole).double().flatten()
+            read = [count + found.steps_whole for count in self._read[found.slot].flatten().tolist()]
             taken["decode"] = {
-                "densities": (read / found.steps_dense).tolist(),
-                "kv_bytes": float(read.sum()) * self._key_bytes / found.steps,
+                "densities": [count / found.steps_dense for count in read],
+                "kv_bytes": sum(read) * self._key_bytes / found.steps,
             }
         self._release(found)
         return taken
@@ -168,8 +170,11 @@ def _positions_read(indices: Sequence[PageIndex], cached: Tensor) -> Tensor:
         return torch.stack([index.computed() for index in indices], dim=1)
     counts = torch.stack([index.counts for index in indices]).long()
     if unit > 1:
-        places = (counts - 1).clamp_min(0)[..., None].unbind(0)
-        last = torch.stack([index.pages.gather(2, place) for index, place in zip(indices, places, strict=True)])
+        places = (counts - 1).clamp_min(0)[..., None]
+        if len({index.pages.shape for index in indices}) == 1:
+            last = torch.stack([index.pages for index in indices]).gather(3, places)
+        else:
+            last = torch.stack([index.pages.gather(2, place) for index, place in zip(indices, places, strict=True)])
         missing = (last[..., 0] + 1) * unit - cached[:, None]
         counts = torch.where(counts > 0, counts * unit - missing.clamp_min(0), 0)
     return counts.transpose(0, 1)

@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.evaluators.models import Model, find_model
 
-__all__ = ["ENGINES", "UNKNOWN_ATTENTION", "Engine", "EngineSettings", "Output", "Request"]
+__all__ = ["ENGINES", "UNKNOWN_ATTENTION", "AttentionSettings", "Engine", "EngineSettings", "Output", "Request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,9 @@ class Output:
         seconds_to_first_token: From the moment the engine took the request up.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions that were not computed, in [0, 1], by phase
-            (``prefill``, ``decode``); None where nothing was measured.
+            (``prefill``, ``decode``), on average over layers and heads; None where nothing was measured.
+        sparsity_spread: Its standard deviation over layers and heads, by phase.
+        kv_bytes_per_step: Bytes of keys and values that a decoding step read, all layers together, on average.
     """
 
     id: str
@@ -54,6 +57,46 @@ class Output:
     seconds_to_first_token: float | None = None
     seconds: float | None = None
     sparsity: dict[str, float] | None = None
+    sparsity_spread: dict[str, float] | None = None
+    kv_bytes_per_step: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSettings:
+    """What is to compute attention.
+
+    Attributes:
+        method: ``dense``, a method, or one for prefill and one for what follows: ``vertical_slash+quest``.
+        sparsity: For all of them, in [0, 1); None for their own budgets.
+        arguments: ``METHOD.PARAMETER`` to a value.
+    """
+
+    method: str = "dense"
+    sparsity: float | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise UsageError("sparsity", self.sparsity, "has to be from 0 up to, not including, 1")
+        if not self.sparse and (self.sparsity or self.arguments):
+            what = {"sparsity": self.sparsity} if self.sparsity else dict(self.arguments)
+            raise UsageError("attention", self.method, f"leaves nothing out, so it takes no {next(iter(what))}; name a "
+                             "method, as sparse-tasks attention list shows them")  # fmt: skip
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a method is asked for."""
+        return self.method != "dense"
+
+    @property
+    def label(self) -> str:
+        """As a folder is called: ``dense``, ``quest``, ``vertical_slash+quest-0.9``."""
+        return self.method if self.sparsity is None or not self.sparse else f"{self.method}-{self.sparsity:g}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``run.json`` has it."""
+        sparsity = self.sparsity if self.sparse else 0.0
+        return {"method": self.method, "sparsity": sparsity, "arguments": dict(self.arguments)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +109,14 @@ class EngineSettings:
         seed: Of the sampling.
         arguments: Of the engine, as the user gave them (``--engine-arg key=value``); values are JSON where they parse
             as JSON, else strings.
+        attention: What is to compute attention.
     """
 
     model: Model
     temperature: float = 0.0
     seed: int = 42
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    attention: AttentionSettings = field(default_factory=AttentionSettings)
 
 
 class Engine(ABC):
@@ -85,15 +130,26 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
-    attention: ClassVar[dict[str, Any]] = {"method": "dense", "sparsity": 0.0, "arguments": {}}
-    """What computes attention, as far as this project knows."""
+    runs_methods: ClassVar[bool] = False
+    """Whether it runs the sparse attention methods."""
+    elsewhere: ClassVar[bool] = False
+    """Whether the model runs somewhere else, with who knows what attention."""
     samples: ClassVar[bool] = True
     """Whether it samples as ``EngineSettings`` says."""
     takes_ids: bool = True
     """Whether prompts come as token ids, which this project renders, or as text."""
 
     def __init__(self, settings: EngineSettings) -> None:
+        if settings.attention.sparse and not self.runs_methods:
+            able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).runs_methods)
+            remedy = f"does not run in the engine {self.name}; choose --engine from {able}, or start the server with it"
+            raise UsageError("attention", settings.attention.method, remedy)
         self.settings = settings
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """What computes attention, as far as this project knows."""
+        return dict(UNKNOWN_ATTENTION) if self.elsewhere else self.settings.attention.as_dict()
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -134,6 +190,18 @@ class Engine(ABC):
     def details(self) -> dict[str, Any]:
         """What else there is to know of the engine once it has started, for ``run.json``."""
         return {}
+
+    def take_over(self, running: Engine, needed: int) -> bool:
+        """Go on with what another engine of this kind has started, which then has it no longer.
+
+        Args:
+            running: The other one, started.
+            needed: As of ``start``.
+
+        Returns:
+            Whether it could: the settings differ in nothing that cannot be changed while it runs.
+        """
+        return False
 
     def stop(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back what ``start`` took."""

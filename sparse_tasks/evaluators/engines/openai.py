@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
-from sparse_tasks.evaluators.engines.engine import ENGINES, UNKNOWN_ATTENTION, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class OpenAIEngine(Engine):
     """
 
     name = "openai"
-    attention = UNKNOWN_ATTENTION
+    elsewhere = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

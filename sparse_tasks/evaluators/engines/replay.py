@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import BadFileError, UsageError
-from sparse_tasks.evaluators.engines.engine import ENGINES, UNKNOWN_ATTENTION, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.runs import read_line
 from sparse_tasks.generators.files import sha256_of
@@ -24,7 +24,7 @@ class ReplayEngine(Engine):
     """
 
     name = "replay"
-    attention = UNKNOWN_ATTENTION
+    elsewhere = True
     samples = False
     takes_ids = False
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+
+if TYPE_CHECKING:
+    from sparse_tasks.attention.huggingface import SparseRun
 
 __all__ = ["TransformersEngine"]
 
@@ -20,10 +24,11 @@ class TransformersEngine(Engine):
     """``AutoModelForCausalLM.generate`` on token ids.
 
     ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's)
-    and ``attn_implementation``.
+    and ``attn_implementation``. Sparse attention is ``sparse_attention``, for reading rather than for speed.
     """
 
     name = "transformers"
+    runs_methods = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -40,7 +45,11 @@ class TransformersEngine(Engine):
     def context(self) -> int | None:
         from transformers import AutoConfig
 
-        model = self.settings.model
+        model, asked = self.settings.model, self.settings.attention
+        if asked.sparse:
+            from sparse_tasks.attention.method import find_attention
+
+            find_attention(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
         try:
             config = AutoConfig.from_pretrained(model.source, revision=model.revision)
         except (ValueError, OSError) as error:
@@ -76,7 +85,7 @@ class TransformersEngine(Engine):
             ids = torch.tensor([request.ids], device=self._model.device)
             clock = _Clock()
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), self._sparse() as run:
                     whole = self._model.generate(
                         input_ids=ids,
                         attention_mask=torch.ones_like(ids),
@@ -96,7 +105,16 @@ class TransformersEngine(Engine):
                 len(written),
                 clock.first,
                 clock.last,
+                _measured(run),
             )
+
+    def _sparse(self) -> AbstractContextManager[SparseRun | None]:
+        asked = self.settings.attention
+        if not asked.sparse:
+            return nullcontext()
+        from sparse_tasks.attention.huggingface import sparse_attention
+
+        return sparse_attention(self._model, asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
 
     def version(self) -> str | None:
         import transformers
@@ -109,6 +127,11 @@ class TransformersEngine(Engine):
 
     def stop(self) -> None:
         self._model = None
+
+
+def _measured(run: SparseRun | None) -> dict[str, float] | None:
+    found = {} if run is None else {phase: run.density(phase) for phase in ("prefill", "decode")}
+    return {phase: max(0.0, 1 - density.computed) for phase, density in found.items() if density is not None} or None
 
 
 class _Clock:

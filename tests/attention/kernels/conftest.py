@@ -12,6 +12,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
 import pytest
 import torch
 
+from tests.attention.interpreter import quick_interpreter
+
+
+@pytest.fixture(autouse=True, scope="package")
+def quick() -> Iterator[None]:
+    with quick_interpreter():
+        yield
+
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:

@@ -80,16 +80,16 @@ def test_long_rows_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 
     monkeypatch.setattr(kernels, "WHOLE", 128)
-    scores = uneven_scores(4, 1000, 7)
-    found, counts = select_top(scores, 300, impl="triton")
-    assert lists(found, counts) == [naive_top(row, 300) for row in scores.tolist()]
+    scores = uneven_scores(4, 330, 7)
+    found, counts = select_top(scores, 100, impl="triton")
+    assert lists(found, counts) == [naive_top(row, 100) for row in scores.tolist()]
     weights = (scores.abs() * 8).round()  # whole numbers: their sums are exact, and ties span the pieces
-    shares = select_mass(weights, 0.75, width=1000, impl="triton")
-    assert lists(*shares) == lists(*select_mass(weights, 0.75, width=1000, impl="torch"))
+    shares = select_mass(weights, 0.75, width=330, impl="triton")
+    assert lists(*shares) == lists(*select_mass(weights, 0.75, width=330, impl="torch"))
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("columns", [512, 613])
+@pytest.mark.parametrize("columns", [256, 293])
 def test_few_of_a_long_row_are_chosen_in_a_tournament(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparse_tasks.attention.kernels.triton import selection as kernels
 

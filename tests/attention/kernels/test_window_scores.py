@@ -53,7 +53,7 @@ def check(
     [
         (200, 200, 2, 1, 64, 64),
         (70, 301, 4, 2, 96, 20),
-        (90, 500, 8, 1, 16, 90),  # several tiles of queries, several splits
+        (70, 300, 3, 1, 16, 70),  # several tiles of queries, several splits
         (1, 129, 1, 1, 128, 7),
         (5, 5, 1, 1, 32, 64),
         (128, 128, 2, 2, 48, 128),
@@ -71,7 +71,7 @@ def test_products_of_16_bits_are_exact_and_sums_in_32() -> None:
 
 
 @settings(max_examples=12, deadline=None)
-@given(n_k=st.integers(1, 300), missing=st.integers(0, 200), window=st.integers(1, 140))
+@given(n_k=st.integers(1, 200), missing=st.integers(0, 150), window=st.integers(1, 80))
 def test_all_that_queries_pay_is_counted_once(n_k: int, missing: int, window: int) -> None:
     n_q = max(1, n_k - missing)
     q, k = make(n_q, n_k, 1, 1, 16)
@@ -85,10 +85,10 @@ def test_all_that_queries_pay_is_counted_once(n_k: int, missing: int, window: in
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
 def test_slashes_may_be_left_out(impl: str) -> None:
-    q, k = make(80, 150, 2, 1, 64)
-    vertical, slash = window_scores(q, k, 70, slashes=False, impl=impl)
+    q, k = make(50, 150, 2, 1, 64)
+    vertical, slash = window_scores(q, k, 40, slashes=False, impl=impl)
     assert slash is None
-    torch.testing.assert_close(vertical, window_scores(q, k, 70, impl=impl).vertical, rtol=0, atol=0)
+    torch.testing.assert_close(vertical, window_scores(q, k, 40, impl=impl).vertical, rtol=0, atol=0)
 
 
 def test_scores_beyond_the_range_of_exponentials_do_not_overflow() -> None:

@@ -62,6 +62,27 @@ def test_steps_like_lists(prompt: int, capacity: int) -> None:
     assert kept.counts.tolist() == [capacity] * 2
 
 
+@pytest.mark.parametrize("cuts", [[70], [1, 70], [30, 31, 64, 70], [69, 70]])
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+def test_chunks_add_up_to_the_attention_of_all_queries(impl: str, cuts: list[int]) -> None:
+    """What is remembered is one number for each key, and no queries."""
+    q, k = make_sequence(70, 70, 4, 2, 64)
+    method, seen, start = H2O(capacity=15), None, 0
+    for end in cuts:
+        before = None if seen is None else seen.clone()
+        earlier, seen = seen, method.observe(seen, q[start:end], k[:end], impl=impl)
+        assert (seen.shape, seen.dtype) == ((2, end), torch.float32)
+        assert before is None or torch.equal(earlier, before)
+        start = end
+    assert seen is not None
+    sums = torch.tensor(attention(q, k).sum(1).reshape(2, -1, 70).sum(1)).float()
+    torch.testing.assert_close(seen, sums, rtol=1e-4, atol=1e-5)
+    kept, whole = method.settle(seen, k, impl=impl), method.keep(q, k, impl=impl)
+    assert kept_lists(kept) == kept_lists(whole)
+    torch.testing.assert_close(kept.scores, whole.scores, rtol=1e-4, atol=1e-5)
+    assert kept.capacity == whole.capacity == 15
+
+
 def test_a_heavy_hitter_of_early_queries_stays() -> None:
     q, k = make_sequence(100, 100, 2, 1, 64)
     q[:50] += k[10]  # later queries do not care

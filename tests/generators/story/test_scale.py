@@ -73,6 +73,6 @@ def test_telling_a_story_of_64k_tokens_takes_next_to_no_time() -> None:
 
 
 def _seconds(stream: Stream, chronicle: object) -> float:
-    began = time.perf_counter()
+    began = time.process_time()  # whatever else the machine does
     Narrator(stream.fork(3), chronicle)  # type: ignore[arg-type]
-    return time.perf_counter() - began
+    return time.process_time() - began

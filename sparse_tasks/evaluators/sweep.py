@@ -1,0 +1,126 @@
+"""The same samples under several methods and sparsities, each held against dense attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.compare import Comparison, compare
+from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings
+from sparse_tasks.evaluators.engines.running import Engines
+from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
+from sparse_tasks.evaluators.results import read_scored, score_run
+from sparse_tasks.evaluators.runs import Run, to_json
+from sparse_tasks.generators.files import write_whole
+
+__all__ = ["COMPARISON", "Swept", "grid", "sweep"]
+
+COMPARISON = "comparison.json"
+"""In the folder of a run: how it differs from the dense one."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One run of a sweep.
+
+    Attributes:
+        folder: Of the run.
+        attention: What computed attention.
+        result: Its ``result.json``.
+        comparison: With the dense run; None for that one.
+    """
+
+    folder: Path
+    attention: AttentionSettings
+    result: dict[str, Any]
+    comparison: Comparison | None
+
+
+def grid(
+    methods: Sequence[str], sparsities: Sequence[float | None], arguments: Mapping[str, Any]
+) -> list[AttentionSettings]:
+    """All that the options ask for: each method with each sparsity, dense attention once.
+
+    Args:
+        methods: ``dense``, methods, compositions.
+        sparsities: For each of them.
+        arguments: ``METHOD.PARAMETER`` to a value; each goes to what has the method in it.
+
+    Raises:
+        UsageError: An argument goes to none of them, or something is asked for twice.
+    """
+    parts = {method: method.split("+") for method in methods}
+    for path in arguments:
+        owner, dot, _ = path.rpartition(".")
+        if not any(owner in names if dot else len(names) == 1 and names != ["dense"] for names in parts.values()):
+            raise UsageError("attention-arg", path, f"is of no method in {', '.join(methods)}; write METHOD.PARAMETER")
+    found: list[AttentionSettings] = []
+    for method in methods:
+        if method == "dense":
+            found.append(AttentionSettings())
+            continue
+        own = {
+            path: value
+            for path, value in arguments.items()
+            if (path.rpartition(".")[0] in parts[method] if "." in path else len(parts[method]) == 1)
+        }
+        found += [AttentionSettings(method, sparsity, own) for sparsity in sparsities]
+    labels = [one.label for one in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError("attention", label, "is asked for twice")
+    return found
+
+
+def sweep(
+    request: RunRequest,
+    attentions: Sequence[AttentionSettings],
+    folder: Path,
+    progress: Callable[[AttentionSettings], AbstractContextManager[Progress]],
+) -> list[Swept]:
+    """Run, score and compare, one folder for each; what is finished already is not done again.
+
+    Args:
+        request: What is asked; its attention does not matter.
+        attentions: What is to compute attention. Dense attention is added where it is missing, as the first.
+        folder: Holds a folder for each, by its label.
+        progress: Gives what is told of a run.
+
+    Raises:
+        UsageError: Something does not fit; as a rule before anything has run.
+        EngineError: The engine failed; what is finished stays.
+    """
+    dense = [one for one in attentions if not one.sparse] or [AttentionSettings()]
+    wanted = [*dense, *(one for one in attentions if one.sparse)]
+    _check(request, wanted)
+    swept: list[Swept] = []
+    with Engines() as engines:
+        for attention in wanted:
+            with Run(folder / attention.label) as run:
+                with progress(attention) as told:
+                    predict(replace(request, attention=attention), run, told, engines)
+                result = score_run(run, request.dataset)
+                comparison = _against(folder / dense[0].label, run.path) if attention.sparse else None
+                if comparison is not None:
+                    write_whole(run.path / COMPARISON, to_json(comparison.as_dict()))
+            swept.append(Swept(run.path, attention, result, comparison))
+    return swept
+
+
+def _check(request: RunRequest, wanted: Sequence[AttentionSettings]) -> None:
+    """Whether the engine takes all of them: a sweep should not end in the middle for what could be known before."""
+    kind, seen = ENGINES.get(request.engine), set[str]()
+    for attention in wanted:
+        engine = kind(replace(request, attention=attention).settings())
+        if attention.method not in seen:
+            engine.context()
+        seen.add(attention.method)
+
+
+def _against(dense: Path, run: Path) -> Comparison:
+    (result_a, rows_a), (result_b, rows_b) = read_scored(dense), read_scored(run)
+    return compare(rows_a, rows_b, dataset_a=result_a["dataset_sha256"], dataset_b=result_b["dataset_sha256"])
