@@ -60,9 +60,9 @@ def evaluate(
 ) -> None:
     """Let a model answer a data set, and score it: predict and score in one.
 
-    A run that was stopped goes on where it stopped when the same command is given again. Several methods or
-    sparsities (--attention quest,snapkv --sparsity 0.5,0.9) are a sweep: a run for each, and each held against
-    dense attention.
+    A run that was stopped goes on where it stopped when the same command is given again.
+
+    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) are a sweep, each held against dense attention.
 
     Example: sparse-tasks evaluate sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """

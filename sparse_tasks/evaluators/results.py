@@ -74,7 +74,7 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
         rows, took = [], []
         for gold, prediction in of_it:
             rows.append(_row(gold, prediction))
-            took.append({name: prediction.get(name) for name in _TOOK})
+            took.append({name: prediction[name] for name in _TOOK})
             scored()
         configs.append(_config(rows, took))
         tables.append(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))

@@ -53,10 +53,10 @@ def grid(
     Raises:
         UsageError: An argument goes to none of them, or something is asked for twice.
     """
-    parts = {method: method.split("+") for method in methods}
+    parts = {method: method.split("+") for method in methods if method != "dense"}
     for path in arguments:
         owner, dot, _ = path.rpartition(".")
-        if not any(owner in names if dot else len(names) == 1 and names != ["dense"] for names in parts.values()):
+        if not any(owner in names if dot else len(names) == 1 for names in parts.values()):
             raise UsageError("attention-arg", path, f"is of no method in {', '.join(methods)}; write METHOD.PARAMETER")
     found: list[AttentionSettings] = []
     for method in methods:

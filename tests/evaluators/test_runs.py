@@ -81,6 +81,8 @@ def prediction(index: int, text: str = "<answer>é\u2028\n</answer>") -> dict[st
         "seconds_to_first_token": None,
         "seconds": 0.25,
         "sparsity": None,
+        "sparsity_spread": None,
+        "kv_bytes_per_step": None,
     }
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
 from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, implementation
-from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["block_sparse_attention", "block_sparse_torch", "check_prefill"]
@@ -41,7 +41,7 @@ def block_sparse_attention(
 
 def block_sparse_torch(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None) -> Tensor:
     """The same, readable: a masked softmax."""
-    return attention_reference(q, k, v, index.pattern(), scale=scale).to(q.dtype)
+    return masked_attention(q, k, v, index.pattern(), scale=q.shape[2] ** -0.5 if scale is None else scale)
 
 
 def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: float | None) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor
 from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.kernels.block_sparse import check_prefill
 from sparse_tasks.attention.kernels.dispatch import implementation
-from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.attention.reference import masked_attention
 
 __all__ = ["vertical_slash_attention", "vertical_slash_torch"]
 
@@ -41,4 +41,4 @@ def vertical_slash_attention(
 
 def vertical_slash_torch(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None) -> Tensor:
     """The same, readable: a masked softmax."""
-    return attention_reference(q, k, v, index.pattern(), scale=scale).to(q.dtype)
+    return masked_attention(q, k, v, index.pattern(), scale=q.shape[2] ** -0.5 if scale is None else scale)

@@ -60,7 +60,7 @@ def check_config(config: Any, attention: Attention) -> None:
                 f"does not go with {method.name}: {method.unshared}; set enable_prefix_caching=false "
                 "(--no-enable-prefix-caching)",
             )
-        if cache.user_specified_block_size:
+        if cache.block_size is not None:  # which may not be the last word: the worker checks again
             check_page(method, cache.block_size)
     if str(cache.cache_dtype).startswith(("fp8", "int", "nvfp4", "turboquant")):
         raise UsageError("kv_cache_dtype", cache.cache_dtype, "is no type that the kernels read; use auto or bfloat16")

@@ -49,7 +49,7 @@ class Counter:
 
     def __init__(self, layers: int, kv_heads: int, group: int, key_bytes: int, device: torch.device) -> None:
         self._heads, self._key_bytes = kv_heads * group, key_bytes
-        # Positions read in decoding, by slot, layer and KV head; the last slot is of what nobody asked for.
+        # Positions read in decoding, by slot, layer and KV head.
         self._read = torch.zeros(_ROOM, layers, kv_heads, dtype=torch.int64, device=device)
         self._free = list(range(_ROOM))
         self._running: dict[str, _Tally] = {}
@@ -76,11 +76,13 @@ class Counter:
             prompts_dense: Whether prompts saw everything, and nothing was counted.
             steps_dense: Likewise of decoding.
         """
+        pending, self._pending = self._pending, {}
+        if pending and len(pending) < self._read.shape[1]:
+            return  # it failed on the way, and what is told of that comes from elsewhere
         for prompt in plan.prompts:
             tally, dense = self._tally(prompt.request), causal_count(prompt.end - prompt.start, prompt.end)
             tally.prompt_dense += dense
             tally.prompt_whole += dense * prompts_dense
-        pending, self._pending = self._pending, {}
         if plan.steps is None:
             return
         for request, length in zip(plan.steps.requests, plan.steps.lengths, strict=True):
@@ -98,7 +100,10 @@ class Counter:
             tally = self._running.pop(request, None)
             if tally is None:
                 continue
+            if (before := self._finished.pop(request, None)) is not None:
+                self._release(before)
             self._finished[request] = tally
+            self._slots = None  # the name may come again
             while len(self._finished) > _KEPT:
                 self._release(self._finished.popitem(last=False)[1])
 

@@ -15,6 +15,7 @@ from sparse_tasks.attention.prefill import attend, select_stretches
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.evicted import Evicted
 from sparse_tasks.attention.vllm.plan import Plan, Prompt
+from sparse_tasks.core.errors import EngineError
 
 __all__ = ["SparseLayer"]
 
@@ -84,6 +85,8 @@ class SparseLayer:
             values: Like ``keys``.
             out: ``[at least tokens, query_heads, head_size]``, written to.
         """
+        if keys.shape[1] != plan.block_size:
+            raise EngineError(f"vLLM's cache has blocks of {keys.shape[1]} positions, and its tables {plan.block_size}")
         if self.prefill is None:
             return
         for prompt in plan.prompts:

@@ -87,12 +87,14 @@ class Plan:
         steps: What it decodes; None if nothing.
         tokens: All of its tokens, without padding.
         table: int32 ``[requests, blocks]``: the blocks of each row.
+        block_size: Positions in a block.
     """
 
     prompts: tuple[Prompt, ...]
     steps: Steps | None
     tokens: int
     table: Tensor
+    block_size: int
 
     def spans(self, *, prompts: bool, steps: bool) -> tuple[Span, ...]:
         """Those of prompts, of what is decoded, or both."""
@@ -119,7 +121,7 @@ class Plan:
                 spans.append(Span(number, row.request, row.first + split - row.start, split, row.end))
         tokens = sum(row.end - row.start for row in rows)
         steps = _steps(spans, table, cached[: len(rows)], tokens) if spans else None
-        return cls(tuple(prompts), steps, tokens, table)
+        return cls(tuple(prompts), steps, tokens, table, block_size)
 
 
 def _steps(spans: list[Span], table: Tensor, cached: Tensor, tokens: int) -> Steps:

@@ -10,7 +10,7 @@ from vllm.model_executor.layers.attention import Attention as AttentionModule
 from vllm.platforms import current_platform
 
 from sparse_tasks.attention.vllm.arguments import KEY, asked_of
-from sparse_tasks.attention.vllm.checks import check_config, check_version
+from sparse_tasks.attention.vllm.checks import check_config, check_page, check_version
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
 
@@ -58,6 +58,12 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         left = available - self._sparse.work(model.max_model_len, *shape)
         return max(0, int(left / (1 + self._sparse.share_of_state(block_size, *shape))))
 
+    def initialize_from_config(self, kv_cache_config: Any) -> None:
+        for group in kv_cache_config.kv_cache_groups:
+            for method in self._sparse.attention.methods:
+                check_page(method, group.kv_cache_spec.block_size)
+        super().initialize_from_config(kv_cache_config)
+
     def compile_or_warm_up_model(self) -> Any:
         self._sparse.warming_up = True
         try:
@@ -78,7 +84,11 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         return [None if counter is None else counter.take(request) for request in requests]
 
     def sparse_tasks_change(self, asked: dict[str, Any]) -> None:
-        """Other methods, or other budgets, from now on; no request may be running."""
+        """Other methods, or other budgets, from now on.
+
+        No request may be running, and ``LLM.reset_prefix_cache`` has to come first: what is cached was computed under
+        the old ones, and what the new ones remember of pages they have to see written.
+        """
         attention = asked_of({KEY: asked})
         check_config(self.vllm_config, attention)
         self._sparse.change(attention, self.cache_config.block_size)

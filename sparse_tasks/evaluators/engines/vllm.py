@@ -144,6 +144,8 @@ class VllmEngine(Engine):
         if needed > room or there != wanted:
             return False
         with _told("a change of attention"):
+            # What is cached was computed under the other methods, and page summaries are made as pages are written.
+            running._llm.reset_prefix_cache()
             running._llm.collective_rpc("sparse_tasks_change", args=(asked,))
         self._llm, self._started_with, running._llm = running._llm, there, None
         return True

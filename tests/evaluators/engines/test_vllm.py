@@ -32,6 +32,8 @@ pytestmark = [
 THREADS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
 # One request at a time: what stands beside a prompt in a batch may change its last digits, and so its words.
 ALONE = ["--engine-arg", "max_num_seqs=1"]
+# Few processors of the sort that tests run on multiply in bfloat16; they take five times as long.
+ALONE += ["--engine-arg", "dtype=float32"]
 SHORT = ["--max-new-tokens", "24"]
 
 BARE = """
@@ -43,7 +45,7 @@ if __name__ == "__main__":
     data, model = sys.argv[1:]
     dataset, tokenizer = open_dataset(data), load_tokenizer(model)
     rows = list(dataset.rows(dataset.select()))
-    llm = LLM(model=model, max_model_len=2048, enforce_eager=True, max_num_seqs=1, seed=42)
+    llm = LLM(model=model, max_model_len=2048, enforce_eager=True, max_num_seqs=1, seed=42, dtype="float32")
     ids = [{"prompt_token_ids": tokenizer.ids(row["prompt"])} for row in rows]
     outputs = llm.generate(ids, SamplingParams(temperature=0.0, max_tokens=24, seed=42))
     print("texts:" + json.dumps({row["id"]: output.outputs[0].text for row, output in zip(rows, outputs)}))
@@ -158,7 +160,8 @@ def server(model: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "1", "--generation-config", "vllm"]
+    options = ["--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "1", "--generation-config", "vllm",
+               "--dtype", "float32"]  # fmt: skip
     with (tmp_path / "server.log").open("w") as log:
         serving = subprocess.Popen(
             # What "vllm serve" runs; the CPU build's own command looks for its version under another name, and fails.

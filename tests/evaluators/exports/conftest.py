@@ -87,6 +87,8 @@ def scored() -> Scored:
                 "input_tokens": 65520.1,
                 "output_tokens": 120.5,
                 "sparsity": {"prefill": 0.0, "decode": 0.875} if task == "story_retrieval" else None,
+                "sparsity_spread": {"prefill": 0.0, "decode": 0.03125} if task == "story_retrieval" else None,
+                "kv_bytes_per_step": 2048.5 if task == "story_retrieval" else None,
             }
         )
         for index, value in enumerate(values):
@@ -113,6 +115,8 @@ def scored() -> Scored:
                     "seconds_to_first_token": 0.5 if answered else None,
                     "seconds": 2.5 if answered else None,
                     "sparsity": {"prefill": 0.0, "decode": 0.875} if answered else None,
+                    "sparsity_spread": {"prefill": 0.0, "decode": 0.03125} if answered else None,
+                    "kv_bytes_per_step": 2048.5 if answered else None,
                 }
             )
     predictions.pop()

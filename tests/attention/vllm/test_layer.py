@@ -1,0 +1,380 @@
+"""Guards what requests get in a batch, over shuffled blocks: for every method what each gets that is computed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.method import METHODS, Attention, Phase, PrefillMethod
+from sparse_tasks.attention.methods.quest import Quest
+from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
+from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.core.errors import EngineError
+from tests.attention.vllm.served import HEADS, KV_HEADS, LAYERS, SIZE, Alone, Served, Text, named, same, small
+
+NAMES = METHODS.names()
+PREFILL = [name for name in NAMES if METHODS.get(name).phase is Phase.PREFILL]
+AFTER = [name for name in NAMES if METHODS.get(name).phase is not Phase.PREFILL]
+OBSERVING = [name for name in PREFILL if getattr(small(name), "observes", 0)]
+
+A, B, C, D = Text("a", 170, 6, 1), Text("b", 260, 4, 2), Text("c", 33, 6, 3), Text("d", 1, 6, 4)
+MIXED: list[dict[str, int]] = [
+    {"a": 170, "c": 33},
+    {"a": 1, "c": 1, "b": 100},
+    {"a": 1, "c": 1, "b": 150, "d": 1},
+    {"a": 1, "c": 1, "b": 10, "d": 1},
+    *[{"a": 1, "b": 1, "c": 1, "d": 1}] * 3,
+    {"b": 1, "d": 1},
+]
+CUTS = {"a": [170], "b": [100, 250, 260], "c": [33], "d": [1]}
+
+
+def run(served: Served, steps: Sequence[Mapping[str, int]], only: str | None = None) -> dict[str, Tensor]:
+    """All that each request gets, ``[layers, tokens, query_heads, head_size]``; of one alone, if so wanted."""
+    found: dict[str, list[Tensor]] = {}
+    for step in steps:
+        for name, out in served.step(**{n: c for n, c in step.items() if only in (None, n)}).items():
+            found.setdefault(name, []).append(out)
+    return {name: torch.cat(parts, 1) for name, parts in found.items()}
+
+
+def mixed(attention: Attention, only: str | None = None, **options: Any) -> tuple[Served, dict[str, Tensor]]:
+    """Prompts whole and in chunks, and decoding, all in the same steps."""
+    served = Served(attention, **options)
+    served.add(A, B, C, D)
+    return served, run(served, [step for step in MIXED if only is None or only in step], only)
+
+
+def measured(served: Served, name: str) -> dict[str, Any]:
+    assert served.session.counter is not None
+    taken = served.session.counter.take(name)
+    assert taken is not None
+    return taken
+
+
+# --- against sequences alone ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "block_size"), [*zip(PREFILL, cycle([16, 32]), strict=False)])
+def test_prompts_are_those_of_sparse_prefill(name: str, block_size: int) -> None:
+    served, found = mixed(named(name), block_size=block_size)
+    sparse = 0
+    for text in (A, B, C, D):
+        alone = Alone(named(name), text)
+        same(found[text.name][:, : text.prompt], alone.chunks(*CUTS[text.name]))
+        assert found[text.name][:, text.prompt :].isnan().all()  # decoding is left to dense attention
+        taken = measured(served, text.name)
+        assert taken["prefill"]["densities"] == pytest.approx(alone.computed, rel=1e-9)
+        assert taken["decode"]["densities"] == [1.0] * LAYERS * KV_HEADS
+        sparse += max(alone.computed) < 0.95
+    assert sparse == 2  # the others are too short
+
+
+@pytest.mark.parametrize(("name", "block_size"), [*zip(AFTER, cycle([32, 16]), strict=False), ("quest", 16)])
+def test_steps_are_those_of_a_memory(name: str, block_size: int) -> None:
+    served, found = mixed(named(name), block_size=block_size)
+    for text in (A, B, C, D):
+        alone = Alone(named(name), text)
+        assert found[text.name][:, : text.prompt].isnan().all()  # prompts are left to dense attention
+        same(found[text.name][:, text.prompt :], alone.steps(found[text.name].shape[1] - text.prompt))
+        taken = measured(served, text.name)
+        assert taken["prefill"]["densities"] == [1.0] * LAYERS * HEADS
+        assert taken["decode"]["densities"] == pytest.approx(alone.read, rel=1e-9)
+        assert taken["decode"]["kv_bytes"] == pytest.approx(alone.read_bytes, rel=1e-9)
+        assert text in (C, D) or sum(alone.read) / len(alone.read) < 0.5
+
+
+@pytest.mark.parametrize("name", ["vertical_slash+quest", "flexprefill+snapkv", "tri_shape+h2o", "block_sparse+sparq"])
+def test_methods_for_both_phases_do_not_meet(name: str) -> None:
+    """Prompts come out as under the one alone, and steps as under the other."""
+    first, second = name.split("+")
+    served, found = mixed(named(name))
+    for text in (A, B, C, D):
+        count = found[text.name].shape[1] - text.prompt
+        prompt, later = Alone(named(first), text), Alone(named(second), text)
+        same(found[text.name][:, : text.prompt], prompt.chunks(*CUTS[text.name]))
+        same(found[text.name][:, text.prompt :], later.steps(count))
+        taken = measured(served, text.name)
+        assert taken["prefill"]["densities"] == pytest.approx(prompt.computed)
+        assert taken["decode"]["densities"] == pytest.approx(later.read)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_request_gets_the_same_whatever_runs_beside_it(name: str) -> None:
+    """Bit for bit in prompts. In decoding the same is read; lists as wide as the batch's longest round otherwise."""
+    served, found = mixed(named(name), seed=1)
+    for text in (A, B, C, D):
+        other, alone = mixed(named(name), text.name, seed=2)
+        if name in PREFILL:
+            assert torch.equal(alone[text.name].nan_to_num(7), found[text.name].nan_to_num(7))
+        torch.testing.assert_close(alone[text.name], found[text.name], rtol=1e-5, atol=1e-5, equal_nan=True)
+        assert measured(other, text.name) == measured(served, text.name)
+
+
+def test_without_methods_nothing_is_written_and_all_is_counted_as_dense() -> None:
+    served, found = mixed(Attention())
+    for text in (A, B, C, D):
+        assert found[text.name].isnan().all()
+        taken = measured(served, text.name)
+        assert set(taken["prefill"]["densities"] + taken["decode"]["densities"]) == {1.0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sparsity_of_nothing_leaves_everything_to_dense_attention(name: str) -> None:
+    served, found = mixed(named(name, 0.0))
+    assert served.session.dense == (True, True)
+    assert all(layer.prefill is None and layer.decode is None for layer in served.layers)
+    for text in (A, B):
+        assert found[text.name].isnan().all()
+        taken = measured(served, text.name)
+        assert set(taken["prefill"]["densities"] + taken["decode"]["densities"]) == {1.0}
+
+
+@pytest.mark.parametrize("name", ["vertical_slash", "quest", "h2o", "snapkv"])
+def test_the_models_own_scale_is_that_of_scores(name: str) -> None:
+    """Methods see queries by which scores come out right."""
+    served = Served(named(name), scale=0.4)
+    served.add(A)
+    found = run(served, [{"a": 170}, {"a": 1}, {"a": 1}])["a"]
+    text = Text("a", 170, 6, 1)
+    for layer in text.layers:
+        layer[0] = layer[0] * (0.4 * SIZE**0.5)
+    alone = Alone(named(name), text)
+    if name in PREFILL:
+        same(found[:, :170], alone.chunks(170))
+    else:
+        same(found[:, 170:], alone.steps(2))
+
+
+# --- chunks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [1, 5, 60])
+@pytest.mark.parametrize("name", OBSERVING)
+def test_a_short_last_chunk_selects_by_the_queries_before_it_too(name: str, last: int) -> None:
+    """Also over several short chunks; the few queries alone would select something else."""
+    method = small(name)
+    assert isinstance(method, PrefillMethod)
+    served = Served(named(name))
+    served.add(B)
+    cuts = [190, 197, 260 - last, 260]
+    found = run(served, [{"b": end - start} for start, end in zip([0, *cuts], cuts, strict=False)])["b"]
+    assert found.isfinite().all()
+    differs = False
+    for layer, (q, k, v) in enumerate(B.layers):
+        k, v = k[:260], v[:260]
+        looked_at = q[260 - max(last, method.observes) : 260]
+        out, _ = sparse_prefill(method, looked_at, k, v, length=260, impl="torch")
+        same(found[layer, 260 - last :], out[len(out) - last :])
+        few, _ = sparse_prefill(method, looked_at[len(looked_at) - last :], k, v, length=260, impl="torch")
+        differs |= not torch.allclose(few, out[len(out) - last :], rtol=1e-3, atol=1e-4)
+    assert differs or last >= method.observes
+
+
+@pytest.mark.parametrize("cuts", [[1, 2, 90, 170], [16, 100, 169, 170], [169, 170]])
+@pytest.mark.parametrize("name", [name for name in AFTER if METHODS.get(name).phase is Phase.EVICT])
+def test_what_is_kept_of_chunks_is_what_is_kept_of_the_whole(name: str, cuts: list[int]) -> None:
+    served = Served(named(name))
+    served.add(A)
+    found = run(served, [{"a": end - start} for start, end in zip([0, *cuts], cuts, strict=False)] + [{"a": 1}] * 4)
+    alone = Alone(named(name), A)
+    same(found["a"][:, 170:], alone.steps(4))
+    assert measured(served, "a")["decode"]["densities"] == alone.read
+
+
+@pytest.mark.parametrize("name", PREFILL)
+def test_chunks_of_two_prompts_may_alternate(name: str) -> None:
+    """What is remembered of one is not given to the other."""
+    served = Served(named(name))
+    e = Text("e", 255, 1, 5)
+    served.add(B, e)
+    found = run(served, [{"b": 150, "e": 140}, {"e": 110}, {"b": 105}, {"b": 5, "e": 5}])
+    same(found["b"], Alone(named(name), B).chunks(150, 255, 260))
+    same(found["e"], Alone(named(name), e).chunks(140, 250, 255))
+
+
+# --- preemption -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_new", [False, True])
+@pytest.mark.parametrize("name", AFTER)
+def test_preemption_changes_no_token(name: str, as_new: bool) -> None:
+    """The prompt and what was written are computed again, in one go or in pieces, and decoding goes on."""
+    served = Served(named(name), blocks=40)
+    text = Text("a", 150, 9, 1)
+    served.add(text, C)
+    run(served, [{"a": 150}, {"a": 1, "c": 33}, {"a": 1, "c": 1}, {"a": 1, "c": 1}, {"a": 1}])
+    served.preempt("a", as_new=as_new)
+    again = [{"a": 154, "c": 1}] if as_new else [{"a": 60, "c": 1}, {"a": 92, "c": 1}, {"a": 2}]
+    found = run(served, [*again, {"a": 1, "c": 1}, {"a": 1}, {"a": 1}, {"a": 1}])
+    alone = Alone(named(name), text)
+    first = alone.steps(4)
+    once = alone.read
+    same(found["a"][:, 150:], torch.cat([first, alone.steps(4)], 1))
+    # What was computed again is counted again: four steps, and then eight.
+    early, late = sum(range(151, 155)), sum(range(151, 159))
+    wanted = [(a * early + b * late) / (early + late) for a, b in zip(once, alone.read, strict=True)]
+    assert measured(served, "a")["decode"]["densities"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", PREFILL)
+def test_a_prompt_that_is_preempted_half_read_begins_anew(name: str) -> None:
+    served = Served(named(name))
+    served.add(B)
+    run(served, [{"b": 100}, {"b": 90}])
+    served.preempt("b")
+    cuts = [60, 255, 260]
+    found = run(served, [{"b": 60}, {"b": 195}, {"b": 5}])
+    same(found["b"], Alone(named(name), B).chunks(*cuts))
+
+
+@pytest.mark.parametrize("name", ["h2o", "snapkv", "tova"])
+def test_an_evicting_method_reads_a_preempted_half_prompt_anew(name: str) -> None:
+    served = Served(named(name))
+    served.add(A)
+    run(served, [{"a": 100}, {"a": 50}])
+    served.preempt("a")
+    found = run(served, [{"a": 80}, {"a": 90}, {"a": 1}, {"a": 1}])
+    same(found["a"][:, 170:], Alone(named(name), A).steps(2))
+
+
+# --- the cache ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["quest", "twilight"])
+def test_blocks_that_are_used_again_remember_nothing(name: str) -> None:
+    """Summaries of another request's keys, ten times as long, would win every comparison."""
+    served = Served(named(name), blocks=13)
+    loud = Text("loud", 180, 4, 7, loud=10.0)
+    served.add(loud)
+    run(served, [{"loud": 180}, *[{"loud": 1}] * 4])
+    blocks = set(served.requests["loud"].blocks)
+    served.finish("loud")
+    text = Text("a", 150, 12, 1)
+    served.add(text)
+    found = run(served, [{"a": 70}, {"a": 80}, *[{"a": 1}] * 12])
+    assert set(served.requests["a"].blocks) <= blocks
+    same(found["a"][:, 150:], Alone(named(name), text).steps(12))
+
+
+@pytest.mark.parametrize("name", ["quest", "twilight", "sparq"])
+def test_requests_may_share_blocks(name: str) -> None:
+    """Prefix caching: what pages hold was noticed when another request wrote them."""
+    served = Served(named(name))
+    text = Text("a", 150, 4, 1)
+    served.add(text)
+    run(served, [{"a": 150}])
+    blocks = served.requests["a"].blocks[:8]
+    served.add(Text("again", 150, 4, 1))
+    served.share("again", blocks)
+    found = run(served, [{"again": 22, "a": 1}, {"again": 1}, {"a": 1, "again": 1}])
+    same(found["again"][:, 22:], Alone(named(name), text).steps(2))
+
+
+@pytest.mark.parametrize("name", ["quest", "snapkv", "vertical_slash"])
+def test_another_cache_is_another_cache(name: str) -> None:
+    """First vLLM tries its model out on one cache, and serves on the next, which may be larger."""
+    served = Served(named(name), blocks=20)
+    served.add(A)
+    run(served, [{"a": 170}, {"a": 1}])
+    served.finish("a")
+    served.new_cache(60)
+    text = Text("e", 170, 6, 5)
+    served.add(text)
+    found = run(served, [{"e": 170}, {"e": 1}, {"e": 1}])
+    if name in PREFILL:
+        same(found["e"][:, :170], Alone(named(name), text).chunks(170))
+    else:
+        same(found["e"][:, 170:], Alone(named(name), text).steps(2))
+
+
+# --- other methods, and what is over ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["vertical_slash+quest", "tri_shape+h2o", "snapkv"])
+@pytest.mark.parametrize("second", ["flexprefill+tova", "quest", "xattention"])
+def test_other_methods_start_afresh(first: str, second: str) -> None:
+    served = Served(named(first))
+    served.add(A, B)
+    run(served, [{"a": 170, "b": 100}, {"a": 1, "b": 50}])
+    served.finish("a", "b")
+    served.step_without_tokens()
+    served.session.change(named(second), served.block_size)
+    text = Text("a", 170, 4, 6)  # a name that was there
+    served.add(text)
+    found = run(served, [{"a": 165}, {"a": 5}, {"a": 1}, {"a": 1}])["a"]
+    attention = named(second)
+    if attention.prefill is not None:
+        same(found[:, :170], Alone(named(second.split("+")[0]), text).chunks(165, 170))
+    else:
+        assert found[:, :170].isnan().all()
+    if attention.decode is not None:
+        same(found[:, 170:], Alone(Attention(decode=attention.decode), text).steps(2))
+    else:
+        assert found[:, 170:].isnan().all()
+
+
+def test_a_change_to_dense_and_back() -> None:
+    quest = Attention(StreamingLLM(window=20), Quest(sparsity=0.6))
+    served = Served(quest)
+    for number, attention in enumerate((quest, Attention(), quest)):
+        served.session.change(attention, served.block_size)
+        text = Text(f"r{number}", 140, 3, number)
+        served.add(text)
+        found = run(served, [{text.name: 140}, {text.name: 1}, {text.name: 1}])[text.name]
+        assert bool(found.isnan().all()) == (attention == Attention())
+        if attention.prefill is not None:
+            same(found[:, :140], Alone(quest, text).chunks(140))
+            same(found[:, 140:], Alone(quest, text).steps(2))
+        served.finish(text.name)
+
+
+def test_after_a_change_pages_are_noticed_anew_as_the_new_method_wants_them() -> None:
+    """Without what it remembers, a method would make it of the whole cache at each step."""
+    served = Served(Attention(decode=Quest(page=16)))
+    for page in (16, 8, 8):
+        served.session.change(Attention(decode=Quest(page=page)), served.block_size)
+        served.add(Text("a", 40, 2, page))
+        served.step(a=40)
+        for layer in served.layers:
+            assert layer._state is not None
+            assert layer._state.shape == (len(served.cache[0]) * 16 // page, KV_HEADS, 2, SIZE)
+            assert layer._state.count_nonzero(dim=(1, 2, 3)).count_nonzero() == -(-40 // page)
+        served.finish("a")
+
+
+def test_what_is_over_is_forgotten() -> None:
+    attention = Attention(small("vertical_slash"), small("snapkv"))  # type: ignore[arg-type]
+    served = Served(attention)
+    served.add(A, B, C)
+    run(served, [{"a": 170, "b": 100, "c": 33}, {"a": 1, "b": 20, "c": 1}])
+    served.finish("a", "b")
+    served.step(c=1)
+    for layer in served.layers:
+        assert layer._queries == {}
+        assert layer._evicted is not None
+        assert layer._evicted._seen == {}
+        assert set(layer._evicted._kept) == {"c"}
+
+
+@pytest.mark.parametrize("name", ["snapkv", "tova", "h2o", "knorm"])
+def test_what_was_never_read_cannot_be_decoded(name: str) -> None:
+    """Under another method the prompt was not looked at."""
+    served = Served(Attention(decode=Quest(sparsity=0.5)))
+    served.add(A)
+    run(served, [{"a": 170}])
+    served.session.change(named(name), served.block_size)
+    with pytest.raises(EngineError, match=f"a: decoding begins before {name} has seen the prompt"):
+        served.step(a=1)
+
+
+def test_a_layer_knows_which_one_it_is() -> None:
+    """PyramidKV keeps more in lower layers, and the methods of each layer are told."""
+    served, _ = mixed(named("pyramidkv"))
+    densities = measured(served, "b")["decode"]["densities"]
+    assert min(densities[:KV_HEADS]) > max(densities[KV_HEADS:])

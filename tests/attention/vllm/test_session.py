@@ -1,0 +1,260 @@
+"""Guards what a worker, its metadata builders and its layers share: when there is a plan, and what ends a step."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from sparse_tasks.attention.method import Attention, find_attention
+from sparse_tasks.attention.methods.quest import Quest
+from sparse_tasks.attention.methods.snapkv import SnapKV
+from sparse_tasks.attention.methods.sparq import SparQ
+from sparse_tasks.attention.methods.twilight import Twilight
+from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
+from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.session import SESSIONS, Session, session_of
+from sparse_tasks.core.errors import EngineError, UsageError
+from tests.attention.vllm.served import KV_HEADS, LAYERS, Served, Text, named, scheduled
+
+
+def module(kv_heads: int = 2, heads: int = 4, size: int = 16, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
+    impl = SimpleNamespace(num_kv_heads=kv_heads, num_heads=heads, head_size=size, scale=0.25, sparse=None)
+    return SimpleNamespace(impl=impl, dtype=dtype)
+
+
+def joined(attention: Attention | None = None, layers: int = 2) -> Session:
+    session = Session(Attention() if attention is None else attention, impl="torch")
+    session.join({f"layers.{n}": module() for n in range(layers)}, torch.device("cpu"))
+    return session
+
+
+def metadata(*counts: int) -> SimpleNamespace:
+    """vLLM's, of a step in which nothing was cached before, with more room than there are requests."""
+    starts = torch.tensor([0, *counts, 0, 0], dtype=torch.int32).cumsum(0).int()
+    return SimpleNamespace(
+        num_reqs=len(counts),
+        query_start_loc_cpu=starts,
+        block_table_tensor=torch.zeros(len(counts) + 2, 8, dtype=torch.int32),
+        seq_lens=torch.tensor([*counts, 0, 0], dtype=torch.int32),
+    )
+
+
+def test_the_plan_is_of_the_rows_in_the_models_order() -> None:
+    session = joined()
+    session.begin(scheduled({"a": 5, "b": 3}, new={"a": (5, 0), "b": (4, 0)}), lambda: ["b", "a"])
+    plan = session.plan(["layers.1"], metadata(3, 5), 16)
+    assert plan is not None
+    assert [(prompt.request, prompt.first, prompt.end, prompt.complete) for prompt in plan.prompts] == [
+        ("b", 0, 3, False),
+        ("a", 3, 5, True),
+    ]
+    assert plan.table.shape == (2, 1)
+
+
+def test_the_order_is_asked_for_when_it_is_known() -> None:
+    """Once the step has begun, vLLM sorts its requests."""
+    session, order = joined(), ["a", "b"]
+    session.begin(scheduled({"a": 5, "b": 3}, new={"a": (5, 0), "b": (3, 0)}), lambda: order)
+    order.reverse()
+    plan = session.plan(["layers.0"], metadata(3, 5), 16)
+    assert plan is not None
+    assert [prompt.request for prompt in plan.prompts] == ["b", "a"]
+
+
+def test_there_is_no_plan_while_vllm_warms_up() -> None:
+    session = joined()
+    session.warming_up = True
+    session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
+    assert session.plan(["layers.0"], metadata(5), 16) is None
+    session.end()
+    session.warming_up = False
+    session.begin(scheduled({"b": 5}, new={"b": (5, 0)}, finished=["a"]), lambda: ["b"])
+    assert session.plan(["layers.0"], metadata(5), 16) is not None
+
+
+def test_there_is_no_plan_without_requests() -> None:
+    """Before the first step, between two, and in one that only tells of what has finished."""
+    session = joined()
+    assert session.plan(["layers.0"], metadata(5), 16) is None
+    session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
+    session.plan(["layers.0"], metadata(5), 16)
+    session.end()
+    assert session.plan(["layers.0"], metadata(5), 16) is None
+    session.begin(scheduled({}, finished=["a"]), list)
+    assert session.plan(["layers.0"], metadata(5), 16) is None
+
+
+def test_there_is_no_plan_for_layers_that_are_not_sparse() -> None:
+    """A sliding window's, which have a table of their own."""
+    session = joined()
+    session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
+    assert session.plan(["window.0", "window.1"], metadata(5), 16) is None
+    assert session.plan([], metadata(5), 16) is None
+    assert session.plan(["window.0", "layers.1"], metadata(5), 16) is not None
+
+
+def test_rows_that_vllm_counts_otherwise_are_an_error() -> None:
+    session = joined()
+    session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
+    with pytest.raises(EngineError, match="please report it"):
+        session.plan(["layers.0"], metadata(4), 16)
+
+
+def test_the_end_of_a_step_counts_what_was_planned() -> None:
+    session = joined()
+    assert session.counter is not None
+    session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
+    session.plan(["layers.0"], metadata(5), 16)
+    session.end()
+    session.end()  # nothing is counted twice
+    assert session.counter._running["a"].prompt_dense == 5 * 6 // 2
+    session.begin(scheduled({"a": 1}, cached={"a": 5}), lambda: ["a"])
+    session.plan(["layers.0"], metadata(1), 16)
+    session.end()
+    session.begin(scheduled({}, finished=["a"]), list)
+    session.end()
+    assert session.counter.take("a") == {
+        "prefill": {"densities": [1.0] * 8},
+        "decode": {"densities": [1.0] * 4, "kv_bytes": 4 * 6 * 2 * 16 * 4.0},
+    }
+
+
+def test_what_was_not_planned_is_not_counted() -> None:
+    session = joined()
+    assert session.counter is not None
+    session.warming_up = True
+    session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
+    session.plan(["layers.0"], metadata(5), 16)
+    session.end()
+    assert session.counter.take("a") is None
+
+
+def test_a_step_that_begins_before_layers_are_there_is_let_through() -> None:
+    """First vLLM measures memory, without a cache."""
+    session = Session(Attention(), impl="torch")
+    session.begin(scheduled({}), list)
+    assert session.plan(["layers.0"], metadata(5), 16) is None
+    session.end()
+    assert session.counter is None
+
+
+@pytest.mark.parametrize(
+    ("attention", "expected"),
+    [
+        ("dense", (True, True)),
+        ("vertical_slash", (False, True)),
+        ("quest", (True, False)),
+        ("snapkv", (True, False)),
+        ("vertical_slash+snapkv", (False, False)),
+    ],
+)
+def test_a_phase_without_a_method_is_dense(attention: str, expected: tuple[bool, bool]) -> None:
+    assert joined(find_attention(attention)).dense == expected
+    assert joined(find_attention(attention, sparsity=0.0)).dense == (True, True)
+    session = joined()
+    session.change(find_attention(attention), 16)
+    assert session.dense == expected
+
+
+def test_layers_join_in_their_order_with_what_they_are() -> None:
+    session = Session(named("pyramidkv"), impl="torch")
+    modules = {name: module() for name in ("first", "second", "third")}
+    session.join(modules, torch.device("cpu"))
+    layers = [one.impl.sparse for one in modules.values()]
+    assert all(isinstance(layer, SparseLayer) for layer in layers)
+    assert [(layer._layer.index, layer._layer.count) for layer in layers] == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_model_without_layers_is_refused() -> None:
+    with pytest.raises(UsageError, match="has no layer of attention over all keys") as error:
+        Session(Attention()).join({}, torch.device("cpu"))
+    assert error.value.field == "model"
+
+
+@pytest.mark.parametrize("other", [{"kv_heads": 4}, {"heads": 8}, {"size": 32}, {"dtype": torch.float16}])
+def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="other heads than others") as error:
+        Session(Attention()).join({"a": module(), "b": module(**other)}, torch.device("cpu"))
+    assert error.value.field == "model"
+
+
+@pytest.mark.parametrize("name", ["quest", "twilight"])
+def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
+    session = joined(named("vertical_slash"))
+    session.change(find_attention(name, arguments={"page": 8}), 16)
+    with pytest.raises(
+        UsageError, match=f"block size, 24; take one that does .--attention-arg {name}.page=16"
+    ) as error:
+        session.change(find_attention(f"tri_shape+{name}"), 24)
+    assert (error.value.field, error.value.value) == (f"{name}.page", 16)
+    assert session.attention == find_attention(name, arguments={"page": 8})  # as it was
+    session.change(find_attention("snapkv"), 24)  # has no pages
+
+
+def test_a_change_reaches_all_layers_and_the_counts() -> None:
+    served = Served(named("vertical_slash"))
+    served.add(Text("a", 150, 2, 1), Text("b", 150, 2, 1))
+    served.step(a=150)
+    served.step(a=1)
+    served.finish("a")
+    served.step_without_tokens()
+    served.session.change(named("quest"), 16)
+    served.step(b=150)
+    served.step(b=1)
+    assert served.session.counter is not None
+    a, b = (served.session.counter.take(name) for name in ("a", "b"))
+    assert a is not None
+    assert b is not None
+    assert max(a["prefill"]["densities"]) < 1 == min(a["decode"]["densities"])
+    assert max(b["decode"]["densities"]) < 1 == min(b["prefill"]["densities"])
+
+
+@pytest.mark.parametrize("page", [1, 8, 16, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_pages_remember_is_two_keys_each(page: int, dtype: torch.dtype) -> None:
+    """A page has as many keys, and as many values."""
+    for method in (Quest(page=page), Twilight(page=page)):
+        share = Session(Attention(decode=method)).share_of_state(32, 8, 128, dtype)
+        assert share == pytest.approx(1 / page)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [Attention(), Attention(VerticalSlash()), Attention(decode=SparQ()), Attention(decode=SnapKV())],
+    ids=lambda attention: attention.name,
+)
+def test_other_methods_remember_nothing_of_pages(attention: Attention) -> None:
+    assert Session(attention).share_of_state(16, 8, 128, torch.bfloat16) == 0.0
+
+
+def test_room_is_left_for_what_methods_need_and_none_for_dense_attention() -> None:
+    assert Session(Attention()).work(100_000, 8, 128, torch.bfloat16) == 0
+    session = Session(find_attention("quest"))
+    short, long = (session.work(n, 8, 128, torch.bfloat16) for n in (1000, 100_000))
+    keys_and_values = 2 * 8 * 128 * 2
+    assert long - short >= 99_000 * keys_and_values
+    assert 0 < short < 2**30
+
+
+def test_the_session_of_an_engine_is_found_while_it_lives() -> None:
+    config = SimpleNamespace(instance_id="test-session")
+    assert session_of(config) is None
+    session = SESSIONS["test-session"] = Session(Attention())
+    assert session_of(config) is session
+    assert session_of(SimpleNamespace(instance_id="other")) is None
+    del session
+    assert session_of(config) is None
+
+
+def test_heads_of_counts_are_those_of_the_model() -> None:
+    served = Served(named("snapkv"))
+    served.add(Text("a", 100, 2, 1))
+    served.step(a=100)
+    served.step(a=1)
+    assert served.session.counter is not None
+    taken = served.session.counter.take("a")
+    assert taken is not None
+    assert len(taken["decode"]["densities"]) == LAYERS * KV_HEADS

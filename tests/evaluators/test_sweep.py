@@ -1,0 +1,438 @@
+"""Guards sweeps: what is run, in which order and folder, that it goes on where it was, and that engines end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.evaluators.dataset import Dataset
+from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings, Engine
+from sparse_tasks.evaluators.engines.running import Engines
+from sparse_tasks.evaluators.predict import Progress, RunRequest, default_folder
+from sparse_tasks.evaluators.sweep import COMPARISON, Swept, grid, sweep
+from sparse_tasks.schemas import problems
+from tests.cli.program import contents
+
+Refused = Callable[..., Any]
+Sweep = Callable[..., list[Swept]]
+QUESTS = [AttentionSettings("quest", 0.5), AttentionSettings("quest", 0.9)]
+
+
+def labels(attentions: list[AttentionSettings]) -> list[str]:
+    return [one.label for one in attentions]
+
+
+# --- what is asked for --------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_each_method_with_each_sparsity_and_dense_once() -> None:
+    """In the order of the options."""
+    found = grid(["quest", "dense", "vertical_slash+snapkv"], [0.9, None, 0.5], {})
+    assert labels(found) == [
+        *("quest-0.9", "quest", "quest-0.5", "dense"),
+        *("vertical_slash+snapkv-0.9", "vertical_slash+snapkv", "vertical_slash+snapkv-0.5"),
+    ]
+    assert found[0] == AttentionSettings("quest", 0.9)
+    assert found[3] == AttentionSettings()
+    assert grid(["dense"], [None], {}) == grid(["dense"], [0.5, 0.9], {}) == [AttentionSettings()]
+    assert grid([], [0.5], {}) == []
+
+
+def test_arguments_go_to_what_has_the_method_in_it() -> None:
+    given = {"quest.page": 8, "vertical_slash.window": 256}
+    found = grid(["dense", "quest", "vertical_slash+quest", "vertical_slash", "snapkv"], [0.5], given)
+    assert [one.arguments for one in found] == [
+        {},
+        {"quest.page": 8},
+        given,
+        {"vertical_slash.window": 256},
+        {},
+    ]
+
+
+def test_an_argument_without_a_method_goes_to_what_is_one_method() -> None:
+    found = grid(["dense", "quest", "vertical_slash+quest", "twilight"], [0.5], {"page": 8})
+    assert [dict(one.arguments) for one in found] == [{}, {"page": 8}, {}, {"page": 8}]
+
+
+@pytest.mark.parametrize(
+    ("methods", "path"),
+    [
+        (["quest"], "snapkv.window"),
+        (["quest", "vertical_slash+snapkv"], "qest.page"),
+        (["vertical_slash+quest"], "page"),
+        (["dense"], "page"),
+        (["dense"], "dense.page"),
+        (["dense", "vertical_slash+quest"], "page"),
+        ([], "quest.page"),
+    ],
+)
+def test_an_argument_of_no_method_is_named(methods: list[str], path: str, refused: Refused) -> None:
+    with refused(UsageError, f"attention-arg: {path!r}", "is of no method in", ", ".join(methods), "METHOD.PARAMETER"):
+        grid(methods, [0.5], {path: 8})
+
+
+@pytest.mark.parametrize(
+    ("methods", "sparsities", "twice"),
+    [
+        (["quest", "quest"], [0.5], "quest-0.5"),
+        (["dense", "quest", "dense"], [0.5], "dense"),
+        (["quest"], [0.5, 0.9, 0.5], "quest-0.5"),
+        (["quest"], [None, None], "quest"),
+        (["quest"], [0.5, 0.50000001], "quest-0.5"),  # they would share a folder
+    ],
+)
+def test_what_is_asked_for_twice_is_named(
+    methods: list[str], sparsities: list[float | None], twice: str, refused: Refused
+) -> None:
+    with refused(UsageError, f"attention: {twice!r} is asked for twice"):
+        grid(methods, sparsities, {})
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_sparsity_outside_of_its_range_is_refused(sparsity: float, refused: Refused) -> None:
+    for make in (lambda: AttentionSettings("quest", sparsity), lambda: grid(["quest"], [0.5, sparsity], {})):
+        with refused(UsageError, "sparsity: ", "from 0 up to, not including, 1"):
+            make()
+
+
+def test_dense_attention_takes_nothing(refused: Refused) -> None:
+    assert AttentionSettings("dense", 0.0) == AttentionSettings("dense", 0)
+    with refused(UsageError, "attention: 'dense'", "takes no sparsity", "sparse-tasks attention list"):
+        AttentionSettings("dense", 0.5)
+    with refused(UsageError, "attention: 'dense'", "takes no quest.page"):
+        AttentionSettings(arguments={"quest.page": 8})
+
+
+@pytest.mark.parametrize(
+    ("attention", "label", "recorded"),
+    [
+        (AttentionSettings(), "dense", {"method": "dense", "sparsity": 0.0, "arguments": {}}),
+        (AttentionSettings("dense", 0.0), "dense", {"method": "dense", "sparsity": 0.0, "arguments": {}}),
+        (AttentionSettings("quest"), "quest", {"method": "quest", "sparsity": None, "arguments": {}}),
+        (AttentionSettings("quest", 0.0), "quest-0", {"method": "quest", "sparsity": 0.0, "arguments": {}}),
+        (
+            AttentionSettings("vertical_slash+quest", 0.95, {"page": 8}),
+            "vertical_slash+quest-0.95",
+            {"method": "vertical_slash+quest", "sparsity": 0.95, "arguments": {"page": 8}},
+        ),
+    ],
+)
+def test_attention_has_a_label_and_a_record(attention: AttentionSettings, label: str, recorded: dict[str, Any]) -> None:
+    assert (attention.label, attention.as_dict()) == (label, recorded)
+    assert attention.sparse == (attention.method != "dense")
+
+
+@pytest.mark.parametrize(
+    ("attention", "what", "expected"),
+    [
+        (AttentionSettings(), None, "runs/demo-needles"),
+        (AttentionSettings("quest", 0.9), None, "runs/demo-needles-quest-0.9"),
+        (AttentionSettings("vertical_slash+quest"), None, "runs/demo-needles-vertical_slash-quest"),
+        (AttentionSettings(), "sweep", "runs/demo-needles-sweep"),
+        (AttentionSettings("quest", 0.9), "sweep", "runs/demo-needles-sweep"),
+    ],
+)
+def test_a_folder_without_a_name_says_what_computes_attention(
+    attention: AttentionSettings, what: str | None, expected: str, dataset: Dataset
+) -> None:
+    data = Dataset("acme/needles", dataset.path, None, dataset.manifest, dataset.sha256)
+    request = RunRequest(data, data.select(), "demo", attention=attention)
+    assert default_folder(request, what).as_posix() == expected
+
+
+# --- what is run --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def able(fake: Any) -> Any:
+    """The fake engine runs methods, goes on with another's model if it is told so, and answers worse when sparse."""
+
+    class Able(fake):  # type: ignore[misc]
+        runs_methods = True
+        hands_over = False
+        alive: set[int] = set()  # noqa: RUF012
+        fails_for: str | None = None
+        contexts: list[str] = []  # noqa: RUF012
+
+        def context(self) -> int | None:
+            self.contexts.append(self.settings.attention.label)
+            limit: int | None = super().context()
+            return limit
+
+        def start(self, needed: int) -> None:
+            self.alive.add(id(self))
+            self.log.append(("start", self.settings.attention.label))
+            if self.fails_at_start:
+                raise EngineError("the fake does not start")
+
+        def take_over(self, running: Engine, needed: int) -> bool:
+            assert id(running) in self.alive
+            if not (self.hands_over and self.settings.attention.sparse and running.settings.attention.sparse):
+                return False
+            self.log.append(("take over", self.settings.attention.label))
+            self.alive.remove(id(running))
+            self.alive.add(id(self))
+            return True
+
+        def generate(self, requests: Any) -> Any:
+            assert self.alive == {id(self)}
+            label = self.settings.attention.label
+            for number, output in enumerate(super().generate(requests)):
+                if label == self.fails_for and number == 3:
+                    raise EngineError("the fake fell over")
+                yield output
+
+        def details(self) -> dict[str, Any]:
+            return {}
+
+        def stop(self) -> None:
+            self.alive.discard(id(self))
+            self.log.append(("stop", self.settings.attention.label))
+
+    Able.alive, Able.contexts = set(), []
+    ENGINES._members["fake"] = Able
+    return Able
+
+
+@pytest.fixture
+def make(able: Any, dataset: Dataset, model: Path) -> Sweep:
+    def run_it(
+        folder: Path, attentions: list[AttentionSettings], told: Callable[[str], None] = lambda label: None
+    ) -> list[Swept]:
+        @contextmanager
+        def progress(attention: AttentionSettings) -> Iterator[Progress]:
+            told(attention.label)
+
+            class Silent(Progress):
+                pass
+
+            yield Silent()
+
+        request = RunRequest(dataset, dataset.select(lengths=[1100], limit=2), str(model), "fake")
+        return sweep(request, attentions, folder, progress)
+
+    return run_it
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_bytes().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes | None]:
+    """What does not depend on when a run was made."""
+    return {name: content for name, content in contents(folder).items() if not name.endswith("run.json")}
+
+
+@pytest.mark.parametrize("attentions", [QUESTS, [QUESTS[0], AttentionSettings(), QUESTS[1]]])
+def test_dense_attention_is_first_and_each_has_a_folder(
+    attentions: list[AttentionSettings], tmp_path: Path, make: Sweep
+) -> None:
+    """Whether it was asked for or not."""
+    told: list[str] = []
+    swept = make(tmp_path, attentions, told.append)
+    expected = ["dense", "quest-0.5", "quest-0.9"]
+    assert told == [one.attention.label for one in swept] == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    for one in swept:
+        assert one.folder == tmp_path / one.attention.label
+        assert one.result == read(one.folder / "result.json")
+        assert one.result["attention"] == one.attention.as_dict() == read(one.folder / "run.json")["attention"]
+        assert len(lines(one.folder)) == 4
+
+
+def test_each_is_held_against_dense_attention(tmp_path: Path, make: Sweep, able: Any, gold: dict[str, str]) -> None:
+    generate = able.generate
+
+    def worse(self: Any, requests: Any) -> Any:
+        spoilt = "-00000-" if self.settings.attention.sparsity == 0.9 else "of no sample"
+        self.texts = {name: "none" if spoilt in name else text for name, text in gold.items()}
+        return generate(self, requests)
+
+    able.generate = worse
+    dense, half, most = make(tmp_path, QUESTS)
+    assert dense.comparison is None
+    assert not (tmp_path / "dense" / COMPARISON).exists()
+    for one, differences in ((half, [0.0, 0.0]), (most, [-0.5, -0.5])):
+        assert one.comparison is not None
+        written = read(one.folder / COMPARISON)
+        assert written == json.loads(json.dumps(one.comparison.as_dict()))
+        assert problems(written, "comparison-1.0") == []
+        assert [row["difference"] for row in written["rows"]] == differences
+        assert [row["mean_a"] for row in written["rows"]] == [1.0, 1.0]
+
+
+def test_a_sweep_of_dense_attention_alone_is_one_run(tmp_path: Path, make: Sweep, able: Any) -> None:
+    (one,) = make(tmp_path, [])
+    assert (one.attention, one.comparison) == (AttentionSettings(), None)
+    assert able.log == [("start", "dense"), ("stop", "dense")]
+
+
+@pytest.mark.parametrize("hands_over", [False, True])
+def test_an_engine_goes_on_with_the_model_where_it_can(
+    hands_over: bool, tmp_path: Path, make: Sweep, able: Any
+) -> None:
+    able.hands_over = hands_over
+    make(tmp_path, [*QUESTS, AttentionSettings("snapkv", 0.5)])
+    start, over, stop = (lambda label, what=what: (what, label) for what in ("start", "take over", "stop"))
+    if hands_over:
+        expected = [start("dense"), stop("dense"), start("quest-0.5"), over("quest-0.9"), over("snapkv-0.5"),
+                    stop("snapkv-0.5")]  # fmt: skip
+    else:
+        every = ["dense", "quest-0.5", "quest-0.9", "snapkv-0.5"]
+        expected = [what(label) for label in every for what in (start, stop)]
+    assert able.log == expected
+    assert able.alive == set()
+
+
+def test_what_is_finished_is_not_done_again(tmp_path: Path, make: Sweep, able: Any) -> None:
+    make(tmp_path, QUESTS[:1])
+    before = contents(tmp_path)
+    able.log.clear()
+    able.asked.clear()
+    first, second = make(tmp_path, QUESTS[:1])
+    assert able.log == able.asked == []
+    assert contents(tmp_path) == before
+    assert first.comparison is None
+    assert second.comparison is not None
+    make(tmp_path, QUESTS)  # one more
+    assert able.log == [("start", "quest-0.9"), ("stop", "quest-0.9")]
+    assert len(able.asked) == 4
+    assert {name: content for name, content in contents(tmp_path).items() if name in before} == before
+
+
+@pytest.mark.parametrize(("killed", "hands_over"), [("dense", False), ("quest-0.5", True), ("quest-0.9", True)])
+def test_a_sweep_that_was_killed_goes_on_to_the_same_bytes(
+    killed: str, hands_over: bool, tmp_path: Path, make: Sweep, able: Any
+) -> None:
+    """No sample is answered twice by the same attention."""
+    able.hands_over = hands_over
+    make(tmp_path / "clean", QUESTS)
+    able.asked.clear()
+    able.fails_for = killed
+    with pytest.raises(EngineError, match="the fake fell over"):
+        make(tmp_path / "run", QUESTS)
+    assert able.alive == set()
+    assert able.log[-1] == ("stop", killed)
+    kept = lines(tmp_path / "run" / killed)
+    assert len(kept) == 3
+    able.fails_for = None
+    able.asked.clear()
+    make(tmp_path / "run", QUESTS)
+    done = ["dense", "quest-0.5", "quest-0.9"].index(killed)
+    assert len(able.asked) == 1 + 4 * (2 - done)
+    assert {request.id for request in able.asked[:1]}.isdisjoint(row["id"] for row in kept)
+    assert files(tmp_path / "run") == files(tmp_path / "clean")
+
+
+def test_ctrl_c_stops_what_runs(tmp_path: Path, make: Sweep, able: Any) -> None:
+    able.hands_over = True
+
+    def told(label: str) -> None:
+        if label == "quest-0.9":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, QUESTS, told)
+    assert able.log[-1] == ("stop", "quest-0.5")
+    assert able.alive == set()
+    assert len(lines(tmp_path / "quest-0.5")) == 4
+
+
+def test_an_engine_that_does_not_start_is_stopped(tmp_path: Path, make: Sweep, able: Any, refused: Refused) -> None:
+    able.fails_at_start = True
+    with refused(EngineError, "does not start"):
+        make(tmp_path, QUESTS)
+    assert able.log == [("start", "dense"), ("stop", "dense")]
+
+
+def test_what_cannot_run_is_told_before_anything_has(tmp_path: Path, make: Sweep, able: Any, refused: Refused) -> None:
+    def context(self: Any) -> int | None:
+        if self.settings.attention.method == "snapkv":
+            raise UsageError("attention", "snapkv", "does not go with this model")
+        return None
+
+    able.context = context
+    with refused(UsageError, "snapkv", "does not go with this model"):
+        make(tmp_path, [*QUESTS, AttentionSettings("snapkv", 0.5)])
+    assert able.log == able.asked == []
+    assert contents(tmp_path) == {}
+
+
+def test_each_method_is_looked_at_once_before(tmp_path: Path, make: Sweep, able: Any) -> None:
+    """Which may take the engine a while; its sparsities make no difference."""
+    make(tmp_path, QUESTS)
+    assert able.contexts[:2] == ["dense", "quest-0.5"]
+    assert able.contexts[2:] == ["dense", "quest-0.5", "quest-0.9"]  # each run looks again
+
+
+def test_an_engine_that_runs_no_methods_is_refused_with_those_that_do(
+    tmp_path: Path, make: Sweep, able: Any, refused: Refused
+) -> None:
+    able.runs_methods = False
+    with refused(UsageError, "attention: 'quest'", "does not run in the engine fake; choose --engine from ", "vllm"):
+        make(tmp_path, QUESTS)
+    assert contents(tmp_path) == {}
+
+
+# --- the engine that runs -----------------------------------------------------------------------------------------
+
+
+class Noted:
+    """Stands in for an engine, and writes down what happens to it."""
+
+    def __init__(self, name: str, log: list[Any], takes_over: bool = False, fails: bool = False) -> None:
+        self.name, self.log, self.takes_over, self.fails = name, log, takes_over, fails
+
+    def start(self, needed: int) -> None:
+        self.log.append((self.name, "start", needed))
+        if self.fails:
+            raise EngineError("no")
+
+    def take_over(self, running: Any, needed: int) -> bool:
+        self.log.append((self.name, "asked", running.name, needed))
+        return self.takes_over
+
+    def stop(self) -> None:
+        self.log.append((self.name, "stop"))
+
+
+def test_one_engine_runs_at_a_time_and_the_last_is_stopped() -> None:
+    log: list[Any] = []
+    with Engines() as engines:
+        engines.start(Noted("a", log), 10)  # type: ignore[arg-type]
+        engines.start(Noted("b", log, takes_over=True), 20)  # type: ignore[arg-type]
+        engines.start(Noted("c", log), 30)  # type: ignore[arg-type]
+    assert log == [
+        *[("a", "start", 10), ("b", "asked", "a", 20)],
+        *[("c", "asked", "b", 30), ("b", "stop"), ("c", "start", 30), ("c", "stop")],
+    ]
+
+
+def test_an_engine_that_fails_on_the_way_is_stopped_too() -> None:
+    log: list[Any] = []
+    with Engines() as engines:
+        engines.start(Noted("a", log), 10)  # type: ignore[arg-type]
+        with pytest.raises(EngineError):
+            engines.start(Noted("b", log, fails=True), 20)  # type: ignore[arg-type]
+    assert log == [("a", "start", 10), ("b", "asked", "a", 20), ("a", "stop"), ("b", "start", 20), ("b", "stop")]
+
+
+def test_where_nothing_runs_nothing_is_stopped() -> None:
+    with Engines():
+        pass
+
+
+def test_an_engine_takes_over_nothing_unless_it_says_so(fake: Any, dataset: Dataset, model: Path) -> None:
+    settings = RunRequest(dataset, dataset.select(), str(model), "fake").settings()
+    assert not fake(settings).take_over(fake(settings), 10)
