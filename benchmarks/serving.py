@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py prefill --layers 8     # one prompt, all of it in one step
     python benchmarks/serving.py decode --layers 8      # a batch, and what counting costs
+    python benchmarks/serving.py same --model M --data DATA     # dense through the plugin, token by token
 
 Needs a GPU and vLLM. The model has Llama-3.1-8B's shape and random weights, so nothing is downloaded; its tokens are
 random too. Every ratio is of measurements in one run, the dense ones of vLLM's own backend, with its defaults: CUDA
@@ -185,10 +186,39 @@ def decode(arguments: argparse.Namespace) -> None:
                       f"{dense_step / own:.3f} of vLLM's own", flush=True)  # fmt: skip
 
 
+def same(arguments: argparse.Namespace) -> None:
+    """How many prompts of a data set get the same greedy tokens from vLLM's own attention and through the plugin."""
+    from vllm import LLM, SamplingParams
+
+    from sparse_tasks.attention.vllm import engine_arguments
+    from sparse_tasks.core.tokenizers import load_tokenizer
+    from sparse_tasks.evaluators.dataset import open_dataset
+
+    dataset, tokenizer = open_dataset(arguments.data), load_tokenizer(arguments.model)
+    ids = [tokenizer.ids(row["prompt"]) for row in dataset.rows(dataset.select())][: arguments.prompts]
+    asked = [{"prompt_token_ids": one} for one in ids]
+    parameters = SamplingParams(temperature=0.0, max_tokens=16, logprobs=5)
+    answers: list[list[Any]] = []
+    for given in ({}, engine_arguments("dense")):
+        llm = LLM(model=arguments.model, max_model_len=max(map(len, ids)) + 16, seed=0, enforce_eager=arguments.eager,
+                  **(given | {"enable_prefix_caching": False}))  # fmt: skip
+        answers.append([output.outputs[0] for output in llm.generate(asked, parameters, use_tqdm=False)])
+        llm.llm_engine.engine_core.shutdown()
+    gaps = []
+    for one, other in zip(*answers, strict=True):
+        for place, (a, b) in enumerate(zip(one.token_ids, other.token_ids, strict=False)):
+            if a != b:
+                there = one.logprobs[place]
+                gaps.append(abs(there[a].logprob - there[b].logprob) if b in there else float("inf"))
+                break
+    print(f"{len(ids) - len(gaps)} of {len(ids)} alike; where they first differ, logprobs lie apart by at most "
+          f"{max(gaps, default=0.0):.3f}")  # fmt: skip
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prefill", "decode"])
+    parser.add_argument("what", choices=["prefill", "decode", "same"])
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=131072)
     parser.add_argument("--batch", type=int, default=8, help="of decode")
@@ -197,8 +227,11 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs and no compilation, on both sides")
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--sparsity", type=float, nargs="*")
+    parser.add_argument("--model", help="of same: a folder or a Hub id")
+    parser.add_argument("--data", help="of same: a data set made with the model's tokenizer")
+    parser.add_argument("--prompts", type=int, default=200, help="of same")
     arguments = parser.parse_args()
-    {"prefill": prefill, "decode": decode}[arguments.what](arguments)
+    {"prefill": prefill, "decode": decode, "same": same}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ def methods(asked: Asked) -> Any:
 
 def single(asked: Asked) -> Any:
     """One method, and how often requests were preempted."""
-    llm = sparse_engine(asked["attention"], asked["options"], sparsity=asked.get("sparsity"))
+    options = asked["options"] | {"disable_log_stats": False}
+    llm = sparse_engine(asked["attention"], options, sparsity=asked.get("sparsity"))
     done = [answers(llm, prompts, asked["tokens"]) for prompts in asked["batches"]]
     found = [metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"]
     return {"answers": done, "preempted": sum(found)}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cli.program import ROOT, process
+from tests.vllm_server import serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -113,7 +115,7 @@ def done(options: dict[str, Any], model: str, tasks: list[list[int]], tmp_path_f
     runs: dict[str, dict[str, Any]] = {
         "dense": {"attention": {"attention": "dense"}, "prompts": [*short, *tasks, near, far], "tokens": 8},
         "window": {"attention": {"attention": "streaming_llm", "arguments": {"window": 256}}, "prompts": [near, far],
-                   "tokens": 4},
+                   "tokens": 8},
         "composed": {"attention": {"attention": "vertical_slash+quest", "sparsity": 0.8}, "prompts": tasks[:1],
                      "tokens": 6},
     }  # fmt: skip
@@ -151,7 +153,8 @@ def test_budget_for_everything_is_dense_attention(done: Any, name: str) -> None:
     for sparse, dense in zip(done[f"{name} everything"], done["dense"], strict=False):
         assert gap(sparse, dense) <= 0.05
         (ran,) = sparse["ran"]
-        assert ran["prefill"]["sparsity"] == ran["decode"]["sparsity"] == 0
+        assert ran["prefill"]["sparsity"] == 0
+        assert ran["decode"]["sparsity"] == pytest.approx(0, abs=0.01)  # twilight drops weights that round to 0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -196,8 +199,9 @@ def test_answer_does_not_depend_on_neighbours(done: Any, name: str) -> None:
 def test_preempted_request_ends_as_one_that_was_not(
     options: dict[str, Any], model: str, tmp_path: Path, name: str
 ) -> None:
-    prompts = [encode(model, FILLER * count + "Once upon a time") for count in (20, 22, 24)]
-    few = options | {"num_gpu_blocks_override": 13, "max_model_len": 1024, "block_size": 128}
+    # Four blocks of 128 each, at first: room for all of them, until they grow.
+    prompts = [encode(model, FILLER * 20 + f"Once upon a {what}") for what in ("time", "hill", "king")]
+    few = options | {"num_gpu_blocks_override": 14, "max_model_len": 1024, "block_size": 128}
     squeezed = run(tmp_path, "single", options=few, attention=name, sparsity=0.5, batches=[prompts], tokens=96)
     enough = options | {"max_model_len": 1024}
     free = run(tmp_path, "single", options=enough, attention=name, sparsity=0.5, batches=[prompts], tokens=96)
@@ -238,7 +242,9 @@ SMALL = {"vocab_size": 49152, "hidden_size": 256, "intermediate_size": 256, "num
          "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 4096}  # fmt: skip
 
 
-def test_tensor_parallel_ranks_give_what_one_gives(options: dict[str, Any], model: str, tmp_path: Path) -> None:
+def test_tensor_parallel_ranks_give_what_one_gives(
+    options: dict[str, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = made_model(tmp_path / "model", model, "LlamaForCausalLM", config="LlamaConfig", num_hidden_layers=2, **SMALL)
     prompts = [encode(model, FILLER * count) for count in (20, 40)]
     given = options | {"model": made, "max_model_len": 2048}
@@ -246,6 +252,7 @@ def test_tensor_parallel_ranks_give_what_one_gives(options: dict[str, Any], mode
     (tmp_path / "two").mkdir()
     asked = {"attention": "block_sparse+quest", "sparsity": 0.5, "batches": [prompts], "tokens": 6}
     one = run(tmp_path / "one", "single", options=given, **asked)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # of each rank; vLLM would want a memory node for each
     two = run(tmp_path / "two", "single", options=given | {"tensor_parallel_size": 2}, **asked)
     for alone, shared in zip(one["answers"][0], two["answers"][0], strict=True):
         assert gap(alone, shared) <= 0.05
@@ -271,6 +278,23 @@ def test_layers_with_a_sliding_window_are_left_alone(options: dict[str, Any], mo
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
 
 
+def test_server_runs_a_method_by_its_options(options: dict[str, Any], model: str, tmp_path: Path) -> None:
+    from sparse_tasks.attention.vllm import serve_arguments
+
+    prompt = encode(model, FILLER * 30 + "Once upon a time")
+    asked = {"attention": "streaming_llm", "arguments": {"window": 64}}
+    here = run(tmp_path, "methods", options=options, runs=[{"attention": asked, "prompts": [prompt], "tokens": 12}])
+    given = ["--max-num-batched-tokens", "1024", "--dtype", "float32"]
+    given += serve_arguments("streaming_llm", arguments={"window": 64})
+    with serving(model, tmp_path, *given, **ENVIRONMENT) as address:
+        body = {"model": "demo-model", "prompt": prompt, "max_tokens": 12, "temperature": 0.0}
+        request = urllib.request.Request(f"{address}/completions", json.dumps(body).encode(),
+                                         {"Content-Type": "application/json"})  # fmt: skip
+        with urllib.request.urlopen(request, timeout=120) as response:
+            text = json.load(response)["choices"][0]["text"]
+    assert text == here[0][0]["text"]
+
+
 def test_what_vllm_cannot_do_is_refused_before_it_starts(tmp_path: Path, model: str) -> None:
     made = process(tmp_path, "generate", "-l", "600", "-t", "ruler_niah", "--set", "ruler_niah.queries=1", "-n", "1",
                    "-w", "1", "--tokenizer", model, "-o", tmp_path / "data")  # fmt: skip
@@ -285,5 +309,6 @@ def test_what_vllm_cannot_do_is_refused_before_it_starts(tmp_path: Path, model: 
     ):  # fmt: skip
         done = process(tmp_path, "evaluate", tmp_path / "data", "--model", "demo", *arguments, "-o", tmp_path / "run")
         assert done.code == 2, done.err
-        assert done.says(*words), done.err
+        line = done.err.splitlines()[-1]  # vLLM may have had a word of its own before it
+        assert all(word in line for word in words), done.err
         assert not (tmp_path / "run").exists()

@@ -6,12 +6,8 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -21,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cli.program import ROOT, process, start, wait_for, workers_of
+from tests.vllm_server import serving
 
 pytestmark = [
     pytest.mark.engine,
@@ -157,37 +154,8 @@ def finished(run: Path) -> list[str]:
 @pytest.fixture
 def server(model: Path, tmp_path: Path) -> Iterator[str]:
     """``vllm serve``: its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "1", "--generation-config", "vllm",
-               "--dtype", "float32"]  # fmt: skip
-    with (tmp_path / "server.log").open("w") as log:
-        serving = subprocess.Popen(
-            # What "vllm serve" runs; the CPU build's own command looks for its version under another name, and fails.
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
-             "--served-model-name", "demo-model", "--host", "127.0.0.1", "--port", str(port), *options],
-            env=os.environ | THREADS,
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        until = time.monotonic() + 300
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert serving.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
-                assert time.monotonic() < until, "the server does not start"
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(serving.pid, signal.SIGTERM)
-        try:
-            serving.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(serving.pid, signal.SIGKILL)
-            serving.wait()
+    with serving(str(model), tmp_path, "--max-num-seqs", "1", "--dtype", "float32", **THREADS) as address:
+        yield address
 
 
 @pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
