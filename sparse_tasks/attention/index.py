@@ -352,7 +352,7 @@ class _Bands(Pattern):
         blocks, row = torch.unique(query // self.block_q, return_inverse=True)
         unit = torch.arange(ceil_div(n_k, self.unit), device=query.device)
         tiles = self.sees(torch.tensor(head, device=query.device), blocks[:, None] * self.block_q, unit * self.unit)
-        return tiles.index_select(0, row).index_select(1, torch.arange(n_k, device=query.device) // self.unit)
+        return tiles.index_select(0, row).repeat_interleave(self.unit, 1)[:, :n_k]
 
 
 PrefillIndex: TypeAlias = BlockIndex | LineIndex

@@ -183,7 +183,7 @@ class Blocks(Pattern):
 
     def of_head(self, head: int, query: Tensor, n_k: int) -> Tensor:
         rows = self.kept[head].index_select(0, query // self.block_q - self.first_row)
-        return rows.index_select(1, torch.arange(n_k, device=query.device) // self.block_k)
+        return rows.repeat_interleave(self.block_k, 1)[:, :n_k]
 
     def count(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
         kept = self.kept.to(device)

@@ -10,6 +10,7 @@ from sparse_tasks.attention.patterns import Everything, Pattern
 __all__ = ["attention_reference", "masked_attention"]
 
 _CELLS = 1 << 26  # scores held at once: 256 MB of fp32
+_ROWS = 128  # queries that torch's own attention takes at once
 
 
 def attention_reference(
@@ -49,21 +50,23 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale
     """The same by torch's own attention, in the type of q, which is what runs without a GPU; arguments as above."""
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     keys = torch.arange(n_k, device=q.device)
-    group, rows = heads // max(kv_heads, pattern.heads), max(1, _CELLS // n_k)
+    group = heads // max(kv_heads, pattern.heads)
     for first in range(0, heads, group):  # heads that see the same, and the same keys
         some, kv_head = slice(first, first + group), first * kv_heads // heads
-        for start in range(0, n_q, rows):
-            position = torch.arange(start, min(start + rows, n_q), device=q.device) + (n_k - n_q)
+        for start in range(0, n_q, _ROWS):
+            rows = slice(start, min(start + _ROWS, n_q))
+            position = torch.arange(rows.start, rows.stop, device=q.device) + (n_k - n_q)
             seen = pattern.of_head(first * pattern.heads // heads, position, n_k) & (keys <= position[:, None])
+            by_any = seen.view(torch.uint8).amax(0).bool()  # any() takes torch eighty times as long
+            count = int(by_any.sum())
+            if count == 0:
+                continue
+            # Only keys that one of the queries sees are multiplied.
+            key, value = (x[by_any, kv_head].expand(1, group, count, size) for x in (k, v))
             attended = torch.nn.functional.scaled_dot_product_attention(
-                q[start : start + rows, some].transpose(0, 1)[None],
-                k[:, kv_head].expand(1, group, n_k, size),
-                v[:, kv_head].expand(1, group, n_k, size),
-                attn_mask=seen,
-                scale=scale,
+                q[rows, some].transpose(0, 1)[None], key, value, attn_mask=seen[:, by_any], scale=scale
             )
-            attended = torch.where(seen.any(1)[:, None], attended[0], 0)
-            out[start : start + rows, some] = attended.transpose(0, 1)
+            out[rows, some] = torch.where(seen.any(1)[:, None], attended[0], 0).transpose(0, 1)
     return out

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.config import get_current_vllm_config
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
     CPUAttentionBackendImpl,
@@ -17,20 +16,14 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 
 from sparse_tasks.attention.index import ceil_div
-from sparse_tasks.attention.vllm.checks import check_layer
-from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Plan, Span
-from sparse_tasks.attention.vllm.session import session_of
+from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
 __all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
 
 
-class SparseBuilder(CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
+class SparseBuilder(BuilderMixin, CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
     """Adds the plan of the step to vLLM's metadata."""
-
-    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
-        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        self._session, self._names = session_of(vllm_config), layer_names
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
         metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
@@ -39,26 +32,8 @@ class SparseBuilder(CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM 
         return metadata
 
 
-class SparseImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
+class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]
     """Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own."""
-
-    sparse: SparseLayer | None = None
-
-    def __init__(
-        self,
-        num_heads: int,
-        head_size: int,
-        scale: float,
-        num_kv_heads: int,
-        alibi_slopes: list[float] | None,
-        sliding_window: int | None,
-        *args: Any,
-        **options: Any,
-    ) -> None:
-        super().__init__(num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options)
-        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
-        if self.may_be_sparse:
-            check_layer(self, self.alibi_slopes, self.sinks)
 
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
@@ -66,7 +41,7 @@ class SparseImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         if self.sparse is None:
             super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
             return
-        keys, values = self._split(kv_cache)
+        keys, values = self.split(kv_cache)
         real = slot_mapping >= 0
         block, offset = slot_mapping[real] // keys.shape[1], slot_mapping[real] % keys.shape[1]
         keys[block, offset] = key[: len(real)][real]
@@ -93,18 +68,13 @@ class SparseImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
             return attended
         if plan is None:  # vLLM tries something out; nothing reads what comes of it
             return output.zero_()
-        keys, values = self._split(kv_cache)
+        keys, values = self.split(kv_cache)
         self.sparse.attend_prompts(plan, query, key, value, keys, values, output)
         self.sparse.observe_prompts(plan, query, key, keys)
         self.sparse.attend_steps(plan, query, keys, values, output)
         for span in plan.spans(prompts=self.sparse.prefill is None, steps=self.sparse.decode is None):
             output[span.tokens] = self._dense(plan, span, query[span.tokens], keys, values)
         return output
-
-    def _split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``[blocks, block_size, kv_heads, head_size]`` each, of a cache that has both in one."""
-        keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
-        return keys, values
 
     def _dense(self, plan: Plan, span: Span, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Causal attention of the last positions of a sequence over all of it."""

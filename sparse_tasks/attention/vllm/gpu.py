@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.config import get_current_vllm_config
 from vllm.v1.attention.backend import AttentionCGSupport
 from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionBackend,
@@ -19,10 +18,8 @@ from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionMetadataBuilder,
 )
 
-from sparse_tasks.attention.vllm.checks import check_layer
-from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Plan, Span
-from sparse_tasks.attention.vllm.session import Session, session_of
+from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
 __all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
 
@@ -40,15 +37,10 @@ class _Dense:
     metadata: Any
 
 
-class SparseBuilder(FlashAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
+class SparseBuilder(BuilderMixin, FlashAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
     """Adds the plan of the step to vLLM's metadata."""
 
     _cudagraph_support = AttentionCGSupport.NEVER
-
-    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
-        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        self._session: Session | None = session_of(vllm_config)
-        self._names = layer_names
 
     @classmethod
     def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
@@ -93,33 +85,15 @@ def _part(metadata: Any, plan: Plan, spans: tuple[Span, ...]) -> _Dense:
     )
 
 
-class SparseImpl(FlashAttentionImpl):  # type: ignore[misc]
+class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
     """Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own."""
-
-    sparse: SparseLayer | None = None
-
-    def __init__(
-        self,
-        num_heads: int,
-        head_size: int,
-        scale: float,
-        num_kv_heads: int,
-        alibi_slopes: list[float] | None,
-        sliding_window: int | None,
-        *args: Any,
-        **options: Any,
-    ) -> None:
-        super().__init__(num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options)
-        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
-        if self.may_be_sparse:
-            check_layer(self, self.alibi_slopes, self.sinks)
 
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
     ) -> None:
         super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
         if self.sparse is not None:
-            self.sparse.notice(key, self._split(kv_cache)[0], slot_mapping)
+            self.sparse.notice(key, self.split(kv_cache)[0], slot_mapping)
 
     def forward(
         self,
@@ -136,7 +110,7 @@ class SparseImpl(FlashAttentionImpl):  # type: ignore[misc]
         plan: Plan | None = getattr(attn_metadata, "sparse", None)
         sparse = self.sparse
         if sparse is not None and plan is not None:
-            keys, values = self._split(kv_cache)
+            keys, values = self.split(kv_cache)
             sparse.attend_prompts(plan, query, key, value, keys, values, output)
             sparse.observe_prompts(plan, query, key, keys)
             sparse.attend_steps(plan, query, keys, values, output)
@@ -158,11 +132,6 @@ class SparseImpl(FlashAttentionImpl):  # type: ignore[misc]
             layer, query, key, value, kv_cache, attn_metadata, output, *scales, **options
         )
         return attended
-
-    def _split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``[blocks, block_size, kv_heads, head_size]`` each, of a cache that has both in one."""
-        keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
-        return keys, values
 
 
 class SparseBackend(FlashAttentionBackend):  # type: ignore[misc]

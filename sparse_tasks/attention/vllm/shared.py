@@ -1,0 +1,58 @@
+"""What the two backends share: how a layer and a builder of metadata find the session of their engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from vllm.config import get_current_vllm_config
+
+from sparse_tasks.attention.vllm.checks import check_layer
+from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.session import Session, session_of
+
+__all__ = ["BuilderMixin", "ImplMixin"]
+
+
+class BuilderMixin:
+    """Stands before a builder of vLLM's."""
+
+    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)  # type: ignore[call-arg]
+        self._session: Session | None = session_of(vllm_config)
+        self._names = layer_names
+
+
+class ImplMixin:
+    """Stands before an attention layer of vLLM's.
+
+    Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own: ``sparse`` is None.
+    """
+
+    sparse: SparseLayer | None = None
+    head_size: int
+    alibi_slopes: Any
+    sinks: Any
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int,
+        alibi_slopes: list[float] | None,
+        sliding_window: int | None,
+        *args: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__(  # type: ignore[call-arg]
+            num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options
+        )
+        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
+        if self.may_be_sparse:
+            check_layer(self, self.alibi_slopes, self.sinks)
+
+    def split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, ``[blocks, block_size, kv_heads, head_size]`` each, of a cache that has both in one."""
+        keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
+        return keys, values
