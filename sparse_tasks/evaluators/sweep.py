@@ -55,25 +55,26 @@ def grid(
     """
     parts = {method: method.split("+") for method in methods if method != "dense"}
     for path in arguments:
-        owner, dot, _ = path.rpartition(".")
-        if not any(owner in names if dot else len(names) == 1 for names in parts.values()):
+        if not any(_goes_to(path, names) for names in parts.values()):
             raise UsageError("attention-arg", path, f"is of no method in {', '.join(methods)}; write METHOD.PARAMETER")
     found: list[AttentionSettings] = []
     for method in methods:
         if method == "dense":
             found.append(AttentionSettings())
             continue
-        own = {
-            path: value
-            for path, value in arguments.items()
-            if (path.rpartition(".")[0] in parts[method] if "." in path else len(parts[method]) == 1)
-        }
+        own = {path: value for path, value in arguments.items() if _goes_to(path, parts[method])}
         found += [AttentionSettings(method, sparsity, own) for sparsity in sparsities]
     labels = [one.label for one in found]
     for label in labels:
         if labels.count(label) > 1:
             raise UsageError("attention", label, "is asked for twice")
     return found
+
+
+def _goes_to(path: str, names: Sequence[str]) -> bool:
+    """Whether an argument is of one of the methods; one that names none is of a method that stands alone."""
+    owner, dot, _ = path.rpartition(".")
+    return owner in names if dot else len(names) == 1
 
 
 def sweep(

@@ -27,6 +27,7 @@ __all__ = [
     "checked_scale",
     "implementation",
     "interpreted",
+    "takes_head_size",
 ]
 
 Implementation: TypeAlias = Literal["auto", "triton", "torch"]
@@ -130,8 +131,13 @@ def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
     """
     if query_heads % kv_heads:
         raise UsageError("q", query_heads, f"query heads have to be a multiple of the {kv_heads} KV heads")
-    if head_size % 16 or not 16 <= head_size <= 256:
+    if not takes_head_size(head_size):
         raise UsageError("head_size", head_size, "has to be a multiple of 16 from 16 to 256")
+
+
+def takes_head_size(size: int) -> bool:
+    """Whether kernels have tiles for it."""
+    return size % 16 == 0 and 16 <= size <= 256
 
 
 def checked_scale(scale: float | None, head_size: int) -> float:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from packaging.version import InvalidVersion, Version
 
+from sparse_tasks.attention.kernels.dispatch import takes_head_size
 from sparse_tasks.attention.method import Attention
 from sparse_tasks.attention.vllm.arguments import BACKEND
 from sparse_tasks.core.errors import UsageError
@@ -144,7 +145,7 @@ def check_head_size(size: int) -> None:
     Raises:
         UsageError: They do not.
     """
-    if size % 16 or not 16 <= size <= 256:
+    if not takes_head_size(size):
         raise UsageError("head_size", size, "of the model is none that the kernels take: a multiple of 16 up to 256")
 
 

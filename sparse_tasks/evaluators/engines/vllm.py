@@ -60,8 +60,6 @@ class VllmEngine(Engine):
             if self.settings.attention.sparse:
                 self._check_attention(EngineArgs(**(_for_cpu() | arguments)))
         except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
-            if isinstance(error, UsageError):
-                raise
             raise UsageError("model", self.settings.model.name, f"is refused by vLLM: {_last_line(error)}") from error
         return limit
 
