@@ -12,6 +12,7 @@ import os
 import warnings
 from typing import Final, Literal, TypeAlias, get_args
 
+import torch
 from torch import Tensor
 
 from sparse_tasks.core.errors import UsageError
@@ -32,7 +33,7 @@ __all__ = [
 
 Implementation: TypeAlias = Literal["auto", "triton", "torch"]
 
-FLOATS: Final = ("torch.bfloat16", "torch.float16", "torch.float32")
+FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 
 
 class TwinWarning(UserWarning):
@@ -76,8 +77,9 @@ def check_floats(**tensors: Tensor) -> None:
     """
     first = next(iter(tensors.values()))
     for name, tensor in tensors.items():
-        if str(tensor.dtype) not in FLOATS:
-            raise UsageError(name, str(tensor.dtype), f"is no type that attention takes; use {', '.join(FLOATS)}")
+        if tensor.dtype not in FLOATS:
+            known = ", ".join(map(str, FLOATS))
+            raise UsageError(name, str(tensor.dtype), f"is no type that attention takes; use {known}")
         if tensor.dtype != first.dtype:
             raise UsageError(name, str(tensor.dtype), f"differs from {first.dtype} of the other inputs; convert it")
 

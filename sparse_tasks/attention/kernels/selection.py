@@ -33,7 +33,7 @@ def select_top(
     _check_scores(scores)
     if isinstance(count, Tensor):
         _check_rows(scores, count=count)
-        if str(count.dtype) != "torch.int32":
+        if count.dtype != torch.int32:
             raise UsageError("count", str(count.dtype), "has to be torch.int32")
         if width is None:
             raise UsageError("width", width, "has to be given where the count is a tensor: the most of any row")
@@ -123,7 +123,7 @@ def _ascending(order: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tenso
 def _check_scores(scores: Tensor) -> None:
     if scores.ndim < 1 or scores.shape[-1] < 1:
         raise UsageError("scores", tuple(scores.shape), "has to be [..., columns], with at least one column")
-    if str(scores.dtype) != "torch.float32":
+    if scores.dtype != torch.float32:
         raise UsageError("scores", str(scores.dtype), "has to be torch.float32")
 
 

@@ -24,6 +24,7 @@ def sparse_decode(
     scale: float | None = None,
     impl: str = "auto",
     return_lse: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax attention of one query a sequence, which sees the pages that are listed for its KV head.
 
@@ -34,6 +35,7 @@ def sparse_decode(
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
         impl: "auto", "triton" or "torch".
         return_lse: Whether to return the logarithm of the softmax's denominator too.
+        out: Like q, contiguous, to be written to; made if None.
 
     Returns:
         ``[batch, query_heads, head_size]`` in q's dtype, 0 where nothing is listed; with ``return_lse`` also fp32
@@ -43,20 +45,32 @@ def sparse_decode(
         UsageError: Shapes, types or devices do not fit.
     """
     scale = _check(q, cache, index, scale)
+    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    check_same("shape", q=q, out=out)
+    check_floats(q=q, out=out)
+    check_same("device", q=q, out=out)
+    if not out.is_contiguous():
+        raise UsageError("out", out.stride(), "strides have to be those of a contiguous tensor")
     if implementation(impl, q) == "torch":
-        return sparse_decode_torch(q, cache, index, scale=scale, return_lse=return_lse)
+        return sparse_decode_torch(q, cache, index, scale=scale, return_lse=return_lse, out=out)
     from sparse_tasks.attention.kernels.triton.sparse_decode import sparse_decode_triton
 
-    return sparse_decode_triton(q, cache, index, scale=scale, return_lse=return_lse)
+    return sparse_decode_triton(q, cache, index, out, scale=scale, return_lse=return_lse)
 
 
 def sparse_decode_torch(
-    q: Tensor, cache: PagedCache, index: PageIndex, *, scale: float | None = None, return_lse: bool = False
+    q: Tensor,
+    cache: PagedCache,
+    index: PageIndex,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The same, readable: each sequence gathers its positions and takes a softmax over them, in fp32."""
     batch, heads, size = q.shape
     scale = size**-0.5 if scale is None else scale
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
     entry = torch.arange(index.pages.shape[2], device=q.device)
     within = torch.arange(index.unit, device=q.device)

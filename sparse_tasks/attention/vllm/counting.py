@@ -6,7 +6,7 @@ Counted on the device and added up there. What is dense is known beforehand, on 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.vllm.plan import Plan
 
@@ -45,10 +46,13 @@ class Counter:
         group: Query heads of a KV head.
         key_bytes: Of a key and a value together.
         device: Where attention runs.
+        impl: "auto", "triton" or "torch".
     """
 
-    def __init__(self, layers: int, kv_heads: int, group: int, key_bytes: int, device: torch.device) -> None:
-        self._heads, self._key_bytes = kv_heads * group, key_bytes
+    def __init__(
+        self, layers: int, kv_heads: int, group: int, key_bytes: int, device: torch.device, impl: str = "auto"
+    ) -> None:
+        self._heads, self._key_bytes, self._impl = kv_heads * group, key_bytes, impl
         # Positions read in decoding, by slot, layer and KV head.
         self._read = torch.zeros(_ROOM, layers, kv_heads, dtype=torch.int64, device=device)
         self._free = list(range(_ROOM))
@@ -91,8 +95,20 @@ class Counter:
             tally.steps_dense += length
             tally.steps_whole += length * steps_dense
         if pending:
-            read = _positions_read([pending[layer] for layer in range(self._read.shape[1])], plan.steps.cached)
-            self._read.index_add_(0, self._slots_of(plan.steps.requests), read)
+            indices = [pending[layer] for layer in range(self._read.shape[1])]
+            self._add(indices, self._slots_of(plan.steps.requests), plan.steps.cached)
+
+    def _add(self, indices: list[PageIndex], slots: Tensor, cached: Tensor) -> None:
+        """Add what the index of each layer holds, in few launches for all of them."""
+        unit, alike = indices[0].unit, len({(index.unit, index.pages.shape) for index in indices}) == 1
+        if all(index.unit == 1 for index in indices):
+            counts = torch.stack([index.counts for index in indices], dim=1)
+            self._read.index_add_(0, slots, counts.long())
+        elif alike:
+            counts, pages = torch.stack([index.counts for index in indices]), [index.pages for index in indices]
+            add_positions_read(self._read, slots, torch.stack(pages), counts, cached, unit=unit, impl=self._impl)
+        else:
+            self._read.index_add_(0, slots, torch.stack([index.computed() for index in indices], dim=1))
 
     def finish(self, requests: Iterable[str]) -> None:
         """They are over: their counts are kept until they are taken."""
@@ -163,23 +179,3 @@ class Counter:
             slots = [self._tally(request).slot for request in requests]
             self._slots = requests, torch.tensor(slots, device=self._read.device)
         return self._slots[1]
-
-
-def _positions_read(indices: Sequence[PageIndex], cached: Tensor) -> Tensor:
-    """int64 ``[queries, layers, kv_heads]``: ``PageIndex.computed`` of each layer, in few launches for all of them.
-
-    Pages are listed in ascending order, so that only the last of a list can be a part.
-    """
-    unit = indices[0].unit
-    if any(index.unit != unit for index in indices):
-        return torch.stack([index.computed() for index in indices], dim=1)
-    counts = torch.stack([index.counts for index in indices]).long()
-    if unit > 1:
-        places = (counts - 1).clamp_min(0)[..., None]
-        if len({index.pages.shape for index in indices}) == 1:
-            last = torch.stack([index.pages for index in indices]).gather(3, places)
-        else:
-            last = torch.stack([index.pages.gather(2, place) for index, place in zip(indices, places, strict=True)])
-        missing = (last[..., 0] + 1) * unit - cached[:, None]
-        counts = torch.where(counts > 0, counts * unit - missing.clamp_min(0), 0)
-    return counts.transpose(0, 1)

@@ -113,11 +113,10 @@ class SparseLayer:
             index: PageIndex = self._evicted.step(steps, queries, cache)
         elif isinstance(self.decode, DecodeMethod):
             index = self.decode.select(queries, cache, self._state, impl=self._impl)
-        attended = sparse_decode(queries, cache, index, impl=self._impl)
         if steps.tokens is None:
-            out[: plan.tokens] = attended
+            sparse_decode(queries, cache, index, impl=self._impl, out=out[: plan.tokens])
         else:
-            out[steps.tokens] = attended
+            out[steps.tokens] = sparse_decode(queries, cache, index, impl=self._impl)
         self._counter.steps(self._layer.index, index)
 
     def _read(

@@ -58,7 +58,8 @@ class Session:
         if len(shapes) > 1:
             raise UsageError("model", "given", "has layers with other heads than others, which is not supported")
         kv_heads, heads, size, dtype = shapes.pop()
-        self.counter = Counter(len(modules), kv_heads, heads // kv_heads, 2 * size * dtype.itemsize, device)
+        key_bytes = 2 * size * dtype.itemsize
+        self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
             layer = Layer(number, len(modules))
             self._layers[name] = SparseLayer(layer, self.attention, self.counter, module.impl.scale, self._impl)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex, ceil_div
 from sparse_tasks.attention.patterns import causal_count
-from sparse_tasks.attention.vllm.counting import _KEPT, _ROOM, Counter, _positions_read
+from sparse_tasks.attention.vllm.counting import _KEPT, _ROOM, Counter
 from sparse_tasks.attention.vllm.plan import Plan
 from sparse_tasks.attention.vllm.requests import Row
 
@@ -20,7 +20,7 @@ LAYERS, KV_HEADS, GROUP, KEY_BYTES = 2, 2, 2, 100
 
 
 def counter(layers: int = LAYERS, kv_heads: int = KV_HEADS, group: int = GROUP) -> Counter:
-    return Counter(layers, kv_heads, group, KEY_BYTES, torch.device("cpu"))
+    return Counter(layers, kv_heads, group, KEY_BYTES, torch.device("cpu"), "torch")
 
 
 def step(*rows: tuple[str, int, int, int]) -> Plan:
@@ -328,9 +328,11 @@ def test_positions_of_all_layers_are_those_of_each(
                 numbers[row, head, : len(one)] = one.int()
         counts = ints([[len(one) for one in query] for query in listed])
         indices.append(PageIndex(numbers, counts, unit, cached))
-    found = _positions_read(indices, cached)
-    assert found.dtype == torch.int64
-    assert torch.equal(found, torch.stack([index.computed() for index in indices], dim=1))
+    one = counter(layers=len(indices))
+    one._add(indices, torch.arange(len(lengths)).flip(0), cached)
+    expected = torch.stack([index.computed() for index in indices], dim=1)
+    assert torch.equal(one._read[: len(lengths)].flip(0), expected)
+    assert not one._read[len(lengths) :].any()
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,10 +11,10 @@ __all__ = ["page_budgets_triton"]
 
 
 @triton.jit(do_not_specialize=["batch"])
-def _budget(lengths, dropped, out, batch, UNIT: tl.constexpr, BLOCK: tl.constexpr):
+def _budget(lengths, out, batch, DROPPED: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     sequence = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     length = tl.load(lengths + sequence, mask=sequence < batch, other=0)
-    share = tl.load(dropped)  # in memory, for an argument would come as fp32
+    share = tl.full([], DROPPED, tl.float64)  # a constant, for an argument would come as fp32
     pages = tl.cdiv(length, UNIT).to(tl.float64) - length.to(tl.float64) * share + 0.5
     tl.store(out + sequence, tl.maximum(tl.floor(pages), 1.0).to(tl.int32), mask=sequence < batch)
 
@@ -22,8 +22,7 @@ def _budget(lengths, dropped, out, batch, UNIT: tl.constexpr, BLOCK: tl.constexp
 def page_budgets_triton(lengths: Tensor, density: float, unit: int) -> Tensor:
     """As ``page_budgets.page_budgets``."""
     out = torch.empty_like(lengths, memory_format=torch.contiguous_format)
-    dropped = torch.full((), (1 - density) / unit, dtype=torch.float64, device=lengths.device)
     _budget[(triton.cdiv(len(lengths), 128),)](
-        lengths.contiguous(), dropped, out, len(lengths), UNIT=unit, BLOCK=128, num_warps=1
+        lengths.contiguous(), out, len(lengths), DROPPED=(1 - density) / unit, UNIT=unit, BLOCK=128, num_warps=1
     )
     return out

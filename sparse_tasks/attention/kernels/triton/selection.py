@@ -74,9 +74,9 @@ def _store(out, keys, column, low, high, need, above, ties):
     return above + (both & 0xFFFF), ties + (both >> 16)
 
 
-@triton.jit(do_not_specialize=["asked", "inner", "outer_stride", "width"])
+@triton.jit(do_not_specialize=["asked", "asked_rows", "inner", "outer_stride", "width"])
 def _select(
-    scores, asked, mass, out, counts, inner, outer_stride, columns, width,
+    scores, asked, asked_rows, mass, out, counts, inner, outer_stride, columns, width,
     MASS: tl.constexpr, ASKED_BY_ROW: tl.constexpr, MASS_BY_ROW: tl.constexpr, TILE: tl.constexpr, LONG: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -85,7 +85,7 @@ def _select(
     out += line.to(tl.int64) * width
     count = asked
     if ASKED_BY_ROW:
-        count = tl.load(asked + row)
+        count = tl.load(asked + row // asked_rows)
     lane = tl.arange(0, TILE)
     keys = _load_keys(scores, lane, columns)
 
@@ -141,7 +141,8 @@ def select_rows(
 
     Args:
         scores: fp32 ``[outer, inner, columns]``, contiguous.
-        count: How many to choose, or the fewest where ``mass`` is given; or int32 ``[outer, inner]``, contiguous.
+        count: How many to choose, or the fewest where ``mass`` is given; or int32, contiguous, each number for as many
+            rows, one after the other, as there are rows for a number.
         blocks: int32 ``[outer, rows, width]``, contiguous: the lists.
         counts: int32 ``[outer, rows]``, contiguous.
         start: The row of the lists that row 0 of the scores goes to.
@@ -152,8 +153,10 @@ def select_rows(
         return
     tile = min(WHOLE, max(32, triton.next_power_of_2(columns)))
     by_row = isinstance(mass, Tensor)
+    asked_rows = outer * inner // count.numel() if isinstance(count, Tensor) else 1
     _select[(outer * inner,)](
-        scores, count, mass, blocks[:, start:], counts[:, start:], inner, blocks.shape[1], columns, blocks.shape[2],
+        scores, count, asked_rows, mass, blocks[:, start:], counts[:, start:],
+        inner, blocks.shape[1], columns, blocks.shape[2],
         MASS=by_row or mass >= 0, ASKED_BY_ROW=isinstance(count, Tensor), MASS_BY_ROW=by_row,
         TILE=tile, LONG=columns > tile, num_warps=max(1, tile // 1024),
     )  # fmt: skip
@@ -186,7 +189,18 @@ def _by_row(scores: Tensor, count: int | Tensor, mass: float | Tensor, width: in
     rows = scores.shape[:-1]
     lists = torch.empty(*rows, width, dtype=torch.int32, device=scores.device)
     counts = torch.empty(rows, dtype=torch.int32, device=scores.device)
-    count, mass = (value.expand(rows).contiguous() if isinstance(value, Tensor) else value for value in (count, mass))
+    mass = mass.expand(rows).contiguous() if isinstance(mass, Tensor) else mass
+    if isinstance(count, Tensor):
+        count = _by_leading_rows(count, rows)
     flat = scores.contiguous().view(1, counts.numel(), scores.shape[-1])
     select_rows(flat, count, lists.view(1, counts.numel(), width), counts.view(1, counts.numel()), mass=mass)
     return lists, counts
+
+
+def _by_leading_rows(count: Tensor, rows: torch.Size) -> Tensor:
+    """Numbers that broadcast to rows, as ``select_rows`` takes them: as they are where only leading rows differ."""
+    shape = (1,) * (len(rows) - count.ndim) + tuple(count.shape)
+    alike = next((place for place, size in enumerate(shape) if size == 1), len(shape))
+    if shape[:alike] == tuple(rows[:alike]) and all(size == 1 for size in shape[alike:]):
+        return count.contiguous()
+    return count.expand(rows).contiguous()

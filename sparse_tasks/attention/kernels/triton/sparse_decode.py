@@ -135,9 +135,9 @@ def _combine(
 
 
 def sparse_decode_triton(
-    q: Tensor, cache: PagedCache, index: PageIndex, *, scale: float, return_lse: bool = False
+    q: Tensor, cache: PagedCache, index: PageIndex, out: Tensor, *, scale: float, return_lse: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """As ``sparse_decode.sparse_decode``."""
+    """As ``sparse_decode.sparse_decode``; ``out`` is contiguous and written to."""
     (batch, heads, size), kv_heads = q.shape, cache.kv_heads
     group, padded = heads // kv_heads, triton.next_power_of_2(size)
     q = q if q.stride(2) == 1 else q.contiguous()
@@ -150,7 +150,6 @@ def sparse_decode_triton(
     splits = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads), ceil_div(longest, TILES)))
     parts = torch.empty(batch * kv_heads, splits, group, size, dtype=torch.float32, device=q.device)
     part_lse = torch.empty(batch * kv_heads, splits, group, dtype=torch.float32, device=q.device)
-    out = torch.empty(batch, heads, size, dtype=q.dtype, device=q.device)
     lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
     _attend[(kv_heads, splits, batch)](
         q, keys, values, table, cache.lengths.contiguous(), pages, index.counts.contiguous(), parts, part_lse,
