@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_same
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["PagedCache"]
@@ -24,6 +25,7 @@ class PagedCache:
         values: Like ``keys``; its strides may differ.
         block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
         lengths: int32 ``[batch]``: cached positions, the current query's own included.
+        shared: What ``once`` made; one for the layers of a step, whose lengths are the same.
 
     Raises:
         UsageError: Shapes, types or devices do not fit.
@@ -33,8 +35,19 @@ class PagedCache:
     values: Tensor
     block_table: Tensor
     lengths: Tensor
+    shared: dict[object, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if checking():
+            self._check()
+
+    def once(self, what: object, make: Callable[[], Tensor]) -> Tensor:
+        """What follows from the lengths alone, and is made once for the layers that share it."""
+        if what not in self.shared:
+            self.shared[what] = make()
+        return self.shared[what]
+
+    def _check(self) -> None:
         keys, values = self.keys, self.values
         if keys.ndim != 4 or 0 in keys.shape:
             raise UsageError("keys", tuple(keys.shape), "has to be [blocks, block_size, kv_heads, head_size], none 0")

@@ -10,6 +10,9 @@ import functools
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, Literal, TypeAlias, get_args
 
 import torch
@@ -26,8 +29,11 @@ __all__ = [
     "check_same",
     "check_sequence",
     "checked_scale",
+    "checking",
+    "checks",
     "implementation",
     "interpreted",
+    "power_of_2",
     "takes_head_size",
 ]
 
@@ -38,6 +44,32 @@ FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 
 class TwinWarning(UserWarning):
     """There is no GPU: the torch twins serve, which are right and slow."""
+
+
+_CHECKING: Final[ContextVar[bool]] = ContextVar("checking", default=True)
+
+
+def checking() -> bool:
+    """Whether inputs are looked at before a kernel runs."""
+    return _CHECKING.get()
+
+
+@contextmanager
+def checks(on: bool) -> Iterator[None]:
+    """Within, inputs are checked or not: in a decoding step, looking at them can take longer than the attention.
+
+    Only for who knows that they fit, as where the same was checked for another layer.
+    """
+    before = _CHECKING.set(on)
+    try:
+        yield
+    finally:
+        _CHECKING.reset(before)
+
+
+def power_of_2(number: int) -> int:
+    """The smallest power of 2 that is not below a number of at least 1."""
+    return 1 << (number - 1).bit_length()
 
 
 def interpreted() -> bool:

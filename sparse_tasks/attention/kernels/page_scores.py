@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, implementation
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking, implementation
 from sparse_tasks.attention.kernels.page_summaries import check_unit
 from sparse_tasks.attention.kernels.sparse_decode import check_queries
 from sparse_tasks.core.errors import UsageError
@@ -44,17 +44,9 @@ def page_scores(
     Raises:
         UsageError: Shapes, types or devices do not fit.
     """
-    check_queries(q, cache)
-    check_unit(cache, unit)
     longest = cache.capacity if longest is None else longest
-    if not 1 <= longest <= cache.capacity:
-        raise UsageError("longest", longest, f"has to be from 1 to what the block table has room for, {cache.capacity}")
-    pages = len(cache.keys) * ceil_div(cache.block_size, unit)
-    shape = (pages, cache.kv_heads, 2, cache.head_size)
-    if tuple(summaries.shape) != shape or not summaries.is_contiguous():
-        raise UsageError("summaries", tuple(summaries.shape), f"has to be {shape}, contiguous")
-    check_floats(q=q, summaries=summaries)
-    check_same("device", q=q, summaries=summaries)
+    if checking():
+        _check(q, summaries, cache, unit, longest)
     if implementation(impl, q) == "torch":
         return page_scores_torch(q, summaries, cache, unit=unit, longest=longest, current=current)
     from sparse_tasks.attention.kernels.triton.page_scores import page_scores_triton
@@ -87,3 +79,16 @@ def page_scores_torch(
         last = (page + 1) * unit >= cache.lengths[row]
         scores.append(bound.masked_fill(held & last, float("inf")) if current else bound)
     return torch.stack(scores)
+
+
+def _check(q: Tensor, summaries: Tensor, cache: PagedCache, unit: int, longest: int) -> None:
+    check_queries(q, cache)
+    check_unit(cache, unit)
+    if not 1 <= longest <= cache.capacity:
+        raise UsageError("longest", longest, f"has to be from 1 to what the block table has room for, {cache.capacity}")
+    pages = len(cache.keys) * ceil_div(cache.block_size, unit)
+    shape = (pages, cache.kv_heads, 2, cache.head_size)
+    if tuple(summaries.shape) != shape or not summaries.is_contiguous():
+        raise UsageError("summaries", tuple(summaries.shape), f"has to be {shape}, contiguous")
+    check_floats(q=q, summaries=summaries)
+    check_same("device", q=q, summaries=summaries)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, implementation
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking, implementation
 from sparse_tasks.core.errors import UsageError
 
 __all__ = [
@@ -69,6 +69,17 @@ def update_page_summaries(
     Raises:
         UsageError: Shapes, types or devices do not fit.
     """
+    if checking():
+        _check_update(summaries, keys, slots, unit)
+    block_size = unit if block_size is None else block_size
+    if implementation(impl, keys) == "torch":
+        return update_page_summaries_torch(summaries, keys, slots, unit=unit, block_size=block_size)
+    from sparse_tasks.attention.kernels.triton.page_summaries import update_page_summaries_triton
+
+    return update_page_summaries_triton(summaries, keys, slots, unit=unit, block_size=block_size)
+
+
+def _check_update(summaries: Tensor, keys: Tensor, slots: Tensor, unit: int) -> None:
     if summaries.ndim != 4 or summaries.shape[2] != 2 or not summaries.is_contiguous():
         raise UsageError("summaries", tuple(summaries.shape), "has to be what new_page_summaries gives")
     if keys.ndim != 3 or (keys.shape[1], keys.shape[2]) != (summaries.shape[1], summaries.shape[3]):
@@ -82,12 +93,6 @@ def update_page_summaries(
         raise UsageError("unit", unit, "has to be at least 1 position")
     check_floats(summaries=summaries, keys=keys)
     check_same("device", summaries=summaries, keys=keys, slots=slots)
-    block_size = unit if block_size is None else block_size
-    if implementation(impl, keys) == "torch":
-        return update_page_summaries_torch(summaries, keys, slots, unit=unit, block_size=block_size)
-    from sparse_tasks.attention.kernels.triton.page_summaries import update_page_summaries_triton
-
-    return update_page_summaries_triton(summaries, keys, slots, unit=unit, block_size=block_size)
 
 
 def update_page_summaries_torch(

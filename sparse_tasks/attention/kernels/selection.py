@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.dispatch import check_same, implementation
+from sparse_tasks.attention.kernels.dispatch import check_same, checking, implementation
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["select_mass", "select_mass_torch", "select_top", "select_top_torch"]
@@ -30,18 +30,10 @@ def select_top(
     Raises:
         UsageError: Shapes, types or sizes do not fit.
     """
-    _check_scores(scores)
-    if isinstance(count, Tensor):
-        _check_rows(scores, count=count)
-        if count.dtype != torch.int32:
-            raise UsageError("count", str(count.dtype), "has to be torch.int32")
-        if width is None:
-            raise UsageError("width", width, "has to be given where the count is a tensor: the most of any row")
-    elif count < 0:
-        raise UsageError("count", count, "has to be at least 0")
-    elif width is None:
-        width = max(1, count)
-    width = _checked_width(scores, width)
+    if checking():
+        _check_top(scores, count, width)
+    width = max(1, int(count)) if width is None else width
+    width = min(width, scores.shape[-1])
     if implementation(impl, scores) == "torch":
         return select_top_torch(scores, count, width=width)
     from sparse_tasks.attention.kernels.triton.selection import select_top_triton
@@ -118,6 +110,20 @@ def _ascending(order: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Tenso
     chosen = torch.arange(width, device=order.device) < counts[..., None]
     columns = torch.where(chosen, order[..., :width], order.shape[-1]).sort(dim=-1).values
     return columns.int(), counts
+
+
+def _check_top(scores: Tensor, count: int | Tensor, width: int | None) -> None:
+    _check_scores(scores)
+    if isinstance(count, Tensor):
+        _check_rows(scores, count=count)
+        if count.dtype != torch.int32:
+            raise UsageError("count", str(count.dtype), "has to be torch.int32")
+        if width is None:
+            raise UsageError("width", width, "has to be given where the count is a tensor: the most of any row")
+    elif count < 0:
+        raise UsageError("count", count, "has to be at least 0")
+    if width is not None:
+        _checked_width(scores, width)
 
 
 def _check_scores(scores: Tensor) -> None:

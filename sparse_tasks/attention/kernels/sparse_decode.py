@@ -10,7 +10,14 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, checked_scale, implementation
+from sparse_tasks.attention.kernels.dispatch import (
+    check_floats,
+    check_heads,
+    check_same,
+    checked_scale,
+    checking,
+    implementation,
+)
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["check_queries", "sparse_decode", "sparse_decode_torch"]
@@ -44,13 +51,10 @@ def sparse_decode(
     Raises:
         UsageError: Shapes, types or devices do not fit.
     """
-    scale = _check(q, cache, index, scale)
+    scale = checked_scale(scale, q.shape[2])
     out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
-    check_same("shape", q=q, out=out)
-    check_floats(q=q, out=out)
-    check_same("device", q=q, out=out)
-    if not out.is_contiguous():
-        raise UsageError("out", out.stride(), "strides have to be those of a contiguous tensor")
+    if checking():
+        _check(q, cache, index, out)
     if implementation(impl, q) == "torch":
         return sparse_decode_torch(q, cache, index, scale=scale, return_lse=return_lse, out=out)
     from sparse_tasks.attention.kernels.triton.sparse_decode import sparse_decode_triton
@@ -107,10 +111,10 @@ def check_queries(q: Tensor, cache: PagedCache) -> None:
     check_same("device", q=q, keys=cache.keys)
 
 
-def _check(q: Tensor, cache: PagedCache, index: PageIndex, scale: float | None) -> float:
-    """What the kernel needs to hold, and the scale."""
+def _check(q: Tensor, cache: PagedCache, index: PageIndex, out: Tensor) -> None:
+    """What the kernel needs to hold."""
     check_queries(q, cache)
-    check_same("device", q=q, **{"index.pages": index.pages, "index.counts": index.counts})
+    check_same("device", q=q, **{"index.pages": index.pages, "index.counts": index.counts}, out=out)
     if index.pages.ndim != 3 or tuple(index.pages.shape[:2]) != (cache.batch, cache.kv_heads):
         expected = f"[{cache.batch}, {cache.kv_heads}, width]"
         raise UsageError("index.pages", tuple(index.pages.shape), f"has to be {expected}, as q and the cache are")
@@ -121,4 +125,7 @@ def _check(q: Tensor, cache: PagedCache, index: PageIndex, scale: float | None) 
             raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
     if index.unit < 1:
         raise UsageError("index.unit", index.unit, "has to be at least 1 position")
-    return checked_scale(scale, q.shape[2])
+    check_same("shape", q=q, out=out)
+    check_floats(q=q, out=out)
+    if not out.is_contiguous():
+        raise UsageError("out", out.stride(), "strides have to be those of a contiguous tensor")

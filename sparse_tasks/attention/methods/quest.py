@@ -63,9 +63,13 @@ class Quest(DecodeMethod):
             most = max(1, (self.token_budget or _TOKEN_BUDGET) // self.page)
             counts: int | Tensor = most
         else:
-            counts = page_budgets(cache.lengths, 1 - self.sparsity, self.page, impl=impl)[:, None]
+            density = 1 - self.sparsity
+            counts = cache.once(
+                ("pages", density, self.page),
+                lambda: page_budgets(cache.lengths, density, self.page, impl=impl)[:, None],
+            )
             # A last page in part leaves room for at most one more than whole pages would.
-            most = page_budget(cache.capacity, 1 - self.sparsity, self.page) + 1
+            most = page_budget(cache.capacity, density, self.page) + 1
         pages, counts = select_top(scores, counts, width=most, impl=impl)
         return PageIndex(pages, counts, self.page, cache.lengths)
 

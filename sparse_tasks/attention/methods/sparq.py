@@ -65,8 +65,9 @@ class SparQ(DecodeMethod):
         if self.sparsity is None:
             most = self.token_budget or _TOKEN_BUDGET
             return torch.full_like(cache.lengths, most), most
-        tokens = page_budgets(cache.lengths, 1 - self.sparsity, 1, impl=impl)
-        return tokens, page_budget(cache.capacity, 1 - self.sparsity, 1)
+        density = 1 - self.sparsity
+        tokens = cache.once(("tokens", density), lambda: page_budgets(cache.lengths, density, 1, impl=impl))
+        return tokens, page_budget(cache.capacity, density, 1)
 
     def _estimate(self, q: Tensor, cache: PagedCache, sequence: int) -> Tensor:
         """fp32 ``[kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""

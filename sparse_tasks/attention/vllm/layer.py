@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.kernels.dispatch import checks
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import Attention, DecodeMethod, EvictMethod, Layer, PrefillMethod
 from sparse_tasks.attention.prefill import attend, select_stretches
@@ -33,6 +34,8 @@ class SparseLayer:
 
     def __init__(self, layer: Layer, attention: Attention, counter: Counter, scale: float, impl: str = "auto") -> None:
         self._layer, self._counter, self._scale, self._impl = layer, counter, scale, impl
+        # All layers are alike: what fits in the first fits in the others.
+        self._checked = layer.index == 0
         self.change(attention)
 
     def change(self, attention: Attention) -> None:
@@ -69,7 +72,8 @@ class SparseLayer:
             nobody = torch.zeros(1, dtype=torch.int32, device=keys.device)
             self._state = self.decode.new_state(PagedCache(keys, keys, nobody[None], nobody))
             self._state_of = (keys.data_ptr(), keys.shape)
-        self.decode.update(self._state, k[: len(slots)], slots, keys.shape[1], impl=self._impl)
+        with checks(self._checked):
+            self.decode.update(self._state, k[: len(slots)], slots, keys.shape[1], impl=self._impl)
 
     def attend_prompts(
         self, plan: Plan, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, out: Tensor
@@ -107,16 +111,17 @@ class SparseLayer:
         steps = plan.steps
         if steps is None or self.decode is None:
             return
-        queries = self._scaled(q[: plan.tokens] if steps.tokens is None else q[steps.tokens])
-        cache = PagedCache(keys, values, steps.table, steps.cached)
-        if self._evicted is not None:
-            index: PageIndex = self._evicted.step(steps, queries, cache)
-        elif isinstance(self.decode, DecodeMethod):
-            index = self.decode.select(queries, cache, self._state, impl=self._impl)
-        if steps.tokens is None:
-            sparse_decode(queries, cache, index, impl=self._impl, out=out[: plan.tokens])
-        else:
-            out[steps.tokens] = sparse_decode(queries, cache, index, impl=self._impl)
+        with checks(self._checked):
+            queries = self._scaled(q[: plan.tokens] if steps.tokens is None else q[steps.tokens])
+            cache = PagedCache(keys, values, steps.table, steps.cached, steps.shared)
+            if self._evicted is not None:
+                index: PageIndex = self._evicted.step(steps, queries, cache)
+            elif isinstance(self.decode, DecodeMethod):
+                index = self.decode.select(queries, cache, self._state, impl=self._impl)
+            if steps.tokens is None:
+                sparse_decode(queries, cache, index, impl=self._impl, out=out[: plan.tokens])
+            else:
+                out[steps.tokens] = sparse_decode(queries, cache, index, impl=self._impl)
         self._counter.steps(self._layer.index, index)
 
     def _read(

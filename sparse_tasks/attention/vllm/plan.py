@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -68,6 +68,7 @@ class Steps:
         tokens: int64 ``[queries]``: their places among the tokens of the step; None: they are all of them, in order.
         table: int32 ``[queries, blocks]``.
         cached: int32 ``[queries]``: the lengths, on the device.
+        shared: What follows from the lengths alone, made by the first layer that needs it.
     """
 
     spans: tuple[Span, ...]
@@ -76,6 +77,7 @@ class Steps:
     tokens: Tensor | None
     table: Tensor
     cached: Tensor
+    shared: dict[object, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, ceil_div
 from sparse_tasks.attention.kernels.block_scores import row_chunks
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.selection import select_rows
 
 __all__ = ["top_blocks_triton"]
@@ -66,7 +67,7 @@ def top_blocks_triton(
         _score[(ceil_div(held, TILE_COLUMNS), ceil_div(stop - start, TILE_ROWS), heads)](
             q_pool, k_pool, scores, q_pool.stride(0), q_pool.stride(1), k_pool.stride(0), k_pool.stride(1),
             start, stop - start, first, columns, held, sinks, heads // kv_heads,
-            BLOCK_Q=block_q, BLOCK_K=block_k, HEAD=size, PADDED=triton.next_power_of_2(size),
+            BLOCK_Q=block_q, BLOCK_K=block_k, HEAD=size, PADDED=power_of_2(size),
             TILE_ROWS=TILE_ROWS, TILE_COLUMNS=TILE_COLUMNS,
             num_warps=4 if q_pool.element_size() == 2 else 8,
         )  # fmt: skip

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
-from sparse_tasks.attention.kernels.dispatch import interpreted
+from sparse_tasks.attention.kernels.dispatch import interpreted, power_of_2
 from sparse_tasks.attention.kernels.gather import TILE, gather_rows
 
 __all__ = ["FAR", "block_sparse_triton", "launch"]
@@ -183,7 +183,7 @@ def launch(
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         n_q, n_k, rows, blocks.shape[-1], columns.shape[-1], band_flags.shape[-1],
         heads, heads // kv_heads, heads // blocks.shape[0], scale * math.log2(math.e),
-        HEAD=size, PADDED=triton.next_power_of_2(size), TILE_Q=tile_q, TILE_K=tile_k,
+        HEAD=size, PADDED=power_of_2(size), TILE_Q=tile_q, TILE_K=tile_k,
         BLOCK_Q=index.block_q, BLOCK_K=block_k,
         LINES=lines is not None, BITS=bits is not None,
         WHOLE=lines is None and bits is None and block_k % tile_k == 0, DIAGONAL=max(1, tile_q // block_k),

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse_tasks.attention.kernels.dispatch import power_of_2
+
 __all__ = ["gather_columns"]
 
 TILE: Final = 64
@@ -55,6 +57,6 @@ def gather_columns(k: Tensor, v: Tensor, columns: Tensor, far: int) -> tuple[Ten
     _gather[(width // TILE, heads)](
         k, v, columns, out[0], out[1], k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         width, far, heads // kv_heads,
-        HEAD=size, PADDED=triton.next_power_of_2(size), TILE=TILE, num_warps=4,
+        HEAD=size, PADDED=power_of_2(size), TILE=TILE, num_warps=4,
     )  # fmt: skip
     return out[0], out[1]

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse_tasks.attention.index import ceil_div
+
 __all__ = ["page_budgets_triton"]
 
 
@@ -22,7 +24,7 @@ def _budget(lengths, out, batch, DROPPED: tl.constexpr, UNIT: tl.constexpr, BLOC
 def page_budgets_triton(lengths: Tensor, density: float, unit: int) -> Tensor:
     """As ``page_budgets.page_budgets``."""
     out = torch.empty_like(lengths, memory_format=torch.contiguous_format)
-    _budget[(triton.cdiv(len(lengths), 128),)](
+    _budget[(ceil_div(len(lengths), 128),)](
         lengths.contiguous(), out, len(lengths), DROPPED=(1 - density) / unit, UNIT=unit, BLOCK=128, num_warps=1
     )
     return out

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.sparse_decode import FAR, processors
 
 __all__ = ["page_scores_triton"]
@@ -79,13 +80,13 @@ def page_scores_triton(
     q = q if q.stride(2) == 1 else q.contiguous()
     table = cache.block_table if cache.block_table.stride(1) == 1 else cache.block_table.contiguous()
     scores = torch.empty(batch, kv_heads, pages, dtype=torch.float32, device=q.device)
-    group, padded, block_pages = heads // kv_heads, triton.next_power_of_2(size), ceil_div(cache.block_size, unit)
+    group, padded, block_pages = heads // kv_heads, power_of_2(size), ceil_div(cache.block_size, unit)
     tile = 64 if padded * q.element_size() <= 256 else 32
     parts = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads), ceil_div(pages, 2 * tile)))
     _score[(kv_heads, parts, batch)](
         q, summaries, table, cache.lengths.contiguous(), scores, q.stride(0), q.stride(1),
         pages, table.stride(0), block_pages,
-        GROUP=group, ROWS=max(16, triton.next_power_of_2(group)), HEAD=size, PADDED=padded,
+        GROUP=group, ROWS=max(16, power_of_2(group)), HEAD=size, PADDED=padded,
         TILE=tile, UNIT=unit, BLOCK_PAGES=block_pages if table.shape[1] > 1 else FAR,
         CURRENT=current,
         num_warps=4 if q.element_size() == 2 and group <= 32 else 8, num_stages=3,

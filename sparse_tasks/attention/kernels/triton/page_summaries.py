@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.page_summaries import new_page_summaries
 
 __all__ = ["page_summaries_triton", "update_page_summaries_triton"]
@@ -95,7 +96,7 @@ def update_page_summaries_triton(summaries: Tensor, keys: Tensor, slots: Tensor,
     _update[(tokens, kv_heads)](
         summaries, keys, slots.contiguous(), keys.stride(0), keys.stride(1),
         tokens, block_size, ceil_div(block_size, unit),
-        UNIT=unit, HEAD=size, PADDED=triton.next_power_of_2(size), ROWS=ROWS, num_warps=2,
+        UNIT=unit, HEAD=size, PADDED=power_of_2(size), ROWS=ROWS, num_warps=2,
     )  # fmt: skip
 
 
@@ -106,6 +107,6 @@ def page_summaries_triton(cache: PagedCache, unit: int) -> Tensor:
     _build[(cache.kv_heads, ceil_div(cache.capacity, unit), cache.batch)](
         summaries, keys, table, cache.lengths.contiguous(), keys.stride(0), keys.stride(1), keys.stride(2),
         table.stride(0), cache.block_size, ceil_div(cache.block_size, unit),
-        UNIT=unit, HEAD=size, PADDED=triton.next_power_of_2(size), ROWS=ROWS, num_warps=2,
+        UNIT=unit, HEAD=size, PADDED=power_of_2(size), ROWS=ROWS, num_warps=2,
     )  # fmt: skip
     return summaries

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 
 __all__ = ["mean_pool_triton"]
 
@@ -46,8 +47,8 @@ def mean_pool_triton(x: Tensor, block: int, *, offset: int = 0) -> Tensor:
     x = x if x.stride(2) == 1 else x.contiguous()
     blocks = ceil_div(offset + n, block) - offset // block
     out = torch.empty(heads, blocks, size, dtype=x.dtype, device=x.device)
-    padded, rows = triton.next_power_of_2(size), min(32, triton.next_power_of_2(block))
-    together = max(1, min(triton.next_power_of_2(heads), TILE // rows // padded))
+    padded, rows = power_of_2(size), min(32, power_of_2(block))
+    together = max(1, min(power_of_2(heads), TILE // rows // padded))
     _pool[(ceil_div(heads, together), blocks)](
         x, out, x.stride(0), x.stride(1), n, offset, blocks, heads,
         BLOCK=block, HEAD=size, PADDED=padded, HEADS=together, ROWS=rows, num_warps=4,

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse_tasks.attention.index import ceil_div
+
 __all__ = ["add_positions_read_triton"]
 
 
@@ -34,7 +36,7 @@ def add_positions_read_triton(
     layers, batch, kv_heads, width = pages.shape
     lists = layers * batch * kv_heads
     if lists:
-        _add[(triton.cdiv(lists, 128),)](
+        _add[(ceil_div(lists, 128),)](
             read, slots.contiguous(), pages.contiguous(), counts.contiguous(), lengths.contiguous(),
             lists, batch, kv_heads, layers, width, UNIT=unit, BLOCK=128, num_warps=4,
         )  # fmt: skip

@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 
 __all__ = ["select_mass_triton", "select_rows", "select_top_triton"]
 
@@ -151,7 +152,7 @@ def select_rows(
     outer, inner, columns = scores.shape
     if not outer * inner:
         return
-    tile = min(WHOLE, max(32, triton.next_power_of_2(columns)))
+    tile = min(WHOLE, max(32, power_of_2(columns)))
     by_row = isinstance(mass, Tensor)
     asked_rows = outer * inner // count.numel() if isinstance(count, Tensor) else 1
     _select[(outer * inner,)](

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 
 __all__ = ["FAR", "processors", "sparse_decode_triton"]
 
@@ -139,7 +140,7 @@ def sparse_decode_triton(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """As ``sparse_decode.sparse_decode``; ``out`` is contiguous and written to."""
     (batch, heads, size), kv_heads = q.shape, cache.kv_heads
-    group, padded = heads // kv_heads, triton.next_power_of_2(size)
+    group, padded = heads // kv_heads, power_of_2(size)
     q = q if q.stride(2) == 1 else q.contiguous()
     table = cache.block_table if cache.block_table.stride(1) == 1 else cache.block_table.contiguous()
     pages, keys, values = index.pages.contiguous(), cache.keys, cache.values
@@ -156,7 +157,7 @@ def sparse_decode_triton(
         q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
         values.stride(0), values.stride(1), values.stride(2),
         pages.shape[2], table.stride(0), scale * math.log2(math.e),
-        GROUP=group, ROWS=max(16, triton.next_power_of_2(group)), HEAD=size, PADDED=padded,
+        GROUP=group, ROWS=max(16, power_of_2(group)), HEAD=size, PADDED=padded,
         TILE=tile, UNIT=index.unit, BLOCK_SIZE=cache.block_size if table.shape[1] > 1 else FAR,
         num_warps=4 if q.element_size() == 2 and group <= 32 else 8, num_stages=3,
     )  # fmt: skip

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.window_scores import WindowScores
 
 __all__ = ["window_scores_triton"]
@@ -148,7 +149,7 @@ def window_scores_triton(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -
     slash = torch.empty_like(vertical) if slashes else vertical
     strides = q.stride(0), q.stride(1), k.stride(0), k.stride(1)
     factor = scale * math.log2(math.e)
-    sizes = {"HEAD": size, "PADDED": triton.next_power_of_2(size), "TILE": tile}
+    sizes = {"HEAD": size, "PADDED": power_of_2(size), "TILE": tile}
     settings = {"num_warps": 4 if q.element_size() == 2 else 8, "num_stages": 2}
     _normalise[(heads // pack * query_tiles, splits)](
         q, k, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, **sizes, PACK=pack, **settings
@@ -158,7 +159,7 @@ def window_scores_triton(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -
         _sum[(heads, ceil_div(tiles + 1, tiles_each))](
             q, k, parts, vertical, slash, *strides,
             window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor,
-            **sizes, SPLITS=triton.next_power_of_2(splits), SLASHES=slashes, ADD=query_tile < query_tiles - 1,
+            **sizes, SPLITS=power_of_2(splits), SLASHES=slashes, ADD=query_tile < query_tiles - 1,
             **settings,
         )  # fmt: skip
     return WindowScores(vertical, slash if slashes else None)
