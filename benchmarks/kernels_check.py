@@ -25,9 +25,11 @@ from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex
 from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
 from sparse_tasks.attention.kernels.block_scores import top_blocks, top_blocks_torch
+from sparse_tasks.attention.kernels.page_budgets import page_budgets, page_budgets_torch
 from sparse_tasks.attention.kernels.page_scores import page_scores, page_scores_torch
 from sparse_tasks.attention.kernels.page_summaries import page_summaries, page_summaries_torch
 from sparse_tasks.attention.kernels.pooling import mean_pool, mean_pool_torch
+from sparse_tasks.attention.kernels.positions_read import add_positions_read, add_positions_read_torch
 from sparse_tasks.attention.kernels.selection import select_mass, select_mass_torch, select_top, select_top_torch
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_decode_torch
 from sparse_tasks.attention.kernels.window_scores import window_scores, window_scores_torch
@@ -149,7 +151,23 @@ def check_decoding(check: Check, lengths: list[int], heads: int, kv_heads: int, 
         # The twin rounds its output alone; so it is allowed what a product in 16 bits adds.
         allowed = distance(rounded, reference) + EPSILON + (0.0 if dtype == torch.float32 else 2e-3)
         check.holds(f"sparse_decode, pages of {unit}", what, distance(out, reference), allowed)
+        read = torch.zeros(2, len(lengths), 1, kv_heads, dtype=torch.int64, device="cuda").unbind()
+        several = (chosen[None], counts[None], cache.lengths)
+        slots = torch.arange(len(lengths), device="cuda").flip(0)
+        add_positions_read(read[0], slots, *several, unit=unit)
+        add_positions_read_torch(read[1], slots, *several, unit=unit)
+        check.holds(f"positions_read, pages of {unit}", what, float((read[0] != read[1]).sum()), 0)
     with poisoned():
+        for density in (0.1, 1 / 3, 1.0):
+            budgets = page_budgets(cache.lengths, density, PAGE)
+            wrong = budgets != page_budgets_torch(cache.lengths, density, PAGE)
+            check.holds("page_budgets", what, float(wrong.sum()), 0)
+            random = torch.rand(len(lengths), kv_heads, -(-max(lengths) // PAGE), device="cuda")
+            chosen, counts = select_top(random, budgets[:, None], width=random.shape[2])
+            twins, twin_counts = select_top_torch(random, budgets[:, None], width=random.shape[2])
+            past = torch.arange(random.shape[2], device="cuda") >= twin_counts[..., None]
+            check.holds("select_top, budgets", what, float((counts != twin_counts).sum()), 0)
+            check.holds("select_top, budgets", what, float(((chosen != twins) & ~past).sum()), 0)
         summaries, twin = page_summaries(cache, PAGE), page_summaries_torch(cache, PAGE)
         different = float((summaries.float() != twin.float()).sum())
         check.holds("page_summaries", what, different, 0)
