@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
 
@@ -35,6 +36,8 @@ from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_d
 from sparse_tasks.attention.kernels.window_scores import window_scores, window_scores_torch
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.prefill import attend
+from sparse_tasks.attention.vllm.plan import Steps
+from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
 
 __all__ = ["check_all"]
 
@@ -244,6 +247,38 @@ def check_waiting(check: Check) -> None:
             check.holds("waiting", method.name, 0.0, 0.0)
 
 
+def check_replays(check: Check) -> None:
+    """Decoding of growing sequences, played from CUDA graphs, reads and gives what the same kernels do."""
+    layers, each, size = 3, 40, 128
+    table = torch.randperm(2 * each, device="cuda").int().view(2, each)
+    keys, values = (torch.randn(layers, 2 * each, PAGE, 2, size, device="cuda").bfloat16() for _ in "kv")
+    cached, q = torch.zeros(2, dtype=torch.int32, device="cuda"), torch.empty(2, 8, size, device="cuda").bfloat16()
+    outs = [torch.empty_like(q) for _ in range(layers)]
+    for kind in METHODS:
+        if not issubclass(kind, DecodeMethod) or not kind.recordable:
+            continue
+        method, replays = kind(sparsity=0.7), Replays(CudaRecorder(q.device))
+        caches = [PagedCache(*both, table, cached) for both in zip(keys, values, strict=True)]
+
+        def step(
+            layer: int, out: Tensor, method: DecodeMethod = method, caches: list[PagedCache] = caches
+        ) -> PageIndex:
+            index = method.select(q, caches[layer], None)
+            sparse_decode(q, caches[layer], index, out=out)
+            return index
+
+        for length in range(300, 320):
+            cached.copy_(torch.tensor([length, 2 * length], dtype=torch.int32))
+            q.normal_()
+            steps = Steps((), ("a", "b"), (length, 2 * length), None, table, cached)
+            found = [replays.run(steps, n, (q, out), partial(step, n, out)) for n, out in enumerate(outs)]
+            for layer, index in enumerate(found):
+                alone, what = torch.empty_like(q), f"{method.name}, {length} tokens, layer {layer}"
+                read = index.computed() != step(layer, alone).computed()
+                check.holds("replays, read", what, float(read.sum()), 0)
+                check.holds("replays, attention", what, distance(outs[layer], alone), 1e-6)
+
+
 def jobs() -> list[tuple[Callable[..., None], tuple[object, ...]]]:
     """All that is checked, in parts of some ten seconds each, most of which is compiling."""
     half, brain, single = torch.float16, torch.bfloat16, torch.float32
@@ -259,7 +294,7 @@ def jobs() -> list[tuple[Callable[..., None], tuple[object, ...]]]:
         ([4096, 31], 8, 8, 128, brain), ([333, 2000], 8, 2, 80, single), ([131_072, 5, 70_001], 8, 2, 128, brain),
         ([90], 8, 2, 256, brain), ([131_071], 32, 8, 64, half),
     ]  # fmt: skip
-    found: list[tuple[Callable[..., None], tuple[object, ...]]] = [(check_waiting, ())]
+    found: list[tuple[Callable[..., None], tuple[object, ...]]] = [(check_waiting, ()), (check_replays, ())]
     found += [(check_prompt, prompt) for prompt in reversed(prompts)]
     found += [(check_decoding, cache) for cache in reversed(caches)]
     found += [(check_index, prompt) for prompt in prompts if prompt[1] <= 20_000]

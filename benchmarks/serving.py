@@ -32,7 +32,7 @@ SHAPE = {
     "tie_word_embeddings": False, "bos_token_id": 128000, "eos_token_id": 128001,
 }  # fmt: skip
 ROOM = 512  # tokens that a request may write
-ROUNDS, STEPS = 5, 16  # of decoding: the median of so many rounds of so many steps
+ROUNDS, STEPS = 9, 16  # of decoding: the median of so many rounds of so many steps
 
 
 @contextmanager

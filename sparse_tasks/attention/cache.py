@@ -25,7 +25,7 @@ class PagedCache:
         values: Like ``keys``; its strides may differ.
         block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
         lengths: int32 ``[batch]``: cached positions, the current query's own included.
-        shared: What ``once`` made; one for the layers of a step, whose lengths are the same.
+        shared: What ``once`` made, for the layers of a step, whose lengths are the same; None: nobody shares it.
 
     Raises:
         UsageError: Shapes, types or devices do not fit.
@@ -35,14 +35,16 @@ class PagedCache:
     values: Tensor
     block_table: Tensor
     lengths: Tensor
-    shared: dict[object, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    shared: dict[object, Tensor] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if checking():
             self._check()
 
     def once(self, what: object, make: Callable[[], Tensor]) -> Tensor:
-        """What follows from the lengths alone, and is made once for the layers that share it."""
+        """What follows from the lengths alone: made once for the layers that share it, else each time."""
+        if self.shared is None:
+            return make()
         if what not in self.shared:
             self.shared[what] = make()
         return self.shared[what]

@@ -175,6 +175,8 @@ class DecodeMethod(Method):
     """Chooses what the next token's query sees of a cache that keeps everything."""
 
     phase = Phase.DECODE
+    recordable: ClassVar[bool] = False
+    """Whether ``select`` waits for nothing and follows from shapes alone, so that a CUDA graph can hold it."""
 
     def new_state(self, cache: PagedCache) -> Tensor | None:
         """What the method remembers of each physical page of a cache, empty; None if it remembers nothing."""

@@ -42,6 +42,7 @@ class Quest(DecodeMethod):
     budget: ClassVar[str] = "uniform"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Tang et al., 2024, arXiv:2406.10774"
+    recordable: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
 

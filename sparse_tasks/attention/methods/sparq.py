@@ -44,6 +44,7 @@ class SparQ(DecodeMethod):
     budget: ClassVar[str] = "uniform"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Ribar et al., 2024, arXiv:2312.04985"
+    recordable: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
 

@@ -53,6 +53,7 @@ class Twilight(DecodeMethod):
     budget: ClassVar[str] = "threshold, adaptive across heads"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Lin et al., 2025, arXiv:2502.02770"
+    recordable: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("p",)
 

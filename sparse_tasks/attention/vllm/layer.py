@@ -15,7 +15,8 @@ from sparse_tasks.attention.method import Attention, DecodeMethod, EvictMethod, 
 from sparse_tasks.attention.prefill import attend, select_stretches
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.evicted import Evicted
-from sparse_tasks.attention.vllm.plan import Plan, Prompt
+from sparse_tasks.attention.vllm.plan import Plan, Prompt, Steps
+from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.core.errors import EngineError
 
 __all__ = ["SparseLayer"]
@@ -30,10 +31,19 @@ class SparseLayer:
         counter: What is told of the indices that ran.
         scale: Factor of the scores.
         impl: "auto", "triton" or "torch".
+        replays: Records steps, for all layers; None: they are launched anew each time.
     """
 
-    def __init__(self, layer: Layer, attention: Attention, counter: Counter, scale: float, impl: str = "auto") -> None:
-        self._layer, self._counter, self._scale, self._impl = layer, counter, scale, impl
+    def __init__(
+        self,
+        layer: Layer,
+        attention: Attention,
+        counter: Counter,
+        scale: float,
+        impl: str = "auto",
+        replays: Replays | None = None,
+    ) -> None:
+        self._layer, self._counter, self._scale, self._impl, self._replays = layer, counter, scale, impl, replays
         # All layers are alike: what fits in the first fits in the others.
         self._checked = layer.index == 0
         self.change(attention)
@@ -111,18 +121,32 @@ class SparseLayer:
         steps = plan.steps
         if steps is None or self.decode is None:
             return
+        if self._replays is not None and isinstance(self.decode, DecodeMethod) and self.decode.recordable:
+            tensors = (q, keys, values, out, *(() if self._state is None else (self._state,)))
+            index = self._replays.run(
+                steps, self._layer.index, tensors, lambda: self._step(steps, None, q, keys, values, out)
+            )
+        else:
+            index = self._step(steps, steps.shared, q, keys, values, out)
+        self._counter.steps(self._layer.index, index)
+
+    def _step(
+        self, steps: Steps, shared: dict[object, Tensor] | None, q: Tensor, keys: Tensor, values: Tensor, out: Tensor
+    ) -> PageIndex:
+        """One step, and what was read; ``shared`` as of a ``PagedCache``."""
+        places = slice(len(steps.requests)) if steps.tokens is None else steps.tokens
         with checks(self._checked):
-            queries = self._scaled(q[: plan.tokens] if steps.tokens is None else q[steps.tokens])
-            cache = PagedCache(keys, values, steps.table, steps.cached, steps.shared)
+            queries = self._scaled(q[places])
+            cache = PagedCache(keys, values, steps.table, steps.cached, shared)
             if self._evicted is not None:
                 index: PageIndex = self._evicted.step(steps, queries, cache)
             elif isinstance(self.decode, DecodeMethod):
                 index = self.decode.select(queries, cache, self._state, impl=self._impl)
             if steps.tokens is None:
-                sparse_decode(queries, cache, index, impl=self._impl, out=out[: plan.tokens])
+                sparse_decode(queries, cache, index, impl=self._impl, out=out[places])
             else:
-                out[steps.tokens] = sparse_decode(queries, cache, index, impl=self._impl)
-        self._counter.steps(self._layer.index, index)
+                out[places] = sparse_decode(queries, cache, index, impl=self._impl)
+        return index
 
     def _read(
         self, method: PrefillMethod, prompt: Prompt, queries: Tensor, key: Tensor, value: Tensor, out: Tensor

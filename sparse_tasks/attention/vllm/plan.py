@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.vllm.requests import Row
 
 __all__ = ["Plan", "Prompt", "Span", "Steps"]
@@ -112,8 +113,11 @@ class Plan:
             cached: int32 ``[at least requests]``: positions that each request has in the cache after the step.
             block_size: Positions in a block.
         """
-        # A table has room for the longest sequence there may ever be; what is derived of it need not.
-        table = table[: len(rows), : ceil_div(max(row.end for row in rows), block_size)]
+        # A table has room for the longest sequence there may ever be; what is derived of it need not. It grows by an
+        # eighth at a time, so that steps stay alike for a while.
+        blocks = ceil_div(max(row.end for row in rows), block_size)
+        grain = max(1, power_of_2(blocks) // 16)
+        table = table[: len(rows), : ceil_div(blocks, grain) * grain]
         prompts, spans = [], []
         for number, row in enumerate(rows):
             split = min(max(row.start, row.prompt), row.end)

@@ -15,6 +15,7 @@ from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Plan
+from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.attention.vllm.requests import Requests
 from sparse_tasks.core.errors import UsageError
 
@@ -38,22 +39,25 @@ class Session:
         self.warming_up = False
         """Whether vLLM's own requests run, of which nobody reads the answers: attention is dense then."""
         self._impl = impl
+        self._replays: Replays | None = None
         self._layers: dict[str, SparseLayer] = {}
         self._order: Callable[[], Sequence[str]] = list
         self._plan: Plan | None = None
 
-    def join(self, modules: dict[str, Any], device: torch.device) -> None:
+    def join(self, modules: dict[str, Any], device: torch.device, replays: Replays | None = None) -> None:
         """Take the model's layers of attention in, in their order; called once, when the model has been made.
 
         Args:
             modules: vLLM's attention modules by name, those that are to be sparse.
             device: Where they run.
+            replays: Records what is decoded; None: it is launched anew at each step.
 
         Raises:
             UsageError: There is none, or they differ in their heads.
         """
         if not modules:
             raise UsageError("model", "given", "has no layer of attention over all keys, so there is nothing to do")
+        self._replays = replays
         shapes = {(m.impl.num_kv_heads, m.impl.num_heads, m.impl.head_size, m.dtype) for m in modules.values()}
         if len(shapes) > 1:
             raise UsageError("model", "given", "has layers with other heads than others, which is not supported")
@@ -62,7 +66,9 @@ class Session:
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
             layer = Layer(number, len(modules))
-            self._layers[name] = SparseLayer(layer, self.attention, self.counter, module.impl.scale, self._impl)
+            self._layers[name] = SparseLayer(
+                layer, self.attention, self.counter, module.impl.scale, self._impl, replays
+            )
             module.impl.sparse = self._layers[name]
 
     @property
@@ -80,6 +86,8 @@ class Session:
         for method in attention.methods:
             check_page(method, block_size)
         self.attention = attention
+        if self._replays is not None:
+            self._replays.clear()
         for layer in self._layers.values():
             layer.change(attention)
 

@@ -12,6 +12,7 @@ from vllm.platforms import current_platform
 from sparse_tasks.attention.vllm.arguments import KEY, asked_of
 from sparse_tasks.attention.vllm.checks import check_config, check_page, check_version
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
+from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
 
 if current_platform.is_cpu():
@@ -46,7 +47,9 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             for name, module in found.items()
             if isinstance(module, AttentionModule) and getattr(module.impl, "may_be_sparse", False)
         }
-        self._sparse.join(sparse, self.device)
+        mode = self.vllm_config.compilation_config.cudagraph_mode
+        records = mode is not None and mode.has_piecewise_cudagraphs() and not current_platform.is_cpu()
+        self._sparse.join(sparse, self.device, Replays(CudaRecorder(self.device)) if records else None)
 
     def determine_available_memory(self) -> int:
         """As vLLM's, less what the methods need: it has seen none of it in its trial."""

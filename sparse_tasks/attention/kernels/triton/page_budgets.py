@@ -25,6 +25,7 @@ def page_budgets_triton(lengths: Tensor, density: float, unit: int) -> Tensor:
     """As ``page_budgets.page_budgets``."""
     out = torch.empty_like(lengths, memory_format=torch.contiguous_format)
     _budget[(ceil_div(len(lengths), 128),)](
-        lengths.contiguous(), out, len(lengths), DROPPED=(1 - density) / unit, UNIT=unit, BLOCK=128, num_warps=1
-    )
+        lengths.contiguous(), out, len(lengths), DROPPED=(1 - density) / unit, UNIT=unit, BLOCK=128, num_warps=1,
+        enable_fp_fusion=False,  # product and difference round one after the other, as on the host
+    )  # fmt: skip
     return out

@@ -1,0 +1,146 @@
+"""CUDA graphs of decoding: launching the kernels of sparse attention one by one can take longer than they run.
+
+vLLM's own graphs leave attention out (PIECEWISE), and cannot take it in: what is computed must be known by request, and
+lists grow. But while the same number of requests decodes, a layer does the same at every step, with tensors at the same
+places. Then it is recorded once, and played from then on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.vllm.plan import Steps
+
+__all__ = ["Compute", "CudaRecorder", "Recorder", "Replays"]
+
+Compute: TypeAlias = Callable[[], PageIndex]
+Recorder: TypeAlias = Callable[[Compute], Compute]
+"""Makes of a computation, which it does not run, one that does the same with the same tensors."""
+
+PATIENCE: Final = 4
+"""Steps of one kind after which the next is recorded: in a batch that changes all the time it would be in vain."""
+
+KEPT: Final = 4
+"""Kinds of steps whose graphs are kept."""
+
+ROOM: Final = 2**26
+"""Bytes of lists that the graphs of a step may hold, all layers together. Longer ones run longer than launches take."""
+
+
+@dataclass
+class _Round:
+    """The graphs of a kind of steps, by layer.
+
+    They share memory, each may use what those before it need no more. So all of them are recorded in one step, and
+    played in their order: what a layer leaves behind for the count lasts to the end of the step.
+    """
+
+    graphs: dict[int, tuple[Hashable, Compute]] = field(default_factory=dict)
+
+
+class Replays:
+    """Decides, step by step, whether layers compute, record or play.
+
+    Args:
+        recorder: Records.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._rounds: OrderedDict[Hashable, _Round] = OrderedDict()
+        self._steps: Steps | None = None
+        self._kind: Hashable = None
+        self._alike = 0  # steps of this kind in a row
+        self._bytes = 0  # of the lists that this step made without a graph
+        self._records = False
+        self._round: _Round | None = None
+
+    def run(self, steps: Steps, layer: int, tensors: tuple[Tensor, ...], compute: Compute) -> PageIndex:
+        """What a layer computes in a step, or what its graph does.
+
+        Args:
+            steps: What is decoded, the same object for all layers of a step.
+            layer: Which.
+            tensors: All that it reads and writes, but for the table and the lengths; the same places hold the same.
+            compute: Computes it, and waits for nothing.
+        """
+        if steps is not self._steps:
+            self._begin(steps)
+        if self._round is None:
+            index = compute()
+            self._bytes += index.nbytes()
+            return index
+        places = tuple((tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in tensors)
+        if self._records:
+            graph = self._recorder(compute)
+            self._round.graphs[layer] = places, graph
+            return graph()
+        recorded = self._round.graphs.get(layer)
+        if recorded is None or recorded[0] != places:  # tensors have moved: all of it is recorded anew
+            self._rounds.pop(self._kind, None)
+            return compute()
+        return recorded[1]()
+
+    def clear(self) -> None:
+        """Forget what was recorded: other methods run from now on."""
+        self._rounds.clear()
+        self._steps, self._kind, self._alike, self._round = None, None, 0, None
+
+    def _begin(self, steps: Steps) -> None:
+        kind = _kind(steps)
+        self._alike = self._alike + 1 if kind == self._kind else 0
+        small, self._bytes = self._bytes <= ROOM, 0
+        self._steps, self._kind, self._records = steps, kind, False
+        self._round = None if kind is None else self._rounds.get(kind)
+        if self._round is not None:
+            self._rounds.move_to_end(kind)
+        elif kind is not None and self._alike >= PATIENCE and small:
+            self._round, self._records = _Round(), True
+            self._rounds[kind] = self._round
+            if len(self._rounds) > KEPT:
+                self._rounds.popitem(last=False)
+
+
+def _kind(steps: Steps) -> Hashable:
+    """What steps have to have in common; None where prompts are read beside them, as no two such steps are alike."""
+    if steps.tokens is not None:
+        return None
+    return tuple((one.data_ptr(), one.shape, one.stride()) for one in (steps.table, steps.cached))
+
+
+class CudaRecorder:
+    """Records CUDA graphs, into memory that all of them share.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, compute: Compute) -> Compute:
+        """The computation as a graph, which gives the same tensors each time."""
+        graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            # Other threads copy results to the host meanwhile, which is no concern of ours.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                index = compute()
+            finally:
+                graph.capture_end()
+        now.wait_stream(self._stream)
+
+        def play() -> PageIndex:
+            graph.replay()
+            return index
+
+        return play
