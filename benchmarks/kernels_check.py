@@ -271,10 +271,10 @@ def check_replays(check: Check) -> None:
             cached.copy_(torch.tensor([length, 2 * length], dtype=torch.int32))
             q.normal_()
             steps = Steps((), ("a", "b"), (length, 2 * length), None, table, cached)
-            found = [replays.run(steps, n, (q, out), partial(step, n, out)) for n, out in enumerate(outs)]
+            found = [replays.run(steps, n, (q, out), partial(step, caches[n], out)) for n, out in enumerate(outs)]
             for layer, index in enumerate(found):
                 alone, what = torch.empty_like(q), f"{method.name}, {length} tokens, layer {layer}"
-                read = index.computed() != step(layer, alone).computed()
+                read = index.computed() != step(caches[layer], alone).computed()
                 check.holds("replays, read", what, float(read.sum()), 0)
                 check.holds("replays, attention", what, distance(outs[layer], alone), 1e-6)
 

@@ -31,7 +31,7 @@ SHAPE = {
     "rope_theta": 500000.0, "max_position_embeddings": 2**20, "hidden_act": "silu", "torch_dtype": "bfloat16",
     "tie_word_embeddings": False, "bos_token_id": 128000, "eos_token_id": 128001,
 }  # fmt: skip
-ROOM = 512  # tokens that a request may write
+ROOM = 1024  # tokens that a request may write
 ROUNDS, STEPS = 9, 16  # of decoding: the median of so many rounds of so many steps
 
 
