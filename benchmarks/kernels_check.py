@@ -260,11 +260,9 @@ def check_replays(check: Check) -> None:
         method, replays = kind(sparsity=0.7), Replays(CudaRecorder(q.device))
         caches = [PagedCache(*both, table, cached) for both in zip(keys, values, strict=True)]
 
-        def step(
-            layer: int, out: Tensor, method: DecodeMethod = method, caches: list[PagedCache] = caches
-        ) -> PageIndex:
-            index = method.select(q, caches[layer], None)
-            sparse_decode(q, caches[layer], index, out=out)
+        def step(cache: PagedCache, out: Tensor, method: DecodeMethod = method) -> PageIndex:
+            index = method.select(q, cache, None)
+            sparse_decode(q, cache, index, out=out)
             return index
 
         for length in range(300, 320):
