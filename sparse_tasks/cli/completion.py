@@ -24,7 +24,7 @@ def complete_task(incomplete: str) -> list[str]:
     """Tasks and groups."""
     from sparse_tasks.generators.task import TASKS
 
-    names = {"all", *(task.group() for task in TASKS), *TASKS.names()}
+    names = {"all", *(group for task in TASKS for group in task.groups()), *TASKS.names()}
     return sorted(name for name in names if name.startswith(incomplete))
 
 
@@ -66,9 +66,10 @@ def complete_locale_or_setting(incomplete: str) -> list[str]:
     for task in TASKS:
         group = [parameters(other) for other in TASKS if other.group() == task.group()]
         for p in parameters(task):
+            if p.name in task.texts:
+                continue  # what --corpus and --essays are for
             shared = all(p.name in {other.name for other in others} for others in group)
             owners = [task.group(), task.name] if shared else [task.name]
-            settings += [
-                f"{owner}.{p.name}={value}" for owner in owners for value in (p.choices() if p.choices else [""])
-            ]
+            values = p.choices() if p.choices else ("true", "false") if p.kind is bool else ("",)
+            settings += [f"{owner}.{p.name}={value}" for owner in owners for value in values]
     return sorted({setting for setting in settings if setting.startswith(incomplete)})

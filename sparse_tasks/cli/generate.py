@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sparse_tasks.generators.dataset import Shard
     from sparse_tasks.generators.request import Request
 
-__all__ = ["generate"]
+__all__ = ["corpus_source", "generate"]
 
 
 def generate(
@@ -31,8 +31,8 @@ def generate(
             "--task",
             "-t",
             metavar="NAME",
-            help="A task or a group (story, ruler, all). May be repeated.",
-            show_default="all",
+            help="A task or a group (story, ruler, qa, all). May be repeated.",
+            show_default="story, ruler_niah, ruler_vt, ruler_cwe",
             autocompletion=complete_task,
         ),
     ] = None,
@@ -78,11 +78,34 @@ def generate(
         ),
     ] = "uniform",
     question_position: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="WHERE", help="both (before and after the context), or after (prompt = context + question)."
+            metavar="WHERE",
+            help="both (before and after the context), or after (prompt = context + question).",
+            show_default="both; after with --preset ruler",
         ),
-    ] = "both",
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SOURCE",
+            help="Text that a task needs: qa_squad=FILE, qa_squad=hub, or a copy on the Hub. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    essays: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your own text for haystacks of essays.", show_default="made ones"),
+    ] = None,
+    allow_repeats: Annotated[
+        bool, typer.Option("--allow-repeats", help="Let documents come again where a corpus is too small.")
+    ] = False,
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A TOML file with your own words around contexts.", show_default="the task's words"
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", "-w", metavar="N", help="Processes that make samples.", show_default="all cores"),
@@ -105,9 +128,11 @@ def generate(
     """
     from sparse_tasks.core.length import label
     from sparse_tasks.core.tokenizers import load_tokenizer
+    from sparse_tasks.generators.corpora import find_corpora
     from sparse_tasks.generators.request import check_workers, make_request
     from sparse_tasks.generators.run import generate_folder
     from sparse_tasks.generators.sampling import check_lengths
+    from sparse_tasks.generators.wording import read_templates
 
     request = make_request(
         length,
@@ -122,6 +147,9 @@ def generate(
         dict(_setting(text) for text in set_ or []),
         depth,
         question_position,
+        find_corpora(dict(map(corpus_source, [*(corpus or []), *([f"essays={essays}"] if essays else [])]))),
+        allow_repeats,
+        read_templates(template) if template is not None else None,
     )
     n_workers = check_workers(workers)
     folder = output or Path("sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths))
@@ -145,6 +173,16 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals:
         raise UsageError("set", text, "sets nothing; write TASK.PARAMETER=VALUE, as in story_multihop.hops=3")
     return path, value
+
+
+def corpus_source(text: str) -> tuple[str, str]:
+    """Name and source of a corpus, out of ``NAME=SOURCE``."""
+    from sparse_tasks.core.errors import UsageError
+
+    name, equals, source = text.partition("=")
+    if not equals or not source:
+        raise UsageError("corpus", text, "names no file; write NAME=FILE, as in qa_squad=dev-v2.0.json")
+    return name, source
 
 
 class _Bar:

@@ -20,20 +20,32 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
     tasks = [
         {
             "name": task.name,
-            "group": task.group(),
+            "groups": list(task.groups()),
             "summary": task.summary,
             "dispersion": task.dispersion,
             "scope": task.scope,
             "metric": task.metric,
             "max_new_tokens": task.max_new_tokens,
             "depth": task.steerable,
+            "ruler_metric": task.ruler_metric,
+            "placeholders": dict(task.placeholders),
             "parameters": [
                 {"name": p.name, "default": p.default, "range": p.range, "help": p.help} for p in parameters(task)
             ],
         }
         for task in TASKS
     ]
-    presets = {name: {"summary": preset.summary, "settings": preset.settings} for name, preset in PRESETS.items()}
+    presets = {
+        name: {
+            "summary": preset.summary,
+            "settings": preset.settings,
+            "max_new_tokens": dict(preset.max_new_tokens),
+            "length_includes_output": preset.length_includes_output,
+            "completed": preset.completed,
+            "question_position": preset.question_position,
+        }
+        for name, preset in PRESETS.items()
+    }
     if format is Format.json:
         print_json({"tasks": tasks, "presets": presets, "tokenizers": BUILT_IN})
         return
@@ -55,7 +67,7 @@ def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dic
         console.print(title)
         console.print(grid)
 
-    groups = dict.fromkeys(task["group"] for task in tasks)
+    groups = dict.fromkeys(group for task in tasks for group in task["groups"])
     glossary(f"Tasks (--task; groups: {', '.join(groups)}, all)", {task["name"]: task["summary"] for task in tasks})
     table = Table("task", "dispersion", "scope", "depth", "metric")
     for task in tasks:

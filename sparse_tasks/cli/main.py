@@ -10,7 +10,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparse_tasks import __version__
-from sparse_tasks.cli import attention, compare, evaluate, export, generate, listing, predict, score, show, validate
+from sparse_tasks.cli import (
+    attention,
+    compare,
+    evaluate,
+    export,
+    generate,
+    listing,
+    predict,
+    publish,
+    score,
+    show,
+    validate,
+)
 from sparse_tasks.core.errors import SparseTasksError
 
 __all__ = ["app", "main"]
@@ -48,6 +60,7 @@ app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
+app.command("publish")(publish.publish)
 app.add_typer(attention.app, name="attention")
 
 

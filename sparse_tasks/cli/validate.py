@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparse_tasks.cli.generate import corpus_source
 from sparse_tasks.cli.output import Format, print_json
 
-__all__ = ["validate"]
+if TYPE_CHECKING:
+    from sparse_tasks.generators.validation import Report
+
+__all__ = ["check_folder", "print_problems", "validate"]
 
 _SHOWN = 50
 
@@ -19,6 +24,14 @@ def validate(
     tokenizer: Annotated[
         str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
     ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SOURCE",
+            help="A text that samples were taken from, to look their questions up in: as for generate.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
     ] = None,
@@ -26,21 +39,11 @@ def validate(
 ) -> None:
     """Check a data set: files, schema, lengths, answers, uniqueness.
 
-    Every prompt is encoded again, and every answer is derived again from its prompt alone.
+    Every prompt is encoded again; every answer is derived again from its prompt, or looked up in its corpus if named.
 
     Exit code 1 if anything is wrong.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from sparse_tasks.evaluators.scoring import gold_score
-    from sparse_tasks.generators.request import check_workers
-    from sparse_tasks.generators.validation import validate_folder
-
-    n_workers, console = check_workers(workers), Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("validating", total=None)
-        report = validate_folder(folder, gold_score, tokenizer, n_workers, lambda rows: progress.advance(bar, rows))
+    report = check_folder(folder, tokenizer, workers, corpus or [])
     if format is Format.json:
         print_json(
             {
@@ -52,12 +55,36 @@ def validate(
             }
         )
     else:
-        for problem in report.problems[:_SHOWN]:
-            print(f"{problem.where}: {problem.what}")
-        if len(report.problems) > _SHOWN:
-            print(f"... and {len(report.problems) - _SHOWN} more; --format json lists all")
-        n = len(report.problems)
-        verdict = f"{n} problem{'s' * (n != 1)}" if n else "valid"
-        print(f"{folder}: {verdict} ({report.files} files, {report.samples:,} samples, {report.tokens:,} tokens)")
+        print_problems(folder, report)
     if report.problems:
         raise typer.Exit(1)
+
+
+def check_folder(folder: Path, tokenizer: str | None, workers: int | None, corpora: Sequence[str] = ()) -> Report:
+    """Validate a data set behind a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sparse_tasks.evaluators.scoring import gold_score
+    from sparse_tasks.generators.corpora import find_corpora
+    from sparse_tasks.generators.request import check_workers
+    from sparse_tasks.generators.validation import validate_folder
+
+    n_workers, console = check_workers(workers), Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("validating", total=None)
+        found = find_corpora(dict(map(corpus_source, corpora)))
+        return validate_folder(
+            folder, gold_score, tokenizer, n_workers, lambda rows: progress.advance(bar, rows), found.values()
+        )
+
+
+def print_problems(folder: Path, report: Report) -> None:
+    """Print what was found, for people; many problems are cut short."""
+    for problem in report.problems[:_SHOWN]:
+        print(f"{problem.where}: {problem.what}")
+    if len(report.problems) > _SHOWN:
+        print(f"... and {len(report.problems) - _SHOWN} more; --format json lists all")
+    n = len(report.problems)
+    verdict = f"{n} problem{'s' * (n != 1)}" if n else "valid"
+    print(f"{folder}: {verdict} ({report.files} files, {report.samples:,} samples, {report.tokens:,} tokens)")

@@ -33,6 +33,8 @@ class Parameter:
             return " | ".join(names) if len(names) <= 10 else f"{len(names)} names, such as {names[0]}"
         if self.kind is bool:
             return "true | false"
+        if self.kind is str:
+            return "text"
         return f"{'' if self.low is None else self.low}..{'' if self.high is None else self.high}"
 
     def parse(self, owner: str, value: object) -> Any:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from sparse_tasks.core.length import label
 from sparse_tasks.core.tokenizers import load_tokenizer
+from sparse_tasks.generators.corpora import find_corpora
 from sparse_tasks.generators.request import check_workers, make_request
 from sparse_tasks.generators.run import generate_folder, generate_samples
 from sparse_tasks.generators.sampling import check_lengths
 from sparse_tasks.generators.table import to_table
+from sparse_tasks.generators.wording import read_templates
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -34,7 +36,10 @@ def generate(
     preset: str = "paper",
     settings: Mapping[str, object] | None = None,
     depth: str | float = "uniform",
-    question_position: str = "both",
+    question_position: str | None = None,
+    corpora: Mapping[str, str] | None = None,
+    allow_repeats: bool = False,
+    template: str | Path | None = None,
     workers: int | None = 1,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -45,7 +50,8 @@ def generate(
 
     Args:
         length: One length or several: ``64k``, ``1M``, 65536.
-        tasks: Name of a task or a group, or several; none means all.
+        tasks: Name of a task or a group, or several; none means the stories and ``ruler_niah``,
+            ``ruler_vt``, ``ruler_cwe``.
         samples: Samples of each task at each length.
         seed: Another seed gives other samples; the same gives the same.
         tokenizer: A built-in name, a folder, a ``tokenizer.json``, or a Hub id.
@@ -55,7 +61,11 @@ def generate(
         preset: A named bundle of parameters.
         settings: Parameters by ``task.parameter`` or ``group.parameter``.
         depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
-        question_position: ``both`` or ``after``.
+        question_position: ``both`` or ``after``; None means the preset's, which is ``both`` but for ``ruler``.
+        corpora: Texts that tasks need, by name: a file, ``hub``, or a copy on the Hub; ``essays`` is a file for
+            haystacks.
+        allow_repeats: Let documents come again where a corpus is too small for a length.
+        template: A TOML file with your own wording (docs/ruler.md).
         workers: Processes that make samples; None takes all cores.
         output: Folder to write, as the command line does; None keeps the samples in memory.
         overwrite: Replace a data set of another configuration in ``output``.
@@ -79,6 +89,9 @@ def generate(
         settings,
         str(depth),
         question_position,
+        find_corpora(corpora or {}),
+        allow_repeats,
+        read_templates(Path(template)) if template is not None else None,
     )
     loaded = load_tokenizer(tokenizer, chat_template)
     configs = [(task, tokens, f"{task.name}_{label(tokens)}") for tokens in request.lengths for task in request.tasks]

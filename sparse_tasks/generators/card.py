@@ -8,15 +8,20 @@ import jinja2
 import yaml
 
 from sparse_tasks import __version__
+from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.length import label
+from sparse_tasks.generators.corpora import CORPORA, Corpus
 from sparse_tasks.generators.dataset import DatasetFolder, shards
 from sparse_tasks.generators.excerpt import excerpt
+from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import SCHEMA, read_rows, unpacked_bytes
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["card"]
 
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+_OWN_LICENCE = "cc-by-4.0"
+_IDENTIFIERS = {"CC BY 4.0": "cc-by-4.0", "CC BY-SA 4.0": "cc-by-sa-4.0"}
 _TYPES = {"string": "string", "int64": "int64", "double": "float64"}
 
 
@@ -25,16 +30,21 @@ def card(folder: DatasetFolder) -> str:
     request = folder.request
     configs = _configs(folder)
     total = sum(entry["rows"] for entry in folder.files.values())
+    own = any("corpus" not in task.texts for task in request.tasks)
     header = {
-        "license": "cc-by-4.0",
+        "license": _licences(request, own),
         "language": ["en"],
         "pretty_name": "sparse-tasks",
-        "annotations_creators": ["machine-generated"],
-        "language_creators": ["machine-generated"],
-        "source_datasets": ["original"],
+        "annotations_creators": _creators(request, own),
+        "language_creators": _creators(request, own),
+        "source_datasets": [*(["original"] if own else []), *(_source(corpus) for corpus in request.corpora)],
         "task_categories": ["question-answering", "text-generation"],
         "size_categories": [next((name for most, name in _SIZES if total < most), "1M<n<10M")],
-        "tags": ["long-context", "sparse-attention", "kv-cache-compression", "benchmark", "synthetic", "sparse-tasks"],
+        "tags": [
+            *("long-context", "sparse-attention", "kv-cache-compression", "benchmark"),
+            *(["synthetic"] if own else []),
+            "sparse-tasks",
+        ],
         "configs": [
             {"config_name": name, "data_files": [{"split": "test", "path": paths}]} for name, paths, _, _ in configs
         ],
@@ -57,10 +67,44 @@ def card(folder: DatasetFolder) -> str:
         tasks=[TASKS.get(task.name) for task in request.tasks],
         settings={task.name: task.settings() for task in request.tasks},
         columns=_COLUMNS,
+        corpora=_corpora(request),
+        own=own,
         example=example.replace("```", "'''"),
         row=row,
         version=__version__,
     )
+
+
+def _licences(request: Request, own: bool) -> str | list[str]:
+    """Identifiers as the Hub knows them; a single one by itself."""
+    licences = [_OWN_LICENCE] if own else []
+    for corpus in request.corpora:
+        licence = CORPORA.get(corpus.name).licence
+        licences.append("unknown" if licence is None else _IDENTIFIERS.get(licence, "other"))
+    unique = list(dict.fromkeys(licences))
+    return unique[0] if len(unique) == 1 else unique
+
+
+def _creators(request: Request, own: bool) -> list[str]:
+    return [*(["machine-generated"] if own else []), *(["found"] if request.corpora else [])]
+
+
+def _source(corpus: Corpus) -> str:
+    """How the Hub names what a data set is made of."""
+    known = CORPORA.get(corpus.name).hub
+    return "extended|" + (f"other-{corpus.name}" if known is None else split_hub_id(known)[0].partition("/")[2])
+
+
+def _corpora(request: Request) -> list[dict[str, Any]]:
+    """What the card says of the texts of others."""
+    return [
+        corpus.describe()
+        | {
+            "summary": CORPORA.get(corpus.name).summary,
+            "tasks": [task.name for task in request.tasks if corpus.name in task.texts.values()],
+        }
+        for corpus in request.corpora
+    ]
 
 
 def _configs(folder: DatasetFolder) -> list[tuple[str, list[str], int, str]]:

@@ -202,6 +202,7 @@ def _describe(request: Request, tokenizer: PromptTokenizer) -> dict[str, Any]:
         "schema_version": "1.0",
         "generator": {"name": "sparse-tasks", "version": __version__},
         "libraries": {name: version(name) for name in _LIBRARIES},
+        **({"corpora": [corpus.describe() for corpus in request.corpora]} if request.corpora else {}),
         "request": request.describe(),
         "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
         "chat_template": None

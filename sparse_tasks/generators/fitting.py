@@ -16,13 +16,14 @@ import statistics
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from sparse_tasks.core.errors import DataError, TooShortError
+from sparse_tasks.core.errors import DataError, TooShortError, UsageError
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.sample import Evidence
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.task import Draft, Offer, Task
+from sparse_tasks.generators.task import Completion, Draft, Offer, Task
+from sparse_tasks.generators.wording import Template
 
 __all__ = ["Fitted", "Layout", "Seeds", "fit", "smallest_prompt"]
 
@@ -40,22 +41,46 @@ class Layout:
     Attributes:
         position: ``both`` states the question before and after the context, ``after`` only after it.
         answer_prefix: Opens the answer.
+        completed: Whether questions are asked as completions, where a task can, with a prefix of their own.
+        template: The user's words for parts of it.
     """
 
     position: str
     answer_prefix: str
+    completed: bool = False
+    template: Template | None = None
 
     def before(self, draft: Draft) -> str:
         """What precedes the context."""
-        return draft.preview if self.position == "both" else ""
+        return self._frame(draft).preview if self.position == "both" else ""
+
+    def intro(self, draft: Draft) -> str:
+        """What opens the context."""
+        own = self._frame(draft).intro
+        return draft.intro if own is None else own
+
+    def question(self, draft: Draft) -> str:
+        """What follows the context."""
+        return self._frame(draft).question
+
+    def prefix(self, draft: Draft) -> str:
+        """What the answer begins with."""
+        return self._frame(draft).prefix
 
     def after(self, draft: Draft) -> str:
-        """What follows the context."""
-        return draft.question + self.answer_prefix
+        """All behind the context."""
+        return self.question(draft) + self.prefix(draft)
 
     def frame(self, draft: Draft) -> str:
         """The prompt without its body."""
-        return self.before(draft) + draft.intro + self.after(draft)
+        return self.before(draft) + self.intro(draft) + self.after(draft)
+
+    def _frame(self, draft: Draft) -> Completion:
+        if self.completed and draft.completion is not None:
+            own = draft.completion
+        else:
+            own = Completion(draft.preview, draft.question, self.answer_prefix)
+        return own if self.template is None else self.template.fill(own, draft.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +113,10 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
 
     Raises:
         TooShortError: The smallest sample of this key is longer than ``target``.
+        UsageError: There is not as much text.
     """
     room = target
-    size = _estimate(task, tokenizer, layout, target)
+    size = (_known if task.sized_in_tokens else _estimate)(task, tokenizer, layout, target)
     for attempt in range(_ROUNDS):
         draft = _compose(task, seeds, depth, size, attempt)
         tokens = _measure(draft, tokenizer, layout)
@@ -105,14 +131,30 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
             fitted = replace(fitted, input_tokens=tokenizer.count(fitted.prompt))
         if target - TOLERANCE <= fitted.input_tokens <= target:
             return fitted
+        if size == task.largest() and fitted.input_tokens < target:
+            raise UsageError(
+                "length",
+                target,
+                f"is more than {task.name} has text for, which ends at about {fitted.input_tokens:,} tokens; take a "
+                "larger corpus, or --allow-repeats",
+            )
         # What was added cost more or less than it did by itself: aim so much lower or higher.
-        room -= fitted.input_tokens - (target - TOLERANCE // 4)
+        missing = target - TOLERANCE // 4 - fitted.input_tokens
+        room += missing
+        if task.sized_in_tokens:
+            # Where counts add up, what is missing may be for want of a text of the right length: other draws may do.
+            size = _within(task, size + (missing // 2 if tokenizer.additive else missing))
+    if task.sized_in_tokens:
+        raise UsageError("length", target, f"cannot be reached with the documents of {task.name}: too few can be cut")
     raise DataError(f"{task.name} found no sample of {target} tokens in {_ROUNDS} rounds; please report the key")
 
 
 def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth) -> int:
     """Tokens of the smallest sample with this key."""
-    return _measure(_compose(task, seeds, depth, task.smallest(), 0), tokenizer, layout)
+    draft = _compose(task, seeds, depth, task.smallest(), 0)
+    if task.sized_in_tokens:
+        return tokenizer.count(layout.frame(draft)) + task.smallest()
+    return _measure(draft, tokenizer, layout)
 
 
 def _compose(task: Task, seeds: Seeds, depth: Depth, size: int, attempt: int) -> Draft:
@@ -160,11 +202,11 @@ def _cost(offer: Offer, tokenizer: PromptTokenizer) -> int:
 def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
     before = layout.before(draft)
     starts: dict[int, int] = {}
-    at = len(before) + len(draft.intro)
+    at = len(before) + len(layout.intro(draft))
     for passage in draft.body:
         starts[id(passage)] = at
         at += len(passage.text) + sum(map(len, passage.followers))
-    context = draft.intro + "".join(draft.texts())
+    context = layout.intro(draft) + "".join(draft.texts())
     evidence = [
         Evidence(
             start=start,
@@ -177,6 +219,18 @@ def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
     ]
     evidence.sort(key=lambda span: (span.start, span.end))
     return Fitted(before + context + layout.after(draft), context, tokens, evidence, draft)
+
+
+def _known(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: int) -> int:
+    """The size that fills ``target``, of a task whose sizes are tokens."""
+    frame = layout.frame(task.compose(Stream("frame", task.key()), task.smallest(), Depth()))
+    return _within(task, target - tokenizer.count(frame))
+
+
+def _within(task: Task, size: int) -> int:
+    """The nearest size that there is."""
+    most = task.largest()
+    return max(task.smallest(), size if most is None else min(size, most))
 
 
 @lru_cache(maxsize=256)
@@ -204,6 +258,8 @@ def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: in
 def _largest(task: Task, pieces: float) -> int:
     """The largest size whose body has at most so many pieces, but no less than the smallest."""
     low, high = task.smallest(), max(task.smallest() + 1, int(pieces) + 1)
+    if (most := task.largest()) is not None:
+        high = min(high, most + 1)
     while low + 1 < high:
         middle = (low + high) // 2
         low, high = (middle, high) if task.units(middle) <= pieces else (low, middle)

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["PRESETS", "Preset"]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings by path (``task.parameter`` or ``group.parameter``); what the user sets himself comes on top."""
+    """What a request begins with; what the user sets himself comes on top.
+
+    Attributes:
+        summary: One line for listings.
+        settings: By path (``task.parameter`` or ``group.parameter``).
+        max_new_tokens: Answer budgets by task, where they are not the tasks' own.
+        length_includes_output: Whether answer budgets are taken off the length.
+        completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
+        question_position: Where questions stand, unless the user says.
+    """
 
     summary: str
     settings: dict[str, str]
+    max_new_tokens: Mapping[str, int] = field(default_factory=dict)
+    length_includes_output: bool = False
+    completed: bool = False
+    question_position: str = "both"
 
+
+_RULER_BUDGETS = {
+    "ruler_niah_single_1": 128,
+    "ruler_niah_single_2": 128,
+    "ruler_niah_single_3": 128,
+    "ruler_niah_multikey_1": 128,
+    "ruler_niah_multikey_2": 128,
+    "ruler_niah_multikey_3": 128,
+    "ruler_niah_multivalue": 128,
+    "ruler_niah_multiquery": 128,
+    "ruler_vt": 30,
+    "ruler_cwe": 120,
+    "ruler_fwe": 50,
+    "ruler_qa_1": 32,
+    "ruler_qa_2": 32,
+}
 
 PRESETS = {
     "paper": Preset("the parameters of The Sparse Frontier, which are the defaults", {}),
@@ -31,5 +61,13 @@ PRESETS = {
             "ruler_cwe.words": "20",
             "ruler_cwe.common": "15",
         },
+    ),
+    "ruler": Preset(
+        "RULER's parameters, answer budgets, reading of length and answer prefixes, scored by its own metrics",
+        {"ruler_vt.chains": "1"},
+        max_new_tokens=_RULER_BUDGETS,
+        length_includes_output=True,
+        completed=True,
+        question_position="after",
     ),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["answer_format", "preview", "question"]
+from sparse_tasks.generators.task import Completion
+
+__all__ = ["answer_format", "completion", "preview", "question"]
 
 
 def answer_format(form: str) -> str:
@@ -21,3 +23,13 @@ def preview(kind: str, ask: str, form: str) -> str:
 def question(end: str, ask: str, form: str) -> str:
     """The question behind the context; ``end`` says in a sentence that the context is over."""
     return f"{end}\n\n{ask}\n\n{answer_format(form)}"
+
+
+def completion(kind: str, intro: str, end: str, ask: str, prefix: str) -> Completion:
+    """The same question without tags, whose answer follows ``prefix``."""
+    return Completion(
+        preview=f"You will read {kind} and then answer this question about it.\n\n{ask}\n\n",
+        intro=intro,
+        question=f"{end}\n\n{ask}",
+        prefix=f"\n\n{prefix}",
+    )

@@ -10,13 +10,17 @@ from typing import Any
 
 from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.core.length import parse_length
+from sparse_tasks.generators.corpora import CORPORA, Corpus, mount, read_notices
 from sparse_tasks.generators.depth import Depth, parse_depth
 from sparse_tasks.generators.presets import PRESETS
 from sparse_tasks.generators.task import TASKS, Task, parameters
+from sparse_tasks.generators.wording import Template, check_templates
 
-__all__ = ["POSITIONS", "Request", "check_workers", "make_request"]
+__all__ = ["DEFAULT", "POSITIONS", "Request", "check_workers", "make_request"]
 
 POSITIONS = ("both", "after")
+DEFAULT = ("story", "ruler_niah", "ruler_vt", "ruler_cwe")
+"""What is made where no task is named: those of The Sparse Frontier that need no corpus, and ``story_aggregation``."""
 _MOST_SAMPLES = 1_000_000
 _MOST_NEW_TOKENS = 1_000_000
 _MOST_WORKERS = 1024
@@ -34,9 +38,12 @@ class Request:
         seed: Any integer from 0.
         tokenizer: Source of the tokenizer (see ``load_tokenizer``).
         chat_template: ``auto``, ``none`` or a file.
-        max_new_tokens: Answer budget in tokens; None takes each task's own.
+        budgets: For each task its answer budget in tokens.
         length_includes_output: Whether the answer budget is taken off the length (RULER's reading).
         question_position: ``both`` or ``after``.
+        completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
+        corpora: The texts that tasks take theirs from.
+        templates: For each task the user's wording, or None.
         notices: What was decided in the user's place.
     """
 
@@ -47,14 +54,21 @@ class Request:
     seed: int
     tokenizer: str
     chat_template: str
-    max_new_tokens: int | None
+    budgets: tuple[int, ...]
     length_includes_output: bool
     question_position: str
+    completed: bool = False
+    corpora: tuple[Corpus, ...] = ()
+    templates: tuple[Template | None, ...] = ()
     notices: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def new_tokens(self, task: Task) -> int:
         """The answer budget of a task."""
-        return task.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        return self.budgets[self.tasks.index(task)]
+
+    def template(self, task: Task) -> Template | None:
+        """The user's wording of a task."""
+        return self.templates[self.tasks.index(task)] if self.templates else None
 
     def target(self, task: Task, length: int) -> int:
         """Tokens of the rendered prompt at most."""
@@ -73,6 +87,7 @@ class Request:
                     "parameters": task.settings(),
                     "depth": str(depth),
                     "max_new_tokens": self.new_tokens(task),
+                    **({} if (template := self.template(task)) is None else {"template": template.describe()}),
                 }
                 for task, depth in zip(self.tasks, self.depths, strict=True)
             },
@@ -81,6 +96,7 @@ class Request:
             "seed": self.seed,
             "length_includes_output": self.length_includes_output,
             "question_position": self.question_position,
+            **({"completed": True} if self.completed else {}),
         }
 
 
@@ -96,14 +112,21 @@ def make_request(
     preset: str = "paper",
     settings: Mapping[str, object] | None = None,
     depth: str = "uniform",
-    question_position: str = "both",
+    question_position: str | None = None,
+    corpora: Mapping[str, Corpus] | None = None,
+    allow_repeats: bool = False,
+    templates: Mapping[str, Template] | None = None,
 ) -> Request:
     """Check what a user wrote, all of it, and make a request of it.
 
     Args:
         lengths: Such as ``64k`` or 65536.
-        tasks: Names of tasks or groups (``story``, ``ruler``, ``all``); none means all.
+        tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``all``); none means ``DEFAULT``.
         settings: Values by ``task.parameter`` or ``group.parameter``, on top of the preset's.
+        question_position: ``both`` or ``after``; None means the preset's.
+        corpora: The texts that are at hand, by name (``find_corpora``).
+        allow_repeats: Whether texts may come again within a sample where a corpus is too small for a length.
+        templates: The user's wording by task (``read_templates``).
 
     Raises:
         UsageError: Something is unknown or out of range.
@@ -114,17 +137,31 @@ def make_request(
         raise UsageError("seed", seed, "is out of range; choose from 0 to 2**63 - 1")
     if max_new_tokens is not None and not 1 <= max_new_tokens <= _MOST_NEW_TOKENS:
         raise UsageError("max-new-tokens", max_new_tokens, f"is out of range; choose from 1 to {_MOST_NEW_TOKENS}")
-    if question_position not in POSITIONS:
-        raise UsageError("question-position", question_position, nearest(question_position, POSITIONS))
     if preset not in PRESETS:
         raise UsageError("preset", preset, nearest(preset, PRESETS))
+    position = PRESETS[preset].question_position if question_position is None else question_position
+    if position not in POSITIONS:
+        raise UsageError("question-position", position, nearest(position, POSITIONS))
     parsed = tuple(sorted({parse_length(length) for length in lengths}))
     if not parsed:
         raise UsageError("length", "", "is missing; name at least one, such as 64k")
     wanted = parse_depth(depth)
-    chosen, named = _select(tasks)
-    configured = _configure(chosen, PRESETS[preset].settings, settings or {})
-    depths, notices = [], []
+    begin, corpora = PRESETS[preset], corpora or {}
+    mount(corpora.values())
+    chosen, named, notices = _select(tasks, corpora)
+    configured = _configure(chosen, begin.settings, settings or {}, corpora, allow_repeats)
+    templates = templates or {}
+    check_templates(templates, [task.name for task in configured], begin.completed)
+    notices += [
+        f"the template of {task.name} has a preview, which stands nowhere with --question-position after"
+        for task in configured
+        if position == "after" and task.name in templates and templates[task.name].preview is not None
+    ]
+    used = {corpus for task in configured for name, corpus in task.texts.items() if task.settings()[name]}
+    if unused := sorted(set(corpora) - used):
+        raise UsageError("corpus", unused[0], "is of use to none of the tasks to generate; leave it out")
+    notices += read_notices(corpora[name] for name in sorted(used) if name in corpora)
+    depths = []
     for task in configured:
         steered = wanted if task.steerable else Depth()
         if steered != wanted:
@@ -142,9 +179,14 @@ def make_request(
         seed=seed,
         tokenizer=tokenizer,
         chat_template=chat_template,
-        max_new_tokens=max_new_tokens,
-        length_includes_output=length_includes_output,
-        question_position=question_position,
+        budgets=tuple(
+            max_new_tokens or begin.max_new_tokens.get(task.name, task.max_new_tokens) for task in configured
+        ),
+        length_includes_output=length_includes_output or begin.length_includes_output,
+        question_position=position,
+        completed=begin.completed,
+        corpora=tuple(corpora[name] for name in sorted(used) if name in corpora),
+        templates=tuple(templates.get(task.name) for task in configured) if templates else (),
         notices=tuple(notices),
     )
 
@@ -162,31 +204,72 @@ def check_workers(workers: int | None) -> int:
     return workers
 
 
-def _groups() -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {"all": TASKS.names()}
+def _groups() -> dict[str, list[type[Task]]]:
+    groups: dict[str, list[type[Task]]] = {"all": list(TASKS)}
     for task in TASKS:
-        groups.setdefault(task.group(), []).append(task.name)
+        for group in task.groups():
+            groups.setdefault(group, []).append(task)
     return groups
 
 
-def _select(names: Sequence[str]) -> tuple[list[type[Task]], set[str]]:
-    """The tasks meant, in the registry's order, and those among them that were named one by one."""
+def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[type[Task]], set[str], list[str]]:
+    """The tasks meant, in the registry's order, those among them that were named one by one, and notices.
+
+    A group stands for those of its tasks whose corpus is at hand.
+    """
     groups = _groups()
     meant: set[str] = set()
-    for name in names or ["all"]:
+    lacking: dict[str, list[str]] = {}
+    notices = []
+    for name in names or DEFAULT:
         if name not in groups and name not in TASKS:
             raise UsageError("task", name, nearest(name, [*groups, *TASKS.names()]))
-        meant.update(groups.get(name, [name]))
-    return [TASKS.get(name) for name in TASKS.names() if name in meant], set(names) - set(groups)
+        if name not in groups:
+            if (corpus := _lacks(TASKS.get(name), corpora)) is not None:
+                raise UsageError("task", name, f"needs the corpus {corpus}; {CORPORA.get(corpus).supply}")
+            meant.add(name)
+            continue
+        made = [task for task in groups[name] if _lacks(task, corpora) is None]
+        for task in groups[name]:
+            if (corpus := _lacks(task, corpora)) is not None:
+                lacking.setdefault(corpus, []).append(task.name)
+        others = [task for task in made if not task.stand_in]
+        if name != "all" and others:
+            made = others
+        elif name != "all" and made and len(groups[name]) > len(made):
+            notices.append(f"no corpus is at hand for {name}: {', '.join(task.name for task in made)} stands in")
+        meant.update(task.name for task in made)
+    for corpus, tasks in lacking.items():
+        left = ", ".join(dict.fromkeys(tasks))
+        notices.append(f"left out for want of the corpus {corpus}: {left}; {CORPORA.get(corpus).supply}")
+    if not meant:
+        raise UsageError("task", ", ".join(names), f"can be made of nothing that is at hand: {'; '.join(notices)}")
+    return [TASKS.get(name) for name in TASKS.names() if name in meant], set(names) - set(groups), notices
 
 
-def _configure(tasks: Sequence[type[Task]], preset: Mapping[str, str], settings: Mapping[str, object]) -> list[Task]:
+def _lacks(task: type[Task], corpora: Mapping[str, Corpus]) -> str | None:
+    """The corpus that a task needs and that is not at hand."""
+    corpus = task.texts.get("corpus")
+    return None if corpus in corpora else corpus
+
+
+def _configure(
+    tasks: Sequence[type[Task]],
+    preset: Mapping[str, str],
+    settings: Mapping[str, object],
+    corpora: Mapping[str, Corpus],
+    allow_repeats: bool,
+) -> list[Task]:
     """The tasks with their parameters: a task's own settings win over its group's, the user's over the preset's."""
     for path in settings:
         _check_path(path, settings[path], tasks)
     configured = []
     for task in tasks:
-        values: dict[str, object] = {}
+        values: dict[str, object] = {
+            name: corpora[corpus].sha256 for name, corpus in task.texts.items() if corpus in corpora
+        }
+        if allow_repeats and any(parameter.name == "repeats" for parameter in parameters(task)):
+            values["repeats"] = True
         for source in (preset, settings):
             for owner in (task.group(), task.name):
                 for path, value in source.items():

@@ -12,6 +12,7 @@ from typing import Any
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.card import card
+from sparse_tasks.generators.corpora import mount
 from sparse_tasks.generators.dataset import DatasetFolder, Shard
 from sparse_tasks.generators.files import hold
 from sparse_tasks.generators.processes import in_processes
@@ -88,6 +89,7 @@ _worker: _Worker | None = None
 
 def _start(request: Request) -> None:
     global _worker
+    mount(request.corpora)
     _worker = _Worker(request, load_tokenizer(request.tokenizer, request.chat_template))
 
 

@@ -29,12 +29,14 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
         DataError: The oracle does not find the gold answer: a defect of the task.
     """
     key = _key(request, tokenizer, task, length, index)
-    layout = _layout(request, tokenizer)
+    layout = _layout(request, tokenizer, task)
     seeds = _seeds(request, tokenizer, task, length, index)
-    fitted = fit(task, tokenizer, layout, seeds, request.depth(task), request.target(task, length))
+    bound = task.at(tokenizer, request.seed, index)
+    fitted = fit(bound, tokenizer, layout, seeds, request.depth(task), request.target(task, length))
     draft = fitted.draft
-    if (found := task.oracle(fitted.prompt)) != draft.answer:
-        raise DataError(f"{task.name}: the prompt of {key} says {found!r}, its gold answer is {draft.answer!r}")
+    canonical = fitted.prompt if layout.template is None else layout.template.read_back(task, fitted.prompt)
+    if (wrong := task.verify(canonical, draft.answer, draft.answers)) is not None:
+        raise DataError(f"{task.name}: {wrong} ({key})")
     params = task.settings() | {"depth": str(request.depth(task))} | {"drawn": draft.drawn}
     return Sample(
         id=f"{task.name}-{length}-{index:05d}-{digest(*key).hex()[:12]}",
@@ -45,11 +47,11 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
         max_new_tokens=request.new_tokens(task),
         prompt=fitted.prompt,
         context=fitted.context,
-        question=draft.question,
-        answer_prefix=layout.answer_prefix,
+        question=layout.question(draft),
+        answer_prefix=layout.prefix(draft),
         answer=draft.answer,
         answers=draft.answers,
-        metric=draft.metric or task.metric,
+        metric=(task.ruler_metric if request.completed else None) or draft.metric or task.metric,
         evidence=fitted.evidence,
         question_position=request.question_position,
         params=json.dumps(params, ensure_ascii=False, sort_keys=True),
@@ -61,13 +63,19 @@ def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:
     """Make sure that every sample of the request exists.
 
     Raises:
-        UsageError: A length is too short for a task; the message names the smallest that works.
+        UsageError: A length is too short for a task, and the message names the smallest that works; or it is more than
+            there is text for.
     """
+    for task in request.tasks:
+        task.at(tokenizer, request.seed, request.samples - 1)
     for length in request.lengths:
         needed = {task.name: _shortest_length(request, tokenizer, task, length) for task in request.tasks}
         if short := [name for name, shortest in needed.items() if shortest > length]:
             remedy = f"is too short for {', '.join(short)}; the smallest that works is {max(needed.values())}"
             raise UsageError("length", length, remedy)
+        for task in request.tasks:
+            if task.at(tokenizer, request.seed, 0).largest() is not None:
+                make_sample(request, tokenizer, task, length, 0)
 
 
 def _key(
@@ -83,6 +91,9 @@ def _key(
         None if tokenizer.template is None else tokenizer.template.sha256,
         request.seed,
         index,
+        # Only where it is so: other keys are as they were before there were completions and templates.
+        *(("completed",) if request.completed else ()),
+        *(() if (template := request.template(task)) is None else (template.describe(),)),
     )
 
 
@@ -92,21 +103,24 @@ def _seeds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int
     )
 
 
-def _layout(request: Request, tokenizer: PromptTokenizer) -> Layout:
-    return Layout(request.question_position, "" if tokenizer.template else _BARE_PREFIX)
+def _layout(request: Request, tokenizer: PromptTokenizer, task: Task) -> Layout:
+    prefix = "" if tokenizer.template else _BARE_PREFIX
+    return Layout(request.question_position, prefix, request.completed, request.template(task))
 
 
 def _shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
     """The length that all samples of a task need; an estimate where ``length`` is far above it."""
-    layout, depth = _layout(request, tokenizer), request.depth(task)
+    layout, depth = _layout(request, tokenizer, task), request.depth(task)
     answer = request.new_tokens(task) if request.length_includes_output else 0
 
     def needed(index: int) -> int:
         seeds = _seeds(request, tokenizer, task, length, index)
-        return smallest_prompt(task, tokenizer, layout, seeds, depth) + answer
+        return smallest_prompt(task.at(tokenizer, request.seed, index), tokenizer, layout, seeds, depth) + answer
 
     first = needed(0)
-    return first if length - answer >= 2 * (first - answer) else max(map(needed, range(request.samples)))
+    # Made texts are alike in length, those of a corpus are not.
+    far = length - answer >= 2 * (first - answer) and not task.sized_in_tokens
+    return first if far else max(map(needed, range(request.samples)))
 
 
 def estimate_seconds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> float:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["TASKS", "Draft", "Mark", "Offer", "Parameter", "Passage", "Task", "parameter", "parameters"]
+if TYPE_CHECKING:
+    from sparse_tasks.core.tokenizers import PromptTokenizer
+
+__all__ = ["TASKS", "Completion", "Draft", "Mark", "Offer", "Parameter", "Passage", "Task", "parameter", "parameters"]
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +53,23 @@ class Offer:
     accept: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A question whose answer the prompt itself begins, as RULER's do.
+
+    Attributes:
+        preview: States the question ahead of the context; ends in a newline.
+        question: Behind the context.
+        prefix: Opens the answer, behind the question; begins with white space.
+        intro: Opens the context, with a worked example where there is one; ends in a newline. None: the draft's own.
+    """
+
+    preview: str
+    question: str
+    prefix: str
+    intro: str | None = None
+
+
 @dataclass(slots=True)
 class Draft:
     """One sample before its length is exact.
@@ -64,8 +84,10 @@ class Draft:
         offers: Ways to grow, from the largest steps to the smallest. Each call makes another offer;
             None says that there are no more of this size.
         marks: Finds the evidence once the body is final.
+        completion: The same asked so that the answer is what follows, without tags; None where a task has no such form.
         metric: Another metric than the task's own, where a kind of question needs it.
         drawn: What was drawn for this sample where parameters leave it open (the kind of question, say).
+        fields: What the placeholders of a user's template stand for.
     """
 
     intro: str
@@ -76,8 +98,10 @@ class Draft:
     answers: list[str]
     offers: Sequence[Callable[[], Offer | None]]
     marks: Callable[[], list[Mark]]
+    completion: Completion | None = None
     metric: str | None = None
     drawn: dict[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     def texts(self) -> list[str]:
         """The texts of the body, filler included, in order."""
@@ -100,6 +124,16 @@ class Task(Parametric, ABC):
         metric: Registered name of the metric.
         max_new_tokens: Default answer budget in tokens.
         steerable: Whether ``--depth`` can place the evidence.
+        ruler_metric: RULER's own metric, for comparison; None where the task is none of RULER's.
+        texts: Parameters that are the SHA-256 of a corpus (``corpora.py``), with the corpus's name. The one called
+            ``corpus`` has to be at hand; where another is not, its parameter is empty.
+        in_groups: The groups that stand for it; None: that of its name.
+        stand_in: Whether its groups hold it only where they hold nothing else that can be made.
+        placeholders: What a user's template may name, with meanings; empty where a task takes no template.
+        needed: Those that a template's question has to hold, since the oracle has to know them.
+        sized_in_tokens: Whether its sizes are tokens of the body, which it counts itself after ``at``, beforehand and
+            for all samples; the fitter then composes to the size that is wanted instead of estimating it.
+        references: Whether ``answers`` are ways to say one thing, of which ``answer`` is the first.
     """
 
     version: ClassVar[int] = 1
@@ -109,15 +143,36 @@ class Task(Parametric, ABC):
     metric: ClassVar[str]
     max_new_tokens: ClassVar[int] = 1024
     steerable: ClassVar[bool]
+    ruler_metric: ClassVar[str | None] = None
+    texts: ClassVar[Mapping[str, str]] = {}
+    in_groups: ClassVar[tuple[str, ...] | None] = None
+    stand_in: ClassVar[bool] = False
+    placeholders: ClassVar[Mapping[str, str]] = {}
+    needed: ClassVar[tuple[str, ...]] = ()
+    sized_in_tokens: ClassVar[bool] = False
+    references: ClassVar[bool] = False
+
+    @classmethod
+    def groups(cls) -> tuple[str, ...]:
+        """The names, beside ``all``, that stand for this task among others."""
+        return (cls.group(),) if cls.in_groups is None else cls.in_groups
 
     @classmethod
     def group(cls) -> str:
-        """The task's group: ``story``, ``ruler``, ``qa``."""
+        """The first word of its name (``story``), with which parameters are set for all that share it."""
         return cls.name.partition("_")[0]
 
     def key(self) -> str:
         """What identifies the task's text apart from length and index: name, version, parameters."""
         return json.dumps([self.name, self.version, self.settings()], sort_keys=True)
+
+    def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
+        """The task as it makes one sample; another than itself where samples share out what there is.
+
+        Raises:
+            UsageError: There is nothing for a sample with this index.
+        """
+        return self
 
     @abstractmethod
     def smallest(self) -> int:
@@ -143,13 +198,34 @@ class Task(Parametric, ABC):
             DataError: The prompt cannot be read, contradicts itself, or does not hold one answer.
         """
 
+    def complete(self, fields: Mapping[str, str]) -> Completion:
+        """The question asked as a completion; its ``question`` uses no fields but those in ``needed``."""
+        raise NotImplementedError(f"{self.name} has no placeholders")
+
+    def verify(self, prompt: str, answer: str, answers: Sequence[str]) -> str | None:
+        """What is wrong with the answer, by the prompt; None if nothing is.
+
+        Raises:
+            DataError: As of ``oracle``.
+        """
+        found = self.oracle(prompt)
+        return None if found == answer else f"the prompt says {_short(found)}, the stored answer is {_short(answer)}"
+
+    def largest(self) -> int | None:
+        """The largest size for which there is text; None: there is no end of it."""
+        return None
+
     def audit(self, prompt: str) -> list[str]:
         """Contradictions in the prompt beyond what the oracle sees; none unless a task looks for them."""
         return []
 
 
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:97] + "...")
+
+
 def _import_all() -> None:
-    for group in ("story", "ruler"):
+    for group in ("story", "qa", "ruler"):
         import_module(f"sparse_tasks.generators.{group}")
 
 

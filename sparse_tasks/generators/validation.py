@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,13 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
+from sparse_tasks.generators.corpora import Corpus, mount
 from sparse_tasks.generators.dataset import CARD, MANIFEST, PROGRESS
 from sparse_tasks.generators.files import sha256_of
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS, Task
+from sparse_tasks.generators.wording import Template, parse_template
 from sparse_tasks.schemas import problems
 
 __all__ = ["Problem", "Report", "validate_folder"]
@@ -63,6 +65,7 @@ def validate_folder(
     tokenizer: str | None = None,
     workers: int = 1,
     progress: Callable[[int], None] = lambda rows: None,
+    corpora: Iterable[Corpus] = (),
 ) -> Report:
     """Check manifest, files, schema, lengths, oracles and uniqueness.
 
@@ -72,19 +75,23 @@ def validate_folder(
         tokenizer: Source of the tokenizer, where the manifest's name does not say where it is.
         workers: Processes that check shards.
         progress: Told after each shard how many samples it held.
+        corpora: Texts that samples were taken from; questions on them are looked up there. Without them, only what a
+            prompt can show is checked.
 
     Raises:
-        UsageError: There is no data set, or its tokenizer cannot be found.
+        UsageError: There is no data set, its tokenizer cannot be found, or a corpus is another than the data set's.
         DataError: The manifest cannot be read.
     """
     manifest = _manifest(path)
     loaded = _tokenizer(manifest, tokenizer)
+    texts = _corpora(manifest, corpora)
+    mount(texts)
     report = Report(list(_check_files(path, manifest)))
     names = [name for name in manifest["files"] if (path / name).is_file()]
     ids: Counter[str] = Counter()
     prompts: dict[bytes, str] = {}
     checker = _Checker(path, manifest, loaded, gold_score)
-    with closing(_check_shards(checker, names, tokenizer, workers)) as shards:
+    with closing(_check_shards(checker, names, tokenizer, workers, texts)) as shards:
         for found in shards:
             report.problems += found.problems
             report.files += 1
@@ -146,6 +153,19 @@ def _tokenizer(manifest: dict[str, Any], source: str | None) -> PromptTokenizer:
     return bare.with_template(template)
 
 
+def _corpora(manifest: dict[str, Any], corpora: Iterable[Corpus]) -> tuple[Corpus, ...]:
+    """The corpora, if they are those of the data set."""
+    known = {corpus["name"]: corpus["sha256"] for corpus in manifest.get("corpora", [])}
+    texts = tuple(corpora)
+    for corpus in texts:
+        if corpus.name not in known:
+            raise UsageError("corpus", corpus.name, "is none of the data set's; leave it out")
+        if corpus.sha256 != known[corpus.name]:
+            what = f"is another text than the data set's (SHA-256 {known[corpus.name][:16]}…)"
+            raise UsageError("corpus", f"{corpus.name}={corpus.origin}", what)
+    return texts
+
+
 def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     request, listed = manifest["request"], manifest["files"]
     fingerprinted = {
@@ -188,10 +208,10 @@ class _Checker:
 
 
 def _check_shards(
-    checker: _Checker, names: list[str], tokenizer: str | None, workers: int
+    checker: _Checker, names: list[str], tokenizer: str | None, workers: int, corpora: tuple[Corpus, ...]
 ) -> Generator[_Found, None, None]:
     if workers > 1 and len(names) > 1:
-        arguments = (checker.path, checker.manifest, tokenizer, checker.gold_score)
+        arguments = (checker.path, checker.manifest, tokenizer, checker.gold_score, corpora)
         yield from in_processes(_check_in_process, names, min(workers, len(names)), _start, arguments)
         return
     for name in names:
@@ -201,8 +221,11 @@ def _check_shards(
 _checker: _Checker | None = None
 
 
-def _start(path: Path, manifest: dict[str, Any], tokenizer: str | None, gold_score: GoldScore) -> None:
+def _start(
+    path: Path, manifest: dict[str, Any], tokenizer: str | None, gold_score: GoldScore, corpora: tuple[Corpus, ...]
+) -> None:
     global _checker
+    mount(corpora)
     _checker = _Checker(path, manifest, _tokenizer(manifest, tokenizer), gold_score)
 
 
@@ -276,18 +299,25 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         drawn = params.pop("drawn", None)
         if params != asked["parameters"] | {"depth": asked["depth"]} or not isinstance(drawn, dict):
             yield "params differ from the data set's parameters"
-        if (found := task.oracle(row["prompt"])) != row["answer"]:
-            yield f"the prompt says {_short(found)}, the stored answer is {_short(row['answer'])}"
-        yield from task.audit(row["prompt"])
+        template = asked.get("template")
+        canonical = row["prompt"] if template is None else _template(task, template).read_back(task, row["prompt"])
+        if (wrong := task.verify(canonical, row["answer"], row["answers"])) is not None:
+            yield wrong
+        yield from task.audit(canonical)
         if (value := checker.gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
             yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
         for entry in sorted(set(row["answers"])):
-            if row["answers"].count(entry) > row["answer"].count(entry):
+            if row["answers"].count(entry) > row["answer"].count(entry) and not task.references:
                 yield f"answers holds {_short(entry)}, which the stored answer does not"
     except (DataError, UsageError, ValueError) as error:
         yield str(error)
     except Exception as error:  # what is read here may be anything, and so may the oracle that reads it
         yield f"it cannot be checked: {error!r}"
+
+
+def _template(task: Task, parts: dict[str, str]) -> Template:
+    """The template that the manifest holds, checked as one that a user names."""
+    return parse_template(task.name, parts, MANIFEST)
 
 
 def _check_parts(row: dict[str, Any]) -> Iterator[str]:

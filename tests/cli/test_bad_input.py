@@ -14,7 +14,7 @@ NIAH = ["-t", "ruler_niah"]
 GENERATE = {
     "unknown task": (["-l", "4k", "-t", "story_retreival"], ["task", "'story_retreival'", "did you mean 'story_ret"]),
     "unknown group": (["-l", "4k", "-t", "stori"], ["task", "'stori'", "did you mean 'story'"]),
-    "nothing like a task": (["-l", "4k", "-t", "xyz"], ["task", "'xyz'", "choose from all, ruler, ruler_cwe"]),
+    "nothing like a task": (["-l", "4k", "-t", "xyz"], ["task", "'xyz'", "choose from all, "]),
     "empty task": (["-l", "4k", "-t", ""], ["task", "''", "choose from"]),
     "unknown parameter": (
         ["-l", "4k", "--set", "story_multihop.hop=3"],
@@ -211,3 +211,53 @@ def test_another_configuration_is_refused(tmp_path: Path, option: str, value: st
     assert run(*request, option, value, "--overwrite").code == 0
     assert json.loads((tmp_path / "out/sparse_tasks.json").read_bytes()) != json.loads(before["out/sparse_tasks.json"])
     assert run("validate", tmp_path / "out", "-w", "1").code == 0
+
+
+ESSAYS = ["-l", "4k", "-t", "ruler_niah_single_2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["holds 0 characters"]),
+        (b"Too short.", ["holds 10 characters", "5,000"]),
+        (b"\xff\xfe" + b"x\x00" * 9_000, ["line 1", "no UTF-8"]),
+        (b"Good. " * 2_000 + b"\n\x00\x01", ["line 2", "control character 0x0"]),
+        (b"x" * 100_000, ["line 1", "a word of 1,000 characters"]),
+    ],
+)
+def test_bad_essays_are_refused(content: bytes, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "essays.txt").write_bytes(content)
+    finished = run("generate", *ESSAYS, "-o", tmp_path / "data", "--essays", tmp_path / "essays.txt")
+    assert finished.code == 2
+    assert finished.says("essays", str(tmp_path / "essays.txt"), *words)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["is empty"]),
+        (b"[ruler_niah_single_2", ["is no TOML", "line 1"]),
+        (b"\xff", ["line 1", "no UTF-8"]),
+        (b"[ruler_niah_singel_2]", ["[ruler_niah_singel_2]", "did you mean 'ruler_niah_single_2'?"]),
+        (b'[ruler_niah_single_2]\nintro = "{key}"', ["[ruler_niah_single_2] intro", "did you mean 'keys'?"]),
+        (b'[ruler_niah_single_2]\nintro = "In"\nquestion = "What?"', ["[ruler_niah_single_2] question", "{keys}"]),
+        (b'[ruler_niah_single_2]\nintro = "In"\nquestion = "{keys}?"', ["[ruler_niah_single_2] question", "{format}"]),
+    ],
+)
+def test_bad_templates_are_refused(content: bytes, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_bytes(content)
+    finished = run("generate", *ESSAYS, "-o", tmp_path / "data", "--template", tmp_path / "t.toml")
+    assert finished.code == 2
+    assert finished.says("template", *words)
+    assert not (tmp_path / "data").exists()
+
+
+def test_essays_and_templates_for_other_tasks_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "essays.txt").write_text("Good. " * 2_000)
+    (tmp_path / "t.toml").write_text('[ruler_vt]\nintro = "In"\nquestion = "{value} {format}?"')
+    for option, file in (("--essays", "essays.txt"), ("--template", "t.toml")):
+        finished = run("generate", "-l", "4k", *NIAH, "-o", tmp_path / "data", option, tmp_path / file)
+        assert finished.code == 2
+        assert finished.says("none of the tasks to generate")

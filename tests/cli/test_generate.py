@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sparse_tasks.generators.task import TASKS
 from tests.cli.program import ROOT, contents, run
 from tests.made_tokenizers import CHAT
 
@@ -47,16 +48,20 @@ def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:
     assert finished.code == 2  # named by itself, a task that has no depth is an error
     finished = run("generate", "-l", "3k", "-t", "ruler", "-n", "2", "-w", "1", "--depth", "0.5", "--format", "json",
                    "-o", tmp_path / "data")  # fmt: skip
+    made = [task.name for task in TASKS if "ruler" in task.groups() and "corpus" not in task.texts]
     result = finished.json()
     assert finished.code == 0
     # What was decided in the user's place is told, but elsewhere.
-    assert finished.err.splitlines() == [
-        f"note: --depth does not steer {name}: its evidence is everywhere" for name in ("ruler_cwe", "ruler_vt")
+    notes = finished.err.splitlines()
+    assert all(note.startswith("note: left out for want of the corpus qa_") for note in notes[:-3])
+    assert notes[-3:] == [
+        f"note: --depth does not steer {name}: its evidence is everywhere"
+        for name in ("ruler_cwe", "ruler_fwe", "ruler_vt")
     ]
     assert result["output"] == str(tmp_path / "data")
-    assert [config["task"] for config in result["configs"]] == ["ruler_cwe", "ruler_niah", "ruler_vt"]
+    assert [config["task"] for config in result["configs"]] == made
     assert {config["samples"] for config in result["configs"]} == {2}
-    assert result["total"]["samples"] == 6
+    assert result["total"]["samples"] == 2 * len(made) == 22
     assert result["total"]["tokens"] == result["tokens_made"] == sum(config["tokens"] for config in result["configs"])
     files = list((tmp_path / "data").glob("*/*.parquet"))
     assert result["total"]["bytes"] == sum(file.stat().st_size for file in files)

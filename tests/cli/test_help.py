@@ -9,7 +9,19 @@ import re
 import pytest
 
 import sparse_tasks
-from sparse_tasks.cli import attention, compare, evaluate, export, generate, listing, predict, score, show, validate
+from sparse_tasks.cli import (
+    attention,
+    compare,
+    evaluate,
+    export,
+    generate,
+    listing,
+    predict,
+    publish,
+    score,
+    show,
+    validate,
+)
 from sparse_tasks.cli.main import app
 from tests.cli.program import run
 
@@ -23,6 +35,7 @@ COMMANDS = {
     "score": score.score,
     "compare": compare.compare,
     "export": export.export,
+    "publish": publish.publish,
     "attention list": attention.listing,
     "attention show": attention.show,
     "attention bench": attention.bench,

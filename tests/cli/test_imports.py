@@ -37,16 +37,19 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["generate", "--help"], ["validate", "--help"],
                                        ["show", "-h"], ["list", "-h"], ["evaluate", "-h"],
-                                       ["compare", "-h"]])  # fmt: skip
+                                       ["compare", "-h"], ["publish", "-h"]])  # fmt: skip
 def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert loaded(CALL.format(arguments=arguments)) == set()
 
 
-def test_generating_validating_and_showing_need_no_torch(tmp_path: Path, tokenizer_folders: dict[str, Path]) -> None:
+def test_generating_validating_publishing_and_showing_need_no_torch(
+    tmp_path: Path, tokenizer_folders: dict[str, Path]
+) -> None:
     script, tokenizer = ABSENT, ["--tokenizer", str(tokenizer_folders["byte_level"])]
     for arguments in (
         ["generate", "-l", "12k", "-t", "all", "-n", "1", "-w", "1", "-o", str(tmp_path), *tokenizer],
         ["validate", str(tmp_path), "-w", "1", *tokenizer],
+        ["publish", str(tmp_path), "org/name", "--dry-run", "-w", "1", *tokenizer],
         ["show", str(tmp_path), "ruler_niah", "0"],
         ["list"],
     ):

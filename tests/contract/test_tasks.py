@@ -15,11 +15,13 @@ from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.metrics import METRICS
 from sparse_tasks.evaluators.scoring import score
+from sparse_tasks.generators.corpora import Corpus
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
 from sparse_tasks.schemas import problems
 from tests.cli.program import ABSENT
+from tests.made_corpora import made_corpora
 
 TASK_NAMES = TASKS.names()
 LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)
@@ -32,19 +34,26 @@ TOKENIZERS = [
     ("unigram", "none"),
     ("bert", "auto"),
 ]
-# Each task with each tokenizer, each tokenizer with each length, each length with each task.
+# Each task with each tokenizer, each tokenizer with each length, each length with each task. RULER's needles share
+# their code, so half as many will do.
 EXACT = [
     (name, sort, template, LENGTHS[(first + second + third) % len(LENGTHS)])
     for first, name in enumerate(TASK_NAMES)
     for second, (sort, template) in enumerate(TOKENIZERS)
-    for third in (0, 2)
+    for third in ((0,) if name.startswith("ruler_niah_") else (0, 2))
 ]
 
 load_once = functools.cache(load_tokenizer)  # most of what a short sample costs
 
 
+def needed_by(name: str) -> dict[str, Corpus]:
+    """The corpus without which a task cannot be made; a made one."""
+    corpus = TASKS.get(name).texts.get("corpus")
+    return {} if corpus is None else {corpus: made_corpora()[corpus]}
+
+
 def sample_of(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object) -> Sample:
-    request = make_request([length], [name], **options)  # type: ignore[arg-type]
+    request = make_request([length], [name], corpora=needed_by(name), **options)  # type: ignore[arg-type]
     return make_sample(request, tokenizer, request.tasks[0], length, index)
 
 
@@ -123,9 +132,11 @@ def test_oracle_reads_the_answer_from_the_prompt_alone(name: str, template: str,
     tokenizer = load_once("qwen2.5", template)
     for index in range(4):
         sample = sample_of(name, tokenizer, index=index, question_position=position)
-        # A task without the sample's parameters: whatever the oracle knows, it has from the prompt.
-        assert TASKS.get(name)().oracle(sample.prompt) == sample.answer
-        assert TASKS.get(name)().audit(sample.prompt) == []
+        # A task without the sample's parameters: whatever the oracle knows, it has from the prompt, or from the corpus.
+        corpora = [corpus.sha256 for corpus in needed_by(name).values()]
+        task = TASKS.get(name).from_settings(dict(zip(["corpus"], corpora, strict=False)))
+        assert task.oracle(sample.prompt) == sample.answer
+        assert task.audit(sample.prompt) == []
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)

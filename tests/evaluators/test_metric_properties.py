@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.metrics import LENIENT, METRICS, STRICT
 from sparse_tasks.evaluators.scoring import gold_score, score
 
 # These read ``answers`` as ways to say one thing; the others as the entries of a list.
-ONE_ANSWER = frozenset({"exact_match", "token_f1"})
+ONE_ANSWER = frozenset({"exact_match", "squad_em", "token_f1"})
 SETS = sorted(METRICS.keys() - ONE_ANSWER - {"ordered_fraction"})
 
 # Names as the generators write them; without "and" and commas, so that a list on one line can be read back.

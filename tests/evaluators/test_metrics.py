@@ -12,10 +12,12 @@ from sparse_tasks.evaluators.metrics import METRICS, STRICT, Metric
 from sparse_tasks.evaluators.metrics.exact_match import exact_match
 from sparse_tasks.evaluators.metrics.ordered_fraction import ordered_fraction
 from sparse_tasks.evaluators.metrics.set_iou import set_iou
+from sparse_tasks.evaluators.metrics.set_match import set_match
+from sparse_tasks.evaluators.metrics.squad_em import squad_em
 from sparse_tasks.evaluators.metrics.token_f1 import token_f1
 from sparse_tasks.evaluators.metrics.unordered_fraction import unordered_fraction
 
-LISTS = {name: metric for name, metric in METRICS.items() if name not in ("exact_match", "token_f1")}
+LISTS = {name: metric for name, metric in METRICS.items() if name not in ("exact_match", "squad_em", "token_f1")}
 SETS = {"set_iou": set_iou, "unordered_fraction": unordered_fraction}
 FACTS = ["Otter Quay", "Anna Kowalska", "small brass telescope", "Salt and Pepper Inn"]
 PAIRS = ["abcd1234-efgh5678: ijkl", "mild-otter: 1234567", "12: 45"]
@@ -46,7 +48,7 @@ def numbered(entries: list[str]) -> str:
 @given(_GOLD)
 def test_the_gold_answer_scores_one(gold: list[str]) -> None:
     assert exact_match(gold[0], gold[:1]) == 1.0
-    assert token_f1(gold[-1], gold) == 1.0
+    assert token_f1(gold[-1], gold) == squad_em(gold[-1], gold) == 1.0
     for metric in LISTS.values():
         assert metric("\n".join(gold), gold) == 1.0
         assert metric(numbered(gold), gold) == 1.0
@@ -273,3 +275,91 @@ def test_metrics_are_named_as_their_functions() -> None:
     for name in METRICS:
         assert re.fullmatch(r"[a-z]+(?:_[a-z0-9]+)*", name)
         assert getattr(METRICS[name], "__name__", None) == name
+
+
+# --- letters of choices, and SQuAD's exact match -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "A, C",
+        "C and A",
+        "A and C",
+        "a, c",
+        "A; C",
+        "A\nC",
+        "C, A, C",
+        "(A), (C)",
+        "A), C)",
+        "**A**, **C**",
+        "[A, C]",
+        "1. A\n2. C",
+        "A., C.",
+        '"A", "C"',
+        "- A\n- C",
+    ],
+)
+def test_letters_are_a_set(given: str) -> None:
+    assert set_match(given, ["A", "C"]) == 1.0
+    assert set_match(given, ["C", "A"]) == 1.0
+    for other in (["A"], ["C"], ["A", "B"], ["A", "B", "C"], ["B"]):
+        assert set_match(given, other) == 0.0
+
+
+@pytest.mark.parametrize("given", ["B", "b", "(B)", "B)", "B.", " B\n", "**B**", "`B`", "B:", "[B]", "B, B"])
+def test_one_letter_in_all_its_forms(given: str) -> None:
+    assert set_match(given, ["B"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "B) because",
+        "B or C",
+        "A B C D",
+        "not B",
+        "B?!A",
+        "the second",
+        "option B",
+        "BC",
+        "A, B",
+        "B, D",
+        "B. Otter Quay",
+        "neither",
+        "and",
+        "8",
+        "ß",
+    ],
+)
+def test_what_is_more_than_a_letter_is_none(given: str) -> None:
+    assert set_match(given, ["B"]) == 0.0
+
+
+def test_all_or_nothing_goes_for_other_sets_too() -> None:
+    assert set_match("Otter Quay\nsmall brass telescope", ["small brass telescope", "Otter Quay"]) == 1.0
+    assert set_match("Otter Quay", ["small brass telescope", "Otter Quay"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("in 1066", 1.0),
+        ("the 1066.", 1.0),
+        ("1066", 1.0),
+        ("In the year 1066", 0.0),
+        ("1066 in", 0.0),
+        ("", 0.0),
+        ("the", 0.0),
+        ("Saint-Denis", 0.0),
+    ],
+)
+def test_squads_exact_match_is_the_best_over_references(given: str, value: float) -> None:
+    assert squad_em(given, ["in 1066", "1066"]) == value
+
+
+def test_squads_exact_match_has_squads_tokens() -> None:
+    assert squad_em("the Duke of the Normans", ["Duke of Normans"]) == 1.0
+    assert squad_em("the", ["The"]) == 1.0  # nothing but articles keeps them
+    assert squad_em("SaintDenis", ["Saint-Denis"]) == 1.0  # punctuation goes without a blank in its place
+    assert squad_em("Otter", ["Quay"]) == 0.0

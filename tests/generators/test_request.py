@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.length import LONGEST
+from sparse_tasks.generators.corpora import Corpus, find_corpora
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.presets import PRESETS, Preset
 from sparse_tasks.generators.request import Request, check_workers, make_request
 from sparse_tasks.generators.task import TASKS, Task, parameters
+from sparse_tasks.generators.wording import Template
 
 STORY = [name for name in TASKS.names() if name.startswith("story_")]
-RULER = [name for name in TASKS.names() if name.startswith("ruler_")]
-STEERED = [task.name for task in TASKS if task.steerable]
-UNSTEERED = [task.name for task in TASKS if not task.steerable]
+# What needs no corpus; of all tasks, of RULER's, and where none is named.
+MADE = [task.name for task in TASKS if "corpus" not in task.texts]
+RULER = [name for name in MADE if "ruler" in TASKS.get(name).groups()]
+DEFAULTS = [*STORY, "ruler_cwe", "ruler_niah", "ruler_vt"]
+STEERED = [name for name in MADE if TASKS.get(name).steerable]
+UNSTEERED = [name for name in MADE if not TASKS.get(name).steerable]
 
 
 def names(request: Request) -> list[str]:
@@ -117,11 +123,11 @@ def test_workers_default_to_the_cores_at_hand() -> None:
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        ([], lambda: TASKS.names()),
-        (["all"], lambda: TASKS.names()),
+        ([], lambda: DEFAULTS),
+        (["all"], lambda: MADE),
         (["story"], lambda: STORY),
         (["ruler"], lambda: RULER),
-        (["ruler", "story"], lambda: TASKS.names()),
+        (["ruler", "story"], lambda: [*STORY, *RULER]),
         (["ruler_vt", "story_multihop"], lambda: ["story_multihop", "ruler_vt"]),
         (["ruler_vt", "ruler"], lambda: RULER),
         (["ruler_vt", "ruler_vt"], lambda: ["ruler_vt"]),
@@ -134,10 +140,13 @@ def test_tasks_come_once_each_in_the_order_of_the_registry(
     assert names(make_request(["8k"], chosen)) == expected()
 
 
-def test_the_groups_cover_all_tasks() -> None:
-    assert len(STORY) == 4
-    assert len(RULER) == 3
-    assert {*STORY, *RULER} <= set(TASKS.names())
+def test_rulers_group_holds_rulers_thirteen_tasks() -> None:
+    grouped = {task.name for task in TASKS if "ruler" in task.groups()}
+    assert grouped == set(PRESETS["ruler"].max_new_tokens)
+    assert len(grouped) == 13
+    assert grouped - set(RULER) == {"ruler_qa_1", "ruler_qa_2"}
+    # The paper's form of the multi-query task is asked for by its name.
+    assert "ruler_niah" not in grouped
 
 
 # --- lengths and the rest -----------------------------------------------------------------------------------
@@ -159,8 +168,8 @@ def test_defaults_are_the_papers() -> None:
 
 def test_the_extremes_are_allowed() -> None:
     request = make_request([1], samples=1_000_000, seed=2**63 - 1, max_new_tokens=1_000_000)
-    assert (request.samples, request.seed, request.max_new_tokens) == (1_000_000, 2**63 - 1, 1_000_000)
-    assert make_request([1], samples=1, seed=0, max_new_tokens=1).seed == 0
+    assert (request.samples, request.seed, set(request.budgets)) == (1_000_000, 2**63 - 1, {1_000_000})
+    assert set(make_request([1], samples=1, seed=0, max_new_tokens=1).budgets) == {1}
 
 
 def test_the_answer_is_taken_off_the_length_only_if_asked_for() -> None:
@@ -187,7 +196,8 @@ def test_settings_may_be_texts_or_values() -> None:
 
 def test_a_groups_setting_reaches_all_its_tasks_and_no_others() -> None:
     request = make_request(["8k"], settings={"story.locale": "de_DE"})
-    assert [task.settings().get("locale") for task in request.tasks] == ["de_DE"] * len(STORY) + [None] * len(RULER)
+    others = len(DEFAULTS) - len(STORY)
+    assert [task.settings().get("locale") for task in request.tasks] == ["de_DE"] * len(STORY) + [None] * others
 
 
 def test_a_tasks_setting_wins_over_its_groups_in_any_order() -> None:
@@ -207,8 +217,9 @@ def test_a_preset_sets_what_it_says(preset: str) -> None:
         for name, settings in by_name.items():
             if owner in (name, name.partition("_")[0]):
                 assert str(settings[parameter]) == value
-    # The paper's parameters are the defaults; another preset changes every task, or it would be called otherwise.
-    assert all((task == type(task)()) == (preset == "paper") for task in request.tasks)
+    # The paper's parameters are the defaults; a harder preset changes every task, or it would be called otherwise.
+    if preset != "ruler":
+        assert all((task == type(task)()) == (preset == "paper") for task in request.tasks)
 
 
 def test_a_preset_serves_a_choice_of_tasks_too() -> None:
@@ -230,7 +241,7 @@ def test_what_the_user_sets_wins_over_the_preset(monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_parameter_can_be_set_by_its_path() -> None:
-    for task in TASKS:
+    for task in map(TASKS.get, MADE):
         for p in parameters(task):
             default = str(p.default)
             request = make_request(["8k"], [task.name], settings={f"{task.name}.{p.name}": default})
@@ -259,12 +270,17 @@ def test_in_a_group_such_tasks_are_left_alone_with_a_notice(chosen: list[str]) -
     request = make_request(["8k"], chosen, depth="0.2-0.4")
     for task in request.tasks:
         assert request.depth(task) == (Depth(0.2, 0.4) if task.steerable else Depth())
-    assert list(request.notices) == [f"--depth does not steer {name}: its evidence is everywhere" for name in UNSTEERED]
+    # Others say which tasks are left out for want of a corpus.
+    assert [notice for notice in request.notices if notice.startswith("--depth")] == [
+        f"--depth does not steer {task.name}: its evidence is everywhere"
+        for task in request.tasks
+        if not task.steerable
+    ]
 
 
 @pytest.mark.parametrize("depth", ["uniform", "0-1"])
 def test_a_uniform_depth_steers_nothing(depth: str) -> None:
-    for chosen in ([], UNSTEERED):
+    for chosen in ([], [name for name in UNSTEERED if name.startswith(("story", "ruler"))]):
         request = make_request(["8k"], chosen, depth=depth)
         assert request.notices == ()
         assert set(request.depths) == {Depth()}
@@ -318,3 +334,89 @@ def test_the_description_tells_everything_that_decides_about_the_words() -> None
 )
 def test_another_request_has_another_description(option: dict[str, Any]) -> None:
     assert make_request(**({"lengths": [8_192]} | option)).describe() != make_request([8_192]).describe()
+
+
+# --- RULER's preset -------------------------------------------------------------------------------------------
+
+
+def test_rulers_preset_has_its_budgets_reading_of_length_and_order() -> None:
+    request = make_request(["8k"], ["ruler"], preset="ruler")
+    budgets = {task.name: request.new_tokens(task) for task in request.tasks}
+    assert {name: budget for name, budget in budgets.items() if "niah" not in name} == {
+        "ruler_cwe": 120,
+        "ruler_fwe": 50,
+        "ruler_vt": 30,
+    }
+    assert {budget for name, budget in budgets.items() if "niah" in name} == {128}
+    assert {task.name: request.target(task, 8_192) for task in request.tasks} == {
+        name: 8_192 - budget for name, budget in budgets.items()
+    }
+    assert request.completed
+    assert request.question_position == "after"
+    assert request.describe()["completed"] is True
+
+
+def test_what_the_user_says_of_positions_and_budgets_wins_over_rulers() -> None:
+    request = make_request(["8k"], ["ruler_fwe"], preset="ruler", question_position="both", max_new_tokens=9)
+    assert (request.question_position, request.new_tokens(only(request))) == ("both", 9)
+
+
+def test_another_preset_says_nothing_of_completions() -> None:
+    for preset in ("paper", "hard"):
+        described = make_request(["8k"], preset=preset).describe()
+        assert "completed" not in described
+        assert described["question_position"] == "both"
+
+
+# --- essays and templates -------------------------------------------------------------------------------------
+
+
+def essays(path: Path) -> Corpus:
+    path.write_text("It rained in the morning. Nobody minded.\n\n" * 200)
+    return find_corpora({"essays": str(path)})["essays"]
+
+
+def test_essays_are_part_of_the_key_of_those_that_use_them(tmp_path: Path) -> None:
+    corpus = essays(tmp_path / "essays.txt")
+    request = make_request(["8k"], ["ruler"], corpora={"essays": corpus})
+    users = {task.name for task in request.tasks if task.settings().get("essays")}
+    assert users == {
+        name for name in RULER if name.startswith("ruler_niah_") and TASKS.get(name)().settings()["haystack"] == "essay"
+    }
+    assert request.corpora == (corpus,)
+
+
+def test_essays_that_nothing_uses_are_refused(tmp_path: Path) -> None:
+    corpus = essays(tmp_path / "essays.txt")
+    for chosen in ([], ["story"], ["ruler_niah_single_1"], ["ruler_niah_multikey_3", "ruler_vt"]):
+        with pytest.raises(UsageError, match="is of use to none of the tasks"):
+            make_request(["8k"], chosen, corpora={"essays": corpus})
+    # A haystack can be made one of essays.
+    named = make_request(
+        ["8k"],
+        ["ruler_niah_single_1"],
+        corpora={"essays": corpus},
+        settings={"ruler_niah_single_1.haystack": "essay"},
+    )
+    assert only(named).settings()["essays"] == corpus.sha256
+
+
+def test_a_template_is_part_of_the_description() -> None:
+    template = Template(intro="Look:\n", question="Which hold {value}? {format}")
+    request = make_request(["8k"], ["ruler_vt", "ruler_cwe"], templates={"ruler_vt": template})
+    described = request.describe()["tasks"]
+    assert described["ruler_vt"]["template"] == {"intro": "Look:\n", "question": "Which hold {value}? {format}"}
+    assert "template" not in described["ruler_cwe"]
+
+
+def test_a_template_for_nothing_that_is_made_is_refused() -> None:
+    template = Template(intro="Look:\n", question="Which hold {value}? {format}")
+    with pytest.raises(UsageError, match="is for none of the tasks to generate"):
+        make_request(["8k"], ["ruler_cwe"], templates={"ruler_vt": template})
+
+
+def test_a_template_that_does_not_say_how_to_answer_is_refused_unless_answers_have_no_tags() -> None:
+    templates = {"ruler_vt": Template(intro="Look:\n", question="Which hold {value}?")}
+    with pytest.raises(UsageError, match="does not say how to answer"):
+        make_request(["8k"], ["ruler_vt"], templates=templates)
+    make_request(["8k"], ["ruler_vt"], preset="ruler", templates=templates)

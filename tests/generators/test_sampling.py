@@ -20,7 +20,14 @@ from sparse_tasks.generators.request import Request, make_request
 from sparse_tasks.generators.sampling import check_lengths, estimate_seconds, make_sample
 from sparse_tasks.generators.task import TASKS
 
-TASK_NAMES = TASKS.names()
+# Those that need no corpus; of RULER's needles, one for each sort of haystack and one with several keys.
+TASK_NAMES = [
+    task.name
+    for task in TASKS
+    if "corpus" not in task.texts
+    and not task.name.startswith(("ruler_niah_single_3", "ruler_niah_multikey_1", "ruler_niah_multikey_2"))
+    and task.name != "ruler_niah_multivalue"
+]
 
 
 def sample(tokenizer: PromptTokenizer, name: str, length: int = 4_000, index: int = 0, **options: Any) -> Sample:
@@ -131,7 +138,7 @@ def test_a_question_may_have_another_metric_than_its_task(qwen: PromptTokenizer)
 def test_a_sample_whose_oracle_disagrees_never_leaves(qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     request = make_request([4_000], ["ruler_vt"])
     monkeypatch.setattr(type(request.tasks[0]), "oracle", lambda self, prompt: "another answer")
-    with pytest.raises(DataError, match=r"ruler_vt: the prompt of .* says 'another answer', its gold answer is "):
+    with pytest.raises(DataError, match=r"ruler_vt: the prompt says 'another answer', the stored answer is "):
         make_sample(request, qwen, request.tasks[0], 4_000, 0)
 
 

@@ -18,14 +18,15 @@ def token_f1(prediction: str | None, answers: Sequence[str]) -> float:
     context worthless. The value is not rounded. Tokens are SQuAD's (lower case, no punctuation, no articles,
     split at blanks), made from the form in which all metrics compare.
     """
-    given = _tokens(prediction or "")
-    return max(_f1(given, _tokens(answer)) for answer in answers)
+    given = Counter(words(prediction or ""))
+    return max(_f1(given, Counter(words(answer))) for answer in answers)
 
 
-def _tokens(text: str) -> Counter[str]:
-    words = normalise(text).translate(_NO_PUNCTUATION).split()
+def words(text: str) -> list[str]:
+    """SQuAD's tokens, in order."""
+    tokens = normalise(text).translate(_NO_PUNCTUATION).split()
     # An answer of articles alone keeps them, so that "A" as gold can be matched.
-    return Counter([word for word in words if word not in _ARTICLES] or words)
+    return [token for token in tokens if token not in _ARTICLES] or tokens
 
 
 def _f1(given: Counter[str], gold: Counter[str]) -> float:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.ruler.words import listed, set_aside
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.task import TASKS, Draft, Mark, Offer, Passage, Task, parameter
+from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Offer, Passage, Task, parameter
 
 __all__ = ["RulerCwe"]
 
+_INTRO = "Below is a numbered list of words. Most words occur in it more than once.\n\n"
 _END = "The list ends here."
 _SPECIMENS = 512
 # Fewer rare words than this would make the common ones too plain to see.
@@ -44,6 +45,12 @@ class RulerCwe(Task):
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "set_iou"
     steerable: ClassVar[bool] = False
+    ruler_metric: ClassVar[str | None] = "string_match_all"
+    placeholders: ClassVar[Mapping[str, str]] = {
+        "words": "how many words are asked for",
+        "example_list": "a short list, as an example, without the newline at its end",
+        "example_answer": "its common words, separated by commas",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +83,11 @@ class RulerCwe(Task):
         stream.fork("order").shuffle(items)
         body = [Passage(_line(i, word)) for i, word in enumerate(items)]
         listing = _Listing(items, body, self.rare, words, stream.fork("offers"), set(common))
-        many = f"{self.words} words are" if self.words > 1 else "One word is"
-        ask = f"{many} more frequent in the list than all others. Which {'are they' if self.words > 1 else 'is it'}?"
+        fields = {"words": str(self.words)} | self._example(stream.fork("example"))
+        ask = _ask(self.words)
         form = "the words, separated by commas." if self.words > 1 else "the word."
         return Draft(
-            intro="Below is a numbered list of words. Most words occur in it more than once.\n\n",
+            intro=_INTRO,
             body=body,
             preview=prompts.preview("a list of words", ask, form),
             question=prompts.question(_END, ask, form),
@@ -88,7 +95,19 @@ class RulerCwe(Task):
             answers=sorted(common),
             offers=[listing.longer, listing.dearer],
             marks=lambda: listing.marks(set(common)),
+            completion=self.complete(fields),
+            fields=fields | {"format": prompts.answer_format(form)},
         )
+
+    def complete(self, fields: Mapping[str, str]) -> Completion:
+        example = ""
+        if "example_list" in fields:
+            n = self._examples()
+            example = (
+                f"Here is an example first.\n\n{_INTRO}{fields['example_list']}\n{_END}\n\n{_ask(n)}\n\n"
+                f"{_opening(n)} {fields['example_answer']}.\n\nNow comes the list that you will be asked about.\n\n"
+            )
+        return prompts.completion("a list of words", example + _INTRO, _END, _ask(self.words), _opening(self.words))
 
     def oracle(self, prompt: str) -> str:
         at = prompt.rfind(f"\n{_END}\n")
@@ -96,13 +115,27 @@ class RulerCwe(Task):
         if at < 0 or asked is None:
             raise DataError("the question cannot be read")
         n = 1 if asked[1] == "One" else int(asked[1])
-        lines = re.findall(r"^(\d+)\. (\S+)$", prompt[:at], re.M)
+        begin = max(prompt.rfind(_INTRO, 0, at), 0)  # behind the example, where there is one
+        lines = re.findall(r"^(\d+)\. (\S+)$", prompt[begin:at], re.M)
         if [int(number) for number, _ in lines] != list(range(1, len(lines) + 1)):
             raise DataError("the list is not numbered one by one")
         counted = Counter(word for _, word in lines).most_common()
         if len(counted) > n and counted[n - 1][1] == counted[n][1]:
             raise DataError(f"{n} most frequent words cannot be told from the next")
         return ", ".join(sorted(word for word, _ in counted[:n]))
+
+    def _examples(self) -> int:
+        """The common words of the example."""
+        return min(self.words, 10)
+
+    def _example(self, stream: Stream) -> dict[str, str]:
+        """A short list of words that no other list holds."""
+        words = stream.sample(set_aside(), self._examples() + _FEWEST)
+        common = words[: self._examples()]
+        items = common * 3 + words[self._examples() :]
+        stream.shuffle(items)
+        lines = "".join(_line(i, word) for i, word in enumerate(items)).rstrip("\n")
+        return {"example_list": lines, "example_answer": ", ".join(sorted(common))}
 
 
 class _Listing:
@@ -178,19 +211,25 @@ class _Listing:
         return Offer([_line(i, word) for i, word in changed.items()], old, accept)
 
 
+def _ask(words: int) -> str:
+    many = f"{words} words are" if words > 1 else "One word is"
+    return f"{many} more frequent in the list than all others. Which {'are they' if words > 1 else 'is it'}?"
+
+
+def _opening(words: int) -> str:
+    return (
+        f"By the list, the {words} most frequent words are" if words > 1 else "By the list, the most frequent word is"
+    )
+
+
 def _line(i: int, word: str) -> str:
     return f"{i + 1}. {word}\n"
 
 
 @cache
-def _listed(name: str) -> frozenset[str]:
-    return frozenset((files("wonderwords") / "assets" / name).read_text(encoding="utf-8").splitlines())
-
-
-@cache
 def _vocabulary() -> list[str]:
-    words = _listed("nounlist.txt") | _listed("adjectivelist.txt") | _listed("verblist.txt")
-    return sorted(word for word in words - _listed("profanitylist.txt") if re.fullmatch(r"[a-z]{3,}", word))
+    words = listed("nounlist.txt") | listed("adjectivelist.txt") | listed("verblist.txt")
+    return sorted(word for word in words - listed("profanitylist.txt") if re.fullmatch(r"[a-z]{3,}", word))
 
 
 def _words(stream: Stream, answers: int) -> Iterator[str]:
@@ -209,7 +248,7 @@ def _words(stream: Stream, answers: int) -> Iterator[str]:
 
 def _joined(stream: Stream, without: frozenset[str]) -> str:
     """Two words as one, neither of them an answer; two decent words may make an indecent one."""
-    profane = _listed("profanitylist.txt")
+    profane = listed("profanitylist.txt")
     while True:
         first, second = stream.choice(_vocabulary()), stream.choice(_vocabulary())
         if first in without or second in without:

@@ -37,6 +37,7 @@ class RulerNiah(Task):
     scope: ClassVar[str] = "low"
     metric: ClassVar[str] = "unordered_fraction"
     steerable: ClassVar[bool] = True
+    in_groups: ClassVar[tuple[str, ...]] = ()  # the paper's; RULER's own are the tasks ruler_niah_...
 
     def smallest(self) -> int:
         return self.queries

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError
@@ -11,11 +13,12 @@ from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.ruler.noise import noise, offer_noise
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.task import TASKS, Draft, Mark, Passage, Task, parameter
+from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Passage, Task, parameter
 
 __all__ = ["RulerVt"]
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_INTRO = "Below is a log in which variables are assigned between unrelated sentences.\n\n"
 _END = "The log ends here."
 
 
@@ -36,6 +39,15 @@ class RulerVt(Task):
     scope: ClassVar[str] = "low"
     metric: ClassVar[str] = "set_iou"
     steerable: ClassVar[bool] = False
+    ruler_metric: ClassVar[str | None] = "string_match_all"
+    placeholders: ClassVar[Mapping[str, str]] = {
+        "value": "the value asked for",
+        "count": "how many variables have it",
+        "example_log": "a short log, as an example, without the newline at its end",
+        "example_value": "the value asked for in the example",
+        "example_answer": "the variables that have it, separated by commas",
+    }
+    needed: ClassVar[tuple[str, ...]] = ("value",)
 
     def smallest(self) -> int:
         return 0
@@ -48,7 +60,9 @@ class RulerVt(Task):
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         names = _names(stream.fork("names"), self.chains * (self.hops + 1))
-        values = [str(value) for value in stream.fork("values").sample(range(10_000, 100_000), self.chains)]
+        values = _values(stream.fork("values"), self.chains)
+        fields = {"value": values[0], "count": str(self.hops + 1)}
+        fields |= self._example(stream.fork("example"), names, values)
         # The statements of all chains are interleaved at random, each chain's in its own order.
         turns = [chain for chain in range(self.chains) for _ in range(self.hops + 1)]
         stream.fork("turns").shuffle(turns)
@@ -66,13 +80,10 @@ class RulerVt(Task):
         places = sorted(stream.fork("places").sample(range(len(body)), len(statements)))
         for place, statement in zip(places, statements, strict=True):
             body[place] = statement
-        ask = (
-            f"Which variables have the value {values[0]}, either assigned directly or through other variables? "
-            f"There are {self.hops + 1} of them."
-        )
+        ask = self._ask(values[0])
         form = "the names of the variables, separated by commas."
         return Draft(
-            intro="Below is a log in which variables are assigned between unrelated sentences.\n\n",
+            intro=_INTRO,
             body=body,
             preview=prompts.preview("a log", ask, form),
             question=prompts.question(_END, ask, form),
@@ -80,6 +91,20 @@ class RulerVt(Task):
             answers=chains[0],
             offers=[lambda: offer_noise(filler, body)],
             marks=lambda: [Mark(passage, 0, passage, len(passage.text) - 1, name) for name, passage in asked],
+            completion=self.complete(fields),
+            fields=fields | {"format": prompts.answer_format(form)},
+        )
+
+    def complete(self, fields: Mapping[str, str]) -> Completion:
+        example = ""
+        if "example_log" in fields:
+            example = (
+                f"Here is an example first.\n\n{_INTRO}{fields['example_log']}\n{_END}\n\n"
+                f"{self._ask(fields['example_value'])}\n\n{_opening(fields['example_value'])} "
+                f"{fields['example_answer']}.\n\nNow comes the log that you will be asked about.\n\n"
+            )
+        return prompts.completion(
+            "a log", example + _INTRO, _END, self._ask(fields["value"]), _opening(fields["value"])
         )
 
     def oracle(self, prompt: str) -> str:
@@ -87,13 +112,36 @@ class RulerVt(Task):
         if asked is None:
             raise DataError("the question names no value")
         held: dict[str, str] = {}
-        for name, other, value in re.findall(r"^VAR ([A-Z]{5}) = (?:VAR ([A-Z]{5})|(\d+))$", prompt, re.M):
+        log = prompt[max(prompt.rfind(_INTRO), 0) :]  # behind the example, where there is one
+        for name, other, value in re.findall(r"^VAR ([A-Z]{5}) = (?:VAR ([A-Z]{5})|(\d+))$", log, re.M):
             if name in held:
                 raise DataError(f"variable {name} is assigned twice")
             if other and other not in held:
                 raise DataError(f"variable {other} is used before it is assigned")
             held[name] = held[other] if other else value
         return ", ".join(name for name, value in held.items() if value == asked[1])
+
+    def _ask(self, value: str) -> str:
+        return (
+            f"Which variables have the value {value}, either assigned directly or through other variables? "
+            f"There are {self.hops + 1} of them."
+        )
+
+    def _example(self, stream: Stream, names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+        """A chain of other variables with another value, with a line of noise before each of its statements."""
+        own = [name for name in _names(stream, len(names) + self.hops + 1) if name not in names][: self.hops + 1]
+        value = next(value for value in _values(stream, len(values) + 1) if value not in values)
+        lines = [noise(stream) + f"VAR {own[0]} = {value}"]
+        lines += [noise(stream) + f"VAR {name} = VAR {other}" for other, name in pairwise(own)]
+        return {"example_log": "\n".join(lines), "example_value": value, "example_answer": ", ".join(own)}
+
+
+def _opening(value: str) -> str:
+    return f"By the log, the variables with the value {value} are"
+
+
+def _values(stream: Stream, n: int) -> list[str]:
+    return [str(value) for value in stream.sample(range(10_000, 100_000), n)]
 
 
 def _names(stream: Stream, n: int) -> list[str]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from nltk.grammar import CFG, Nonterminal
 
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Rule", "events", "lexicon", "scenes"]
+__all__ = ["Rule", "events", "lexicon", "read_grammars", "read_lexicon", "scenes"]
 
 _CLOSING = tuple(",.;:!?’”")
 
@@ -47,24 +48,29 @@ class Rule:
 @cache
 def events() -> dict[str, Rule]:
     """The sentences that carry facts, by kind of event (``Purchase``)."""
-    return _folder("events")
+    return read_grammars(files(__package__) / "grammar" / "events")
 
 
 @cache
 def scenes() -> dict[str, Rule]:
     """The sentences that carry none, by element (``Weather``)."""
-    return _folder("scenes")
+    return read_grammars(files(__package__) / "grammar" / "scenes")
 
 
 @cache
 def lexicon(name: str) -> list[list[str]]:
     """The entries of a word list, each split into its columns."""
-    text = (files(__package__) / "lexicon" / name).read_text(encoding="utf-8")
+    return read_lexicon(files(__package__) / "lexicon" / name)
+
+
+def read_lexicon(file: Traversable) -> list[list[str]]:
+    """The entries of a file, one a line, each split into its columns."""
+    text = file.read_text(encoding="utf-8")
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def _folder(name: str) -> dict[str, Rule]:
-    folder = files(__package__) / "grammar" / name
+def read_grammars(folder: Traversable) -> dict[str, Rule]:
+    """The grammars of a folder, by their first symbols."""
     grammars = [
         CFG.fromstring(path.read_text(encoding="utf-8")) for path in folder.iterdir() if path.name.endswith(".cfg")
     ]

@@ -199,16 +199,16 @@ def test_answer_does_not_depend_on_neighbours(done: Any, name: str) -> None:
 def test_preempted_request_ends_as_one_that_was_not(
     options: dict[str, Any], model: str, tmp_path: Path, name: str
 ) -> None:
-    # Four blocks of 128 each, at first: room for all of them, until they grow.
-    prompts = [encode(model, FILLER * 20 + f"Once upon a {what}") for what in ("time", "hill", "king")]
+    # Four blocks of 128 each, at first: room for all of them, until they have written twelve tokens.
+    prompts = [encode(model, FILLER * 30 + f"Once upon a {what}")[-500:] for what in ("time", "hill", "king")]
     few = options | {"num_gpu_blocks_override": 14, "max_model_len": 1024, "block_size": 128}
-    squeezed = run(tmp_path, "single", options=few, attention=name, sparsity=0.5, batches=[prompts], tokens=96)
+    squeezed = run(tmp_path, "single", options=few, attention=name, sparsity=0.5, batches=[prompts], tokens=32)
     enough = options | {"max_model_len": 1024}
-    free = run(tmp_path, "single", options=enough, attention=name, sparsity=0.5, batches=[prompts], tokens=96)
+    free = run(tmp_path, "single", options=enough, attention=name, sparsity=0.5, batches=[prompts], tokens=32)
     assert squeezed["preempted"] > 0
     assert free["preempted"] == 0
     for one, other in zip(squeezed["answers"][0], free["answers"][0], strict=True):
-        assert one["ids"][:48] == other["ids"][:48] or gap(one, other) <= 0.05
+        assert one["ids"][:24] == other["ids"][:24] or gap(one, other) <= 0.05
 
 
 def test_prefix_caching_goes_with_page_summaries(options: dict[str, Any], model: str, tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""``sparse-tasks publish``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparse_tasks.cli.output import warn
+from sparse_tasks.cli.validate import check_folder, print_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sparse_tasks.evaluators.dataset import Dataset
+    from sparse_tasks.hub.package import PackedFile
+    from sparse_tasks.hub.publish import Repository, State
+
+__all__ = ["publish"]
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Branch to publish to, made if missing.", show_default="main")
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request and leave the branch as it is.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list files and sizes; needs no network.")] = False,
+    i_have_the_rights: Annotated[
+        bool, typer.Option("--i-have-the-rights", help="Publish text of others whose licence is not clear.")
+    ] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
+    ] = None,
+) -> None:
+    """Put a data set on the Hugging Face Hub.
+
+    The data set is validated first, then sent in one commit, with an eval.yaml for inspect_ai.
+
+    A run that was stopped goes on where it stopped when the same command is given again.
+
+    Example: sparse-tasks publish sparse-tasks-64k my-name/sparse-tasks-64k
+    """
+    from sparse_tasks.evaluators.dataset import open_dataset
+    from sparse_tasks.hub.package import check_rights, package
+    from sparse_tasks.hub.publish import Repository, progress_bars
+
+    target = Repository(repository, revision, create_pr, private)
+    if not dry_run:
+        target.check_online()
+    report = check_folder(folder, tokenizer, workers)
+    if report.problems:
+        print_problems(folder, report)
+        warn("nothing was published")
+        raise typer.Exit(1)
+    dataset = open_dataset(str(folder))
+    check_rights(dataset.manifest, i_have_the_rights)
+    files = package(dataset)
+    if dry_run:
+        _tell_plan(files, target)
+        return
+    state = target.look(files)
+    if state.same:
+        print(f"{repository} holds the same files already; nothing to do.")
+        _tell_address(target.address, dataset, target)
+        return
+    if state.replaces and not overwrite:
+        _ask(target, state)
+    with progress_bars(sys.stderr.isatty()):
+        done = target.publish(state, files, f"Publish {_name(dataset)}")
+    n, size = len(state.sent), sum(file.size for file in state.sent)
+    did = f"sent {n} file{'s' * (n != 1)} ({_size(size)})" if n else "sent nothing"
+    if state.removed:
+        did += f", removed {len(state.removed)}"
+    print(f"{repository}: {did}, commit {done.commit[:12]}")
+    _tell_address(done.address, dataset, target)
+
+
+def _ask(target: Repository, state: State) -> None:
+    """Replace nothing that the user does not want replaced."""
+    from sparse_tasks.core.errors import UsageError
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "repository",
+            target.name,
+            "holds other data; add --overwrite to replace it, --revision to publish beside it, or name another one",
+        )
+    warn(f"{target.address} holds other data.")
+    warn(f"{len(state.sent)} files would be sent, {len(state.removed)} removed; its history keeps what was there.")
+    if not typer.confirm("Replace it?", err=True):
+        warn("nothing was published")
+        raise typer.Exit(1)
+
+
+def _tell_plan(files: Sequence[PackedFile], target: Repository) -> None:
+    total = sum(file.size for file in files)
+    width = len(f"{total:,}")
+    for file in files:
+        print(f"{file.size:>{width},}  {file.path}")
+    print(f"{total:>{width},}  bytes in {len(files)} files for {target.address}; nothing was sent.")
+
+
+def _tell_address(address: str, dataset: Dataset, target: Repository) -> None:
+    print(address)
+    if target.create_pr:
+        return
+    revision = "" if target.revision is None else f', revision="{target.revision}"'
+    print("\nfrom datasets import load_dataset")
+    print(f'data = load_dataset("{target.name}", "{_name(dataset)}", split="test"{revision})')
+
+
+def _name(dataset: Dataset) -> str:
+    """The configuration that holds all tasks of the first length."""
+    from sparse_tasks.core.length import label
+
+    return label(dataset.manifest["request"]["lengths"][0])
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"

@@ -1,0 +1,26 @@
+"""A set of answers, all or nothing."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from sparse_tasks.evaluators.answers import items, normalise
+
+# A letter as choices are written: "(B)", "B)", "B."; with anything behind it, it is more than a letter.
+_LETTER: Final = re.compile(r"\(?([A-Za-z])[.):]?")
+
+
+def set_match(prediction: str | None, answers: Sequence[str]) -> float:
+    """1.0 where the entries given are the gold ones, neither more nor fewer, else 0.0.
+
+    Order and repeats do not matter: "A, C" is "C and A". It is strict: "B) because", "B or C" and "the second" are
+    not "B".
+    """
+    gold = frozenset(map(normalise, answers))
+    given = frozenset(_entry(item) for item in items(prediction or "", gold)) - {""}
+    return float(given == gold)
+
+
+def _entry(item: str) -> str:
+    letter = _LETTER.fullmatch(item.strip())
+    return normalise(letter[1] if letter else item)

@@ -1,0 +1,175 @@
+"""Texts that are not made here: from files that the user names, or from the Hub at a pinned revision.
+
+A corpus is known by the SHA-256 of its files. It is a parameter of the tasks that take their text from it, so that a
+sample's key names it; where the files lie is no part of the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sparse_tasks.core.errors import DataError, UsageError, nearest
+from sparse_tasks.core.hub import is_hub_id
+from sparse_tasks.core.registry import Registry
+
+__all__ = ["CORPORA", "Corpus", "Kind", "find_corpora", "mount", "mounted", "read", "read_notices"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a corpus before anybody has it.
+
+    Attributes:
+        name: Registered name, as in ``--corpus NAME=PATH``.
+        summary: What it is, in a few words.
+        supply: How to get it, for a message: formats and where they are published.
+        licence: Its licence as the card names it; None where it is unclear.
+        hub: Repository and pinned revision (``ORG/NAME@revision``) that ``--corpus NAME=hub`` fetches; None: there is
+            none.
+        files: The files of that repository.
+        hashes: SHA-256 of each of them, at that revision.
+        notices: Reads it, and tells what a user should know of it: what was left out, say.
+    """
+
+    name: str
+    summary: str
+    supply: str
+    licence: str | None
+    hub: str | None = None
+    files: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
+    notices: Callable[[Corpus], list[str]] | None = None
+
+
+def _import_all() -> None:
+    for group in ("ruler", "qa"):
+        import_module(f"sparse_tasks.generators.{group}")
+
+
+CORPORA: Registry[Kind] = Registry("corpus", _import_all)
+"""The corpora that tasks ask for."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that is at hand.
+
+    Attributes:
+        name: Its kind.
+        paths: Its files, here.
+        sha256: Of their contents, one after the other.
+        origin: The files' names, or where on the Hub they come from; no path of this machine.
+        revision: On the Hub; None for files.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    sha256: str
+    origin: str
+    revision: str | None
+
+    def describe(self) -> dict[str, Any]:
+        """What a data set says of it."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "origin": self.origin,
+            "revision": self.revision,
+            "licence": CORPORA.get(self.name).licence,
+        }
+
+
+def read_notices(corpora: Iterable[Corpus]) -> list[str]:
+    """Read corpora that are mounted, so that what is wrong with one shows early; and what to know of them.
+
+    Raises:
+        BadFileError: A file is not what it should be.
+    """
+    return [
+        notice
+        for corpus in corpora
+        if (notices := CORPORA.get(corpus.name).notices) is not None
+        for notice in notices(corpus)
+    ]
+
+
+def find_corpora(given: Mapping[str, str]) -> dict[str, Corpus]:
+    """The corpora that a user named.
+
+    Args:
+        given: By name a file, ``hub``, or ``ORG/NAME@revision`` of a copy on the Hub.
+
+    Raises:
+        UsageError: A name is unknown, a file is missing, or the Hub does not give it.
+    """
+    return {name: _find(name, source) for name, source in given.items()}
+
+
+def _find(name: str, source: str) -> Corpus:
+    if name not in CORPORA:
+        raise UsageError("corpus", f"{name}={source}", f"names no corpus: {name!r} {nearest(name, CORPORA.names())}")
+    kind = CORPORA.get(name)
+    try:
+        path = Path(source).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a home that nobody has
+        raise UsageError("corpus", f"{name}={source}", f"is no path: {error}") from error
+    if is_file:
+        return Corpus(name, (path.absolute(),), _sha256([path]), path.name, None)
+    if is_folder:
+        raise UsageError("corpus", f"{name}={source}", "is a folder; name the file itself")
+    address = kind.hub if source == "hub" else source if is_hub_id(source) else None
+    if address is None:
+        what = "has no copy on the Hub that is known here" if source == "hub" else "is no file"
+        raise UsageError("corpus", f"{name}={source}", f"{what}; {kind.supply}")
+    from sparse_tasks.generators.qa.hub import fetch
+
+    paths, repository, revision = fetch(kind, address)
+    return Corpus(name, paths, _sha256(paths), repository, revision)
+
+
+def _sha256(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise UsageError("corpus", str(path), f"cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+_mounted: dict[str, Corpus] = {}
+_read: dict[tuple[str, Callable[..., Any]], Any] = {}
+
+
+def mount(corpora: Iterable[Corpus]) -> None:
+    """Make corpora known to the tasks of this process."""
+    _mounted.update({corpus.sha256: corpus for corpus in corpora})
+
+
+def mounted(sha256: str) -> Corpus | None:
+    """The corpus with this hash, if it is at hand."""
+    return _mounted.get(sha256)
+
+
+def read(sha256: str, reader: Callable[[Corpus], T]) -> T:
+    """What a reader makes of a corpus; each reads each once a process.
+
+    Raises:
+        DataError: It is not at hand.
+    """
+    if (sha256, reader) not in _read:
+        corpus = _mounted.get(sha256)
+        if corpus is None:
+            raise DataError(f"the corpus with SHA-256 {sha256[:16]}… is not at hand; name its file with --corpus")
+        _read[sha256, reader] = reader(corpus)
+    return cast(T, _read[sha256, reader])

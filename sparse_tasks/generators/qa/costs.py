@@ -1,0 +1,62 @@
+"""What the documents of a corpus cost in tokens: counted once, kept on disk.
+
+The file is known by the documents' hash and the tokenizer's. One that is damaged is counted again; a folder that cannot
+be written costs the counting in every run, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from sparse_tasks.core.errors import OutputError
+from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.tokenizers.loading import cache_folder
+from sparse_tasks.generators.files import write_whole
+
+__all__ = ["document_costs"]
+
+_counted: dict[tuple[str, str], Sequence[int]] = {}
+
+
+def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptTokenizer) -> Sequence[int]:
+    """Tokens of each text, standing as a paragraph of its own, by index.
+
+    Args:
+        sha256: Hash of the documents.
+        documents: The texts.
+        tokenizer: Counts.
+    """
+    known = _counted.get((sha256, tokenizer.sha256))
+    if known is not None:
+        return known
+    key = hashlib.sha256(f"{sha256} {tokenizer.sha256} {version('tokenizers')} 1".encode()).hexdigest()
+    path = cache_folder() / "costs" / f"{key[:32]}.json"
+    costs = _kept(path, key, len(documents))
+    if costs is None:
+        costs = tokenizer.costs([f"{text}\n\n" for text in documents])
+        content = {"key": key, "sha256": _hash(costs), "costs": costs}
+        with suppress(OutputError):
+            write_whole(path, json.dumps(content).encode())
+    _counted[sha256, tokenizer.sha256] = costs
+    return costs
+
+
+def _kept(path: Path, key: str, n: int) -> list[int] | None:
+    """The counts in a file, if they are those that were written there."""
+    try:
+        content = json.loads(path.read_bytes())
+        costs = content["costs"]
+        whole = content["key"] == key and len(costs) == n and content["sha256"] == _hash(costs)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return cast(list[int], costs) if whole else None
+
+
+def _hash(costs: Sequence[int]) -> str:
+    return hashlib.sha256(json.dumps(costs).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""Corpora from the Hugging Face Hub, at a commit that is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.hub import fetching, split_hub_id
+from sparse_tasks.generators.corpora import Kind
+
+__all__ = ["fetch"]
+
+_DATA = re.compile(r".*\.(?:parquet|jsonl|json)")
+_METADATA = re.compile(r"(?:.*/)?(?:dataset_infos|dataset_dict|state|config)\.json|\..*")
+# The part that is asked about, in the order in which it is looked for; what trains models comes last.
+_SPLITS = (r"(?:.*[/_.-])?(?:validation|valid|dev)\b.*", r"(?:.*[/_.-])?test\b.*", r".*")
+
+
+def fetch(kind: Kind, address: str) -> tuple[tuple[Path, ...], str, str]:
+    """The files of a corpus, the repository, and the commit that they are of.
+
+    Args:
+        kind: What is looked for.
+        address: ``ORG/NAME`` or ``ORG/NAME@revision``; a branch is resolved to its commit.
+
+    Raises:
+        UsageError: It cannot be fetched, has no such files, or holds other bytes than those that are pinned.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, revision = split_hub_id(address)
+    known = kind.hub is not None and split_hub_id(kind.hub)[0] == repository
+    names = kind.files
+    try:
+        with fetching("corpus", address):
+            names = kind.files if known else _files(kind, address)
+            paths = tuple(
+                Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision)) for name in names
+            )
+    except EntryNotFoundError as error:
+        raise UsageError("corpus", address, f"does not have all of {', '.join(names)}") from error
+    if address == kind.hub:
+        for path, expected in zip(paths, kind.hashes, strict=False):
+            if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
+                remedy = f"gave other bytes of {path.name} than those that are known (SHA-256 {found[:16]}…)"
+                raise UsageError("corpus", address, f"{remedy}; empty the cache of the Hub and try again")
+    return paths, repository, _commit(paths[0], address)
+
+
+def _files(kind: Kind, address: str) -> tuple[str, ...]:
+    """The files of one split of a repository that is not known here."""
+    from huggingface_hub import HfApi
+
+    repository, revision = split_hub_id(address)
+    siblings = HfApi().dataset_info(repository, revision=revision).siblings or []
+    listed = [sibling.rfilename for sibling in siblings]
+    files = sorted(name for name in listed if _DATA.fullmatch(name) and not _METADATA.fullmatch(name))
+    for split in _SPLITS:
+        if found := [name for name in files if re.fullmatch(split, name)]:
+            folders = {name.rpartition("/")[0] for name in found}
+            if len(folders) > 1:
+                break
+            return tuple(found)
+    what = f"has several: {', '.join(files[:8])}" if files else "has no Parquet or JSON files"
+    raise UsageError("corpus", address, f"{what}; download the one that is meant and name it with {kind.name}=FILE")
+
+
+def _commit(path: Path, address: str) -> str:
+    """The commit that a file in the Hub's cache belongs to, which is part of its path."""
+    for folder, name in zip(path.parts, path.parts[1:], strict=False):
+        if folder == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", name):
+            return name
+    raise UsageError("corpus", address, f"lies in no snapshot of the Hub's cache: {path}")

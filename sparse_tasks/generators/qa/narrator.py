@@ -1,0 +1,257 @@
+"""From the world to prose: articles as passages, with a note of where each fact is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sparse_tasks.generators.qa.phrases import colour, facts
+from sparse_tasks.generators.qa.world import Entity
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.grammar import Rule
+from sparse_tasks.generators.story.narrator import Telling
+from sparse_tasks.generators.story.words import with_article
+from sparse_tasks.generators.task import Offer, Passage
+
+__all__ = ["FactKey", "Narrator"]
+
+FactKey = tuple[str, Entity]
+"""A relation, and whose fact it is."""
+
+_PRONOUNS = {
+    True: {"he": "she", "him": "her", "his": "her", "His": "Her"},
+    False: {"he": "he", "him": "him", "his": "his", "His": "His"},
+}
+# How a fact is told in the article on whose fact it is, in this order: the kind of sentence, and the slot of the value.
+_OWN = {
+    "profession": ("Profession", "a_job"),
+    "birthplace": ("Birth", "place"),
+    "teacher": ("Training", "person"),
+    "employer": ("Employment", "firm"),
+    "spouse": ("Marriage", "person"),
+    "home": ("Residence", "place"),
+    "product": ("Product", "product"),
+    "founder": ("Founding", "person"),
+    "seat": ("Seat", "place"),
+    "region": ("Region", "region"),
+    "river": ("River", "river"),
+    "charter": ("Charter", "year"),
+    "designer": ("Landmark", "person"),
+}
+# The same in the article on what is the value.
+_MENTIONS = {
+    "founder": "Founder",
+    "designer": "Designer",
+    "teacher": "Pupil",
+    "employer": "Staff",
+    "birthplace": "Native",
+    "home": "Settler",
+    "seat": "Works",
+}
+# Most mentions in one article.
+_MOST_MENTIONS = 2
+# A sentence that repeats one of its article, or a phrase of it, is drawn again, this often at most.
+_REDRAWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A sentence that carries a fact.
+
+    Attributes:
+        kind: The sort of sentence.
+        slots: What fills its slots.
+        key: The fact.
+        year: When that was; 0 where it has no year.
+        confusing: Whether a pronoun behind it could mean somebody or something else.
+    """
+
+    kind: str
+    slots: dict[str, str]
+    key: FactKey
+    year: int
+    confusing: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Article:
+    """An article while it is told: whom it is about, the phrases used, and what fills the slots of pronouns."""
+
+    about: Entity
+    slots: dict[str, str]
+    phrases: set[str] = field(default_factory=set)
+    begun: bool = False
+
+
+class Narrator:
+    """Tells a world in articles.
+
+    Args:
+        stream: Where the draws come from.
+        entities: What the articles are about, in order.
+        asked: Facts that stand in one article only, so that there is one place to find them.
+
+    Attributes:
+        body: The passages of all articles.
+        articles: The passages of each article, its title first.
+        told: Where a fact is told in the article on whose fact it is.
+    """
+
+    def __init__(self, stream: Stream, entities: Iterable[Entity], asked: Sequence[FactKey]) -> None:
+        self._stream = stream
+        self._facts, self._colour = facts(), colour()
+        self._asked = set(asked)
+        # A marriage is a fact of two people, and told once where one of them is asked for.
+        self._untold = {(relation, subject.facts[relation]) for relation, subject in asked if relation == "spouse"}
+        self.told: dict[FactKey, Telling] = {}
+        # Filler goes behind any paragraph, and repeats no phrase of its article.
+        self._open: list[tuple[Passage, _Article]] = []
+        self.articles = [self._article(number, entity) for number, entity in enumerate(entities, 1)]
+        self.body = [passage for article in self.articles for passage in article]
+
+    def filler(self, stream: Stream, sentences: int) -> Offer:
+        """A paragraph of so many sentences of colour behind any other; 0 is a short aside."""
+        passage, article = stream.choice(self._open)
+        if sentences:
+            text, _ = self._paragraph(article, [None] * sentences, stream)
+        else:
+            text = f"{self._drawn(self._colour['Aside'], article, stream)}\n\n"
+        return Offer([text], [], lambda: passage.followers.append(text))
+
+    def _article(self, number: int, about: Entity) -> list[Passage]:
+        stream = self._stream
+        article = _Article(about, _PRONOUNS[about.female])
+        mentions = self._mentions(about)
+        own = [statement for statement in _own(about) if statement.key not in self._untold]
+        if about.kind == "person":
+            early = [statement for statement in own if statement.kind in ("Profession", "Birth", "Training")]
+            late = [statement for statement in own if statement not in early] + mentions
+            # What has no year belongs to later life.
+            late.sort(key=lambda statement: statement.year or about.year + 60)
+        elif about.kind == "firm":
+            early, late = own, mentions
+        else:
+            early, late = own[:-1], own[-1:] + mentions
+        # What an article begins with comes at once.
+        parts = [self._coloured(early, 5, 2, stream), self._coloured(late, 4 + stream.below(2), 1, stream)]
+        passages = [Passage(f"Article {number}: {about.name}\n\n")]
+        for part in parts:
+            text, spans = self._paragraph(article, part, stream)
+            passage = Passage(text)
+            for statement, start, end in spans:
+                if statement.key[1] is about:
+                    self.told[statement.key] = Telling(passage, start, end)
+            passages.append(passage)
+            self._open.append((passage, article))
+        return passages
+
+    def _coloured(
+        self, statements: Sequence[_Statement], sentences: int, behind: int, stream: Stream
+    ) -> list[_Statement | None]:
+        """Statements with colour (None) behind some of them, so that there are so many sentences."""
+        mixed: list[_Statement | None] = [*statements]
+        while len(mixed) < sentences:
+            mixed.insert(stream.between(min(behind, len(statements)), len(mixed)), None)
+        return mixed
+
+    def _mentions(self, about: Entity) -> list[_Statement]:
+        shown = [(r, s) for r, s in about.mentions if r in _MENTIONS and (r, s) not in self._asked]
+        chosen = self._stream.sample(shown, min(len(shown), self._stream.below(_MOST_MENTIONS + 1)))
+        return [_mention(about, relation, subject) for relation, subject in chosen]
+
+    def _paragraph(
+        self, article: _Article, sentences: Sequence[_Statement | None], stream: Stream
+    ) -> tuple[str, list[tuple[_Statement, int, int]]]:
+        """A paragraph, and where in it each statement stands."""
+        text, clear, person = "", False, article.about.kind == "person"
+        spans: list[tuple[_Statement, int, int]] = []
+        for statement in sentences:
+            if statement is None:
+                # Where a pronoun could mean somebody else, the sentence has to name whom it is about.
+                rule, holding = self._colour[article.about.kind.title()], "{x}" if person and not clear else ""
+                sentence = self._drawn(rule, article, stream, holding)
+                told = self._filled(article, sentence, {}, clear, stream)
+            else:
+                sentence = self._drawn(self._facts[statement.kind], article, stream)
+                told = self._filled(article, sentence, statement.slots, clear, stream)
+                spans.append((statement, len(text), len(text) + len(told)))
+            # What a firm or a town is made of may be what a pronoun means.
+            named = "{x}" in sentence or (clear and person)
+            clear = named and not (statement is not None and statement.confusing)
+            text += told + " "
+        return text[:-1] + "\n\n", spans
+
+    def _drawn(self, rule: Rule, article: _Article, stream: Stream, holding: str = "") -> str:
+        """An open sentence that holds something and repeats no phrase of its article, if a few draws find one."""
+        tries = 0
+        while True:
+            pieces = rule.pieces(stream)
+            sentence = "".join(pieces)[1:]
+            tries += 1
+            if holding in sentence and (article.phrases.isdisjoint(pieces) or tries >= _REDRAWS):
+                break
+        article.phrases.update(piece for piece in pieces if len(piece) > 4)
+        return sentence
+
+    def _filled(self, article: _Article, sentence: str, slots: dict[str, str], clear: bool, stream: Stream) -> str:
+        if "{" in sentence:
+            x = self._name(article, sentence.startswith("{x}"), clear, bool(slots), stream)
+            sentence = sentence.format_map(article.slots | slots | {"x": x})
+        # Not every letter that has a capital begins a sentence with it (Georgian does not).
+        return sentence[0].title() + sentence[1:]
+
+    def _name(self, article: _Article, first: bool, clear: bool, fact: bool, stream: Stream) -> str:
+        """What a sentence calls whom its article is about.
+
+        Args:
+            article: The article.
+            first: Whether the sentence begins with it.
+            clear: Whether a pronoun is understood.
+            fact: Whether the sentence carries a fact.
+            stream: Where the draws come from.
+        """
+        about, begun = article.about, article.begun
+        article.begun = True
+        if not begun:
+            return about.name
+        if about.kind == "person":
+            return article.slots["he"] if clear and stream.below(4) else about.short
+        if clear and first and stream.below(3):
+            return "it"
+        # A firm is in a town, so there only a name is clear.
+        return about.name if stream.below(3) == 0 or (fact and about.kind == "town") else f"the {about.kind}"
+
+
+def _text(value: Entity | str) -> str:
+    return value.name if isinstance(value, Entity) else value
+
+
+def _own(about: Entity) -> list[_Statement]:
+    """The sentences that an article has to tell of whom it is about, in their order."""
+    statements = []
+    for relation, (kind, slot) in _OWN.items():
+        if (value := about.facts.get(relation)) is not None:
+            text = _text(value)
+            slots = {slot: with_article(text) if slot == "a_job" else text, **_circumstances(about, relation)}
+            confusing = isinstance(value, Entity) and _confusing(about, value)
+            statements.append(_Statement(kind, slots, (relation, about), about.years.get(relation, 0), confusing))
+    return statements
+
+
+def _mention(about: Entity, relation: str, subject: Entity) -> _Statement:
+    """A fact of ``subject`` as the article on its value, ``about``, tells it."""
+    slot = "place" if subject.kind == "town" else subject.kind
+    slots = {slot: subject.name, **_circumstances(subject, relation)}
+    key, year = (relation, subject), subject.years.get(relation, 0)
+    return _Statement(_MENTIONS[relation], slots, key, year, _confusing(about, subject))
+
+
+def _circumstances(subject: Entity, relation: str) -> dict[str, str]:
+    """What a sentence may tell along with a fact: when that was, and of what sort a landmark is."""
+    told = {"year": str(year)} if (year := subject.years.get(relation)) is not None else {}
+    return told | ({"landmark": _text(subject.facts["landmark"])} if relation == "designer" else {})
+
+
+def _confusing(about: Entity, other: Entity) -> bool:
+    """Whether a pronoun for one could mean the other."""
+    return (about.kind == "person") == (other.kind == "person")

@@ -1,0 +1,379 @@
+"""Tasks about one document or several among many: what packs them, asks, and checks."""
+
+from __future__ import annotations
+
+import copy
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, ClassVar
+
+from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.generators import prompts
+from sparse_tasks.generators.corpora import mounted
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.qa.collection import END, Collection, Question, heading, letters
+from sparse_tasks.generators.qa.costs import document_costs
+from sparse_tasks.generators.qa.sentences import cut
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.task import Completion, Draft, Mark, Passage, Task, parameter
+
+if TYPE_CHECKING:
+    from sparse_tasks.core.tokenizers import PromptTokenizer
+
+__all__ = ["ChoiceTask", "PackedTask", "completion", "read_prompt"]
+
+MOST_GOLD = 8_192
+"""Tokens of the longest document that a question is asked about."""
+# Documents that may be too long for what is left, one after the other, before one is cut.
+_MISSES = 8
+# Documents that are tried for one that can be cut to the right length.
+_CANDIDATES = 24
+# Headings whose cost is counted one by one.
+_HEADINGS = 4_096
+# How often the number of a document stands in what frames the documents.
+_NUMBERS = 2
+_INTRO = "Below are the documents, each under its number.\n\n"
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What one sample asks, and what the documents cost by the tokenizer at hand."""
+
+    question: Question
+    costs: Sequence[int]
+    tokenizer: PromptTokenizer
+
+    def headings(self, n: int) -> int:
+        """Tokens of the first ``n`` headings."""
+        first = min(n, _HEADINGS)
+        tokens = _heading_totals(self.tokenizer)[first]
+        while first < n:
+            # Beyond that, numbers with as many digits cost the same, or nearly so.
+            last = min(n, 10 ** len(str(first + 1)) - 1)
+            tokens += (last - first) * _heading_cost(self.tokenizer, len(str(last)))
+            first = last
+        return tokens
+
+    def frame(self, n: int) -> int:
+        """Tokens at most that go with ``n`` documents beside their texts."""
+        return self.headings(n) + _slack(n)
+
+
+@dataclass(frozen=True)
+class PackedTask(Task):
+    """A question about one document or several among others of a corpus, all of them shuffled and numbered.
+
+    Its sizes are tokens. The questions of a data set are drawn without repetition, and are the same at every length.
+
+    Class attributes:
+        named: Whether the question says which document it is about.
+        near: Whether the documents that came with a question are the first to stand beside it.
+    """
+
+    corpus: str = parameter("", "SHA-256 of the corpus (set by --corpus)")
+    repeats: bool = parameter(False, "whether documents may come again within a sample (set by --allow-repeats)")
+    _turn: _Turn | None = field(default=None, init=False, repr=False, compare=False)
+
+    dispersion: ClassVar[str] = "low"
+    scope: ClassVar[str] = "low"
+    steerable: ClassVar[bool] = True
+    sized_in_tokens: ClassVar[bool] = True
+    named: ClassVar[bool] = True
+    near: ClassVar[bool] = False
+
+    @abstractmethod
+    def collection(self) -> Collection:
+        """The corpus."""
+
+    @abstractmethod
+    def form(self, question: Question) -> str:
+        """How the answer is to be written."""
+
+    @abstractmethod
+    def check(self, question: Question, documents: Sequence[str]) -> str | None:
+        """What is wrong with a question, its answers among it, by the documents that it is about."""
+
+    def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
+        order = _order(self, tokenizer, seed)
+        if index >= len(order) and not self.repeats:
+            remedy = f"is more than the {len(order):,} questions of {self.name}; ask for fewer, or --allow-repeats"
+            raise UsageError("samples", index + 1, remedy)
+        collection = self.collection()
+        question = collection.questions[order[index % len(order)]]
+        costs = document_costs(collection.sha256, collection.documents, tokenizer)
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_turn", _Turn(question, costs, tokenizer))
+        return bound
+
+    def _bound(self) -> _Turn:
+        if self._turn is None:
+            raise RuntimeError(f"{self.name} makes samples only after at()")
+        return self._turn
+
+    def smallest(self) -> int:
+        turn = self._bound()
+        return sum(turn.costs[index] for index in turn.question.gold) + turn.headings(len(turn.question.gold))
+
+    def largest(self) -> int | None:
+        turn = self._bound()
+        if self.repeats and len(turn.costs) > len(turn.question.gold):
+            return None
+        return sum(turn.costs) + turn.frame(len(turn.costs))
+
+    def units(self, size: int) -> int:
+        return size
+
+    def specimens(self, stream: Stream, size: int) -> list[str]:
+        return [f"{self.collection().documents[index]}\n\n" for index in self._bound().question.gold]
+
+    def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
+        question = self._bound().question
+        others = self._others(stream.fork("documents"), size) if size > self.smallest() else []
+        stream.fork("order").shuffle(others)
+        n = len(others) + len(question.gold)
+        places = _places(depth, stream.fork("place"), n, len(question.gold))
+        documents = iter(others)
+        gold = dict(zip(places, question.gold, strict=True))
+        texts = [self.collection().documents[gold[i]] if i in gold else next(documents) for i in range(n)]
+        body = [Passage(f"{heading(i + 1)}{text}\n\n") for i, text in enumerate(texts)]
+        ask, form = self._ask(question, places[0] + 1), self.form(question)
+        return Draft(
+            intro=_INTRO,
+            body=body,
+            preview=prompts.preview("a collection of documents", ask, form),
+            question=prompts.question(END, ask, form),
+            answer=question.answer,
+            answers=list(question.answers),
+            offers=[],
+            marks=lambda: [
+                Mark(body[i], 0, body[i], len(body[i].text.rstrip()), heading(i + 1).strip()) for i in sorted(places)
+            ],
+            completion=self.complete({"question": question.text}) if self.placeholders else None,
+            drawn={"documents": n},
+            fields={"question": question.text, "format": prompts.answer_format(form)},
+        )
+
+    def _ask(self, question: Question, number: int) -> str:
+        ask = f"This question is about document {number}.\n\n{question.text}" if self.named else question.text
+        options = [f"{letter}. {text}" for letter, text in zip(letters(26), question.choices, strict=False)]
+        return "\n".join([f"{ask}\n", *options]) if options else ask
+
+    def _others(self, stream: Stream, size: int) -> list[str]:
+        """Documents that make up ``size`` together with those asked about: whole ones, and one that is cut."""
+        turn, documents = self._bound(), self.collection().documents
+        queue = self._queue(stream)
+        whole: list[int] = []
+        passed: list[int] = []
+        used, n = sum(turn.costs[index] for index in turn.question.gold), len(turn.question.gold)
+        for index in queue:
+            if used + turn.costs[index] + turn.frame(n + 1) <= size:
+                whole.append(index)
+                used, n = used + turn.costs[index], n + 1
+            else:
+                passed.append(index)
+                if len(passed) > _MISSES:
+                    break
+        part: str | None = None
+        for _ in range(_MISSES):
+            # Where nothing was passed over, the corpus is used up.
+            if not passed or size - used - turn.frame(n) < TOLERANCE - _slack(n):
+                break
+            tried = [*passed, *islice(queue, max(0, _CANDIDATES - len(passed)))]
+            part = self._part(tried, size - used - turn.frame(n + 1), TOLERANCE - 1 - _slack(n + 1))
+            if part is not None or not whole:
+                break
+            # Nothing begins with a sentence so short: one document less leaves more to be filled.
+            passed = [whole.pop(), *passed]
+            used, n = used - turn.costs[passed[0]], n - 1
+        return [*(documents[index] for index in whole), *([] if part is None else [part])]
+
+    def _queue(self, stream: Stream) -> Iterator[int]:
+        """Documents that are not asked about, in random order; all over again and again if they may repeat."""
+        question, n = self._bound().question, len(self.collection().documents)
+        first = [index for index in question.near if index not in question.gold] if self.near else []
+        stream.shuffle(first)
+        yield from first
+        left_out = {*question.gold, *first}
+        while True:
+            yield from (index for index in _shuffled(stream, n) if index not in left_out)
+            left_out = set(question.gold)
+            if not self.repeats or n <= len(left_out):
+                return
+
+    def _part(self, candidates: Sequence[int], room: int, enough: int) -> str | None:
+        """The beginning of a document, up to a sentence's end, that leaves as little room as possible.
+
+        The first that leaves no more than ``enough`` is taken.
+        """
+        documents, cost = self.collection().documents, self._bound().tokenizer.cost
+        best: tuple[int, str] | None = None
+        for index in candidates:
+            if (found := cut(documents[index], room, cost)) is None:
+                continue
+            text, tokens = found
+            if best is None or room - tokens < best[0]:
+                best = room - tokens, text
+            if best[0] <= enough:
+                break
+        return None if best is None else best[1]
+
+    def oracle(self, prompt: str) -> str:
+        if mounted(self.corpus) is None:
+            raise DataError(f"{self.name} cannot answer without its corpus; name it with --corpus")
+        first, *others = self._known(prompt)
+        if any(other.answers != first.answers for other in others):
+            raise DataError(f"the corpus has several answers to {_short(first.text)} about documents that are there")
+        return first.answer
+
+    def verify(self, prompt: str, answer: str, answers: Sequence[str]) -> str | None:
+        asked = read_prompt(prompt, self.named)
+        if mounted(self.corpus) is not None:
+            known = self._known(prompt)
+            if not any((answer, tuple(answers)) == (question.answer, question.answers) for question in known):
+                return f"the corpus says {_short(known[0].answer)}, the stored answer is {_short(answer)}"
+        question = Question(asked.text, (), tuple(answers), asked.choices)
+        if answer != question.answer:
+            return f"the stored answer {_short(answer)} is not what answers say"
+        return self.check(question, asked.documents if asked.about is None else [asked.about])
+
+    def _known(self, prompt: str) -> list[Question]:
+        """The question of a prompt as it is in the corpus; several where it was asked about several documents there."""
+        asked, documents = read_prompt(prompt, self.named), self.collection().documents
+        shown = {asked.about} if asked.about is not None else set(asked.documents)
+        found = [
+            question
+            for question in self.collection().by_text.get(asked.text, [])
+            if question.choices == asked.choices and all(documents[index] in shown for index in question.gold)
+        ]
+        if found:
+            return found
+        what = "that document" if self.named else "documents that are there"
+        raise DataError(f"the corpus has no question {_short(asked.text)} about {what}")
+
+
+def completion(question: str, form: str) -> Completion:
+    """A question asked so that its answer follows; ``form`` says in a sentence what that looks like."""
+    return prompts.completion("a collection of documents", _INTRO, END, f"{question}\n\n{form}", "Answer:")
+
+
+@dataclass(frozen=True)
+class ChoiceTask(PackedTask):
+    """A question with choices; the answer is their letters."""
+
+    metric: ClassVar[str] = "set_match"
+
+    def check(self, question: Question, documents: Sequence[str]) -> str | None:
+        known = letters(len(question.choices))
+        if wrong := [answer for answer in question.answers if len(answer) != 1 or answer not in known]:
+            return f"{_short(wrong[0])} is the letter of no choice"
+        return None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a prompt asks.
+
+    Attributes:
+        text: The question.
+        choices: The texts to choose from.
+        about: The document that it names.
+        documents: All of them, by number less 1.
+    """
+
+    text: str
+    choices: tuple[str, ...]
+    about: str | None
+    documents: list[str]
+
+
+def read_prompt(prompt: str, named: bool) -> _Asked:
+    """What a prompt asks, and of what documents.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    body, end, rest = prompt.rpartition(f"\n{END}\n")
+    if not end:
+        raise DataError("the prompt does not say where the documents end")
+    lines = rest.strip().split("\n\n")[0 : 1 + named + 1]
+    number: int | None = None
+    if named:
+        match = re.fullmatch(r"This question is about document (\d{1,9})\.", lines[0])
+        if match is None:
+            raise DataError("the question names no document")
+        number, lines = int(match[1]), lines[1:]
+    options = re.findall(r"^[A-Z]\. (.+)$", lines[1], re.M) if len(lines) > 1 else []
+    documents = _documents(body)
+    if number is not None and not 1 <= number <= len(documents):
+        raise DataError(f"the question is about document {number}, and there are {len(documents)}")
+    about = None if number is None else documents[number - 1]
+    return _Asked(lines[0], tuple(options), about, documents)
+
+
+def _documents(body: str) -> list[str]:
+    """The documents ahead of the question, which have the numbers 1, 2, 3 and so on."""
+    parts = re.split(r"^Document (\d{1,9})\n", body, flags=re.M)
+    numbers = [int(number) for number in parts[1::2]]
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):
+        raise DataError("the documents are not numbered from 1")
+    return [text.strip() for text in parts[2::2]]
+
+
+def _slack(n: int) -> int:
+    """What the numbers up to ``n``, in what frames the documents, may cost beyond a single digit."""
+    return _NUMBERS * (len(str(n)) - 1)
+
+
+@lru_cache(maxsize=16)
+def _heading_totals(tokenizer: PromptTokenizer) -> list[int]:
+    """What the first 0, 1, 2, ... headings cost."""
+    return list(accumulate(tokenizer.costs([heading(i + 1) for i in range(_HEADINGS)]), initial=0))
+
+
+@lru_cache(maxsize=64)
+def _heading_cost(tokenizer: PromptTokenizer, digits: int) -> int:
+    return tokenizer.cost(heading(10**digits - 1))
+
+
+@lru_cache(maxsize=16)
+def _order(task: PackedTask, tokenizer: PromptTokenizer, seed: int) -> list[int]:
+    """The questions in the order in which samples ask them."""
+    collection = task.collection()
+    costs = document_costs(collection.sha256, collection.documents, tokenizer)
+    order = list(range(len(collection.questions)))
+    Stream("questions", task.name, task.version, task.corpus, seed).shuffle(order)
+    order = [i for i in order if all(costs[index] <= MOST_GOLD for index in collection.questions[i].gold)]
+    if not order:
+        raise UsageError("task", task.name, f"has no question about a document of {MOST_GOLD:,} tokens or fewer")
+    return order
+
+
+def _places(depth: Depth, stream: Stream, n: int, k: int) -> list[int]:
+    """Where ``k`` (1 or 2) documents of ``n`` stand: each anywhere with the same chance, and two not side by side."""
+    if k == 1:
+        return [depth.slot(stream, n)]
+    if not depth.uniform or n < 4:
+        places = depth.slots(stream, n, k)
+        stream.shuffle(places)
+        return places
+    # On a circle all places are alike, so that leaving out the neighbours favours none.
+    first = stream.below(n)
+    return [first, (first + stream.between(2, n - 2)) % n]
+
+
+def _shuffled(stream: Stream, n: int) -> Iterator[int]:
+    """The numbers below ``n`` in random order, drawn as they are asked for (Fisher and Yates)."""
+    moved: dict[int, int] = {}
+    for i in range(n):
+        j = stream.between(i, n - 1)
+        yield moved.get(j, j)
+        moved[j] = moved.get(i, i)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:97] + "...")

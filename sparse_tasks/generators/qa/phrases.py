@@ -1,0 +1,49 @@
+"""The articles' phrasing: grammars kept as data, one file for each sort of sentence.
+
+Files are of the form that the story's have (``story/grammar.py``). The slot ``{x}`` is what an article is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+
+from sparse_tasks.generators.story.grammar import Rule, read_grammars, read_lexicon
+
+__all__ = ["capitals", "colour", "facts", "lexicon"]
+
+
+@cache
+def facts() -> dict[str, Rule]:
+    """The sentences that carry facts, by kind (``Birth``)."""
+    return read_grammars(files(__package__) / "grammar" / "facts")
+
+
+@cache
+def colour() -> dict[str, Rule]:
+    """The sentences that carry none, by what the article is about (``Person``)."""
+    return read_grammars(files(__package__) / "grammar" / "colour")
+
+
+@cache
+def capitals() -> frozenset[str]:
+    """The words of the phrasing that begin with a capital."""
+    return frozenset(word for rule in (facts() | colour()).values() for word in _capitals(rule, set()))
+
+
+def _capitals(rule: Rule, seen: set[int]) -> Iterator[str]:
+    for alternative in rule.alternatives:
+        for piece in alternative:
+            if isinstance(piece, str):
+                yield from re.findall(r"\b[A-Z]\w*", piece)
+            elif id(piece) not in seen:
+                seen.add(id(piece))
+                yield from _capitals(piece, seen)
+
+
+@cache
+def lexicon(name: str) -> list[list[str]]:
+    """The entries of a word list, each split into its columns."""
+    return read_lexicon(files(__package__) / "lexicon" / name)

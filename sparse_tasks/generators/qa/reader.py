@@ -1,0 +1,294 @@
+"""Reads the articles back out of a prompt: what the oracle and the auditor work on.
+
+The reader knows the phrasing (the grammar files, turned into patterns) and nothing of the world or the narrator:
+whatever they got wrong shows here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.qa.phrases import capitals, facts
+from sparse_tasks.generators.story.grammar import Rule
+
+__all__ = ["Articles", "Fact", "audit", "read"]
+
+_NAME = r"[^\d,.;:]+?"
+# Words that are part of no name, so that "it was somebody who founded" is not read as a name and "founded".
+_NO_NAME = {"was", "who", "whom", "that", "which"}
+# What stands for the title of an article, or a part of it, while a sentence is matched: these, of a private area.
+_MASK, _MASKS = 0xE000, "\ue000-\ue0ff"
+_SLOTS = {
+    "x": f"(?:[{_MASKS}]|[Hh]e|[Ss]he|[Ii]t|[Tt]he firm|[Tt]he town)",
+    "a_job": r"an? (?P<profession>[a-z][a-z' -]*?)",
+    "product": r"(?P<product>[a-z][a-z' -]*?)",
+    "landmark": r"(?P<landmark>[a-z][a-z -]*?)",
+    "year": r"(?P<year>\d{4})",
+    **{slot: f"(?P<{slot}>{_NAME})" for slot in ("person", "firm", "place", "region")},
+    "river": f"(?P<river>River {_NAME})",
+    "he": "s?he",
+    "him": "(?:him|her)",
+    "his": "(?:his|her)",
+    "His": "(?:His|Her)",
+}
+# What each kind of sentence says: relation, whose it is, and its value; "x" is what the article is about.
+_SAYS = {
+    "Profession": [("profession", "x", "profession")],
+    "Birth": [("born", "x", "year"), ("birthplace", "x", "place")],
+    "Training": [("teacher", "x", "person")],
+    "Employment": [("employer", "x", "firm"), ("employed", "x", "year")],
+    "Marriage": [
+        ("spouse", "x", "person"),
+        ("spouse", "person", "x"),
+        ("married", "x", "year"),
+        ("married", "person", "year"),
+    ],
+    "Residence": [("home", "x", "place"), ("settled", "x", "year")],
+    "Founder": [("founder", "firm", "x"), ("founded", "firm", "year")],
+    "Designer": [("designer", "place", "x"), ("landmark", "place", "landmark")],
+    "Pupil": [("teacher", "person", "x")],
+    "Product": [("product", "x", "product")],
+    "Founding": [("founder", "x", "person"), ("founded", "x", "year")],
+    "Seat": [("seat", "x", "place")],
+    "Staff": [("employer", "person", "x")],
+    "Region": [("region", "x", "region")],
+    "River": [("river", "x", "river")],
+    "Charter": [("chartered", "x", "year")],
+    "Landmark": [("designer", "x", "person"), ("landmark", "x", "landmark"), ("completed", "x", "year")],
+    "Native": [("birthplace", "person", "x")],
+    "Settler": [("home", "person", "x")],
+    "Works": [("seat", "firm", "x")],
+}
+_HEADING = re.compile(r"^Article (\d+): (.+)\n\n", re.M)
+_END = re.compile(r"^The articles end here\.$", re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a sentence says: the value of somebody's relation."""
+
+    relation: str
+    subject: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Article:
+    number: int
+    title: str
+    text: str
+
+    def facts(self, name: str = "") -> Iterator[Fact]:
+        """The facts in sentences that name somebody, or in all of an article on that; without a name all facts."""
+        mask = _Mask(self.title)
+        for paragraph in self.text.split("\n\n"):
+            for sentence in paragraph.split(". "):
+                if not name or name == self.title or name in sentence:
+                    yield from _facts(f"{sentence.removesuffix('.')}.", self.title, mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Articles:
+    """The articles of a prompt, with the question that follows them."""
+
+    articles: list[_Article]
+    question: str
+
+    def value(self, relation: str, name: str) -> str:
+        """The one value of a relation.
+
+        Raises:
+            DataError: The articles give none, or more than one.
+        """
+        found = {fact.value for fact in self._about(name) if (fact.relation, fact.subject) == (relation, name)}
+        return _only(found, relation, name)
+
+    def subject(self, relation: str, name: str) -> str:
+        """The one whose relation has this value.
+
+        Raises:
+            DataError: The articles give none, or more than one.
+        """
+        found = {fact.subject for fact in self._about(name) if (fact.relation, fact.value) == (relation, name)}
+        return _only(found, relation, name)
+
+    def _about(self, name: str) -> list[Fact]:
+        if (titles := sum(article.title == name for article in self.articles)) != 1:
+            raise DataError(f"{titles} articles on {name}, not one")
+        return [
+            fact
+            for article in self.articles
+            if name == article.title or name in article.text
+            for fact in article.facts(name)
+        ]
+
+
+def _only(found: set[str], relation: str, name: str) -> str:
+    if len(found) != 1:
+        raise DataError(f"{name}: {len(found)} different entries for {relation}, not one")
+    return found.pop()
+
+
+def read(prompt: str) -> Articles:
+    """The articles that a prompt holds.
+
+    Raises:
+        DataError: It holds none.
+    """
+    headings, ends = list(_HEADING.finditer(prompt)), list(_END.finditer(prompt))
+    if not headings or not ends:
+        raise DataError("the prompt holds no whole collection: articles or their end are missing")
+    last = ends[-1].start()
+    starts = [heading.start() for heading in headings[1:]] + [last]
+    articles = [
+        _Article(int(heading[1]), heading[2], prompt[heading.end() : end].strip())
+        for heading, end in zip(headings, starts, strict=True)
+    ]
+    return Articles(articles, prompt[last:])
+
+
+def audit(prompt: str) -> list[str]:
+    """Every contradiction between the articles of a prompt, in words."""
+    articles = read(prompt).articles
+    wrong: list[str] = []
+    if [article.number for article in articles] != list(range(1, len(articles) + 1)):
+        wrong.append("articles are not numbered one by one")
+    titles = {article.title for article in articles}
+    if len(titles) != len(articles):
+        wrong.append("two articles have the same title")
+    told: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for article in articles:
+        for fact in article.facts():
+            told[fact.subject][fact.relation].add(fact.value)
+    founded: dict[str, str] = {}
+    for name, relations in told.items():
+        wrong += [
+            f"{name}: {relation} is {' and '.join(sorted(values))}"
+            for relation, values in relations.items()
+            if len(values) > 1
+        ]
+        for relation in ("birthplace", "teacher", "employer", "spouse", "home", "founder", "seat", "designer"):
+            wrong += [f"{name}: no article on {value}" for value in relations[relation] - titles]
+        for founder in relations["founder"]:
+            if (other := founded.setdefault(founder, name)) != name:
+                wrong.append(f"{founder} founded {other} and {name}")
+    for name in sorted(titles):
+        if not told[name].keys() & {"born", "founded", "chartered"}:
+            wrong.append(f"{name}: nothing says when it began")
+    return wrong + [problem for name in told for problem in _dates(name, told)]
+
+
+# At what age somebody does something, in years: the least and the most.
+_AGES = {"employed": (14, 70), "married": (18, 80), "settled": (18, 90), "founded": (18, 80), "completed": (18, 80)}
+
+
+def _dates(name: str, told: dict[str, dict[str, set[str]]]) -> Iterator[str]:
+    """What cannot be for reasons of time."""
+
+    def year(who: str, relation: str) -> int | None:
+        return next((int(value) for value in told[who][relation]), None) if who in told else None
+
+    deeds = [(relation, name) for relation in ("employed", "married", "settled")]
+    deeds += [("founded", founder) for founder in told[name]["founder"]]
+    deeds += [("completed", designer) for designer in told[name]["designer"]]
+    for relation, who in deeds:
+        born, done = year(who, "born"), year(name, relation)
+        if born is not None and done is not None and not _AGES[relation][0] <= done - born <= _AGES[relation][1]:
+            wrong = f"{who}, born in {born}, cannot have been at work on {name} in {done}"
+            yield wrong if who != name else f"{name}, born in {born}, cannot have been {relation} in {done}"
+    for teacher in told[name]["teacher"]:
+        older, younger = year(teacher, "born"), year(name, "born")
+        if older is not None and younger is not None and older >= younger:
+            yield f"{name} is older than the teacher {teacher}"
+    for firm in told[name]["employer"]:
+        opened, employed = year(firm, "founded"), year(name, "employed")
+        if opened is not None and employed is not None and employed < opened:
+            yield f"{name} worked for {firm} before it was founded"
+    built, chartered = year(name, "completed"), year(name, "chartered")
+    if built is not None and chartered is not None and built < chartered:
+        yield f"the landmark of {name} is older than its charter"
+
+
+class _Mask:
+    """Masks the title of an article in its sentences, and what is left of it when somebody is called for short."""
+
+    def __init__(self, title: str) -> None:
+        words = title.split()
+        parts = {title: title}
+        for i in range(1, len(words)):
+            for part in (" ".join(words[i:]), " ".join(words[:i])):
+                parts |= {form: form for form in (part, part[0].title() + part[1:]) if form not in capitals()}
+        # Long parts first, so that the whole of a name is masked where it stands.
+        ordered = sorted(parts, key=len, reverse=True)
+        self._masks = {part: chr(_MASK + i) for i, part in enumerate(ordered)}
+        self._parts = {_MASK + i: part for i, part in enumerate(ordered)}
+        self._pattern = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, ordered))})(?![^\s,.;:])")
+
+    def on(self, sentence: str) -> str:
+        return self._pattern.sub(lambda match: self._masks[match[0]], sentence)
+
+    def off(self, text: str) -> str:
+        return text.translate(self._parts)
+
+
+def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
+    """What a sentence of an article says, if anything.
+
+    Raises:
+        DataError: It can be read in two ways.
+    """
+    masked = mask.on(sentence)
+    start = chr(_MASK) if ord(masked[0]) & ~0xFF == _MASK else masked[0]
+    readings = set()
+    for kind, pattern in _patterns(start):
+        if match := pattern.fullmatch(f" {masked}"):
+            named = {slot: mask.off(text) for slot, text in match.groupdict().items()} | {"x": title}
+            if any(_NO_NAME.intersection(name.split()) for name in named.values()):
+                continue
+            readings.add(tuple(Fact(relation, named[whose], named[what]) for relation, whose, what in _SAYS[kind]))
+    if len(readings) > 1:
+        raise DataError(f"two readings of one sentence: {sentence}")
+    for reading in readings:
+        yield from reading
+
+
+@cache
+def _patterns(start: str) -> list[tuple[str, re.Pattern[str]]]:
+    """All phrasings that may begin with a character, each with its kind."""
+    return [
+        (kind, _compiled(_pattern(alternative)))
+        for kind, rule in facts().items()
+        for alternative in rule.alternatives
+        if (starts := _starts(alternative)) is None or start in starts
+    ]
+
+
+_compiled = cache(re.compile)
+
+
+def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
+    """The characters with which a phrasing may begin; None if it may be any."""
+    first = alternative[0]
+    if isinstance(first, Rule):
+        return None
+    text = first.lstrip()
+    if text.startswith("{x}"):
+        return frozenset(f"{chr(_MASK)}HSIT")
+    return None if text.startswith("{") else frozenset(text[0])
+
+
+def _pattern(alternative: tuple[str | Rule, ...]) -> str:
+    """The pattern of one phrasing, with the blank that precedes it."""
+    written = ""
+    for piece in alternative:
+        if isinstance(piece, Rule):
+            written += "(?:" + "|".join(_pattern(choice) for choice in piece.alternatives) + ")"
+        else:
+            for i, part in enumerate(re.split(r"\{(\w+)\}", piece)):
+                written += _SLOTS[part] if i % 2 else re.escape(part).replace(r"\ ", " ")
+    return written

@@ -1,0 +1,75 @@
+"""Where sentences end, and texts cut there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+__all__ = ["cut", "sentence_ends"]
+
+_LINE = re.compile(r"[^\n]+\n*")
+_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s|$)""")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Col|Lt|Capt|Sgt|Rev|vs|etc|No|Vol|e\.g|i\.e))$"
+)
+
+
+def sentence_ends(text: str) -> list[int]:
+    """The places behind which a sentence has ended, in order.
+
+    >>> sentence_ends("Mr. Ames left. He came back!")
+    [14, 28]
+    """
+    marks = list(_END.finditer(text))
+    ends = [mark.end() for mark in marks if _is_end(text, mark)]
+    # Where most marks seem to end nothing, the text is one without capitals: each of them ends a sentence.
+    return ends if 3 * len(ends) > len(marks) else [mark.end() for mark in marks]
+
+
+def _is_end(text: str, mark: re.Match[str]) -> bool:
+    rest = text[mark.end() : mark.end() + 8].lstrip()
+    if not rest or "\n" in text[mark.end() : mark.end() + 1]:
+        return True
+    if mark[0].startswith("."):
+        if _ABBREVIATION.search(text, max(0, mark.start() - 8), mark.start()):
+            return False
+        # In texts that come in tokens a blank stands before the full stop, and all is in lower case.
+        return not rest[0].islower() or text[mark.start() - 1 : mark.start()] == " "
+    return not rest[0].islower() or mark[0][-1] in "!?"
+
+
+def cut(text: str, room: int, cost: Callable[[str], int]) -> tuple[str, int] | None:
+    """The longest beginning of a text that ends in a sentence's end and has room, and what it costs.
+
+    Args:
+        text: The text.
+        room: Tokens that the beginning and an empty line behind it may cost.
+        cost: Tokens of a paragraph.
+    """
+    ends = sentence_ends(text)
+    best: tuple[int, int, int] | None = None  # its end, where the last line of it begins, what costs all ahead of that
+    spent = 0
+    for line in _LINE.finditer(text):
+        here = [end for end in ends if line.start() < end <= line.end()]
+        tokens = cost(line[0] if line[0].endswith("\n") else f"{line[0]}\n\n")
+        # As the last line it would have an empty one behind it, which may cost another token or two.
+        if spent + tokens + 2 > room:
+            low, high = (
+                0,
+                len(here),
+            )  # of so many sentences it is known that they fit, of more than so many that they do not
+            while low < high:
+                middle = (low + high + 1) // 2
+                fits = spent + cost(f"{text[line.start() : here[middle - 1]]}\n\n") <= room
+                low, high = (middle, high) if fits else (low, middle - 1)
+            if low:
+                best = here[low - 1], line.start(), spent
+            break
+        if here:
+            best = here[-1], line.start(), spent
+        spent += tokens
+    if best is None:
+        return None
+    end, start, ahead = best
+    total = ahead + cost(f"{text[start:end]}\n\n")
+    return (text[:end], total) if total <= room else None

@@ -1,0 +1,364 @@
+"""Needles in a haystack: what RULER's eight retrieval tasks share, each of which is a choice of its parameters."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators import prompts
+from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.ruler.essays import Prose, prose
+from sparse_tasks.generators.ruler.noise import noise, offer_noise
+from sparse_tasks.generators.ruler.words import described
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.task import Completion, Draft, Mark, Offer, Passage, Task, parameter
+
+__all__ = ["Needles", "haystack", "key_kind", "value_kind"]
+
+_HAYSTACKS = ("noise", "essay", "needles")
+_KINDS = ("words", "numbers", "uuids")
+_NOUNS = {"words": "word", "numbers": "number", "uuids": "UUID"}
+_END = "The text ends here."
+_SPECIMENS = 128
+# Of so many paragraphs of an essay one is left out at first; the fitter puts back as many as fit.
+_LEFT_OUT = 6
+
+
+def haystack(default: str) -> Any:
+    """The parameter that says what the needles are hidden in."""
+    return parameter(default, "what the needles are hidden in", choices=lambda: _HAYSTACKS)
+
+
+def key_kind(default: str) -> Any:
+    """The parameter that says what keys are."""
+    return parameter(default, "what the keys are", choices=lambda: _KINDS)
+
+
+def value_kind(default: str) -> Any:
+    """The parameter that says what values are."""
+    return parameter(default, "what the values are", choices=lambda: _KINDS)
+
+
+@dataclass(frozen=True)
+class Needles(Task):
+    """Asks for all values of ``queries`` keys.
+
+    Each key has ``values`` values, and ``distractors`` other keys, which nobody asks for, have as many. In a haystack
+    of noise a needle is a line between filler sentences, in an essay a sentence between two others, and in a haystack
+    of needles everything else is a needle, too. Its unit is the line or paragraph of the haystack.
+    """
+
+    haystack: str = haystack("essay")
+    key_kind: str = key_kind("words")
+    value_kind: str = value_kind("numbers")
+    queries: int = parameter(1, "number of keys asked for", 1, 16)
+    values: int = parameter(1, "number of values of each key", 1, 16)
+    distractors: int = parameter(0, "number of keys that nobody asks for, beside those of the haystack", 0, 64)
+    essays: str = parameter("", "SHA-256 of the user's text for essays; empty for made ones")
+
+    dispersion: ClassVar[str] = "low"
+    scope: ClassVar[str] = "low"
+    metric: ClassVar[str] = "exact_match"
+    steerable: ClassVar[bool] = True
+    ruler_metric: ClassVar[str | None] = "string_match_all"
+    texts: ClassVar[Mapping[str, str]] = {"essays": "essays"}
+    placeholders: ClassVar[Mapping[str, str]] = {
+        "keys": "the keys asked for, as in: a, b and c",
+        "kind": "what the values are: word, number or UUID, in the plural where there are several",
+    }
+    needed: ClassVar[tuple[str, ...]] = ("keys",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.haystack != "essay":
+            # What plays no part is no part of the key.
+            object.__setattr__(self, "essays", "")
+
+    def smallest(self) -> int:
+        # Each paragraph has a place for a needle at least.
+        return self._needles() if self.haystack == "essay" else 0
+
+    def units(self, size: int) -> int:
+        return size
+
+    def specimens(self, stream: Stream, size: int) -> list[str]:
+        if self.haystack == "noise":
+            return [noise(stream) for _ in range(_SPECIMENS)]
+        if self.haystack == "needles":
+            codes = _Codes(stream, self)
+            return [codes.line(codes.key(), codes.value()) for _ in range(_SPECIMENS)]
+        text = prose(stream, self.essays)
+        # From all over the text: its beginning need not be like the rest.
+        step = max((text.paragraphs or 0) // _SPECIMENS, 1)
+        return [_paragraph(text.paragraph(step * i)) for i in range(_SPECIMENS)]
+
+    def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
+        codes = _Codes(stream.fork("codes"), self)
+        keys = [codes.key() for _ in range(self.queries)]
+        asked = [(key, codes.value()) for key in keys for _ in range(self.values)]
+        others = [codes.key() for _ in range(self.distractors)]
+        pairs = asked + [(key, codes.value()) for key in others for _ in range(self.values)]
+        stack = _stack(self, stream.fork("haystack"), size, codes)
+        place = stream.fork("place")
+        places = depth.slots(place, stack.places + len(pairs), len(asked))
+        place.shuffle(places)
+        taken = set(places)
+        while len(places) < len(pairs):
+            other = place.below(stack.places + len(pairs))
+            if other not in taken:
+                taken.add(other)
+                places.append(other)
+        needles = {at: codes.line(*pair) for at, pair in zip(places, pairs, strict=True)}
+        body, found = stack.body(needles)
+        more = stream.fork("more")
+        answers = [
+            value
+            for key in keys
+            for _, (owner, value) in sorted(zip(places, asked, strict=False), key=lambda placed: placed[0])
+            if owner == key
+        ]
+        ask, form = self._ask(_listed(keys)), self._form()
+        return Draft(
+            intro=f"Below is a text. {self._announcement()}\n\n",
+            body=body,
+            preview=prompts.preview("a text", ask, form),
+            question=prompts.question(_END, ask, form),
+            answer=", ".join(answers),
+            answers=answers,
+            offers=stack.offers(body, more),
+            marks=lambda: [
+                Mark(passage, start, passage, start + len(needles[at].strip()), pair[0])
+                for at, pair in zip(places, asked, strict=False)
+                for passage, start in [found[at]]
+            ],
+            completion=self.complete({"keys": _listed(keys)}),
+            metric=None if len(answers) == 1 else "unordered_fraction",
+            drawn=stack.drawn(),
+            fields={"keys": _listed(keys), "kind": self._noun(), "format": prompts.answer_format(form)},
+        )
+
+    def complete(self, fields: Mapping[str, str]) -> Completion:
+        several = self.queries * self.values > 1
+        return prompts.completion(
+            "a text",
+            f"Below is a text. {self._announcement()} Read it with care: a question about it follows.\n\n",
+            _END,
+            self._ask(fields["keys"]),
+            f"By the text, the secret {self._noun()} of {fields['keys']} {'are' if several else 'is'}",
+        )
+
+    def oracle(self, prompt: str) -> str:
+        asked = re.search(
+            r"What (?:is|are|are all) the secret (word|number|UUID)s? of ([a-z0-9, -]+)\?",
+            prompt[prompt.rindex(f"\n{_END}\n") :] if f"\n{_END}\n" in prompt else "",
+        )
+        if asked is None:
+            raise DataError("the question names no key")
+        found: dict[str, list[str]] = {key: [] for key in re.split(", | and ", asked[2])}
+        for noun, key, value in re.findall(r"\b(?:The|A) secret (\w+) of ([a-z0-9-]+) is ([a-z0-9-]+)\.", prompt):
+            if key in found:
+                if noun != asked[1]:
+                    raise DataError(f"key {key} has a secret {noun}, and the question asks for its secret {asked[1]}")
+                found[key].append(value)
+        if missing := [key for key, values in found.items() if not values]:
+            raise DataError(f"key {missing[0]} has no value")
+        if len(numbers := {len(values) for values in found.values()}) > 1:
+            raise DataError(f"some keys have {min(numbers)} values, others {max(numbers)}")
+        answers = [value for values in found.values() for value in values]
+        if len(set(answers)) < len(answers):
+            raise DataError("a value stands twice")
+        if " are all " not in asked[0] and numbers != {1}:
+            raise DataError("the question asks for one value, and there are several")
+        return ", ".join(answers)
+
+    def _needles(self) -> int:
+        return self.values * (self.queries + self.distractors)
+
+    def _noun(self) -> str:
+        return _NOUNS[self.value_kind] + "s" * (self.queries * self.values > 1)
+
+    def _announcement(self) -> str:
+        noun = _NOUNS[self.value_kind]
+        if self.haystack == "needles":
+            return f"It says of each of many keys what its secret {noun} is."
+        if self._needles() == 1:
+            return f"Somewhere in it a secret {noun} is mentioned."
+        return f"Here and there in it secret {noun}s are mentioned."
+
+    def _ask(self, keys: str) -> str:
+        verb = "is" if self.queries * self.values == 1 else "are" if self.values == 1 else "are all"
+        return f"What {verb} the secret {self._noun()} of {keys}?"
+
+    def _form(self) -> str:
+        if self.queries * self.values == 1:
+            return f"the {self._noun()}."
+        return f"the {self._noun()}, separated by commas{', in any order' if self.values > 1 else ''}."
+
+
+class _Codes:
+    """Keys and values, none of which comes twice."""
+
+    def __init__(self, stream: Stream, task: Needles) -> None:
+        self._stream, self._task = stream, task
+        self._used: set[str] = set()
+        self._article = "The" if task.values == 1 else "A"
+
+    def key(self) -> str:
+        """Another key."""
+        return self._fresh(self._task.key_kind)
+
+    def value(self) -> str:
+        """Another value."""
+        return self._fresh(self._task.value_kind)
+
+    def line(self, key: str, value: str) -> str:
+        """A needle on a line of its own."""
+        return f"{self._article} secret {_NOUNS[self._task.value_kind]} of {key} is {value}.\n"
+
+    def _fresh(self, kind: str) -> str:
+        while True:
+            code = _CODES[kind](self._stream)
+            if code not in self._used:
+                self._used.add(code)
+                return code
+
+
+def _uuid(stream: Stream) -> str:
+    """A UUID of version 4: random but for the digits that say so."""
+    digits = stream.letters("0123456789abcdef", 30)
+    variant = "89ab"[stream.below(4)]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-{variant}{digits[15:18]}-{digits[18:]}"
+
+
+_CODES: Mapping[str, Callable[[Stream], str]] = {
+    "words": described,
+    "numbers": lambda stream: str(stream.between(1_000_000, 9_999_999)),
+    "uuids": _uuid,
+}
+
+# Where a needle stands: in which passage, from which character.
+_Found = dict[int, tuple[Passage, int]]
+
+
+class _Lines:
+    """A haystack of lines, noise or other needles."""
+
+    def __init__(self, stream: Stream, size: int, line: Callable[[Stream], str], others: bool) -> None:
+        self.places = size
+        self._stream, self._line, self._others = stream, line, others
+
+    def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
+        """The passages with the needles at these of all places, and where those are found."""
+        n = self.places + len(needles)
+        body = [Passage(needles[i] if i in needles else self._line(self._stream)) for i in range(n)]
+        return body, {i: (body[i], 0) for i in needles}
+
+    def offers(self, body: list[Passage], stream: Stream) -> Sequence[Callable[[], Offer | None]]:
+        """Another needle, where the haystack has them, then a line of noise."""
+
+        def offer_needle() -> Offer:
+            text, passage = self._line(stream), stream.choice(body)
+            return Offer([text], [], lambda: passage.followers.append(text))
+
+        last: list[Callable[[], Offer | None]] = [lambda: offer_noise(stream, body)]
+        return [offer_needle, *last] if self._others else last
+
+    def drawn(self) -> dict[str, Any]:
+        """What was drawn."""
+        return {}
+
+
+class _Paragraphs:
+    """A haystack of essays: paragraphs in order, some of them left out until the fitter asks for them.
+
+    They are left out evenly, so that needles keep their depth whatever is put back.
+    """
+
+    def __init__(self, stream: Stream, size: int, text: Prose) -> None:
+        self._text = text
+        spare = size // _LEFT_OUT + 4
+        self._last = size + spare - 1
+        # The first is always there: what follows is put behind it.
+        self._absent = stream.sample(range(1, size + spare), spare)
+        absent = set(self._absent)
+        self._present = [i for i in range(size + spare) if i not in absent]
+        self._sentences = [text.paragraph(i) for i in self._present]
+        self.places = sum(map(len, self._sentences))
+
+    def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
+        """The passages with the needles at these of all places, and where those are found."""
+        body: list[Passage] = []
+        found: _Found = {}
+        at = 0
+        for sentences in self._sentences:
+            passage, pieces, length = Passage(""), list[str](), 0
+            rest = iter(sentences)
+            while True:
+                if at in needles:
+                    piece = needles[at].strip()
+                    found[at] = (passage, length)
+                elif (piece := next(rest, "")) == "":
+                    break
+                pieces.append(piece)
+                length += len(piece) + 1
+                at += 1
+            passage.text = " ".join(pieces) + "\n\n"
+            body.append(passage)
+        return body, found
+
+    def offers(self, body: list[Passage], stream: Stream) -> Sequence[Callable[[], Offer | None]]:
+        """A paragraph that was left out, the first sentence of one, or a line of noise."""
+        # Which paragraphs were put back behind each of those that were there from the beginning.
+        followers: dict[int, list[int]] = {}
+
+        def put_back(i: int, text: str) -> None:
+            k = bisect.bisect(self._present, i) - 1
+            at = bisect.bisect(followers.setdefault(k, []), i)
+            followers[k].insert(at, i)
+            body[k].followers.insert(at, text)
+            self._absent.remove(i)
+
+        def offer_paragraph() -> Offer | None:
+            if not self._absent:
+                return None
+            i = stream.choice(self._absent)
+            text = _paragraph(self._text.paragraph(i))
+            return Offer([text], [], lambda: put_back(i, text))
+
+        def offer_sentence() -> Offer | None:
+            if not self._absent:
+                return None
+            i = stream.choice(self._absent)
+            text = _paragraph(self._text.paragraph(i)[:1])
+            return Offer([text], [], lambda: put_back(i, text))
+
+        def offer_line() -> Offer:
+            text, passage = noise(stream) + "\n", stream.choice(body)
+            return Offer([text], [], lambda: passage.followers.append(text))
+
+        return [offer_paragraph, offer_sentence, offer_line]
+
+    def drawn(self) -> dict[str, Any]:
+        """What was drawn: whether the file was too short, so that its text comes again."""
+        n = self._text.paragraphs
+        return {} if n is None else {"repeated": self._last >= n}
+
+
+def _stack(task: Needles, stream: Stream, size: int, codes: _Codes) -> _Lines | _Paragraphs:
+    if task.haystack == "essay":
+        return _Paragraphs(stream.fork("order"), size, prose(stream.fork("text"), task.essays))
+    if task.haystack == "noise":
+        return _Lines(stream, size, noise, others=False)
+    return _Lines(stream, size, lambda _: codes.line(codes.key(), codes.value()), others=True)
+
+
+def _paragraph(sentences: Sequence[str]) -> str:
+    return " ".join(sentences) + "\n\n"
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])} and {keys[-1]}"

@@ -1,0 +1,32 @@
+"""RULER's first question answering task: SQuAD, with the paragraphs of the same article beside the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.generators.qa.packing import completion
+from sparse_tasks.generators.qa.squad import SquadTask
+from sparse_tasks.generators.task import TASKS, Completion
+
+__all__ = ["RulerQa1"]
+
+
+@dataclass(frozen=True)
+class RulerQa1(SquadTask):
+    """Asks a question of SQuAD without saying which of the numbered paragraphs it is about (Hsieh et al. 2024)."""
+
+    name: ClassVar[str] = "ruler_qa_1"
+    summary: ClassVar[str] = "an open question on one of many documents, not said which (RULER's qa_1, SQuAD)"
+    ruler_metric: ClassVar[str | None] = "string_match_part"
+    named: ClassVar[bool] = False
+    near: ClassVar[bool] = True
+    placeholders: ClassVar[Mapping[str, str]] = {"question": "the question"}
+    needed: ClassVar[tuple[str, ...]] = ("question",)
+
+    def complete(self, fields: Mapping[str, str]) -> Completion:
+        return completion(fields["question"], "Give the answer alone, in as few words as the documents allow.")
+
+
+TASKS.register(RulerQa1.name, RulerQa1)

@@ -1,0 +1,30 @@
+"""RULER's second question answering task: HotpotQA, whose questions need two documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sparse_tasks.generators.qa.hotpotqa import HotpotTask
+from sparse_tasks.generators.qa.packing import completion
+from sparse_tasks.generators.task import TASKS, Completion
+
+__all__ = ["RulerQa2"]
+
+
+@dataclass(frozen=True)
+class RulerQa2(HotpotTask):
+    """Asks a question of HotpotQA that two of the numbered paragraphs answer together (Hsieh et al. 2024)."""
+
+    name: ClassVar[str] = "ruler_qa_2"
+    summary: ClassVar[str] = "an open question that needs two of many documents (RULER's qa_2, HotpotQA)"
+    ruler_metric: ClassVar[str | None] = "string_match_part"
+    placeholders: ClassVar[Mapping[str, str]] = {"question": "the question"}
+    needed: ClassVar[tuple[str, ...]] = ("question",)
+
+    def complete(self, fields: Mapping[str, str]) -> Completion:
+        return completion(fields["question"], "Answer with yes or no, or else in as few words as the documents allow.")
+
+
+TASKS.register(RulerQa2.name, RulerQa2)

@@ -1,0 +1,76 @@
+"""``eval.yaml``: how Hugging Face's Community Evals, and inspect_ai with them, run a data set.
+
+The format: https://huggingface.co/docs/hub/eval-results. inspect_ai allows its own scorers only, none of which compares
+entry by entry, so what it measures is stricter than this package's metrics: an answer is wholly right or it is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from sparse_tasks.core.length import label
+from sparse_tasks.evaluators.dataset import Dataset
+from sparse_tasks.evaluators.metrics import LENIENT
+
+__all__ = ["ANSWER", "EVAL_YAML", "eval_yaml"]
+
+EVAL_YAML: Final = "eval.yaml"
+
+ANSWER: Final = r"(?s)\A.*<answer>\s*(\S(?:(?:(?!<answer>).)*?\S)?)\s*</answer>"
+r"""What stands in the last ``<answer>`` that is closed.
+
+The anchor, the ``\S`` and the bar to another ``<answer>`` keep the time linear on outputs that never end.
+"""
+
+
+def eval_yaml(dataset: Dataset) -> bytes:
+    """The file for a data set; the same bytes for the same data set.
+
+    Its tasks are named as the configurations on the card and the entries of ``export --to eval_results`` are.
+
+    Raises:
+        DataError: A file is not what the manifest says.
+    """
+    request = dataset.manifest["request"]
+    lengths = ", ".join(label(length) for length in request["lengths"])
+    content = {
+        "name": f"sparse-tasks {lengths}",
+        "description": (
+            f"Long-context tasks of exact length ({', '.join(request['tasks'])}; {lengths} tokens). "
+            "inspect counts an answer as right if the text in the last <answer> is the gold answer, letter case aside; "
+            "nothing is given for parts of it. sparse-tasks evaluate scores by the tasks' own metrics, most of which "
+            "do give something for parts."
+        ),
+        "evaluation_framework": "inspect-ai",
+        "tasks": [_task(dataset, task, length) for length in request["lengths"] for task in request["tasks"]],
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).encode()
+
+
+def _task(dataset: Dataset, task: str, length: int) -> dict[str, Any]:
+    name = f"{task}_{label(length)}"
+    return {
+        "id": name,
+        "config": name,
+        "split": "test",
+        # inspect does not read the id, but hands metadata on to its logs.
+        "field_spec": {"input": "prompt", "target": "answer", "id": "id", "metadata": ["id"]},
+        "solvers": [
+            {
+                "name": "generate",
+                "args": {"max_tokens": dataset.manifest["request"]["tasks"][task]["max_new_tokens"]},
+            }
+        ],
+        "scorers": [_scorer(dataset, task, length)],
+    }
+
+
+def _scorer(dataset: Dataset, task: str, length: int) -> dict[str, Any]:
+    """The one of inspect's scorers that comes nearest to the metric of a task's samples."""
+    first = next(iter(dataset.rows(dataset.select([task], [length], 1), ["metric"])))
+    if first["metric"] in LENIENT:
+        # The prompt asks for a completion without tags, and the metric searches all of it.
+        return {"name": "includes"}
+    return {"name": "pattern", "args": {"pattern": ANSWER}}
