@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import warn
-from sparse_tasks.cli.validate import check_folder, print_problems
+from sparse_tasks.cli.validate import CorpusOption, check_folder, print_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ def publish(
     tokenizer: Annotated[
         str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
     ] = None,
+    corpus: CorpusOption = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
     ] = None,
@@ -58,7 +59,7 @@ def publish(
     target = Repository(repository, revision, create_pr, private)
     if not dry_run:
         target.check_online()
-    report = check_folder(folder, tokenizer, workers)
+    report = check_folder(folder, tokenizer, workers, corpus or [])
     if report.problems:
         print_problems(folder, report)
         warn("nothing was published")

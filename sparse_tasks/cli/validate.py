@@ -14,9 +14,18 @@ from sparse_tasks.cli.output import Format, print_json
 if TYPE_CHECKING:
     from sparse_tasks.generators.validation import Report
 
-__all__ = ["check_folder", "print_problems", "validate"]
+__all__ = ["CorpusOption", "check_folder", "print_problems", "validate"]
 
 _SHOWN = 50
+
+CorpusOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SOURCE",
+        help="A text that samples were taken from, to look their questions up in: as for generate.",
+        show_default=False,
+    ),
+]
 
 
 def validate(
@@ -24,14 +33,7 @@ def validate(
     tokenizer: Annotated[
         str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
     ] = None,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SOURCE",
-            help="A text that samples were taken from, to look their questions up in: as for generate.",
-            show_default=False,
-        ),
-    ] = None,
+    corpus: CorpusOption = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
     ] = None,

@@ -136,7 +136,7 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
                 "length",
                 target,
                 f"is more than {task.name} has text for, which ends at about {fitted.input_tokens:,} tokens; take a "
-                "larger corpus, or --allow-repeats",
+                f"larger corpus{'' if task.settings().get('repeats', True) else ', or --allow-repeats'}",
             )
         # What was added cost more or less than it did by itself: aim so much lower or higher.
         missing = target - TOLERANCE // 4 - fitted.input_tokens
