@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import warn
-from sparse_tasks.cli.validate import CorpusOption, check_folder, print_problems
+from sparse_tasks.cli.validate import CorpusOption, TokenizerOption, WorkersOption, check_folder, print_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +36,9 @@ def publish(
     i_have_the_rights: Annotated[
         bool, typer.Option("--i-have-the-rights", help="Publish text of others whose licence is not clear.")
     ] = False,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
-    ] = None,
+    tokenizer: TokenizerOption = None,
     corpus: CorpusOption = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
-    ] = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Put a data set on the Hugging Face Hub.
 

@@ -14,10 +14,16 @@ from sparse_tasks.cli.output import Format, print_json
 if TYPE_CHECKING:
     from sparse_tasks.generators.validation import Report
 
-__all__ = ["CorpusOption", "check_folder", "print_problems", "validate"]
+__all__ = ["CorpusOption", "TokenizerOption", "WorkersOption", "check_folder", "print_problems", "validate"]
 
 _SHOWN = 50
 
+TokenizerOption = Annotated[
+    str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
+]
 CorpusOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,13 +36,9 @@ CorpusOption = Annotated[
 
 def validate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
-    ] = None,
+    tokenizer: TokenizerOption = None,
     corpus: CorpusOption = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
-    ] = None,
+    workers: WorkersOption = None,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
 ) -> None:
     """Check a data set: files, schema, lengths, answers, uniqueness.

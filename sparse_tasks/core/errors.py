@@ -15,6 +15,7 @@ __all__ = [
     "UsageError",
     "first_line",
     "nearest",
+    "quoted",
 ]
 
 
@@ -64,6 +65,11 @@ def first_line(error: Exception) -> str:
     """The first line of what a library says went wrong, or else what kind of error it is."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def quoted(text: str) -> str:
+    """A text between quotes, cut to some hundred characters."""
+    return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparse_tasks.core.errors import quoted
 from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.generators.depth import Depth
@@ -209,7 +210,7 @@ class Task(Parametric, ABC):
             DataError: As of ``oracle``.
         """
         found = self.oracle(prompt)
-        return None if found == answer else f"the prompt says {_short(found)}, the stored answer is {_short(answer)}"
+        return None if found == answer else f"the prompt says {quoted(found)}, the stored answer is {quoted(answer)}"
 
     def largest(self) -> int | None:
         """The largest size for which there is text; None: there is no end of it."""
@@ -218,10 +219,6 @@ class Task(Parametric, ABC):
     def audit(self, prompt: str) -> list[str]:
         """Contradictions in the prompt beyond what the oracle sees; none unless a task looks for them."""
         return []
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 def _import_all() -> None:

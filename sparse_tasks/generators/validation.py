@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
@@ -308,7 +308,7 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
             yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
         for entry in sorted(set(row["answers"])):
             if row["answers"].count(entry) > row["answer"].count(entry) and not task.references:
-                yield f"answers holds {_short(entry)}, which the stored answer does not"
+                yield f"answers holds {quoted(entry)}, which the stored answer does not"
     except (DataError, UsageError, ValueError) as error:
         yield str(error)
     except Exception as error:  # what is read here may be anything, and so may the oracle that reads it
@@ -338,7 +338,3 @@ def _check_evidence(row: dict[str, Any]) -> Iterator[str]:
             yield f"evidence at {span['start']} does not have depth {span['depth']}"
         elif (words := row["prompt"][span["start"] : span["end"]]) != words.strip() or span["label"] not in words:
             yield f"evidence {span['start']} to {span['end']} does not begin and end with words that hold its label"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 100 else text[:97] + "...")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import torch
@@ -34,15 +33,12 @@ ROOM: Final = 2**26
 """Bytes of lists that the graphs of a step may hold, all layers together. Longer ones run longer than launches take."""
 
 
-@dataclass
-class _Round:
-    """The graphs of a kind of steps, by layer.
+_Round: TypeAlias = dict[int, tuple[Hashable, Compute]]
+"""The graphs of a kind of steps, by layer, each with the places of its tensors.
 
-    They share memory, each may use what those before it need no more. So all of them are recorded in one step, and
-    played in their order: what a layer leaves behind for the count lasts to the end of the step.
-    """
-
-    graphs: dict[int, tuple[Hashable, Compute]] = field(default_factory=dict)
+They share memory, each may use what those before it need no more. So all of them are recorded in one step, and played
+in their order: what a layer leaves behind for the count lasts to the end of the step.
+"""
 
 
 class Replays:
@@ -80,9 +76,9 @@ class Replays:
         places = tuple((tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in tensors)
         if self._records:
             graph = self._recorder(compute)
-            self._round.graphs[layer] = places, graph
+            self._round[layer] = places, graph
             return graph()
-        recorded = self._round.graphs.get(layer)
+        recorded = self._round.get(layer)
         if recorded is None or recorded[0] != places:  # tensors have moved: all of it is recorded anew
             self._rounds.pop(self._kind, None)
             return compute()
@@ -102,7 +98,7 @@ class Replays:
         if self._round is not None:
             self._rounds.move_to_end(kind)
         elif kind is not None and self._alike >= PATIENCE and small:
-            self._round, self._records = _Round(), True
+            self._round, self._records = {}, True
             self._rounds[kind] = self._round
             if len(self._rounds) > KEPT:
                 self._rounds.popitem(last=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.hub import fetching, split_hub_id
 from sparse_tasks.generators.corpora import Kind
+from sparse_tasks.generators.files import sha256_of
 
 __all__ = ["fetch"]
 
@@ -44,7 +44,7 @@ def fetch(kind: Kind, address: str) -> tuple[tuple[Path, ...], str, str]:
         raise UsageError("corpus", address, f"does not have all of {', '.join(names)}") from error
     if address == kind.hub:
         for path, expected in zip(paths, kind.hashes, strict=False):
-            if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
+            if (found := sha256_of(path)) != expected:
                 remedy = f"gave other bytes of {path.name} than those that are known (SHA-256 {found[:16]}…)"
                 raise UsageError("corpus", address, f"{remedy}; empty the cache of the Hub and try again")
     return paths, repository, _commit(paths[0], address)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.corpora import mounted
@@ -227,7 +227,7 @@ class PackedTask(Task):
             raise DataError(f"{self.name} cannot answer without its corpus; name it with --corpus")
         first, *others = self._known(prompt)
         if any(other.answers != first.answers for other in others):
-            raise DataError(f"the corpus has several answers to {_short(first.text)} about documents that are there")
+            raise DataError(f"the corpus has several answers to {quoted(first.text)} about documents that are there")
         return first.answer
 
     def verify(self, prompt: str, answer: str, answers: Sequence[str]) -> str | None:
@@ -235,10 +235,10 @@ class PackedTask(Task):
         if mounted(self.corpus) is not None:
             known = self._known(prompt)
             if not any((answer, tuple(answers)) == (question.answer, question.answers) for question in known):
-                return f"the corpus says {_short(known[0].answer)}, the stored answer is {_short(answer)}"
+                return f"the corpus says {quoted(known[0].answer)}, the stored answer is {quoted(answer)}"
         question = Question(asked.text, (), tuple(answers), asked.choices)
         if answer != question.answer:
-            return f"the stored answer {_short(answer)} is not what answers say"
+            return f"the stored answer {quoted(answer)} is not what answers say"
         return self.check(question, asked.documents if asked.about is None else [asked.about])
 
     def _known(self, prompt: str) -> list[Question]:
@@ -253,7 +253,7 @@ class PackedTask(Task):
         if found:
             return found
         what = "that document" if self.named else "documents that are there"
-        raise DataError(f"the corpus has no question {_short(asked.text)} about {what}")
+        raise DataError(f"the corpus has no question {quoted(asked.text)} about {what}")
 
 
 def completion(question: str, form: str) -> Completion:
@@ -270,7 +270,7 @@ class ChoiceTask(PackedTask):
     def check(self, question: Question, documents: Sequence[str]) -> str | None:
         known = letters(len(question.choices))
         if wrong := [answer for answer in question.answers if len(answer) != 1 or answer not in known]:
-            return f"{_short(wrong[0])} is the letter of no choice"
+            return f"{quoted(wrong[0])} is the letter of no choice"
         return None
 
 
@@ -373,7 +373,3 @@ def _shuffled(stream: Stream, n: int) -> Iterator[int]:
         j = stream.between(i, n - 1)
         yield moved.get(j, j)
         moved[j] = moved.get(i, i)
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 100 else text[:97] + "...")

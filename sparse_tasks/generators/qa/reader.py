@@ -14,7 +14,7 @@ from functools import cache
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.qa.phrases import capitals, facts
-from sparse_tasks.generators.story.grammar import Rule
+from sparse_tasks.generators.story.grammar import Rule, pattern
 
 __all__ = ["Articles", "Fact", "audit", "read"]
 
@@ -245,8 +245,8 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
     masked = mask.on(sentence)
     start = chr(_MASK) if ord(masked[0]) & ~0xFF == _MASK else masked[0]
     readings = set()
-    for kind, pattern in _patterns(start):
-        if match := pattern.fullmatch(f" {masked}"):
+    for kind, phrasing in _patterns(start):
+        if match := phrasing.fullmatch(f" {masked}"):
             named = {slot: mask.off(text) for slot, text in match.groupdict().items()} | {"x": title}
             if any(_NO_NAME.intersection(name.split()) for name in named.values()):
                 continue
@@ -261,7 +261,7 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
 def _patterns(start: str) -> list[tuple[str, re.Pattern[str]]]:
     """All phrasings that may begin with a character, each with its kind."""
     return [
-        (kind, _compiled(_pattern(alternative)))
+        (kind, _compiled(pattern(alternative, _SLOTS)))
         for kind, rule in facts().items()
         for alternative in rule.alternatives
         if (starts := _starts(alternative)) is None or start in starts
@@ -280,15 +280,3 @@ def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
     if text.startswith("{x}"):
         return frozenset(f"{chr(_MASK)}HSIT")
     return None if text.startswith("{") else frozenset(text[0])
-
-
-def _pattern(alternative: tuple[str | Rule, ...]) -> str:
-    """The pattern of one phrasing, with the blank that precedes it."""
-    written = ""
-    for piece in alternative:
-        if isinstance(piece, Rule):
-            written += "(?:" + "|".join(_pattern(choice) for choice in piece.alternatives) + ")"
-        else:
-            for i, part in enumerate(re.split(r"\{(\w+)\}", piece)):
-                written += _SLOTS[part] if i % 2 else re.escape(part).replace(r"\ ", " ")
-    return written

@@ -7,6 +7,8 @@ joined by a blank, except before punctuation.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -16,7 +18,7 @@ from nltk.grammar import CFG, Nonterminal
 
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Rule", "events", "lexicon", "read_grammars", "read_lexicon", "scenes"]
+__all__ = ["Rule", "events", "lexicon", "pattern", "read_grammars", "read_lexicon", "scenes"]
 
 _CLOSING = tuple(",.;:!?’”")
 
@@ -90,3 +92,20 @@ def _link(grammar: CFG) -> Rule:
 
 def _spaced(text: str) -> str:
     return text if text.startswith(_CLOSING) else f" {text}"
+
+
+def pattern(alternative: tuple[str | Rule, ...], slots: Mapping[str, str]) -> str:
+    """A regular expression for one alternative of a rule, with the blank that precedes it.
+
+    Args:
+        alternative: Its pieces.
+        slots: Regular expressions by slot.
+    """
+    written = ""
+    for piece in alternative:
+        if isinstance(piece, Rule):
+            written += "(?:" + "|".join(pattern(choice, slots) for choice in piece.alternatives) + ")"
+        else:
+            for i, part in enumerate(re.split(r"\{(\w+)\}", piece)):
+                written += slots[part] if i % 2 else re.escape(part).replace(r"\ ", " ")
+    return written

@@ -14,7 +14,7 @@ from datetime import date, datetime, timedelta
 from functools import cache
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.story.grammar import Rule, events
+from sparse_tasks.generators.story.grammar import Rule, events, pattern
 
 __all__ = ["Fact", "Page", "Story", "audit", "read"]
 
@@ -213,7 +213,7 @@ def _fact(sentence: str, hero: str) -> Fact | None:
 @cache
 def _phrasings() -> list[_Phrasing]:
     return [
-        _Phrasing(_SAME.get(kind, kind), _pattern(alternative), _starts(alternative))
+        _Phrasing(_SAME.get(kind, kind), pattern(alternative, _SLOTS), _starts(alternative))
         for kind, rule in events().items()
         for alternative in rule.alternatives
     ]
@@ -240,15 +240,3 @@ def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
     if text.startswith("{hero}"):
         return frozenset(_HERO)
     return None if text.startswith("{") else frozenset(text[0])
-
-
-def _pattern(alternative: tuple[str | Rule, ...]) -> str:
-    """The pattern of one phrasing, with the blank that precedes it."""
-    written = ""
-    for piece in alternative:
-        if isinstance(piece, Rule):
-            written += "(?:" + "|".join(_pattern(choice) for choice in piece.alternatives) + ")"
-        else:
-            for i, part in enumerate(re.split(r"\{(\w+)\}", piece)):
-                written += _SLOTS[part] if i % 2 else re.escape(part).replace(r"\ ", " ")
-    return written
