@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+from sparse_tasks.evaluators.costs import Shape, read_shape
 from sparse_tasks.generators.files import sha256_of
 
 __all__ = ["Model", "find_model"]
@@ -24,6 +26,7 @@ class Model:
         revision: Commit of a Hub model; None elsewhere.
         config_sha256: Hash of its ``config.json``; None where there is none at hand.
         sha256: Hash of a file of outputs; None elsewhere.
+        shape: The sizes that its ``config.json`` tells; None where it does not, or there is none at hand.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Model:
     revision: str | None = None
     config_sha256: str | None = None
     sha256: str | None = None
+    shape: Shape | None = None
 
     @property
     def tokenizer(self) -> str:
@@ -47,8 +51,7 @@ def find_model(name: str) -> Model:
     if name == DEMO:
         from sparse_tasks.evaluators.demo import demo_model
 
-        folder = demo_model()
-        return Model(name, str(folder), config_sha256=sha256_of(folder / "config.json"))
+        return _in_folder(name, demo_model())
     try:
         folder = Path(name).expanduser()
         is_folder = folder.is_dir()
@@ -57,10 +60,22 @@ def find_model(name: str) -> Model:
     if is_folder:
         if not (folder / "config.json").is_file():
             raise UsageError("model", name, "holds no config.json; name a folder of a Hugging Face checkpoint")
-        return Model(name, str(folder), config_sha256=sha256_of(folder / "config.json"))
+        return _in_folder(name, folder)
     if not is_hub_id(name):
         raise UsageError("model", name, "is no folder; name one, a Hub id (ORG/NAME), or demo")
     return _on_hub(name)
+
+
+def _in_folder(name: str, folder: Path) -> Model:
+    config = folder / "config.json"
+    return Model(name, str(folder), config_sha256=sha256_of(config), shape=_shape(config))
+
+
+def _shape(config: Path) -> Shape | None:
+    try:
+        return read_shape(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None  # the engine will say what is wrong with it
 
 
 def _on_hub(name: str) -> Model:
@@ -74,4 +89,4 @@ def _on_hub(name: str) -> Model:
     except EntryNotFoundError as error:
         raise UsageError("model", name, "holds no config.json; name a Hugging Face checkpoint") from error
     # The cache lays files out as .../snapshots/<commit>/config.json.
-    return Model(name, repository, config.parent.name, sha256_of(config))
+    return Model(name, repository, config.parent.name, sha256_of(config), shape=_shape(config))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -211,6 +211,7 @@ def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | No
             "revision": model.revision,
             "config_sha256": model.config_sha256,
             "sha256": model.sha256,
+            "shape": None if model.shape is None else asdict(model.shape),
         },
         "engine": {"name": engine.name, "version": None, "arguments": engine.arguments, "details": {}},
         "attention": engine.attention,

@@ -21,7 +21,7 @@ from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 from sparse_tasks.generators.files import write_whole
 
-__all__ = ["SCORES_SCHEMA", "read_scored", "score_run"]
+__all__ = ["SCORES_SCHEMA", "read_result", "read_scored", "read_scores_table", "score_run"]
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -35,12 +35,24 @@ SCORES_SCHEMA = pa.schema(
         ("parsed", pa.bool_()),
         ("how", pa.string()),
         ("finish_reason", pa.string()),
+        # Where the evidence lies: mean depth of its stretches, and from the first to the last of them; in [0, 1].
+        ("depth", pa.float64()),
+        ("depth_spread", pa.float64()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        # Measured; null where nothing was.
+        ("prefill_sparsity", pa.float64()),
+        ("decode_sparsity", pa.float64()),
+        ("kv_bytes_per_step", pa.float64()),
     ]
 )
 
-_MAY_BE_NULL = ("extracted", "how", "finish_reason")
+_MAY_BE_NULL = (
+    *("extracted", "how", "finish_reason", "depth", "depth_spread", "input_tokens", "output_tokens"),
+    *("prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
+)
 _TOOK = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
-_GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix")
+_GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix", "evidence")
 
 
 def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -106,28 +118,52 @@ def read_scored(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         UsageError: It is no scored run.
         DataError: A file cannot be read, or says something else.
     """
+    result = read_result(folder)
+    rows: list[dict[str, Any]] = read_scores_table(folder).to_pylist()
+    return result, rows
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The ``result.json`` of a run.
+
+    Raises:
+        UsageError: It is no scored run.
+        DataError: The file cannot be read, or says something else.
+    """
     if not os.path.isfile(folder / RESULT):  # of a path that is too long, Path.is_file raises
         raise UsageError("run", str(folder), f"holds no {RESULT}; name a run that evaluate or score has finished")
-    return read_json(folder / RESULT, "result-1.0"), _read_scores(folder / SCORES)
+    return read_json(folder / RESULT, "result-1.0")
 
 
-def _read_scores(path: Path) -> list[dict[str, Any]]:
+def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The ``scores.parquet`` of a run.
+
+    Args:
+        folder: The run.
+        columns: Read these alone.
+
+    Raises:
+        DataError: The file cannot be read, or has other columns.
+    """
+    path = folder / SCORES
     try:
-        table = pq.read_table(path)
-        if not table.schema.equals(SCORES_SCHEMA):
-            raise DataError(f"{path} has other columns than the scores of a run")
-        for name in SCORES_SCHEMA.names:
-            if table[name].null_count and name not in _MAY_BE_NULL:
-                raise DataError(f"{path} has a row without {name}")
-        rows: list[dict[str, Any]] = table.to_pylist()
+        if not pq.read_schema(path).equals(SCORES_SCHEMA):
+            raise DataError(f"{path} has other columns than the scores of a run; run sparse-tasks score again")
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table.validate(full=True)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    return rows
+    for name in table.column_names:
+        if table[name].null_count and name not in _MAY_BE_NULL:
+            raise DataError(f"{path} has a row without {name}")
+    return table
 
 
 def _row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
     # The prompt may end inside the answer: what it began belongs to what the model wrote.
     verdict = score(gold["metric"], gold["answer_prefix"] + prediction["text"], gold["answers"])
+    depths = [stretch["depth"] for stretch in gold["evidence"]]
+    sparsity = prediction["sparsity"] or {}
     return {
         **{name: gold[name] for name in ("id", "task", "index", "length", "metric")},
         "score": verdict.value,
@@ -135,6 +171,10 @@ def _row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
         "parsed": verdict.parsed,
         "how": verdict.how,
         "finish_reason": prediction["finish_reason"],
+        "depth": math.fsum(depths) / len(depths) if depths else None,
+        "depth_spread": max(depths) - min(depths) if depths else None,
+        **{name: prediction[name] for name in ("input_tokens", "output_tokens", "kv_bytes_per_step")},
+        **{f"{phase}_sparsity": sparsity.get(phase) for phase in ("prefill", "decode")},
     }
 
 

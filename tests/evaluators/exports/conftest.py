@@ -28,6 +28,7 @@ RUN: dict[str, Any] = {
         "revision": "f" * 40,
         "config_sha256": "c" * 64,
         "sha256": None,
+        "shape": None,
     },
     "engine": {"name": "vllm", "version": "0.32.0", "arguments": {"max_num_seqs": 4}, "details": {}},
     "attention": {"method": "quest", "sparsity": 0.9, "arguments": {"page": 16}},
@@ -103,6 +104,13 @@ def scored() -> Scored:
                     "parsed": answered,
                     "how": "tag" if answered else None,
                     "finish_reason": "stop" if answered else "length",
+                    "depth": 0.5,
+                    "depth_spread": 0.0,
+                    "input_tokens": 65520 if answered else None,
+                    "output_tokens": 12 if answered else None,
+                    "prefill_sparsity": 0.0 if answered else None,
+                    "decode_sparsity": 0.875 if answered else None,
+                    "kv_bytes_per_step": 2048.5 if answered else None,
                 }
             )
             predictions.append(

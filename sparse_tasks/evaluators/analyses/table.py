@@ -1,0 +1,206 @@
+"""Scored runs as one table, a row a sample: what every analysis starts from.
+
+Dense and sparse runs of a model over the same data set are paired: each row knows what dense attention scored on the
+same sample.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.evaluators.costs import Shape
+from sparse_tasks.evaluators.exports.parts import model_id
+from sparse_tasks.evaluators.results import read_result, read_scores_table
+from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_json
+
+__all__ = ["COLUMNS", "Runs", "ScoredRun", "read_runs"]
+
+COLUMNS: Final = {
+    "run": "category",  # name of the run, as ScoredRun.name
+    "model": "category",
+    "dataset": "category",  # its sha256
+    "attention": "category",  # method, with arguments where no sparsity was asked: what a curve is drawn for
+    "asked": "float64",  # sparsity that was asked; 0 for dense, NaN where budgets were given instead
+    "task": "category",
+    "length": "int64",
+    "index": "int64",
+    "id": "str",
+    "score": "float64",
+    "dense": "float64",  # what dense attention scored on the same sample; NaN where there is no such run
+    "parsed": "bool",
+    "truncated": "bool",
+    "depth": "float64",
+    "depth_spread": "float64",
+    "input_tokens": "float64",
+    "output_tokens": "float64",
+    "prefill_sparsity": "float64",  # measured; 0 for dense, NaN where nothing was measured
+    "decode_sparsity": "float64",
+    "kv_bytes_per_step": "float64",
+}
+"""Columns of ``Runs.samples``, and their types."""
+
+_READ: Final = [
+    *("id", "task", "index", "length", "score", "parsed", "finish_reason", "depth", "depth_spread"),
+    *("input_tokens", "output_tokens", "prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
+]
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run that was scored.
+
+    Attributes:
+        name: Unique among the runs that were read together: the end of its path, as much of it as that takes.
+        path: Its folder.
+        settings: What ``run.json`` holds.
+        result: What ``result.json`` holds.
+    """
+
+    name: str
+    path: Path
+    settings: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The model's id, or the last part of its folder."""
+        return model_id(self.settings)
+
+    @property
+    def shape(self) -> Shape | None:
+        """The model's sizes; None where they are not known."""
+        shape = self.settings["model"]["shape"]
+        return None if shape is None else Shape(**shape)
+
+    @property
+    def dense(self) -> bool:
+        """Whether attention was dense."""
+        return bool(self.settings["attention"]["method"] == "dense")
+
+    @property
+    def attention(self) -> str:
+        """The method, and its arguments where they were given; not the sparsity."""
+        asked = self.settings["attention"]
+        arguments = ", ".join(f"{name}={value}" for name, value in sorted(asked["arguments"].items()))
+        return str(asked["method"]) + (f" ({arguments})" if arguments else "")
+
+    @property
+    def asked(self) -> float | None:
+        """The sparsity that was asked for; 0 for dense attention, None where budgets were given instead."""
+        return 0.0 if self.dense else self.settings["attention"]["sparsity"]
+
+    @property
+    def label(self) -> str:
+        """Attention and sparsity, as in ``quest 0.9``."""
+        return self.attention if self.dense or self.asked is None else f"{self.attention} {self.asked:g}"
+
+    @property
+    def pairing(self) -> tuple[str, str, str]:
+        """What a dense and a sparse run have in common where one can be held against the other."""
+        return self.model, self.settings["dataset"]["sha256"], repr(sorted(self.settings["sampling"].items()))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that are analysed together.
+
+    Attributes:
+        runs: In the order in which they were named, those of a folder by name.
+        samples: A row a sample of each run, with the columns ``COLUMNS``.
+    """
+
+    runs: tuple[ScoredRun, ...]
+    samples: pd.DataFrame
+
+    def __getitem__(self, name: str) -> ScoredRun:
+        """The run of a name."""
+        return next(run for run in self.runs if run.name == name)
+
+
+def read_runs(paths: Sequence[Path]) -> Runs:
+    """Read scored runs; a folder that holds runs, such as that of a sweep, stands for all of them.
+
+    Raises:
+        UsageError: A folder is no scored run and holds none, one was named twice, or two dense runs could be what a
+            sparse one is held against.
+        DataError: A file cannot be read, or says something else.
+    """
+    if not paths:
+        raise UsageError("runs", "", "names none; name folders that evaluate or score have finished")
+    folders = [folder for path in paths for folder in _scored(path)]
+    for folder, times in Counter(folder.resolve() for folder in folders).items():
+        if times > 1:
+            raise UsageError("runs", str(folder), "is named twice")
+    runs = tuple(_read(name, folder) for name, folder in zip(_names(folders), folders, strict=True))
+    dense = _dense(runs)
+    tables = {run.name: _samples(run) for run in runs}
+    for run in runs:
+        partner = dense.get(run.pairing)
+        table = tables[run.name]
+        scores = None if partner is None else tables[partner.name].set_index("id")["score"]
+        table["dense"] = float("nan") if scores is None else table["id"].map(scores)
+    samples = pd.concat(tables.values(), ignore_index=True)
+    return Runs(runs, samples[list(COLUMNS)].astype(COLUMNS))
+
+
+def _scored(path: Path) -> list[Path]:
+    """A scored run, or those right under a folder."""
+    if os.path.isfile(path / RESULT):  # of a path that is too long, Path.is_file raises
+        return [path]
+    try:
+        found = sorted(folder for folder in path.iterdir() if (folder / RESULT).is_file())
+    except OSError as error:
+        raise UsageError("runs", str(path), f"cannot be read: {error.strerror or error}") from error
+    if not found:
+        raise UsageError("runs", str(path), f"holds no {RESULT}; name a run that evaluate or score has finished")
+    return found
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder.resolve()) for folder in folders]
+
+
+def _read(name: str, folder: Path) -> ScoredRun:
+    if not (folder / SETTINGS).is_file():
+        raise UsageError("runs", str(folder), f"holds no {SETTINGS}; name a run that evaluate or predict has made")
+    return ScoredRun(name, folder, read_json(folder / SETTINGS, "run-1.0"), read_result(folder))
+
+
+def _dense(runs: Iterable[ScoredRun]) -> dict[tuple[str, str, str], ScoredRun]:
+    """The dense run of each model, data set and sampling."""
+    found: dict[tuple[str, str, str], ScoredRun] = {}
+    for run in runs:
+        if run.dense and (other := found.setdefault(run.pairing, run)) is not run:
+            raise UsageError("runs", run.name, f"is a second dense run of {run.model} beside {other.name}; name one")
+    return found
+
+
+def _samples(run: ScoredRun) -> pd.DataFrame:
+    table = read_scores_table(run.path, _READ).to_pandas()
+    if table["id"].duplicated().any():
+        raise DataError(f"{run.path} has a sample twice")
+    for phase in ("prefill_sparsity", "decode_sparsity"):
+        if run.dense:
+            table[phase] = table[phase].fillna(0.0)
+    return table.assign(
+        run=run.name,
+        model=run.model,
+        dataset=run.settings["dataset"]["sha256"],
+        attention=run.attention,
+        asked=float("nan") if run.asked is None else run.asked,
+        truncated=table["finish_reason"] == "length",
+    )

@@ -1,0 +1,102 @@
+"""Runs become one table, and each sparse sample stands beside the dense one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.evaluators.analyses.table import COLUMNS, read_runs
+from tests.evaluators.made_runs import LLAMA_8B, made_run
+
+Refused = Callable[..., Any]
+DENSE = {("story_multihop", 1024): [1.0, 0.0, 1.0], ("ruler_vt", 1024): [0.5, 1.0]}
+SPARSE = {("story_multihop", 1024): [1.0, 0.0, 0.0], ("ruler_vt", 1024): [0.25, 1.0]}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A folder with a dense run and two sparse ones."""
+    made_run(tmp_path / "sweep" / "dense", DENSE)
+    made_run(tmp_path / "sweep" / "quest-0.5", DENSE, attention="quest", sparsity=0.5)
+    made_run(tmp_path / "sweep" / "quest-0.9", SPARSE, attention="quest", sparsity=0.9, measured={"decode": 0.89})
+    return tmp_path / "sweep"
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(sweep: Path) -> None:
+    table = read_runs([sweep])
+    assert [run.name for run in table.runs] == ["dense", "quest-0.5", "quest-0.9"]
+    assert [run.label for run in table.runs] == ["dense", "quest 0.5", "quest 0.9"]
+    assert list(table.samples) == list(COLUMNS)
+    assert len(table.samples) == 15
+    assert table["quest-0.9"].shape == LLAMA_8B
+
+
+def test_each_sample_knows_what_dense_attention_scored(sweep: Path) -> None:
+    samples = read_runs([sweep]).samples
+    of_it = samples[samples["run"] == "quest-0.9"]
+    assert list(of_it["score"]) == [1.0, 0.0, 0.0, 0.25, 1.0]
+    assert list(of_it["dense"]) == [1.0, 0.0, 1.0, 0.5, 1.0]
+    assert set(of_it["decode_sparsity"]) == {0.89}
+    assert of_it["prefill_sparsity"].isna().all()
+    assert set(samples[samples["run"] == "dense"]["prefill_sparsity"]) == {0.0}
+
+
+def test_without_a_dense_run_nothing_is_made_up(sweep: Path) -> None:
+    samples = read_runs([sweep / "quest-0.5"]).samples
+    assert samples["dense"].isna().all()
+
+
+def test_a_dense_run_over_other_data_or_of_another_model_is_no_partner(sweep: Path, tmp_path: Path) -> None:
+    made_run(tmp_path / "other", DENSE, dataset_sha256="e" * 64)
+    made_run(tmp_path / "large", DENSE, model="acme/large")
+    samples = read_runs([sweep / "quest-0.5", tmp_path / "other", tmp_path / "large"]).samples
+    assert samples[samples["run"] == "quest-0.5"]["dense"].isna().all()
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / model / "dense", DENSE, model=model) for model in ("small", "large")]
+    assert [run.name for run in read_runs(folders).runs] == ["small/dense", "large/dense"]
+
+
+def test_budgets_instead_of_a_sparsity_have_a_name_and_no_number(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "q", SPARSE, attention="quest", arguments={"quest.tokens": 512})
+    (run,) = read_runs([folder]).runs
+    assert (run.label, run.asked) == ("quest (quest.tokens=512)", None)
+    assert np.isnan(read_runs([folder]).samples["asked"]).all()
+
+
+def test_two_dense_runs_of_one_model_are_refused(sweep: Path, tmp_path: Path, refused: Refused) -> None:
+    again = made_run(tmp_path / "again", DENSE)
+    with refused(UsageError, "runs", "again", "second dense run", "dense"):
+        read_runs([sweep, again])
+
+
+def test_what_is_no_run_is_refused(sweep: Path, tmp_path: Path, refused: Refused) -> None:
+    with refused(UsageError, "runs", "holds no result.json"):
+        read_runs([tmp_path])
+    with refused(UsageError, "runs", "cannot be read"):
+        read_runs([tmp_path / "nowhere"])
+    with refused(UsageError, "runs", "named twice"):
+        read_runs([sweep, sweep / "dense"])
+    with refused(UsageError, "runs", "names none"):
+        read_runs([])
+    (sweep / "dense" / "run.json").unlink()
+    with refused(UsageError, "runs", "holds no run.json"):
+        read_runs([sweep])
+
+
+def test_damaged_scores_are_refused(sweep: Path, refused: Refused) -> None:
+    (sweep / "dense" / "scores.parquet").write_bytes(b"PAR1 and no more")
+    with refused(DataError, "scores.parquet", "cannot be read"):
+        read_runs([sweep])
+
+
+def test_a_depth_that_is_not_known_is_no_number(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "q", SPARSE, depths=[math.nan, 0.5])
+    assert read_runs([folder]).samples["depth"].isna().sum() == 3

@@ -1,0 +1,170 @@
+"""Scored runs with scores of one's choice, written as ``evaluate`` would, without a model or a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparse_tasks.evaluators import results
+from sparse_tasks.evaluators.costs import Shape
+from sparse_tasks.evaluators.dataset import Selection
+from sparse_tasks.evaluators.runs import checked, to_json
+
+__all__ = ["LLAMA_8B", "made_run"]
+
+LLAMA_8B = Shape(
+    hidden_size=4096,
+    layers=32,
+    query_heads=32,
+    kv_heads=8,
+    head_size=128,
+    mlp_size=14336,
+    vocabulary=128256,
+    tied_embeddings=False,
+    window=None,
+    windowed_layers=0,
+    experts=0,
+    active_experts=0,
+    expert_size=0,
+    shared_expert_size=0,
+    dense_layers=32,
+)
+
+
+def made_run(
+    folder: Path,
+    scores: Mapping[tuple[str, int], Sequence[float]],
+    *,
+    attention: str = "dense",
+    sparsity: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    measured: Mapping[str, float] | None = None,
+    model: str = "acme/small",
+    shape: Shape | None = LLAMA_8B,
+    dataset_sha256: str = "a" * 64,
+    depths: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    unparsed: Sequence[int] = (),
+    truncated: Sequence[int] = (),
+    text: str = "<answer>so it is</answer>",
+) -> Path:
+    """Write a run.
+
+    Args:
+        folder: Where.
+        scores: By task and length, a score a sample; each key becomes a configuration.
+        attention: ``dense``, or a method.
+        sparsity: That was asked for.
+        arguments: Of the method.
+        measured: Sparsity by phase, of every sample; by default what was asked, in both phases.
+        model: Its name.
+        shape: Its sizes.
+        dataset_sha256: The data set.
+        depths: Of the evidence, in turn.
+        unparsed: Indices of samples without an answer, in each configuration.
+        truncated: Indices of samples that were cut off.
+        text: What the model wrote, everywhere.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    dense = attention == "dense"
+    ran = dict(measured) if measured is not None else {"prefill": sparsity or 0.0, "decode": sparsity or 0.0}
+    keys = list(scores)
+    tasks = tuple(dict.fromkeys(task for task, _ in keys))
+    lengths = tuple(dict.fromkeys(length for _, length in keys))
+    settings = {
+        "format": "sparse-tasks-run",
+        "schema_version": "1.0",
+        "started": "2026-11-26T08:00:00Z",
+        "dataset": {
+            "name": "made",
+            "revision": None,
+            "sha256": dataset_sha256,
+            "fingerprint": "b" * 64,
+            "tasks": list(tasks),
+            "lengths": list(lengths),
+            "limit": None,
+            "samples": sum(map(len, scores.values())),
+        },
+        "model": {
+            "name": model,
+            "revision": "f" * 40,
+            "config_sha256": "c" * 64,
+            "sha256": None,
+            "shape": None if shape is None else dataclasses.asdict(shape),
+        },
+        "engine": {"name": "vllm", "version": "0.32.0", "arguments": {}, "details": {}},
+        "attention": {
+            "method": attention,
+            "sparsity": 0.0 if dense else sparsity,
+            "arguments": dict(arguments or {}),
+        },
+        "query_aware": True,
+        "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
+        "prompt": {
+            "rendered_by": "sparse-tasks",
+            "tokenizer_sha256": "d" * 64,
+            "chat_template_sha256": None,
+            "as_generated": True,
+        },
+        "environment": {
+            "sparse_tasks": "0.1.0",
+            "python": "3.11.9",
+            "platform": "Linux x86_64",
+            "packages": {"torch": "2.13.0"},
+            "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
+        },
+        "other_environments": [],
+        "command_line": ["evaluate", "made"],
+    }
+    configs, tables, lines = [], [], []
+    for length in lengths:
+        for task in tasks:
+            if (task, length) not in scores:
+                continue
+            rows, took = [], []
+            for index, score in enumerate(scores[task, length]):
+                prediction = {
+                    "id": f"{task}-{length}-{index:05d}",
+                    "task": task,
+                    "index": index,
+                    "length": length,
+                    "text": text,
+                    "finish_reason": "length" if index in truncated else "stop",
+                    "input_tokens": length - 10,
+                    "output_tokens": 20,
+                    "seconds_to_first_token": 0.5,
+                    "seconds": 1.0,
+                    "sparsity": None if dense else ran,
+                    "sparsity_spread": None if dense else dict.fromkeys(ran, 0.01),
+                    "kv_bytes_per_step": None if dense else 1e6,
+                }
+                parsed = index not in unparsed
+                rows.append(
+                    {
+                        **{name: prediction[name] for name in ("id", "task", "index", "length", "finish_reason")},
+                        "metric": "exact_match",
+                        "score": score,
+                        "extracted": "so it is" if parsed else None,
+                        "parsed": parsed,
+                        "how": "tag" if parsed else None,
+                        "depth": depths[index % len(depths)],
+                        "depth_spread": 0.0,
+                        **{name: prediction[name] for name in ("input_tokens", "output_tokens", "kv_bytes_per_step")},
+                        **{f"{phase}_sparsity": None if dense else ran.get(phase) for phase in ("prefill", "decode")},
+                    }
+                )
+                took.append({name: prediction[name] for name in results._TOOK})
+                lines.append(json.dumps(prediction) + "\n")
+            configs.append(results._config(rows, took))
+            tables.append(pa.Table.from_pylist(rows, schema=results.SCORES_SCHEMA))
+    result = results._result(settings, Selection(tasks, lengths, None), configs)
+    (folder / "run.json").write_bytes(to_json(checked(settings, "run-1.0", folder)))
+    (folder / "result.json").write_bytes(to_json(checked(result, "result-1.0", folder)))
+    (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+    pq.write_table(pa.concat_tables(tables), folder / "scores.parquet")
+    return folder
