@@ -17,7 +17,7 @@ import pandas as pd
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.evaluators.costs import Shape
-from sparse_tasks.evaluators.exports.parts import model_id
+from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.results import read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_json
 
@@ -88,9 +88,8 @@ class ScoredRun:
     @property
     def attention(self) -> str:
         """The method, and its arguments where they were given; not the sparsity."""
-        asked = self.settings["attention"]
-        arguments = ", ".join(f"{name}={value}" for name, value in sorted(asked["arguments"].items()))
-        return str(asked["method"]) + (f" ({arguments})" if arguments else "")
+        given = ", ".join(arguments(self.settings))
+        return str(self.settings["attention"]["method"]) + (f" ({given})" if given else "")
 
     @property
     def asked(self) -> float | None:

@@ -11,7 +11,16 @@ from typing import Any
 
 import yaml
 
-from sparse_tasks.evaluators.exports.parts import LEVEL, average_id, dataset_id, file_name, task_id, tasks_of, variant
+from sparse_tasks.evaluators.exports.parts import (
+    LEVEL,
+    arguments,
+    average_id,
+    dataset_id,
+    file_name,
+    task_id,
+    tasks_of,
+    variant,
+)
 
 __all__ = ["files"]
 
@@ -58,7 +67,7 @@ def _of_average(result: dict[str, Any], average: dict[str, Any]) -> list[str]:
 
 def _of_run(run: dict[str, Any]) -> list[str]:
     return [
-        f"attention {run['attention']['method']}" + _nominal(run),
+        f"attention {run['attention']['method']}" + _budget(run),
         "query-aware" if run["query_aware"] else "not query-aware",
         " ".join(filter(None, [run["engine"]["name"], run["engine"]["version"]])),
         f"sparse-tasks {run['environment']['sparse_tasks']}",
@@ -66,6 +75,9 @@ def _of_run(run: dict[str, Any]) -> list[str]:
     ]
 
 
-def _nominal(run: dict[str, Any]) -> str:
+def _budget(run: dict[str, Any]) -> str:
+    if not variant(run):
+        return ""
     sparsity = run["attention"]["sparsity"]
-    return f" at nominal sparsity {sparsity:g}" if variant(run) and sparsity is not None else ""
+    set_to = f" with {', '.join(arguments(run))}" if arguments(run) else ""
+    return ("" if sparsity is None else f" at nominal sparsity {sparsity:g}") + set_to

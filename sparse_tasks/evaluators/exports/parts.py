@@ -14,6 +14,7 @@ from sparse_tasks.core.length import label
 
 __all__ = [
     "LEVEL",
+    "arguments",
     "average_id",
     "by_id",
     "dataset_id",
@@ -33,12 +34,26 @@ LEVEL: Final = 0.95
 
 
 def variant(run: Mapping[str, Any]) -> str:
-    """The attention method with its nominal sparsity, such as ``quest-0.9``; "" for dense attention."""
+    """The attention method with its budget: the nominal sparsity, and whatever else was set.
+
+    ``quest-0.9``, ``quest-tokens=512``, ``vertical_slash+quest-0.9-quest.page=32``; "" for dense attention.
+    """
     attention = run["attention"]
     if attention["method"] == "dense":
         return ""
-    sparsity = attention["sparsity"]
-    return str(attention["method"]) + ("" if sparsity is None else f"-{sparsity:g}")
+    sparsity = [] if attention["sparsity"] is None else [f"{attention['sparsity']:g}"]
+    return "-".join([attention["method"], *sparsity, *arguments(run)])
+
+
+def arguments(run: Mapping[str, Any]) -> list[str]:
+    """What was set of the attention method, ``tokens=512`` each, in order of the names."""
+    attention = run["attention"]
+    own = f"{attention['method']}."  # names its parameters, and is in a composition's name nowhere
+    return [f"{name.removeprefix(own)}={_plain(value)}" for name, value in sorted(attention["arguments"].items())]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def task_id(run: Mapping[str, Any], config: Mapping[str, Any]) -> str:

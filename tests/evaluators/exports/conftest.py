@@ -31,7 +31,7 @@ RUN: dict[str, Any] = {
         "shape": None,
     },
     "engine": {"name": "vllm", "version": "0.32.0", "arguments": {"max_num_seqs": 4}, "details": {}},
-    "attention": {"method": "quest", "sparsity": 0.9, "arguments": {"page": 16}},
+    "attention": {"method": "quest", "sparsity": 0.9, "arguments": {}},
     "query_aware": True,
     "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
     "prompt": {

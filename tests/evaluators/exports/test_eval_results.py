@@ -87,3 +87,10 @@ def test_a_data_set_without_revision_claims_none(scored: Scored) -> None:
 def test_numbers_come_back_as_they_were(value: float, scored: Scored) -> None:
     scored.result["configs"][0]["mean"] = value
     assert entries(scored)[0]["value"] == value
+
+
+def test_the_notes_name_budgets_that_were_set(scored: Scored) -> None:
+    scored.run["attention"] = {"method": "quest", "sparsity": None, "arguments": {"quest.tokens": 512, "page": 32}}
+    first, _, average = entries(scored)
+    assert "attention quest with page=32, tokens=512; " in first["notes"]
+    assert average["dataset"]["task_id"] == "64k@quest-page=32-tokens=512"

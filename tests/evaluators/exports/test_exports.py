@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pytest
 import yaml
@@ -90,7 +91,7 @@ def test_dense_and_sparse_never_share_a_name(scored: Scored) -> None:
     scored.run["attention"] = {"method": "vertical_slash+quest", "sparsity": 0.75, "arguments": {}}
     assert task_id(scored.run, config) == "story_retrieval_64k@vertical_slash+quest-0.75"
     scored.run["attention"] = {"method": "quest", "sparsity": None, "arguments": {"budget": 512}}
-    assert task_id(scored.run, config) == "story_retrieval_64k@quest"
+    assert task_id(scored.run, config) == "story_retrieval_64k@quest-budget=512"
     scored.run["attention"] = {"method": "dense", "sparsity": 0.0, "arguments": {}}
     assert (task_id(scored.run, config), variant(scored.run)) == ("story_retrieval_64k", "")
 
@@ -111,3 +112,18 @@ def test_a_file_name_is_one_plain_part_of_a_path(text: str) -> None:
 def test_two_texts_never_share_a_file_name() -> None:
     assert len({file_name(text) for text in ("a/b", "a\\b", "a b", "a_b", "a__b", ".a_b")}) == 6
     assert file_name("story_retrieval_64k@vertical_slash+quest-0.75") == "story_retrieval_64k@vertical_slash+quest-0.75"
+
+
+@pytest.mark.parametrize(
+    ("attention", "named"),
+    [
+        ({"method": "quest", "sparsity": 0.9, "arguments": {"quest.page": 32}}, "quest-0.9-page=32"),
+        ({"method": "quest", "sparsity": None, "arguments": {"tokens": 512}}, "quest-tokens=512"),
+        ({"method": "a+quest", "sparsity": 0.5, "arguments": {"quest.page": 32}}, "a+quest-0.5-quest.page=32"),
+        ({"method": "quest", "sparsity": None, "arguments": {}}, "quest"),
+    ],
+)
+def test_runs_of_other_budgets_have_other_names(scored: Scored, attention: dict[str, Any], named: str) -> None:
+    scored.run["attention"] = attention
+    assert variant(scored.run) == named
+    assert task_id(scored.run, scored.result["configs"][0]) == f"story_retrieval_64k@{named}"
