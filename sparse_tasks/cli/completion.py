@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "complete_analysis",
     "complete_engine",
     "complete_export",
     "complete_locale_or_setting",
@@ -47,6 +48,13 @@ def complete_export(incomplete: str) -> list[str]:
     from sparse_tasks.evaluators.exports import EXPORTS
 
     return [name for name in EXPORTS if name.startswith(incomplete)]
+
+
+def complete_analysis(incomplete: str) -> list[str]:
+    """Analyses."""
+    from sparse_tasks.evaluators.analyses.analysis import ANALYSES
+
+    return [name for name in ANALYSES if name.startswith(incomplete)]
 
 
 def complete_method(incomplete: str) -> list[str]:

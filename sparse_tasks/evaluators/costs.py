@@ -1,15 +1,77 @@
 """What a model costs to run, with dense and with sparse attention: a model's shape, and the paper's formulas.
 
-Source: "The Sparse Frontier" (arXiv 2504.17768), section on cost.
+Source: "The Sparse Frontier" (arXiv 2504.17768), section on cost. L tokens, d hidden size, h query heads, n_kv
+key-value heads, d_h head size, N layers, |V| vocabulary, B batch, rho density (1 less the sparsity).
+
+**Prefill**, in floating-point operations::
+
+    B [2Ld + N (2Ld (2 h d_h + 2 n_kv d_h) + rho (4 h L^2 d_h + 3 h L^2)) + N (6 L d d_mlp + 2 L d_mlp) + 2 L d |V|]
+
+It counts all L^2 pairs of positions, though only the half before the diagonal is needed, and the output layer at
+every position, though engines need the last alone. That is the paper's form, and so it is kept: rho is the share of
+the causal pairs that are computed, which is the same share either way.
+
+**Decoding**, in elements read a step, of weights and of the KV cache; in bytes, times 2 in bf16::
+
+    N (2 d h d_h + 2 d n_kv d_h + 3 d d_mlp) + d |V| + d + B N 2 L d_h n_kv rho
+
+The paper prints ``4 d^2`` for the first two terms, which is the same where h d_h = n_kv d_h = d. With grouped queries
+it would count weights that are not there; the shares of the KV cache that the paper reports come out with the sizes
+that models have, and not with ``4 d^2``.
+
+What the paper leaves open, and how it is counted here:
+
+- *Layers with a sliding window* are not sparsified. They count the pairs within the window, ``L^2 - (L - w)^2`` in
+  the same reading as L^2 above, and read ``min(L, w)`` positions.
+- *Tied embeddings* are one matrix fewer to store; their product with every position costs all the same.
+- *Experts*: a token goes through the active and the shared ones, and the router is a product with d times the number
+  of experts. A decoding step of B sequences reads the experts that any of them goes through: with a active ones of E,
+  ``E (1 - (1 - a/E)^B)`` on average if tokens choose independently and evenly; fewer if they do not.
+- Norms and biases are left out: below 0.1% of a model's parameters.
+
+**Indexing** is what a method does to find out what to compute. Prefill and eviction methods cost FLOPs while the prompt
+is read, decode methods elements read at each step. They are counted for layers without a window, a whole prompt at
+once, batch 1; a ranking of n counts n log2 n. In the paper's formulas for Vertical-Slash and Quest, the printed d is
+the head size here: it stands behind a factor for the heads.
+
+============== =======================================================================================================
+vertical_slash N h [2 d_h L q + 5 L q + 2 L log2 L + (L/64) (k_v + k_s)], q queries in the window, k_v verticals and k_s
+               slashes; where a sparsity was asked, k_v + k_s = rho L, for a line crosses half of the rows on average
+flexprefill    the same for 128 queries of each stretch of 8,192, less the last term; unless tau is 0, products of
+               pooled blocks of 128 as in block_sparse; and a ranking of the blocks
+xattention     N h [2 L^2 d_h / s + 5 (L/s)^2] for antidiagonals s apart, and a ranking of the blocks of 128
+block_sparse   N [(h + n_kv) L d_h + 2 h d_h (L/b)^2], means and their products in blocks of b, and a ranking
+snapkv         N h [2 d_h L q + 5 L q] and a ranking of the tokens by each KV head; ada_snapkv and pyramidkv alike;
+               tova with q = 1, h2o with q = L, half as much as dense attention
+knorm          N n_kv 2 L d_h, and a ranking
+quest          N n_kv 2 d_h L / p elements a step: smallest and largest key of each page of p
+sparq          N n_kv r L: r components of every key
+twilight       Quest's, and the keys of the tokens that Quest takes first, which are read whole before they are rounded
+streaming_llm  none, and none for tri_shape
+============== =======================================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeGuard
 
-__all__ = ["Shape", "read_shape"]
+__all__ = [
+    "Shape",
+    "active_parameters",
+    "attention_share",
+    "decode_reads",
+    "index_flops",
+    "index_reads",
+    "kv_share",
+    "parameters",
+    "prefill_flops",
+    "read_shape",
+]
+
+_LARGEST: Final = 2**40  # as in the schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +113,488 @@ class Shape:
     dense_layers: int
 
 
+# --- shapes -------------------------------------------------------------------------------------------------
+
+_QWEN: Final = {"use_sliding_window": False, "max_window_layers": 28}
+_GEMMA: Final = {"head_dim": 256, "tie_word_embeddings": True}
+_GEMMA2: Final = {**_GEMMA, "num_key_value_heads": 4, "sliding_window": 4096, "sliding_window_pattern": 2}
+_GEMMA3: Final = {**_GEMMA2, "num_attention_heads": 8, "vocab_size": 262208, "sliding_window_pattern": 6}
+_DEFAULTS: Final[dict[str, dict[str, Any]]] = {
+    "cohere": {"tie_word_embeddings": True},
+    "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4, "tie_word_embeddings": True},
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA2,
+    "gemma3": _GEMMA3,
+    "gemma3_text": _GEMMA3,
+    "gpt_oss": {"head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128, "sliding_window_pattern": 2},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "mixtral": {"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
+    "qwen2": _QWEN,
+    "qwen2_moe": _QWEN,
+    "qwen3": {**_QWEN, "head_dim": 128},
+    "qwen3_moe": _QWEN,
+}
+"""What transformers takes for a model type where its config.json says nothing."""
+
+_PLAIN_MLP: Final = frozenset(
+    ("arcee", "bloom", "codegen", "falcon", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon")
+) | {"phi", "starcoder2"}
+"""Model types whose MLP has two matrices; the formulas have three."""
+
+_OTHER: Final = (
+    "kv_lora_rank",  # multi-head latent attention: the cache holds no keys and values
+    *("num_kv_shared_layers", "global_head_dim", "hidden_size_per_layer_input"),  # layers that differ in their sizes
+    *("block_configs", "intermediate_size_mlp", "interleave_moe_layer_step"),
+    *("full_attention_interval", "hybrid_override_pattern", "attn_layer_period", "attn_layer_indices"),
+    *("attn_type_list", "layers_block_type", "mamba_d_state", "ssm_cfg"),  # layers without attention
+    "is_encoder_decoder",
+)
+"""Fields of models that the formulas do not describe."""
+
+
 def read_shape(config: Mapping[str, Any]) -> Shape | None:
-    """The shape that a Hugging Face ``config.json`` describes; None where it does not say enough."""
+    """The shape that a Hugging Face ``config.json`` describes; None where it does not say enough.
+
+    It knows decoders of the Llama family, with all layers alike but for sliding windows and experts: Llama, Mistral,
+    Qwen 2 to 3, Gemma 1 to 3, Phi-3, Cohere, gpt-oss, Mixtral, Qwen MoE, OLMoE, GLM-4.5, the first DeepSeek MoE; of a
+    model that also sees or hears, the ``text_config``. Sizes that a file leaves out are those that transformers takes.
+
+    None too for models whose cost has another form: latent attention (DeepSeek-V2 and V3, whose cache holds no keys and
+    values), layers without attention (Mamba, linear), layers of different sizes, MLPs of two matrices; and for numbers
+    that are none, or are beyond 2^40.
+
+    Args:
+        config: The file's content, whatever it holds.
+    """
     try:
-        text = config.get("text_config", config)
-        hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-        layers = int(text["num_hidden_layers"])
-        return Shape(
-            hidden_size=hidden,
-            layers=layers,
-            query_heads=heads,
-            kv_heads=int(text.get("num_key_value_heads") or heads),
-            head_size=int(text.get("head_dim") or hidden // heads),
-            mlp_size=int(text["intermediate_size"]),
-            vocabulary=int(text["vocab_size"]),
-            tied_embeddings=bool(text.get("tie_word_embeddings", False)),
-            window=None,
-            windowed_layers=0,
-            experts=0,
-            active_experts=0,
-            expert_size=0,
-            shared_expert_size=0,
-            dense_layers=layers,
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return _shape(config)
+    except ValueError:
+        return None
+
+
+def _shape(config: Mapping[str, Any]) -> Shape:
+    outer = _mapping(config)
+    text = _mapping(outer["text_config"]) if outer.get("text_config") is not None else outer
+    kind = text.get("model_type", outer.get("model_type"))
+    given = {**(_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}), **text}
+    _require(kind not in _PLAIN_MLP if isinstance(kind, str) else kind is None)
+    _require(not any(given.get(name) for name in _OTHER))
+    tied = next((one["tie_word_embeddings"] for one in (text, outer, given) if "tie_word_embeddings" in one), False)
+    _require(isinstance(tied, bool))
+    hidden, heads = _size(given, "hidden_size"), _size(given, "num_attention_heads")
+    layers = _size(given, "num_hidden_layers")
+    if given.get("head_dim") is None:
+        _require(hidden % heads == 0)
+    kv_heads = _size(given, "num_key_value_heads", heads)
+    _require(heads % kv_heads == 0)
+    window, windowed = _windows(given, layers)
+    experts, active, size, shared, dense = _experts(given, layers)
+    return Shape(
+        hidden_size=hidden,
+        layers=layers,
+        query_heads=heads,
+        kv_heads=kv_heads,
+        head_size=_size(given, "head_dim", hidden // heads),
+        mlp_size=_size(given, "intermediate_size") if dense else 0,
+        vocabulary=_size(given, "vocab_size"),
+        tied_embeddings=tied,
+        window=window,
+        windowed_layers=windowed,
+        experts=experts,
+        active_experts=active,
+        expert_size=size,
+        shared_expert_size=shared,
+        dense_layers=dense,
+    )
+
+
+def _windows(given: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
+    """The sliding window and the number of layers that have it."""
+    kinds, uses = given.get("layer_types"), given.get("use_sliding_window", True)
+    _require(isinstance(uses, bool))
+    if kinds is not None:
+        _require(isinstance(kinds, list) and len(kinds) >= layers)
+        _require(all(kind in ("full_attention", "sliding_attention") for kind in kinds[:layers]))
+        windowed = kinds[:layers].count("sliding_attention")
+    elif given.get("sliding_window") is None:
+        windowed = 0
+    elif given.get("sliding_window_pattern") is not None:
+        windowed = layers - layers // _size(given, "sliding_window_pattern")  # the last of each so many sees all
+    else:
+        windowed = layers - min(layers, _size(given, "max_window_layers", 0, least=0))
+    if not uses or not windowed:
+        return None, 0
+    return _size(given, "sliding_window"), windowed
+
+
+def _experts(given: Mapping[str, Any], layers: int) -> tuple[int, int, int, int, int]:
+    """Experts, active ones, width of one, width of the shared ones together, and the layers that have none."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    name = next((name for name in names if given.get(name) is not None), None)
+    # Experts by other names would be taken for a dense model.
+    other = [
+        key for key in given if isinstance(key, str) and ("expert" in key or key.startswith("moe_")) and given[key]
+    ]
+    _require(name is not None or not other)
+    experts = 0 if name is None else _size(given, name, least=0)
+    mixtures = _mixtures(given, layers) if experts else 0
+    if not mixtures:
+        return 0, 0, 0, 0, layers
+    active = _size(given, "num_experts_per_tok")
+    _require(active <= experts)
+    width = "intermediate_size" if given.get("moe_intermediate_size") is None else "moe_intermediate_size"
+    size = _size(given, width)
+    shared = _size(given, "n_shared_experts", 0, least=0) * size
+    shared = _size(given, "shared_expert_intermediate_size", shared, least=0)
+    return experts, active, size, shared, layers - mixtures
+
+
+def _mixtures(given: Mapping[str, Any], layers: int) -> int:
+    """Layers with experts: every so many, from one on, but for some."""
+    step = _size(given, "decoder_sparse_step", 1)
+    first = min(layers, _size(given, "first_k_dense_replace", 0, least=0))
+    plain = [] if given.get("mlp_only_layers") is None else given["mlp_only_layers"]
+    _require(given.get("moe_layer_freq") in (None, 1))
+    _require(isinstance(plain, list) and all(_is_whole(layer) for layer in plain))
+    without = {layer for layer in plain if first <= layer < layers and (layer + 1) % step == 0}
+    return layers // step - first // step - len(without)
+
+
+def _size(given: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
+    """A whole number from ``least`` to 2^40; ``default`` where there is none."""
+    value = default if given.get(name) is None else given[name]
+    if not _is_whole(value) or not least <= value <= _LARGEST:
+        raise ValueError(f"{name} is no size")
+    return value
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("is no object")
+    return value
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError("is no shape that is known")
+
+
+# --- models -------------------------------------------------------------------------------------------------
+
+
+def parameters(shape: Shape) -> int:
+    """Parameters of a model, norms and biases left out."""
+    matrices = 1 if shape.tied_embeddings else 2
+    return matrices * shape.vocabulary * shape.hidden_size + round(_block_weights(shape, shape.experts))
+
+
+def active_parameters(shape: Shape) -> int:
+    """Parameters of a model that a token goes through: all but those of the experts that are not chosen for it."""
+    matrices = 1 if shape.tied_embeddings else 2
+    return matrices * shape.vocabulary * shape.hidden_size + round(_block_weights(shape, shape.active_experts))
+
+
+def prefill_flops(shape: Shape, length: float, density: float = 1.0, batch: int = 1) -> float:
+    """Floating-point operations to read prompts, indexing left out.
+
+    Args:
+        shape: The model's.
+        length: Tokens of a prompt, above 0.
+        density: Share of the query-key interactions that are computed, in [0, 1], in layers without a window. NaN gives
+            NaN.
+        batch: Prompts.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    _check(length, density, batch)
+    d, sparse_layers = shape.hidden_size, shape.layers - shape.dense_layers
+    wide = shape.active_experts * shape.expert_size + shape.shared_expert_size
+    embedding = 2 * length * d
+    projections = shape.layers * 2 * length * _projections(shape)
+    attention = density * _pair_flops(shape, length) + _windowed_pair_flops(shape, length)
+    mlps = shape.dense_layers * (6 * length * d * shape.mlp_size + 2 * length * shape.mlp_size)
+    mixtures = sparse_layers * (6 * length * d * wide + 2 * length * wide + 2 * length * d * shape.experts)
+    output = 2 * length * d * shape.vocabulary
+    return float(batch * (embedding + projections + attention + mlps + mixtures + output))
+
+
+def attention_share(shape: Shape, length: float) -> float:
+    """Share of dense prefill FLOPs that goes to query-key interactions, in layers without a window.
+
+    It bounds what sparsity can save: with sparsity s, a share s of this is gone. The paper's printed shares, 40, 68 and
+    80% at 16k, 64k and 128k for Qwen2.5, have the projections of queries, keys, values and outputs in them, which
+    sparse attention does not spare; without, they are 29, 62 and 76%.
+
+    Raises:
+        ValueError: The length is not above 0.
+    """
+    return _pair_flops(shape, length) / prefill_flops(shape, length)
+
+
+def decode_reads(shape: Shape, length: float, density: float = 1.0, batch: int = 1) -> float:
+    """Elements that a decoding step reads, of weights and of the KV cache; indexing left out.
+
+    Args:
+        shape: The model's.
+        length: Tokens of each sequence, above 0.
+        density: Share of the cached positions that are read, in [0, 1], in layers without a window. NaN gives NaN.
+        batch: Sequences.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    _check(length, density, batch)
+    weights = _block_weights(shape, _experts_read(shape, batch)) + shape.hidden_size * (shape.vocabulary + 1)
+    windowed = shape.windowed_layers * 2 * min(length, shape.window or 0) * shape.head_size * shape.kv_heads
+    return float(weights + batch * (density * _cache(shape, length) + windowed))
+
+
+def kv_share(shape: Shape, length: float, batch: int = 1) -> float:
+    """Share of a dense decoding step's reads that goes to the KV cache, in layers without a window.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    return batch * _cache(shape, length) / decode_reads(shape, length, batch=batch)
+
+
+def _check(length: float, density: float, batch: int) -> None:
+    if not length > 0 or math.isinf(length):
+        raise ValueError(f"length must be above 0, not {length}")
+    if density < 0 or density > 1:
+        raise ValueError(f"density must be in [0, 1], not {density}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+
+
+def _global_layers(shape: Shape) -> int:
+    return shape.layers - shape.windowed_layers
+
+
+def _projections(shape: Shape) -> int:
+    """Weights of a layer's projections: queries and outputs, keys and values."""
+    return 2 * shape.hidden_size * (shape.query_heads + shape.kv_heads) * shape.head_size
+
+
+def _block_weights(shape: Shape, experts: float) -> float:
+    """Weights of all layers, of ``experts`` experts each."""
+    sparse_layers = shape.layers - shape.dense_layers
+    mixture = 3 * (experts * shape.expert_size + shape.shared_expert_size) + shape.experts
+    mlps = shape.dense_layers * 3 * shape.mlp_size + sparse_layers * mixture
+    return shape.layers * _projections(shape) + shape.hidden_size * mlps
+
+
+def _experts_read(shape: Shape, batch: int) -> float:
+    """Experts of a layer that a step of so many sequences reads, on average."""
+    experts, active = shape.experts, shape.active_experts
+    if batch == 1 or active == experts:
+        return active
+    return -experts * math.expm1(batch * math.log1p(-active / experts))
+
+
+def _pair_flops(shape: Shape, length: float) -> float:
+    """Operations on all pairs of positions, in layers without a window."""
+    return _global_layers(shape) * shape.query_heads * (4 * shape.head_size + 3) * length**2
+
+
+def _windowed_pair_flops(shape: Shape, length: float) -> float:
+    pairs = length**2 - max(0, length - (shape.window or 0)) ** 2
+    return shape.windowed_layers * shape.query_heads * (4 * shape.head_size + 3) * pairs
+
+
+def _cache(shape: Shape, length: float) -> float:
+    """Elements of a sequence's keys and values, in layers without a window."""
+    return _global_layers(shape) * 2 * length * shape.head_size * shape.kv_heads
+
+
+# --- indexing -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A method with its settings, and what it is to run on.
+
+    Attributes:
+        method: Its name.
+        arguments: Of all methods of the run.
+        sparsity: That was asked for.
+        shape: The model's.
+        length: Tokens.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    sparsity: float | None
+    shape: Shape
+    length: float
+
+    def number(self, name: str, default: float) -> float:
+        """An argument, which may be a text; refused where it is no finite number of at least 0."""
+        number = self.optional(name, default)
+        return default if number is None else number
+
+    def optional(self, name: str, default: float | None) -> float | None:
+        """The same, of an argument that need not be a number."""
+        value = self.arguments.get(f"{self.method}.{name}", self.arguments.get(name))
+        if value is None:
+            return default
+        _require(isinstance(value, int | float | str) and not isinstance(value, bool))
+        number = float(value)
+        _require(math.isfinite(number) and number >= 0)
+        return number
+
+
+_BLOCK: Final = 128  # of FlexPrefill and XAttention
+_STRETCH: Final = 8192  # queries that FlexPrefill looks at the last of, each time
+
+
+def _ranking(entries: float) -> float:
+    return entries * math.log2(max(1.0, entries))
+
+
+def _look(asked: _Asked, queries: float, keys: float) -> float:
+    """Scores of some queries and their softmax, by query heads."""
+    return asked.shape.query_heads * (2 * asked.shape.head_size + 5) * queries * keys
+
+
+def _blocks(asked: _Asked, block: float) -> float:
+    """Ranking of the key blocks of each query block, by query heads."""
+    count = asked.length / block
+    return asked.shape.query_heads * count * _ranking(count)
+
+
+def _pooled(asked: _Asked, block: float) -> float:
+    """Means of blocks, and their products."""
+    shape = asked.shape
+    means = (shape.query_heads + shape.kv_heads) * asked.length * shape.head_size
+    return means + shape.query_heads * 2 * shape.head_size * (asked.length / block) ** 2
+
+
+def _vertical_slash(asked: _Asked) -> float:
+    length, heads = asked.length, asked.shape.query_heads
+    if asked.sparsity is None:
+        lines = sum(min(length, asked.number(name, 1024)) for name in ("verticals", "slashes"))
+    else:
+        lines = (1 - asked.sparsity) * length
+    seen = _look(asked, min(length, asked.number("window", 64)), length)
+    return seen + heads * (2 * _ranking(length) + length / 64 * lines)
+
+
+def _flexprefill(asked: _Asked) -> float:
+    whole, rest = divmod(asked.length, _STRETCH)
+    keys = _STRETCH * whole * (whole + 1) / 2 + (asked.length if rest else 0)  # of all stretches
+    seen = _look(asked, min(asked.length, _BLOCK), keys) + asked.shape.query_heads * 2 * _ranking(keys)
+    aware = _pooled(asked, _BLOCK) if asked.number("tau", 0.1) > 0 else 0.0
+    return seen + aware + _blocks(asked, _BLOCK)
+
+
+def _xattention(asked: _Asked) -> float:
+    stride = asked.number("stride", 8)
+    products = 2 * asked.length**2 * asked.shape.head_size / stride + 5 * (asked.length / stride) ** 2
+    return asked.shape.query_heads * products + _blocks(asked, _BLOCK)
+
+
+def _block_sparse(asked: _Asked) -> float:
+    block = asked.number("block", 128)
+    return _pooled(asked, block) + _blocks(asked, block)
+
+
+def _observed(asked: _Asked, queries: float) -> float:
+    """Attention of the last queries, and a ranking of the tokens."""
+    return _look(asked, min(asked.length, queries), asked.length) + asked.shape.kv_heads * _ranking(asked.length)
+
+
+def _snapkv(asked: _Asked) -> float:
+    return _observed(asked, asked.number("window", 64))
+
+
+def _knorm(asked: _Asked) -> float:
+    norms = 2 * asked.length * asked.shape.head_size
+    return asked.shape.kv_heads * (norms + _ranking(asked.length))
+
+
+def _quest(asked: _Asked) -> float:
+    return asked.shape.kv_heads * 2 * asked.shape.head_size * asked.length / asked.number("page", 16)
+
+
+def _sparq(asked: _Asked) -> float:
+    return asked.shape.kv_heads * min(asked.shape.head_size, asked.number("r", 32)) * asked.length
+
+
+def _twilight(asked: _Asked) -> float:
+    base = asked.number("base", 0.25)
+    if asked.sparsity is not None:
+        base = min(1.0, max(base, 2 * (1 - asked.sparsity)))
+    return _quest(asked) + asked.shape.kv_heads * asked.shape.head_size * base * asked.length
+
+
+_FLOPS: Final[dict[str, Callable[[_Asked], float]]] = {
+    "ada_snapkv": _snapkv,
+    "block_sparse": _block_sparse,
+    "flexprefill": _flexprefill,
+    "h2o": lambda asked: _observed(asked, asked.length),
+    "knorm": _knorm,
+    "pyramidkv": _snapkv,
+    "snapkv": _snapkv,
+    "tova": lambda asked: _observed(asked, 1),
+    "vertical_slash": _vertical_slash,
+    "xattention": _xattention,
+}
+"""By method: FLOPs in a layer while a prompt is read."""
+
+_READS: Final[dict[str, Callable[[_Asked], float]]] = {"quest": _quest, "sparq": _sparq, "twilight": _twilight}
+"""By method: elements read in a layer at a decoding step."""
+
+_FREE: Final = frozenset(("streaming_llm", "tri_shape"))
+
+
+def index_flops(
+    attention: str, arguments: Mapping[str, Any], shape: Shape, length: float, sparsity: float | None = None
+) -> float | None:
+    """FLOPs that methods take while a prompt is read, to find out what to compute or to keep.
+
+    Args:
+        attention: ``dense``, a method, or methods joined by plus signs, whose costs add up.
+        arguments: ``METHOD.PARAMETER``, or ``PARAMETER`` alone, to a value or its text.
+        shape: The model's.
+        length: Tokens of the prompt, above 0.
+        sparsity: That was asked for, in [0, 1), unless ``arguments`` have a ``sparsity``; None where budgets were given
+            or a method has its own. At 0 a method leaves nothing out and looks for nothing.
+
+    Returns:
+        None where a method is not known, or an argument is not what it takes.
+    """
+    return _index(_FLOPS, attention, arguments, shape, length, sparsity)
+
+
+def index_reads(
+    attention: str, arguments: Mapping[str, Any], shape: Shape, length: float, sparsity: float | None = None
+) -> float | None:
+    """Elements that methods read at a decoding step, to find out what else to read. Arguments as of ``index_flops``."""
+    return _index(_READS, attention, arguments, shape, length, sparsity)
+
+
+def _index(
+    costs: Mapping[str, Callable[[_Asked], float]],
+    attention: str,
+    arguments: Mapping[str, Any],
+    shape: Shape,
+    length: float,
+    sparsity: float | None,
+) -> float | None:
+    _check(length, 1.0, 1)
+    methods = [] if attention == "dense" else attention.split("+")
+    if any(method not in _FLOPS and method not in _READS and method not in _FREE for method in methods):
+        return None
+    try:
+        parts = [_Asked(method, arguments, sparsity, shape, length) for method in methods]
+        parts = [replace(one, sparsity=one.optional("sparsity", sparsity)) for one in parts]
+        total = sum(costs[one.method](one) for one in parts if one.method in costs and one.sparsity != 0)
+        return float(_global_layers(shape) * total)
+    except (ValueError, ZeroDivisionError, OverflowError):
         return None

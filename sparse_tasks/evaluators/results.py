@@ -21,7 +21,18 @@ from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 from sparse_tasks.generators.files import write_whole
 
-__all__ = ["SCORES_SCHEMA", "read_result", "read_scored", "read_scores_table", "score_run"]
+__all__ = [
+    "GOLD",
+    "SCORES_SCHEMA",
+    "TOOK",
+    "config_result",
+    "read_result",
+    "read_scored",
+    "read_scores_table",
+    "run_result",
+    "score_run",
+    "scored_row",
+]
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -51,8 +62,11 @@ _MAY_BE_NULL = (
     *("extracted", "how", "finish_reason", "depth", "depth_spread", "input_tokens", "output_tokens"),
     *("prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
 )
-_TOOK = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
-_GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix", "evidence")
+TOOK = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
+"""What of a prediction tells what it took."""
+
+GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix", "evidence")
+"""Columns of a data set that scoring needs."""
 
 
 def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -80,17 +94,17 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
     configs: list[dict[str, Any]] = []
     tables: list[pa.Table] = []
-    pairs = zip(dataset.rows(selection, _GOLD), run.predictions(), strict=True)
+    pairs = zip(dataset.rows(selection, GOLD), run.predictions(), strict=True)
     # One task at one length after the other, so that no more than that is held.
     for _, of_it in groupby(pairs, lambda pair: (pair[0]["length"], pair[0]["task"])):
         rows, took = [], []
         for gold, prediction in of_it:
-            rows.append(_row(gold, prediction))
-            took.append({name: prediction[name] for name in _TOOK})
+            rows.append(scored_row(gold, prediction))
+            took.append({name: prediction[name] for name in TOOK})
             scored()
-        configs.append(_config(rows, took))
+        configs.append(config_result(rows, took))
         tables.append(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
-    result = checked(_result(settings, selection, configs), "result-1.0", RESULT)
+    result = checked(run_result(settings, selection, configs), "result-1.0", RESULT)
     sink = io.BytesIO()
     pq.write_table(pa.concat_tables(tables).combine_chunks(), sink, compression="zstd")
     write_whole(run.path / SCORES, sink.getvalue())
@@ -159,7 +173,13 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
     return table
 
 
-def _row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
+def scored_row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
+    """A row of ``scores.parquet``.
+
+    Args:
+        gold: The sample, with the columns ``GOLD``.
+        prediction: What was predicted for it.
+    """
     # The prompt may end inside the answer: what it began belongs to what the model wrote.
     verdict = score(gold["metric"], gold["answer_prefix"] + prediction["text"], gold["answers"])
     depths = [stretch["depth"] for stretch in gold["evidence"]]
@@ -178,7 +198,14 @@ def _row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(settings: dict[str, Any], selection: Selection, configs: list[dict[str, Any]]) -> dict[str, Any]:
+def run_result(settings: dict[str, Any], selection: Selection, configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What ``result.json`` holds.
+
+    Args:
+        settings: Of the run.
+        selection: The samples that it was asked for.
+        configs: A ``config_result`` for each task and length.
+    """
     return {
         "format": "sparse-tasks-result",
         "schema_version": "1.0",
@@ -194,7 +221,13 @@ def _result(settings: dict[str, Any], selection: Selection, configs: list[dict[s
     }
 
 
-def _config(rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str, Any]:
+def config_result(rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str, Any]:
+    """One task at one length, as ``result.json`` has it.
+
+    Args:
+        rows: A ``scored_row`` for each sample, at least one.
+        took: What of each prediction is named in ``TOOK``, in the same order.
+    """
     scores = [row["score"] for row in rows]
     interval = mean_interval(scores)
     return {
@@ -247,3 +280,7 @@ def _by_phase(values: Sequence[dict[str, float] | None]) -> dict[str, float] | N
         return None
     phases = sorted(set.intersection(*(set(value) for value in known)))
     return {phase: sum(value[phase] for value in known) / len(known) for phase in phases} or None
+
+
+# Names of before, which tests/evaluators/made_runs.py knows.
+_TOOK, _config, _result = TOOK, config_result, run_result

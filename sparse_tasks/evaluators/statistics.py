@@ -14,27 +14,42 @@ failures have to be expected in a run before its interval can be trusted. The te
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, expit, ndtri, rel_entr, stdtrit
 
 __all__ = [
     "Interval",
+    "LogitRegression",
     "Method",
+    "Rank",
+    "SeparatedError",
     "difference_interval",
+    "difference_intervals",
+    "fixed_sequence",
+    "frontier_shares",
+    "hoeffding_bentkus_p_value",
     "holm",
+    "logit_regression",
     "macro",
     "mean_interval",
+    "ranks",
+    "relative_error_interval",
+    "samples_needed",
     "sign_flip_p_value",
     "smallest_detectable",
 ]
 
-Method = Literal["wilson", "score", "gains_losses", "bootstrap", "mover"]
+Method = Literal["wilson", "score", "gains_losses", "bootstrap", "mover", "sandwich"]
 _Values = npt.NDArray[np.float64]
 
 _SEED: Final = 20_081_988  # any number does, as long as it stays the same
@@ -43,6 +58,8 @@ _EXACT: Final = 14  # up to so many changed samples, every pattern of signs is t
 _FLIPS: Final = 19_999  # random patterns otherwise; a p-value of 0.05 is then known to within 0.003
 _RESAMPLES: Final = 9_999
 _TOLERANCE: Final = 1e-9  # values nearer than this differ by rounding only
+_NO_SPREAD: Final = 1e-7  # what rounding leaves of a spread of 0 that is a difference of squares
+_COLUMNS: Final = 64  # intervals found at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,8 @@ class Interval:
         low: Lower limit, never NaN.
         high: Upper limit, at least ``low``.
         method: "wilson" or "score" (``mean_interval``), "gains_losses" or "bootstrap"
-            (``difference_interval``), "mover" (``macro``).
+            (``difference_interval``, ``relative_error_interval``), "mover" (``macro``), "sandwich"
+            (``logit_regression``).
     """
 
     low: float
@@ -298,6 +316,589 @@ def macro(means_and_intervals: Sequence[tuple[float, Interval]]) -> tuple[float,
     return average, Interval(max(lowest, average - below), min(highest, average + above), "mover")
 
 
+# --- many paired differences --------------------------------------------------------------------------------
+
+
+def difference_intervals(
+    rows: Sequence[Sequence[float]], level: float = 0.95, *, resamples: int = _RESAMPLES
+) -> list[Interval]:
+    """What ``difference_interval`` gives for each row, much faster where many rows are equally long.
+
+    Args:
+        rows: Differences, each in [-1, 1], in any order; a row for each interval.
+        level: The share of such intervals that shall hold the true mean difference, in (0, 1).
+        resamples: How often to draw the samples anew.
+
+    Raises:
+        ValueError: A row is empty, a difference is not in [-1, 1], or a level is not in (0, 1).
+    """
+    alpha = _alpha(level)
+    changes = [_changes(row) for row in rows]
+    found: dict[int, Interval] = {}
+    by_size: dict[int, list[int]] = {}
+    for number, row in enumerate(changes):
+        by_size.setdefault(len(row), []).append(number)
+    for n, numbers in by_size.items():
+        counts = _counts_of_draws(n, resamples)
+        for start in range(0, len(numbers), _COLUMNS):
+            some = numbers[start : start + _COLUMNS]
+            halves = _half_widths(np.stack([changes[number] for number in some]), counts, alpha)
+            for number, half in zip(some, halves, strict=True):
+                mean = _mean(changes[number])
+                found[number] = (
+                    _gains_less_losses(changes[number], alpha)
+                    if math.isinf(half)
+                    else Interval(max(-1.0, mean - half), min(1.0, mean + half), "bootstrap")
+                )
+    return [found[number] for number in range(len(changes))]
+
+
+def _counts_of_draws(n: int, resamples: int) -> _Values:
+    """How often each of ``n`` sorted values is in each resample that ``difference_interval`` draws."""
+    generator = np.random.default_rng(_SEED)
+    counts = []
+    for rows in _chunks(resamples, n):
+        drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts.append(np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64))
+    return np.concatenate(counts)
+
+
+def _half_widths(changes: _Values, counts: _Values, alpha: float) -> list[float]:
+    """``_bootstrap_half_width`` of each row, ``[rows, n]``; ``counts`` is ``[resamples, n]``."""
+    values = np.stack([max((row, np.sort(-row)), key=np.ndarray.tolist) for row in changes]).T
+    resamples, n = counts.shape
+    # About their own mean, so that the spread of a resample is no small difference of large numbers.
+    values = values - values.mean(axis=0)
+    means = counts @ values / n
+    spreads = np.sqrt(np.maximum(counts @ values**2 / n - means**2, 0))
+    roots = np.divide(np.abs(means), spreads, out=np.full(means.shape, np.inf), where=spreads > _NO_SPREAD)
+    rank = min(resamples, resamples + 1 - math.floor(alpha * (resamples + 1)))
+    roots = np.partition(roots, rank - 1, axis=0)[rank - 1]
+    return [
+        math.inf if row.max() - row.min() <= _TOLERANCE else float(root * row.std())
+        for root, row in zip(roots, values.T, strict=True)
+    ]
+
+
+# --- relative errors ----------------------------------------------------------------------------------------
+
+
+def relative_error_interval(
+    tasks: Sequence[Sequence[tuple[float, float]]], level: float = 0.95, *, resamples: int = 999
+) -> Interval:
+    """A confidence interval for how much sparse attention loses of what dense attention scores.
+
+    The relative error is ``(D - S) / D``, where D and S are means over tasks, each task with the same weight, of
+    dense and sparse scores. The interval is the symmetric studentised bootstrap, as in ``difference_interval``: pairs
+    are drawn anew within each task, and the standard error is that of the ratio to first order (the delta method).
+
+    Where too few samples changed for that, gains and losses get Wilson's limits ("gains_losses") as there, averaged
+    over tasks by ``macro`` and divided by that limit of D which makes them wider; that is careful.
+
+    For 20 to 100 samples a task and up to four tasks, 95% intervals hold the true relative error in 93 to 100% of runs.
+
+    Args:
+        tasks: For each task, pairs of a dense and a sparse score, each in [0, 1], in any order.
+        level: The share of such intervals that shall hold the true relative error, in (0, 1).
+        resamples: How often to draw the samples anew.
+
+    Returns:
+        Limits that are at most 1. They are infinite where dense scores are so near to 0 that the ratio may be
+        anything.
+
+    Raises:
+        ValueError: No tasks, a task without pairs, dense scores that are all 0, a score that is not in [0, 1], or a
+            level that is not in (0, 1).
+    """
+    alpha = _alpha(level)
+    pairs = sorted((_pairs(task) for task in tasks), key=np.ndarray.tolist)
+    dense = [_mean(task[:, 0]) for task in pairs]
+    if not math.fsum(dense) > 0:
+        raise ValueError("there must be a task with a dense score above 0")
+    loss = math.fsum(_mean(task[:, 0] - task[:, 1]) for task in pairs)
+    ratio = loss / math.fsum(dense)
+    half = _ratio_half_width(pairs, ratio, alpha, resamples)
+    if math.isfinite(half):
+        return Interval(ratio - half, min(1.0, ratio + half), "bootstrap")
+    differences = [task[:, 0] - task[:, 1] for task in pairs]
+    _, limits = macro([(_mean(row), _gains_less_losses(_changes(row.tolist()), alpha)) for row in differences])
+    intervals = [mean_interval(task[:, 0].tolist(), level) for task in pairs]
+    _, of_dense = macro(list(zip(dense, intervals, strict=True)))
+    if of_dense.low <= _TOLERANCE:
+        return Interval(-math.inf, 1.0, "gains_losses")
+    low = limits.low / (of_dense.low if limits.low < 0 else of_dense.high)
+    high = limits.high / (of_dense.low if limits.high > 0 else of_dense.high)
+    return Interval(low, min(1.0, high), "gains_losses")
+
+
+def _pairs(task: Sequence[tuple[float, float]]) -> _Values:
+    """Dense and sparse scores, shape ``[n, 2]``, sorted; refused where they are none."""
+    pairs = np.asarray(task, dtype=np.float64).reshape(-1, 2)
+    _checked(pairs.ravel().tolist(), low=0.0)
+    ordered: _Values = pairs[np.lexsort(pairs.T)]
+    return ordered
+
+
+def _ratio_half_width(pairs: Sequence[_Values], ratio: float, alpha: float, resamples: int) -> float:
+    """How far the ratio of summed means may lie from the truth; infinite where too many resamples cannot say."""
+    loss, dense, lost_lost, lost_dense, dense_dense = np.zeros((5, resamples))
+    spread = 0.0
+    for number, task in enumerate(pairs):
+        n, own, lost = len(task), task[:, 0], task[:, 0] - task[:, 1]
+        sums = _counts(n, number, resamples) @ np.column_stack([lost, own, lost * lost, lost * own, own * own])
+        of_lost, of_own, of_squares, of_products, of_own_squares = sums.T / n
+        loss += of_lost
+        dense += of_own
+        # Variances and the covariance of the means.
+        lost_lost += (of_squares - of_lost**2) / n
+        lost_dense += (of_products - of_lost * of_own) / n
+        dense_dense += (of_own_squares - of_own**2) / n
+        spread += float((lost - ratio * own).var()) / n
+    known = dense > _TOLERANCE
+    drawn_ratio = np.divide(loss, dense, out=np.zeros(resamples), where=known)
+    # Of the mean of loss - ratio * dense.
+    variance = lost_lost - 2 * drawn_ratio * lost_dense + drawn_ratio**2 * dense_dense
+    error = np.sqrt(np.maximum(variance, 0))
+    known &= error > _NO_SPREAD
+    roots = np.divide(np.abs(drawn_ratio - ratio) * dense, error, out=np.full(resamples, np.inf), where=known)
+    rank = min(resamples, resamples + 1 - math.floor(alpha * (resamples + 1)))
+    total = math.fsum(_mean(task[:, 0]) for task in pairs)
+    root = float(np.sort(roots)[rank - 1])
+    return root * math.sqrt(spread) / total if spread > 0 else math.inf
+
+
+# --- ranks --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """A place among others by mean score, 1 for the highest; those with the same mean share the mean of their places.
+
+    Attributes:
+        rank: The place.
+        low: Lower limit.
+        high: Upper limit.
+    """
+
+    rank: float
+    low: float
+    high: float
+
+
+def ranks(cells: Sequence[npt.ArrayLike], level: float = 0.95, *, resamples: int = 999) -> list[Rank]:
+    """Places of methods by their mean score, and where other samples might have put them.
+
+    Each resample draws samples anew within each cell, the same ones for all methods. The limits are percentiles of
+    the places over the resamples. Two methods that are really alike change places in half of them, so that the limits
+    hold both places; nothing more is promised of them.
+
+    Args:
+        cells: For each task and length, scores in [0, 1] of shape ``[samples, methods]``, NaN where a method has not
+            answered; each method has answered a sample in every cell. Samples and cells may come in any order.
+        level: The share of resamples within the limits, in (0, 1).
+        resamples: How often to draw the samples anew.
+
+    Returns:
+        A place for each method, by the mean over cells, each cell with the same weight.
+
+    Raises:
+        ValueError: No cells, no methods, a method without a score in a cell, or a level that is not in (0, 1).
+    """
+    alpha = _alpha(level)
+    tables = [np.asarray(cell, dtype=np.float64) for cell in cells]
+    if not tables or any(table.ndim != 2 or 0 in table.shape for table in tables):
+        raise ValueError("there must be at least one cell, with samples and methods")
+    tables = sorted((table[np.lexsort(table.T)] for table in tables), key=np.ndarray.tobytes)
+    if any(np.isnan(table).all(axis=0).any() for table in tables):
+        raise ValueError("each method must have a score in each cell")
+    if tables[0].shape[1] == 1:
+        return [Rank(1.0, 1.0, 1.0)]
+    means, drawn = np.zeros(tables[0].shape[1]), np.zeros((resamples, tables[0].shape[1]))
+    for number, table in enumerate(tables):
+        there = ~np.isnan(table)
+        scores = np.where(there, table, 0.0)
+        mean = scores.sum(axis=0) / there.sum(axis=0)
+        counts = _counts(len(table), number, resamples)
+        total = counts @ scores
+        answered = np.full(total.shape, float(len(table))) if there.all() else counts @ there.astype(np.float64)
+        # A method of which no sample was drawn stays where it is.
+        drawn += np.divide(total, answered, out=np.tile(mean, (resamples, 1)), where=answered > 0)
+        means += mean
+    places, sorted_places = _places(means[None])[0], np.sort(_places(drawn), axis=0)
+    below = math.floor(alpha / 2 * resamples)
+    return [
+        Rank(float(place), min(float(low), float(place)), max(float(high), float(place)))
+        for place, low, high in zip(places, sorted_places[below], sorted_places[resamples - 1 - below], strict=True)
+    ]
+
+
+def _places(means: _Values) -> _Values:
+    """Places in each row, 1 for the highest value."""
+    rounded = np.round(means / _TOLERANCE)
+    others, own = rounded[:, None, :], rounded[:, :, None]
+    found: _Values = 0.5 + (others > own).sum(axis=2) + (others == own).sum(axis=2) / 2
+    return found
+
+
+# --- regression ---------------------------------------------------------------------------------------------
+
+
+class SeparatedError(ValueError):
+    """Some combination of the regressors tells scores of 0 from scores of 1 without fail: no finite fit exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitRegression:
+    """A fitted logistic law.
+
+    Attributes:
+        estimates: Coefficients, shape ``[p]``.
+        covariance: Of the estimates, shape ``[p, p]``.
+        scale: Pearson's X2 over its degrees of freedom: about 1 where the cells scatter about the law as binomial
+            shares do, below where scores are graded, far above where the law does not describe the cells. NaN where
+            there are no more cells than coefficients.
+        degrees: Degrees of freedom of Student's quantile.
+        level: Of the intervals.
+    """
+
+    estimates: _Values
+    covariance: _Values
+    scale: float
+    degrees: int
+    level: float
+
+    def combined(self, weights: Sequence[float]) -> tuple[float, Interval]:
+        """A weighted sum of the coefficients, and its interval.
+
+        Args:
+            weights: Shape ``[p]``.
+        """
+        factors = np.asarray(weights, dtype=np.float64)
+        estimate = float(factors @ self.estimates)
+        error = math.sqrt(max(0.0, float(factors @ self.covariance @ factors)))
+        half = float(stdtrit(self.degrees, 1 - (1 - self.level) / 2)) * error
+        return estimate, Interval(estimate - half, estimate + half, "sandwich")
+
+    def predict(self, design: npt.ArrayLike) -> _Values:
+        """Mean scores in [0, 1], shape ``[cells]``, for regressors of shape ``[cells, p]``."""
+        found: _Values = expit(np.asarray(design, dtype=np.float64) @ self.estimates)
+        return found
+
+
+def logit_regression(
+    design: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    cells: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    strata: npt.ArrayLike,
+    level: float = 0.95,
+) -> LogitRegression:
+    """Fit ``mean score = 1 / (1 + exp(-x b))`` to cells of scores, by quasi-binomial regression.
+
+    The estimates are those of a binomial regression on the cells' means, weighted with the number of scores (Papke
+    and Wooldridge 1996, Journal of Applied Econometrics 11, 619-632, for scores between 0 and 1).
+
+    The same samples are answered in several cells (by other methods, or at another sparsity), so that cells are not
+    independent: a hard sample lowers all of them. The covariance is the sandwich clustered by sample (Liang and Zeger
+    1986, Biometrika 73, 13-22), about the mean of each stratum: to first order what a bootstrap gives that draws
+    samples anew within strata, the same for all cells. It needs no assumption on the variance of graded scores.
+
+    On data drawn from known coefficients, with 10 to 50 samples a cell of which 7 in 10 depend on how hard the sample
+    is alone, 95% intervals hold them in 93 to 98% of data sets. Those of independent cells are too narrow: with 320
+    cells of 50 samples, they hold the effect of length in about half. What they do not cover is that the
+    law may be wrong: if each task at each length has a shift of its own, of 0.3 logits or so, they hold the effect of
+    length in 7 of 10 data sets; ``scale`` is 1.4 then.
+
+    Args:
+        design: Regressors of each cell, shape ``[cells, p]``, a column of ones among them if there shall be one.
+        scores: In [0, 1], shape ``[n]``.
+        cells: Row of ``design`` of each score, shape ``[n]``.
+        samples: Number of the sample of each score, from 0, shape ``[n]``.
+        strata: Number of the stratum of each sample, from 0, such as its task and length; shape ``[samples]``.
+        level: The share of intervals that shall hold the true coefficient, in (0, 1).
+
+    Raises:
+        SeparatedError: The scores have no finite fit.
+        ValueError: The columns of ``design`` depend on each other, a cell has no score, a score is not in [0, 1], or
+            a level is not in (0, 1).
+    """
+    _alpha(level)
+    x, y = np.asarray(design, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    cell, sample, stratum = (np.asarray(numbers, dtype=np.int64) for numbers in (cells, samples, strata))
+    _checked(y.tolist(), low=0.0)
+    n = np.bincount(cell, minlength=len(x)).astype(np.float64)
+    if not n.all():
+        raise ValueError("each cell must have a score")
+    if np.linalg.matrix_rank(x) < x.shape[1]:
+        raise ValueError("the regressors depend on each other")
+    means = np.clip(np.bincount(cell, y, minlength=len(x)) / n, 0.0, 1.0)
+    if _separated(x, means):
+        raise SeparatedError("scores of 0 and 1 are separated")
+    estimates, scale = _fit(x, means, n)
+    fitted = expit(x @ estimates)
+    bread = np.linalg.inv((x * (n * fitted * (1 - fitted))[:, None]).T @ x)
+    residuals = y - fitted[cell]
+    pulls = np.column_stack(
+        [np.bincount(sample, residuals * column[cell], minlength=len(stratum)) for column in x.T]
+    )  # of each sample on each coefficient
+    size = np.bincount(stratum).astype(np.float64)
+    centres = np.column_stack([np.bincount(stratum, pull) for pull in pulls.T]) / np.maximum(size, 1)[:, None]
+    # A sample that is alone in its stratum has no scatter to go by; it keeps its whole pull.
+    alone = size[stratum] < 2
+    centred = np.where(alone[:, None], pulls, pulls - centres[stratum])
+    centred *= np.sqrt(np.where(alone, 1.0, size[stratum] / np.maximum(size[stratum] - 1, 1)))[:, None]
+    covariance = bread @ (centred.T @ centred) @ bread
+    degrees = max(1, len(stratum) - int(np.count_nonzero(size)))
+    return LogitRegression(estimates, covariance, scale, degrees, level)
+
+
+def _separated(design: _Values, means: _Values) -> bool:
+    """Whether the likelihood has no finite maximum (Albert and Anderson 1984, Biometrika 71, 1-10).
+
+    So it is if some direction b has x b >= 0 where all scores are 1, x b <= 0 where all are 0, and x b = 0 where there
+    are others, but is not 0 everywhere: a linear program finds it.
+    """
+    from scipy.optimize import linprog
+
+    one, none = means >= 1 - _TOLERANCE, means <= _TOLERANCE
+    if not (one | none).any():
+        return False
+    unit = design / np.abs(design).max(axis=0)
+    signed = np.concatenate([unit[one], -unit[none]])
+    between = unit[~(one | none)]
+    answer = linprog(
+        -signed.sum(axis=0),
+        A_ub=-signed,
+        b_ub=np.zeros(len(signed)),
+        A_eq=between if len(between) else None,
+        b_eq=np.zeros(len(between)) if len(between) else None,
+        bounds=(-1, 1),
+    )
+    return bool(answer.status != 0 or -answer.fun > 1e-6)
+
+
+def _fit(design: _Values, means: _Values, n: _Values) -> tuple[_Values, float]:
+    """Estimates of a quasi-binomial regression, and its scale."""
+    # Imported here: it takes longer than all else that scoring a run imports.
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+
+    # Separation was ruled out before; a law that meets all cells, of which statsmodels warns too, is no failure.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = GLM(means, design, family=Binomial(), var_weights=n).fit(maxiter=100, scale=1.0)
+    estimates = np.asarray(found.params, dtype=np.float64)
+    if not (found.converged and np.isfinite(estimates).all()):
+        raise SeparatedError("the fit does not settle")
+    fitted = expit(design @ estimates)
+    degrees = len(design) - design.shape[1]
+    # Fitted shares that are 0 or 1 to rounding would divide by nothing.
+    variance = np.maximum(fitted * (1 - fitted), 1e-12)
+    return estimates, float(np.sum(n * (means - fitted) ** 2 / variance) / degrees) if degrees else math.nan
+
+
+# --- Learn then Test ----------------------------------------------------------------------------------------
+
+
+def hoeffding_bentkus_p_value(
+    losses: Sequence[Sequence[float]], tolerance: float, *, all_or_nothing: bool = False
+) -> float:
+    """The p-value, in (0, 1], of the hypothesis that the mean loss over some tasks is above the tolerance.
+
+    The mean is over tasks, each with the same weight, and of a task's own mean over its samples. With one task it
+    is that of Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv:2110.01052): the smaller
+    of two bounds on how likely so small a mean is if the true one is the tolerance,
+
+    - Hoeffding's (1963, Journal of the American Statistical Association 58, 13-30), ``exp(-n * KL)``, with the
+      Kullback-Leibler divergence of a coin that falls with the mean seen from one that falls with the tolerance;
+    - Bentkus's (2004, Annals of Probability 32, 1650-1673), ``e * P(B <= ceil(n * mean))``, with ``B`` binomial
+      of ``n`` draws at the tolerance.
+
+    Both bound the same event, so that their minimum needs no correction.
+
+    **Several tasks** with ``n_1 .. n_T`` samples count as ``n = T * min(n_t)``. Why: both bounds come from
+    expectations of convex functions of the sum, and none of four steps lowers such an expectation. (1) Each loss
+    becomes 0 or 1 with the same mean. (2) Within a task all get the task's mean as probability (Hoeffding 1956,
+    Annals of Mathematical Statistics 27, 713-721). (3) The mean of a task's ``n_t`` such draws becomes that of
+    ``min(n_t)`` of them, whose expectation, given all, it is. (4) All tasks get the same probability, by (2). What
+    is left of ``n`` times the mean is binomial of ``n`` draws. Step (2) is also why the samples of a task need not
+    be alike: they must be independent, and the mean that is tested is the mean of their expectations.
+
+    **Losses that are 0 or 1 by what they are** have the binomial tail itself, up to e times smaller than
+    Bentkus's bound. Where samples differ, Hoeffding (1956) has it for ``n * mean <= n * tolerance - 1`` only, and
+    it is used there only. It needs whole counts, and so tasks of one size. That all losses seen are 0 or 1 is no
+    reason: others might have been graded.
+
+    Sums that miss a whole number by less than 1e-9 are that number: 7 losses of 50 are 7, not 8, as
+    ``ceil(50 * 0.14)`` has it.
+
+    Args:
+        losses: Shape ``[tasks][n]``, each in [0, 1]; all independent. Tasks and samples in any order.
+        tolerance: The mean loss that is held against, in (0, 1).
+        all_or_nothing: The losses can only be 0 or 1.
+
+    Raises:
+        ValueError: There is no task, or one without losses; a loss is not in [0, 1], or not 0 or 1 where it must
+            be; or the tolerance is not in (0, 1).
+    """
+    tasks = [_checked(task, low=0.0) for task in losses]
+    if not tasks:
+        raise ValueError("there must be at least one task")
+    _in_unit_interval("tolerance", tolerance)
+    if all_or_nothing and not all(np.isin(task, (0.0, 1.0)).all() for task in tasks):
+        raise ValueError("losses must be 0 or 1")
+    sizes = [len(task) for task in tasks]
+    n = min(sizes) * len(tasks)
+    lost = math.fsum(min(sizes) * _mean(task) for task in tasks)
+    whole = max(0, math.ceil(lost - _TOLERANCE))
+    tail = float(bdtr(whole, n, tolerance))
+    if not (all_or_nothing and len(set(sizes)) == 1 and whole <= n * tolerance - 1):
+        tail *= math.e
+    return max(sys.float_info.min, min(1.0, _hoeffding(lost / n, n, tolerance), tail))
+
+
+def samples_needed(tolerance: float, error: float) -> int:
+    """The fewest samples that can show a mean loss to be at most ``tolerance``: so many without any loss.
+
+    The smallest n with ``(1 - tolerance)^n <= error``; for 0.05 and 0.05 it is 59.
+
+    Args:
+        tolerance: In (0, 1).
+        error: The largest p-value that counts, in (0, 1).
+
+    Raises:
+        ValueError: One of them is not in (0, 1).
+    """
+    _in_unit_interval("tolerance", tolerance)
+    _in_unit_interval("error", error)
+    n = max(1, math.ceil(math.log(error) / math.log1p(-tolerance)) - 1)
+    while _hoeffding(0.0, n, tolerance) > error:  # at most twice: the logarithms are rounded
+        n += 1
+    return n
+
+
+def _hoeffding(mean: float, n: int, tolerance: float) -> float:
+    """Hoeffding's bound on the chance that the mean of ``n`` losses is so small."""
+    if mean >= tolerance:
+        return 1.0
+    return math.exp(-n * float(rel_entr(mean, tolerance) + rel_entr(1 - mean, 1 - tolerance)))
+
+
+def fixed_sequence(p_values_by_chain: Sequence[Sequence[float]], error: float) -> tuple[list[int], float]:
+    """Test several chains of hypotheses, each in its order until the first that stands.
+
+    The chance to reject any true hypothesis in any chain is at most ``error``, whatever the dependence between
+    p-values. Each chain begins with an equal share of ``error`` and hands all of it from one hypothesis to the
+    next (fixed sequence, Maurer, Hothorn and Lehmacher 1995); a chain that has rejected its last hands its share to
+    the others in equal parts, and those that had stopped may go on. That is a graphical procedure of Bretz, Maurer,
+    Brannath and Posch (2009, Statistics in Medicine 28, 586-604), whose result does not depend on the order of the
+    steps. With such equal shares it is short: all chains that are not through have ``error`` over their number. With
+    one chain it is the fixed sequence, with chains of one hypothesis Holm's test.
+
+    The order within a chain must not be taken from the p-values.
+
+    Args:
+        p_values_by_chain: Shape ``[chains][hypotheses]``, each in [0, 1].
+        error: The family-wise error rate, in (0, 1).
+
+    Returns:
+        How many hypotheses each chain has rejected, its first ones; and the level that the chains which are not
+        through have in the end, ``error`` where all are.
+
+    Raises:
+        ValueError: A p-value is not in [0, 1], or the error rate not in (0, 1).
+    """
+    _in_unit_interval("error", error)
+    if not all(0 <= p <= 1 for chain in p_values_by_chain for p in chain):
+        raise ValueError("p-values must be in [0, 1]")
+    highest = [max(chain, default=0.0) for chain in p_values_by_chain]
+    waiting = len(highest)
+    while waiting and (still := sum(p > error / waiting for p in highest)) < waiting:
+        waiting = still
+    level = error / max(1, waiting)
+    return [sum(1 for _ in takewhile(level.__ge__, chain)) for chain in p_values_by_chain], level
+
+
+def _in_unit_interval(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must be in (0, 1), not {value}")
+
+
+# --- the frontier -------------------------------------------------------------------------------------------
+
+
+def frontier_shares(
+    costs: Sequence[float], cells: Sequence[tuple[Sequence[int], npt.ArrayLike]], *, resamples: int = 2_000
+) -> list[tuple[bool, float]]:
+    """Which points of cost and mean score no other point beats, and in how many resamples that holds.
+
+    A point is beaten by one that costs no more and scores no less, and is better in one of the two. Each resample draws
+    the samples of each cell anew, the same ones for all its points, and those of other cells apart from them; costs
+    stay. A share near 1 or 0 can be trusted. Of two points that really score alike, the dearer one is on the frontier
+    in about half of the resamples: its share says that the data cannot tell, not that it might be better.
+
+    Args:
+        costs: Shape ``[points]``.
+        cells: Points, by number, that have answered the same samples of one task, and their scores in [0, 1], shape
+            ``[samples, those points]``, NaN where a point lacks a sample. A point's score is the mean over its cells,
+            each with the same weight. Samples and cells may come in any order.
+        resamples: How often to draw the samples anew.
+
+    Returns:
+        For each point whether it is on the frontier, and the share of the resamples in which it is.
+
+    Raises:
+        ValueError: A cost is no number, or a point has no score in any cell, or in one that names it.
+    """
+    prices = np.asarray(costs, dtype=np.float64)
+    if np.isnan(prices).any():
+        raise ValueError("each cost must be a number")
+    tables = [(np.asarray(points, dtype=np.intp), np.asarray(scores, dtype=np.float64)) for points, scores in cells]
+    tables = [(points, table[np.lexsort(table.T)]) for points, table in tables]
+    tables.sort(key=lambda cell: (cell[0].tolist(), cell[1].tobytes()))
+    of_each, means, drawn = np.zeros(len(prices)), np.zeros(len(prices)), np.zeros((resamples, len(prices)))
+    for stream, (points, table) in enumerate(tables):
+        if np.isnan(table).all(axis=0).any():
+            raise ValueError("each point must have a score in each cell that names it")
+        mean, resampled = _resampled_means(table, stream, resamples)
+        of_each[points] += 1
+        means[points] += mean
+        drawn[:, points] += resampled
+    if not of_each.all():
+        raise ValueError("each point must have a score in some cell")
+    seen = _on_frontier(prices, means[None] / of_each)[0]
+    shares = _on_frontier(prices, drawn / of_each).mean(axis=0)
+    return [(bool(on), float(share)) for on, share in zip(seen, shares, strict=True)]
+
+
+def _resampled_means(table: _Values, stream: int, resamples: int) -> tuple[_Values, _Values]:
+    """The means of columns, NaN left out, and those of resamples of the rows, shape ``[resamples, columns]``."""
+    there = ~np.isnan(table)
+    scores = np.where(there, table, 0.0)
+    mean: _Values = scores.sum(axis=0) / there.sum(axis=0)
+    generator, n, means = np.random.default_rng([_SEED, stream]), len(table), []
+    for rows in _chunks(resamples, n):
+        drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        answered = counts @ there.astype(np.float64)
+        # A column of which no row was drawn stays where it is.
+        means.append(np.divide(counts @ scores, answered, out=np.tile(mean, (rows, 1)), where=answered > 0))
+    return mean, np.concatenate(means)
+
+
+def _on_frontier(costs: _Values, scores: _Values) -> npt.NDArray[np.bool_]:
+    """Which columns are not beaten, in each row of ``scores``."""
+    rounded = np.round(scores / _TOLERANCE)
+    order = np.argsort(costs, kind="stable")
+    _, starts, group = np.unique(costs[order], return_index=True, return_inverse=True)
+    best = np.maximum.reduceat(rounded[:, order], starts, axis=1)  # of each cost
+    cheaper = np.full_like(best, -np.inf)
+    cheaper[:, 1:] = np.maximum.accumulate(best, axis=1)[:, :-1]
+    on = np.empty(scores.shape, dtype=np.bool_)
+    on[:, order] = (rounded[:, order] >= best[:, group]) & (rounded[:, order] > cheaper[:, group])
+    return on
+
+
 # --- shared -------------------------------------------------------------------------------------------------
 
 
@@ -340,3 +941,13 @@ def _chunks(rows: int, columns: int) -> Iterator[int]:
     """Row counts that add up to ``rows``, each small enough for a table of so many columns."""
     most = max(1, _CELLS // columns)
     yield from (min(most, rows - start) for start in range(0, rows, most))
+
+
+@functools.lru_cache(maxsize=64)
+def _counts(n: int, stream: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """How often each of ``n`` samples is in each resample, shape ``[resamples, n]``; other streams, other draws."""
+    generator = np.random.default_rng([_SEED, stream])
+    drawn = [generator.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.uint8) for rows in _chunks(resamples, n)]
+    counts = np.concatenate(drawn)
+    counts.setflags(write=False)  # one copy for all who ask
+    return counts

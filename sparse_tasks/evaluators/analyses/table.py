@@ -192,6 +192,8 @@ def _samples(run: ScoredRun) -> pd.DataFrame:
     table = read_scores_table(run.path, _READ).to_pandas()
     if table["id"].duplicated().any():
         raise DataError(f"{run.path} has a sample twice")
+    if not table["score"].between(0, 1).all():
+        raise DataError(f"{run.path} has a score that is not in [0, 1]; run sparse-tasks score again")
     for phase in ("prefill_sparsity", "decode_sparsity"):
         if run.dense:
             table[phase] = table[phase].fillna(0.0)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.evaluators.analyses.table import COLUMNS, read_runs
+from sparse_tasks.evaluators.results import SCORES_SCHEMA
 from tests.evaluators.made_runs import LLAMA_8B, made_run
 
 Refused = Callable[..., Any]
@@ -95,6 +98,16 @@ def test_damaged_scores_are_refused(sweep: Path, refused: Refused) -> None:
     (sweep / "dense" / "scores.parquet").write_bytes(b"PAR1 and no more")
     with refused(DataError, "scores.parquet", "cannot be read"):
         read_runs([sweep])
+
+
+@pytest.mark.parametrize("score", [1.5, -0.1, math.nan])
+def test_a_score_that_is_none_is_refused(tmp_path: Path, refused: Refused, score: float) -> None:
+    folder = made_run(tmp_path / "run", DENSE)
+    table = pq.read_table(folder / "scores.parquet").to_pylist()
+    table[0]["score"] = score
+    pq.write_table(pa.Table.from_pylist(table, schema=SCORES_SCHEMA), folder / "scores.parquet")
+    with refused(DataError, "score", "not in [0, 1]"):
+        read_runs([folder])
 
 
 def test_a_depth_that_is_not_known_is_no_number(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""All analyses of some runs, each computed when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import pandas as pd
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.analyses.certified import certified
+from sparse_tasks.evaluators.analyses.cost import cost
+from sparse_tasks.evaluators.analyses.lengths import length_effects
+from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
+from sparse_tasks.evaluators.analyses.scaling import Scaling, scaling
+from sparse_tasks.evaluators.analyses.table import Runs
+from sparse_tasks.evaluators.analyses.tradeoffs import task_tradeoffs
+
+__all__ = ["ANALYSES", "Analysis"]
+
+ANALYSES: Final = ("cost", "pareto", "iso_cost", "certified", "scaling", "lengths", "tradeoffs")
+"""Names of the analyses, in the order in which they are told."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What can be concluded from runs.
+
+    Attributes:
+        runs: The runs.
+        tolerance: Loss against dense attention that certified sparsity allows, in (0, 1).
+        error: How often a certificate may be wrong, in (0, 1).
+    """
+
+    runs: Runs
+    tolerance: float = 0.05
+    error: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance", "error"):
+            if not 0 < (value := getattr(self, name)) < 1:
+                raise UsageError(name, value, "must lie between 0 and 1, such as 0.05")
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        """See ``cost.cost``."""
+        return cost(self.runs)
+
+    @cached_property
+    def pareto(self) -> pd.DataFrame:
+        """See ``pareto.pareto``."""
+        return pareto(self.runs)
+
+    @cached_property
+    def iso_cost(self) -> pd.DataFrame:
+        """See ``pareto.iso_cost``."""
+        return iso_cost(self.runs)
+
+    @cached_property
+    def certified(self) -> pd.DataFrame:
+        """See ``certified.certified``."""
+        return certified(self.runs, self.tolerance, self.error)
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """See ``scaling.scaling``."""
+        return scaling(self.runs)
+
+    @cached_property
+    def lengths(self) -> pd.DataFrame:
+        """See ``lengths.length_effects``."""
+        return length_effects(self.runs)
+
+    @cached_property
+    def tradeoffs(self) -> pd.DataFrame:
+        """See ``tradeoffs.task_tradeoffs``."""
+        return task_tradeoffs(self.runs)
+
+    def tables(self, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
+        """The tables of an analysis, each with the name that its file gets."""
+        if name != "scaling":
+            yield name, getattr(self, name)
+            return
+        yield "scaling", self.scaling.coefficients
+        yield "scaling_fits", self.scaling.fits
+        yield "scaling_held_out", self.scaling.held_out
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """What an analysis could not do, and why."""
+        if name == "scaling":
+            return self.scaling.notes
+        found: tuple[str, ...] = tuple(getattr(self, name).attrs.get("notes", ()))
+        return found

@@ -1,0 +1,303 @@
+"""Scaling laws: how scores change with the model's size, the prompt's length and the compression of attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sparse_tasks.evaluators.analyses.by_method import some
+from sparse_tasks.evaluators.analyses.table import Runs
+from sparse_tasks.evaluators.costs import parameters
+from sparse_tasks.evaluators.statistics import LogitRegression, SeparatedError, logit_regression
+
+__all__ = ["Scaling", "scaling"]
+
+_PHASES: Final = ("prefill", "decode")
+_LAWS: Final = ("size", "length", "compression")
+_COEFFICIENTS: Final = ["phase", "name", "estimate", "low", "high"]
+_HELD_OUT: Final = ["phase", "held_out", "r2", "mae", "n"]
+_FITS: Final = ["phase", "runs", "cells", "samples", "r2", "mae", "scale"]
+_CELL: Final = ["run", "task", "length"]
+_DENSE: Final = 1e-6  # a measured sparsity below is rounding
+
+_Values = npt.NDArray[np.float64]
+_Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Fitted laws, a phase each.
+
+    Attributes:
+        coefficients: ``phase`` ("prefill" or "decode"), ``name``, ``estimate``, ``low``, ``high``. The names are
+            "intercept", "size", "length", "compression" and, of each task, "task:" and its name.
+        held_out: ``phase``, ``held_out`` ("size", "length" or "compression": the law was fitted without the largest
+            of these), ``r2`` (at most 1; below 0 where their own mean would predict the cells better; NaN where they
+            do not differ), ``mae`` (mean absolute error, in scores), ``n`` (cells that were predicted).
+        fits: ``phase``, ``runs``, ``cells``, ``samples``, ``r2`` and ``mae`` of the cells that were fitted, ``scale``
+            (see ``LogitRegression``).
+        notes: What could not be fitted, or was left out, and why.
+    """
+
+    coefficients: pd.DataFrame
+    held_out: pd.DataFrame
+    fits: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def scaling(runs: Runs) -> Scaling:
+    """Fit ``score = logistic(eps + delta_task + alpha ln(size) + beta ln(length) + gamma ln(compression))``.
+
+    Source: an earlier version of "The Sparse Frontier" (arXiv 2504.17768). Size is the model's number of parameters,
+    length is in tokens, and compression is 1 / density as measured, so that the intercept eps is the logit at one
+    parameter, one token and dense attention, averaged over tasks; the paper's -16.92 is in these units (with alpha
+    1.31 and beta -1.15 a dense model of 7e9 parameters scores .83 at 16k). The task offsets sum to zero.
+
+    There is a fit for each phase: of runs that are sparse in it alone, and of dense ones. Evicted keys and values are
+    those that decoding does not read. A cell is a run's answers to one task at one length. Regressors that do not
+    vary are left out, and so are tasks whose scores are all 0 or all 1, whose offset would be infinite; notes say so.
+    Intervals are those of ``statistics.logit_regression``: they hold the law that fits these models, methods, tasks
+    and lengths best, and hold it whatever other samples the tasks might have written. Other models or methods may
+    follow another law.
+    """
+    coefficients: list[dict[str, Any]] = []
+    held_out: list[dict[str, Any]] = []
+    fits: list[dict[str, Any]] = []
+    notes: list[str] = []
+    samples = _samples(runs)
+    for phase in _PHASES:
+        told: list[str] = []
+        try:
+            table = _of_phase(samples, phase, told)
+            law = _fit(table)
+        except _NoFitError as error:
+            told.append(f"{error}; nothing is fitted")
+        else:
+            told += law.notes
+            coefficients += [{"phase": phase} | row for row in law.coefficients()]
+            fits.append({"phase": phase} | _summary(law, table))
+            held_out += [{"phase": phase} | row for row in _held_out(table, told)]
+        notes += [f"{phase}: {note}" for note in told]
+    return Scaling(
+        pd.DataFrame(coefficients, columns=_COEFFICIENTS),
+        pd.DataFrame(held_out, columns=_HELD_OUT),
+        pd.DataFrame(fits, columns=_FITS),
+        tuple(notes),
+    )
+
+
+class _NoFitError(Exception):
+    """There is nothing to fit, or no law that fits; says why."""
+
+
+# --- what is fitted -----------------------------------------------------------------------------------------
+
+
+def _samples(runs: Runs) -> pd.DataFrame:
+    """The answers in an order of their own; samples and strata are numbered, so that texts can be left behind."""
+    sample = ["dataset", "task", "length", "id"]
+    table = runs.samples[["run", *sample, "score", "prefill_sparsity", "decode_sparsity"]]
+    table = table.sort_values(["run", *sample], ignore_index=True)
+    sizes = {run.name: math.nan if run.shape is None else float(parameters(run.shape)) for run in runs.runs}
+    asked = {run.name: math.nan if run.asked is None else run.asked for run in runs.runs}
+    models = {run.name: run.model for run in runs.runs}
+    return table.assign(
+        **{
+            name: table["run"].map(of_run).astype(kind)
+            for name, of_run, kind in (
+                ("size", sizes, "float64"),
+                ("asked", asked, "float64"),
+                ("model", models, "category"),
+            )
+        },
+        sample=table.groupby(sample, observed=True).ngroup(),
+        stratum=table.groupby(sample[:-1], observed=True).ngroup(),
+    ).drop(columns=["dataset", "id"])
+
+
+def _of_phase(samples: pd.DataFrame, phase: str, notes: list[str]) -> pd.DataFrame:
+    """The answers of runs that are sparse in this phase alone, and of dense ones."""
+    own, other = (f"{name}_sparsity" for name in (phase, *(name for name in _PHASES if name != phase)))
+    measured = samples.groupby("run", observed=True)[[own, other]].mean()
+    unknown = measured.isna().all(axis="columns")
+    sparse, elsewhere = measured[own] > _DENSE, measured[other] > _DENSE
+    if unknown.any():
+        notes.append(f"no sparsity was measured in {some(measured.index[unknown])}; left out")
+    if (sparse & elsewhere).any():
+        notes.append(f"both phases are sparse in {some(measured.index[sparse & elsewhere])}; left out")
+    table = samples[samples["run"].isin(measured.index[~elsewhere & ~unknown])]
+    nameless = table["size"].isna()
+    if nameless.any() and table["model"].nunique() > 1:
+        notes.append(f"the size is not known of {some(table.loc[nameless, 'model'].unique())}; left out")
+        table = table[~nameless]
+    of_run = table["run"].astype("str")
+    sparsity = table.groupby(["run", "task", "length"], observed=True)[own].transform("mean")
+    sparsity = sparsity.where(of_run.isin(measured.index[sparse]), 0.0)
+    if sparsity.isna().any():
+        notes.append(
+            f"no sparsity was measured in parts of {some(of_run[sparsity.isna()].unique())}; those are left out"
+        )
+    # What was asked tells levels apart; what was measured varies from cell to cell.
+    level = table["asked"].fillna(of_run.map(measured[own].round(2)))
+    table = table.assign(compression=1 / (1 - np.minimum(sparsity, 1 - _DENSE)), level=level)[sparsity.notna()]
+    if not of_run[table.index].isin(measured.index[sparse]).any():
+        raise _NoFitError("no run is sparse in this phase alone")
+    return table.drop(columns=[own, other, "asked", "model"])
+
+
+# --- the law ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Law:
+    """A fitted law.
+
+    Attributes:
+        tasks: Those that have an offset.
+        centres: Of the logarithm of each regressor that varies; the intercept of the regression stands there.
+        regression: Coefficients of a one, of the offsets of all tasks but the last, and of the regressors.
+        notes: What was left out.
+    """
+
+    tasks: tuple[str, ...]
+    centres: dict[str, float]
+    regression: LogitRegression
+    notes: tuple[str, ...]
+
+    def coefficients(self) -> Iterator[dict[str, Any]]:
+        """A row for each coefficient, the offsets last."""
+        offsets, slopes = len(self.tasks) - 1, list(self.centres)
+        own = np.eye(1 + offsets + len(slopes))
+        weights = {
+            "intercept": own[0] - sum(self.centres[name] * own[1 + offsets + i] for i, name in enumerate(slopes))
+        }
+        weights |= {name: own[1 + offsets + i] for i, name in enumerate(slopes)}
+        if offsets:
+            of_tasks = [*own[1 : 1 + offsets], -own[1 : 1 + offsets].sum(axis=0)]
+            weights |= {f"task:{task}": row for task, row in zip(self.tasks, of_tasks, strict=True)}
+        for name, row in weights.items():
+            estimate, interval = self.regression.combined(row)
+            yield {"name": name, "estimate": estimate, "low": interval.low, "high": interval.high}
+
+    def predict(self, cells: pd.DataFrame) -> _Values:
+        """Mean scores of cells whose tasks have an offset."""
+        return self.regression.predict(_design(cells, self.tasks, self.centres))
+
+
+def _fit(table: pd.DataFrame) -> _Law:
+    """Fit the law to answers.
+
+    Raises:
+        _NoFitError: No law fits, or several do.
+    """
+    notes = []
+    means = table.groupby("task", observed=True)["score"].mean()
+    for value, said in ((0.0, "0"), (1.0, "1")):
+        if (same := means.index[np.abs(means - value) < 1e-9]).size:
+            notes.append(f"all scores are {said} in {some(same)}; left out")
+            table = table[~table["task"].isin(same)]
+    if table.empty:
+        raise _NoFitError("in each task all scores are 0 or all are 1")
+    cells = _cells(table)
+    tasks = tuple(sorted(map(str, table["task"].unique())))
+    logs = {name: np.log(cells[name].to_numpy(dtype=np.float64)) for name in _LAWS}
+    varying = {name: float(values.mean()) for name, values in logs.items() if np.ptp(values) > _DENSE}
+    notes += [f"{name} does not vary; left out" for name in _LAWS if name not in varying]
+    design = _design(cells, tasks, varying)
+    if entangled := _entangled(design, {"task": len(tasks) - 1} | dict.fromkeys(varying, 1)):
+        raise _NoFitError(f"{' and '.join(entangled)} vary together, and their effects cannot be told apart")
+    _, first, sample = np.unique(table["sample"], return_index=True, return_inverse=True)
+    _, stratum = np.unique(table["stratum"].to_numpy()[first], return_inverse=True)
+    try:
+        found = logit_regression(design, table["score"], _cell_numbers(table), sample, stratum)
+    except SeparatedError as error:
+        raise _NoFitError("the regressors tell scores of 0 from scores of 1 without fail") from error
+    return _Law(tasks, varying, found, tuple(notes))
+
+
+def _cell_numbers(table: pd.DataFrame) -> _Numbers:
+    """The cell of each answer, numbered in the order of ``_cells``."""
+    numbers: _Numbers = table.groupby(_CELL, observed=True).ngroup().to_numpy()
+    return numbers
+
+
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run, task and length, with the mean score."""
+    cells = table.groupby(_CELL, observed=True)
+    found: pd.DataFrame = cells[["size", "compression", "level"]].first().assign(score=cells["score"].mean())
+    return found.reset_index()
+
+
+def _design(cells: pd.DataFrame, tasks: Sequence[str], centres: Mapping[str, float]) -> _Values:
+    """The regressors of cells: a one, the tasks' offsets, logarithms about their centres."""
+    number = cells["task"].astype("str").map({task: i for i, task in enumerate(tasks)}).to_numpy(dtype=np.int64)
+    last = len(tasks) - 1
+    # The offset of the last task is that of all others, negative, so that they sum to zero.
+    offsets = np.vstack([np.eye(last), -np.ones(last)])[number]
+    slopes = [np.log(cells[name].to_numpy(dtype=np.float64)) - centre for name, centre in centres.items()]
+    return np.column_stack([np.ones(len(cells)), offsets, *slopes])
+
+
+def _entangled(design: _Values, sizes: Mapping[str, int]) -> list[str]:
+    """Names of the groups of regressors whose effects cannot be told apart."""
+    scaled = design / np.abs(design).max(axis=0)
+    rank = np.linalg.matrix_rank(scaled)
+    found, start = [], 1
+    for name, size in sizes.items():
+        without = np.delete(scaled, np.s_[start : start + size], axis=1)
+        if rank - np.linalg.matrix_rank(without) < size:
+            found.append(name)
+        start += size
+    return found
+
+
+# --- how well it fits ---------------------------------------------------------------------------------------
+
+
+def _held_out(table: pd.DataFrame, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """How well a law predicts the largest value of a regressor that was fitted without it."""
+    few = []
+    for name, column in (("length", "length"), ("size", "size"), ("compression", "level")):
+        if table[column].nunique() < 3:
+            few.append(name)
+            continue
+        largest = table[column] == table[column].max()
+        try:
+            law = _fit(table[~largest])
+        except _NoFitError as error:
+            notes.append(f"without the largest {name}: {error}; nothing is predicted")
+            continue
+        cells = _cells(table[largest])
+        known = cells["task"].isin(law.tasks)
+        if not known.all():
+            missing = some(cells.loc[~known, "task"].unique())
+            notes.append(f"without the largest {name}: {missing} cannot be fitted; not predicted")
+        if known.any():
+            yield {"held_out": name} | _errors(law, cells[known])
+    if few:
+        notes.append(f"held out is not {' or '.join(few)}: that takes three values")
+
+
+def _summary(law: _Law, table: pd.DataFrame) -> dict[str, Any]:
+    fitted = table[table["task"].isin(law.tasks)]
+    errors = _errors(law, _cells(fitted))
+    sizes = {"runs": fitted["run"].nunique(), "cells": errors.pop("n"), "samples": fitted["sample"].nunique()}
+    return sizes | errors | {"scale": law.regression.scale}
+
+
+def _errors(law: _Law, cells: pd.DataFrame) -> dict[str, Any]:
+    """How far predicted cells are from those seen; each cell counts once."""
+    seen = cells["score"].to_numpy()
+    errors = seen - law.predict(cells)
+    scatter = float(np.sum((seen - seen.mean()) ** 2))
+    return {
+        "r2": 1 - float(np.sum(errors**2)) / scatter if scatter > 1e-12 else math.nan,
+        "mae": float(np.mean(np.abs(errors))),
+        "n": len(cells),
+    }

@@ -1,0 +1,352 @@
+"""The frontier of score and cost, how sure it is, and what the cost of a dense run buys."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_tasks.evaluators.analyses.cost import cost
+from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
+from sparse_tasks.evaluators.analyses.table import COLUMNS, Runs, ScoredRun, read_runs
+from sparse_tasks.evaluators.statistics import (
+    difference_interval,
+    frontier_shares,
+    macro,
+    mean_interval,
+)
+from tests.evaluators.made_runs import LLAMA_8B, made_run
+
+VT, HOP = ("ruler_vt", 65536), ("story_multihop", 65536)
+SMALL = dataclasses.replace(LLAMA_8B, layers=8, dense_layers=8)
+Bernoulli = Callable[[float, int], list[float]]
+
+
+@pytest.fixture
+def draw() -> Bernoulli:
+    """Scores of 0 and 1 with a mean."""
+    generator = np.random.default_rng(7)
+    return lambda mean, n: [float(one) for one in generator.random(n) < mean]
+
+
+def shares(costs: Sequence[float], *cells: tuple[Sequence[int], Any], **options: Any) -> list[float]:
+    return [share for _, share in frontier_shares(costs, cells, **options)]
+
+
+def by_run(table: pd.DataFrame, phase: str = "decode") -> dict[str, dict[str, Any]]:
+    return {row["run"]: row for row in table[table["phase"] == phase].to_dict(orient="records")}
+
+
+# --- the bootstrap ------------------------------------------------------------------------------------------
+
+
+def test_of_points_that_differ_clearly_the_frontier_is_sure(draw: Bernoulli) -> None:
+    good, bad = draw(0.9, 200), draw(0.3, 200)
+    assert shares([1, 2], ([0, 1], np.transpose([good, bad]))) == [1, 0]
+    assert shares([1, 2], ([0, 1], np.transpose([bad, good]))) == [1, 1]
+    assert shares([1, 1], ([0, 1], np.transpose([bad, good]))) == [0, 1]
+
+
+def test_of_points_that_are_alike_the_dearer_is_on_it_in_about_half_of_the_worlds() -> None:
+    generator = np.random.default_rng(3)
+    found = [shares([1, 2], ([0, 1], generator.random((50, 2))), resamples=400)[1] for _ in range(300)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.06)
+    assert np.std(found) > 0.2  # in a single world it may be anything: the share is no probability of being better
+
+
+def test_the_same_samples_are_drawn_for_points_of_a_cell_and_others_for_other_cells(draw: Bernoulli) -> None:
+    base = np.asarray(draw(0.5, 100))
+    better = base.copy()
+    better[np.flatnonzero(base == 0)[:3]] = 1  # as good on every sample, and better on three
+    paired = shares([1, 2], ([0, 1], np.column_stack([base, better])))
+    apart = shares([1, 2], ([0], base[:, None]), ([1], better[:, None]))
+    assert paired[1] == pytest.approx(1 - (1 - 3 / 100) ** 100, abs=0.03)
+    assert 0.5 < apart[1] < 0.8
+
+
+def test_tasks_count_alike_however_many_samples_they_have(draw: Bernoulli) -> None:
+    many, few = np.column_stack([draw(0.5, 1000)] * 2), np.column_stack([np.zeros(10), np.ones(10)])
+    assert frontier_shares([1, 2], [([0, 1], many), ([0, 1], few)]) == [(True, 1.0), (True, 1.0)]
+
+
+def test_a_sample_that_a_point_lacks_is_no_zero() -> None:
+    scores = np.asarray([[1.0, 1.0], [1.0, math.nan], [1.0, math.nan], [1.0, math.nan]])
+    assert frontier_shares([1, 1], [([0, 1], scores)]) == [(True, 1.0), (True, 1.0)]
+
+
+def test_order_does_not_matter(draw: Bernoulli) -> None:
+    first, second = np.transpose([draw(0.5, 40), draw(0.6, 40)]), np.transpose([draw(0.6, 30), draw(0.5, 30)])
+    given = frontier_shares([1, 2], [([0, 1], first), ([0, 1], second)])
+    assert frontier_shares([1, 2], [([0, 1], second[::-1]), ([0, 1], first[::-1])]) == given
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12)
+
+
+@given(points=POINTS)
+def test_the_frontier_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
+    costs, scores = [float(price) for price, _ in points], [score / 5 for _, score in points]
+    found = frontier_shares(costs, [(range(len(points)), np.asarray([scores]))], resamples=3)
+    for number, (price, score) in enumerate(points):
+        beaten = any(p <= price and s >= score and (p, s) != (price, score) for p, s in points)
+        assert found[number] == (not beaten, float(not beaten))  # one sample, so that all resamples are alike
+
+
+@pytest.mark.parametrize(
+    ("costs", "cells"),
+    [
+        ([1, math.nan], [([0, 1], [[1.0, 1.0]])]),
+        ([1, 2], [([0], [[1.0]])]),
+        ([1, 2], [([0, 1], [[1.0, math.nan]])]),
+    ],
+)
+def test_a_point_without_cost_or_score_is_refused(costs: list[float], cells: list[Any]) -> None:
+    with pytest.raises(ValueError, match="each"):
+        frontier_shares(costs, cells)
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, draw: Bernoulli) -> Path:
+    """A dense run, one that is as good for less, one that is bad, and one that is sparse while it reads the prompt."""
+    base = {VT: draw(0.8, 100), HOP: draw(0.7, 60)}
+    made_run(tmp_path / "runs" / "dense", base)
+    decode = {"prefill": 0.0}
+    made_run(tmp_path / "runs" / "quest-0.5", base, attention="quest", sparsity=0.5, measured={**decode, "decode": 0.5})
+    bad = {key: draw(0.2, len(scores)) for key, scores in base.items()}
+    made_run(tmp_path / "runs" / "sparq-0.4", bad, attention="sparq", sparsity=0.4, measured={**decode, "decode": 0.4})
+    lines = {"prefill": 0.9, "decode": 0.0}
+    made_run(tmp_path / "runs" / "vs-0.9", base, attention="vertical_slash", sparsity=0.9, measured=lines)
+    return tmp_path / "runs"
+
+
+def test_each_phase_compares_dense_runs_and_those_that_are_sparse_in_it(sweep: Path) -> None:
+    table = pareto(read_runs([sweep]))
+    assert list(by_run(table, "prefill")) == ["vs-0.9", "dense"]
+    assert list(by_run(table)) == ["quest-0.5", "sparq-0.4", "dense"]
+    assert table.attrs["notes"] == ()
+
+
+def test_a_run_that_is_as_good_for_less_takes_dense_off_the_frontier(sweep: Path) -> None:
+    found = by_run(pareto(read_runs([sweep])))
+    assert [(name, row["on_frontier"]) for name, row in found.items()] == [
+        ("quest-0.5", True),
+        ("sparq-0.4", False),
+        ("dense", False),
+    ]
+    assert [row["frontier_share"] for row in found.values()] == [1, 0, 0]
+
+
+def test_scores_and_costs_are_those_of_their_modules(sweep: Path) -> None:
+    runs = read_runs([sweep])
+    row, price = by_run(pareto(runs))["sparq-0.4"], cost(runs).set_index("run").loc["sparq-0.4"]
+    assert row["cost"] == price["decode_reads"] + price["decode_index_reads"]
+    samples = runs.samples[runs.samples["run"] == "sparq-0.4"]
+    tasks = [of_it["score"].tolist() for _, of_it in samples.groupby("task", observed=True)]
+    mean, interval = macro([(sum(scores) / len(scores), mean_interval(scores)) for scores in tasks])
+    assert (row["score"], row["low"], row["high"]) == pytest.approx((mean, interval.low, interval.high))
+    assert (row["length"], row["model"], row["attention"], row["asked"]) == (65536, "acme/small", "sparq", 0.4)
+
+
+def test_only_tasks_that_all_have_are_compared_and_the_others_named(sweep: Path) -> None:
+    decode = {"prefill": 0.0, "decode": 0.9}
+    made_run(sweep / "one", {VT: [1.0, 0.0]}, attention="quest", sparsity=0.9, measured=decode)
+    runs = read_runs([sweep])
+    table = pareto(runs)
+    assert by_run(table)["one"]["score"] == 0.5
+    dense = runs.samples[(runs.samples["run"] == "dense") & (runs.samples["task"] == "ruler_vt")]
+    assert by_run(table)["dense"]["score"] == pytest.approx(dense["score"].mean())
+    assert table.attrs["notes"] == ("decode at 64k: left out, for not all runs have them: story_multihop",)
+    assert iso_cost(runs).attrs["notes"] == table.attrs["notes"]
+
+
+def test_runs_without_a_task_in_common_are_not_compared(sweep: Path) -> None:
+    made_run(sweep / "other", {("ruler_niah", 65536): [1.0]}, model="acme/other")
+    table = pareto(read_runs([sweep]))
+    assert table.empty
+    assert "decode at 64k: no task that all runs have, and so nothing to compare" in table.attrs["notes"]
+
+
+def test_runs_without_a_cost_are_left_out_and_named(sweep: Path) -> None:
+    base = {VT: [1.0], HOP: [1.0]}
+    made_run(sweep / "bare", base, model="acme/bare", shape=None)
+    made_run(sweep / "theirs", base, attention="theirs", sparsity=0.5)
+    made_run(sweep / "unmeasured", base, attention="quest", sparsity=0.7, measured={})
+    table = pareto(read_runs([sweep]))
+    assert set(table["run"]) == {"dense", "quest-0.5", "sparq-0.4", "vs-0.9"}
+    assert table.attrs["notes"] == tuple(
+        f"{phase}: left out, for their cost is not known: bare, theirs, unmeasured" for phase in ("prefill", "decode")
+    )
+
+
+def test_lengths_are_apart(tmp_path: Path) -> None:
+    scores = {("ruler_vt", length): [1.0, 0.0] for length in (16384, 65536)}
+    table = pareto(read_runs([made_run(tmp_path / "dense", scores)]))
+    assert list(zip(table["phase"], table["length"], strict=True)) == [
+        *(("prefill", 16384), ("prefill", 65536)),
+        *(("decode", 16384), ("decode", 65536)),
+    ]
+    assert table["on_frontier"].all()
+    assert (table["frontier_share"] == 1).all()
+
+
+def test_it_is_the_same_in_any_order_of_runs(sweep: Path) -> None:
+    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
+    for analysis in (pareto, iso_cost):
+        pd.testing.assert_frame_equal(analysis(read_runs(folders)), analysis(read_runs(folders[::-1])))
+
+
+# --- iso-cost -----------------------------------------------------------------------------------------------
+
+
+def test_a_large_sparse_model_beats_a_small_dense_one_at_its_cost(tmp_path: Path, draw: Bernoulli) -> None:
+    small, large = {VT: draw(0.4, 100)}, {VT: draw(0.8, 100)}
+    made_run(tmp_path / "runs" / "small", small)
+    made_run(
+        tmp_path / "runs" / "large-sparse",
+        large,
+        attention="streaming_llm+quest",
+        sparsity=0.95,
+        measured={"prefill": 0.9, "decode": 0.95},
+        model="acme/large",
+        shape=dataclasses.replace(LLAMA_8B, layers=36, dense_layers=36),
+    )
+    runs = read_runs([tmp_path / "runs"])
+    table = iso_cost(runs)
+    (row,) = table[table["phase"] == "prefill"].to_dict(orient="records")
+    assert (row["budget_of"], row["best"], row["model"]) == ("small", "large-sparse", "acme/large")
+    assert row["cost"] < row["budget"]
+    assert row["gain"] == pytest.approx(row["score"] - np.mean(small[VT]))
+    assert 0 < row["low"] < row["gain"] < row["high"]
+
+
+def test_the_gain_over_the_same_samples_is_paired(sweep: Path, draw: Bernoulli) -> None:
+    runs = read_runs([sweep])
+    samples = runs.samples[runs.samples["run"] == "dense"]
+    better = {
+        key: [max(one, float(number % 10 == 0)) for number, one in enumerate(samples[samples["task"] == key[0]].score)]
+        for key in (VT, HOP)
+    }
+    made_run(
+        sweep / "better", better, attention="quest", sparsity=0.6, measured={"prefill": 0.0, "decode": 0.6}
+    )  # fmt: skip
+    table = iso_cost(read_runs([sweep]))
+    (row,) = table[table["phase"] == "decode"].to_dict(orient="records")
+    assert (row["best"], row["paired"], row["asked"]) == ("better", True, 0.6)
+    tasks = [np.subtract(better[key], samples[samples["task"] == key[0]].score) for key in (VT, HOP)]
+    # Three runs might have been chosen.
+    gain, interval = macro([(float(one.mean()), difference_interval(one, 1 - 0.05 / 3)) for one in tasks])
+    assert (row["gain"], row["low"], row["high"]) == pytest.approx((gain, interval.low, interval.high))
+
+
+def test_the_gain_over_other_samples_is_that_of_independent_means(tmp_path: Path, draw: Bernoulli) -> None:
+    first, second = draw(0.3, 80), draw(0.6, 50)
+    runs = read_runs(
+        [
+            made_run(tmp_path / "large", {VT: first}, model="acme/large"),
+            made_run(tmp_path / "small", {VT: second}, model="acme/small", shape=SMALL, dataset_sha256="e" * 64),
+        ]
+    )
+    table = iso_cost(runs)
+    (row,) = table[(table["phase"] == "decode") & (table["budget_of"] == "large")].to_dict(orient="records")
+    one, other = mean_interval(second), mean_interval(first)
+    gain = np.mean(second) - np.mean(first)
+    low = gain - math.hypot(np.mean(second) - one.low, other.high - np.mean(first))
+    high = gain + math.hypot(one.high - np.mean(second), np.mean(first) - other.low)
+    assert (row["best"], row["paired"]) == ("small", False)
+    assert (row["gain"], row["low"], row["high"]) == pytest.approx((gain, low, high))
+
+
+def test_where_nothing_is_better_dense_is_the_best_and_gains_nothing(tmp_path: Path, draw: Bernoulli) -> None:
+    made_run(tmp_path / "runs" / "dense", {VT: draw(0.9, 50)})
+    made_run(tmp_path / "runs" / "quest", {VT: draw(0.2, 50)}, attention="quest", sparsity=0.5)
+    table = iso_cost(read_runs([tmp_path / "runs"]))
+    assert list(table["best"]) == ["dense", "dense"]
+    assert (table[["gain", "low", "high"]] == 0).all(axis=None)
+
+
+def test_of_runs_that_score_alike_the_cheapest_is_best(sweep: Path) -> None:
+    assert list(iso_cost(read_runs([sweep]))["best"]) == ["vs-0.9", "quest-0.5"]
+
+
+def test_without_a_dense_run_there_is_no_budget(sweep: Path) -> None:
+    table = iso_cost(read_runs([sweep / "quest-0.5"]))
+    assert table.empty
+    assert table.attrs["notes"] == ("decode at 64k: no dense run, and so no budget",)
+
+
+@pytest.mark.parametrize("level", [0, 1, math.nan])
+def test_a_level_that_is_none_is_refused(sweep: Path, level: float) -> None:
+    with pytest.raises(ValueError, match="level must be in"):
+        iso_cost(read_runs([sweep / "dense"]), level)
+
+
+@pytest.mark.slow
+def test_the_best_of_many_that_are_no_better_is_rarely_called_better() -> None:
+    generator = np.random.default_rng(11)
+    names = ["dense", *(f"quest-{number}" for number in range(8))]
+    wrong, uncorrected = 0, 0
+    for _ in range(60):
+        runs = many(names, 1, [16384], 60, lambda _, n: (generator.random(n) < 0.6).astype(float))
+        wrong += bool((iso_cost(runs)["low"] > 0).iloc[1])
+        uncorrected += bool((iso_cost(runs, 1 - 8 * 0.05)["low"] > 0).iloc[1])  # each of the eight at 95%
+    assert wrong <= 2  # half of 5% of 60 at most, on average
+    assert uncorrected >= 4
+
+
+# --- size ---------------------------------------------------------------------------------------------------
+
+
+def many(names: Sequence[str], tasks: int, lengths: Sequence[int], n: int, scores: Callable[[str, int], Any]) -> Runs:
+    """Runs of one model, dense or Quest at sparsity 0.5, without files."""
+    runs, tables = [], []
+    keys = [(f"task_{task}", length, index) for task in range(tasks) for length in lengths for index in range(n)]
+    base = pd.DataFrame(keys, columns=["task", "length", "index"])
+    base["id"] = base["task"] + "-" + base["length"].astype(str) + "-" + base["index"].astype(str)
+    for name in names:
+        dense = name == "dense"
+        settings = {
+            "model": {"name": "acme/small", "revision": None, "shape": dataclasses.asdict(LLAMA_8B)},
+            "attention": {
+                "method": "dense" if dense else "vertical_slash+quest",
+                "sparsity": 0.0 if dense else 0.5,
+                "arguments": {},
+            },
+            "dataset": {"sha256": "a" * 64},
+            "sampling": {},
+        }
+        runs.append(ScoredRun(name, Path(name), settings, {}))
+        sparsity = {"prefill_sparsity": float(not dense) / 2, "decode_sparsity": float(not dense) / 2}
+        values: dict[str, Any] = {column: float("nan") for column in COLUMNS if column not in base}
+        values |= {
+            "run": name,
+            "model": "acme/small",
+            "dataset": "a" * 64,
+            "attention": settings["attention"]["method"],
+        }
+        values |= {"score": scores(name, len(base)), "parsed": True, "truncated": False, **sparsity}
+        tables.append(base.assign(**values))
+    samples = pd.concat(tables, ignore_index=True)
+    return Runs(tuple(runs), samples[list(COLUMNS)].astype(COLUMNS))
+
+
+@pytest.mark.slow
+def test_a_hundred_runs_take_seconds() -> None:
+    generator = np.random.default_rng(5)
+    names = ["dense", *(f"quest-{number}" for number in range(99))]
+    runs = many(names, 10, [16384, 32768, 65536, 131072], 100, lambda _, n: generator.random(n))
+    start = time.process_time()
+    assert len(pareto(runs)) == 800
+    assert len(iso_cost(runs)) == 8
+    assert time.process_time() - start < 20  # 4 where nothing else runs

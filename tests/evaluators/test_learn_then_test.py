@@ -1,0 +1,438 @@
+"""P-values of losses are valid, sequences keep their error rate, and both agree with others' code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from sparse_tasks.evaluators.statistics import (
+    fixed_sequence,
+    hoeffding_bentkus_p_value,
+    holm,
+    samples_needed,
+)
+
+ROUNDING = 1 + 1e-9
+SIMULATIONS = 2000
+
+grades = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1), st.integers(0, 10).map(lambda tenths: 1 - tenths / 10))
+tasks = st.lists(st.lists(grades, min_size=1, max_size=30), min_size=1, max_size=4)
+whole_tasks = st.integers(1, 30).flatmap(
+    lambda n: st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=n, max_size=n), min_size=1, max_size=4)
+)
+tolerances = st.floats(0.001, 0.999)
+chains = st.lists(
+    st.lists(st.floats(0, 1).map(lambda p: p**4), min_size=1, max_size=5),
+    min_size=1,
+    max_size=5,
+)
+errors = st.floats(0.001, 0.999)
+
+
+def counted(k: int, n: int) -> list[list[float]]:
+    """One task that lost k of n samples."""
+    return [[1.0] * k + [0.0] * (n - k)]
+
+
+# --- p-values -----------------------------------------------------------------------------------------------
+
+
+@given(tasks, tolerances)
+def test_a_p_value_is_above_0_and_at_most_1(losses: list[list[float]], tolerance: float) -> None:
+    assert 0 < hoeffding_bentkus_p_value(losses, tolerance) <= 1
+
+
+def test_a_p_value_is_above_0_where_floats_end() -> None:
+    assert 0 < hoeffding_bentkus_p_value([[0.0] * 5000], 0.5) < 1e-300
+
+
+@given(tasks, tolerances, tolerances)
+def test_a_larger_tolerance_never_has_a_larger_p_value(losses: list[list[float]], a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert hoeffding_bentkus_p_value(losses, high) <= hoeffding_bentkus_p_value(losses, low) * ROUNDING
+
+
+@given(whole_tasks, tolerances, tolerances)
+def test_nor_has_it_where_losses_are_0_or_1(losses: list[list[float]], a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    at_low, at_high = (hoeffding_bentkus_p_value(losses, at, all_or_nothing=True) for at in (low, high))
+    assert at_high <= at_low * ROUNDING
+
+
+@given(tasks, tolerances, st.data())
+def test_larger_losses_never_have_a_smaller_p_value(losses: list[list[float]], tolerance: float, data: Any) -> None:
+    more = [[data.draw(st.floats(loss, 1)) for loss in task] for task in losses]
+    assert hoeffding_bentkus_p_value(more, tolerance) * ROUNDING >= hoeffding_bentkus_p_value(losses, tolerance)
+
+
+@given(tasks, tolerances, st.randoms(use_true_random=False))
+def test_a_p_value_knows_no_order_of_samples_or_tasks(losses: list[list[float]], tolerance: float, random: Any) -> None:
+    mixed = [random.sample(task, len(task)) for task in random.sample(losses, len(losses))]
+    assert hoeffding_bentkus_p_value(mixed, tolerance) == hoeffding_bentkus_p_value(losses, tolerance)
+
+
+@given(st.integers(1, 300), tolerances, st.data())
+def test_the_p_value_of_whole_losses_is_what_the_formula_says(n: int, tolerance: float, data: Any) -> None:
+    k = data.draw(st.integers(0, n))
+    mean = k / n
+    divergence = mean * math.log(mean / tolerance) if mean else 0.0
+    divergence += (1 - mean) * math.log((1 - mean) / (1 - tolerance)) if mean < 1 else 0.0
+    hoeffding = math.exp(-n * divergence) if mean < tolerance else 1.0
+    expected = min(hoeffding, math.e * binom.cdf(k, n, tolerance), 1.0)
+    assert hoeffding_bentkus_p_value(counted(k, n), tolerance) == pytest.approx(expected, rel=1e-7, abs=1e-300)
+
+
+def test_seven_losses_are_seven_however_they_are_summed() -> None:
+    assert 100 * 0.07 > 7  # what a mean makes of it
+    for seven in (counted(7, 50), [[0.7] * 10 + [0.0] * 40], [[1 - 0.9] * 50 + [1.0] * 2], [[0.14] * 50]):
+        lost = math.fsum(seven[0])
+        assert lost == pytest.approx(7)
+        n = len(seven[0])
+        assert hoeffding_bentkus_p_value(seven, 0.3) == pytest.approx(
+            hoeffding_bentkus_p_value(counted(7, n), 0.3), rel=1e-9
+        )
+
+
+def test_tasks_of_one_size_count_as_one_task_of_all_their_samples() -> None:
+    together = [0.5] * 10 + [0.0] * 90 + [0.1] * 100
+    parts = [together[:100], together[100:]]
+    assert hoeffding_bentkus_p_value(parts, 0.2) == pytest.approx(hoeffding_bentkus_p_value([together], 0.2))
+
+
+def test_samples_that_other_tasks_lack_do_not_make_a_mean_surer() -> None:
+    small, large = [0.0] * 30, [0.0] * 300
+    unequal = hoeffding_bentkus_p_value([small, large], 0.05)
+    assert unequal == pytest.approx(hoeffding_bentkus_p_value([small, small], 0.05))
+    assert unequal == pytest.approx(0.95**60)
+
+
+def test_whole_losses_have_the_binomial_tail() -> None:
+    assert hoeffding_bentkus_p_value(counted(1, 100), 0.05, all_or_nothing=True) == pytest.approx(
+        binom.cdf(1, 100, 0.05)
+    )
+    assert hoeffding_bentkus_p_value(counted(1, 100), 0.05) > 2 * binom.cdf(1, 100, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("losses", "tolerance", "all_or_nothing"),
+    [
+        ([], 0.1, False),
+        ([[]], 0.1, False),
+        ([[0.0], []], 0.1, False),
+        ([[-0.1]], 0.1, False),
+        ([[1.1]], 0.1, False),
+        ([[math.nan]], 0.1, False),
+        ([[0.5]], 0.1, True),
+        ([[0.5]], 0.0, False),
+        ([[0.5]], 1.0, False),
+        ([[0.5]], math.nan, False),
+    ],
+)
+def test_what_is_no_loss_or_no_tolerance_is_refused(
+    losses: list[list[float]], tolerance: float, all_or_nothing: bool
+) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        hoeffding_bentkus_p_value(losses, tolerance, all_or_nothing=all_or_nothing)
+
+
+# --- p-values are valid: exactly, where all outcomes can be enumerated -----------------------------------------
+
+probabilities = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.05]))
+
+
+def count_distribution(probabilities: Sequence[float]) -> np.ndarray:
+    """How likely each number of losses is among samples that each have their own probability."""
+    found = np.ones(1)
+    for p in probabilities:
+        found = np.convolve(found, [1 - p, p])
+    return found
+
+
+def assert_valid(outcomes: Sequence[tuple[float, float]]) -> None:
+    """No p-value is seen more often than it says; outcomes are p-values with their probabilities."""
+    seen = 0.0
+    for p_value, probability in sorted(outcomes):
+        seen += probability
+        assert seen <= p_value + 1e-9
+
+
+@given(st.lists(probabilities, min_size=1, max_size=25), st.booleans())
+def test_p_values_hold_for_samples_that_are_not_alike(chances: list[float], all_or_nothing: bool) -> None:
+    tolerance = math.fsum(chances) / len(chances)  # the hypothesis at its edge
+    assume(0.001 < tolerance < 0.999)
+    distribution = count_distribution(chances)
+    n = len(chances)
+    p_values = [
+        hoeffding_bentkus_p_value(counted(k, n), tolerance, all_or_nothing=all_or_nothing) for k in range(n + 1)
+    ]
+    outcomes = zip(p_values, distribution.tolist(), strict=True)
+    # Equal p-values stand for one event; sorted by count they come in the right order.
+    assert_valid(list(outcomes))
+
+
+@settings(max_examples=60)
+@given(st.lists(probabilities, min_size=1, max_size=9), st.lists(probabilities, min_size=1, max_size=9))
+def test_p_values_hold_for_means_over_tasks_of_unequal_size(one: list[float], other: list[float]) -> None:
+    tolerance = (math.fsum(one) / len(one) + math.fsum(other) / len(other)) / 2
+    assume(0.001 < tolerance < 0.999)
+    first, second = count_distribution(one), count_distribution(other)
+    assert_valid(
+        [
+            (
+                hoeffding_bentkus_p_value([*counted(i, len(one)), *counted(j, len(other))], tolerance),
+                float(first[i] * second[j]),
+            )
+            for i, j in product(range(len(first)), range(len(second)))
+        ]
+    )
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.floats(0.01, 1), min_size=5, max_size=5), min_size=1, max_size=12))
+def test_p_values_hold_for_graded_losses(weights: list[list[float]]) -> None:
+    """Losses of whole quarters, each sample with a distribution of its own."""
+    shares = [np.array(row) / math.fsum(row) for row in weights]
+    n = len(shares)
+    tolerance = math.fsum(float(share @ np.arange(5)) / 4 for share in shares) / n
+    assume(0.001 < tolerance < 0.999)
+    total = np.ones(1)
+    for share in shares:
+        total = np.convolve(total, share)
+    p_values = []
+    for quarters in range(4 * n + 1):
+        full, rest = divmod(quarters, 4)
+        p_values.append(hoeffding_bentkus_p_value([([1.0] * full + [rest / 4] + [0.0] * n)[:n]], tolerance))
+    assert_valid(list(zip(p_values, total.tolist(), strict=True)))
+
+
+# --- how many samples it takes --------------------------------------------------------------------------------
+
+
+@given(st.floats(0.005, 0.9), st.floats(0.001, 0.5))
+def test_as_many_samples_as_are_needed_can_certify_and_no_fewer(tolerance: float, error: float) -> None:
+    n = samples_needed(tolerance, error)
+    assert hoeffding_bentkus_p_value([[0.0] * n], tolerance) <= error
+    assert n == 1 or hoeffding_bentkus_p_value([[0.0] * (n - 1)], tolerance) > error
+
+
+def test_five_percent_twice_take_59_samples() -> None:
+    assert samples_needed(0.05, 0.05) == 59
+    assert samples_needed(0.5, 0.25) == 2
+    assert samples_needed(0.9, 0.5) == 1
+
+
+@pytest.mark.parametrize(("tolerance", "error"), [(0.0, 0.1), (1.0, 0.1), (0.1, 0.0), (0.1, 1.0), (math.nan, 0.1)])
+def test_how_many_samples_has_no_answer_outside_the_unit_interval(tolerance: float, error: float) -> None:
+    with pytest.raises(ValueError, match="must be in"):
+        samples_needed(tolerance, error)
+
+
+# --- sequences ----------------------------------------------------------------------------------------------
+
+
+def graph(chains: Sequence[Sequence[float]], error: float) -> list[int]:
+    """The graphical procedure of Bretz and others (2009), step by step, as their algorithm 1 has it."""
+    names = [(c, i) for c, chain in enumerate(chains) for i in range(len(chain))]
+    share = {(c, i): error / len(chains) if i == 0 else 0.0 for c, i in names}
+    passes = {(a, b): 0.0 for a in names for b in names}
+    for c, i in names:
+        if i + 1 < len(chains[c]):
+            passes[(c, i), (c, i + 1)] = 1.0
+        else:
+            for other in range(len(chains)):
+                if other != c:
+                    passes[(c, i), (other, 0)] = 1 / (len(chains) - 1)
+    left, rejected = set(names), [0] * len(chains)
+    # A hair more than its share: it comes in parts here.
+    while found := next((h for h in sorted(left) if share[h] > 0 and chains[h[0]][h[1]] <= share[h] * ROUNDING), None):
+        left.remove(found)
+        rejected[found[0]] += 1
+        new = {}
+        for a, b in product(left, left):
+            loop = passes[a, found] * passes[found, a]
+            gained = passes[a, b] + passes[a, found] * passes[found, b]
+            new[a, b] = gained / (1 - loop) if a != b and loop < 1 else 0.0
+        for h in left:
+            share[h] += share[found] * passes[found, h]
+        passes.update(new)
+    return rejected
+
+
+@given(chains, errors)
+def test_sequences_are_the_graphical_procedure(p_values: list[list[float]], error: float) -> None:
+    passed, level = fixed_sequence(p_values, error)
+    assume(all(abs(p * k - error) > 1e-6 * error for chain in p_values for p in chain for k in range(1, 6)))
+    assert passed == graph(p_values, error)
+    assert error / len(p_values) <= level <= error
+
+
+@given(chains, errors, st.randoms(use_true_random=False))
+def test_sequences_know_no_order_among_them(p_values: list[list[float]], error: float, random: Any) -> None:
+    order = random.sample(range(len(p_values)), len(p_values))
+    passed, level = fixed_sequence(p_values, error)
+    mixed, same_level = fixed_sequence([p_values[c] for c in order], error)
+    assert mixed == [passed[c] for c in order]
+    assert same_level == level
+
+
+@given(chains, errors, errors, st.data())
+def test_smaller_p_values_and_larger_error_rates_never_reject_less(
+    p_values: list[list[float]], a: float, b: float, data: Any
+) -> None:
+    smaller = [[data.draw(st.floats(0, p)) for p in chain] for chain in p_values]
+    passed, _ = fixed_sequence(p_values, min(a, b))
+    more, _ = fixed_sequence(smaller, max(a, b))
+    assert all(now >= before for before, now in zip(passed, more, strict=True))
+
+
+@given(st.lists(st.floats(0, 1).map(lambda p: p**4), min_size=1, max_size=8), errors)
+def test_sequences_of_one_hypothesis_each_are_holms_test(p_values: list[float], error: float) -> None:
+    assume(all(abs(p * k - error) > 1e-9 for p in p_values for k in range(1, 9)))
+    passed, _ = fixed_sequence([[p] for p in p_values], error)
+    assert passed == [int(p <= error) for p in holm(p_values)]
+
+
+def test_a_sequence_stops_at_the_first_that_stands() -> None:
+    assert fixed_sequence([[0.01, 0.2, 0.0]], 0.05) == ([1], 0.05)
+
+
+def test_a_sequence_that_is_through_hands_its_share_on() -> None:
+    assert fixed_sequence([[0.04, 0.2], [0.9]], 0.05) == ([0, 0], 0.025)
+    assert fixed_sequence([[0.04, 0.2], [0.02]], 0.05) == ([1, 1], 0.05)
+
+
+def test_nothing_to_test_rejects_nothing() -> None:
+    assert fixed_sequence([], 0.05) == ([], 0.05)
+    assert fixed_sequence([[], [0.04, 0.06]], 0.05) == ([0, 1], 0.05)
+
+
+@pytest.mark.parametrize(("p", "error"), [(-0.1, 0.05), (1.1, 0.05), (math.nan, 0.05), (0.1, 0.0), (0.1, 1.0)])
+def test_what_is_no_p_value_or_no_error_rate_is_refused(p: float, error: float) -> None:
+    with pytest.raises(ValueError, match="must be in"):
+        fixed_sequence([[p]], error)
+
+
+# --- the error rate holds, by simulation -------------------------------------------------------------------------
+
+Draw = Callable[[np.random.Generator, tuple[int, ...], np.ndarray], np.ndarray]
+RISKS = ((0.01, 0.101, 0.03), (0.0, 0.101, 0.12), (0.102, 0.01))
+"""Of three tasks at each sparsity: they cross a tolerance of .1, some just so, and some come back."""
+
+
+def whole(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
+    return (rng.random(shape) < risk).astype(float)
+
+
+def of_quarters(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
+    return rng.binomial(4, np.broadcast_to(risk, shape)) / 4
+
+
+def skewed(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
+    return rng.beta(np.maximum(risk, 1e-9) * 2, (1 - risk) * 2, shape)
+
+
+def rare_failures(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
+    """Nine tenths of the risk are answers that fail outright, and the others lose next to nothing."""
+    failing = 0.9 * risk
+    little = (risk - failing) / (1 - failing)
+    return np.where(rng.random(shape) < failing, 1.0, 2 * little * rng.random(shape))
+
+
+def hard_half(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
+    """Every other sample is never lost, the others twice as often: they are not alike."""
+    return (rng.random(shape) < 2 * risk * (np.arange(shape[-1]) % 2)).astype(float)
+
+
+LOSSES: dict[str, tuple[Draw, bool]] = {
+    "0 or 1": (whole, True),
+    "0 or 1, not told": (whole, False),
+    "quarters": (of_quarters, False),
+    "skewed": (skewed, False),
+    "rare failures": (rare_failures, False),
+    "a hard half": (hard_half, True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_more_certificates_are_wrong_than_the_error_rate_says(name: str) -> None:
+    draw, all_or_nothing = LOSSES[name]
+    n, tolerance, error = 100, 0.1, 0.075  # a third of which the binomial tail nearly takes up
+    rng = np.random.default_rng(7)
+    drawn = [draw(rng, (SIMULATIONS, len(risks), n), np.array(risks)[:, None]) for risks in RISKS]
+    wrong = 0
+    for run in range(SIMULATIONS):
+        p_values = [
+            [hoeffding_bentkus_p_value([step], tolerance, all_or_nothing=all_or_nothing) for step in task[run].tolist()]
+            for task in drawn
+        ]
+        passed, _ = fixed_sequence(p_values, error)
+        wrong += any(risk > tolerance for risks, count in zip(RISKS, passed, strict=True) for risk in risks[:count])
+    assert wrong / SIMULATIONS <= error + 3 * math.sqrt(error * (1 - error) / SIMULATIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_error_rate_holds_for_means_over_tasks_of_unequal_size(name: str) -> None:
+    draw, _ = LOSSES[name]
+    sizes, risks, tolerance, error = (40, 60, 150), (0.25, 0.05, 0.003), 0.1, 0.1
+    assert math.fsum(risks) / 3 > tolerance
+    rng = np.random.default_rng(8)
+    drawn = [draw(rng, (SIMULATIONS, n), np.array(risk)) for n, risk in zip(sizes, risks, strict=True)]
+    wrong = sum(
+        hoeffding_bentkus_p_value([task[run].tolist() for task in drawn], tolerance) <= error
+        for run in range(SIMULATIONS)
+    )
+    assert wrong / SIMULATIONS <= error + 3 * math.sqrt(error * (1 - error) / SIMULATIONS)
+
+
+@pytest.mark.parametrize(("name", "least"), [("0 or 1", 0.95), ("0 or 1, not told", 0.9), ("quarters", 0.98)])
+def test_a_loss_of_one_percent_is_certified_at_five_with_400_samples(name: str, least: float) -> None:
+    draw, all_or_nothing = LOSSES[name]
+    losses = draw(np.random.default_rng(9), (SIMULATIONS, 400), np.array(0.01)).tolist()
+    certified = sum(hoeffding_bentkus_p_value([one], 0.05, all_or_nothing=all_or_nothing) <= 0.05 for one in losses)
+    assert certified / SIMULATIONS > least
+
+
+# --- against MAPIE ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.99), st.booleans(), st.data())
+def test_p_values_are_mapies_but_for_its_rounding(n: int, tolerance: float, binary: bool, data: Any) -> None:
+    methods = pytest.importorskip("mapie.risk_control.methods")
+    k = data.draw(st.integers(0, n))
+    theirs = float(methods.compute_hoeffding_bentkus_p_value(np.array([k / n]), n, tolerance, binary)[0, 0])
+    ours = hoeffding_bentkus_p_value(counted(k, n), tolerance, all_or_nothing=binary)
+    rounded_up = math.ceil(n * (k / n)) > k
+    not_alike = binary and k > n * tolerance - 1  # where the tail does not hold for samples that are not alike
+    if not rounded_up and not not_alike:
+        assert ours == pytest.approx(min(1.0, theirs), rel=1e-7, abs=1e-300)
+    elif not not_alike:
+        assert ours <= theirs * ROUNDING
+
+
+def test_mapie_takes_seven_losses_for_eight() -> None:
+    methods = pytest.importorskip("mapie.risk_control.methods")
+    theirs = float(methods.compute_hoeffding_bentkus_p_value(np.array([7 / 50]), 50, 0.25, binary=True)[0, 0])
+    assert theirs == pytest.approx(binom.cdf(8, 50, 0.25))
+    ours = hoeffding_bentkus_p_value(counted(7, 50), 0.25, all_or_nothing=True)
+    assert ours == pytest.approx(binom.cdf(7, 50, 0.25))
+    assert theirs > 2 * ours
+
+
+@given(st.lists(st.floats(0, 1).map(lambda p: p**4), min_size=1, max_size=8), errors)
+def test_one_sequence_and_single_hypotheses_are_as_mapie_has_them(p_values: list[float], error: float) -> None:
+    risk_control = pytest.importorskip("mapie.risk_control.fwer_control")
+    theirs = risk_control.control_fwer(np.array(p_values), error, "fixed_sequence")
+    assert fixed_sequence([p_values], error)[0] == [len(theirs)]
+    theirs = risk_control.control_fwer(np.array(p_values), error, "bonferroni_holm")
+    passed, _ = fixed_sequence([[p] for p in p_values], error)
+    assert [i for i, count in enumerate(passed) if count] == list(theirs)
