@@ -1,0 +1,52 @@
+"""``sparse-tasks report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparse_tasks.cli.output import Format, print_json
+
+__all__ = ["report"]
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders that hold some.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Where the data set is now.", show_default="where the runs found it"),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(metavar="LOSS", help="Mean loss that certified sparsity allows, between 0 and 1.")
+    ] = 0.05,
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Of the page.", show_default="names the model")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How to print what was written.")] = Format.human,
+) -> None:
+    """Write what runs say of sparse attention as one HTML page.
+
+    Score against sparsity, task by task; score against cost; certified sparsity; the samples that lost most. The page
+    needs no other file and no network. A dense run of each model has to be among the runs for sparse ones to be held
+    against it.
+    """
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.analyses.analysis import Analysis
+    from sparse_tasks.evaluators.analyses.table import read_runs
+    from sparse_tasks.evaluators.report.page import make_report
+    from sparse_tasks.generators.files import write_whole
+
+    if output.is_dir():
+        raise UsageError("output", str(output), "is a folder; name a file, such as report.html")
+    read = read_runs(runs)
+    page = make_report(Analysis(read, tolerance), data, title)
+    write_whole(output, page)
+    if format is Format.json:
+        print_json({"report": str(output), "bytes": len(page), "runs": len(read.runs), "samples": len(read.samples)})
+    else:
+        print(f"{output} ({len(page) / 1000:,.0f} kB)")

@@ -1,0 +1,87 @@
+"""What all sections of a report start from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.blocks import Block, Key, Note
+from sparse_tasks.evaluators.report.groups import Differences, Group, groups
+from sparse_tasks.evaluators.report.palette import DENSE, Style, style
+from sparse_tasks.evaluators.report.plots import key
+
+if TYPE_CHECKING:
+    from sparse_tasks.evaluators.analyses.analysis import Analysis
+
+__all__ = ["LONG", "MOST_LINES", "NEEDS_BOTH", "Context", "records"]
+
+LONG: Final = 24
+"""Rows from which on a table is folded away."""
+
+MOST_LINES: Final = 8
+"""Lines that one panel holds and can still be read."""
+
+NEEDS_BOTH: Final = Note(
+    "A dense and a sparse run of the same model over the same data set, with the same sampling, are needed to say "
+    "what sparse attention costs; these runs hold no such pair."
+)
+_MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "length": 24}  # some 10 kB and 50 ms each
+
+
+class Context:
+    """Runs, what the analyses say of them, and what figures have in common.
+
+    Args:
+        analysis: The analyses of the runs.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.runs = analysis.runs
+        self.groups: list[Group] = groups(self.runs.runs)
+        self.differences = Differences(self.runs)
+        sparse = dict.fromkeys(run.attention for group in self.groups for run in group.sparse)
+        self.styles: dict[str, Style] = {"dense": DENSE} | {name: style(at) for at, name in enumerate(sparse)}
+        self._drawn = Counter[str]()
+        self._named = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether tables have to say which group a row is of."""
+        return len(self.groups) > 1
+
+    def of(self, group: Group) -> str:
+        """``" of acme/small"`` where there are several groups: captions have to be unique."""
+        return f" of {group.title}" if self.several else ""
+
+    def name(self) -> str:
+        """A name for a drawing that no other has."""
+        self._named += 1
+        return f"f{self._named}"
+
+    def room_for(self, panels: int, section: str) -> bool:
+        """Whether a section may hold so many more panels; then they count as drawn."""
+        if self._drawn[section] + panels > _MOST_PANELS[section]:
+            return False
+        self._drawn[section] += panels
+        return True
+
+    def keys(self, attentions: Sequence[str], labels: dict[str, str] | None = None) -> tuple[Key, ...]:
+        """A legend."""
+        return tuple(
+            Key(key(self.name(), self.styles[name]), wording.name((labels or {}).get(name, name)))
+            for name in attentions
+        )
+
+    def notes(self, analysis: str) -> Iterator[Block]:
+        """What an analysis could not do."""
+        for note in dict.fromkeys(self.analysis.notes(analysis)):
+            yield Note(wording.cut(note, 400)[0])
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a table of an analysis."""
+    found: list[dict[str, Any]] = frame.to_dict("records")
+    return found

@@ -1,0 +1,171 @@
+"""Sections of bare facts: outputs without an answer, and the settings and versions of all runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sparse_tasks.core.length import label
+from sparse_tasks.evaluators.analyses.table import ScoredRun
+from sparse_tasks.evaluators.exports.parts import arguments, dataset_id
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.blocks import Column, Section, Table, Text
+from sparse_tasks.evaluators.report.context import LONG, Context
+from sparse_tasks.evaluators.report.groups import sparsity_text
+from sparse_tasks.evaluators.statistics import mean_interval
+
+__all__ = ["settings", "shares"]
+
+
+# --- outputs without an answer ------------------------------------------------------------------------------
+
+
+def shares(context: Context) -> Section:
+    """How many outputs held no answer, and how many were cut off, by run and length."""
+    section = Section("unparsed", "Unparsed and truncated outputs")
+    samples = context.runs.samples
+    unparsed, truncated = int((~samples["parsed"]).sum()), int(samples["truncated"].sum())
+    section.blocks.append(
+        Text(
+            f"Of {len(samples):,} outputs {_share(unparsed, len(samples))} held no answer; they score 0 and count. "
+            f"{_share(truncated, len(samples))} were cut off at the most tokens that an answer may have."
+        )
+    )
+    rows = [
+        [
+            *([group.title] if context.several else []),
+            *(wording.name(run.attention), sparsity_text(run), label(length), f"{len(of_it):,}"),
+            *(text for column in (~of_it["parsed"], of_it["truncated"]) for text in _with_interval(column)),
+            _most(of_it),
+        ]
+        for group in context.groups
+        for run in group.runs
+        for length, of_it in samples[samples["run"] == run.name].groupby("length")
+    ]
+    columns = (
+        *([Column("model", numeric=False)] if context.several else []),
+        *(Column("attention", numeric=False), Column("asked"), Column("length"), Column("n")),
+        *(Column("unparsed"), Column("its 95% interval"), Column("truncated"), Column("its 95% interval ")),
+        Column("most unparsed in", numeric=False),
+    )
+    headers = 2 if context.several else 1
+    section.blocks.append(
+        Table("Unparsed and truncated shares by run and length", columns, rows, headers, folded=len(rows) > LONG)
+    )
+    return section
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} ({wording.share(count / of)})"
+
+
+def _with_interval(flags: Any) -> tuple[str, str]:
+    interval = mean_interval(flags.astype(float).tolist())
+    return wording.share(float(flags.mean())), f"{wording.share(interval.low)} to {wording.share(interval.high)}"
+
+
+def _most(samples: Any) -> str:
+    """The task with most outputs without an answer, and how many of it."""
+    by_task = (~samples["parsed"]).groupby(samples["task"], observed=True).mean()
+    if not by_task.max() > 0:
+        return "–"
+    return f"{by_task.idxmax()} ({wording.share(float(by_task.max()))})"
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+def settings(context: Context) -> Section:
+    """What was run, on what, and with which versions: public parts alone, no command lines and no paths."""
+    section = Section("settings", "Settings and versions")
+    runs = context.runs.runs
+    section.blocks += [_runs(context), _models(runs), _data(runs), _environments(runs)]
+    return section
+
+
+def _runs(context: Context) -> Table:
+    rows = [
+        [
+            *(wording.name(run.name), wording.name(run.model), wording.name(run.settings["attention"]["method"])),
+            *(sparsity_text(run), wording.cut(wording.public(", ".join(arguments(run.settings))), 300)[0] or "–"),
+            *(_engine(run), wording.settings(run.settings["engine"]["arguments"])),
+            *(wording.settings(run.settings["sampling"]), "yes" if run.settings["query_aware"] else "no"),
+            *(f"{run.settings['dataset']['samples']:,}", run.settings["started"]),
+        ]
+        for run in context.runs.runs
+    ]
+    names = ("run", "model", "method", "asked", "arguments", "engine", "engine's arguments", "sampling",
+             "question before the text, too", "samples", "started")  # fmt: skip
+    columns = tuple(
+        Column(name, name in ("asked", "samples"), name in ("arguments", "engine's arguments", "sampling"))
+        for name in names
+    )
+    return Table("Runs", columns, rows, folded=len(rows) > LONG)
+
+
+def _engine(run: ScoredRun) -> str:
+    engine = run.settings["engine"]
+    return " ".join(wording.name(str(part)) for part in (engine["name"], engine["version"]) if part is not None)
+
+
+def _models(runs: tuple[ScoredRun, ...]) -> Table:
+    rows = []
+    for run in _first(runs, lambda run: (run.model, json.dumps(run.settings["model"], sort_keys=True))):
+        model = run.settings["model"]
+        shape = {} if model["shape"] is None else model["shape"]
+        rows.append(
+            [
+                *(wording.name(run.model), wording.name(model["revision"] or "–")),
+                *(_hash(model["config_sha256"]), _hash(model["sha256"])),
+                wording.settings({name: value for name, value in shape.items() if value}) if shape else "not known",
+            ]
+        )
+    names = ("model", "revision", "SHA-256 of config", "SHA-256", "sizes")
+    columns = tuple(Column(name, False, name != "model") for name in names)
+    return Table("Models", columns, rows)
+
+
+def _data(runs: tuple[ScoredRun, ...]) -> Table:
+    rows = []
+    for run in _first(runs, lambda run: json.dumps(run.settings["dataset"], sort_keys=True)):
+        data = run.settings["dataset"]
+        rows.append(
+            [
+                *(wording.name(dataset_id(run.settings)), wording.name(data["revision"] or "–"), data["sha256"]),
+                *(wording.listed(data["tasks"], 40), wording.listed([label(length) for length in data["lengths"]], 40)),
+                *("all" if data["limit"] is None else f"{data['limit']:,}", f"{data['samples']:,}"),
+            ]
+        )
+    names = ("data set", "revision", "SHA-256", "tasks", "lengths", "limit", "samples")
+    columns = tuple(Column(name, name in ("limit", "samples"), name in ("SHA-256", "revision")) for name in names)
+    return Table("Data sets", columns, rows)
+
+
+def _environments(runs: tuple[ScoredRun, ...]) -> Table:
+    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for run in runs:
+        for one in (run.settings["environment"], *run.settings["other_environments"]):
+            found.setdefault(json.dumps(one, sort_keys=True), (one, []))[1].append(wording.name(run.name))
+    rows = [
+        [
+            *(wording.listed(names, 4), wording.name(one["sparse_tasks"]), wording.name(one["python"])),
+            *(wording.name(one["platform"]), wording.settings(one["packages"]), wording.settings(one["hardware"])),
+        ]
+        for one, names in found.values()
+    ]
+    names = ("runs", "sparse-tasks", "Python", "platform", "packages", "hardware")
+    return Table(
+        "Versions and hardware", tuple(Column(name, False, name in ("packages", "hardware")) for name in names), rows
+    )
+
+
+def _first(runs: tuple[ScoredRun, ...], key: Any) -> list[ScoredRun]:
+    """The first run of each kind."""
+    found: dict[Any, ScoredRun] = {}
+    for run in runs:
+        found.setdefault(key(run), run)
+    return list(found.values())
+
+
+def _hash(text: str | None) -> str:
+    return "–" if text is None else text

@@ -1,0 +1,196 @@
+"""Runs that may be held against each other, and by how much the sparse ones differ from dense attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
+from sparse_tasks.evaluators.exports.parts import dataset_id
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.blocks import Cell, Shaded
+from sparse_tasks.evaluators.report.palette import shade
+from sparse_tasks.evaluators.statistics import Interval, difference_intervals, macro
+
+__all__ = ["Difference", "Differences", "Group", "groups", "measured", "scale", "shaded", "sparsity_text"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one model over one data set with one way of sampling.
+
+    Attributes:
+        title: The model, and what else tells the group apart.
+        dense: Its dense run; None where there is none.
+        sparse: By attention in the order of the runs, then by sparsity; those without a sparsity last.
+    """
+
+    title: str
+    dense: ScoredRun | None
+    sparse: tuple[ScoredRun, ...]
+
+    @property
+    def runs(self) -> tuple[ScoredRun, ...]:
+        """All of them, the dense one first."""
+        return self.sparse if self.dense is None else (self.dense, *self.sparse)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of all runs, from the shortest."""
+        return sorted({config["length"] for run in self.runs for config in run.result["configs"]})
+
+    @property
+    def tasks(self) -> list[str]:
+        """Of all runs, in the data set's order."""
+        return list(dict.fromkeys(config["task"] for run in self.runs for config in run.result["configs"]))
+
+    @property
+    def attentions(self) -> dict[str, list[ScoredRun]]:
+        """The sparse runs by attention."""
+        found: dict[str, list[ScoredRun]] = {}
+        for run in self.sparse:
+            found.setdefault(run.attention, []).append(run)
+        return found
+
+
+def groups(runs: Sequence[ScoredRun]) -> list[Group]:
+    """The groups of some runs, in the order of their first runs."""
+    found: dict[tuple[str, str, str], list[ScoredRun]] = {}
+    for run in runs:
+        found.setdefault(run.pairing, []).append(run)
+    order = {name: place for place, name in reversed(list(enumerate(run.attention for run in runs)))}
+    titles = _titles(list(found.values()))
+    made = []
+    for title, members in zip(titles, found.values(), strict=True):
+        sparse = sorted((run for run in members if not run.dense), key=lambda run: (order[run.attention], _asked(run)))
+        made.append(Group(title, next((run for run in members if run.dense), None), tuple(sparse)))
+    return made
+
+
+def _asked(run: ScoredRun) -> float:
+    return 2.0 if run.asked is None else run.asked
+
+
+def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
+    """The model's name; with the data set, and then the sampling, where that alone is not unique."""
+    firsts = [of_it[0] for of_it in members]
+    models = [wording.name(run.model) for run in firsts]
+    data = [f"{model}, {wording.name(dataset_id(run.settings))}" for model, run in zip(models, firsts, strict=True)]
+    sampled = [
+        f"{title}, {wording.settings(run.settings['sampling'])}" for title, run in zip(data, firsts, strict=True)
+    ]
+    numbered = [f"{title} ({place})" for place, title in enumerate(sampled, start=1)]
+    return next(titles for titles in (models, data, sampled, numbered) if len(set(titles)) == len(titles))
+
+
+def measured(sparsity: dict[str, float] | None) -> float | None:
+    """The sparsity that a run is drawn at: that of the phase which its method thins more; None if not measured."""
+    return max(sparsity.values()) if sparsity else None
+
+
+def sparsity_text(run: ScoredRun) -> str:
+    """The sparsity that was asked of a run: a number, or a dash where budgets were given instead."""
+    return "–" if run.asked is None else f"{run.asked:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A sparse run less the dense one, over the samples that both answered.
+
+    Attributes:
+        n: Pairs.
+        dense: Mean score of dense attention.
+        sparse: Mean score of the run.
+        difference: The latter less the former.
+        interval: Of the difference.
+    """
+
+    n: int
+    dense: float
+    sparse: float
+    difference: float
+    interval: Interval
+
+    @property
+    def written(self) -> str:
+        """``−0.100 (−0.200 to 0.000)``."""
+        between = wording.between(self.interval.low, self.interval.high, sign=True)
+        return f"{wording.signed(self.difference)} ({between})"
+
+    @property
+    def verdict(self) -> int:
+        """-1 where the interval lies below 0, 1 where it lies above, else 0: the two may be alike."""
+        return (self.interval.low > 0) - (self.interval.high < 0)
+
+
+class Differences:
+    """Of every sparse run that has a dense one beside it; each as ``compare`` gives it.
+
+    Args:
+        runs: Dense and sparse, paired.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        names = [run.name for run in runs.runs if not run.dense]
+        pairs = runs.samples[runs.samples["dense"].notna() & runs.samples["run"].isin(names)]
+        places = pairs.groupby(["run", "length", "task"], observed=True, sort=False).indices
+        dense, scores = pairs["dense"].to_numpy(), pairs["score"].to_numpy()
+        cells = {key: (dense[at], scores[at]) for key, at in places.items()}
+        intervals = difference_intervals([(sparse - base).tolist() for base, sparse in cells.values()])
+        self._of: dict[str, dict[tuple[int, str], Difference]] = {}
+        for ((name, length, task), (base, sparse)), interval in zip(cells.items(), intervals, strict=True):
+            self._of.setdefault(name, {})[int(length), task] = _difference(base, sparse, interval)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._of)
+
+    def cell(self, run: ScoredRun, length: int, task: str) -> Difference | None:
+        """At one length and task; None where no pair is."""
+        return self._of.get(run.name, {}).get((length, task))
+
+    def at_length(self, run: ScoredRun, length: int) -> Difference | None:
+        """The mean over the tasks of a length, equally weighted."""
+        return self._mean(cell for (at, _), cell in self._of.get(run.name, {}).items() if at == length)
+
+    def of_task(self, run: ScoredRun, task: str) -> Difference | None:
+        """The mean over the lengths of a task, equally weighted."""
+        return self._mean(cell for (_, of_it), cell in self._of.get(run.name, {}).items() if of_it == task)
+
+    def _mean(self, cells: Iterable[Difference]) -> Difference | None:
+        found = list(cells)
+        if not found:
+            return None
+        difference, interval = macro([(cell.difference, cell.interval) for cell in found])
+        return Difference(
+            n=sum(cell.n for cell in found),
+            dense=sum(cell.dense for cell in found) / len(found),
+            sparse=sum(cell.sparse for cell in found) / len(found),
+            difference=difference,
+            interval=interval,
+        )
+
+
+def _difference(dense: Any, sparse: Any, interval: Interval) -> Difference:
+    n = len(dense)
+    # Rounding alone can put the mean outside of an interval that has no width.
+    difference = max(interval.low, min(interval.high, math.fsum(sparse - dense) / n))
+    return Difference(n, math.fsum(dense) / n, math.fsum(sparse) / n, difference, interval)
+
+
+def scale(differences: Iterable[Difference | None]) -> float:
+    """The end of a heat map's scale: the largest difference, rounded up to a tenth, and 0.2 at least."""
+    return max(0.2, math.ceil(10 * max((abs(one.difference) for one in differences if one), default=0.0)) / 10)
+
+
+def shaded(difference: Difference | None, limit: float) -> Cell:
+    """A cell of a heat map whose scale ends at ``limit``."""
+    if difference is None:
+        return "–"
+    low, high = difference.interval.low, difference.interval.high
+    small = f"{wording.signed(low, 2)} to {wording.signed(high, 2)}"
+    return Shaded(
+        wording.signed(difference.difference, 2), small, shade(difference.difference, limit), difference.verdict != 0
+    )

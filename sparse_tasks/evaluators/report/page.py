@@ -1,0 +1,76 @@
+"""The report as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jinja2
+from markupsafe import Markup
+
+from sparse_tasks import __version__
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.conclusions import certified, iso_cost, lengths_and_laws
+from sparse_tasks.evaluators.report.context import Context
+from sparse_tasks.evaluators.report.facts import settings, shares
+from sparse_tasks.evaluators.report.palette import SHADES, readable_on, shade_colour
+from sparse_tasks.evaluators.report.scores import against_depth, against_sparsity, by_task
+from sparse_tasks.evaluators.report.summary import summary
+from sparse_tasks.evaluators.report.worst import worst
+
+if TYPE_CHECKING:
+    from sparse_tasks.evaluators.analyses.analysis import Analysis
+
+__all__ = ["make_report"]
+
+
+def make_report(analysis: Analysis, data: str | None = None, title: str | None = None) -> bytes:
+    """The page, as UTF-8; the same runs give the same bytes.
+
+    Args:
+        analysis: Of the runs; its tolerance is that of certified sparsity.
+        data: Where the data set is now, for the prompts of the worst samples; None where the runs found it. If it is
+            not there, the page says so.
+        title: Of the page; by default it names the model.
+
+    Raises:
+        UsageError: ``data`` is no data set, or none that a run was made on.
+        DataError: A file of a run or of the data set cannot be read.
+    """
+    context = Context(analysis)
+    sections = [
+        *(summary(context), against_sparsity(context), by_task(context), iso_cost(context), certified(context)),
+        *(against_depth(context), shares(context), lengths_and_laws(context), worst(context, data), settings(context)),
+    ]
+    models = list(dict.fromkeys(run.model for run in analysis.runs.runs))
+    named = (
+        f"What sparse attention costs {wording.name(models[0])}" if len(models) == 1 else "What sparse attention costs"
+    )
+    shades = [(step, shade_colour(step)) for step in range(-SHADES, SHADES + 1)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # what plots makes, and nothing else
+    page = environment.get_template("report.html.j2").render(
+        title=wording.name(title) if title else named,
+        sections=sections,
+        shades=[(step, colour, readable_on(colour)) for step, colour in shades],
+        ids=_Ids(),
+        version=__version__,
+    )
+    return page.encode("utf-8", errors="replace")
+
+
+class _Ids:
+    """Ids of the page: each is given once."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def next(self) -> str:
+        """An id."""
+        self._count += 1
+        return f"id{self._count}"

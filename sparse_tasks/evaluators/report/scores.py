@@ -1,0 +1,286 @@
+"""Sections that show scores: against sparsity, by task, and by how deep the evidence lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sparse_tasks.core.length import label
+from sparse_tasks.evaluators.analyses.table import ScoredRun
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Note,
+    Picture,
+    Section,
+    Table,
+    Text,
+)
+from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, NEEDS_BOTH, Context
+from sparse_tasks.evaluators.report.groups import Difference, Group, measured, scale, shaded, sparsity_text
+from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, depth_axis, lines, sparsity_axis
+from sparse_tasks.evaluators.statistics import mean_interval
+
+__all__ = ["against_depth", "against_sparsity", "by_task"]
+
+_BINS: Final = 5
+_CONCENTRATED: Final = 0.25
+"""Mean depth spread below which the evidence of a task has one depth."""
+
+
+# --- score against sparsity ---------------------------------------------------------------------------------
+
+
+def against_sparsity(context: Context) -> Section:
+    """A figure for each group and length, with a panel a task and a line a method."""
+    section = Section("sparsity", "Score against sparsity")
+    section.blocks.append(
+        Text(
+            "Each panel is a task, each line a method, each point a run: its mean score, over the sparsity that was "
+            "measured while it answered, in the phase that the method thins more. Bands are 95% intervals. The grey "
+            "line and its band are dense attention. The nearer a line stays to it towards the right, the better."
+        )
+    )
+    for group in context.groups:
+        for length in group.lengths:
+            section.blocks += _curves(context, group, length)
+    return section
+
+
+def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
+    table = _curve_table(context, group, length)
+    caption = f"Score against sparsity at {label(length)}{context.of(group)}"
+    attentions = list(group.attentions)
+    shown = attentions[:MOST_LINES]
+    tasks = [task for task in group.tasks if any(_config(run, length, task) for run in group.runs)]
+    if not any(_placed(run, length, task) for run in group.sparse for task in tasks):
+        yield Note(f"At {label(length)}{context.of(group)} no sparse run says its sparsity: there is no figure.")
+        yield table
+    elif not context.room_for(len(tasks), "sparsity"):
+        yield Note(f"{caption} is not drawn, to keep the page small; its numbers are in the table.")
+        yield table
+    else:
+        if len(shown) < len(attentions):
+            left_out = wording.listed([wording.name(name) for name in attentions[MOST_LINES:]])
+            yield Note(f"At {label(length)}{context.of(group)} {left_out} are not drawn; the table has their numbers.")
+        points = [_placed(run, length, task) for run in group.sparse for task in tasks]
+        axis = sparsity_axis([point.x for point in points if point is not None])
+        pictures = tuple(Picture(task, _panel(context, group, length, task, shown, axis)) for task in tasks)
+        dense = ["dense"] if group.dense is not None else []
+        yield Figure(caption, pictures, context.keys([*dense, *shown]), table)
+
+
+def _panel(context: Context, group: Group, length: int, task: str, attentions: Sequence[str], axis: Axis) -> str:
+    drawn, said = [], []
+    for name in attentions:
+        points = [point for run in group.attentions[name] if (point := _placed(run, length, task)) is not None]
+        points.sort(key=lambda point: (point.x, point.y))
+        drawn.append(Line(context.styles[name], tuple(points)))
+        at = ", ".join(f"{wording.number(point.y, 2)} at {wording.number(point.x, 2)}" for point in points)
+        said.append(f"{wording.name(name)}: {at or 'not run'}")
+    level = None
+    if group.dense is not None and (config := _config(group.dense, length, task)) is not None:
+        level = Level(config["mean"], config["low"], config["high"])
+        said.insert(0, f"dense: {wording.number(level.y, 2)}")
+    title = f"{task} at {label(length)}: score against measured sparsity"
+    return lines(context.name(), title, "; ".join(said) + ".", axis, SCORE, drawn, level)
+
+
+def _config(run: ScoredRun, length: int, task: str) -> dict[str, Any] | None:
+    """What ``result.json`` says of a task at a length."""
+    found: Iterator[dict[str, Any]] = (
+        config for config in run.result["configs"] if (config["length"], config["task"]) == (length, task)
+    )
+    return next(found, None)
+
+
+def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
+    """Where a run lies in a panel: at its measured sparsity, or else at the one that was asked."""
+    config = _config(run, length, task)
+    if config is None:
+        return None
+    x = measured(config["sparsity"])
+    x = run.asked if x is None else x
+    return None if x is None else Point(x, config["mean"], config["low"], config["high"])
+
+
+def _curve_table(context: Context, group: Group, length: int) -> Table:
+    columns = (
+        *(Column("task", numeric=False), Column("attention", numeric=False), Column("asked")),
+        *(Column("measured, prefill"), Column("measured, decode"), Column("n"), Column("mean score")),
+        *(Column("95% interval"), Column("less dense"), Column("its 95% interval")),
+    )
+    rows = []
+    for task in group.tasks:
+        for run in group.runs:
+            config = _config(run, length, task)
+            if config is None:
+                continue
+            sparsity = config["sparsity"] or (dict.fromkeys(("prefill", "decode"), 0.0) if run.dense else {})
+            difference = context.differences.cell(run, length, task)
+            rows.append(
+                [
+                    *(task, wording.name(run.attention), sparsity_text(run)),
+                    *(wording.number(sparsity.get(phase)) for phase in ("prefill", "decode")),
+                    *(f"{config['n']:,}", wording.number(config["mean"])),
+                    *(wording.between(config["low"], config["high"]), *_less(difference)),
+                ]
+            )
+    return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)
+
+
+def _less(difference: Difference | None) -> tuple[str, str]:
+    if difference is None:
+        return "–", "–"
+    interval = difference.interval
+    return wording.signed(difference.difference), wording.between(interval.low, interval.high, sign=True)
+
+
+# --- method by task -----------------------------------------------------------------------------------------
+
+
+def by_task(context: Context) -> Section:
+    """Heat maps: the difference to dense attention of each method and task."""
+    section = Section("tasks", "Which tasks pay")
+    if not context.differences:
+        section.blocks.append(NEEDS_BOTH)
+        return section
+    section.blocks.append(
+        Text(
+            "Each cell is the mean score of a method less that of dense attention on the same samples, with its 95% "
+            "interval below: orange where score is lost, blue where it is gained, bold where the interval leaves out "
+            "0. Each interval stands for itself: of twenty, one may miss."
+        )
+    )
+    for group in context.groups:
+        maps = list(_heat_maps(context, group))
+        section.blocks += maps[:1] if len(group.lengths) == 1 else maps
+    return section
+
+
+def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
+    """The mean over lengths, then each length by itself."""
+    runs = [run for run in group.sparse if any(context.differences.at_length(run, one) for one in group.lengths)]
+    if not runs:
+        return
+    lengths = group.lengths
+    over = f"at {label(lengths[0])}" if len(lengths) == 1 else f"mean over {wording.listed([*map(label, lengths)], 8)}"
+    found = {
+        f"Difference to dense by method and task, {over}{context.of(group)}": [
+            [context.differences.of_task(run, task) for task in group.tasks] for run in runs
+        ]
+    } | {
+        f"Difference to dense by method and task, at {label(length)} alone{context.of(group)}": [
+            [context.differences.cell(run, length, task) for task in group.tasks] for run in runs
+        ]
+        for length in lengths
+    }  # fmt: skip
+    limit = scale(cell for row in next(iter(found.values())) for cell in row)
+    columns = (Column("attention", numeric=False), Column("asked"), *(Column(task) for task in group.tasks))
+    for number, (caption, values) in enumerate(found.items()):
+        rows: list[list[Cell]] = [
+            [wording.name(run.attention), sparsity_text(run), *(shaded(cell, limit) for cell in row)]
+            for run, row in zip(runs, values, strict=True)
+        ]
+        yield Table(caption, columns, rows, headers=2, folded=number > 0 or len(rows) > 2 * LONG)
+
+
+# --- score against depth ------------------------------------------------------------------------------------
+
+
+def against_depth(context: Context) -> Section:
+    """A panel a task whose evidence lies in one place: its score by where in the prompt that is."""
+    section = Section("depth", "Evidence depth against score")
+    samples = context.runs.samples
+    spread = samples.groupby("task", observed=True)["depth_spread"].mean()
+    concentrated = [str(task) for task, value in spread.items() if value < _CONCENTRATED]
+    wide = [str(task) for task, value in spread.items() if value >= _CONCENTRATED]
+    unknown = [str(task) for task, value in spread.items() if math.isnan(value)]
+    section.blocks.append(
+        Text(
+            "Depth is where in the prompt the evidence lies, from 0 (its begin) to 1 (its end); samples of all lengths "
+            f"are taken together, in {_BINS} bins. A line that sags shows where a method loses what it reads."
+        )
+    )
+    if wide:
+        text = f"{wording.listed(wide, 12)}: evidence is spread over the prompt, so that it has no one depth; left out."
+        section.blocks.append(Note(text))
+    if unknown:
+        section.blocks.append(Note(f"{wording.listed(unknown, 12)}: the data set records no evidence; left out."))
+    if not concentrated:
+        section.blocks.append(Note("There is no task whose evidence lies in one place."))
+        return section
+    for group in context.groups:
+        section.blocks += _depths(context, group, [task for task in group.tasks if task in concentrated])
+    return section
+
+
+def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Block]:
+    if not tasks:
+        return
+    compared, at = _comparable(group)
+    shown = compared[:MOST_LINES]
+    runs = [*([group.dense] if group.dense is not None else []), *shown]
+    binned = _binned(context, runs, tasks)
+    caption = f"Score by depth of the evidence{at}{context.of(group)}"
+    rows = [
+        [task, wording.name(run.label), _bin(number), f"{n:,}", wording.number(point.y),
+         wording.between(point.low, point.high)]
+        for task in tasks for run in runs for number, n, point in binned.get((run.name, task), [])
+    ]  # fmt: skip
+    columns = (Column("task", numeric=False), Column("attention", numeric=False), Column("depth"), Column("n"),
+               Column("mean score"), Column("95% interval"))  # fmt: skip
+    table = Table(f"Numbers: {caption}", columns, rows, headers=2, folded=True)
+    if not context.room_for(len(tasks), "depth"):
+        yield Note(f"{caption} is not drawn, to keep the page small; its numbers are in the table.")
+        yield table
+        return
+    if len(shown) < len(compared):
+        yield Note(f"Left out: {wording.listed([wording.name(run.label) for run in compared[MOST_LINES:]])}.")
+    pictures = []
+    for task in tasks:
+        drawn = [Line(context.styles[run.attention], tuple(point for _, _, point in binned.get((run.name, task), [])))
+                 for run in runs]  # fmt: skip
+        said = "; ".join(
+            f"{wording.name(run.label)}: {', '.join(wording.number(point.y, 2) for point in line.points)}"
+            for run, line in zip(runs, drawn, strict=True)
+        )
+        title = f"{task}: score by depth of the evidence"
+        about = f"From the begin of the prompt to its end: {said}."
+        pictures.append(Picture(task, lines(context.name(), title, about, depth_axis(_BINS), SCORE, drawn)))
+    labels = {run.attention: run.label for run in runs}
+    yield Figure(caption, tuple(pictures), context.keys(list(labels), labels), table)
+
+
+def _comparable(group: Group) -> tuple[list[ScoredRun], str]:
+    """One run of each method: at the highest sparsity that all of them have, or else at the highest of each."""
+    asked = [{run.asked for run in runs if run.asked is not None} for runs in group.attentions.values()]
+    common = set.intersection(*asked) if asked else set()
+    if not common:
+        return [runs[-1] for runs in group.attentions.values()], ""
+    at = max(common)
+    return [next(run for run in runs if run.asked == at) for runs in group.attentions.values()], f", at sparsity {at:g}"
+
+
+def _binned(
+    context: Context, runs: Sequence[ScoredRun], tasks: Sequence[str]
+) -> dict[tuple[str, str], list[tuple[int, int, Point]]]:
+    """By run and task: number of the bin, samples in it, and their mean score at its middle."""
+    samples = context.runs.samples
+    samples = samples[samples["run"].isin([run.name for run in runs]) & samples["task"].isin(tasks)]
+    samples = samples[samples["depth"].notna()]
+    bins = (samples["depth"] * _BINS).clip(0, _BINS - 1).astype("int64").rename("bin")
+    found: dict[tuple[str, str], list[tuple[int, int, Point]]] = {}
+    for (run, task, number), scores in samples["score"].groupby([samples["run"], samples["task"], bins], observed=True):
+        interval, mean = mean_interval(scores.tolist()), math.fsum(scores) / len(scores)
+        point = Point((number + 0.5) / _BINS, mean, interval.low, interval.high)
+        found.setdefault((run, task), []).append((number, len(scores), point))
+    return found
+
+
+def _bin(number: int) -> str:
+    return f"{number / _BINS:g} to {(number + 1) / _BINS:g}"

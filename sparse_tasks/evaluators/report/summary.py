@@ -1,0 +1,162 @@
+"""The first section: what was run, and what sparse attention cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from sparse_tasks.core.length import label
+from sparse_tasks.evaluators.analyses.table import ScoredRun
+from sparse_tasks.evaluators.exports.parts import dataset_id
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Lines, Section, Table, Text
+from sparse_tasks.evaluators.report.context import LONG, NEEDS_BOTH, Context, records
+from sparse_tasks.evaluators.report.groups import Difference, Group, measured, scale, shaded, sparsity_text
+
+__all__ = ["summary"]
+
+
+def summary(context: Context) -> Section:
+    """What was run, the verdict, and the mean over tasks of every run."""
+    section = Section("summary", "Summary")
+    section.blocks += _verdict(context)
+    if costs := list(_costs(context)):
+        section.blocks.append(_cost_table(context, costs))
+    section.blocks += [Lines(tuple(_what(context))), _means(context)]
+    return section
+
+
+def _verdict(context: Context) -> Iterator[Block]:
+    found = [
+        (difference, run, length, context.of(group))
+        for group in context.groups
+        for run in group.sparse
+        for length in group.lengths
+        if (difference := context.differences.at_length(run, length)) is not None
+    ]
+    if not found:
+        yield NEEDS_BOTH
+        return
+    verdicts = [difference.verdict for difference, *_ in found]
+    lost, gained, alike = (verdicts.count(verdict) for verdict in (-1, 1, 0))
+    said = [
+        f"{lost or 'none'} lose score",
+        *([f"{gained:,} gain"] if gained else []),
+        f"{alike:,} cannot be told from it",
+    ]
+    worst, best = (choose(found, key=lambda one: one[0].difference) for choose in (min, max))
+    yield Text(
+        f"Of {wording.counted(len(found), 'comparison')} with dense attention (a method at a sparsity and a length, "
+        f"mean over tasks), {wording.listed(said)}, by their 95% intervals.",
+        strong=True,
+    )
+    if len(found) > 1:
+        yield Text(f"The most is lost by {_told(*worst)}; the least by {_told(*best)}.")
+
+
+def _told(difference: Difference, run: ScoredRun, length: int, of: str) -> str:
+    return f"{wording.name(run.label)}{of} at {label(length)}: {difference.written}"
+
+
+def _costs(context: Context) -> Iterator[tuple[Group, ScoredRun]]:
+    """The sparsest run of each method that has a dense one beside it."""
+    for group in context.groups:
+        for runs in group.attentions.values():
+            if any(context.differences.at_length(runs[-1], length) for length in group.lengths):
+                yield group, runs[-1]
+
+
+def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> Table:
+    """The mean difference of each method where it is sparsest, by length, and what is certified of it."""
+    certified = {
+        (row["model"], row["attention"]): row["certified"]
+        for row in records(context.analysis.certified)
+        if row["scope"] == "all"
+    }
+    lengths = sorted({length for group, _ in costs for length in group.lengths})
+    found = {(run.name, length): context.differences.at_length(run, length) for _, run in costs for length in lengths}
+    limit = scale(found.values())
+    rows: list[list[Cell]] = [
+        [
+            *([group.title] if context.several else []),
+            *(wording.name(run.attention), sparsity_text(run)),
+            *(shaded(found[run.name, length], limit) for length in lengths),
+            sparsity_or_none(certified.get((run.model, run.attention), math.nan)),
+        ]
+        for group, run in costs
+    ]
+    columns = (
+        *([Column("model", numeric=False)] if context.several else []),
+        *(Column("attention", numeric=False), Column("sparsity")),
+        *(Column(f"less dense at {label(length)}") for length in lengths),
+        Column(f"certified to lose at most {context.analysis.tolerance:g}"),
+    )
+    caption = "What each method costs at its highest sparsity: mean score over tasks, less dense"
+    return Table(caption, columns, rows, 2 if context.several else 1, folded=len(rows) > LONG)
+
+
+def sparsity_or_none(value: float) -> str:
+    """``up to 0.9``, or that there is none."""
+    return "none" if math.isnan(value) else f"up to {value:.3g}"
+
+
+def _what(context: Context) -> Iterator[tuple[str, str]]:
+    runs = context.runs.runs
+    models = list(dict.fromkeys(wording.name(run.model) for run in runs))
+    methods = [_sparsities(context, name) for name in context.styles if any(run.attention == name for run in runs)]
+    data = dict.fromkeys((wording.name(dataset_id(run.settings)), run.settings["dataset"]["sha256"]) for run in runs)
+    lengths = sorted({config["length"] for run in runs for config in run.result["configs"]})
+    tasks = list(dict.fromkeys(config["task"] for run in runs for config in run.result["configs"]))
+    samples = {config["n"] for run in runs for config in run.result["configs"]}
+    each = (
+        wording.counted(max(samples), "sample")
+        if len(samples) == 1
+        else f"{min(samples):,} to {max(samples):,} samples"
+    )
+    yield "Runs", f"{len(runs):,}, with {len(context.runs.samples):,} scored samples in all."
+    yield "Models" if len(models) > 1 else "Model", wording.listed(models) + "."
+    yield "Attention", "; ".join(methods[:12]) + ("; and others." if len(methods) > 12 else ".")
+    yield "Data", wording.listed([f"{name} ({sha256[:12]}…)" for name, sha256 in data]) + "."
+    yield "Tasks", f"{wording.listed(tasks, 12)}; {each} each, at each length."
+    yield "Lengths", f"{wording.listed([label(length) for length in lengths], 12)} tokens."
+
+
+def _sparsities(context: Context, attention: str) -> str:
+    asked = sorted({run.asked for run in context.runs.runs if run.attention == attention and run.asked is not None})
+    if attention == "dense" or not asked:
+        return wording.name(attention)
+    return f"{wording.name(attention)} at {wording.listed([f'{one:g}' for one in asked], 12)}"
+
+
+def _means(context: Context) -> Table:
+    """The mean over the tasks of a length, of every run."""
+    several = context.several
+    columns = [
+        *([Column("model", numeric=False)] if several else []),
+        *(Column("attention", numeric=False), Column("asked"), Column("measured"), Column("length"), Column("n")),
+        *(Column("mean score"), Column("95% interval"), Column("less dense"), Column("95% interval")),
+    ]
+    rows = [
+        [*([group.title] if several else []), *_mean(context, run, average)]
+        for group in context.groups
+        for run in group.runs
+        for average in run.result["averages"]
+    ]
+    return Table(
+        "Mean over tasks of every run, by length", tuple(columns), rows, 2 if several else 1, folded=len(rows) > LONG
+    )
+
+
+def _mean(context: Context, run: ScoredRun, average: dict[str, float]) -> list[str]:
+    length = int(average["length"])
+    difference = context.differences.at_length(run, length)
+    found = [measured(config["sparsity"]) for config in run.result["configs"] if config["length"] == length]
+    known = [one for one in found if one is not None]
+    thinned = sum(known) / len(known) if known and len(known) == len(found) else None
+    return [
+        *(wording.name(run.attention), sparsity_text(run), wording.number(0.0 if run.dense else thinned)),
+        *(label(length), f"{average['n']:,}", wording.number(average["mean"])),
+        wording.between(average["low"], average["high"]),
+        wording.signed(None if difference is None else difference.difference),
+        "–" if difference is None else wording.between(difference.interval.low, difference.interval.high, sign=True),
+    ]

@@ -1,0 +1,225 @@
+"""The samples that sparse attention lost most on, with their evidence and what the models wrote."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.hub import split_hub_id
+from sparse_tasks.core.length import label
+from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
+from sparse_tasks.evaluators.dataset import Dataset, open_dataset
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.report.blocks import Answer, Note, Sample, Section, Text
+from sparse_tasks.evaluators.report.context import Context
+from sparse_tasks.evaluators.runs import PREDICTIONS, read_line
+from sparse_tasks.generators.excerpt import Piece, excerpt
+
+__all__ = ["worst"]
+
+_SHOWN: Final = 6
+_CANDIDATES: Final = 200  # of a task, looked at to spread the choice
+_MARGIN: Final = 120
+_SPANS: Final = 4
+_LONGEST_PROMPT, _LONGEST_PIECE, _LONGEST_GOLD, _LONGEST_OUTPUT = 6_000, 1_500, 1_000, 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A sample of a run."""
+
+    run: ScoredRun
+    row: Mapping[str, Any]
+
+
+def worst(context: Context, data: str | None = None) -> Section:
+    """A handful of samples, spread over tasks.
+
+    Args:
+        context: The runs.
+        data: Where the data set is now; None where the runs found it.
+
+    Raises:
+        UsageError: ``data`` is no data set, or none that a run was made on.
+        DataError: A file of a run or of the data set cannot be read.
+    """
+    section = Section("worst", "Worst samples")
+    chosen, compared = _choose(context.runs)
+    datasets = _datasets(context.runs.runs, data)
+    if not chosen:
+        section.blocks.append(Text("No sample lost anything."))
+        return section
+    said = (
+        "Samples that sparse attention lost most on against dense attention"
+        if compared
+        else "Samples with the lowest scores"
+    )
+    section.blocks.append(
+        Text(f"{said}, {len(chosen)} in all, spread over tasks. Evidence, which the answer needs, is marked.")
+    )
+    if any(one.run.settings["dataset"]["sha256"] not in datasets for one in chosen):
+        section.blocks.append(
+            Note(
+                "The data set is not where the runs found it, so that prompts are missing; say with --data where it is."
+            )
+        )
+    dense = {run.pairing: run for run in context.runs.runs if run.dense}
+    partners = [dense.get(one.run.pairing) if compared else None for one in chosen]
+    words = _words([*chosen, *(_Chosen(run, one.row) for run, one in zip(partners, chosen, strict=True) if run)])
+    rows = _rows(chosen, datasets)
+    for number, (one, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
+        row = rows.get((one.run.settings["dataset"]["sha256"], one.row["id"]))
+        answers = [_answer(partner, one.row["id"], one.row["dense"], words)] if partner is not None else []
+        answers.append(_answer(one.run, one.row["id"], one.row["score"], words))
+        section.blocks.append(_sample(number, one, row, answers))
+    return section
+
+
+# --- which ----------------------------------------------------------------------------------------------------
+
+
+def _choose(runs: Runs) -> tuple[list[_Chosen], bool]:
+    """The samples, and whether they are those that sparse attention lost most on."""
+    samples = runs.samples
+    sparse = [run.name for run in runs.runs if not run.dense]
+    lost = samples[samples["dense"].notna() & samples["run"].isin(sparse)]
+    compared = not lost.empty
+    table = lost.assign(lost=lost["dense"] - lost["score"]) if compared else samples.assign(lost=1 - samples["score"])
+    table = table[table["lost"] > 0]
+    # Of equals the longest prompts: there sparse attention matters most.
+    table = table.sort_values(["lost", "length", "index"], ascending=[False, False, True], kind="stable")
+    table = table.groupby("task", observed=True, sort=False).head(_CANDIDATES)
+    return [_Chosen(runs[row["run"]], row) for row in _spread(table)], compared
+
+
+def _spread(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows one after the other: of the task shown least, then what lost most, then of the run shown least."""
+    left: list[dict[str, Any]] = table.to_dict("records")
+    tasks, shown, chosen = Counter[str](), Counter[str](), list[dict[str, Any]]()
+    while left and len(chosen) < _SHOWN:
+        row = min(left, key=lambda row: (tasks[row["task"]], -row["lost"], shown[row["run"]]))
+        chosen.append(row)
+        tasks[row["task"]] += 1
+        shown[row["run"]] += 1
+        left = [other for other in left if other["id"] != row["id"]]
+    return chosen
+
+
+# --- prompts --------------------------------------------------------------------------------------------------
+
+
+def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]:
+    """The data sets that are at hand, by their hash."""
+    recorded = {run.settings["dataset"]["sha256"]: run.settings["dataset"] for run in runs}
+    if data is not None:
+        given = open_dataset(data)
+        if given.sha256 not in recorded:
+            raise UsageError("data", data, "is not a data set that these runs were made on; name that one")
+        del recorded[given.sha256]
+    found = {} if data is None else {given.sha256: given}
+    for sha256, dataset in recorded.items():
+        name, revision = dataset["name"], dataset["revision"]
+        try:
+            at_hand = open_dataset(name if revision is None else f"{split_hub_id(name)[0]}@{revision}")
+        except (UsageError, DataError):
+            continue  # the page says so
+        if at_hand.sha256 == sha256:
+            found[sha256] = at_hand
+    return found
+
+
+def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of the data sets, by hash and id; only those that were chosen are held."""
+    wanted: dict[tuple[str, str, int], dict[str, int]] = {}
+    for one in chosen:
+        sha256 = one.run.settings["dataset"]["sha256"]
+        wanted.setdefault((sha256, one.row["task"], one.row["length"]), {})[one.row["id"]] = one.row["index"]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for (sha256, task, length), ids in wanted.items():
+        if (dataset := datasets.get(sha256)) is None:
+            continue
+        selection = dataset.select([task], [length], max(ids.values()) + 1)
+        columns = ["id", "task", "length", "prompt", "evidence", "answer"]
+        found |= {(sha256, row["id"]): row for row in dataset.rows(selection, columns) if row["id"] in ids}
+    return found
+
+
+def _excerpt(row: Mapping[str, Any]) -> tuple[Piece, ...]:
+    """A prompt cut to its evidence, bounded whatever its words are."""
+    pieces: list[Piece] = []
+    left = _LONGEST_PROMPT
+    for kind, text in excerpt(row["prompt"], row["evidence"], _MARGIN, _SPANS):
+        words, left_out = wording.cut(text, min(left, _LONGEST_PIECE))
+        left -= len(words)
+        pieces.append((kind, words))
+        if left_out:
+            pieces.append(("gap", f"[… {left_out:,} characters …]"))
+        if left <= 0:
+            break
+    return tuple(pieces)
+
+
+# --- words ----------------------------------------------------------------------------------------------------
+
+
+def _words(wanted: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
+    """What models wrote, by run and id: read line by line, and only lines that name a wanted sample are parsed."""
+    of_run: dict[str, tuple[ScoredRun, set[str]]] = {}
+    for one in wanted:
+        of_run.setdefault(one.run.name, (one.run, set()))[1].add(one.row["id"])
+    found: dict[tuple[str, str], str] = {}
+    for name, (run, ids) in of_run.items():
+        path = run.path / PREDICTIONS
+        marks = {json.dumps(id, ensure_ascii=ascii).encode(errors="replace") for id in ids for ascii in (True, False)}
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if not any(mark in line for mark in marks):
+                        continue
+                    try:
+                        prediction = read_line(line)
+                        if prediction["id"] in ids:
+                            found[name, prediction["id"]] = str(prediction["text"])
+                    except (KeyError, TypeError, ValueError, RecursionError) as error:
+                        raise DataError(f"{path}, line {number}: is no prediction: {error!r}") from error
+                    if sum(run_name == name for run_name, _ in found) == len(ids):
+                        break
+        except FileNotFoundError:
+            continue  # a run may be kept without what it wrote
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return found
+
+
+def _answer(run: ScoredRun, id: str, score: float, words: Mapping[tuple[str, str], str]) -> Answer:
+    written = words.get((run.name, id))
+    who = wording.name(run.label)
+    if written is None:
+        return Answer(who, wording.number(score, 2), None)
+    text, left_out = wording.cut(written, _LONGEST_OUTPUT)
+    return Answer(who, wording.number(score, 2), text, left_out)
+
+
+def _sample(number: int, one: _Chosen, row: Mapping[str, Any] | None, answers: Sequence[Answer]) -> Sample:
+    facts = [f"model {wording.name(one.run.model)}", f"attention {wording.name(one.run.label)}",
+             f"length {label(one.row['length'])}"]  # fmt: skip
+    if not math.isnan(one.row["depth"]):
+        facts.append(f"evidence at depth {one.row['depth']:.2f}")
+    if not one.row["parsed"]:
+        facts.append("no answer found")
+    if one.row["truncated"]:
+        facts.append("cut off")
+    return Sample(
+        title=f"{number}. {one.row['task']}, sample {one.row['index']}",
+        facts=tuple(facts),
+        prompt=None if row is None else _excerpt(row),
+        gold=None if row is None else wording.cut(row["answer"], _LONGEST_GOLD)[0],
+        answers=tuple(answers),
+    )

@@ -1,0 +1,61 @@
+"""``sparse-tasks report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import run
+from tests.evaluators.made_runs import made_run
+
+SCORES = {("ruler_vt", 1024): [1.0, 0.5, 1.0], ("ruler_vt", 2048): [1.0, 0.0, 1.0]}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    made_run(tmp_path / "runs" / "dense", SCORES)
+    made_run(tmp_path / "runs" / "quest", SCORES, attention="quest", sparsity=0.5)
+    return tmp_path / "runs"
+
+
+def test_it_writes_one_page_and_says_where_into_a_folder_that_is_not_there_yet(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.html"
+    done = run("report", runs, "-o", path, "--title", "My runs")
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{path} (")
+    assert "<h1>My runs</h1>" in path.read_text(encoding="utf-8")
+    assert [one.name for one in path.parent.iterdir()] == ["report.html"]
+
+
+def test_json_says_what_was_written(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    done = run("report", runs / "dense", runs / "quest", "-o", path, "--format", "json")
+    assert done.json() == {"report": str(path), "bytes": path.stat().st_size, "runs": 2, "samples": 12}
+
+
+def test_an_older_report_is_written_over(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    assert run("report", runs, "-o", path).code == 0
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], ["runs", "nowhere"]),
+        (["RUNS", "--tolerance", "0"], ["tolerance", "0.0", "between 0 and 1"]),
+        (["RUNS", "--data", "./nowhere"], ["data", "nowhere", "is no folder"]),
+        (["RUNS", "-o", "FOLDER"], ["output", "is a folder", "name a file"]),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+    runs: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    given = [{"RUNS": str(runs), "FOLDER": str(runs)}.get(one, one) for one in arguments]
+    path = tmp_path / "report.html"
+    done = run("report", "-o", path, *given)
+    assert done.code == 2
+    assert done.says(*words)
+    assert not path.exists()

@@ -1,0 +1,332 @@
+"""The page says what the analyses say, to whoever reads it, whatever was run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.evaluators.analyses.analysis import Analysis
+from sparse_tasks.evaluators.analyses.table import read_runs
+from sparse_tasks.evaluators.compare import compare
+from sparse_tasks.evaluators.report import wording
+from sparse_tasks.evaluators.results import read_scored
+from tests.evaluators.made_runs import made_run
+from tests.evaluators.report.reading import parsed
+from tests.evaluators.report.sweeps import DENSE, Report, worse
+
+Refused = Callable[..., Any]
+SECTIONS = ["summary", "sparsity", "tasks", "cost", "certified", "depth", "unparsed", "laws", "worst", "settings"]
+HOSTILE = "<script>alert(1)</script>\"'&\x00\x1b[31m\u202egnp\u2066" + "x" * 100_000
+
+
+def compared(sweep: Path, run: str) -> Any:
+    (a, rows_a), (b, rows_b) = read_scored(sweep / "dense"), read_scored(sweep / run)
+    return compare(rows_a, rows_b, dataset_a=a["dataset_sha256"], dataset_b=b["dataset_sha256"])
+
+
+# --- what it says -------------------------------------------------------------------------------------------
+
+
+def test_the_summary_comes_first_and_the_settings_last(page: str) -> None:
+    found = [one.attributes["id"] for one in parsed(page).all("section")]
+    assert found == SECTIONS
+
+
+def test_the_means_are_those_of_results_and_their_differences_those_of_compare(page: str, sweep: Path) -> None:
+    rows = parsed(page).table("Mean over tasks of every run, by length")
+    assert len(rows) == 5 * 2
+    for run in ("quest-0.9", "block_sparse-0.5"):
+        method, asked = run.split("-")
+        result, _ = read_scored(sweep / run)
+        for average, mean in zip(compared(sweep, run).averages, result["averages"], strict=True):
+            length = f"{average.length // 1024}k"
+            row = next(row for row in rows if (row[0], row[1], row[3]) == (method, asked, length))
+            assert row[5:7] == [wording.number(mean["mean"]), wording.between(mean["low"], mean["high"])]
+            assert row[7] == wording.signed(average.difference)
+            assert row[8] == wording.between(average.interval.low, average.interval.high, sign=True)
+            assert row[4] == str(average.n) == "20"
+
+
+def test_each_task_has_its_score_and_its_difference(page: str, sweep: Path) -> None:
+    rows = parsed(page).table("Scores at 2k")
+    for expected in compared(sweep, "quest-0.9").rows:
+        if expected.length == 2048:
+            row = next(row for row in rows if row[:3] == [expected.task, "quest", "0.9"])
+            assert row[3:7] == ["0.000", "0.890", "10", wording.number(expected.mean_b)]
+            interval = wording.between(expected.interval.low, expected.interval.high, sign=True)
+            assert row[8:] == [wording.signed(expected.difference), interval]
+
+
+def test_the_verdict_counts_intervals_on_either_side_of_zero(page: str, sweep: Path) -> None:
+    differences = [
+        one for method in ("quest", "block_sparse") for asked in ("0.5", "0.9")
+        for one in compared(sweep, f"{method}-{asked}").averages
+    ]  # fmt: skip
+    lost = sum(one.interval.high < 0 for one in differences)
+    assert 0 < lost < len(differences) == 8
+    text = parsed(page).section("summary").text
+    assert (
+        f"Of 8 comparisons with dense attention (a method at a sparsity and a length, mean over tasks), {lost}" in text
+    )
+    worst = min(differences, key=lambda one: one.difference)
+    interval = wording.between(worst.interval.low, worst.interval.high, sign=True)
+    assert f"{wording.signed(worst.difference)} ({interval})" in text
+
+
+def test_the_heat_map_marks_what_surely_differs(page: str, sweep: Path) -> None:
+    root = parsed(page)
+    rows = root.table("Difference to dense by method and task, at 1k alone")
+    found = {(row[0], row[1]): row[2:] for row in rows}
+    expected = {one.task: one for one in compared(sweep, "quest-0.9").rows if one.length == 1024}
+    one = expected["story_multihop"]
+    numbers = [float(text.replace("−", "-")) for text in re.findall(r"[+−]?\d\.\d\d", found["quest", "0.9"][0])]
+    assert numbers == pytest.approx([one.difference, one.interval.low, one.interval.high], abs=0.00501)
+    cells = [cell for cell in root.all("td") if "h" in (cell.attributes.get("class") or "").split()]
+    bold = [cell for cell in cells if cell.all("span")[0].attributes.get("class") == "sure"]
+    assert 0 < len(bold) < len(cells)
+    for cell in cells:
+        low, high = (float(text.replace("−", "-")) for text in re.findall(r"[+−]?\d\.\d\d", cell.all("small")[0].text))
+        assert (cell in bold) == (low * high > 0) or 0 in (low, high)
+
+
+def test_certified_sparsities_are_those_of_the_analysis(report: Report, sweep: Path) -> None:
+    analysis = Analysis(read_runs([sweep]), 0.5)
+    table = analysis.certified
+    rows = parsed(report(sweep, tolerance=0.5)).table("Certified sparsity, over all tasks and lengths")
+    expected = table[table["scope"] == "all"]
+    assert len(rows) == len(expected) == 2
+    assert expected["certified"].notna().any()
+    for row, (_, one) in zip(rows, expected.iterrows(), strict=True):
+        assert row[1] == one["attention"]
+        assert row[2] == ("–" if one["certified"] != one["certified"] else f"{one['certified']:.3g}")
+        assert row[4] == wording.number(one["loss"])
+
+
+def test_the_cost_table_has_every_run_of_the_frontier_with_its_share(report: Report, sweep: Path, page: str) -> None:
+    pareto = Analysis(read_runs([sweep])).pareto
+    of_it = pareto[pareto["phase"] == "decode"]
+    rows = parsed(page).table("Numbers: Score against cost of decode")
+    assert len(rows) == len(of_it)
+    assert sorted(row[-1] for row in rows) == sorted(wording.share(share) for share in of_it["frontier_share"])
+    assert sum(row[-2] != "–" for row in rows) == of_it["on_frontier"].sum()
+    assert "Score against cost of prefill" in page
+
+
+def test_depth_takes_tasks_whose_evidence_lies_in_one_place(sweep: Path, page: str) -> None:
+    rows = parsed(page).table("Numbers: Score by depth of the evidence, at sparsity 0.9")
+    assert {row[0] for row in rows} == {"story_multihop", "ruler_vt"}
+    dense = [row for row in rows if row[:2] == ["ruler_vt", "dense"]]
+    assert [row[2] for row in dense] == ["0 to 0.2", "0.2 to 0.4", "0.4 to 0.6", "0.6 to 0.8", "0.8 to 1"]
+    assert [row[3] for row in dense] == ["4"] * 5
+    scores = [DENSE["ruler_vt", length][index] for length in (1024, 2048) for index in (0, 5)]
+    assert dense[0][4] == wording.number(sum(scores) / 4)
+
+
+def test_unparsed_and_truncated_outputs_are_counted_with_intervals(page: str) -> None:
+    section = parsed(page).section("unparsed")
+    assert "Of 200 outputs 8 (4.0%) held no answer" in section.text
+    assert "8 (4.0%) were cut off" in section.text
+    rows = section.table("Unparsed and truncated shares by run and length")
+    row = next(row for row in rows if row[:3] == ["quest", "0.9", "1k"])
+    assert row[3:5] == ["20", "10.0%"]
+    assert row[6] == "10.0%"
+
+
+def test_settings_hold_what_was_run_and_no_paths(sweep: Path, page: str, tmp_path: Path) -> None:
+    text = parsed(page).section("settings").text
+    for said in ("acme/small", "a" * 64, "vllm 0.32.0", "torch=2.13.0", "3.11.9", "seed=42", "hidden_size=4096"):
+        assert said in text, said
+    assert str(sweep) not in page
+    assert str(tmp_path.parent) not in page
+
+
+def test_ways_to_files_and_servers_are_nobodys_business(tmp_path: Path, report: Report) -> None:
+    folder = made_run(tmp_path / "dense", DENSE, model="/home/jane/models/tiny")
+    settings = json.loads((folder / "run.json").read_text())
+    settings["engine"]["arguments"] = {"lora": "/home/jane/lora", "base_url": "http://jane:8000/v1"}
+    settings["engine"]["details"] = {"base_url": "http://jane:8000/v1"}
+    settings["command_line"] = ["evaluate", "/home/jane/data"]
+    settings["dataset"]["name"] = "/home/jane/data"
+    (folder / "run.json").write_text(json.dumps(settings))
+    page = report(folder)
+    assert "jane" not in page
+    assert "tiny" in page
+    assert "lora=…/lora" in page
+
+
+def test_the_title_can_be_given(sweep: Path, report: Report) -> None:
+    assert parsed(report(sweep, title="Quest & <co>")).all("h1")[0].text == "Quest & <co>"
+
+
+# --- how it is made -----------------------------------------------------------------------------------------
+
+
+def test_the_same_runs_give_the_same_bytes(sweep: Path, report: Report, page: str) -> None:
+    assert report(sweep) == page
+
+
+def test_it_needs_nothing_from_elsewhere(page: str) -> None:
+    root = parsed(page)
+    foreign = {"script", "link", "iframe", "object", "embed", "img", "base", "form"}
+    assert not foreign & {one.name for one in root.every()}
+    for one in root.every():
+        for name, value in one.attributes.items():
+            assert not name.startswith("on"), (one.name, name)
+            if name in ("href", "src", "xlink:href", "action", "data", "poster", "srcset"):
+                assert (value or "").startswith("#"), (one.name, name, value)
+    assert "url(http" not in page
+    assert "@import" not in page
+
+
+def test_ids_are_given_once_and_references_lead_somewhere(page: str) -> None:
+    elements = parsed(page).every()
+    ids = Counter(one.attributes["id"] for one in elements if "id" in one.attributes)
+    assert [name for name, times in ids.items() if times > 1] == []
+    for one in elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert all(each in ids for each in (one.attributes.get(name) or "").split())
+        if (link := one.attributes.get("href")) is not None:
+            assert link[1:] in ids, link
+        for reference in re.findall(r"url\(#([^)]+)\)", " ".join(filter(None, one.attributes.values()))):
+            assert reference in ids
+
+
+def test_headings_descend_step_by_step(page: str) -> None:
+    levels = [int(one.name[1]) for one in parsed(page).every() if re.fullmatch("h[1-6]", one.name)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_tables_have_captions_and_cells_their_headings(page: str) -> None:
+    tables = parsed(page).all("table")
+    assert len(tables) > 10
+    captions = [one.all("caption")[0].text for one in tables]
+    assert len(captions) == len(set(captions))
+    for table in tables:
+        assert all(cell.attributes["scope"] in ("col", "row") for cell in table.all("th"))
+        width = len(table.all("thead")[0].all("th"))
+        assert all(len(row.all("th")) + len(row.all("td")) == width for row in table.all("tbody")[0].all("tr"))
+
+
+def test_each_drawing_says_its_numbers_and_has_them_in_a_table(page: str) -> None:
+    for figure in parsed(page).all("figure"):
+        assert figure.all("details")[0].all("table")
+        drawn = [one for one in figure.all("svg") if one.attributes.get("role") == "img"]
+        assert drawn
+        for one in drawn:
+            assert one.all("title")[0].text
+            assert re.search(r"\d", one.all("desc")[0].text)
+    hidden = [one for one in parsed(page).all("svg") if one.attributes.get("role") != "img"]
+    assert all(one.attributes.get("aria-hidden") == "true" for one in hidden)
+
+
+# --- whatever was run ---------------------------------------------------------------------------------------
+
+
+def test_names_and_words_of_others_stay_text(tmp_path: Path, report: Report) -> None:
+    for name, attention in (("dense", "dense"), ("<img src=x onerror=alert(1)>", "quest")):
+        made_run(
+            tmp_path / name,
+            DENSE if attention == "dense" else worse(1.0, 2),
+            attention=attention,
+            sparsity=0.5,
+            arguments={HOSTILE[:200]: HOSTILE} if attention == "quest" else None,
+            model=f"acme/{HOSTILE}",
+            text=HOSTILE,
+        )
+    page = report(tmp_path, title=HOSTILE)
+    root = parsed(page)
+    assert "script" not in {one.name for one in root.every()}
+    assert "<script" not in page
+    assert "<img" not in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
+    assert len(page) < 2_000_000
+    words = [one.text for one in root.section("worst").all("div") if "words" in (one.attributes.get("class") or "")]
+    assert any("<script>alert(1)</script>" in text and "more characters" in text for text in words)
+    assert max(map(len, words)) < 2_200
+
+
+@pytest.mark.parametrize("attention", ["dense", "quest"])
+def test_a_single_run_gives_a_page_that_says_what_is_missing(tmp_path: Path, report: Report, attention: str) -> None:
+    made_run(tmp_path / "only", DENSE, attention=attention, sparsity=None if attention == "dense" else 0.5)
+    root = parsed(report(tmp_path))
+    assert "A dense and a sparse run of the same model" in root.section("summary").text
+    assert "A dense and a sparse run" in root.section("tasks").text
+    assert "Samples with the lowest scores" in root.section("worst").text
+    assert len(root.table("Mean over tasks of every run, by length")) == 2
+
+
+def test_runs_of_which_nothing_is_known_give_a_page(tmp_path: Path, report: Report) -> None:
+    made_run(tmp_path / "dense", DENSE, shape=None)
+    made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", arguments={"tokens": 8}, measured={}, shape=None)
+    root = parsed(report(tmp_path))
+    assert "there is no figure" in root.section("sparsity").text
+    assert not root.section("cost").all("figure")
+    assert "quest (tokens=8)" in root.section("summary").text
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_one_sample_and_scores_that_are_all_the_same_give_a_page(tmp_path: Path, report: Report, score: float) -> None:
+    scores = {("ruler_vt", 1024): [score]}
+    made_run(tmp_path / "dense", scores)
+    made_run(tmp_path / "quest", scores, attention="quest", sparsity=0.5)
+    root = parsed(report(tmp_path))
+    assert "1 sample each" in root.section("summary").text
+    assert "No sample lost anything." in root.section("worst").text
+
+
+def test_models_are_told_apart_and_many_methods_are_not_drawn_into_one_panel(tmp_path: Path, report: Report) -> None:
+    scores = {("ruler_vt", 1024): [1.0, 0.5, 1.0], ("ruler_vt", 2048): [1.0, 0.5, 0.0]}
+    for model in ("acme/small", "acme/large"):
+        made_run(tmp_path / f"{model[5:]}-dense", scores, model=model)
+        for number in range(12):
+            folder = tmp_path / f"{model[5:]}-{number:02d}"
+            made_run(folder, scores, model=model, attention=f"method_{number:02d}", sparsity=0.5)
+    root = parsed(report(tmp_path))
+    section = root.section("sparsity")
+    assert "method_08, method_09, method_10 and method_11 are not drawn" in section.text
+    assert len(root.table("Scores at 1k of acme/large")) == 13
+    assert root.all("h1")[0].text == "What sparse attention costs"
+
+
+def test_a_page_stops_drawing_before_it_grows_too_large(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = dict.fromkeys(("sparsity", "cost", "depth", "length"), 2)
+    monkeypatch.setattr("sparse_tasks.evaluators.report.context._MOST_PANELS", few)
+    made_run(tmp_path / "dense", DENSE)
+    made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", sparsity=0.5)
+    root = parsed(report(tmp_path))
+    drawn = [one for one in root.section("sparsity").all("svg") if one.attributes.get("role") == "img"]
+    assert len(drawn) == 2
+    assert "to keep the page small" in root.text
+    assert len(root.table("Scores at 2k")) == 4
+
+
+def test_data_that_is_not_of_these_runs_is_refused(sweep: Path, report: Report, refused: Refused, data: Path) -> None:
+    with refused(UsageError, "data", str(data), "is not a data set that these runs were made on"):
+        report(sweep, data=str(data))
+    with refused(UsageError, "data", "nowhere"):
+        report(sweep, data="./nowhere")
+
+
+def test_a_tolerance_that_is_none_is_refused(sweep: Path, report: Report, refused: Refused) -> None:
+    with refused(UsageError, "tolerance", "1.5"):
+        report(sweep, tolerance=1.5)
+
+
+def test_a_damaged_prediction_that_would_be_shown_is_named(tmp_path: Path, report: Report, refused: Refused) -> None:
+    folder = made_run(tmp_path / "dense", {("ruler_vt", 1024): [0.0, 1.0]})
+    path = folder / "predictions.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"text": ', b'"text" ', 1))
+    with refused(DataError, str(path), "line 1"):
+        report(folder)
