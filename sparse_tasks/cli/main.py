@@ -11,16 +11,20 @@ import typer
 
 from sparse_tasks import __version__
 from sparse_tasks.cli import (
+    analyze,
     attention,
     compare,
     evaluate,
     export,
     generate,
+    leaderboard,
     listing,
     predict,
     publish,
+    report,
     score,
     show,
+    submit,
     validate,
 )
 from sparse_tasks.core.errors import SparseTasksError
@@ -59,8 +63,12 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.command("analyze")(analyze.analyze)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("publish")(publish.publish)
+app.command("submit")(submit.submit)
+app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(attention.app, name="attention")
 
 

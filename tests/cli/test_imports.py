@@ -11,7 +11,7 @@ import pytest
 from tests.cli.program import ABSENT, ROOT
 
 HEAVY = ("torch", "datasets", "transformers", "matplotlib", "pyarrow", "nltk", "numpy", "pandas", "tokenizers", "faker",
-         "jinja2", "jsonschema", "huggingface_hub", "scipy",
+         "jinja2", "jsonschema", "huggingface_hub", "scipy", "statsmodels",
          "vllm", "openai")  # fmt: skip
 CALL = """
 import sys
@@ -37,7 +37,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["generate", "--help"], ["validate", "--help"],
                                        ["show", "-h"], ["list", "-h"], ["evaluate", "-h"],
-                                       ["compare", "-h"], ["publish", "-h"]])  # fmt: skip
+                                       ["compare", "-h"], ["publish", "-h"], ["analyze", "-h"], ["report", "-h"],
+                                       ["submit", "-h"], ["leaderboard", "check", "-h"]])  # fmt: skip
 def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert loaded(CALL.format(arguments=arguments)) == set()
 

@@ -74,16 +74,30 @@ def methods(asked: Asked) -> Any:
     return done
 
 
+def preempted(asked: Asked) -> Any:
+    """The same, and how many preemptions there were after each."""
+    llm = sparse_engine("vertical_slash+quest", asked["options"] | {"disable_log_stats": False})
+    done = []
+    for one in asked["runs"]:
+        change(llm, **one["attention"])
+        found = answers(llm, one["prompts"], one["tokens"])
+        times = [metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"]
+        done.append({"answers": found, "preempted": sum(times)})
+    return done
+
+
 def single(asked: Asked) -> Any:
-    """One method, and how often requests were preempted."""
-    options = asked["options"] | {"disable_log_stats": False}
-    llm = sparse_engine(asked["attention"], options, sparsity=asked.get("sparsity"))
-    done = [answers(llm, prompts, asked["tokens"]) for prompts in asked["batches"]]
-    found = [metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"]
-    return {"answers": done, "preempted": sum(found)}
+    """One method."""
+    llm = sparse_engine(asked["attention"], asked["options"], sparsity=asked.get("sparsity"))
+    return [answers(llm, prompts, asked["tokens"]) for prompts in asked["batches"]]
 
 
-SCENARIOS: dict[str, Callable[[Asked], Any]] = {"own": own, "methods": methods, "single": single}
+SCENARIOS: dict[str, Callable[[Asked], Any]] = {
+    "own": own,
+    "methods": methods,
+    "preempted": preempted,
+    "single": single,
+}
 
 if __name__ == "__main__":
     scenario, given, result = sys.argv[1:]

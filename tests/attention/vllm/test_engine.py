@@ -97,6 +97,8 @@ def tasks(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[list[int
     return prompts
 
 
+PREEMPTED = ("quest", "snapkv")
+SERVED: dict[str, Any] = {"attention": "streaming_llm", "arguments": {"window": 64}}
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 
 
@@ -108,28 +110,72 @@ def passkey(model: str, before: int, after: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def done(options: dict[str, Any], model: str, tasks: list[list[int]], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def prompts(model: str) -> dict[str, list[int]]:
+    """What the tests ask: three short prompts, a pass key near the end and one far from it, beginnings of stories."""
+    return {
+        **{f"short {i}": encode(model, FILLER * n + "The capital of France is") for i, n in enumerate((3, 12, 30))},
+        "near": passkey(model, 60, 4),
+        "far": passkey(model, 4, 60),
+        "story": encode(model, FILLER * 30 + "Once upon a time"),
+        # Four blocks of 128 each, at first.
+        **{what: encode(model, FILLER * 30 + f"Once upon a {what}")[-500:] for what in ("time", "hill", "king")},
+    }
+
+
+@pytest.fixture(scope="module")
+def done(
+    options: dict[str, Any], prompts: dict[str, list[int]], tasks: list[list[int]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:  # fmt: skip
     """What one engine did, by name."""
-    short = [encode(model, FILLER * count + "The capital of France is") for count in (3, 12, 30)]
-    near, far = passkey(model, 60, 4), passkey(model, 4, 60)
+    short, near, far = [prompts[f"short {i}"] for i in range(3)], prompts["near"], prompts["far"]
     runs: dict[str, dict[str, Any]] = {
         "dense": {"attention": {"attention": "dense"}, "prompts": [*short, *tasks, near, far], "tokens": 8},
         "window": {"attention": {"attention": "streaming_llm", "arguments": {"window": 256}}, "prompts": [near, far],
                    "tokens": 8},
+        "served": {"attention": SERVED, "prompts": [prompts["story"]], "tokens": 12},
         "composed": {"attention": {"attention": "vertical_slash+quest", "sparsity": 0.8}, "prompts": tasks[:1],
                      "tokens": 6},
     }  # fmt: skip
-    for name in METHODS:
-        arguments = {f"{name}.{key}": value for key, value in EVERYTHING[name].items()}
-        runs[f"{name} everything"] = {"attention": {"attention": name, "arguments": arguments}, "prompts": short[:2],
-                                      "tokens": 8}  # fmt: skip
-        runs[name] = {"attention": {"attention": name, "sparsity": 0.8}, "prompts": tasks, "tokens": 6}
     for name in ("vertical_slash", "quest", "snapkv", "h2o"):
         asked = {"attention": {"attention": name, "sparsity": 0.5}, "tokens": 8}
         runs[f"{name} alone"] = asked | {"prompts": [short[2]]}
         runs[f"{name} among others"] = asked | {"prompts": [short[1], short[2], short[0]]}
-    answers = run(tmp_path_factory.mktemp("methods"), "methods", options=options, runs=list(runs.values()))
+    for name in PREEMPTED:
+        runs[f"{name} free"] = preemption(name, prompts)
+    answers = run(tmp_path_factory.mktemp("engine"), "methods", options=options, runs=list(runs.values()))
     return dict(zip(runs, answers, strict=True)) | {"prompts": {"dense": runs["dense"]["prompts"]}}
+
+
+@pytest.fixture(scope="module")
+def of_each(
+    options: dict[str, Any], model: str, prompts: dict[str, list[int]], tasks: list[list[int]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:  # fmt: skip
+    """What every method did in the first layers of the model, a fifth of them: it is the tests' dearest thing."""
+    folder = tmp_path_factory.mktemp("methods")
+    script = (
+        "import sys, torch, transformers\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)\n"
+        "model.model.layers, model.config.num_hidden_layers = model.model.layers[:6], 6\n"
+        "model.save_pretrained(sys.argv[2])\n"
+        "transformers.AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+    )
+    made = subprocess.run([sys.executable, "-c", script, model, folder / "model"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert made.returncode == 0, made.stderr[-2000:]
+    short = [prompts["short 0"], prompts["short 1"]]
+    runs: dict[str, dict[str, Any]] = {
+        "dense": {"attention": {"attention": "dense"}, "prompts": short, "tokens": 8},
+    }
+    for name in METHODS:
+        arguments = {f"{name}.{key}": value for key, value in EVERYTHING[name].items()}
+        runs[f"{name} everything"] = {"attention": {"attention": name, "arguments": arguments}, "prompts": short,
+                                      "tokens": 8}  # fmt: skip
+        runs[name] = {"attention": {"attention": name, "sparsity": 0.8}, "prompts": tasks, "tokens": 6}
+    given = options | {"model": str(folder / "model")}
+    answers = run(folder, "methods", options=given, runs=list(runs.values()))
+    return dict(zip(runs, answers, strict=True))
 
 
 def gap(a: dict[str, Any], b: dict[str, Any]) -> float:
@@ -149,8 +195,8 @@ def test_dense_through_the_plugin_writes_what_vllm_writes(done: Any, options: di
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_budget_for_everything_is_dense_attention(done: Any, name: str) -> None:
-    for sparse, dense in zip(done[f"{name} everything"], done["dense"], strict=False):
+def test_budget_for_everything_is_dense_attention(of_each: Any, name: str) -> None:
+    for sparse, dense in zip(of_each[f"{name} everything"], of_each["dense"], strict=True):
         assert gap(sparse, dense) <= 0.05
         (ran,) = sparse["ran"]
         assert ran["prefill"]["sparsity"] == 0
@@ -158,17 +204,17 @@ def test_budget_for_everything_is_dense_attention(done: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_method_runs_and_its_sparsity_is_measured_where_it_acts(done: Any, name: str) -> None:
+def test_each_method_runs_and_its_sparsity_is_measured_where_it_acts(of_each: Any, name: str) -> None:
     phase, other = ("prefill", "decode") if name in PREFILL else ("decode", "prefill")
-    for answer in done[name]:
+    for answer in of_each[name]:
         (ran,) = answer["ran"]
         # In chunks of 1,024 tokens, windows and blocks are rounded up to tiles.
         assert ran[phase]["sparsity"] == pytest.approx(0.8, abs=0.15 if name in PREFILL else 0.01)
         assert ran[other]["sparsity"] == 0
-        assert ran["prefill"]["heads"] == 30 * 9
-        assert ran["decode"]["heads"] == 30 * 3
-        if phase == "decode":  # keys and values of 64 numbers of 4 bytes, 3 heads, 30 layers
-            cached = ran["decode"]["kv_bytes"] / (1 - ran["decode"]["sparsity"]) / (2 * 64 * 4 * 90)
+        assert ran["prefill"]["heads"] == 6 * 9
+        assert ran["decode"]["heads"] == 6 * 3
+        if phase == "decode":  # keys and values of 64 numbers of 4 bytes, 3 heads, 6 layers
+            cached = ran["decode"]["kv_bytes"] / (1 - ran["decode"]["sparsity"]) / (2 * 64 * 4 * 18)
             assert 2000 < cached < 2060
 
 
@@ -195,27 +241,37 @@ def test_answer_does_not_depend_on_neighbours(done: Any, name: str) -> None:
     assert alone["ran"][0]["decode"]["sparsity"] == pytest.approx(among["ran"][0]["decode"]["sparsity"], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["quest", "snapkv"])
-def test_preempted_request_ends_as_one_that_was_not(
-    options: dict[str, Any], model: str, tmp_path: Path, name: str
-) -> None:
-    # Four blocks of 128 each, at first: room for all of them, until they have written twelve tokens.
-    prompts = [encode(model, FILLER * 30 + f"Once upon a {what}")[-500:] for what in ("time", "hill", "king")]
+def preemption(name: str, prompts: dict[str, list[int]]) -> dict[str, Any]:
+    asked = {"attention": name, "sparsity": 0.5}
+    return {"attention": asked, "prompts": [prompts[what] for what in ("time", "hill", "king")], "tokens": 32}
+
+
+@pytest.fixture(scope="module")
+def squeezed(
+    options: dict[str, Any], prompts: dict[str, list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What an engine does that has room for all three prompts, until they have written twelve tokens."""
     few = options | {"num_gpu_blocks_override": 14, "max_model_len": 1024, "block_size": 128}
-    squeezed = run(tmp_path, "single", options=few, attention=name, sparsity=0.5, batches=[prompts], tokens=32)
-    enough = options | {"max_model_len": 1024}
-    free = run(tmp_path, "single", options=enough, attention=name, sparsity=0.5, batches=[prompts], tokens=32)
-    assert squeezed["preempted"] > 0
-    assert free["preempted"] == 0
-    for one, other in zip(squeezed["answers"][0], free["answers"][0], strict=True):
+    runs = [preemption(name, prompts) for name in PREEMPTED]
+    found = run(tmp_path_factory.mktemp("squeezed"), "preempted", options=few, runs=runs)
+    return dict(zip(PREEMPTED, found, strict=True))
+
+
+@pytest.mark.parametrize("name", PREEMPTED)
+def test_preempted_request_ends_as_one_that_was_not(done: Any, squeezed: dict[str, Any], name: str) -> None:
+    before = max((squeezed[other]["preempted"] for other in PREEMPTED[: PREEMPTED.index(name)]), default=0)
+    assert squeezed[name]["preempted"] > before
+    for one, other in zip(squeezed[name]["answers"], done[f"{name} free"], strict=True):
         assert one["ids"][:24] == other["ids"][:24] or gap(one, other) <= 0.05
 
 
-def test_prefix_caching_goes_with_page_summaries(options: dict[str, Any], model: str, tmp_path: Path) -> None:
-    prompt = encode(model, FILLER * 30 + "Once upon a time")
+def test_prefix_caching_goes_with_page_summaries(
+    options: dict[str, Any], prompts: dict[str, list[int]], tmp_path: Path
+) -> None:
+    prompt = prompts["story"]
     cached = options | {"enable_prefix_caching": True}
     found = run(tmp_path, "single", options=cached, attention="quest", sparsity=0.5, batches=[[prompt]] * 2, tokens=12)
-    (first,), (second,) = found["answers"]
+    (first,), (second,) = found
     assert (first["cached"] or 0) == 0
     assert second["cached"] > 500
     assert gap(first, second) <= 0.05
@@ -254,7 +310,7 @@ def test_tensor_parallel_ranks_give_what_one_gives(
     one = run(tmp_path / "one", "single", options=given, **asked)
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # of each rank; vLLM would want a memory node for each
     two = run(tmp_path / "two", "single", options=given | {"tensor_parallel_size": 2}, **asked)
-    for alone, shared in zip(one["answers"][0], two["answers"][0], strict=True):
+    for alone, shared in zip(one[0], two[0], strict=True):
         assert gap(alone, shared) <= 0.05
         assert len(shared["ran"]) == 2
         for phase, heads in (("prefill", 4), ("decode", 2)):
@@ -272,27 +328,26 @@ def test_layers_with_a_sliding_window_are_left_alone(options: dict[str, Any], mo
     prompts = [encode(model, FILLER * count) for count in (20, 40)]
     given = options | {"model": made, "max_model_len": 2048}
     found = run(tmp_path, "single", options=given, attention="quest", sparsity=0.5, batches=[prompts], tokens=6)
-    for answer in found["answers"][0]:
+    for answer in found[0]:
         (ran,) = answer["ran"]
         assert ran["decode"]["heads"] == 2 * 2
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
 
 
-def test_server_runs_a_method_by_its_options(options: dict[str, Any], model: str, tmp_path: Path) -> None:
+def test_server_runs_a_method_by_its_options(
+    done: Any, prompts: dict[str, list[int]], model: str, tmp_path: Path
+) -> None:
     from sparse_tasks.attention.vllm import serve_arguments
 
-    prompt = encode(model, FILLER * 30 + "Once upon a time")
-    asked = {"attention": "streaming_llm", "arguments": {"window": 64}}
-    here = run(tmp_path, "methods", options=options, runs=[{"attention": asked, "prompts": [prompt], "tokens": 12}])
     given = ["--max-num-batched-tokens", "1024", "--dtype", "float32"]
-    given += serve_arguments("streaming_llm", arguments={"window": 64})
+    given += serve_arguments(SERVED["attention"], arguments=SERVED["arguments"])
     with serving(model, tmp_path, *given, **ENVIRONMENT) as address:
-        body = {"model": "demo-model", "prompt": prompt, "max_tokens": 12, "temperature": 0.0}
+        body = {"model": "demo-model", "prompt": prompts["story"], "max_tokens": 12, "temperature": 0.0}
         request = urllib.request.Request(f"{address}/completions", json.dumps(body).encode(),
                                          {"Content-Type": "application/json"})  # fmt: skip
         with urllib.request.urlopen(request, timeout=120) as response:
             text = json.load(response)["choices"][0]["text"]
-    assert text == here[0][0]["text"]
+    assert text == done["served"][0]["text"]
 
 
 def test_what_vllm_cannot_do_is_refused_before_it_starts(tmp_path: Path, model: str) -> None:

@@ -1,0 +1,79 @@
+"""``sparse-tasks leaderboard``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparse_tasks.cli.output import Format, print_json
+
+if TYPE_CHECKING:
+    from sparse_tasks.evaluators.leaderboard.check import Verdict
+
+__all__ = ["app", "build", "check"]
+
+app = typer.Typer(
+    help="Keep a leaderboard: check what is submitted, build the board.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("check")
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A submission.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data", "-d", metavar="DATA", help="A data set that runs may be over: a folder or ORG/NAME. Repeatable."
+        ),
+    ],
+    format: Annotated[Format, typer.Option(help="How to print the verdict.")] = Format.human,
+) -> None:
+    """Check a submission: everything in it is computed again from its raw predictions.
+
+    Exit codes: 0 accepted, 1 refused, 2 where nothing could be checked.
+    """
+    from sparse_tasks.evaluators.dataset import open_dataset
+    from sparse_tasks.evaluators.leaderboard.check import check as check_file
+
+    verdict = check_file(file, [open_dataset(name) for name in data])
+    if format is Format.json:
+        print_json(verdict.as_dict())
+    else:
+        _print(verdict)
+    if not verdict.accepted:
+        raise typer.Exit(1)
+
+
+def _print(verdict: Verdict) -> None:
+    print("ACCEPTED" if verdict.accepted else "REFUSED")
+    for reason in verdict.reasons:
+        print(f"  {reason.code}: {reason.where}: {reason.message}")
+    for warning in verdict.warnings:
+        print(f"  note, {warning.code}: {warning.where}: {warning.message}")
+    if verdict.sha256 is not None:
+        print(f"{verdict.name}: {_count(verdict.runs, 'run')}, {_count(verdict.samples, 'prediction')} scored again")
+        print(f"sha256 {verdict.sha256}")
+
+
+@app.command("build")
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of accepted submissions, *.json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="SITE", help="Folder to write.")] = Path("site"),
+) -> None:
+    """Build the board: static pages that need no server.
+
+    Submissions are read by their form alone; check each before it is accepted.
+    """
+    from sparse_tasks.evaluators.leaderboard.board import build as build_site
+
+    built = build_site(folder, output)
+    counts = f"{_count(built.submissions, 'submission')}, {_count(built.runs, 'run')}"
+    print(f"{counts}: {built.site / 'index.html'} ({built.bytes:,} bytes)")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,49 @@
+"""``sparse-tasks submit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["submit"]
+
+
+def submit(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders of them; dense ones too.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
+        "submission.json"
+    ),
+    name: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Name on the board.", show_default="the models' names")
+    ] = None,
+    contact: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Whom to ask: an address, a handle.", show_default="nobody")
+    ] = None,
+) -> None:
+    """Write a submission for a leaderboard: runs with all that was predicted, in one file.
+
+    A sparse run is compared with the dense run of its model, if that is among the runs. No folder, user name or
+    command line gets into the file.
+    """
+    from sparse_tasks.core.length import label
+    from sparse_tasks.evaluators.analyses.table import read_runs
+    from sparse_tasks.evaluators.exports.parts import dataset_id
+    from sparse_tasks.evaluators.leaderboard.submission import make_submission, read_submission
+    from sparse_tasks.generators.files import write_whole
+
+    content = make_submission(read_runs(runs), name, contact)
+    write_whole(output, content)
+    submission = read_submission(output)
+    print(f"{output}: {len(content) / 2**20:,.2f} MiB, {submission.name}")
+    for run in submission.runs:
+        said = run.settings["dataset"]
+        lengths = ", ".join(map(label, said["lengths"]))
+        alone = "" if run.attention in ("dense", "unknown") else ", without a dense run"
+        compared = ", compared with dense" if run.comparison else alone
+        print(f"  {run.model}, {run.label}: {run.lines:,} predictions over {dataset_id(run.settings)} "
+              f"({len(said['tasks'])} tasks at {lengths}){compared}")  # fmt: skip
+    print(f"Check it as a keeper would: sparse-tasks leaderboard check {output} --data DATA")

@@ -1,0 +1,146 @@
+"""``leaderboard``: a keeper checks what comes in and builds the board; exit codes tell one verdict from the other."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+from base64 import b64decode, b64encode
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks import __version__
+from sparse_tasks.schemas import problems
+from tests.cli.program import ABSENT, contents, run
+from tests.cli.test_compare import evaluated
+from tests.cli.test_imports import CALL, loaded
+
+
+@pytest.fixture(scope="module")
+def submission(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user hands in; nobody may change it."""
+    root = tmp_path_factory.mktemp("leaderboard")
+    path = root / "submission.json"
+    assert run("submit", evaluated(data, root / "run", 1), "-o", path, "--name", "One").code == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def forged(submission: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with better scores."""
+    path = tmp_path_factory.mktemp("forged") / "submission.json"
+    text = submission.read_text(encoding="ascii").replace('"mean": 0.5', '"mean": 1.0')
+    path.write_text(text, encoding="ascii")
+    return path
+
+
+def test_an_honest_submission_is_accepted(submission: Path, data: Path) -> None:
+    before = contents(data), submission.read_bytes()
+    finished = run("leaderboard", "check", submission, "--data", data)
+    assert (finished.code, finished.err) == (0, "")
+    out = finished.out.splitlines()
+    assert out[0] == "ACCEPTED"
+    assert out[1] == "  note, attention_unknown: runs[0]: was made by replay"
+    assert out[2] == "One: 1 run, 8 predictions scored again"
+    assert out[3] == f"sha256 {sha256(submission.read_bytes()).hexdigest()}"
+    assert (contents(data), submission.read_bytes()) == before
+
+
+def test_a_forged_one_is_refused_with_reasons(forged: Path, data: Path) -> None:
+    finished = run("leaderboard", "check", forged, "--data", data)
+    assert (finished.code, finished.err) == (1, "")
+    out = finished.out.splitlines()
+    assert out[0] == "REFUSED"
+    assert out[1].startswith("  scores_differ: runs[0].result.configs[0].mean: is 1.0; by the predictions 0.5")
+
+
+def test_the_verdict_is_json_for_programs(submission: Path, forged: Path, data: Path) -> None:
+    for path, code in ((submission, 0), (forged, 1)):
+        finished = run("leaderboard", "check", path, "--data", data, "--format", "json")
+        verdict = finished.json()
+        assert problems(verdict, "verdict-1.0") == []
+        assert finished.code == code
+        assert verdict["accepted"] == (code == 0)
+        assert verdict["sparse_tasks"] == __version__
+        assert run("leaderboard", "check", path, "--data", data, "--format", "json").out == finished.out
+
+
+def test_a_run_over_other_data_is_refused(submission: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "data"
+    assert run("generate", "-l", "3k", "-t", "ruler_niah", "-n", "2", "-w", "1", "--seed", "1", "-o", other).code == 0
+    finished = run("leaderboard", "check", submission, "--data", other)
+    assert finished.code == 1
+    assert "dataset_unknown" in finished.out
+    assert run("leaderboard", "check", submission, "--data", other, "--data", data).code == 0
+
+
+def test_what_cannot_be_checked_is_one_line(submission: Path, data: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ([tmp_path / "nowhere.json", "--data", data], ["file", "nowhere.json", "cannot be read"]),
+        ([submission, "--data", tmp_path], ["data", "sparse_tasks.json"]),
+        ([submission, "--data", "/no/folder"], ["data", "/no/folder"]),
+    ):
+        finished = run("leaderboard", "check", *arguments)
+        assert finished.says("error: ", *words)
+        assert finished.code == 2
+    assert run("leaderboard", "check", submission).code == 2
+
+
+def test_a_link_a_folder_and_a_pipe_are_refused(submission: Path, data: Path, tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link.json", tmp_path / "pipe.json"
+    link.symlink_to(submission)
+    os.mkfifo(pipe)
+    for path in (link, pipe, data):
+        finished = run("leaderboard", "check", path, "--data", data)
+        assert finished.code == 1
+        assert "file: file: is " in finished.out
+
+
+def test_no_control_character_of_a_submission_reaches_the_terminal(
+    submission: Path, data: Path, tmp_path: Path
+) -> None:
+    evil = "\x1b]0;evil\x07\u202e\r"
+    document = json.loads(submission.read_bytes())
+    predictions = document["runs"][0]["predictions"]
+    rows = [json.loads(line) for line in lzma.decompress(b64decode(predictions["data"])).splitlines()]
+    rows[0]["finish_reason"] = rows[1]["id"] = evil
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    packed = b64encode(lzma.compress(content)).decode()
+    predictions |= {"data": packed, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+    for name, spoilt in (
+        ("predictions", document),
+        ("name", document | {"name": evil}),
+        ("field", document | {evil: evil}),
+        ("format", document | {"format": evil}),
+    ):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(spoilt), encoding="ascii")
+        finished = run("leaderboard", "check", path, "--data", data)
+        assert finished.code == 1
+        assert all(line.isprintable() for line in finished.out.splitlines())
+        assert "evil" in finished.out
+
+
+def test_the_board_is_built_of_what_was_accepted(submission: Path, tmp_path: Path) -> None:
+    folder, site = tmp_path / "accepted", tmp_path / "site"
+    folder.mkdir()
+    (folder / "one.json").write_bytes(submission.read_bytes())
+    finished = run("leaderboard", "build", folder, "-o", site)
+    assert (finished.code, finished.err) == (0, "")
+    size = (site / "index.html").stat().st_size
+    assert finished.out == f"1 submission, 1 run: {site}/index.html ({size:,} bytes)\n"
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
+    finished = run("leaderboard", "build", tmp_path / "nowhere", "-o", tmp_path / "site")
+    assert finished.says("folder", "nowhere", "cannot be read")
+    assert finished.code == 2
+    assert not (tmp_path / "site").exists()
+
+
+def test_checking_loads_nothing_that_generates_or_draws(submission: Path, data: Path) -> None:
+    arguments = ["leaderboard", "check", str(submission), "--data", str(data)]
+    heavy = {"torch", "datasets", "transformers", "matplotlib", "nltk", "vllm", "openai", "faker"}
+    assert not loaded(ABSENT + CALL.format(arguments=arguments)) & heavy

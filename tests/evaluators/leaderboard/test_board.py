@@ -1,0 +1,675 @@
+"""The board: what its pages say, that nothing of a submission gets through them, and that nothing is lost."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import DataError, OutputError, UsageError
+from sparse_tasks.evaluators.costs import index_flops, prefill_flops
+from sparse_tasks.evaluators.exports.parts import json_bytes
+from sparse_tasks.evaluators.leaderboard import board
+from sparse_tasks.evaluators.leaderboard.board import MARKER, build
+from sparse_tasks.evaluators.leaderboard.pages import shown, slug
+from sparse_tasks.evaluators.leaderboard.standings import Difference, Rank, ranks
+from tests.evaluators.conftest import Refused
+from tests.evaluators.leaderboard.boards import accepted, submitted
+from tests.evaluators.made_runs import LLAMA_8B
+
+ROOT = Path(__file__).parents[3]
+SPARSE: Any = {"attention": "quest", "sparsity": 0.9}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Accepted submissions; nobody may change them."""
+    return accepted(tmp_path_factory.mktemp("accepted"))
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board of them; nobody may change it."""
+    built = build(folder, tmp_path_factory.mktemp("board") / "site")
+    assert (built.submissions, built.runs) == (5, 10)
+    assert built.bytes == (built.site / "index.html").stat().st_size
+    return built.site
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and for each table its rows as texts of cells."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self._in_cell = False
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("tr", "table"):
+            self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._in_cell:
+            self.tables[-1][-1][-1] += data
+
+    def rows(self, table: int = 0) -> list[list[str]]:
+        """The body of a table, spaces made one."""
+        return [[" ".join(cell.split()) for cell in row] for row in self.tables[table][1:]]
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- the index page -----------------------------------------------------------------------------------------
+
+
+def test_each_data_set_has_a_table_of_its_own(site: Path) -> None:
+    page = Page(site / "index.html")
+    assert [len(rows) - 1 for rows in page.tables] == [8, 2]
+    assert page.text.count("made aaaaaaaaaaaa") == 1
+    assert page.text.count("made eeeeeeeeeeee") == 1
+    assert "20 samples a task and length of 2 tasks: ruler_vt, story_filtering." in page.text
+    assert page.tables[0][0][6:] == ["16k", "16k against dense", "64k", "64k against dense"]
+    assert [cell.strip() for cell in page.tables[1][0][6:]] == ["4k", "4k against dense"]
+
+
+def test_rows_say_model_method_sparsity_score_and_interval(site: Path) -> None:
+    rows = Page(site / "index.html").rows()
+    quest = next(row for row in rows if row[0] == "Alpha" and row[2] == "quest")
+    assert quest[1:6] == ["acme/small", "quest", "0.9", "0", "0.900"]
+    result = json.loads((site / "board.json").read_bytes())["tables"][0]
+    of_it = next(row for row in result["rows"] if row["submission"] == "Alpha" and row["attention"] == "quest")
+    score = of_it["scores"][0]
+    assert quest[6] == f"{score['mean']:.3f} #1–5 {score['low']:.3f}–{score['high']:.3f}"
+    assert score["mean"] == 0.75
+    assert score["low"] < 0.75 < score["high"]
+
+
+def test_verdicts_are_words_by_the_paired_interval(site: Path) -> None:
+    rows = Page(site / "index.html").rows()
+    said = {(row[0], row[2]): row[7].split(" ")[:2] for row in rows}
+    assert said["Alpha", "quest"] == ["≈", "tie"]
+    assert said["Alpha", "vertical_slash"] == ["▼", "worse"]
+    assert said["Alpha", "dense"] == ["dense"]
+    assert said["Delta", "quest (tokens=512)"] == ["no", "dense"]
+    worse = next(row for row in rows if row[7].startswith("▼"))
+    assert re.fullmatch(r"▼ worse −0\.450 −0\.\d{3} to −0\.\d{3}", worse[7])
+
+
+def test_a_run_that_asked_for_budgets_has_no_asked_sparsity(site: Path) -> None:
+    rows = Page(site / "index.html").rows()
+    assert next(row for row in rows if row[0] == "Delta")[3] == "–"
+
+
+def test_models_stand_together_the_best_first(site: Path) -> None:
+    rows = Page(site / "index.html").rows()
+    models = [row[1] for row in rows]
+    assert models == sorted(models)
+    of_small = [float(row[8].split()[0]) for row in rows if row[1] == "acme/small"]
+    assert of_small == sorted(of_small, reverse=True)
+
+
+def test_ranks_are_of_one_model(site: Path) -> None:
+    tables = json.loads((site / "board.json").read_bytes())["tables"]
+    of = {row["model"]: row["scores"][0]["rank"]["of"] for row in tables[0]["rows"]}
+    assert of == {"acme/large": 2, "acme/small": 6}
+    assert all(row["scores"][0]["rank"]["of"] == 2 for row in tables[1]["rows"])
+
+
+def test_runs_of_fewer_samples_or_tasks_are_not_ranked_with_others(tmp_path: Path) -> None:
+    submitted(tmp_path / "in" / "a.json", "All", [SPARSE])
+    submitted(tmp_path / "in" / "b.json", "One task", [SPARSE], tasks=("ruler_vt",))
+    build(tmp_path / "in", tmp_path / "site")
+    tables = json.loads((tmp_path / "site" / "board.json").read_bytes())["tables"]
+    assert sorted(table["tasks"] for table in tables) == [["ruler_vt"], ["ruler_vt", "story_filtering"]]
+    assert {row["scores"][0]["rank"]["of"] for table in tables for row in table["rows"]} == {2}
+
+
+def test_a_length_that_a_run_lacks_is_a_dash(tmp_path: Path) -> None:
+    submitted(tmp_path / "in" / "a.json", "Both", [SPARSE])
+    submitted(tmp_path / "in" / "b.json", "Short", [SPARSE], lengths=(16384,))
+    build(tmp_path / "in", tmp_path / "site")
+    rows = Page(tmp_path / "site" / "index.html").rows()
+    assert [row[8:] for row in rows if row[0] == "Short"] == [["–", "–"], ["–", "–"]]
+    assert all(row[8] != "–" for row in rows if row[0] == "Both")
+
+
+def test_a_board_without_submissions_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert build(tmp_path / "in", tmp_path / "site").runs == 0
+    page = Page(tmp_path / "site" / "index.html")
+    assert "No submission has been accepted yet." in page.text
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+
+
+# --- ranks --------------------------------------------------------------------------------------------------
+
+
+def test_a_rank_is_shared_where_intervals_overlap() -> None:
+    found = ranks([(0.8, 0.9), (0.7, 0.82), (0.1, 0.2), (0.2, 0.3)])
+    assert found == [Rank(1, 2, 4), Rank(1, 2, 4), Rank(3, 4, 4), Rank(3, 4, 4)]
+
+
+intervals = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).map(tuple), min_size=1, max_size=12)
+
+
+@given(intervals)
+def test_ranks_count_those_that_are_surely_better_and_worse(found: list[tuple[float, float]]) -> None:
+    for (low, high), rank in zip(found, ranks(found), strict=True):
+        assert rank.first == 1 + sum(other > high for other, _ in found)
+        assert rank.last == len(found) - sum(other < low for _, other in found)
+        assert 1 <= rank.first <= rank.last <= rank.of == len(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (-0.1, 0.1, "tie"), (0.0, 0.2, "tie")]
+)
+def test_a_difference_is_one_only_where_its_interval_leaves_out_zero(low: float, high: float, verdict: str) -> None:
+    assert Difference((low + high) / 2, low, high).verdict == verdict
+
+
+# --- a submission's page ------------------------------------------------------------------------------------
+
+
+def page_of(site: Path, start: str) -> Path:
+    return next((site / "submissions").glob(f"{start}-*.html"))
+
+
+def test_a_submission_has_a_page_that_the_table_links_to(site: Path) -> None:
+    links = {attrs["href"] for tag, attrs in Page(site / "index.html").tags if tag == "a" and "#run-" in attrs["href"]}
+    assert len(links) == 10
+    for link in links:
+        path, _, anchor = (link or "").partition("#")
+        assert f'id="{anchor}"' in (site / path).read_text(encoding="utf-8")
+    assert {Path(str(link).partition("#")[0]).name for link in links} == {
+        path.name for path in (site / "submissions").iterdir()
+    }
+
+
+def test_it_says_who_what_and_how_to_check(site: Path, folder: Path) -> None:
+    page = Page(page_of(site, "alpha"))
+    sha256 = hashlib.sha256((folder / "a.json").read_bytes()).hexdigest()
+    assert sha256 in page.text
+    assert page_of(site, "alpha").stem == f"alpha-{sha256[:8]}"
+    assert ("a", {"href": "mailto:team@example.org"}) in page.tags
+    assert "sparse-tasks leaderboard check a.json --data made" in page.text
+    assert "0.32.0" in page.text  # the engine's version
+    assert "2.13.0" in page.text  # torch's
+
+
+def test_its_tables_hold_every_task_and_length(site: Path) -> None:
+    page = Page(page_of(site, "alpha"))
+    assert len(page.tables) == 4  # all runs, and one table each
+    slash = page.rows(3)
+    assert [row[0].partition(";")[0] for row in slash] == [
+        *("16k: 16,384 tokens", "ruler_vt", "story_filtering", "mean of tasks"),
+        *("64k: 65,536 tokens", "ruler_vt", "story_filtering", "mean of tasks"),
+    ]
+    assert slash[1][1] == "0.300"
+    assert slash[1][3] == "0.750"
+    assert slash[1][4].startswith("▼ worse −0.450 −")
+    assert float(slash[1][5]) <= 0.05
+    assert slash[1][6:] == ["20", "0%", "0%", "0.900", "0", "1.0"]
+
+
+def test_it_says_what_sparsity_saves_in_theory(site: Path) -> None:
+    slash = Page(page_of(site, "alpha")).rows(3)
+    for row, length in ((slash[0], 16384), (slash[4], 65536)):
+        looking = index_flops("vertical_slash", {}, LLAMA_8B, length, 0.95)
+        assert looking
+        times = prefill_flops(LLAMA_8B, length) / (prefill_flops(LLAMA_8B, length, 0.1) + looking)
+        assert row[0].endswith(f"; in theory {times:.2f}× in prefill, 1.00× in decoding")
+    assert "in theory" not in " ".join(row[0] for row in Page(page_of(site, "alpha")).rows(1))
+
+
+@pytest.mark.parametrize("size", [1, 2**40])
+def test_a_shape_that_no_model_has_breaks_nothing(size: int, tmp_path: Path) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        for run in document["runs"]:
+            for name in run["settings"]["model"]["shape"]:
+                run["settings"]["model"]["shape"][name] = True if name == "tied_embeddings" else size
+
+    hostile(tmp_path / "in" / "a.json", edit)
+    assert build(tmp_path / "in", tmp_path / "site").runs == 2
+
+
+def test_a_task_is_a_tie_unless_the_adjusted_p_value_is_small(tmp_path: Path) -> None:
+    submitted(tmp_path / "in" / "a.json", "Five less", [{**SPARSE, "loses": 5}])
+    build(tmp_path / "in", tmp_path / "site")
+    rows = Page(page_of(tmp_path / "site", "five-less")).rows(2)
+    assert rows[1][4].startswith("≈ tie −0.250 −")
+    assert rows[1][5] == "0.125"
+
+
+def test_its_charts_are_drawn_and_described(site: Path) -> None:
+    text = page_of(site, "alpha").read_text(encoding="utf-8")
+    charts = re.findall(r'<svg viewBox="0 0 300 [^>]*role="img" aria-label="([^"]*)">(.*?)</svg>', text, re.DOTALL)
+    assert [label for label, _ in charts] == 3 * [
+        "Scores by task at 16k, in the table below",
+        "Scores by task at 64k, in the table below",
+    ]
+    dots = [re.findall(r'<circle class="pt" cx="([\d.]+)"', chart) for _, chart in charts]
+    assert all(len(row) == 3 for row in dots)
+    assert {float(x) for x in dots[0]} == {250.5}  # 0.75 between 138 and 288
+    assert charts[0][1].count('class="dn"') == 0
+    assert charts[2][1].count('class="dn"') == 3
+
+
+# --- nothing gets through -----------------------------------------------------------------------------------
+
+
+def hostile(path: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """A submission after an edit, its form still right."""
+    submitted(path, "Hostile", [SPARSE])
+    document = json.loads(path.read_bytes())
+    edit(document)
+    path.write_bytes(json_bytes(document))
+    return path
+
+
+def test_what_strangers_wrote_is_escaped_everywhere(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+    def edit(document: dict[str, Any]) -> None:
+        document["name"] = document["contact"] = bad
+        for run in document["runs"]:
+            run["settings"]["model"]["name"] = run["result"]["model"]["name"] = bad
+            run["settings"]["dataset"]["name"] = bad
+            run["settings"]["engine"]["arguments"] = {bad: bad}
+            run["settings"]["environment"]["platform"] = bad
+            run["settings"]["attention"]["arguments"] = run["result"]["attention"]["arguments"] = {bad: bad}
+
+    plain = submitted(tmp_path / "plain" / "a.json", "Plain", [SPARSE])
+    hostile(tmp_path / "in" / "-<b>x.json", edit)
+    build(plain.parent, tmp_path / "plain-site")
+    build(tmp_path / "in", tmp_path / "site")
+    for name in ("index.html", "submissions/*.html"):
+        page = next((tmp_path / "site").glob(name))
+        text = page.read_text(encoding="utf-8")
+        assert "&lt;script&gt;alert(1)" in text
+        plain_tags = {tag for tag, _ in Page(next((tmp_path / "plain-site").glob(name))).tags}
+        assert {tag for tag, _ in Page(page).tags} == plain_tags
+        assert not [attrs for _, attrs in Page(page).tags if any(key.startswith("on") for key in attrs)]
+
+
+def test_names_of_files_are_made_of_safe_letters(tmp_path: Path) -> None:
+    for number, name in enumerate(["../../etc/passwd", "CON", "a/b\\c:d", "ÄÖÜ", "…" * 90, "x" * 100]):
+        submitted(tmp_path / "in" / f"{number}.json", name, [SPARSE], lengths=(4096,), tasks=("ruler_vt",))
+    build(tmp_path / "in", tmp_path / "site")
+    names = [path.name for path in (tmp_path / "site" / "submissions").iterdir()]
+    assert len(names) == 6
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{8}\.html", name) for name in names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "site"]
+
+
+@given(st.text())
+def test_a_slug_is_safe_whatever_the_name(name: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug(name))
+    assert len(slug(name)) <= 40
+
+
+@given(st.text(), st.integers(1, 50))
+def test_shown_texts_have_no_hidden_characters(text: str, most: int) -> None:
+    found = shown(text, most)
+    assert len(found) <= most
+    assert all(c.isprintable() or c in "\u200c\u200d" for c in found)
+    assert found == text or not text.isprintable() or len(text) > most
+
+
+def test_right_to_left_overrides_are_replaced() -> None:
+    assert shown("a\u202eb\u0000c\nd") == "a\ufffdb\ufffdc d"
+    assert shown("שלום") == "שלום"
+
+
+@pytest.mark.parametrize(
+    "contact",
+    ["a@b.de?subject=x", "javascript:alert(1)", "a@b", "a b@c.de", "https://example.org", "<a@b.de>", "a@b.de,c@d.de"],
+)
+def test_only_a_plain_address_becomes_a_link(contact: str, tmp_path: Path) -> None:
+    hostile(tmp_path / "in" / "a.json", lambda document: document.update(contact=contact))
+    build(tmp_path / "in", tmp_path / "site")
+    page = Page(page_of(tmp_path / "site", "hostile"))
+    assert not [attrs for tag, attrs in page.tags if tag == "a" and ":" in (attrs["href"] or "")]
+    assert contact in page.text
+
+
+def test_pages_allow_their_own_script_and_style_only(site: Path) -> None:
+    for path in [site / "index.html", *(site / "submissions").iterdir()]:
+        text = path.read_text(encoding="utf-8")
+        policy = next(
+            str(attrs["content"]) for tag, attrs in Page(path).tags if tag == "meta" and "http-equiv" in attrs
+        )
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        for kind in ("style", "script"):
+            blocks = re.findall(f"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
+            hashes = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
+            assert [f"'sha256-{one}'" for one in hashes] == re.findall(f"{kind}-src ([^;]*);", policy)
+        assert not re.search(r' style="|\ssrc=|@import|url\(', text)
+        assert "://" not in re.sub(r"mailto:|<title>.*?</title>", "", text)
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_submissions_make_the_same_bytes(folder: Path, site: Path, tmp_path: Path) -> None:
+    for name in ("e", "c", "a", "d", "b"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{name}.json").write_bytes((folder / f"{name}.json").read_bytes())
+    build(tmp_path / "in", tmp_path / "other")
+    assert all_files(tmp_path / "other") == all_files(site)
+
+
+def test_an_older_board_is_replaced_as_a_whole(folder: Path, tmp_path: Path) -> None:
+    submitted(tmp_path / "in" / "a.json", "Before", [SPARSE])
+    build(tmp_path / "in", tmp_path / "site")
+    assert page_of(tmp_path / "site", "before").exists()
+    (tmp_path / "in" / "a.json").unlink()
+    submitted(tmp_path / "in" / "b.json", "After", [SPARSE])
+    build(tmp_path / "in", tmp_path / "site")
+    assert [path.name.partition("-")[0] for path in (tmp_path / "site" / "submissions").iterdir()] == ["after"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "site"]
+
+
+def test_a_folder_that_is_no_board_is_left_alone(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "thesis.tex").write_text("all of it")
+    with refused(UsageError, "output", tmp_path / "site", "name an empty or a new folder"):
+        build(folder, tmp_path / "site")
+    (tmp_path / "site" / MARKER).write_text("something else")
+    with refused(UsageError, "output", "name an empty or a new folder"):
+        build(folder, tmp_path / "site")
+    assert (tmp_path / "site" / "thesis.tex").read_text() == "all of it"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site"]
+
+
+def test_what_a_keeper_put_into_the_site_is_not_lost(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    build(folder, tmp_path / "site")
+    (tmp_path / "site" / "submissions" / "notes.txt").write_text("mine")
+    before = all_files(tmp_path / "site")
+    with refused(UsageError, "output", "submissions/notes.txt", "move it away"):
+        build(folder, tmp_path / "site")
+    assert all_files(tmp_path / "site") == before
+
+
+def test_an_empty_folder_is_taken_and_a_file_is_not(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "empty").mkdir()
+    assert build(folder, tmp_path / "empty").submissions == 5
+    (tmp_path / "file").write_text("x")
+    with refused(UsageError, "output", "name a folder"):
+        build(folder, tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with refused(UsageError, "output", "name a folder"):
+        build(folder, tmp_path / "link")
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b"\xff", b'{"format": NaN}'])
+def test_a_bad_file_is_named_and_nothing_is_written(
+    content: bytes, folder: Path, tmp_path: Path, refused: Refused
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_bytes((folder / "a.json").read_bytes())
+    build(tmp_path / "in", tmp_path / "site")
+    before = all_files(tmp_path / "site")
+    (tmp_path / "in" / "b\x1b[0m.json").write_bytes(content)
+    with refused(DataError, "'b\\x1b[0m.json': "):
+        build(tmp_path / "in", tmp_path / "site")
+    with refused(DataError, "'b\\x1b[0m.json': "):
+        build(tmp_path / "in", tmp_path / "new")
+    assert all_files(tmp_path / "site") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "site"]
+
+
+def test_links_are_not_followed(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").symlink_to(folder / "a.json")
+    with refused(DataError, "'a.json': ", "is a link"):
+        build(tmp_path / "in", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_other_files_and_deeper_folders_are_not_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    (tmp_path / "in" / "deeper" / "b.json").write_text("{")
+    (tmp_path / "in" / "README.md").write_text("{")
+    (tmp_path / "in" / "a.json").write_bytes((folder / "a.json").read_bytes())
+    assert build(tmp_path / "in", tmp_path / "site").submissions == 1
+
+
+def test_the_same_submission_twice_is_refused(folder: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.json", "copy.json"):
+        (tmp_path / "in" / name).write_bytes((folder / "a.json").read_bytes())
+    with refused(DataError, "'copy.json'", "'a.json'", "once more"):
+        build(tmp_path / "in", tmp_path / "site")
+
+
+def test_pages_whose_digits_are_the_same_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "_DIGITS", 0)
+    for name in "abc":
+        submitted(tmp_path / "in" / f"{name}.json", "Same name", [SPARSE], contact=name)
+    build(tmp_path / "in", tmp_path / "site")
+    assert len(list((tmp_path / "site" / "submissions").iterdir())) == 3
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, refused: Refused) -> None:
+    with refused(UsageError, "folder", tmp_path / "none", "No such file"):
+        build(tmp_path / "none", tmp_path / "site")
+
+
+def test_a_site_that_cannot_be_moved_into_place_leaves_the_older_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    build(folder, tmp_path / "site")
+    before = all_files(tmp_path / "site")
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if Path(target) == tmp_path / "site" and self.name != "old":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with refused(OutputError, "cannot write", "No space left"):
+        build(folder, tmp_path / "site")
+    assert all_files(tmp_path / "site") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site"]
+
+
+# --- the keeper's workflow ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[Any, Any]:
+    loaded: dict[Any, Any] = yaml.safe_load((ROOT / "docs" / "leaderboard-action.yml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def script(workflow: dict[Any, Any], job: str, name: str) -> str:
+    return next(str(step["run"]) for step in workflow["jobs"][job]["steps"] if step.get("name") == name)
+
+
+def test_the_workflow_gives_strangers_nothing(workflow: dict[Any, Any]) -> None:
+    assert set(workflow[True]) == {"pull_request", "push"}  # YAML 1.1 reads the key "on" so
+    assert workflow["permissions"] == {}
+    jobs = workflow["jobs"]
+    assert jobs["check"]["permissions"] == {"contents": "read"}
+    assert [name for name, job in jobs.items() if job["if"] == "github.event_name == 'pull_request'"] == ["check"]
+    assert all(job["if"] == "github.event_name == 'push'" for name, job in jobs.items() if name != "check")
+    assert "secrets" not in str(workflow)
+    assert workflow["defaults"] == {"run": {"shell": "bash"}}  # without it, a check that fails in a pipe would pass
+
+
+def test_no_text_of_a_pull_request_is_put_into_a_script(workflow: dict[Any, Any]) -> None:
+    scripts = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert len(scripts) >= 4
+    assert not [one for one in scripts if "${{" in one]
+
+
+def test_the_workflow_uses_official_actions_alone(workflow: dict[Any, Any]) -> None:
+    used = [step for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in used)
+    assert all(step["with"]["persist-credentials"] is False for step in used if "checkout" in step["uses"])
+
+
+class Forge:
+    """A board's repository and a pull request to it, checked out as the workflow does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.theirs = folder / "theirs"
+        (self.theirs / "submissions").mkdir(parents=True)
+        self.git("init", "-q", "-b", "main")
+        (self.theirs / "submissions" / "old.json").write_text("{}")
+        (self.theirs / "datasets.txt").write_text("org/data@1\n")
+        self.base = self.commit()
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(self.theirs), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "x")
+        return self.git("rev-parse", "HEAD")
+
+    def changed(self, script: str) -> tuple[int, str, str]:
+        """Exit code, output and the list of files of the workflow's first step."""
+        environment = {"PATH": os.environ["PATH"], "BASE": self.base, "HEAD": self.commit(), "HOME": str(self.folder)}
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        listed = self.folder / "changed.txt"
+        return done.returncode, done.stdout + done.stderr, listed.read_text() if listed.exists() else ""
+
+
+def test_the_workflow_takes_new_submissions(workflow: dict[Any, Any], tmp_path: Path) -> None:
+    forge = Forge(tmp_path)
+    (forge.theirs / "submissions" / "new-1.json").write_text("{}")
+    (forge.theirs / "submissions" / "new-2.json").write_text("{ }")
+    code, output, listed = forge.changed(script(workflow, "check", "Only new submissions"))
+    assert (code, listed) == (0, "submissions/new-1.json\nsubmissions/new-2.json\n"), output
+
+
+def test_the_workflow_does_not_mind_what_the_board_did_meanwhile(workflow: dict[Any, Any], tmp_path: Path) -> None:
+    forge = Forge(tmp_path)
+    (forge.theirs / "submissions" / "other.json").write_text("{}")
+    newer = forge.commit()
+    forge.git("checkout", "-q", "-b", "theirs", forge.base)
+    forge.base = newer
+    (forge.theirs / "submissions" / "new.json").write_text("{}")
+    code, output, listed = forge.changed(script(workflow, "check", "Only new submissions"))
+    assert (code, listed) == (0, "submissions/new.json\n"), output
+
+
+@pytest.mark.parametrize(("refused", "code"), [("nothing", 0), ("b.json", 1)])
+def test_the_workflow_fails_where_a_check_does(
+    refused: str, code: int, workflow: dict[Any, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "board").mkdir()
+    (tmp_path / "board" / "datasets.txt").write_text("# all of them\n\norg/data@1\norg/more@2")
+    (tmp_path / "changed.txt").write_text("submissions/a.json\nsubmissions/b.json\nsubmissions/c.json\n")
+    program = tmp_path / "bin" / "sparse-tasks"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "::$*"\ncase "$*" in *{refused}*) exit 1;; esac\n')
+    program.chmod(0o755)
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*command, script(workflow, "check", "Check each submission")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    lines = [line for line in done.stdout.splitlines() if "::" in line]
+    assert lines == [
+        f"| ::leaderboard check theirs/submissions/{name}.json --data org/data@1 --data org/more@2" for name in "abc"
+    ]
+
+
+def _changed_file(folder: Path) -> None:
+    (folder / "submissions" / "old.json").write_text("{ }")
+
+
+def _removed_file(folder: Path) -> None:
+    (folder / "submissions" / "old.json").unlink()
+
+
+def _renamed_file(folder: Path) -> None:
+    (folder / "submissions" / "old.json").rename(folder / "submissions" / "renamed.json")
+
+
+def _linked_file(folder: Path) -> None:
+    (folder / "submissions" / "link.json").symlink_to("/etc/passwd")
+
+
+def _program(folder: Path) -> None:
+    (folder / "submissions" / "program.json").write_text("{}")
+    (folder / "submissions" / "program.json").chmod(0o755)
+
+
+def _other_file(name: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(_changed_file, _removed_file, _renamed_file, _linked_file, _program),
+        *map(
+            _other_file,
+            [
+                *(".github/workflows/leaderboard.yml", "datasets.txt", "submissions/deeper/x.json"),
+                *("submissions/x.py", "submissions/Ä.json", "submissions/-x.json", "submissions/a b.json"),
+                *("submissions/new\nline.json", "submissions/x.json.sh", "x/submissions/x.json", "submissions/.x.json"),
+            ],
+        ),
+    ],
+)
+def test_the_workflow_refuses_all_else(
+    change: Callable[[Path], None], workflow: dict[Any, Any], tmp_path: Path
+) -> None:
+    forge = Forge(tmp_path)
+    (forge.theirs / "submissions" / "new.json").write_text("{}")
+    change(forge.theirs)
+    code, output, _ = forge.changed(script(workflow, "check", "Only new submissions"))
+    assert code == 1
+    assert "may add files submissions/NAME.json and change nothing else" in output

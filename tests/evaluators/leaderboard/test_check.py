@@ -1,0 +1,370 @@
+"""The check accepts what is honest, and refuses everything else for the right reason."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import copy
+import io
+import json
+import lzma
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.analyses.table import read_runs
+from sparse_tasks.evaluators.dataset import Dataset, open_dataset
+from sparse_tasks.evaluators.leaderboard.check import CODES, WARNINGS, Verdict, check
+from sparse_tasks.evaluators.leaderboard.submission import make_submission
+from sparse_tasks.schemas import problems
+from tests.evaluators.leaderboard.handed_in import answered, changed, packed, repacked
+
+Written = Callable[[bytes], Path]
+Edit = Callable[[Any], object]
+
+
+def codes(verdict: Verdict) -> set[str]:
+    return {reason.code for reason in verdict.reasons}
+
+
+def test_an_honest_submission_is_accepted(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+    verdict = check(handed_in(honest), [dataset])
+    assert (verdict.accepted, verdict.reasons, verdict.warnings) == (True, (), ())
+    assert (verdict.name, verdict.runs, verdict.samples) == ("Honest", 2, 32)
+    assert problems(verdict.as_dict(), "verdict-1.0") == []
+    assert check(handed_in(honest), [dataset]) == verdict
+
+
+def test_a_submission_is_checked_against_whichever_data_set_it_is_over(
+    honest: bytes, handed_in: Written, dataset: Dataset, copy: Path
+) -> None:
+    manifest = copy / "sparse_tasks.json"
+    text = json.loads(manifest.read_text(encoding="utf-8"))
+    text["files"] = {name: entry | {"sha256": "0" * 64} for name, entry in text["files"].items()}
+    manifest.write_text(json.dumps(text), encoding="utf-8")
+    assert check(handed_in(honest), [open_dataset(str(copy)), dataset]).accepted
+
+
+# --- every reason -------------------------------------------------------------------------------------------
+
+
+def lines(edit: Edit, number: int = 1) -> Edit:
+    """An edit of a run's predictions."""
+    return lambda document: repacked(document["runs"][number], edit)
+
+
+def in_run(edit: Edit, number: int = 1) -> Edit:
+    return lambda document: edit(document["runs"][number])
+
+
+def put(value: Any, *path: Any) -> Edit:
+    """An edit that puts a value somewhere."""
+
+    def edit(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] = value
+
+    return edit
+
+
+def both(*edits: Edit) -> Edit:
+    return lambda document: [edit(document) for edit in edits]
+
+
+SETTINGS = ("runs", 1, "settings")
+RESULT = ("runs", 1, "result")
+SPOILT: dict[str, list[Edit]] = {
+    "json": [put(10**30, *RESULT, "configs", 0, "n")],
+    "size": [
+        put({"a": "x" * 20_000}, *SETTINGS, "engine", "arguments"),
+        put(200 * 2**20, "runs", 1, "predictions", "bytes"),
+        lines(put("x" * 300_000, 3, "text")),
+    ],
+    "schema": [
+        put("1.1", "schema_version"),
+        put("sha256:", *SETTINGS, "dataset", "sha256"),
+        put([], "runs"),
+        put(["quest"], *SETTINGS, "command_line"),
+        put("2026-13-45T00:00:00Z", *SETTINGS, "started"),
+        put([1100, 1100], *SETTINGS, "dataset", "lengths"),
+    ],
+    "text": [
+        put("so\ue000", "runs", 0, "settings", "model", "name"),
+        put("a\ud800", *SETTINGS, "engine", "arguments", "x"),
+    ],
+    "samples": [put(3, "runs", 1, "predictions", "lines")],
+    "predictions": [
+        put("0" * 64, "runs", 1, "predictions", "sha256"),
+        put("AAA", "runs", 1, "predictions", "data"),
+        lines(put(1, 3, "more")),
+    ],
+    "run_twice": [lambda document: document["runs"].append(document["runs"][1])],
+    "dense_differs": [put("e" * 64, *SETTINGS, "model", "config_sha256")],
+    "dataset_unknown": [put("0" * 64, *SETTINGS, "dataset", "sha256")],
+    "dataset_differs": [
+        put("0" * 64, *SETTINGS, "dataset", "fingerprint"),
+        put(["ruler_vt", "ruler_niah"], *SETTINGS, "dataset", "tasks"),
+        put(["all"], *SETTINGS, "dataset", "tasks"),
+        put([1100, 9999], *SETTINGS, "dataset", "lengths"),
+        put(3, *SETTINGS, "dataset", "limit"),
+        put(False, *SETTINGS, "query_aware"),
+        put("0" * 64, *SETTINGS, "prompt", "tokenizer_sha256"),
+    ],
+    "sample_missing": [lines(lambda rows: rows.__setitem__(2, rows[3] | {"id": rows[4]["id"]}))],
+    "sample_unknown": [
+        lines(lambda rows: rows[2].update(id="ruler_vt-1100-00002-000000000000")),
+        lines(lambda rows: [row.update(id=row["id"][:-12] + "0" * 12) for row in rows]),
+    ],
+    "sample_twice": [lines(lambda rows: rows.__setitem__(2, rows[1]))],
+    "order": [lines(lambda rows: rows.insert(0, rows.pop())), lines(lambda rows: rows.reverse())],
+    "sample_differs": [lines(put(7, 2, "index")), lines(put("other", 2, "task")), lines(put(1500, 2, "length"))],
+    "tokens": [
+        lines(lambda rows: rows[2].update(input_tokens=rows[2]["input_tokens"] - 1)),
+        lines(put(10**6, 2, "output_tokens")),
+        lines(put(0, 2, "output_tokens")),
+        lines(put("x" * 6_000, 2, "text")),
+        both(put(False, *SETTINGS, "prompt", "as_generated"), lines(put(20, 2, "input_tokens"))),
+    ],
+    "finish_reason": [lines(put("<script>", 2, "finish_reason"))],
+    "settings_differ": [
+        put(0.9, *RESULT, "attention", "sparsity"),
+        put("0" * 64, *RESULT, "dataset_sha256"),
+        put("big", *RESULT, "model", "name"),
+        put("geometric mean", *RESULT, "average_is"),
+    ],
+    "scores_differ": [
+        put(1.0, *RESULT, "configs", 0, "mean"),
+        put(0.75 + 1e-8, *RESULT, "configs", 0, "mean"),
+        put(0.3, *RESULT, "configs", 1, "low"),
+        put(3, *RESULT, "configs", 1, "n"),
+        put("story", *RESULT, "configs", 1, "task"),
+        put(0.1, *RESULT, "configs", 1, "unparsed"),
+        put(0.8, *RESULT, "averages", 0, "mean"),
+        put("t", *RESULT, "averages", 0, "interval"),
+        in_run(lambda run: run["result"]["configs"].pop()),
+        lines(put("<answer>so it was not</answer>", 0, "text")),
+    ],
+    "measures_differ": [
+        put({"prefill": 0.0, "decode": 0.9}, *RESULT, "configs", 0, "sparsity"),
+        put(None, *RESULT, "configs", 0, "sparsity"),
+        put({"decode": 0.0}, *RESULT, "configs", 0, "sparsity_spread"),
+        put(1.0, *RESULT, "configs", 0, "input_tokens"),
+        put(1.0, *RESULT, "configs", 0, "kv_bytes_per_step"),
+    ],
+    "comparison_differs": [
+        put(None, "runs", 1, "comparison"),
+        put(1e-5, "runs", 1, "comparison", "rows", 0, "p_value"),
+        put(0.0, "runs", 1, "comparison", "averages", 0, "difference"),
+        put(0.9, "runs", 1, "comparison", "level"),
+        lambda document: document["runs"][0].update(comparison=document["runs"][1]["comparison"]),
+        lambda document: document["runs"].pop(0),
+    ],
+    "dense_sparse": [
+        lines(put({"decode": 0.1}, 2, "sparsity"), 0),
+        put(0.5, "runs", 0, "settings", "attention", "sparsity"),
+    ],
+    "sparsity_implausible": [lines(put({"prefill": 0.0, "decode": 0.97}, 2, "sparsity"))],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "edit"),
+    [pytest.param(code, edit, id=f"{code}-{i}") for code, edits in SPOILT.items() for i, edit in enumerate(edits)],
+)
+def test_what_is_spoilt_is_refused_for_what_is_wrong(
+    code: str, edit: Edit, honest: bytes, handed_in: Written, dataset: Dataset
+) -> None:
+    verdict = check(handed_in(changed(honest, edit)), [dataset])
+    assert not verdict.accepted
+    assert code in codes(verdict), verdict.reasons
+    assert problems(verdict.as_dict(), "verdict-1.0") == []
+    assert all(f"{one.where}{one.message}".isprintable() for one in verdict.reasons)
+
+
+def test_every_code_is_provoked_by_some_test() -> None:
+    assert CODES.keys() - SPOILT.keys() == {"file", "echo"}  # each has tests of its own
+    assert SPOILT.keys() <= CODES.keys()
+
+
+def test_answers_of_other_samples_are_refused_as_echoes(
+    dataset: Dataset, runs: Path, rows: list[dict[str, Any]], handed_in: Written, tmp_path: Path
+) -> None:
+    shifted = {row["id"]: rows[i - 1]["answer"] for i, row in enumerate(rows)}
+    of_others = answered(tmp_path / "echo", dataset, texts=lambda row: f"<answer>{shifted[row['id']]}</answer>")
+    verdict = check(handed_in(make_submission(read_runs([of_others]))), [dataset])
+    assert codes(verdict) == {"echo"}
+    assert "of another sample" in verdict.reasons[0].message
+    assert "more)" in verdict.reasons[0].message
+
+
+def test_one_echo_is_a_note(dataset: Dataset, rows: list[dict[str, Any]], handed_in: Written, tmp_path: Path) -> None:
+    first, other = rows[0], rows[1]
+    text = f"<answer>{other['answer']}</answer>"
+    run = answered(tmp_path / "echo", dataset, texts=lambda row: text if row["id"] == first["id"] else "none")
+    verdict = check(handed_in(make_submission(read_runs([run]))), [dataset])
+    assert verdict.accepted
+    assert [warning.code for warning in verdict.warnings] == ["echo"]
+
+
+def test_every_run_is_named_with_its_own_reason(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+    edit = both(put(0.5, "runs", 0, "result", "configs", 0, "mean"), put(0.5, *RESULT, "configs", 0, "mean"))
+    verdict = check(handed_in(changed(honest, edit)), [dataset])
+    assert [reason.where for reason in verdict.reasons] == [f"runs[{i}].result.configs[0].mean" for i in (0, 1)]
+    assert "0.5" in verdict.reasons[0].message
+    assert "1.0" in verdict.reasons[0].message
+
+
+def test_many_of_a_kind_are_one_reason_with_their_number(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+    edit = lines(lambda rows: [row.update(finish_reason="x") for row in rows])
+    (reason,) = check(handed_in(changed(honest, edit)), [dataset]).reasons
+    assert reason.code == "finish_reason"
+    assert reason.message.endswith("(and 15 more)")
+
+
+def test_reasons_end_at_some_twenty(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+    def edit(document: Any) -> None:
+        run = document["runs"][1]
+        for number in range(60):
+            another = copy.deepcopy(run)
+            another["settings"]["dataset"]["sha256"] = f"{number:064x}"
+            document["runs"].append(another)
+
+    assert 20 <= len(check(handed_in(changed(honest, edit)), [dataset]).reasons) <= 25
+
+
+# --- notes --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_keeper_may_want_to_know_is_noted(
+    dataset: Dataset, runs: Path, honest: bytes, handed_in: Written, tmp_path: Path
+) -> None:
+    def noted(content: bytes) -> dict[str, str]:
+        verdict = check(handed_in(content), [dataset])
+        assert verdict.accepted, verdict.reasons
+        return {warning.code: warning.message for warning in verdict.warnings}
+
+    def made(name: str, *others: Path, **options: Any) -> bytes:
+        return make_submission(read_runs([answered(tmp_path / name, dataset, **options), *others]))
+
+    def other_engine(settings: dict[str, Any]) -> None:
+        settings["engine"]["name"] = "transformers"
+
+    found = {
+        "version": noted(changed(honest, put("0.0.1", "sparse_tasks"))),
+        "partial": noted(made("limit", limit=2)),
+        "no_dense": noted(made("alone", attention="quest", sparsity=0.5)),
+        "attention_unknown": noted(made("unknown", attention="unknown")),
+        "prompt_differs": noted(made("other", runs / "dense", attention="quest", sparsity=0.5, settings=other_engine)),
+    }
+    for code, notes in found.items():
+        assert set(notes) == {code}
+    assert found["partial"]["partial"] == "answered 2 of 4 samples a task"
+    assert noted(made("task", tasks=["ruler_vt"]))["partial"] == "answered 1 of 2 tasks, 2 of 2 lengths"
+    assert found.keys() | {"echo", "unmeasured"} == WARNINGS.keys()
+
+
+def test_a_sparse_run_of_a_part_is_compared_over_that_part(
+    dataset: Dataset, runs: Path, handed_in: Written, tmp_path: Path
+) -> None:
+    part = answered(tmp_path / "part", dataset, attention="quest", sparsity=0.5, limit=2, wrong=[1])
+    content = make_submission(read_runs([runs / "dense", part]))
+    comparison = json.loads(content)["runs"][1]["comparison"]
+    assert (comparison["left_out_a"], comparison["left_out_b"]) == (8, 0)
+    assert check(handed_in(content), [dataset]).accepted
+
+
+# --- nothing is trusted -------------------------------------------------------------------------------------
+
+
+def test_only_the_file_and_the_data_sets_are_opened(
+    honest: bytes, handed_in: Written, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("secret", encoding="utf-8")
+    names = [str(victim), f"file://{victim}", "http://127.0.0.1:9/x", "../../../../etc/passwd", "pickle:\\x80"]
+
+    def edit(document: Any) -> None:
+        for number, name in enumerate(names):
+            document["runs"][1]["settings"]["engine"]["details"][f"d{number}"] = name
+        for run in document["runs"]:
+            for part in (run["settings"]["model"], run["result"]["model"]):
+                part["name"] = str(victim)
+            run["settings"]["dataset"]["name"] = "http://127.0.0.1:9/data"
+        document["contact"] = "http://127.0.0.1:9/"
+        lines(lambda rows: [row.update(text=f"{row['text']} {victim}") for row in rows])(document)
+
+    path = handed_in(changed(honest, edit))
+    opened: list[str] = []
+    for module, name in ((builtins, "open"), (io, "open"), (os, "open")):
+        original = getattr(module, name)
+
+        def spy(file: Any, *arguments: Any, _original: Any = original, **options: Any) -> Any:
+            opened.append(str(file))
+            return _original(file, *arguments, **options)
+
+        monkeypatch.setattr(module, name, spy)
+
+    def no_network(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", no_network)
+    monkeypatch.setattr(socket, "create_connection", no_network)
+    verdict = check(path, [dataset])
+    monkeypatch.undo()
+    assert verdict.samples == 32
+    assert str(path) in opened
+    assert not [name for name in opened if "victim" in name or "passwd" in name or "127.0.0.1" in name]
+    ours = (str(path), str(dataset.path))
+    assert not [name for name in opened if not name.startswith(ours) and not name.isdigit()
+                and "sparse_tasks/schemas" not in name]  # fmt: skip
+
+
+def test_a_bomb_is_stopped_before_it_is_unpacked(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+    zeros = lzma.compress(bytes(512 * 2**20))
+    bomb = {"data": base64.b64encode(zeros).decode(), "lines": 16, "bytes": 2**20}
+    edit = in_run(lambda run: run["predictions"].update(bomb))
+    (reason,) = check(handed_in(changed(honest, edit)), [dataset]).reasons
+    assert reason.code in ("size", "predictions")
+    assert reason.where.startswith("runs[1].predictions")
+
+
+def test_what_is_in_the_file_is_printed_without_control_characters(
+    honest: bytes, handed_in: Written, dataset: Dataset
+) -> None:
+    evil = "\x1b[2J\u202eevil\n"
+    for edit in (
+        lines(lambda rows: rows[2].update(id=evil)),
+        lines(lambda rows: rows[2].update(finish_reason=evil)),
+        put(evil, "name"),
+        put(1, evil),
+        put({evil: 1}, "runs", 1, "settings", "engine", "arguments"),
+    ):
+        verdict = check(handed_in(changed(honest, edit)), [dataset])
+        assert not verdict.accepted
+        assert all(f"{one.where}{one.message}".isprintable() for one in verdict.reasons), verdict
+
+
+def test_a_predictions_line_that_is_no_json_is_named(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
+    edit = in_run(lambda run: run.update(predictions=packed(b"{}\n" * 15 + b"[" * 100_000 + b"\n")))
+    (reason,) = check(handed_in(changed(honest, edit)), [dataset]).reasons
+    assert reason.code == "predictions"
+    assert "line 1" in reason.where
+
+
+def test_a_keepers_damaged_data_set_is_no_fault_of_the_submission(
+    honest: bytes, handed_in: Written, copy: Path
+) -> None:
+    next(copy.glob("*/*.parquet")).write_bytes(b"spoilt")
+    with pytest.raises(UsageError, match=r"data: .* cannot be checked against"):
+        check(handed_in(honest), [open_dataset(str(copy))])
+
+
+def test_without_a_data_set_nothing_is_checked(honest: bytes, handed_in: Written) -> None:
+    with pytest.raises(UsageError, match="data"):
+        check(handed_in(honest), [])

@@ -1,0 +1,211 @@
+"""Guards what is taken for an answer that a model cannot have read: gold of other samples, and nothing else."""
+
+from __future__ import annotations
+
+import random
+import re
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
+from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.people import People
+from sparse_tasks.generators.story.words import Places, Things
+
+Row = dict[str, Any]
+ENTRIES = 8
+
+
+def row(identifier: str, answers: list[str], prompt: str = "Nothing of this is told here.") -> Row:
+    return {"id": identifier, "answers": answers, "prompt": prompt}
+
+
+def stories(seed: str, samples: int = 120) -> list[Row]:
+    """Samples that ask for things and places out of many, as a story does."""
+    rows = []
+    for number in range(samples):
+        stream = Stream(seed, number)
+        things, places = Things(stream.fork("things")), Places(stream.fork("places"))
+        told = [things.thing().name for _ in range(60)] + [places.place() for _ in range(40)]
+        asked = stream.sample(told, ENTRIES)
+        prompt = " ".join(f"On that day they came upon the {one}, and nobody wondered." for one in told)
+        rows.append(row(f"story-{seed}-{number}", asked, prompt))
+    return rows
+
+
+def needles(samples: int = 120) -> list[Row]:
+    """Samples that ask for a number, one of many."""
+    draw = random.Random(3)
+    rows = []
+    for number in range(samples):
+        numbers = [str(draw.randrange(10**6, 10**7)) for _ in range(50)]
+        rows.append(row(f"needle-{number}", numbers[:1], " ".join(f"One of them is {one}." for one in numbers)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Row]:
+    return stories("told")
+
+
+@pytest.fixture(scope="module")
+def golds(told: list[Row]) -> Echoes:
+    return Echoes([*told, *needles()])
+
+
+def answered(entries: list[str]) -> str:
+    return "<answer>" + "\n".join(entries) + "</answer>"
+
+
+def test_an_answer_of_another_sample_is_an_echo(told: list[Row], golds: Echoes) -> None:
+    for one, other in zip(told, [*told[1:], told[0]], strict=True):
+        found = golds.look(one, answered(other["answers"]))
+        assert found
+        assert set(found) <= set(other["answers"])
+
+
+def test_a_number_of_another_sample_is_an_echo(golds: Echoes) -> None:
+    rows = needles()
+    for one, other in pairwise(rows):
+        assert golds.look(one, f"I found {other['answers'][0]}, I think.") == other["answers"]
+
+
+def test_the_key_to_all_answers_is_an_echo_everywhere(told: list[Row], golds: Echoes) -> None:
+    key = "\n".join(answer for one in told for answer in one["answers"])
+    for one in [*told[::10], *needles()[::10]]:
+        assert 1 <= len(golds.look(one, key)) <= 5
+
+
+def test_what_is_right_or_in_the_prompt_is_none(told: list[Row], golds: Echoes) -> None:
+    for one in [*told, *needles()]:
+        assert golds.look(one, answered(one["answers"])) == []
+        assert golds.look(one, one["prompt"]) == []
+
+
+def test_words_of_the_prompt_in_any_order_are_none(told: list[Row], golds: Echoes) -> None:
+    draw = random.Random(5)
+    for one in told:
+        words = one["prompt"].split()
+        assert golds.look(one, " ".join(draw.sample(words, 300))) == []
+
+
+def test_what_models_invent_is_hardly_ever_one(told: list[Row], golds: Echoes) -> None:
+    """Things and places from the same lexicon, of stories that nobody asked about: eight an answer."""
+    others = stories("invented")
+    echoing = sum(bool(golds.look(one, answered(other["answers"]))) for one, other in zip(told, others, strict=True))
+    assert not too_many(echoing, len(told))
+
+
+def test_invented_numbers_are_hardly_ever_one(golds: Echoes) -> None:
+    draw = random.Random(8)
+    invented = [str(draw.randrange(10**6, 10**7)) for _ in range(120)]
+    assert not too_many(sum(bool(golds.look(one, n)) for one, n in zip(needles(), invented, strict=True)), 120)
+
+
+@pytest.mark.parametrize("gold", ["Anna", "46", "12345", "1813", "river", "the", "an elegant", "1,234"])
+def test_what_says_little_is_none(gold: str) -> None:
+    rows = [row("a", [gold]), *(row(f"b{n}", [f"a{n} b{n}"]) for n in range(3))]
+    assert Echoes(rows).look(rows[1], f"It was {gold}.") == []
+
+
+@pytest.mark.parametrize(
+    ("gold", "text"),
+    [
+        ("f47ac10b-58cc-4372-a567-0e02b2c3d479", "F47AC10B-58CC-4372-A567-0E02B2C3D479"),
+        ("WQSFP", "the variables are wqsfp and others"),
+        ("pwwnvq", "pwwnvq."),
+        ("7187765", "It is 7,187,765!"),
+        ("abcdefgh-12345678: zyxwvuts-87654321", "zyxwvuts-87654321"),
+        ("7187765", "\uff17\uff11\uff18\uff17\uff17\uff16\uff15"),
+    ],
+)
+def test_a_code_is_found_however_it_is_written(gold: str, text: str) -> None:
+    rows = [row("a", [gold]), row("b", ["4242"])]
+    assert Echoes(rows).look(rows[1], text) == [gold]
+
+
+def test_whole_words_are_looked_for() -> None:
+    rows = [row("a", ["7187765"]), row("b", ["4242"])]
+    assert Echoes(rows).look(rows[1], "17187765 71877650") == []
+
+
+def test_a_part_of_the_own_gold_is_none() -> None:
+    rows = [row("a", ["7187765"]), row("b", ["7187765 and 6925772"])]
+    assert Echoes(rows).look(rows[1], "7187765") == []
+
+
+def test_what_the_prompt_tells_in_other_writing_is_none() -> None:
+    rows = [row("a", ["7187765"]), row("b", ["4242"], prompt="They counted 7,187,765 sheep.")]
+    assert Echoes(rows).look(rows[1], "7187765") == []
+
+
+def test_gold_of_many_samples_is_common() -> None:
+    rows = [*(row(f"a{n}", ["7187765"]) for n in range(4)), row("b", ["4242"])]
+    assert Echoes(rows).look(rows[-1], "7187765") == []
+    assert Echoes(rows[1:]).look(rows[-1], "7187765") == ["7187765"]
+
+
+def test_a_sample_that_is_not_of_the_data_set_is_looked_at_too() -> None:
+    assert Echoes([row("a", ["7187765"])]).look(row("stranger", []), "7187765") == ["7187765"]
+
+
+def test_the_end_of_a_long_output_is_read_too() -> None:
+    rows = [row("a", ["7187765"]), row("b", ["4242"])]
+    assert Echoes(rows).look(rows[1], "so " * 300_000 + "7187765") == ["7187765"]
+
+
+@given(text=st.text(max_size=300), answers=st.lists(st.text(max_size=60), max_size=4))
+def test_any_text_and_any_gold_get_an_answer(text: str, answers: list[str]) -> None:
+    rows = [row("a", answers), row("b", [text or "x"], prompt=text)]
+    golds = Echoes(rows)
+    for one in rows:
+        found = golds.look(one, text)
+        assert len(found) <= 5
+        assert set(found) <= {answer for other in rows if other is not one for answer in other["answers"]}
+    assert golds.look(rows[1], text) == []  # its own prompt tells it
+
+
+@given(echoing=st.integers(0, 10**4), samples=st.integers(0, 10**4))
+def test_two_echoes_are_let_pass_and_one_in_a_hundred(echoing: int, samples: int) -> None:
+    assert too_many(echoing, samples) == (echoing > 2 and 100 * echoing >= samples + (100 - samples % 100))
+    assert not too_many(min(echoing, 2), samples)
+
+
+def test_prompts_are_not_kept() -> None:
+    def rows() -> Iterator[Row]:
+        for number in range(300):
+            yield row(f"a{number}", [str(7_000_000 + number)], prompt=f"{number} " * 50_000)
+
+    tracemalloc.start()
+    try:
+        golds = Echoes(rows())
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2**20
+    assert golds.look(row("a5", ["7000005"]), "7000006") == ["7000006"]
+
+
+def test_real_tasks_echo_where_answers_are_swapped_and_nowhere_else(rows: list[Row], gold: dict[str, str]) -> None:
+    golds = Echoes(rows)
+    for one, other in zip(rows, [*rows[1:], rows[0]], strict=True):
+        assert golds.look(one, gold[one["id"]]) == []
+        assert golds.look(one, re.sub(r"\s+", " ", one["prompt"])) == []
+        assert golds.look(one, gold[other["id"]])
+
+
+def test_people_whom_models_invent_are_hardly_ever_one() -> None:
+    told, invented = ([people.person().name for _ in range(200)] for people in map(_people, ("told", "invented")))
+    rows = [row(f"a{n}", [name]) for n, name in enumerate(told)]
+    golds = Echoes(rows)
+    assert not too_many(sum(bool(golds.look(one, name)) for one, name in zip(rows, invented, strict=True)), len(rows))
+
+
+def _people(seed: str) -> People:
+    return People(Stream(seed), "en_US")

@@ -1,0 +1,345 @@
+"""Guards what keepers refuse: no honest measurement, and every one that belongs to another run or to none."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from sparse_tasks.evaluators.leaderboard import plausible
+from sparse_tasks.evaluators.leaderboard.plausible import implausible
+from tests.evaluators.made_runs import LLAMA_8B
+
+SHAPE = dataclasses.asdict(LLAMA_8B)
+KV_BYTES = 2 * 32 * 8 * 128 * 2  # of a token of it, in 16 bits
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+
+
+def found(
+    method: str,
+    measured: Mapping[str, float] | None,
+    *,
+    sparsity: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    tokens: int | None = 8192,
+    written: int | None = 40,
+    spread: Mapping[str, float] | None = None,
+    kv_bytes: float | None = None,
+    engine: str = "vllm",
+    shape: Mapping[str, Any] | None = SHAPE,
+    ranks: object = 1,
+) -> str | None:
+    """What ``implausible`` says of a prediction."""
+    settings = {
+        "attention": {"method": method, "sparsity": sparsity, "arguments": dict(arguments or {})},
+        "engine": {"name": engine, "arguments": {"tensor_parallel_size": ranks}, "details": {}},
+        "model": {"shape": shape},
+        "prompt": {"as_generated": True},
+        "sampling": {"max_new_tokens": None},
+    }
+    prediction = {
+        "sparsity": None if measured is None else dict(measured),
+        "sparsity_spread": spread,
+        "kv_bytes_per_step": kv_bytes,
+        "input_tokens": tokens,
+        "output_tokens": written,
+    }
+    return implausible(settings, prediction, {"length": 8192, "input_tokens": tokens or 8192, "max_new_tokens": 40})
+
+
+@pytest.mark.parametrize(
+    ("method", "prefill", "decode"),
+    [
+        ("quest", 0.0, 0.900),
+        ("twilight", 0.0, 0.900),
+        ("sparq", 0.0, 0.900),
+        ("vertical_slash", 0.900, 0.0),
+        ("block_sparse", 0.912, 0.0),
+        ("flexprefill", 0.900, 0.0),
+        ("xattention", 0.900, 0.0),
+        ("streaming_llm", 0.878, 0.0),
+        ("tri_shape", 0.868, 0.0),
+        ("snapkv", 0.0, 0.899),
+        ("ada_snapkv", 0.0, 0.899),
+        ("pyramidkv", 0.0, 0.899),
+        ("knorm", 0.0, 0.898),
+        ("h2o", 0.0, 0.900),
+        ("tova", 0.0, 0.900),
+        ("vertical_slash+quest", 0.900, 0.900),
+    ],
+)
+def test_what_ran_on_a_gpu_at_8k_and_090_is_let_pass(method: str, prefill: float, decode: float) -> None:
+    # The README's table, of three digits.
+    assert found(method, {"prefill": prefill, "decode": decode}, sparsity=0.9) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "sparsity", "measured"),
+    [
+        ("block_sparse", 0.5, {"prefill": 0.467, "decode": 0.0}),
+        ("block_sparse", 0.9, {"prefill": 0.655, "decode": 0.0}),
+        ("quest", 0.5, {"prefill": 0.0, "decode": 0.499}),
+        ("quest", 0.9, {"prefill": 0.0, "decode": 0.900}),
+    ],
+)
+def test_what_ran_at_1k_is_let_pass_where_blocks_are_few(
+    method: str, sparsity: float, measured: dict[str, float]
+) -> None:
+    assert found(method, measured, sparsity=sparsity, tokens=1024, written=64) is None
+
+
+@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+def test_a_dense_run_under_a_methods_name_is_refused(method: str) -> None:
+    for sparsity in (0.3, 0.5, 0.9, 0.95):
+        for tokens in (8192, 65_536, 1_048_576):
+            reason = found(method, {"prefill": 0.0, "decode": 0.0}, sparsity=sparsity, tokens=tokens)
+            assert reason is not None
+            assert "at least" in reason
+
+
+@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+def test_more_sparsity_than_was_asked_for_is_refused(method: str) -> None:
+    phase = "prefill" if method in plausible._PREFILL else "decode"
+    for sparsity, claimed in ((0.5, 0.8), (0.7, 0.9), (0.8, 0.95)):
+        for tokens in (8192, 65_536, 1_048_576):
+            reason = found(method, {"prefill": 0.0, "decode": 0.0, phase: claimed}, sparsity=sparsity, tokens=tokens)
+            assert reason is not None
+            assert "at most" in reason
+
+
+@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+def test_a_phase_in_which_a_method_does_not_act_is_dense(method: str) -> None:
+    here, there = ("prefill", "decode") if method in plausible._PREFILL else ("decode", "prefill")
+    assert found(method, {here: 0.9, there: 0.0}, sparsity=0.9, tokens=65_536) is None
+    assert found(method, {here: 0.9, there: 0.01}, sparsity=0.9, tokens=65_536) is not None
+
+
+@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+def test_a_prompt_shorter_than_every_budget_leaves_nothing_out(method: str) -> None:
+    # With the methods' own budgets, of 1,024 tokens as a rule; sparq's is 128, and thresholds are shares.
+    tokens = 60
+    nothing = {"prefill": 0.0, "decode": 0.0}
+    if method == "twilight":
+        assert found(method, nothing, tokens=tokens, written=1) is not None  # Quest takes a quarter first
+    else:
+        assert found(method, nothing, tokens=tokens, written=1) is None
+        assert found(method, nothing, tokens=tokens, written=1, sparsity=0.0) is None
+
+
+def test_sparsity_zero_is_dense_attention() -> None:
+    assert found("quest", {"prefill": 0.0, "decode": 0.0}, sparsity=0.0) is None
+    assert found("quest", {"prefill": 0.0, "decode": 0.0009}, sparsity=0.0) is not None
+
+
+def test_a_query_reads_a_key_at_least_whatever_the_method() -> None:
+    assert found("somebody_elses", {"prefill": 0.99, "decode": 0.999}) is None
+    assert found("somebody_elses", {"prefill": 1.0}) is not None
+    assert found("somebody_elses", {"decode": 1.0}) is not None
+    assert found("somebody_elses+quest", {"prefill": 0.7, "decode": 0.9}, sparsity=0.9) is None
+    assert found("somebody_elses+quest", {"prefill": 0.7, "decode": 0.5}, sparsity=0.9) is not None
+
+
+def test_budgets_in_tokens_bound_what_is_read() -> None:
+    budget = {"quest.token_budget": 1024}
+    assert found("quest", {"decode": 1 - 1024 / 8212}, arguments=budget) is None
+    assert found("quest", {"decode": 0.95}, arguments=budget) is not None
+    assert found("quest", {"decode": 0.5}, arguments=budget) is not None
+    # Alone, a method's arguments go without its name, and may be texts.
+    assert found("quest", {"decode": 1 - 2048 / 8212}, arguments={"token_budget": "2048"}) is None
+    assert found("knorm", {"decode": 1 - (100 + 20) / 8212}, arguments={"capacity": 100}) is None
+
+
+def test_a_sparsity_of_its_own_goes_before_that_of_all() -> None:
+    own = {"vertical_slash.sparsity": 0.5}
+    assert found("vertical_slash+quest", {"prefill": 0.5, "decode": 0.9}, sparsity=0.9, arguments=own) is None
+    assert found("vertical_slash+quest", {"prefill": 0.9, "decode": 0.9}, sparsity=0.9, arguments=own) is not None
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 10**30, 1e308, "x", "", "nan", "inf", True, [], {}, [[]], "9" * 1000, "<b>", None]
+)
+@pytest.mark.parametrize(
+    "argument", ["quest.page", "quest.token_budget", "quest.sparsity", "page", "", ".", "quest.", "other.page"]
+)
+def test_arguments_of_any_kind_get_an_answer(argument: str, value: object) -> None:
+    reason = found("quest", {"decode": 0.5}, arguments={argument: value})
+    assert reason is None or len(reason) < 400
+
+
+@pytest.mark.parametrize(
+    "method", ["", "+", "quest+quest", "quest+snapkv", "dense+quest", "a" * 10_000, "+quest", "\0"]
+)
+def test_names_of_any_kind_get_an_answer(method: str) -> None:
+    reason = found(method, {"prefill": 0.0, "decode": 0.5}, sparsity=0.9)
+    assert reason is None or len(reason) < 400
+    if method.startswith("quest+"):
+        assert reason is not None
+        assert "two methods of one phase" in reason
+
+
+def test_dense_attention_leaves_nothing_out() -> None:
+    assert found("dense", None, sparsity=0.0) is None
+    assert found("dense", {"prefill": 0.0, "decode": 0.0}, sparsity=0.0) is None
+    assert found("dense", {"prefill": 0.0, "decode": 0.1}, sparsity=0.0) is not None
+
+
+@pytest.mark.parametrize("engine", ["openai", "replay"])
+def test_what_ran_elsewhere_has_measured_nothing(engine: str) -> None:
+    assert found("unknown", None, engine=engine) is None
+    assert found("unknown", {"decode": 0.5}, engine=engine) is not None
+    assert found("quest", {"decode": 0.5}, sparsity=0.5, engine=engine) is not None
+
+
+def test_an_engine_that_measures_does_not_keep_it_to_itself() -> None:
+    assert found("quest", None, sparsity=0.9) is not None
+    assert found("quest", None, sparsity=0.9, engine="one_of_ours") is None
+
+
+def test_what_is_not_there_has_no_spread_and_no_bytes() -> None:
+    assert found("dense", None, spread={"decode": 0.1}) is not None
+    assert found("dense", None, kv_bytes=1e9) is not None
+    assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, kv_bytes=1e9) is not None
+    assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, spread={"decode": 0.1}) is not None
+
+
+def test_the_spread_of_numbers_up_to_one_is_bounded_by_their_mean() -> None:
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, spread={"decode": 0.3}) is None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, spread={"decode": 0.31}) is not None
+
+
+def test_bytes_go_with_the_sparsity_and_the_models_shape() -> None:
+    honest = 0.1 * 8212 * KV_BYTES
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest) is None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=2 * honest) is None  # 32 bits
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=10 * honest) is not None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest / 20) is not None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=10 * honest, shape=None) is None
+
+
+def test_layers_with_a_window_do_not_count_and_gpus_may_be_more_than_heads() -> None:
+    windowed = SHAPE | {"window": 512, "windowed_layers": 28}
+    honest = 0.1 * 8212 * KV_BYTES
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest / 8, shape=windowed) is None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest, shape=windowed) is not None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=8 * honest, ranks=32) is None
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=10 * honest, ranks="32") is not None
+
+
+def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, tokens=None, written=None) is None
+    assert found("quest", {"decode": 0.99}, sparsity=0.9, tokens=None, written=None) is not None
+
+
+def test_every_method_has_bounds_for_its_phase() -> None:
+    pytest.importorskip("torch")
+    from sparse_tasks.attention.method import METHODS, PrefillMethod
+
+    ours = {name: METHODS.get(name) for name in METHODS.names()}
+    assert set(plausible._PREFILL) == {name for name, kind in ours.items() if issubclass(kind, PrefillMethod)}
+    assert set(plausible._DECODE) == set(ours) - set(plausible._PREFILL)
+
+
+# --- held against the methods ---------------------------------------------------------------------------------
+
+_BUDGETS: dict[str, dict[str, tuple[object, ...]]] = {
+    "vertical_slash": {"verticals": (1, 50, 200), "slashes": (1, 64, 200)},
+    "block_sparse": {"top_k": (2, 3, 5)},
+    "xattention": {"threshold": (0, 0.2, 0.9)},
+    "flexprefill": {"gamma": (0, 0.2, 0.9)},
+    "streaming_llm": {"window": (1, 64, 300)},
+    "tri_shape": {"window": (1, 64, 300)},
+    "quest": {"token_budget": (1, 16, 100, 300)},
+    "sparq": {"token_budget": (1, 16, 100, 300)},
+    "twilight": {"p": (0.0, 0.3, 0.85, 1.0)},
+} | {name: {"capacity": (1, 16, 100, 300)} for name in ("snapkv", "ada_snapkv", "pyramidkv", "knorm", "tova", "h2o")}
+_OTHERS: dict[str, dict[str, tuple[object, ...]]] = {
+    "vertical_slash": {"sinks": (0, 4, 16), "recent": (1, 64, 200)},
+    "block_sparse": {"block": (16, 32, 64, 128)},
+    "flexprefill": {"min_budget": (0, 512)},
+    "streaming_llm": {"sinks": (0, 4, 16)},
+    "tri_shape": {"sinks": (0, 4, 16), "last": (0, 30, 100)},
+    "quest": {"page": (1, 16, 32)},
+    "twilight": {"page": (1, 16, 32), "base": (0.1, 0.25)},
+}
+_SPARSITIES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+_LENGTHS = (2, 17, 100, 127, 128, 129, 200, 500, 511, 700, 1025)
+
+
+def _made(kind: str, n: int, heads: int, kv_heads: int, generator: Any) -> tuple[Any, Any]:
+    """Queries and keys: random ones, or such as draw attention to the last keys, to few, or to the first."""
+    import torch
+
+    q = torch.randn(n, heads, 16, generator=generator)
+    k = torch.randn(n, kv_heads, 16, generator=generator)
+    if kind == "recent":
+        q[:, :, 0], k[:, :, 0] = 30, 20 * torch.linspace(0, 1, n)[:, None]
+    elif kind == "few":
+        k *= 8 * torch.rand(n, 1, 1, generator=generator)
+    elif kind == "first":
+        k[:4] *= 10
+    return q, k
+
+
+def _prompt_sparsity(method: Any, length: int, chunks: Callable[[], int], kind: str, generator: Any) -> float:
+    """What a prompt leaves out that comes in chunks, as engines count it."""
+    from sparse_tasks.attention.patterns import causal_count
+    from sparse_tasks.attention.prefill import select_stretches
+
+    q, k = _made(kind, length, 2, 1, generator)
+    computed, start = 0.0, 0
+    while start < length:
+        end = min(length, start + chunks())
+        for _, index in select_stretches(method, q[start:end], k[:end], length=length):
+            computed += index.computed().double().mean().item()
+        start = end
+    return max(0.0, 1 - computed / causal_count(length, length))
+
+
+def _step_sparsity(method: Any, length: int, steps: int, kind: str, generator: Any) -> float:
+    """What the steps after a prompt leave out, over three layers."""
+    from sparse_tasks.attention.method import Layer
+    from sparse_tasks.attention.steps import Memory
+
+    read = dense = 0.0
+    for layer in range(3):
+        q, k = _made(kind, length + steps, 4, 2, generator)
+        memory = Memory(method, Layer(layer, 3))
+        memory.read(q[:length], k[:length])
+        for n in range(length + 1, length + steps + 1):
+            _, index = memory.step(q[n - 1 : n], k[:n], k[:n])
+            read, dense = read + index.computed().double().mean().item(), dense + n
+    return max(0.0, 1 - read / dense)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore:no kernel for cpu")
+@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+def test_what_the_methods_leave_out_is_let_pass(method: str) -> None:
+    """Ragged lengths and chunks, budgets of both kinds, queries and keys of four kinds."""
+    import torch
+
+    from sparse_tasks.attention.method import find_attention
+
+    draw, generator = random.Random(method), torch.Generator().manual_seed(7)
+    for _ in range(10):
+        sparsity = draw.choice((None, *_SPARSITIES))
+        asked = {} if sparsity is not None else _BUDGETS[method]
+        arguments = {name: draw.choice(values) for name, values in (asked | _OTHERS.get(method, {})).items()}
+        length, kind = draw.choice(_LENGTHS), draw.choice(("random", "recent", "few", "first"))
+        attention = find_attention(method, sparsity=sparsity, arguments=arguments)
+        steps, measured = 1, {"prefill": 0.0, "decode": 0.0}
+        if attention.prefill is not None:
+            size = draw.choice((0, 64, 300, 2048))
+            chunks = (lambda: draw.randint(1, 300)) if size == 0 else (lambda size=size: size)
+            measured["prefill"] = _prompt_sparsity(attention.prefill, length, chunks, kind, generator)
+        else:
+            steps = draw.choice((1, 2, 5, 17))
+            measured["decode"] = _step_sparsity(attention.decode, length, steps, kind, generator)
+        case = (sparsity, arguments, length, kind, measured)
+        reason = found(method, measured, sparsity=sparsity, arguments=arguments, tokens=length, written=steps + 1)
+        assert reason is None, case

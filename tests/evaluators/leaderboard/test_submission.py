@@ -1,0 +1,443 @@
+"""A submission holds what was predicted and nothing private, and what others hand in is read with care."""
+
+from __future__ import annotations
+
+import base64
+import json
+import lzma
+import os
+import pickle
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.analyses.table import read_runs
+from sparse_tasks.evaluators.dataset import Dataset
+from sparse_tasks.evaluators.leaderboard import submission as module
+from sparse_tasks.evaluators.leaderboard.submission import (
+    LARGEST_FILE,
+    Reason,
+    SubmissionError,
+    make_submission,
+    plain,
+    read_submission,
+)
+from sparse_tasks.evaluators.runs import Run, to_json
+from sparse_tasks.schemas import problems
+from tests.evaluators.leaderboard.handed_in import answered, changed, packed, repacked, unpacked
+from tests.evaluators.made_runs import made_run
+
+Written = Callable[[bytes], Path]
+Refused = Callable[..., Any]
+SCORES = {("story_multihop", 1024): [1.0, 0.0, 1.0], ("ruler_vt", 1024): [0.5, 1.0]}
+
+
+def read(path: Path) -> int:
+    """Read all of a submission; how many predictions it has."""
+    return sum(1 for run in read_submission(path).runs for _ in run.predictions())
+
+
+def reason_of(path: Path) -> Reason:
+    """Why a file cannot be read, or its predictions cannot."""
+    with pytest.raises(SubmissionError) as caught:
+        read(path)
+    reason = caught.value.reason
+    assert f"{reason.where}{reason.message}".isprintable()
+    assert len(str(caught.value)) < 500
+    return reason
+
+
+# --- making -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_predicted_comes_back(honest: bytes, runs: Path, handed_in: Written) -> None:
+    assert problems(json.loads(honest), "submission-1.0") == []
+    found = read_submission(handed_in(honest))
+    assert (found.name, found.contact, len(found.runs)) == ("Honest", "honest@example.org", 2)
+    assert [(run.label, run.lines, run.dense) for run in found.runs] == [("dense", 16, True), ("quest 0.5", 16, False)]
+    for run, folder in zip(found.runs, ("dense", "quest"), strict=True):
+        timings = {"seconds", "seconds_to_first_token"}
+        expected = [
+            {name: value for name, value in line.items() if name not in timings}
+            for line in Run(runs / folder).predictions()
+        ]
+        assert list(run.predictions()) == expected
+        assert list(run.predictions()) == expected  # as often as one likes
+    assert found.runs[0].comparison is None
+    assert found.runs[1].comparison is not None
+    assert found.runs[1].comparison["averages"][0]["difference"] == -0.25
+
+
+def test_bytes_are_the_same_in_whatever_order_runs_are_named(runs: Path, dataset: Dataset, tmp_path: Path) -> None:
+    more = answered(tmp_path / "more", dataset, attention="quest", sparsity=0.25)
+    folders = [runs / "dense", runs / "quest", more]
+    first = make_submission(read_runs(folders), "x")
+    for order in ([2, 1, 0], [1, 2, 0], [1, 0, 2]):
+        assert make_submission(read_runs([folders[i] for i in order]), "x") == first
+    labels = [run["settings"]["attention"]["sparsity"] for run in json.loads(first)["runs"]]
+    assert labels == [0.0, 0.25, 0.5]
+
+
+def test_nothing_private_gets_into_the_file(tmp_path: Path) -> None:
+    home = "/home/jdoe"
+    run = made_run(tmp_path / "jdoe-run", SCORES, model=f"{home}/models/small", attention="quest", sparsity=0.5,
+                   arguments={"quest.table": f"{home}/quest.json"})  # fmt: skip
+    said = json.loads((run / "run.json").read_bytes())
+    said["dataset"]["name"] = f"{home}/data/stories"
+    said["command_line"] = ["evaluate", f"{home}/data/stories"]
+    said["engine"]["arguments"] = {"download_dir": f"{home}/cache/hub", "nested": [{"x": f"--at={home}/a/b c"}]}
+    said["engine"]["details"] = {
+        "base_url": "http://jdoe:secret@10.0.0.7:8000/v1",
+        "dtype": "bfloat16",
+        "drafter": "org/name",
+        "windows": "C:\\Users\\jdoe\\x",
+        "share": "\\\\nas\\jdoe\\x",
+    }
+    (run / "run.json").write_bytes(to_json(said))
+    content = make_submission(read_runs([run])).decode()
+    for word in ("jdoe", "home", "secret", "10.0.0.7", "command_line", str(tmp_path)):
+        assert word not in content, word
+    (found,) = json.loads(content)["runs"]
+    assert found["settings"]["model"]["name"] == found["result"]["model"]["name"] == "small"
+    assert found["settings"]["model"]["config_sha256"] == "c" * 64
+    assert found["settings"]["dataset"]["name"] == "stories"
+    assert found["settings"]["engine"]["arguments"] == {"download_dir": "hub", "nested": [{"x": "--at=b c"}]}
+    assert found["settings"]["engine"]["details"] == {
+        "base_url": "(address)", "dtype": "bfloat16", "drafter": "org/name", "windows": "x", "share": "x"
+    }  # fmt: skip
+    assert found["settings"]["attention"] == found["result"]["attention"]
+
+
+def test_without_a_name_it_is_called_by_its_models(tmp_path: Path) -> None:
+    a = made_run(tmp_path / "a", SCORES, model="acme/b")
+    b = made_run(tmp_path / "b", SCORES, model="acme/a")
+    assert json.loads(make_submission(read_runs([a, b])))["name"] == "acme/a, acme/b"
+    c = made_run(tmp_path / "c", SCORES, model="acme/" + "m" * 150)
+    assert len(json.loads(make_submission(read_runs([c])))["name"]) <= 100
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\nb", "\x1b[31mred", "a\u202eb", "a\u200bb"])
+def test_a_name_that_does_not_do_is_refused(name: str, runs: Path, refused: Refused) -> None:
+    with refused(UsageError, "name:", "write"):
+        make_submission(read_runs([runs]), name)
+    with refused(UsageError, "contact:", "write"):
+        make_submission(read_runs([runs]), "x", name * 2)
+
+
+def test_letters_of_every_script_do(runs: Path, handed_in: Written) -> None:
+    content = make_submission(read_runs([runs]), " Zoë 東京 <b> ")
+    assert content.isascii()
+    assert read_submission(handed_in(content)).name == "Zoë 東京 <b>"
+
+
+def test_a_run_that_is_not_complete_is_refused(runs: Path, tmp_path: Path, dataset: Dataset, refused: Refused) -> None:
+    run = answered(tmp_path / "run", dataset)
+    kept = (run / "predictions.jsonl").read_bytes()
+    (run / "predictions.jsonl").write_bytes(b"".join(kept.splitlines(keepends=True)[:-1]))
+    with refused(UsageError, "runs:", "'run'", "is not complete", "15 predictions, 16 scores", "evaluate"):
+        make_submission(read_runs([run]))
+    (run / "result.json").unlink()
+    with refused(UsageError, "holds no result.json", "evaluate or score"):
+        read_runs([run])
+
+
+def test_a_run_that_is_there_twice_is_refused(dataset: Dataset, runs: Path, tmp_path: Path, refused: Refused) -> None:
+    again = answered(tmp_path / "again", dataset, attention="quest", sparsity=0.5, limit=2)
+    with refused(UsageError, "runs:", "is what", "name one of them"):
+        make_submission(read_runs([runs, again]))
+
+
+def test_a_dense_run_of_another_model_of_the_same_name_is_refused(
+    dataset: Dataset, runs: Path, tmp_path: Path, refused: Refused
+) -> None:
+    def another(settings: dict[str, Any]) -> None:
+        settings["model"]["config_sha256"] = "e" * 64
+
+    other = answered(tmp_path / "other", dataset, attention="quest", sparsity=0.9, settings=another)
+    with refused(UsageError, "runs:", "another model than its dense run"):
+        make_submission(read_runs([runs / "dense", other]))
+
+
+def test_tasks_in_runs_of_their_own_stand_side_by_side(dataset: Dataset, tmp_path: Path) -> None:
+    one = answered(tmp_path / "one", dataset, attention="quest", sparsity=0.5, tasks=["ruler_vt"])
+    two = answered(tmp_path / "two", dataset, attention="quest", sparsity=0.5, tasks=["ruler_niah"])
+    assert len(json.loads(make_submission(read_runs([one, two])))["runs"]) == 2
+
+
+def test_an_answer_that_is_too_long_is_refused(dataset: Dataset, tmp_path: Path, refused: Refused) -> None:
+    run = answered(tmp_path / "run", dataset, texts=lambda row: "x" * 300_000)
+    with refused(UsageError, "prediction of 300", "--max-new-tokens"):
+        make_submission(read_runs([run]))
+
+
+def test_more_than_the_largest_file_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr(module, "LARGEST_FILE", 4096)
+    with refused(UsageError, "runs:", "hand in fewer at once"):
+        make_submission(read_runs([runs]))
+
+
+def test_a_setting_that_cannot_be_shown_is_refused_before_it_is_written(tmp_path: Path, refused: Refused) -> None:
+    run = made_run(tmp_path / "run", SCORES, model="evil\u202ename")
+    with refused(UsageError, "runs:", "model.name", "cannot be handed in"):
+        make_submission(read_runs([run]), "x")
+
+
+def test_an_answer_of_half_a_surrogate_is_handed_in_as_it_was_scored(
+    dataset: Dataset, tmp_path: Path, handed_in: Written
+) -> None:
+    run = answered(tmp_path / "run", dataset, texts=lambda row: "a\ud800b 😀")
+    found = read_submission(handed_in(make_submission(read_runs([run]))))
+    assert {line["text"] for line in found.runs[0].predictions()} == {"a?b 😀"}
+
+
+# --- reading: the file --------------------------------------------------------------------------------------
+
+
+def test_only_a_regular_file_is_read(honest: bytes, handed_in: Written, tmp_path: Path) -> None:
+    path = handed_in(honest)
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(path)
+    os.mkfifo(pipe)
+    for odd in (link, pipe, tmp_path, Path("/dev/zero")):
+        began = time.monotonic()
+        assert reason_of(odd).code == "file"
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("name", ["nowhere.json", "n" * 300, "a\0b", "submission.json/x"])
+def test_a_file_that_is_not_there_is_a_usage_error(
+    name: str, honest: bytes, handed_in: Written, refused: Refused
+) -> None:
+    folder = handed_in(honest).parent
+    with refused(UsageError, "file:", "cannot be read"):
+        read_submission(folder / name)
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)
+    assert reason_of(path).code == "size"
+
+
+def test_errors_cross_process_borders() -> None:
+    error = SubmissionError(Reason("size", "file", "is too large"))
+    assert pickle.loads(pickle.dumps(error)).reason == error.reason
+
+
+# --- reading: the JSON --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "json"),
+        (b"nonsense", "json"),
+        (b"[]", "schema"),
+        (b"null", "schema"),
+        (b"1e400", "json"),
+        (b"NaN", "json"),
+        (b"-Infinity", "json"),
+        (b"1" * 5000, "json"),
+        (b'{"a": 1, "a": 1}', "json"),
+        (b'{"\\u0061": 1, "a": 1}', "json"),
+        (b"{} {}", "json"),
+        (b'"' + b'\\"' * 100_000, "size"),
+        (b'"' + b'\\"' * 10_000, "json"),
+        (b'"abc', "json"),
+        (b"[" * 1_000_000, "size"),
+        (b"[" * 64 + b"]" * 64, "schema"),
+        (b"[" * 65 + b"]" * 65, "size"),
+        (b'{"a":' * 100_000, "size"),
+        (b"[" + b"[]," * 2_000_000 + b"[]]", "size"),
+        (b"[" + b"1," * 2_000_000 + b"1]", "size"),
+        (b'["' + b"x\\u0041" * 20_000 + b'"]', "size"),
+        ('{"name": "Zoë"}'.encode(), "json"),
+        ('{"name": "x"}'.encode("utf-16"), "json"),
+        (b"\xef\xbb\xbf{}", "json"),
+        (b"PK\x03\x04" + bytes(100), "json"),
+        (b"\x80\x04\x95.", "json"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value[:20]),
+)
+def test_what_is_no_submission_is_refused_at_once(content: bytes, code: str, handed_in: Written) -> None:
+    path = handed_in(content)
+    began = time.process_time()
+    assert reason_of(path).code == code
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"1e400", b"-1e999", b"9" * 30, b"9" * 5000, b'0.5, "mean": 0.5'])
+def test_numbers_that_are_none_are_refused(value: bytes, honest: bytes, handed_in: Written) -> None:
+    content = honest.replace(b'"mean": 1.0', b'"mean": ' + value, 1)
+    assert content != honest
+    assert reason_of(handed_in(content)).code == "json"
+
+
+def test_a_thousand_empty_fields_are_refused_at_once(honest: bytes, handed_in: Written) -> None:
+    began = time.process_time()
+    edits: list[Callable[[Any], object]] = [
+        lambda document: document.update({f"x{i}": i for i in range(200_000)}),
+        lambda document: document["runs"][0]["settings"]["engine"]["details"].update(
+            {f"x{i}": i for i in range(200_000)}
+        ),
+        lambda document: document["runs"][0]["settings"]["dataset"].update(tasks=[[i] for i in range(200_000)]),
+        lambda document: document.update(runs=document["runs"] * 150),
+    ]
+    for edit in edits:
+        assert reason_of(handed_in(changed(honest, edit))).code in ("schema", "size")
+    assert time.process_time() - began < 30
+
+
+# --- reading: the predictions -------------------------------------------------------------------------------
+
+
+def packed_with(content: bytes, **fields: Any) -> Callable[[Any], object]:
+    return lambda document: document["runs"][0].update(predictions=packed(content, **fields))
+
+
+def data_of(edit: Callable[[bytes], bytes]) -> Callable[[Any], object]:
+    """An edit of the compressed bytes."""
+
+    def change(document: Any) -> None:
+        predictions = document["runs"][0]["predictions"]
+        predictions["data"] = base64.b64encode(edit(base64.b64decode(predictions["data"]))).decode()
+
+    return change
+
+
+def text_of(edit: Callable[[str], str]) -> Callable[[Any], object]:
+    """An edit of the base64."""
+
+    def change(document: Any) -> None:
+        document["runs"][0]["predictions"].update(data=edit(document["runs"][0]["predictions"]["data"]))
+
+    return change
+
+
+def says(**fields: Any) -> Callable[[Any], object]:
+    return lambda document: document["runs"][0]["predictions"].update(fields)
+
+
+def lines(edit: Callable[[list[dict[str, Any]]], object]) -> Callable[[Any], object]:
+    return lambda document: repacked(document["runs"][0], edit)
+
+
+LINE = b'{"id":"x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        (text_of(lambda data: data[:-1]), "no base64"),
+        (text_of(lambda data: "=" + data[1:]), "no base64"),
+        (text_of(lambda data: data[:40] + "\n" + data[40:]), "no base64"),
+        (text_of(lambda data: "-_" + data[2:]), "no base64"),
+        (text_of(lambda data: "AAAA"), "cut short"),
+        (text_of(lambda data: data[:64]), "cut short"),
+        (data_of(lambda packed: packed[:-12]), "cut short"),
+        (data_of(lambda packed: packed + bytes(4)), "followed"),
+        (data_of(lambda packed: packed + packed), "followed"),
+        (data_of(lambda packed: packed + bytes(100_000)), "followed"),
+        (data_of(lambda packed: packed[:200] + bytes([packed[200] ^ 1]) + packed[201:]), "unpack"),
+        (data_of(lambda packed: lzma.compress(lzma.decompress(packed), lzma.FORMAT_ALONE)), "unpacked"),
+        (data_of(lambda packed: lzma.compress(lzma.decompress(packed), preset=9)), "Memory usage limit"),
+        (says(bytes=1), "more than the 1 bytes"),
+        (says(bytes=2**20), "not the 1,048,576"),
+        (says(bytes=2**28), "too many for 16 samples"),
+        (says(bytes=2**28 + 1), "range"),
+        (says(bytes=0), "range"),
+        (says(lines=17), "16 samples were asked"),
+        (says(sha256="0" * 64), "sha256"),
+        (says(encoding="zip"), "xz+base64"),
+        (packed_with(LINE * 16, lines=16), "has no task"),
+        (packed_with(b"\n" * 16), "no JSON"),
+        (packed_with(b'"' * 16 + b"\n" * 16), "no JSON"),
+        (packed_with(b"x" * 300_000 + b"\n" * 16), "line of more"),
+        (packed_with(b"x" * 300_000, lines=16), "line of more"),
+        (packed_with(b"{", lines=16), "do not end with a line"),
+        (packed_with(b"\xff\xfe\n" * 16), "no JSON"),
+        (lines(lambda rows: rows.pop()), "16 samples were asked"),
+        (lines(lambda rows: rows[3].update(text="a\ud800b")), "UTF-8"),
+        (lines(lambda rows: rows[3].update(length=1100.0)), "integer"),
+        (lines(lambda rows: rows[3].update(index=2**64)), "too large"),
+        (lines(lambda rows: rows[3].update(index=True)), "integer"),
+        (lines(lambda rows: rows[3].update(sparsity={"decode": 1.5})), "range"),
+        (lines(lambda rows: rows[3].update(sparsity={"decode": float("nan")})), "no number"),
+        (lines(lambda rows: rows[3].update(kv_bytes_per_step=float("inf"))), "no number"),
+        (lines(lambda rows: rows[3].update(seconds=1.0)), "unknown"),
+        (lines(lambda rows: rows[3].pop("text")), "has no text"),
+        (lines(lambda rows: rows[3].update(id="")), "characters"),
+        (lines(lambda rows: rows[3].update(id="x" * 501)), "characters"),
+    ],
+)
+def test_predictions_that_are_not_what_they_say_are_refused(
+    edit: Callable[[Any], object], word: str, honest: bytes, handed_in: Written
+) -> None:
+    reason = reason_of(handed_in(changed(honest, edit)))
+    assert reason.code in ("predictions", "size", "schema", "samples", "json")
+    assert word in reason.message
+    assert reason.where.startswith("runs[0].predictions")
+
+
+def test_a_line_with_a_name_twice_is_refused(honest: bytes, handed_in: Written) -> None:
+    rows = [json.dumps(row) for row in unpacked(json.loads(honest)["runs"][0])]
+    rows[2] = rows[2][:-1] + ', "id": "other"}'
+    content = "".join(row + "\n" for row in rows).encode()
+    reason = reason_of(handed_in(changed(honest, packed_with(content))))
+    assert "'id' is there twice" in reason.message
+    assert reason.where == "runs[0].predictions, line 3"
+
+
+def test_a_bomb_takes_neither_time_nor_memory(honest: bytes, handed_in: Written) -> None:
+    import tracemalloc
+
+    bomb = base64.b64encode(lzma.compress(bytes(256 * 2**20))).decode()
+    for edit in (says(data=bomb), says(data=bomb, bytes=2**20), says(data=bomb, bytes=16 * 2**16)):
+        path = handed_in(changed(honest, edit))
+        tracemalloc.start()
+        began = time.process_time()
+        assert reason_of(path).where.startswith("runs[0].predictions")
+        assert time.process_time() - began < 2
+        assert tracemalloc.get_traced_memory()[1] < 30e6
+        tracemalloc.stop()
+
+
+# --- mutations ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_bytes_that_were_changed_anywhere_raise_nothing_else(seed: int, honest: bytes, handed_in: Written) -> None:
+    generator = random.Random(seed)
+    content = bytearray(honest)
+    for _ in range(generator.randint(1, 4)):
+        at = generator.randrange(len(content))
+        match generator.randrange(4):
+            case 0:
+                content[at] = generator.randrange(256)
+            case 1:
+                del content[at : at + generator.randint(1, 50)]
+            case 2:
+                content[at:at] = generator.choice([b"{", b"]", b'"', b"\\ud800", b"1e999", b",", b"NaN", b"\0"])
+            case _:
+                content[at:at] = content[at : at + generator.randint(1, 50)]
+    path = handed_in(bytes(content))
+    with suppress(SubmissionError):
+        # What is taken in spite of it was changed in no place that matters to the form.
+        assert read(path) == 32
+
+
+@given(st.text())
+def test_plain_text_can_be_printed(text: str) -> None:
+    shown = plain(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable() or len(text) > 200
