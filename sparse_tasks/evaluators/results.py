@@ -280,7 +280,3 @@ def _by_phase(values: Sequence[dict[str, float] | None]) -> dict[str, float] | N
         return None
     phases = sorted(set.intersection(*(set(value) for value in known)))
     return {phase: sum(value[phase] for value in known) / len(known) for phase in phases} or None
-
-
-# Names of before, which tests/evaluators/made_runs.py knows.
-_TOOK, _config, _result = TOOK, config_result, run_result

@@ -158,11 +158,11 @@ def made_run(
                         **{f"{phase}_sparsity": None if dense else ran.get(phase) for phase in ("prefill", "decode")},
                     }
                 )
-                took.append({name: prediction[name] for name in results._TOOK})
+                took.append({name: prediction[name] for name in results.TOOK})
                 lines.append(json.dumps(prediction) + "\n")
-            configs.append(results._config(rows, took))
+            configs.append(results.config_result(rows, took))
             tables.append(pa.Table.from_pylist(rows, schema=results.SCORES_SCHEMA))
-    result = results._result(settings, Selection(tasks, lengths, None), configs)
+    result = results.run_result(settings, Selection(tasks, lengths, None), configs)
     (folder / "run.json").write_bytes(to_json(checked(settings, "run-1.0", folder)))
     (folder / "result.json").write_bytes(to_json(checked(result, "result-1.0", folder)))
     (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")

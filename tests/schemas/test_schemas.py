@@ -17,8 +17,11 @@ import pytest
 
 from sparse_tasks.core.sample import Evidence, Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.dataset import open_dataset
+from sparse_tasks.evaluators.leaderboard.check import check
+from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import read_scored, score_run
 from sparse_tasks.evaluators.runs import SETTINGS, Run, read_json
@@ -56,6 +59,10 @@ def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
         result, prediction = score_run(run), next(run.predictions())
         settings = read_json(run.path / SETTINGS, "run-1.0")
     rows, sha256 = read_scored(folder / "run")[1], result["dataset_sha256"]
+    submission = json.loads(make_submission(read_runs([folder / "run"]), "mine", "me@example.org"))
+    submission["runs"][0]["comparison"] = compare(rows, rows, dataset_a=sha256, dataset_b=sha256).as_dict()
+    (folder / "submission.json").write_text(json.dumps(submission), encoding="utf-8")
+    verdict = check(folder / "submission.json", [dataset])
     written = {
         "sample-1.0": row,
         "manifest-1.0": manifest,
@@ -64,6 +71,8 @@ def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
         "replay-1.0": outputs[0],
         "result-1.0": result,
         "comparison-1.0": compare(rows, rows, dataset_a=sha256, dataset_b=sha256).as_dict(),
+        "submission-1.0": submission,
+        "verdict-1.0": verdict.as_dict(),
     }
     return {name: json.loads(json.dumps(value)) for name, value in written.items()}
 
@@ -148,6 +157,8 @@ def test_anything_that_is_left_out_is_missed(name: str, examples: dict[str, Any]
             continue
         if name == "manifest-1.0" and path[:-1] in (("files",), ("request", "tasks")):
             continue  # one of several, which only validation can miss
+        if name == "verdict-1.0" and isinstance(path[-1], int):
+            continue  # there may be no reason and no warning
         if name == "replay-1.0" and path[-1] not in ("id", "text", "prefill"):
             continue
         del inside[path[-1]]
@@ -291,14 +302,15 @@ def test_schemas_are_part_of_the_package() -> None:
     assert all(Path(str(files("sparse_tasks.schemas") / f"{name}.json")).is_file() for name in NAMES)
 
 
-RULED = ("id", "task", "metric", "sha256", "fingerprint", "dataset_sha256", "started")
+RULED = ("id", "task", "metric", "sha256", "fingerprint", "dataset_sha256", "file_sha256", "started")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("prediction-1.0", "replay-1.0")])
 def test_no_pattern_takes_a_line_more(name: str, examples: dict[str, Any]) -> None:
     # In Python, "$" also stands before a newline at the end.
     def texts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        for key, inner in value.items() if isinstance(value, dict) else ():
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in items:
             yield from texts(inner, (*path, key))
             if isinstance(inner, str):
                 yield (*path, key)

@@ -8,6 +8,8 @@
   const field = (name) => form.elements.namedItem(name);
   const fields = ["q", "model", "method", "phase", "asked", "length"];
 
+  const byText = new Intl.Collator("en", { sensitivity: "base" }).compare;
+
   const number = (text) => {
     const found = /-?\d+(\.\d+)?/.exec(text.replace("\u2212", "-"));
     return found ? Number(found[0]) : NaN;
@@ -65,7 +67,7 @@
     const key = ({ texts }) => (numeric ? number(texts[column] || "") : texts[column]);
     const keyed = entry.rows.map((one) => [key(one), one]);
     keyed.sort(([a], [b]) => {
-      if (!numeric) return (down ? -1 : 1) * a.localeCompare(b, "en", { sensitivity: "base" });
+      if (!numeric) return (down ? -1 : 1) * byText(a, b);
       if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b); // what is missing comes last
       return down ? b - a : a - b;
     });
@@ -122,7 +124,6 @@
     });
   }
   const rows = tables.flatMap((entry) => entry.rows);
-  const byText = (a, b) => a.localeCompare(b, "en");
   fill("model", rows.map(({ texts }) => texts[1]), byText);
   fill("method", rows.map(({ texts }) => texts[2]), byText);
   fill("asked", rows.map(({ texts }) => texts[3]).filter((text) => !Number.isNaN(number(text))), (a, b) => a - b);

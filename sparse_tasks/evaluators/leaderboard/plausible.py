@@ -216,6 +216,7 @@ def implausible(settings: Mapping[str, Any], prediction: Mapping[str, Any], row:
         }
         for phase, span in _spans(settings["attention"], prompt, ends).items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
+        _check_phases(settings, measured, prediction["output_tokens"])
         for phase, sparsity in measured.items():
             _check_sparsity(settings["attention"], phase, sparsity, spans[phase], prompt, ends)
         _check_spread(measured, prediction["sparsity_spread"])
@@ -290,6 +291,14 @@ def _asked(attention: Mapping[str, Any], name: str, *, alone: bool) -> _Asked:
 def _of(cached: int, read: float) -> float:
     """The density of a step: at least one position is read, at most all of them."""
     return min(max(1.0, read), cached) / cached
+
+
+def _check_phases(settings: Mapping[str, Any], measured: Mapping[str, float], written: int | None) -> None:
+    """A phase in which a method acts is measured, if there was any of it: the first token comes from the prompt."""
+    for name in settings["attention"]["method"].split("+") if settings["engine"]["name"] in _MEASURING else ():
+        phase = "prefill" if name in _PREFILL else "decode" if name in _DECODE and (written or 0) > 2 else None
+        if phase is not None and phase not in measured:
+            raise _ImpossibleError(f"has no {phase} sparsity, and {name} acts there")
 
 
 def _check_sparsity(

@@ -11,5 +11,5 @@ def set_iou(prediction: str | None, answers: Sequence[str]) -> float:
     Order and repeats do not matter. An entry too many costs as one too few does. The value is not rounded.
     """
     gold = frozenset(map(normalise, answers))
-    given = frozenset(map(normalise, items(prediction or "", gold))) - {""}
+    given = frozenset(map(normalise, set(items(prediction or "", gold)))) - {""}
     return len(given & gold) / len(given | gold)

@@ -17,7 +17,7 @@ def set_match(prediction: str | None, answers: Sequence[str]) -> float:
     not "B".
     """
     gold = frozenset(map(normalise, answers))
-    given = frozenset(_entry(item) for item in items(prediction or "", gold)) - {""}
+    given = frozenset(_entry(item) for item in set(items(prediction or "", gold))) - {""}
     return float(given == gold)
 
 

@@ -13,5 +13,5 @@ def unordered_fraction(prediction: str | None, answers: Sequence[str]) -> float:
     lenient relative: it looks for each gold entry anywhere in the output.
     """
     gold = [normalise(answer) for answer in answers]
-    given = frozenset(map(normalise, items(prediction or "", frozenset(gold)))) - {""}
+    given = frozenset(map(normalise, set(items(prediction or "", frozenset(gold))))) - {""}
     return sum(entry in given for entry in gold) / max(len(gold), len(given))

@@ -90,7 +90,7 @@ HOSTILE_NUMBERS: Final = (
         "--1",
     ),
 )
-HOSTILE_VALUES: Final = (
+HOSTILE_VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, 1, -1, 0.5, 1.5, "", "x", [], {}, [None], [[]], {"": ""}, "1", [0.5], 2**62, 1e308),
 )
 TEXTS: Final = (
@@ -421,27 +421,26 @@ def _packing(document: Document, draw: Draw) -> None:
     predictions = _run(document, draw)["predictions"]
     content = lzma.decompress(base64.b64decode(predictions["data"]))
     big = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**28, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 8}]
-    data = draw.choice(
-        [
-            lambda: lzma.compress(content, preset=0),
-            lambda: lzma.compress(content, check=lzma.CHECK_NONE),
-            lambda: lzma.compress(content, format=lzma.FORMAT_ALONE),
-            lambda: lzma.compress(content, filters=big),
-            lambda: lzma.compress(content) + lzma.compress(b""),
-            lambda: lzma.compress(content[:100]) + lzma.compress(content[100:]),
-            lambda: lzma.compress(content) + bytes(draw.randrange(0, 9)),
-            lambda: lzma.compress(content) + b"more",
-            lambda: lzma.compress(content)[:-1],
-            lambda: lzma.compress(content)[: draw.randrange(0, 200)],
-            lambda: lzma.compress(lzma.compress(content)),
-            lambda: gzip.compress(content),
-            lambda: bz2.compress(content),
-            lambda: zlib.compress(content),
-            lambda: content,
-            lambda: b"",
-            lambda: _flipped(lzma.compress(content), draw),
-        ]
-    )()
+    ways: list[Callable[[], bytes]] = [
+        lambda: lzma.compress(content, preset=0),
+        lambda: lzma.compress(content, check=lzma.CHECK_NONE),
+        lambda: lzma.compress(content, format=lzma.FORMAT_ALONE),
+        lambda: lzma.compress(content, filters=big),
+        lambda: lzma.compress(content) + lzma.compress(b""),
+        lambda: lzma.compress(content[:100]) + lzma.compress(content[100:]),
+        lambda: lzma.compress(content) + bytes(draw.randrange(0, 9)),
+        lambda: lzma.compress(content) + b"more",
+        lambda: lzma.compress(content)[:-1],
+        lambda: lzma.compress(content)[: draw.randrange(0, 200)],
+        lambda: lzma.compress(lzma.compress(content)),
+        lambda: gzip.compress(content),
+        lambda: bz2.compress(content),
+        lambda: zlib.compress(content),
+        lambda: content,
+        lambda: b"",
+        lambda: _flipped(lzma.compress(content), draw),
+    ]
+    data = draw.choice(ways)()
     text = base64.b64encode(data).decode()
     predictions["data"] = draw.choice(
         [text] * 6
@@ -578,7 +577,7 @@ def _arrays(document: Document, draw: Draw) -> None:
     if path is None:
         return
     there = _get(document, path)
-    filler = draw.choice([0, None, "", {}, [], "a" * 20])
+    filler: Any = draw.choice([0, None, "", {}, [], "a" * 20])
     many = [filler] * 10**5
     _set(
         document,
@@ -790,7 +789,7 @@ def _miscounted(
         of_it = [scores[row["id"]] for row, _ in pairs]
         mean, interval = sum(of_it) / len(of_it), mean_interval(of_it)
         means.setdefault(length, []).append(mean)
-        facts = {"n": len(of_it), "mean": mean, "low": interval.low, "high": interval.high}
+        facts: dict[str, float | None] = {"n": len(of_it), "mean": mean, "low": interval.low, "high": interval.high}
         facts |= {name: _mean([line[name] for _, line in pairs]) for name in ("input_tokens", "output_tokens")}
         facts["kv_bytes_per_step"] = _mean([line["kv_bytes_per_step"] for _, line in pairs])
         facts["truncated"] = _mean([float(line["finish_reason"] == "length") for _, line in pairs])

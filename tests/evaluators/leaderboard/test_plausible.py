@@ -200,11 +200,18 @@ def test_an_engine_that_measures_does_not_keep_it_to_itself() -> None:
     assert found("quest", None, sparsity=0.9, engine="one_of_ours") is None
 
 
+def test_a_phase_in_which_a_method_acts_is_measured() -> None:
+    assert found("quest", {"prefill": 0.0}, sparsity=0.9) is not None
+    assert found("quest", {"prefill": 0.0}, sparsity=0.9, written=1) is None  # it comes from the prompt
+    assert found("vertical_slash+quest", {"decode": 0.9}, sparsity=0.9) is not None
+    assert found("quest", {"prefill": 0.0}, sparsity=0.9, engine="one_of_ours") is None
+
+
 def test_what_is_not_there_has_no_spread_and_no_bytes() -> None:
     assert found("dense", None, spread={"decode": 0.1}) is not None
     assert found("dense", None, kv_bytes=1e9) is not None
-    assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, kv_bytes=1e9) is not None
-    assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, spread={"decode": 0.1}) is not None
+    assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, written=1, kv_bytes=1e9) is not None
+    assert found("vertical_slash", {"prefill": 0.9}, sparsity=0.9, written=1, spread={"decode": 0.1}) is not None
 
 
 def test_the_spread_of_numbers_up_to_one_is_bounded_by_their_mean() -> None:
@@ -246,6 +253,7 @@ def test_every_method_has_bounds_for_its_phase() -> None:
 
 # --- held against the methods ---------------------------------------------------------------------------------
 
+_EVICT = ("snapkv", "ada_snapkv", "pyramidkv", "knorm", "tova", "h2o")
 _BUDGETS: dict[str, dict[str, tuple[object, ...]]] = {
     "vertical_slash": {"verticals": (1, 50, 200), "slashes": (1, 64, 200)},
     "block_sparse": {"top_k": (2, 3, 5)},
@@ -256,7 +264,8 @@ _BUDGETS: dict[str, dict[str, tuple[object, ...]]] = {
     "quest": {"token_budget": (1, 16, 100, 300)},
     "sparq": {"token_budget": (1, 16, 100, 300)},
     "twilight": {"p": (0.0, 0.3, 0.85, 1.0)},
-} | {name: {"capacity": (1, 16, 100, 300)} for name in ("snapkv", "ada_snapkv", "pyramidkv", "knorm", "tova", "h2o")}
+    **{name: {"capacity": (1, 16, 100, 300)} for name in _EVICT},
+}
 _OTHERS: dict[str, dict[str, tuple[object, ...]]] = {
     "vertical_slash": {"sinks": (0, 4, 16), "recent": (1, 64, 200)},
     "block_sparse": {"block": (16, 32, 64, 128)},
