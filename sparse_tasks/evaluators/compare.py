@@ -15,7 +15,7 @@ from typing import Any
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.evaluators.statistics import (
     Interval,
-    difference_interval,
+    difference_intervals,
     holm,
     macro,
     sign_flip_p_value,
@@ -170,11 +170,14 @@ def compare(
     for id, row in rows_a.items():
         if id in rows_b:
             pairs.setdefault(_place(id, row, rows_b[id]), []).append((row, rows_b[id]))
+    differences = {place: [b["score"] - a["score"] for a, b in of_it] for place, of_it in pairs.items()}
+    intervals = dict(zip(differences, difference_intervals(list(differences.values()), level), strict=True))
     lengths = sorted({length for length, _ in pairs})
     rows: list[TaskDifference] = []
     for length in lengths:
         tasks = sorted(task for at, task in pairs if at == length)
-        rows += _adjusted([_task_difference(length, task, pairs[length, task], level) for task in tasks])
+        places = [(length, task) for task in tasks]
+        rows += _adjusted([_task_difference(at, pairs[at], differences[at], intervals[at], level) for at in places])
     return Comparison(
         dataset_sha256=dataset_a,
         level=level,
@@ -206,9 +209,15 @@ def _place(id: str, a: Row, b: Row) -> tuple[int, str]:
     return a["length"], a["task"]
 
 
-def _task_difference(length: int, task: str, pairs: Sequence[tuple[Row, Row]], level: float) -> TaskDifference:
+def _task_difference(
+    place: tuple[int, str],
+    pairs: Sequence[tuple[Row, Row]],
+    differences: Sequence[float],
+    interval: Interval,
+    level: float,
+) -> TaskDifference:
     """One row, its p-value not adjusted yet."""
-    differences = [b["score"] - a["score"] for a, b in pairs]
+    length, task = place
     p_value = sign_flip_p_value(differences)
     return TaskDifference(
         length=length,
@@ -217,7 +226,7 @@ def _task_difference(length: int, task: str, pairs: Sequence[tuple[Row, Row]], l
         mean_a=_mean([a["score"] for a, _ in pairs]),
         mean_b=_mean([b["score"] for _, b in pairs]),
         difference=_mean(differences),
-        interval=difference_interval(differences, level),
+        interval=interval,
         p_value=p_value,
         p_holm=p_value,
         smallest_detectable=smallest_detectable(differences, level),
