@@ -21,7 +21,7 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import UNKNOWN_ATTENTION
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
-from sparse_tasks.evaluators.leaderboard.plausible import implausible
+from sparse_tasks.evaluators.leaderboard.plausible import foreign, implausible
 from sparse_tasks.evaluators.leaderboard.submission import (
     Reason,
     Submission,
@@ -74,6 +74,7 @@ WARNINGS: Final = {
     "prompt_differs": "a run and its dense one were not given the same prompts, or not by the same engine",
     "attention_unknown": "an engine ran somewhere else, with who knows what attention",
     "echo": "an answer or two hold the gold of another sample, which may be by chance",
+    "method_unknown": "the method is another package's, so that its sparsity has general bounds alone",
     "unmeasured": "the sparsity of a sparse run was not measured on every sample",
 }
 """What a keeper may want to know of a submission that is accepted: every code, and what it means."""
@@ -371,6 +372,8 @@ class _Check:
         if method == UNKNOWN_ATTENTION["method"]:
             self.warnings.add("attention_unknown", run.name, f"was made by {run.settings['engine']['name']}")
         elif not run.dense:
+            if others := foreign(method):
+                self.warnings.add("method_unknown", run.name, f"has the method {others[0]!r}, which is not ours")
             dense = dense_partner(run, self.submission.runs)
             if dense is None:
                 self.warnings.add("no_dense", run.name, "has no dense run of its model and sampling beside it")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-__all__ = ["implausible"]
+__all__ = ["foreign", "implausible"]
 
 _HAIR: Final = 1e-6  # of rounded sums
 _MEASURING: Final = ("vllm", "transformers")  # engines that run methods say of each answer what ran
@@ -190,6 +190,11 @@ _DECODE: Final[Mapping[str, Callable[[_Asked, int, int], Span]]] = {
 
 
 # --- a prediction ---------------------------------------------------------------------------------------------
+
+
+def foreign(method: str) -> list[str]:
+    """The methods in a composition that are not this project's, of which only general bounds are known."""
+    return [name for name in method.split("+") if name not in _PREFILL and name not in _DECODE]
 
 
 def implausible(settings: Mapping[str, Any], prediction: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ import base64
 import bz2
 import copy
 import gzip
+import hashlib
 import json
 import lzma
 import math
@@ -703,9 +704,20 @@ def dishonesty(content: bytes, rows: Sequence[Mapping[str, Any]], sha256: str) -
         rows: All samples of the data set.
         sha256: Of the data set.
     """
-    document = json.loads(content)
-    if wrong := _unshowable(document):
-        return wrong
+    try:
+        document = json.loads(content, object_pairs_hook=_once)
+        return _unshowable(document) or _untrue(document, rows, sha256)
+    except (ArithmeticError, EOFError, LookupError, TypeError, ValueError, lzma.LZMAError) as error:
+        return f"what cannot be read: {error!r}"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
+
+
+def _untrue(document: Document, rows: Sequence[Mapping[str, Any]], sha256: str) -> str | None:
     scored: list[dict[str, float]] = []
     for run in document["runs"]:
         chosen, result = run["settings"]["dataset"], run["result"]
@@ -720,7 +732,14 @@ def dishonesty(content: bytes, rows: Sequence[Mapping[str, Any]], sha256: str) -
             and row["length"] in chosen["lengths"]
             and (chosen["limit"] is None or row["index"] < chosen["limit"])
         ]
-        lines = unpacked(run)
+        lines, packing = unpacked(run), run["predictions"]
+        whole = lzma.decompress(base64.b64decode(packing["data"]))
+        if (packing["sha256"], packing["bytes"], packing["lines"]) != (
+            hashlib.sha256(whole).hexdigest(),
+            len(whole),
+            len(lines),
+        ):
+            return "another hash"
         if [(line["id"], line["task"], line["index"], line["length"]) for line in lines] != [
             (row["id"], row["task"], row["index"], row["length"]) for row in asked
         ]:

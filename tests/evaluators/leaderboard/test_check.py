@@ -260,6 +260,7 @@ def test_what_a_keeper_may_want_to_know_is_noted(
         "partial": noted(made("limit", limit=2)),
         "no_dense": noted(made("alone", attention="quest", sparsity=0.5)),
         "attention_unknown": noted(made("unknown", attention="unknown")),
+        "method_unknown": noted(made("foreign", runs / "dense", attention="their_method", sparsity=0.5)),
         "prompt_differs": noted(made("other", runs / "dense", attention="quest", sparsity=0.5, settings=other_engine)),
     }
     for code, notes in found.items():
