@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from sparse_tasks.cli.analyze import RunsArgument, ToleranceOption
 from sparse_tasks.cli.output import Format, print_json
 
 __all__ = ["report"]
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders that hold some.")],
+    runs: RunsArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path(
         "report.html"
     ),
@@ -21,9 +22,7 @@ def report(
         str | None,
         typer.Option(metavar="DATA", help="Where the data set is now.", show_default="where the runs found it"),
     ] = None,
-    tolerance: Annotated[
-        float, typer.Option(metavar="LOSS", help="Mean loss that certified sparsity allows, between 0 and 1.")
-    ] = 0.05,
+    tolerance: ToleranceOption = 0.05,
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Of the page.", show_default="names the model")
     ] = None,
@@ -31,9 +30,11 @@ def report(
 ) -> None:
     """Write what runs say of sparse attention as one HTML page.
 
-    Score against sparsity, task by task; score against cost; certified sparsity; the samples that lost most. The page
-    needs no other file and no network. A dense run of each model has to be among the runs for sparse ones to be held
-    against it.
+    Score against sparsity, task by task; score against cost; certified sparsity; the samples that lost most.
+
+    Sparse runs are held against the dense run of their model, if that is among the runs.
+
+    The page needs no other file and no network.
     """
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.analyses.analysis import Analysis

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from sparse_tasks.cli.analyze import RunsArgument
+
 __all__ = ["submit"]
 
 
 def submit(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders of them; dense ones too.")
-    ],
+    runs: RunsArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")] = Path(
         "submission.json"
     ),
@@ -26,15 +26,19 @@ def submit(
 ) -> None:
     """Write a submission for a leaderboard: runs with all that was predicted, in one file.
 
-    A sparse run is compared with the dense run of its model, if that is among the runs. No folder, user name or
-    command line gets into the file.
+    A sparse run is compared with the dense run of its model, if that is among the runs.
+
+    No folder, user name or command line gets into the file.
     """
+    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.exports.parts import dataset_id
     from sparse_tasks.evaluators.leaderboard.submission import make_submission, read_submission
     from sparse_tasks.generators.files import write_whole
 
+    if output.is_dir():
+        raise UsageError("output", str(output), "is a folder; name a file, such as submission.json")
     content = make_submission(read_runs(runs), name, contact)
     write_whole(output, content)
     submission = read_submission(output)

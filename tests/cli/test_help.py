@@ -10,16 +10,20 @@ import pytest
 
 import sparse_tasks
 from sparse_tasks.cli import (
+    analyze,
     attention,
     compare,
     evaluate,
     export,
     generate,
+    leaderboard,
     listing,
     predict,
     publish,
+    report,
     score,
     show,
+    submit,
     validate,
 )
 from sparse_tasks.cli.main import app
@@ -34,8 +38,13 @@ COMMANDS = {
     "predict": predict.predict,
     "score": score.score,
     "compare": compare.compare,
+    "analyze": analyze.analyze,
+    "report": report.report,
     "export": export.export,
     "publish": publish.publish,
+    "submit": submit.submit,
+    "leaderboard check": leaderboard.check,
+    "leaderboard build": leaderboard.build,
     "attention list": attention.listing,
     "attention show": attention.show,
     "attention bench": attention.bench,

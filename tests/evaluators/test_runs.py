@@ -35,7 +35,7 @@ ASKED: dict[str, Any] = {
         "limit": None,
         "samples": 8,
     },
-    "model": {"name": "small", "revision": "f" * 40, "config_sha256": "c" * 64, "sha256": None},
+    "model": {"name": "small", "revision": "f" * 40, "config_sha256": "c" * 64, "sha256": None, "shape": None},
     "engine": {
         "name": "fake",
         "version": "1.0",
