@@ -247,8 +247,9 @@ def _print(name: str, table: pd.DataFrame, one_model: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    if name == "tradeoffs" and table["length"].nunique() > 1:
-        table = table[table["length"].isna()]  # the means over lengths; each length would be pages
+    if name == "tradeoffs":
+        # The means over lengths, where there are several; each length would be pages.
+        table = table[table["length"].isna() if table["length"].nunique() > 1 else table["length"].notna()]
     if table.empty:
         return
     columns = _COLUMNS[name]
@@ -269,8 +270,10 @@ def _explained(tolerance: float, error: float) -> str:
         "prefill, decode: measured density. FLOPs of a prompt; reads: elements of a decoding step, batch 1.",
         "faster: of dense over sparse, in these counts, with what the method adds to find what to compute.",
         f"certified: the largest sparsity asked whose mean loss against dense is at most {tolerance:g}, but for an",
-        f"   error rate of {error:g} over all rows of a scope (Learn then Test).",
+        f"   error rate of {error:g} over all rows of a scope and method (Learn then Test).",
         "   next p: of the first sparsity that failed; needed: what it had to be at most.",
+        "on it, resamples: whether a run is on the frontier, and in how many bootstrap resamples it is.",
+        "scale: of the scatter around the law; 1 where it is that of answers that are right or wrong by chance.",
         "docs/analyses.md tells how each is computed.",
     )
     return "\n".join(lines)

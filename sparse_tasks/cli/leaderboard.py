@@ -54,7 +54,7 @@ def _print(verdict: Verdict) -> None:
         print(f"  {reason.code}: {reason.where}: {reason.message}")
     for warning in verdict.warnings:
         print(f"  note, {warning.code}: {warning.where}: {warning.message}")
-    if verdict.sha256 is not None:
+    if verdict.name is not None:
         print(f"{verdict.name}: {_count(verdict.runs, 'run')}, {_count(verdict.samples, 'prediction')} scored again")
         print(f"sha256 {verdict.sha256}")
 
@@ -72,7 +72,7 @@ def build(
 
     built = build_site(folder, output)
     counts = f"{_count(built.submissions, 'submission')}, {_count(built.runs, 'run')}"
-    print(f"{counts}: {built.site / 'index.html'} ({built.bytes:,} bytes)")
+    print(f"{counts}: {output / 'index.html'} ({built.bytes:,} bytes)")
 
 
 def _count(number: int, what: str) -> str:

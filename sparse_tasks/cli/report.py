@@ -44,6 +44,8 @@ def report(
 
     if output.is_dir():
         raise UsageError("output", str(output), "is a folder; name a file, such as report.html")
+    if output.exists() and b"<!doctype html>" not in output.read_bytes()[:100].lower():
+        raise UsageError("output", str(output), "is there, and is no page; name another file")
     read = read_runs(runs)
     page = make_report(Analysis(read, tolerance), data, title)
     write_whole(output, page)

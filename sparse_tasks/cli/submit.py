@@ -39,6 +39,8 @@ def submit(
 
     if output.is_dir():
         raise UsageError("output", str(output), "is a folder; name a file, such as submission.json")
+    if output.exists() and b'"sparse-tasks-submission"' not in output.read_bytes():
+        raise UsageError("output", str(output), "is there, and is no submission; name another file")
     content = make_submission(read_runs(runs), name, contact)
     write_whole(output, content)
     submission = read_submission(output)

@@ -170,6 +170,8 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
     for name in table.column_names:
         if table[name].null_count and name not in _MAY_BE_NULL:
             raise DataError(f"{path} has a row without {name}")
+    if "score" in table.column_names and not all(0 <= score <= 1 for score in table["score"].to_pylist()):
+        raise DataError(f"{path} has a score that is not in [0, 1]; run sparse-tasks score again")
     return table
 
 

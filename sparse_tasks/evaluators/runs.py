@@ -239,13 +239,13 @@ class Run:
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """A JSON file that satisfies a schema.
+    """A JSON file that satisfies a schema, and in which every number is finite.
 
     Raises:
         DataError: It cannot be read, or says something else.
     """
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = read_line(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return checked(value, schema, path)

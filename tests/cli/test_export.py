@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_a_file_that_is_gone_is_one_line(missing: str, code: int, words: list[st
     finished = run("export", scored, "--to", "every_eval_ever")
     assert finished.says(*words)
     assert finished.code == code
+    assert not (scored / "exports").exists()
+
+
+@pytest.mark.parametrize("name", ["every_eval_ever", "eval_results", "lm_eval"])
+def test_a_number_that_is_none_is_one_line(name: str, scored: Path) -> None:
+    path = scored / "result.json"
+    text = path.read_text(encoding="utf-8")
+    for value in ("NaN", "Infinity", "1e400"):
+        path.write_text(re.sub(r'"mean": [0-9.]+', f'"mean": {value}', text), encoding="utf-8")
+        finished = run("export", scored, "--to", name)
+        assert finished.says("result.json", "cannot be read", value)
+        assert finished.code == 1
     assert not (scored / "exports").exists()
 
 

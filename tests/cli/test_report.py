@@ -34,11 +34,16 @@ def test_json_says_what_was_written(runs: Path, tmp_path: Path) -> None:
     assert done.json() == {"report": str(path), "bytes": path.stat().st_size, "runs": 2, "samples": 12}
 
 
-def test_an_older_report_is_written_over(runs: Path, tmp_path: Path) -> None:
+def test_an_older_report_is_written_over_and_nothing_else(runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text("old")
+    path.write_text("<!DOCTYPE html>old")
     assert run("report", runs, "-o", path).code == 0
-    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert not path.read_text(encoding="utf-8").endswith("old")
+    path.write_text("mine")
+    done = run("report", runs, "-o", path)
+    assert done.code == 2
+    assert done.says("output", str(path), "is no page", "name another file")
+    assert path.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

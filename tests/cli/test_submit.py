@@ -42,6 +42,19 @@ def test_the_same_runs_make_the_same_bytes(runs: list[Path], tmp_path: Path) -> 
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
+def test_an_older_submission_is_written_over_and_nothing_else(runs: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "submission.json"
+    assert run("submit", *runs, "-o", path, "--name", "one").code == 0
+    assert run("submit", *runs, "-o", path, "--name", "two").code == 0
+    assert json.loads(path.read_bytes())["name"] == "two"
+    before = contents(runs[0])
+    for taken, words in ((runs[0] / "result.json", "is no submission"), (runs[0], "is a folder")):
+        finished = run("submit", *runs, "-o", taken)
+        assert finished.says("output", str(taken), words)
+        assert finished.code == 2
+    assert contents(runs[0]) == before
+
+
 def test_what_cannot_be_submitted_is_one_line_and_no_file(runs: list[Path], data: Path, tmp_path: Path) -> None:
     path = tmp_path / "submission.json"
     predicted = tmp_path / "predicted"

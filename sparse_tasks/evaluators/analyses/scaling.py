@@ -209,6 +209,10 @@ def _fit(table: pd.DataFrame) -> _Law:
     logs = {name: np.log(cells[name].to_numpy(dtype=np.float64)) for name in _LAWS}
     varying = {name: float(values.mean()) for name, values in logs.items() if np.ptp(values) > _DENSE}
     notes += [f"{name} does not vary; left out" for name in _LAWS if name not in varying]
+    if not varying:
+        raise _NoFitError("neither size nor length nor compression varies")
+    if len(cells) <= len(tasks) + len(varying):
+        raise _NoFitError(f"{len(cells)} scores cannot tell {len(tasks) + len(varying)} coefficients from chance")
     design = _design(cells, tasks, varying)
     if entangled := _entangled(design, {"task": len(tasks) - 1} | dict.fromkeys(varying, 1)):
         raise _NoFitError(f"{' and '.join(entangled)} vary together, and their effects cannot be told apart")
@@ -281,7 +285,7 @@ def _held_out(table: pd.DataFrame, notes: list[str]) -> Iterator[dict[str, Any]]
         if known.any():
             yield {"held_out": name} | _errors(law, cells[known])
     if few:
-        notes.append(f"held out is not {' or '.join(few)}: that takes three values")
+        notes.append(f"no prediction for a held-out {' or '.join(few)}: it takes three values of it, or more")
 
 
 def _summary(law: _Law, table: pd.DataFrame) -> dict[str, Any]:

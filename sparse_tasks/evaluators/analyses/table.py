@@ -124,7 +124,7 @@ class Runs:
         return next(run for run in self.runs if run.name == name)
 
 
-def read_runs(paths: Sequence[Path]) -> Runs:
+def read_runs(paths: Sequence[Path | str]) -> Runs:
     """Read scored runs; a folder that holds runs, such as that of a sweep, stands for all of them.
 
     Raises:
@@ -133,8 +133,8 @@ def read_runs(paths: Sequence[Path]) -> Runs:
         DataError: A file cannot be read, or says something else.
     """
     if not paths:
-        raise UsageError("runs", "", "names none; name folders that evaluate or score have finished")
-    folders = [folder for path in paths for folder in _scored(path)]
+        raise UsageError("runs", [], "holds none; name folders that evaluate or score have finished")
+    folders = [folder for path in paths for folder in _scored(Path(path))]
     for folder, times in Counter(folder.resolve() for folder in folders).items():
         if times > 1:
             raise UsageError("runs", str(folder), "is named twice")
@@ -157,7 +157,8 @@ def _scored(path: Path) -> list[Path]:
     try:
         found = sorted(folder for folder in path.iterdir() if (folder / RESULT).is_file())
     except OSError as error:
-        raise UsageError("runs", str(path), f"cannot be read: {error.strerror or error}") from error
+        remedy = f"cannot be read ({error.strerror or error}); name a run's folder, or one that holds runs"
+        raise UsageError("runs", str(path), remedy) from error
     if not found:
         raise UsageError("runs", str(path), f"holds no {RESULT}; name a run that evaluate or score has finished")
     return found
@@ -192,8 +193,6 @@ def _samples(run: ScoredRun) -> pd.DataFrame:
     table = read_scores_table(run.path, _READ).to_pandas()
     if table["id"].duplicated().any():
         raise DataError(f"{run.path} has a sample twice")
-    if not table["score"].between(0, 1).all():
-        raise DataError(f"{run.path} has a score that is not in [0, 1]; run sparse-tasks score again")
     for phase in ("prefill_sparsity", "decode_sparsity"):
         if run.dense:
             table[phase] = table[phase].fillna(0.0)

@@ -483,6 +483,10 @@ class _Check:
             if a is None or b is None:
                 return  # refused for that already
             found = compared(a.rows(), b.rows(), run.settings["dataset"]["sha256"])
+        if (run.comparison is None) != (found is None):
+            what = "is missing" if run.comparison is None else "is there, and no dense run that it could be with"
+            self.reasons.add("comparison_differs", run.name, what, ".comparison")
+            return
         for path, says, is_ in _differences(run.comparison, found):
             place = f".comparison.{path}" if path else ".comparison"
             self.reasons.add("comparison_differs", run.name, f"is {says!r}; by the scores {is_!r}", place)

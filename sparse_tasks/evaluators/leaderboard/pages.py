@@ -150,13 +150,15 @@ def _theory(run: SubmittedRun, length: int) -> tuple[float, float] | None:
     prefill, decode = (mean_sparsity(configs, phase) for phase in ("prefill", "decode"))
     if shape is None or run.dense or prefill is None or decode is None:
         return None
-    asking = (attention["method"], attention["arguments"], shape, length, run.asked)
+    known = [config["input_tokens"] for config in configs if config["input_tokens"]]
+    tokens = sum(known) / len(known) if known else length  # as ``analyses.cost`` has it
+    asking = (attention["method"], attention["arguments"], shape, tokens, run.asked)
     try:
         looking, reading = index_flops(*asking), index_reads(*asking)
         if looking is None or reading is None:
             return None
-        flops = prefill_flops(shape, length) / (prefill_flops(shape, length, 1 - prefill) + looking)
-        reads = decode_reads(shape, length) / (decode_reads(shape, length, 1 - decode) + reading)
+        flops = prefill_flops(shape, tokens) / (prefill_flops(shape, tokens, 1 - prefill) + looking)
+        reads = decode_reads(shape, tokens) / (decode_reads(shape, tokens, 1 - decode) + reading)
     except (ValueError, ZeroDivisionError, OverflowError):  # a shape that no model has
         return None
     return (flops, reads) if math.isfinite(flops) and math.isfinite(reads) else None

@@ -219,7 +219,7 @@ def _certified(caption: str, scope: str, rows: Sequence[dict[str, Any]]) -> Tabl
         *(Column("model", numeric=False), Column("attention", numeric=False)),
         *(Column(name, numeric=name == "length") for name in where),
         *(Column("certified"), Column("measured there"), Column("mean loss there"), Column("n"), Column("p")),
-        *(Column("sparsities tested"), Column("p of the next")),
+        *(Column("sparsities asked"), Column("p of the next")),
     )
     written = [
         [

@@ -157,8 +157,15 @@ def test_one_model_at_one_length_gives_compression_alone_and_notes(maker: Maker)
         "prefill: no run is sparse in this phase alone; nothing is fitted",
         "decode: size does not vary; left out",
         "decode: length does not vary; left out",
-        "decode: held out is not length or size: that takes three values",
+        "decode: no prediction for a held-out length or size: it takes three values of it, or more",
     }
+
+
+def test_nothing_is_fitted_to_as_many_scores_as_coefficients(maker: Maker) -> None:
+    maker.run("acme/small", LLAMA_8B, "decode", 0.5, lengths=(16_384,))
+    found = scaling(maker.read())
+    assert found.coefficients.empty
+    assert any("neither size nor length nor compression varies" in note for note in found.notes)
 
 
 def test_one_task_has_no_offset(maker: Maker) -> None:

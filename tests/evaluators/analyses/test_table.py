@@ -87,7 +87,7 @@ def test_what_is_no_run_is_refused(sweep: Path, tmp_path: Path, refused: Refused
         read_runs([tmp_path / "nowhere"])
     with refused(UsageError, "runs", "named twice"):
         read_runs([sweep, sweep / "dense"])
-    with refused(UsageError, "runs", "names none"):
+    with refused(UsageError, "runs", "holds none"):
         read_runs([])
     (sweep / "dense" / "run.json").unlink()
     with refused(UsageError, "runs", "holds no run.json"):
