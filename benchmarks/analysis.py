@@ -65,6 +65,7 @@ class Made(Engine):
     """Answers right as often as it should, and says what sparse attention would have measured."""
 
     name = "made"
+    runs_methods = True
     takes_ids = False
     texts: dict[str, str]
     right = 0.8
@@ -72,10 +73,6 @@ class Made(Engine):
     @classmethod
     def find(cls, name: str) -> Model:
         return Model(name, name, shape=LLAMA_8B)
-
-    @property
-    def attention(self) -> dict[str, Any]:
-        return self.settings.attention.as_dict()
 
     def context(self) -> int | None:
         return None
@@ -89,11 +86,11 @@ class Made(Engine):
         return {}
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
-        sparsity = self.settings.attention.sparsity
+        asked = self.settings.attention
         for request in requests:
             answer = self.texts[request.id] if random.random() < self.right else "I do not know"
             text = f"<explanation>{'It says so in the text. ' * 20}</explanation>\n<answer>{answer}</answer>"
-            ran = None if sparsity is None else {"prefill": 0.0, "decode": sparsity}
+            ran = {"prefill": 0.0, "decode": asked.sparsity or 0.0} if asked.sparse else None
             spread = None if ran is None else dict.fromkeys(ran, 0.0)
             yield Output(request.id, text, "stop", None, 120, 1.0, 2.0, ran, spread)
 
