@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Format", "print_json", "warn"]
+__all__ = ["Format", "check_output", "print_json", "warn"]
 
 
 class Format(StrEnum):
@@ -25,3 +26,24 @@ def print_json(value: Any) -> None:
 def warn(message: str) -> None:
     """Tell the user something without getting in the way of results."""
     print(f"note: {message}", file=sys.stderr)
+
+
+def check_output(path: Path, kind: str, sign: bytes) -> None:
+    """Make sure that a file of this kind may be written: nothing is there, or an older one of its kind.
+
+    Args:
+        path: The file.
+        kind: What it is called, as in "page".
+        sign: What stands among the first bytes of such a file, in lower case.
+
+    Raises:
+        UsageError: A folder is there, or another file.
+    """
+    from sparse_tasks.core.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError("output", str(path), "is a folder; name a file")
+    if path.exists():
+        with path.open("rb") as file:
+            if sign not in file.read(4096).lower():
+                raise UsageError("output", str(path), f"is there, and is no {kind}; name another file")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sparse_tasks.cli.analyze import RunsArgument, ToleranceOption
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, check_output, print_json
 
 __all__ = ["report"]
 
@@ -36,16 +36,12 @@ def report(
 
     The page needs no other file and no network.
     """
-    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.analyses.analysis import Analysis
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.report.page import make_report
     from sparse_tasks.generators.files import write_whole
 
-    if output.is_dir():
-        raise UsageError("output", str(output), "is a folder; name a file, such as report.html")
-    if output.exists() and b"<!doctype html>" not in output.read_bytes()[:100].lower():
-        raise UsageError("output", str(output), "is there, and is no page; name another file")
+    check_output(output, "page", b"<!doctype html>")
     read = read_runs(runs)
     page = make_report(Analysis(read, tolerance), data, title)
     write_whole(output, page)

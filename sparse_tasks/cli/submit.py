@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparse_tasks.cli.analyze import RunsArgument
+from sparse_tasks.cli.output import check_output
 
 __all__ = ["submit"]
 
@@ -30,17 +31,13 @@ def submit(
 
     No folder, user name or command line gets into the file.
     """
-    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.exports.parts import dataset_id
     from sparse_tasks.evaluators.leaderboard.submission import make_submission, read_submission
     from sparse_tasks.generators.files import write_whole
 
-    if output.is_dir():
-        raise UsageError("output", str(output), "is a folder; name a file, such as submission.json")
-    if output.exists() and b'"sparse-tasks-submission"' not in output.read_bytes():
-        raise UsageError("output", str(output), "is there, and is no submission; name another file")
+    check_output(output, "submission", b'"sparse-tasks-submission"')
     content = make_submission(read_runs(runs), name, contact)
     write_whole(output, content)
     submission = read_submission(output)

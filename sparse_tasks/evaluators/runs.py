@@ -19,7 +19,19 @@ from sparse_tasks.core.errors import DataError, OutputError, UsageError
 from sparse_tasks.generators.files import LOCK, PARTIAL_PREFIX, hold, write_whole
 from sparse_tasks.schemas import problems
 
-__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "read_json", "read_line", "to_json"]
+__all__ = [
+    "PREDICTIONS",
+    "RESULT",
+    "SCORES",
+    "SETTINGS",
+    "Run",
+    "checked",
+    "finite",
+    "read_json",
+    "read_line",
+    "small",
+    "to_json",
+]
 
 SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -258,20 +270,30 @@ def read_line(line: bytes) -> Any:
         ValueError: It is none.
         RecursionError: It is nested too deep to be one of ours.
     """
-    value = json.loads(line.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite, parse_int=_small)
+    value = json.loads(line.decode("utf-8-sig"), parse_constant=finite, parse_float=finite, parse_int=small)
     if b"\\ud" in line.lower():  # half a surrogate, perhaps
         value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     return value
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """A number of JSON that is neither NaN nor infinite.
+
+    Raises:
+        ValueError: It is, or too large to be held.
+    """
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number of JSON, or too large")
+        raise ValueError(f"{text[:20]} is no number of JSON, or too large")
     return value
 
 
-def _small(text: str) -> int:
-    if abs(value := int(text)) >= 2**63:
+def small(text: str) -> int:
+    """A whole number of JSON that fits into 64 bits.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if len(text) > 20 or abs(value := int(text)) >= 2**63:
         raise ValueError(f"{text[:20]}... is too large")
     return value
 

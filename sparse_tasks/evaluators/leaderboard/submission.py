@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import json
 import lzma
-import math
 import os
 import re
 import stat
@@ -30,7 +29,7 @@ from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.exports.parts import dataset_id, json_bytes, model_id
 from sparse_tasks.evaluators.leaderboard.form import Check, compiled
 from sparse_tasks.evaluators.results import read_scores_table
-from sparse_tasks.evaluators.runs import Run
+from sparse_tasks.evaluators.runs import Run, finite, small
 from sparse_tasks.schemas import schema
 
 __all__ = [
@@ -526,18 +525,6 @@ def _parsed(content: bytes, encoding: str, where: str) -> Any:
         raise _refusal("json", where, f"is no JSON that can be taken: {error}") from error
 
 
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:20]} is no number of JSON, or too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20 or abs(value := int(text)) >= 2**63:
-        raise ValueError(f"{text[:20]}... is too large")
-    return value
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
@@ -548,7 +535,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(
-    parse_float=_finite, parse_int=_whole, parse_constant=_finite, object_pairs_hook=_unique
+    parse_float=finite, parse_int=small, parse_constant=finite, object_pairs_hook=_unique
 )
 
 
