@@ -1,0 +1,203 @@
+"""Typed records of what is written to disk or handed over, and the common ground of their fields.
+
+A record is a ``msgspec.Struct``: making one from JSON checks types, ranges and names of fields in one step. The JSON
+Schemas in ``sparse_tasks.schemas`` are generated from these types.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from sparse_tasks.core.errors import DataError
+
+__all__ = [
+    "ChatTemplateRecord",
+    "Corpus",
+    "Count",
+    "DataFile",
+    "Difference",
+    "Generator",
+    "JsonObject",
+    "Manifest",
+    "ManifestRequest",
+    "ManifestTask",
+    "Measure",
+    "Name",
+    "Natural",
+    "Phase",
+    "Phases",
+    "Record",
+    "Sha256",
+    "Share",
+    "Text",
+    "TokenizerRecord",
+    "convert",
+    "to_builtins",
+]
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of JSON that may hold anything, such as the arguments of somebody else's code."""
+
+Phase: TypeAlias = Literal["prefill", "decode"]
+Sha256: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9_]+$(?!\n)")]
+"""A registered name."""
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+Natural: TypeAlias = Annotated[int, Meta(ge=0)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Difference: TypeAlias = Annotated[float, Meta(ge=-1, le=1)]
+Measure: TypeAlias = Annotated[float, Meta(ge=0)]
+Phases: TypeAlias = Annotated[dict[Phase, Share], Meta(min_length=1)]
+"""A share for each phase that was measured."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records: immutable, made by keyword, without unknown fields."""
+
+
+R = TypeVar("R", bound=Record)
+
+_PLACE: Final = re.compile(r" - at (?:key in )?`\$\.?(?P<path>.*)`$", re.DOTALL)
+
+
+def convert(value: object, kind: type[R], where: object) -> R:
+    """A record from plain JSON values.
+
+    Args:
+        value: Parsed JSON.
+        kind: Type of the record.
+        where: Name of the file or the line, for the error.
+
+    Raises:
+        DataError: The value is not such a record; the message names the field.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        problem = str(error)
+        place = _PLACE.search(problem)
+        path = (place["path"] if place else "") or "value"
+        raise DataError(f"{where}: {path}: {problem[: place.start()] if place else problem}") from error
+
+
+def to_builtins(record: Record) -> JsonObject:
+    """The record as plain JSON values, its fields in their order."""
+    plain: JsonObject = msgspec.to_builtins(record)
+    return plain
+
+
+class Generator(Record, kw_only=True):
+    """The program that generated a data set."""
+
+    name: str
+    version: str
+
+
+class ManifestTask(Record, kw_only=True):
+    """A task as generated.
+
+    Attributes:
+        version: Version of the task; another one gives other bytes for the same key.
+        parameters: All parameters with their values.
+        depth: As in ``--depth``.
+        max_new_tokens: Answer budget in tokens.
+        template: The user's own wording, by part.
+    """
+
+    version: Count
+    parameters: JsonObject
+    depth: str
+    max_new_tokens: Count
+    template: dict[str, Text] | UnsetType = UNSET
+
+
+class ManifestRequest(Record, kw_only=True):
+    """The tasks, lengths and options that a data set was generated with.
+
+    Attributes:
+        tasks: By name.
+        lengths: Target lengths in tokens.
+        samples: Samples of each task at each length.
+        seed: Seed of the data set.
+        length_includes_output: Whether the answer budget was taken off the length.
+        question_position: Where the question stands: before and after the context, or after it.
+        completed: Whether questions are asked as completions; left out where they are not.
+    """
+
+    tasks: Annotated[dict[Name, ManifestTask], Meta(min_length=1)]
+    lengths: Annotated[list[Count], Meta(min_length=1, extra_json_schema={"uniqueItems": True})]
+    samples: Count
+    seed: Natural
+    length_includes_output: bool
+    question_position: Literal["both", "after"]
+    completed: bool | UnsetType = UNSET
+
+
+class TokenizerRecord(Record, kw_only=True):
+    """The tokenizer that counted the tokens."""
+
+    name: str
+    sha256: Sha256
+
+
+class ChatTemplateRecord(Record, kw_only=True):
+    """The chat template that rendered the prompts."""
+
+    sha256: Sha256
+    source: str
+    special_tokens: dict[str, str]
+
+
+class DataFile(Record, kw_only=True):
+    """A Parquet file of a data set."""
+
+    bytes: Count
+    rows: Count
+    sha256: Sha256
+    tokens: Count
+
+
+class Corpus(Record, kw_only=True):
+    """Texts that others wrote and tasks quote."""
+
+    name: str
+    sha256: Sha256
+    origin: str
+    revision: str | None
+    licence: str | None
+
+
+ShardName: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]+/[a-z0-9_]+-test-[0-9]{5,}-of-[0-9]{5,}\.parquet$(?!\n)")]
+
+
+class Manifest(Record, kw_only=True):
+    """The manifest of a data set folder: what is in it, and what it was generated from and with.
+
+    Attributes:
+        generator: The program.
+        libraries: Versions of the packages that decide about the words of a sample.
+        request: What was generated.
+        tokenizer: The tokenizer that counted.
+        chat_template: The template that rendered the prompts; None for bare prompts.
+        fingerprint: Hash of everything that decides about the bytes.
+        card_sha256: Hash of the card.
+        files: The Parquet files by path.
+        corpora: Texts of others; left out where there are none.
+    """
+
+    format: Literal["sparse-tasks-dataset"]
+    schema_version: Literal["1.0"]
+    generator: Generator
+    libraries: dict[str, str]
+    request: ManifestRequest
+    tokenizer: TokenizerRecord
+    chat_template: ChatTemplateRecord | None
+    fingerprint: Sha256
+    card_sha256: Sha256
+    files: Annotated[dict[ShardName, DataFile], Meta(min_length=1)]
+    corpora: Annotated[list[Corpus], Meta(min_length=1)] | UnsetType = UNSET

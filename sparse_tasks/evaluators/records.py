@@ -1,0 +1,433 @@
+"""Typed records of runs: settings, predictions, results, comparisons, submissions, verdicts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
+
+from sparse_tasks.core.records import (
+    Count,
+    Difference,
+    JsonObject,
+    Measure,
+    Name,
+    Natural,
+    Phases,
+    Record,
+    Sha256,
+    Share,
+    Text,
+)
+
+__all__ = [
+    "AttentionRecord",
+    "AverageResult",
+    "ComparedAverage",
+    "ComparedTask",
+    "Comparison",
+    "ConfigResult",
+    "DatasetRecord",
+    "DifferenceInterval",
+    "EngineRecord",
+    "EnvironmentRecord",
+    "HardwareRecord",
+    "ModelRecord",
+    "PackedPredictions",
+    "Prediction",
+    "PromptRecord",
+    "Reason",
+    "Replayed",
+    "Result",
+    "RunSettings",
+    "SamplingRecord",
+    "Shape",
+    "Submission",
+    "SubmissionRun",
+    "Verdict",
+]
+
+Size: TypeAlias = Annotated[int, Meta(ge=1, le=2**40)]
+OptionalSize: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
+SampleId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
+Timestamp: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$(?!\n)")]
+Level: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
+Probability: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+Sparsity: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+UNIQUE = {"uniqueItems": True}
+
+
+class DatasetRecord(Record, kw_only=True):
+    """The samples that a run answers.
+
+    Attributes:
+        name: Folder or Hub id, as the user named it.
+        revision: Commit on the Hub; None for a folder.
+        sha256: Hash of the manifest's file hashes.
+        fingerprint: The manifest's.
+        tasks: Names of tasks.
+        lengths: Lengths in tokens.
+        limit: Most samples of each task at each length; None for all.
+        samples: Samples altogether.
+    """
+
+    name: str
+    revision: str | None
+    sha256: Sha256
+    fingerprint: Sha256
+    tasks: Annotated[list[Name], Meta(min_length=1, extra_json_schema=UNIQUE)]
+    lengths: Annotated[list[Count], Meta(min_length=1, extra_json_schema=UNIQUE)]
+    limit: Count | None
+    samples: Count
+
+
+class Shape(Record, kw_only=True):
+    """The sizes of a decoder-only transformer that decide what it costs.
+
+    Attributes:
+        hidden_size: Width of the residual stream.
+        layers: Transformer blocks.
+        query_heads: Query heads of a layer.
+        kv_heads: Key-value heads of a layer; below ``query_heads`` with grouped queries.
+        head_size: Width of a head.
+        mlp_size: Width of a dense MLP between its projections; 0 where every layer has experts alone.
+        vocabulary: Rows of the embedding.
+        tied_embeddings: Whether the output layer shares the embedding's weights.
+        window: Positions that a layer with a sliding window sees; None where none has one.
+        windowed_layers: Layers with that window.
+        experts: Experts of a layer of a mixture; 0 where there is none.
+        active_experts: Experts that a token goes through, shared ones left out.
+        expert_size: Width of an expert between its projections.
+        shared_expert_size: Width, together, of the experts that all tokens go through.
+        dense_layers: Layers with an MLP instead of experts.
+    """
+
+    hidden_size: Size
+    layers: Size
+    query_heads: Size
+    kv_heads: Size
+    head_size: Size
+    mlp_size: OptionalSize
+    vocabulary: Size
+    tied_embeddings: bool
+    window: Size | None
+    windowed_layers: OptionalSize
+    experts: OptionalSize
+    active_experts: OptionalSize
+    expert_size: OptionalSize
+    shared_expert_size: OptionalSize
+    dense_layers: OptionalSize
+
+
+class ModelRecord(Record, kw_only=True):
+    """A model: its name, and hashes of its configuration and weights where they are known."""
+
+    name: str
+    revision: str | None
+    config_sha256: Sha256 | None
+    sha256: Sha256 | None
+    shape: Shape | None
+
+
+class EngineRecord(Record, kw_only=True):
+    """An engine with the user's arguments, and what it reported once it had started."""
+
+    name: str
+    version: str | None
+    arguments: JsonObject
+    details: JsonObject
+
+
+class AttentionRecord(Record, kw_only=True):
+    """The attention of a run: a method or a composition, its target sparsity, its parameters."""
+
+    method: Text
+    sparsity: Sparsity | None
+    arguments: JsonObject
+
+
+class SamplingRecord(Record, kw_only=True):
+    """Options of sampling; None where the engine ignores them."""
+
+    temperature: Measure | None
+    seed: Natural | None
+    max_new_tokens: Count | None
+
+
+class PromptRecord(Record, kw_only=True):
+    """How prompts were rendered."""
+
+    rendered_by: Literal["sparse-tasks", "engine"]
+    tokenizer_sha256: Sha256 | None
+    chat_template_sha256: Sha256 | None
+    as_generated: bool
+
+
+class HardwareRecord(Record, kw_only=True):
+    """The machine."""
+
+    cpu: str
+    cores: Count
+    memory_gib: Natural | None
+    gpus: list[str]
+
+
+class EnvironmentRecord(Record, kw_only=True):
+    """Software and machine of a run."""
+
+    sparse_tasks: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    hardware: HardwareRecord
+
+
+class RunSettings(Record, kw_only=True):
+    """``run.json``: data set, model, engine, attention and everything else that a run was started with."""
+
+    format: Literal["sparse-tasks-run"] = "sparse-tasks-run"
+    schema_version: Literal["1.0"] = "1.0"
+    started: Timestamp
+    dataset: DatasetRecord
+    model: ModelRecord
+    engine: EngineRecord
+    attention: AttentionRecord
+    query_aware: bool
+    sampling: SamplingRecord
+    prompt: PromptRecord
+    environment: EnvironmentRecord
+    other_environments: list[EnvironmentRecord]
+    command_line: list[str]
+
+
+class Prediction(Record, kw_only=True):
+    """A line of ``predictions.jsonl``: one answer and its measurements; None for what the engine cannot know.
+
+    Attributes:
+        id: Id of the sample.
+        task: Its task.
+        index: Its number within task and length, from 0.
+        length: Its target length in tokens.
+        text: The model's output, special tokens left out.
+        finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
+        input_tokens: Tokens of the prompt as the model got it.
+        output_tokens: Tokens of the output.
+        seconds_to_first_token: From the moment the engine took the request up.
+        seconds: Until the last token.
+        sparsity: Measured share of query-key interactions left out, by phase, averaged over layers and heads.
+        sparsity_spread: Its standard deviation over layers and heads, by phase.
+        kv_bytes_per_step: Bytes of keys and values that a decoding step read, all layers together, on average.
+    """
+
+    id: SampleId
+    task: Name
+    index: Natural
+    length: Count
+    text: str
+    finish_reason: str | None
+    input_tokens: Natural | None
+    output_tokens: Natural | None
+    seconds_to_first_token: Measure | None
+    seconds: Measure | None
+    sparsity: Phases | None
+    sparsity_spread: Phases | None
+    kv_bytes_per_step: Measure | None
+
+
+class Replayed(Record, kw_only=True, forbid_unknown_fields=False):
+    """A line of outputs made elsewhere; only ``id`` and ``text`` are needed."""
+
+    id: SampleId
+    text: str
+    finish_reason: str | None = None
+    input_tokens: Natural | None = None
+    output_tokens: Natural | None = None
+    seconds_to_first_token: Measure | None = None
+    seconds: Measure | None = None
+    sparsity: Phases | None = None
+
+
+class ConfigResult(Record, kw_only=True):
+    """Score and measurements of one task at one length."""
+
+    task: Name
+    length: Count
+    metric: Name
+    n: Count
+    mean: Share
+    low: Share
+    high: Share
+    interval: str
+    unparsed: Share
+    fallback: Share
+    truncated: Share
+    input_tokens: Measure | None
+    output_tokens: Measure | None
+    sparsity: Phases | None
+    sparsity_spread: Phases | None
+    kv_bytes_per_step: Measure | None
+
+
+class AverageResult(Record, kw_only=True):
+    """Mean of the tasks' means at one length."""
+
+    length: Count
+    tasks: Count
+    n: Count
+    mean: Share
+    low: Share
+    high: Share
+    interval: str
+
+
+class Result(Record, kw_only=True):
+    """``result.json``: scores of a run, by task and length."""
+
+    format: Literal["sparse-tasks-result"] = "sparse-tasks-result"
+    schema_version: Literal["1.0"] = "1.0"
+    dataset_sha256: Sha256
+    model: ModelRecord
+    attention: AttentionRecord
+    query_aware: bool
+    configs: Annotated[list[ConfigResult], Meta(min_length=1)]
+    averages: Annotated[list[AverageResult], Meta(min_length=1)]
+    average_is: str
+
+
+class DifferenceInterval(Record, kw_only=True):
+    """Confidence interval of a difference of means."""
+
+    low: Difference
+    high: Difference
+    method: Literal["bootstrap", "gains_losses", "mover"]
+
+
+class ComparedTask(Record, kw_only=True):
+    """One task at one length, in both runs.
+
+    Attributes:
+        length: Tokens of the prompts.
+        task: Name of the task.
+        n: Pairs.
+        mean_a: Mean score of run a.
+        mean_b: Mean score of run b.
+        difference: Mean of b minus a.
+        interval: Confidence interval of the difference.
+        p_value: Two-sided sign-flip test.
+        p_holm: The same, adjusted for all tasks of this length.
+        smallest_detectable: The smallest difference that this many samples would probably show.
+        better: Samples that b scores higher on.
+        worse: Samples that b scores lower on.
+        equal: The others.
+        unparsed_a: Outputs of a without an answer; they score 0 and count.
+        unparsed_b: Outputs of b without an answer.
+    """
+
+    length: Count
+    task: Name
+    n: Count
+    mean_a: Share
+    mean_b: Share
+    difference: Difference
+    interval: DifferenceInterval
+    p_value: Probability
+    p_holm: Probability
+    smallest_detectable: Probability
+    better: Natural
+    worse: Natural
+    equal: Natural
+    unparsed_a: Natural
+    unparsed_b: Natural
+
+
+class ComparedAverage(Record, kw_only=True):
+    """All tasks of one length, equally weighted; interval by MOVER."""
+
+    length: Count
+    tasks: Count
+    n: Count
+    mean_a: Share
+    mean_b: Share
+    difference: Difference
+    interval: DifferenceInterval
+
+
+class Comparison(Record, kw_only=True):
+    """Run b against run a, pair by pair.
+
+    Attributes:
+        dataset_sha256: The data set that both runs answered.
+        level: Confidence level of the intervals.
+        left_out_a: Samples of a that b lacks, left out.
+        left_out_b: Samples of b that a lacks, left out.
+        rows: By length, then task.
+        averages: By length.
+    """
+
+    format: Literal["sparse-tasks-comparison"] = "sparse-tasks-comparison"
+    schema_version: Literal["1.0"] = "1.0"
+    dataset_sha256: Sha256
+    level: Level
+    left_out_a: Natural
+    left_out_b: Natural
+    rows: Annotated[list[ComparedTask], Meta(min_length=1)]
+    averages: Annotated[list[ComparedAverage], Meta(min_length=1)]
+
+
+class PackedPredictions(Record, kw_only=True):
+    """Predictions as JSON lines in the data set's order, compressed."""
+
+    encoding: Literal["xz+base64"] = "xz+base64"
+    sha256: Sha256
+    bytes: Annotated[int, Meta(ge=1, le=2**28)]
+    lines: Annotated[int, Meta(ge=1, le=1_000_000)]
+    data: Annotated[str, Meta(min_length=1, max_length=2**26)]
+
+
+class SubmissionRun(Record, kw_only=True):
+    """A scored run with everything that it predicted."""
+
+    settings: RunSettings
+    result: Result
+    comparison: Comparison | None
+    predictions: PackedPredictions
+
+
+class Submission(Record, kw_only=True):
+    """A submission to a leaderboard: runs that a keeper can check without trusting them."""
+
+    format: Literal["sparse-tasks-submission"] = "sparse-tasks-submission"
+    schema_version: Literal["1.0"] = "1.0"
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    contact: Annotated[str, Meta(min_length=1, max_length=200)] | None
+    sparse_tasks: Annotated[str, Meta(min_length=1, max_length=50)]
+    runs: Annotated[list[SubmissionRun], Meta(min_length=1, max_length=200)]
+
+
+class Reason(Record, kw_only=True):
+    """A reason to refuse a submission, or a warning.
+
+    Attributes:
+        code: Kind of the reason, a word that stays the same.
+        where: Place in the submission, such as ``runs[0].result``; "file" for all of it.
+        message: One line without control characters.
+    """
+
+    code: Annotated[str, Meta(pattern=r"^[a-z_]+$(?!\n)")]
+    where: str
+    message: str
+
+
+class Verdict(Record, kw_only=True):
+    """The outcome of a check of a submission."""
+
+    format: Literal["sparse-tasks-verdict"] = "sparse-tasks-verdict"
+    schema_version: Literal["1.0"] = "1.0"
+    accepted: bool
+    file_sha256: Sha256 | None
+    name: str | None
+    runs: Natural
+    samples: Natural
+    reasons: list[Reason]
+    warnings: list[Reason]
+    sparse_tasks: str
