@@ -36,6 +36,7 @@ __all__ = [
     "PackedPredictions",
     "Prediction",
     "PromptRecord",
+    "PublicSettings",
     "Reason",
     "Replayed",
     "Result",
@@ -44,6 +45,7 @@ __all__ = [
     "Shape",
     "Submission",
     "SubmissionRun",
+    "SubmittedPrediction",
     "Verdict",
 ]
 
@@ -182,8 +184,8 @@ class EnvironmentRecord(Record, kw_only=True):
     hardware: HardwareRecord
 
 
-class RunSettings(Record, kw_only=True):
-    """``run.json``: data set, model, engine, attention and everything else that a run was started with."""
+class PublicSettings(Record, kw_only=True):
+    """Settings of a run that may leave its machine: ``run.json`` without the command line."""
 
     format: Literal["sparse-tasks-run"] = "sparse-tasks-run"
     schema_version: Literal["1.0"] = "1.0"
@@ -197,6 +199,11 @@ class RunSettings(Record, kw_only=True):
     prompt: PromptRecord
     environment: EnvironmentRecord
     other_environments: list[EnvironmentRecord]
+
+
+class RunSettings(PublicSettings, kw_only=True):
+    """``run.json``: data set, model, engine, attention and everything else that a run was started with."""
+
     command_line: list[str]
 
 
@@ -229,6 +236,22 @@ class Prediction(Record, kw_only=True):
     output_tokens: Natural | None
     seconds_to_first_token: Measure | None
     seconds: Measure | None
+    sparsity: Phases | None
+    sparsity_spread: Phases | None
+    kv_bytes_per_step: Measure | None
+
+
+class SubmittedPrediction(Record, kw_only=True):
+    """A line of a submission's predictions: a ``Prediction`` without its timings."""
+
+    id: SampleId
+    task: Name
+    index: Natural
+    length: Count
+    text: str
+    finish_reason: str | None
+    input_tokens: Natural | None
+    output_tokens: Natural | None
     sparsity: Phases | None
     sparsity_spread: Phases | None
     kv_bytes_per_step: Measure | None
@@ -387,7 +410,7 @@ class PackedPredictions(Record, kw_only=True):
 class SubmissionRun(Record, kw_only=True):
     """A scored run with everything that it predicted."""
 
-    settings: RunSettings
+    settings: PublicSettings
     result: Result
     comparison: Comparison | None
     predictions: PackedPredictions
