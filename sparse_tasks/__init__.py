@@ -1,4 +1,4 @@
-"""sparse-tasks: long-context tasks of exact length, to see what sparse attention costs.
+"""Long-context tasks of exact length, to measure what sparse attention costs a language model.
 
 >>> import sparse_tasks
 >>> data = sparse_tasks.generate(length="4k", tasks=["story"], samples=10)  # doctest: +SKIP
@@ -6,20 +6,39 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "generate"]
+__all__ = ["__version__", "generate", "list_methods", "list_tasks"]
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sparse_tasks.generators.api import generate
 
+# Imported on first use, since importing the package has to stay cheap.
+_LAZY = {"generate": "sparse_tasks.generators.api"}
+
+
+def list_tasks() -> list[str]:
+    """Names of all tasks, those of installed plugins included."""
+    from sparse_tasks.generators.task import TASKS
+
+    return TASKS.names()
+
+
+def list_methods() -> list[str]:
+    """Names of all sparse attention methods, those of installed plugins included."""
+    from sparse_tasks.attention.method import METHODS
+
+    return METHODS.names()
+
 
 def __getattr__(name: str) -> Any:
-    # Importing the package has to stay cheap, so the generators come on first use.
-    if name == "generate":
-        from sparse_tasks.generators.api import generate
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
 
-        return generate
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

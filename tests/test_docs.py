@@ -1,81 +1,116 @@
-"""What the documentation shows is what the program makes."""
+"""The documentation shows what the program makes, and its commands run."""
 
 from __future__ import annotations
 
 import json
 import re
 import runpy
+import shlex
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from sparse_tasks.cli.main import app
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "benchmarks/NOTES.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
-def sample_text(tokenizer: PromptTokenizer) -> str:
-    """The sample in the documentation: ``sparse-tasks generate --length 4k --task story_filtering``, index 0."""
-    request = make_request(["4k"], ["story_filtering"])
-    sample = make_sample(request, tokenizer, request.tasks[0], 4096, 0)
-    return f"{sample.prompt}\n\n[gold answer]\n{sample.answer}\n"
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(name), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[list[str]]:
+    """All commands in blocks of code, without prompts, comments and brackets of usage, each behind its page."""
+    for page in PAGES:
+        shown = re.findall(
+            r"^ *```(?:sh|text|console)\n(.*?)^ *```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        )
+        for line in "".join(shown).replace("\\\n", " ").splitlines():
+            for command in re.sub(r"[][]", "", line.strip().removeprefix("$ ")).split(" && "):
+                if command.startswith("sparse-tasks "):
+                    yield [page.name, *shlex.split(command, comments=True)[1:]]
+
+
+@pytest.mark.parametrize("arguments", list(commands()), ids=" ".join)
+def test_command_is_understood(arguments: list[str]) -> None:
+    page, *arguments = arguments
+    command: Any = get_command(app)
+    while arguments[:1] and arguments[0] in getattr(command, "commands", {}):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    if not hasattr(command, "commands"):  # else an option of the whole program
+        command.make_context(page, arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    content = page.read_text(encoding="utf-8")
+    for path in re.findall(r"\]\((?!http|#)([^)#]+)", content):
+        assert (page.parent / path).exists(), path
+    for path in re.findall(r"\b(?:benchmarks|scripts)/[\w.]*\w", content):
+        assert (ROOT / path).exists(), path
 
 
 def test_sample_is_what_generate_makes(qwen: PromptTokenizer) -> None:
-    assert (ROOT / "docs" / "sample-4k.txt").read_text(encoding="utf-8") == sample_text(qwen)
+    """``sparse-tasks generate --length 4k --task story_filtering``, index 0."""
+    request = make_request(["4k"], ["story_filtering"])
+    sample = make_sample(request, qwen, request.tasks[0], 4096, 0)
+    assert text("docs/sample-4k.txt") == f"{sample.prompt}\n\n[gold answer]\n{sample.answer}\n"
 
 
-def test_every_task_and_parameter_is_told_of() -> None:
-    tasks = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_tasks_page_has_every_task_and_parameter() -> None:
+    page = text("docs/tasks.md")
     for task in TASKS:
-        assert f"`{task.name}`" in tasks
-        assert f"`{task.name}`" in readme
-        for p in parameters(task):
-            assert f"`{p.name}`" in tasks, f"{task.name}.{p.name}"
+        if task.__module__.startswith("sparse_tasks."):
+            assert f"| `{task.name}` | {task.summary} | {task.dispersion} | {task.scope} | `{task.metric}` |" in page
+            for p in parameters(task):
+                assert f"`{p.name}`" in page, f"{task.name}.{p.name}"
 
 
-def test_what_the_methods_page_does_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("torch", "matplotlib"):
-        pytest.importorskip(package, reason=f"{package} is not installed; pip install '.[attention]'")
-    from sparse_tasks.attention.kernels.dispatch import TwinWarning
-
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) > 5
+@pytest.mark.parametrize("name", ["README.md", "docs/generate.md", "docs/methods.md"])
+def test_python_of_pages_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {"__name__": "methods"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TwinWarning)
-        for block in blocks:  # one goes on where the other ended
-            if "transformers" not in block or find_spec("transformers"):
-                exec(compile(block, "docs/methods.md", "exec"), space)
-    assert (tmp_path / "pattern.png").is_file()
+    space: dict[str, object] = {"__name__": "page"}
+    for block in blocks(name, "python"):  # each goes on where the one before ended
+        needs = [package for package in ("torch", "transformers", "matplotlib") if package in block]
+        if name == "docs/methods.md":
+            needs += ["torch", "matplotlib"]
+        if all(map(find_spec, needs)) and "load_dataset" not in block:  # tests/generators/test_loading.py loads
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*the torch twins serve")
+                exec(compile(block, name, "exec"), space)
 
 
-def test_every_method_and_parameter_is_told_of() -> None:
+def test_methods_page_has_every_method_and_parameter() -> None:
     pytest.importorskip("torch", reason="torch is not installed; pip install '.[attention]'")
     from sparse_tasks.attention.method import METHODS
 
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = text("docs/methods.md")
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", page, flags=re.MULTILINE | re.DOTALL))
     built_in = [m for m in METHODS if m.__module__.startswith("sparse_tasks.")]
     assert list(sections) == [method.name for method in built_in]
     for method in built_in:
         axes = (method.phase, method.unit, method.importance, method.budget, method.cache)
-        met = "exact" if method.exact else "adaptive"
-        assert " | ".join([f"| [`{method.name}`](#{method.name})", *axes, met]) + " |" in page.splitlines()
-        section = sections[method.name]
-        assert f"![{method.name}](methods/{method.name}.png)" in section
-        assert (ROOT / "docs" / "methods" / f"{method.name}.png").is_file()
-        assert f"- Source: {method.source}" in section
+        row = [f"| [`{method.name}`](#{method.name})", *axes, "exact" if method.exact else "adaptive"]
+        assert " | ".join(row) + " |" in page.splitlines()
+        for part in (f"![{method.name}](methods/{method.name}.png)", f"- Source: {method.source}"):
+            assert part in sections[method.name]
         for p in parameters(method):
-            assert f"`{p.name}`" in section, f"{method.name}.{p.name}"
+            assert f"`{p.name}`" in sections[method.name], f"{method.name}.{p.name}"
 
 
 @pytest.mark.slow
@@ -86,7 +121,7 @@ def test_the_notebook_runs() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         book = make["notebook"]({'"demo", 1024': '"random", 700'})
-    kept = json.loads((ROOT / "docs" / "methods.ipynb").read_text(encoding="utf-8"))
+    kept = json.loads(text("docs/methods.ipynb"))
     for cell, as_kept in zip(book["cells"], kept["cells"], strict=True):
         kinds = [[output["output_type"] for output in c.get("outputs", [])] for c in (cell, as_kept)]
         assert kinds[0] == kinds[1], cell["source"]

@@ -117,10 +117,3 @@ def test_every_part_of_a_request_can_be_asked_for() -> None:
     }
     documented = sparse_tasks.generate.__doc__ or ""
     assert all(f"{name}: " in documented for name in ours)
-
-
-def test_package_says_what_it_offers() -> None:
-    assert sparse_tasks.__all__ == ["__version__", "generate"]
-    assert all(hasattr(sparse_tasks, name) for name in sparse_tasks.__all__)
-    with pytest.raises(AttributeError, match=r"no attribute 'generator'"):
-        sparse_tasks.generator  # noqa: B018
