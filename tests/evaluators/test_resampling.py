@@ -192,5 +192,5 @@ def test_what_cannot_be_ranked_is_refused() -> None:
     for cells in ([], [[[]]], [[]], [[0.5]]):
         with pytest.raises(ValueError, match="at least one cell"):
             ranks(cells)
-    with pytest.raises(ValueError, match="each method must have a score"):
+    with pytest.raises(ValueError, match="each column must have a score"):
         ranks([[[0.5, math.nan]]])
