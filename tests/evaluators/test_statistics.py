@@ -325,8 +325,11 @@ def test_longer_runs_see_less() -> None:
 # --- several at once ----------------------------------------------------------------------------------------
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    for p_values in ([0.01, 0.04, 0.03, 0.005], [0.2], [0.5, 0.0, 1.0, 0.3]):
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
 
