@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Column, Figure, Key, Note, Picture, Section, Table, Text
@@ -61,7 +62,7 @@ def _cost_figures(context: Context, rows: Sequence[dict[str, Any]]) -> Iterator[
             numbers |= {_place(row): number for number, row in enumerate(on, start=1)}
             title = f"Score against cost of {phase} at {label(length)}"
             best = "; ".join(
-                f"{_who(row)}: {wording.number(row['score'], 2)} at {wording.large(row['cost'])}" for row in on
+                f"{_who(row)}: {TYPESET.number(row['score'], 2)} at {TYPESET.large(row['cost'])}" for row in on
             )
             drawn = [_mark(context, models, row, numbers.get(_place(row))) for row in here]
             frontier = [_point(row) for row in on]
@@ -106,8 +107,8 @@ def _cost_table(caption: str, rows: Sequence[dict[str, Any]], numbers: dict[tupl
     written = [
         [
             *(label(int(row["length"])), wording.name(row["model"]), wording.name(row["attention"]), _asked(row)),
-            *(wording.large(row["cost"]), wording.number(row["score"]), wording.between(row["low"], row["high"])),
-            *(str(numbers.get(_place(row), "–")), wording.share(row["frontier_share"])),
+            *(TYPESET.large(row["cost"]), TYPESET.number(row["score"]), TYPESET.interval(row["low"], row["high"])),
+            *(str(numbers.get(_place(row), "–")), TYPESET.share(row["frontier_share"])),
         ]
         for row in sorted(rows, key=lambda row: (row["length"], row["cost"], row["run"]))
     ]
@@ -122,10 +123,10 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
                 str(row["phase"]),
                 label(int(row["length"])),
                 wording.name(row["model_of_budget"]),
-                wording.large(row["budget"]),
+                TYPESET.large(row["budget"]),
             ),
-            *(wording.name(row["model"]), wording.name(row["attention"]), _asked(row), wording.number(row["score"])),
-            *(wording.signed(row["gain"]), _gain_interval(row)),
+            *(wording.name(row["model"]), wording.name(row["attention"]), _asked(row), TYPESET.number(row["score"])),
+            *(TYPESET.signed(row["gain"]), _gain_interval(row)),
         ]
         for row in _with_models(context)
     ]
@@ -140,7 +141,7 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
 
 def _gain_interval(row: dict[str, Any]) -> str:
     """A dense run gains nothing over itself, and of that there is no doubt."""
-    return "–" if row["best"] == row["budget_of"] else wording.between(row["low"], row["high"], sign=True)
+    return "–" if row["best"] == row["budget_of"] else TYPESET.interval(row["low"], row["high"], sign=True)
 
 
 def _with_models(context: Context) -> Iterator[dict[str, Any]]:
@@ -153,9 +154,9 @@ def _speedups(context: Context) -> Iterator[Block]:
     rows = [
         [
             *(wording.name(row["model"]), wording.name(row["attention"]), _asked(row), label(int(row["length"]))),
-            *(wording.number(row[f"density_{phase}"]) for phase in ("prefill", "decode")),
-            *(wording.share(row["attention_share"]), wording.times(row["prefill_speedup"])),
-            *(wording.share(row["kv_share"]), wording.times(row["decode_speedup"])),
+            *(TYPESET.number(row[f"density_{phase}"]) for phase in ("prefill", "decode")),
+            *(TYPESET.share(row["attention_share"]), TYPESET.factor(row["prefill_speedup"])),
+            *(TYPESET.share(row["kv_share"]), TYPESET.factor(row["decode_speedup"])),
         ]
         for row in records(context.analysis.cost)
     ]
@@ -225,8 +226,8 @@ def _certified(caption: str, scope: str, rows: Sequence[dict[str, Any]]) -> Tabl
         [
             *(wording.name(row["model"]), wording.name(row["attention"])),
             *(label(int(row[name])) if name == "length" else str(row[name]) for name in where),
-            *("–" if math.isnan(row["certified"]) else f"{row['certified']:.3g}", wording.number(row["measured"])),
-            *(wording.number(row["loss"]), f"{row['n']:,}", _p(row["p_value"]), f"{row['tested']:,}"),
+            *("–" if math.isnan(row["certified"]) else f"{row['certified']:.3g}", TYPESET.number(row["measured"])),
+            *(TYPESET.number(row["loss"]), f"{row['n']:,}", _p(row["p_value"]), f"{row['tested']:,}"),
             _p(row["next_p_value"]),
         ]
         for row in rows
@@ -262,8 +263,8 @@ def _length_effects(context: Context) -> Iterator[Block]:
         [
             [
                 *(wording.name(row["model"]), wording.name(row["attention"]), _asked(row), label(int(row["length"]))),
-                *(f"{row['n']:,}", wording.number(row["dense"]), wording.number(row["sparse"])),
-                *(wording.signed(row["relative_error"]), wording.between(row["low"], row["high"], sign=True)),
+                *(f"{row['n']:,}", TYPESET.number(row["dense"]), TYPESET.number(row["sparse"])),
+                *(TYPESET.signed(row["relative_error"]), TYPESET.interval(row["low"], row["high"], sign=True)),
             ]
             for row in rows
         ],
@@ -306,7 +307,7 @@ def _length_panels(context: Context, rows: Sequence[dict[str, Any]]) -> Iterator
                 for name in attentions
             ]  # fmt: skip
             said = "; ".join(
-                f"{wording.name(name)}: {', '.join(wording.signed(point.y, 2) for point in line.points)}"
+                f"{wording.name(name)}: {', '.join(TYPESET.signed(point.y, 2) for point in line.points)}"
                 for name, line in zip(attentions, drawn, strict=True)
                 if line.points
             )
@@ -334,8 +335,8 @@ def _laws(context: Context) -> Iterator[Block]:
             Column("95% interval"),
         )
         rows = [
-            [str(row["phase"]), wording.name(str(row["name"])), wording.signed(row["estimate"]),
-             wording.between(row["low"], row["high"], sign=True)]
+            [str(row["phase"]), wording.name(str(row["name"])), TYPESET.signed(row["estimate"]),
+             TYPESET.interval(row["low"], row["high"], sign=True)]
             for row in coefficients
         ]  # fmt: skip
         yield Table("Coefficients of the scaling law", columns, rows, headers=2, folded=len(rows) > LONG)
@@ -349,7 +350,7 @@ def _laws(context: Context) -> Iterator[Block]:
             ),
             [
                 [str(row["phase"]), *(f"{row[name]:,}" for name in ("runs", "cells", "samples")),
-                 wording.number(row["r2"], 2), wording.number(row["mae"])]
+                 TYPESET.number(row["r2"], 2), TYPESET.number(row["mae"])]
                 for row in fits
             ],
         )  # fmt: skip
@@ -361,8 +362,8 @@ def _laws(context: Context) -> Iterator[Block]:
                 *(Column("mean absolute error"), Column("cells")),
             ),
             [
-                [str(row["phase"]), f"the largest {row['held_out']}", wording.number(row["r2"], 2),
-                 wording.number(row["mae"]), f"{row['n']:,}"]
+                [str(row["phase"]), f"the largest {row['held_out']}", TYPESET.number(row["r2"], 2),
+                 TYPESET.number(row["mae"]), f"{row['n']:,}"]
                 for row in held_out
             ],
             headers=2,
@@ -382,8 +383,8 @@ def _ranks(context: Context) -> Iterator[Block]:
         [
             *(wording.name(row["model"]), _asked(row), "mean of tasks" if _missing(row["task"]) else str(row["task"])),
             *(wording.name(row["attention"]), f"{row['rank']:g}", f"{row['rank_low']:g} to {row['rank_high']:g}"),
-            *(wording.number(row["score"]), wording.signed(row["difference"])),
-            *(wording.between(row["low"], row["high"], sign=True), f"{row['n']:,}"),
+            *(TYPESET.number(row["score"]), TYPESET.signed(row["difference"])),
+            *(TYPESET.interval(row["low"], row["high"], sign=True), f"{row['n']:,}"),
         ]
         for row in found
         if len(compared[row["model"], row["asked"]]) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import arguments, dataset_id
@@ -56,12 +57,12 @@ def shares(context: Context) -> Section:
 
 
 def _share(count: int, of: int) -> str:
-    return f"{count:,} ({wording.share(count / of)})"
+    return f"{count:,} ({TYPESET.share(count / of)})"
 
 
 def _with_interval(flags: Any) -> tuple[str, str]:
     interval = mean_interval(flags.astype(float).tolist())
-    return wording.share(float(flags.mean())), f"{wording.share(interval.low)} to {wording.share(interval.high)}"
+    return TYPESET.share(float(flags.mean())), f"{TYPESET.share(interval.low)} to {TYPESET.share(interval.high)}"
 
 
 def _most(samples: Any) -> str:
@@ -69,7 +70,7 @@ def _most(samples: Any) -> str:
     by_task = (~samples["parsed"]).groupby(samples["task"], observed=True).mean()
     if not by_task.max() > 0:
         return "–"
-    return f"{by_task.idxmax()} ({wording.share(float(by_task.max()))})"
+    return f"{by_task.idxmax()} ({TYPESET.share(float(by_task.max()))})"
 
 
 # --- settings -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.report import wording
@@ -116,8 +117,8 @@ class Difference:
     @property
     def written(self) -> str:
         """``−0.100 (−0.200 to 0.000)``."""
-        between = wording.between(self.interval.low, self.interval.high, sign=True)
-        return f"{wording.signed(self.difference)} ({between})"
+        between = TYPESET.interval(self.interval.low, self.interval.high, sign=True)
+        return f"{TYPESET.signed(self.difference)} ({between})"
 
     @property
     def verdict(self) -> int:
@@ -190,7 +191,7 @@ def shaded(difference: Difference | None, limit: float) -> Cell:
     if difference is None:
         return "–"
     low, high = difference.interval.low, difference.interval.high
-    small = f"{wording.signed(low, 2)} to {wording.signed(high, 2)}"
+    small = f"{TYPESET.signed(low, 2)} to {TYPESET.signed(high, 2)}"
     return Shaded(
-        wording.signed(difference.difference, 2), small, shade(difference.difference, limit), difference.verdict != 0
+        TYPESET.signed(difference.difference, 2), small, shade(difference.difference, limit), difference.verdict != 0
     )

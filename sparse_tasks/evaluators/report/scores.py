@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.report import wording
@@ -80,12 +81,12 @@ def _panel(context: Context, group: Group, length: int, task: str, attentions: S
         points = [point for run in group.attentions[name] if (point := _placed(run, length, task)) is not None]
         points.sort(key=lambda point: (point.x, point.y))
         drawn.append(Line(context.styles[name], tuple(points)))
-        at = ", ".join(f"{wording.number(point.y, 2)} at {wording.number(point.x, 2)}" for point in points)
+        at = ", ".join(f"{TYPESET.number(point.y, 2)} at {TYPESET.number(point.x, 2)}" for point in points)
         said.append(f"{wording.name(name)}: {at or 'not run'}")
     level = None
     if group.dense is not None and (config := _config(group.dense, length, task)) is not None:
         level = Level(config["mean"], config["low"], config["high"])
-        said.insert(0, f"dense: {wording.number(level.y, 2)}")
+        said.insert(0, f"dense: {TYPESET.number(level.y, 2)}")
     title = f"{task} at {label(length)}: score against measured sparsity"
     return lines(context.name(), title, "; ".join(said) + ".", axis, SCORE, drawn, level)
 
@@ -125,9 +126,9 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
             rows.append(
                 [
                     *(task, wording.name(run.attention), sparsity_text(run)),
-                    *(wording.number(sparsity.get(phase)) for phase in ("prefill", "decode")),
-                    *(f"{config['n']:,}", wording.number(config["mean"])),
-                    *(wording.between(config["low"], config["high"]), *_less(difference)),
+                    *(TYPESET.number(sparsity.get(phase)) for phase in ("prefill", "decode")),
+                    *(f"{config['n']:,}", TYPESET.number(config["mean"])),
+                    *(TYPESET.interval(config["low"], config["high"]), *_less(difference)),
                 ]
             )
     return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)
@@ -137,7 +138,7 @@ def _less(difference: Difference | None) -> tuple[str, str]:
     if difference is None:
         return "–", "–"
     interval = difference.interval
-    return wording.signed(difference.difference), wording.between(interval.low, interval.high, sign=True)
+    return TYPESET.signed(difference.difference), TYPESET.interval(interval.low, interval.high, sign=True)
 
 
 # --- method by task -----------------------------------------------------------------------------------------
@@ -228,8 +229,8 @@ def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Bl
     binned = _binned(context, runs, tasks)
     caption = f"Score by depth of the evidence{at}{context.of(group)}"
     rows = [
-        [task, wording.name(run.label), _bin(number), f"{n:,}", wording.number(point.y),
-         wording.between(point.low, point.high)]
+        [task, wording.name(run.label), _bin(number), f"{n:,}", TYPESET.number(point.y),
+         TYPESET.interval(point.low, point.high)]
         for task in tasks for run in runs for number, n, point in binned.get((run.name, task), [])
     ]  # fmt: skip
     columns = (Column("task", numeric=False), Column("attention", numeric=False), Column("depth"), Column("n"),
@@ -246,7 +247,7 @@ def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Bl
         drawn = [Line(context.styles[run.attention], tuple(point for _, _, point in binned.get((run.name, task), [])))
                  for run in runs]  # fmt: skip
         said = "; ".join(
-            f"{wording.name(run.label)}: {', '.join(wording.number(point.y, 2) for point in line.points)}"
+            f"{wording.name(run.label)}: {', '.join(TYPESET.number(point.y, 2) for point in line.points)}"
             for run, line in zip(runs, drawn, strict=True)
         )
         title = f"{task}: score by depth of the evidence"

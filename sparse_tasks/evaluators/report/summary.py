@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from sparse_tasks.core.format import TYPESET, counted
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
@@ -46,7 +47,7 @@ def _verdict(context: Context) -> Iterator[Block]:
     ]
     worst, best = (choose(found, key=lambda one: one[0].difference) for choose in (min, max))
     yield Text(
-        f"Of {wording.counted(len(found), 'comparison')} with dense attention (a method at a sparsity and a length, "
+        f"Of {counted(len(found), 'comparison')} with dense attention (a method at a sparsity and a length, "
         f"mean over tasks), {wording.listed(said)}, by their 95% intervals.",
         strong=True,
     )
@@ -108,11 +109,7 @@ def _what(context: Context) -> Iterator[tuple[str, str]]:
     lengths = sorted({config["length"] for run in runs for config in run.result["configs"]})
     tasks = list(dict.fromkeys(config["task"] for run in runs for config in run.result["configs"]))
     samples = {config["n"] for run in runs for config in run.result["configs"]}
-    each = (
-        wording.counted(max(samples), "sample")
-        if len(samples) == 1
-        else f"{min(samples):,} to {max(samples):,} samples"
-    )
+    each = counted(max(samples), "sample") if len(samples) == 1 else f"{min(samples):,} to {max(samples):,} samples"
     yield "Runs", f"{len(runs):,}, with {len(context.runs.samples):,} scored samples in all."
     yield "Models" if len(models) > 1 else "Model", wording.listed(models) + "."
     yield "Attention", "; ".join(methods[:12]) + ("; and others." if len(methods) > 12 else ".")
@@ -154,9 +151,9 @@ def _mean(context: Context, run: ScoredRun, average: dict[str, float]) -> list[s
     known = [one for one in found if one is not None]
     thinned = sum(known) / len(known) if known and len(known) == len(found) else None
     return [
-        *(wording.name(run.attention), sparsity_text(run), wording.number(0.0 if run.dense else thinned)),
-        *(label(length), f"{average['n']:,}", wording.number(average["mean"])),
-        wording.between(average["low"], average["high"]),
-        wording.signed(None if difference is None else difference.difference),
-        "–" if difference is None else wording.between(difference.interval.low, difference.interval.high, sign=True),
+        *(wording.name(run.attention), sparsity_text(run), TYPESET.number(0.0 if run.dense else thinned)),
+        *(label(length), f"{average['n']:,}", TYPESET.number(average["mean"])),
+        TYPESET.interval(average["low"], average["high"]),
+        TYPESET.signed(None if difference is None else difference.difference),
+        "–" if difference is None else TYPESET.interval(difference.interval.low, difference.interval.high, sign=True),
     ]

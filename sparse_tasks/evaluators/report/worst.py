@@ -12,6 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
@@ -202,9 +203,9 @@ def _answer(run: ScoredRun, id: str, score: float, words: Mapping[tuple[str, str
     written = words.get((run.name, id))
     who = wording.name(run.label)
     if written is None:
-        return Answer(who, wording.number(score, 2), None)
+        return Answer(who, TYPESET.number(score, 2), None)
     text, left_out = wording.cut(written, _LONGEST_OUTPUT)
-    return Answer(who, wording.number(score, 2), text, left_out)
+    return Answer(who, TYPESET.number(score, 2), text, left_out)
 
 
 def _sample(number: int, one: _Chosen, row: Mapping[str, Any] | None, answers: Sequence[Answer]) -> Sample:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.evaluators.analyses.analysis import Analysis
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.compare import compare
-from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.results import read_scored
 from tests.evaluators.made_runs import made_run
 from tests.evaluators.report.reading import parsed
@@ -49,9 +49,9 @@ def test_the_means_are_those_of_results_and_their_differences_those_of_compare(p
         for average, mean in zip(compared(sweep, run).averages, result["averages"], strict=True):
             length = f"{average.length // 1024}k"
             row = next(row for row in rows if (row[0], row[1], row[3]) == (method, asked, length))
-            assert row[5:7] == [wording.number(mean["mean"]), wording.between(mean["low"], mean["high"])]
-            assert row[7] == wording.signed(average.difference)
-            assert row[8] == wording.between(average.interval.low, average.interval.high, sign=True)
+            assert row[5:7] == [TYPESET.number(mean["mean"]), TYPESET.interval(mean["low"], mean["high"])]
+            assert row[7] == TYPESET.signed(average.difference)
+            assert row[8] == TYPESET.interval(average.interval.low, average.interval.high, sign=True)
             assert row[4] == str(average.n) == "20"
 
 
@@ -60,9 +60,9 @@ def test_each_task_has_its_score_and_its_difference(page: str, sweep: Path) -> N
     for expected in compared(sweep, "quest-0.9").rows:
         if expected.length == 2048:
             row = next(row for row in rows if row[:3] == [expected.task, "quest", "0.9"])
-            assert row[3:7] == ["0.000", "0.890", "10", wording.number(expected.mean_b)]
-            interval = wording.between(expected.interval.low, expected.interval.high, sign=True)
-            assert row[8:] == [wording.signed(expected.difference), interval]
+            assert row[3:7] == ["0.000", "0.890", "10", TYPESET.number(expected.mean_b)]
+            interval = TYPESET.interval(expected.interval.low, expected.interval.high, sign=True)
+            assert row[8:] == [TYPESET.signed(expected.difference), interval]
 
 
 def test_the_verdict_counts_intervals_on_either_side_of_zero(page: str, sweep: Path) -> None:
@@ -77,8 +77,8 @@ def test_the_verdict_counts_intervals_on_either_side_of_zero(page: str, sweep: P
         f"Of 8 comparisons with dense attention (a method at a sparsity and a length, mean over tasks), {lost}" in text
     )
     worst = min(differences, key=lambda one: one.difference)
-    interval = wording.between(worst.interval.low, worst.interval.high, sign=True)
-    assert f"{wording.signed(worst.difference)} ({interval})" in text
+    interval = TYPESET.interval(worst.interval.low, worst.interval.high, sign=True)
+    assert f"{TYPESET.signed(worst.difference)} ({interval})" in text
 
 
 def test_the_heat_map_marks_what_surely_differs(page: str, sweep: Path) -> None:
@@ -107,7 +107,7 @@ def test_certified_sparsities_are_those_of_the_analysis(report: Report, sweep: P
     for row, (_, one) in zip(rows, expected.iterrows(), strict=True):
         assert row[1] == one["attention"]
         assert row[2] == ("–" if one["certified"] != one["certified"] else f"{one['certified']:.3g}")
-        assert row[4] == wording.number(one["loss"])
+        assert row[4] == TYPESET.number(one["loss"])
 
 
 def test_the_cost_table_has_every_run_of_the_frontier_with_its_share(report: Report, sweep: Path, page: str) -> None:
@@ -115,7 +115,7 @@ def test_the_cost_table_has_every_run_of_the_frontier_with_its_share(report: Rep
     of_it = pareto[pareto["phase"] == "decode"]
     rows = parsed(page).table("Numbers: Score against cost of decode")
     assert len(rows) == len(of_it)
-    assert sorted(row[-1] for row in rows) == sorted(wording.share(share) for share in of_it["frontier_share"])
+    assert sorted(row[-1] for row in rows) == sorted(TYPESET.share(share) for share in of_it["frontier_share"])
     assert sum(row[-2] != "–" for row in rows) == of_it["on_frontier"].sum()
     assert "Score against cost of prefill" in page
 
@@ -127,7 +127,7 @@ def test_depth_takes_tasks_whose_evidence_lies_in_one_place(sweep: Path, page: s
     assert [row[2] for row in dense] == ["0 to 0.2", "0.2 to 0.4", "0.4 to 0.6", "0.6 to 0.8", "0.8 to 1"]
     assert [row[3] for row in dense] == ["4"] * 5
     scores = [DENSE["ruler_vt", length][index] for length in (1024, 2048) for index in (0, 5)]
-    assert dense[0][4] == wording.number(sum(scores) / 4)
+    assert dense[0][4] == TYPESET.number(sum(scores) / 4)
 
 
 def test_unparsed_and_truncated_outputs_are_counted_with_intervals(page: str) -> None:
