@@ -33,7 +33,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="sparse-tasks",
-    help="Long-context tasks of exact length, to see what sparse attention costs a model.",
+    help="Long-context tasks of exact length, to measure what sparse attention costs a language model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,7 +52,7 @@ def root(
         bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Long-context tasks of exact length, to see what sparse attention costs a model."""
+    """Long-context tasks of exact length, to measure what sparse attention costs a language model."""
 
 
 app.command("generate")(generate.generate)

@@ -1,0 +1,57 @@
+"""A sparse attention method of one file: tokens drawn at random, which any other method has to beat.
+
+Install it, and it is there like the built-in ones::
+
+    pip install examples/method
+    sparse-tasks attention show random_tokens --length 4k --sparsity 0.9
+    sparse-tasks evaluate DATA --model M --attention random_tokens --sparsity 0.9
+
+For a method of your own, change its name (here and in pyproject.toml), what it says about itself, and ``scores``. What
+does not evict tokens derives from ``PrefillMethod`` or ``DecodeMethod``; CONTRIBUTING.md tells what those need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.capacity import CapacityMethod
+from sparse_tasks.core.parameters import parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomTokens(CapacityMethod):
+    """Keeps random tokens of a prompt, the same ones in prompts of the same length."""
+
+    sinks: int = parameter(4, "first tokens that always stay", 0)
+    recent: int = parameter(64, "last tokens that always stay", 0)
+    seed: int = parameter(0, "another seed keeps other tokens", 0)
+
+    name: ClassVar[str] = "random_tokens"
+    summary: ClassVar[str] = "tokens at random"
+    importance: ClassVar[str] = "random"
+    source: ClassVar[str] = "an example"
+
+    @property
+    def observes(self) -> int:
+        return 1  # of the last queries it needs none, and has to name one
+
+    @property
+    def unshared(self) -> str | None:
+        return None  # tokens stay whatever the prompt says, so prompts may share cached prefixes
+
+    def fixed(self, capacity: int) -> tuple[int, int]:
+        sinks = min(self.sinks, capacity // 2)
+        return sinks, min(self.recent, capacity - sinks)
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        """fp32 ``[kv_heads, n_k]``: tokens of the highest scores stay."""
+        generator = torch.Generator(k.device).manual_seed(self.seed)
+        return torch.rand(k.shape[1], k.shape[0], generator=generator, device=k.device)
+
+
+METHODS.register("random_tokens", RandomTokens)
