@@ -91,14 +91,14 @@ def to_builtins(record: Record) -> JsonObject:
     return plain
 
 
-class Generator(Record, kw_only=True):
+class Generator(Record, frozen=True, kw_only=True):
     """The program that generated a data set."""
 
     name: str
     version: str
 
 
-class ManifestTask(Record, kw_only=True):
+class ManifestTask(Record, frozen=True, kw_only=True):
     """A task as generated.
 
     Attributes:
@@ -116,7 +116,7 @@ class ManifestTask(Record, kw_only=True):
     template: dict[str, Text] | UnsetType = UNSET
 
 
-class ManifestRequest(Record, kw_only=True):
+class ManifestRequest(Record, frozen=True, kw_only=True):
     """The tasks, lengths and options that a data set was generated with.
 
     Attributes:
@@ -138,14 +138,14 @@ class ManifestRequest(Record, kw_only=True):
     completed: bool | UnsetType = UNSET
 
 
-class TokenizerRecord(Record, kw_only=True):
+class TokenizerRecord(Record, frozen=True, kw_only=True):
     """The tokenizer that counted the tokens."""
 
     name: str
     sha256: Sha256
 
 
-class ChatTemplateRecord(Record, kw_only=True):
+class ChatTemplateRecord(Record, frozen=True, kw_only=True):
     """The chat template that rendered the prompts."""
 
     sha256: Sha256
@@ -153,7 +153,7 @@ class ChatTemplateRecord(Record, kw_only=True):
     special_tokens: dict[str, str]
 
 
-class DataFile(Record, kw_only=True):
+class DataFile(Record, frozen=True, kw_only=True):
     """A Parquet file of a data set."""
 
     bytes: Count
@@ -162,7 +162,7 @@ class DataFile(Record, kw_only=True):
     tokens: Count
 
 
-class Corpus(Record, kw_only=True):
+class Corpus(Record, frozen=True, kw_only=True):
     """Texts that others wrote and tasks quote."""
 
     name: str
@@ -175,7 +175,7 @@ class Corpus(Record, kw_only=True):
 ShardName: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]+/[a-z0-9_]+-test-[0-9]{5,}-of-[0-9]{5,}\.parquet$(?!\n)")]
 
 
-class Manifest(Record, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """The manifest of a data set folder: what is in it, and what it was generated from and with.
 
     Attributes:

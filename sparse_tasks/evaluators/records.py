@@ -59,7 +59,7 @@ Sparsity: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 UNIQUE = {"uniqueItems": True}
 
 
-class DatasetRecord(Record, kw_only=True):
+class DatasetRecord(Record, frozen=True, kw_only=True):
     """The samples that a run answers.
 
     Attributes:
@@ -83,7 +83,7 @@ class DatasetRecord(Record, kw_only=True):
     samples: Count
 
 
-class Shape(Record, kw_only=True):
+class Shape(Record, frozen=True, kw_only=True):
     """The sizes of a decoder-only transformer that decide what it costs.
 
     Attributes:
@@ -121,7 +121,7 @@ class Shape(Record, kw_only=True):
     dense_layers: OptionalSize
 
 
-class ModelRecord(Record, kw_only=True):
+class ModelRecord(Record, frozen=True, kw_only=True):
     """A model: its name, and hashes of its configuration and weights where they are known."""
 
     name: str
@@ -131,7 +131,7 @@ class ModelRecord(Record, kw_only=True):
     shape: Shape | None
 
 
-class EngineRecord(Record, kw_only=True):
+class EngineRecord(Record, frozen=True, kw_only=True):
     """An engine with the user's arguments, and what it reported once it had started."""
 
     name: str
@@ -140,7 +140,7 @@ class EngineRecord(Record, kw_only=True):
     details: JsonObject
 
 
-class AttentionRecord(Record, kw_only=True):
+class AttentionRecord(Record, frozen=True, kw_only=True):
     """The attention of a run: a method or a composition, its target sparsity, its parameters."""
 
     method: Text
@@ -148,7 +148,7 @@ class AttentionRecord(Record, kw_only=True):
     arguments: JsonObject
 
 
-class SamplingRecord(Record, kw_only=True):
+class SamplingRecord(Record, frozen=True, kw_only=True):
     """Options of sampling; None where the engine ignores them."""
 
     temperature: Measure | None
@@ -156,7 +156,7 @@ class SamplingRecord(Record, kw_only=True):
     max_new_tokens: Count | None
 
 
-class PromptRecord(Record, kw_only=True):
+class PromptRecord(Record, frozen=True, kw_only=True):
     """How prompts were rendered."""
 
     rendered_by: Literal["sparse-tasks", "engine"]
@@ -165,7 +165,7 @@ class PromptRecord(Record, kw_only=True):
     as_generated: bool
 
 
-class HardwareRecord(Record, kw_only=True):
+class HardwareRecord(Record, frozen=True, kw_only=True):
     """The machine."""
 
     cpu: str
@@ -174,7 +174,7 @@ class HardwareRecord(Record, kw_only=True):
     gpus: list[str]
 
 
-class EnvironmentRecord(Record, kw_only=True):
+class EnvironmentRecord(Record, frozen=True, kw_only=True):
     """Software and machine of a run."""
 
     sparse_tasks: str
@@ -184,7 +184,7 @@ class EnvironmentRecord(Record, kw_only=True):
     hardware: HardwareRecord
 
 
-class PublicSettings(Record, kw_only=True):
+class PublicSettings(Record, frozen=True, kw_only=True):
     """Settings of a run that may leave its machine: ``run.json`` without the command line."""
 
     format: Literal["sparse-tasks-run"] = "sparse-tasks-run"
@@ -201,13 +201,13 @@ class PublicSettings(Record, kw_only=True):
     other_environments: list[EnvironmentRecord]
 
 
-class RunSettings(PublicSettings, kw_only=True):
+class RunSettings(PublicSettings, frozen=True, kw_only=True):
     """``run.json``: data set, model, engine, attention and everything else that a run was started with."""
 
     command_line: list[str]
 
 
-class Prediction(Record, kw_only=True):
+class Prediction(Record, frozen=True, kw_only=True):
     """A line of ``predictions.jsonl``: one answer and its measurements; None for what the engine cannot know.
 
     Attributes:
@@ -241,7 +241,7 @@ class Prediction(Record, kw_only=True):
     kv_bytes_per_step: Measure | None
 
 
-class SubmittedPrediction(Record, kw_only=True):
+class SubmittedPrediction(Record, frozen=True, kw_only=True):
     """A line of a submission's predictions: a ``Prediction`` without its timings."""
 
     id: SampleId
@@ -257,7 +257,7 @@ class SubmittedPrediction(Record, kw_only=True):
     kv_bytes_per_step: Measure | None
 
 
-class Replayed(Record, kw_only=True, forbid_unknown_fields=False):
+class Replayed(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """A line of outputs made elsewhere; only ``id`` and ``text`` are needed."""
 
     id: SampleId
@@ -270,7 +270,7 @@ class Replayed(Record, kw_only=True, forbid_unknown_fields=False):
     sparsity: Phases | None = None
 
 
-class ConfigResult(Record, kw_only=True):
+class ConfigResult(Record, frozen=True, kw_only=True):
     """Score and measurements of one task at one length."""
 
     task: Name
@@ -291,7 +291,7 @@ class ConfigResult(Record, kw_only=True):
     kv_bytes_per_step: Measure | None
 
 
-class AverageResult(Record, kw_only=True):
+class AverageResult(Record, frozen=True, kw_only=True):
     """Mean of the tasks' means at one length."""
 
     length: Count
@@ -303,7 +303,7 @@ class AverageResult(Record, kw_only=True):
     interval: str
 
 
-class Result(Record, kw_only=True):
+class Result(Record, frozen=True, kw_only=True):
     """``result.json``: scores of a run, by task and length."""
 
     format: Literal["sparse-tasks-result"] = "sparse-tasks-result"
@@ -317,7 +317,7 @@ class Result(Record, kw_only=True):
     average_is: str
 
 
-class DifferenceInterval(Record, kw_only=True):
+class DifferenceInterval(Record, frozen=True, kw_only=True):
     """Confidence interval of a difference of means."""
 
     low: Difference
@@ -325,7 +325,7 @@ class DifferenceInterval(Record, kw_only=True):
     method: Literal["bootstrap", "gains_losses", "mover"]
 
 
-class ComparedTask(Record, kw_only=True):
+class ComparedTask(Record, frozen=True, kw_only=True):
     """One task at one length, in both runs.
 
     Attributes:
@@ -363,7 +363,7 @@ class ComparedTask(Record, kw_only=True):
     unparsed_b: Natural
 
 
-class ComparedAverage(Record, kw_only=True):
+class ComparedAverage(Record, frozen=True, kw_only=True):
     """All tasks of one length, equally weighted; interval by MOVER."""
 
     length: Count
@@ -375,7 +375,7 @@ class ComparedAverage(Record, kw_only=True):
     interval: DifferenceInterval
 
 
-class Comparison(Record, kw_only=True):
+class Comparison(Record, frozen=True, kw_only=True):
     """Run b against run a, pair by pair.
 
     Attributes:
@@ -397,7 +397,7 @@ class Comparison(Record, kw_only=True):
     averages: Annotated[list[ComparedAverage], Meta(min_length=1)]
 
 
-class PackedPredictions(Record, kw_only=True):
+class PackedPredictions(Record, frozen=True, kw_only=True):
     """Predictions as JSON lines in the data set's order, compressed."""
 
     encoding: Literal["xz+base64"] = "xz+base64"
@@ -407,7 +407,7 @@ class PackedPredictions(Record, kw_only=True):
     data: Annotated[str, Meta(min_length=1, max_length=2**26)]
 
 
-class SubmissionRun(Record, kw_only=True):
+class SubmissionRun(Record, frozen=True, kw_only=True):
     """A scored run with everything that it predicted."""
 
     settings: PublicSettings
@@ -416,7 +416,7 @@ class SubmissionRun(Record, kw_only=True):
     predictions: PackedPredictions
 
 
-class Submission(Record, kw_only=True):
+class Submission(Record, frozen=True, kw_only=True):
     """A submission to a leaderboard: runs that a keeper can check without trusting them."""
 
     format: Literal["sparse-tasks-submission"] = "sparse-tasks-submission"
@@ -427,7 +427,7 @@ class Submission(Record, kw_only=True):
     runs: Annotated[list[SubmissionRun], Meta(min_length=1, max_length=200)]
 
 
-class Reason(Record, kw_only=True):
+class Reason(Record, frozen=True, kw_only=True):
     """A reason to refuse a submission, or a warning.
 
     Attributes:
@@ -441,7 +441,7 @@ class Reason(Record, kw_only=True):
     message: str
 
 
-class Verdict(Record, kw_only=True):
+class Verdict(Record, frozen=True, kw_only=True):
     """The outcome of a check of a submission."""
 
     format: Literal["sparse-tasks-verdict"] = "sparse-tasks-verdict"
