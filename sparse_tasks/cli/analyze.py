@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,13 +14,15 @@ from sparse_tasks.cli.output import Format, print_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sparse_tasks.evaluators.analyses.columns import TextColumn
+
 __all__ = ["RunsArgument", "ToleranceOption", "analyze"]
 
 RunsArgument = Annotated[
-    list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders that hold some, such as a sweep.")
+    list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders of scored runs, such as a sweep.")
 ]
 ToleranceOption = Annotated[
-    float, typer.Option(metavar="T", help="Mean loss against dense that a certified sparsity may have.")
+    float, typer.Option(metavar="T", help="Largest mean loss against dense of a certified sparsity.")
 ]
 
 
@@ -39,7 +40,7 @@ def analyze(
     tolerance: ToleranceOption = 0.05,
     error: Annotated[float, typer.Option(metavar="E", help="How often a certified sparsity may be wrong.")] = 0.05,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write each table there, as CSV.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the tables, as CSV.")
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
 ) -> None:
@@ -59,8 +60,8 @@ def analyze(
     names = [name for name in ANALYSES if name in (only or ANALYSES)]
     tables = {name: dict(analysis.tables(name)) for name in names}
     if output is not None:
-        for found in tables.values():
-            for name, table in found.items():
+        for files in tables.values():
+            for name, table in files.items():
                 write_whole(output / f"{name}.csv", table.to_csv(index=False).encode())
     if format is Format.json:
         print_json(
@@ -73,25 +74,25 @@ def analyze(
             }
         )
         return
-    models = {run.model for run in analysis.runs.runs}
+    one_model = len({run.model for run in analysis.runs.runs}) == 1
     for name in names:
-        print(f"{_HEADINGS[name]}")
+        print(_HEADINGS[name])
         for key, table in tables[name].items():
-            _print(key, table, one_model=len(models) == 1)
+            _print(key, table, one_model)
         for note in analysis.notes(name):
             print(f"note: {note}")
         print()
-    print(_explained(tolerance, error))
+    print(_EXPLAINED.format(tolerance=tolerance, error=error))
     if output is not None:
         print(f"tables: {output}")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as JSON has them: what is no number is null."""
+    """The rows of a table as JSON has them: NaN is null."""
     import json
 
-    found: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
-    return found
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
+    return rows
 
 
 _HEADINGS: Final = {
@@ -104,142 +105,72 @@ _HEADINGS: Final = {
     "tradeoffs": "TASK TRADE-OFFS, difference to dense and rank among methods of the same sparsity",
 }
 
-_Cell = Callable[[Mapping[str, Any]], str]
 
+def _columns(name: str) -> list[TextColumn]:
+    from sparse_tasks.core.format import PLAIN, known
+    from sparse_tasks.evaluators.analyses.columns import Columns, Row, TextColumn
 
-def _length(row: Mapping[str, Any]) -> str:
-    from sparse_tasks.core.length import label
+    make = Columns(PLAIN)
 
-    return label(int(row["length"])) if _known(row["length"]) else "all"
+    def method(row: Row) -> str:
+        return f"{row.attention} {row.asked:g}" if known(row.asked) and row.attention != "dense" else row.attention
 
+    def amount(heading: str, field: str) -> TextColumn:
+        return TextColumn(heading, lambda row: PLAIN.amount(getattr(row, field)))
 
-def _known(value: Any) -> bool:
-    return value is not None and value == value  # a number that is none differs from itself
-
-
-def _number(name: str, form: str = ".3f") -> _Cell:
-    return lambda row: format(row[name], form) if _known(row[name]) else "-"
-
-
-def _interval(form: str = ".3f", low: str = "low", high: str = "high") -> _Cell:
-    def cell(row: Mapping[str, Any]) -> str:
-        return f"{row[low]:{form}} {row[high]:{form}}" if _known(row[low]) and _known(row[high]) else "-"
-
-    return cell
-
-
-def _text(name: str, missing: str = "all") -> _Cell:
-    return lambda row: str(row[name]) if _known(row[name]) else missing
-
-
-def _amount(name: str) -> _Cell:
-    def cell(row: Mapping[str, Any]) -> str:
-        value = row[name]
-        if not _known(value):
-            return "-"
-        for unit in ("", "k", "M", "G", "T", "P"):
-            if abs(value) < 1000:
-                return f"{value:.3g}{unit}"
-            value /= 1000
-        return f"{value:.3g}E"
-
-    return cell
-
-
-def _share(name: str) -> _Cell:
-    return _number(name, ".0%")
-
-
-def _attention(row: Mapping[str, Any]) -> str:
-    asked = row["asked"]
-    return str(row["attention"]) + (f" {asked:g}" if _known(asked) and row["attention"] != "dense" else "")
-
-
-_COLUMNS: Final[dict[str, list[tuple[str, _Cell]]]] = {
-    "cost": [
-        ("attention", _attention),
-        ("length", _length),
-        ("prefill", _number("density_prefill")),
-        ("FLOPs", _amount("prefill_flops")),
-        ("faster", _number("prefill_speedup", ".2f")),
-        ("decode", _number("density_decode")),
-        ("reads", _amount("decode_reads")),
-        ("faster", _number("decode_speedup", ".2f")),
-    ],
-    "pareto": [
-        ("phase", _text("phase")),
-        ("length", _length),
-        ("attention", _attention),
-        ("cost", _amount("cost")),
-        ("score", _number("score")),
-        ("95% interval", _interval()),
-        ("on it", lambda row: "yes" if row["on_frontier"] else ""),
-        ("resamples", _share("frontier_share")),
-    ],
-    "iso_cost": [
-        ("phase", _text("phase")),
-        ("length", _length),
-        ("budget of", _text("budget_of")),
-        ("best", _attention),
-        ("cost", _amount("cost")),
-        ("score", _number("score")),
-        ("gain", _number("gain", "+.3f")),
-        ("95% interval", _interval("+.3f")),
-    ],
-    "certified": [
-        ("attention", _text("attention")),
-        ("scope", _text("scope")),
-        ("task", _text("task")),
-        ("length", _length),
-        ("n", _text("n")),
-        ("certified", _number("certified", "g")),
-        ("measured", _number("measured")),
-        ("loss", _number("loss")),
-        ("p", _number("p_value")),
-        ("next p", _number("next_p_value")),
-        ("needed", _number("level", ".4f")),
-    ],
-    "scaling": [
-        ("phase", _text("phase")),
-        ("coefficient", _text("name")),
-        ("estimate", _number("estimate", "+.3f")),
-        ("95% interval", _interval("+.3f")),
-    ],
-    "scaling_fits": [
-        ("phase", _text("phase")),
-        ("runs", _text("runs")),
-        ("cells", _text("cells")),
-        ("R2", _number("r2")),
-        ("mean error", _number("mae")),
-        ("scale", _number("scale", ".2f")),
-    ],
-    "scaling_held_out": [
-        ("phase", _text("phase")),
-        ("held out", _text("held_out")),
-        ("R2", _number("r2")),
-        ("mean error", _number("mae")),
-        ("n", _text("n")),
-    ],
-    "lengths": [
-        ("attention", _attention),
-        ("length", _length),
-        ("n", _text("n")),
-        ("dense", _number("dense")),
-        ("sparse", _number("sparse")),
-        ("error", _number("relative_error", "+.3f")),
-        ("95% interval", _interval("+.3f")),
-    ],
-    "tradeoffs": [
-        ("task", _text("task", "mean of tasks")),
-        ("length", _length),
-        ("attention", _attention),
-        ("score", _number("score")),
-        ("less dense", _number("difference", "+.3f")),
-        ("95% interval", _interval("+.3f")),
-        ("rank", _number("rank", "g")),
-        ("its 95%", _interval("g", "rank_low", "rank_high")),
-    ],
-}
+    attention, best = (TextColumn(heading, method, numeric=False) for heading in ("attention", "best"))
+    phase = make.text("phase", "phase")
+    if name == "cost":
+        return [
+            *(attention, make.length(), make.number("prefill", "density_prefill"), amount("FLOPs", "prefill_flops")),
+            *(make.number("faster", "prefill_speedup", 2), make.number("decode", "density_decode")),
+            *(amount("reads", "decode_reads"), make.number("faster", "decode_speedup", 2)),
+        ]
+    if name == "pareto":
+        on_frontier = TextColumn("frontier", lambda row: "yes" if row.on_frontier else "")
+        return [
+            *(phase, make.length(), attention, amount("cost", "cost"), make.number("score", "score")),
+            *(make.interval("95% interval"), on_frontier, make.share("resamples", "frontier_share", 0)),
+        ]
+    if name == "iso_cost":
+        return [
+            *(phase, make.length(), make.text("budget of", "budget_of", numeric=True), best),
+            *(amount("cost", "cost"), make.number("score", "score"), make.signed("gain", "gain")),
+            make.interval("95% interval", sign=True),
+        ]
+    if name == "certified":
+        return [
+            *(make.text("attention", "attention"), make.text("scope", "scope"), make.text("task", "task")),
+            *(make.length(), make.count("n", "n"), make.formatted("certified", "certified", "g")),
+            *(make.number("measured", "measured"), make.number("loss", "loss"), make.number("p", "p_value")),
+            *(make.number("next p", "next_p_value"), make.number("needed", "level", 4)),
+        ]
+    if name == "scaling":
+        return [
+            *(phase, make.text("coefficient", "name"), make.signed("estimate", "estimate")),
+            make.interval("95% interval", sign=True),
+        ]
+    if name == "scaling_fits":
+        return [
+            *(phase, make.count("runs", "runs"), make.count("cells", "cells"), make.number("R2", "r2")),
+            *(make.number("mean error", "mae"), make.number("scale", "scale", 2)),
+        ]
+    if name == "scaling_held_out":
+        return [
+            *(phase, make.text("held out", "held_out"), make.number("R2", "r2")),
+            *(make.number("mean error", "mae"), make.count("n", "n")),
+        ]
+    if name == "lengths":
+        return [
+            *(attention, make.length(), make.count("n", "n"), make.number("dense", "dense")),
+            *(make.number("sparse", "sparse"), make.signed("error", "relative_error")),
+            make.interval("95% interval", sign=True),
+        ]
+    return [
+        *(make.text("task", "task", "mean of tasks"), make.length(), attention, make.number("score", "score")),
+        *(make.signed("vs dense", "difference"), make.interval("95% interval", sign=True)),
+        *(make.formatted("rank", "rank", "g"), make.rank_interval("rank 95%")),
+    ]
 
 
 def _print(name: str, table: pd.DataFrame, one_model: bool) -> None:
@@ -247,33 +178,33 @@ def _print(name: str, table: pd.DataFrame, one_model: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sparse_tasks.evaluators.analyses.columns import TextColumn
+
     if name == "tradeoffs":
         # The means over lengths, where there are several; each length would be pages.
         table = table[table["length"].isna() if table["length"].nunique() > 1 else table["length"].notna()]
     if table.empty:
         return
-    columns = _COLUMNS[name]
+    columns = _columns(name)
     if not one_model and "model" in table:
-        columns = [("model", _text("model")), *columns]
+        columns = [TextColumn("model", lambda row: str(row.model), numeric=False), *columns]
     printed = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading, _ in columns:
-        words = heading in ("attention", "task", "model", "phase", "scope", "coefficient", "held out", "best")
-        printed.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for row in table.to_dict(orient="records"):
-        printed.add_row(*(cell(row) for _, cell in columns))
+    for column in columns:
+        printed.add_column(
+            column.name, justify="right" if column.numeric else "left", no_wrap=column.numeric, overflow="fold"
+        )
+    for row in table.itertuples():
+        printed.add_row(*(column.cell(row) for column in columns))
     # A file or a pipe has no edge.
     Console(width=None if sys.stdout.isatty() else 200).print(printed)
 
 
-def _explained(tolerance: float, error: float) -> str:
-    lines: Sequence[str] = (
-        "prefill, decode: measured density. FLOPs of a prompt; reads: elements of a decoding step, batch 1.",
-        "faster: of dense over sparse, in these counts, with what the method adds to find what to compute.",
-        f"certified: the largest sparsity asked whose mean loss against dense is at most {tolerance:g}, but for an",
-        f"   error rate of {error:g} over all rows of a scope and method (Learn then Test).",
-        "   next p: of the first sparsity that failed; needed: what it had to be at most.",
-        "on it, resamples: whether a run is on the frontier, and in how many bootstrap resamples it is.",
-        "scale: of the scatter around the law; 1 where it is that of answers that are right or wrong by chance.",
-        "docs/analyses.md tells how each is computed.",
-    )
-    return "\n".join(lines)
+_EXPLAINED: Final = """\
+prefill, decode: measured density. FLOPs of a prompt; reads: elements of a decoding step, batch 1.
+faster: dense over sparse, in these counts, the method's index included.
+certified: the largest sparsity whose mean loss against dense is at most {tolerance:g}, with an
+   error rate of {error:g} over all rows of a scope and method (Learn then Test).
+   next p: of the first sparsity that failed; needed: the largest p that would have passed.
+frontier, resamples: whether a run is on the frontier, and in how many bootstrap resamples it is.
+scale: of the scatter around the law; 1 where it is that of answers that are right or wrong by chance.
+docs/analyses.md tells how each is computed."""

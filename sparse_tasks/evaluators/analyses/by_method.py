@@ -1,26 +1,25 @@
-"""What each method answered, with the runs that asked the same of a model taken together."""
+"""Answers of each method, with the runs of the same model, method and sparsity taken together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import pandas as pd
 
-__all__ = ["METHOD", "by_method", "some"]
+__all__ = ["METHOD", "by_method"]
 
 METHOD: Final = ["model", "attention", "asked"]
-"""What runs have in common that are taken together."""
+"""Columns that are equal in runs that are taken together."""
 
 _SAMPLE: Final = [*METHOD, "length", "task", "dataset", "id"]
 _VALUES: Final = ["score", "dense", "prefill_sparsity", "decode_sparsity"]
 
 
 def by_method(samples: pd.DataFrame) -> pd.DataFrame:
-    """The answers of sparse attention, a row a sample of each model, method and sparsity, in an order of their own.
+    """Answers of sparse attention, sorted: a row for each sample of each model, method and sparsity.
 
-    Runs over different data sets add up. A sample that several runs of the same kind answered counts once, with the
-    mean of its scores, so that nothing looks surer than it is.
+    Runs over different data sets add up. A sample that several such runs answered counts once, with its mean score, so
+    that nothing looks surer than it is.
 
     Args:
         samples: ``Runs.samples``, in any order.
@@ -30,9 +29,3 @@ def by_method(samples: pd.DataFrame) -> pd.DataFrame:
     if sparse.duplicated(_SAMPLE).any():
         sparse = sparse.groupby(_SAMPLE, observed=True, dropna=False, as_index=False)[_VALUES].mean()
     return sparse
-
-
-def some(names: Iterable[object]) -> str:
-    """Names for a message, the first few of many."""
-    listed = sorted(map(str, names))
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -1,11 +1,11 @@
-"""Score against cost: which runs no other beats, and what the cost of a dense run buys at best."""
+"""Score against cost: the frontier of runs, and the best run for the cost of a dense one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pandas as pd
 
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.cost import cost
+from sparse_tasks.evaluators.analyses.frames import frame
 from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.statistics import (
     Interval,
@@ -21,83 +22,91 @@ from sparse_tasks.evaluators.statistics import (
     macro,
     mean_interval,
 )
+from sparse_tasks.evaluators.statistics.values import require_fraction
 
-__all__ = ["iso_cost", "pareto"]
+__all__ = ["IsoCost", "ParetoPoint", "iso_cost", "pareto"]
 
 _COSTS: Final = {"prefill": ("prefill_flops", "prefill_index_flops"), "decode": ("decode_reads", "decode_index_reads")}
-_PARETO: Final = [
-    *("phase", "length", "run", "model", "attention", "asked"),
-    *("cost", "score", "low", "high", "on_frontier", "frontier_share"),
-]
-_ISO_COST: Final = [
-    *("phase", "length", "budget_of", "budget", "best", "model", "attention", "asked"),
-    *("cost", "score", "gain", "low", "high", "paired"),
-]
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A run in a phase, at a length, beside the others."""
+
+    phase: str  # "prefill" or "decode"
+    length: int
+    run: str
+    model: str
+    attention: str
+    asked: float  # sparsity; NaN where budgets were given
+    cost: float  # FLOPs of a prompt, or elements read at a decoding step
+    score: float  # mean over tasks
+    low: float
+    high: float
+    on_frontier: bool
+    frontier_share: float  # of the resamples
+
+
+@dataclass(frozen=True)
+class IsoCost:
+    """The best run within the cost of a dense run."""
+
+    phase: str  # "prefill" or "decode"
+    length: int
+    budget_of: str  # the dense run
+    budget: float  # its cost
+    best: str  # the run; of equal scores the cheaper
+    model: str  # of the best run, as are the next four
+    attention: str
+    asked: float
+    cost: float
+    score: float
+    gain: float  # over the dense run, in [-1, 1]; 0 where the dense run itself is the best
+    low: float
+    high: float
+    paired: bool  # whether both runs answered the same data set
 
 
 def pareto(runs: Runs, resamples: int = 2_000) -> pd.DataFrame:
-    """Runs by cost and score, and which of them lie on the frontier: none costs no more, scores no less, and is better.
+    """Runs by cost and score, and whether they lie on the frontier: a row a ``ParetoPoint``, by cost.
 
-    In each phase the dense runs are compared with those whose attention was sparse there, as measured: a method that
-    acts in decoding alone is no cheaper a way to read a prompt. Costs are those of ``cost.cost``, with what methods do
-    to find out what to compute. Scores are means over the tasks that all compared runs of a length have, each task with
-    the same weight; intervals are of 95%. How sure the frontier is tells a bootstrap (``statistics.frontier_shares``)
-    that draws the same samples for runs over the same data set.
+    In each phase the dense runs are compared with those whose attention was sparse there, as measured. Costs are those
+    of ``cost.cost``, index included. Scores are means over the tasks that all compared runs of a length have, each
+    task with the same weight; intervals are of 95%. ``statistics.frontier_shares`` draws the same samples for runs over
+    the same data set. Notes tell which runs and tasks are left out, and why.
 
     Args:
         runs: Scored runs.
         resamples: How often to draw the samples anew, at least 1.
-
-    Returns:
-        A row for each phase, length and run, by cost: ``phase`` ("prefill" or "decode"), ``length``, ``run``,
-        ``model``, ``attention``, ``asked`` (sparsity; NaN where budgets were given), ``cost`` (FLOPs of a prompt, or
-        elements read at a decoding step), ``score``, ``low``, ``high``, ``on_frontier``, ``frontier_share`` (of the
-        resamples). ``attrs["notes"]`` tells which runs and tasks are left out, and why.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[ParetoPoint] = []
     notes: list[str] = []
     for field in _fields(runs, notes):
         shares = frontier_shares([point.cost for point in field.points], list(field.cells()), resamples=resamples)
         for point, (on, share) in zip(field.points, shares, strict=True):
             score, interval = macro([field.mean(point.run, task) for task in field.tasks])
-            rows.append(
-                {"phase": field.phase, "length": field.length, "run": point.run, **point.what, "cost": point.cost}
-                | {"score": score, "low": interval.low, "high": interval.high}
-                | {"on_frontier": on, "frontier_share": share}
-            )
-    table = pd.DataFrame(rows, columns=_PARETO)
-    table.attrs["notes"] = tuple(notes)
-    return table
+            place = (field.phase, field.length, point.run, point.model, point.attention, point.asked, point.cost)
+            rows.append(ParetoPoint(*place, score, interval.low, interval.high, on, share))
+    return frame(ParetoPoint, rows, notes)
 
 
 def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
-    """For each dense run, the run of the highest score that costs no more, of whatever model.
+    """For each dense run, the run of the highest score that costs no more, of whatever model: a row an ``IsoCost``.
 
     Runs, costs and tasks are those of ``pareto``. Where both runs answered the same data set, the gain is the mean over
     tasks of paired differences, of the samples that both have; otherwise that of the scores, with an interval made of
-    theirs (MOVER, as for independent samples).
-
-    The best of several looks better than it is. So the interval is one of those that all runs which might have been
-    chosen would have at once (Bonferroni): with k of them, each at level ``1 - (1 - level) / k``. It is no narrower for
-    having looked at many.
+    theirs (MOVER, as for independent samples). As the best of k runs looks better than it is, the interval has level
+    ``1 - (1 - level) / k`` (Bonferroni). Notes tell which runs and tasks are left out, and why.
 
     Args:
         runs: Scored runs.
-        level: Of the intervals, in (0, 1).
-
-    Returns:
-        A row for each phase, length and dense run: ``phase``, ``length``, ``budget_of`` (the dense run), ``budget``
-        (its cost), ``best`` (the run; of equal scores the cheaper), its ``model``, ``attention``, ``asked``, ``cost``
-        and ``score``, its ``gain`` over the dense run in [-1, 1], with ``low`` and ``high``, and whether it is
-        ``paired``. Where nothing scores higher, the best is the dense run itself, and its gain 0. ``attrs["notes"]``
-        tells which runs and tasks are left out, and why.
+        level: Confidence level of the intervals, in (0, 1).
 
     Raises:
-        ValueError: The level is not in (0, 1).
+        ValueError: The level is outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), not {level}")
-    rows: list[dict[str, Any]] = []
+    require_fraction("level", level)
+    rows: list[IsoCost] = []
     notes: list[str] = []
     for field in _fields(runs, notes):
         dense = [point for point in field.points if point.dense]
@@ -108,16 +117,27 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
             best = min(within, key=lambda point: (-round(field.score(point.run), 9), point.cost, point.run))
             gain, interval, paired = field.gain(best.run, budget.run, 1 - (1 - level) / max(1, len(within) - 1))
             rows.append(
-                {"phase": field.phase, "length": field.length, "budget_of": budget.run, "budget": budget.cost}
-                | {"best": best.run, **best.what, "cost": best.cost, "score": field.score(best.run)}
-                | {"gain": gain, "low": interval.low, "high": interval.high, "paired": paired}
+                IsoCost(
+                    phase=field.phase,
+                    length=field.length,
+                    budget_of=budget.run,
+                    budget=budget.cost,
+                    best=best.run,
+                    model=best.model,
+                    attention=best.attention,
+                    asked=best.asked,
+                    cost=best.cost,
+                    score=field.score(best.run),
+                    gain=gain,
+                    low=interval.low,
+                    high=interval.high,
+                    paired=paired,
+                )
             )
-    table = pd.DataFrame(rows, columns=_ISO_COST)
-    table.attrs["notes"] = tuple(notes)
-    return table
+    return frame(IsoCost, rows, notes)
 
 
-# --- what is compared ---------------------------------------------------------------------------------------
+# --- comparable runs ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -125,16 +145,20 @@ class _Point:
     """A run in a phase, at a length.
 
     Attributes:
-        run: Its name.
+        run: Name of the run.
+        model: Name of the model.
+        attention: Method.
+        asked: Sparsity; NaN where budgets were given.
         cost: There.
-        dense: Whether its attention is dense.
-        what: Its model, attention and asked sparsity.
+        dense: Whether attention is dense.
     """
 
     run: str
+    model: str
+    attention: str
+    asked: float
     cost: float
     dense: bool
-    what: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -160,12 +184,13 @@ class _Field:
         numbers = {point.run: number for number, point in enumerate(self.points)}
         for task in self.tasks:
             for table in self.all_scores.tables[task]:
-                there = [name for name in table if name in numbers]
-                if there:
-                    scores = table[there].to_numpy()
-                    yield [numbers[name] for name in there], scores[~np.isnan(scores).all(axis=1)]
+                names = [name for name in table if name in numbers]
+                if names:
+                    scores = table[names].to_numpy()
+                    yield [numbers[name] for name in names], scores[~np.isnan(scores).all(axis=1)]
 
     def mean(self, run: str, task: str) -> tuple[float, Interval]:
+        """Mean score of a run in a task, with its interval."""
         return self.all_scores.mean(run, task)
 
     def score(self, run: str) -> float:
@@ -179,13 +204,13 @@ class _Field:
         both = [self.all_scores.differences(task, run, over) for task in self.tasks]
         if all(both):
             intervals = difference_intervals(both, level)
-            means = [sum(one) / len(one) for one in both]
-            inside = [min(max(mean, one.low), one.high) for mean, one in zip(means, intervals, strict=True)]
+            means = [sum(differences) / len(differences) for differences in both]
+            inside = [min(max(mean, limits.low), limits.high) for mean, limits in zip(means, intervals, strict=True)]
             return (*macro(list(zip(inside, intervals, strict=True))), True)
         first = [self.all_scores.mean(run, task, level) for task in self.tasks]
         other = [self.all_scores.mean(over, task, level) for task in self.tasks]
-        # A difference is a sum with the signs of one turned, and a sum twice the mean.
-        turned = [(-mean, Interval(-one.high, -one.low, one.method)) for mean, one in other]
+        # A difference is a sum with the signs of one run turned, and a sum twice the mean.
+        turned = [(-mean, Interval(-limits.high, -limits.low, limits.method)) for mean, limits in other]
         half, interval = macro([*first, *turned])
         return 2 * half, Interval(2 * interval.low, 2 * interval.high, interval.method), False
 
@@ -201,8 +226,8 @@ class _Scores:
     def __init__(self, samples: pd.DataFrame) -> None:
         self.tables: dict[str, list[pd.DataFrame]] = {}
         self.mean = cache(self._mean)
-        for (task, _), of_it in samples.groupby(["task", "dataset"], observed=True):
-            named = of_it.assign(run=of_it["run"].astype(str))
+        for (task, _), group in samples.groupby(["task", "dataset"], observed=True):
+            named = group.assign(run=group["run"].astype(str))
             self.tables.setdefault(task, []).append(named.pivot(index="id", columns="run", values="score"))
         self._columns = {
             (task, name): (number, table[name].to_numpy())
@@ -212,6 +237,7 @@ class _Scores:
         }
 
     def has(self, run: str, task: str) -> bool:
+        """Whether a run has scores in a task."""
         return (task, run) in self._columns
 
     def _mean(self, run: str, task: str, level: float = 0.95) -> tuple[float, Interval]:
@@ -226,27 +252,25 @@ class _Scores:
         (number, scores), (other, others) = self._columns[task, run], self._columns[task, over]
         if number != other:
             return []
-        found = scores - others
-        return [float(one) for one in found[~np.isnan(found)]]
+        differences = scores - others
+        return [float(difference) for difference in differences[~np.isnan(differences)]]
 
 
 def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
     """What can be compared, by phase and length; what cannot is noted."""
     costs = cost(runs)
     dense = {run.name for run in runs.runs if run.dense}
-    scores = {int(length): _Scores(of_it) for length, of_it in runs.samples.groupby("length")}
+    scores = {int(length): _Scores(group) for length, group in runs.samples.groupby("length")}
     for phase, names in _COSTS.items():
         costs["cost"] = costs[list(names)].sum(axis=1, skipna=False)
         costs["dense"] = costs["run"].isin(dense)
         costs["acts"] = ~(costs[f"density_{phase}"] >= 1)  # where it was not measured it may
-        there = costs[costs["dense"] | costs["acts"]]
-        if unknown := sorted(set(there[there["cost"].isna()]["run"])):
+        compared = costs[costs["dense"] | costs["acts"]]
+        if unknown := sorted(set(compared[compared["cost"].isna()]["run"])):
             notes.append(f"{phase}: left out, for their cost is not known: {', '.join(unknown)}")
-        for length, of_it in there.dropna(subset="cost").sort_values(["cost", "run"]).groupby("length"):
-            points = [
-                _Point(row["run"], row["cost"], row["dense"], {name: row[name] for name in _PARETO[3:6]})
-                for row in of_it.to_dict(orient="records")
-            ]
+        for length, group in compared.dropna(subset="cost").sort_values(["cost", "run"]).groupby("length"):
+            columns = ["run", "model", "attention", "asked", "cost", "dense"]
+            points = [_Point(*row) for row in group[columns].itertuples(index=False, name=None)]
             here = scores[length]
             tasks, left_out = _tasks(here, [point.run for point in points])
             where = f"{phase} at {label(length)}"

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparse_tasks.evaluators.analyses.by_method import some
+from sparse_tasks.evaluators.analyses.frames import frame, shortened
 from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.costs import parameters
 from sparse_tasks.evaluators.statistics import LogitRegression, SeparatedError, logit_regression
 
-__all__ = ["Scaling", "scaling"]
+__all__ = ["Coefficient", "Fit", "HeldOut", "Scaling", "scaling"]
 
 _PHASES: Final = ("prefill", "decode")
 _LAWS: Final = ("size", "length", "compression")
-_COEFFICIENTS: Final = ["phase", "name", "estimate", "low", "high"]
-_HELD_OUT: Final = ["phase", "held_out", "r2", "mae", "n"]
-_FITS: Final = ["phase", "runs", "cells", "samples", "r2", "mae", "scale"]
 _CELL: Final = ["run", "task", "length"]
 _DENSE: Final = 1e-6  # a measured sparsity below is rounding
 
@@ -31,17 +28,48 @@ _Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Coefficient:
+    """A coefficient of the law."""
+
+    phase: str  # "prefill" or "decode"
+    name: str  # "intercept", "size", "length", "compression", or "task:" and the name of a task
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How well a law predicts cells that it was fitted without."""
+
+    phase: str  # "prefill" or "decode"
+    held_out: str  # "size", "length" or "compression": the largest of these
+    r2: float  # at most 1; below 0 where the cells' own mean predicts them better; NaN where they do not differ
+    mae: float  # mean absolute error, in scores
+    n: int  # cells
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a law describes the cells that it was fitted to."""
+
+    phase: str  # "prefill" or "decode"
+    runs: int
+    cells: int
+    samples: int
+    r2: float
+    mae: float
+    scale: float  # see ``LogitRegression``
+
+
+@dataclass(frozen=True)
 class Scaling:
     """Fitted laws, a phase each.
 
     Attributes:
-        coefficients: ``phase`` ("prefill" or "decode"), ``name``, ``estimate``, ``low``, ``high``. The names are
-            "intercept", "size", "length", "compression" and, of each task, "task:" and its name.
-        held_out: ``phase``, ``held_out`` ("size", "length" or "compression": the law was fitted without the largest
-            of these), ``r2`` (at most 1; below 0 where their own mean would predict the cells better; NaN where they
-            do not differ), ``mae`` (mean absolute error, in scores), ``n`` (cells that were predicted).
-        fits: ``phase``, ``runs``, ``cells``, ``samples``, ``r2`` and ``mae`` of the cells that were fitted, ``scale``
-            (see ``LogitRegression``).
+        coefficients: A row a ``Coefficient``.
+        held_out: A row a ``HeldOut``.
+        fits: A row a ``Fit``.
         notes: What could not be fitted, or was left out, and why.
     """
 
@@ -56,51 +84,44 @@ def scaling(runs: Runs) -> Scaling:
 
     Source: an earlier version of "The Sparse Frontier" (arXiv 2504.17768). Size is the model's number of parameters,
     length is in tokens, and compression is 1 / density as measured, so that the intercept eps is the logit at one
-    parameter, one token and dense attention, averaged over tasks; the paper's -16.92 is in these units (with alpha
-    1.31 and beta -1.15 a dense model of 7e9 parameters scores .83 at 16k). The task offsets sum to zero.
+    parameter, one token and dense attention, averaged over tasks; the paper's -16.92 is in these units. The task
+    offsets sum to zero.
 
-    There is a fit for each phase: of runs that are sparse in it alone, and of dense ones. Evicted keys and values are
-    those that decoding does not read. A cell is a run's answers to one task at one length. Regressors that do not
-    vary are left out, and so are tasks whose scores are all 0 or all 1, whose offset would be infinite; notes say so.
-    Intervals are those of ``statistics.logit_regression``: they hold the law that fits these models, methods, tasks
-    and lengths best, and hold it whatever other samples the tasks might have written. Other models or methods may
-    follow another law.
+    There is a fit for each phase: of runs that are sparse in it alone, and of dense ones. A cell is a run's answers to
+    one task at one length. Regressors that do not vary are left out, and so are tasks whose scores are all 0 or all 1,
+    whose offset would be infinite; notes say so. Intervals are those of ``statistics.logit_regression``: they are about
+    other samples of these tasks, not about other models or methods.
     """
-    coefficients: list[dict[str, Any]] = []
-    held_out: list[dict[str, Any]] = []
-    fits: list[dict[str, Any]] = []
+    coefficients: list[Coefficient] = []
+    held_out: list[HeldOut] = []
+    fits: list[Fit] = []
     notes: list[str] = []
     samples = _samples(runs)
     for phase in _PHASES:
-        told: list[str] = []
+        phase_notes: list[str] = []
         try:
-            table = _of_phase(samples, phase, told)
+            table = _of_phase(samples, phase, phase_notes)
             law = _fit(table)
         except _NoFitError as error:
-            told.append(f"{error}; nothing is fitted")
+            phase_notes.append(f"{error}; nothing is fitted")
         else:
-            told += law.notes
-            coefficients += [{"phase": phase} | row for row in law.coefficients()]
-            fits.append({"phase": phase} | _summary(law, table))
-            held_out += [{"phase": phase} | row for row in _held_out(table, told)]
-        notes += [f"{phase}: {note}" for note in told]
-    return Scaling(
-        pd.DataFrame(coefficients, columns=_COEFFICIENTS),
-        pd.DataFrame(held_out, columns=_HELD_OUT),
-        pd.DataFrame(fits, columns=_FITS),
-        tuple(notes),
-    )
+            phase_notes += law.notes
+            coefficients += law.coefficients(phase)
+            fits.append(_summary(phase, law, table))
+            held_out += _held_out(phase, table, phase_notes)
+        notes += [f"{phase}: {note}" for note in phase_notes]
+    return Scaling(frame(Coefficient, coefficients), frame(HeldOut, held_out), frame(Fit, fits), tuple(notes))
 
 
 class _NoFitError(Exception):
-    """There is nothing to fit, or no law that fits; says why."""
+    """Nothing to fit, or no law that fits; the message says why."""
 
 
-# --- what is fitted -----------------------------------------------------------------------------------------
+# --- cells -----------------------------------------------------------------------------------------
 
 
 def _samples(runs: Runs) -> pd.DataFrame:
-    """The answers in an order of their own; samples and strata are numbered, so that texts can be left behind."""
+    """Sorted answers; samples and strata are numbered, so that texts can be left behind."""
     sample = ["dataset", "task", "length", "id"]
     table = runs.samples[["run", *sample, "score", "prefill_sparsity", "decode_sparsity"]]
     table = table.sort_values(["run", *sample], ignore_index=True)
@@ -128,20 +149,20 @@ def _of_phase(samples: pd.DataFrame, phase: str, notes: list[str]) -> pd.DataFra
     unknown = measured.isna().all(axis="columns")
     sparse, elsewhere = measured[own] > _DENSE, measured[other] > _DENSE
     if unknown.any():
-        notes.append(f"no sparsity was measured in {some(measured.index[unknown])}; left out")
+        notes.append(f"no sparsity was measured in {shortened(measured.index[unknown])}; left out")
     if (sparse & elsewhere).any():
-        notes.append(f"both phases are sparse in {some(measured.index[sparse & elsewhere])}; left out")
+        notes.append(f"both phases are sparse in {shortened(measured.index[sparse & elsewhere])}; left out")
     table = samples[samples["run"].isin(measured.index[~elsewhere & ~unknown])]
     nameless = table["size"].isna()
     if nameless.any() and table["model"].nunique() > 1:
-        notes.append(f"the size is not known of {some(table.loc[nameless, 'model'].unique())}; left out")
+        notes.append(f"the size is not known of {shortened(table.loc[nameless, 'model'].unique())}; left out")
         table = table[~nameless]
     of_run = table["run"].astype("str")
     sparsity = table.groupby(["run", "task", "length"], observed=True)[own].transform("mean")
     sparsity = sparsity.where(of_run.isin(measured.index[sparse]), 0.0)
     if sparsity.isna().any():
         notes.append(
-            f"no sparsity was measured in parts of {some(of_run[sparsity.isna()].unique())}; those are left out"
+            f"no sparsity was measured in parts of {shortened(of_run[sparsity.isna()].unique())}; those are left out"
         )
     # What was asked tells levels apart; what was measured varies from cell to cell.
     level = table["asked"].fillna(of_run.map(measured[own].round(2)))
@@ -170,20 +191,20 @@ class _Law:
     regression: LogitRegression
     notes: tuple[str, ...]
 
-    def coefficients(self) -> Iterator[dict[str, Any]]:
+    def coefficients(self, phase: str) -> Iterator[Coefficient]:
         """A row for each coefficient, the offsets last."""
         offsets, slopes = len(self.tasks) - 1, list(self.centres)
-        own = np.eye(1 + offsets + len(slopes))
+        unit = np.eye(1 + offsets + len(slopes))
         weights = {
-            "intercept": own[0] - sum(self.centres[name] * own[1 + offsets + i] for i, name in enumerate(slopes))
+            "intercept": unit[0] - sum(self.centres[name] * unit[1 + offsets + i] for i, name in enumerate(slopes))
         }
-        weights |= {name: own[1 + offsets + i] for i, name in enumerate(slopes)}
+        weights |= {name: unit[1 + offsets + i] for i, name in enumerate(slopes)}
         if offsets:
-            of_tasks = [*own[1 : 1 + offsets], -own[1 : 1 + offsets].sum(axis=0)]
-            weights |= {f"task:{task}": row for task, row in zip(self.tasks, of_tasks, strict=True)}
+            task_rows = [*unit[1 : 1 + offsets], -unit[1 : 1 + offsets].sum(axis=0)]
+            weights |= {f"task:{task}": row for task, row in zip(self.tasks, task_rows, strict=True)}
         for name, row in weights.items():
             estimate, interval = self.regression.combined(row)
-            yield {"name": name, "estimate": estimate, "low": interval.low, "high": interval.high}
+            yield Coefficient(phase, name, estimate, interval.low, interval.high)
 
     def predict(self, cells: pd.DataFrame) -> _Values:
         """Mean scores of cells whose tasks have an offset."""
@@ -198,9 +219,9 @@ def _fit(table: pd.DataFrame) -> _Law:
     """
     notes = []
     means = table.groupby("task", observed=True)["score"].mean()
-    for value, said in ((0.0, "0"), (1.0, "1")):
+    for value in (0, 1):
         if (same := means.index[np.abs(means - value) < 1e-9]).size:
-            notes.append(f"all scores are {said} in {some(same)}; left out")
+            notes.append(f"all scores are {value} in {shortened(same)}; left out")
             table = table[~table["task"].isin(same)]
     if table.empty:
         raise _NoFitError("in each task all scores are 0 or all are 1")
@@ -219,10 +240,10 @@ def _fit(table: pd.DataFrame) -> _Law:
     _, first, sample = np.unique(table["sample"], return_index=True, return_inverse=True)
     _, stratum = np.unique(table["stratum"].to_numpy()[first], return_inverse=True)
     try:
-        found = logit_regression(design, table["score"], _cell_numbers(table), sample, stratum)
+        regression = logit_regression(design, table["score"], _cell_numbers(table), sample, stratum)
     except SeparatedError as error:
         raise _NoFitError("the regressors tell scores of 0 from scores of 1 without fail") from error
-    return _Law(tasks, varying, found, tuple(notes))
+    return _Law(tasks, varying, regression, tuple(notes))
 
 
 def _cell_numbers(table: pd.DataFrame) -> _Numbers:
@@ -234,8 +255,8 @@ def _cell_numbers(table: pd.DataFrame) -> _Numbers:
 def _cells(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each run, task and length, with the mean score."""
     cells = table.groupby(_CELL, observed=True)
-    found: pd.DataFrame = cells[["size", "compression", "level"]].first().assign(score=cells["score"].mean())
-    return found.reset_index()
+    means: pd.DataFrame = cells[["size", "compression", "level"]].first().assign(score=cells["score"].mean())
+    return means.reset_index()
 
 
 def _design(cells: pd.DataFrame, tasks: Sequence[str], centres: Mapping[str, float]) -> _Values:
@@ -252,20 +273,20 @@ def _entangled(design: _Values, sizes: Mapping[str, int]) -> list[str]:
     """Names of the groups of regressors whose effects cannot be told apart."""
     scaled = design / np.abs(design).max(axis=0)
     rank = np.linalg.matrix_rank(scaled)
-    found, start = [], 1
+    entangled, start = [], 1
     for name, size in sizes.items():
         without = np.delete(scaled, np.s_[start : start + size], axis=1)
         if rank - np.linalg.matrix_rank(without) < size:
-            found.append(name)
+            entangled.append(name)
         start += size
-    return found
+    return entangled
 
 
 # --- how well it fits ---------------------------------------------------------------------------------------
 
 
-def _held_out(table: pd.DataFrame, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """How well a law predicts the largest value of a regressor that was fitted without it."""
+def _held_out(phase: str, table: pd.DataFrame, notes: list[str]) -> Iterator[HeldOut]:
+    """A row for each regressor of whose values the largest can be held out."""
     few = []
     for name, column in (("length", "length"), ("size", "size"), ("compression", "level")):
         if table[column].nunique() < 3:
@@ -280,28 +301,25 @@ def _held_out(table: pd.DataFrame, notes: list[str]) -> Iterator[dict[str, Any]]
         cells = _cells(table[largest])
         known = cells["task"].isin(law.tasks)
         if not known.all():
-            missing = some(cells.loc[~known, "task"].unique())
+            missing = shortened(cells.loc[~known, "task"].unique())
             notes.append(f"without the largest {name}: {missing} cannot be fitted; not predicted")
         if known.any():
-            yield {"held_out": name} | _errors(law, cells[known])
+            yield HeldOut(phase, name, *_errors(law, cells[known]), int(known.sum()))
     if few:
         notes.append(f"no prediction for a held-out {' or '.join(few)}: it takes three values of it, or more")
 
 
-def _summary(law: _Law, table: pd.DataFrame) -> dict[str, Any]:
+def _summary(phase: str, law: _Law, table: pd.DataFrame) -> Fit:
     fitted = table[table["task"].isin(law.tasks)]
-    errors = _errors(law, _cells(fitted))
-    sizes = {"runs": fitted["run"].nunique(), "cells": errors.pop("n"), "samples": fitted["sample"].nunique()}
-    return sizes | errors | {"scale": law.regression.scale}
+    cells = _cells(fitted)
+    sizes = (fitted["run"].nunique(), len(cells), fitted["sample"].nunique())
+    return Fit(phase, *sizes, *_errors(law, cells), law.regression.scale)
 
 
-def _errors(law: _Law, cells: pd.DataFrame) -> dict[str, Any]:
-    """How far predicted cells are from those seen; each cell counts once."""
-    seen = cells["score"].to_numpy()
-    errors = seen - law.predict(cells)
-    scatter = float(np.sum((seen - seen.mean()) ** 2))
-    return {
-        "r2": 1 - float(np.sum(errors**2)) / scatter if scatter > 1e-12 else math.nan,
-        "mae": float(np.mean(np.abs(errors))),
-        "n": len(cells),
-    }
+def _errors(law: _Law, cells: pd.DataFrame) -> tuple[float, float]:
+    """R2 and mean absolute error of the predicted cells; each cell counts once."""
+    observed = cells["score"].to_numpy()
+    errors = observed - law.predict(cells)
+    scatter = float(np.sum((observed - observed.mean()) ** 2))
+    r2 = 1 - float(np.sum(errors**2)) / scatter if scatter > 1e-12 else math.nan
+    return r2, float(np.mean(np.abs(errors)))

@@ -1,13 +1,17 @@
-"""What all sections of a report start from."""
+"""Common ground of all sections of a report."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import pandas as pd
+
+from sparse_tasks.core.format import TYPESET
+from sparse_tasks.evaluators.analyses.columns import Columns, Row, TextColumn
 from sparse_tasks.evaluators.report import wording
-from sparse_tasks.evaluators.report.blocks import Block, Key, Note
+from sparse_tasks.evaluators.report.blocks import Block, Column, Key, Note, Table
 from sparse_tasks.evaluators.report.groups import Differences, Group, groups
 from sparse_tasks.evaluators.report.palette import DENSE, Style, style
 from sparse_tasks.evaluators.report.plots import key
@@ -15,7 +19,12 @@ from sparse_tasks.evaluators.report.plots import key
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.analyses.analysis import Analysis
 
-__all__ = ["LONG", "MOST_LINES", "NEEDS_BOTH", "Context", "records"]
+__all__ = ["ASKED", "ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "NEEDS_BOTH", "Context", "rows", "text_table"]
+
+MAKE: Final = Columns(TYPESET, wording.name)
+MODEL: Final = MAKE.text("model", "model")
+ATTENTION: Final = MAKE.text("attention", "attention")
+ASKED: Final = MAKE.formatted("asked", "asked", "g")
 
 LONG: Final = 24
 """Rows from which on a table is folded away."""
@@ -81,7 +90,15 @@ class Context:
             yield Note(wording.cut(note, 400)[0])
 
 
-def records(frame: Any) -> list[dict[str, Any]]:
+def rows(frame: pd.DataFrame) -> list[Row]:
     """The rows of a table of an analysis."""
-    found: list[dict[str, Any]] = frame.to_dict("records")
-    return found
+    return list(frame.itertuples(index=False))
+
+
+def text_table(
+    caption: str, shown: Sequence[Row], columns: Sequence[TextColumn], headers: int = 1, *, folded: bool | None = None
+) -> Table:
+    """A table of an analysis' rows; by default folded where it is long."""
+    cells = [[column.cell(row) for column in columns] for row in shown]
+    heads = tuple(Column(column.name, column.numeric) for column in columns)
+    return Table(caption, heads, cells, headers, folded=len(cells) > LONG if folded is None else folded)

@@ -113,7 +113,7 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
     columns = (
         *(Column("task", numeric=False), Column("attention", numeric=False), Column("asked")),
         *(Column("measured, prefill"), Column("measured, decode"), Column("n"), Column("mean score")),
-        *(Column("95% interval"), Column("less dense"), Column("its 95% interval")),
+        *(Column("95% interval"), Column("vs dense"), Column("its 95% interval")),
     )
     rows = []
     for task in group.tasks:

@@ -11,7 +11,7 @@ from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Lines, Section, Table, Text
-from sparse_tasks.evaluators.report.context import LONG, NEEDS_BOTH, Context, records
+from sparse_tasks.evaluators.report.context import LONG, NEEDS_BOTH, Context, rows
 from sparse_tasks.evaluators.report.groups import Difference, Group, measured, scale, shaded, sparsity_text
 
 __all__ = ["summary"]
@@ -70,14 +70,12 @@ def _costs(context: Context) -> Iterator[tuple[Group, ScoredRun]]:
 def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> Table:
     """The mean difference of each method where it is sparsest, by length, and what is certified of it."""
     certified = {
-        (row["model"], row["attention"]): row["certified"]
-        for row in records(context.analysis.certified)
-        if row["scope"] == "all"
+        (row.model, row.attention): row.certified for row in rows(context.analysis.certified) if row.scope == "all"
     }
     lengths = sorted({length for group, _ in costs for length in group.lengths})
     found = {(run.name, length): context.differences.at_length(run, length) for _, run in costs for length in lengths}
     limit = scale(found.values())
-    rows: list[list[Cell]] = [
+    cells: list[list[Cell]] = [
         [
             *([group.title] if context.several else []),
             *(wording.name(run.attention), sparsity_text(run)),
@@ -89,11 +87,11 @@ def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> T
     columns = (
         *([Column("model", numeric=False)] if context.several else []),
         *(Column("attention", numeric=False), Column("sparsity")),
-        *(Column(f"less dense at {label(length)}") for length in lengths),
+        *(Column(f"vs dense at {label(length)}") for length in lengths),
         Column(f"certified to lose at most {context.analysis.tolerance:g}"),
     )
-    caption = "What each method costs at its highest sparsity: mean score over tasks, less dense"
-    return Table(caption, columns, rows, 2 if context.several else 1, folded=len(rows) > LONG)
+    caption = "What each method costs at its highest sparsity: mean score over tasks, vs dense"
+    return Table(caption, columns, cells, 2 if context.several else 1, folded=len(cells) > LONG)
 
 
 def sparsity_or_none(value: float) -> str:
@@ -131,7 +129,7 @@ def _means(context: Context) -> Table:
     columns = [
         *([Column("model", numeric=False)] if several else []),
         *(Column("attention", numeric=False), Column("asked"), Column("measured"), Column("length"), Column("n")),
-        *(Column("mean score"), Column("95% interval"), Column("less dense"), Column("95% interval")),
+        *(Column("mean score"), Column("95% interval"), Column("vs dense"), Column("95% interval")),
     ]
     rows = [
         [*([group.title] if several else []), *_mean(context, run, average)]

@@ -23,6 +23,7 @@ from sparse_tasks.evaluators.statistics.paired import (
 from sparse_tasks.evaluators.statistics.ranks import Rank, frontier_shares, interval_ranks, ranks
 from sparse_tasks.evaluators.statistics.regression import LogitRegression, SeparatedError, logit_regression
 from sparse_tasks.evaluators.statistics.relative_error import relative_error_interval
+from sparse_tasks.evaluators.statistics.values import precise_mean
 
 __all__ = [
     "Interval",
@@ -40,6 +41,7 @@ __all__ = [
     "logit_regression",
     "macro",
     "mean_interval",
+    "precise_mean",
     "ranks",
     "relative_error_interval",
     "samples_needed",

@@ -105,7 +105,7 @@ def test_a_method_of_others_has_no_speedup(tmp_path: Path) -> None:
     assert table["prefill_flops"].notna().all()
     assert table[["prefill_index_flops", "prefill_speedup", "decode_speedup"]].isna().all(axis=None)
     (note,) = table.attrs["notes"]
-    assert note.startswith("theirs: what the method does to find out what to compute is not known")
+    assert note.startswith("theirs: the index cost of the method is not known")
 
 
 def test_models_of_other_sizes_cost_otherwise(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Columns of analyses as text: for terminals and for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from sparse_tasks.core.format import Numbers, known
+from sparse_tasks.core.length import label
+
+__all__ = ["Columns", "Row", "TextColumn"]
+
+Row: TypeAlias = Any
+"""A row of an analysis, as ``DataFrame.itertuples`` gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """A column as text.
+
+    Attributes:
+        name: Its heading.
+        cell: Text of a row.
+        numeric: Whether it holds numbers, set to the right.
+    """
+
+    name: str
+    cell: Callable[[Row], str]
+    numeric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Makers of columns, by heading and field of the row.
+
+    Attributes:
+        numbers: How numbers are written.
+        shown: How names of others are written.
+    """
+
+    numbers: Numbers
+    shown: Callable[[str], str] = str
+
+    def text(self, heading: str, field: str, missing: str = "all", *, numeric: bool = False) -> TextColumn:
+        """A name or a word; ``missing`` where it is None or NaN."""
+
+        def cell(row: Row) -> str:
+            value = getattr(row, field)
+            return missing if value is None or value != value else self.shown(str(value))
+
+        return TextColumn(heading, cell, numeric)
+
+    def count(self, heading: str, field: str) -> TextColumn:
+        """A whole number."""
+        return TextColumn(heading, lambda row: f"{getattr(row, field):,}")
+
+    def number(self, heading: str, field: str, digits: int = 3) -> TextColumn:
+        """A number."""
+        return TextColumn(heading, lambda row: self.numbers.number(getattr(row, field), digits))
+
+    def signed(self, heading: str, field: str) -> TextColumn:
+        """A number with its sign."""
+        return TextColumn(heading, lambda row: self.numbers.signed(getattr(row, field)))
+
+    def formatted(self, heading: str, field: str, form: str) -> TextColumn:
+        """A number in a format of Python's."""
+        return TextColumn(heading, lambda row: self.numbers.formatted(getattr(row, field), form))
+
+    def share(self, heading: str, field: str, digits: int = 1) -> TextColumn:
+        """A percentage."""
+        return TextColumn(heading, lambda row: self.numbers.share(getattr(row, field), digits))
+
+    def interval(self, heading: str, *, sign: bool = False) -> TextColumn:
+        """The interval from ``low`` to ``high``."""
+        return TextColumn(heading, lambda row: self.numbers.interval(row.low, row.high, sign=sign))
+
+    def rank_interval(self, heading: str) -> TextColumn:
+        """The interval of a rank."""
+
+        def cell(row: Row) -> str:
+            if not known(row.rank_low):
+                return self.numbers.missing
+            return f"{row.rank_low:g}{self.numbers.to}{row.rank_high:g}"
+
+        return TextColumn(heading, cell)
+
+    def length(self) -> TextColumn:
+        """The length of prompts."""
+        return TextColumn("length", lambda row: label(int(row.length)) if known(row.length) else "all")
