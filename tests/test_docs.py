@@ -30,10 +30,6 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def blocks(name: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text(name), flags=re.MULTILINE | re.DOTALL)
-
-
 def commands() -> Iterator[list[str]]:
     """All commands in blocks of code, without prompts, comments and brackets of usage, each behind its page."""
     for page in PAGES:
@@ -99,13 +95,13 @@ def test_tasks_page_has_every_task_and_parameter() -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/generate.md", "docs/methods.md"])
 def test_python_of_pages_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("torch", "matplotlib") if name == "docs/methods.md" else ():
+        pytest.importorskip(package, reason=f"{package} is not installed; pip install '.[attention]'")
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {"__name__": "page"}
-    for block in blocks(name, "python"):  # each goes on where the one before ended
-        needs = [package for package in ("torch", "transformers", "matplotlib") if package in block]
-        if name == "docs/methods.md":
-            needs += ["torch", "matplotlib"]
-        if all(map(find_spec, needs)) and "load_dataset" not in block:  # tests/generators/test_loading.py loads
+    for block in re.findall(r"^```python\n(.*?)^```$", text(name), flags=re.MULTILINE | re.DOTALL):
+        # tests/generators/test_loading.py loads data sets.
+        if ("transformers" not in block or find_spec("transformers")) and "load_dataset" not in block:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*the torch twins serve")
                 exec(compile(block, name, "exec"), space)
@@ -129,7 +125,7 @@ def test_methods_page_has_every_method_and_parameter() -> None:
             assert f"`{p.name}`" in sections[method.name], f"{method.name}.{p.name}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_notebook_runs() -> None:
     for package in ("torch", "matplotlib", "transformers"):
         pytest.importorskip(package, reason=f"{package} is not installed; pip install '.[attention,transformers]'")
