@@ -21,12 +21,12 @@ from sparse_tasks.evaluators.analyses.tradeoffs import task_tradeoffs
 __all__ = ["ANALYSES", "Analysis"]
 
 ANALYSES: Final = ("cost", "pareto", "iso_cost", "certified", "scaling", "lengths", "tradeoffs")
-"""Names of the analyses, in the order in which they are told."""
+"""Names of the analyses, in the order of output."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What can be concluded from runs.
+    """All analyses of runs.
 
     Attributes:
         runs: The runs.
@@ -88,8 +88,8 @@ class Analysis:
         yield "scaling_held_out", self.scaling.held_out
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """What an analysis could not do, and why."""
+        """Notes of an analysis: what it could not do, and why."""
         if name == "scaling":
             return self.scaling.notes
-        found: tuple[str, ...] = tuple(getattr(self, name).attrs.get("notes", ()))
-        return found
+        notes: tuple[str, ...] = getattr(self, name).attrs["notes"]
+        return notes

@@ -198,7 +198,7 @@ class _Field:
         return macro([self.mean(run, task) for task in self.tasks])[0]
 
     def gain(self, run: str, over: str, level: float) -> tuple[float, Interval, bool]:
-        """How much higher a run scores than another, with an interval, and whether samples were paired."""
+        """Gain in mean score over another run, its interval, and whether samples were paired."""
         if run == over:
             return 0.0, Interval(0.0, 0.0, "mover"), True
         both = [self.all_scores.differences(task, run, over) for task in self.tasks]
@@ -257,7 +257,7 @@ class _Scores:
 
 
 def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
-    """What can be compared, by phase and length; what cannot is noted."""
+    """Comparable runs, by phase and length; the others are noted."""
     costs = cost(runs)
     dense = {run.name for run in runs.runs if run.dense}
     scores = {int(length): _Scores(group) for length, group in runs.samples.groupby("length")}

@@ -1,4 +1,4 @@
-"""Scored runs as one table, a row a sample: what every analysis starts from.
+"""Scored runs as one table, a row a sample: the input of every analysis.
 
 Dense and sparse runs of a model over the same data set are paired: each row knows what dense attention scored on the
 same sample.
@@ -60,8 +60,8 @@ class ScoredRun:
     Attributes:
         name: Unique among the runs that were read together: the end of its path, as much of it as that takes.
         path: Its folder.
-        settings: What ``run.json`` holds.
-        result: What ``result.json`` holds.
+        settings: Content of ``run.json``.
+        result: Content of ``result.json``.
     """
 
     name: str
@@ -103,7 +103,7 @@ class ScoredRun:
 
     @property
     def pairing(self) -> tuple[str, str, str]:
-        """What a dense and a sparse run have in common where one can be held against the other."""
+        """Model, data set and sampling: equal in a dense and a sparse run that can be compared."""
         return self.model, self.settings["dataset"]["sha256"], repr(sorted(self.settings["sampling"].items()))
 
 
@@ -128,9 +128,9 @@ def read_runs(paths: Sequence[Path | str]) -> Runs:
     """Read scored runs; a folder that holds runs, such as that of a sweep, stands for all of them.
 
     Raises:
-        UsageError: A folder is no scored run and holds none, one was named twice, or two dense runs could be what a
-            sparse one is held against.
-        DataError: A file cannot be read, or says something else.
+        UsageError: A folder is not a scored run and holds none, one was named twice, or a sparse run has two dense
+            partners.
+        DataError: A file cannot be read, or is invalid.
     """
     if not paths:
         raise UsageError("runs", [], "holds none; name folders that evaluate or score have finished")

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of sentences, tables, figures and samples, as the template writes them.
+"""Building blocks of a page, as the template writes them: sections of sentences, tables, figures and samples.
 
 Everything is plain text here; the template escapes it. Only ``Picture.svg`` is markup, and only ``plots`` makes it.
 """
@@ -25,7 +25,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is missing, or has to be known to read the rest."""
+    """A remark: something is missing, or has to be known to read the rest."""
 
     text: str
     kind: str = "note"
@@ -33,7 +33,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A list: a few words in front, and what is said of them."""
+    """A list of terms, each with a sentence."""
 
     items: tuple[tuple[str, str], ...]
     kind: str = "lines"
@@ -41,34 +41,21 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        name: Its heading.
-        numeric: Whether it is set to the right, in one line.
-        long: Whether its words may be broken anywhere: hashes, lists of settings.
-    """
-
-    name: str
-    numeric: bool = True
-    long: bool = False
+    name: str  # its heading
+    numeric: bool = True  # whether it is set to the right, in one line
+    long: bool = False  # whether its words may be broken anywhere: hashes, lists of settings
 
 
 @dataclass(frozen=True, slots=True)
 class Shaded:
-    """A cell of a heat map.
+    """A cell of a heat map."""
 
-    Attributes:
-        text: The number.
-        small: Its interval.
-        step: Of the diverging scale.
-        sure: Whether the interval leaves out 0.
-    """
-
-    text: str
-    small: str
-    step: int
-    sure: bool
+    text: str  # the number
+    small: str  # its interval
+    step: int  # of the diverging scale
+    sure: bool  # whether the interval leaves out 0
 
 
 Cell = str | Shaded
@@ -101,15 +88,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One drawing.
+    """One drawing."""
 
-    Attributes:
-        name: Above it; "" for none.
-        svg: Its markup, with a title and a description in it.
-    """
-
-    name: str
-    svg: str
+    name: str  # above it; "" for none
+    svg: str  # its markup, with a title and a description in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +116,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model wrote; None where it is not kept."""
+    """The output of a model; None where it is not kept."""
 
     who: str
     score: str
@@ -144,21 +126,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample, with what models wrote about it.
+    """One sample, with what models wrote about it."""
 
-    Attributes:
-        title: Unique on the page.
-        facts: A few words each.
-        prompt: Pieces of it; None where the data set is not at hand.
-        gold: The right answer; None where the data set is not at hand.
-        answers: Dense first.
-    """
-
-    title: str
-    facts: tuple[str, ...]
-    prompt: tuple[Piece, ...] | None
-    gold: str | None
-    answers: tuple[Answer, ...]
+    title: str  # unique on the page
+    facts: tuple[str, ...]  # A few words each
+    prompt: tuple[Piece, ...] | None  # pieces of it; None where the data set is not at hand
+    gold: str | None  # the right answer; None where the data set is not at hand
+    answers: tuple[Answer, ...]  # dense first
     kind: str = "sample"
 
 
@@ -167,14 +141,8 @@ Block = Text | Note | Lines | Table | Figure | Sample
 
 @dataclass(slots=True)
 class Section:
-    """A part of the page.
+    """A part of the page."""
 
-    Attributes:
-        anchor: Its id.
-        title: Its heading.
-        blocks: What is in it, from above.
-    """
-
-    anchor: str
-    title: str
-    blocks: list[Block] = field(default_factory=list)
+    anchor: str  # its id
+    title: str  # its heading
+    blocks: list[Block] = field(default_factory=list)  # what is in it, from above

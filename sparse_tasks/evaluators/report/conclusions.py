@@ -76,7 +76,7 @@ def _cost_figure(context: Context, phase: str, axis: str, points: pd.DataFrame) 
             f"{_who(row)}: {TYPESET.number(row.score, 2)} at {TYPESET.large(row.cost)}" for row in frontier
         )
         drawn = [_mark(context, models, row, numbers.get(_place(row))) for row in rows(panel)]
-        about = f"On the frontier: {'; '.join(best)}."
+        about = f"On the frontier: {best}."
         svg = marks(context.name(), title, about, ends, SCORE, drawn, [_point(row) for row in frontier])
         pictures.append(Picture(label(length), svg))
     caption = f"Score against cost of {phase}"

@@ -40,7 +40,7 @@ _MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "length": 24}  #
 
 
 class Context:
-    """Runs, what the analyses say of them, and what figures have in common.
+    """Runs with their analyses, and the styles and legends that figures share.
 
     Args:
         analysis: The analyses of the runs.
@@ -58,7 +58,7 @@ class Context:
 
     @property
     def several(self) -> bool:
-        """Whether tables have to say which group a row is of."""
+        """Whether tables have to name the group of each row."""
         return len(self.groups) > 1
 
     def of(self, group: Group) -> str:
@@ -66,12 +66,12 @@ class Context:
         return f" of {group.title}" if self.several else ""
 
     def name(self) -> str:
-        """A name for a drawing that no other has."""
+        """A unique name for a drawing."""
         self._named += 1
         return f"f{self._named}"
 
     def room_for(self, panels: int, section: str) -> bool:
-        """Whether a section may hold so many more panels; then they count as drawn."""
+        """Whether so many more panels fit into a section; if so, count them as drawn."""
         if self._drawn[section] + panels > _MOST_PANELS[section]:
             return False
         self._drawn[section] += panels
@@ -85,7 +85,7 @@ class Context:
         )
 
     def notes(self, analysis: str) -> Iterator[Block]:
-        """What an analysis could not do."""
+        """Notes of an analysis on what it could not do."""
         for note in dict.fromkeys(self.analysis.notes(analysis)):
             yield Note(wording.cut(note, 400)[0])
 

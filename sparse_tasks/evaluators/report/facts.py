@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from sparse_tasks.core.format import TYPESET
@@ -22,7 +23,7 @@ __all__ = ["settings", "shares"]
 
 
 def shares(context: Context) -> Section:
-    """How many outputs held no answer, and how many were cut off, by run and length."""
+    """Shares of outputs without an answer, and of outputs cut off, by run and length."""
     section = Section("unparsed", "Unparsed and truncated outputs")
     samples = context.runs.samples
     unparsed, truncated = int((~samples["parsed"]).sum()), int(samples["truncated"].sum())
@@ -35,13 +36,13 @@ def shares(context: Context) -> Section:
     rows = [
         [
             *([group.title] if context.several else []),
-            *(wording.name(run.attention), sparsity_text(run), label(length), f"{len(of_it):,}"),
-            *(text for column in (~of_it["parsed"], of_it["truncated"]) for text in _with_interval(column)),
-            _most(of_it),
+            *(wording.name(run.attention), sparsity_text(run), label(length), f"{len(part):,}"),
+            *(text for column in (~part["parsed"], part["truncated"]) for text in _with_interval(column)),
+            _most(part),
         ]
         for group in context.groups
         for run in group.runs
-        for length, of_it in samples[samples["run"] == run.name].groupby("length")
+        for length, part in samples[samples["run"] == run.name].groupby("length")
     ]
     columns = (
         *([Column("model", numeric=False)] if context.several else []),
@@ -66,7 +67,7 @@ def _with_interval(flags: Any) -> tuple[str, str]:
 
 
 def _most(samples: Any) -> str:
-    """The task with most outputs without an answer, and how many of it."""
+    """The task with the largest share of outputs without an answer."""
     by_task = (~samples["parsed"]).groupby(samples["task"], observed=True).mean()
     if not by_task.max() > 0:
         return "–"
@@ -77,7 +78,7 @@ def _most(samples: Any) -> str:
 
 
 def settings(context: Context) -> Section:
-    """What was run, on what, and with which versions: public parts alone, no command lines and no paths."""
+    """Settings and versions of all runs: public parts alone, no command lines and no paths."""
     section = Section("settings", "Settings and versions")
     runs = context.runs.runs
     section.blocks += [_runs(context), _models(runs), _data(runs), _environments(runs)]
@@ -117,7 +118,7 @@ def _models(runs: tuple[ScoredRun, ...]) -> Table:
         rows.append(
             [
                 *(wording.name(run.model), wording.name(model["revision"] or "–")),
-                *(_hash(model["config_sha256"]), _hash(model["sha256"])),
+                *(model["config_sha256"] or "–", model["sha256"] or "–"),
                 wording.settings({name: value for name, value in shape.items() if value}) if shape else "not known",
             ]
         )
@@ -143,16 +144,22 @@ def _data(runs: tuple[ScoredRun, ...]) -> Table:
 
 
 def _environments(runs: tuple[ScoredRun, ...]) -> Table:
-    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    seen: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run in runs:
-        for one in (run.settings["environment"], *run.settings["other_environments"]):
-            found.setdefault(json.dumps(one, sort_keys=True), (one, []))[1].append(wording.name(run.name))
+        for environment in (run.settings["environment"], *run.settings["other_environments"]):
+            seen.setdefault(json.dumps(environment, sort_keys=True), (environment, []))[1].append(
+                wording.name(run.name)
+            )
     rows = [
         [
-            *(wording.listed(names, 4), wording.name(one["sparse_tasks"]), wording.name(one["python"])),
-            *(wording.name(one["platform"]), wording.settings(one["packages"]), wording.settings(one["hardware"])),
+            *(wording.listed(names, 4), wording.name(environment["sparse_tasks"]), wording.name(environment["python"])),
+            *(
+                wording.name(environment["platform"]),
+                wording.settings(environment["packages"]),
+                wording.settings(environment["hardware"]),
+            ),
         ]
-        for one, names in found.values()
+        for environment, names in seen.values()
     ]
     names = ("runs", "sparse-tasks", "Python", "platform", "packages", "hardware")
     return Table(
@@ -160,13 +167,9 @@ def _environments(runs: tuple[ScoredRun, ...]) -> Table:
     )
 
 
-def _first(runs: tuple[ScoredRun, ...], key: Any) -> list[ScoredRun]:
+def _first(runs: tuple[ScoredRun, ...], key: Callable[[ScoredRun], Hashable]) -> list[ScoredRun]:
     """The first run of each kind."""
-    found: dict[Any, ScoredRun] = {}
+    firsts: dict[Hashable, ScoredRun] = {}
     for run in runs:
-        found.setdefault(key(run), run)
-    return list(found.values())
-
-
-def _hash(text: str | None) -> str:
-    return "–" if text is None else text
+        firsts.setdefault(key(run), run)
+    return list(firsts.values())

@@ -1,4 +1,4 @@
-"""Runs that may be held against each other, and by how much the sparse ones differ from dense attention."""
+"""Groups of comparable runs, and differences of sparse runs to dense attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from sparse_tasks.evaluators.report.blocks import Cell, Shaded
 from sparse_tasks.evaluators.report.palette import shade
 from sparse_tasks.evaluators.statistics import Interval, difference_intervals, macro
 
-__all__ = ["Difference", "Differences", "Group", "groups", "measured", "scale", "shaded", "sparsity_text"]
+__all__ = ["Difference", "Differences", "Group", "groups", "measured", "scale", "shaded",
+           "signed_with_interval", "sparsity_text"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,21 @@ class Group:
     @property
     def attentions(self) -> dict[str, list[ScoredRun]]:
         """The sparse runs by attention."""
-        found: dict[str, list[ScoredRun]] = {}
+        by_attention: dict[str, list[ScoredRun]] = {}
         for run in self.sparse:
-            found.setdefault(run.attention, []).append(run)
-        return found
+            by_attention.setdefault(run.attention, []).append(run)
+        return by_attention
 
 
 def groups(runs: Sequence[ScoredRun]) -> list[Group]:
     """The groups of some runs, in the order of their first runs."""
-    found: dict[tuple[str, str, str], list[ScoredRun]] = {}
+    by_pairing: dict[tuple[str, str, str], list[ScoredRun]] = {}
     for run in runs:
-        found.setdefault(run.pairing, []).append(run)
+        by_pairing.setdefault(run.pairing, []).append(run)
     order = {name: place for place, name in reversed(list(enumerate(run.attention for run in runs)))}
-    titles = _titles(list(found.values()))
+    titles = _titles(list(by_pairing.values()))
     made = []
-    for title, members in zip(titles, found.values(), strict=True):
+    for title, members in zip(titles, by_pairing.values(), strict=True):
         sparse = sorted((run for run in members if not run.dense), key=lambda run: (order[run.attention], _asked(run)))
         made.append(Group(title, next((run for run in members if run.dense), None), tuple(sparse)))
     return made
@@ -76,7 +77,7 @@ def _asked(run: ScoredRun) -> float:
 
 def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
     """The model's name; with the data set, and then the sampling, where that alone is not unique."""
-    firsts = [of_it[0] for of_it in members]
+    firsts = [runs[0] for runs in members]
     models = [wording.name(run.model) for run in firsts]
     data = [f"{model}, {wording.name(dataset_id(run.settings))}" for model, run in zip(models, firsts, strict=True)]
     sampled = [
@@ -92,7 +93,7 @@ def measured(sparsity: dict[str, float] | None) -> float | None:
 
 
 def sparsity_text(run: ScoredRun) -> str:
-    """The sparsity that was asked of a run: a number, or a dash where budgets were given instead."""
+    """The asked sparsity of a run; a dash where budgets were given instead."""
     return "–" if run.asked is None else f"{run.asked:g}"
 
 
@@ -102,23 +103,19 @@ class Difference:
 
     Attributes:
         n: Pairs.
-        dense: Mean score of dense attention.
-        sparse: Mean score of the run.
-        difference: The latter less the former.
+        difference: Mean score of the run less that of dense attention.
         interval: Of the difference.
     """
 
     n: int
-    dense: float
-    sparse: float
     difference: float
     interval: Interval
 
     @property
     def written(self) -> str:
         """``−0.100 (−0.200 to 0.000)``."""
-        between = TYPESET.interval(self.interval.low, self.interval.high, sign=True)
-        return f"{TYPESET.signed(self.difference)} ({between})"
+        difference, interval = signed_with_interval(self)
+        return f"{difference} ({interval})"
 
     @property
     def verdict(self) -> int:
@@ -127,7 +124,7 @@ class Difference:
 
 
 class Differences:
-    """Of every sparse run that has a dense one beside it; each as ``compare`` gives it.
+    """Differences of every sparse run that has a dense one beside it, as ``compare`` gives them.
 
     Args:
         runs: Dense and sparse, paired.
@@ -158,32 +155,34 @@ class Differences:
 
     def of_task(self, run: ScoredRun, task: str) -> Difference | None:
         """The mean over the lengths of a task, equally weighted."""
-        return self._mean(cell for (_, of_it), cell in self._of.get(run.name, {}).items() if of_it == task)
+        return self._mean(cell for (_, name), cell in self._of.get(run.name, {}).items() if name == task)
 
     def _mean(self, cells: Iterable[Difference]) -> Difference | None:
-        found = list(cells)
-        if not found:
+        parts = list(cells)
+        if not parts:
             return None
-        difference, interval = macro([(cell.difference, cell.interval) for cell in found])
-        return Difference(
-            n=sum(cell.n for cell in found),
-            dense=sum(cell.dense for cell in found) / len(found),
-            sparse=sum(cell.sparse for cell in found) / len(found),
-            difference=difference,
-            interval=interval,
-        )
+        difference, interval = macro([(cell.difference, cell.interval) for cell in parts])
+        return Difference(sum(cell.n for cell in parts), difference, interval)
 
 
 def _difference(dense: Any, sparse: Any, interval: Interval) -> Difference:
     n = len(dense)
     # Rounding alone can put the mean outside of an interval that has no width.
     difference = max(interval.low, min(interval.high, math.fsum(sparse - dense) / n))
-    return Difference(n, math.fsum(dense) / n, math.fsum(sparse) / n, difference, interval)
+    return Difference(n, difference, interval)
 
 
 def scale(differences: Iterable[Difference | None]) -> float:
-    """The end of a heat map's scale: the largest difference, rounded up to a tenth, and 0.2 at least."""
-    return max(0.2, math.ceil(10 * max((abs(one.difference) for one in differences if one), default=0.0)) / 10)
+    """End of a heat map's scale: the largest difference, rounded up to a tenth, and 0.2 at least."""
+    return max(0.2, math.ceil(10 * max((abs(each.difference) for each in differences if each), default=0.0)) / 10)
+
+
+def signed_with_interval(difference: Difference | None) -> tuple[str, str]:
+    """Texts of a difference and of its interval."""
+    if difference is None:
+        return TYPESET.missing, TYPESET.missing
+    interval = difference.interval
+    return TYPESET.signed(difference.difference), TYPESET.interval(interval.low, interval.high, sign=True)
 
 
 def shaded(difference: Difference | None, limit: float) -> Cell:

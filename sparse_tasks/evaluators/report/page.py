@@ -33,7 +33,7 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
         title: Of the page; by default it names the model.
 
     Raises:
-        UsageError: ``data`` is no data set, or none that a run was made on.
+        UsageError: ``data`` is not a data set, or no run was made on it.
         DataError: A file of a run or of the data set cannot be read.
     """
     context = Context(analysis)

@@ -1,6 +1,6 @@
-"""Colours, markers and line styles of the page's figures, and how a number becomes a colour.
+"""Colours, markers and line styles of the page's figures, and the scale of heat maps.
 
-Nothing is told by colour alone: each method has a marker and a dash of its own, each cell of a heat map its number.
+Nothing is said by colour alone: each method has a marker and a dash of its own, each cell of a heat map its number.
 The hues are those of Okabe and Ito (2008, Color Universal Design), which stay apart for all common kinds of colour
 blindness; those too light for a thin line on white are darker here, so that all reach a contrast of 3 to 1.
 """
@@ -15,7 +15,7 @@ __all__ = ["DENSE", "SHADES", "Style", "contrast", "readable_on", "shade", "shad
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a method is drawn everywhere on the page.
+    """Colour, marker and dash of a method, everywhere on the page.
 
     Attributes:
         colour: ``#rrggbb``.
@@ -29,7 +29,7 @@ class Style:
 
 
 DENSE: Final = Style("#4d4d4d", "", ())
-"""Dense attention, that all are held against."""
+"""Style of dense attention."""
 
 _COLOURS: Final = ("#0072b2", "#d55e00", "#008c66", "#8a2a6b", "#a17400", "#3f3fbf", "#b8518a")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "p")

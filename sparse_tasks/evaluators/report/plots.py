@@ -1,7 +1,7 @@
 """All drawings of the page: small panels as SVG, made by matplotlib and made fit to stand in an HTML page.
 
 The same numbers give the same bytes. No text of others is drawn: names stand in the page around the drawings, where
-they wrap, are found and are read aloud.
+they wrap, and can be searched and read aloud.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Mark:
     Attributes:
         style: Of its method.
         marker: Matplotlib's name.
-        point: Where.
-        label: Written beside it: a number that its row in the table has too; "" for none.
+        point: Place.
+        label: Number beside it, as in the row of the table; "" for none.
     """
 
     style: Style
@@ -101,14 +101,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows.
+    """An axis.
 
     Attributes:
-        text: Beside it.
-        low: Its end on the left, or below.
-        high: Its other end.
-        ticks: Where its numbers are; none where they are found.
-        names: Of the ticks; none where they are numbers.
+        text: Its label.
+        low: Left or lower end.
+        high: Right or upper end.
+        ticks: Places of its numbers; chosen by matplotlib if empty.
+        names: Texts of the ticks; numbers if empty.
         scale: ``linear`` or ``log``.
     """
 
@@ -250,16 +250,16 @@ def _panel(x: Axis, y: Axis) -> Iterator[tuple[Figure, Any]]:
         axes.set_axisbelow(True)
         axes.grid(True)
         axes.set(xscale=x.scale, yscale=y.scale, xlim=(x.low, x.high), ylim=(y.low, y.high))
-        for axis, of_it in ((x, axes.xaxis), (y, axes.yaxis)):
-            of_it.set_minor_locator(NullLocator())
-            of_it.set_minor_formatter(NullFormatter())
+        for axis, drawn in ((x, axes.xaxis), (y, axes.yaxis)):
+            drawn.set_minor_locator(NullLocator())
+            drawn.set_minor_formatter(NullFormatter())
             if axis.ticks:
-                of_it.set_major_locator(FixedLocator(axis.ticks))
+                drawn.set_major_locator(FixedLocator(axis.ticks))
             elif axis.scale == "log":
-                of_it.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=8))
-            of_it.set_major_formatter(FixedFormatter(axis.names) if axis.names else FuncFormatter(_short))
-            of_it.set_label_text(axis.text)
-            of_it.set_tick_params(labelsize=9, length=2.5)
+                drawn.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=8))
+            drawn.set_major_formatter(FixedFormatter(axis.names) if axis.names else FuncFormatter(_short))
+            drawn.set_label_text(axis.text)
+            drawn.set_tick_params(labelsize=9, length=2.5)
         yield figure, axes
 
 

@@ -22,7 +22,7 @@ from sparse_tasks.evaluators.report.blocks import (
     Text,
 )
 from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, NEEDS_BOTH, Context
-from sparse_tasks.evaluators.report.groups import Difference, Group, measured, scale, shaded, sparsity_text
+from sparse_tasks.evaluators.report.groups import Group, measured, scale, shaded, signed_with_interval, sparsity_text
 from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, depth_axis, lines, sparsity_axis
 from sparse_tasks.evaluators.statistics import mean_interval
 
@@ -76,31 +76,31 @@ def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
 
 
 def _panel(context: Context, group: Group, length: int, task: str, attentions: Sequence[str], axis: Axis) -> str:
-    drawn, said = [], []
+    drawn, described = [], []
     for name in attentions:
         points = [point for run in group.attentions[name] if (point := _placed(run, length, task)) is not None]
         points.sort(key=lambda point: (point.x, point.y))
         drawn.append(Line(context.styles[name], tuple(points)))
         at = ", ".join(f"{TYPESET.number(point.y, 2)} at {TYPESET.number(point.x, 2)}" for point in points)
-        said.append(f"{wording.name(name)}: {at or 'not run'}")
+        described.append(f"{wording.name(name)}: {at or 'not run'}")
     level = None
     if group.dense is not None and (config := _config(group.dense, length, task)) is not None:
         level = Level(config["mean"], config["low"], config["high"])
-        said.insert(0, f"dense: {TYPESET.number(level.y, 2)}")
+        described.insert(0, f"dense: {TYPESET.number(level.y, 2)}")
     title = f"{task} at {label(length)}: score against measured sparsity"
-    return lines(context.name(), title, "; ".join(said) + ".", axis, SCORE, drawn, level)
+    return lines(context.name(), title, "; ".join(described) + ".", axis, SCORE, drawn, level)
 
 
 def _config(run: ScoredRun, length: int, task: str) -> dict[str, Any] | None:
-    """What ``result.json`` says of a task at a length."""
-    found: Iterator[dict[str, Any]] = (
+    """The result of a task at a length."""
+    configs: Iterator[dict[str, Any]] = (
         config for config in run.result["configs"] if (config["length"], config["task"]) == (length, task)
     )
-    return next(found, None)
+    return next(configs, None)
 
 
 def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
-    """Where a run lies in a panel: at its measured sparsity, or else at the one that was asked."""
+    """Place of a run in a panel: at its measured sparsity, or else at the asked one."""
     config = _config(run, length, task)
     if config is None:
         return None
@@ -128,17 +128,10 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
                     *(task, wording.name(run.attention), sparsity_text(run)),
                     *(TYPESET.number(sparsity.get(phase)) for phase in ("prefill", "decode")),
                     *(f"{config['n']:,}", TYPESET.number(config["mean"])),
-                    *(TYPESET.interval(config["low"], config["high"]), *_less(difference)),
+                    *(TYPESET.interval(config["low"], config["high"]), *signed_with_interval(difference)),
                 ]
             )
     return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)
-
-
-def _less(difference: Difference | None) -> tuple[str, str]:
-    if difference is None:
-        return "–", "–"
-    interval = difference.interval
-    return TYPESET.signed(difference.difference), TYPESET.interval(interval.low, interval.high, sign=True)
 
 
 # --- method by task -----------------------------------------------------------------------------------------
@@ -170,7 +163,7 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
         return
     lengths = group.lengths
     over = f"at {label(lengths[0])}" if len(lengths) == 1 else f"mean over {wording.listed([*map(label, lengths)], 8)}"
-    found = {
+    maps = {
         f"Difference to dense by method and task, {over}{context.of(group)}": [
             [context.differences.of_task(run, task) for task in group.tasks] for run in runs
         ]
@@ -180,9 +173,9 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
         ]
         for length in lengths
     }  # fmt: skip
-    limit = scale(cell for row in next(iter(found.values())) for cell in row)
+    limit = scale(cell for row in next(iter(maps.values())) for cell in row)
     columns = (Column("attention", numeric=False), Column("asked"), *(Column(task) for task in group.tasks))
-    for number, (caption, values) in enumerate(found.items()):
+    for number, (caption, values) in enumerate(maps.items()):
         rows: list[list[Cell]] = [
             [wording.name(run.attention), sparsity_text(run), *(shaded(cell, limit) for cell in row)]
             for run, row in zip(runs, values, strict=True)
@@ -246,12 +239,12 @@ def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Bl
     for task in tasks:
         drawn = [Line(context.styles[run.attention], tuple(point for _, _, point in binned.get((run.name, task), [])))
                  for run in runs]  # fmt: skip
-        said = "; ".join(
+        described = "; ".join(
             f"{wording.name(run.label)}: {', '.join(TYPESET.number(point.y, 2) for point in line.points)}"
             for run, line in zip(runs, drawn, strict=True)
         )
         title = f"{task}: score by depth of the evidence"
-        about = f"From the begin of the prompt to its end: {said}."
+        about = f"From the begin of the prompt to its end: {described}."
         pictures.append(Picture(task, lines(context.name(), title, about, depth_axis(_BINS), SCORE, drawn)))
     labels = {run.attention: run.label for run in runs}
     yield Figure(caption, tuple(pictures), context.keys(list(labels), labels), table)
@@ -275,12 +268,12 @@ def _binned(
     samples = samples[samples["run"].isin([run.name for run in runs]) & samples["task"].isin(tasks)]
     samples = samples[samples["depth"].notna()]
     bins = (samples["depth"] * _BINS).clip(0, _BINS - 1).astype("int64").rename("bin")
-    found: dict[tuple[str, str], list[tuple[int, int, Point]]] = {}
+    binned: dict[tuple[str, str], list[tuple[int, int, Point]]] = {}
     for (run, task, number), scores in samples["score"].groupby([samples["run"], samples["task"], bins], observed=True):
         interval, mean = mean_interval(scores.tolist()), math.fsum(scores) / len(scores)
         point = Point((number + 0.5) / _BINS, mean, interval.low, interval.high)
-        found.setdefault((run, task), []).append((number, len(scores), point))
-    return found
+        binned.setdefault((run, task), []).append((number, len(scores), point))
+    return binned
 
 
 def _bin(number: int) -> str:

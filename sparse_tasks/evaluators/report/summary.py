@@ -12,50 +12,58 @@ from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Lines, Section, Table, Text
 from sparse_tasks.evaluators.report.context import LONG, NEEDS_BOTH, Context, rows
-from sparse_tasks.evaluators.report.groups import Difference, Group, measured, scale, shaded, sparsity_text
+from sparse_tasks.evaluators.report.groups import (
+    Difference,
+    Group,
+    measured,
+    scale,
+    shaded,
+    signed_with_interval,
+    sparsity_text,
+)
 
 __all__ = ["summary"]
 
 
 def summary(context: Context) -> Section:
-    """What was run, the verdict, and the mean over tasks of every run."""
+    """The verdict, the runs, and the mean over tasks of every run."""
     section = Section("summary", "Summary")
     section.blocks += _verdict(context)
     if costs := list(_costs(context)):
         section.blocks.append(_cost_table(context, costs))
-    section.blocks += [Lines(tuple(_what(context))), _means(context)]
+    section.blocks += [Lines(tuple(_facts(context))), _means(context)]
     return section
 
 
 def _verdict(context: Context) -> Iterator[Block]:
-    found = [
+    comparisons = [
         (difference, run, length, context.of(group))
         for group in context.groups
         for run in group.sparse
         for length in group.lengths
         if (difference := context.differences.at_length(run, length)) is not None
     ]
-    if not found:
+    if not comparisons:
         yield NEEDS_BOTH
         return
-    verdicts = [difference.verdict for difference, *_ in found]
+    verdicts = [difference.verdict for difference, *_ in comparisons]
     lost, gained, alike = (verdicts.count(verdict) for verdict in (-1, 1, 0))
-    said = [
+    counts = [
         f"{lost or 'none'} lose score",
         *([f"{gained:,} gain"] if gained else []),
         f"{alike:,} cannot be told from it",
     ]
-    worst, best = (choose(found, key=lambda one: one[0].difference) for choose in (min, max))
+    worst, best = (choose(comparisons, key=lambda comparison: comparison[0].difference) for choose in (min, max))
     yield Text(
-        f"Of {counted(len(found), 'comparison')} with dense attention (a method at a sparsity and a length, "
-        f"mean over tasks), {wording.listed(said)}, by their 95% intervals.",
+        f"Of {counted(len(comparisons), 'comparison')} with dense attention (a method at a sparsity and a length, "
+        f"mean over tasks), {wording.listed(counts)}, by their 95% intervals.",
         strong=True,
     )
-    if len(found) > 1:
-        yield Text(f"The most is lost by {_told(*worst)}; the least by {_told(*best)}.")
+    if len(comparisons) > 1:
+        yield Text(f"The most is lost by {_described(*worst)}; the least by {_described(*best)}.")
 
 
-def _told(difference: Difference, run: ScoredRun, length: int, of: str) -> str:
+def _described(difference: Difference, run: ScoredRun, length: int, of: str) -> str:
     return f"{wording.name(run.label)}{of} at {label(length)}: {difference.written}"
 
 
@@ -73,13 +81,15 @@ def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> T
         (row.model, row.attention): row.certified for row in rows(context.analysis.certified) if row.scope == "all"
     }
     lengths = sorted({length for group, _ in costs for length in group.lengths})
-    found = {(run.name, length): context.differences.at_length(run, length) for _, run in costs for length in lengths}
-    limit = scale(found.values())
+    differences = {
+        (run.name, length): context.differences.at_length(run, length) for _, run in costs for length in lengths
+    }
+    limit = scale(differences.values())
     cells: list[list[Cell]] = [
         [
             *([group.title] if context.several else []),
             *(wording.name(run.attention), sparsity_text(run)),
-            *(shaded(found[run.name, length], limit) for length in lengths),
+            *(shaded(differences[run.name, length], limit) for length in lengths),
             sparsity_or_none(certified.get((run.model, run.attention), math.nan)),
         ]
         for group, run in costs
@@ -99,7 +109,7 @@ def sparsity_or_none(value: float) -> str:
     return "none" if math.isnan(value) else f"up to {value:.3g}"
 
 
-def _what(context: Context) -> Iterator[tuple[str, str]]:
+def _facts(context: Context) -> Iterator[tuple[str, str]]:
     runs = context.runs.runs
     models = list(dict.fromkeys(wording.name(run.model) for run in runs))
     methods = [_sparsities(context, name) for name in context.styles if any(run.attention == name for run in runs)]
@@ -145,13 +155,11 @@ def _means(context: Context) -> Table:
 def _mean(context: Context, run: ScoredRun, average: dict[str, float]) -> list[str]:
     length = int(average["length"])
     difference = context.differences.at_length(run, length)
-    found = [measured(config["sparsity"]) for config in run.result["configs"] if config["length"] == length]
-    known = [one for one in found if one is not None]
-    thinned = sum(known) / len(known) if known and len(known) == len(found) else None
+    sparsities = [measured(config["sparsity"]) for config in run.result["configs"] if config["length"] == length]
+    known = [sparsity for sparsity in sparsities if sparsity is not None]
+    thinned = sum(known) / len(known) if known and len(known) == len(sparsities) else None
     return [
         *(wording.name(run.attention), sparsity_text(run), TYPESET.number(0.0 if run.dense else thinned)),
         *(label(length), f"{average['n']:,}", TYPESET.number(average["mean"])),
-        TYPESET.interval(average["low"], average["high"]),
-        TYPESET.signed(None if difference is None else difference.difference),
-        "–" if difference is None else TYPESET.interval(difference.interval.low, difference.interval.high, sign=True),
+        *(TYPESET.interval(average["low"], average["high"]), *signed_with_interval(difference)),
     ]

@@ -48,7 +48,7 @@ def worst(context: Context, data: str | None = None) -> Section:
         data: Where the data set is now; None where the runs found it.
 
     Raises:
-        UsageError: ``data`` is no data set, or none that a run was made on.
+        UsageError: ``data`` is not a data set, or no run was made on it.
         DataError: A file of a run or of the data set cannot be read.
     """
     section = Section("worst", "Worst samples")
@@ -73,7 +73,7 @@ def worst(context: Context, data: str | None = None) -> Section:
         )
     dense = {run.pairing: run for run in context.runs.runs if run.dense}
     partners = [dense.get(one.run.pairing) if compared else None for one in chosen]
-    words = _words([*chosen, *(_Chosen(run, one.row) for run, one in zip(partners, chosen, strict=True) if run)])
+    words = _outputs([*chosen, *(_Chosen(run, one.row) for run, one in zip(partners, chosen, strict=True) if run)])
     rows = _rows(chosen, datasets)
     for number, (one, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
         row = rows.get((one.run.settings["dataset"]["sha256"], one.row["id"]))
@@ -124,7 +124,7 @@ def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]
         if given.sha256 not in recorded:
             raise UsageError("data", data, "is not a data set that these runs were made on; name that one")
         del recorded[given.sha256]
-    found = {} if data is None else {given.sha256: given}
+    opened = {} if data is None else {given.sha256: given}
     for sha256, dataset in recorded.items():
         name, revision = dataset["name"], dataset["revision"]
         try:
@@ -132,24 +132,24 @@ def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]
         except (UsageError, DataError):
             continue  # the page says so
         if at_hand.sha256 == sha256:
-            found[sha256] = at_hand
-    return found
+            opened[sha256] = at_hand
+    return opened
 
 
 def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of the data sets, by hash and id; only those that were chosen are held."""
-    wanted: dict[tuple[str, str, int], dict[str, int]] = {}
+    ids_by_config: dict[tuple[str, str, int], dict[str, int]] = {}
     for one in chosen:
         sha256 = one.run.settings["dataset"]["sha256"]
-        wanted.setdefault((sha256, one.row["task"], one.row["length"]), {})[one.row["id"]] = one.row["index"]
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for (sha256, task, length), ids in wanted.items():
+        ids_by_config.setdefault((sha256, one.row["task"], one.row["length"]), {})[one.row["id"]] = one.row["index"]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (sha256, task, length), ids in ids_by_config.items():
         if (dataset := datasets.get(sha256)) is None:
             continue
         selection = dataset.select([task], [length], max(ids.values()) + 1)
         columns = ["id", "task", "length", "prompt", "evidence", "answer"]
-        found |= {(sha256, row["id"]): row for row in dataset.rows(selection, columns) if row["id"] in ids}
-    return found
+        rows |= {(sha256, row["id"]): row for row in dataset.rows(selection, columns) if row["id"] in ids}
+    return rows
 
 
 def _excerpt(row: Mapping[str, Any]) -> tuple[Piece, ...]:
@@ -170,12 +170,12 @@ def _excerpt(row: Mapping[str, Any]) -> tuple[Piece, ...]:
 # --- words ----------------------------------------------------------------------------------------------------
 
 
-def _words(wanted: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
-    """What models wrote, by run and id: read line by line, and only lines that name a wanted sample are parsed."""
+def _outputs(chosen: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
+    """Outputs by run and id: files are read line by line, and only lines that name a chosen sample are parsed."""
     of_run: dict[str, tuple[ScoredRun, set[str]]] = {}
-    for one in wanted:
+    for one in chosen:
         of_run.setdefault(one.run.name, (one.run, set()))[1].add(one.row["id"])
-    found: dict[tuple[str, str], str] = {}
+    outputs: dict[tuple[str, str], str] = {}
     for name, (run, ids) in of_run.items():
         path = run.path / PREDICTIONS
         marks = {json.dumps(id, ensure_ascii=ascii).encode(errors="replace") for id in ids for ascii in (True, False)}
@@ -187,16 +187,16 @@ def _words(wanted: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
                     try:
                         prediction = read_line(line)
                         if prediction["id"] in ids:
-                            found[name, prediction["id"]] = str(prediction["text"])
+                            outputs[name, prediction["id"]] = str(prediction["text"])
                     except (KeyError, TypeError, ValueError, RecursionError) as error:
-                        raise DataError(f"{path}, line {number}: is no prediction: {error!r}") from error
-                    if sum(run_name == name for run_name, _ in found) == len(ids):
+                        raise DataError(f"{path}, line {number}: is not a prediction: {error!r}") from error
+                    if sum(run_name == name for run_name, _ in outputs) == len(ids):
                         break
         except FileNotFoundError:
             continue  # a run may be kept without what it wrote
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return found
+    return outputs
 
 
 def _answer(run: ScoredRun, id: str, score: float, words: Mapping[tuple[str, str], str]) -> Answer:

@@ -15,13 +15,13 @@ __all__ = ["NO_SPREAD", "SEED", "critical_root", "resampled_counts", "resampled_
 
 SEED: Final = 20_081_988  # any number does, as long as it stays the same
 NO_SPREAD: Final = 1e-7
-"""What rounding leaves of a spread of 0 that is a difference of squares."""
+"""Largest value that rounding makes of a spread of 0."""
 
 _CELLS: Final = 1_000_000  # random numbers held at once: 8 MB
 
 
 def resampled_counts(n: int, resamples: int, stream: int = 0) -> Iterator[Values]:
-    """How often each of ``n`` samples is in each resample: tables of shape ``[some resamples, n]``.
+    """Multiplicity of each of ``n`` samples in each resample, in tables of shape ``[some resamples, n]``.
 
     Args:
         n: Samples.
