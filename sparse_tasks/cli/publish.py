@@ -22,7 +22,7 @@ __all__ = ["publish"]
 
 
 def publish(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Data set folder.")],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[
@@ -64,12 +64,12 @@ def publish(
     check_rights(dataset.manifest, i_have_the_rights)
     files = package(dataset)
     if dry_run:
-        _tell_plan(files, target)
+        _print_plan(files, target)
         return
     state = target.look(files)
     if state.same:
         print(f"{repository} holds the same files already; nothing to do.")
-        _tell_address(target.address, dataset, target)
+        _print_address(target.address, dataset, target)
         return
     if state.replaces and not overwrite:
         _ask(target, state)
@@ -80,11 +80,11 @@ def publish(
     if state.removed:
         did += f", removed {len(state.removed)}"
     print(f"{repository}: {did}, commit {done.commit[:12]}")
-    _tell_address(done.address, dataset, target)
+    _print_address(done.address, dataset, target)
 
 
 def _ask(target: Repository, state: State) -> None:
-    """Replace nothing that the user does not want replaced."""
+    """Ask before other data is replaced."""
     from sparse_tasks.core.errors import UsageError
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -100,7 +100,7 @@ def _ask(target: Repository, state: State) -> None:
         raise typer.Exit(1)
 
 
-def _tell_plan(files: Sequence[PackedFile], target: Repository) -> None:
+def _print_plan(files: Sequence[PackedFile], target: Repository) -> None:
     total = sum(file.size for file in files)
     width = len(f"{total:,}")
     for file in files:
@@ -108,7 +108,7 @@ def _tell_plan(files: Sequence[PackedFile], target: Repository) -> None:
     print(f"{total:>{width},}  bytes in {len(files)} files for {target.address}; nothing was sent.")
 
 
-def _tell_address(address: str, dataset: Dataset, target: Repository) -> None:
+def _print_address(address: str, dataset: Dataset, target: Repository) -> None:
     print(address)
     if target.create_pr:
         return
@@ -118,7 +118,7 @@ def _tell_address(address: str, dataset: Dataset, target: Repository) -> None:
 
 
 def _name(dataset: Dataset) -> str:
-    """The configuration that holds all tasks of the first length."""
+    """Configuration of all tasks at the first length."""
     from sparse_tasks.core.length import label
 
     return label(dataset.manifest["request"]["lengths"][0])

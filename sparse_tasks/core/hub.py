@@ -1,4 +1,4 @@
-"""Names on the Hugging Face Hub, and what goes wrong in fetching."""
+"""Names on the Hugging Face Hub, and errors of downloads."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["fetching", "is_hub_id", "split_hub_id"]
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` looks like ``ORG/NAME`` or ``ORG/NAME@revision``, and like no relative path."""
+    """Whether ``name`` has the form ``ORG/NAME`` or ``ORG/NAME@revision``, and is not a relative path."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name, re.ASCII) is not None and not name.startswith(".")
 
 
 def split_hub_id(name: str) -> tuple[str, str | None]:
-    """Repository and revision; None where none is named."""
+    """Repository and revision; None without a revision."""
     repository, _, revision = name.partition("@")
     return repository, revision or None
 
 
 @contextmanager
 def fetching(field: str, name: str) -> Iterator[None]:
-    """Turn what ``huggingface_hub`` raises into one line about ``name``.
+    """Turn the errors of ``huggingface_hub`` into one line about ``name``.
 
     Raises:
         UsageError: It could not be fetched. A file that the repository does not have raises the library's own
@@ -38,5 +38,5 @@ def fetching(field: str, name: str) -> Iterator[None]:
         raise UsageError(field, name, "is not in the cache and the Hub cannot be reached") from error
     except EntryNotFoundError:
         raise
-    except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: no name that the Hub allows
+    except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: not a name that the Hub allows
         raise UsageError(field, name, f"could not be fetched from the Hub: {first_line(error)}") from error

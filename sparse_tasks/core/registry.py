@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from sparse_tasks.core.errors import UsageError, first_line, nearest
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "import_modules"]
 
 T = TypeVar("T")
+
+
+def import_modules(package: str) -> None:
+    """Import the modules of a package in alphabetical order, whose last lines register what they define."""
+    for module in sorted(module.name for module in iter_modules(import_module(package).__path__)):
+        import_module(f"{package}.{module}")
 
 
 class Registry(Generic[T]):

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.hub import is_hub_id
-from sparse_tasks.core.registry import Registry
+from sparse_tasks.core.registry import Registry, import_modules
 
 __all__ = ["CORPORA", "Corpus", "Kind", "find_corpora", "mount", "mounted", "read", "read_notices"]
 
@@ -49,8 +48,8 @@ class Kind:
 
 
 def _import_all() -> None:
-    for group in ("ruler", "qa"):
-        import_module(f"sparse_tasks.generators.{group}")
+    for group in ("qa", "ruler"):
+        import_modules(f"sparse_tasks.generators.{group}")
 
 
 CORPORA: Registry[Kind] = Registry("corpus", _import_all)

@@ -6,12 +6,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_tasks.core.errors import quoted
 from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
-from sparse_tasks.core.registry import Registry
+from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
 
@@ -179,9 +178,9 @@ class Task(Parametric, ABC):
     def smallest(self) -> int:
         """The smallest size (chapters, needles, lines, words: the task's own unit) that holds the question."""
 
-    @abstractmethod
     def units(self, size: int) -> int:
-        """How many pieces, of the sort that ``specimens`` shows, the body has at this size."""
+        """Number of pieces, of the sort that ``specimens`` shows, in a body of this size."""
+        return size
 
     @abstractmethod
     def specimens(self, stream: Stream, size: int) -> list[str]:
@@ -223,7 +222,7 @@ class Task(Parametric, ABC):
 
 def _import_all() -> None:
     for group in ("story", "qa", "ruler"):
-        import_module(f"sparse_tasks.generators.{group}")
+        import_modules(f"sparse_tasks.generators.{group}")
 
 
 TASKS: Registry[type[Task]] = Registry("task", _import_all, "sparse_tasks.tasks")

@@ -1,12 +1,12 @@
-"""``eval.yaml``: how Hugging Face's Community Evals, and inspect_ai with them, run a data set.
+"""``eval.yaml``, by which Hugging Face's Community Evals and inspect_ai run a data set.
 
-The format: https://huggingface.co/docs/hub/eval-results. inspect_ai allows its own scorers only, none of which compares
-entry by entry, so what it measures is stricter than this package's metrics: an answer is wholly right or it is wrong.
+The format: https://huggingface.co/docs/hub/eval-results. inspect_ai allows only its own scorers, which are stricter
+than this package's metrics: an answer is wholly right or it is wrong.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -19,19 +19,19 @@ __all__ = ["ANSWER", "EVAL_YAML", "eval_yaml"]
 EVAL_YAML: Final = "eval.yaml"
 
 ANSWER: Final = r"(?s)\A.*<answer>\s*(\S(?:(?:(?!<answer>).)*?\S)?)\s*</answer>"
-r"""What stands in the last ``<answer>`` that is closed.
+r"""The text in the last ``<answer>`` that is closed.
 
 The anchor, the ``\S`` and the bar to another ``<answer>`` keep the time linear on outputs that never end.
 """
 
 
 def eval_yaml(dataset: Dataset) -> bytes:
-    """The file for a data set; the same bytes for the same data set.
+    """Content of the file; the same bytes for the same data set.
 
     Its tasks are named as the configurations on the card and the entries of ``export --to eval_results`` are.
 
     Raises:
-        DataError: A file is not what the manifest says.
+        DataError: A file differs from the manifest.
     """
     request = dataset.manifest["request"]
     lengths = ", ".join(label(length) for length in request["lengths"])
@@ -49,26 +49,21 @@ def eval_yaml(dataset: Dataset) -> bytes:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).encode()
 
 
-def _task(dataset: Dataset, task: str, length: int) -> dict[str, Any]:
-    name = f"{task}_{label(length)}"
+def _task(dataset: Dataset, task: str, length: int) -> dict[str, object]:
+    name, budget = f"{task}_{label(length)}", dataset.manifest["request"]["tasks"][task]["max_new_tokens"]
     return {
         "id": name,
         "config": name,
         "split": "test",
         # inspect does not read the id, but hands metadata on to its logs.
         "field_spec": {"input": "prompt", "target": "answer", "id": "id", "metadata": ["id"]},
-        "solvers": [
-            {
-                "name": "generate",
-                "args": {"max_tokens": dataset.manifest["request"]["tasks"][task]["max_new_tokens"]},
-            }
-        ],
+        "solvers": [{"name": "generate", "args": {"max_tokens": budget}}],
         "scorers": [_scorer(dataset, task, length)],
     }
 
 
-def _scorer(dataset: Dataset, task: str, length: int) -> dict[str, Any]:
-    """The one of inspect's scorers that comes nearest to the metric of a task's samples."""
+def _scorer(dataset: Dataset, task: str, length: int) -> dict[str, object]:
+    """Inspect's scorer that is nearest to the metric of a task."""
     first = next(iter(dataset.rows(dataset.select([task], [length], 1), ["metric"])))
     if first["metric"] in LENIENT:
         # The prompt asks for a completion without tags, and the metric searches all of it.

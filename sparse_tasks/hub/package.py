@@ -1,4 +1,4 @@
-"""What of a data set goes to the Hub."""
+"""The files of a data set that go to the Hub."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class PackedFile:
     """A file of a repository.
 
     Attributes:
-        path: In the repository.
-        source: Where it is here, or its bytes.
-        size: In bytes.
-        sha256: Of its bytes.
+        path: Path in the repository.
+        source: Local path, or the content.
+        size: Size in bytes.
+        sha256: Hash of the content.
     """
 
     path: str
@@ -34,22 +34,20 @@ class PackedFile:
     sha256: str
 
     def git_sha1(self) -> str:
-        """The name that git gives to these bytes.
+        """Hash by which git names the content.
 
         Raises:
-            OSError: They cannot be read.
+            OSError: The file cannot be read.
         """
         content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def package(dataset: Dataset) -> list[PackedFile]:
-    """The files of a data set: card, manifest, data, and the ``eval.yaml`` that is made of them.
-
-    Whatever else lies in the folder stays there.
+    """Files to publish: card, manifest, data, and an ``eval.yaml`` made from them; others in the folder are left out.
 
     Raises:
-        DataError: A file cannot be read, or is not what the manifest says.
+        DataError: A file cannot be read, or differs from the manifest.
     """
     try:
         evaluation = eval_yaml(dataset)
@@ -64,19 +62,19 @@ def package(dataset: Dataset) -> list[PackedFile]:
     for file in files:
         recorded = dataset.manifest["files"].get(file.path)
         if recorded is not None and recorded["sha256"] != file.sha256:
-            raise DataError(f"{dataset.path / file.path} is not the file that the manifest names")
+            raise DataError(f"{dataset.path / file.path} differs from the manifest")
     return files
 
 
 def check_rights(manifest: Mapping[str, Any], have_rights: bool) -> None:
-    """See that whatever others wrote may be passed on.
+    """Refuse a data set with texts of others that may not be passed on.
 
     Args:
-        manifest: Of the data set; ``corpora`` lists the texts of others in it.
-        have_rights: Whether the user says that they have the rights.
+        manifest: Manifest of the data set.
+        have_rights: Whether the user claims the rights.
 
     Raises:
-        UsageError: A corpus has no clear licence, and the user says nothing.
+        UsageError: A corpus has no clear licence, and the user claims no rights.
     """
     if have_rights:
         return

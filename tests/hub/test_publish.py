@@ -160,7 +160,7 @@ def test_a_pull_request_needs_something_to_change(hub: FakeHub, data: Dataset) -
     with pytest.raises(UsageError, match="leave --create-pr out"):
         Repository(NAME, create_pr=True).look(package(data))
     hub.repos[NAME] = Repo()
-    with pytest.raises(UsageError, match="revision: 'v2' is no branch"):
+    with pytest.raises(UsageError, match="revision: 'v2' is not a branch"):
         Repository(NAME, revision="v2", create_pr=True).look(package(data))
     assert hub.repos[NAME].refs.keys() == {"main"}
 
@@ -189,7 +189,7 @@ def test_an_upload_that_was_cut_off_goes_on_where_it_stopped(hub: FakeHub, data:
         ("hf_wrongwrongwrong", "the Hub refuses the token"),
         ("a-token-of-another-kind", "the Hub refuses the token"),
         (READER, "the token may not write to org/data"),
-        ("", "the Hub wants a token"),
+        ("", "the Hub requires a token"),
     ],
 )
 @pytest.mark.parametrize("there", [True, False])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
@@ -23,16 +22,15 @@ _SPECIMENS = 240
 _INTRO = "Below are articles on people, firms and towns, in no particular order.\n\n"
 _END = "The articles end here."
 _FORM = "nothing but the answer, as the articles write it: a name in full, a year or a few words."
-# For so many subjects a kind of question is tried before another is drawn.
+# Subjects that are tried for a kind of question before another kind is drawn.
 _SUBJECTS = 12
-# Filler paragraphs by their number of sentences, from large to small; 0 is a short aside.
+# Sentences of filler paragraphs, from large to small; 0 is a short aside.
 _FILLER = (4, 2, 1, 0)
 
-# How something is called in a question.
-_CALLED = {"person": "{x}", "firm": "the firm {x}", "town": "the town of {x}"}
-# How a question calls what it leaves to be found, the first hop of two: by relation what it is asked of, what it finds,
-# and the words.
-_FOUND_BY = {
+# Names of subjects in a question.
+_NAMED = {"person": "{x}", "firm": "the firm {x}", "town": "the town of {x}"}
+# First hops of two: by relation the kind of its subject, the kind of its value, and the phrase for the value.
+_FIRST_HOPS = {
     "birthplace": ("person", "town", "the town in which {x} was born"),
     "home": ("person", "town", "the town in which {x} settled"),
     "employer": ("person", "firm", "the firm for which {x} worked"),
@@ -42,8 +40,8 @@ _FOUND_BY = {
     "seat": ("firm", "town", "the town in which {x} had its seat"),
     "designer": ("town", "person", "the designer of the landmark of {x}"),
 }
-# What is asked, by relation: the only hop, or the last of two.
-_ASKS = {
+# Questions by relation: the only hop, or the last of two.
+_QUESTIONS = {
     "born": "In which year was {x} born?",
     "birthplace": "In which town was {x} born?",
     "profession": "What was the profession of {x}?",
@@ -61,15 +59,15 @@ _ASKS = {
     "chartered": "In which year did {x} receive its charter?",
     "designer": "Who designed the landmark of {x}?",
 }
-_ASKED_OF = {
+_RELATIONS = {
     "person": ("born", "birthplace", "profession", "teacher", "employer", "spouse", "home", "firm"),
     "firm": ("product", "founder", "founded", "seat"),
     "town": ("region", "river", "chartered", "designer"),
 }
-# Kinds of questions of one hop: each is as likely as the others.
-_ONE_HOP = [(kind, asked) for kind, relations in _ASKED_OF.items() for asked in relations]
-# Years are told in the sentence of another relation.
-_TOLD_WITH = {"born": "birthplace", "founded": "founder", "chartered": "charter"}
+# Questions of one hop, all equally likely.
+_ONE_HOP = [(kind, relation) for kind, relations in _RELATIONS.items() for relation in relations]
+# Relations whose sentence is that of another one.
+_SENTENCE_OF = {"born": "birthplace", "founded": "founder", "chartered": "charter"}
 
 
 def _hops() -> tuple[str, ...]:
@@ -78,17 +76,17 @@ def _hops() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A question, with the facts that it takes.
+    """A question, with the facts that answer it.
 
     Attributes:
-        ask: The question.
+        text: The question.
         answers: The gold answer and other ways to write it.
-        relations: What is looked up, in order.
-        facts: The facts that say it, in order: relation and whose it is.
-        labels: What their sentences name, in order.
+        relations: Relations to look up, in order.
+        facts: The facts that hold them, in order.
+        labels: Values that their sentences name, in order.
     """
 
-    ask: str
+    text: str
     answers: list[str]
     relations: list[str]
     facts: list[FactKey]
@@ -105,46 +103,43 @@ class QaBiographies(Task):
     locale: str = parameter("en_US", "where names of people come from: a locale of faker", choices=locales)
     hops: str = parameter("any", "articles that the answer takes; any: as many samples of one as of two", choices=_hops)
 
-    name: ClassVar[str] = "qa_biographies"
-    summary: ClassVar[str] = "open questions of one or two hops on articles about an invented world"
-    dispersion: ClassVar[str] = "low"
-    scope: ClassVar[str] = "low"
-    metric: ClassVar[str] = "token_f1"
-    steerable: ClassVar[bool] = True
-    stand_in: ClassVar[bool] = True
+    name = "qa_biographies"
+    summary = "open questions of one or two hops on articles about an invented world"
+    dispersion = "low"
+    scope = "low"
+    metric = "token_f1"
+    steerable = True
+    stand_in = True
 
     def smallest(self) -> int:
         return World.smallest()
 
-    def units(self, size: int) -> int:
-        return size
-
     def specimens(self, stream: Stream, size: int) -> list[str]:
         entities = simulate(stream.fork("world"), max(self.smallest(), min(size, _SPECIMENS)), self.locale).entities()
-        told = Narrator(stream.fork("prose"), entities, []).articles
-        return ["".join(passage.text for passage in article) for article in told]
+        articles = Narrator(stream.fork("prose"), entities, []).articles
+        return ["".join(passage.text for passage in article) for article in articles]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         world = simulate(stream.fork("world"), size, self.locale)
-        asking = stream.fork("question")
-        hops = 1 + asking.below(2) if self.hops == "any" else int(self.hops)
-        asked = _question(asking, world, hops)
-        order = _ordered(stream.fork("order"), world, [subject for _, subject in asked.facts], depth)
-        narrator = Narrator(stream.fork("prose"), order, asked.facts)
+        draws = stream.fork("question")
+        hops = 1 + draws.below(2) if self.hops == "any" else int(self.hops)
+        question = _draw_question(draws, world, hops)
+        order = _ordered(stream.fork("order"), world, [subject for _, subject in question.facts], depth)
+        narrator = Narrator(stream.fork("prose"), order, question.facts)
         filler = stream.fork("filler")
         return Draft(
             intro=_INTRO,
             body=narrator.body,
-            preview=prompts.preview("a collection of articles", asked.ask, _FORM),
-            question=prompts.question(_END, asked.ask, _FORM),
-            answer=asked.answers[0],
-            answers=asked.answers,
+            preview=prompts.preview("a collection of articles", question.text, _FORM),
+            question=prompts.question(_END, question.text, _FORM),
+            answer=question.answers[0],
+            answers=question.answers,
             offers=[partial(narrator.filler, filler, sentences) for sentences in _FILLER],
             marks=lambda: [
-                narrator.told[fact].mark(label) for fact, label in zip(asked.facts, asked.labels, strict=True)
+                narrator.told[fact].mark(label) for fact, label in zip(question.facts, question.labels, strict=True)
             ],
-            fields={"question": asked.ask, "format": prompts.answer_format(_FORM)},
-            drawn={"articles": size, "hops": hops, "relations": asked.relations},
+            fields={"question": question.text, "format": prompts.answer_format(_FORM)},
+            drawn={"articles": size, "hops": hops, "relations": question.relations},
         )
 
     def oracle(self, prompt: str) -> str:
@@ -152,7 +147,7 @@ class QaBiographies(Task):
         lines = [line for line in articles.question.splitlines() if line.endswith("?")]
         if len(lines) != 1:
             raise DataError(f"{len(lines)} questions are asked, not one")
-        name, relations = _understood(lines[0])
+        name, relations = _parse(lines[0])
         for relation in relations:
             name = articles.subject("founder", name) if relation == "firm" else articles.value(relation, name)
         return name
@@ -161,8 +156,8 @@ class QaBiographies(Task):
         return audit(prompt)
 
 
-def _question(stream: Stream, world: World, hops: int) -> _Question:
-    """A question that the articles answer in one way, and in no fewer hops than are meant.
+def _draw_question(stream: Stream, world: World, hops: int) -> _Question:
+    """A question that the articles answer in one way, and not in fewer hops.
 
     The kind of question is drawn first, so that kinds with few subjects are hardly rarer than others.
     """
@@ -170,34 +165,34 @@ def _question(stream: Stream, world: World, hops: int) -> _Question:
     while True:
         first, (of, last) = None, stream.choice(_ONE_HOP)
         if hops == 2:
-            first = stream.choice(list(_FOUND_BY))
-            of, found, _ = _FOUND_BY[first]
-            last = stream.choice(_ASKED_OF[found])
+            first = stream.choice(list(_FIRST_HOPS))
+            of, value, _ = _FIRST_HOPS[first]
+            last = stream.choice(_RELATIONS[value])
         for subject in stream.sample(entities[of], min(len(entities[of]), _SUBJECTS)):
-            if (question := _asked(subject, first, last)) is not None:
+            if (question := _question(subject, first, last)) is not None:
                 return question
 
 
-def _asked(subject: Entity, first: str | None, last: str) -> _Question | None:
-    """The question for one fact of ``subject``, or of what its ``first`` fact leads to; None if there is none."""
+def _question(subject: Entity, first: str | None, last: str) -> _Question | None:
+    """The question for one fact of ``subject``, or of the value of its ``first`` fact; None if there is none."""
     phrase, target = "{x}", subject
     facts, labels = list[FactKey](), list[str]()
     if first is not None:
         between = subject.facts.get(first)
         if not isinstance(between, Entity):
             return None
-        phrase, target = _FOUND_BY[first][2], between
+        phrase, target = _FIRST_HOPS[first][2], between
         facts, labels = [(first, subject)], [target.name]
     answer = _value(target, last)
-    if answer is None or (first is not None and answer in _named(subject)):
+    if answer is None or (first is not None and answer in _content(subject)):
         return None
     if last == "firm" and (firm := _firm(target)) is not None:
         facts, labels = [*facts, ("founder", firm)], [*labels, target.name]
     else:
-        facts, labels = [*facts, (_TOLD_WITH.get(last, last), target)], [*labels, answer]
-    named = _CALLED[subject.kind].format(x=subject.name)
+        facts, labels = [*facts, (_SENTENCE_OF.get(last, last), target)], [*labels, answer]
+    name = _NAMED[subject.kind].format(x=subject.name)
     return _Question(
-        ask=_ASKS[last].format(x=phrase.format(x=named)),
+        text=_QUESTIONS[last].format(x=phrase.format(x=name)),
         # A river may be named without the word.
         answers=[answer, answer.removeprefix("River ")] if last == "river" else [answer],
         relations=[last] if first is None else [first, last],
@@ -207,7 +202,7 @@ def _asked(subject: Entity, first: str | None, last: str) -> _Question | None:
 
 
 def _value(of: Entity, relation: str) -> str | None:
-    """What is to be answered; None if there is nothing."""
+    """Value of a relation as text; None if there is none."""
     if relation in ("born", "founded", "chartered"):
         return str(of.year)
     value = _firm(of) if relation == "firm" else of.facts.get(relation)
@@ -218,38 +213,36 @@ def _firm(founder: Entity) -> Entity | None:
     return next((of for relation, of in founder.mentions if relation == "founder"), None)
 
 
-def _named(subject: Entity) -> set[str]:
-    """All that the article on ``subject`` may name, so that no second article would be needed for it."""
+def _content(subject: Entity) -> set[str]:
+    """Everything that the article on ``subject`` may name, for which no second article would be needed."""
     facts = {value.name if isinstance(value, Entity) else value for value in subject.facts.values()}
     years = {str(year) for year in (subject.year, *subject.years.values())}
     return facts | years | {subject.name} | {of.name for _, of in subject.mentions}
 
 
 def _ordered(stream: Stream, world: World, gold: list[Entity], depth: Depth) -> list[Entity]:
-    """All that has an article, in random order but for the gold ones, which are placed by depth."""
+    """All entities in random order, but for the gold ones, which are placed by depth."""
     others = [entity for entity in world.entities() if entity not in gold]
     stream.shuffle(others)
     places = depth.slots(stream, len(others) + len(gold), len(gold))
-    order = list(others)
-    shuffled = stream.sample(gold, len(gold))
-    for place, entity in zip(places, shuffled, strict=True):
-        order.insert(place, entity)
-    return order
+    for place, entity in zip(places, stream.sample(gold, len(gold)), strict=True):
+        others.insert(place, entity)
+    return others
 
 
-def _understood(question: str) -> tuple[str, list[str]]:
-    """A question taken apart: whose name it gives, and what is to be looked up from there on, in order.
+def _parse(question: str) -> tuple[str, list[str]]:
+    """The name in a question, and the relations to look up from there, in order.
 
     Raises:
-        DataError: It is no question of this task.
+        DataError: It is not a question of this task.
     """
-    asked = [(relation, match[1]) for relation, words in _ASKS.items() if (match := _match(words, question))]
-    if len(asked) != 1:
-        raise DataError(f"the question can be read in {len(asked)} ways, not one: {question}")
-    last, phrase = asked[0]
+    readings = [(relation, match[1]) for relation, words in _QUESTIONS.items() if (match := _match(words, question))]
+    if len(readings) != 1:
+        raise DataError(f"the question can be read in {len(readings)} ways, not one: {question}")
+    last, phrase = readings[0]
     relations = [last]
-    while found := [(by, match[1]) for by, (_, _, words) in _FOUND_BY.items() if (match := _match(words, phrase))]:
-        (first, phrase), *_ = found
+    while hops := [(hop, match[1]) for hop, (_, _, words) in _FIRST_HOPS.items() if (match := _match(words, phrase))]:
+        (first, phrase), *_ = hops
         relations.insert(0, first)
     return phrase.removeprefix("the firm ").removeprefix("the town of "), relations
 

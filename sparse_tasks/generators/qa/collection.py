@@ -1,4 +1,4 @@
-"""Documents and the questions about them, whatever format they came in."""
+"""Documents of a corpus and the questions about them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sparse_tasks.core.errors import BadFileError
-from sparse_tasks.generators.corpora import Corpus
+from sparse_tasks.generators.corpora import Corpus, read
 
-__all__ = ["END", "Collection", "Collector", "Question", "clean", "heading", "letters"]
+__all__ = ["END", "Collection", "Collector", "Question", "clean", "heading", "left_out", "letters"]
 
 END = "The documents end here."
-"""Stands between documents and question."""
+"""Line between documents and question."""
 
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f]")
-# What a prompt is read by; a document with such a line could not be told from several.
+# Lines by which prompts are read; a document that holds one would look like several.
 _RESERVED = re.compile(rf"^(?:Document \d+|{re.escape(END)})$", re.M)
 
 
 def heading(number: int) -> str:
-    """The line above a document."""
+    """Line above a document."""
     return f"Document {number}\n"
 
 
 def letters(n: int) -> str:
-    """The letters of so many choices."""
+    """Letters of ``n`` choices."""
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n]
 
 
 def clean(text: str) -> str:
-    """A text without white space at its ends and at those of its lines, and without two empty lines in a row."""
+    """``text`` without control characters, white space around lines, and two empty lines in a row."""
     lines = [line.strip() for line in _BREAK.split(_CONTROL.sub("", text))]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
@@ -44,11 +44,11 @@ class Question:
     """A question about one document or several.
 
     Attributes:
-        text: On one line.
+        text: The question, on one line.
         gold: Indices of the documents that it is about.
         answers: References, the most frequent first; or the letters of the right choices, in order.
-        choices: The texts to choose from; none where the answer is open.
-        near: Indices of the documents that came with it, those in ``gold`` perhaps among them.
+        choices: Texts to choose from; empty for an open question.
+        near: Indices of the documents that came with it, including those in ``gold`` where the corpus does.
     """
 
     text: str
@@ -59,18 +59,18 @@ class Question:
 
     @property
     def answer(self) -> str:
-        """As a perfect model writes it."""
+        """Gold answer as a perfect model writes it."""
         return ", ".join(self.answers) if self.choices else self.answers[0]
 
 
 @dataclass(frozen=True)
 class Collection:
-    """All of a corpus.
+    """Documents and questions of a corpus.
 
     Attributes:
-        documents: Different from each other.
-        questions: No two with the same text about the same documents.
-        left_out: How many questions were left out, by reason.
+        documents: Distinct texts.
+        questions: Distinct by text and documents.
+        left_out: Number of questions that were left out, by reason.
     """
 
     documents: tuple[str, ...]
@@ -87,18 +87,18 @@ class Collection:
 
     @cached_property
     def by_text(self) -> dict[str, list[Question]]:
-        """The questions, by their text."""
-        found: dict[str, list[Question]] = {}
+        """Questions by their text."""
+        by_text: dict[str, list[Question]] = {}
         for question in self.questions:
-            found.setdefault(question.text, []).append(question)
-        return found
+            by_text.setdefault(question.text, []).append(question)
+        return by_text
 
 
 class Collector:
-    """Gathers a ``Collection`` from what a reader finds.
+    """Builder of a ``Collection``.
 
     Args:
-        corpus: What it is read from.
+        corpus: The corpus that is being read.
     """
 
     def __init__(self, corpus: Corpus) -> None:
@@ -109,7 +109,7 @@ class Collector:
         self._left_out: Counter[str] = Counter()
 
     def document(self, text: str, title: str = "") -> int | None:
-        """The index of a document, which may have been there before; None if it cannot be used."""
+        """Add a document unless it is known; returns its index, or None if it cannot be used."""
         name, body = clean(title), clean(text)
         whole = f"{name}\n{body}" if name else body
         if whole not in self._documents:
@@ -127,47 +127,47 @@ class Collector:
         near: Sequence[int] = (),
         within: Callable[[str], bool] | None = None,
     ) -> None:
-        """One more question, unless it is left out.
+        """Add a question, or count it as left out.
 
         Args:
             text: The question.
-            gold: The documents that it is about; None where one could not be used.
+            gold: Indices of the documents that it is about; None for one that cannot be used.
             answers: References, or letters.
             choices: Texts to choose from.
-            near: Documents that came with it.
-            within: Tells whether an open answer stands where it should; one that does not is no reference.
+            near: Indices of the documents that came with it.
+            within: Whether an open answer stands where it should; references that do not are dropped.
         """
         documents = tuple(index for index in gold if index is not None)
-        asked, options = " ".join(text.split()), tuple(" ".join(choice.split()) for choice in choices)
-        given = [" ".join(answer.split()) for answer in answers]
-        # Metrics compare words: an answer of signs alone could not be given.
-        given = [answer for answer in given if any(map(str.isalnum, answer))]
-        if not asked or END in asked:
+        text, choices = " ".join(text.split()), tuple(" ".join(choice.split()) for choice in choices)
+        answers = [" ".join(answer.split()) for answer in answers]
+        # Metrics compare words, so an answer of punctuation alone could not be given.
+        answers = [answer for answer in answers if any(map(str.isalnum, answer))]
+        key = text.casefold(), documents
+        if not text or END in text:
             self.leave_out("without words")
         elif len(documents) < len(list(gold)):
             self.leave_out("whose document is empty or holds a line like a heading of this package")
-        elif not all(options):
+        elif not all(choices):
             self.leave_out("with an empty choice")
-        elif not given:
+        elif not answers:
             self.leave_out("without an answer")
-        elif within is not None and not (given := [answer for answer in given if within(answer)]):
+        elif within is not None and not (answers := [answer for answer in answers if within(answer)]):
             self.leave_out("whose answer is not in their document")
-        elif (asked.casefold(), documents) in self._questions:
-            self.leave_out("that stand there twice")
+        elif key in self._questions:
+            self.leave_out("that occur twice")
         else:
-            ranked = given if options else [answer for answer, _ in Counter(given).most_common()]
-            key = asked.casefold(), documents
-            self._questions[key] = Question(asked, documents, tuple(ranked), options, near)
+            ranked = answers if choices else [answer for answer, _ in Counter(answers).most_common()]
+            self._questions[key] = Question(text, documents, tuple(ranked), choices, near)
 
     def leave_out(self, reason: str) -> None:
         """Count a question that is not asked."""
         self._left_out[reason] += 1
 
     def done(self) -> Collection:
-        """All of it.
+        """The finished collection.
 
         Raises:
-            BadFileError: There is no question.
+            BadFileError: It has no question.
         """
         if not self._questions:
             why = f": {_counted(self._left_out)}" if self._left_out else ""
@@ -176,11 +176,10 @@ class Collector:
         return Collection(documents, tuple(self._questions.values()), self._left_out)
 
 
-def left_out(corpus: Corpus, collection: Collection) -> list[str]:
-    """What a user should know of a corpus that was read."""
-    if not collection.left_out:
-        return []
-    return [f"{corpus.name} ({corpus.origin}): left out {_counted(collection.left_out)}"]
+def left_out(corpus: Corpus, reader: Callable[[Corpus], Collection]) -> list[str]:
+    """Read a corpus that is mounted, and say which of its questions were left out and why."""
+    reasons = read(corpus.sha256, reader).left_out
+    return [f"{corpus.name} ({corpus.origin}): left out {_counted(reasons)}"] if reasons else []
 
 
 def _counted(reasons: Counter[str]) -> str:

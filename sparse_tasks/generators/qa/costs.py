@@ -1,7 +1,6 @@
-"""What the documents of a corpus cost in tokens: counted once, kept on disk.
+"""Token counts of a corpus' documents, kept on disk by the hashes of the documents and of the tokenizer.
 
-The file is known by the documents' hash and the tokenizer's. One that is damaged is counted again; a folder that cannot
-be written costs the counting in every run, and nothing else.
+A damaged file is written again; a folder that cannot be written costs time alone.
 """
 
 from __future__ import annotations
@@ -25,19 +24,13 @@ _counted: dict[tuple[str, str], Sequence[int]] = {}
 
 
 def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptTokenizer) -> Sequence[int]:
-    """Tokens of each text, standing as a paragraph of its own, by index.
-
-    Args:
-        sha256: Hash of the documents.
-        documents: The texts.
-        tokenizer: Counts.
-    """
+    """Tokens of each document as a paragraph of its own; ``sha256`` is the hash of all of them."""
     known = _counted.get((sha256, tokenizer.sha256))
     if known is not None:
         return known
     key = hashlib.sha256(f"{sha256} {tokenizer.sha256} {version('tokenizers')} 1".encode()).hexdigest()
     path = cache_folder() / "costs" / f"{key[:32]}.json"
-    costs = _kept(path, key, len(documents))
+    costs = _load(path, key, len(documents))
     if costs is None:
         costs = tokenizer.costs([f"{text}\n\n" for text in documents])
         content = {"key": key, "sha256": _hash(costs), "costs": costs}
@@ -47,8 +40,8 @@ def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptToken
     return costs
 
 
-def _kept(path: Path, key: str, n: int) -> list[int] | None:
-    """The counts in a file, if they are those that were written there."""
+def _load(path: Path, key: str, n: int) -> list[int] | None:
+    """Counts in a file, if it is whole."""
     try:
         content = json.loads(path.read_bytes())
         costs = content["costs"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind, read
+from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
 from sparse_tasks.generators.qa.collection import Collection, Collector, Question, clean, left_out
 from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, read_parquet
 from sparse_tasks.generators.qa.packing import PackedTask
@@ -19,19 +19,19 @@ _JUDGEMENTS = ("yes", "no")
 
 
 def read_hotpotqa(corpus: Corpus) -> Collection:
-    """HotpotQA with distractors: the published JSON, and the Hub's Parquet.
+    """Reader of HotpotQA with distractors: the published JSON, and the Hub's Parquet.
 
     Questions whose answer is yes or no are kept: both are answers, and the evidence is the same two paragraphs.
     """
-    found = Collector(corpus)
+    collector = Collector(corpus)
     for path in corpus.paths:
         for record, paragraphs, titles in _records(path):
-            _add(found, record, paragraphs, titles)
-    return found.done()
+            _add(collector, record, paragraphs, titles)
+    return collector.done()
 
 
 def _records(path: Path) -> Iterator[tuple[Field, list[tuple[str, str]], list[str]]]:
-    """Each question with its paragraphs, title and text, and the titles of the two that hold the answer."""
+    """Questions with their paragraphs, title and text, and the titles of the two that hold the answer."""
     if is_parquet(path):
         for row in read_parquet(path, ("question", "answer", "context", "supporting_facts")):
             context = row.get("context")
@@ -52,18 +52,18 @@ def _joined(sentences: Field) -> str:
     return "".join(sentence.text() for sentence in sentences.items())
 
 
-def _add(found: Collector, record: Field, paragraphs: Sequence[tuple[str, str]], titles: Sequence[str]) -> None:
+def _add(collector: Collector, record: Field, paragraphs: Sequence[tuple[str, str]], titles: Sequence[str]) -> None:
     question, answer = record.get("question").text(), record.get("answer").text()
     texts = dict(paragraphs)
-    indices = {title: found.document(text, title) for title, text in paragraphs}
-    wanted = list(dict.fromkeys(titles))
-    if len(wanted) != 2 or not set(wanted) <= set(texts):
-        found.leave_out("whose two paragraphs are not there")
+    indices = {title: collector.document(text, title) for title, text in paragraphs}
+    gold = list(dict.fromkeys(titles))
+    if len(gold) != 2 or not set(gold) <= set(texts):
+        collector.leave_out("whose two paragraphs are missing")
         return
-    whole = [f"{clean(title)}\n{clean(texts[title])}" for title in wanted]
-    found.question(
+    whole = [f"{clean(title)}\n{clean(texts[title])}" for title in gold]
+    collector.question(
         question,
-        [indices[title] for title in wanted],
+        [indices[title] for title in gold],
         [answer],
         near=tuple(dict.fromkeys(index for index in indices.values() if index is not None)),
         within=lambda text: text in _JUDGEMENTS or any(text in paragraph for paragraph in whole),
@@ -72,17 +72,15 @@ def _add(found: Collector, record: Field, paragraphs: Sequence[tuple[str, str]],
 
 @dataclass(frozen=True)
 class HotpotTask(PackedTask):
-    """What all tasks with HotpotQA's questions share: the paragraphs that came with a question go first."""
+    """Base of the tasks with HotpotQA's questions, whose paragraphs are the first to be taken."""
 
-    dispersion: ClassVar[str] = "high"
-    metric: ClassVar[str] = "token_f1"
-    references: ClassVar[bool] = True
+    dispersion = "high"
+    metric = "token_f1"
+    references = True
     texts: ClassVar[Mapping[str, str]] = {"corpus": "qa_hotpotqa"}
-    named: ClassVar[bool] = False
-    near: ClassVar[bool] = True
-
-    def collection(self) -> Collection:
-        return read(self.corpus, read_hotpotqa)
+    reader = staticmethod(read_hotpotqa)
+    named = False
+    near = True
 
     def form(self, question: Question) -> str:
         return "a few words taken from the documents, or yes or no, and nothing else."
@@ -90,7 +88,7 @@ class HotpotTask(PackedTask):
     def check(self, question: Question, documents: Sequence[str]) -> str | None:
         for answer in question.answers:
             if answer not in _JUDGEMENTS and not any(answer in document for document in documents):
-                return f"the answer {answer!r} is in no document"
+                return f"the answer {answer!r} is in none of the documents"
         return None
 
 
@@ -101,8 +99,8 @@ class QaHotpotqa(HotpotTask):
     The question does not say which; they stand apart from each other.
     """
 
-    name: ClassVar[str] = "qa_hotpotqa"
-    summary: ClassVar[str] = "an open question that needs two of many numbered documents (HotpotQA)"
+    name = "qa_hotpotqa"
+    summary = "an open question that needs two of many numbered documents (HotpotQA)"
 
 
 CORPORA.register(
@@ -116,7 +114,7 @@ CORPORA.register(
         hub="hotpotqa/hotpot_qa@1908d6afbbead072334abe2965f91bd2709910ab",
         files=("distractor/validation-00000-of-00001.parquet",),
         hashes=("c20b638ca82b21d04fe12e14ff417ad05153d4d215a65de54497fca4e972f7c6",),
-        notices=lambda corpus: left_out(corpus, read(corpus.sha256, read_hotpotqa)),
+        notices=lambda corpus: left_out(corpus, read_hotpotqa),
     ),
 )
 TASKS.register(QaHotpotqa.name, QaHotpotqa)

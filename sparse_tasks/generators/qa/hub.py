@@ -1,4 +1,4 @@
-"""Corpora from the Hugging Face Hub, at a commit that is written down."""
+"""Download of corpora from the Hugging Face Hub, with the commit that they come from."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["fetch"]
 
 _DATA = re.compile(r".*\.(?:parquet|jsonl|json)")
 _METADATA = re.compile(r"(?:.*/)?(?:dataset_infos|dataset_dict|state|config)\.json|\..*")
-# The part that is asked about, in the order in which it is looked for; what trains models comes last.
+# The splits, the preferred one first; what trains models comes last.
 _SPLITS = (r"(?:.*[/_.-])?(?:validation|valid|dev)\b.*", r"(?:.*[/_.-])?test\b.*", r".*")
 
 
 def fetch(kind: Kind, address: str) -> tuple[tuple[Path, ...], str, str]:
-    """The files of a corpus, the repository, and the commit that they are of.
+    """Files of a corpus, their repository, and their commit.
 
     Args:
-        kind: What is looked for.
+        kind: Kind of corpus.
         address: ``ORG/NAME`` or ``ORG/NAME@revision``; a branch is resolved to its commit.
 
     Raises:
@@ -44,33 +44,31 @@ def fetch(kind: Kind, address: str) -> tuple[tuple[Path, ...], str, str]:
         raise UsageError("corpus", address, f"does not have all of {', '.join(names)}") from error
     if address == kind.hub:
         for path, expected in zip(paths, kind.hashes, strict=False):
-            if (found := sha256_of(path)) != expected:
-                remedy = f"gave other bytes of {path.name} than those that are known (SHA-256 {found[:16]}…)"
+            if (actual := sha256_of(path)) != expected:
+                remedy = f"gave other bytes of {path.name} than those that are known (SHA-256 {actual[:16]}…)"
                 raise UsageError("corpus", address, f"{remedy}; empty the cache of the Hub and try again")
     return paths, repository, _commit(paths[0], address)
 
 
 def _files(kind: Kind, address: str) -> tuple[str, ...]:
-    """The files of one split of a repository that is not known here."""
+    """Files of one split of a repository that is not known here."""
     from huggingface_hub import HfApi
 
     repository, revision = split_hub_id(address)
-    siblings = HfApi().dataset_info(repository, revision=revision).siblings or []
-    listed = [sibling.rfilename for sibling in siblings]
-    files = sorted(name for name in listed if _DATA.fullmatch(name) and not _METADATA.fullmatch(name))
+    names = [sibling.rfilename for sibling in HfApi().dataset_info(repository, revision=revision).siblings or []]
+    files = sorted(name for name in names if _DATA.fullmatch(name) and not _METADATA.fullmatch(name))
     for split in _SPLITS:
-        if found := [name for name in files if re.fullmatch(split, name)]:
-            folders = {name.rpartition("/")[0] for name in found}
-            if len(folders) > 1:
-                break
-            return tuple(found)
+        if chosen := [name for name in files if re.fullmatch(split, name)]:
+            if len({name.rpartition("/")[0] for name in chosen}) == 1:
+                return tuple(chosen)
+            break
     what = f"has several: {', '.join(files[:8])}" if files else "has no Parquet or JSON files"
     raise UsageError("corpus", address, f"{what}; download the one that is meant and name it with {kind.name}=FILE")
 
 
 def _commit(path: Path, address: str) -> str:
-    """The commit that a file in the Hub's cache belongs to, which is part of its path."""
+    """Commit of a file in the Hub's cache, which is part of its path."""
     for folder, name in zip(path.parts, path.parts[1:], strict=False):
         if folder == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", name):
             return name
-    raise UsageError("corpus", address, f"lies in no snapshot of the Hub's cache: {path}")
+    raise UsageError("corpus", address, f"is not in a snapshot of the Hub's cache: {path}")

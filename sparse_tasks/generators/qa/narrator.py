@@ -1,9 +1,10 @@
-"""From the world to prose: articles as passages, with a note of where each fact is told."""
+"""The world in prose: articles as passages, with the sentence of each fact."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from sparse_tasks.generators.qa.phrases import colour, facts
 from sparse_tasks.generators.qa.world import Entity
@@ -16,13 +17,13 @@ from sparse_tasks.generators.task import Offer, Passage
 __all__ = ["FactKey", "Narrator"]
 
 FactKey = tuple[str, Entity]
-"""A relation, and whose fact it is."""
+"""A relation and its subject."""
 
 _PRONOUNS = {
     True: {"he": "she", "him": "her", "his": "her", "His": "Her"},
     False: {"he": "he", "him": "him", "his": "his", "His": "His"},
 }
-# How a fact is told in the article on whose fact it is, in this order: the kind of sentence, and the slot of the value.
+# Kind of sentence and slot of the value for each fact in the article on its subject, in the order of telling.
 _OWN = {
     "profession": ("Profession", "a_job"),
     "birthplace": ("Birth", "place"),
@@ -38,7 +39,7 @@ _OWN = {
     "charter": ("Charter", "year"),
     "designer": ("Landmark", "person"),
 }
-# The same in the article on what is the value.
+# Kind of sentence in the article on the value.
 _MENTIONS = {
     "founder": "Founder",
     "designer": "Designer",
@@ -48,9 +49,9 @@ _MENTIONS = {
     "home": "Settler",
     "seat": "Works",
 }
-# Most mentions in one article.
+# Limit of mentions in one article.
 _MOST_MENTIONS = 2
-# A sentence that repeats one of its article, or a phrase of it, is drawn again, this often at most.
+# Limit of draws for a sentence that repeats no phrase of its article.
 _REDRAWS = 20
 
 
@@ -59,11 +60,11 @@ class _Statement:
     """A sentence that carries a fact.
 
     Attributes:
-        kind: The sort of sentence.
-        slots: What fills its slots.
+        kind: Kind of sentence.
+        slots: Values of its slots.
         key: The fact.
-        year: When that was; 0 where it has no year.
-        confusing: Whether a pronoun behind it could mean somebody or something else.
+        year: Year of the fact; 0 if it has none.
+        confusing: Whether a pronoun behind it would be ambiguous.
     """
 
     kind: str
@@ -75,7 +76,7 @@ class _Statement:
 
 @dataclass(slots=True, eq=False)
 class _Article:
-    """An article while it is told: whom it is about, the phrases used, and what fills the slots of pronouns."""
+    """An article while it is told: its subject, its pronouns, and the phrases used."""
 
     about: Entity
     slots: dict[str, str]
@@ -87,14 +88,14 @@ class Narrator:
     """Tells a world in articles.
 
     Args:
-        stream: Where the draws come from.
-        entities: What the articles are about, in order.
-        asked: Facts that stand in one article only, so that there is one place to find them.
+        stream: Source of the draws.
+        entities: Subjects of the articles, in order.
+        asked: Facts that the question is about, which are told in one place only.
 
     Attributes:
-        body: The passages of all articles.
-        articles: The passages of each article, its title first.
-        told: Where a fact is told in the article on whose fact it is.
+        body: Passages of all articles.
+        articles: Passages of each article, its title first.
+        told: Sentence of each fact in the article on its subject.
     """
 
     def __init__(self, stream: Stream, entities: Iterable[Entity], asked: Sequence[FactKey]) -> None:
@@ -110,12 +111,12 @@ class Narrator:
         self.body = [passage for article in self.articles for passage in article]
 
     def filler(self, stream: Stream, sentences: int) -> Offer:
-        """A paragraph of so many sentences of colour behind any other; 0 is a short aside."""
+        """An offer of so many sentences of colour behind any paragraph; 0 is a short aside."""
         passage, article = stream.choice(self._open)
         if sentences:
             text, _ = self._paragraph(article, [None] * sentences, stream)
         else:
-            text = f"{self._drawn(self._colour['Aside'], article, stream)}\n\n"
+            text = f"{self._draw(self._colour['Aside'], article, stream)}\n\n"
         return Offer([text], [], lambda: passage.followers.append(text))
 
     def _article(self, number: int, about: Entity) -> list[Passage]:
@@ -126,13 +127,13 @@ class Narrator:
         if about.kind == "person":
             early = [statement for statement in own if statement.kind in ("Profession", "Birth", "Training")]
             late = [statement for statement in own if statement not in early] + mentions
-            # What has no year belongs to later life.
+            # Facts without a year belong to later life.
             late.sort(key=lambda statement: statement.year or about.year + 60)
         elif about.kind == "firm":
             early, late = own, mentions
         else:
             early, late = own[:-1], own[-1:] + mentions
-        # What an article begins with comes at once.
+        # Colour comes behind the facts that open the article.
         parts = [self._coloured(early, 5, 2, stream), self._coloured(late, 4 + stream.below(2), 1, stream)]
         passages = [Passage(f"Article {number}: {about.name}\n\n")]
         for part in parts:
@@ -162,38 +163,36 @@ class Narrator:
     def _paragraph(
         self, article: _Article, sentences: Sequence[_Statement | None], stream: Stream
     ) -> tuple[str, list[tuple[_Statement, int, int]]]:
-        """A paragraph, and where in it each statement stands."""
+        """A paragraph, and the span of each statement."""
         text, clear, person = "", False, article.about.kind == "person"
         spans: list[tuple[_Statement, int, int]] = []
         for statement in sentences:
             if statement is None:
-                # Where a pronoun could mean somebody else, the sentence has to name whom it is about.
+                # Where a pronoun would be ambiguous, the sentence has to name its subject.
                 rule, holding = self._colour[article.about.kind.title()], "{x}" if person and not clear else ""
-                sentence = self._drawn(rule, article, stream, holding)
-                told = self._filled(article, sentence, {}, clear, stream)
+                sentence = self._draw(rule, article, stream, holding)
+                told = self._fill(article, sentence, {}, clear, stream)
             else:
-                sentence = self._drawn(self._facts[statement.kind], article, stream)
-                told = self._filled(article, sentence, statement.slots, clear, stream)
+                sentence = self._draw(self._facts[statement.kind], article, stream)
+                told = self._fill(article, sentence, statement.slots, clear, stream)
                 spans.append((statement, len(text), len(text) + len(told)))
-            # What a firm or a town is made of may be what a pronoun means.
+            # A pronoun behind a sentence on a firm or town may mean something of theirs.
             named = "{x}" in sentence or (clear and person)
             clear = named and not (statement is not None and statement.confusing)
             text += told + " "
         return text[:-1] + "\n\n", spans
 
-    def _drawn(self, rule: Rule, article: _Article, stream: Stream, holding: str = "") -> str:
-        """An open sentence that holds something and repeats no phrase of its article, if a few draws find one."""
-        tries = 0
-        while True:
+    def _draw(self, rule: Rule, article: _Article, stream: Stream, holding: str = "") -> str:
+        """A sentence with slots that contains ``holding`` and, if a few draws suffice, no phrase of its article."""
+        for tries in count(1):
             pieces = rule.pieces(stream)
             sentence = "".join(pieces)[1:]
-            tries += 1
             if holding in sentence and (article.phrases.isdisjoint(pieces) or tries >= _REDRAWS):
                 break
         article.phrases.update(piece for piece in pieces if len(piece) > 4)
         return sentence
 
-    def _filled(self, article: _Article, sentence: str, slots: dict[str, str], clear: bool, stream: Stream) -> str:
+    def _fill(self, article: _Article, sentence: str, slots: dict[str, str], clear: bool, stream: Stream) -> str:
         if "{" in sentence:
             x = self._name(article, sentence.startswith("{x}"), clear, bool(slots), stream)
             sentence = sentence.format_map(article.slots | slots | {"x": x})
@@ -201,14 +200,14 @@ class Narrator:
         return sentence[0].title() + sentence[1:]
 
     def _name(self, article: _Article, first: bool, clear: bool, fact: bool, stream: Stream) -> str:
-        """What a sentence calls whom its article is about.
+        """Name or pronoun for the subject of an article.
 
         Args:
             article: The article.
             first: Whether the sentence begins with it.
-            clear: Whether a pronoun is understood.
+            clear: Whether a pronoun is unambiguous.
             fact: Whether the sentence carries a fact.
-            stream: Where the draws come from.
+            stream: Source of the draws.
         """
         about, begun = article.about, article.begun
         article.begun = True
@@ -218,7 +217,7 @@ class Narrator:
             return article.slots["he"] if clear and stream.below(4) else about.short
         if clear and first and stream.below(3):
             return "it"
-        # A firm is in a town, so there only a name is clear.
+        # A firm is in a town, so only a name is unambiguous there.
         return about.name if stream.below(3) == 0 or (fact and about.kind == "town") else f"the {about.kind}"
 
 
@@ -227,7 +226,7 @@ def _text(value: Entity | str) -> str:
 
 
 def _own(about: Entity) -> list[_Statement]:
-    """The sentences that an article has to tell of whom it is about, in their order."""
+    """Statements on the subject of an article, in their order."""
     statements = []
     for relation, (kind, slot) in _OWN.items():
         if (value := about.facts.get(relation)) is not None:
@@ -239,7 +238,7 @@ def _own(about: Entity) -> list[_Statement]:
 
 
 def _mention(about: Entity, relation: str, subject: Entity) -> _Statement:
-    """A fact of ``subject`` as the article on its value, ``about``, tells it."""
+    """Statement on a fact of ``subject`` in the article on its value, ``about``."""
     slot = "place" if subject.kind == "town" else subject.kind
     slots = {slot: subject.name, **_circumstances(subject, relation)}
     key, year = (relation, subject), subject.years.get(relation, 0)
@@ -247,7 +246,7 @@ def _mention(about: Entity, relation: str, subject: Entity) -> _Statement:
 
 
 def _circumstances(subject: Entity, relation: str) -> dict[str, str]:
-    """What a sentence may tell along with a fact: when that was, and of what sort a landmark is."""
+    """Slots for the year of a fact and the kind of a landmark."""
     told = {"year": str(year)} if (year := subject.years.get(relation)) is not None else {}
     return told | ({"landmark": _text(subject.facts["landmark"])} if relation == "designer" else {})
 

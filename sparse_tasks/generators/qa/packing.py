@@ -1,4 +1,4 @@
-"""Tasks about one document or several among many: what packs them, asks, and checks."""
+"""Questions about one document or several among many: packing to a length, asking, and checking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.generators import prompts
-from sparse_tasks.generators.corpora import mounted
+from sparse_tasks.generators.corpora import Corpus, mounted, read
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.qa.collection import END, Collection, Question, heading, letters
 from sparse_tasks.generators.qa.costs import document_costs
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 __all__ = ["ChoiceTask", "PackedTask", "completion", "read_prompt"]
 
 MOST_GOLD = 8_192
-"""Tokens of the longest document that a question is asked about."""
-# Documents that may be too long for what is left, one after the other, before one is cut.
+"""Size limit of a document that a question is asked about, in tokens."""
+# Documents that may be too long for the room that is left before one of them is cut.
 _MISSES = 8
-# Documents that are tried for one that can be cut to the right length.
+# Documents that are tried in search of one that can be cut to the right length.
 _CANDIDATES = 24
-# Headings whose cost is counted one by one.
+# Headings whose tokens are counted one by one.
 _HEADINGS = 4_096
-# How often the number of a document stands in what frames the documents.
+# Times that the number of a document occurs in the frame of the prompt.
 _NUMBERS = 2
 _INTRO = "Below are the documents, each under its number.\n\n"
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """What one sample asks, and what the documents cost by the tokenizer at hand."""
+    """Question of one sample, with the tokens of each document."""
 
     question: Question
     costs: Sequence[int]
@@ -60,43 +60,48 @@ class _Turn:
         return tokens
 
     def frame(self, n: int) -> int:
-        """Tokens at most that go with ``n`` documents beside their texts."""
+        """Upper bound of the tokens that ``n`` documents need beside their texts."""
         return self.headings(n) + _slack(n)
 
 
 @dataclass(frozen=True)
 class PackedTask(Task):
-    """A question about one document or several among others of a corpus, all of them shuffled and numbered.
+    """Base of the tasks that ask about one document or several among others of a corpus, shuffled and numbered.
 
     Its sizes are tokens. The questions of a data set are drawn without repetition, and are the same at every length.
 
     Class attributes:
         named: Whether the question says which document it is about.
-        near: Whether the documents that came with a question are the first to stand beside it.
+        near: Whether the documents that came with a question are the first to be taken.
     """
 
     corpus: str = parameter("", "SHA-256 of the corpus (set by --corpus)")
     repeats: bool = parameter(False, "whether documents may come again within a sample (set by --allow-repeats)")
     _turn: _Turn | None = field(default=None, init=False, repr=False, compare=False)
 
-    dispersion: ClassVar[str] = "low"
-    scope: ClassVar[str] = "low"
-    steerable: ClassVar[bool] = True
-    sized_in_tokens: ClassVar[bool] = True
+    dispersion = "low"
+    scope = "low"
+    steerable = True
+    sized_in_tokens = True
     named: ClassVar[bool] = True
     near: ClassVar[bool] = False
 
     @abstractmethod
-    def collection(self) -> Collection:
-        """The corpus."""
-
-    @abstractmethod
     def form(self, question: Question) -> str:
-        """How the answer is to be written."""
+        """Instruction for writing the answer."""
 
     @abstractmethod
     def check(self, question: Question, documents: Sequence[str]) -> str | None:
-        """What is wrong with a question, its answers among it, by the documents that it is about."""
+        """Problem of a question and its answers by the documents that it is about; None if there is none."""
+
+    @staticmethod
+    @abstractmethod
+    def reader(corpus: Corpus) -> Collection:
+        """Read the corpus."""
+
+    def collection(self) -> Collection:
+        """Documents and questions of the corpus."""
+        return read(self.corpus, type(self).reader)
 
     def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
         order = _order(self, tokenizer, seed)
@@ -124,9 +129,6 @@ class PackedTask(Task):
         if self.repeats and len(turn.costs) > len(turn.question.gold):
             return None
         return sum(turn.costs) + turn.frame(len(turn.costs))
-
-    def units(self, size: int) -> int:
-        return size
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         return [f"{self.collection().documents[index]}\n\n" for index in self._bound().question.gold]
@@ -164,7 +166,7 @@ class PackedTask(Task):
         return "\n".join([f"{ask}\n", *options]) if options else ask
 
     def _others(self, stream: Stream, size: int) -> list[str]:
-        """Documents that make up ``size`` together with those asked about: whole ones, and one that is cut."""
+        """Documents that fill ``size`` together with the gold ones: whole ones, and one that is cut."""
         turn, documents = self._bound(), self.collection().documents
         queue = self._queue(stream)
         whole: list[int] = []
@@ -183,8 +185,8 @@ class PackedTask(Task):
             # Where nothing was passed over, the corpus is used up.
             if not passed or size - used - turn.frame(n) < TOLERANCE - _slack(n):
                 break
-            tried = [*passed, *islice(queue, max(0, _CANDIDATES - len(passed)))]
-            part = self._part(tried, size - used - turn.frame(n + 1), TOLERANCE - 1 - _slack(n + 1))
+            candidates = [*passed, *islice(queue, max(0, _CANDIDATES - len(passed)))]
+            part = self._part(candidates, size - used - turn.frame(n + 1), TOLERANCE - 1 - _slack(n + 1))
             if part is not None or not whole:
                 break
             # Nothing begins with a sentence so short: one document less leaves more to be filled.
@@ -193,7 +195,7 @@ class PackedTask(Task):
         return [*(documents[index] for index in whole), *([] if part is None else [part])]
 
     def _queue(self, stream: Stream) -> Iterator[int]:
-        """Documents that are not asked about, in random order; all over again and again if they may repeat."""
+        """Indices of the other documents in random order, again and again if they may repeat."""
         question, n = self._bound().question, len(self.collection().documents)
         first = [index for index in question.near if index not in question.gold] if self.near else []
         stream.shuffle(first)
@@ -206,93 +208,86 @@ class PackedTask(Task):
                 return
 
     def _part(self, candidates: Sequence[int], room: int, enough: int) -> str | None:
-        """The beginning of a document, up to a sentence's end, that leaves as little room as possible.
-
-        The first that leaves no more than ``enough`` is taken.
-        """
+        """Beginning of a document that leaves as little room as possible, the first that leaves ``enough`` if any."""
         documents, cost = self.collection().documents, self._bound().tokenizer.cost
-        best: tuple[int, str] | None = None
+        best, least = None, room + 1
         for index in candidates:
-            if (found := cut(documents[index], room, cost)) is None:
-                continue
-            text, tokens = found
-            if best is None or room - tokens < best[0]:
-                best = room - tokens, text
-            if best[0] <= enough:
-                break
-        return None if best is None else best[1]
+            if (part := cut(documents[index], room, cost)) is not None and room - part[1] < least:
+                best, least = part[0], room - part[1]
+                if least <= enough:
+                    break
+        return best
 
     def oracle(self, prompt: str) -> str:
         if mounted(self.corpus) is None:
             raise DataError(f"{self.name} cannot answer without its corpus; name it with --corpus")
         first, *others = self._known(prompt)
         if any(other.answers != first.answers for other in others):
-            raise DataError(f"the corpus has several answers to {quoted(first.text)} about documents that are there")
+            raise DataError(f"the corpus has several answers to {quoted(first.text)} about documents of the prompt")
         return first.answer
 
     def verify(self, prompt: str, answer: str, answers: Sequence[str]) -> str | None:
-        asked = read_prompt(prompt, self.named)
+        parsed = read_prompt(prompt, self.named)
         if mounted(self.corpus) is not None:
             known = self._known(prompt)
             if not any((answer, tuple(answers)) == (question.answer, question.answers) for question in known):
                 return f"the corpus says {quoted(known[0].answer)}, the stored answer is {quoted(answer)}"
-        question = Question(asked.text, (), tuple(answers), asked.choices)
+        question = Question(parsed.text, (), tuple(answers), parsed.choices)
         if answer != question.answer:
-            return f"the stored answer {quoted(answer)} is not what answers say"
-        return self.check(question, asked.documents if asked.about is None else [asked.about])
+            return f"the stored answer {quoted(answer)} does not follow from the stored answers"
+        return self.check(question, parsed.about)
 
     def _known(self, prompt: str) -> list[Question]:
-        """The question of a prompt as it is in the corpus; several where it was asked about several documents there."""
-        asked, documents = read_prompt(prompt, self.named), self.collection().documents
-        shown = {asked.about} if asked.about is not None else set(asked.documents)
-        found = [
+        """Questions of the corpus that a prompt may ask: several where the same is asked about several documents."""
+        parsed, documents = read_prompt(prompt, self.named), self.collection().documents
+        about = set(parsed.about)
+        if known := [
             question
-            for question in self.collection().by_text.get(asked.text, [])
-            if question.choices == asked.choices and all(documents[index] in shown for index in question.gold)
-        ]
-        if found:
-            return found
-        what = "that document" if self.named else "documents that are there"
-        raise DataError(f"the corpus has no question {quoted(asked.text)} about {what}")
+            for question in self.collection().by_text.get(parsed.text, [])
+            if question.choices == parsed.choices and all(documents[index] in about for index in question.gold)
+        ]:
+            return known
+        what = "that document" if self.named else "documents of the prompt"
+        raise DataError(f"the corpus has no question {quoted(parsed.text)} about {what}")
 
 
 def completion(question: str, form: str) -> Completion:
-    """A question asked so that its answer follows; ``form`` says in a sentence what that looks like."""
+    """A question whose answer follows the prompt; ``form`` is a sentence on how to write it."""
     return prompts.completion("a collection of documents", _INTRO, END, f"{question}\n\n{form}", "Answer:")
 
 
 @dataclass(frozen=True)
 class ChoiceTask(PackedTask):
-    """A question with choices; the answer is their letters."""
+    """Base of the multiple-choice tasks; the answer is letters."""
 
-    metric: ClassVar[str] = "set_match"
+    metric = "set_match"
 
     def check(self, question: Question, documents: Sequence[str]) -> str | None:
         known = letters(len(question.choices))
         if wrong := [answer for answer in question.answers if len(answer) != 1 or answer not in known]:
-            return f"{quoted(wrong[0])} is the letter of no choice"
+            return f"{quoted(wrong[0])} is not the letter of a choice"
         return None
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a prompt asks.
+class _Prompt:
+    """A prompt taken apart.
 
     Attributes:
         text: The question.
-        choices: The texts to choose from.
-        about: The document that it names.
-        documents: All of them, by number less 1.
+        choices: Texts to choose from.
+        documents: All documents, in order.
+        about: The document that the question names; all documents if it names none.
     """
 
     text: str
     choices: tuple[str, ...]
-    about: str | None
     documents: list[str]
+    about: list[str]
 
 
-def read_prompt(prompt: str, named: bool) -> _Asked:
-    """What a prompt asks, and of what documents.
+def read_prompt(prompt: str, named: bool) -> _Prompt:
+    """Question and documents of a prompt; ``named`` says whether the question names its document.
 
     Raises:
         DataError: It cannot be read.
@@ -301,37 +296,31 @@ def read_prompt(prompt: str, named: bool) -> _Asked:
     if not end:
         raise DataError("the prompt does not say where the documents end")
     lines = rest.strip().split("\n\n")[0 : 1 + named + 1]
-    number: int | None = None
+    parts = re.split(r"^Document (\d{1,9})\n", body, flags=re.M)
+    numbers, documents = [int(number) for number in parts[1::2]], [text.strip() for text in parts[2::2]]
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):
+        raise DataError("the documents are not numbered from 1")
+    about = documents
     if named:
         match = re.fullmatch(r"This question is about document (\d{1,9})\.", lines[0])
         if match is None:
             raise DataError("the question names no document")
         number, lines = int(match[1]), lines[1:]
+        if not 1 <= number <= len(documents):
+            raise DataError(f"the question is about document {number}, and there are {len(documents)}")
+        about = [documents[number - 1]]
     options = re.findall(r"^[A-Z]\. (.+)$", lines[1], re.M) if len(lines) > 1 else []
-    documents = _documents(body)
-    if number is not None and not 1 <= number <= len(documents):
-        raise DataError(f"the question is about document {number}, and there are {len(documents)}")
-    about = None if number is None else documents[number - 1]
-    return _Asked(lines[0], tuple(options), about, documents)
-
-
-def _documents(body: str) -> list[str]:
-    """The documents ahead of the question, which have the numbers 1, 2, 3 and so on."""
-    parts = re.split(r"^Document (\d{1,9})\n", body, flags=re.M)
-    numbers = [int(number) for number in parts[1::2]]
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        raise DataError("the documents are not numbered from 1")
-    return [text.strip() for text in parts[2::2]]
+    return _Prompt(lines[0], tuple(options), documents, about)
 
 
 def _slack(n: int) -> int:
-    """What the numbers up to ``n``, in what frames the documents, may cost beyond a single digit."""
+    """Tokens that numbers up to ``n`` may need beyond a single digit in the frame of the prompt."""
     return _NUMBERS * (len(str(n)) - 1)
 
 
 @lru_cache(maxsize=16)
 def _heading_totals(tokenizer: PromptTokenizer) -> list[int]:
-    """What the first 0, 1, 2, ... headings cost."""
+    """Tokens of the first 0, 1, 2, ... headings."""
     return list(accumulate(tokenizer.costs([heading(i + 1) for i in range(_HEADINGS)]), initial=0))
 
 
@@ -342,7 +331,7 @@ def _heading_cost(tokenizer: PromptTokenizer, digits: int) -> int:
 
 @lru_cache(maxsize=16)
 def _order(task: PackedTask, tokenizer: PromptTokenizer, seed: int) -> list[int]:
-    """The questions in the order in which samples ask them."""
+    """Indices of the questions in the order in which samples ask them."""
     collection = task.collection()
     costs = document_costs(collection.sha256, collection.documents, tokenizer)
     order = list(range(len(collection.questions)))
@@ -354,7 +343,7 @@ def _order(task: PackedTask, tokenizer: PromptTokenizer, seed: int) -> list[int]
 
 
 def _places(depth: Depth, stream: Stream, n: int, k: int) -> list[int]:
-    """Where ``k`` (1 or 2) documents of ``n`` stand: each anywhere with the same chance, and two not side by side."""
+    """Places of ``k`` (1 or 2) documents among ``n``: each anywhere with the same chance, two not side by side."""
     if k == 1:
         return [depth.slot(stream, n)]
     if not depth.uniform or n < 4:
@@ -367,7 +356,7 @@ def _places(depth: Depth, stream: Stream, n: int, k: int) -> list[int]:
 
 
 def _shuffled(stream: Stream, n: int) -> Iterator[int]:
-    """The numbers below ``n`` in random order, drawn as they are asked for (Fisher and Yates)."""
+    """Numbers below ``n`` in random order, drawn lazily (Fisher and Yates)."""
     moved: dict[int, int] = {}
     for i in range(n):
         j = stream.between(i, n - 1)

@@ -1,6 +1,6 @@
-"""The articles' phrasing: grammars kept as data, one file for each sort of sentence.
+"""Phrasing of the articles: grammars kept as data, a file for each kind of sentence.
 
-Files are of the form that the story's have (``story/grammar.py``). The slot ``{x}`` is what an article is about.
+The slot ``{x}`` is the subject of the article.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["capitals", "colour", "facts", "lexicon"]
 
 @cache
 def facts() -> dict[str, Rule]:
-    """The sentences that carry facts, by kind (``Birth``)."""
+    """Sentences that carry facts, by kind (``Birth``)."""
     return read_grammars(files(__package__) / "grammar" / "facts")
 
 
 @cache
 def colour() -> dict[str, Rule]:
-    """The sentences that carry none, by what the article is about (``Person``)."""
+    """Sentences without facts, by the subject of the article (``Person``)."""
     return read_grammars(files(__package__) / "grammar" / "colour")
 
 
 @cache
 def capitals() -> frozenset[str]:
-    """The words of the phrasing that begin with a capital."""
+    """Words of the phrasing that begin with a capital."""
     return frozenset(word for rule in (facts() | colour()).values() for word in _capitals(rule, set()))
 
 
@@ -45,5 +45,5 @@ def _capitals(rule: Rule, seen: set[int]) -> Iterator[str]:
 
 @cache
 def lexicon(name: str) -> list[list[str]]:
-    """The entries of a word list, each split into its columns."""
+    """Entries of a word list, each split into its columns."""
     return read_lexicon(files(__package__) / "lexicon" / name)

@@ -1,7 +1,6 @@
-"""Reads the articles back out of a prompt: what the oracle and the auditor work on.
+"""Reader of the articles in a prompt, for the oracle and the auditor.
 
-The reader knows the phrasing (the grammar files, turned into patterns) and nothing of the world or the narrator:
-whatever they got wrong shows here.
+It knows the phrasing (the grammar files, turned into patterns) and nothing of the world or the narrator.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from sparse_tasks.generators.story.grammar import Rule, pattern
 __all__ = ["Articles", "Fact", "audit", "read"]
 
 _NAME = r"[^\d,.;:]+?"
-# Words that are part of no name, so that "it was somebody who founded" is not read as a name and "founded".
+# Words that no name contains, so that "it was somebody who founded" is not read as a name and "founded".
 _NO_NAME = {"was", "who", "whom", "that", "which"}
-# What stands for the title of an article, or a part of it, while a sentence is matched: these, of a private area.
+# Characters of a private area that replace the title of an article, or a part of it, while a sentence is matched.
 _MASK, _MASKS = 0xE000, "\ue000-\ue0ff"
 _SLOTS = {
     "x": f"(?:[{_MASKS}]|[Hh]e|[Ss]he|[Ii]t|[Tt]he firm|[Tt]he town)",
@@ -36,7 +35,7 @@ _SLOTS = {
     "his": "(?:his|her)",
     "His": "(?:His|Her)",
 }
-# What each kind of sentence says: relation, whose it is, and its value; "x" is what the article is about.
+# Facts in each kind of sentence: relation, subject and value; "x" is the subject of the article.
 _SAYS = {
     "Profession": [("profession", "x", "profession")],
     "Birth": [("born", "x", "year"), ("birthplace", "x", "place")],
@@ -70,7 +69,7 @@ _END = re.compile(r"^The articles end here\.$", re.M)
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What a sentence says: the value of somebody's relation."""
+    """A fact that a sentence states."""
 
     relation: str
     subject: str
@@ -84,7 +83,7 @@ class _Article:
     text: str
 
     def facts(self, name: str = "") -> Iterator[Fact]:
-        """The facts in sentences that name somebody, or in all of an article on that; without a name all facts."""
+        """Facts in sentences that contain ``name``, or in the article on it; all facts without a name."""
         mask = _Mask(self.title)
         for paragraph in self.text.split("\n\n"):
             for sentence in paragraph.split(". "):
@@ -94,28 +93,28 @@ class _Article:
 
 @dataclass(frozen=True, slots=True)
 class Articles:
-    """The articles of a prompt, with the question that follows them."""
+    """Articles of a prompt, with the question that follows them."""
 
     articles: list[_Article]
     question: str
 
     def value(self, relation: str, name: str) -> str:
-        """The one value of a relation.
+        """Value of a relation.
 
         Raises:
             DataError: The articles give none, or more than one.
         """
-        found = {fact.value for fact in self._about(name) if (fact.relation, fact.subject) == (relation, name)}
-        return _only(found, relation, name)
+        values = {fact.value for fact in self._about(name) if (fact.relation, fact.subject) == (relation, name)}
+        return _only(values, relation, name)
 
     def subject(self, relation: str, name: str) -> str:
-        """The one whose relation has this value.
+        """Subject whose relation has a value.
 
         Raises:
             DataError: The articles give none, or more than one.
         """
-        found = {fact.subject for fact in self._about(name) if (fact.relation, fact.value) == (relation, name)}
-        return _only(found, relation, name)
+        subjects = {fact.subject for fact in self._about(name) if (fact.relation, fact.value) == (relation, name)}
+        return _only(subjects, relation, name)
 
     def _about(self, name: str) -> list[Fact]:
         if (titles := sum(article.title == name for article in self.articles)) != 1:
@@ -128,14 +127,14 @@ class Articles:
         ]
 
 
-def _only(found: set[str], relation: str, name: str) -> str:
-    if len(found) != 1:
-        raise DataError(f"{name}: {len(found)} different entries for {relation}, not one")
-    return found.pop()
+def _only(entries: set[str], relation: str, name: str) -> str:
+    if len(entries) != 1:
+        raise DataError(f"{name}: {len(entries)} different entries for {relation}, not one")
+    return entries.pop()
 
 
 def read(prompt: str) -> Articles:
-    """The articles that a prompt holds.
+    """Articles and question of a prompt.
 
     Raises:
         DataError: It holds none.
@@ -153,7 +152,7 @@ def read(prompt: str) -> Articles:
 
 
 def audit(prompt: str) -> list[str]:
-    """Every contradiction between the articles of a prompt, in words."""
+    """Contradictions between the articles of a prompt."""
     articles = read(prompt).articles
     wrong: list[str] = []
     if [article.number for article in articles] != list(range(1, len(articles) + 1)):
@@ -183,12 +182,12 @@ def audit(prompt: str) -> list[str]:
     return wrong + [problem for name in told for problem in _dates(name, told)]
 
 
-# At what age somebody does something, in years: the least and the most.
+# Least and greatest age at which somebody does something, in years.
 _AGES = {"employed": (14, 70), "married": (18, 80), "settled": (18, 90), "founded": (18, 80), "completed": (18, 80)}
 
 
 def _dates(name: str, told: dict[str, dict[str, set[str]]]) -> Iterator[str]:
-    """What cannot be for reasons of time."""
+    """Contradictions between years."""
 
     def year(who: str, relation: str) -> int | None:
         return next((int(value) for value in told[who][relation]), None) if who in told else None
@@ -215,7 +214,7 @@ def _dates(name: str, told: dict[str, dict[str, set[str]]]) -> Iterator[str]:
 
 
 class _Mask:
-    """Masks the title of an article in its sentences, and what is left of it when somebody is called for short."""
+    """Mask of the title of an article, and of its parts as short names, in sentences."""
 
     def __init__(self, title: str) -> None:
         words = title.split()
@@ -237,7 +236,7 @@ class _Mask:
 
 
 def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
-    """What a sentence of an article says, if anything.
+    """Facts that a sentence of an article states.
 
     Raises:
         DataError: It can be read in two ways.
@@ -259,7 +258,7 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
 
 @cache
 def _patterns(start: str) -> list[tuple[str, re.Pattern[str]]]:
-    """All phrasings that may begin with a character, each with its kind."""
+    """Phrasings that may begin with a character, each with its kind."""
     return [
         (kind, _compiled(pattern(alternative, _SLOTS)))
         for kind, rule in facts().items()
@@ -272,7 +271,7 @@ _compiled = cache(re.compile)
 
 
 def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
-    """The characters with which a phrasing may begin; None if it may be any."""
+    """Characters with which a phrasing may begin; None if it may be any."""
     first = alternative[0]
     if isinstance(first, Rule):
         return None

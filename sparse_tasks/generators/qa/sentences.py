@@ -1,8 +1,9 @@
-"""Where sentences end, and texts cut there."""
+"""Ends of sentences, and texts cut there."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 
 __all__ = ["cut", "sentence_ends"]
@@ -15,7 +16,7 @@ _ABBREVIATION = re.compile(
 
 
 def sentence_ends(text: str) -> list[int]:
-    """The places behind which a sentence has ended, in order.
+    """Offsets behind the sentences of a text, in order.
 
     >>> sentence_ends("Mr. Ames left. He came back!")
     [14, 28]
@@ -39,31 +40,24 @@ def _is_end(text: str, mark: re.Match[str]) -> bool:
 
 
 def cut(text: str, room: int, cost: Callable[[str], int]) -> tuple[str, int] | None:
-    """The longest beginning of a text that ends in a sentence's end and has room, and what it costs.
+    """The longest beginning of whole sentences that fits, with its tokens; None if there is none.
 
     Args:
         text: The text.
-        room: Tokens that the beginning and an empty line behind it may cost.
+        room: Tokens that the beginning and an empty line behind it may have.
         cost: Tokens of a paragraph.
     """
     ends = sentence_ends(text)
-    best: tuple[int, int, int] | None = None  # its end, where the last line of it begins, what costs all ahead of that
+    best: tuple[int, int, int] | None = None  # its end, the start of its last line, tokens ahead of that line
     spent = 0
     for line in _LINE.finditer(text):
         here = [end for end in ends if line.start() < end <= line.end()]
         tokens = cost(line[0] if line[0].endswith("\n") else f"{line[0]}\n\n")
         # As the last line it would have an empty one behind it, which may cost another token or two.
         if spent + tokens + 2 > room:
-            low, high = (
-                0,
-                len(here),
-            )  # of so many sentences it is known that they fit, of more than so many that they do not
-            while low < high:
-                middle = (low + high + 1) // 2
-                fits = spent + cost(f"{text[line.start() : here[middle - 1]]}\n\n") <= room
-                low, high = (middle, high) if fits else (low, middle - 1)
-            if low:
-                best = here[low - 1], line.start(), spent
+            n = bisect_left(here, True, key=lambda end: spent + cost(f"{text[line.start() : end]}\n\n") > room)
+            if n:
+                best = here[n - 1], line.start(), spent
             break
         if here:
             best = here[-1], line.start(), spent

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind, read
+from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
 from sparse_tasks.generators.qa.collection import Collection, Collector, Question, left_out, letters
 from sparse_tasks.generators.qa.formats import Field, read_lines
 from sparse_tasks.generators.qa.packing import ChoiceTask
@@ -15,38 +15,38 @@ from sparse_tasks.generators.task import TASKS
 
 __all__ = ["QaToefl", "read_toefl"]
 
-_PREFIX = re.compile(r"\s*Question\s*\d*\s*[:.]\s*", re.I)
-# A choice that stands in the question's text: "A. a lecture", "(B) a lecture", on a line of its own.
+_PREFIX = re.compile(r"\A\s*Question\s*\d*\s*[:.]\s*", re.I)
+# A choice within the question's text: "A. a lecture", "(B) a lecture", on a line of its own.
 _CHOICE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.M)
 
 
 def read_toefl(corpus: Corpus) -> Collection:
-    """TOEFL-QA as JSON Lines.
+    """Reader of TOEFL-QA as JSON Lines.
 
     A line holds a passage (``context``) with its ``questions`` and, for each, the letters of its ``answer``; or it has
     one ``question``. The choices are ``options``, or stand in the question's text, one a line, behind their letters.
     """
-    found = Collector(corpus)
+    collector = Collector(corpus)
     for path in corpus.paths:
         for record in read_lines(path):
-            document = found.document(record.get("context", "passage", "article").text())
-            if not record.has("questions"):
-                options = record.get("options", "choices") if record.has("options") or record.has("choices") else None
-                _add(found, document, record.get("question"), options, record.get("answer"))
+            document = collector.document(record.get("context", "passage", "article").text())
+            options = record.find("options", "choices")
+            if (several := record.find("questions")) is None:
+                _add(collector, document, record.get("question"), options, record.get("answer"))
                 continue
-            questions, answers = record.get("questions").items(), record.get("answer", "answers")
+            questions, answers = several.items(), record.get("answer", "answers")
             if len(answers.items()) != len(questions):
                 raise answers.error(f"has {len(answers.items())} members for {len(questions)} questions")
-            choices = record.get("options", "choices").items() if record.has("options") or record.has("choices") else []
+            choices = options.items() if options is not None else []
             if choices and len(choices) != len(questions):
                 raise record.error(f"has {len(choices)} lists of options for {len(questions)} questions")
             for i, (question, answer) in enumerate(zip(questions, answers.items(), strict=True)):
-                _add(found, document, question, choices[i] if choices else None, answer)
-    return found.done()
+                _add(collector, document, question, choices[i] if choices else None, answer)
+    return collector.done()
 
 
-def _add(found: Collector, document: int | None, question: Field, options: Field | None, answer: Field) -> None:
-    text = _PREFIX.sub("", question.text(), count=1) if _PREFIX.match(question.text()) else question.text()
+def _add(collector: Collector, document: int | None, question: Field, options: Field | None, answer: Field) -> None:
+    text = _PREFIX.sub("", question.text())
     if options is not None:
         choices = [option.text() for option in options.items()]
         lettered = [_CHOICE.fullmatch(choice) for choice in choices]
@@ -60,17 +60,17 @@ def _add(found: Collector, document: int | None, question: Field, options: Field
         text = text[: listed[0].start()] if listed else text
     if not 2 <= len(choices) <= 26:
         raise question.error(f"has {len(choices)} choices, not 2 to 26")
-    found.question(text, [document], _letters(answer, len(choices)), choices)
+    collector.question(text, [document], _letters(answer, len(choices)), choices)
 
 
 def _letters(answer: Field, n: int) -> list[str]:
-    """The letters of the right choices, in order: ``B``, ``BD``, ``B, D`` or a list."""
+    """Letters of the right choices, in order, out of ``B``, ``BD``, ``B, D`` or a list."""
     given = [item.text() for item in answer.items()] if isinstance(answer.value, list) else [answer.text()]
     words = re.split(r"[\s,;.()]+|\band\b", " ".join(given))
-    found = {letter for word in words for letter in word.upper()}
-    if not found or not found <= set(letters(n)):
+    right = {letter for word in words for letter in word.upper()}
+    if not right or not right <= set(letters(n)):
         raise answer.error(f"is {answer.value!r}, which is not some of the letters {letters(n)}")
-    return sorted(found)
+    return sorted(right)
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,10 @@ class QaToefl(ChoiceTask):
     Some questions have more than one right choice; the answer is all of their letters.
     """
 
-    name: ClassVar[str] = "qa_toefl"
-    summary: ClassVar[str] = "a multiple-choice question on one numbered transcript among others (TOEFL-QA)"
+    name = "qa_toefl"
+    summary = "a multiple-choice question on one numbered transcript among others (TOEFL-QA)"
     texts: ClassVar[Mapping[str, str]] = {"corpus": "qa_toefl"}
-
-    def collection(self) -> Collection:
-        return read(self.corpus, read_toefl)
+    reader = staticmethod(read_toefl)
 
     def form(self, question: Question) -> str:
         return "the letter of the right choice alone, or all letters, separated by commas, where several are right."
@@ -99,7 +97,7 @@ CORPORA.register(
         supply="name JSON Lines made from https://github.com/iamyuanchung/TOEFL-QA with --corpus qa_toefl=FILE "
         "(docs/qa.md says of what form)",
         licence=None,
-        notices=lambda corpus: left_out(corpus, read(corpus.sha256, read_toefl)),
+        notices=lambda corpus: left_out(corpus, read_toefl),
     ),
 )
 TASKS.register(QaToefl.name, QaToefl)

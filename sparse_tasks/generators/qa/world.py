@@ -1,7 +1,6 @@
-"""The world that the articles describe: people, firms and towns that never existed, and how they hang together.
+"""The world that the articles describe: people, firms and towns that never existed, and the facts between them.
 
-Everything that is told is drawn here first, so that no two articles can contradict each other: nobody works, marries or
-founds anything before being old enough, nobody enters a firm before it exists, and what two articles tell is one fact.
+Every fact is drawn here, before it is told, so that no two articles can contradict each other.
 """
 
 from __future__ import annotations
@@ -16,28 +15,28 @@ from sparse_tasks.generators.story.people import People
 
 __all__ = ["Entity", "World", "simulate"]
 
-# Of a hundred articles so many are on towns and so many on firms; the others are on people.
+# Articles on towns and on firms, of a hundred; the others are on people.
 _TOWNS, _FIRMS = 18, 22
 _FEWEST_TOWNS, _FEWEST_FIRMS, _FEWEST_PEOPLE = 2, 2, 4
 _BORN = (1780, 1920)
 _CHARTERS = (1080, 1690)
-# Professions, the first of the lexicon, whose members design what towns are known for.
+# Number of professions, the first of the lexicon, whose members design landmarks.
 _BUILDERS = 3
 
 
 @dataclass(slots=True, eq=False)
 class Entity:
-    """Somebody or something with an article.
+    """A person, firm or town with an article.
 
     Attributes:
         kind: ``person``, ``firm`` or ``town``.
-        name: The title of the article.
-        year: Of birth, founding or charter.
-        short: What a person is called once the full name has been given.
-        female: Of people: which pronouns.
-        facts: What its article tells, by relation; values are texts or what has an article itself.
-        years: When it came about, by relation, where it has a year.
-        mentions: Facts of others in which it is the value, as (relation, whose fact it is).
+        name: Title of the article.
+        year: Year of birth, founding or charter.
+        short: Short name of a person.
+        female: Gender of a person, for pronouns.
+        facts: Values by relation: texts or other entities.
+        years: Years of facts by relation, where they have one.
+        mentions: Facts of others in which it is the value, as (relation, subject).
     """
 
     kind: str
@@ -50,7 +49,7 @@ class Entity:
     mentions: list[tuple[str, Entity]] = field(default_factory=list)
 
     def set(self, relation: str, value: Entity | str, year: int | None = None) -> None:
-        """Make something a fact."""
+        """Add a fact."""
         self.facts[relation] = value
         if year is not None:
             self.years[relation] = year
@@ -60,24 +59,24 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that has an article."""
+    """All entities."""
 
     people: list[Entity]
     firms: list[Entity]
     towns: list[Entity]
 
     def entities(self) -> list[Entity]:
-        """All of them: people, firms, towns."""
+        """People, firms and towns, in this order."""
         return self.people + self.firms + self.towns
 
     @staticmethod
     def smallest() -> int:
-        """The fewest articles that make a world."""
+        """Fewest articles that make a world."""
         return _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE
 
 
 def simulate(stream: Stream, articles: int, locale: str) -> World:
-    """A world of so many articles, with people whose names come from a locale of faker."""
+    """A world of so many articles; names of people come from a locale of faker."""
     towns = max(_FEWEST_TOWNS, articles * _TOWNS // 100)
     firms = max(_FEWEST_FIRMS, articles * _FIRMS // 100)
     names = _Names(stream.fork("names"))
@@ -93,7 +92,7 @@ def simulate(stream: Stream, articles: int, locale: str) -> World:
 
 
 class _Names:
-    """Invented names that are all different, whatever they name."""
+    """Distinct invented names."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -114,9 +113,9 @@ class _Names:
 def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
     """People in the order of their births, with professions."""
     drawn = People(stream.fork("names"), locale)
-    # Few professions for few people, so that a profession alone finds nobody.
-    known = [row[0] for row in lexicon("professions.txt")]
-    professions = stream.sample(known, min(len(known), max(3, n // 3)))
+    # Few professions for few people, so that a profession alone identifies nobody.
+    names = [row[0] for row in lexicon("professions.txt")]
+    professions = stream.sample(names, min(len(names), max(3, n // 3)))
     namesakes: dict[bool, str] = {}
     people: list[Entity] = []
     taken: set[str] = set()
@@ -125,7 +124,7 @@ def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
             person = drawn.person()
             given_first = person.name.startswith(f"{person.first} ")
             family = person.name[len(person.first) + 1 :] if given_first else person.name[: -len(person.first) - 1]
-            # One in four has the first name of somebody before, so that a first name alone finds nobody.
+            # One in four has the first name of somebody before, so that a first name alone identifies nobody.
             shared = namesakes.setdefault(person.female, person.first)
             first = shared if stream.below(4) == 0 else person.first
             name = f"{first} {family}" if given_first else f"{family} {first}"
@@ -134,7 +133,7 @@ def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
         if stream.below(3) == 0:
             namesakes[person.female] = person.first
         taken.add(name)
-        # A family name that is a word of the articles as well (An, In) never stands alone.
+        # A family name that is also a word of the articles (An, In) never stands alone.
         short = family[0].title() + family[1:]
         people.append(Entity("person", name, born, name if short in capitals() else short, person.female))
         people[-1].set("profession", stream.choice(professions))

@@ -15,12 +15,13 @@ from typing import ClassVar
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.ruler.words import most_frequent
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Offer, Passage, Task, parameter
 
 __all__ = ["RulerFwe"]
 
-# No vowels: what comes out is no word of any language that a model knows, nor an indecent one.
+# No vowels, so that no code is a word of any language, nor an indecent one.
 _ALPHABET = "bcdfghjklmnpqrstvwxz"
 _DOTS = "..."
 _LINE = 20
@@ -36,96 +37,80 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 class RulerFwe(Task):
     """Asks for the ``words`` most frequent words of a text of made-up ones, whose frequencies follow Zipf's law.
 
-    The word of rank ``k`` stands about ``n / (zeta(alpha) * k ** alpha)`` times in a text of ``n``. Rank 1 are dots,
-    which do not count, so the answer are ranks 2 and following (RULER, Hsieh et al. 2024, section 3). The last word
-    asked for is always more frequent than the next. Its unit is the line of twenty words.
+    The word of rank ``k`` occurs about ``n / (zeta(alpha) * k ** alpha)`` times in a text of ``n``. Rank 1 are dots,
+    which do not count, so the answer are ranks 2 and following (RULER, Hsieh et al. 2024, section 3). Its unit is the
+    line of twenty words.
     """
 
     alpha: float = parameter(2.0, "exponent of the frequencies", 1.1, 4.0)
     words: int = parameter(3, "number of words asked for", 1, 10)
     letters: int = parameter(6, "letters of a word", 5, 12)
 
-    name: ClassVar[str] = "ruler_fwe"
-    summary: ClassVar[str] = "the most frequent words of a coded text"
-    dispersion: ClassVar[str] = "low"
-    scope: ClassVar[str] = "high"
-    metric: ClassVar[str] = "set_iou"
-    steerable: ClassVar[bool] = False
-    ruler_metric: ClassVar[str | None] = "string_match_all"
-    placeholders: ClassVar[Mapping[str, str]] = {"words": "how many words are asked for: three"}
+    name = "ruler_fwe"
+    summary = "the most frequent words of a coded text"
+    dispersion = "low"
+    scope = "high"
+    metric = "set_iou"
+    steerable = False
+    ruler_metric = "string_match_all"
+    placeholders: ClassVar[Mapping[str, str]] = {"words": "number of words asked for, spelt out: three"}
 
     def smallest(self) -> int:
         return _smallest(self.alpha, self.words)
 
-    def units(self, size: int) -> int:
-        return size
-
     def specimens(self, stream: Stream, size: int) -> list[str]:
-        # Lines of the text itself: they have its words, each as often as it is there.
+        # Lines of the text itself, which hold each word with its frequency.
         text = _text(stream, self, size)[0]
         return [_line(stream.sample(text, _LINE)) for _ in range(_SPECIMENS)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         text, codes = _text(stream.fork("text"), self, size)
         body = [Passage(_line(text[i : i + _LINE])) for i in range(0, len(text), _LINE)]
-        gold = codes[1 : self.words + 1]
-        ask, form = self._ask(), self._form()
+        gold = sorted(codes[1 : self.words + 1])
+        ask, form = self._ask(), "the word." if self.words == 1 else "the words, separated by commas."
         return Draft(
             intro=_INTRO,
             body=body,
             preview=prompts.preview("a coded text", ask, form),
             question=prompts.question(_END, ask, form),
-            answer=", ".join(sorted(gold)),
-            answers=sorted(gold),
-            offers=_Growth(self, stream.fork("more"), body, Counter(text), codes, set(gold)).offers(),
+            answer=", ".join(gold),
+            answers=gold,
+            offers=_Growth(self.alpha, stream.fork("more"), body, Counter(text), codes, set(gold)).offers(),
             marks=lambda: [mark for passage in body for mark in _marks(passage, set(gold))],
             completion=self.complete({}),
-            fields={"words": _spelt(self.words), "format": prompts.answer_format(form)},
+            fields={"words": _NUMBERS[self.words], "format": prompts.answer_format(form)},
         )
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
-        subject = (
-            "the most frequent word is" if self.words == 1 else f"the {_spelt(self.words)} most frequent words are"
-        )
-        return prompts.completion("a coded text", _INTRO + _NOTE, _END, self._ask(), f"By the text, {subject}")
+        several = f"{_NUMBERS[self.words]} most frequent words are"
+        opening = f"By the text, the {'most frequent word is' if self.words == 1 else several}"
+        return prompts.completion("a coded text", _INTRO + _NOTE, _END, self._ask(), opening)
 
     def oracle(self, prompt: str) -> str:
         end = prompt.rfind(f"\n{_END}\n")
         begin = prompt.rfind(_INTRO, 0, max(end, 0))
-        asked = re.search(r"Which (?:(\w+) words occur|word occurs) most often", prompt[end:])
-        if min(begin, end) < 0 or asked is None:
+        question = re.search(rf"Which (?:({'|'.join(_NUMBERS)}) words occur|word occurs) most often", prompt[end:])
+        if min(begin, end) < 0 or question is None:
             raise DataError("the question cannot be read")
-        n = 1 if asked[1] is None else _number(asked[1])
         text = prompt[begin + len(_INTRO) : end].removeprefix(_NOTE).split()
         if strange := [word for word in text if word != _DOTS and not word.isalpha()]:
-            raise DataError(f"{strange[0]!r} is no coded word")
-        counted = Counter(word for word in text if word != _DOTS).most_common()
-        if not 0 < n <= len(counted) or (len(counted) > n and counted[n - 1][1] == counted[n][1]):
-            raise DataError(f"{n} most frequent words cannot be told from the next")
-        return ", ".join(sorted(word for word, _ in counted[:n]))
+            raise DataError(f"{strange[0]!r} is not a coded word")
+        n = 1 if question[1] is None else _NUMBERS.index(question[1])
+        return most_frequent((word for word in text if word != _DOTS), n)
 
     def _ask(self) -> str:
-        which = "Which word occurs" if self.words == 1 else f"Which {_spelt(self.words)} words occur"
+        which = "Which word occurs" if self.words == 1 else f"Which {_NUMBERS[self.words]} words occur"
         return f"{which} most often in the coded text? Leave the dots out of account."
-
-    def _form(self) -> str:
-        return "the word." if self.words == 1 else "the words, separated by commas."
 
 
 class _Growth:
     """Ways to make the text longer that keep its law and its answer."""
 
     def __init__(
-        self,
-        task: RulerFwe,
-        stream: Stream,
-        body: list[Passage],
-        counts: Counter[str],
-        codes: list[str],
-        gold: set[str],
+        self, alpha: float, stream: Stream, body: list[Passage], counts: Counter[str], codes: list[str], gold: set[str]
     ) -> None:
         self._stream, self._body, self._counts, self._codes, self._gold = stream, body, counts, codes, gold
-        self._shares = list(accumulate(math.pow(k, -task.alpha) for k in range(1, len(codes) + 1)))
+        self._shares = list(accumulate(math.pow(k, -alpha) for k in range(1, len(codes) + 1)))
 
     def offers(self) -> list[Callable[[], Offer | None]]:
         """From large to small: a line, a short line, dots."""
@@ -139,7 +124,7 @@ class _Growth:
         ]
         added = Counter(drawn)
         least = min(self._counts[word] + added[word] for word in self._gold)
-        # Of words that are not drawn none was as frequent before.
+        # No word that was not drawn was as frequent before.
         rivals = added.keys() - self._gold - {_DOTS}
         if any(self._counts[word] + added[word] >= least for word in rivals):
             drawn, added = [_DOTS] * n, Counter({_DOTS: n})
@@ -147,7 +132,7 @@ class _Growth:
 
         def accept() -> None:
             self._counts.update(added)
-            # A passage of its own, so that words in it are evidence, too.
+            # A passage, not a follower, so that words in it are evidence, too.
             self._body.insert(self._body.index(passage) + 1, Passage(text))
 
         return Offer([text], [], accept)
@@ -163,10 +148,10 @@ class _Growth:
 
 
 def _text(stream: Stream, task: RulerFwe, lines: int) -> tuple[list[str], list[str]]:
-    """The words of a text of so many lines in random order, and all different ones by rank, dots first."""
+    """Words of a text of so many lines in random order, and the distinct ones by rank, dots first."""
     n = lines * _LINE
     counts = _counts(n, task.alpha)
-    # The law's tail, which would have less than one place for each word: words that stand there once.
+    # The law's tail, in which no word would have a whole place: words that occur once.
     counts = [*counts, *[1] * (n - sum(counts))]
     codes = [_DOTS, *_codes(stream.fork("codes"), task.letters, len(counts) - 1)]
     text = [code for code, count in zip(codes, counts, strict=True) for _ in range(count)]
@@ -176,13 +161,13 @@ def _text(stream: Stream, task: RulerFwe, lines: int) -> tuple[list[str], list[s
 
 @lru_cache(maxsize=64)
 def _smallest(alpha: float, words: int) -> int:
-    """The lines from which on the last rank asked for is more frequent than the next, and stands there twice."""
+    """Fewest lines in which the last rank asked for occurs twice, and more often than the next."""
     last, following = (math.pow(words + 1, -alpha), math.pow(words + 2, -alpha))
     return math.ceil(_zeta(alpha) * max(1 / (last - following), 2 / last) / _LINE) + 1
 
 
 def _counts(n: int, alpha: float) -> list[int]:
-    """How often the word of each rank stands in a text of ``n`` words, as long as it does."""
+    """Frequency of each rank in a text of ``n`` words, as long as it is not zero."""
     counts = []
     total = _zeta(alpha)
     for rank in range(1, n + 1):
@@ -214,7 +199,7 @@ def _codes(stream: Stream, letters: int, n: int) -> Iterator[str]:
 
 
 def _marks(passage: Passage, gold: set[str]) -> Iterator[Mark]:
-    """Every place of a word asked for."""
+    """Every place of a word in ``gold``."""
     at = 0
     for word in passage.text[:-1].split(" "):
         if word in gold:
@@ -224,14 +209,6 @@ def _marks(passage: Passage, gold: set[str]) -> Iterator[Mark]:
 
 def _line(words: list[str]) -> str:
     return " ".join(words) + "\n"
-
-
-def _spelt(n: int) -> str:
-    return _NUMBERS[n]
-
-
-def _number(word: str) -> int:
-    return _NUMBERS.index(word) if word in _NUMBERS else 0
 
 
 TASKS.register(RulerFwe.name, RulerFwe)

@@ -1,4 +1,4 @@
-"""Needles in a haystack: what RULER's eight retrieval tasks share, each of which is a choice of its parameters."""
+"""Needles in a haystack: base of RULER's eight retrieval tasks, each of which is a choice of its parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.ruler.essays import Prose, prose
-from sparse_tasks.generators.ruler.noise import noise, offer_noise
+from sparse_tasks.generators.ruler.noise import noise, offer_behind, offer_noise
 from sparse_tasks.generators.ruler.words import described
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Mark, Offer, Passage, Task, parameter
@@ -24,32 +24,31 @@ _KINDS = ("words", "numbers", "uuids")
 _NOUNS = {"words": "word", "numbers": "number", "uuids": "UUID"}
 _END = "The text ends here."
 _SPECIMENS = 128
-# Of so many paragraphs of an essay one is left out at first; the fitter puts back as many as fit.
+# One in so many paragraphs of an essay is left out at first; the fitter puts back as many as fit.
 _LEFT_OUT = 6
 
 
 def haystack(default: str) -> Any:
-    """The parameter that says what the needles are hidden in."""
+    """Parameter for the text around the needles."""
     return parameter(default, "what the needles are hidden in", choices=lambda: _HAYSTACKS)
 
 
 def key_kind(default: str) -> Any:
-    """The parameter that says what keys are."""
+    """Parameter for the kind of keys."""
     return parameter(default, "what the keys are", choices=lambda: _KINDS)
 
 
 def value_kind(default: str) -> Any:
-    """The parameter that says what values are."""
+    """Parameter for the kind of values."""
     return parameter(default, "what the values are", choices=lambda: _KINDS)
 
 
 @dataclass(frozen=True)
 class Needles(Task):
-    """Asks for all values of ``queries`` keys.
+    """Asks for all values of ``queries`` keys, among needles of ``distractors`` other keys.
 
-    Each key has ``values`` values, and ``distractors`` other keys, which nobody asks for, have as many. In a haystack
-    of noise a needle is a line between filler sentences, in an essay a sentence between two others, and in a haystack
-    of needles everything else is a needle, too. Its unit is the line or paragraph of the haystack.
+    In a haystack of noise a needle is a line between filler sentences, in an essay a sentence between two others, and
+    in a haystack of needles everything else is a needle, too. Its unit is the line or paragraph of the haystack.
     """
 
     haystack: str = haystack("essay")
@@ -60,30 +59,27 @@ class Needles(Task):
     distractors: int = parameter(0, "number of keys that nobody asks for, beside those of the haystack", 0, 64)
     essays: str = parameter("", "SHA-256 of the user's text for essays; empty for made ones")
 
-    dispersion: ClassVar[str] = "low"
-    scope: ClassVar[str] = "low"
-    metric: ClassVar[str] = "exact_match"
-    steerable: ClassVar[bool] = True
-    ruler_metric: ClassVar[str | None] = "string_match_all"
+    dispersion = "low"
+    scope = "low"
+    metric = "exact_match"
+    steerable = True
+    ruler_metric = "string_match_all"
     texts: ClassVar[Mapping[str, str]] = {"essays": "essays"}
     placeholders: ClassVar[Mapping[str, str]] = {
         "keys": "the keys asked for, as in: a, b and c",
-        "kind": "what the values are: word, number or UUID, in the plural where there are several",
+        "kind": "kind of the values: word, number or UUID, in the plural where there are several",
     }
-    needed: ClassVar[tuple[str, ...]] = ("keys",)
+    needed = ("keys",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.haystack != "essay":
-            # What plays no part is no part of the key.
+            # A text that is not used is not part of the key.
             object.__setattr__(self, "essays", "")
 
     def smallest(self) -> int:
-        # Each paragraph has a place for a needle at least.
+        # Each paragraph has a place for at least one needle.
         return self._needles() if self.haystack == "essay" else 0
-
-    def units(self, size: int) -> int:
-        return size
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         if self.haystack == "noise":
@@ -92,19 +88,19 @@ class Needles(Task):
             codes = _Codes(stream, self)
             return [codes.line(codes.key(), codes.value()) for _ in range(_SPECIMENS)]
         text = prose(stream, self.essays)
-        # From all over the text: its beginning need not be like the rest.
-        step = max((text.paragraphs or 0) // _SPECIMENS, 1)
+        # From all over the text, since its beginning may be unlike the rest.
+        step = max((text.period or 0) // _SPECIMENS, 1)
         return [_paragraph(text.paragraph(step * i)) for i in range(_SPECIMENS)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         codes = _Codes(stream.fork("codes"), self)
         keys = [codes.key() for _ in range(self.queries)]
-        asked = [(key, codes.value()) for key in keys for _ in range(self.values)]
+        gold = [(key, codes.value()) for key in keys for _ in range(self.values)]
         others = [codes.key() for _ in range(self.distractors)]
-        pairs = asked + [(key, codes.value()) for key in others for _ in range(self.values)]
+        pairs = gold + [(key, codes.value()) for key in others for _ in range(self.values)]
         stack = _stack(self, stream.fork("haystack"), size, codes)
         place = stream.fork("place")
-        places = depth.slots(place, stack.places + len(pairs), len(asked))
+        places = depth.slots(place, stack.places + len(pairs), len(gold))
         place.shuffle(places)
         taken = set(places)
         while len(places) < len(pairs):
@@ -118,7 +114,7 @@ class Needles(Task):
         answers = [
             value
             for key in keys
-            for _, (owner, value) in sorted(zip(places, asked, strict=False), key=lambda placed: placed[0])
+            for _, (owner, value) in sorted(zip(places, gold, strict=False), key=lambda placed: placed[0])
             if owner == key
         ]
         ask, form = self._ask(_listed(keys)), self._form()
@@ -132,12 +128,12 @@ class Needles(Task):
             offers=stack.offers(body, more),
             marks=lambda: [
                 Mark(passage, start, passage, start + len(needles[at].strip()), pair[0])
-                for at, pair in zip(places, asked, strict=False)
+                for at, pair in zip(places, gold, strict=False)
                 for passage, start in [found[at]]
             ],
             completion=self.complete({"keys": _listed(keys)}),
             metric=None if len(answers) == 1 else "unordered_fraction",
-            drawn=stack.drawn(),
+            drawn=stack.drawn,
             fields={"keys": _listed(keys), "kind": self._noun(), "format": prompts.answer_format(form)},
         )
 
@@ -152,26 +148,28 @@ class Needles(Task):
         )
 
     def oracle(self, prompt: str) -> str:
-        asked = re.search(
+        question = re.search(
             r"What (?:is|are|are all) the secret (word|number|UUID)s? of ([a-z0-9, -]+)\?",
             prompt[prompt.rindex(f"\n{_END}\n") :] if f"\n{_END}\n" in prompt else "",
         )
-        if asked is None:
+        if question is None:
             raise DataError("the question names no key")
-        found: dict[str, list[str]] = {key: [] for key in re.split(", | and ", asked[2])}
+        by_key: dict[str, list[str]] = {key: [] for key in re.split(", | and ", question[2])}
         for noun, key, value in re.findall(r"\b(?:The|A) secret (\w+) of ([a-z0-9-]+) is ([a-z0-9-]+)\.", prompt):
-            if key in found:
-                if noun != asked[1]:
-                    raise DataError(f"key {key} has a secret {noun}, and the question asks for its secret {asked[1]}")
-                found[key].append(value)
-        if missing := [key for key, values in found.items() if not values]:
+            if key in by_key:
+                if noun != question[1]:
+                    raise DataError(
+                        f"key {key} has a secret {noun}, and the question asks for its secret {question[1]}"
+                    )
+                by_key[key].append(value)
+        if missing := [key for key, values in by_key.items() if not values]:
             raise DataError(f"key {missing[0]} has no value")
-        if len(numbers := {len(values) for values in found.values()}) > 1:
+        if len(numbers := {len(values) for values in by_key.values()}) > 1:
             raise DataError(f"some keys have {min(numbers)} values, others {max(numbers)}")
-        answers = [value for values in found.values() for value in values]
+        answers = [value for values in by_key.values() for value in values]
         if len(set(answers)) < len(answers):
-            raise DataError("a value stands twice")
-        if " are all " not in asked[0] and numbers != {1}:
+            raise DataError("a value occurs twice")
+        if " are all " not in question[0] and numbers != {1}:
             raise DataError("the question asks for one value, and there are several")
         return ", ".join(answers)
 
@@ -200,7 +198,7 @@ class Needles(Task):
 
 
 class _Codes:
-    """Keys and values, none of which comes twice."""
+    """Distinct keys and values."""
 
     def __init__(self, stream: Stream, task: Needles) -> None:
         self._stream, self._task = stream, task
@@ -208,11 +206,11 @@ class _Codes:
         self._article = "The" if task.values == 1 else "A"
 
     def key(self) -> str:
-        """Another key."""
+        """A new key."""
         return self._fresh(self._task.key_kind)
 
     def value(self) -> str:
-        """Another value."""
+        """A new value."""
         return self._fresh(self._task.value_kind)
 
     def line(self, key: str, value: str) -> str:
@@ -240,7 +238,7 @@ _CODES: Mapping[str, Callable[[Stream], str]] = {
     "uuids": _uuid,
 }
 
-# Where a needle stands: in which passage, from which character.
+# Passage and first character of each needle, by place.
 _Found = dict[int, tuple[Passage, int]]
 
 
@@ -249,10 +247,11 @@ class _Lines:
 
     def __init__(self, stream: Stream, size: int, line: Callable[[Stream], str], others: bool) -> None:
         self.places = size
+        self.drawn: dict[str, bool] = {}
         self._stream, self._line, self._others = stream, line, others
 
     def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
-        """The passages with the needles at these of all places, and where those are found."""
+        """The passages with the needles at their places, and where in them the needles stand."""
         n = self.places + len(needles)
         body = [Passage(needles[i] if i in needles else self._line(self._stream)) for i in range(n)]
         return body, {i: (body[i], 0) for i in needles}
@@ -261,15 +260,11 @@ class _Lines:
         """Another needle, where the haystack has them, then a line of noise."""
 
         def offer_needle() -> Offer:
-            text, passage = self._line(stream), stream.choice(body)
-            return Offer([text], [], lambda: passage.followers.append(text))
+            text = self._line(stream)
+            return offer_behind(stream.choice(body), text)
 
         last: list[Callable[[], Offer | None]] = [lambda: offer_noise(stream, body)]
         return [offer_needle, *last] if self._others else last
-
-    def drawn(self) -> dict[str, Any]:
-        """What was drawn."""
-        return {}
 
 
 class _Paragraphs:
@@ -280,17 +275,17 @@ class _Paragraphs:
 
     def __init__(self, stream: Stream, size: int, text: Prose) -> None:
         self._text = text
-        spare = size // _LEFT_OUT + 4
-        self._last = size + spare - 1
-        # The first is always there: what follows is put behind it.
-        self._absent = stream.sample(range(1, size + spare), spare)
-        absent = set(self._absent)
-        self._present = [i for i in range(size + spare) if i not in absent]
+        n = size + size // _LEFT_OUT + 4
+        # The first is always present: what follows is put behind it.
+        self._absent = stream.sample(range(1, n), n - size)
+        self._present = sorted(set(range(n)).difference(self._absent))
         self._sentences = [text.paragraph(i) for i in self._present]
         self.places = sum(map(len, self._sentences))
+        # Whether the file was too short, so that its text comes again.
+        self.drawn = {} if text.period is None else {"repeated": n > text.period}
 
     def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
-        """The passages with the needles at these of all places, and where those are found."""
+        """The passages with the needles at their places, and where in them the needles stand."""
         body: list[Passage] = []
         found: _Found = {}
         at = 0
@@ -306,13 +301,13 @@ class _Paragraphs:
                 pieces.append(piece)
                 length += len(piece) + 1
                 at += 1
-            passage.text = " ".join(pieces) + "\n\n"
+            passage.text = _paragraph(pieces)
             body.append(passage)
         return body, found
 
     def offers(self, body: list[Passage], stream: Stream) -> Sequence[Callable[[], Offer | None]]:
         """A paragraph that was left out, the first sentence of one, or a line of noise."""
-        # Which paragraphs were put back behind each of those that were there from the beginning.
+        # Paragraphs that were put back behind each of those that were present from the beginning.
         followers: dict[int, list[int]] = {}
 
         def put_back(i: int, text: str) -> None:
@@ -322,30 +317,18 @@ class _Paragraphs:
             body[k].followers.insert(at, text)
             self._absent.remove(i)
 
-        def offer_paragraph() -> Offer | None:
+        def offer_sentences(n: int | None) -> Offer | None:
             if not self._absent:
                 return None
             i = stream.choice(self._absent)
-            text = _paragraph(self._text.paragraph(i))
-            return Offer([text], [], lambda: put_back(i, text))
-
-        def offer_sentence() -> Offer | None:
-            if not self._absent:
-                return None
-            i = stream.choice(self._absent)
-            text = _paragraph(self._text.paragraph(i)[:1])
+            text = _paragraph(self._text.paragraph(i)[:n])
             return Offer([text], [], lambda: put_back(i, text))
 
         def offer_line() -> Offer:
-            text, passage = noise(stream) + "\n", stream.choice(body)
-            return Offer([text], [], lambda: passage.followers.append(text))
+            text = noise(stream) + "\n"
+            return offer_behind(stream.choice(body), text)
 
-        return [offer_paragraph, offer_sentence, offer_line]
-
-    def drawn(self) -> dict[str, Any]:
-        """What was drawn: whether the file was too short, so that its text comes again."""
-        n = self._text.paragraphs
-        return {} if n is None else {"repeated": self._last >= n}
+        return [lambda: offer_sentences(None), lambda: offer_sentences(1), offer_line]
 
 
 def _stack(task: Needles, stream: Stream, size: int, codes: _Codes) -> _Lines | _Paragraphs:

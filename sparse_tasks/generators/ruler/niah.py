@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.ruler.noise import offer_noise
+from sparse_tasks.generators.ruler.noise import offer_behind, offer_noise
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Draft, Mark, Offer, Passage, Task, parameter
 
@@ -31,19 +30,16 @@ class RulerNiah(Task):
 
     queries: int = parameter(4, "number of keys asked for", 1, 64)
 
-    name: ClassVar[str] = "ruler_niah"
-    summary: ClassVar[str] = "the values of a few keys among key-value distractors"
-    dispersion: ClassVar[str] = "low"
-    scope: ClassVar[str] = "low"
-    metric: ClassVar[str] = "unordered_fraction"
-    steerable: ClassVar[bool] = True
-    in_groups: ClassVar[tuple[str, ...]] = ()  # the paper's; RULER's own are the tasks ruler_niah_...
+    name = "ruler_niah"
+    summary = "the values of a few keys among key-value distractors"
+    dispersion = "low"
+    scope = "low"
+    metric = "unordered_fraction"
+    steerable = True
+    in_groups = ()  # the paper's; RULER's own are the tasks ruler_niah_...
 
     def smallest(self) -> int:
         return self.queries
-
-    def units(self, size: int) -> int:
-        return size
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         return [_line(*pair) for pair in _pairs(stream, 160)]
@@ -52,15 +48,15 @@ class RulerNiah(Task):
         pairs = _pairs(stream.fork("pairs"), size)
         body = [Passage(_line(*pair)) for pair in pairs]
         place = stream.fork("place")
-        asked = depth.slots(place, size, self.queries)
-        place.shuffle(asked)
-        keys = [pairs[i][0] for i in asked]
-        answers = [f"{pairs[i][0]}: {pairs[i][1]}" for i in asked]
+        gold = depth.slots(place, size, self.queries)
+        place.shuffle(gold)
+        keys = [pairs[i][0] for i in gold]
+        answers = [f"{pairs[i][0]}: {pairs[i][1]}" for i in gold]
         more = stream.fork("more")
 
         def offer_needle() -> Offer:
-            text, passage = _line(*_pairs(more, 1)[0]), more.choice(body)
-            return Offer([text], [], lambda: passage.followers.append(text))
+            text = _line(*_pairs(more, 1)[0])
+            return offer_behind(more.choice(body), text)
 
         one = len(keys) == 1
         ask = f"What is the value of {'this key' if one else f'each of these {len(keys)} keys'}?\n\n" + "\n".join(keys)
@@ -76,7 +72,7 @@ class RulerNiah(Task):
             answers=answers,
             offers=[offer_needle, lambda: offer_noise(more, body)],
             marks=lambda: [
-                Mark(body[i], 0, body[i], len(body[i].text) - 1, key) for i, key in zip(asked, keys, strict=True)
+                Mark(body[i], 0, body[i], len(body[i].text) - 1, key) for i, key in zip(gold, keys, strict=True)
             ],
             drawn={"needles": size},
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sparse_tasks.generators.ruler.needles import Needles
 from sparse_tasks.generators.task import TASKS, parameter
@@ -17,8 +16,8 @@ class RulerNiahMultikey1(Needles):
 
     distractors: int = parameter(3, "number of keys that nobody asks for", 0, 64)
 
-    name: ClassVar[str] = "ruler_niah_multikey_1"
-    summary: ClassVar[str] = "the number that belongs to one of four keys, hidden in essays"
+    name = "ruler_niah_multikey_1"
+    summary = "the number that belongs to one of four keys, hidden in essays"
 
 
 TASKS.register(RulerNiahMultikey1.name, RulerNiahMultikey1)

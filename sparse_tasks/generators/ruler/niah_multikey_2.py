@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from sparse_tasks.generators.ruler import needles
-from sparse_tasks.generators.ruler.needles import Needles
+from sparse_tasks.generators.ruler.needles import Needles, haystack
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["RulerNiahMultikey2"]
@@ -16,10 +14,10 @@ __all__ = ["RulerNiahMultikey2"]
 class RulerNiahMultikey2(Needles):
     """Asks for the number of one key in a haystack of other keys with their numbers."""
 
-    haystack: str = needles.haystack("needles")
+    haystack: str = haystack("needles")
 
-    name: ClassVar[str] = "ruler_niah_multikey_2"
-    summary: ClassVar[str] = "the number that belongs to one key among many"
+    name = "ruler_niah_multikey_2"
+    summary = "the number that belongs to one key among many"
 
 
 TASKS.register(RulerNiahMultikey2.name, RulerNiahMultikey2)

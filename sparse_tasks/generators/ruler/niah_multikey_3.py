@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from sparse_tasks.generators.ruler import needles
-from sparse_tasks.generators.ruler.needles import Needles
+from sparse_tasks.generators.ruler.needles import Needles, haystack, key_kind, value_kind
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["RulerNiahMultikey3"]
@@ -16,12 +14,12 @@ __all__ = ["RulerNiahMultikey3"]
 class RulerNiahMultikey3(Needles):
     """Asks for the UUID of one key in a haystack of other keys with theirs; the keys are UUIDs, too."""
 
-    haystack: str = needles.haystack("needles")
-    key_kind: str = needles.key_kind("uuids")
-    value_kind: str = needles.value_kind("uuids")
+    haystack: str = haystack("needles")
+    key_kind: str = key_kind("uuids")
+    value_kind: str = value_kind("uuids")
 
-    name: ClassVar[str] = "ruler_niah_multikey_3"
-    summary: ClassVar[str] = "the UUID that belongs to one UUID among many"
+    name = "ruler_niah_multikey_3"
+    summary = "the UUID that belongs to one UUID among many"
 
 
 TASKS.register(RulerNiahMultikey3.name, RulerNiahMultikey3)

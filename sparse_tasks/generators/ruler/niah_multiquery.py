@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sparse_tasks.generators.ruler.needles import Needles
 from sparse_tasks.generators.task import TASKS, parameter
@@ -17,9 +16,9 @@ class RulerNiahMultiquery(Needles):
 
     queries: int = parameter(4, "number of keys asked for", 1, 16)
 
-    name: ClassVar[str] = "ruler_niah_multiquery"
-    summary: ClassVar[str] = "the numbers that belong to several keys, hidden in essays"
-    metric: ClassVar[str] = "unordered_fraction"
+    name = "ruler_niah_multiquery"
+    summary = "the numbers that belong to several keys, hidden in essays"
+    metric = "unordered_fraction"
 
 
 TASKS.register(RulerNiahMultiquery.name, RulerNiahMultiquery)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sparse_tasks.generators.ruler.needles import Needles
 from sparse_tasks.generators.task import TASKS, parameter
@@ -17,9 +16,9 @@ class RulerNiahMultivalue(Needles):
 
     values: int = parameter(4, "number of values of each key", 1, 16)
 
-    name: ClassVar[str] = "ruler_niah_multivalue"
-    summary: ClassVar[str] = "all numbers that belong to one key, hidden in essays"
-    metric: ClassVar[str] = "unordered_fraction"
+    name = "ruler_niah_multivalue"
+    summary = "all numbers that belong to one key, hidden in essays"
+    metric = "unordered_fraction"
 
 
 TASKS.register(RulerNiahMultivalue.name, RulerNiahMultivalue)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sparse_tasks.generators.ruler.needles import Needles
 from sparse_tasks.generators.task import TASKS
@@ -15,8 +14,8 @@ __all__ = ["RulerNiahSingle2"]
 class RulerNiahSingle2(Needles):
     """Asks for the number of one key, which stands somewhere in a haystack of essays."""
 
-    name: ClassVar[str] = "ruler_niah_single_2"
-    summary: ClassVar[str] = "the number that belongs to a key, hidden in essays"
+    name = "ruler_niah_single_2"
+    summary = "the number that belongs to a key, hidden in essays"
 
 
 TASKS.register(RulerNiahSingle2.name, RulerNiahSingle2)

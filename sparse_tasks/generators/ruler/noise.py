@@ -1,4 +1,4 @@
-"""Filler sentences that have nothing to do with any question."""
+"""Filler: sentences that have nothing to do with any question, and offers of more text."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from importlib.resources import files
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Offer, Passage
 
-__all__ = ["noise", "offer_noise"]
+__all__ = ["noise", "offer_behind", "offer_noise", "read_lines"]
 
 
 @cache
-def _lines() -> list[str]:
-    text = (files(__package__) / "noise.txt").read_text(encoding="utf-8")
-    return [f"{line}\n" for line in text.splitlines() if line and not line.startswith("#")]
+def read_lines(name: str) -> list[str]:
+    """Lines of a data file of this room, without comments."""
+    text = (files(__package__) / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def noise(stream: Stream) -> str:
-    """A sentence on a line of its own."""
-    return stream.choice(_lines())
+    """A filler sentence on a line of its own."""
+    return f"{stream.choice(read_lines('noise.txt'))}\n"
+
+
+def offer_behind(passage: Passage, text: str) -> Offer:
+    """An offer of more text behind a passage."""
+    return Offer([text], [], lambda: passage.followers.append(text))
 
 
 def offer_noise(stream: Stream, body: list[Passage]) -> Offer:
-    """A line of noise behind any passage."""
-    text, passage = noise(stream), stream.choice(body)
-    return Offer([text], [], lambda: passage.followers.append(text))
+    """An offer of a filler sentence behind any passage."""
+    text = noise(stream)
+    return offer_behind(stream.choice(body), text)

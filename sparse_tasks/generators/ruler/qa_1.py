@@ -17,13 +17,13 @@ __all__ = ["RulerQa1"]
 class RulerQa1(SquadTask):
     """Asks a question of SQuAD without saying which of the numbered paragraphs it is about (Hsieh et al. 2024)."""
 
-    name: ClassVar[str] = "ruler_qa_1"
-    summary: ClassVar[str] = "an open question on one of many documents, not said which (RULER's qa_1, SQuAD)"
-    ruler_metric: ClassVar[str | None] = "string_match_part"
-    named: ClassVar[bool] = False
-    near: ClassVar[bool] = True
+    name = "ruler_qa_1"
+    summary = "an open question on one of many documents, not said which (RULER's qa_1, SQuAD)"
+    ruler_metric = "string_match_part"
+    named = False
+    near = True
     placeholders: ClassVar[Mapping[str, str]] = {"question": "the question"}
-    needed: ClassVar[tuple[str, ...]] = ("question",)
+    needed = ("question",)
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
         return completion(fields["question"], "Give the answer alone, in as few words as the documents allow.")

@@ -17,11 +17,11 @@ __all__ = ["RulerQa2"]
 class RulerQa2(HotpotTask):
     """Asks a question of HotpotQA that two of the numbered paragraphs answer together (Hsieh et al. 2024)."""
 
-    name: ClassVar[str] = "ruler_qa_2"
-    summary: ClassVar[str] = "an open question that needs two of many documents (RULER's qa_2, HotpotQA)"
-    ruler_metric: ClassVar[str | None] = "string_match_part"
+    name = "ruler_qa_2"
+    summary = "an open question that needs two of many documents (RULER's qa_2, HotpotQA)"
+    ruler_metric = "string_match_part"
     placeholders: ClassVar[Mapping[str, str]] = {"question": "the question"}
-    needed: ClassVar[tuple[str, ...]] = ("question",)
+    needed = ("question",)
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
         return completion(fields["question"], "Answer with yes or no, or else in as few words as the documents allow.")

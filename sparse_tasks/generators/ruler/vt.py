@@ -33,27 +33,24 @@ class RulerVt(Task):
     chains: int = parameter(8, "number of chains of assignments", 1, 64)
     hops: int = parameter(4, "assignments from variable to variable in a chain", 1, 32)
 
-    name: ClassVar[str] = "ruler_vt"
-    summary: ClassVar[str] = "all variables that resolve to a value"
-    dispersion: ClassVar[str] = "high"
-    scope: ClassVar[str] = "low"
-    metric: ClassVar[str] = "set_iou"
-    steerable: ClassVar[bool] = False
-    ruler_metric: ClassVar[str | None] = "string_match_all"
+    name = "ruler_vt"
+    summary = "all variables that resolve to a value"
+    dispersion = "high"
+    scope = "low"
+    metric = "set_iou"
+    steerable = False
+    ruler_metric = "string_match_all"
     placeholders: ClassVar[Mapping[str, str]] = {
         "value": "the value asked for",
-        "count": "how many variables have it",
+        "count": "number of variables that have it",
         "example_log": "a short log, as an example, without the newline at its end",
         "example_value": "the value asked for in the example",
         "example_answer": "the variables that have it, separated by commas",
     }
-    needed: ClassVar[tuple[str, ...]] = ("value",)
+    needed = ("value",)
 
     def smallest(self) -> int:
         return 0
-
-    def units(self, size: int) -> int:
-        return size
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         return [noise(stream) for _ in range(160)]
@@ -68,13 +65,13 @@ class RulerVt(Task):
         stream.fork("turns").shuffle(turns)
         chains: list[list[str]] = [[] for _ in range(self.chains)]
         statements: list[Passage] = []
-        asked: list[tuple[str, Passage]] = []
+        gold: list[tuple[str, Passage]] = []
         for name, chain in zip(names, turns, strict=True):
             value = f"VAR {chains[chain][-1]}" if chains[chain] else values[chain]
             chains[chain].append(name)
             statements.append(Passage(f"VAR {name} = {value}\n"))
             if chain == 0:
-                asked.append((name, statements[-1]))
+                gold.append((name, statements[-1]))
         filler = stream.fork("filler")
         body = [Passage(noise(filler)) for _ in range(size + len(statements))]
         places = sorted(stream.fork("places").sample(range(len(body)), len(statements)))
@@ -90,7 +87,7 @@ class RulerVt(Task):
             answer=", ".join(chains[0]),
             answers=chains[0],
             offers=[lambda: offer_noise(filler, body)],
-            marks=lambda: [Mark(passage, 0, passage, len(passage.text) - 1, name) for name, passage in asked],
+            marks=lambda: [Mark(passage, 0, passage, len(passage.text) - 1, name) for name, passage in gold],
             completion=self.complete(fields),
             fields=fields | {"format": prompts.answer_format(form)},
         )
@@ -98,28 +95,26 @@ class RulerVt(Task):
     def complete(self, fields: Mapping[str, str]) -> Completion:
         example = ""
         if "example_log" in fields:
-            example = (
-                f"Here is an example first.\n\n{_INTRO}{fields['example_log']}\n{_END}\n\n"
-                f"{self._ask(fields['example_value'])}\n\n{_opening(fields['example_value'])} "
-                f"{fields['example_answer']}.\n\nNow comes the log that you will be asked about.\n\n"
-            )
-        return prompts.completion(
-            "a log", example + _INTRO, _END, self._ask(fields["value"]), _opening(fields["value"])
-        )
+            value = fields["example_value"]
+            answer = f"{self._ask(value)}\n\n{_opening(value)} {fields['example_answer']}."
+            solved = f"{_INTRO}{fields['example_log']}\n{_END}\n\n{answer}"
+            example = f"Here is an example first.\n\n{solved}\n\nNow comes the log that you will be asked about.\n\n"
+        value = fields["value"]
+        return prompts.completion("a log", example + _INTRO, _END, self._ask(value), _opening(value))
 
     def oracle(self, prompt: str) -> str:
-        asked = re.search(r"Which variables have the value (\d+), ", prompt[prompt.rfind(f"\n{_END}\n") :])
-        if asked is None:
+        question = re.search(r"Which variables have the value (\d+), ", prompt[prompt.rfind(f"\n{_END}\n") :])
+        if question is None:
             raise DataError("the question names no value")
-        held: dict[str, str] = {}
+        values: dict[str, str] = {}
         log = prompt[max(prompt.rfind(_INTRO), 0) :]  # behind the example, where there is one
         for name, other, value in re.findall(r"^VAR ([A-Z]{5}) = (?:VAR ([A-Z]{5})|(\d+))$", log, re.M):
-            if name in held:
+            if name in values:
                 raise DataError(f"variable {name} is assigned twice")
-            if other and other not in held:
+            if other and other not in values:
                 raise DataError(f"variable {other} is used before it is assigned")
-            held[name] = held[other] if other else value
-        return ", ".join(name for name, value in held.items() if value == asked[1])
+            values[name] = values[other] if other else value
+        return ", ".join(name for name, value in values.items() if value == question[1])
 
     def _ask(self, value: str) -> str:
         return (
@@ -129,11 +124,11 @@ class RulerVt(Task):
 
     def _example(self, stream: Stream, names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
         """A chain of other variables with another value, with a line of noise before each of its statements."""
-        own = [name for name in _names(stream, len(names) + self.hops + 1) if name not in names][: self.hops + 1]
+        chain = [name for name in _names(stream, len(names) + self.hops + 1) if name not in names][: self.hops + 1]
         value = next(value for value in _values(stream, len(values) + 1) if value not in values)
-        lines = [noise(stream) + f"VAR {own[0]} = {value}"]
-        lines += [noise(stream) + f"VAR {name} = VAR {other}" for other, name in pairwise(own)]
-        return {"example_log": "\n".join(lines), "example_value": value, "example_answer": ", ".join(own)}
+        lines = [noise(stream) + f"VAR {chain[0]} = {value}"]
+        lines += [noise(stream) + f"VAR {name} = VAR {other}" for other, name in pairwise(chain)]
+        return {"example_log": "\n".join(lines), "example_value": value, "example_answer": ", ".join(chain)}
 
 
 def _opening(value: str) -> str:

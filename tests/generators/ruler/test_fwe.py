@@ -66,28 +66,6 @@ def test_places_are_spread_and_differ_from_sample_to_sample() -> None:
     assert len({word for answer in answers for word in answer}) == 90
 
 
-def test_evidence_is_every_place_of_every_word_asked_for() -> None:
-    draft = fill(draft_of(NAME, "evidence", 60), 6)
-    counted = counts_of(context_of(draft))
-    marks = draft.marks()
-    assert Counter(mark.label for mark in marks) == {word: counted[word] for word in draft.answers}
-    for mark in marks:
-        assert mark.first.text[mark.start : mark.end] == mark.label
-
-
-def test_offers_cost_what_they_say() -> None:
-    draft = draft_of(NAME, "offers", 30)
-    for k in range(60):
-        offer = draft.offers[k % 3]()
-        assert offer is not None
-        before = Counter(draft.texts())
-        offer.accept()
-        after = Counter(draft.texts())
-        assert after - before == Counter(offer.added) - Counter(offer.removed)
-        assert before - after == Counter(offer.removed) - Counter(offer.added)
-        assert oracle(prompt_of(draft)) == draft.answer
-
-
 def test_prompts_that_hold_no_answer_are_refused() -> None:
     draft = draft_of(NAME, "broken", 6)
     prompt = prompt_of(draft)
@@ -97,7 +75,7 @@ def test_prompts_that_hold_no_answer_are_refused() -> None:
     at = prompt.index("Its words are groups")
     with pytest.raises(DataError, match="cannot be told"):
         oracle(prompt[:at] + prompt[at:].replace(third, "...", n - m))
-    with pytest.raises(DataError, match="is no coded word"):
+    with pytest.raises(DataError, match="is not a coded word"):
         oracle(prompt.replace(third, "12", 1))
     for cut in ("\nThe coded text ends here.\n", "Below is a coded text.", "words occur"):
         with pytest.raises(DataError, match="cannot be read"):
@@ -111,6 +89,3 @@ def test_the_question_is_good_english(words: int) -> None:
         assert "Which word occurs most often in the coded text?" in draft.question
     else:
         assert "Which three words occur most often in the coded text?" in draft.question
-    assert draft.completion is not None
-    prompt = (draft.completion.intro or "") + "".join(draft.texts()) + draft.completion.question
-    assert oracle(prompt) == draft.answer

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -16,13 +14,11 @@ from hypothesis import strategies as st
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.corpora import find_corpora
-from sparse_tasks.generators.depth import Depth, parse_depth
+from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.request import make_request
-from sparse_tasks.generators.ruler.words import described
 from sparse_tasks.generators.sampling import make_sample
-from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS
-from tests.generators.story.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.story.drafts import context_of, draft_of, farthest_from_uniform, fill, prompt_of, task_of
 
 NAMES = [name for name in TASKS.names() if name.startswith("ruler_niah_")]
 ESSAYS = "ruler_niah_multikey_1"
@@ -98,26 +94,7 @@ def test_codes_have_the_forms_of_rulers() -> None:
         assert {UUID(key).variant, UUID(value).variant} == {UUID(value).variant}
 
 
-def test_no_key_is_profane() -> None:
-    profane = set((files("wonderwords") / "assets" / "profanitylist.txt").read_text(encoding="utf-8").splitlines())
-    keys = {described(Stream("clean", i)) for i in range(5_000)}
-    assert len(keys) > 4_980
-    for key in keys:
-        assert not {*key.split("-"), key, key.replace("-", " "), key.replace("-", "")} & profane
-
-
 # --- where needles stand --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_gold_stands_anywhere(name: str) -> None:
-    # RULER's and its ports' is at one of forty depths, or always at the same place.
-    found = []
-    for seed in range(150):
-        where = depths(fill(draft_of(name, f"position {seed}", 24), 3))
-        found.append(where[seed % len(where)])
-    assert len(set(found)) > 100
-    assert farthest_from_uniform(found) < 0.14
 
 
 @pytest.mark.parametrize("name", ["ruler_niah_multiquery", "ruler_niah_multivalue"])
@@ -146,20 +123,6 @@ def test_distractors_stand_anywhere_too() -> None:
     assert farthest_from_uniform(found) < 0.11
 
 
-@pytest.mark.parametrize("depth", ["0", "0.1", "0.5", "0.9", "1", "0.2-0.4"])
-@pytest.mark.parametrize("name", [NOISE, ESSAYS, NEEDLES])
-def test_a_depth_is_respected_and_survives_filling(name: str, depth: str) -> None:
-    wanted = parse_depth(depth)
-    for seed in range(10):
-        draft = draft_of(name, seed, 300, wanted)
-        for _ in range(30):
-            offer = draft.offers[0]()
-            if offer is not None:
-                offer.accept()
-        for found in depths(draft):
-            assert wanted.low - 0.03 <= found <= wanted.high + 0.03
-
-
 def test_needles_stand_between_sentences() -> None:
     for seed in range(40):
         text = context_of(draft_of("ruler_niah_multiquery", f"between {seed}", 20, Depth()))
@@ -181,14 +144,6 @@ def test_a_needle_may_be_first_and_last() -> None:
 # --- what the oracle finds ------------------------------------------------------------------------------------
 
 
-def test_another_value_gives_another_answer() -> None:
-    for name in NAMES:
-        draft = draft_of(name, "value", 20)
-        prompt = prompt_of(draft)
-        broken = prompt.replace(draft.answers[0], "0000")
-        assert task_of(name).oracle(broken) == draft.answer.replace(draft.answers[0], "0000")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_needle_less_or_more_is_noticed(name: str) -> None:
     draft = draft_of(name, "broken", 12)
@@ -200,22 +155,14 @@ def test_a_needle_less_or_more_is_noticed(name: str) -> None:
         # How many values a key has is not told, so it is the answer that changes.
         assert task.oracle(less) == draft.answer.replace(f"{draft.answers[0]}, ", "")
         assert set(task.oracle(more).split(", ")) == {*draft.answers, "1234"}
-        with pytest.raises(DataError, match="a value stands twice"):
+        with pytest.raises(DataError, match="a value occurs twice"):
             task.oracle(twice)
         return
     with pytest.raises(DataError, match="has no value"):
         task.oracle(less)
     for broken in (more, twice):
-        with pytest.raises(DataError, match=r"there are several|some keys have|stands twice"):
+        with pytest.raises(DataError, match=r"there are several|some keys have|occurs twice"):
             task.oracle(broken)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_unreadable_prompt_is_refused(name: str) -> None:
-    prompt = prompt_of(draft_of(name, "cut", 12))
-    for cut in ("\nThe text ends here.\n", "What "):
-        with pytest.raises(DataError, match="names no key"):
-            task_of(name).oracle(prompt.replace(cut, "?"))
 
 
 # --- essays of one's own --------------------------------------------------------------------------------------
@@ -258,9 +205,3 @@ def test_a_file_that_is_used_by_no_haystack_changes_nothing(qwen: PromptTokenize
     )
     assert noise[0] == noise[1]
     assert essays[0] != essays[1]
-
-
-def test_made_essays_never_repeat_a_paragraph() -> None:
-    draft = draft_of("ruler_niah_single_2", "long", 4_000)
-    counts = Counter(draft.texts())
-    assert len(counts) == 4_000

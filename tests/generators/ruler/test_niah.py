@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.depth import Depth, parse_depth
-from tests.generators.story.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.story.drafts import context_of, draft_of, fill, prompt_of, task_of
 
 NAME = "ruler_niah"
 CODE = r"[a-z0-9]{8}(?:-[a-z0-9]{8}){3}"
@@ -62,46 +61,6 @@ def test_characters_are_drawn_evenly() -> None:
     assert max(counts) < 1.12 * min(counts)
 
 
-def test_gold_stands_anywhere() -> None:
-    found = []
-    for seed in range(160):
-        where = depths(draft_of(NAME, f"position {seed}", 80))
-        found.append(where[seed % 4])
-    assert len(set(found)) > 60
-    assert farthest_from_uniform(found) < 0.16
-
-
-def test_order_of_the_keys_says_nothing_about_their_places() -> None:
-    rising = 0
-    for seed in range(200):
-        first, second, *_ = depths(draft_of(NAME, f"order {seed}", 100))
-        rising += first < second
-    assert 70 < rising < 130
-
-
-@pytest.mark.parametrize("depth", ["0", "0.1", "0.5", "0.9", "1", "0.2-0.4"])
-def test_a_depth_is_respected(depth: str) -> None:
-    wanted = parse_depth(depth)
-    for seed in range(20):
-        for found in depths(draft_of(NAME, seed, 400, wanted)):
-            # Four lines of four hundred cannot stand at one place.
-            assert wanted.low - 0.015 <= found <= wanted.high + 0.015
-
-
-def test_a_depth_survives_filler() -> None:
-    for seed in range(10):
-        draft = fill(draft_of(NAME, seed, 400, Depth(0.3, 0.3)), 60)
-        assert all(abs(found - 0.3) < 0.05 for found in depths(draft))
-
-
-def test_samples_share_nothing() -> None:
-    seen: set[str] = set()
-    for seed in range(40):
-        keys = set(register(context_of(draft_of(NAME, seed, 50))))
-        assert not keys & seen
-        seen |= keys
-
-
 @pytest.mark.parametrize("queries", [1, 4])
 def test_the_number_of_keys_is_told(queries: int) -> None:
     question = draft_of(NAME, queries, 20, queries=queries).question
@@ -143,24 +102,9 @@ def test_a_key_without_a_value_is_found() -> None:
         oracle(re.sub(re.escape(line) + r" \S+\n", "", prompt))
 
 
-@pytest.mark.parametrize("cut", ["\nThe register ends here.\n", "The value"])
-def test_an_unreadable_prompt_is_refused(cut: str) -> None:
-    with pytest.raises(DataError):
-        oracle(prompt_of(draft_of(NAME, "cut", 20)).replace(cut, "?"))
-
-
 def test_evidence_is_the_line_of_each_key() -> None:
     draft = fill(draft_of(NAME, "evidence", 40), 5)
     for mark, key, answer in zip(draft.marks(), asked(draft.question), draft.answers, strict=True):
         said = mark.first.text[mark.start : mark.end]
         assert mark.label == key
         assert said == f"The value of key {key} is {answer.partition(': ')[2]}."
-
-
-@pytest.mark.slow
-def test_two_million_tokens_have_one_answer() -> None:
-    draft = draft_of(NAME, "long", 40_000, queries=16)
-    prompt = prompt_of(draft)
-    assert len(register(context_of(draft))) == 40_000
-    assert oracle(prompt) == draft.answer
-    assert len(prompt) > 3_700_000
