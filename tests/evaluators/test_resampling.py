@@ -15,6 +15,7 @@ from sparse_tasks.evaluators.statistics import (
     Rank,
     difference_interval,
     difference_intervals,
+    interval_ranks,
     ranks,
     relative_error_interval,
 )
@@ -45,7 +46,7 @@ def test_more_rows_than_are_found_at_once_stay_in_their_order() -> None:
         assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
 
 
-def test_what_is_no_difference_is_refused() -> None:
+def test_invalid_differences_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one value"):
         difference_intervals([[0.5], []])
     with pytest.raises(ValueError, match=r"in \[-1, 1\]"):
@@ -72,7 +73,7 @@ def entries(of: int, a: float, b: float, kept: float) -> Callable[[np.random.Gen
     [entries(16, 9, 1, 0.9), entries(4, 2, 1, 0.5), entries(1, 2, 1, 0.7), entries(1, 1, 9, 0.5)],
     ids=["16 entries, .1 lost", "4 entries, .5 lost", "right or wrong, .3 lost", "hard, .5 lost"],
 )
-@pytest.mark.parametrize(("n", "tasks"), [(20, 4), (50, 2)])
+@pytest.mark.parametrize(("n", "tasks"), [(20, 4), pytest.param(50, 2, marks=pytest.mark.nightly)])
 def test_intervals_hold_the_relative_error(
     draw: Callable[[np.random.Generator, int, int], Pairs], n: int, tasks: int
 ) -> None:
@@ -99,7 +100,7 @@ def test_where_all_is_lost_the_limit_is_1() -> None:
     assert 0 < found.low < found.high == 1
 
 
-def test_of_one_dense_point_nothing_can_be_said_and_none_are_refused() -> None:
+def test_dense_scores_near_0_leave_no_limit_and_dense_scores_of_0_are_refused() -> None:
     found = relative_error_interval([[(0.0, 0.0)] * 20, [(0.01, 0.0)] + [(0.0, 0.0)] * 19])
     assert found.low <= 0 < found.high <= 1
     assert relative_error_interval([[(1e-12, 0.0)]]).low == -math.inf
@@ -158,6 +159,7 @@ def test_what_was_not_answered_counts_for_nothing() -> None:
     assert ranks([scores[:, :1]]) == [Rank(1, 1, 1)]
 
 
+@pytest.mark.nightly
 def test_limits_hold_the_true_place() -> None:
     rng, held = np.random.default_rng(3), 0
     for _ in range(200):
@@ -188,9 +190,17 @@ def test_ranks_add_up_lie_in_their_limits_and_know_no_order(cells: list[list[lis
     assert ranks(shuffled, resamples=99) == found
 
 
-def test_what_cannot_be_ranked_is_refused() -> None:
+def test_invalid_cells_are_refused() -> None:
     for cells in ([], [[[]]], [[]], [[0.5]]):
         with pytest.raises(ValueError, match="at least one cell"):
             ranks(cells)
     with pytest.raises(ValueError, match="each column must have a score"):
         ranks([[[0.5, math.nan]]])
+
+
+def test_ranks_of_intervals_are_as_sure_as_the_intervals_are_apart() -> None:
+    assert interval_ranks([0.9, 0.5, 0.4], [(0.8, 1.0), (0.4, 0.6), (0.3, 0.5)]) == [
+        Rank(1, 1, 1), Rank(2, 2, 3), Rank(3, 2, 3),
+    ]  # fmt: skip
+    assert interval_ranks([0.5, 0.5], [(0.4, 0.6), (0.4, 0.6)]) == [Rank(1.5, 1, 2)] * 2
+    assert interval_ranks([], []) == []

@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, the test is valid, and nothing is NaN or out of range."""
+"""Intervals cover as often as they promise, the test is valid, and nothing is NaN or out of range."""
 
 from __future__ import annotations
 
@@ -79,26 +79,19 @@ def some(share: float, draw: Draw) -> Draw:
 
 SCORES = {
     "16 entries, mean 0.60": entries(16, 3, 2),
-    "16 entries, mean 0.90": entries(16, 9, 1),
     "16 entries, mean 0.97": entries(16, 20, 0.6),
-    "4 entries, mean 0.67": entries(4, 2, 1),
-    "4 entries, mean 0.90": entries(4, 9, 1),
     "4 entries, mean 0.10": entries(4, 1, 9),
     "4 entries, 40% none, 40% all": values((0, 0.4), (0.25, 0.07), (0.5, 0.06), (0.75, 0.07), (1, 0.4)),
     "sets, mean 0.55": overlap(0.7, 1),
-    "sets, mean 0.90": overlap(0.93, 0.15),
     "beta(2, 2)": beta(2, 2),
     "beta(0.5, 0.5)": beta(0.5, 0.5),
     "beta(5, 1)": beta(5, 1),
-    "right or wrong, mean 0.50": values((0, 0.5), (1, 0.5)),
     "right or wrong, mean 0.80": values((0, 0.2), (1, 0.8)),
 }
 DIFFERENCES = {
     "16 entries, no change": pairs(16, 9, 1, 1),
     "16 entries, 10% lost": pairs(16, 9, 1, 0.9),
-    "4 entries, no change": pairs(4, 2, 1, 1),
     "4 entries, 20% lost": pairs(4, 2, 1, 0.8),
-    "losses in 50%": losses(16, 0.5),
     "losses in 90%": losses(16, 0.9),
     "40% change, both ways": some(0.4, lambda rng, shape: rng.uniform(-1, 1, shape)),
     "continuous": lambda rng, shape: rng.beta(2, 1, shape) - rng.beta(5, 1, shape),
@@ -139,12 +132,14 @@ def test_interval_of_a_mean_holds_it_as_often_as_it_says(shape: str, n: int) -> 
     assert_holds(coverage(SCORES[shape], n, mean_interval, runs=2000), 2000)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("shape", ["16 entries, mean 0.60", "beta(2, 2)", "beta(0.5, 0.5)"])
 def test_interval_of_six_scores_is_as_wide_as_it_must_be(shape: str) -> None:
     # With the normal quantile in place of Student's it would cover in 9 of 10 runs.
     assert_holds(coverage(SCORES[shape], 6, mean_interval, runs=3000), 3000)
 
 
+@pytest.mark.nightly
 def test_other_levels_hold_too() -> None:
     for level, tolerance in ((0.8, 0.03), (0.99, 0.01)):
         share = coverage(entries(16, 3, 2), 30, lambda scores: mean_interval(scores, level), runs=2000)  # noqa: B023
@@ -177,13 +172,6 @@ def test_all_answers_alike_is_not_certainty() -> None:
     # One answer that is a little off says no more about the others; rounding says nothing.
     assert mean_interval([1.0] * 19 + [15 / 16]).low < 0.85
     assert mean_interval([0.1 + 0.2] * 10 + [0.3] * 10).method == "wilson"
-
-
-def test_graded_scores_say_more_than_right_or_wrong() -> None:
-    graded = mean_interval([0.5, 0.75, 0.75, 1.0] * 10)
-    right_or_wrong = mean_interval([0.0, 1.0, 1.0, 1.0] * 10)
-    assert graded.method == "score"
-    assert graded.high - graded.low < 0.6 * (right_or_wrong.high - right_or_wrong.low)
 
 
 # --- paired differences -------------------------------------------------------------------------------------
@@ -228,14 +216,6 @@ def test_a_few_changes_do_not_exclude_zero() -> None:
             assert found.low < 0 < found.high
 
 
-def test_bootstrap_agrees_with_theory_on_a_long_run() -> None:
-    run = np.random.default_rng(5).uniform(-0.5, 0.3, 2000)
-    found = difference_interval(run.tolist())
-    half = 1.96 * run.std() / math.sqrt(len(run))
-    assert found.method == "bootstrap"
-    assert (found.low, found.high) == pytest.approx((run.mean() - half, run.mean() + half), abs=0.05 * half)
-
-
 # --- the sign-flip test -------------------------------------------------------------------------------------
 
 
@@ -250,13 +230,6 @@ def test_p_values_are_uniform_where_nothing_differs(n: int, runs: int) -> None:
     found = np.array([quick_p_value(run) for run in draws])
     for alpha in (0.0625, 0.125, 0.25, 0.5, 0.75):  # on the grid of p-values that eight signs can give
         assert abs(np.mean(found <= alpha) - alpha) < 3 * math.sqrt(alpha * (1 - alpha) / runs)
-
-
-def test_p_values_are_valid_where_most_pairs_are_ties() -> None:
-    draws = pairs(4, 9, 1, 1)(np.random.default_rng(2), (1000, 20)).tolist()
-    found = np.array([sign_flip_p_value(run) for run in draws])
-    for alpha in (0.01, 0.05, 0.1):
-        assert np.mean(found <= alpha) < alpha + 3 * math.sqrt(alpha * (1 - alpha) / len(found))
 
 
 def test_sign_flip_is_the_permutation_test_of_scipy() -> None:
@@ -280,10 +253,6 @@ def test_patterns_that_tie_but_for_rounding_are_as_extreme() -> None:
     assert sign_flip_p_value([0.3, 0.1 + 0.2, -0.3]) == 1.0
 
 
-def test_nothing_changed_is_no_evidence() -> None:
-    assert sign_flip_p_value([0.0] * 50) == 1.0
-
-
 def test_differences_that_only_rounding_made_are_none() -> None:
     rounding = [0.1 + 0.2 - 0.3, 1e-10, -6e-10, 6e-10] * 10
     assert sign_flip_p_value([1e-17] * 10) == sign_flip_p_value(rounding) == 1.0
@@ -301,13 +270,6 @@ def test_a_difference_of_the_detectable_size_is_found_four_times_in_five(n: int,
     assert 0.73 < np.mean(found) < 0.86
 
 
-def test_right_or_wrong_answers_lost_at_the_detectable_rate_are_found_four_times_in_five() -> None:
-    rate = smallest_detectable([-1.0] * 8 + [0.0] * 92)
-    draws = -np.random.default_rng(1).binomial(1, rate, (1000, 100)).astype(float)
-    assert rate == pytest.approx(0.0764, abs=1e-3)
-    assert 0.73 < np.mean([sign_flip_p_value(run) <= 0.05 for run in draws.tolist()]) < 0.86
-
-
 def test_less_than_six_changes_is_never_called_detectable() -> None:
     assert smallest_detectable([0.0] * 100) == 6 / 100
     assert smallest_detectable([0.3] * 100) == 6 / 100  # a scatter of zero is not known to be zero
@@ -316,10 +278,6 @@ def test_less_than_six_changes_is_never_called_detectable() -> None:
     assert smallest_detectable([0.0] * 6) == 1.0
     assert smallest_detectable([0.1, -0.1, 0.0, 0.2, 0.1]) == 1.0  # five samples cannot reach 5%
     assert smallest_detectable([0.0] * 100, level=0.99) == 8 / 100
-
-
-def test_longer_runs_see_less() -> None:
-    assert smallest_detectable([0.5, -0.5] * 200) == pytest.approx(smallest_detectable([0.5, -0.5] * 50) / 2, rel=0.01)
 
 
 # --- several at once ----------------------------------------------------------------------------------------
@@ -419,7 +377,7 @@ def test_average_over_any_tasks_stays_inside(runs: list[list[float]]) -> None:
 
 @pytest.mark.parametrize("function", [mean_interval, difference_interval, sign_flip_p_value, smallest_detectable])
 @pytest.mark.parametrize("bad", [[], [math.nan], [0.5, math.inf], [0.5, 1.5], [-1.01], [[0.5]]])
-def test_what_is_no_score_is_refused(function: Callable[[object], object], bad: object) -> None:
+def test_invalid_scores_are_refused(function: Callable[[object], object], bad: object) -> None:
     with pytest.raises(ValueError, match="value"):
         function(bad)
 
@@ -431,7 +389,7 @@ def test_negative_scores_are_refused_and_negative_differences_are_not() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -1.0, 95.0, math.nan])
-def test_what_is_no_level_is_refused(level: float) -> None:
+def test_invalid_levels_are_refused(level: float) -> None:
     for function in (mean_interval, difference_interval, smallest_detectable):
         with pytest.raises(ValueError, match="level"):
             function([0.5] * 10, level)  # type: ignore[operator]

@@ -19,7 +19,8 @@ from sparse_tasks.evaluators.report.plots import key
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.analyses.analysis import Analysis
 
-__all__ = ["ASKED", "ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "NEEDS_BOTH", "Context", "rows", "text_table"]
+__all__ = ["ASKED", "ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "Context", "rows",
+           "text_table"]  # fmt: skip
 
 MAKE: Final = Columns(TYPESET, wording.name)
 MODEL: Final = MAKE.text("model", "model")
@@ -36,7 +37,8 @@ NEEDS_BOTH: Final = Note(
     "A dense and a sparse run of the same model over the same data set, with the same sampling, are needed to say "
     "what sparse attention costs; these runs hold no such pair."
 )
-_MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "length": 24}  # some 10 kB and 50 ms each
+MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "length": 24}
+"""Panels of a section; each takes some 10 kB and 50 ms."""
 
 
 class Context:
@@ -72,7 +74,7 @@ class Context:
 
     def room_for(self, panels: int, section: str) -> bool:
         """Whether so many more panels fit into a section; if so, count them as drawn."""
-        if self._drawn[section] + panels > _MOST_PANELS[section]:
+        if self._drawn[section] + panels > MOST_PANELS[section]:
             return False
         self._drawn[section] += panels
         return True

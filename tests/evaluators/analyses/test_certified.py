@@ -86,12 +86,6 @@ def test_where_nothing_is_certified_there_are_no_numbers_but_why(certify: Callab
     assert (found["next_p_value"], found["n"], found["tested"]) == (1.0, N, 2)
 
 
-def test_where_all_is_certified_no_p_value_is_next(certify: Callable[..., pd.DataFrame]) -> None:
-    found = row(certify({0.5: {A: lost(0)}, 0.9: {A: lost(1)}}), "all")
-    assert found["certified"] == 0.9
-    assert math.isnan(found["next_p_value"])
-
-
 def test_the_measured_sparsity_is_that_of_the_phase_that_is_sparse(certify: Callable[..., pd.DataFrame]) -> None:
     runs = {0.9: {A: lost(0)}}
     assert row(certify(runs, measured={"prefill": 0.0, "decode": 0.87}), "task")["measured"] == pytest.approx(0.87)
@@ -268,16 +262,6 @@ def test_too_few_samples_are_told_and_how_many_it_takes(certify: Callable[..., p
         "scope all: 20 samples of each task certify no sparsity at tolerance 0.05 and error rate 0.05, even without "
         "any loss; it takes 30",
     )
-
-
-@pytest.mark.parametrize(("n", "enough"), [(71, False), (72, True)])
-def test_so_many_samples_as_the_note_says_are_enough(
-    n: int, enough: bool, certify: Callable[..., pd.DataFrame]
-) -> None:
-    table = certify({0.9: {A: lost(0, n), B: lost(0, n)}})
-    of_tasks = table[table["scope"] == "task"]
-    assert of_tasks["certified"].notna().all() == enough
-    assert any(note.startswith("scope task") for note in table.attrs["notes"]) != enough
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan])

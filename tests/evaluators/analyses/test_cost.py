@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparse_tasks.evaluators.analyses.cost import cost
+from sparse_tasks.evaluators.analyses.cost import Cost, cost
+from sparse_tasks.evaluators.analyses.frames import column_names
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.costs import (
     attention_share,
@@ -22,17 +22,11 @@ from sparse_tasks.evaluators.costs import (
 from tests.evaluators.made_runs import LLAMA_8B, made_run
 
 SCORES = {("ruler_vt", 65536): [1.0, 0.5], ("story_multihop", 65536): [1.0], ("ruler_vt", 16384): [1.0, 0.0]}
-COLUMNS = [
-    *("run", "model", "attention", "asked", "length", "tokens", "density_prefill", "density_decode"),
-    *("prefill_flops", "prefill_flops_dense", "prefill_index_flops"),
-    *("decode_reads", "decode_reads_dense", "decode_index_reads"),
-    *("prefill_speedup", "decode_speedup", "attention_share", "kv_share"),
-]
 
 
 def rows(*folders: Path) -> list[dict[str, Any]]:
     table = cost(read_runs(folders))
-    assert list(table) == COLUMNS
+    assert list(table) == column_names(Cost)
     return list(table.to_dict(orient="records"))
 
 
@@ -80,7 +74,7 @@ def test_budgets_that_were_given_are_those_of_the_index(tmp_path: Path) -> None:
 def test_without_a_shape_the_row_stays_and_no_cost_is_made_up(tmp_path: Path) -> None:
     table = cost(read_runs([made_run(tmp_path / "bare", SCORES, shape=None)]))
     assert list(table["density_prefill"]) == [1, 1]
-    assert table[[*COLUMNS[8:]]].isna().all(axis=None)
+    assert table.loc[:, "prefill_flops":].isna().all(axis=None)
     (note,) = table.attrs["notes"]
     assert note.startswith("bare: the sizes of the model are not known")
 
@@ -106,18 +100,3 @@ def test_a_method_of_others_has_no_speedup(tmp_path: Path) -> None:
     assert table[["prefill_index_flops", "prefill_speedup", "decode_speedup"]].isna().all(axis=None)
     (note,) = table.attrs["notes"]
     assert note.startswith("theirs: the index cost of the method is not known")
-
-
-def test_models_of_other_sizes_cost_otherwise(tmp_path: Path) -> None:
-    half = dataclasses.replace(LLAMA_8B, layers=16, dense_layers=16)
-    table = cost(
-        read_runs(
-            [
-                made_run(tmp_path / "large", SCORES, model="acme/large"),
-                made_run(tmp_path / "small", SCORES, model="acme/small", shape=half),
-            ]
-        )
-    )
-    assert list(table["run"]) == ["large", "large", "small", "small"]
-    assert table["prefill_flops"][2] < table["prefill_flops"][0]
-    assert table.attrs["notes"] == ()

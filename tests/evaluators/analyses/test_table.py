@@ -80,7 +80,7 @@ def test_two_dense_runs_of_one_model_are_refused(sweep: Path, tmp_path: Path, re
         read_runs([sweep, again])
 
 
-def test_what_is_no_run_is_refused(sweep: Path, tmp_path: Path, refused: Refused) -> None:
+def test_folders_that_are_not_runs_are_refused(sweep: Path, tmp_path: Path, refused: Refused) -> None:
     with refused(UsageError, "runs", "holds no result.json"):
         read_runs([tmp_path])
     with refused(UsageError, "runs", "cannot be read"):
@@ -101,15 +101,10 @@ def test_damaged_scores_are_refused(sweep: Path, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("score", [1.5, -0.1, math.nan])
-def test_a_score_that_is_none_is_refused(tmp_path: Path, refused: Refused, score: float) -> None:
+def test_scores_outside_0_and_1_are_refused(tmp_path: Path, refused: Refused, score: float) -> None:
     folder = made_run(tmp_path / "run", DENSE)
     table = pq.read_table(folder / "scores.parquet").to_pylist()
     table[0]["score"] = score
     pq.write_table(pa.Table.from_pylist(table, schema=SCORES_SCHEMA), folder / "scores.parquet")
     with refused(DataError, "score", "not in [0, 1]"):
         read_runs([folder])
-
-
-def test_a_depth_that_is_not_known_is_no_number(tmp_path: Path) -> None:
-    folder = made_run(tmp_path / "q", SPARSE, depths=[math.nan, 0.5])
-    assert read_runs([folder]).samples["depth"].isna().sum() == 3

@@ -85,11 +85,6 @@ def test_means_over_lengths_and_tasks_join_their_intervals(runs: Runs) -> None:
     assert row(table, "quest", "ruler_vt", math.nan)["n"] == row(table, "quest", None, 1024)["n"] == 80
 
 
-def test_methods_of_another_sparsity_are_no_rivals(runs: Runs) -> None:
-    alone = row(task_tradeoffs(runs), "quest", "ruler_vt", 1024, asked=0.5)
-    assert (alone["rank"], alone["rank_low"], alone["rank_high"]) == (1, 1, 1)
-
-
 def test_any_order_of_rows_gives_the_same(runs: Runs) -> None:
     shuffled = Runs(runs.runs[::-1], runs.samples.sample(frac=1, random_state=3))
     assert_frame_equal(task_tradeoffs(shuffled), task_tradeoffs(runs), check_exact=True)
@@ -103,13 +98,6 @@ def test_every_row_is_there_once_in_order(runs: Runs) -> None:
     assert not keys.duplicated().any()
     assert table["asked"].is_monotonic_increasing
     assert table.attrs["notes"] == ()
-
-
-def test_methods_that_answer_alike_share_their_place(tmp_path: Path) -> None:
-    for name in ("quest", "snapkv"):
-        made_run(tmp_path / "runs" / name, {PLACES[0]: [1.0, 0.0, 0.5]}, attention=name, sparsity=0.5)
-    table = task_tradeoffs(read_runs([tmp_path / "runs"]))
-    assert set(table["rank"]) == set(table["rank_low"]) == set(table["rank_high"]) == {1.5}
 
 
 def test_without_a_dense_run_there_are_ranks_and_no_differences(runs: Runs, tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ def address(page: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "light"), (1280, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(360, "light"), (1280, "dark"), pytest.param(1280, "light", marks=pytest.mark.nightly)],
+)
 def test_axe_finds_nothing_and_the_page_does_not_scroll_sideways(address: str, width: int, scheme: str) -> None:
     with opened(address, width, color_scheme=scheme) as page:
         page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
@@ -36,6 +39,7 @@ def test_the_page_is_read_without_scripts(address: str) -> None:
         assert page.locator("details[open] table").first.is_visible()
 
 
+@pytest.mark.nightly
 def test_names_of_others_do_not_run_and_do_not_stretch_the_page(tmp_path: Path, report: Report) -> None:
     hostile = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">" + "W" * 5000
     made_run(tmp_path / "runs" / "dense", DENSE, model=hostile, text=hostile)
@@ -79,6 +83,7 @@ def test_on_paper_folded_tables_are_open_and_nothing_is_cut_at_the_side(address:
     assert printed.count(b"/Type /Page\n") >= 3
 
 
+@pytest.mark.nightly
 def test_forced_colours_leave_the_numbers_readable(address: str) -> None:
     with opened(address, forced_colors="active") as page:
         cell = page.locator("td.h").first

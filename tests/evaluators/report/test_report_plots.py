@@ -58,10 +58,6 @@ def test_two_drawings_share_no_id_and_refer_to_their_own() -> None:
     assert key("k1", style(3)) != key("k2", style(3))
 
 
-def test_text_is_text_so_that_it_can_be_found_and_read() -> None:
-    assert [one.text for one in ET.fromstring(drawn()).iter("text") if one.text == "measured sparsity"]
-
-
 def test_lines_are_told_apart_without_colour_and_seen_on_white() -> None:
     looks = [style(number) for number in range(280)]
     assert len({(one.colour, one.marker, one.dash) for one in looks}) == 280
