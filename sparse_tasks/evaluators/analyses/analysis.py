@@ -1,4 +1,4 @@
-"""All analyses of some runs, each computed when it is first asked for."""
+"""All analyses of some runs, each computed at its first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.analyses.certified import certified
 from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.lengths import length_effects
 from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
-from sparse_tasks.evaluators.analyses.scaling import Scaling, scaling
+from sparse_tasks.evaluators.analyses.scaling import scaling
 from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.analyses.tradeoffs import task_tradeoffs
 
@@ -26,7 +26,7 @@ ANALYSES: Final = ("cost", "pareto", "iso_cost", "certified", "scaling", "length
 
 @dataclass(frozen=True)
 class Analysis:
-    """All analyses of runs.
+    """All analyses of runs: for each name in ``ANALYSES``, a property with its table, or with the ``Scaling``.
 
     Attributes:
         runs: The runs.
@@ -43,40 +43,13 @@ class Analysis:
             if not 0 < (value := getattr(self, name)) < 1:
                 raise UsageError(name, value, "must lie between 0 and 1, such as 0.05")
 
-    @cached_property
-    def cost(self) -> pd.DataFrame:
-        """See ``cost.cost``."""
-        return cost(self.runs)
-
-    @cached_property
-    def pareto(self) -> pd.DataFrame:
-        """See ``pareto.pareto``."""
-        return pareto(self.runs)
-
-    @cached_property
-    def iso_cost(self) -> pd.DataFrame:
-        """See ``pareto.iso_cost``."""
-        return iso_cost(self.runs)
-
-    @cached_property
-    def certified(self) -> pd.DataFrame:
-        """See ``certified.certified``."""
-        return certified(self.runs, self.tolerance, self.error)
-
-    @cached_property
-    def scaling(self) -> Scaling:
-        """See ``scaling.scaling``."""
-        return scaling(self.runs)
-
-    @cached_property
-    def lengths(self) -> pd.DataFrame:
-        """See ``lengths.length_effects``."""
-        return length_effects(self.runs)
-
-    @cached_property
-    def tradeoffs(self) -> pd.DataFrame:
-        """See ``tradeoffs.task_tradeoffs``."""
-        return task_tradeoffs(self.runs)
+    cost = cached_property(lambda self: cost(self.runs))
+    pareto = cached_property(lambda self: pareto(self.runs))
+    iso_cost = cached_property(lambda self: iso_cost(self.runs))
+    certified = cached_property(lambda self: certified(self.runs, self.tolerance, self.error))
+    scaling = cached_property(lambda self: scaling(self.runs))
+    lengths = cached_property(lambda self: length_effects(self.runs))
+    tradeoffs = cached_property(lambda self: task_tradeoffs(self.runs))
 
     def tables(self, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """The tables of an analysis, each with the name that its file gets."""
