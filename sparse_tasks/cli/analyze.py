@@ -49,9 +49,9 @@ def analyze(
     Example: sparse-tasks analyze runs/demo-small-sweep --tolerance 0.1
     """
     from sparse_tasks.core.errors import UsageError, nearest
+    from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.analyses.analysis import ANALYSES, Analysis
     from sparse_tasks.evaluators.analyses.table import read_runs
-    from sparse_tasks.generators.files import write_whole
 
     for name in only or []:
         if name not in ANALYSES:

@@ -34,10 +34,10 @@ def export(
     lm_eval: results_*.json, samples_*.jsonl as lm-eval has them.
     """
     from sparse_tasks.core.errors import UsageError, nearest
+    from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.exports import EXPORTS
     from sparse_tasks.evaluators.results import read_scored
     from sparse_tasks.evaluators.runs import Run
-    from sparse_tasks.generators.files import write_whole
 
     if to not in EXPORTS:
         raise UsageError("to", to, nearest(to, EXPORTS))

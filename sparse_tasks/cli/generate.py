@@ -259,12 +259,13 @@ def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, worke
 
 def _tell_result(manifest: dict[str, Any], folder: Path, seconds: float, made: int, format: Format) -> None:
     from sparse_tasks.core.length import label
+    from sparse_tasks.core.shards import shard_prefix
 
     request, files = manifest["request"], manifest["files"]
     rows: list[dict[str, Any]] = []
     for length in request["lengths"]:
         for task in request["tasks"]:
-            entries = [entry for name, entry in files.items() if name.startswith(f"{length}/{task}-test-")]
+            entries = [entry for name, entry in files.items() if name.startswith(shard_prefix(length, task))]
             sums = {name: sum(entry[name] for entry in entries) for name in ("rows", "tokens", "bytes")}
             rows.append({"task": task, "length": length, "samples": sums["rows"]} | sums)
     total = {name: sum(row[name] for row in rows) for name in ("samples", "tokens", "bytes")}

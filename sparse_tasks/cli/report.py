@@ -36,10 +36,10 @@ def report(
 
     The page needs no other file and no network.
     """
+    from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.analyses.analysis import Analysis
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.report.page import make_report
-    from sparse_tasks.generators.files import write_whole
 
     check_output(output, "page", b"<!doctype html>")
     read = read_runs(runs)

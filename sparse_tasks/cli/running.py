@@ -176,13 +176,13 @@ def attentions(names: str, sparsity: str | None, arguments: list[str] | None) ->
 
 def _argument(option: str, text: str, example: str) -> tuple[str, Any]:
     from sparse_tasks.core.errors import UsageError
-    from sparse_tasks.evaluators.runs import read_line
+    from sparse_tasks.core.json import parse_json
 
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(option, text, f"sets nothing; write KEY=VALUE, as in {example}")
     try:
-        return key, read_line(value.encode(errors="replace"))
+        return key, parse_json(value.encode(errors="replace"))
     except (ValueError, RecursionError):
         return key, value
 

@@ -31,11 +31,11 @@ def submit(
 
     No folder, user name or command line gets into the file.
     """
+    from sparse_tasks.core.files import write_whole
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.exports.parts import dataset_id
     from sparse_tasks.evaluators.leaderboard.submission import make_submission, read_submission
-    from sparse_tasks.generators.files import write_whole
 
     check_output(output, "submission", b'"sparse-tasks-submission"')
     content = make_submission(read_runs(runs), name, contact)

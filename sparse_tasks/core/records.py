@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.shards import SHARD_PATTERN
 
 __all__ = [
     "ChatTemplateRecord",
@@ -172,7 +173,7 @@ class Corpus(Record, frozen=True, kw_only=True):
     licence: str | None
 
 
-ShardName: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]+/[a-z0-9_]+-test-[0-9]{5,}-of-[0-9]{5,}\.parquet$(?!\n)")]
+ShardName: TypeAlias = Annotated[str, Meta(pattern=SHARD_PATTERN)]
 
 
 class Manifest(Record, frozen=True, kw_only=True):

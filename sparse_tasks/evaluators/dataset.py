@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import DataError, UsageError, nearest
+from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.length import label, parse_length
+from sparse_tasks.core.shards import shard_prefix
 from sparse_tasks.generators.dataset import MANIFEST
-from sparse_tasks.generators.files import sha256_of
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS
 from sparse_tasks.schemas import problems
@@ -99,7 +100,7 @@ class Dataset:
             for task in selection.tasks:
                 left = selection.limit
                 for name in sorted(
-                    name for name in self.manifest["files"] if name.startswith(f"{length}/{task}-test-")
+                    name for name in self.manifest["files"] if name.startswith(shard_prefix(length, task))
                 ):
                     if left == 0:
                         break
@@ -159,7 +160,7 @@ def _manifest(name: str, path: Path) -> tuple[dict[str, Any], str]:
     request = manifest["request"]
     for length in request["lengths"]:
         for task in request["tasks"]:
-            of_it = [entry for file, entry in manifest["files"].items() if file.startswith(f"{length}/{task}-test-")]
+            of_it = [entry for file, entry in manifest["files"].items() if file.startswith(shard_prefix(length, task))]
             if (samples := sum(entry["rows"] for entry in of_it)) != request["samples"]:
                 what = f"{samples} samples, not {request['samples']}, of {task} at {length}"
                 raise UsageError("data", name, f"has a {MANIFEST} that names {what}; run sparse-tasks validate")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.evaluators.costs import Shape, read_shape
-from sparse_tasks.generators.files import sha256_of
 
 __all__ = ["Model", "find_model"]
 

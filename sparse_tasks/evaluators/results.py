@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.hub import split_hub_id
+from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
-from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked, read_json, to_json
+from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked, read_checked
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
-from sparse_tasks.generators.files import write_whole
 
 __all__ = [
     "GOLD",
@@ -146,7 +147,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     if not os.path.isfile(folder / RESULT):  # of a path that is too long, Path.is_file raises
         raise UsageError("run", str(folder), f"holds no {RESULT}; name a run that evaluate or score has finished")
-    return read_json(folder / RESULT, "result-1.0")
+    return read_checked(folder / RESULT, "result-1.0")
 
 
 def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:

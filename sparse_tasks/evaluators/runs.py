@@ -7,7 +7,6 @@ nothing but the answers that were not finished; at the end it is put in the data
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,22 +15,11 @@ from types import TracebackType
 from typing import IO, Any
 
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
-from sparse_tasks.generators.files import LOCK, PARTIAL_PREFIX, hold, write_whole
+from sparse_tasks.core.files import LOCK, PARTIAL_PREFIX, hold, write_whole
+from sparse_tasks.core.json import parse_json, read_json, to_json
 from sparse_tasks.schemas import problems
 
-__all__ = [
-    "PREDICTIONS",
-    "RESULT",
-    "SCORES",
-    "SETTINGS",
-    "Run",
-    "checked",
-    "finite",
-    "read_json",
-    "read_line",
-    "small",
-    "to_json",
-]
+__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "read_checked"]
 
 SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -87,7 +75,7 @@ class Run:
         Raises:
             DataError: It cannot be read.
         """
-        return read_json(self.path / SETTINGS, "run-1.0") if (self.path / SETTINGS).exists() else None
+        return read_checked(self.path / SETTINGS, "run-1.0") if (self.path / SETTINGS).exists() else None
 
     def check(self, settings: dict[str, Any]) -> None:
         """Make sure that the folder is empty or holds a run of these settings, or one that has not got anywhere.
@@ -196,7 +184,7 @@ class Run:
         with file:
             for number, line in enumerate(file, start=1):
                 try:
-                    prediction = read_line(line)
+                    prediction = parse_json(line)
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number}: is no JSON line: {error}") from error
                 if wrong := problems(prediction, "prediction-1.0"):
@@ -237,7 +225,7 @@ class Run:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    identifier = read_line(line)["id"]
+                    identifier = parse_json(line)["id"]
                 except (KeyError, TypeError, ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number}: is no prediction: {error!r}") from error
                 if not isinstance(identifier, str):
@@ -250,57 +238,13 @@ class Run:
         return places
 
 
-def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """A JSON file that satisfies a schema, and in which every number is finite.
+def read_checked(path: Path, schema: str) -> dict[str, Any]:
+    """A JSON file that satisfies a schema.
 
     Raises:
-        DataError: It cannot be read, or says something else.
+        DataError: It cannot be read, or does not satisfy it.
     """
-    try:
-        value: dict[str, Any] = read_line(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    return checked(value, schema, path)
-
-
-def read_line(line: bytes) -> Any:
-    """One line of JSON, whose numbers are all finite, and whose text can be written as UTF-8.
-
-    Raises:
-        ValueError: It is none.
-        RecursionError: It is nested too deep to be one of ours.
-    """
-    value = json.loads(line.decode("utf-8-sig"), parse_constant=finite, parse_float=finite, parse_int=small)
-    if b"\\ud" in line.lower():  # half a surrogate, perhaps
-        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
-    return value
-
-
-def finite(text: str) -> float:
-    """A number of JSON that is neither NaN nor infinite.
-
-    Raises:
-        ValueError: It is, or too large to be held.
-    """
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:20]} is no number of JSON, or too large")
-    return value
-
-
-def small(text: str) -> int:
-    """A whole number of JSON that fits into 64 bits.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if len(text) > 20 or abs(value := int(text)) >= 2**63:
-        raise ValueError(f"{text[:20]}... is too large")
-    return value
-
-
-def to_json(value: object) -> bytes:
-    """A JSON file's content; half a surrogate, as in a file's name that is no UTF-8, becomes a question mark."""
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode(errors="replace")
+    return checked(read_json(path), schema, path)
 
 
 def checked(value: dict[str, Any], schema: str, where: object) -> dict[str, Any]:

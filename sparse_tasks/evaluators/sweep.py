@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.files import write_whole
+from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.compare import Comparison, compare
 from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.results import read_scored, score_run
-from sparse_tasks.evaluators.runs import Run, to_json
-from sparse_tasks.generators.files import write_whole
+from sparse_tasks.evaluators.runs import Run
 
 __all__ = ["COMPARISON", "Swept", "grid", "sweep"]
 

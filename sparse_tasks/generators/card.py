@@ -10,6 +10,7 @@ import yaml
 from sparse_tasks import __version__
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.length import label
+from sparse_tasks.core.shards import shard_prefix
 from sparse_tasks.generators.corpora import CORPORA, Corpus
 from sparse_tasks.generators.dataset import DatasetFolder, shards
 from sparse_tasks.generators.excerpt import excerpt
@@ -112,7 +113,7 @@ def _configs(folder: DatasetFolder) -> list[tuple[str, list[str], int, str]]:
     configs = []
     for length in folder.request.lengths:
         for task in folder.request.tasks:
-            configs.append((f"{task.name}_{label(length)}", f"{length}/{task.name}-test-", task.summary))
+            configs.append((f"{task.name}_{label(length)}", shard_prefix(length, task.name), task.summary))
         configs.append((label(length), f"{length}/", f"all tasks of {length:,} tokens"))
     return [
         (name, paths, sum(folder.files[path]["rows"] for path in paths), summary)

@@ -16,8 +16,9 @@ from typing import Any
 
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import OutputError, UsageError
+from sparse_tasks.core.files import LOCK, remove_leftovers, write_whole
+from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators.files import LOCK, remove_leftovers, write_whole
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import count_tokens
 from sparse_tasks.generators.task import Task
@@ -53,9 +54,8 @@ def shards(request: Request) -> Iterator[Shard]:
         n = -(-request.samples // rows)
         for task in request.tasks:
             for k in range(n):
-                # The word "test" in the name is how ``load_dataset(DIR, data_dir="65536")`` knows the split.
-                path = f"{length}/{task.name}-test-{k:05d}-of-{n:05d}.parquet"
-                yield Shard(task, length, k * rows, min((k + 1) * rows, request.samples), path)
+                path = ShardPath(length, task.name, k, n)
+                yield Shard(task, length, k * rows, min((k + 1) * rows, request.samples), str(path))
 
 
 class DatasetFolder:

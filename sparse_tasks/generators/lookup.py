@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.length import label, parse_length
+from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.generators.table import count_rows, read_rows
 from sparse_tasks.schemas import problems
 
@@ -23,9 +23,8 @@ def find_sample(folder: Path, task: str, index: int, length: str | None = None) 
     """
     found: dict[str, dict[int, list[Path]]] = {}
     for path in sorted(folder.glob("*/*.parquet")):
-        match = re.fullmatch(r"([a-z0-9_]+)-test-\d+-of-\d+\.parquet", path.name)
-        if match and path.parent.name.isdecimal():
-            found.setdefault(match[1], {}).setdefault(int(path.parent.name), []).append(path)
+        if shard := ShardPath.parse(path.relative_to(folder).as_posix()):
+            found.setdefault(shard.task, {}).setdefault(shard.length, []).append(path)
     if not found:
         raise UsageError("dataset", str(folder), "holds no samples; name a folder that generate has written")
     if task not in found:

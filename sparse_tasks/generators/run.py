@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sparse_tasks.core.files import hold
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.card import card
 from sparse_tasks.generators.corpora import mount
 from sparse_tasks.generators.dataset import DatasetFolder, Shard
-from sparse_tasks.generators.files import hold
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, make_sample

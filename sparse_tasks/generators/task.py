@@ -17,7 +17,19 @@ from sparse_tasks.generators.seeds import Stream
 if TYPE_CHECKING:
     from sparse_tasks.core.tokenizers import PromptTokenizer
 
-__all__ = ["TASKS", "Completion", "Draft", "Mark", "Offer", "Parameter", "Passage", "Task", "parameter", "parameters"]
+__all__ = [
+    "TASKS",
+    "Completion",
+    "Draft",
+    "Mark",
+    "Offer",
+    "Parameter",
+    "Passage",
+    "Task",
+    "Telling",
+    "parameter",
+    "parameters",
+]
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +54,19 @@ class Mark:
     last: Passage
     end: int
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Where a sentence stands."""
+
+    passage: Passage
+    start: int
+    end: int
+
+    def mark(self, label: str) -> Mark:
+        """The sentence as evidence."""
+        return Mark(self.passage, self.start, self.passage, self.end, label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import DataError, UsageError, quoted
+from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.shards import ShardPath, shard_prefix
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators.corpora import Corpus, mount
 from sparse_tasks.generators.dataset import CARD, MANIFEST, PROGRESS
-from sparse_tasks.generators.files import sha256_of
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS, Task
@@ -192,7 +193,7 @@ def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(name, "is not in the manifest")
     for length in request["lengths"]:
         for task in request["tasks"]:
-            rows = sum(entry["rows"] for name, entry in listed.items() if name.startswith(f"{length}/{task}-test-"))
+            rows = sum(entry["rows"] for name, entry in listed.items() if name.startswith(shard_prefix(length, task)))
             if rows != request["samples"]:
                 yield Problem(f"{length}/{task}", f"has {rows} samples, not {request['samples']}")
 
@@ -244,22 +245,22 @@ def _check_shard(checker: _Checker, name: str) -> _Found:
         return found
     if len(rows) != manifest["files"][name]["rows"]:
         found.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest['files'][name]['rows']}"))
-    length, _, rest = name.partition("/")
-    task_name, _, number = rest.partition("-test-")
+    shard = ShardPath.parse(name)
+    if shard is None:  # the schema of manifests has no such names
+        raise ValueError(f"{name} is not the path of a data file")
     try:
-        task = TASKS.get(task_name).from_settings(manifest["request"]["tasks"][task_name]["parameters"])
+        task = TASKS.get(shard.task).from_settings(manifest["request"]["tasks"][shard.task]["parameters"])
     except (UsageError, KeyError) as error:
         found.problems.append(Problem(name, f"belongs to no task that is known here: {error}"))
         return found
     # Every full shard of a task and length has as many rows as the first one.
-    number, _, n = number.partition("-of-")
-    first = f"{length}/{task_name}-test-00000-of-{n}"
-    offset = int(number) * manifest["files"].get(first, {"rows": 0})["rows"]
+    first = str(replace(shard, number=0))
+    offset = shard.number * manifest["files"].get(first, {"rows": 0})["rows"]
     for i, row in enumerate(rows):
         where = f"{name}, row {i}" + (f" ({row['id']})" if row["id"] else "")
         wrong = [*problems(row, "sample-1.0")]
         if not wrong:
-            wrong = list(_check_row(row, task, int(length), offset + i, checker))
+            wrong = list(_check_row(row, task, shard.length, offset + i, checker))
             found.tokens += row["input_tokens"]
             found.prompts.append((hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest(), f"{name}, row {i}"))
         found.ids.append(str(row["id"]))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.files import sha256_of
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.generators.dataset import CARD, MANIFEST
-from sparse_tasks.generators.files import sha256_of
 from sparse_tasks.hub.eval_yaml import EVAL_YAML, eval_yaml
 
 __all__ = ["PackedFile", "check_rights", "package"]

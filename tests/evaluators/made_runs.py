@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators import results
 from sparse_tasks.evaluators.costs import Shape
 from sparse_tasks.evaluators.dataset import Selection
-from sparse_tasks.evaluators.runs import checked, to_json
+from sparse_tasks.evaluators.runs import checked
 
 __all__ = ["LLAMA_8B", "made_run"]
 

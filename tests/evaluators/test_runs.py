@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
+from sparse_tasks.core.json import parse_json, to_json
 from sparse_tasks.evaluators.environment import environment
-from sparse_tasks.evaluators.runs import Run, read_json, read_line, to_json
+from sparse_tasks.evaluators.runs import Run, read_checked
 from tests.cli.program import ROOT, contents
 
 Refused = Callable[..., Any]
@@ -136,7 +137,7 @@ def test_a_changed_environment_is_added_once(folder: Path) -> None:
     for now in (other, ASKED["environment"], other, third, third):
         with Run(folder) as run:
             run.begin(asked("environment", now))
-    found = read_json(folder / "run.json", "run-1.0")
+    found = read_checked(folder / "run.json", "run-1.0")
     assert found == ASKED | {"other_environments": [other, third]}
 
 
@@ -421,8 +422,8 @@ def test_json_that_is_written_can_be_read_by_anyone() -> None:
 @pytest.mark.parametrize("line", [b"NaN", b"[Infinity]", b"-Infinity", b"1e400", b"9223372036854775808", b"\xff"])
 def test_a_line_of_no_finite_json_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of several kinds, all of one line
-        read_line(line)
+        parse_json(line)
 
 
 def test_a_line_is_what_it_says() -> None:
-    assert read_line(b'{"a": [1, -2.5, 9223372036854775807, "\xc3\xa9"]}\r\n') == {"a": [1, -2.5, 2**63 - 1, "é"]}
+    assert parse_json(b'{"a": [1, -2.5, 9223372036854775807, "\xc3\xa9"]}\r\n') == {"a": [1, -2.5, 2**63 - 1, "é"]}

@@ -24,7 +24,7 @@ from sparse_tasks.evaluators.leaderboard.check import check
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import read_scored, score_run
-from sparse_tasks.evaluators.runs import SETTINGS, Run, read_json
+from sparse_tasks.evaluators.runs import SETTINGS, Run, read_checked
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
@@ -57,7 +57,7 @@ def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
             RunRequest(dataset, dataset.select(), str(folder / "outputs.jsonl"), "replay", command_line=command), run
         )
         result, prediction = score_run(run), next(run.predictions())
-        settings = read_json(run.path / SETTINGS, "run-1.0")
+        settings = read_checked(run.path / SETTINGS, "run-1.0")
     rows, sha256 = read_scored(folder / "run")[1], result["dataset_sha256"]
     submission = json.loads(make_submission(read_runs([folder / "run"]), "mine", "me@example.org"))
     submission["runs"][0]["comparison"] = compare(rows, rows, dataset_a=sha256, dataset_b=sha256).as_dict()

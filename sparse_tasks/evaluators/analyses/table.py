@@ -19,7 +19,7 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.evaluators.costs import Shape
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.results import read_result, read_scores_table
-from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_json
+from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_checked
 
 __all__ = ["COLUMNS", "Runs", "ScoredRun", "read_runs"]
 
@@ -177,7 +177,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _read(name: str, folder: Path) -> ScoredRun:
     if not (folder / SETTINGS).is_file():
         raise UsageError("runs", str(folder), f"holds no {SETTINGS}; name a run that evaluate or predict has made")
-    return ScoredRun(name, folder, read_json(folder / SETTINGS, "run-1.0"), read_result(folder))
+    return ScoredRun(name, folder, read_checked(folder / SETTINGS, "run-1.0"), read_result(folder))
 
 
 def _dense(runs: Iterable[ScoredRun]) -> dict[tuple[str, str, str], ScoredRun]:

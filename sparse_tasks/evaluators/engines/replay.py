@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import BadFileError, UsageError
+from sparse_tasks.core.files import sha256_of
+from sparse_tasks.core.json import parse_json
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
-from sparse_tasks.evaluators.runs import read_line
-from sparse_tasks.generators.files import sha256_of
 from sparse_tasks.schemas import problems
 
 __all__ = ["ReplayEngine"]
@@ -99,7 +99,7 @@ class ReplayEngine(Engine):
     def _read(self, line: bytes, number: int | None) -> dict[str, Any]:
         where = self._path if number is None else f"{self._path}, line {number}"
         try:
-            value: dict[str, Any] = read_line(line)
+            value: dict[str, Any] = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise BadFileError(f"{where}: is no JSON: {error}") from error
         if wrong := problems(value, "replay-1.0"):

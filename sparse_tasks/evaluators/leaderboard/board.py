@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError, quoted
+from sparse_tasks.core.files import PARTIAL_PREFIX
 from sparse_tasks.evaluators.leaderboard.pages import board_page, slug, submission_page
 from sparse_tasks.evaluators.leaderboard.standings import Rank, Standing, Table, standing, tables
 from sparse_tasks.evaluators.leaderboard.submission import Submission, read_submission
-from sparse_tasks.generators.files import PARTIAL_PREFIX
 
 __all__ = ["MARKER", "Built", "build"]
 

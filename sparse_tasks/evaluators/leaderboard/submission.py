@@ -24,12 +24,13 @@ from typing import Any, Final
 
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.json import finite, small
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.exports.parts import dataset_id, json_bytes, model_id
 from sparse_tasks.evaluators.leaderboard.form import Check, compiled
 from sparse_tasks.evaluators.results import read_scores_table
-from sparse_tasks.evaluators.runs import Run, finite, small
+from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.schemas import schema
 
 __all__ = [

@@ -14,13 +14,14 @@ import pandas as pd
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.hub import split_hub_id
+from sparse_tasks.core.json import parse_json
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Answer, Note, Sample, Section, Text
 from sparse_tasks.evaluators.report.context import Context
-from sparse_tasks.evaluators.runs import PREDICTIONS, read_line
+from sparse_tasks.evaluators.runs import PREDICTIONS
 from sparse_tasks.generators.excerpt import Piece, excerpt
 
 __all__ = ["worst"]
@@ -185,7 +186,7 @@ def _outputs(chosen: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
                     if not any(mark in line for mark in marks):
                         continue
                     try:
-                        prediction = read_line(line)
+                        prediction = parse_json(line)
                         if prediction["id"] in ids:
                             outputs[name, prediction["id"]] = str(prediction["text"])
                     except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -9,11 +9,11 @@ from functools import partial
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.qa.narrator import FactKey, Narrator
 from sparse_tasks.generators.qa.reader import audit, read
 from sparse_tasks.generators.qa.world import Entity, World, simulate
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.people import locales
 from sparse_tasks.generators.task import TASKS, Draft, Task, parameter
 
 __all__ = ["QaBiographies"]

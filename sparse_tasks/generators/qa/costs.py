@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import cast
 
 from sparse_tasks.core.errors import OutputError
+from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.core.tokenizers.loading import cache_folder
-from sparse_tasks.generators.files import write_whole
 
 __all__ = ["document_costs"]
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, split_hub_id
 from sparse_tasks.generators.corpora import Kind
-from sparse_tasks.generators.files import sha256_of
 
 __all__ = ["fetch"]
 

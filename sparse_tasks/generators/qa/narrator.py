@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from sparse_tasks.generators.prose.grammar import Rule
+from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.qa.phrases import colour, facts
 from sparse_tasks.generators.qa.world import Entity
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import Rule
-from sparse_tasks.generators.story.narrator import Telling
-from sparse_tasks.generators.story.words import with_article
-from sparse_tasks.generators.task import Offer, Passage
+from sparse_tasks.generators.task import Offer, Passage, Telling
 
 __all__ = ["FactKey", "Narrator"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from sparse_tasks.generators.story.grammar import Rule, read_grammars, read_lexicon
+from sparse_tasks.generators.prose.grammar import Rule, read_grammars, read_lexicon
 
 __all__ = ["capitals", "colour", "facts", "lexicon"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sparse_tasks.core.errors import DataError
+from sparse_tasks.generators.prose.grammar import Rule, pattern
 from sparse_tasks.generators.qa.phrases import capitals, facts
-from sparse_tasks.generators.story.grammar import Rule, pattern
 
 __all__ = ["Articles", "Fact", "audit", "read"]
 

@@ -9,9 +9,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
+from sparse_tasks.generators.prose.people import People
 from sparse_tasks.generators.qa.phrases import capitals, lexicon
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.people import People
 
 __all__ = ["Entity", "World", "simulate"]
 

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from sparse_tasks.core.errors import BadFileError
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind, read
+from sparse_tasks.generators.prose.grammar import Rule, read_grammars
 from sparse_tasks.generators.qa.formats import decode, read_bytes
 from sparse_tasks.generators.ruler.noise import read_lines
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import Rule, read_grammars
 
 __all__ = ["Prose", "prose"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from sparse_tasks.generators.prose.grammar import Rule
+from sparse_tasks.generators.prose.people import Person
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import Rule, events, scenes
-from sparse_tasks.generators.story.people import Person
+from sparse_tasks.generators.story.grammar import events, scenes
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event
-from sparse_tasks.generators.task import Mark, Offer, Passage
+from sparse_tasks.generators.task import Mark, Offer, Passage, Telling
 
-__all__ = ["Narrator", "Telling"]
+__all__ = ["Narrator"]
 
 _PRONOUNS = {
     True: {"he": "she", "him": "her", "his": "her", "himself": "herself", "He": "She", "His": "Her"},
@@ -27,19 +27,6 @@ _SETTING = ("PlaceLook", "Folk", "Animal", "Custom")
 # A sentence that was drawn within so many others, or a phrase of it in the same chapter, is drawn again, this often at
 # most.
 _MEMORY, _REDRAWS = 240, 4
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """Where an event is told."""
-
-    passage: Passage
-    start: int
-    end: int
-
-    def mark(self, label: str) -> Mark:
-        """The event's sentence as evidence."""
-        return Mark(self.passage, self.start, self.passage, self.end, label)
 
 
 class Narrator:

@@ -14,7 +14,8 @@ from datetime import date, datetime, timedelta
 from functools import cache
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.story.grammar import Rule, events, pattern
+from sparse_tasks.generators.prose.grammar import Rule, pattern
+from sparse_tasks.generators.story.grammar import events
 
 __all__ = ["Fact", "Page", "Story", "audit", "read"]
 

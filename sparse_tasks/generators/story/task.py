@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.narrator import Narrator
-from sparse_tasks.generators.story.people import locales
 from sparse_tasks.generators.story.reader import Story, audit, read
 from sparse_tasks.generators.story.world import Chronicle, Plan, simulate
 from sparse_tasks.generators.task import Draft, Mark, Task, parameter

@@ -1,4 +1,4 @@
-"""Articles, prices, things and places."""
+"""Prices, things and places."""
 
 from __future__ import annotations
 
@@ -8,21 +8,7 @@ from functools import cache
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import lexicon
 
-__all__ = ["Places", "Thing", "Things", "crowns", "materials", "with_article"]
-
-# The few words of the lexicon's sort whose first sound is not what their first letter says.
-_CONSONANT_SOUND = ("uni", "use", "usu", "eu", "ewe", "one", "once")
-_VOWEL_SOUND = ("hour", "honest", "honour", "heir")
-
-
-def with_article(noun: str) -> str:
-    """``noun`` with ``a`` or ``an``.
-
-    >>> with_article("ivory comb"), with_article("brass bell")
-    ('an ivory comb', 'a brass bell')
-    """
-    vowel = noun[0] in "aeiou" and not noun.startswith(_CONSONANT_SOUND)
-    return f"an {noun}" if vowel or noun.startswith(_VOWEL_SOUND) else f"a {noun}"
+__all__ = ["Places", "Thing", "Things", "crowns", "materials"]
 
 
 def crowns(amount: int) -> str:

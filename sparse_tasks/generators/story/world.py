@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from sparse_tasks.generators.prose.people import People, Person
+from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import lexicon
-from sparse_tasks.generators.story.people import People, Person
-from sparse_tasks.generators.story.words import Places, Thing, Things, crowns, with_article
+from sparse_tasks.generators.story.words import Places, Thing, Things, crowns
 
 __all__ = ["Chapter", "Chronicle", "Event", "Plan", "Wanted", "simulate"]
 

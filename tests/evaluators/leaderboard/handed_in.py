@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.results import score_run
-from sparse_tasks.evaluators.runs import Run, to_json
+from sparse_tasks.evaluators.runs import Run
 from tests.evaluators.made_runs import made_run
 
 __all__ = ["answered", "changed", "packed", "repacked", "unpacked"]

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
+from sparse_tasks.generators.prose.people import People
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.people import People
 from sparse_tasks.generators.story.words import Places, Things
 
 Row = dict[str, Any]

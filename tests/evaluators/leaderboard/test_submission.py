@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.leaderboard import submission as module
@@ -30,7 +31,7 @@ from sparse_tasks.evaluators.leaderboard.submission import (
     plain,
     read_submission,
 )
-from sparse_tasks.evaluators.runs import Run, to_json
+from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.schemas import problems
 from tests.evaluators.leaderboard.handed_in import answered, changed, packed, repacked, unpacked
 from tests.evaluators.made_runs import made_run

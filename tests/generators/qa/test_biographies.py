@@ -15,12 +15,12 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.metrics.token_f1 import token_f1
 from sparse_tasks.generators.depth import Depth, parse_depth
+from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.qa.reader import read
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
-from sparse_tasks.generators.story.people import locales
 from sparse_tasks.generators.task import Draft
-from tests.generators.story.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
 
 NAME = "qa_biographies"
 ONE = {"born", "birthplace", "profession", "teacher", "employer", "spouse", "home", "firm", "product", "founder"} | {

@@ -16,7 +16,7 @@ from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.ruler.words import listed, plain, set_aside
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
-from tests.generators.story.drafts import draft_of
+from tests.generators.drafts import draft_of
 
 RULER = [task.name for task in TASKS if "ruler" in task.groups() and "corpus" not in task.texts]
 WITH_EXAMPLE = ("ruler_vt", "ruler_cwe")

@@ -14,7 +14,7 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.generators.ruler.words import joined
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS
-from tests.generators.story.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
 
 NAME = "ruler_cwe"
 

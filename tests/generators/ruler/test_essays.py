@@ -10,10 +10,10 @@ import pytest
 
 from sparse_tasks.core.errors import BadFileError, UsageError
 from sparse_tasks.generators.corpora import Corpus, find_corpora
+from sparse_tasks.generators.prose.grammar import Rule
 from sparse_tasks.generators.ruler import essays
 from sparse_tasks.generators.ruler.essays import prose, read_essays
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import Rule
 
 FILLER = "It rained all morning, and nobody minded. " * 200
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.ruler import fwe
-from tests.generators.story.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
 
 NAME = "ruler_fwe"
 

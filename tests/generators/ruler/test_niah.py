@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import DataError
-from tests.generators.story.drafts import context_of, draft_of, fill, prompt_of, task_of
+from tests.generators.drafts import context_of, draft_of, fill, prompt_of, task_of
 
 NAME = "ruler_niah"
 CODE = r"[a-z0-9]{8}(?:-[a-z0-9]{8}){3}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.ruler.noise import noise
 from sparse_tasks.generators.seeds import Stream
-from tests.generators.story.drafts import context_of, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.drafts import context_of, draft_of, farthest_from_uniform, fill, prompt_of, task_of
 
 NAME = "ruler_vt"
 STATEMENT = re.compile(r"^VAR ([A-Z]{5}) = (?:VAR ([A-Z]{5})|(\d{5}))$", re.M)

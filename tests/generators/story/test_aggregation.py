@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sparse_tasks.generators.story.reader import read
 from sparse_tasks.generators.story.words import materials
-from tests.generators.story.drafts import KINDS, draft_of, prompt_of, task_of
+from tests.generators.drafts import KINDS, draft_of, prompt_of, task_of
 
 NAME = "story_aggregation"
 MIXED = {"spent", "count", "dearest", "kept", "met"}

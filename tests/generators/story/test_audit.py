@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.story.reader import Fact, audit, read
-from tests.generators.story.drafts import KINDS, STORIES, draft_of, fill, prompt_of, task_of
+from tests.generators.drafts import KINDS, STORIES, draft_of, fill, prompt_of, task_of
 
 CHAPTERS = 26
 

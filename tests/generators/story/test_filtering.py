@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.story.reader import read
-from tests.generators.story.drafts import chapters_of, draft_of, prompt_of, task_of
+from tests.generators.drafts import chapters_of, draft_of, prompt_of, task_of
 
 NAME = "story_filtering"
 

@@ -10,9 +10,11 @@ from importlib.resources.abc import Traversable
 import pytest
 from nltk.grammar import CFG, Nonterminal
 
+from sparse_tasks.generators.prose.grammar import Rule
+from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.story import grammar
-from sparse_tasks.generators.story.grammar import Rule, events, lexicon, scenes
-from sparse_tasks.generators.story.words import materials, with_article
+from sparse_tasks.generators.story.grammar import events, lexicon, scenes
+from sparse_tasks.generators.story.words import materials
 
 ROOM = files(grammar.__package__)
 FILES = sorted(

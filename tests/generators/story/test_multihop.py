@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.generators.story.reader import read
-from tests.generators.story.drafts import draft_of, prompt_of, task_of
+from tests.generators.drafts import draft_of, prompt_of, task_of
 
 NAME = "story_multihop"
 

@@ -10,13 +10,14 @@ from functools import cache
 import pytest
 
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.grammar import Rule
+from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import Rule, events, lexicon, scenes
+from sparse_tasks.generators.story.grammar import events, lexicon, scenes
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import read
-from sparse_tasks.generators.story.words import with_article
 from sparse_tasks.generators.story.world import simulate
-from tests.generators.story.drafts import KINDS, STORIES, chapters_of, context_of, draft_of, fill, prompt_of, task_of
+from tests.generators.drafts import KINDS, STORIES, chapters_of, context_of, draft_of, fill, prompt_of, task_of
 
 SEEDS = range(6)
 # Which words that begin with these letters sound as they do not look; every other word of the texts is decided by its

@@ -8,14 +8,15 @@ import pytest
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.people import People, Person, locales
+from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import events, scenes
 from sparse_tasks.generators.story.narrator import Narrator
-from sparse_tasks.generators.story.people import People, Person, locales
 from sparse_tasks.generators.story.reader import Fact, Story, read
-from sparse_tasks.generators.story.words import Places, Things, crowns, with_article
+from sparse_tasks.generators.story.words import Places, Things, crowns
 from sparse_tasks.generators.story.world import Chronicle, Event, simulate
-from tests.generators.story.drafts import STORIES, draft_of, prompt_of, task_of
+from tests.generators.drafts import STORIES, draft_of, prompt_of, task_of
 
 LOCALES = ["en_US", "pl_PL", "ja_JP", "ar_SA", "hu_HU", "de_DE", "ka_GE", "bg_BG"]
 ALIKE = {"Reunion": "Meeting"}

@@ -12,7 +12,7 @@ from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import audit, read
 from sparse_tasks.generators.story.task import StoryTask
 from sparse_tasks.generators.story.world import simulate
-from tests.generators.story.drafts import KINDS, draft_of, fill, prompt_of, task_of
+from tests.generators.drafts import KINDS, draft_of, fill, prompt_of, task_of
 
 # About as many chapters as two million tokens of Qwen2.5 hold.
 CHAPTERS = 8_000

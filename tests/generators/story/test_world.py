@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.people import People, locales
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.people import People, locales
 from sparse_tasks.generators.story.task import StoryTask
 from sparse_tasks.generators.story.words import Places, Things, materials
 from sparse_tasks.generators.story.world import Chronicle, Plan, Wanted, simulate
-from tests.generators.story.drafts import KINDS, STORIES, task_of
+from tests.generators.drafts import KINDS, STORIES, task_of
 
 # Every task with every kind of question; each plans the world in its own way.
 ASKING = [(name, {}) for name in STORIES[:3]] + [(STORIES[3], {"kind": kind}) for kind in KINDS]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from itertools import count
 
+from sparse_tasks.generators.prose.grammar import read_lexicon
+from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import lexicon
 
 __all__ = ["People", "Person", "locales"]
 
@@ -97,6 +99,4 @@ def _capital(name: str) -> str:
 
 @cache
 def _jobs() -> list[str]:
-    from sparse_tasks.generators.story.words import with_article
-
-    return [with_article(job) for (job,) in lexicon("jobs.txt")]
+    return [with_article(job) for (job,) in read_lexicon(files(__package__) / "lexicon" / "jobs.txt")]

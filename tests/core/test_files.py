@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparse_tasks.core.errors import OutputError
-from sparse_tasks.generators.files import PARTIAL_PREFIX, remove_leftovers, sha256_of, write_whole
+from sparse_tasks.core.files import PARTIAL_PREFIX, remove_leftovers, sha256_of, write_whole
 
 
 def test_content_is_there_and_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Tools that all prose is made with: grammars, names and words."""

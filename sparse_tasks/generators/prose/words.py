@@ -1,0 +1,19 @@
+"""Articles and pronouns."""
+
+from __future__ import annotations
+
+__all__ = ["with_article"]
+
+# The few words of the lexicon's sort whose first sound is not what their first letter says.
+_CONSONANT_SOUND = ("uni", "use", "usu", "eu", "ewe", "one", "once")
+_VOWEL_SOUND = ("hour", "honest", "honour", "heir")
+
+
+def with_article(noun: str) -> str:
+    """``noun`` with ``a`` or ``an``.
+
+    >>> with_article("ivory comb"), with_article("brass bell")
+    ('an ivory comb', 'a brass bell')
+    """
+    vowel = noun[0] in "aeiou" and not noun.startswith(_CONSONANT_SOUND)
+    return f"an {noun}" if vowel or noun.startswith(_VOWEL_SOUND) else f"a {noun}"
