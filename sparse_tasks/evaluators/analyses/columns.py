@@ -17,17 +17,11 @@ Row: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """A column as text.
+    """A column as text."""
 
-    Attributes:
-        name: Its heading.
-        cell: Text of a row.
-        numeric: Whether it holds numbers, set to the right.
-    """
-
-    name: str
-    cell: Callable[[Row], str]
-    numeric: bool = True
+    name: str  # its heading
+    cell: Callable[[Row], str]  # text of a row
+    numeric: bool = True  # whether it holds numbers, set to the right
 
 
 @dataclass(frozen=True, slots=True)

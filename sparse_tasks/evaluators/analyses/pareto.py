@@ -116,24 +116,9 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
             within = [point for point in field.points if point.cost <= budget.cost]
             best = min(within, key=lambda point: (-round(field.score(point.run), 9), point.cost, point.run))
             gain, interval, paired = field.gain(best.run, budget.run, 1 - (1 - level) / max(1, len(within) - 1))
-            rows.append(
-                IsoCost(
-                    phase=field.phase,
-                    length=field.length,
-                    budget_of=budget.run,
-                    budget=budget.cost,
-                    best=best.run,
-                    model=best.model,
-                    attention=best.attention,
-                    asked=best.asked,
-                    cost=best.cost,
-                    score=field.score(best.run),
-                    gain=gain,
-                    low=interval.low,
-                    high=interval.high,
-                    paired=paired,
-                )
-            )
+            row = (field.phase, field.length, budget.run, budget.cost, best.run, best.model, best.attention, best.asked)
+            score = field.score(best.run)
+            rows.append(IsoCost(*row, best.cost, score, gain, interval.low, interval.high, paired))
     return frame(IsoCost, rows, notes)
 
 
@@ -142,42 +127,25 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Point:
-    """A run in a phase, at a length.
-
-    Attributes:
-        run: Name of the run.
-        model: Name of the model.
-        attention: Method.
-        asked: Sparsity; NaN where budgets were given.
-        cost: There.
-        dense: Whether attention is dense.
-    """
+    """A run in a phase, at a length."""
 
     run: str
     model: str
     attention: str
-    asked: float
-    cost: float
-    dense: bool
+    asked: float  # sparsity; NaN where budgets were given
+    cost: float  # there
+    dense: bool  # whether attention is dense
 
 
 @dataclass(frozen=True)
 class _Field:
-    """Runs that are compared in a phase, at a length.
+    """Runs that are compared in a phase, at a length."""
 
-    Attributes:
-        phase: "prefill" or "decode".
-        length: Tokens.
-        points: By cost.
-        tasks: That all of them have, at least one.
-        all_scores: Of this length.
-    """
-
-    phase: str
-    length: int
-    points: Sequence[_Point]
-    tasks: Sequence[str]
-    all_scores: _Scores
+    phase: str  # "prefill" or "decode"
+    length: int  # tokens
+    points: Sequence[_Point]  # by cost
+    tasks: Sequence[str]  # that all of them have, at least one
+    all_scores: _Scores  # of this length
 
     def cells(self) -> Iterator[tuple[list[int], npt.NDArray[np.float64]]]:
         """For each task and data set the numbers of the points over it, and their scores, a row a sample."""

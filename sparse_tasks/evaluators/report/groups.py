@@ -21,17 +21,11 @@ __all__ = ["Difference", "Differences", "Group", "groups", "measured", "scale", 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one model over one data set with one way of sampling.
+    """Runs of one model over one data set with one way of sampling."""
 
-    Attributes:
-        title: The model, and what else tells the group apart.
-        dense: Its dense run; None where there is none.
-        sparse: By attention in the order of the runs, then by sparsity; those without a sparsity last.
-    """
-
-    title: str
-    dense: ScoredRun | None
-    sparse: tuple[ScoredRun, ...]
+    title: str  # the model, and what else tells the group apart
+    dense: ScoredRun | None  # its dense run; None where there is none
+    sparse: tuple[ScoredRun, ...]  # by attention as in the runs, then by sparsity, those without one last
 
     @property
     def runs(self) -> tuple[ScoredRun, ...]:
@@ -99,17 +93,11 @@ def sparsity_text(run: ScoredRun) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A sparse run less the dense one, over the samples that both answered.
+    """A sparse run less the dense one, over the samples that both answered."""
 
-    Attributes:
-        n: Pairs.
-        difference: Mean score of the run less that of dense attention.
-        interval: Of the difference.
-    """
-
-    n: int
-    difference: float
-    interval: Interval
+    n: int  # pairs
+    difference: float  # mean score of the run less that of dense attention
+    interval: Interval  # of the difference
 
     @property
     def written(self) -> str:

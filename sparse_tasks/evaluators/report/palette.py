@@ -15,17 +15,11 @@ __all__ = ["DENSE", "SHADES", "Style", "contrast", "readable_on", "shade", "shad
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Colour, marker and dash of a method, everywhere on the page.
+    """Colour, marker and dash of a method, everywhere on the page."""
 
-    Attributes:
-        colour: ``#rrggbb``.
-        marker: Matplotlib's name of it.
-        dash: Lengths of line and gap in points; none for a solid line.
-    """
-
-    colour: str
-    marker: str
-    dash: tuple[float, ...]
+    colour: str  # ``#rrggbb``
+    marker: str  # matplotlib's name of it
+    dash: tuple[float, ...]  # lengths of line and gap in points; none for a solid line
 
 
 DENSE: Final = Style("#4d4d4d", "", ())

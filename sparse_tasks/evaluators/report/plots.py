@@ -84,40 +84,24 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point that stands for itself.
+    """A point that stands for itself."""
 
-    Attributes:
-        style: Of its method.
-        marker: Matplotlib's name.
-        point: Place.
-        label: Number beside it, as in the row of the table; "" for none.
-    """
-
-    style: Style
-    marker: str
-    point: Point
-    label: str
+    style: Style  # of its method
+    marker: str  # matplotlib's name
+    point: Point  # place
+    label: str  # number beside it, as in the row of the table; "" for none
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis.
+    """An axis."""
 
-    Attributes:
-        text: Its label.
-        low: Left or lower end.
-        high: Right or upper end.
-        ticks: Places of its numbers; chosen by matplotlib if empty.
-        names: Texts of the ticks; numbers if empty.
-        scale: ``linear`` or ``log``.
-    """
-
-    text: str
-    low: float
-    high: float
-    ticks: tuple[float, ...] = ()
-    names: tuple[str, ...] = ()
-    scale: str = "linear"
+    text: str  # its label
+    low: float  # left or lower end
+    high: float  # right or upper end
+    ticks: tuple[float, ...] = ()  # places of its numbers; chosen by matplotlib if empty
+    names: tuple[str, ...] = ()  # texts of the ticks; numbers if empty
+    scale: str = "linear"  # ``linear`` or ``log``
 
 
 SCORE: Final = Axis("score", -0.03, 1.03, (0, 0.25, 0.5, 0.75, 1), ("0", ".25", ".5", ".75", "1"))
