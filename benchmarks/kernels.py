@@ -31,13 +31,13 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.page_summaries import page_summaries
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.attention.methods.block_sparse import BlockSparse
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
-from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.prefill import attend, sparse_prefill
 from sparse_tasks.attention.steps import select_prompt
 from sparse_tasks.core.length import label

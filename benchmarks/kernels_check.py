@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
-from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex
+from sparse_tasks.attention.index import BlockIndex, PageIndex, PrefillIndex
 from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
 from sparse_tasks.attention.kernels.block_scores import top_blocks, top_blocks_torch
 from sparse_tasks.attention.kernels.page_budgets import page_budgets, page_budgets_torch
@@ -35,6 +35,7 @@ from sparse_tasks.attention.kernels.selection import select_mass, select_mass_to
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_decode_torch
 from sparse_tasks.attention.kernels.window_scores import window_scores, window_scores_torch
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
+from sparse_tasks.attention.ops.lines import line_index
 from sparse_tasks.attention.prefill import attend
 from sparse_tasks.attention.vllm.plan import Steps
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
@@ -98,9 +99,7 @@ def check_prompt(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, si
                 select_top(torch.rand(heads, n_k, device="cuda"), max(1, int(share * n_k / d))) for d in (4, 50)
             ), strict=True)
         )  # fmt: skip
-        lined = LineIndex.from_lines(
-            chosen[0], counts[0], chosen[1], counts[1], block_q=128, unit=unit, n_q=n_q, n_k=n_k
-        )
+        lined = line_index(chosen[0], counts[0], chosen[1], counts[1], block_q=128, unit=unit, n_q=n_q, n_k=n_k)
         compare(check, f"vertical_slash 128x{unit}", what, q, k, v, lined)
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
-from sparse_tasks.attention.index import Kept, PageIndex, ceil_div
+from sparse_tasks.attention.index import Kept, PageIndex
+from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_heads
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Method, PrefillMethod
-from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import select_prompt
 from sparse_tasks.core.errors import UsageError

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_heads
 from sparse_tasks.core.errors import UsageError
 

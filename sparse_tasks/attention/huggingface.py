@@ -21,10 +21,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import Attention, Layer, find_attention
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.method import Layer
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.core.errors import UsageError
@@ -209,9 +210,9 @@ def sparse_attention(
     """
     _register()
     if isinstance(attention, str):
-        attention = find_attention(attention, sparsity=sparsity, arguments=arguments)
+        attention = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     elif sparsity is not None or arguments:
-        raise UsageError("attention", attention.name, "has its parameters already; give them there, or name the method")
+        raise UsageError("attention", attention.method, "has its parameters already; set them there")
     if not isinstance(model, torch.nn.Module):
         raise UsageError("model", type(model).__name__, "is no model; load one with transformers")
     modules = [m for m in model.modules() if _is_sparse(m)]

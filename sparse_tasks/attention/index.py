@@ -16,9 +16,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.gather import TILE, gather_rows
-from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions, causal_count
+from sparse_tasks.attention.gather import TILE, gather_rows
+from sparse_tasks.attention.interactions import causal_count, ceil_div
+from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions
 
 __all__ = [
     "BlockIndex",
@@ -27,15 +27,9 @@ __all__ = [
     "PageIndex",
     "PrefillIndex",
     "band_interactions",
-    "ceil_div",
     "line_interactions",
     "queries_outside",
 ]
-
-
-def ceil_div(count: int, size: int) -> int:
-    """How many pieces of ``size`` hold ``count``."""
-    return -(-count // size)
 
 
 @dataclass(frozen=True)
@@ -177,50 +171,6 @@ class LineIndex:
     n_k: int
     slashes: Tensor | None = None
     slash_counts: Tensor | None = None
-
-    @classmethod
-    def from_lines(
-        cls,
-        columns: Tensor,
-        column_counts: Tensor,
-        slashes: Tensor,
-        slash_counts: Tensor,
-        *,
-        block_q: int,
-        unit: int,
-        n_q: int,
-        n_k: int,
-        impl: str = "auto",
-    ) -> LineIndex:
-        """Slashes become the bands that they cross; all on the device, without waiting for it.
-
-        Of a query block that ends before position ``e``, the slash at distance ``d`` meets the keys from
-        ``e - block_q - d`` to ``e - 1 - d``, which lie in the bands from ``d // unit`` to
-        ``(d + block_q - 1) // unit``.
-
-        Args:
-            columns: As the attribute.
-            column_counts: Likewise.
-            slashes: Likewise.
-            slash_counts: Likewise.
-            block_q: Likewise.
-            unit: Likewise.
-            n_q: Likewise.
-            n_k: Likewise.
-            impl: "auto", "triton" or "torch".
-        """
-        number = ceil_div(n_k, unit) + block_q // unit
-        valid = torch.arange(slashes.shape[1], device=slashes.device) < slash_counts[:, None]
-        slash = torch.where(valid, slashes, number * unit)[..., None]  # what means nothing crosses what is cut off
-        last = (slash + (block_q - 1)) // unit
-        band = (slash // unit + torch.arange(block_q // unit + 1, device=slashes.device)).minimum(last)
-        crossed = torch.zeros(len(slashes), number + 1, dtype=torch.float32, device=slashes.device)
-        crossed.scatter_(1, band.clamp_max(number).flatten(1).long(), 1.0)
-        scores = torch.where(crossed[:, :number] > 0, 0.0, float("-inf"))
-        bands, band_counts = select_top(scores, number, impl=impl)
-        return cls(
-            columns, column_counts, bands, band_counts, block_q, unit, n_q, n_k, slashes, slash_counts
-        )  # fmt: skip
 
     def padded(self, heads: int, multiple: int, far: int) -> tuple[Tensor, Tensor]:
         """Columns and bands for each of ``heads`` query heads, with ``far`` past the counts.

@@ -1,44 +1,46 @@
-"""What a method is: a frozen dataclass that says what it is and maps queries and keys to an index.
+"""Base classes of the methods: frozen dataclasses that map queries and keys to an index.
 
 A method takes explicit parameters, or ``sparsity``: then it finds its own. Where the count of interactions is a matter
-of the length alone (``exact``), ``at(length)`` solves for the parameters, and tiles may add to what was asked; where it
+of the length alone (``exact``), ``at(length)`` solves for the parameters, and tiles may add to the target; where it
 depends on content, it adapts at every call, with what tiles add counted in. The measured density is what counts.
+
+Classes are imported and listed without torch; methods import it, and kernels, where they compute.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import import_module
-from typing import ClassVar, Final, Self
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import Parametric, parameter
 from sparse_tasks.core.registry import Registry
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 
 __all__ = [
-    "DENSE",
     "METHODS",
     "ONLY",
-    "Attention",
     "DecodeMethod",
     "EvictMethod",
     "Layer",
     "Method",
     "Phase",
     "PrefillMethod",
-    "find_attention",
+    "Span",
 ]
 
-DENSE: Final = "dense"
-"""The name of attention without a method."""
+Span: TypeAlias = tuple[float, float]
+"""The least and the most of something."""
 
 
 class Phase(StrEnum):
@@ -51,7 +53,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """Which layer of how many."""
+    """A layer's number, from 0, and the number of layers."""
 
     index: int
     count: int
@@ -64,14 +66,14 @@ ONLY: Final = Layer(0, 1)
 class Method(Parametric, ABC):
     """A training-free sparse attention method.
 
-    Class attributes (the paper's four axes and where it comes from):
+    Class attributes (the paper's four axes, and the source):
         name: Registered name.
         summary: One line.
         phase: When it acts.
-        unit: What it selects: blocks, verticals and slashes, pages, tokens.
-        importance: How it estimates what matters.
-        budget: How the budget is set and shared.
-        cache: What becomes of the KV cache.
+        unit: Unit of selection: blocks, verticals and slashes, pages, tokens.
+        importance: Estimate of importance.
+        budget: Setting and sharing of the budget.
+        cache: Fate of the KV cache.
         source: Authors, year, arXiv number.
         exact: Whether ``sparsity`` is met by the count at a length, whatever the content.
     """
@@ -88,7 +90,7 @@ class Method(Parametric, ABC):
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
     sparsity: float | None = parameter(
-        None, "share of query-key interactions not to compute, instead of explicit budgets", 0.0, 1.0, kind=float
+        None, "share of query-key interactions to leave out, instead of explicit budgets", 0.0, 1.0, kind=float
     )
 
     def __post_init__(self) -> None:
@@ -104,7 +106,7 @@ class Method(Parametric, ABC):
                 )
 
     def at(self, length: int) -> Self:
-        """This method with explicit parameters for a sequence of ``length`` tokens; itself where it has them already.
+        """The method with explicit parameters for a sequence of ``length`` tokens; itself where it has them already.
 
         Methods that adapt to content return themselves.
         """
@@ -116,14 +118,27 @@ class Method(Parametric, ABC):
         """The budgets whose count is nearest to ``density`` at a length. Exact methods override it."""
         raise NotImplementedError
 
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """FLOPs of one layer to select, while a whole prompt is read.
+
+        Args:
+            shape: Sizes of the model.
+            length: Tokens of the prompt, above 0.
+        """
+        return 0.0
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        """Elements that one layer reads to select, at a decoding step over ``length`` cached tokens."""
+        return 0.0
+
     @property
     def unshared(self) -> str | None:
-        """Why keys that were computed for another prompt cannot serve one that begins alike; None where they can."""
+        """Reason why keys computed for another prompt cannot serve one that begins alike; None where they can."""
         return None
 
 
 class PrefillMethod(Method):
-    """Chooses what the queries of a prompt see."""
+    """A method that selects the keys that the queries of a prompt see."""
 
     phase = Phase.PREFILL
 
@@ -133,16 +148,24 @@ class PrefillMethod(Method):
 
     @property
     def observes(self) -> int:
-        """How many of the last queries it looks at, to which those of earlier chunks belong where a chunk has fewer."""
+        """Number of last queries that it needs; where a chunk has fewer, those of earlier chunks count."""
         return 0
 
     @property
     def queries_at_once(self) -> int | None:
-        """How many queries may be selected for at once, so that the index stays small; None: any number."""
+        """Most queries of one call of ``select``, so that the index stays small; None for any number."""
         return None
 
+    def density_span(self, length: int) -> Span:
+        """The least and the greatest density that it can have over a prompt of ``length`` tokens.
+
+        Generous where the count depends on content, or on how an engine cuts prompts into chunks. Other packages'
+        methods need not override it.
+        """
+        return 0.0, 1.0
+
     def stretches(self, n_q: int, n_k: int, length: int) -> list[int]:
-        """How many queries each call of ``select`` is for, where the queries are taken in turn from the first on.
+        """Numbers of queries of the calls of ``select``, which take the queries in turn from the first on.
 
         Args:
             n_q: Queries: the last of ``n_k`` positions, at least 1.
@@ -157,7 +180,7 @@ class PrefillMethod(Method):
 
     @abstractmethod
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> PrefillIndex | None:
-        """What each query sees.
+        """The index of the keys that each query sees.
 
         Args:
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
@@ -172,18 +195,29 @@ class PrefillMethod(Method):
 
 
 class DecodeMethod(Method):
-    """Chooses what the next token's query sees of a cache that keeps everything."""
+    """A method that selects, of a cache that keeps everything, what the next token's query sees."""
 
     phase = Phase.DECODE
     recordable: ClassVar[bool] = False
     """Whether ``select`` waits for nothing and follows from shapes alone, so that a CUDA graph can hold it."""
 
+    def read_span(self, prompt: int, cached: int) -> Span:
+        """The fewest and the most positions that a step reads, averaged over heads and layers.
+
+        Generous where the count depends on content. Other packages' methods need not override it.
+
+        Args:
+            prompt: Tokens of the prompt.
+            cached: Tokens in the cache at the step, its own included.
+        """
+        return 0.0, float(cached)
+
     def new_state(self, cache: PagedCache) -> Tensor | None:
-        """What the method remembers of each physical page of a cache, empty; None if it remembers nothing."""
+        """An empty state for each physical page of a cache; None if the method keeps none."""
         return None
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
-        """Take notice of keys just written, in place.
+        """Update the state in place for keys just written.
 
         Args:
             state: As ``new_state`` made it.
@@ -195,7 +229,7 @@ class DecodeMethod(Method):
 
     @abstractmethod
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
-        """What each sequence's query sees.
+        """The index of the pages that each sequence's query sees.
 
         Args:
             q: ``[batch, query_heads, head_size]``.
@@ -206,7 +240,7 @@ class DecodeMethod(Method):
 
 
 class EvictMethod(Method):
-    """Chooses, per KV head, which tokens of the cache stay visible after the prompt, and perhaps after every step."""
+    """A method that selects, per KV head, the tokens that stay visible after the prompt, and perhaps at each step."""
 
     phase = Phase.EVICT
     each_step: ClassVar[bool] = False
@@ -218,8 +252,12 @@ class EvictMethod(Method):
 
     @property
     def observes(self) -> int | None:
-        """How many of the last queries of a prompt ``keep`` needs; None: all of them."""
+        """Number of last queries of a prompt that ``keep`` needs; None for all of them."""
         return None
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        """As of ``DecodeMethod``."""
+        return 0.0, float(cached)
 
     @abstractmethod
     def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:
@@ -234,7 +272,7 @@ class EvictMethod(Method):
         """
 
     def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """What has to be remembered of a prompt that comes in chunks, until it is whole.
+        """The state to carry between the chunks of a prompt until it is whole.
 
         Args:
             seen: What this gave for the chunk before; None for the first.
@@ -245,6 +283,8 @@ class EvictMethod(Method):
         Returns:
             As a rule the last queries so far, copied: ``[n, query_heads, head_size]``.
         """
+        import torch
+
         last = q if seen is None else torch.cat([seen, q])
         return (last if self.observes is None else last[-self.observes :]).clone()
 
@@ -255,7 +295,7 @@ class EvictMethod(Method):
         return self.keep(seen, k, length=length, layer=layer, impl=impl)
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
-        """What stays after a decoding step: the new token joins, and methods with ``each_step`` let others go.
+        """The tokens that stay after a decoding step: the new one joins, and methods with ``each_step`` drop others.
 
         Args:
             kept: What the step could see before its own token.
@@ -266,74 +306,10 @@ class EvictMethod(Method):
         return kept.append(position)
 
 
-@dataclass(frozen=True)
-class Attention:
-    """A method for the prompt and one for what follows; dense where there is none."""
-
-    prefill: PrefillMethod | None = None
-    decode: DecodeMethod | EvictMethod | None = None
-
-    @property
-    def name(self) -> str:
-        """As the user writes it: ``vertical_slash+quest``."""
-        return "+".join(m.name for m in self.methods) or DENSE
-
-    @property
-    def methods(self) -> tuple[Method, ...]:
-        """Those that there are."""
-        return tuple(m for m in (self.prefill, self.decode) if m is not None)
-
-    def settings(self) -> dict[str, dict[str, object]]:
-        """The parameters of each method."""
-        return {m.name: m.settings() for m in self.methods}
-
-
-def find_attention(
-    name: str, *, sparsity: float | None = None, arguments: Mapping[str, object] | None = None
-) -> Attention:
-    """Methods by name, composed with a plus sign.
-
-    Args:
-        name: ``dense``, a method, or a method for prefill and one for decoding or eviction: ``vertical_slash+quest``.
-        sparsity: For all of them, in [0, 1).
-        arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one.
-
-    Raises:
-        UsageError: A method is unknown, two act in the same phase, or a parameter is none of theirs.
-    """
-    names = [] if name == DENSE else name.split("+")
-    kinds = [METHODS.get(part) for part in names]
-    settings: dict[str, dict[str, object]] = {part: {} for part in names}
-    for path, value in (arguments or {}).items():
-        owner, dot, parameter_name = path.rpartition(".")
-        if not dot and len(names) == 1:
-            owner = names[0]
-        if owner not in settings:
-            known = ", ".join(f"{part}.{parameter_name}" for part in names) or "none: dense attention takes none"
-            raise UsageError("argument", path, f"is of no method in {name!r}; write {known}")
-        settings[owner][parameter_name] = value
-    if sparsity and not names:
-        raise UsageError("sparsity", sparsity, f"goes with a method; {DENSE} attention leaves nothing out")
-    if sparsity is not None:
-        for values in settings.values():
-            values.setdefault("sparsity", sparsity)
-    prefill: PrefillMethod | None = None
-    decode: DecodeMethod | EvictMethod | None = None
-    for kind, part in zip(kinds, names, strict=True):
-        method = kind.from_settings(settings[part])
-        if isinstance(method, PrefillMethod) and prefill is None:
-            prefill = method
-        elif isinstance(method, DecodeMethod | EvictMethod) and decode is None:
-            decode = method
-        else:
-            raise UsageError(
-                "attention", name, "composes two methods of one phase; one for prefill and one for decode or evict go"
-            )
-    return Attention(prefill, decode)
-
-
 def _import_all() -> None:
-    import_module("sparse_tasks.attention.methods")
+    package = import_module("sparse_tasks.attention.methods")
+    for module in iter_modules(package.__path__, f"{package.__name__}."):
+        import_module(module.name)
 
 
 METHODS: Registry[type[Method]] = Registry("attention", _import_all, "sparse_tasks.attention")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.interactions import causal_count
+
 __all__ = [
     "Blocks",
     "Columns",
@@ -23,7 +25,6 @@ __all__ = [
     "Sink",
     "Window",
     "block_interactions",
-    "causal_count",
 ]
 
 _CELLS = 1 << 24  # cells of a mask that are counted at once: 16 MB of booleans
@@ -87,11 +88,6 @@ class Pattern(ABC):
 
     def __or__(self, other: Pattern) -> Pattern:
         return _Either(self, other)
-
-
-def causal_count(n_q: int, n_k: int) -> int:
-    """Interactions of dense causal attention: the lower triangle, for the last ``n_q`` of ``n_k`` positions."""
-    return n_q * n_k - n_q * (n_q - 1) // 2
 
 
 @dataclass(frozen=True)

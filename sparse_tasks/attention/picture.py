@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Method, PrefillMethod
-from sparse_tasks.attention.patterns import Pattern, causal_count
+from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import OutputError, UsageError
 from sparse_tasks.core.length import label

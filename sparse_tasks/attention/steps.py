@@ -8,7 +8,7 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
-from sparse_tasks.attention.methods.tokens import locate
+from sparse_tasks.attention.ops.tokens import locate
 from sparse_tasks.attention.prefill import select_stretches
 from sparse_tasks.core.errors import UsageError
 

@@ -68,9 +68,9 @@ def _number(kind: type, value: object) -> Any:
         return None
     try:
         number = kind(str(value))
-    except ValueError:
+        return number if math.isfinite(number) else None
+    except (ValueError, OverflowError):  # an integer may be too large to be a float
         return None
-    return number if math.isfinite(number) else None
 
 
 def parameter(

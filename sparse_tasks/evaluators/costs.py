@@ -29,38 +29,21 @@ What the paper leaves open, and how it is counted here:
   ``E (1 - (1 - a/E)^B)`` on average if tokens choose independently and evenly; fewer if they do not.
 - Norms and biases are left out: below 0.1% of a model's parameters.
 
-**Indexing** is what a method does to find out what to compute. Prefill and eviction methods cost FLOPs while the prompt
-is read, decode methods elements read at each step. They are counted for layers without a window, a whole prompt at
-once, batch 1; a ranking of n counts n log2 n. In the paper's formulas for Vertical-Slash and Quest, the printed d is
-the head size here: it stands behind a factor for the heads.
-
-============== =======================================================================================================
-vertical_slash N h [2 d_h L q + 5 L q + 2 L log2 L + (L/64) (k_v + k_s)], q queries in the window, k_v verticals and k_s
-               slashes; where a sparsity was asked, k_v + k_s = rho L, for a line crosses half of the rows on average
-flexprefill    the same for 128 queries of each stretch of 8,192, less the last term; unless tau is 0, products of
-               pooled blocks of 128 as in block_sparse; and a ranking of the blocks
-xattention     N h [2 L^2 d_h / s + 5 (L/s)^2] for antidiagonals s apart, and a ranking of the blocks of 128
-block_sparse   N [(h + n_kv) L d_h + 2 h d_h (L/b)^2], means and their products in blocks of b, and a ranking
-snapkv         N h [2 d_h L q + 5 L q] and a ranking of the tokens by each KV head; ada_snapkv and pyramidkv alike;
-               tova with q = 1, h2o with q = L, half as much as dense attention
-knorm          N n_kv 2 L d_h, and a ranking
-quest          N n_kv 2 d_h L / p elements a step: smallest and largest key of each page of p
-sparq          N n_kv r L: r components of every key
-twilight       Quest's, and the keys of the tokens that Quest takes first, which are read whole before they are rounded
-streaming_llm  none, and none for tri_shape
-============== =======================================================================================================
+What methods take to select stands with each method: ``Method.index_flops`` and ``Method.index_reads``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeGuard
 
+from sparse_tasks.attention.attention import UNKNOWN, Attention
+from sparse_tasks.attention.method import Method
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.shape import Shape
+
 __all__ = [
-    "Shape",
-    "active_parameters",
     "attention_share",
     "decode_reads",
     "index_flops",
@@ -72,45 +55,6 @@ __all__ = [
 ]
 
 _LARGEST: Final = 2**40  # as in the schemas
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes of a decoder-only transformer that decide what it costs.
-
-    Attributes:
-        hidden_size: Width of the residual stream.
-        layers: Transformer blocks.
-        query_heads: Query heads of a layer.
-        kv_heads: Key-value heads of a layer; below ``query_heads`` with grouped queries.
-        head_size: Width of a head.
-        mlp_size: Width of a dense MLP between its projections; 0 where every layer has experts alone.
-        vocabulary: Rows of the embedding.
-        tied_embeddings: Whether the output layer shares the embedding's weights.
-        window: Positions that a layer with a sliding window sees; None where none has one.
-        windowed_layers: Layers with that window.
-        experts: Experts of a layer of a mixture; 0 where there is none.
-        active_experts: Experts that a token goes through, those that all tokens share left out.
-        expert_size: Width of an expert between its projections.
-        shared_expert_size: Width, together, of the experts that all tokens go through.
-        dense_layers: Layers with an MLP instead of experts; all of them where there are no experts.
-    """
-
-    hidden_size: int
-    layers: int
-    query_heads: int
-    kv_heads: int
-    head_size: int
-    mlp_size: int
-    vocabulary: int
-    tied_embeddings: bool
-    window: int | None
-    windowed_layers: int
-    experts: int
-    active_experts: int
-    expert_size: int
-    shared_expert_size: int
-    dense_layers: int
 
 
 # --- shapes -------------------------------------------------------------------------------------------------
@@ -292,12 +236,6 @@ def parameters(shape: Shape) -> int:
     return matrices * shape.vocabulary * shape.hidden_size + round(_block_weights(shape, shape.experts))
 
 
-def active_parameters(shape: Shape) -> int:
-    """Parameters of a model that a token goes through: all but those of the experts that are not chosen for it."""
-    matrices = 1 if shape.tied_embeddings else 2
-    return matrices * shape.vocabulary * shape.hidden_size + round(_block_weights(shape, shape.active_experts))
-
-
 def prefill_flops(shape: Shape, length: float, density: float = 1.0, batch: int = 1) -> float:
     """Floating-point operations to read prompts, indexing left out.
 
@@ -415,186 +353,33 @@ def _cache(shape: Shape, length: float) -> float:
 # --- indexing -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A method with its settings, and what it is to run on.
+def index_flops(attention: Attention, shape: Shape, length: float) -> float | None:
+    """FLOPs of a model's methods to select what to compute or to keep, while a prompt is read.
 
-    Attributes:
-        method: Its name.
-        arguments: Of all methods of the run.
-        sparsity: That was asked for.
-        shape: The model's.
-        length: Tokens.
-    """
-
-    method: str
-    arguments: Mapping[str, Any]
-    sparsity: float | None
-    shape: Shape
-    length: float
-
-    def number(self, name: str, default: float) -> float:
-        """An argument, which may be a text; refused where it is no finite number of at least 0."""
-        number = self.optional(name, default)
-        return default if number is None else number
-
-    def optional(self, name: str, default: float | None) -> float | None:
-        """The same, of an argument that need not be a number."""
-        value = self.arguments.get(f"{self.method}.{name}", self.arguments.get(name))
-        if value is None:
-            return default
-        _require(isinstance(value, int | float | str) and not isinstance(value, bool))
-        number = float(value)
-        _require(math.isfinite(number) and number >= 0)
-        return number
-
-
-_BLOCK: Final = 128  # of FlexPrefill and XAttention
-_STRETCH: Final = 8192  # queries that FlexPrefill looks at the last of, each time
-
-
-def _ranking(entries: float) -> float:
-    return entries * math.log2(max(1.0, entries))
-
-
-def _look(asked: _Asked, queries: float, keys: float) -> float:
-    """Scores of some queries and their softmax, by query heads."""
-    return asked.shape.query_heads * (2 * asked.shape.head_size + 5) * queries * keys
-
-
-def _blocks(asked: _Asked, block: float) -> float:
-    """Ranking of the key blocks of each query block, by query heads."""
-    count = asked.length / block
-    return asked.shape.query_heads * count * _ranking(count)
-
-
-def _pooled(asked: _Asked, block: float) -> float:
-    """Means of blocks, and their products."""
-    shape = asked.shape
-    means = (shape.query_heads + shape.kv_heads) * asked.length * shape.head_size
-    return means + shape.query_heads * 2 * shape.head_size * (asked.length / block) ** 2
-
-
-def _vertical_slash(asked: _Asked) -> float:
-    length, heads = asked.length, asked.shape.query_heads
-    if asked.sparsity is None:
-        lines = sum(min(length, asked.number(name, 1024)) for name in ("verticals", "slashes"))
-    else:
-        lines = (1 - asked.sparsity) * length
-    seen = _look(asked, min(length, asked.number("window", 64)), length)
-    return seen + heads * (2 * _ranking(length) + length / 64 * lines)
-
-
-def _flexprefill(asked: _Asked) -> float:
-    whole, rest = divmod(asked.length, _STRETCH)
-    keys = _STRETCH * whole * (whole + 1) / 2 + (asked.length if rest else 0)  # of all stretches
-    seen = _look(asked, min(asked.length, _BLOCK), keys) + asked.shape.query_heads * 2 * _ranking(keys)
-    aware = _pooled(asked, _BLOCK) if asked.number("tau", 0.1) > 0 else 0.0
-    return seen + aware + _blocks(asked, _BLOCK)
-
-
-def _xattention(asked: _Asked) -> float:
-    stride = asked.number("stride", 8)
-    products = 2 * asked.length**2 * asked.shape.head_size / stride + 5 * (asked.length / stride) ** 2
-    return asked.shape.query_heads * products + _blocks(asked, _BLOCK)
-
-
-def _block_sparse(asked: _Asked) -> float:
-    block = asked.number("block", 128)
-    return _pooled(asked, block) + _blocks(asked, block)
-
-
-def _observed(asked: _Asked, queries: float) -> float:
-    """Attention of the last queries, and a ranking of the tokens."""
-    return _look(asked, min(asked.length, queries), asked.length) + asked.shape.kv_heads * _ranking(asked.length)
-
-
-def _snapkv(asked: _Asked) -> float:
-    return _observed(asked, asked.number("window", 64))
-
-
-def _knorm(asked: _Asked) -> float:
-    norms = 2 * asked.length * asked.shape.head_size
-    return asked.shape.kv_heads * (norms + _ranking(asked.length))
-
-
-def _quest(asked: _Asked) -> float:
-    return asked.shape.kv_heads * 2 * asked.shape.head_size * asked.length / asked.number("page", 16)
-
-
-def _sparq(asked: _Asked) -> float:
-    return asked.shape.kv_heads * min(asked.shape.head_size, asked.number("r", 32)) * asked.length
-
-
-def _twilight(asked: _Asked) -> float:
-    base = asked.number("base", 0.25)
-    if asked.sparsity is not None:
-        base = min(1.0, max(base, 2 * (1 - asked.sparsity)))
-    return _quest(asked) + asked.shape.kv_heads * asked.shape.head_size * base * asked.length
-
-
-_FLOPS: Final[dict[str, Callable[[_Asked], float]]] = {
-    "ada_snapkv": _snapkv,
-    "block_sparse": _block_sparse,
-    "flexprefill": _flexprefill,
-    "h2o": lambda asked: _observed(asked, asked.length),
-    "knorm": _knorm,
-    "pyramidkv": _snapkv,
-    "snapkv": _snapkv,
-    "tova": lambda asked: _observed(asked, 1),
-    "vertical_slash": _vertical_slash,
-    "xattention": _xattention,
-}
-"""By method: FLOPs in a layer while a prompt is read."""
-
-_READS: Final[dict[str, Callable[[_Asked], float]]] = {"quest": _quest, "sparq": _sparq, "twilight": _twilight}
-"""By method: elements read in a layer at a decoding step."""
-
-_FREE: Final = frozenset(("streaming_llm", "tri_shape"))
-
-
-def index_flops(
-    attention: str, arguments: Mapping[str, Any], shape: Shape, length: float, sparsity: float | None = None
-) -> float | None:
-    """FLOPs that methods take while a prompt is read, to find out what to compute or to keep.
+    They are counted for layers without a window, a whole prompt at once, batch 1. A method at sparsity 0 leaves nothing
+    out and selects nothing.
 
     Args:
-        attention: ``dense``, a method, or methods joined by plus signs, whose costs add up.
-        arguments: ``METHOD.PARAMETER``, or ``PARAMETER`` alone, to a value or its text.
-        shape: The model's.
+        attention: Methods whose costs add up.
+        shape: Sizes of the model.
         length: Tokens of the prompt, above 0.
-        sparsity: That was asked for, in [0, 1), unless ``arguments`` have a ``sparsity``; None where budgets were given
-            or a method has its own. At 0 a method leaves nothing out and looks for nothing.
 
     Returns:
-        None where a method is not known, or an argument is not what it takes.
+        None where a method is unknown, or has parameters that it does not take.
     """
-    return _index(_FLOPS, attention, arguments, shape, length, sparsity)
+    return _over_layers(attention, shape, length, lambda method: method.index_flops(shape, length))
 
 
-def index_reads(
-    attention: str, arguments: Mapping[str, Any], shape: Shape, length: float, sparsity: float | None = None
-) -> float | None:
-    """Elements that methods read at a decoding step, to find out what else to read. Arguments as of ``index_flops``."""
-    return _index(_READS, attention, arguments, shape, length, sparsity)
+def index_reads(attention: Attention, shape: Shape, length: float) -> float | None:
+    """Elements that a model's methods read to select, at a decoding step. As ``index_flops`` otherwise."""
+    return _over_layers(attention, shape, length, lambda method: method.index_reads(shape, length))
 
 
-def _index(
-    costs: Mapping[str, Callable[[_Asked], float]],
-    attention: str,
-    arguments: Mapping[str, Any],
-    shape: Shape,
-    length: float,
-    sparsity: float | None,
-) -> float | None:
+def _over_layers(attention: Attention, shape: Shape, length: float, cost: Callable[[Method], float]) -> float | None:
     _check(length, 1.0, 1)
-    methods = [] if attention == "dense" else attention.split("+")
-    if any(method not in _FLOPS and method not in _READS and method not in _FREE for method in methods):
+    if attention.method == UNKNOWN:
         return None
     try:
-        parts = [_Asked(method, arguments, sparsity, shape, length) for method in methods]
-        parts = [replace(one, sparsity=one.optional("sparsity", sparsity)) for one in parts]
-        total = sum(costs[one.method](one) for one in parts if one.method in costs and one.sparsity != 0)
-        return float(_global_layers(shape) * total)
-    except (ValueError, ZeroDivisionError, OverflowError):
+        return float(_global_layers(shape) * sum(cost(method) for method in attention.methods if method.sparsity != 0))
+    except UsageError:
         return None

@@ -9,7 +9,8 @@ from pathlib import Path
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
-from sparse_tasks.evaluators.costs import Shape, read_shape
+from sparse_tasks.core.shape import Shape
+from sparse_tasks.evaluators.costs import read_shape
 
 __all__ = ["Model", "find_model"]
 

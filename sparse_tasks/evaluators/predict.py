@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from sparse_tasks.core.errors import DataError, EngineError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
@@ -211,7 +213,7 @@ def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | No
             "revision": model.revision,
             "config_sha256": model.config_sha256,
             "sha256": model.sha256,
-            "shape": None if model.shape is None else asdict(model.shape),
+            "shape": None if model.shape is None else msgspec.structs.asdict(model.shape),
         },
         "engine": {"name": engine.name, "version": None, "arguments": engine.arguments, "details": {}},
         "attention": engine.attention,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.records import (
     Count,
     Difference,
@@ -17,11 +18,10 @@ from sparse_tasks.core.records import (
     Record,
     Sha256,
     Share,
-    Text,
 )
+from sparse_tasks.core.shape import Shape
 
 __all__ = [
-    "AttentionRecord",
     "AverageResult",
     "ComparedAverage",
     "ComparedTask",
@@ -42,20 +42,16 @@ __all__ = [
     "Result",
     "RunSettings",
     "SamplingRecord",
-    "Shape",
     "Submission",
     "SubmissionRun",
     "SubmittedPrediction",
     "Verdict",
 ]
 
-Size: TypeAlias = Annotated[int, Meta(ge=1, le=2**40)]
-OptionalSize: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
 SampleId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
 Timestamp: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$(?!\n)")]
 Level: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
 Probability: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
-Sparsity: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 UNIQUE = {"uniqueItems": True}
 
 
@@ -83,44 +79,6 @@ class DatasetRecord(Record, frozen=True, kw_only=True):
     samples: Count
 
 
-class Shape(Record, frozen=True, kw_only=True):
-    """The sizes of a decoder-only transformer that decide what it costs.
-
-    Attributes:
-        hidden_size: Width of the residual stream.
-        layers: Transformer blocks.
-        query_heads: Query heads of a layer.
-        kv_heads: Key-value heads of a layer; below ``query_heads`` with grouped queries.
-        head_size: Width of a head.
-        mlp_size: Width of a dense MLP between its projections; 0 where every layer has experts alone.
-        vocabulary: Rows of the embedding.
-        tied_embeddings: Whether the output layer shares the embedding's weights.
-        window: Positions that a layer with a sliding window sees; None where none has one.
-        windowed_layers: Layers with that window.
-        experts: Experts of a layer of a mixture; 0 where there is none.
-        active_experts: Experts that a token goes through, shared ones left out.
-        expert_size: Width of an expert between its projections.
-        shared_expert_size: Width, together, of the experts that all tokens go through.
-        dense_layers: Layers with an MLP instead of experts.
-    """
-
-    hidden_size: Size
-    layers: Size
-    query_heads: Size
-    kv_heads: Size
-    head_size: Size
-    mlp_size: OptionalSize
-    vocabulary: Size
-    tied_embeddings: bool
-    window: Size | None
-    windowed_layers: OptionalSize
-    experts: OptionalSize
-    active_experts: OptionalSize
-    expert_size: OptionalSize
-    shared_expert_size: OptionalSize
-    dense_layers: OptionalSize
-
-
 class ModelRecord(Record, frozen=True, kw_only=True):
     """A model: its name, and hashes of its configuration and weights where they are known."""
 
@@ -138,14 +96,6 @@ class EngineRecord(Record, frozen=True, kw_only=True):
     version: str | None
     arguments: JsonObject
     details: JsonObject
-
-
-class AttentionRecord(Record, frozen=True, kw_only=True):
-    """The attention of a run: a method or a composition, its target sparsity, its parameters."""
-
-    method: Text
-    sparsity: Sparsity | None
-    arguments: JsonObject
 
 
 class SamplingRecord(Record, frozen=True, kw_only=True):
@@ -193,7 +143,7 @@ class PublicSettings(Record, frozen=True, kw_only=True):
     dataset: DatasetRecord
     model: ModelRecord
     engine: EngineRecord
-    attention: AttentionRecord
+    attention: Attention
     query_aware: bool
     sampling: SamplingRecord
     prompt: PromptRecord
@@ -310,7 +260,7 @@ class Result(Record, frozen=True, kw_only=True):
     schema_version: Literal["1.0"] = "1.0"
     dataset_sha256: Sha256
     model: ModelRecord
-    attention: AttentionRecord
+    attention: Attention
     query_aware: bool
     configs: Annotated[list[ConfigResult], Meta(min_length=1)]
     averages: Annotated[list[AverageResult], Meta(min_length=1)]

@@ -10,8 +10,8 @@ import torch
 
 from sparse_tasks.attention.bench import Shape, Timing, bench, bench_decode, bench_prefill
 from sparse_tasks.attention.examples import structured
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.method import Method
-from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.steps import select_prompt
 from sparse_tasks.core.errors import UsageError
 from tests.attention.toys import BLOCK, First, Loud, Near

@@ -17,8 +17,9 @@ pytest.importorskip("transformers")
 
 import transformers
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun, sparse_attention
-from sparse_tasks.attention.method import METHODS, Attention, PrefillMethod
+from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.errors import UsageError
 
 VOCABULARY = 128
@@ -156,14 +157,14 @@ def test_quest_selects_by_a_state_that_follows_the_cache(model: Any) -> None:
     # The same pages as from summaries made anew at every step.
     ids, mask = tokens(100)
     method = METHODS.get("quest")(token_budget=32)
-    with sparse_attention(model, Attention(decode=method), impl="torch"):
+    with sparse_attention(model, Attention.of(method), impl="torch"):
         kept, _ = generate(model, ids, mask, new=40)
 
     class Forgetful(type(method)):  # type: ignore[misc]
         def new_state(self, cache: Any) -> None:
             return None
 
-    with sparse_attention(model, Attention(decode=Forgetful(token_budget=32)), impl="torch"):
+    with sparse_attention(model, Attention.of(Forgetful(token_budget=32)), impl="torch"):
         anew, _ = generate(model, ids, mask, new=40)
     assert torch.equal(kept, anew)
 

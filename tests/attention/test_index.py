@@ -19,7 +19,9 @@ from sparse_tasks.attention.index import (
     ceil_div,
     line_interactions,
 )
-from sparse_tasks.attention.patterns import Columns, Diagonals, Pattern, causal_count
+from sparse_tasks.attention.interactions import causal_count
+from sparse_tasks.attention.ops.lines import line_index
+from sparse_tasks.attention.patterns import Columns, Diagonals, Pattern
 
 GARBAGE = (2**31 - 1, -7, 10**6)
 LENGTHS = {"n_k": st.integers(1, 200), "missing": st.integers(0, 150)}
@@ -190,9 +192,7 @@ def make_lines(
     """A random index with garbage in it, and which columns and slashes it was made of."""
     columns = random_flags(heads, n_k, share=share, seed=seed)
     slashes = random_flags(heads, n_k, share=share / 3, seed=seed + 1)
-    index = LineIndex.from_lines(
-        *listed(columns), *listed(slashes), block_q=block_q, unit=unit, n_q=n_q, n_k=n_k, impl="torch"
-    )
+    index = line_index(*listed(columns), *listed(slashes), block_q=block_q, unit=unit, n_q=n_q, n_k=n_k, impl="torch")
     return index, columns, slashes
 
 
@@ -213,7 +213,7 @@ def test_a_slash_becomes_the_bands_that_it_crosses(tiles: tuple[int, int], slash
     kept = torch.zeros(1, 300, dtype=torch.bool)
     kept[0, slashes] = True
     none = torch.zeros(1, 0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
-    index = LineIndex.from_lines(*none, *listed(kept), block_q=block_q, unit=unit, n_q=300, n_k=300, impl="torch")
+    index = line_index(*none, *listed(kept), block_q=block_q, unit=unit, n_q=300, n_k=300, impl="torch")
     end = 1024
     crossed = {end // unit - 1 - (i - d) // unit for d in slashes for i in range(end - block_q, end)}
     assert index.bands[0, : index.band_counts[0]].tolist() == sorted(crossed)

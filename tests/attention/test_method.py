@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.attention import method as room
-from sparse_tasks.attention.method import Attention, EvictMethod, Method, Phase, find_attention
+from sparse_tasks.attention import attention as room
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.method import EvictMethod, Method, Phase
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.registry import Registry
 from tests.attention.toys import First, Loud, Near
@@ -37,38 +38,36 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_each_method_acts_in_its_phase(name: str, prefill: Any, decode: Any) -> None:
-    attention = find_attention(name)
-    assert attention == Attention(prefill, decode)
-    assert attention.name == name
+    attention = Attention.parse(name)
+    assert (attention.prefill, attention.decode) == (prefill, decode)
+    assert attention.method == name
 
 
 def test_the_order_does_not_matter() -> None:
-    assert find_attention("loud+near") == find_attention("near+loud")
-    assert find_attention("first+near").name == "near+first"
+    assert Attention.parse("loud+near") == Attention.parse("near+loud")
+    assert Attention.parse("first+near").method == "near+first"
 
 
 def test_sparsity_is_for_all() -> None:
-    assert find_attention("near+first", sparsity=0.75).settings() == {
-        "near": {"sparsity": 0.75, "near": None, "at_once": 0},
-        "first": {"sparsity": 0.75, "first": None},
-    }
-    assert find_attention("near+first").settings()["first"] == {"sparsity": None, "first": None}
-    assert find_attention("dense").settings() == {}
+    near, first = Attention.parse("near+first", sparsity=0.75).methods
+    assert (near, first) == (Near(sparsity=0.75), First(sparsity=0.75))
+    assert Attention.parse("near+first").methods == (Near(), First())
+    assert Attention.parse("dense").methods == ()
 
 
 def test_arguments_go_to_their_method_as_values_or_texts() -> None:
-    attention = find_attention("near+loud", arguments={"near.near": "3", "near.at_once": 64, "loud.sparsity": "0.5"})
-    assert attention == Attention(Near(near=3, at_once=64), Loud(sparsity=0.5))
+    attention = Attention.parse("near+loud", arguments={"near.near": "3", "near.at_once": 64, "loud.sparsity": "0.5"})
+    assert attention.methods == (Near(near=3, at_once=64), Loud(sparsity=0.5))
 
 
 def test_the_method_may_be_left_out_where_there_is_one() -> None:
-    assert find_attention("near", arguments={"near": 3}).prefill == Near(near=3)
-    assert find_attention("near", arguments={"near.near": 3}).prefill == Near(near=3)
+    assert Attention.parse("near", arguments={"near": 3}).prefill == Near(near=3)
+    assert Attention.parse("near", arguments={"near.near": 3}).prefill == Near(near=3)
 
 
 def test_an_argument_goes_before_the_sparsity_of_all() -> None:
-    attention = find_attention("near+loud", sparsity=0.9, arguments={"near.sparsity": 0.5})
-    assert attention == Attention(Near(sparsity=0.5), Loud(sparsity=0.9))
+    attention = Attention.parse("near+loud", sparsity=0.9, arguments={"near.sparsity": 0.5})
+    assert attention.methods == (Near(sparsity=0.5), Loud(sparsity=0.9))
 
 
 @pytest.mark.parametrize(
@@ -84,21 +83,21 @@ def test_an_argument_goes_before_the_sparsity_of_all() -> None:
 )
 def test_an_unknown_method_is_named(name: str, value: str, suggested: str) -> None:
     with pytest.raises(UsageError, match=suggested) as error:
-        find_attention(name)
+        Attention.parse(name)
     assert (error.value.field, error.value.value) == ("attention", value)
 
 
 def test_dense_attention_takes_no_sparsity() -> None:
-    assert find_attention("dense", sparsity=0.0).name == "dense"
-    with pytest.raises(UsageError, match="goes with a method") as error:
-        find_attention("dense", sparsity=0.5)
-    assert (error.value.field, error.value.value) == ("sparsity", 0.5)
+    assert Attention.parse("dense", sparsity=0.0).method == "dense"
+    with pytest.raises(UsageError, match="takes no sparsity; name a method") as error:
+        Attention.parse("dense", sparsity=0.5)
+    assert (error.value.field, error.value.value) == ("attention", "dense")
 
 
 @pytest.mark.parametrize("name", ["near+near", "loud+loud", "loud+first", "first+loud", "near+loud+first"])
 def test_two_methods_of_one_phase_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="two methods of one phase; one for prefill and one for decode or evict") as e:
-        find_attention(name)
+        Attention.parse(name)
     assert (e.value.field, e.value.value) == ("attention", name)
 
 
@@ -109,12 +108,11 @@ def test_two_methods_of_one_phase_are_refused(name: str) -> None:
         ("near+loud", "sparsity", "is of no method in 'near+loud'; write near.sparsity, loud.sparsity"),
         ("near", "loud.loud", "is of no method in 'near'; write near.loud"),
         ("near", ".near", "is of no method in 'near'; write near.near"),
-        ("dense", "near", "is of no method in 'dense'; write none: dense attention takes none"),
     ],
 )
 def test_an_argument_of_no_method_is_named(name: str, path: str, remedy: str) -> None:
     with pytest.raises(UsageError) as error:
-        find_attention(name, arguments={path: 1})
+        Attention.parse(name, arguments={path: 1})
     assert (error.value.field, error.value.value, error.value.remedy) == ("argument", path, remedy)
 
 
@@ -132,7 +130,7 @@ def test_a_parameter_that_a_method_does_not_take_is_named(
     arguments: dict[str, object], field: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        find_attention("near", arguments=arguments)
+        Attention.parse("near", arguments=arguments)
     assert error.value.field == field
 
 
@@ -164,8 +162,8 @@ def test_sparsity_is_a_share_below_one(sparsity: Any) -> None:
         Near(sparsity=sparsity)
     assert error.value.field == "near.sparsity"
     with pytest.raises(UsageError) as error:
-        find_attention("near+loud", sparsity=sparsity)
-    assert error.value.field == "near.sparsity"
+        Attention.parse("near+loud", sparsity=sparsity)
+    assert error.value.field == "sparsity"
 
 
 # --- what a method need not say -------------------------------------------------------------------------------

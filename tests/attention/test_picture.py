@@ -13,8 +13,9 @@ pytest.importorskip("matplotlib")
 from sparse_tasks.attention import picture
 from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.patterns import Columns, Everything, Pattern, Window, causal_count
+from sparse_tasks.attention.patterns import Columns, Everything, Pattern, Window
 from sparse_tasks.attention.picture import Rows, draw, select
 from sparse_tasks.core.errors import OutputError, UsageError
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.method import PrefillMethod
+from sparse_tasks.attention.ops.lines import line_index
 from sparse_tasks.attention.patterns import Window
 from sparse_tasks.attention.prefill import attend, sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
@@ -107,7 +108,7 @@ def test_the_scale_reaches_the_kernel() -> None:
 def lines(n_q: int, n_k: int) -> LineIndex:
     """The first key, and the last tile."""
     one, zero = torch.ones(1, dtype=torch.int32), torch.zeros(1, 1, dtype=torch.int32)
-    return LineIndex.from_lines(zero, one, zero, one, block_q=64, unit=64, n_q=n_q, n_k=n_k, impl="torch")
+    return line_index(zero, one, zero, one, block_q=64, unit=64, n_q=n_q, n_k=n_k, impl="torch")
 
 
 @dataclass(frozen=True)

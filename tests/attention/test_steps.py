@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import BlockIndex, Kept, ceil_div
+from sparse_tasks.attention.index import BlockIndex, Kept
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer
 from sparse_tasks.attention.prefill import sparse_prefill

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import BlockIndex, Kept, PageIndex, ceil_div
+from sparse_tasks.attention.index import BlockIndex, Kept, PageIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
 from sparse_tasks.core.parameters import parameter

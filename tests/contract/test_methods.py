@@ -16,20 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import Kept, PageIndex
-from sparse_tasks.attention.method import (
-    METHODS,
-    DecodeMethod,
-    EvictMethod,
-    Layer,
-    Method,
-    Phase,
-    PrefillMethod,
-    find_attention,
-)
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.interactions import causal_count
+from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Layer, Method, Phase, PrefillMethod
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import UsageError
@@ -319,7 +311,7 @@ def test_method_says_why_keys_cannot_be_shared(name: str) -> None:
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(PREFILL, AFTER)))
 def test_a_method_for_each_phase_composes(first: str, second: str) -> None:
     for name in (f"{first}+{second}", f"{second}+{first}"):
-        attention = find_attention(name, sparsity=0.7)
+        attention = Attention.parse(name, sparsity=0.7)
         assert attention.name == f"{first}+{second}"
         assert attention.settings()[second]["sparsity"] == attention.settings()[first]["sparsity"] == 0.7
 
@@ -329,4 +321,4 @@ def test_a_method_for_each_phase_composes(first: str, second: str) -> None:
 )
 def test_two_methods_of_one_phase_are_refused(pair: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match="one for prefill and one for decode or evict"):
-        find_attention("+".join(pair))
+        Attention.parse("+".join(pair))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import structs
 
 from sparse_tasks.core.json import to_json
+from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators import results
-from sparse_tasks.evaluators.costs import Shape
 from sparse_tasks.evaluators.dataset import Selection
 from sparse_tasks.evaluators.runs import checked
 
@@ -96,7 +96,7 @@ def made_run(
             "revision": "f" * 40,
             "config_sha256": "c" * 64,
             "sha256": None,
-            "shape": None if shape is None else dataclasses.asdict(shape),
+            "shape": None if shape is None else structs.asdict(shape),
         },
         "engine": {"name": "vllm", "version": "0.32.0", "arguments": {}, "details": {}},
         "attention": {

@@ -10,7 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, ceil_div
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
 from sparse_tasks.core.errors import UsageError
 

@@ -9,7 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, ceil_div
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, implementation
 from sparse_tasks.attention.kernels.selection import select_top_torch
 from sparse_tasks.core.errors import UsageError

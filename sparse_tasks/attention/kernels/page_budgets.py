@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import implementation
 from sparse_tasks.core.errors import UsageError
 

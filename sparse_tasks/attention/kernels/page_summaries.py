@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking, implementation
 from sparse_tasks.core.errors import UsageError
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from sparse_tasks.attention.index import Kept
-from sparse_tasks.attention.kernels.selection import select_top
 from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.methods.capacity import protect
 from sparse_tasks.attention.methods.observed import ObservedMethod
-from sparse_tasks.attention.methods.pooled import top_of_all_heads
 from sparse_tasks.core.parameters import parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import Kept
 
 __all__ = ["AdaSnapKV"]
 
@@ -37,6 +36,11 @@ class AdaSnapKV(ObservedMethod):
         return self.observed(q, k, impl=impl).amax(1)
 
     def choose(self, scores: Tensor, capacity: int, *, impl: str = "auto") -> Kept:
+        from sparse_tasks.attention.index import Kept
+        from sparse_tasks.attention.kernels.selection import select_top
+        from sparse_tasks.attention.ops.eviction import protect
+        from sparse_tasks.attention.ops.pooled import top_of_all_heads
+
         heads, n_k = scores.shape
         capacity = min(capacity, n_k)
         scores = protect(scores, *self.fixed(capacity))

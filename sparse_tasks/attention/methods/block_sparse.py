@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from torch import Tensor
-
-from sparse_tasks.attention.index import BlockIndex, ceil_div
-from sparse_tasks.attention.kernels.block_scores import top_blocks
-from sparse_tasks.attention.kernels.dispatch import check_sequence
-from sparse_tasks.attention.kernels.pooling import mean_pool
-from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.interactions import (
+    block_ranking_flops,
+    causal_count,
+    ceil_div,
+    pooled_flops,
+    window_density,
+)
+from sparse_tasks.attention.method import METHODS, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import BlockIndex
 
 __all__ = ["BlockSparse"]
 
@@ -48,12 +54,27 @@ class BlockSparse(PrefillMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.block not in (16, 32, 64, 128):
-            raise UsageError(f"{self.name}.block", self.block, "is no size that kernels take: 16, 32, 64 or 128")
+            raise UsageError(f"{self.name}.block", self.block, "is not a size that kernels take: 16, 32, 64 or 128")
 
     @property
     def queries_at_once(self) -> int:
         # At density .1 of any length this keeps the index below 2% of the keys and values (32 query, 8 KV heads).
         return 8 * self.block**2
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Means of blocks, their products, and a ranking."""
+        return pooled_flops(shape, length, self.block) + block_ranking_flops(shape, length, self.block)
+
+    def density_span(self, length: int) -> Span:
+        block = self.block
+        gathered = 64 / block if block < 64 else 1  # tiles of 64 queries compute what any of their blocks reads
+        if self.sparsity is None:
+            top_k = self.top_k or _TOP_K
+            return window_density(length, (top_k - 1) * block + 1), gathered * window_density(length, top_k * block)
+        # The first block and the diagonal are always read; the nearest whole number of blocks is half a block off.
+        density, half = 1 - self.sparsity, block / length
+        least = max(density - half, window_density(length, block + 1))
+        return least, gathered * max(density + half, window_density(length, 2 * block))
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         """The number of blocks whose exact count is nearest to the density, by bisection."""
@@ -81,6 +102,10 @@ class BlockSparse(PrefillMethod):
         return triangles + (before - of_last) * block**2 + of_last * block * last
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
+        from sparse_tasks.attention.kernels.block_scores import top_blocks
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.kernels.pooling import mean_pool
+
         check_sequence(q, k)
         n_q, n_k, block = len(q), len(k), self.block
         top_k = self.at(n_k if length is None else length).top_k or _TOP_K

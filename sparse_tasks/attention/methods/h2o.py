@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from sparse_tasks.attention.index import Kept
-from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.method import METHODS, ONLY, Layer
-from sparse_tasks.attention.methods.capacity import CapacityMethod, check_step, drop_lowest
+from sparse_tasks.attention.methods.capacity import CapacityMethod
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import Kept
 
 __all__ = ["H2O"]
 
@@ -30,10 +33,16 @@ class H2O(CapacityMethod):
     source: ClassVar[str] = "Zhang et al., 2023, arXiv:2306.14048"
     each_step: ClassVar[bool] = True
 
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Attention of all queries, half as much as dense attention, and a ranking of the tokens."""
+        return window_flops(shape, length, length) + shape.kv_heads * ranking_flops(length)
+
     def fixed(self, capacity: int) -> tuple[int, int]:
         return 0, capacity - capacity // 2
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        from sparse_tasks.attention.kernels.window_scores import window_scores
+
         vertical = window_scores(q, k, len(q), slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
 
@@ -47,14 +56,15 @@ class H2O(CapacityMethod):
     def settle(
         self, seen: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto"
     ) -> Kept:
-        capacity = self.tokens(len(k) if length is None else length, len(k), layer)
-        return self.choose(seen, capacity, impl=impl)
+        return self.kept(seen, length=length, layer=layer, impl=impl)
 
     def choose(self, scores: Tensor, capacity: int, *, impl: str = "auto") -> Kept:
         kept = super().choose(scores, capacity, impl=impl)
         return replace(kept, scores=scores.gather(1, kept.positions.long()))
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        from sparse_tasks.attention.ops.eviction import check_step, drop_lowest
+
         capacity, weights = check_step(self.name, kept, weights)
         grown = kept.append(position)
         scores = weights if grown.scores is None else grown.scores + weights

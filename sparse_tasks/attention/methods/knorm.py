@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
+from sparse_tasks.attention.interactions import ranking_flops
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["KNorm"]
 
@@ -35,6 +38,10 @@ class KNorm(CapacityMethod):
     @property
     def unshared(self) -> str | None:
         return None  # keys alone decide
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Norms of the keys, and a ranking."""
+        return shape.kv_heads * (2 * length * shape.head_size + ranking_flops(length))
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 2), 0

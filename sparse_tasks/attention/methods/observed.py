@@ -1,17 +1,18 @@
-"""What SnapKV and its kin share: the last queries of a prompt say which of its tokens matter."""
+"""Base of SnapKV and its kin: the last queries of a prompt rank its tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ObservedMethod"]
 
@@ -40,11 +41,19 @@ class ObservedMethod(CapacityMethod):
     def observes(self) -> int:
         return self.window
 
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Attention of the last queries, and a ranking of the tokens."""
+        return window_flops(shape, min(length, self.window), length) + shape.kv_heads * ranking_flops(length)
+
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 4), min(self.recent, capacity // 2)
 
     def observed(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         """fp32 ``[kv_heads, group, n_k]``: smoothed attention. Past the ends of the prompt it counts as 0."""
+        from torch.nn.functional import avg_pool1d
+
+        from sparse_tasks.attention.kernels.window_scores import window_scores
+
         scores = window_scores(q, k, self.window, slashes=False, impl=impl).vertical
-        smooth = torch.nn.functional.avg_pool1d(scores[:, None], self.kernel, stride=1, padding=self.kernel // 2)
+        smooth = avg_pool1d(scores[:, None], self.kernel, stride=1, padding=self.kernel // 2)
         return smooth.view(k.shape[1], -1, len(k))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparse_tasks.attention.method import METHODS, Layer
 from sparse_tasks.attention.methods.observed import ObservedMethod
 from sparse_tasks.core.parameters import parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["PyramidKV"]
 
@@ -24,7 +25,7 @@ class PyramidKV(ObservedMethod):
     keeps all of it, and the line is flatter.
     """
 
-    beta: int = parameter(20, "how much fewer tokens than on average the last layer keeps", 1)
+    beta: int = parameter(20, "factor by which the last layer keeps fewer tokens than the average", 1)
 
     name: ClassVar[str] = "pyramidkv"
     summary: ClassVar[str] = "SnapKV with more tokens in lower layers"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from torch import Tensor
-
-from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import PageIndex
-from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
-from sparse_tasks.attention.kernels.page_scores import page_scores
-from sparse_tasks.attention.kernels.page_summaries import new_page_summaries, page_summaries, update_page_summaries
-from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.method import METHODS, DecodeMethod
+from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.index import PageIndex
 
 __all__ = ["Quest"]
 
@@ -46,18 +45,41 @@ class Quest(DecodeMethod):
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
 
+    def index_reads(self, shape: Shape, length: float) -> float:
+        """The smallest and the largest key of each page."""
+        return shape.kv_heads * 2 * shape.head_size * length / self.page
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        if self.sparsity is None:
+            pages = max(1, (self.token_budget or _TOKEN_BUDGET) // self.page)
+            return (pages - 1) * self.page + 1, pages * self.page  # the last page may be a part, and is always read
+        target = (1 - self.sparsity) * cached
+        return target - self.page / 2, max(self.page, target + self.page / 2)
+
     def solve(self, length: int, density: float) -> dict[str, int]:
+        from sparse_tasks.attention.kernels.page_budgets import page_budget
+
         return {"token_budget": page_budget(length, density, self.page) * self.page}
 
     def new_state(self, cache: PagedCache) -> Tensor:
+        from sparse_tasks.attention.kernels.page_summaries import new_page_summaries
+
         return new_page_summaries(cache.keys, self.page)
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
+        from sparse_tasks.attention.kernels.page_summaries import update_page_summaries
+
         if state is not None:
             update_page_summaries(state, keys, slots, unit=self.page, block_size=block_size, impl=impl)
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         """As declared; without a state, summaries are made of the cache's keys at every call."""
+        from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
+        from sparse_tasks.attention.kernels.page_scores import page_scores
+        from sparse_tasks.attention.kernels.page_summaries import page_summaries
+        from sparse_tasks.attention.kernels.selection import select_top
+
         summaries = page_summaries(cache, self.page, impl=impl) if state is None else state
         scores = page_scores(q, summaries, cache, unit=self.page, current=True, impl=impl)
         if self.sparsity is None:

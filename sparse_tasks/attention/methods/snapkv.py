@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.observed import ObservedMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SnapKV"]
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import PageIndex
-from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
-from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.kernels.sparse_decode import check_queries
-from sparse_tasks.attention.method import METHODS, DecodeMethod
-from sparse_tasks.attention.methods.tokens import locate
+from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.index import PageIndex
 
 __all__ = ["SparQ"]
 
@@ -48,10 +46,29 @@ class SparQ(DecodeMethod):
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
 
+    def index_reads(self, shape: Shape, length: float) -> float:
+        """``r`` components of every key."""
+        return shape.kv_heads * min(shape.head_size, self.r) * length
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        if self.sparsity is None:
+            budget = self.token_budget or _TOKEN_BUDGET
+            return budget, budget
+        target = (1 - self.sparsity) * cached
+        return target - 0.5, target + 0.5
+
     def solve(self, length: int, density: float) -> dict[str, int]:
+        from sparse_tasks.attention.kernels.page_budgets import page_budget
+
         return {"token_budget": page_budget(length, density, 1)}
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        import torch
+
+        from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.selection import select_top
+        from sparse_tasks.attention.kernels.sparse_decode import check_queries
+
         check_queries(q, cache)
         budget, width = self._tokens(cache, impl)
         scores = torch.stack([self._estimate(q[row], cache, row) for row in range(cache.batch)])
@@ -63,6 +80,10 @@ class SparQ(DecodeMethod):
 
     def _tokens(self, cache: PagedCache, impl: str) -> tuple[Tensor, int]:
         """int32 ``[batch]``: how many tokens each sequence reads; and the most of any."""
+        import torch
+
+        from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
+
         if self.sparsity is None:
             most = self.token_budget or _TOKEN_BUDGET
             return torch.full_like(cache.lengths, most), most
@@ -72,6 +93,10 @@ class SparQ(DecodeMethod):
 
     def _estimate(self, q: Tensor, cache: PagedCache, sequence: int) -> Tensor:
         """fp32 ``[kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
+        import torch
+
+        from sparse_tasks.attention.ops.tokens import locate
+
         queries = q.float().view(cache.kv_heads, -1, cache.head_size)
         largest = queries.abs().sum(1).topk(min(self.r, cache.head_size)).indices  # [kv_heads, r]
         some = queries.gather(2, largest[:, None].expand(-1, queries.shape[1], -1))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.index import LineIndex
-from sparse_tasks.attention.kernels.dispatch import check_sequence
-from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.methods.vertical_slash import BLOCK_Q, UNIT
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.interactions import causal_count, nearest_size, window_density
+from sparse_tasks.attention.method import METHODS, PrefillMethod, Span
+from sparse_tasks.attention.methods.vertical_slash import BLOCK_Q, TILE_KEYS, UNIT
 from sparse_tasks.core.parameters import parameter
 
-__all__ = ["StreamingLLM", "nearest_size", "seen_by"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import LineIndex
+
+__all__ = ["StreamingLLM"]
 
 _WINDOW: Final = 1024  # where no window and no sparsity is given
 
@@ -48,18 +47,32 @@ class StreamingLLM(PrefillMethod):
     def unshared(self) -> str | None:
         return super().unshared if self.sparsity is not None else None  # else a window, whatever the prompt
 
+    def density_span(self, length: int) -> Span:
+        if self.sparsity is None:
+            keys = self.sinks + (self.window or _WINDOW)
+            # Where a prefix comes from the cache, only the last queries count: they see as much of more keys.
+            return min(1.0, keys / length), window_density(length, keys + TILE_KEYS)
+        density = 1 - self.sparsity
+        most = max(density + 1 / length, window_density(length, self.sinks + 1)) + 2 * TILE_KEYS / length
+        return density - 1 / length, most
+
     def solve(self, length: int, density: float) -> dict[str, int]:
         size = nearest_size(length, density * causal_count(length, length))
         return {"window": max(1, size - self.sinks)}
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
+        import torch
+
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.ops.lines import line_index
+
         check_sequence(q, k)
         n_k, device = len(k), k.device
         window = self.at(n_k if length is None else length).window or _WINDOW
         if self.sinks + window >= n_k:
             return None
         # Filled on the device: a tensor of numbers of the host would be waited for.
-        return LineIndex.from_lines(
+        return line_index(
             torch.arange(max(1, self.sinks), dtype=torch.int32, device=device)[None],
             torch.full((1,), self.sinks, dtype=torch.int32, device=device),
             torch.arange(window, dtype=torch.int32, device=device)[None],
@@ -70,19 +83,6 @@ class StreamingLLM(PrefillMethod):
             n_k=n_k,
             impl=impl,
         )
-
-
-def seen_by(queries: int, size: int) -> int:
-    """Interactions of the first ``queries`` positions if each sees ``size`` keys, or as many as there are."""
-    full = min(size, queries)
-    return full * (full + 1) // 2 + (queries - full) * full
-
-
-def nearest_size(queries: int, wanted: float) -> int:
-    """The size from 1 on whose count is nearest to what is wanted; of two as near, the smaller."""
-    size = bisect.bisect_left(range(1, queries), wanted, key=lambda size: seen_by(queries, size)) + 1
-    under = max(1, size - 1)
-    return under if abs(seen_by(queries, under) - wanted) <= abs(seen_by(queries, size) - wanted) else size
 
 
 METHODS.register("streaming_llm", StreamingLLM)

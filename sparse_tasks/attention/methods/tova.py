@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from sparse_tasks.attention.index import Kept
-from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.methods.capacity import CapacityMethod, check_step, drop_lowest
+from sparse_tasks.attention.methods.capacity import CapacityMethod
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import Kept
 
 __all__ = ["TOVA"]
 
@@ -34,11 +37,19 @@ class TOVA(CapacityMethod):
     def observes(self) -> int:
         return 1
 
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Attention of the last query, and a ranking of the tokens."""
+        return window_flops(shape, min(length, 1), length) + shape.kv_heads * ranking_flops(length)
+
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        from sparse_tasks.attention.kernels.window_scores import window_scores
+
         vertical = window_scores(q, k, 1, slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        from sparse_tasks.attention.ops.eviction import check_step, drop_lowest
+
         capacity, weights = check_step(self.name, kept, weights)
         return drop_lowest(kept.append(position), weights, capacity, recent=0)
 

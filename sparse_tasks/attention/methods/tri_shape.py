@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from sparse_tasks.attention.index import LineIndex
-from sparse_tasks.attention.kernels.dispatch import check_sequence
-from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.methods.streaming_llm import StreamingLLM, nearest_size, seen_by
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.interactions import causal_count, nearest_size, seen_by
+from sparse_tasks.attention.method import METHODS, Span
+from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.core.parameters import parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import LineIndex
 
 __all__ = ["TriShape"]
 
@@ -38,6 +39,10 @@ class TriShape(StreamingLLM):
     def unshared(self) -> str | None:
         return "the last queries of a prompt see more than those of a longer one that begins alike"
 
+    def density_span(self, length: int) -> Span:
+        least, most = super().density_span(length)
+        return least, most if self.sparsity is not None else most + 2 * self.last / length
+
     def solve(self, length: int, density: float) -> dict[str, int]:
         wanted = density * causal_count(length, length)
         # The last queries see as much as so many keys are seen.
@@ -51,6 +56,8 @@ class TriShape(StreamingLLM):
         return [count for count in (n_q - last, last) if count > 0]
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+
         check_sequence(q, k)
         length = len(k) if length is None else length
         if len(k) > length - self.at(length).last:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import PageIndex
-from sparse_tasks.attention.kernels.page_summaries import new_page_summaries, update_page_summaries
-from sparse_tasks.attention.kernels.selection import select_mass
-from sparse_tasks.attention.method import METHODS, DecodeMethod
-from sparse_tasks.attention.methods.pooled import mass_from, top_of_all_heads
+from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
 from sparse_tasks.attention.methods.quest import Quest
-from sparse_tasks.attention.methods.tokens import locate
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.index import PageIndex
 
 __all__ = ["Twilight"]
 
@@ -57,16 +55,36 @@ class Twilight(DecodeMethod):
     exact: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("p",)
 
+    @property
+    def _first_share(self) -> float:
+        """Share of the tokens that Quest takes first."""
+        return self.base if self.sparsity is None else min(1.0, max(self.base, 2 * (1 - self.sparsity)))
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        """Quest's, and the keys of the tokens that it takes first, read whole before they are rounded."""
+        quest = Quest(page=self.page).index_reads(shape, length)
+        return quest + shape.kv_heads * shape.head_size * self._first_share * length
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        if self.sparsity is None:
+            return 1, max(self.page, self.base * cached + self.page / 2)  # of the pages that Quest takes first
+        target = (1 - self.sparsity) * cached
+        return min(target - 0.5, self._first_share * cached - self.page / 2), target + 0.5
+
     def new_state(self, cache: PagedCache) -> Tensor:
-        return new_page_summaries(cache.keys, self.page)
+        return Quest(page=self.page).new_state(cache)
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
-        if state is not None:
-            update_page_summaries(state, keys, slots, unit=self.page, block_size=block_size, impl=impl)
+        Quest(page=self.page).update(state, keys, slots, block_size, impl=impl)
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
-        base = self.base if self.sparsity is None else min(1.0, max(self.base, 2 * (1 - self.sparsity)))
-        first = Quest(page=self.page, sparsity=1 - base).select(q, cache, state, impl=impl)
+        import torch
+
+        from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.selection import select_mass
+        from sparse_tasks.attention.ops.pooled import mass_from, top_of_all_heads
+
+        first = Quest(page=self.page, sparsity=1 - self._first_share).select(q, cache, state, impl=impl)
         estimates = [self._estimate(q[row], cache, first, row) for row in range(cache.batch)]
         tokens, weights = (torch.stack(parts) for parts in zip(*estimates, strict=True))
         width = weights.shape[2]
@@ -81,6 +99,10 @@ class Twilight(DecodeMethod):
 
     def _estimate(self, q: Tensor, cache: PagedCache, first: PageIndex, sequence: int) -> tuple[Tensor, Tensor]:
         """Tokens of the pages, int32 ``[kv_heads, width * page]``, and their weights, fp32, -inf for none."""
+        import torch
+
+        from sparse_tasks.attention.ops.tokens import locate
+
         pages, counts = first.pages[sequence], first.counts[sequence]
         listed = torch.arange(pages.shape[1], device=q.device) < counts[:, None]
         tokens = torch.where(listed, pages, 0)[..., None] * self.page + torch.arange(self.page, device=q.device)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.index import LineIndex
-from sparse_tasks.attention.kernels.dispatch import check_sequence
-from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.kernels.window_scores import window_scores
-from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.methods.lines import lines_for_density
+from sparse_tasks.attention.interactions import ranking_flops, window_density, window_flops
+from sparse_tasks.attention.method import METHODS, PrefillMethod, Span
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
 
-__all__ = ["BLOCK_Q", "UNIT", "VerticalSlash"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import LineIndex
+
+__all__ = ["BLOCK_Q", "TILE_KEYS", "UNIT", "VerticalSlash"]
 
 BLOCK_Q: Final = 128
 """Queries in the tiles that slashes are rounded up to."""
 
 UNIT: Final = 64
 """Keys in these tiles."""
+
+TILE_KEYS: Final = BLOCK_Q + UNIT - 1
+"""Keys that tiles add, at most, to a slash or to the window of a query."""
 
 _LINES: Final = 1024  # of either kind, where no number and no sparsity is given
 
@@ -64,7 +66,38 @@ class VerticalSlash(PrefillMethod):
     def observes(self) -> int:
         return self.window
 
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Attention of the window, two rankings, and the merging of lines into tiles of 64.
+
+        With a sparsity there are ``density * length`` lines, for a line crosses half of the rows on average.
+        """
+        if self.sparsity is None:
+            lines = sum(min(length, number or _LINES) for number in (self.verticals, self.slashes))
+        else:
+            lines = (1 - self.sparsity) * length
+        seen = window_flops(shape, min(length, self.window), length)
+        return seen + shape.query_heads * (2 * ranking_flops(length) + length / UNIT * lines)
+
+    def density_span(self, length: int) -> Span:
+        if self.sparsity is None:
+            verticals, slashes = max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
+            if max(verticals, slashes) >= length:
+                return 1.0, 1.0
+            # The first tokens and the shortest distances are always seen; a slash alone takes tiles of 192 keys.
+            least = window_density(length, min(self.recent, slashes))
+            return least, window_density(length, verticals + (TILE_KEYS + 1) * slashes)
+        density = 1 - self.sparsity
+        # Its lists have room for thrice what lines of middling length need; all but short lines fill the density.
+        return density / 2 - 4 / length, density + 2 * (BLOCK_Q + 2 + self.sinks) / length
+
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
+        import torch
+
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.kernels.selection import select_top
+        from sparse_tasks.attention.kernels.window_scores import window_scores
+        from sparse_tasks.attention.ops.lines import line_index, lines_for_density
+
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)
         verticals, slashes = max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
@@ -94,7 +127,7 @@ class VerticalSlash(PrefillMethod):
             )
             wanted = torch.stack((columns.clamp_min(self.sinks), distances))
         chosen, counts = select_top(both, wanted[:, None], width=most, impl=impl)
-        return LineIndex.from_lines(
+        return line_index(
             chosen[0], counts[0], chosen[1], counts[1], block_q=BLOCK_Q, unit=UNIT, n_q=n_q, n_k=n_k, impl=impl
         )
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-import torch
-from torch import Tensor
-
-from sparse_tasks.attention.index import BlockIndex
-from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
-from sparse_tasks.attention.kernels.dispatch import check_sequence
-from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.methods.coverage import BLOCK, QUERIES, blocks_that_hold, room_for_first
-from sparse_tasks.attention.methods.pooled import mass_from
+from sparse_tasks.attention.interactions import BLOCK, block_ranking_flops
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.adaptive import AdaptiveBlocks
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import BlockIndex
 
 __all__ = ["XAttention"]
 
@@ -23,7 +23,7 @@ _THRESHOLD: Final = 0.9  # of Xu et al.
 
 
 @dataclass(frozen=True, kw_only=True)
-class XAttention(PrefillMethod):
+class XAttention(AdaptiveBlocks):
     """Query-key products along antidiagonals, one in ``stride``, estimate the attention between blocks of 128.
 
     The first key block and the one on the diagonal are always read, and count towards the threshold.
@@ -46,10 +46,7 @@ class XAttention(PrefillMethod):
     summary: ClassVar[str] = "key blocks by sums along antidiagonals"
     unit: ClassVar[str] = "blocks"
     importance: ClassVar[str] = "softmax of sums along antidiagonals"
-    budget: ClassVar[str] = "threshold, adaptive across heads"
-    cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Xu et al., 2025, arXiv:2503.16428"
-    exact: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def __post_init__(self) -> None:
@@ -57,11 +54,19 @@ class XAttention(PrefillMethod):
         if BLOCK % self.stride:
             raise UsageError(f"{self.name}.stride", self.stride, f"does not divide {BLOCK}; take a power of two")
 
-    @property
-    def queries_at_once(self) -> int:
-        return QUERIES
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Antidiagonals ``stride`` apart and their softmax, and a ranking of the blocks."""
+        products = 2 * length**2 * shape.head_size / self.stride + 5 * (length / self.stride) ** 2
+        return shape.query_heads * products + block_ranking_flops(shape, length, BLOCK)
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
+        import torch
+
+        from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.ops.coverage import blocks_that_hold, room_for_first
+        from sparse_tasks.attention.ops.pooled import mass_from
+
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)
         threshold = _THRESHOLD if self.threshold is None else self.threshold

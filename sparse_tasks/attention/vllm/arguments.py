@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sparse_tasks.attention.method import DENSE, Attention, find_attention
+from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.core.errors import UsageError
 
 __all__ = ["BACKEND", "KEY", "WORKER", "asked_of", "engine_arguments", "serve_arguments"]
@@ -34,7 +34,7 @@ def engine_arguments(
     Raises:
         UsageError: A method or a parameter is unknown or wrong.
     """
-    found = find_attention(attention, sparsity=sparsity, arguments=arguments)
+    found = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     # vLLM makes a hash of it, from JSON; parameters are read again from their texts.
     asked = {"attention": attention, "sparsity": sparsity, "arguments": dict(arguments or {})}
     given: dict[str, Any] = {
@@ -80,4 +80,4 @@ def asked_of(additional_config: object) -> Attention:
         raise UsageError(f"additional_config.{KEY}.sparsity", sparsity, "has to be a number in [0, 1)")
     if arguments is not None and not isinstance(arguments, Mapping):
         raise UsageError(f"additional_config.{KEY}.arguments", arguments, "has to be a table of METHOD.PARAMETER")
-    return find_attention(name, sparsity=sparsity, arguments=arguments)
+    return Attention.parse(name, sparsity=sparsity, arguments=arguments)

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from packaging.version import InvalidVersion, Version
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import takes_head_size
-from sparse_tasks.attention.method import Attention
 from sparse_tasks.attention.vllm.arguments import BACKEND
 from sparse_tasks.core.errors import UsageError
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
-from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.vllm.plan import Plan
 
 __all__ = ["Counter"]

@@ -15,7 +15,7 @@ from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionMetadataBuilder,
 )
 
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.vllm.plan import Plan, Span
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import checks
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import Attention, DecodeMethod, EvictMethod, Layer, PrefillMethod
+from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer, PrefillMethod
 from sparse_tasks.attention.prefill import attend, select_stretches
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.evicted import Evicted

@@ -8,9 +8,10 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import ceil_div
-from sparse_tasks.attention.method import Attention, DecodeMethod, Layer
+from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.method import DecodeMethod, Layer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import SparseLayer

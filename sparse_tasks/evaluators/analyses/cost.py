@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import msgspec
 import pandas as pd
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.analyses.frames import column_names, frame
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.costs import (
@@ -80,12 +82,12 @@ def _row(run: ScoredRun, length: int, tokens: float, prefill_sparsity: float, de
     )
     if run.shape is None:
         return row
-    shape, attention = run.shape, run.settings["attention"]
+    shape, attention = run.shape, msgspec.convert(run.settings["attention"], Attention)
     flops, reads = prefill_flops(shape, tokens, row.density_prefill), decode_reads(shape, tokens, row.density_decode)
     flops_dense, reads_dense = prefill_flops(shape, tokens), decode_reads(shape, tokens)
-    index = (attention["method"], attention["arguments"], shape, tokens, run.asked)
     added_flops, added_reads = (
-        math.nan if added is None else added for added in (index_flops(*index), index_reads(*index))
+        math.nan if added is None else added
+        for added in (index_flops(attention, shape, tokens), index_reads(attention, shape, tokens))
     )
     return replace(
         row,

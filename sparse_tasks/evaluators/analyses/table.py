@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from sparse_tasks.core.errors import DataError, UsageError
-from sparse_tasks.evaluators.costs import Shape
+from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.results import read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_checked

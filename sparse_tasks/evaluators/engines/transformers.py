@@ -47,9 +47,9 @@ class TransformersEngine(Engine):
 
         model, asked = self.settings.model, self.settings.attention
         if asked.sparse:
-            from sparse_tasks.attention.method import find_attention
+            from sparse_tasks.attention.attention import Attention
 
-            find_attention(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
+            Attention.parse(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
         try:
             config = AutoConfig.from_pretrained(model.source, revision=model.revision)
         except (ValueError, OSError) as error:

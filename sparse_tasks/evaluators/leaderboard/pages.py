@@ -19,8 +19,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 import jinja2
+import msgspec
 from markupsafe import Markup
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.costs import decode_reads, index_flops, index_reads, prefill_flops
 from sparse_tasks.evaluators.exports.parts import dataset_id
@@ -145,16 +147,16 @@ def _theory(run: SubmittedRun, length: int) -> tuple[float, float] | None:
     By the formulas of ``costs``, with what was measured and what the method does to find it; None where the model's
     sizes, the measurements or the method are not known, and for dense runs.
     """
-    shape, attention = run.shape, run.settings["attention"]
+    shape = run.shape
     configs = [config for config in run.result["configs"] if config["length"] == length]
     prefill, decode = (mean_sparsity(configs, phase) for phase in ("prefill", "decode"))
     if shape is None or run.dense or prefill is None or decode is None:
         return None
     known = [config["input_tokens"] for config in configs if config["input_tokens"]]
     tokens = sum(known) / len(known) if known else length  # as ``analyses.cost`` has it
-    asking = (attention["method"], attention["arguments"], shape, tokens, run.asked)
+    attention = msgspec.convert(run.settings["attention"], Attention)
     try:
-        looking, reading = index_flops(*asking), index_reads(*asking)
+        looking, reading = index_flops(attention, shape, tokens), index_reads(attention, shape, tokens)
         if looking is None or reading is None:
             return None
         flops = prefill_flops(shape, tokens) / (prefill_flops(shape, tokens, 1 - prefill) + looking)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels import antidiagonal
 from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
 from sparse_tasks.core.errors import UsageError

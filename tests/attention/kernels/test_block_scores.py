@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, ceil_div
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels import block_scores
 from sparse_tasks.attention.kernels.block_scores import top_blocks
 from sparse_tasks.core.errors import UsageError

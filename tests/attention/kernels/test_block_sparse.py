@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from sparse_tasks.attention.index import BlockIndex, ceil_div
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_tasks.attention.index import BlockIndex, ceil_div
-from sparse_tasks.attention.kernels.gather import Gathered, gather_rows
+from sparse_tasks.attention.gather import Gathered, gather_rows
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
 
 
 def make_index(n_q: int, n_k: int, block_q: int, block_k: int, share: float, seed: int) -> BlockIndex:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.page_scores import page_scores
 from sparse_tasks.attention.kernels.page_summaries import page_summaries
 from sparse_tasks.core.errors import UsageError

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.core.errors import UsageError
 

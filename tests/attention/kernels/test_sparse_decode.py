@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.prompts import close

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import LineIndex, ceil_div
+from sparse_tasks.attention.index import LineIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
+from sparse_tasks.attention.ops.lines import line_index
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.prompts import check, close, epsilon, make_prompt
@@ -140,7 +142,7 @@ def test_lines_of_a_method_run_as_they_are(impl: str, seed: int) -> None:
     """What ``from_lines`` makes of slashes, which are rounded up to bands."""
     maker = torch.Generator().manual_seed(seed)
     columns, slashes = (listed(torch.rand(2, 200, generator=maker) < share) for share in (0.05, 0.01))
-    index = LineIndex.from_lines(*columns, *slashes, block_q=128, unit=64, n_q=90, n_k=200, impl=impl)
+    index = line_index(*columns, *slashes, block_q=128, unit=64, n_q=90, n_k=200, impl=impl)
     check(make_prompt(90, 200, 4, 2, 32, torch.float32, seed), index, impl, seed, scale=0.3)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.methods.block_sparse import BlockSparse
-from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.steps import select_prompt
 from sparse_tasks.core.errors import UsageError
 from tests.attention.methods.naive import block_lists, cells, make_sequence, pooled_products, top

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.examples import structured
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.methods.flexprefill import FlexPrefill
-from sparse_tasks.attention.patterns import causal_count
 from tests.attention.methods.naive import (
     Array,
     attention,

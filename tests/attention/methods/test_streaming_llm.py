@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
-from sparse_tasks.attention.patterns import Sink, Window, causal_count
+from sparse_tasks.attention.patterns import Sink, Window
 from tests.attention.methods.naive import crossed_bands, line_lists, make_sequence
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.methods.tri_shape import TriShape
-from sparse_tasks.attention.patterns import causal_count
 from sparse_tasks.attention.prefill import select_stretches, sparse_prefill
 from tests.attention.methods.naive import attention, line_lists, make_sequence
 

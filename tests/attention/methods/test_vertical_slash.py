@@ -11,12 +11,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.examples import structured
-from sparse_tasks.attention.index import LineIndex
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.methods.capacity import protect
-from sparse_tasks.attention.methods.lines import lines_for_density
 from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.ops.eviction import protect
+from sparse_tasks.attention.ops.lines import line_index, lines_for_density
 from tests.attention.methods.naive import Array, attention, crossed_bands, line_lists, make_sequence, top
 
 
@@ -90,7 +89,7 @@ def scores(n_k: int, heads: int, seed: int) -> tuple[Tensor, Tensor]:
 def computed(vertical: Tensor, slash: Tensor, verticals: int, slashes: int, n_q: int, block_q: int, unit: int) -> float:
     """The mean density of what a kernel computes, counted from the mask."""
     n_k = vertical.shape[1]
-    index = LineIndex.from_lines(
+    index = line_index(
         *select_top(vertical, verticals, impl="torch"),
         *select_top(slash, slashes, impl="torch"),
         block_q=block_q,

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.index import BlockIndex
-from sparse_tasks.attention.methods.coverage import blocks_that_hold, room_for_first
-from sparse_tasks.attention.methods.pooled import mass_from
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.methods.xattention import XAttention
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.ops.coverage import blocks_that_hold, room_for_first
+from sparse_tasks.attention.ops.pooled import mass_from
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.test_antidiagonal import naive as antidiagonals
 from tests.attention.methods.naive import Array, before_each, block_lists, cells, make_sequence

@@ -13,18 +13,11 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.examples import structured
+from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import (
-    METHODS,
-    Attention,
-    DecodeMethod,
-    EvictMethod,
-    Layer,
-    Method,
-    PrefillMethod,
-)
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.method import METHODS, Layer, Method
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.attention.vllm.layer import SparseLayer
@@ -53,9 +46,7 @@ def small(name: str, sparsity: float = 0.6) -> Method:
 
 def named(name: str, sparsity: float = 0.6) -> Attention:
     """Small methods by name, composed with a plus sign."""
-    methods = [small(part, sparsity) for part in name.split("+")]
-    prefill = next((one for one in methods if isinstance(one, PrefillMethod)), None)
-    return Attention(prefill, next((one for one in methods if isinstance(one, DecodeMethod | EvictMethod)), None))
+    return Attention.of(*(small(part, sparsity) for part in name.split("+")))
 
 
 def same(found: Tensor, expected: Tensor) -> None:

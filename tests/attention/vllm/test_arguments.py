@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.attention.method import DENSE, METHODS, Attention, find_attention
+from sparse_tasks.attention.attention import DENSE, Attention
+from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm.arguments import BACKEND, KEY, WORKER, asked_of, engine_arguments, serve_arguments
 from sparse_tasks.core.errors import UsageError
 
@@ -35,7 +36,7 @@ def test_what_is_asked_in_python_is_what_runs(given: dict[str, Any]) -> None:
     assert arguments["worker_cls"] == WORKER
     assert arguments["compilation_config"] == {"cudagraph_mode": "PIECEWISE"}
     sent = json.loads(json.dumps(arguments["additional_config"]))  # vLLM makes a hash of it, from JSON
-    assert asked_of(sent) == asked_of(arguments["additional_config"]) == find_attention(name, **options)
+    assert asked_of(sent) == asked_of(arguments["additional_config"]) == Attention.parse(name, **options)
 
 
 @pytest.mark.parametrize("given", ASKED, ids=str)
@@ -47,7 +48,7 @@ def test_what_is_asked_on_the_command_line_is_the_same(given: dict[str, Any]) ->
     assert flags["--attention-backend"] == arguments["attention_config"]["backend"]
     assert flags["--worker-cls"] == arguments["worker_cls"]
     assert json.loads(flags["--compilation-config"]) == arguments["compilation_config"]
-    assert asked_of(json.loads(flags["--additional-config"])) == find_attention(name, **options)
+    assert asked_of(json.loads(flags["--additional-config"])) == Attention.parse(name, **options)
     rest = [] if arguments.get("enable_prefix_caching", True) else ["--no-enable-prefix-caching"]
     assert words[8:] == rest
 
@@ -55,7 +56,7 @@ def test_what_is_asked_on_the_command_line_is_the_same(given: dict[str, Any]) ->
 @pytest.mark.parametrize("given", ASKED, ids=str)
 def test_prefix_caching_is_off_exactly_where_a_method_forbids_it(given: dict[str, Any]) -> None:
     name, options = asked(given)
-    forbidden = any(method.unshared for method in find_attention(name, **options).methods)
+    forbidden = any(method.unshared for method in Attention.parse(name, **options).methods)
     assert engine_arguments(name, **options).get("enable_prefix_caching") is (False if forbidden else None)
 
 
@@ -120,7 +121,7 @@ def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> No
         asked_of(config)
     assert (error.value.field, error.value.value) == ("additional_config", config)
     example = json.loads(error.value.remedy.partition(" as in ")[2])
-    assert asked_of(example) == find_attention("quest", sparsity=0.9)
+    assert asked_of(example) == Attention.parse("quest", sparsity=0.9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.attention.method import METHODS, Attention, find_attention
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm.checks import (
     check_config,
     check_head_size,
@@ -72,7 +73,7 @@ def setting(path: str, value: object) -> Change:
 
 @pytest.mark.parametrize("name", ["dense", *METHODS.names(), "vertical_slash+quest"])
 def test_a_plain_model_runs_every_method(name: str) -> None:
-    check_config(config(), find_attention(name))
+    check_config(config(), Attention.parse(name))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_plain_model_runs_every_method(name: str) -> None:
 def test_what_does_not_matter_is_let_through(path: str, value: object) -> None:
     made = config()
     setting(path, value)(made)
-    check_config(made, find_attention("vertical_slash+quest"))
+    check_config(made, Attention.parse("vertical_slash+quest"))
 
 
 def test_a_model_need_not_know_of_everything() -> None:
@@ -149,7 +150,7 @@ def test_what_does_not_go_together_is_refused(
     """Also where no method is asked for: the backend is the same."""
     made = config()
     setting(path, value)(made)
-    for attention in (Attention(), find_attention("vertical_slash+quest")):
+    for attention in (Attention(), Attention.parse("vertical_slash+quest")):
         with pytest.raises(UsageError) as error:
             check_config(made, attention)
         assert (error.value.field, error.value.value) == (field, named)
@@ -162,7 +163,7 @@ def test_what_does_not_go_together_is_refused(
 
 @pytest.mark.parametrize("name", METHODS.names())
 def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
-    attention = find_attention(name, sparsity=0.5)
+    attention = Attention.parse(name, sparsity=0.5)
     made = config()
     made.cache_config.enable_prefix_caching = True
     method = attention.methods[0]
@@ -186,11 +187,11 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     """Where vLLM has chosen none yet, the worker checks."""
     made = config()
     made.cache_config.block_size = None
-    check_config(made, find_attention("quest"))
+    check_config(made, Attention.parse("quest"))
     made.cache_config.block_size = 24
-    check_config(made, find_attention("quest", arguments={"page": 8}))
+    check_config(made, Attention.parse("quest", arguments={"page": 8}))
     with pytest.raises(UsageError, match="does not divide vLLM's block size, 24") as error:
-        check_config(made, find_attention("vertical_slash+quest"))
+        check_config(made, Attention.parse("vertical_slash+quest"))
     assert (error.value.field, error.value.value) == ("quest.page", 16)
     assert "--attention-arg quest.page=16" in error.value.remedy
 
@@ -198,7 +199,7 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
 @pytest.mark.parametrize(("page", "block_size", "fits"), [(16, 16, True), (16, 128, True), (32, 16, False),
                                                           (1, 7, True), (5, 16, False)])  # fmt: skip
 def test_pages_do_not_straddle_blocks(page: int, block_size: int, fits: bool) -> None:
-    method = find_attention("twilight", arguments={"page": page}).decode
+    method = Attention.parse("twilight", arguments={"page": page}).decode
     if fits:
         check_page(method, block_size)
         return
@@ -209,7 +210,7 @@ def test_pages_do_not_straddle_blocks(page: int, block_size: int, fits: bool) ->
 
 def test_a_method_without_pages_fits_everywhere() -> None:
     for name in ("snapkv", "sparq", "vertical_slash"):
-        check_page(find_attention(name).methods[0], 7)
+        check_page(Attention.parse(name).methods[0], 7)
 
 
 @pytest.mark.parametrize("size", [16, 64, 80, 96, 128, 256])

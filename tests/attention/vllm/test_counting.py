@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex, ceil_div
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex
+from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.vllm.counting import _KEPT, _ROOM, Counter
 from sparse_tasks.attention.vllm.plan import Plan
 from sparse_tasks.attention.vllm.requests import Row

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.method import METHODS, Attention, Phase, PrefillMethod
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.method import METHODS, Phase, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.attention.prefill import sparse_prefill
@@ -314,13 +315,13 @@ def test_other_methods_start_afresh(first: str, second: str) -> None:
     else:
         assert found[:, :170].isnan().all()
     if attention.decode is not None:
-        same(found[:, 170:], Alone(Attention(decode=attention.decode), text).steps(2))
+        same(found[:, 170:], Alone(Attention.of(attention.decode), text).steps(2))
     else:
         assert found[:, 170:].isnan().all()
 
 
 def test_a_change_to_dense_and_back() -> None:
-    quest = Attention(StreamingLLM(window=20), Quest(sparsity=0.6))
+    quest = Attention.of(StreamingLLM(window=20), Quest(sparsity=0.6))
     served = Served(quest)
     for number, attention in enumerate((quest, Attention(), quest)):
         served.session.change(attention, served.block_size)
@@ -336,9 +337,9 @@ def test_a_change_to_dense_and_back() -> None:
 
 def test_after_a_change_pages_are_noticed_anew_as_the_new_method_wants_them() -> None:
     """Without what it remembers, a method would make it of the whole cache at each step."""
-    served = Served(Attention(decode=Quest(page=16)))
+    served = Served(Attention.of(Quest(page=16)))
     for page in (16, 8, 8):
-        served.session.change(Attention(decode=Quest(page=page)), served.block_size)
+        served.session.change(Attention.of(Quest(page=page)), served.block_size)
         served.add(Text("a", 40, 2, page))
         served.step(a=40)
         for layer in served.layers:
@@ -349,7 +350,7 @@ def test_after_a_change_pages_are_noticed_anew_as_the_new_method_wants_them() ->
 
 
 def test_what_is_over_is_forgotten() -> None:
-    attention = Attention(small("vertical_slash"), small("snapkv"))  # type: ignore[arg-type]
+    attention = Attention.of(small("vertical_slash"), small("snapkv"))  # type: ignore[arg-type]
     served = Served(attention)
     served.add(A, B, C)
     run(served, [{"a": 170, "b": 100, "c": 33}, {"a": 1, "b": 20, "c": 1}])
@@ -365,7 +366,7 @@ def test_what_is_over_is_forgotten() -> None:
 @pytest.mark.parametrize("name", ["snapkv", "tova", "h2o", "knorm"])
 def test_what_was_never_read_cannot_be_decoded(name: str) -> None:
     """Under another method the prompt was not looked at."""
-    served = Served(Attention(decode=Quest(sparsity=0.5)))
+    served = Served(Attention.of(Quest(sparsity=0.5)))
     served.add(A)
     run(served, [{"a": 170}])
     served.session.change(named(name), served.block_size)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparse_tasks.attention.method import Attention, find_attention
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.snapkv import SnapKV
 from sparse_tasks.attention.methods.sparq import SparQ
@@ -152,10 +152,10 @@ def test_a_step_that_begins_before_layers_are_there_is_let_through() -> None:
     ],
 )
 def test_a_phase_without_a_method_is_dense(attention: str, expected: tuple[bool, bool]) -> None:
-    assert joined(find_attention(attention)).dense == expected
-    assert joined(find_attention(attention, sparsity=0.0)).dense == (True, True)
+    assert joined(Attention.parse(attention)).dense == expected
+    assert joined(Attention.parse(attention, sparsity=0.0)).dense == (True, True)
     session = joined()
-    session.change(find_attention(attention), 16)
+    session.change(Attention.parse(attention), 16)
     assert session.dense == expected
 
 
@@ -184,14 +184,14 @@ def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["quest", "twilight"])
 def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
     session = joined(named("vertical_slash"))
-    session.change(find_attention(name, arguments={"page": 8}), 16)
+    session.change(Attention.parse(name, arguments={"page": 8}), 16)
     with pytest.raises(
         UsageError, match=f"block size, 24; take one that does .--attention-arg {name}.page=16"
     ) as error:
-        session.change(find_attention(f"tri_shape+{name}"), 24)
+        session.change(Attention.parse(f"tri_shape+{name}"), 24)
     assert (error.value.field, error.value.value) == (f"{name}.page", 16)
-    assert session.attention == find_attention(name, arguments={"page": 8})  # as it was
-    session.change(find_attention("snapkv"), 24)  # has no pages
+    assert session.attention == Attention.parse(name, arguments={"page": 8})  # as it was
+    session.change(Attention.parse("snapkv"), 24)  # has no pages
 
 
 def test_a_change_reaches_all_layers_and_the_counts() -> None:
@@ -217,14 +217,14 @@ def test_a_change_reaches_all_layers_and_the_counts() -> None:
 def test_what_pages_remember_is_two_keys_each(page: int, dtype: torch.dtype) -> None:
     """A page has as many keys, and as many values."""
     for method in (Quest(page=page), Twilight(page=page)):
-        share = Session(Attention(decode=method)).share_of_state(32, 8, 128, dtype)
+        share = Session(Attention.of(method)).share_of_state(32, 8, 128, dtype)
         assert share == pytest.approx(1 / page)
 
 
 @pytest.mark.parametrize(
     "attention",
-    [Attention(), Attention(VerticalSlash()), Attention(decode=SparQ()), Attention(decode=SnapKV())],
-    ids=lambda attention: attention.name,
+    [Attention(), Attention.of(VerticalSlash()), Attention.of(SparQ()), Attention.of(SnapKV())],
+    ids=lambda attention: attention.method,
 )
 def test_other_methods_remember_nothing_of_pages(attention: Attention) -> None:
     assert Session(attention).share_of_state(16, 8, 128, torch.bfloat16) == 0.0
@@ -232,7 +232,7 @@ def test_other_methods_remember_nothing_of_pages(attention: Attention) -> None:
 
 def test_room_is_left_for_what_methods_need_and_none_for_dense_attention() -> None:
     assert Session(Attention()).work(100_000, 8, 128, torch.bfloat16) == 0
-    session = Session(find_attention("quest"))
+    session = Session(Attention.parse("quest"))
     short, long = (session.work(n, 8, 128, torch.bfloat16) for n in (1000, 100_000))
     keys_and_values = 2 * 8 * 128 * 2
     assert long - short >= 99_000 * keys_and_values

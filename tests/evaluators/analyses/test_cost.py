@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.analyses.cost import Cost, cost
 from sparse_tasks.evaluators.analyses.frames import column_names
 from sparse_tasks.evaluators.analyses.table import read_runs
@@ -53,8 +54,8 @@ def test_a_sparse_run_costs_by_what_was_measured_not_by_what_was_asked(tmp_path:
     assert row["asked"] == 0.9
     assert row["density_prefill"] == pytest.approx(0.15)
     flops, reads = prefill_flops(LLAMA_8B, 65526, 0.15), decode_reads(LLAMA_8B, 65526, 0.3)
-    looked = index_flops("vertical_slash", {}, LLAMA_8B, 65526, 0.9)
-    read = index_reads("quest", {}, LLAMA_8B, 65526, 0.9)
+    looked = index_flops(Attention.parse("vertical_slash", sparsity=0.9), LLAMA_8B, 65526)
+    read = index_reads(Attention.parse("quest", sparsity=0.9), LLAMA_8B, 65526)
     assert (row["prefill_index_flops"], row["decode_index_reads"]) == (looked, read)
     assert row["prefill_flops"] == pytest.approx(flops)
     assert row["prefill_speedup"] == pytest.approx(prefill_flops(LLAMA_8B, 65526) / (flops + looked))
@@ -68,7 +69,7 @@ def test_budgets_that_were_given_are_those_of_the_index(tmp_path: Path) -> None:
     row = rows(made_run(tmp_path / "q", SCORES, attention="quest", arguments=arguments, measured={"decode": 0.98}))[1]
     assert math.isnan(row["asked"])
     assert row["attention"] == "quest (page=32, token_budget=1024)"
-    assert row["decode_index_reads"] == index_reads("quest", {"page": 32}, LLAMA_8B, 65526)
+    assert row["decode_index_reads"] == index_reads(Attention.parse("quest", arguments={"page": 32}), LLAMA_8B, 65526)
 
 
 def test_without_a_shape_the_row_stays_and_no_cost_is_made_up(tmp_path: Path) -> None:

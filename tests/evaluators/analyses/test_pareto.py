@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
@@ -26,7 +26,7 @@ from sparse_tasks.evaluators.statistics import (
 from tests.evaluators.made_runs import LLAMA_8B, made_run
 
 VT, HOP = ("ruler_vt", 65536), ("story_multihop", 65536)
-SMALL = dataclasses.replace(LLAMA_8B, layers=8, dense_layers=8)
+SMALL = structs.replace(LLAMA_8B, layers=8, dense_layers=8)
 Bernoulli = Callable[[float, int], list[float]]
 
 
@@ -202,7 +202,7 @@ def test_a_large_sparse_model_beats_a_small_dense_one_at_its_cost(tmp_path: Path
         sparsity=0.95,
         measured={"prefill": 0.9, "decode": 0.95},
         model="acme/large",
-        shape=dataclasses.replace(LLAMA_8B, layers=36, dense_layers=36),
+        shape=structs.replace(LLAMA_8B, layers=36, dense_layers=36),
     )
     runs = read_runs([tmp_path / "runs"])
     table = iso_cost(runs)
@@ -295,7 +295,7 @@ def many(names: Sequence[str], n: int, generator: np.random.Generator) -> Runs:
         dense = name == "dense"
         method = "dense" if dense else "vertical_slash+quest"
         settings = {
-            "model": {"name": "acme/small", "revision": None, "shape": dataclasses.asdict(LLAMA_8B)},
+            "model": {"name": "acme/small", "revision": None, "shape": structs.asdict(LLAMA_8B)},
             "attention": {"method": method, "sparsity": 0.0 if dense else 0.5, "arguments": {}},
             "dataset": {"sha256": "a" * 64},
             "sampling": {},

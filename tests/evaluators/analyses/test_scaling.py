@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,20 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec import structs
 from pandas.testing import assert_frame_equal
 from scipy.special import expit
 
+from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.analyses.scaling import Scaling, scaling
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
-from sparse_tasks.evaluators.costs import Shape, parameters
+from sparse_tasks.evaluators.costs import parameters
 from tests.evaluators.made_runs import LLAMA_8B, made_run
 
 EPS, ALPHA, BETA, GAMMA = -16.92, 1.31, -1.15, -1.00  # those that the paper prints
 DELTA = {"ruler_niah": 0.8, "ruler_vt": -0.3, "story_multihop": -0.5}
 LENGTHS = (16_384, 32_768, 65_536)
 SHAPES = {
-    f"acme/{layers}-layers": dataclasses.replace(LLAMA_8B, layers=layers, dense_layers=layers)
-    for layers in (16, 32, 80)
+    f"acme/{layers}-layers": structs.replace(LLAMA_8B, layers=layers, dense_layers=layers) for layers in (16, 32, 80)
 }
 N = 40
 Scores = Callable[[np.ndarray], np.ndarray]

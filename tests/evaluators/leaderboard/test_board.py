@@ -18,6 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
 from sparse_tasks.evaluators.costs import index_flops, prefill_flops
 from sparse_tasks.evaluators.exports.parts import json_bytes
@@ -243,7 +244,7 @@ def test_its_tables_hold_every_task_and_length(site: Path) -> None:
 def test_it_says_what_sparsity_saves_in_theory(site: Path) -> None:
     slash = Page(page_of(site, "alpha")).rows(3)
     for row, length in ((slash[0], 16384), (slash[4], 65536)):
-        looking = index_flops("vertical_slash", {}, LLAMA_8B, length, 0.95)
+        looking = index_flops(Attention.parse("vertical_slash", sparsity=0.95), LLAMA_8B, length)
         assert looking
         times = prefill_flops(LLAMA_8B, length) / (prefill_flops(LLAMA_8B, length, 0.1) + looking)
         assert row[0].endswith(f"; in theory {times:.2f}× in prefill, 1.00× in decoding")

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from sparse_tasks.evaluators.leaderboard import plausible
+from sparse_tasks.attention.method import METHODS, PrefillMethod
+from sparse_tasks.core.parameters import parameters
 from sparse_tasks.evaluators.leaderboard.plausible import implausible
 from tests.evaluators.made_runs import LLAMA_8B
 
-SHAPE = dataclasses.asdict(LLAMA_8B)
+SHAPE = structs.asdict(LLAMA_8B)
+OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("sparse_tasks.")]
+
+
+def acts_on_prompts(method: str) -> bool:
+    return issubclass(METHODS.get(method), PrefillMethod)
+
+
+def budgets(method: str) -> dict[str, tuple[object, ...]]:
+    """Small values for the parameters that a sparsity would set."""
+    kind = METHODS.get(method)
+    return {
+        p.name: (0.0, 0.2, 0.9) if p.kind is float else tuple(max(int(p.low or 1), n) for n in (1, 5, 16, 100, 300))
+        for p in parameters(kind)
+        if p.name in kind.budgets
+    }
+
+
 KV_BYTES = 2 * 32 * 8 * 128 * 2  # of a token of it, in 16 bits
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
@@ -93,7 +111,7 @@ def test_what_ran_at_1k_is_let_pass_where_blocks_are_few(
     assert found(method, measured, sparsity=sparsity, tokens=1024, written=64) is None
 
 
-@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+@pytest.mark.parametrize("method", OURS)
 def test_a_dense_run_under_a_methods_name_is_refused(method: str) -> None:
     for sparsity in (0.3, 0.5, 0.9, 0.95):
         for tokens in (8192, 65_536, 1_048_576):
@@ -102,9 +120,9 @@ def test_a_dense_run_under_a_methods_name_is_refused(method: str) -> None:
             assert "at least" in reason
 
 
-@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+@pytest.mark.parametrize("method", OURS)
 def test_more_sparsity_than_was_asked_for_is_refused(method: str) -> None:
-    phase = "prefill" if method in plausible._PREFILL else "decode"
+    phase = "prefill" if acts_on_prompts(method) else "decode"
     for sparsity, claimed in ((0.5, 0.8), (0.7, 0.9), (0.8, 0.95)):
         for tokens in (8192, 65_536, 1_048_576):
             reason = found(method, {"prefill": 0.0, "decode": 0.0, phase: claimed}, sparsity=sparsity, tokens=tokens)
@@ -112,14 +130,14 @@ def test_more_sparsity_than_was_asked_for_is_refused(method: str) -> None:
             assert "at most" in reason
 
 
-@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+@pytest.mark.parametrize("method", OURS)
 def test_a_phase_in_which_a_method_does_not_act_is_dense(method: str) -> None:
-    here, there = ("prefill", "decode") if method in plausible._PREFILL else ("decode", "prefill")
+    here, there = ("prefill", "decode") if acts_on_prompts(method) else ("decode", "prefill")
     assert found(method, {here: 0.9, there: 0.0}, sparsity=0.9, tokens=65_536) is None
     assert found(method, {here: 0.9, there: 0.01}, sparsity=0.9, tokens=65_536) is not None
 
 
-@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+@pytest.mark.parametrize("method", OURS)
 def test_a_prompt_shorter_than_every_budget_leaves_nothing_out(method: str) -> None:
     # With the methods' own budgets, of 1,024 tokens as a rule; sparq's is 128, and thresholds are shares.
     tokens = 60
@@ -171,9 +189,7 @@ def test_arguments_of_any_kind_get_an_answer(argument: str, value: object) -> No
     assert reason is None or len(reason) < 400
 
 
-@pytest.mark.parametrize(
-    "method", ["", "+", "quest+quest", "quest+snapkv", "dense+quest", "a" * 10_000, "+quest", "\0"]
-)
+@pytest.mark.parametrize("method", ["+", "quest+quest", "quest+snapkv", "dense+quest", "a" * 10_000, "+quest", "\0"])
 def test_names_of_any_kind_get_an_answer(method: str) -> None:
     reason = found(method, {"prefill": 0.0, "decode": 0.5}, sparsity=0.9)
     assert reason is None or len(reason) < 400
@@ -242,30 +258,8 @@ def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
     assert found("quest", {"decode": 0.99}, sparsity=0.9, tokens=None, written=None) is not None
 
 
-def test_every_method_has_bounds_for_its_phase() -> None:
-    pytest.importorskip("torch")
-    from sparse_tasks.attention.method import METHODS, PrefillMethod
-
-    ours = {name: METHODS.get(name) for name in METHODS.names()}
-    assert set(plausible._PREFILL) == {name for name, kind in ours.items() if issubclass(kind, PrefillMethod)}
-    assert set(plausible._DECODE) == set(ours) - set(plausible._PREFILL)
-
-
 # --- held against the methods ---------------------------------------------------------------------------------
 
-_EVICT = ("snapkv", "ada_snapkv", "pyramidkv", "knorm", "tova", "h2o")
-_BUDGETS: dict[str, dict[str, tuple[object, ...]]] = {
-    "vertical_slash": {"verticals": (1, 50, 200), "slashes": (1, 64, 200)},
-    "block_sparse": {"top_k": (2, 3, 5)},
-    "xattention": {"threshold": (0, 0.2, 0.9)},
-    "flexprefill": {"gamma": (0, 0.2, 0.9)},
-    "streaming_llm": {"window": (1, 64, 300)},
-    "tri_shape": {"window": (1, 64, 300)},
-    "quest": {"token_budget": (1, 16, 100, 300)},
-    "sparq": {"token_budget": (1, 16, 100, 300)},
-    "twilight": {"p": (0.0, 0.3, 0.85, 1.0)},
-    **{name: {"capacity": (1, 16, 100, 300)} for name in _EVICT},
-}
 _OTHERS: dict[str, dict[str, tuple[object, ...]]] = {
     "vertical_slash": {"sinks": (0, 4, 16), "recent": (1, 64, 200)},
     "block_sparse": {"block": (16, 32, 64, 128)},
@@ -296,7 +290,7 @@ def _made(kind: str, n: int, heads: int, kv_heads: int, generator: Any) -> tuple
 
 def _prompt_sparsity(method: Any, length: int, chunks: Callable[[], int], kind: str, generator: Any) -> float:
     """What a prompt leaves out that comes in chunks, as engines count it."""
-    from sparse_tasks.attention.patterns import causal_count
+    from sparse_tasks.attention.interactions import causal_count
     from sparse_tasks.attention.prefill import select_stretches
 
     q, k = _made(kind, length, 2, 1, generator)
@@ -327,20 +321,20 @@ def _step_sparsity(method: Any, length: int, steps: int, kind: str, generator: A
 
 @needs_torch
 @pytest.mark.filterwarnings("ignore:no kernel for cpu")
-@pytest.mark.parametrize("method", [*plausible._PREFILL, *plausible._DECODE])
+@pytest.mark.parametrize("method", OURS)
 def test_what_the_methods_leave_out_is_let_pass(method: str) -> None:
     """Ragged lengths and chunks, budgets of both kinds, queries and keys of four kinds."""
     import torch
 
-    from sparse_tasks.attention.method import find_attention
+    from sparse_tasks.attention.attention import Attention
 
     draw, generator = random.Random(method), torch.Generator().manual_seed(7)
     for _ in range(10):
         sparsity = draw.choice((None, *_SPARSITIES))
-        asked = {} if sparsity is not None else _BUDGETS[method]
+        asked = {} if sparsity is not None else budgets(method)
         arguments = {name: draw.choice(values) for name, values in (asked | _OTHERS.get(method, {})).items()}
         length, kind = draw.choice(_LENGTHS), draw.choice(("random", "recent", "few", "first"))
-        attention = find_attention(method, sparsity=sparsity, arguments=arguments)
+        attention = Attention.parse(method, sparsity=sparsity, arguments=arguments)
         steps, measured = 1, {"prefill": 0.0, "decode": 0.0}
         if attention.prefill is not None:
             size = draw.choice((0, 64, 300, 2048))

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, ceil_div
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.block_scores import row_chunks
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.selection import select_rows

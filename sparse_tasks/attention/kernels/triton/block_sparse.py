@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.dispatch import interpreted, power_of_2
-from sparse_tasks.attention.kernels.gather import TILE, gather_rows
 
 __all__ = ["FAR", "block_sparse_triton", "launch"]
 

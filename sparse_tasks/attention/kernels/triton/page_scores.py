@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import ceil_div
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.sparse_decode import FAR, processors
 

@@ -17,7 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import PageIndex, ceil_div
+from sparse_tasks.attention.index import PageIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 
 __all__ = ["FAR", "processors", "sparse_decode_triton"]

@@ -1,4 +1,4 @@
-"""How many verticals and slashes a density takes, with all that tiles add to the slashes."""
+"""Line indices from verticals and slashes, and the numbers of lines of a density."""
 
 from __future__ import annotations
 
@@ -7,12 +7,46 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import band_interactions, ceil_div, queries_outside
-from sparse_tasks.attention.patterns import causal_count
+from sparse_tasks.attention.index import LineIndex, band_interactions, queries_outside
+from sparse_tasks.attention.interactions import causal_count, ceil_div
+from sparse_tasks.attention.kernels.selection import select_top
 
-__all__ = ["lines_for_density"]
+__all__ = ["line_index", "lines_for_density"]
 
 _TRIED: Final = 48  # numbers of lines that are tried at once
+
+
+def line_index(
+    columns: Tensor,
+    column_counts: Tensor,
+    slashes: Tensor,
+    slash_counts: Tensor,
+    *,
+    block_q: int,
+    unit: int,
+    n_q: int,
+    n_k: int,
+    impl: str = "auto",
+) -> LineIndex:
+    """The index of verticals and of the bands that slashes cross, on the device, without waiting for it.
+
+    Of a query block that ends before position ``e``, the slash at distance ``d`` meets the keys from
+    ``e - block_q - d`` to ``e - 1 - d``, which lie in the bands from ``d // unit`` to ``(d + block_q - 1) // unit``.
+
+    Args:
+        columns, column_counts, slashes, slash_counts, block_q, unit, n_q, n_k: As the attributes of ``LineIndex``.
+        impl: "auto", "triton" or "torch".
+    """
+    number = ceil_div(n_k, unit) + block_q // unit
+    valid = torch.arange(slashes.shape[1], device=slashes.device) < slash_counts[:, None]
+    slash = torch.where(valid, slashes, number * unit)[..., None]  # entries past the count cross what is cut off
+    last = (slash + (block_q - 1)) // unit
+    band = (slash // unit + torch.arange(block_q // unit + 1, device=slashes.device)).minimum(last)
+    crossed = torch.zeros(len(slashes), number + 1, dtype=torch.float32, device=slashes.device)
+    crossed.scatter_(1, band.clamp_max(number).flatten(1).long(), 1.0)
+    scores = torch.where(crossed[:, :number] > 0, 0.0, float("-inf"))
+    bands, band_counts = select_top(scores, number, impl=impl)
+    return LineIndex(columns, column_counts, bands, band_counts, block_q, unit, n_q, n_k, slashes, slash_counts)
 
 
 def lines_for_density(

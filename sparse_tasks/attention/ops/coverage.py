@@ -1,30 +1,23 @@
-"""What XAttention and FlexPrefill share: the fewest key blocks that hold a share of the attention."""
+"""The fewest key blocks that hold a share of the attention."""
 
 from __future__ import annotations
-
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import BLOCK, causal_count
 from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.patterns import block_interactions, causal_count
+from sparse_tasks.attention.patterns import block_interactions
 
-__all__ = ["BLOCK", "QUERIES", "blocks_that_hold", "room_for_first"]
-
-BLOCK: Final = 128
-"""Positions in a block, of queries as of keys."""
-
-QUERIES: Final = 8192
-"""Queries that are selected for at once: their lists stay below 2% of the keys and values (32 query, 8 KV heads)."""
+__all__ = ["blocks_that_hold", "room_for_first"]
 
 
 def room_for_first(n_q: int, n_k: int, density: float | None) -> bool:
-    """Whether the first key block and the diagonal, if all rows read both, are no more than a density; None is any."""
+    """Whether the first key block and the diagonal fit into a density if all rows read both; None for any density."""
 
     def diagonal(end: int) -> int:
-        """What the positions before ``end`` see of their own blocks."""
+        """Interactions of the positions before ``end`` with their own blocks."""
         blocks, rest = divmod(end, BLOCK)
         return blocks * (BLOCK * (BLOCK + 1) // 2) + rest * (rest + 1) // 2
 
@@ -45,8 +38,8 @@ def blocks_that_hold(
             diagonal is ignored.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
-        share: Of the attention of a row, what its blocks have to hold at least, in [0, 1].
-        density: Instead of it, interactions wanted over those of dense causal attention, on average over the heads. The
+        share: Least share of the attention of a row that its blocks hold, in [0, 1].
+        density: Instead of it, target interactions over those of dense causal attention, averaged over the heads. The
             index comes as near as blocks allow; of those that need the same share, lower heads and rows come first.
         impl: "auto", "triton" or "torch".
 
