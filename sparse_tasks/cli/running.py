@@ -351,7 +351,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
     for place, average in enumerate(swept[0].result["averages"]):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("attention", no_wrap=True)
-        for column in ("asked", "prefill", "decode", "score", "less dense", "95% interval"):
+        for column in ("asked", "prefill", "decode", "score", "vs dense", "95% interval"):
             table.add_column(column, justify="right", no_wrap=True)
         for one in swept:
             configs = [config for config in one.result["configs"] if config["length"] == average["length"]]
@@ -371,7 +371,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
         tasks = f"{average['tasks']} tasks" if average["tasks"] > 1 else swept[0].result["configs"][0]["task"]
         print(f"\nlength {label(average['length'])}, {tasks}, {average['n']:,} samples")
         Console().print(table)
-    print("\nprefill, decode: measured sparsity; score: mean of the tasks; less dense: pairwise, as compare has it")
+    print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: pairwise, as compare has it")
     print(f"runs: {folder}{os.sep}*")
 
 

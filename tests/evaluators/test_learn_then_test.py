@@ -275,29 +275,10 @@ def of_quarters(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarr
     return rng.binomial(4, np.broadcast_to(risk, shape)) / 4
 
 
-def skewed(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
-    return rng.beta(np.maximum(risk, 1e-9) * 2, (1 - risk) * 2, shape)
-
-
-def rare_failures(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
-    """Nine tenths of the risk are answers that fail outright, and the others lose next to nothing."""
-    failing = 0.9 * risk
-    little = (risk - failing) / (1 - failing)
-    return np.where(rng.random(shape) < failing, 1.0, 2 * little * rng.random(shape))
-
-
-def hard_half(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
-    """Every other sample is never lost, the others twice as often: they are not alike."""
-    return (rng.random(shape) < 2 * risk * (np.arange(shape[-1]) % 2)).astype(float)
-
-
 LOSSES: dict[str, tuple[Draw, bool]] = {
     "0 or 1": (whole, True),
     "0 or 1, not told": (whole, False),
     "quarters": (of_quarters, False),
-    "skewed": (skewed, False),
-    "rare failures": (rare_failures, False),
-    "a hard half": (hard_half, True),
 }
 
 

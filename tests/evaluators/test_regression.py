@@ -89,13 +89,6 @@ def test_intervals_hold_the_papers_coefficients_of_graded_scores() -> None:
     assert (held >= 0.88).all(), held
 
 
-def test_many_samples_find_the_papers_coefficients() -> None:
-    world = World(20_000, 0.5)
-    fit = world.fit(world.draw(1))
-    assert fit.estimates == pytest.approx(world.truth, abs=0.03)
-    assert fit.scale == pytest.approx(1, abs=0.6)
-
-
 def test_graded_scores_scatter_less_than_shares_of_right_answers() -> None:
     assert World(200, 0.0, graded=True).fit(World(200, 0.0, graded=True).draw(1)).scale < 0.6
     assert World(200, 0.0).fit(World(200, 0.0).draw(1)).scale == pytest.approx(1, abs=0.4)

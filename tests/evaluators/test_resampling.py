@@ -148,11 +148,6 @@ def test_methods_with_the_same_answers_share_their_place_in_every_resample() -> 
     assert ranks([scores]) == [Rank(1.5, 1.5, 1.5), Rank(1.5, 1.5, 1.5), Rank(3, 3, 3)]
 
 
-def test_each_cell_counts_the_same_however_many_samples_it_has() -> None:
-    small, large = np.tile([[1.0, 0.0]], (5, 1)), np.tile([[0.4, 0.6]], (500, 1))
-    assert [one.rank for one in ranks([small, large])] == [1, 2]
-
-
 def test_what_was_not_answered_counts_for_nothing() -> None:
     scores = np.array([[1.0, 0.5], [1.0, math.nan], [0.0, math.nan], [0.0, 0.4]])
     assert [one.rank for one in ranks([scores])] == [1, 2]

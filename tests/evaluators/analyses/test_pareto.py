@@ -72,11 +72,6 @@ def test_the_same_samples_are_drawn_for_points_of_a_cell_and_others_for_other_ce
     assert 0.5 < apart[1] < 0.8
 
 
-def test_tasks_count_alike_however_many_samples_they_have(draw: Bernoulli) -> None:
-    many, few = np.column_stack([draw(0.5, 1000)] * 2), np.column_stack([np.zeros(10), np.ones(10)])
-    assert frontier_shares([1, 2], [([0, 1], many), ([0, 1], few)]) == [(True, 1.0), (True, 1.0)]
-
-
 def test_a_sample_that_a_point_lacks_is_no_zero() -> None:
     scores = np.asarray([[1.0, 1.0], [1.0, math.nan], [1.0, math.nan], [1.0, math.nan]])
     assert frontier_shares([1, 1], [([0, 1], scores)]) == [(True, 1.0), (True, 1.0)]
@@ -129,16 +124,6 @@ def test_each_phase_compares_dense_runs_and_those_that_are_sparse_in_it(sweep: P
     assert list(by_run(table, "prefill")) == ["vs-0.9", "dense"]
     assert list(by_run(table)) == ["quest-0.5", "sparq-0.4", "dense"]
     assert table.attrs["notes"] == ()
-
-
-def test_a_run_that_is_as_good_for_less_takes_dense_off_the_frontier(sweep: Path) -> None:
-    found = by_run(pareto(read_runs([sweep])))
-    assert [(name, row["on_frontier"]) for name, row in found.items()] == [
-        ("quest-0.5", True),
-        ("sparq-0.4", False),
-        ("dense", False),
-    ]
-    assert [row["frontier_share"] for row in found.values()] == [1, 0, 0]
 
 
 def test_scores_and_costs_are_those_of_their_modules(sweep: Path) -> None:

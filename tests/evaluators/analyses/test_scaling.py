@@ -174,12 +174,6 @@ def test_runs_that_are_sparse_in_both_phases_are_left_out(maker: Maker) -> None:
     assert any("both phases are sparse in acme-small-vertical_slash+quest-both-0.9; left out" in x for x in found.notes)
 
 
-def test_a_phase_that_was_not_measured_counts_as_dense_where_the_other_was(maker: Maker) -> None:
-    maker.run("acme/small", LLAMA_8B)
-    maker.run("acme/small", LLAMA_8B, "decode", 0.5)
-    assert set(scaling(maker.read()).coefficients["phase"]) == {"decode"}
-
-
 def test_models_of_unknown_size_are_left_out_beside_others_and_serve_alone(maker: Maker) -> None:
     for sparsity in (0.0, 0.9):
         maker.run("acme/unknown", None, "decode" if sparsity else None, sparsity)
