@@ -52,14 +52,6 @@ def test_address_and_the_lines_that_load_it_are_printed(hub: FakeHub, data: Path
     assert contents(data) == before
 
 
-def test_the_same_again_does_nothing(hub: FakeHub, data: Path) -> None:
-    run("publish", data, NAME, "-w", "1")
-    finished = run("publish", data, NAME, "-w", "1")
-    assert (finished.code, finished.err) == (0, "")
-    assert finished.out.startswith("org/data holds the same files already; nothing to do.\nhttp")
-    assert len(hub.repos[NAME].commits) == 2
-
-
 def test_dry_run_lists_files_and_sizes_and_asks_nobody(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     finished = run("publish", data, NAME, "-w", "1", "--dry-run")
@@ -72,15 +64,11 @@ def test_dry_run_lists_files_and_sizes_and_asks_nobody(data: Path, monkeypatch: 
     assert last.endswith("/datasets/org/data; nothing was sent.")
 
 
-def test_a_branch_is_loaded_by_its_name(hub: FakeHub, data: Path) -> None:
-    finished = run("publish", data, NAME, "-w", "1", "--revision", "v2", "--private")
+def test_a_branch_and_a_pull_request_are_given_with_their_address(hub: FakeHub, data: Path, other: Path) -> None:
+    finished = run("publish", other, NAME, "-w", "1", "--revision", "v2", "--private")
     assert finished.out.splitlines()[1] == f"{hub.url}/datasets/{NAME}/tree/v2"
     assert finished.out.endswith('load_dataset("org/data", "3k", split="test", revision="v2")\n')
     assert hub.repos[NAME].private
-
-
-def test_a_pull_request_is_given_with_its_address(hub: FakeHub, data: Path, other: Path) -> None:
-    run("publish", other, NAME, "-w", "1")
     finished = run("publish", data, NAME, "-w", "1", "--create-pr")
     assert finished.out.splitlines()[1:] == [f"{hub.url}/datasets/{NAME}/discussions/1"]
 

@@ -25,7 +25,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-__all__ = ["READER", "WRITER", "FakeHub", "Repo", "environment", "serving"]
+__all__ = ["READER", "WRITER", "Blob", "FakeHub", "Repo", "environment", "serving"]
 
 WRITER = "hf_writerwriterwriterwriter"
 READER = "hf_readerreaderreaderreader"
@@ -76,7 +76,7 @@ class Repo:
         return sha
 
     def files(self, ref: str = "main") -> dict[str, bytes]:
-        """What a commit holds, the Hub's own file apart."""
+        """Files of a commit without the Hub's own."""
         return {path: blob.content for path, blob in self.commits[self.refs[ref]].items() if path != ".gitattributes"}
 
     def put(self, path: str, content: bytes) -> None:
@@ -85,7 +85,7 @@ class Repo:
 
 
 class RefusedError(Exception):
-    """An answer that is none."""
+    """A request that is refused."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -98,11 +98,11 @@ class FakeHub:
     Attributes:
         repos: By name.
         store: Large files that have arrived, by SHA-256.
-        requests: What was asked: method, path without query, status.
-        uploads: So many large files are taken before the server goes wrong; None for all.
+        requests: Method, path without query and status of each request.
+        uploads: Number of large files that are taken before the server fails; None for all.
         stuck: Whether it then hangs (instead of refusing).
         echo: Whether refusals repeat the token.
-        before_commit: Done when a commit has arrived, before it is looked at.
+        before_commit: Called when a commit has arrived, before it is checked.
     """
 
     def __init__(self) -> None:
@@ -116,13 +116,7 @@ class FakeHub:
         self.reached = threading.Event()
         self._released = threading.Event()
         self._lock = threading.Lock()
-        hub = self
-
-        class Bound(_Handler):
-            pass
-
-        Bound.hub = hub
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -138,7 +132,7 @@ class FakeHub:
         self._thread.join()
 
     def asked(self, method: str, part: str) -> int:
-        """How many requests were answered well."""
+        """Number of successful requests."""
         return sum(m == method and part in path and status < 400 for m, path, status in self.requests)
 
     def take(self, oid: str, content: bytes) -> None:
@@ -165,20 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_HEAD(self) -> None:
-        self._answer("HEAD")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def do_PUT(self) -> None:
-        self._answer("PUT")
-
-    def _answer(self, method: str) -> None:
-        url = urlsplit(self.path)
+    def answer(self) -> None:
+        method, url = self.command, urlsplit(self.path)
         self.query = parse_qs(url.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
@@ -381,6 +363,10 @@ class _Handler(BaseHTTPRequestHandler):
         return 206, headers, blob.content[first : last + 1]
 
 
+for _method in ("do_GET", "do_HEAD", "do_POST", "do_PUT"):
+    setattr(_Handler, _method, _Handler.answer)
+
+
 def _entry(path: str, blob: Blob) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.git_sha1}
     return entry | ({"lfs": {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 130}} if blob.lfs else {})
@@ -409,7 +395,7 @@ _ROUTES: list[tuple[str, str, Callable[..., tuple[int, dict[str, str], bytes]]]]
 
 
 def environment(hub: FakeHub, home: Path, token: str | None = WRITER) -> dict[str, str]:
-    """What a process needs to talk to the server and to nobody else."""
+    """Variables by which a process uses the server instead of the Hub."""
     return {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home),

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,12 +57,11 @@ def test_what_the_pattern_counts_as_right_our_metrics_do_too(data: Dataset) -> N
         assert (found(row["prompt"]) or "").lower() != row["answer"].lower()
 
 
-@pytest.mark.parametrize("tail", ["a", " ", "\n", "<answer>", "<answer> ", "</answer", "<answer>\n\n a"])
 @pytest.mark.parametrize("head", ["", "<answer>", "<answer>a"])
-def test_outputs_that_never_end_take_no_time(head: str, tail: str) -> None:
-    began = time.monotonic()
-    found(head + tail * (32_000 // len(tail)))
-    assert time.monotonic() - began < 1
+@pytest.mark.parametrize("tail", ["a", " ", "\n", "<answer>", "<answer> ", "</answer", "<answer>\n\n a"])
+def test_outputs_that_never_end_are_searched_in_linear_time(head: str, tail: str) -> None:
+    # A pattern that backtracks would need hours, and the run's timeout would say so.
+    assert found(head + tail * (200_000 // len(tail))) is None
 
 
 def test_every_configuration_is_a_task(data: Dataset) -> None:

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.hub.package import package
-from sparse_tasks.hub.publish import HubError, Published, Repository, State, progress_bars, without_tokens
+from sparse_tasks.hub.publish import HubError, Published, Repository, State, without_tokens
 from tests.hub.server import READER, WRITER, FakeHub, Repo
 
 # Of huggingface_hub 2.4, which hands files to its HTTP client in an old way.
@@ -80,12 +80,6 @@ def test_whatever_else_a_repository_holds_is_other_data(hub: FakeHub, data: Data
     hub.repos[NAME] = Repo()
     hub.repos[NAME].put(path, b"of somebody else")
     assert Repository(NAME).look(package(data)).replaces
-
-
-def test_a_file_that_somebody_added_is_no_reason_to_publish_again(hub: FakeHub, data: Dataset) -> None:
-    put(data)
-    hub.repos[NAME].put("LICENSE", b"mine")
-    assert Repository(NAME).look(package(data)).same
 
 
 def test_a_card_that_somebody_changed_is_not_replaced_without_asking(hub: FakeHub, data: Dataset) -> None:
@@ -272,14 +266,3 @@ def test_tokens_are_blotted_out_wherever_they_come_from(hub: FakeHub, monkeypatc
     assert without_tokens("a secret") == "a <token>"
     monkeypatch.delenv("HF_TOKEN")
     assert without_tokens("a secret in hf_hub") == "a secret in hf_hub"
-
-
-def test_progress_bars_are_left_as_they_were() -> None:
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
-
-    before = are_progress_bars_disabled()
-    with progress_bars(shown=False):
-        assert are_progress_bars_disabled()
-    assert are_progress_bars_disabled() == before
-    with progress_bars(shown=True):
-        assert are_progress_bars_disabled() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from functools import cache
@@ -11,14 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_tasks.core.errors import DataError, UsageError
-from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.errors import DataError
 from sparse_tasks.evaluators.metrics.token_f1 import token_f1
 from sparse_tasks.generators.depth import Depth, parse_depth
 from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.qa.reader import read
-from sparse_tasks.generators.request import make_request
-from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import Draft
 from tests.generators.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
 
@@ -97,11 +93,6 @@ def test_any_means_as_many_of_one_hop_as_of_two() -> None:
     hops = Counter(draft.drawn["hops"] for draft in drafts("any"))
     assert hops.keys() == {1, 2}
     assert 40 < hops[1] < 80
-
-
-def test_a_number_of_hops_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UsageError, match="hops"):
-        task_of(NAME, hops="3")
 
 
 def test_one_hop_is_one_sentence_and_two_are_two_articles() -> None:
@@ -195,15 +186,6 @@ def test_two_articles_that_disagree_have_no_answer() -> None:
     assert any(problem.startswith(f"{firm}: founder is") for problem in audit(broken))
 
 
-@pytest.mark.parametrize("hops", ["1", "2"])
-def test_a_whole_article_that_is_missing_is_found(hops: str) -> None:
-    for draft in drafts(hops)[:40]:
-        prompt = prompt_of(draft)
-        gold = draft.marks()[-1].first.text.strip()
-        with pytest.raises(DataError):
-            oracle(prompt.replace(gold, "The papers were lost."))
-
-
 def test_an_article_that_stands_twice_is_found() -> None:
     draft = drafts("1")[0]
     prompt = prompt_of(draft)
@@ -279,31 +261,13 @@ def test_order_of_the_hops_says_nothing() -> None:
     assert 40 < rising < 80
 
 
-def test_the_number_of_the_gold_article_is_spread_evenly() -> None:
-    numbers = Counter()  # type: Counter[int]
-    for draft in drafts("1"):
-        before = draft.body[: draft.body.index(draft.marks()[0].first)]
-        numbers[sum(passage.text.startswith("Article ") for passage in before)] += 1
-    assert set(numbers) <= set(range(1, 25))
-    assert len(numbers) > 20
-    assert max(numbers.values()) < 18
-
-
 @pytest.mark.parametrize("hops", ["1", "2"])
-@pytest.mark.parametrize("depth", ["0", "0.1", "0.5", "0.9", "1", "0.2-0.4"])
+@pytest.mark.parametrize("depth", ["0", "0.5", "1", "0.2-0.4"])
 def test_a_depth_is_respected(depth: str, hops: str) -> None:
-    wanted = parse_depth(depth)
+    span = parse_depth(depth)
     for seed in range(4):
-        for found in depths(draft_of(NAME, seed, 100, wanted, hops=hops)):
-            assert wanted.low - 0.03 <= found <= wanted.high + 0.03
-
-
-def test_filler_does_not_move_the_evidence_away(qwen: PromptTokenizer) -> None:
-    request = make_request([16_000], [NAME], depth="0.3")
-    for index in range(3):
-        sample = make_sample(request, qwen, request.tasks[0], 16_000, index)
-        assert json.loads(sample.params)["depth"] == "0.3"
-        assert all(abs(span.depth - 0.3) < 0.06 for span in sample.evidence)
+        draft = fill(draft_of(NAME, seed, 100, span, hops=hops), 20)
+        assert all(span.low - 0.06 <= place <= span.high + 0.06 for place in depths(draft))
 
 
 # --- the text -----------------------------------------------------------------------------------------------
@@ -355,29 +319,7 @@ def test_every_sentence_of_fact_is_read_and_none_of_colour() -> None:
         )
 
 
-def test_worlds_share_no_names_of_firms_and_towns() -> None:
-    worlds = [
-        {title for title in articles(prompt_of(draft_of(NAME, f"world {seed}", 60))) if " " not in title}
-        for seed in range(8)
-    ]
-    assert all(len(one) > 8 for one in worlds)
-    assert sum(len(one & other) for i, one in enumerate(worlds) for other in worlds[i + 1 :]) <= 2
-
-
-def test_a_draft_depends_on_its_key_alone() -> None:
-    one, again = (prompt_of(draft_of(NAME, "same", 20)) for _ in range(2))
-    assert one == again
-    assert one != prompt_of(draft_of(NAME, "other", 20))
-
-
-def test_the_smallest_draft_is_short_enough_for_two_thousand_tokens(qwen: PromptTokenizer) -> None:
-    request = make_request([2_048], [NAME])
-    for index in range(4):
-        sample = make_sample(request, qwen, request.tasks[0], 2_048, index)
-        assert 2_048 - 32 <= sample.input_tokens <= 2_048
-
-
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_million_tokens_have_one_answer() -> None:
     # 12,000 articles of some 170 tokens.
     draft = draft_of(NAME, "long", 12_000, Depth(), hops="2")

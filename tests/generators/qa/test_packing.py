@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from sparse_tasks.core.errors import DataError, TooShortError, UsageError
+from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
@@ -110,17 +110,6 @@ def test_gold_stands_anywhere_with_the_same_chance(name: str, qwen: PromptTokeni
     assert chi_square(counts) < 24.3  # seven degrees of freedom, one in a thousand
 
 
-def test_the_cut_document_stands_anywhere(qwen: PromptTokenizer) -> None:
-    documents, places = set(collection_of("qa_squad").documents), []
-    for sample in samples_of(qwen, request_of("qa_squad", 2000, samples=100)):
-        shown = read_prompt(sample.prompt, True).documents
-        places += [i / (len(shown) - 1) for i, text in enumerate(shown) if text not in documents]
-    assert len(places) > 30
-    assert 0.4 < sum(places) / len(places) < 0.6
-    assert min(places) == 0.0
-    assert max(places) == 1.0
-
-
 @pytest.mark.parametrize(("depth", "low", "high"), [("0", 0, 0.01), ("1", 0.85, 1), ("0.4-0.6", 0.3, 0.65)])
 @pytest.mark.parametrize("name", ["qa_squad", "qa_toefl", "ruler_qa_1"])
 def test_depth_steers(name: str, depth: str, low: float, high: float, qwen: PromptTokenizer) -> None:
@@ -185,13 +174,6 @@ def test_more_samples_than_questions(qwen: PromptTokenizer) -> None:
 # --- length --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [1300, 1301, 1350, 1500, 1777, 2600])
-def test_length_is_exact_down_to_a_document_or_two(length: int, qwen: PromptTokenizer) -> None:
-    for name in ("qa_squad", "qa_hotpotqa", "ruler_qa_1"):
-        for sample in samples_of(qwen, request_of(name, length, samples=5)):
-            assert length - TOLERANCE <= sample.input_tokens == qwen.count(sample.prompt) <= length
-
-
 @pytest.mark.parametrize("name", CORPUS)
 def test_the_smallest_length_is_named_and_works(name: str, qwen: PromptTokenizer) -> None:
     with pytest.raises(UsageError, match=f"too short for {name}; the smallest that works is") as error:
@@ -199,15 +181,13 @@ def test_the_smallest_length_is_named_and_works(name: str, qwen: PromptTokenizer
     smallest = int(str(error.value).split()[-1])
     request = request_of(name, smallest, samples=5)
     check_lengths(request, qwen)
-    assert all(s.input_tokens <= smallest for s in samples_of(qwen, request))
+    for length in (smallest, smallest + 1, smallest + 450):
+        samples = samples_of(qwen, request_of(name, length, samples=5))
+        assert all(sample.input_tokens <= length for sample in samples)
+        if length > smallest + 400:
+            assert all(length - TOLERANCE <= sample.input_tokens for sample in samples)
     with pytest.raises(UsageError, match="too short"):
         check_lengths(request_of(name, smallest - 1, samples=5), qwen)
-
-
-def test_a_sample_that_does_not_fit_says_so(qwen: PromptTokenizer) -> None:
-    request = request_of("qa_quality", 700)
-    with pytest.raises(TooShortError, match="too short for qa_quality: a sample needs"):
-        make_sample(request, qwen, request.tasks[0], 700, 0)
 
 
 def test_a_gold_document_above_eight_thousand_tokens_is_left_out(tmp_path: Path, qwen: PromptTokenizer) -> None:
@@ -279,6 +259,15 @@ def test_a_sample_costs_little_more_than_to_encode_it_once(
     assert spent < 1.3 * 3 * 30_000
 
 
+def test_completions_of_ruler(qwen: PromptTokenizer) -> None:
+    for name in ("ruler_qa_1", "ruler_qa_2"):
+        (sample,) = samples_of(qwen, request_of(name, 3000, samples=1, preset="ruler"))
+        assert (sample.metric, sample.max_new_tokens) == ("string_match_part", 32)
+        assert sample.prompt.endswith("\n\nAnswer:")
+        assert "<answer>" not in sample.prompt
+        assert read_prompt(sample.prompt, False).text in sample.question
+
+
 # --- checking ------------------------------------------------------------------------------------------------
 
 
@@ -337,21 +326,6 @@ def test_a_gold_document_that_is_changed_is_found(qwen: PromptTokenizer) -> None
         request.tasks[0].verify(changed, sample.answer, sample.answers)
     blind = type(request.tasks[0]).from_settings({"corpus": "f" * 64})
     assert "is not in the document" in cast(str, blind.verify(changed, sample.answer, sample.answers))
-
-
-def test_completions_of_ruler(qwen: PromptTokenizer) -> None:
-    for name in ("ruler_qa_1", "ruler_qa_2"):
-        (sample,) = samples_of(qwen, request_of(name, 3000, samples=1, preset="ruler"))
-        assert sample.metric == "string_match_part"
-        assert sample.max_new_tokens == 32
-        assert sample.prompt.endswith("\n\nAnswer:")
-        assert "<answer>" not in sample.prompt
-        assert read_prompt(sample.prompt, False).text in sample.question
-
-
-def test_nothing_is_made_before_at(qwen: PromptTokenizer) -> None:
-    with pytest.raises(RuntimeError, match="only after at"):
-        request_of("qa_squad").tasks[0].smallest()
 
 
 def test_a_corpus_is_read_once(tmp_path: Path) -> None:

@@ -143,16 +143,6 @@ def test_a_common_word_less_gives_another_verdict() -> None:
     )
 
 
-def test_a_rare_word_made_common_is_found() -> None:
-    draft = draft_of(NAME, "more", 100)
-    prompt = prompt_of(draft)
-    rare = next(word for word, n in Counter(words_of(context_of(draft))).items() if n == 3)
-    other = [word for word, n in Counter(words_of(context_of(draft))).items() if n == 3 and word != rare][:9]
-    broken = re.sub(rf"(?m)^(\d+)\. ({'|'.join(other)})$", rf"\1. {rare}", prompt)
-    with pytest.raises(DataError, match="cannot be told"):
-        oracle(broken)
-
-
 def test_a_list_that_is_not_numbered_is_found() -> None:
     prompt = prompt_of(draft_of(NAME, "numbers", 40))
     for broken in (

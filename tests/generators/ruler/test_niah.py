@@ -43,15 +43,6 @@ def test_values_are_those_of_the_register(queries: int, more: int, seed: int) ->
     assert len(values) == queries + more + 3
 
 
-def test_everything_is_a_needle_and_none_is_like_another() -> None:
-    draft = draft_of(NAME, "all", 500)
-    lines = [line for line in context_of(draft).splitlines()[2:] if line]
-    assert len(lines) == 500
-    assert all(LINE.fullmatch(line) for line in lines)
-    codes = [code for pair in LINE.findall(context_of(draft)) for code in pair]
-    assert len(set(codes)) == 1_000
-
-
 def test_characters_are_drawn_evenly() -> None:
     characters = Counter(
         "".join(code for pair in LINE.findall(context_of(draft_of(NAME, "even", 2_000))) for code in pair)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -52,21 +51,10 @@ def test_gold_are_the_variables_of_the_value(n: int, hops: int, size: int, seed:
     assert f"There are {hops + 1} of them." in draft.question
     assert len(statements(context)) == n * (hops + 1)
     assert len({name for name, _, _ in statements(context)}) == n * (hops + 1)
-
-
-def test_a_variable_is_used_only_after_it_was_assigned() -> None:
-    for seed in range(20):
-        assigned: set[str] = set()
-        for name, other, _ in statements(context_of(draft_of(NAME, seed, 50))):
-            assert not other or other in assigned
-            assigned.add(name)
-
-
-def test_chains_are_chains_and_no_stars() -> None:
-    # Each variable is passed on once, so that a hop cannot be skipped.
-    for seed in range(10):
-        passed_on = Counter(other for _, other, _ in statements(context_of(draft_of(NAME, seed, 50))) if other)
-        assert max(passed_on.values()) == 1
+    assert context.count(value) == 1
+    # Each variable is passed on at most once, so that a hop cannot be skipped.
+    sources = [other for _, other, _ in statements(context) if other]
+    assert len(set(sources)) == len(sources)
 
 
 def test_statements_are_spread_over_the_context() -> None:
@@ -95,12 +83,6 @@ def test_the_asked_chain_is_not_always_first_or_last() -> None:
     assert 5 < first < 40
 
 
-def test_without_filler_there_are_statements_only_between_as_many_lines() -> None:
-    lines = context_of(draft_of(NAME, 1, 0)).splitlines()[2:]
-    assert len(lines) == 40
-    assert all(STATEMENT.match(line) for line in lines)
-
-
 def test_filler_has_nothing_to_do_with_it() -> None:
     stream = Stream("noise")
     said = {noise(stream) for _ in range(2_000)}
@@ -108,13 +90,6 @@ def test_filler_has_nothing_to_do_with_it() -> None:
     for line in said:
         assert re.fullmatch(r"[A-Z][^\n]*[.!?]\n", line)
         assert not re.search(r"\d|=|VAR|[A-Z]{2}|key|value", line)
-
-
-def test_the_value_stands_once_in_the_context() -> None:
-    for seed in range(20):
-        draft = draft_of(NAME, seed, 50)
-        value = re.findall(r"have the value (\d+),", draft.question)[0]
-        assert context_of(draft).count(value) == 1
 
 
 def test_a_broken_chain_gives_another_answer() -> None:
