@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.running import attention_of
 
 if TYPE_CHECKING:
-    from sparse_tasks.evaluators.compare import AverageDifference, Comparison, TaskDifference
+    from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, Result
 
 __all__ = ["compare"]
 
@@ -29,25 +29,26 @@ def compare(
 
     The difference is B less A; p is that of a paired permutation test, corrected over the tasks of a length (Holm).
     """
+    from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.compare import compare as compare_rows
-    from sparse_tasks.evaluators.results import read_scored
+    from sparse_tasks.evaluators.results import read_outcomes, read_result
 
-    (result_a, rows_a), (result_b, rows_b) = read_scored(run_a), read_scored(run_b)
+    result_a, result_b = read_result(run_a), read_result(run_b)
     comparison = compare_rows(
-        rows_a,
-        rows_b,
-        dataset_a=result_a["dataset_sha256"],
-        dataset_b=result_b["dataset_sha256"],
+        read_outcomes(run_a),
+        read_outcomes(run_b),
+        dataset_a=result_a.dataset_sha256,
+        dataset_b=result_b.dataset_sha256,
         common=common,
         level=level,
     )
     if format is Format.json:
-        print_json({"run_a": str(run_a), "run_b": str(run_b), **comparison.as_dict()})
+        print_json({"run_a": str(run_a), "run_b": str(run_b), **to_builtins(comparison)})
         return
     _print(comparison, [(run_a, result_a), (run_b, result_b)])
 
 
-def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> None:
+def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -55,7 +56,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
     from sparse_tasks.core.length import label
 
     for name, (path, result) in zip("AB", runs, strict=True):
-        print(f"{name}: {path} ({result['model']['name']}, attention {attention_of(result)})")
+        print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)})")
     for average in comparison.averages:
         # Without frames, so that it fits into 80 columns.
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -78,12 +79,12 @@ def _print(comparison: Comparison, runs: list[tuple[Path, dict[str, Any]]]) -> N
     print("   5 runs; - where none would.")
 
 
-def _numbers(row: TaskDifference | AverageDifference) -> list[str]:
+def _numbers(row: ComparedTask | ComparedAverage) -> list[str]:
     means = [f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"]
     return [f"{row.n:,}", *means, f"{row.interval.low:+.3f} {row.interval.high:+.3f}"]
 
 
-def _least(row: TaskDifference) -> str:
+def _least(row: ComparedTask) -> str:
     # 1 is the end of the scale: no difference would have shown.
     return f"{row.smallest_detectable:.3f}" if row.smallest_detectable < 1 else "-"
 

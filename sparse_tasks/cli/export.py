@@ -36,12 +36,12 @@ def export(
     from sparse_tasks.core.errors import UsageError, nearest
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.exports import EXPORTS
-    from sparse_tasks.evaluators.results import read_scored
+    from sparse_tasks.evaluators.results import read_result, read_scores
     from sparse_tasks.evaluators.runs import Run
 
     if to not in EXPORTS:
         raise UsageError("to", to, nearest(to, EXPORTS))
-    result, rows = read_scored(run)
+    result, rows = read_result(run), read_scores(run)
     with Run(run) as opened:
         settings = opened.settings
         if settings is None:

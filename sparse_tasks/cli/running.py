@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparse_tasks.evaluators.engines.engine import AttentionSettings
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
     from sparse_tasks.evaluators.predict import RunRequest
+    from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
     from sparse_tasks.evaluators.runs import Run
     from sparse_tasks.evaluators.sweep import Swept
 
@@ -264,61 +265,62 @@ class Bar:
         self._progress.update(self._bar, advance=1, rate=rate)
 
 
-def tell_result(result: dict[str, Any], folder: Path, format: Format) -> None:
+def tell_result(result: Result, folder: Path, format: Format) -> None:
     """Print what a run scored."""
     from rich.console import Console
     from rich.table import Table
 
     from sparse_tasks.core.length import label
+    from sparse_tasks.core.records import to_builtins
 
     if format is Format.json:
-        print_json({"run": str(folder), **result})
+        print_json({"run": str(folder), **to_builtins(result)})
         return
     table = Table()
     table.add_column("task", no_wrap=True)
     for name in ("length", "n", "score", "95% interval", "unparsed", "cut off"):
         table.add_column(name, justify="right")
-    for average in result["averages"]:
-        for one in result["configs"]:
-            if one["length"] == average["length"]:
-                shares = [f"{one['unparsed']:.0%}", f"{one['truncated']:.0%}"]
-                table.add_row(one["task"], label(one["length"]), f"{one['n']:,}", *_numbers(one), *shares)
-        if average["tasks"] > 1:
-            table.add_row("mean of tasks", label(average["length"]), f"{average['n']:,}", *_numbers(average), "", "")
+    for average in result.averages:
+        for one in result.configs:
+            if one.length == average.length:
+                shares = [f"{one.unparsed:.0%}", f"{one.truncated:.0%}"]
+                table.add_row(one.task, label(one.length), f"{one.n:,}", *_numbers(one), *shares)
+        if average.tasks > 1:
+            table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_numbers(average), "", "")
         table.add_section()
-    print(f"{result['model']['name']}, attention {attention_of(result)}")
+    print(f"{result.model.name}, attention {attention_of(result)}")
     Console().print(table)
-    for average in result["averages"]:
-        if measured := _measured([one for one in result["configs"] if one["length"] == average["length"]]):
-            print(f"measured at {label(average['length'])}: {measured}")
-    if any(one["fallback"] for one in result["configs"]):
+    for average in result.averages:
+        if measured := _measured([one for one in result.configs if one.length == average.length]):
+            print(f"measured at {label(average.length)}: {measured}")
+    if any(one.fallback for one in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     print(f"run: {folder}")
 
 
-def attention_of(result: dict[str, Any]) -> str:
+def attention_of(result: Result) -> str:
     """What computed attention, with the sparsity that was asked for."""
-    asked = result["attention"]
-    nominal = asked["sparsity"] if asked["method"] != "dense" else None
-    return str(asked["method"]) + ("" if nominal is None else f" at sparsity {nominal:g}")
+    asked = result.attention
+    nominal = asked.sparsity if asked.method != "dense" else None
+    return asked.method + ("" if nominal is None else f" at sparsity {nominal:g}")
 
 
-def _measured(configs: list[dict[str, Any]]) -> str:
+def _measured(configs: list[ConfigResult]) -> str:
     """The sparsity that ran, over all tasks of a length; "" where nothing was measured."""
     words = []
     for phase in ("prefill", "decode"):
         share, spread = (_over(configs, name, phase) for name in ("sparsity", "sparsity_spread"))
         if share is not None:
             words.append(f"{phase} {share:.3f}" + ("" if spread is None else f" (spread {spread:.3f})"))
-    read = [one["kv_bytes_per_step"] for one in configs]
-    if words and all(read):
+    read = [one.kv_bytes_per_step for one in configs if one.kv_bytes_per_step]
+    if words and len(read) == len(configs):
         words.append(f"{_bytes(sum(read) / len(read))} of keys and values a step")
     return ", ".join(words)
 
 
-def _over(configs: list[dict[str, Any]], name: str, phase: str) -> float | None:
+def _over(configs: list[ConfigResult], name: str, phase: str) -> float | None:
     """The mean over tasks, if all of them have it."""
-    values = [(one[name] or {}).get(phase) for one in configs]
+    values = [(getattr(one, name) or {}).get(phase) for one in configs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
@@ -338,29 +340,30 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
     from rich.table import Table
 
     from sparse_tasks.core.length import label
+    from sparse_tasks.core.records import to_builtins
 
     if format is Format.json:
         runs = [
-            {"run": str(one.folder), "comparison": None if one.comparison is None else one.comparison.as_dict()}
-            | one.result
+            {"run": str(one.folder), "comparison": None if one.comparison is None else to_builtins(one.comparison)}
+            | to_builtins(one.result)
             for one in swept
         ]
         print_json({"sweep": str(folder), "runs": runs})
         return
-    print(swept[0].result["model"]["name"])
-    for place, average in enumerate(swept[0].result["averages"]):
+    print(swept[0].result.model.name)
+    for place, average in enumerate(swept[0].result.averages):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("attention", no_wrap=True)
         for column in ("asked", "prefill", "decode", "score", "vs dense", "95% interval"):
             table.add_column(column, justify="right", no_wrap=True)
         for one in swept:
-            configs = [config for config in one.result["configs"] if config["length"] == average["length"]]
+            configs = [config for config in one.result.configs if config.length == average.length]
             asked = one.attention.sparsity if one.attention.sparse else None
             row = [one.attention.method, "-" if asked is None else f"{asked:g}"]
             for phase in ("prefill", "decode"):
                 share = _over(configs, "sparsity", phase)
                 row.append("-" if share is None else f"{share:.3f}")
-            row.append(f"{one.result['averages'][place]['mean']:.3f}")
+            row.append(f"{one.result.averages[place].mean:.3f}")
             if one.comparison is None:
                 row += ["", ""]
             else:
@@ -368,12 +371,12 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
                 row.append(f"{difference.difference:+.3f}")
                 row.append(f"{difference.interval.low:+.3f} {difference.interval.high:+.3f}")
             table.add_row(*row)
-        tasks = f"{average['tasks']} tasks" if average["tasks"] > 1 else swept[0].result["configs"][0]["task"]
-        print(f"\nlength {label(average['length'])}, {tasks}, {average['n']:,} samples")
+        tasks = f"{average.tasks} tasks" if average.tasks > 1 else swept[0].result.configs[0].task
+        print(f"\nlength {label(average.length)}, {tasks}, {average.n:,} samples")
         Console().print(table)
     print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: pairwise, as compare has it")
     print(f"runs: {folder}{os.sep}*")
 
 
-def _numbers(one: dict[str, Any]) -> list[str]:
-    return [f"{one['mean']:.3f}", f"{one['low']:.3f}-{one['high']:.3f}"]
+def _numbers(one: ConfigResult | AverageResult) -> list[str]:
+    return [f"{one.mean:.3f}", f"{one.low:.3f}-{one.high:.3f}"]

@@ -43,10 +43,10 @@ def submit(
     submission = read_submission(output)
     print(f"{output}: {len(content) / 2**20:,.2f} MiB, {submission.name}")
     for run in submission.runs:
-        said = run.settings["dataset"]
-        lengths = ", ".join(map(label, said["lengths"]))
+        said = run.settings.dataset
+        lengths = ", ".join(map(label, said.lengths))
         alone = "" if run.attention in ("dense", "unknown") else ", without a dense run"
         compared = ", compared with dense" if run.comparison else alone
         print(f"  {run.model}, {run.label}: {run.lines:,} predictions over {dataset_id(run.settings)} "
-              f"({len(said['tasks'])} tasks at {lengths}){compared}")  # fmt: skip
+              f"({len(said.tasks)} tasks at {lengths}){compared}")  # fmt: skip
     print(f"Check it as a keeper would: sparse-tasks leaderboard check {output} --data DATA")

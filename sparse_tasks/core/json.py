@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.records import to_builtins
 
 __all__ = ["finite", "parse_json", "read_json", "small", "to_json"]
 
@@ -60,5 +61,9 @@ def small(text: str) -> int:
 
 
 def to_json(value: object) -> bytes:
-    """Content of a JSON file; half a surrogate, as in a file name that is not UTF-8, becomes a question mark."""
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode(errors="replace")
+    """Content of a JSON file, of plain values and records.
+
+    Half a surrogate, as in a file name that is not UTF-8, becomes a question mark.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=to_builtins)
+    return (text + "\n").encode(errors="replace")

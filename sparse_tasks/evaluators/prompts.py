@@ -1,18 +1,31 @@
-"""Prompts as a model gets them: rendered and encoded here, by the code that counted them when they were made."""
+"""Prompts as a model gets them: rendered and encoded by the code that counted them when they were generated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.records import Record
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import Request
 
-__all__ = ["check_context", "count_tokens", "made_for", "requests"]
+__all__ = ["SampleInfo", "check_context", "count_tokens", "made_for", "requests"]
 
-COLUMNS = ("id", "task", "index", "length", "input_tokens", "max_new_tokens", "prompt")
+
+class SampleInfo(Record, frozen=True, kw_only=True):
+    """The short columns of a sample that a run needs."""
+
+    id: str
+    task: str
+    index: int
+    length: int
+    input_tokens: int
+    max_new_tokens: int
+
+
+class _Prompted(SampleInfo, frozen=True, kw_only=True):
+    prompt: str
 
 
 def made_for(dataset: Dataset, tokenizer: PromptTokenizer) -> bool:
@@ -28,44 +41,48 @@ def count_tokens(
     selection: Selection,
     tokenizer: PromptTokenizer | None,
     counted: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[dict[str, Any], int]]:
-    """Every sample of the selection, without its prompt, and the tokens that its prompt has for this model.
+) -> Iterator[tuple[SampleInfo, int]]:
+    """Every sample of the selection, with the tokens that its prompt has for this model.
 
     The data set's counts where they hold, else one encode of each prompt.
 
     Args:
+        dataset: The data set.
+        selection: Its samples.
         tokenizer: The model's; None where it is not at hand, and the data set's counts have to do.
         counted: Called for each sample that was encoded.
     """
-    if tokenizer is not None and made_for(dataset, tokenizer):
-        tokenizer = None
-    for row in dataset.rows(selection, [name for name in COLUMNS if name != "prompt" or tokenizer is not None]):
-        if tokenizer is None:
-            yield row, row["input_tokens"]
-        else:
-            tokens = tokenizer.count(row.pop("prompt"))
-            counted()
-            yield row, tokens
+    if tokenizer is None or made_for(dataset, tokenizer):
+        for sample in dataset.samples(selection, SampleInfo):
+            yield sample, sample.input_tokens
+        return
+    for prompted in dataset.samples(selection, _Prompted):
+        tokens = tokenizer.count(prompted.prompt)
+        counted()
+        yield SampleInfo(**{name: getattr(prompted, name) for name in SampleInfo.__struct_fields__}), tokens
 
 
 def requests(
     dataset: Dataset,
     selection: Selection,
     tokenizer: PromptTokenizer | None,
-    wanted: dict[str, int],
+    budgets: dict[str, int],
 ) -> Iterator[Request]:
-    """The requests for the samples in ``wanted`` (id to answer budget), read and encoded one at a time.
+    """The requests for the samples in ``budgets``, read and encoded one at a time.
 
     Args:
+        dataset: The data set.
+        selection: Its samples.
         tokenizer: None where the engine renders prompts itself.
+        budgets: Answer budget in tokens by id.
 
     Raises:
         UsageError: A rendered prompt begins with its first special token twice.
     """
-    for row in dataset.rows(selection, COLUMNS):
-        if row["id"] in wanted:
-            ids = [] if tokenizer is None else checked_ids(tokenizer, row["prompt"])
-            yield Request(row["id"], row["prompt"], ids, wanted[row["id"]])
+    for sample in dataset.samples(selection, _Prompted):
+        if sample.id in budgets:
+            ids = [] if tokenizer is None else checked_ids(tokenizer, sample.prompt)
+            yield Request(sample.id, sample.prompt, ids, budgets[sample.id])
 
 
 def checked_ids(tokenizer: PromptTokenizer, prompt: str) -> list[int]:

@@ -18,6 +18,7 @@ from sparse_tasks.core.records import (
     Record,
     Sha256,
     Share,
+    unique,
 )
 from sparse_tasks.core.shape import Shape
 
@@ -33,6 +34,7 @@ __all__ = [
     "EnvironmentRecord",
     "HardwareRecord",
     "ModelRecord",
+    "Outcome",
     "PackedPredictions",
     "Prediction",
     "PromptRecord",
@@ -42,6 +44,7 @@ __all__ = [
     "Result",
     "RunSettings",
     "SamplingRecord",
+    "ScoredSample",
     "Submission",
     "SubmissionRun",
     "SubmittedPrediction",
@@ -77,6 +80,9 @@ class DatasetRecord(Record, frozen=True, kw_only=True):
     lengths: Annotated[list[Count], Meta(min_length=1, extra_json_schema=UNIQUE)]
     limit: Count | None
     samples: Count
+
+    def __post_init__(self) -> None:
+        unique(tasks=self.tasks, lengths=self.lengths)
 
 
 class ModelRecord(Record, frozen=True, kw_only=True):
@@ -218,6 +224,43 @@ class Replayed(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     seconds_to_first_token: Measure | None = None
     seconds: Measure | None = None
     sparsity: Phases | None = None
+
+
+class Outcome(Record, frozen=True, kw_only=True):
+    """Score of one sample, as far as a comparison needs it."""
+
+    id: str
+    task: str
+    length: int
+    score: float
+    parsed: bool
+
+
+class ScoredSample(Outcome, frozen=True, kw_only=True):
+    """A row of ``scores.parquet``.
+
+    Attributes:
+        metric: Name of the metric.
+        extracted: The answer that was compared; None where none was extracted.
+        how: Form of the answer (see ``answers.Extraction``).
+        depth: Mean depth of the evidence, in [0, 1].
+        depth_spread: From the first to the last stretch of evidence, in [0, 1].
+        prefill_sparsity: Measured; None where nothing was.
+        decode_sparsity: The same of decoding.
+    """
+
+    index: int
+    metric: str
+    extracted: str | None
+    how: str | None
+    finish_reason: str | None
+    depth: float | None
+    depth_spread: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    prefill_sparsity: float | None
+    decode_sparsity: float | None
+    kv_bytes_per_step: float | None
 
 
 class ConfigResult(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""From a run's predictions to its scores and to the numbers that are reported."""
+"""Scores of a run: from its predictions to ``scores.parquet`` and ``result.json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,22 +16,35 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import to_json
+from sparse_tasks.core.records import Phase, Record, to_builtins
+from sparse_tasks.core.sample import Evidence
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
-from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked, read_checked
+from sparse_tasks.evaluators.records import (
+    AverageResult,
+    ConfigResult,
+    DatasetRecord,
+    Outcome,
+    Prediction,
+    PublicSettings,
+    Result,
+    ScoredSample,
+)
+from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked, read_record
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 
 __all__ = [
-    "GOLD",
     "SCORES_SCHEMA",
-    "TOOK",
+    "Gold",
     "config_result",
+    "read_outcomes",
     "read_result",
-    "read_scored",
+    "read_scores",
     "read_scores_table",
     "run_result",
     "score_run",
-    "scored_row",
+    "scored_sample",
+    "scores_table",
 ]
 
 SCORES_SCHEMA = pa.schema(
@@ -63,17 +75,26 @@ _MAY_BE_NULL = (
     *("extracted", "how", "finish_reason", "depth", "depth_spread", "input_tokens", "output_tokens"),
     *("prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
 )
-TOOK = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
-"""What of a prediction tells what it took."""
-
-GOLD = ("id", "task", "index", "length", "metric", "answers", "answer_prefix", "evidence")
-"""Columns of a data set that scoring needs."""
 
 
-def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> dict[str, Any]:
+class Gold(Record, frozen=True, kw_only=True):
+    """The columns of a sample that scoring needs."""
+
+    id: str
+    task: str
+    index: int
+    length: int
+    metric: str
+    answers: list[str]
+    answer_prefix: str
+    evidence: list[Evidence]
+
+
+def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> Result:
     """Score a complete run: writes ``scores.parquet`` and ``result.json``, and returns the latter.
 
     Args:
+        run: The run, held.
         data: The data set, or where it is now; None where the run found it.
         scored: Called for each prediction.
 
@@ -83,29 +104,29 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     """
     settings = run.settings
     if settings is None:
-        raise UsageError("run", str(run.path), f"holds no {SETTINGS}; name a folder that evaluate or predict has made")
-    dataset = data if isinstance(data, Dataset) else _open(data, settings["dataset"])
-    if dataset.sha256 != settings["dataset"]["sha256"]:
+        raise UsageError("run", str(run.path), f"holds no {SETTINGS}; name a folder that evaluate has made")
+    recorded = settings.dataset
+    dataset = data if isinstance(data, Dataset) else _open(data, recorded)
+    if dataset.sha256 != recorded.sha256:
         raise UsageError(
             "data", dataset.name, "is not the data set that the run was made on; name that one with --data"
         )
-    chosen = settings["dataset"]
-    selection = dataset.select(chosen["tasks"], chosen["lengths"], chosen["limit"])
+    selection = dataset.select(recorded.tasks, recorded.lengths, recorded.limit)
     run.repair()
     run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
-    configs: list[dict[str, Any]] = []
+    configs: list[ConfigResult] = []
     tables: list[pa.Table] = []
-    pairs = zip(dataset.rows(selection, GOLD), run.predictions(), strict=True)
+    pairs = zip(dataset.samples(selection, Gold), run.predictions(), strict=True)
     # One task at one length after the other, so that no more than that is held.
-    for _, of_it in groupby(pairs, lambda pair: (pair[0]["length"], pair[0]["task"])):
-        rows, took = [], []
-        for gold, prediction in of_it:
-            rows.append(scored_row(gold, prediction))
-            took.append({name: prediction[name] for name in TOOK})
+    for _, group in groupby(pairs, lambda pair: (pair[0].length, pair[0].task)):
+        rows, predictions = [], []
+        for gold, prediction in group:
+            rows.append(scored_sample(gold, prediction))
+            predictions.append(prediction)
             scored()
-        configs.append(config_result(rows, took))
-        tables.append(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
-    result = checked(run_result(settings, selection, configs), "result-1.0", RESULT)
+        configs.append(config_result(rows, predictions))
+        tables.append(scores_table(rows))
+    result = checked(run_result(settings, selection, configs), RESULT)
     sink = io.BytesIO()
     pq.write_table(pa.concat_tables(tables).combine_chunks(), sink, compression="zstd")
     write_whole(run.path / SCORES, sink.getvalue())
@@ -113,12 +134,11 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     return result
 
 
-def _open(data: str | None, recorded: dict[str, Any]) -> Dataset:
+def _open(data: str | None, recorded: DatasetRecord) -> Dataset:
     """The data set that was named, or else the one that the run was made on; on the Hub, the very commit."""
     if data is not None:
         return open_dataset(data)
-    name: str = recorded["name"]
-    at = name if recorded["revision"] is None else f"{split_hub_id(name)[0]}@{recorded['revision']}"
+    at = recorded.name if recorded.revision is None else f"{split_hub_id(recorded.name)[0]}@{recorded.revision}"
     try:
         return open_dataset(at)
     except UsageError as error:
@@ -126,32 +146,43 @@ def _open(data: str | None, recorded: dict[str, Any]) -> Dataset:
         raise UsageError("data", at, remedy) from error
 
 
-def read_scored(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The ``result.json`` of a run, and the rows of its ``scores.parquet``.
+def read_result(folder: Path) -> Result:
+    """Read the ``result.json`` of a run.
 
     Raises:
-        UsageError: It is no scored run.
-        DataError: A file cannot be read, or says something else.
-    """
-    result = read_result(folder)
-    rows: list[dict[str, Any]] = read_scores_table(folder).to_pylist()
-    return result, rows
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The ``result.json`` of a run.
-
-    Raises:
-        UsageError: It is no scored run.
+        UsageError: It is not a scored run.
         DataError: The file cannot be read, or says something else.
     """
     if not os.path.isfile(folder / RESULT):  # of a path that is too long, Path.is_file raises
         raise UsageError("run", str(folder), f"holds no {RESULT}; name a run that evaluate or score has finished")
-    return read_checked(folder / RESULT, "result-1.0")
+    return read_record(folder / RESULT, Result)
+
+
+def read_scores(folder: Path) -> list[ScoredSample]:
+    """Read the ``scores.parquet`` of a run.
+
+    Raises:
+        DataError: The file cannot be read, or has other columns.
+    """
+    return [ScoredSample(**row) for row in read_scores_table(folder).to_pylist()]
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """Read of the ``scores.parquet`` of a run what a comparison needs.
+
+    Raises:
+        DataError: The file cannot be read, or has other columns.
+    """
+    return [Outcome(**row) for row in read_scores_table(folder, Outcome.__struct_fields__).to_pylist()]
+
+
+def scores_table(rows: Sequence[ScoredSample]) -> pa.Table:
+    """Rows as ``scores.parquet`` holds them."""
+    return pa.Table.from_pylist([to_builtins(row) for row in rows], schema=SCORES_SCHEMA)
 
 
 def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The ``scores.parquet`` of a run.
+    """Read the ``scores.parquet`` of a run as a table.
 
     Args:
         folder: The run.
@@ -176,94 +207,93 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
     return table
 
 
-def scored_row(gold: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
-    """A row of ``scores.parquet``.
-
-    Args:
-        gold: The sample, with the columns ``GOLD``.
-        prediction: What was predicted for it.
-    """
+def scored_sample(gold: Gold, prediction: Prediction) -> ScoredSample:
+    """A row of ``scores.parquet``: the score of a prediction for a sample."""
     # The prompt may end inside the answer: what it began belongs to what the model wrote.
-    verdict = score(gold["metric"], gold["answer_prefix"] + prediction["text"], gold["answers"])
-    depths = [stretch["depth"] for stretch in gold["evidence"]]
-    sparsity = prediction["sparsity"] or {}
-    return {
-        **{name: gold[name] for name in ("id", "task", "index", "length", "metric")},
-        "score": verdict.value,
-        "extracted": verdict.extracted,
-        "parsed": verdict.parsed,
-        "how": verdict.how,
-        "finish_reason": prediction["finish_reason"],
-        "depth": math.fsum(depths) / len(depths) if depths else None,
-        "depth_spread": max(depths) - min(depths) if depths else None,
-        **{name: prediction[name] for name in ("input_tokens", "output_tokens", "kv_bytes_per_step")},
-        **{f"{phase}_sparsity": sparsity.get(phase) for phase in ("prefill", "decode")},
-    }
+    verdict = score(gold.metric, gold.answer_prefix + prediction.text, gold.answers)
+    depths = [stretch.depth for stretch in gold.evidence]
+    sparsity = prediction.sparsity or {}
+    return ScoredSample(
+        id=gold.id,
+        task=gold.task,
+        index=gold.index,
+        length=gold.length,
+        metric=gold.metric,
+        score=verdict.value,
+        extracted=verdict.extracted,
+        parsed=verdict.parsed,
+        how=verdict.how,
+        finish_reason=prediction.finish_reason,
+        depth=math.fsum(depths) / len(depths) if depths else None,
+        depth_spread=max(depths) - min(depths) if depths else None,
+        input_tokens=prediction.input_tokens,
+        output_tokens=prediction.output_tokens,
+        prefill_sparsity=sparsity.get("prefill"),
+        decode_sparsity=sparsity.get("decode"),
+        kv_bytes_per_step=prediction.kv_bytes_per_step,
+    )
 
 
-def run_result(settings: dict[str, Any], selection: Selection, configs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What ``result.json`` holds.
+def run_result(settings: PublicSettings, selection: Selection, configs: list[ConfigResult]) -> Result:
+    """Content of ``result.json``.
 
     Args:
-        settings: Of the run.
-        selection: The samples that it was asked for.
+        settings: Settings of the run.
+        selection: The samples that it answered.
         configs: A ``config_result`` for each task and length.
     """
-    return {
-        "format": "sparse-tasks-result",
-        "schema_version": "1.0",
-        "dataset_sha256": settings["dataset"]["sha256"],
-        "model": settings["model"],
-        "attention": settings["attention"],
-        "query_aware": settings["query_aware"],
-        "configs": configs,
-        "averages": [
-            _average([config for config in configs if config["length"] == length]) for length in selection.lengths
-        ],
-        "average_is": "mean of the tasks' means, equally weighted; interval by MOVER (Zou and Donner 2008)",
-    }
+    return Result(
+        dataset_sha256=settings.dataset.sha256,
+        model=settings.model,
+        attention=settings.attention,
+        query_aware=settings.query_aware,
+        configs=configs,
+        averages=[_average([config for config in configs if config.length == length]) for length in selection.lengths],
+        average_is="mean of the tasks' means, equally weighted; interval by MOVER (Zou and Donner 2008)",
+    )
 
 
-def config_result(rows: list[dict[str, Any]], took: list[dict[str, Any]]) -> dict[str, Any]:
-    """One task at one length, as ``result.json`` has it.
+def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction]) -> ConfigResult:
+    """Result of one task at one length.
 
     Args:
-        rows: A ``scored_row`` for each sample, at least one.
-        took: What of each prediction is named in ``TOOK``, in the same order.
+        rows: Scores, at least one.
+        predictions: The predictions that were scored, in the same order.
     """
-    scores = [row["score"] for row in rows]
+    scores = [row.score for row in rows]
     interval = mean_interval(scores)
-    return {
-        **{name: rows[0][name] for name in ("task", "length")},
+    return ConfigResult(
+        task=rows[0].task,
+        length=rows[0].length,
         # A task may ask in several ways, each with its metric; scores.parquet has it for each sample.
-        "metric": rows[0]["metric"] if len({row["metric"] for row in rows}) == 1 else "mixed",
-        "n": len(rows),
-        "mean": math.fsum(scores) / len(scores),
-        "low": interval.low,
-        "high": interval.high,
-        "interval": interval.method,
-        "unparsed": _share([not row["parsed"] for row in rows]),
-        "fallback": _share([row["how"] in ("open_tag", "boxed") for row in rows]),
-        "truncated": _share([row["finish_reason"] == "length" for row in rows]),
-        "input_tokens": _mean([one["input_tokens"] for one in took]),
-        "output_tokens": _mean([one["output_tokens"] for one in took]),
-        "sparsity": _by_phase([one["sparsity"] for one in took]),
-        "sparsity_spread": _by_phase([one["sparsity_spread"] for one in took]),
-        "kv_bytes_per_step": _mean([one["kv_bytes_per_step"] for one in took]),
-    }
+        metric=rows[0].metric if len({row.metric for row in rows}) == 1 else "mixed",
+        n=len(rows),
+        mean=math.fsum(scores) / len(scores),
+        low=interval.low,
+        high=interval.high,
+        interval=interval.method,
+        unparsed=_share([not row.parsed for row in rows]),
+        fallback=_share([row.how in ("open_tag", "boxed") for row in rows]),
+        truncated=_share([row.finish_reason == "length" for row in rows]),
+        input_tokens=_mean([prediction.input_tokens for prediction in predictions]),
+        output_tokens=_mean([prediction.output_tokens for prediction in predictions]),
+        sparsity=_by_phase([prediction.sparsity for prediction in predictions]),
+        sparsity_spread=_by_phase([prediction.sparsity_spread for prediction in predictions]),
+        kv_bytes_per_step=_mean([prediction.kv_bytes_per_step for prediction in predictions]),
+    )
 
 
-def _average(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    mean, interval = macro([(one["mean"], Interval(one["low"], one["high"], one["interval"])) for one in configs])
-    return {
-        "length": configs[0]["length"],
-        "tasks": len(configs),
-        "n": sum(config["n"] for config in configs),
-        "mean": mean,
-        "low": interval.low,
-        "high": interval.high,
-        "interval": interval.method,
-    }
+def _average(configs: Sequence[ConfigResult]) -> AverageResult:
+    mean, interval = macro([(config.mean, Interval(config.low, config.high, "score")) for config in configs])
+    return AverageResult(
+        length=configs[0].length,
+        tasks=len(configs),
+        n=sum(config.n for config in configs),
+        mean=mean,
+        low=interval.low,
+        high=interval.high,
+        interval=interval.method,
+    )
 
 
 def _share(flags: Sequence[bool]) -> float:
@@ -276,7 +306,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _by_phase(values: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
+def _by_phase(values: Sequence[dict[Phase, float] | None]) -> dict[Phase, float] | None:
     """Means over the samples, by phase, if every sample was measured."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):

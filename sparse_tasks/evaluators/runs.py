@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, what the model wrote, what it scored.
+"""A run's folder: settings, predictions, scores.
 
 ``predictions.jsonl`` grows line by line while the engine works, so that a run can be killed at any moment and loses
 nothing but the answers that were not finished; at the end it is put in the data set's order.
@@ -12,14 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+import msgspec
 
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
 from sparse_tasks.core.files import LOCK, PARTIAL_PREFIX, hold, write_whole
 from sparse_tasks.core.json import parse_json, read_json, to_json
-from sparse_tasks.schemas import problems
+from sparse_tasks.core.records import Record, convert, to_builtins
+from sparse_tasks.evaluators.records import Prediction, RunSettings
 
-__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "read_checked"]
+__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "parse_line", "read_record"]
+
+R = TypeVar("R", bound=Record)
 
 SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -69,40 +74,42 @@ class Run:
                 folder.rmdir()
 
     @property
-    def settings(self) -> dict[str, Any] | None:
-        """What ``run.json`` says; None where there is none yet.
+    def settings(self) -> RunSettings | None:
+        """Content of ``run.json``; None where there is none yet.
 
         Raises:
             DataError: It cannot be read.
         """
-        return read_checked(self.path / SETTINGS, "run-1.0") if (self.path / SETTINGS).exists() else None
+        return read_record(self.path / SETTINGS, RunSettings) if (self.path / SETTINGS).exists() else None
 
-    def check(self, settings: dict[str, Any]) -> None:
-        """Make sure that the folder is empty or holds a run of these settings, or one that has not got anywhere.
+    def check(self, settings: RunSettings) -> None:
+        """Make sure that the folder is empty or holds a run of these settings, or one without predictions.
 
         Raises:
-            UsageError: It holds another one; the first setting that differs is named.
+            UsageError: It holds another run; the first setting that differs is named.
         """
-        there = self.settings
-        if there is None:
+        recorded = self.settings
+        if recorded is None:
             if any(path.name != LOCK and not path.name.startswith(PARTIAL_PREFIX) for path in self.path.iterdir()):
                 raise UsageError("output", str(self.path), "holds other files; name an empty or a new folder")
             return
         if not self._has_predictions():
             return
+        before, now = to_builtins(recorded), to_builtins(settings)
         for name in _IDENTITY:
-            old, new = _part(there, name), _part(settings, name)
+            old, new = _part(before, name), _part(now, name)
             if old != new:
                 raise UsageError("output", str(self.path), f"holds another run ({_difference(name, old, new)})")
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Record what is asked; a run that goes on keeps its record and adds the environment, if that changed."""
-        there = self.settings
-        if there is None or not self._has_predictions():
-            write_whole(self.path / SETTINGS, to_json(checked(settings, "run-1.0", SETTINGS)))
-        elif settings["environment"] not in [there["environment"], *there["other_environments"]]:
-            there["other_environments"].append(settings["environment"])
-            write_whole(self.path / SETTINGS, to_json(checked(there, "run-1.0", SETTINGS)))
+    def begin(self, settings: RunSettings) -> None:
+        """Write the settings; a run that goes on keeps its own and adds the environment, if that changed."""
+        recorded = self.settings
+        if recorded is None or not self._has_predictions():
+            write_whole(self.path / SETTINGS, to_json(checked(settings, SETTINGS)))
+        elif settings.environment not in [recorded.environment, *recorded.other_environments]:
+            environments = [*recorded.other_environments, settings.environment]
+            settings = msgspec.structs.replace(recorded, other_environments=environments)
+            write_whole(self.path / SETTINGS, to_json(checked(settings, SETTINGS)))
 
     def _has_predictions(self) -> bool:
         path = self.path / PREDICTIONS
@@ -140,23 +147,23 @@ class Run:
             return set()
         ids: set[str] = set()
         for number, prediction in enumerate(self.predictions(), start=1):
-            if prediction["id"] in ids:
-                raise DataError(f"{path}, line {number}: {prediction['id']} is there twice")
-            ids.add(prediction["id"])
+            if prediction.id in ids:
+                raise DataError(f"{path}, line {number}: {prediction.id} is there twice")
+            ids.add(prediction.id)
         return ids
 
-    def add(self, prediction: dict[str, Any]) -> None:
+    def add(self, prediction: Prediction) -> None:
         """Append a prediction; it is with the operating system when this returns.
 
         Raises:
-            DataError: It is no prediction.
+            DataError: It is not a valid prediction.
             OutputError: It cannot be written.
         """
-        checked(prediction, "prediction-1.0", PREDICTIONS)
+        plain = to_builtins(checked(prediction, PREDICTIONS))
         try:
-            line = json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n"
+            line = json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"
         except ValueError as error:
-            raise DataError(f"{PREDICTIONS}: {prediction['id']}: {error}") from error
+            raise DataError(f"{PREDICTIONS}: {prediction.id}: {error}") from error
         try:
             if self._file is None:
                 self._file = (self.path / PREDICTIONS).open(
@@ -170,8 +177,8 @@ class Run:
         except OSError as error:
             raise OutputError(f"cannot write {self.path / PREDICTIONS}: {error.strerror or error}") from error
 
-    def predictions(self) -> Iterator[dict[str, Any]]:
-        """The predictions, in the file's order.
+    def predictions(self) -> Iterator[Prediction]:
+        """Predictions in the file's order.
 
         Raises:
             DataError: A line is damaged; it is named.
@@ -183,13 +190,7 @@ class Run:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         with file:
             for number, line in enumerate(file, start=1):
-                try:
-                    prediction = parse_json(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, line {number}: is no JSON line: {error}") from error
-                if wrong := problems(prediction, "prediction-1.0"):
-                    raise DataError(f"{path}, line {number}: {wrong[0]}")
-                yield prediction
+                yield parse_line(line, Prediction, f"{path}, line {number}")
 
     def put_in_order(self, ids: Sequence[str]) -> None:
         """Make the predictions those of ``ids``, in this order.
@@ -238,24 +239,44 @@ class Run:
         return places
 
 
-def read_checked(path: Path, schema: str) -> dict[str, Any]:
-    """A JSON file that satisfies a schema.
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read a record from a JSON file.
 
     Raises:
-        DataError: It cannot be read, or does not satisfy it.
+        DataError: The file cannot be read, or holds something else; the message names the field.
     """
-    return checked(read_json(path), schema, path)
+    return convert(read_json(path), kind, path)
 
 
-def checked(value: dict[str, Any], schema: str, where: object) -> dict[str, Any]:
-    """The value, if it satisfies the schema.
+def parse_line(line: bytes, kind: type[R], where: str) -> R:
+    """A record from a line of JSON.
+
+    Args:
+        line: UTF-8, with or without its end.
+        kind: Type of the record; its numbers have bounds, so that no other may be infinite or too large.
+        where: File and line, for the error.
 
     Raises:
-        DataError: It does not.
+        DataError: The line is damaged, or holds something else; the message names the field.
     """
-    if wrong := problems(value, schema):
-        raise DataError(f"{where}: {wrong[0]}")
-    return value
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass  # read again below: what is valid all the same, or else a message with the value
+    try:
+        value = parse_json(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: is not a line of JSON: {error}") from error
+    return convert(value, kind, where)
+
+
+def checked(record: R, where: object) -> R:
+    """Check a record that was made here, for making one checks nothing.
+
+    Raises:
+        DataError: A field is not valid.
+    """
+    return convert(to_builtins(record), type(record), where)
 
 
 def _end_of_last_line(file: IO[bytes], size: int) -> int:

@@ -11,11 +11,12 @@ from typing import Any
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
-from sparse_tasks.evaluators.compare import Comparison, compare
+from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
-from sparse_tasks.evaluators.results import read_scored, score_run
+from sparse_tasks.evaluators.records import Comparison, Result
+from sparse_tasks.evaluators.results import read_outcomes, read_result, score_run
 from sparse_tasks.evaluators.runs import Run
 
 __all__ = ["COMPARISON", "Swept", "grid", "sweep"]
@@ -37,7 +38,7 @@ class Swept:
 
     folder: Path
     attention: AttentionSettings
-    result: dict[str, Any]
+    result: Result
     comparison: Comparison | None
 
 
@@ -108,7 +109,7 @@ def sweep(
                 result = score_run(run, request.dataset)
                 comparison = _against(folder / dense[0].label, run.path) if attention.sparse else None
                 if comparison is not None:
-                    write_whole(run.path / COMPARISON, to_json(comparison.as_dict()))
+                    write_whole(run.path / COMPARISON, to_json(comparison))
             swept.append(Swept(run.path, attention, result, comparison))
     return swept
 
@@ -124,5 +125,5 @@ def _check(request: RunRequest, wanted: Sequence[AttentionSettings]) -> None:
 
 
 def _against(dense: Path, run: Path) -> Comparison:
-    (result_a, rows_a), (result_b, rows_b) = read_scored(dense), read_scored(run)
-    return compare(rows_a, rows_b, dataset_a=result_a["dataset_sha256"], dataset_b=result_b["dataset_sha256"])
+    sha256 = [read_result(folder).dataset_sha256 for folder in (dense, run)]
+    return compare(read_outcomes(dense), read_outcomes(run), dataset_a=sha256[0], dataset_b=sha256[1])

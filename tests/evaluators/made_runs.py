@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 from msgspec import structs
 
 from sparse_tasks.core.json import to_json
+from sparse_tasks.core.records import convert
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators import results
 from sparse_tasks.evaluators.dataset import Selection
+from sparse_tasks.evaluators.records import Prediction, RunSettings, ScoredSample
 from sparse_tasks.evaluators.runs import checked
 
 __all__ = ["LLAMA_8B", "made_run"]
@@ -122,12 +124,13 @@ def made_run(
         "other_environments": [],
         "command_line": ["evaluate", "made"],
     }
+    record = convert(settings, RunSettings, folder)
     configs, tables, lines = [], [], []
     for length in lengths:
         for task in tasks:
             if (task, length) not in scores:
                 continue
-            rows, took = [], []
+            rows, predictions = [], []
             for index, score in enumerate(scores[task, length]):
                 prediction = {
                     "id": f"{task}-{length}-{index:05d}",
@@ -146,26 +149,34 @@ def made_run(
                 }
                 parsed = index not in unparsed
                 rows.append(
-                    {
-                        **{name: prediction[name] for name in ("id", "task", "index", "length", "finish_reason")},
-                        "metric": "exact_match",
-                        "score": score,
-                        "extracted": "so it is" if parsed else None,
-                        "parsed": parsed,
-                        "how": "tag" if parsed else None,
-                        "depth": depths[index % len(depths)],
-                        "depth_spread": 0.0,
-                        **{name: prediction[name] for name in ("input_tokens", "output_tokens", "kv_bytes_per_step")},
-                        **{f"{phase}_sparsity": None if dense else ran.get(phase) for phase in ("prefill", "decode")},
-                    }
+                    ScoredSample(
+                        **{
+                            **{name: prediction[name] for name in ("id", "task", "index", "length", "finish_reason")},
+                            "metric": "exact_match",
+                            "score": float(score),
+                            "extracted": "so it is" if parsed else None,
+                            "parsed": parsed,
+                            "how": "tag" if parsed else None,
+                            "depth": depths[index % len(depths)],
+                            "depth_spread": 0.0,
+                            **{
+                                name: prediction[name]
+                                for name in ("input_tokens", "output_tokens", "kv_bytes_per_step")
+                            },
+                            **{
+                                f"{phase}_sparsity": None if dense else ran.get(phase)
+                                for phase in ("prefill", "decode")
+                            },
+                        }
+                    )
                 )
-                took.append({name: prediction[name] for name in results.TOOK})
+                predictions.append(Prediction(**prediction))
                 lines.append(json.dumps(prediction) + "\n")
-            configs.append(results.config_result(rows, took))
-            tables.append(pa.Table.from_pylist(rows, schema=results.SCORES_SCHEMA))
-    result = results.run_result(settings, Selection(tasks, lengths, None), configs)
-    (folder / "run.json").write_bytes(to_json(checked(settings, "run-1.0", folder)))
-    (folder / "result.json").write_bytes(to_json(checked(result, "result-1.0", folder)))
+            configs.append(results.config_result(rows, predictions))
+            tables.append(results.scores_table(rows))
+    result = results.run_result(record, Selection(tasks, lengths, None), configs)
+    (folder / "run.json").write_bytes(to_json(record))
+    (folder / "result.json").write_bytes(to_json(checked(result, folder)))
     (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
     pq.write_table(pa.concat_tables(tables), folder / "scores.parquet")
     return folder

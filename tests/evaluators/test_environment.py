@@ -10,31 +10,24 @@ import socket
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sparse_tasks import __version__
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators import environment as module
 from sparse_tasks.evaluators.environment import environment
-from sparse_tasks.schemas import schema
+from sparse_tasks.evaluators.runs import checked
 
 NVIDIA = "NVIDIA H100 80GB HBM3, 81559 MiB, 550.54.15"
 
 
-def wrong(found: dict[str, Any]) -> list[str]:
-    import jsonschema
-
-    part = schema("run-1.0")["properties"]["environment"]
-    return [error.message for error in jsonschema.Draft202012Validator(part).iter_errors(found)]
-
-
 def test_it_is_what_the_schema_says() -> None:
     found = environment()
-    assert wrong(found) == []
-    assert (found["sparse_tasks"], found["python"]) == (__version__, platform.python_version())
-    assert found["packages"]["tokenizers"] == version("tokenizers")
-    assert found["hardware"]["cores"] == os.cpu_count()
+    assert checked(found, "environment") == found
+    assert (found.sparse_tasks, found.python) == (__version__, platform.python_version())
+    assert found.packages["tokenizers"] == version("tokenizers")
+    assert found.hardware.cores == os.cpu_count()
     assert found == environment()
 
 
@@ -43,7 +36,7 @@ def test_it_names_neither_machine_nor_person(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(platform, "node", lambda: "brainbox-17")
     for name in ("USER", "LOGNAME", "HOME", "HOSTNAME"):
         monkeypatch.setenv(name, "/home/ada-lovelace")
-    text = json.dumps(environment())
+    text = json.dumps(to_builtins(environment()))
     for name in ("brainbox", "ada-lovelace", os.uname().nodename, platform.release(), platform.version()):
         assert name not in text
     assert f'"{getpass.getuser()}"' not in text
@@ -51,7 +44,7 @@ def test_it_names_neither_machine_nor_person(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_packages_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PACKAGES", ("tokenizers", "no-such-package-at-all"))
-    assert list(environment()["packages"]) == ["tokenizers"]
+    assert list(environment().packages) == ["tokenizers"]
 
 
 def test_devices_are_those_that_the_driver_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,8 +53,8 @@ def test_devices_are_those_that_the_driver_names(monkeypatch: pytest.MonkeyPatch
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     found = environment()
-    assert found["hardware"]["gpus"] == [NVIDIA] * 2
-    assert wrong(found) == []
+    assert found.hardware.gpus == [NVIDIA] * 2
+    assert checked(found, "environment") == found
 
 
 @pytest.mark.parametrize(
@@ -72,7 +65,7 @@ def test_a_driver_that_does_not_answer_means_no_device(error: Exception, monkeyp
         raise error
 
     monkeypatch.setattr(subprocess, "run", fail)
-    assert environment()["hardware"]["gpus"] == []
+    assert environment().hardware.gpus == []
 
 
 def test_a_system_that_tells_nothing_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +75,6 @@ def test_a_system_that_tells_nothing_is_no_failure(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "read_text", nothing)
     monkeypatch.delattr(os, "sysconf")
     found = environment()
-    assert wrong(found) == []
-    assert found["hardware"]["memory_gib"] is None
-    assert found["hardware"]["cpu"]
+    assert checked(found, "environment") == found
+    assert found.hardware.memory_gib is None
+    assert found.hardware.cpu

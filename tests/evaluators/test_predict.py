@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.core.errors import DataError, EngineError, UsageError
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.predict import RunRequest, default_folder, predict
 from sparse_tasks.evaluators.results import score_run
@@ -32,7 +33,7 @@ def make(fake: Any, dataset: Dataset, model: Path) -> Made:
         request = RunRequest(dataset, selection or dataset.select(), str(model), "fake", **options)
         with Run(folder) as run:
             settings = predict(request, run, progress)
-            return score_run(run) if finish else settings
+            return to_builtins(score_run(run) if finish else settings)
 
     return run_it
 
@@ -207,7 +208,7 @@ def test_an_answer_to_nothing_is_refused(
     tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]], refused: Refused
 ) -> None:
     fake.renames = {rows[2]["id"]: "ruler_niah-9"}
-    with refused(EngineError, "ruler_niah-9, which nobody asked"):
+    with refused(EngineError, "ruler_niah-9, which was not requested"):
         make(tmp_path)
     assert len(lines(tmp_path)) == 2
 
@@ -313,7 +314,7 @@ def test_a_prediction_of_another_sample_is_refused_and_kept(
     with (tmp_path / "predictions.jsonl").open("ab") as file:
         file.write((json.dumps(lines(tmp_path)[0] | {"id": "stranger"}) + "\n").encode())
     before = contents(tmp_path)
-    with refused(DataError, "predictions.jsonl", "stranger is no sample"):
+    with refused(DataError, "predictions.jsonl", "stranger is not a sample"):
         make(tmp_path)
     assert contents(tmp_path) == before
 
@@ -382,7 +383,7 @@ def test_a_data_set_whose_question_comes_after_is_not_query_aware(
     (copy / "sparse_tasks.json").write_text(json.dumps(manifest))
     data = open_dataset(str(copy))
     with Run(tmp_path / "run") as run:
-        assert predict(RunRequest(data, data.select(limit=1), str(model), "fake"), run)["query_aware"] is False
+        assert predict(RunRequest(data, data.select(limit=1), str(model), "fake"), run).query_aware is False
 
 
 def test_the_tokenizer_is_of_the_models_revision(
@@ -399,5 +400,5 @@ def test_the_tokenizer_is_of_the_models_revision(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with Run(tmp_path / "run") as run:
         settings = predict(RunRequest(dataset, dataset.select(limit=1), "acme/small@v1", "fake"), run)
-    assert settings["model"]["revision"] == "a" * 40
-    assert settings["prompt"]["as_generated"] is True
+    assert settings.model.revision == "a" * 40
+    assert settings.prompt.as_generated is True

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.metrics import METRICS
 from sparse_tasks.evaluators.predict import RunRequest, predict
-from sparse_tasks.evaluators.results import SCORES_SCHEMA, read_scored, score_run
+from sparse_tasks.evaluators.results import SCORES_SCHEMA, read_outcomes, read_result, read_scores, score_run
 from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.evaluators.statistics import mean_interval
 from sparse_tasks.generators.table import SCHEMA
@@ -52,7 +53,7 @@ def changed(folder: Path, change: Callable[[int, dict[str, Any]], object]) -> Pa
 
 def scored(folder: Path, data: str | None = None) -> dict[str, Any]:
     with Run(folder) as opened:
-        return score_run(opened, data)
+        return to_builtins(score_run(opened, data))
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +283,7 @@ def test_a_record_of_what_the_data_set_has_not_is_refused(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, refused: Refused) -> None:
-    with refused(UsageError, "run: ", str(tmp_path), "holds no run.json", "evaluate or predict"):
+    with refused(UsageError, "run: ", str(tmp_path), "holds no run.json", "that evaluate has made"):
         scored(tmp_path)
 
 
@@ -298,13 +299,16 @@ def test_a_sample_with_an_empty_field_is_refused(folder: Path, copy: Path, model
 
 def test_a_scored_run_is_read(folder: Path) -> None:
     result = scored(folder)
-    assert read_scored(folder) == (result, pq.read_table(folder / "scores.parquet").to_pylist())
+    assert to_builtins(read_result(folder)) == result
+    table = pq.read_table(folder / "scores.parquet").to_pylist()
+    assert [to_builtins(row).items() for row in read_scores(folder)] == [row.items() for row in table]
+    assert [row.score for row in read_outcomes(folder)] == [row["score"] for row in table]
 
 
 def test_a_run_that_is_not_scored_is_refused(folder: Path, tmp_path: Path, refused: Refused) -> None:
     for path in (folder, tmp_path / "nowhere"):
         with refused(UsageError, "run: ", str(path), "holds no result.json", "evaluate or score"):
-            read_scored(path)
+            read_result(path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "\xff", "[" * 100_000, '{"format": "sparse-tasks-result"}'])
@@ -312,7 +316,7 @@ def test_a_damaged_result_is_refused(text: str, folder: Path, refused: Refused) 
     scored(folder)
     (folder / "result.json").write_bytes(text.encode("latin-1"))
     with refused(DataError, str(folder / "result.json")):
-        read_scored(folder)
+        read_result(folder)
 
 
 def test_damaged_scores_are_refused(folder: Path, refused: Refused) -> None:
@@ -323,14 +327,14 @@ def test_damaged_scores_are_refused(folder: Path, refused: Refused) -> None:
     for content in (b"", b"PAR1", whole[:-20], b"x" * len(whole)):
         path.write_bytes(content)
         with refused(DataError, str(path), "cannot be read"):
-            read_scored(folder)
+            read_scores(folder)
     pq.write_table(table.drop_columns(["how"]), path)
     with refused(DataError, str(path), "other columns"):
-        read_scored(folder)
+        read_scores(folder)
     rows = table.to_pylist()
     pq.write_table(table.from_pylist([*rows[1:], rows[0] | {"score": None}], schema=SCORES_SCHEMA), path)
     with refused(DataError, str(path), "without score"):
-        read_scored(folder)
+        read_scores(folder)
     path.unlink()
     with refused(DataError, str(path), "cannot be read"):
-        read_scored(folder)
+        read_scores(folder)

@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
 from sparse_tasks.core.json import parse_json, to_json
+from sparse_tasks.core.records import convert, to_builtins
 from sparse_tasks.evaluators.environment import environment
-from sparse_tasks.evaluators.runs import Run, read_checked
+from sparse_tasks.evaluators.records import Prediction, RunSettings
+from sparse_tasks.evaluators.runs import Run, read_record
 from tests.cli.program import ROOT, contents
 
 Refused = Callable[..., Any]
-ASKED: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "format": "sparse-tasks-run",
     "schema_version": "1.0",
     "started": "2026-11-22T08:00:00Z",
@@ -52,39 +55,46 @@ ASKED: dict[str, Any] = {
         "chat_template_sha256": None,
         "as_generated": True,
     },
-    "environment": environment(),
+    "environment": to_builtins(environment()),
     "other_environments": [],
     "command_line": ["evaluate", "needles", "--model", "small"],
 }
 
 
-def asked(path: str = "", value: object = None) -> dict[str, Any]:
-    """The settings, one of them another."""
-    found = copying.deepcopy(ASKED)
-    part, *names = found, *path.split(".")
-    for name in names[:-1]:
-        part = part[name]
-    if path:
-        part[names[-1]] = value
-    return found
+ASKED = convert(PLAIN, RunSettings, "settings")
 
 
-def prediction(index: int, text: str = "<answer>é\u2028\n</answer>") -> dict[str, Any]:
-    return {
-        "id": f"ruler_niah-4096-{index}",
-        "task": "ruler_niah",
-        "index": index,
-        "length": 4096,
-        "text": text,
-        "finish_reason": "stop",
-        "input_tokens": 4090,
-        "output_tokens": None,
-        "seconds_to_first_token": None,
-        "seconds": 0.25,
-        "sparsity": None,
-        "sparsity_spread": None,
-        "kv_bytes_per_step": None,
-    }
+def asked(**changes: object) -> RunSettings:
+    """The settings, some of them others; a name has ``__`` for a dot."""
+    found = copying.deepcopy(PLAIN)
+    for path, value in changes.items():
+        *names, last = path.split("__")
+        part = found
+        for name in names:
+            part = part[name]
+        part[last] = value
+    return convert(found, RunSettings, "settings")
+
+
+def prediction(index: int, text: str = "<answer>é\u2028\n</answer>", **changes: Any) -> Prediction:
+    return Prediction(
+        **{
+            "id": f"ruler_niah-4096-{index}",
+            "task": "ruler_niah",
+            "index": index,
+            "length": 4096,
+            "text": text,
+            "finish_reason": "stop",
+            "input_tokens": 4090,
+            "output_tokens": None,
+            "seconds_to_first_token": None,
+            "seconds": 0.25,
+            "sparsity": None,
+            "sparsity_spread": None,
+            "kv_bytes_per_step": None,
+        }
+        | changes
+    )
 
 
 @pytest.fixture
@@ -127,23 +137,21 @@ def test_a_folder_that_nothing_was_written_to_is_not_left_behind(tmp_path: Path)
 def test_settings_are_written_once(folder: Path) -> None:
     before = (folder / "run.json").read_bytes()
     with Run(folder) as run:
-        run.begin(asked("started", "2030-01-01T00:00:00Z") | {"command_line": ["another"]})
+        run.begin(asked(started="2030-01-01T00:00:00Z", command_line=["another"]))
     assert (folder / "run.json").read_bytes() == before
 
 
 def test_a_changed_environment_is_added_once(folder: Path) -> None:
-    other = copying.deepcopy(ASKED["environment"]) | {"python": "3.99.0"}
-    third = copying.deepcopy(ASKED["environment"]) | {"packages": {"torch": "9.0"}}
-    for now in (other, ASKED["environment"], other, third, third):
+    other, third = PLAIN["environment"] | {"python": "3.99.0"}, PLAIN["environment"] | {"packages": {"torch": "9.0"}}
+    for now in (other, PLAIN["environment"], other, third, third):
         with Run(folder) as run:
-            run.begin(asked("environment", now))
-    found = read_checked(folder / "run.json", "run-1.0")
-    assert found == ASKED | {"other_environments": [other, third]}
+            run.begin(asked(environment=now))
+    assert read_record(folder / "run.json", RunSettings) == asked(other_environments=[other, third])
 
 
 def test_settings_that_are_none_are_not_written(tmp_path: Path, refused: Refused) -> None:
     with Run(tmp_path / "run") as run, refused(DataError, "run.json", "sampling.seed", "-1"):
-        run.begin(asked("sampling.seed", -1))
+        run.begin(structs.replace(ASKED, sampling=structs.replace(ASKED.sampling, seed=-1)))
     assert contents(tmp_path) == {}
 
 
@@ -180,30 +188,27 @@ def test_another_configuration_is_refused_by_the_setting_that_differs(
     before = contents(folder)
     here = json.dumps(value) if len(json.dumps(value)) <= 80 else ""
     with Run(folder) as run, refused(UsageError, "output: ", str(folder), f"({name} is ", f", {here} here", "--output"):
-        run.check(asked(name, value))
+        run.check(asked(**{name.replace(".", "__"): value}))
     assert contents(folder) == before
 
 
 def test_the_first_setting_that_differs_is_named(folder: Path, refused: Refused) -> None:
-    other = asked("sampling.seed", 1)
-    other["model"]["name"], other["dataset"]["limit"] = "large", 1
+    other = asked(sampling__seed=1, model__name="large", dataset__limit=1)
     with Run(folder) as run, refused(UsageError, "dataset.limit is null there, 1 here"):
         run.check(other)
 
 
 def test_a_long_setting_is_shortened(folder: Path) -> None:
     with Run(folder) as run, pytest.raises(UsageError) as caught:
-        run.check(asked("engine.arguments.heads", "x" * 10_000))
+        run.check(asked(engine__arguments__heads="x" * 10_000))
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(
-    "name", ["started", "command_line", "environment", "dataset.name", "dataset.revision", "engine.version",
-             "engine.details.device"]
-)  # fmt: skip
-def test_what_decides_about_no_answer_may_differ(name: str, folder: Path) -> None:
+def test_what_decides_about_no_answer_may_differ(folder: Path) -> None:
+    names = ("environment__python", "dataset__name", "dataset__revision", "engine__version", "engine__details__device")
+    other = asked(started="2030-01-01T00:00:00Z", command_line=["another"], **dict.fromkeys(names, "another"))
     with Run(folder) as run:
-        run.check(asked(name, "another"))
+        run.check(other)
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".hidden", "predictions.jsonl", "sparse_tasks.json"])
@@ -293,23 +298,27 @@ def test_any_prefix_is_repaired_to_the_whole_lines_it_holds(texts: list[str], da
         path.write_bytes(whole[:end])
         lines = whole[:end].count(b"\n")
         assert len(run.finished()) == lines
-        assert [row["text"] for row in run.predictions()] == texts[:lines]
+        assert [row.text for row in run.predictions()] == texts[:lines]
         assert whole.startswith(path.read_bytes())
 
 
+def dumped(index: int) -> str:
+    return json.dumps(to_builtins(prediction(index)))
+
+
 DAMAGED = {
-    "no JSON": (b"{", ["line 2", "is no JSON line"]),
-    "an empty line": (b"", ["line 2", "is no JSON line"]),
-    "no UTF-8": (b'{"id": "\xff"}', ["line 2", "is no JSON line"]),
-    "nested too deep": (b"[" * 100_000, ["line 2", "is no JSON line"]),
+    "no JSON": (b"{", ["line 2", "is not a line of JSON"]),
+    "an empty line": (b"", ["line 2", "is not a line of JSON"]),
+    "no UTF-8": (b'{"id": "\xff"}', ["line 2", "is not a line of JSON"]),
+    "nested too deep": (b"[" * 100_000, ["line 2", "is not a line of JSON"]),
     "no object": (b"[]", ["line 2", "object"]),
     "something else": (b'{"id": "a"}', ["line 2", "required"]),
-    "no number": (json.dumps(prediction(1)).replace("0.25", "NaN").encode(), ["line 2", "NaN"]),
-    "an infinite number": (json.dumps(prediction(1)).replace("0.25", "1e999").encode(), ["line 2", "1e999"]),
-    "a number below zero": (json.dumps(prediction(1)).replace("0.25", "-1").encode(), ["line 2", "seconds"]),
-    "a number beyond all": (json.dumps(prediction(1)).replace("4090", "9" * 400).encode(), ["line 2", "too large"]),
-    "another field": (json.dumps(prediction(1) | {"more": 1}).encode(), ["line 2", "more"]),
-    "the first one again": (json.dumps(prediction(0)).encode(), ["line 2", "ruler_niah-4096-0 is there twice"]),
+    "no number": (dumped(1).replace("0.25", "NaN").encode(), ["line 2", "NaN"]),
+    "an infinite number": (dumped(1).replace("0.25", "1e999").encode(), ["line 2", "1e999"]),
+    "a number below zero": (dumped(1).replace("0.25", "-1").encode(), ["line 2", "seconds"]),
+    "a number beyond all": (dumped(1).replace("4090", "9" * 400).encode(), ["line 2", "too large"]),
+    "another field": (json.dumps(to_builtins(prediction(1)) | {"more": 1}).encode(), ["line 2", "more"]),
+    "the first one again": (dumped(0).encode(), ["line 2", "ruler_niah-4096-0 is there twice"]),
 }
 
 
@@ -329,21 +338,21 @@ def test_a_damaged_line_in_the_middle_is_named_and_left(
 def test_a_prediction_that_is_none_is_not_written(folder: Path, refused: Refused) -> None:
     before = contents(folder)
     with Run(folder) as run, refused(DataError, "predictions.jsonl", "sparsity"):
-        run.add(prediction(3) | {"sparsity": {"prefill": 1.5}})
+        run.add(prediction(3, sparsity={"prefill": 1.5}))
     assert contents(folder) == before
 
 
 def test_a_number_that_json_has_not_is_not_written(folder: Path, refused: Refused) -> None:
     before = contents(folder)
-    with Run(folder) as run, refused(DataError, "predictions.jsonl", "ruler_niah-4096-3", "not JSON compliant"):
-        run.add(prediction(3) | {"seconds": float("nan")})
+    with Run(folder) as run, refused(DataError, "predictions.jsonl", "seconds", "NaN"):
+        run.add(prediction(3, seconds=float("nan")))
     assert contents(folder) == before
 
 
 def test_text_that_is_no_unicode_is_written_all_the_same(folder: Path) -> None:
     with Run(folder) as run:
         run.add(prediction(3, "half \ud83d a pair"))
-    assert [row["text"] for row in Run(folder).predictions()][-1] == "half ? a pair"
+    assert [row.text for row in Run(folder).predictions()][-1] == "half ? a pair"
 
 
 def test_a_full_disk_is_one_line_and_the_lock_is_given_back(tmp_path: Path, refused: Refused) -> None:
@@ -376,7 +385,7 @@ def test_predictions_are_put_in_order(folder: Path) -> None:
         run.add(prediction(3))
         run.put_in_order([*reversed(ids), "ruler_niah-4096-3"])
         run.add(prediction(4))
-    assert [row["index"] for row in Run(folder).predictions()] == [2, 1, 0, 3, 4]
+    assert [row.index for row in Run(folder).predictions()] == [2, 1, 0, 3, 4]
 
 
 # --- one process at a time ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings, Engine
 from sparse_tasks.evaluators.engines.running import Engines
@@ -246,8 +247,9 @@ def test_dense_attention_is_first_and_each_has_a_folder(
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     for one in swept:
         assert one.folder == tmp_path / one.attention.label
-        assert one.result == read(one.folder / "result.json")
-        assert one.result["attention"] == one.attention.as_dict() == read(one.folder / "run.json")["attention"]
+        result = to_builtins(one.result)
+        assert result == read(one.folder / "result.json")
+        assert result["attention"] == one.attention.as_dict() == read(one.folder / "run.json")["attention"]
         assert len(lines(one.folder)) == 4
 
 
@@ -266,7 +268,7 @@ def test_each_is_held_against_dense_attention(tmp_path: Path, make: Sweep, able:
     for one, differences in ((half, [0.0, 0.0]), (most, [-0.5, -0.5])):
         assert one.comparison is not None
         written = read(one.folder / COMPARISON)
-        assert written == json.loads(json.dumps(one.comparison.as_dict()))
+        assert written == to_builtins(one.comparison)
         assert problems(written, "comparison-1.0") == []
         assert [row["difference"] for row in written["rows"]] == differences
         assert [row["mean_a"] for row in written["rows"]] == [1.0, 1.0]

@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.core.sample import Evidence, Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.analyses.table import read_runs
@@ -23,8 +24,8 @@ from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.leaderboard.check import check
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.predict import RunRequest, predict
-from sparse_tasks.evaluators.results import read_scored, score_run
-from sparse_tasks.evaluators.runs import SETTINGS, Run, read_checked
+from sparse_tasks.evaluators.results import read_outcomes, score_run
+from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
@@ -57,10 +58,11 @@ def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
             RunRequest(dataset, dataset.select(), str(folder / "outputs.jsonl"), "replay", command_line=command), run
         )
         result, prediction = score_run(run), next(run.predictions())
-        settings = read_checked(run.path / SETTINGS, "run-1.0")
-    rows, sha256 = read_scored(folder / "run")[1], result["dataset_sha256"]
+        settings = run.settings
+    rows, sha256 = read_outcomes(folder / "run"), result.dataset_sha256
+    comparison = to_builtins(compare(rows, rows, dataset_a=sha256, dataset_b=sha256))
     submission = json.loads(make_submission(read_runs([folder / "run"]), "mine", "me@example.org"))
-    submission["runs"][0]["comparison"] = compare(rows, rows, dataset_a=sha256, dataset_b=sha256).as_dict()
+    submission["runs"][0]["comparison"] = comparison
     (folder / "submission.json").write_text(json.dumps(submission), encoding="utf-8")
     verdict = check(folder / "submission.json", [dataset])
     written = {
@@ -70,11 +72,11 @@ def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
         "prediction-1.0": prediction,
         "replay-1.0": outputs[0],
         "result-1.0": result,
-        "comparison-1.0": compare(rows, rows, dataset_a=sha256, dataset_b=sha256).as_dict(),
+        "comparison-1.0": comparison,
         "submission-1.0": submission,
         "verdict-1.0": verdict.as_dict(),
     }
-    return {name: json.loads(json.dumps(value)) for name, value in written.items()}
+    return {name: json.loads(json.dumps(value, default=to_builtins)) for name, value in written.items()}
 
 
 def test_every_schema_has_an_example(examples: dict[str, Any]) -> None:

@@ -161,9 +161,7 @@ def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], not
 
 def _cells(members: Sequence[ScoredRun], tables: Mapping[str, pd.DataFrame]) -> dict[_Key, _Cell]:
     """Each task at each length, in the runs of one sparsity."""
-    metrics = {
-        (config["length"], config["task"]): config["metric"] for run in members for config in run.result["configs"]
-    }
+    metrics = {(config.length, config.task): config.metric for run in members for config in run.result.configs}
     table = pd.concat([tables[run.name] for run in members])
     cells = {}
     for key, rows in table.groupby(["length", "task"]):

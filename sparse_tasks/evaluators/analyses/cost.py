@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import msgspec
 import pandas as pd
 
-from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.analyses.frames import column_names, frame
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.costs import (
@@ -82,7 +80,7 @@ def _row(run: ScoredRun, length: int, tokens: float, prefill_sparsity: float, de
     )
     if run.shape is None:
         return row
-    shape, attention = run.shape, msgspec.convert(run.settings["attention"], Attention)
+    shape, attention = run.shape, run.settings.attention
     flops, reads = prefill_flops(shape, tokens, row.density_prefill), decode_reads(shape, tokens, row.density_decode)
     flops_dense, reads_dense = prefill_flops(shape, tokens), decode_reads(shape, tokens)
     added_flops, added_reads = (

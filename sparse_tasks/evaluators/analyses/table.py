@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
+from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
 from sparse_tasks.evaluators.results import read_result, read_scores_table
-from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_checked
+from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 
 __all__ = ["COLUMNS", "Runs", "ScoredRun", "read_runs"]
 
@@ -66,8 +67,8 @@ class ScoredRun:
 
     name: str
     path: Path
-    settings: dict[str, Any]
-    result: dict[str, Any]
+    settings: PublicSettings
+    result: Result
 
     @property
     def model(self) -> str:
@@ -77,24 +78,23 @@ class ScoredRun:
     @property
     def shape(self) -> Shape | None:
         """The model's sizes; None where they are not known."""
-        shape = self.settings["model"]["shape"]
-        return None if shape is None else Shape(**shape)
+        return self.settings.model.shape
 
     @property
     def dense(self) -> bool:
         """Whether attention was dense."""
-        return bool(self.settings["attention"]["method"] == "dense")
+        return self.settings.attention.method == "dense"
 
     @property
     def attention(self) -> str:
         """The method, and its arguments where they were given; not the sparsity."""
         given = ", ".join(arguments(self.settings))
-        return str(self.settings["attention"]["method"]) + (f" ({given})" if given else "")
+        return self.settings.attention.method + (f" ({given})" if given else "")
 
     @property
     def asked(self) -> float | None:
         """The sparsity that was asked for; 0 for dense attention, None where budgets were given instead."""
-        return 0.0 if self.dense else self.settings["attention"]["sparsity"]
+        return 0.0 if self.dense else self.settings.attention.sparsity
 
     @property
     def label(self) -> str:
@@ -104,7 +104,7 @@ class ScoredRun:
     @property
     def pairing(self) -> tuple[str, str, str]:
         """Model, data set and sampling: equal in a dense and a sparse run that can be compared."""
-        return self.model, self.settings["dataset"]["sha256"], repr(sorted(self.settings["sampling"].items()))
+        return self.model, self.settings.dataset.sha256, repr(self.settings.sampling)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _read(name: str, folder: Path) -> ScoredRun:
     if not (folder / SETTINGS).is_file():
         raise UsageError("runs", str(folder), f"holds no {SETTINGS}; name a run that evaluate or predict has made")
-    return ScoredRun(name, folder, read_checked(folder / SETTINGS, "run-1.0"), read_result(folder))
+    return ScoredRun(name, folder, read_record(folder / SETTINGS, RunSettings), read_result(folder))
 
 
 def _dense(runs: Iterable[ScoredRun]) -> dict[tuple[str, str, str], ScoredRun]:
@@ -199,7 +199,7 @@ def _samples(run: ScoredRun) -> pd.DataFrame:
     return table.assign(
         run=run.name,
         model=run.model,
-        dataset=run.settings["dataset"]["sha256"],
+        dataset=run.settings.dataset.sha256,
         attention=run.attention,
         asked=float("nan") if run.asked is None else run.asked,
         truncated=table["finish_reason"] == "length",

@@ -7,7 +7,9 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.records import Phase
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.evaluators.models import Model, find_model
 
@@ -56,8 +58,8 @@ class Output:
     output_tokens: int | None = None
     seconds_to_first_token: float | None = None
     seconds: float | None = None
-    sparsity: dict[str, float] | None = None
-    sparsity_spread: dict[str, float] | None = None
+    sparsity: dict[Phase, float] | None = None
+    sparsity_spread: dict[Phase, float] | None = None
     kv_bytes_per_step: float | None = None
 
 
@@ -147,9 +149,9 @@ class Engine(ABC):
         self.settings = settings
 
     @property
-    def attention(self) -> dict[str, Any]:
-        """What computes attention, as far as this project knows."""
-        return dict(UNKNOWN_ATTENTION) if self.elsewhere else self.settings.attention.as_dict()
+    def attention(self) -> Attention:
+        """The attention that runs, as far as this project knows."""
+        return UNKNOWN_ATTENTION if self.elsewhere else Attention(**self.settings.attention.as_dict())
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def _load() -> None:
     from sparse_tasks.evaluators.engines import openai, replay, transformers, vllm  # noqa: F401
 
 
-UNKNOWN_ATTENTION: Final[dict[str, Any]] = {"method": "unknown", "sparsity": None, "arguments": {}}
+UNKNOWN_ATTENTION: Final = Attention(method="unknown", sparsity=None, arguments={})
 """The attention of an engine that runs somewhere else."""
 
 ENGINES: Registry[type[Engine]] = Registry("engine", _load)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
 
-from sparse_tasks.core.errors import BadFileError, UsageError
+from sparse_tasks.core.errors import BadFileError, DataError, UsageError
 from sparse_tasks.core.files import sha256_of
-from sparse_tasks.core.json import parse_json
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
-from sparse_tasks.schemas import problems
+from sparse_tasks.evaluators.records import Replayed
+from sparse_tasks.evaluators.runs import parse_line
 
 __all__ = ["ReplayEngine"]
 
@@ -70,7 +69,7 @@ class ReplayEngine(Engine):
             start = 0
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    identifier = self._read(line, number)["id"]
+                    identifier = self._read(line, number).id
                     if identifier in places:
                         raise BadFileError(f"{self._path}, line {number}: {identifier} is there twice")
                     places[identifier] = start
@@ -87,24 +86,18 @@ class ReplayEngine(Engine):
         with self._path.open("rb") as file:
             for identifier in asked:
                 file.seek(places[identifier])
-                found = self._read(file.readline(), None)
-                fields = {
-                    name: found[name] for name in Output.__slots__ if name not in ("id", "text") and name in found
-                }
-                yield Output(identifier, found["text"], **({"finish_reason": None} | fields))
+                replayed = self._read(file.readline(), None)
+                yield Output(**{name: getattr(replayed, name) for name in replayed.__struct_fields__})
 
     def version(self) -> str | None:
         return None
 
-    def _read(self, line: bytes, number: int | None) -> dict[str, Any]:
-        where = self._path if number is None else f"{self._path}, line {number}"
+    def _read(self, line: bytes, number: int | None) -> Replayed:
+        where = str(self._path) if number is None else f"{self._path}, line {number}"
         try:
-            value: dict[str, Any] = parse_json(line)
-        except (ValueError, RecursionError) as error:
-            raise BadFileError(f"{where}: is no JSON: {error}") from error
-        if wrong := problems(value, "replay-1.0"):
-            raise BadFileError(f"{where}: {wrong[0]}")
-        return value
+            return parse_line(line, Replayed, where)
+        except DataError as error:
+            raise BadFileError(str(error)) from error
 
 
 ENGINES.register(ReplayEngine.name, ReplayEngine)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
+from sparse_tasks.core.records import Phase
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 
@@ -129,8 +130,9 @@ class TransformersEngine(Engine):
         self._model = None
 
 
-def _measured(run: SparseRun | None) -> dict[str, float] | None:
-    found = {} if run is None else {phase: run.density(phase) for phase in ("prefill", "decode")}
+def _measured(run: SparseRun | None) -> dict[Phase, float] | None:
+    phases: tuple[Phase, ...] = () if run is None else ("prefill", "decode")
+    found = {} if run is None else {phase: run.density(phase) for phase in phases}
     return {phase: max(0.0, 1 - density.computed) for phase, density in found.items() if density is not None} or None
 
 

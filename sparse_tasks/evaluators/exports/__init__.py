@@ -1,9 +1,10 @@
-"""Results in the formats of others, by name: what is written comes from a run's files and from nothing else."""
+"""Results in the formats of others, by name, written from a run's files and from nothing else."""
 
-from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 
 from sparse_tasks.evaluators.exports import eval_results, every_eval_ever, lm_eval
+from sparse_tasks.evaluators.records import Prediction, PublicSettings, Result, ScoredSample
 
 __all__ = ["EXPORTS", "Export"]
 
@@ -13,18 +14,18 @@ class Export(Protocol):
 
     def __call__(
         self,
-        run: dict[str, Any],
-        result: dict[str, Any],
-        scores: list[dict[str, Any]],
-        predictions: Iterable[dict[str, Any]],
+        run: PublicSettings,
+        result: Result,
+        scores: Sequence[ScoredSample],
+        predictions: Iterable[Prediction],
     ) -> dict[str, bytes]:
         """The files, by path relative to the folder they are meant for; the same bytes for the same run.
 
         Args:
-            run: What ``run.json`` holds.
-            result: What ``result.json`` holds.
-            scores: The rows of ``scores.parquet``.
-            predictions: The lines of ``predictions.jsonl``.
+            run: Settings of the run.
+            result: Its result.
+            scores: Its scores.
+            predictions: Its predictions.
         """
         ...
 

@@ -6,7 +6,7 @@ benchmark there and whose ``task_id`` its ``eval.yaml`` lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -21,63 +21,73 @@ from sparse_tasks.evaluators.exports.parts import (
     tasks_of,
     variant,
 )
+from sparse_tasks.evaluators.records import (
+    AverageResult,
+    ConfigResult,
+    Prediction,
+    PublicSettings,
+    Result,
+    ScoredSample,
+)
 
 __all__ = ["files"]
 
 
 def files(
-    run: dict[str, Any],
-    result: dict[str, Any],
-    scores: list[dict[str, Any]],
-    predictions: Iterable[dict[str, Any]],
+    run: PublicSettings,
+    result: Result,
+    scores: Sequence[ScoredSample],
+    predictions: Iterable[Prediction],
 ) -> dict[str, bytes]:
     """One YAML file with an entry a configuration and one an average. See ``exports.Export``."""
     del scores, predictions  # the format holds no samples
-    entries = [_entry(run, task_id(run, config), config, _of_config(config)) for config in result["configs"]]
-    entries += [_entry(run, average_id(run, one), one, _of_average(result, one)) for one in result["averages"]]
+    entries = [
+        _entry(run, task_id(run, config.task, config.length), config, _of_config(config)) for config in result.configs
+    ]
+    entries += [_entry(run, average_id(run, one), one, _of_average(result, one)) for one in result.averages]
     name = file_name("-".join(filter(None, ["sparse-tasks", dataset_id(run).replace("/", "_"), variant(run)])))
     content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=False, width=10_000)
     return {f".eval_results/{name}.yaml": content.encode("ascii")}
 
 
-def _entry(run: dict[str, Any], name: str, row: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _entry(run: PublicSettings, name: str, row: ConfigResult | AverageResult, notes: list[str]) -> dict[str, Any]:
     dataset = {"id": dataset_id(run), "task_id": name}
-    if run["dataset"]["revision"] is not None:
-        dataset["revision"] = run["dataset"]["revision"]
-    interval = f"{LEVEL:.0%} interval {row['low']:.4g} to {row['high']:.4g} ({row['interval']})"
+    if run.dataset.revision is not None:
+        dataset["revision"] = run.dataset.revision
+    interval = f"{LEVEL:.0%} interval {row.low:.4g} to {row.high:.4g} ({row.interval})"
     return {
         "dataset": dataset,
-        "value": row["mean"],
-        "date": run["started"],
-        "notes": "; ".join([*notes, f"n={row['n']}", interval, *_of_run(run)]),
+        "value": row.mean,
+        "date": run.started,
+        "notes": "; ".join([*notes, f"n={row.n}", interval, *_of_run(run)]),
     }
 
 
-def _of_config(config: dict[str, Any]) -> list[str]:
-    notes = [config["metric"], f"unparsed {config['unparsed']:.4g}", f"truncated {config['truncated']:.4g}"]
-    if config["sparsity"] is not None:
-        phases = ", ".join(f"{phase} {share:.4g}" for phase, share in sorted(config["sparsity"].items()))
+def _of_config(config: ConfigResult) -> list[str]:
+    notes = [config.metric, f"unparsed {config.unparsed:.4g}", f"truncated {config.truncated:.4g}"]
+    if config.sparsity is not None:
+        phases = ", ".join(f"{phase} {share:.4g}" for phase, share in sorted(config.sparsity.items()))
         notes.append(f"measured sparsity: {phases}")
     return notes
 
 
-def _of_average(result: dict[str, Any], average: dict[str, Any]) -> list[str]:
+def _of_average(result: Result, average: AverageResult) -> list[str]:
     return [f"mean over {', '.join(tasks_of(result, average))}"]
 
 
-def _of_run(run: dict[str, Any]) -> list[str]:
+def _of_run(run: PublicSettings) -> list[str]:
     return [
-        f"attention {run['attention']['method']}" + _budget(run),
-        "query-aware" if run["query_aware"] else "not query-aware",
-        " ".join(filter(None, [run["engine"]["name"], run["engine"]["version"]])),
-        f"sparse-tasks {run['environment']['sparse_tasks']}",
-        f"data {run['dataset']['fingerprint']}",
+        f"attention {run.attention.method}" + _budget(run),
+        "query-aware" if run.query_aware else "not query-aware",
+        " ".join(filter(None, [run.engine.name, run.engine.version])),
+        f"sparse-tasks {run.environment.sparse_tasks}",
+        f"data {run.dataset.fingerprint}",
     ]
 
 
-def _budget(run: dict[str, Any]) -> str:
+def _budget(run: PublicSettings) -> str:
     if not variant(run):
         return ""
-    sparsity = run["attention"]["sparsity"]
+    sparsity = run.attention.sparsity
     set_to = f" with {', '.join(arguments(run))}" if arguments(run) else ""
     return ("" if sparsity is None else f" at nominal sparsity {sparsity:g}") + set_to

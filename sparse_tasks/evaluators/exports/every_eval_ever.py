@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sparse_tasks.evaluators.exports.parts import (
@@ -27,6 +27,14 @@ from sparse_tasks.evaluators.exports.parts import (
     tasks_of,
     variant,
 )
+from sparse_tasks.evaluators.records import (
+    AverageResult,
+    ConfigResult,
+    Prediction,
+    PublicSettings,
+    Result,
+    ScoredSample,
+)
 
 __all__ = ["files"]
 
@@ -37,16 +45,16 @@ _SELF_DEPLOYED: Final = frozenset({"vllm", "transformers"})
 
 
 def files(
-    run: dict[str, Any],
-    result: dict[str, Any],
-    scores: list[dict[str, Any]],
-    predictions: Iterable[dict[str, Any]],
+    run: PublicSettings,
+    result: Result,
+    scores: Sequence[ScoredSample],
+    predictions: Iterable[Prediction],
 ) -> dict[str, bytes]:
     """The record and, where there are any, its samples. See ``exports.Export``."""
     model = _model(run)
     folder = f"data/{_COLLECTION}/{file_name(model['developer'])}/{file_name(_within_developer(model['id']))}"
     texts = by_id(predictions)
-    samples = jsonl_bytes(_sample(run, row, texts.get(row["id"])) for row in scores)
+    samples = jsonl_bytes(_sample(run, row, texts.get(row.id)) for row in scores)
     name = _uuid4(json_bytes([run, result]) + samples)
     record = {
         "schema_version": _SCHEMA_VERSION,
@@ -62,13 +70,15 @@ def files(
         },
         "eval_library": {
             "name": "sparse-tasks",
-            "version": run["environment"]["sparse_tasks"],
-            "additional_details": details({key: run["environment"][key] for key in ("python", "packages", "hardware")}),
+            "version": run.environment.sparse_tasks,
+            "additional_details": details(
+                {key: getattr(run.environment, key) for key in ("python", "packages", "hardware")}
+            ),
         },
         "model_info": model,
         "evaluation_results": [
-            *(_of_config(run, config) for config in result["configs"]),
-            *(_of_average(run, result, average) for average in result["averages"]),
+            *(_of_config(run, config) for config in result.configs),
+            *(_of_average(run, result, average) for average in result.averages),
         ],
     }
     if not scores:
@@ -88,25 +98,25 @@ def _uuid4(content: bytes) -> str:
     return str(uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=4))
 
 
-def _evaluation_id(run: dict[str, Any]) -> str:
+def _evaluation_id(run: PublicSettings) -> str:
     """What runs are told apart by: model, data, method, time."""
     return f"{_COLLECTION}/{dataset_id(run)}/{model_id(run)}/{variant(run) or 'dense'}/{epoch(run)}"
 
 
-def _model(run: dict[str, Any]) -> dict[str, Any]:
+def _model(run: PublicSettings) -> dict[str, Any]:
     name = model_id(run)
     developer, slash, _ = name.partition("/")
-    own = run["engine"]["name"] in _SELF_DEPLOYED
+    own = run.engine.name in _SELF_DEPLOYED
     return {
         "name": name,
         "id": name,
         "developer": developer if slash and developer else "unknown",
-        "inference_engine": details({key: run["engine"][key] for key in ("name", "version")}),
+        "inference_engine": details({"name": run.engine.name, "version": run.engine.version}),
         "additional_details": {
             "deployment_type": "self_deployed" if own else "unknown",
-            "model_availability": "open_weights" if own and run["model"]["revision"] is not None else "unknown",
-            **details({key: run["model"][key] for key in ("revision", "config_sha256", "sha256")}),
-            **details({"engine_arguments": run["engine"]["arguments"]}),
+            "model_availability": "open_weights" if own and run.model.revision is not None else "unknown",
+            **details({key: getattr(run.model, key) for key in ("revision", "config_sha256", "sha256")}),
+            **details({"engine_arguments": run.engine.arguments}),
         },
     }
 
@@ -116,32 +126,32 @@ def _within_developer(name: str) -> str:
     return rest.replace("/", "_") if slash and developer else name
 
 
-def _of_config(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    exact = config["metric"] == "exact_match"
+def _of_config(run: PublicSettings, config: ConfigResult) -> dict[str, Any]:
+    exact = config.metric == "exact_match"
     return {
-        **_common(run, task_id(run, config), config),
+        **_common(run, task_id(run, config.task, config.length), config),
         "evaluation_result_id": _result_id(run, config),
         "metric_config": {
-            "evaluation_description": f"{config['task']} in a prompt of {config['length']} tokens",
+            "evaluation_description": f"{config.task} in a prompt of {config.length} tokens",
             # The id under which its registry has exact match; the others are our own.
-            "metric_id": "exact-match" if exact else f"sparse_tasks.{config['metric']}",
-            "metric_name": config["metric"],
+            "metric_id": "exact-match" if exact else f"sparse_tasks.{config.metric}",
+            "metric_name": config.metric,
             **({"metric_kind": "accuracy"} if exact else {}),
             **_SCALE,
         },
         "score_details": {
-            "score": config["mean"],
+            "score": config.mean,
             "details": details(
                 {
                     "level": "task",
-                    "task": config["task"],
-                    "length": config["length"],
-                    "unparsed": config["unparsed"],
-                    "fallback": config["fallback"],
-                    "truncated": config["truncated"],
-                    "mean_input_tokens": config["input_tokens"],
-                    "mean_output_tokens": config["output_tokens"],
-                    **{f"measured_sparsity_{phase}": share for phase, share in (config["sparsity"] or {}).items()},
+                    "task": config.task,
+                    "length": config.length,
+                    "unparsed": config.unparsed,
+                    "fallback": config.fallback,
+                    "truncated": config.truncated,
+                    "mean_input_tokens": config.input_tokens,
+                    "mean_output_tokens": config.output_tokens,
+                    **{f"measured_sparsity_{phase}": share for phase, share in (config.sparsity or {}).items()},
                 }
             ),
             "uncertainty": _uncertainty(config),
@@ -149,21 +159,21 @@ def _of_config(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_average(run: dict[str, Any], result: dict[str, Any], average: dict[str, Any]) -> dict[str, Any]:
+def _of_average(run: PublicSettings, result: Result, average: AverageResult) -> dict[str, Any]:
     name = average_id(run, average)
     return {
         **_common(run, name, average),
         "evaluation_result_id": f"{name}:average",
         "metric_config": {
-            "evaluation_description": f"mean over the tasks in prompts of {average['length']} tokens",
+            "evaluation_description": f"mean over the tasks in prompts of {average.length} tokens",
             "metric_id": "sparse_tasks.average",
             "metric_name": "average",
             **_SCALE,
         },
         "score_details": {
-            "score": average["mean"],
+            "score": average.mean,
             "details": details(
-                {"level": "average over tasks", "tasks": tasks_of(result, average), "length": average["length"]}
+                {"level": "average over tasks", "tasks": tasks_of(result, average), "length": average.length}
             ),
             "uncertainty": _uncertainty(average),
         },
@@ -179,94 +189,92 @@ _SCALE: Final = {
 }
 
 
-def _common(run: dict[str, Any], name: str, row: dict[str, Any]) -> dict[str, Any]:
+def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -> dict[str, Any]:
     """What every result says of its data and of how the answers were made."""
-    dataset, sampling = run["dataset"], run["sampling"]
+    dataset, sampling = run.dataset, run.sampling
     source: dict[str, Any] = {"dataset_name": dataset_id(run), "source_type": "other"}
-    if dataset["revision"] is not None:
+    if dataset.revision is not None:
         source |= {"source_type": "hf_dataset", "hf_repo": dataset_id(run), "hf_split": "test"}
-        source["samples_number"] = row["n"]
+        source["samples_number"] = row.n
     source["additional_details"] = details(
-        {key: dataset[key] for key in ("revision", "sha256", "fingerprint", "limit")}
+        {key: getattr(dataset, key) for key in ("revision", "sha256", "fingerprint", "limit")}
         | {"config": name.partition("@")[0]}
     )
-    asked = {"temperature": sampling["temperature"], "max_tokens": sampling["max_new_tokens"]}
-    arguments = {name: value for name, value in asked.items() if value is not None}
+    arguments = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
     return {
         "evaluation_name": name,
         "source_data": source,
         "evaluation_timestamp": str(epoch(run)),
         "generation_config": {
-            "generation_args": arguments,
+            "generation_args": {name: value for name, value in arguments.items() if value is not None},
             "additional_details": details(
                 {
-                    "seed": sampling["seed"],
-                    "query_aware": run["query_aware"],
-                    "attention_method": run["attention"]["method"],
-                    "attention_nominal_sparsity": run["attention"]["sparsity"],
-                    "attention_arguments": run["attention"]["arguments"],
+                    "seed": sampling.seed,
+                    "query_aware": run.query_aware,
+                    "attention_method": run.attention.method,
+                    "attention_nominal_sparsity": run.attention.sparsity,
+                    "attention_arguments": run.attention.arguments,
                 }
             ),
         },
     }
 
 
-def _uncertainty(row: dict[str, Any]) -> dict[str, Any]:
+def _uncertainty(row: ConfigResult | AverageResult) -> dict[str, Any]:
     return {
         "confidence_interval": {
-            "lower": row["low"],
-            "upper": row["high"],
+            "lower": row.low,
+            "upper": row.high,
             "confidence_level": LEVEL,
-            "method": row["interval"],
+            "method": row.interval,
         },
-        "num_samples": row["n"],
+        "num_samples": row.n,
     }
 
 
-def _result_id(run: dict[str, Any], row: dict[str, Any]) -> str:
-    return f"{task_id(run, row)}:{row['metric']}"
+def _result_id(run: PublicSettings, row: ConfigResult | ScoredSample) -> str:
+    return f"{task_id(run, row.task, row.length)}:{row.metric}"
 
 
-def _sample(run: dict[str, Any], row: dict[str, Any], prediction: dict[str, Any] | None) -> dict[str, Any]:
-    found = prediction or {}
+def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> dict[str, Any]:
+    sparsity = {} if prediction is None or prediction.sparsity is None else prediction.sparsity
     sample = {
         "schema_version": _SCHEMA_VERSION,
         "evaluation_id": _evaluation_id(run),
         "model_id": model_id(run),
-        "evaluation_name": task_id(run, row),
+        "evaluation_name": task_id(run, row.task, row.length),
         "evaluation_result_id": _result_id(run, row),
-        "sample_id": row["id"],
+        "sample_id": row.id,
         "interaction_type": "single_turn",
-        "input": {"raw": f"(the prompt of sample {row['id']} in the data set)", "reference": []},
-        "output": {"raw": [found.get("text", "")]},
+        "input": {"raw": f"(the prompt of sample {row.id} in the data set)", "reference": []},
+        "output": {"raw": ["" if prediction is None else prediction.text]},
         "answer_attribution": _attribution(row),
-        "evaluation": {"score": row["score"], "is_correct": row["score"] == 1.0},
+        "evaluation": {"score": row.score, "is_correct": row.score == 1.0},
         "metadata": details(
-            {key: row[key] for key in ("task", "index", "length", "metric", "parsed", "finish_reason")}
-            | {f"measured_sparsity_{phase}": share for phase, share in (found.get("sparsity") or {}).items()}
+            {key: getattr(row, key) for key in ("task", "index", "length", "metric", "parsed", "finish_reason")}
+            | {f"measured_sparsity_{phase}": share for phase, share in sparsity.items()}
         ),
     }
-    read, written = found.get("input_tokens"), found.get("output_tokens")
+    if prediction is None:
+        return sample | {"error": "there is no output for this sample"}
+    read, written = prediction.input_tokens, prediction.output_tokens
     if read is not None and written is not None:
         sample["token_usage"] = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
-    seconds = {"latency_ms": found.get("seconds"), "time_to_first_token_ms": found.get("seconds_to_first_token")}
-    known = {key: 1000 * value for key, value in seconds.items() if value is not None}
-    if known:
+    seconds = {"latency_ms": prediction.seconds, "time_to_first_token_ms": prediction.seconds_to_first_token}
+    if known := {key: 1000 * value for key, value in seconds.items() if value is not None}:
         sample["performance"] = known
-    if prediction is None:
-        sample["error"] = "there is no output for this sample"
     return sample
 
 
-def _attribution(row: dict[str, Any]) -> list[dict[str, Any]]:
-    if row["extracted"] is None:
+def _attribution(row: ScoredSample) -> list[dict[str, Any]]:
+    if row.extracted is None:
         return []
     return [
         {
             "turn_idx": 0,
             "source": "output.raw",
-            "extracted_value": row["extracted"],
-            "extraction_method": row["how"] or "whole_output",
+            "extracted_value": row.extracted,
+            "extraction_method": row.how or "whole_output",
             "is_terminal": True,
         }
     ]

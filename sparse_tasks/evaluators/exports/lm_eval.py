@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import sqrt
 from statistics import stdev
 from typing import Any
+
+from msgspec.structs import replace
 
 from sparse_tasks.evaluators.exports.parts import (
     average_id,
@@ -28,44 +30,43 @@ from sparse_tasks.evaluators.exports.parts import (
     task_id,
     tasks_of,
 )
+from sparse_tasks.evaluators.records import ConfigResult, Prediction, PublicSettings, Result, ScoredSample
 
 __all__ = ["files"]
 
 
 def files(
-    run: dict[str, Any],
-    result: dict[str, Any],
-    scores: list[dict[str, Any]],
-    predictions: Iterable[dict[str, Any]],
+    run: PublicSettings,
+    result: Result,
+    scores: Sequence[ScoredSample],
+    predictions: Iterable[Prediction],
 ) -> dict[str, bytes]:
     """``MODEL/results_DATE.json`` and one ``MODEL/samples_TASK_DATE.jsonl`` a configuration. See ``exports.Export``."""
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    rows: dict[str, list[ScoredSample]] = defaultdict(list)
     for row in scores:
-        rows[task_id(run, row)].append(row)
+        rows[task_id(run, row.task, row.length)].append(row)
     texts = by_id(predictions)
     folder = file_name(model_id(run).replace("/", "__"))
-    date = file_name(run["started"].removesuffix("Z").replace(":", "-"))
+    date = file_name(run.started.removesuffix("Z").replace(":", "-"))
     written = {f"{folder}/results_{date}.json": json_bytes(_results(run, result, rows, folder))}
     for task, its_rows in sorted(rows.items()):
-        lines = (_sample(run, row, texts.get(row["id"], {})) for row in its_rows)
+        lines = (_sample(run, row, texts.get(row.id)) for row in its_rows)
         written[f"{folder}/samples_{file_name(task)}_{date}.jsonl"] = jsonl_bytes(lines)
     return written
 
 
-def _results(
-    run: dict[str, Any], result: dict[str, Any], rows: dict[str, list[dict[str, Any]]], folder: str
-) -> dict[str, Any]:
-    configs = {task_id(run, config): config for config in result["configs"]}
-    averages = {average_id(run, average): average for average in result["averages"]}
-    model = run["model"]
+def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSample]], folder: str) -> dict[str, Any]:
+    configs = {task_id(run, config.task, config.length): config for config in result.configs}
+    averages = {average_id(run, average): average for average in result.averages}
+    model = run.model
     return {
         "results": {
             task: {
                 "name": task,
                 "alias": task,
-                "sample_len": config["n"],
-                f"{config['metric']},none": config["mean"],
-                f"{config['metric']}_stderr,none": _standard_error(config, rows.get(task, [])),
+                "sample_len": config.n,
+                f"{config.metric},none": config.mean,
+                f"{config.metric}_stderr,none": _standard_error(config, rows.get(task, [])),
             }
             for task, config in configs.items()
         },
@@ -73,65 +74,65 @@ def _results(
             group: {
                 "name": group,
                 "alias": group,
-                "sample_len": average["n"],
-                "average,none": average["mean"],
+                "sample_len": average.n,
+                "average,none": average.mean,
                 "average_stderr,none": "N/A",
             }
             for group, average in averages.items()
         },
         "group_subtasks": {
-            group: [task_id(run, {"task": task, "length": average["length"]}) for task in tasks_of(result, average)]
+            group: [task_id(run, task, average.length) for task in tasks_of(result, average)]
             for group, average in averages.items()
         },
         "configs": {task: _config(run, task, config) for task, config in configs.items()},
-        "versions": dict.fromkeys(configs, run["environment"]["sparse_tasks"]),
+        "versions": dict.fromkeys(configs, run.environment.sparse_tasks),
         "n-shot": dict.fromkeys(configs, 0),
         "higher_is_better": {
-            **{task: {config["metric"]: True} for task, config in configs.items()},
+            **{task: {config.metric: True} for task, config in configs.items()},
             **{group: {"average": True} for group in averages},
         },
         "n-samples": {
             # How many there would have been without a limit is not known.
-            task: {"effective": config["n"]} | ({"original": config["n"]} if run["dataset"]["limit"] is None else {})
+            task: {"effective": config.n} | ({"original": config.n} if run.dataset.limit is None else {})
             for task, config in configs.items()
         },
         "config": {
-            "model": run["engine"]["name"],
-            "model_args": {"pretrained": model_id(run), **run["engine"]["arguments"]},
-            "model_revision": model["revision"],
+            "model": run.engine.name,
+            "model_args": {"pretrained": model_id(run), **run.engine.arguments},
+            "model_revision": model.revision,
             "batch_size": None,
             "device": None,
-            "limit": run["dataset"]["limit"],
+            "limit": run.dataset.limit,
             "gen_kwargs": _generation(run),
-            "random_seed": run["sampling"]["seed"],
+            "random_seed": run.sampling.seed,
         },
         "date": epoch(run),
         "task_hashes": {},
-        "model_source": run["engine"]["name"],
+        "model_source": run.engine.name,
         "model_name": model_id(run),
         "model_name_sanitized": folder,
         "sparse_tasks": {
-            "version": run["environment"]["sparse_tasks"],
-            "dataset": {**run["dataset"], "name": dataset_id(run)},
-            "engine": {"name": run["engine"]["name"], "version": run["engine"]["version"]},
-            "attention": run["attention"],
-            "query_aware": run["query_aware"],
-            "environment": run["environment"],
-            "configs": result["configs"],
-            "averages": result["averages"],
+            "version": run.environment.sparse_tasks,
+            "dataset": replace(run.dataset, name=dataset_id(run)),
+            "engine": {"name": run.engine.name, "version": run.engine.version},
+            "attention": run.attention,
+            "query_aware": run.query_aware,
+            "environment": run.environment,
+            "configs": result.configs,
+            "averages": result.averages,
         },
     }
 
 
-def _standard_error(config: dict[str, Any], rows: list[dict[str, Any]]) -> float | str:
+def _standard_error(config: ConfigResult, rows: Sequence[ScoredSample]) -> float | str:
     """As lm-eval has it for means: the samples' standard deviation over the root of their number, or "N/A"."""
-    values: list[float] = [row["score"] for row in rows]
-    if len(values) != config["n"] or len(values) < 2:
+    values = [row.score for row in rows]
+    if len(values) != config.n or len(values) < 2:
         return "N/A"
     return stdev(values) / sqrt(len(values))
 
 
-def _config(run: dict[str, Any], task: str, config: dict[str, Any]) -> dict[str, Any]:
+def _config(run: PublicSettings, task: str, config: ConfigResult) -> dict[str, Any]:
     return {
         "task": task,
         "dataset_path": dataset_id(run),
@@ -139,47 +140,43 @@ def _config(run: dict[str, Any], task: str, config: dict[str, Any]) -> dict[str,
         "test_split": "test",
         "output_type": "generate_until",
         "num_fewshot": 0,
-        "metric_list": [{"metric": config["metric"], "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [{"metric": config.metric, "aggregation": "mean", "higher_is_better": True}],
         "generation_kwargs": _generation(run),
         "metadata": {
-            "attention": run["attention"],
-            "query_aware": run["query_aware"],
-            "dataset_revision": run["dataset"]["revision"],
-            "dataset_fingerprint": run["dataset"]["fingerprint"],
+            "attention": run.attention,
+            "query_aware": run.query_aware,
+            "dataset_revision": run.dataset.revision,
+            "dataset_fingerprint": run.dataset.fingerprint,
         },
     }
 
 
-def _generation(run: dict[str, Any]) -> dict[str, Any]:
-    temperature, budget = run["sampling"]["temperature"], run["sampling"]["max_new_tokens"]
+def _generation(run: PublicSettings) -> dict[str, Any]:
+    temperature, budget = run.sampling.temperature, run.sampling.max_new_tokens
     # Unknown where the outputs were made elsewhere.
     kwargs = {} if temperature is None else {"temperature": temperature, "do_sample": temperature > 0}
     return kwargs | ({} if budget is None else {"max_gen_toks": budget})
 
 
-def _sample(run: dict[str, Any], row: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
-    document = {key: row[key] for key in ("id", "task", "index", "length")}
-    text = prediction.get("text", "")
+def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> dict[str, Any]:
+    document = {"id": row.id, "task": row.task, "index": row.index, "length": row.length}
     return {
-        "doc_id": row["index"],
+        "doc_id": row.index,
         "doc": document,
         "target": "",
         "arguments": {"gen_args_0": {"arg_0": "", "arg_1": _generation(run)}},
-        "resps": [[text]],
-        "filtered_resps": [row["extracted"] or ""],
+        "resps": [["" if prediction is None else prediction.text]],
+        "filtered_resps": [row.extracted or ""],
         "filter": "none",
-        "metrics": [row["metric"]],
+        "metrics": [row.metric],
         "doc_hash": hashlib.sha256(json.dumps(document, sort_keys=True).encode("ascii")).hexdigest(),
         "prompt_hash": "",
         "target_hash": "",
-        row["metric"]: row["score"],
+        row.metric: row.score,
         "sparse_tasks": {
-            "parsed": row["parsed"],
-            "how": row["how"],
-            "finish_reason": row["finish_reason"],
-            "input_tokens": prediction.get("input_tokens"),
-            "output_tokens": prediction.get("output_tokens"),
-            "seconds": prediction.get("seconds"),
-            "sparsity": prediction.get("sparsity"),
+            "parsed": row.parsed,
+            "how": row.how,
+            "finish_reason": row.finish_reason,
+            **{key: getattr(prediction, key, None) for key in ("input_tokens", "output_tokens", "seconds", "sparsity")},
         },
     }

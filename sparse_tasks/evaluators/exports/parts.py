@@ -1,4 +1,4 @@
-"""What the formats share: names of what was measured, names of files, and how text becomes bytes."""
+"""Common ground of the formats: names of measurements and files, JSON as bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from sparse_tasks.core.length import label
+from sparse_tasks.core.records import to_builtins
+from sparse_tasks.evaluators.records import AverageResult, Prediction, PublicSettings, Result
 
 __all__ = [
     "LEVEL",
@@ -33,60 +35,60 @@ LEVEL: Final = 0.95
 """Of the intervals in ``result.json`` (``statistics.mean_interval`` by default)."""
 
 
-def variant(run: Mapping[str, Any]) -> str:
+def variant(run: PublicSettings) -> str:
     """The attention method with its budget: the nominal sparsity, and whatever else was set.
 
     ``quest-0.9``, ``quest-tokens=512``, ``vertical_slash+quest-0.9-quest.page=32``; "" for dense attention.
     """
-    attention = run["attention"]
-    if attention["method"] == "dense":
+    attention = run.attention
+    if attention.method == "dense":
         return ""
-    sparsity = [] if attention["sparsity"] is None else [f"{attention['sparsity']:g}"]
-    return "-".join([attention["method"], *sparsity, *arguments(run)])
+    sparsity = [] if attention.sparsity is None else [f"{attention.sparsity:g}"]
+    return "-".join([attention.method, *sparsity, *arguments(run)])
 
 
-def arguments(run: Mapping[str, Any]) -> list[str]:
+def arguments(run: PublicSettings) -> list[str]:
     """What was set of the attention method, ``tokens=512`` each, in order of the names."""
-    attention = run["attention"]
-    own = f"{attention['method']}."  # names its parameters, and is in a composition's name nowhere
-    return [f"{name.removeprefix(own)}={_plain(value)}" for name, value in sorted(attention["arguments"].items())]
+    attention = run.attention
+    own = f"{attention.method}."  # names its parameters, and is in a composition's name nowhere
+    return [f"{name.removeprefix(own)}={_plain(value)}" for name, value in sorted(attention.arguments.items())]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def task_id(run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def task_id(run: PublicSettings, task: str, length: int) -> str:
     """What a configuration is called: ``story_retrieval_64k``, or ``story_retrieval_64k@quest-0.9`` where sparse.
 
     The method is part of it, so that nobody's table puts sparse and dense numbers of a model in one cell.
     """
-    return _at_variant(run, f"{config['task']}_{label(config['length'])}")
+    return _at_variant(run, f"{task}_{label(length)}")
 
 
-def average_id(run: Mapping[str, Any], average: Mapping[str, Any]) -> str:
+def average_id(run: PublicSettings, average: AverageResult) -> str:
     """What the average over the tasks of a length is called: ``64k`` or ``64k@quest-0.9``."""
-    return _at_variant(run, label(average["length"]))
+    return _at_variant(run, label(average.length))
 
 
-def tasks_of(result: Mapping[str, Any], average: Mapping[str, Any]) -> list[str]:
+def tasks_of(result: Result, average: AverageResult) -> list[str]:
     """The tasks that an average is over: all that were run at its length."""
-    return [config["task"] for config in result["configs"] if config["length"] == average["length"]]
+    return [config.task for config in result.configs if config.length == average.length]
 
 
-def _at_variant(run: Mapping[str, Any], name: str) -> str:
+def _at_variant(run: PublicSettings, name: str) -> str:
     return f"{name}@{variant(run)}" if variant(run) else name
 
 
-def model_id(run: Mapping[str, Any]) -> str:
+def model_id(run: PublicSettings | Result) -> str:
     """The model's name; of a folder its last part, because the way to it is nobody's business."""
-    return _public(run["model"]["name"])
+    return _public(run.model.name)
 
 
-def dataset_id(run: Mapping[str, Any]) -> str:
+def dataset_id(run: PublicSettings) -> str:
     """The data set's id on the Hub, without revision; of a folder its last part."""
-    name = run["dataset"]["name"]
-    return str(name).partition("@")[0] if run["dataset"]["revision"] is not None else _public(name)
+    name = run.dataset.name
+    return name.partition("@")[0] if run.dataset.revision is not None else _public(name)
 
 
 def _public(name: str) -> str:
@@ -105,30 +107,30 @@ def file_name(text: str) -> str:
     return f"{safe[:90] or 'unnamed'}-{hashlib.sha256(json.dumps(text).encode()).hexdigest()[:8]}"
 
 
-def epoch(run: Mapping[str, Any]) -> int:
+def epoch(run: PublicSettings) -> int:
     """Seconds from 1970 to the start of the run."""
-    return int(datetime.fromisoformat(run["started"]).timestamp())
+    return int(datetime.fromisoformat(run.started).timestamp())
 
 
-def details(values: Mapping[str, Any]) -> dict[str, str]:
+def details(values: Mapping[str, object]) -> dict[str, str]:
     """Values as strings, those that are None left out: strings as they are, all else as JSON."""
     return {
-        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=to_builtins)
         for key, value in values.items()
         if value is not None
     }
 
 
-def by_id(predictions: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def by_id(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
     """Predictions by the id of their sample."""
-    return {prediction["id"]: prediction for prediction in predictions}
+    return {prediction.id: prediction for prediction in predictions}
 
 
 def json_bytes(value: object) -> bytes:
     """JSON for readers and programs alike. NaN and infinity, which JSON does not know, are errors."""
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("ascii")
+    return (json.dumps(value, indent=2, allow_nan=False, default=to_builtins) + "\n").encode("ascii")
 
 
 def jsonl_bytes(rows: Iterable[object]) -> bytes:
     """One line of JSON a row. Escapes keep it ASCII, so that no character can break a line."""
-    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode("ascii")
+    return "".join(json.dumps(row, allow_nan=False, default=to_builtins) + "\n" for row in rows).encode("ascii")

@@ -16,8 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import UNKNOWN_ATTENTION
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
@@ -34,7 +37,8 @@ from sparse_tasks.evaluators.leaderboard.submission import (
     plain,
     read_file,
 )
-from sparse_tasks.evaluators.results import GOLD, TOOK, config_result, run_result, scored_row
+from sparse_tasks.evaluators.records import ConfigResult, Outcome, Prediction, Result, ScoredSample
+from sparse_tasks.evaluators.results import Gold, config_result, run_result, scored_sample
 
 __all__ = ["CODES", "WARNINGS", "Reason", "Verdict", "check"]
 
@@ -85,7 +89,8 @@ _TOLERANCE: Final = 1e-9
 _ENDS: Final = (None, "stop", "length", "content_filter", "tool_calls", "function_call", "repetition")
 _OTHER_TOKENIZER: Final = 10  # times as many or as few tokens as another tokenizer may make of a text
 _SAMPLE: Final = ("id", "task", "index", "length", "input_tokens", "max_new_tokens")
-_ASKED: Final = (*(name for name in GOLD if name != "evidence"), "prompt")
+_GOLD: Final = ("id", "task", "index", "length", "metric", "answers", "answer_prefix")
+_ASKED: Final = (*_GOLD, "prompt")
 _LONGEST_TOKEN: Final = 256  # characters; vocabularies have runs of 128 blanks
 _MEASURES: Final = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
 _OF_SETTINGS: Final = ("dataset_sha256", "model", "attention", "query_aware", "format", "schema_version", "average_is")
@@ -212,13 +217,13 @@ class _Answered:
     run: SubmittedRun
     selection: Selection
     samples: list[dict[str, Any]]
-    predictions: Iterator[dict[str, Any]]
-    configs: list[dict[str, Any]] = field(default_factory=list)
+    predictions: Iterator[Prediction]
+    configs: list[ConfigResult] = field(default_factory=list)
     scores: array[float] = field(default_factory=lambda: array("d"))
     parsed: bytearray = field(default_factory=bytearray)
     echoes: list[str] = field(default_factory=list)
-    _rows: list[dict[str, Any]] = field(default_factory=list)
-    _took: list[dict[str, Any]] = field(default_factory=list)
+    _rows: list[ScoredSample] = field(default_factory=list)
+    _took: list[Prediction] = field(default_factory=list)
 
     @property
     def echoing(self) -> bool:
@@ -230,29 +235,30 @@ class _Answered:
         at = len(self.scores)
         return at < len(self.samples) and self.samples[at]["id"] == row["id"]
 
-    def score(self, row: dict[str, Any], prediction: dict[str, Any]) -> None:
+    def score(self, row: dict[str, Any], prediction: Prediction) -> None:
         """Score a sample; with the first of another task or length, those before it are complete."""
-        if self._rows and (self._rows[0]["length"], self._rows[0]["task"]) != (row["length"], row["task"]):
+        if self._rows and (self._rows[0].length, self._rows[0].task) != (row["length"], row["task"]):
             self.finish()
-        found = scored_row({**row, "evidence": []}, prediction)  # where the evidence lies is in no result
+        gold = Gold(**{name: row[name] for name in _GOLD}, evidence=[])  # where the evidence lies is in no result
+        found = scored_sample(gold, prediction)
         self._rows.append(found)
-        self._took.append({name: prediction[name] for name in TOOK})
-        self.scores.append(found["score"])
-        self.parsed.append(found["parsed"])
+        self._took.append(msgspec.structs.replace(prediction, text=""))  # texts are long
+        self.scores.append(found.score)
+        self.parsed.append(found.parsed)
 
     def finish(self) -> None:
         """All of a task and length was scored."""
         self.configs.append(config_result(self._rows, self._took))
         self._rows, self._took = [], []
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """What ``result.json`` has to be."""
         return run_result(self.run.settings, self.selection, self.configs)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Outcome]:
         """As ``compare`` takes them."""
         return [
-            {"id": row["id"], "task": row["task"], "length": row["length"], "score": score, "parsed": bool(parsed)}
+            Outcome(id=row["id"], task=row["task"], length=row["length"], score=score, parsed=bool(parsed))
             for row, score, parsed in zip(self.samples, self.scores, self.parsed, strict=True)
         ]
 
@@ -283,7 +289,7 @@ class _Check:
                 return
             self._answers(run)
         for sha256, dataset in self.datasets.items():
-            answered = [one for one in self._answered.values() if one.run.settings["dataset"]["sha256"] == sha256]
+            answered = [one for one in self._answered.values() if one.run.settings.dataset.sha256 == sha256]
             for start in range(0, len(answered), _AT_ONCE):
                 if self.reasons.full:
                     return
@@ -297,7 +303,7 @@ class _Check:
 
     def _answers(self, run: SubmittedRun) -> None:
         """Whether a run is over a data set that is known, and answered its samples, each once and in order."""
-        dataset = self.datasets.get(run.settings["dataset"]["sha256"])
+        dataset = self.datasets.get(run.settings.dataset.sha256)
         if dataset is None:
             known = ", ".join(dataset.name for dataset in self.datasets.values())
             self.reasons.add(
@@ -307,8 +313,8 @@ class _Check:
         selection = self._selection(run, dataset)
         if selection is None:
             return
-        asked = run.settings["attention"]
-        if run.dense and (asked["sparsity"] or asked["arguments"]):
+        asked = run.settings.attention
+        if run.dense and (asked.sparsity or asked.arguments):
             self.reasons.add(
                 "dense_sparse", run.name, "says that attention was dense, and sparse", ".settings.attention"
             )
@@ -320,26 +326,27 @@ class _Check:
 
     def _selection(self, run: SubmittedRun, dataset: Dataset) -> Selection | None:
         """What a run was asked for; None where its settings say what the data set is not."""
-        said, request, prompt = run.settings["dataset"], dataset.manifest["request"], run.settings["prompt"]
+        said, request, prompt = run.settings.dataset, dataset.manifest["request"], run.settings.prompt
         for part, there in (("tasks", list(request["tasks"])), ("lengths", request["lengths"])):
             # In another order, they would be another run's.
-            if said[part] != [one for one in there if one in said[part]]:
+            named = getattr(said, part)
+            if named != [one for one in there if one in named]:
                 listed = ", ".join(map(str, there))
-                message = f"has {part} {said[part]}; choose from {listed}, in this order"
+                message = f"has {part} {named}; choose from {listed}, in this order"
                 self.reasons.add("dataset_differs", run.name, message, f".settings.dataset.{part}")
                 return None
-        selection = Selection(tuple(said["tasks"]), tuple(said["lengths"]), said["limit"])
+        selection = Selection(tuple(said.tasks), tuple(said.lengths), said.limit)
         of_each = min(request["samples"], selection.limit or request["samples"])
         facts: list[tuple[str, Any, Any]] = [
-            ("dataset.samples", said["samples"], len(selection.tasks) * len(selection.lengths) * of_each),
-            ("dataset.fingerprint", said["fingerprint"], dataset.manifest["fingerprint"]),
-            ("query_aware", run.settings["query_aware"], request["question_position"] == "both"),
+            ("dataset.samples", said.samples, len(selection.tasks) * len(selection.lengths) * of_each),
+            ("dataset.fingerprint", said.fingerprint, dataset.manifest["fingerprint"]),
+            ("query_aware", run.settings.query_aware, request["question_position"] == "both"),
         ]
-        if prompt["as_generated"]:
+        if prompt.as_generated:
             template = dataset.manifest["chat_template"]
             facts += [
-                ("prompt.tokenizer_sha256", prompt["tokenizer_sha256"], dataset.manifest["tokenizer"]["sha256"]),
-                ("prompt.chat_template_sha256", prompt["chat_template_sha256"], template and template["sha256"]),
+                ("prompt.tokenizer_sha256", prompt.tokenizer_sha256, dataset.manifest["tokenizer"]["sha256"]),
+                ("prompt.chat_template_sha256", prompt.chat_template_sha256, template and template["sha256"]),
             ]
         for place, says, is_ in facts:
             if says != is_:
@@ -360,7 +367,7 @@ class _Check:
         return self._listed[key]
 
     def _warn(self, run: SubmittedRun, dataset: Dataset, selection: Selection) -> None:
-        request, method = dataset.manifest["request"], run.settings["attention"]["method"]
+        request, method = dataset.manifest["request"], run.settings.attention.method
         whole = _whole(dataset)
         if selection.limit is not None and selection.limit < request["samples"]:
             self.warnings.add("partial", run.name, f"answered {selection.limit} of {request['samples']} samples a task")
@@ -369,17 +376,17 @@ class _Check:
             self.warnings.add(
                 "partial", run.name, f"answered {tasks}, {len(selection.lengths)} of {len(whole.lengths)} lengths"
             )
-        if method == UNKNOWN_ATTENTION["method"]:
-            self.warnings.add("attention_unknown", run.name, f"was made by {run.settings['engine']['name']}")
+        if method == UNKNOWN_ATTENTION.method:
+            self.warnings.add("attention_unknown", run.name, f"was made by {run.settings.engine.name}")
         elif not run.dense:
             if others := foreign(method):
                 self.warnings.add("method_unknown", run.name, f"has the method {others[0]!r}, which is not ours")
             dense = dense_partner(run, self.submission.runs)
             if dense is None:
                 self.warnings.add("no_dense", run.name, "has no dense run of its model and sampling beside it")
-            elif any(dense.settings[part] != run.settings[part] for part in ("prompt", "query_aware")) or (
-                dense.settings["engine"]["name"] != run.settings["engine"]["name"]
-            ):
+            elif any(
+                getattr(dense.settings, part) != getattr(run.settings, part) for part in ("prompt", "query_aware")
+            ) or (dense.settings.engine.name != run.settings.engine.name):
                 self.warnings.add("prompt_differs", run.name, f"and {dense.name} differ in engine or prompt")
 
     def _same_samples(self, run: SubmittedRun, samples: list[dict[str, Any]]) -> bool:
@@ -389,14 +396,14 @@ class _Check:
         place = ".predictions"
         try:
             for prediction in run.predictions():
-                name = prediction["id"]
+                name = prediction.id
                 if name not in by_id:
                     self.reasons.add("sample_unknown", run.name, f"{name!r} is no sample that was asked for", place)
                 elif name in ids:
                     self.reasons.add("sample_twice", run.name, f"{name!r} is there twice", place)
                 else:
                     ids[name] = None
-                    self._one(run, prediction, by_id[name])
+                    self._one(run, to_builtins(prediction), by_id[name])
         except SubmissionError as error:
             self.reasons.add(
                 error.reason.code, run.name, error.reason.message, error.reason.where.removeprefix(run.name)
@@ -412,7 +419,7 @@ class _Check:
 
     def _one(self, run: SubmittedRun, prediction: Row, row: Row) -> None:
         """What can be said of a prediction without what was asked."""
-        settings, place = run.settings, ".predictions"
+        settings, place = to_builtins(run.settings), ".predictions"
         name = row["id"]
         for part in ("task", "index", "length"):
             if prediction[part] != row[part]:
@@ -430,7 +437,7 @@ class _Check:
             )
         elif wrong := implausible(settings, prediction, row):
             self.reasons.add("sparsity_implausible", run.name, f"{name!r} {wrong}", place)
-        if not run.dense and measured is None and settings["attention"]["method"] != UNKNOWN_ATTENTION["method"]:
+        if not run.dense and measured is None and settings["attention"]["method"] != UNKNOWN_ATTENTION.method:
             self.warnings.add("unmeasured", run.name, f"{name!r} has no measured sparsity", place)
 
     # --- the right scores -----------------------------------------------------------------------------------
@@ -446,7 +453,7 @@ class _Check:
                     one.score(row, prediction)
                     self.samples += 1
                     # Where there are too many already, no more are looked for.
-                    if not one.echoing and (golds := echoes.look(row, prediction["text"])):
+                    if not one.echoing and (golds := echoes.look(row, prediction.text)):
                         one.echoes.append(f"{row['id']!r} says {golds[0]!r}, which is of another sample")
         for one in answered:
             one.finish()
@@ -463,7 +470,7 @@ class _Check:
         return self._golds[dataset.sha256]
 
     def _same_result(self, one: _Answered) -> None:
-        for path, says, is_ in _differences(one.run.result, one.result()):
+        for path, says, is_ in _differences(to_builtins(one.run.result), to_builtins(one.result())):
             head, _, last = path.rpartition(".")
             code = (
                 "settings_differ"
@@ -482,7 +489,7 @@ class _Check:
             a, b = self._answered.get(dense.name), self._answered.get(run.name)
             if a is None or b is None:
                 return  # refused for that already
-            found = compared(a.rows(), b.rows(), run.settings["dataset"]["sha256"])
+            found = compared(a.rows(), b.rows(), run.settings.dataset.sha256)
         if (run.comparison is None) != (found is None):
             what = "is missing" if run.comparison is None else "is there, and no dense run that it could be with"
             self.reasons.add("comparison_differs", run.name, what, ".comparison")

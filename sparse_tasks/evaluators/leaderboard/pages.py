@@ -19,11 +19,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 import jinja2
-import msgspec
 from markupsafe import Markup
 
-from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.length import label
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.costs import decode_reads, index_flops, index_reads, prefill_flops
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.leaderboard.standings import Difference, Rank, Table, difference, mean_sparsity, measured
@@ -81,9 +80,9 @@ def submission_page(submission: Submission, file: str) -> str:
         file: Name of its file.
     """
     runs = submission.runs
-    lengths = tuple(sorted({average["length"] for run in runs for average in run.result["averages"]}))
+    lengths = tuple(sorted({average.length for run in runs for average in run.result.averages}))
     css = _text("board.css") + _length_rules({lengths})
-    settings = [dict(_flat(run.settings)) for run in runs]
+    settings = [dict(_flat(to_builtins(run.settings))) for run in runs]
     common = {key: value for key, value in settings[0].items() if all(one.get(key) == value for one in settings)}
     return _template("submission.html.j2").render(
         submission=submission,
@@ -102,16 +101,14 @@ def submission_page(submission: Submission, file: str) -> str:
 
 def _run(run: SubmittedRun) -> dict[str, Any]:
     """What the template shows of a run."""
-    comparison = run.comparison
+    comparison, result = run.comparison, to_builtins(run.result)
     rows = {} if comparison is None else {(row["length"], row["task"]): row for row in comparison["rows"]}
     against = {} if comparison is None else {one["length"]: one for one in comparison["averages"]}
-    averages = {one["length"]: one for one in run.result["averages"]}
+    averages = {one["length"]: one for one in result["averages"]}
     lengths = []
-    for length in dict.fromkeys(config["length"] for config in run.result["configs"]):
+    for length in dict.fromkeys(config["length"] for config in result["configs"]):
         pairs = [
-            (config, rows.get((length, config["task"])))
-            for config in run.result["configs"]
-            if config["length"] == length
+            (config, rows.get((length, config["task"]))) for config in result["configs"] if config["length"] == length
         ]
         average = averages.get(length)
         lengths.append(
@@ -130,7 +127,7 @@ def _run(run: SubmittedRun) -> dict[str, Any]:
         "attention": run.attention,
         "model": run.model,
         "dataset": dataset_id(run.settings),
-        "sha256": run.settings["dataset"]["sha256"],
+        "sha256": run.settings.dataset.sha256,
         "dense": run.dense,
         "asked": run.asked,
         "prefill": measured(run, "prefill"),
@@ -147,14 +144,13 @@ def _theory(run: SubmittedRun, length: int) -> tuple[float, float] | None:
     By the formulas of ``costs``, with what was measured and what the method does to find it; None where the model's
     sizes, the measurements or the method are not known, and for dense runs.
     """
-    shape = run.shape
-    configs = [config for config in run.result["configs"] if config["length"] == length]
+    shape, attention = run.shape, run.settings.attention
+    configs = [config for config in to_builtins(run.result)["configs"] if config["length"] == length]
     prefill, decode = (mean_sparsity(configs, phase) for phase in ("prefill", "decode"))
     if shape is None or run.dense or prefill is None or decode is None:
         return None
     known = [config["input_tokens"] for config in configs if config["input_tokens"]]
     tokens = sum(known) / len(known) if known else length  # as ``analyses.cost`` has it
-    attention = msgspec.convert(run.settings["attention"], Attention)
     try:
         looking, reading = index_flops(attention, shape, tokens), index_reads(attention, shape, tokens)
         if looking is None or reading is None:
@@ -198,7 +194,7 @@ def _place(score: float) -> float:
 
 def _command(file: str, runs: Sequence[SubmittedRun]) -> str:
     """How anybody checks the submission; a data set is named with its commit, where it has one."""
-    revisions = [(dataset_id(run.settings), run.settings["dataset"]["revision"]) for run in runs]
+    revisions = [(dataset_id(run.settings), run.settings.dataset.revision) for run in runs]
     names = dict.fromkeys(name if revision is None else f"{name}@{revision}" for name, revision in revisions)
     data = " ".join(f"--data {shlex.quote(shown(name))}" for name in names)
     return f"sparse-tasks leaderboard check {shlex.quote(shown(file))} {data}"

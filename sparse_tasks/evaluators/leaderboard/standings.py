@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.leaderboard.submission import SubmittedRun
@@ -149,16 +150,16 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         number: Of the run in its submission, from 1.
         run: The run.
     """
-    chosen = run.settings["dataset"]
+    chosen = run.settings.dataset
     against = {} if run.comparison is None else {one["length"]: one for one in run.comparison["averages"]}
     return Standing(
         submission=submission,
         page=page,
         number=number,
         dataset=dataset_id(run.settings),
-        sha256=chosen["sha256"],
-        tasks=tuple(sorted(chosen["tasks"])),
-        samples=max(config["n"] for config in run.result["configs"]),
+        sha256=chosen.sha256,
+        tasks=tuple(sorted(chosen.tasks)),
+        samples=max(config.n for config in run.result.configs),
         model=run.model,
         attention=run.attention,
         dense=run.dense,
@@ -166,8 +167,8 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         prefill=measured(run, "prefill"),
         decode=measured(run, "decode"),
         scores={
-            one["length"]: Score(one["mean"], one["low"], one["high"], one["n"], difference(against.get(one["length"])))
-            for one in run.result["averages"]
+            one.length: Score(one.mean, one.low, one.high, one.n, difference(against.get(one.length)))
+            for one in run.result.averages
         },
     )
 
@@ -179,7 +180,7 @@ def difference(row: Mapping[str, Any] | None) -> Difference | None:
 
 def measured(run: ScoredRun, phase: str) -> float | None:
     """Sparsity in a phase, the mean over all samples; 0 for dense runs, None where it was not measured in all."""
-    return 0.0 if run.dense else mean_sparsity(run.result["configs"], phase)
+    return 0.0 if run.dense else mean_sparsity(to_builtins(run.result)["configs"], phase)
 
 
 def mean_sparsity(configs: Sequence[Mapping[str, Any]], phase: str) -> float | None:

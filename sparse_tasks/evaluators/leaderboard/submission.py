@@ -25,11 +25,13 @@ from typing import Any, Final
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.json import finite, small
+from sparse_tasks.core.records import convert, to_builtins
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.exports.parts import dataset_id, json_bytes, model_id
 from sparse_tasks.evaluators.leaderboard.form import Check, compiled
-from sparse_tasks.evaluators.results import read_scores_table
+from sparse_tasks.evaluators.records import Outcome, Prediction, PublicSettings, Result
+from sparse_tasks.evaluators.results import read_outcomes, read_scores_table
 from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.schemas import schema
 
@@ -74,7 +76,6 @@ _OF_A_SAMPLE: Final = (
     *("id", "task", "index", "length", "text", "finish_reason", "input_tokens", "output_tokens"),
     *("sparsity", "sparsity_spread", "kv_bytes_per_step"),
 )
-_COMPARED: Final = ("id", "task", "length", "score", "parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class SubmittedRun(ScoredRun):
     lines: int
     data: str = field(repr=False)
 
-    def predictions(self) -> Iterator[dict[str, Any]]:
+    def predictions(self) -> Iterator[Prediction]:
         """The predictions in the file's order, with the fields of ``prediction-1.0`` less the timings.
 
         They are unpacked as they are asked for, and never held all at once.
@@ -148,7 +149,7 @@ class SubmittedRun(ScoredRun):
             if (wrong := form(prediction)) is not None:
                 raise _refusal("predictions", f"{place}{wrong[0]}", wrong[1])
             _check_writable(prediction["text"], f"{place}.text")
-            yield prediction
+            yield Prediction(**prediction, seconds_to_first_token=None, seconds=None)
         if lines != self.lines:
             raise _refusal("predictions", where, f"hold {lines:,} lines, not the {self.lines:,} that it says")
         if digest.hexdigest() != self.sha256:
@@ -200,7 +201,7 @@ def clash(runs: Sequence[ScoredRun]) -> Reason | None:
         alike.append(run)
     for run in runs:
         dense = dense_partner(run, runs)
-        if dense is not None and dense.settings["model"] != run.settings["model"]:
+        if dense is not None and dense.settings.model != run.settings.model:
             what = f"is of another model than its dense run {dense.name}, though both are called {run.model}"
             return Reason("dense_differs", run.name, plain(what))
     return None
@@ -209,13 +210,13 @@ def clash(runs: Sequence[ScoredRun]) -> Reason | None:
 def _way(run: ScoredRun) -> str:
     """How a run was made; of dense ones, what decides which a sparse one is compared with."""
     settings = run.settings
-    more = [] if run.dense else [settings["model"], settings["attention"], settings["engine"]["name"]]
-    return json.dumps([run.dense, run.pairing, *more], sort_keys=True)
+    more = [] if run.dense else [settings.model, settings.attention, settings.engine.name]
+    return json.dumps([run.dense, run.pairing, *more], default=to_builtins)
 
 
 def _share_samples(a: ScoredRun, b: ScoredRun) -> bool:
-    of_a, of_b = a.settings["dataset"], b.settings["dataset"]
-    return not any(set(of_a[part]).isdisjoint(of_b[part]) for part in ("tasks", "lengths"))
+    of_a, of_b = a.settings.dataset, b.settings.dataset
+    return not (set(of_a.tasks).isdisjoint(of_b.tasks) or set(of_a.lengths).isdisjoint(of_b.lengths))
 
 
 def dense_partner(run: ScoredRun, runs: Sequence[ScoredRun]) -> ScoredRun | None:
@@ -280,7 +281,8 @@ def _runs(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     submitted = []
     for run, settings, predictions in parts:
         # The same in both, but for a result that somebody changed; the check will say so.
-        result = {**run.result, "model": _public_model(run.result), "attention": _public_attention(run.result)}
+        plain = to_builtins(run.result)
+        result = {**plain, "model": _public_model(run.result), "attention": _public_attention(plain)}
         comparison = _comparison(run, dense_partner(run, runs))
         submitted.append({"settings": settings, "result": result, "comparison": comparison, "predictions": predictions})
     return submitted
@@ -290,20 +292,21 @@ def _place(run: ScoredRun) -> tuple[Any, ...]:
     return not run.dense, run.model, run.attention, -1.0 if run.asked is None else run.asked
 
 
-def _public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _public_settings(run: PublicSettings) -> dict[str, Any]:
     """``run.json`` without what says where its owner keeps things."""
+    settings = to_builtins(run)
     engine = settings["engine"]
     return {
         **{name: value for name, value in settings.items() if name != "command_line"},
-        "dataset": {**settings["dataset"], "name": dataset_id(settings)},
-        "model": _public_model(settings),
+        "dataset": {**settings["dataset"], "name": dataset_id(run)},
+        "model": _public_model(run),
         "engine": {**engine, **{name: _without_places(engine[name]) for name in ("arguments", "details")}},
         "attention": _public_attention(settings),
     }
 
 
-def _public_model(of: Mapping[str, Any]) -> dict[str, Any]:
-    return {**of["model"], "name": model_id(of)}
+def _public_model(of: PublicSettings | Result) -> dict[str, Any]:
+    return {**to_builtins(of.model), "name": model_id(of)}
 
 
 def _public_attention(of: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,7 +335,7 @@ def _packed(run: ScoredRun) -> dict[str, Any]:
     """The predictions, once it is sure that they are those that were scored."""
     compressor = lzma.LZMACompressor(lzma.FORMAT_XZ, preset=_PRESET)
     digest, size, packed, ids = hashlib.sha256(), 0, bytearray(), []
-    for prediction in Run(run.path).predictions():
+    for prediction in map(to_builtins, Run(run.path).predictions()):
         line = _line(prediction)
         if len(line) > LONGEST_LINE:
             raise UsageError("runs", run.name, f"has a prediction of {len(line):,} bytes, {prediction['id']}, and "
@@ -343,7 +346,7 @@ def _packed(run: ScoredRun) -> dict[str, Any]:
         ids.append(prediction["id"])
     packed += compressor.flush()
     scored = read_scores_table(run.path, ["id"])["id"].to_pylist()
-    asked = run.settings["dataset"]["samples"]
+    asked = run.settings.dataset.samples
     if ids != scored or len(ids) != asked:
         raise UsageError("runs", run.name, f"is not complete: {len(ids):,} predictions, {len(scored):,} scores, "
                          f"{asked:,} asked; finish it with evaluate, then score it")  # fmt: skip
@@ -365,13 +368,10 @@ def _line(prediction: Mapping[str, Any]) -> bytes:
 def _comparison(run: ScoredRun, dense: ScoredRun | None) -> dict[str, Any] | None:
     if dense is None:
         return None
-    of_dense, of_run = (read_scores_table(one.path, _COMPARED).to_pylist() for one in (dense, run))
-    return compared(of_dense, of_run, run.settings["dataset"]["sha256"])
+    return compared(read_outcomes(dense.path), read_outcomes(run.path), run.settings.dataset.sha256)
 
 
-def compared(
-    dense: Sequence[Mapping[str, Any]], sparse: Sequence[Mapping[str, Any]], dataset_sha256: str
-) -> dict[str, Any] | None:
+def compared(dense: Sequence[Outcome], sparse: Sequence[Outcome], dataset_sha256: str) -> dict[str, Any] | None:
     """The comparison of a sparse run with a dense one, over the samples of both; None where they share none.
 
     Args:
@@ -379,10 +379,10 @@ def compared(
         sparse: The same.
         dataset_sha256: The data set of both.
     """
-    if {row["id"] for row in dense}.isdisjoint(row["id"] for row in sparse):
+    if {row.id for row in dense}.isdisjoint(row.id for row in sparse):
         return None
     found = compare(dense, sparse, dataset_a=dataset_sha256, dataset_b=dataset_sha256, common=True)
-    return found.as_dict()
+    return to_builtins(found)
 
 
 def _sorted_json(value: object) -> bytes:
@@ -424,8 +424,8 @@ def _submitted(name: str, path: Path, run: Mapping[str, Any]) -> SubmittedRun:
     return SubmittedRun(
         name,
         path,
-        run["settings"],
-        run["result"],
+        convert(run["settings"], PublicSettings, name),
+        convert(run["result"], Result, name),
         run["comparison"],
         predictions["sha256"],
         predictions["bytes"],

@@ -8,8 +8,10 @@ from typing import Any
 
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import arguments, dataset_id
+from sparse_tasks.evaluators.records import EnvironmentRecord
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Column, Section, Table, Text
 from sparse_tasks.evaluators.report.context import LONG, Context
@@ -88,11 +90,11 @@ def settings(context: Context) -> Section:
 def _runs(context: Context) -> Table:
     rows = [
         [
-            *(wording.name(run.name), wording.name(run.model), wording.name(run.settings["attention"]["method"])),
+            *(wording.name(run.name), wording.name(run.model), wording.name(run.settings.attention.method)),
             *(sparsity_text(run), wording.cut(wording.public(", ".join(arguments(run.settings))), 300)[0] or "–"),
-            *(_engine(run), wording.settings(run.settings["engine"]["arguments"])),
-            *(wording.settings(run.settings["sampling"]), "yes" if run.settings["query_aware"] else "no"),
-            *(f"{run.settings['dataset']['samples']:,}", run.settings["started"]),
+            *(_engine(run), wording.settings(run.settings.engine.arguments)),
+            *(wording.settings(to_builtins(run.settings.sampling)), "yes" if run.settings.query_aware else "no"),
+            *(f"{run.settings.dataset.samples:,}", run.settings.started),
         ]
         for run in context.runs.runs
     ]
@@ -106,19 +108,19 @@ def _runs(context: Context) -> Table:
 
 
 def _engine(run: ScoredRun) -> str:
-    engine = run.settings["engine"]
-    return " ".join(wording.name(str(part)) for part in (engine["name"], engine["version"]) if part is not None)
+    engine = run.settings.engine
+    return " ".join(wording.name(str(part)) for part in (engine.name, engine.version) if part is not None)
 
 
 def _models(runs: tuple[ScoredRun, ...]) -> Table:
     rows = []
-    for run in _first(runs, lambda run: (run.model, json.dumps(run.settings["model"], sort_keys=True))):
-        model = run.settings["model"]
-        shape = {} if model["shape"] is None else model["shape"]
+    for run in _first(runs, lambda run: (run.model, json.dumps(to_builtins(run.settings.model)))):
+        model = run.settings.model
+        shape = {} if model.shape is None else to_builtins(model.shape)
         rows.append(
             [
-                *(wording.name(run.model), wording.name(model["revision"] or "–")),
-                *(model["config_sha256"] or "–", model["sha256"] or "–"),
+                *(wording.name(run.model), wording.name(model.revision or "–")),
+                *(model.config_sha256 or "–", model.sha256 or "–"),
                 wording.settings({name: value for name, value in shape.items() if value}) if shape else "not known",
             ]
         )
@@ -129,13 +131,13 @@ def _models(runs: tuple[ScoredRun, ...]) -> Table:
 
 def _data(runs: tuple[ScoredRun, ...]) -> Table:
     rows = []
-    for run in _first(runs, lambda run: json.dumps(run.settings["dataset"], sort_keys=True)):
-        data = run.settings["dataset"]
+    for run in _first(runs, lambda run: json.dumps(to_builtins(run.settings.dataset))):
+        data = run.settings.dataset
         rows.append(
             [
-                *(wording.name(dataset_id(run.settings)), wording.name(data["revision"] or "–"), data["sha256"]),
-                *(wording.listed(data["tasks"], 40), wording.listed([label(length) for length in data["lengths"]], 40)),
-                *("all" if data["limit"] is None else f"{data['limit']:,}", f"{data['samples']:,}"),
+                *(wording.name(dataset_id(run.settings)), wording.name(data.revision or "–"), data.sha256),
+                *(wording.listed(data.tasks, 40), wording.listed([label(length) for length in data.lengths], 40)),
+                *("all" if data.limit is None else f"{data.limit:,}", f"{data.samples:,}"),
             ]
         )
     names = ("data set", "revision", "SHA-256", "tasks", "lengths", "limit", "samples")
@@ -144,19 +146,17 @@ def _data(runs: tuple[ScoredRun, ...]) -> Table:
 
 
 def _environments(runs: tuple[ScoredRun, ...]) -> Table:
-    seen: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    seen: dict[str, tuple[EnvironmentRecord, list[str]]] = {}
     for run in runs:
-        for environment in (run.settings["environment"], *run.settings["other_environments"]):
-            seen.setdefault(json.dumps(environment, sort_keys=True), (environment, []))[1].append(
-                wording.name(run.name)
-            )
+        for environment in (run.settings.environment, *run.settings.other_environments):
+            seen.setdefault(json.dumps(to_builtins(environment)), (environment, []))[1].append(wording.name(run.name))
     rows = [
         [
-            *(wording.listed(names, 4), wording.name(environment["sparse_tasks"]), wording.name(environment["python"])),
+            *(wording.listed(names, 4), wording.name(environment.sparse_tasks), wording.name(environment.python)),
             *(
-                wording.name(environment["platform"]),
-                wording.settings(environment["packages"]),
-                wording.settings(environment["hardware"]),
+                wording.name(environment.platform),
+                wording.settings(environment.packages),
+                wording.settings(to_builtins(environment.hardware)),
             ),
         ]
         for environment, names in seen.values()

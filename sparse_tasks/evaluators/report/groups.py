@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sparse_tasks.core.format import TYPESET
+from sparse_tasks.core.records import Phase, to_builtins
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.report import wording
@@ -35,12 +36,12 @@ class Group:
     @property
     def lengths(self) -> list[int]:
         """Of all runs, from the shortest."""
-        return sorted({config["length"] for run in self.runs for config in run.result["configs"]})
+        return sorted({config.length for run in self.runs for config in run.result.configs})
 
     @property
     def tasks(self) -> list[str]:
         """Of all runs, in the data set's order."""
-        return list(dict.fromkeys(config["task"] for run in self.runs for config in run.result["configs"]))
+        return list(dict.fromkeys(config.task for run in self.runs for config in run.result.configs))
 
     @property
     def attentions(self) -> dict[str, list[ScoredRun]]:
@@ -75,13 +76,14 @@ def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
     models = [wording.name(run.model) for run in firsts]
     data = [f"{model}, {wording.name(dataset_id(run.settings))}" for model, run in zip(models, firsts, strict=True)]
     sampled = [
-        f"{title}, {wording.settings(run.settings['sampling'])}" for title, run in zip(data, firsts, strict=True)
+        f"{title}, {wording.settings(to_builtins(run.settings.sampling))}"
+        for title, run in zip(data, firsts, strict=True)
     ]
     numbered = [f"{title} ({place})" for place, title in enumerate(sampled, start=1)]
     return next(titles for titles in (models, data, sampled, numbered) if len(set(titles)) == len(titles))
 
 
-def measured(sparsity: dict[str, float] | None) -> float | None:
+def measured(sparsity: Mapping[Phase, float] | None) -> float | None:
     """The sparsity that a run is drawn at: that of the phase which its method thins more; None if not measured."""
     return max(sparsity.values()) if sparsity else None
 

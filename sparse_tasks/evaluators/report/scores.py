@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
+from sparse_tasks.evaluators.records import ConfigResult
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import (
     Block,
@@ -85,18 +86,15 @@ def _panel(context: Context, group: Group, length: int, task: str, attentions: S
         described.append(f"{wording.name(name)}: {at or 'not run'}")
     level = None
     if group.dense is not None and (config := _config(group.dense, length, task)) is not None:
-        level = Level(config["mean"], config["low"], config["high"])
+        level = Level(config.mean, config.low, config.high)
         described.insert(0, f"dense: {TYPESET.number(level.y, 2)}")
     title = f"{task} at {label(length)}: score against measured sparsity"
     return lines(context.name(), title, "; ".join(described) + ".", axis, SCORE, drawn, level)
 
 
-def _config(run: ScoredRun, length: int, task: str) -> dict[str, Any] | None:
+def _config(run: ScoredRun, length: int, task: str) -> ConfigResult | None:
     """The result of a task at a length."""
-    configs: Iterator[dict[str, Any]] = (
-        config for config in run.result["configs"] if (config["length"], config["task"]) == (length, task)
-    )
-    return next(configs, None)
+    return next((config for config in run.result.configs if (config.length, config.task) == (length, task)), None)
 
 
 def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
@@ -104,9 +102,9 @@ def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
     config = _config(run, length, task)
     if config is None:
         return None
-    x = measured(config["sparsity"])
+    x = measured(config.sparsity)
     x = run.asked if x is None else x
-    return None if x is None else Point(x, config["mean"], config["low"], config["high"])
+    return None if x is None else Point(x, config.mean, config.low, config.high)
 
 
 def _curve_table(context: Context, group: Group, length: int) -> Table:
@@ -121,14 +119,16 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
             config = _config(run, length, task)
             if config is None:
                 continue
-            sparsity = config["sparsity"] or (dict.fromkeys(("prefill", "decode"), 0.0) if run.dense else {})
+            sparsity = config.sparsity or {}
+            unmeasured = 0.0 if run.dense else None
+            phases = sparsity.get("prefill", unmeasured), sparsity.get("decode", unmeasured)
             difference = context.differences.cell(run, length, task)
             rows.append(
                 [
                     *(task, wording.name(run.attention), sparsity_text(run)),
-                    *(TYPESET.number(sparsity.get(phase)) for phase in ("prefill", "decode")),
-                    *(f"{config['n']:,}", TYPESET.number(config["mean"])),
-                    *(TYPESET.interval(config["low"], config["high"]), *signed_with_interval(difference)),
+                    *map(TYPESET.number, phases),
+                    *(f"{config.n:,}", TYPESET.number(config.mean)),
+                    *(TYPESET.interval(config.low, config.high), *signed_with_interval(difference)),
                 ]
             )
     return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)

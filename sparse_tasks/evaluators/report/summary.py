@@ -9,6 +9,7 @@ from sparse_tasks.core.format import TYPESET, counted
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
+from sparse_tasks.evaluators.records import AverageResult
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Lines, Section, Table, Text
 from sparse_tasks.evaluators.report.context import LONG, NEEDS_BOTH, Context, rows
@@ -113,10 +114,10 @@ def _facts(context: Context) -> Iterator[tuple[str, str]]:
     runs = context.runs.runs
     models = list(dict.fromkeys(wording.name(run.model) for run in runs))
     methods = [_sparsities(context, name) for name in context.styles if any(run.attention == name for run in runs)]
-    data = dict.fromkeys((wording.name(dataset_id(run.settings)), run.settings["dataset"]["sha256"]) for run in runs)
-    lengths = sorted({config["length"] for run in runs for config in run.result["configs"]})
-    tasks = list(dict.fromkeys(config["task"] for run in runs for config in run.result["configs"]))
-    samples = {config["n"] for run in runs for config in run.result["configs"]}
+    data = dict.fromkeys((wording.name(dataset_id(run.settings)), run.settings.dataset.sha256) for run in runs)
+    lengths = sorted({config.length for run in runs for config in run.result.configs})
+    tasks = list(dict.fromkeys(config.task for run in runs for config in run.result.configs))
+    samples = {config.n for run in runs for config in run.result.configs}
     each = counted(max(samples), "sample") if len(samples) == 1 else f"{min(samples):,} to {max(samples):,} samples"
     yield "Runs", f"{len(runs):,}, with {len(context.runs.samples):,} scored samples in all."
     yield "Models" if len(models) > 1 else "Model", wording.listed(models) + "."
@@ -145,21 +146,21 @@ def _means(context: Context) -> Table:
         [*([group.title] if several else []), *_mean(context, run, average)]
         for group in context.groups
         for run in group.runs
-        for average in run.result["averages"]
+        for average in run.result.averages
     ]
     return Table(
         "Mean over tasks of every run, by length", tuple(columns), rows, 2 if several else 1, folded=len(rows) > LONG
     )
 
 
-def _mean(context: Context, run: ScoredRun, average: dict[str, float]) -> list[str]:
-    length = int(average["length"])
+def _mean(context: Context, run: ScoredRun, average: AverageResult) -> list[str]:
+    length = average.length
     difference = context.differences.at_length(run, length)
-    sparsities = [measured(config["sparsity"]) for config in run.result["configs"] if config["length"] == length]
+    sparsities = [measured(config.sparsity) for config in run.result.configs if config.length == length]
     known = [sparsity for sparsity in sparsities if sparsity is not None]
     thinned = sum(known) / len(known) if known and len(known) == len(sparsities) else None
     return [
         *(wording.name(run.attention), sparsity_text(run), TYPESET.number(0.0 if run.dense else thinned)),
-        *(label(length), f"{average['n']:,}", TYPESET.number(average["mean"])),
-        *(TYPESET.interval(average["low"], average["high"]), *signed_with_interval(difference)),
+        *(label(length), f"{average.n:,}", TYPESET.number(average.mean)),
+        *(TYPESET.interval(average.low, average.high), *signed_with_interval(difference)),
     ]

@@ -66,7 +66,7 @@ def worst(context: Context, data: str | None = None) -> Section:
     section.blocks.append(
         Text(f"{said}, {len(chosen)} in all, spread over tasks. Evidence, which the answer needs, is marked.")
     )
-    if any(one.run.settings["dataset"]["sha256"] not in datasets for one in chosen):
+    if any(one.run.settings.dataset.sha256 not in datasets for one in chosen):
         section.blocks.append(
             Note(
                 "The data set is not where the runs found it, so that prompts are missing; say with --data where it is."
@@ -77,7 +77,7 @@ def worst(context: Context, data: str | None = None) -> Section:
     words = _outputs([*chosen, *(_Chosen(run, one.row) for run, one in zip(partners, chosen, strict=True) if run)])
     rows = _rows(chosen, datasets)
     for number, (one, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
-        row = rows.get((one.run.settings["dataset"]["sha256"], one.row["id"]))
+        row = rows.get((one.run.settings.dataset.sha256, one.row["id"]))
         answers = [_answer(partner, one.row["id"], one.row["dense"], words)] if partner is not None else []
         answers.append(_answer(one.run, one.row["id"], one.row["score"], words))
         section.blocks.append(_sample(number, one, row, answers))
@@ -119,7 +119,7 @@ def _spread(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]:
     """The data sets that are at hand, by their hash."""
-    recorded = {run.settings["dataset"]["sha256"]: run.settings["dataset"] for run in runs}
+    recorded = {run.settings.dataset.sha256: run.settings.dataset for run in runs}
     if data is not None:
         given = open_dataset(data)
         if given.sha256 not in recorded:
@@ -127,7 +127,7 @@ def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]
         del recorded[given.sha256]
     opened = {} if data is None else {given.sha256: given}
     for sha256, dataset in recorded.items():
-        name, revision = dataset["name"], dataset["revision"]
+        name, revision = dataset.name, dataset.revision
         try:
             at_hand = open_dataset(name if revision is None else f"{split_hub_id(name)[0]}@{revision}")
         except (UsageError, DataError):
@@ -141,7 +141,7 @@ def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tu
     """Rows of the data sets, by hash and id; only those that were chosen are held."""
     ids_by_config: dict[tuple[str, str, int], dict[str, int]] = {}
     for one in chosen:
-        sha256 = one.run.settings["dataset"]["sha256"]
+        sha256 = one.run.settings.dataset.sha256
         ids_by_config.setdefault((sha256, one.row["task"], one.row["length"]), {})[one.row["id"]] = one.row["index"]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for (sha256, task, length), ids in ids_by_config.items():

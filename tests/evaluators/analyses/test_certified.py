@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.analyses.analysis import Analysis
@@ -166,8 +167,8 @@ def test_nor_do_scores_of_0_and_1_of_a_metric_that_could_grade(tmp_path: Path) -
     ]
     runs = read_runs(folders)
     whole = row(certified(runs), "task")["p_value"]
-    for config in runs["s"].result["configs"]:
-        config["metric"] = "set_iou"
+    configs = runs["s"].result.configs
+    configs[:] = [structs.replace(config, metric="set_iou") for config in configs]
     graded = row(certified(runs), "task")["p_value"]
     losses = [[1.0] * 3 + [0.0] * 197]
     assert whole == hoeffding_bentkus_p_value(losses, 0.05, all_or_nothing=True)

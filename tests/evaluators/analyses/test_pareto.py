@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
 from sparse_tasks.evaluators.analyses.table import COLUMNS, Runs, ScoredRun, read_runs
@@ -279,13 +281,14 @@ def many(names: Sequence[str], n: int, generator: np.random.Generator) -> Runs:
     for name in names:
         dense = name == "dense"
         method = "dense" if dense else "vertical_slash+quest"
-        settings = {
-            "model": {"name": "acme/small", "revision": None, "shape": structs.asdict(LLAMA_8B)},
-            "attention": {"method": method, "sparsity": 0.0 if dense else 0.5, "arguments": {}},
-            "dataset": {"sha256": "a" * 64},
-            "sampling": {},
-        }
-        runs.append(ScoredRun(name, Path(name), settings, {}))
+        settings: Any = SimpleNamespace(
+            model=SimpleNamespace(name="acme/small", shape=LLAMA_8B),
+            attention=Attention(method=method, sparsity=0.0 if dense else 0.5, arguments={}),
+            dataset=SimpleNamespace(sha256="a" * 64),
+            sampling=None,
+        )
+        result: Any = None
+        runs.append(ScoredRun(name, Path(name), settings, result))
         values: dict[str, Any] = {column: math.nan for column in COLUMNS if column not in base}
         values |= {"run": name, "model": "acme/small", "dataset": "a" * 64, "attention": method}
         values |= {"score": generator.random(n) < 0.6, "parsed": True, "truncated": False}

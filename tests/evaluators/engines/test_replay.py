@@ -120,14 +120,14 @@ def test_an_output_that_is_there_twice_is_refused(tmp_path: Path, refused: Refus
 
 
 WRONG = {
-    "no JSON": (b'{"id": "a"', "is no JSON"),
-    "words": (b"hello", "is no JSON"),
-    "no UTF-8": (b'{"id": "a", "text": "\xff"}', "is no JSON"),
-    "nested too deep": (b"[" * 100_000, "is no JSON"),
+    "no JSON": (b'{"id": "a"', "is not a line of JSON"),
+    "words": (b"hello", "is not a line of JSON"),
+    "no UTF-8": (b'{"id": "a", "text": "\xff"}', "is not a line of JSON"),
+    "nested too deep": (b"[" * 100_000, "is not a line of JSON"),
     "a list": (b"[]", "object"),
     "a text": (b'"text"', "object"),
-    "no id": (b'{"text": "x"}', "'id' is a required property"),
-    "no text": (b'{"id": "x"}', "'text' is a required property"),
+    "no id": (b'{"text": "x"}', "missing required field `id`"),
+    "no text": (b'{"id": "x"}', "missing required field `text`"),
     "an empty id": (b'{"id": "", "text": "x"}', "id: "),
     "a number for an id": (b'{"id": 3, "text": "x"}', "id: "),
     "no text but null": (b'{"id": "x", "text": null}', "text: "),

@@ -106,14 +106,14 @@ def test_run_reads_the_ids_that_were_counted(model: Model, tmp_path: Path) -> No
     with Run(tmp_path / "run") as run:
         settings = predict(asked, run)
         result = score_run(run)
-        tokens = [prediction["input_tokens"] for prediction in run.predictions()]
+        tokens = [prediction.input_tokens for prediction in run.predictions()]
     assert tokens == [row["input_tokens"] for row in dataset.rows(dataset.select())]
     assert settings["prompt"]["as_generated"] is True
     assert (
         settings["engine"]["details"] == {"device": "cpu", "dtype": "float32"}
         or settings["environment"]["hardware"]["gpus"]
     )
-    assert result["configs"][0]["n"] == 2
+    assert result.configs[0].n == 2
 
 
 @needs_torch

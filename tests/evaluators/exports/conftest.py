@@ -9,6 +9,22 @@ from typing import Any
 
 import pytest
 
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.evaluators.records import (
+    AverageResult,
+    ConfigResult,
+    DatasetRecord,
+    EngineRecord,
+    EnvironmentRecord,
+    ModelRecord,
+    Prediction,
+    PromptRecord,
+    Result,
+    RunSettings,
+    SamplingRecord,
+    ScoredSample,
+)
+
 RUN: dict[str, Any] = {
     "format": "sparse-tasks-run",
     "schema_version": "1.0",
@@ -54,6 +70,17 @@ VALUES = {"story_retrieval": [1.0, 0.5, 0.0], "story_multihop": [1.0, 0.0, 0.0]}
 METRICS = {"story_retrieval": "ordered_fraction", "story_multihop": "exact_match"}
 
 
+PARTS: dict[str, Callable[..., Any]] = {
+    "dataset": DatasetRecord,
+    "model": ModelRecord,
+    "engine": EngineRecord,
+    "attention": Attention,
+    "sampling": SamplingRecord,
+    "prompt": PromptRecord,
+    "environment": EnvironmentRecord,
+}
+
+
 @dataclass
 class Scored:
     """What every export gets."""
@@ -64,7 +91,20 @@ class Scored:
     predictions: list[dict[str, Any]]
 
     def files(self, export: Callable[..., dict[str, bytes]]) -> dict[str, bytes]:
-        return export(self.run, self.result, self.scores, iter(self.predictions))
+        predictions = [Prediction(**row) for row in self.predictions]
+        return export(self.settings, self.made_result, [ScoredSample(**row) for row in self.scores], iter(predictions))
+
+    # Made without a check: exports have to bear what no reader of a run would let through.
+    @property
+    def settings(self) -> RunSettings:
+        return RunSettings(**{name: PARTS[name](**value) if name in PARTS else value
+                              for name, value in self.run.items()})  # fmt: skip
+
+    @property
+    def made_result(self) -> Result:
+        configs = [ConfigResult(**config) for config in self.result["configs"]]
+        averages = [AverageResult(**average) for average in self.result["averages"]]
+        return Result(**(self.result | {"configs": configs, "averages": averages}))
 
 
 @pytest.fixture

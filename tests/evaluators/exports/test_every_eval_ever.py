@@ -58,8 +58,8 @@ def test_hostile_text_passes_too(hostile: Scored) -> None:
         {"attention": {"method": "dense", "sparsity": 0.0, "arguments": {}}},
         {"attention": {"method": "quest", "sparsity": None, "arguments": {"budget": 512}}},
         {"sampling": {"temperature": 0.7, "seed": 1, "max_new_tokens": 256}},
-        {"model": {"name": "tiny", "revision": None, "config_sha256": None, "sha256": "d" * 64}},
-        {"engine": {"name": "openai", "version": None, "arguments": {}}},
+        {"model": {"name": "tiny", "revision": None, "config_sha256": None, "sha256": "d" * 64, "shape": None}},
+        {"engine": {"name": "openai", "version": None, "arguments": {}, "details": {}}},
     ],
 )
 def test_other_runs_pass_too(changes: dict[str, Any], scored: Scored) -> None:

@@ -75,7 +75,7 @@ def test_the_way_to_a_folder_on_somebodys_machine_is_not_told(name: str, scored:
     for path, content in scored.files(EXPORTS[name]).items():
         assert "somebody" not in path
         assert b"somebody" not in content
-    assert (model_id(scored.run), dataset_id(scored.run)) == ("tiny", "stories")
+    assert (model_id(scored.settings), dataset_id(scored.settings)) == ("tiny", "stories")
 
 
 @pytest.mark.parametrize("name", ["every_eval_ever", "lm_eval"])
@@ -86,14 +86,14 @@ def test_numbers_that_json_does_not_know_are_refused(name: str, scored: Scored) 
 
 
 def test_dense_and_sparse_never_share_a_name(scored: Scored) -> None:
-    config = scored.result["configs"][0]
-    assert task_id(scored.run, config) == "story_retrieval_64k@quest-0.9"
+    place = "story_retrieval", 65536
+    assert task_id(scored.settings, *place) == "story_retrieval_64k@quest-0.9"
     scored.run["attention"] = {"method": "vertical_slash+quest", "sparsity": 0.75, "arguments": {}}
-    assert task_id(scored.run, config) == "story_retrieval_64k@vertical_slash+quest-0.75"
+    assert task_id(scored.settings, *place) == "story_retrieval_64k@vertical_slash+quest-0.75"
     scored.run["attention"] = {"method": "quest", "sparsity": None, "arguments": {"budget": 512}}
-    assert task_id(scored.run, config) == "story_retrieval_64k@quest-budget=512"
+    assert task_id(scored.settings, *place) == "story_retrieval_64k@quest-budget=512"
     scored.run["attention"] = {"method": "dense", "sparsity": 0.0, "arguments": {}}
-    assert (task_id(scored.run, config), variant(scored.run)) == ("story_retrieval_64k", "")
+    assert (task_id(scored.settings, *place), variant(scored.settings)) == ("story_retrieval_64k", "")
 
 
 @pytest.mark.parametrize(
@@ -125,5 +125,5 @@ def test_two_texts_never_share_a_file_name() -> None:
 )
 def test_runs_of_other_budgets_have_other_names(scored: Scored, attention: dict[str, Any], named: str) -> None:
     scored.run["attention"] = attention
-    assert variant(scored.run) == named
-    assert task_id(scored.run, scored.result["configs"][0]) == f"story_retrieval_64k@{named}"
+    assert variant(scored.settings) == named
+    assert task_id(scored.settings, "story_retrieval", 65536) == f"story_retrieval_64k@{named}"

@@ -16,7 +16,7 @@ from sparse_tasks.core.format import TYPESET
 from sparse_tasks.evaluators.analyses.analysis import Analysis
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.compare import compare
-from sparse_tasks.evaluators.results import read_scored
+from sparse_tasks.evaluators.results import read_outcomes, read_result
 from tests.evaluators.made_runs import made_run
 from tests.evaluators.report.reading import parsed
 from tests.evaluators.report.sweeps import DENSE, Report, worse
@@ -27,8 +27,9 @@ HOSTILE = "<script>alert(1)</script>\"'&\x00\x1b[31m\u202egnp\u2066" + "x" * 100
 
 
 def compared(sweep: Path, run: str) -> Any:
-    (a, rows_a), (b, rows_b) = read_scored(sweep / "dense"), read_scored(sweep / run)
-    return compare(rows_a, rows_b, dataset_a=a["dataset_sha256"], dataset_b=b["dataset_sha256"])
+    sha256 = read_result(sweep / run).dataset_sha256
+    rows = [read_outcomes(sweep / name) for name in ("dense", run)]
+    return compare(*rows, dataset_a=sha256, dataset_b=sha256)
 
 
 # --- what it says -------------------------------------------------------------------------------------------
@@ -44,11 +45,11 @@ def test_the_means_are_those_of_results_and_their_differences_those_of_compare(p
     assert len(rows) == 5 * 2
     for run in ("quest-0.9", "block_sparse-0.5"):
         method, asked = run.split("-")
-        result, _ = read_scored(sweep / run)
-        for average, mean in zip(compared(sweep, run).averages, result["averages"], strict=True):
+        result = read_result(sweep / run)
+        for average, mean in zip(compared(sweep, run).averages, result.averages, strict=True):
             length = f"{average.length // 1024}k"
             row = next(row for row in rows if (row[0], row[1], row[3]) == (method, asked, length))
-            assert row[5:7] == [TYPESET.number(mean["mean"]), TYPESET.interval(mean["low"], mean["high"])]
+            assert row[5:7] == [TYPESET.number(mean.mean), TYPESET.interval(mean.low, mean.high)]
             assert row[7] == TYPESET.signed(average.difference)
             assert row[8] == TYPESET.interval(average.interval.low, average.interval.high, sign=True)
             assert row[4] == str(average.n) == "20"
