@@ -13,14 +13,16 @@ does not evict tokens derives from ``PrefillMethod`` or ``DecodeMethod``; CONTRI
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from sparse_tasks.attention.interactions import ranking_flops
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,14 @@ class RandomTokens(CapacityMethod):
         sinks = min(self.sinks, capacity // 2)
         return sinks, min(self.recent, capacity - sinks)
 
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """A draw for each token, and a ranking."""
+        return shape.kv_heads * (length + ranking_flops(length))
+
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         """fp32 ``[kv_heads, n_k]``: tokens of the highest scores stay."""
+        import torch  # here alone, so that methods are listed without it
+
         generator = torch.Generator(k.device).manual_seed(self.seed)
         return torch.rand(k.shape[1], k.shape[0], generator=generator, device=k.device)
 
