@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
@@ -16,6 +16,8 @@ from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import parse_json
 from sparse_tasks.core.length import label
+from sparse_tasks.core.records import JsonObject
+from sparse_tasks.evaluators.analyses.columns import Row
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.report import wording
@@ -38,7 +40,7 @@ class _Chosen:
     """A sample of a run."""
 
     run: ScoredRun
-    row: Mapping[str, Any]
+    row: Row
 
 
 def worst(context: Context, data: str | None = None) -> Section:
@@ -77,9 +79,9 @@ def worst(context: Context, data: str | None = None) -> Section:
     words = _outputs([*chosen, *(_Chosen(run, one.row) for run, one in zip(partners, chosen, strict=True) if run)])
     rows = _rows(chosen, datasets)
     for number, (one, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
-        row = rows.get((one.run.settings.dataset.sha256, one.row["id"]))
-        answers = [_answer(partner, one.row["id"], one.row["dense"], words)] if partner is not None else []
-        answers.append(_answer(one.run, one.row["id"], one.row["score"], words))
+        row = rows.get((one.run.settings.dataset.sha256, one.row.id))
+        answers = [_answer(partner, one.row.id, one.row.dense, words)] if partner is not None else []
+        answers.append(_answer(one.run, one.row.id, one.row.score, words))
         section.blocks.append(_sample(number, one, row, answers))
     return section
 
@@ -98,19 +100,19 @@ def _choose(runs: Runs) -> tuple[list[_Chosen], bool]:
     # Of equals the longest prompts: there sparse attention matters most.
     table = table.sort_values(["lost", "length", "index"], ascending=[False, False, True], kind="stable")
     table = table.groupby("task", observed=True, sort=False).head(_CANDIDATES)
-    return [_Chosen(runs[row["run"]], row) for row in _spread(table)], compared
+    return [_Chosen(runs[row.run], row) for row in _spread(table)], compared
 
 
-def _spread(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _spread(table: pd.DataFrame) -> list[Row]:
     """Rows one after the other: of the task shown least, then what lost most, then of the run shown least."""
-    left: list[dict[str, Any]] = table.to_dict("records")
-    tasks, shown, chosen = Counter[str](), Counter[str](), list[dict[str, Any]]()
+    left: list[Row] = list(table.itertuples(index=False))
+    tasks, shown, chosen = Counter[str](), Counter[str](), list[Row]()
     while left and len(chosen) < _SHOWN:
-        row = min(left, key=lambda row: (tasks[row["task"]], -row["lost"], shown[row["run"]]))
+        row = min(left, key=lambda row: (tasks[row.task], -row.lost, shown[row.run]))
         chosen.append(row)
-        tasks[row["task"]] += 1
-        shown[row["run"]] += 1
-        left = [other for other in left if other["id"] != row["id"]]
+        tasks[row.task] += 1
+        shown[row.run] += 1
+        left = [other for other in left if other.id != row.id]
     return chosen
 
 
@@ -137,13 +139,13 @@ def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]
     return opened
 
 
-def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tuple[str, str], dict[str, Any]]:
+def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tuple[str, str], JsonObject]:
     """Rows of the data sets, by hash and id; only those that were chosen are held."""
     ids_by_config: dict[tuple[str, str, int], dict[str, int]] = {}
     for one in chosen:
         sha256 = one.run.settings.dataset.sha256
-        ids_by_config.setdefault((sha256, one.row["task"], one.row["length"]), {})[one.row["id"]] = one.row["index"]
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+        ids_by_config.setdefault((sha256, one.row.task, one.row.length), {})[one.row.id] = one.row.index
+    rows: dict[tuple[str, str], JsonObject] = {}
     for (sha256, task, length), ids in ids_by_config.items():
         if (dataset := datasets.get(sha256)) is None:
             continue
@@ -153,7 +155,7 @@ def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tu
     return rows
 
 
-def _excerpt(row: Mapping[str, Any]) -> tuple[Piece, ...]:
+def _excerpt(row: JsonObject) -> tuple[Piece, ...]:
     """A prompt cut to its evidence, bounded whatever its words are."""
     pieces: list[Piece] = []
     left = _LONGEST_PROMPT
@@ -175,7 +177,7 @@ def _outputs(chosen: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
     """Outputs by run and id: files are read line by line, and only lines that name a chosen sample are parsed."""
     of_run: dict[str, tuple[ScoredRun, set[str]]] = {}
     for one in chosen:
-        of_run.setdefault(one.run.name, (one.run, set()))[1].add(one.row["id"])
+        of_run.setdefault(one.run.name, (one.run, set()))[1].add(one.row.id)
     outputs: dict[tuple[str, str], str] = {}
     for name, (run, ids) in of_run.items():
         path = run.path / PREDICTIONS
@@ -209,17 +211,17 @@ def _answer(run: ScoredRun, id: str, score: float, words: Mapping[tuple[str, str
     return Answer(who, TYPESET.number(score, 2), text, left_out)
 
 
-def _sample(number: int, one: _Chosen, row: Mapping[str, Any] | None, answers: Sequence[Answer]) -> Sample:
+def _sample(number: int, one: _Chosen, row: JsonObject | None, answers: Sequence[Answer]) -> Sample:
     facts = [f"model {wording.name(one.run.model)}", f"attention {wording.name(one.run.label)}",
-             f"length {label(one.row['length'])}"]  # fmt: skip
-    if not math.isnan(one.row["depth"]):
-        facts.append(f"evidence at depth {one.row['depth']:.2f}")
-    if not one.row["parsed"]:
+             f"length {label(one.row.length)}"]  # fmt: skip
+    if not math.isnan(one.row.depth):
+        facts.append(f"evidence at depth {one.row.depth:.2f}")
+    if not one.row.parsed:
         facts.append("no answer found")
-    if one.row["truncated"]:
+    if one.row.truncated:
         facts.append("cut off")
     return Sample(
-        title=f"{number}. {one.row['task']}, sample {one.row['index']}",
+        title=f"{number}. {one.row.task}, sample {one.row.index}",
         facts=tuple(facts),
         prompt=None if row is None else _excerpt(row),
         gold=None if row is None else wording.cut(row["answer"], _LONGEST_GOLD)[0],
