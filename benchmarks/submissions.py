@@ -1,12 +1,12 @@
-"""Ten thousand spoilt submissions: what the check says of each, and what that takes.
+"""Ten thousand spoilt submissions: the check's verdict on each, its time and its memory.
 
     python benchmarks/submissions.py                    # 10,000 of all kinds
     python benchmarks/submissions.py 500 --seed 7       # others, fewer
     python benchmarks/submissions.py 100 --kind bomb    # of one kind
 
-Each has to get a verdict that satisfies its schema, within two seconds of the processor and 500 MB of memory, and none
-may be accepted that says what is not so (held against the data set by other code than the check's). Exit code 1 where
-one of these fails; the submissions that did lie in the folder of ``--keep``.
+Each has to get a verdict that satisfies its schema, within two seconds of CPU time and 500 MB of memory, and none that
+claims what is not true may be accepted (by an oracle that shares no code with the check). Exit code 1 where one of
+these fails; ``--keep`` names a folder for those submissions.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.console import Console
 from rich.table import Table
 
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
-from sparse_tasks.evaluators.leaderboard.check import Verdict, check
+from sparse_tasks.evaluators.leaderboard.check import check
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
+from sparse_tasks.evaluators.records import Verdict
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.schemas import problems
@@ -42,15 +44,15 @@ SECONDS, MEGABYTES = 2.0, 500.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one submission.
+    """Outcome of one submission.
 
     Attributes:
-        kinds: What was done to it.
-        seed: Of the mutation.
-        verdict: The codes of the refusal, or ``accepted``.
-        seconds: Of the processor.
-        megabytes: The most memory that the process had meanwhile.
-        broken: Which promise does not hold; None where all do.
+        kinds: Kinds of the mutation.
+        seed: Seed of the mutation.
+        verdict: Codes of the refusal, or ``accepted``.
+        seconds: CPU time.
+        megabytes: Peak memory of the process meanwhile.
+        broken: The promise that does not hold; None where all do.
     """
 
     kinds: str
@@ -76,7 +78,7 @@ def make_honest(folder: Path, dataset: Dataset) -> bytes:
 
 
 def forget_peak() -> None:
-    """The process's peak of memory starts anew, where the kernel lets it."""
+    """Reset the process's peak memory, where the kernel allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -84,7 +86,7 @@ def forget_peak() -> None:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had since then."""
+    """Peak memory of this process since then."""
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -92,35 +94,35 @@ def peak_megabytes() -> float:
 
 
 def judge(content: bytes, path: Path, dataset: Dataset, rows: list[dict[str, Any]]) -> tuple[str, float, str | None]:
-    """The verdict, the seconds it took, and the promise that it breaks."""
+    """The verdict, its CPU time in seconds, and the promise that it breaks."""
     path.write_bytes(content)
     began = time.process_time()
     try:
         verdict = check(path, [dataset])
+    except KeyboardInterrupt:
+        raise
     except BaseException:  # also that of an interpreter that gives up
-        if isinstance(sys.exception(), KeyboardInterrupt):
-            raise
         return "raised", time.process_time() - began, traceback.format_exc(limit=-3)
     seconds = time.process_time() - began
-    return _said(verdict), seconds, _broken(verdict, content, dataset, rows)
+    return _codes(verdict), seconds, _broken(verdict, content, dataset, rows)
 
 
-def _said(verdict: Verdict) -> str:
+def _codes(verdict: Verdict) -> str:
     return "accepted" if verdict.accepted else ", ".join(sorted({reason.code for reason in verdict.reasons}))
 
 
 def _broken(verdict: Verdict, content: bytes, dataset: Dataset, rows: list[dict[str, Any]]) -> str | None:
-    if wrong := problems(verdict.as_dict(), "verdict-1.0"):
+    if wrong := problems(to_builtins(verdict), "verdict-1.0"):
         return f"verdict: {wrong[0]}"
     if not all(one.message.isprintable() and one.where.isprintable() for one in (*verdict.reasons, *verdict.warnings)):
-        return "verdict: has what cannot be shown"
+        return "verdict: has characters that cannot be shown"
     if verdict.accepted and (lie := dishonesty(content, rows, dataset.sha256)):
         return f"accepted: {lie}"
     return None
 
 
 def run(number: int, first: int, kind: str | None, keep: Path | None) -> list[Outcome]:
-    """Judge so many mutations, of the seeds from ``first`` on."""
+    """Judge mutations with seeds from ``first`` on."""
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_data(Path(folder) / "data")
@@ -143,21 +145,21 @@ def run(number: int, first: int, kind: str | None, keep: Path | None) -> list[Ou
 
 
 def show(outcomes: list[Outcome], console: Console) -> None:
-    """By kind, then by verdict."""
+    """Print tables by kind and by verdict."""
     by_kind: defaultdict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_kind[outcome.kinds.rpartition("+")[2]].append(outcome)
     table = Table("kind", "number", "accepted", "slowest, s", "peak, MB", "refused most often as", title="By kind")
     for kind in MUTATIONS:
-        if not (of_it := by_kind.get(kind)):
+        if not (of_kind := by_kind.get(kind)):
             continue
-        codes = Counter(outcome.verdict for outcome in of_it if outcome.verdict != "accepted").most_common(3)
+        codes = Counter(outcome.verdict for outcome in of_kind if outcome.verdict != "accepted").most_common(3)
         table.add_row(
             kind,
-            f"{len(of_it):,}",
-            f"{sum(outcome.verdict == 'accepted' for outcome in of_it):,}",
-            f"{max(outcome.seconds for outcome in of_it):.2f}",
-            f"{max(outcome.megabytes for outcome in of_it):.0f}",
+            f"{len(of_kind):,}",
+            f"{sum(outcome.verdict == 'accepted' for outcome in of_kind):,}",
+            f"{max(outcome.seconds for outcome in of_kind):.2f}",
+            f"{max(outcome.megabytes for outcome in of_kind):.0f}",
             "; ".join(f"{codes} ({times})" for codes, times in codes),
         )
     console.print(table)
@@ -175,15 +177,15 @@ def show(outcomes: list[Outcome], console: Console) -> None:
 
 
 def main() -> int:
-    """Run it, and tell what does not hold."""
+    """Run the benchmark; exit code 1 where a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", nargs="?", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first")
-    parser.add_argument("--kind", choices=sorted(MUTATIONS), help="this kind alone")
-    parser.add_argument("--keep", type=Path, help="a folder for submissions that break a promise")
-    asked = parser.parse_args()
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first")
+    parser.add_argument("--kind", choices=sorted(MUTATIONS), help="only this kind")
+    parser.add_argument("--keep", type=Path, help="folder for submissions that break a promise")
+    arguments = parser.parse_args()
     console = Console()
-    outcomes = run(asked.number, asked.seed, asked.kind, asked.keep)
+    outcomes = run(arguments.number, arguments.seed, arguments.kind, arguments.keep)
     show(outcomes, console)
     broken = [outcome for outcome in outcomes if outcome.broken is not None]
     for outcome in broken[:20]:

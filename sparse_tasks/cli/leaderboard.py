@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.core.format import counted
 
 if TYPE_CHECKING:
-    from sparse_tasks.evaluators.leaderboard.check import Verdict
+    from sparse_tasks.evaluators.records import Verdict
 
 __all__ = ["app", "build", "check"]
 
 app = typer.Typer(
-    help="Keep a leaderboard: check what is submitted, build the board.",
+    help="Keep a leaderboard: check submissions, build the board.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,21 +28,22 @@ def check(
     data: Annotated[
         list[str],
         typer.Option(
-            "--data", "-d", metavar="DATA", help="A data set that runs may be over: a folder or ORG/NAME. Repeatable."
+            "--data", "-d", metavar="DATA", help="Data set that runs may be over: a folder or ORG/NAME. Repeatable."
         ),
     ],
-    format: Annotated[Format, typer.Option(help="How to print the verdict.")] = Format.human,
+    format: Annotated[Format, typer.Option(help="Format of the verdict.")] = Format.human,
 ) -> None:
-    """Check a submission: everything in it is computed again from its raw predictions.
+    """Check a submission: every number is computed again from its raw predictions.
 
     Exit codes: 0 accepted, 1 refused, 2 where nothing could be checked.
     """
+    from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.dataset import open_dataset
     from sparse_tasks.evaluators.leaderboard.check import check as check_file
 
     verdict = check_file(file, [open_dataset(name) for name in data])
     if format is Format.json:
-        print_json(verdict.as_dict())
+        print_json(to_builtins(verdict))
     else:
         _print(verdict)
     if not verdict.accepted:
@@ -55,8 +57,8 @@ def _print(verdict: Verdict) -> None:
     for warning in verdict.warnings:
         print(f"  note, {warning.code}: {warning.where}: {warning.message}")
     if verdict.name is not None:
-        print(f"{verdict.name}: {_count(verdict.runs, 'run')}, {_count(verdict.samples, 'prediction')} scored again")
-        print(f"sha256 {verdict.sha256}")
+        print(f"{verdict.name}: {counted(verdict.runs, 'run')}, {counted(verdict.samples, 'prediction')} scored again")
+        print(f"sha256 {verdict.file_sha256}")
 
 
 @app.command("build")
@@ -66,14 +68,10 @@ def build(
 ) -> None:
     """Build the board: static pages that need no server.
 
-    Submissions are read by their form alone; check each before it is accepted.
+    Only the form of the submissions is read; check each before you accept it.
     """
     from sparse_tasks.evaluators.leaderboard.board import build as build_site
 
     built = build_site(folder, output)
-    counts = f"{_count(built.submissions, 'submission')}, {_count(built.runs, 'run')}"
+    counts = f"{counted(built.submissions, 'submission')}, {counted(built.runs, 'run')}"
     print(f"{counts}: {output / 'index.html'} ({built.bytes:,} bytes)")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

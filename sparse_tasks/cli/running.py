@@ -307,22 +307,17 @@ def attention_of(result: Result) -> str:
 
 def _measured(configs: list[ConfigResult]) -> str:
     """The sparsity that ran, over all tasks of a length; "" where nothing was measured."""
+    from sparse_tasks.evaluators.results import mean_measure
+
     words = []
     for phase in ("prefill", "decode"):
-        share, spread = (_over(configs, name, phase) for name in ("sparsity", "sparsity_spread"))
+        share, spread = mean_measure(configs, "sparsity", phase), mean_measure(configs, "sparsity_spread", phase)
         if share is not None:
             words.append(f"{phase} {share:.3f}" + ("" if spread is None else f" (spread {spread:.3f})"))
     read = [one.kv_bytes_per_step for one in configs if one.kv_bytes_per_step]
     if words and len(read) == len(configs):
         words.append(f"{_bytes(sum(read) / len(read))} of keys and values a step")
     return ", ".join(words)
-
-
-def _over(configs: list[ConfigResult], name: str, phase: str) -> float | None:
-    """The mean over tasks, if all of them have it."""
-    values = [(getattr(one, name) or {}).get(phase) for one in configs]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _bytes(count: float) -> str:
@@ -341,6 +336,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
 
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
+    from sparse_tasks.evaluators.results import mean_measure
 
     if format is Format.json:
         runs = [
@@ -361,7 +357,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
             asked = one.attention.sparsity if one.attention.sparse else None
             row = [one.attention.method, "-" if asked is None else f"{asked:g}"]
             for phase in ("prefill", "decode"):
-                share = _over(configs, "sparsity", phase)
+                share = mean_measure(configs, "sparsity", phase)
                 row.append("-" if share is None else f"{share:.3f}")
             row.append(f"{one.result.averages[place].mean:.3f}")
             if one.comparison is None:

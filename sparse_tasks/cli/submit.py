@@ -22,10 +22,10 @@ def submit(
         str | None, typer.Option(metavar="TEXT", help="Name on the board.", show_default="the models' names")
     ] = None,
     contact: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Whom to ask: an address, a handle.", show_default="nobody")
+        str | None, typer.Option(metavar="TEXT", help="Person to ask: an address, a handle.", show_default="nobody")
     ] = None,
 ) -> None:
-    """Write a submission for a leaderboard: runs with all that was predicted, in one file.
+    """Write a submission for a leaderboard: runs with all their predictions, in one file.
 
     A sparse run is compared with the dense run of its model, if that is among the runs.
 
@@ -35,18 +35,19 @@ def submit(
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.exports.parts import dataset_id
-    from sparse_tasks.evaluators.leaderboard.submission import make_submission, read_submission
+    from sparse_tasks.evaluators.leaderboard.reading import read_submission
+    from sparse_tasks.evaluators.leaderboard.submission import make_submission
 
     check_output(output, "submission", b'"sparse-tasks-submission"')
     content = make_submission(read_runs(runs), name, contact)
     write_whole(output, content)
     submission = read_submission(output)
-    print(f"{output}: {len(content) / 2**20:,.2f} MiB, {submission.name}")
+    print(f"{output}: {len(content) / 2**20:,.2f} MiB, {submission.content.name}")
     for run in submission.runs:
-        said = run.settings.dataset
-        lengths = ", ".join(map(label, said.lengths))
+        dataset = run.settings.dataset
+        lengths = ", ".join(map(label, dataset.lengths))
         alone = "" if run.attention in ("dense", "unknown") else ", without a dense run"
         compared = ", compared with dense" if run.comparison else alone
-        print(f"  {run.model}, {run.label}: {run.lines:,} predictions over {dataset_id(run.settings)} "
-              f"({len(said.tasks)} tasks at {lengths}){compared}")  # fmt: skip
+        print(f"  {run.model}, {run.label}: {run.packed.lines:,} predictions over {dataset_id(run.settings)} "
+              f"({len(dataset.tasks)} tasks at {lengths}){compared}")  # fmt: skip
     print(f"Check it as a keeper would: sparse-tasks leaderboard check {output} --data DATA")

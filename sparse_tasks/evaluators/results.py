@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +38,7 @@ __all__ = [
     "SCORES_SCHEMA",
     "Gold",
     "config_result",
+    "mean_measure",
     "read_outcomes",
     "read_result",
     "read_scores",
@@ -313,3 +315,15 @@ def _by_phase(values: Sequence[dict[Phase, float] | None]) -> dict[Phase, float]
         return None
     phases = sorted(set.intersection(*(set(value) for value in known)))
     return {phase: sum(value[phase] for value in known) / len(known) for phase in phases} or None
+
+
+def mean_measure(
+    configs: Sequence[ConfigResult], measure: Literal["sparsity", "sparsity_spread"], phase: Phase
+) -> float | None:
+    """A measurement of a phase, the mean over all samples; None unless every configuration has it."""
+    total = 0.0
+    for config in configs:
+        if (value := (getattr(config, measure) or {}).get(phase)) is None:
+            return None
+        total += value * config.n
+    return total / sum(config.n for config in configs) if configs else None

@@ -1,4 +1,4 @@
-"""``leaderboard``: a keeper checks what comes in and builds the board; exit codes tell one verdict from the other."""
+"""``leaderboard``: a keeper checks submissions and builds the board; exit codes tell verdicts apart."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ def test_a_run_over_other_data_is_refused(submission: Path, data: Path, tmp_path
 def test_what_cannot_be_checked_is_one_line(submission: Path, data: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ([tmp_path / "nowhere.json", "--data", data], ["file", "nowhere.json", "cannot be read"]),
+        ([data, "--data", data], ["file", str(data), "is a folder", "name a submission"]),
         ([submission, "--data", tmp_path], ["data", "sparse_tasks.json"]),
         ([submission, "--data", "/no/folder"], ["data", "/no/folder"]),
     ):
@@ -88,11 +89,11 @@ def test_what_cannot_be_checked_is_one_line(submission: Path, data: Path, tmp_pa
     assert run("leaderboard", "check", submission).code == 2
 
 
-def test_a_link_a_folder_and_a_pipe_are_refused(submission: Path, data: Path, tmp_path: Path) -> None:
+def test_a_link_and_a_pipe_are_refused(submission: Path, data: Path, tmp_path: Path) -> None:
     link, pipe = tmp_path / "link.json", tmp_path / "pipe.json"
     link.symlink_to(submission)
     os.mkfifo(pipe)
-    for path in (link, pipe, data):
+    for path in (link, pipe):
         finished = run("leaderboard", "check", path, "--data", data)
         assert finished.code == 1
         assert "file: file: is " in finished.out

@@ -19,7 +19,7 @@ from sparse_tasks.evaluators.dataset import Selection
 from sparse_tasks.evaluators.records import Prediction, RunSettings, ScoredSample
 from sparse_tasks.evaluators.runs import checked
 
-__all__ = ["LLAMA_8B", "made_run"]
+__all__ = ["LLAMA_8B", "made_run", "made_settings"]
 
 LLAMA_8B = Shape(
     hidden_size=4096,
@@ -38,6 +38,67 @@ LLAMA_8B = Shape(
     shared_expert_size=0,
     dense_layers=32,
 )
+
+
+def made_settings(
+    *,
+    attention: str = "dense",
+    sparsity: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    model: str = "acme/small",
+    shape: Shape | None = LLAMA_8B,
+    dataset_sha256: str = "a" * 64,
+    tasks: Sequence[str] = ("ruler_vt",),
+    lengths: Sequence[int] = (8192,),
+    samples: int = 1,
+) -> RunSettings:
+    """Settings of a run, as ``made_run`` writes them."""
+    settings = {
+        "format": "sparse-tasks-run",
+        "schema_version": "1.0",
+        "started": "2026-11-26T08:00:00Z",
+        "dataset": {
+            "name": "made",
+            "revision": None,
+            "sha256": dataset_sha256,
+            "fingerprint": "b" * 64,
+            "tasks": list(tasks),
+            "lengths": list(lengths),
+            "limit": None,
+            "samples": samples,
+        },
+        "model": {
+            "name": model,
+            "revision": "f" * 40,
+            "config_sha256": "c" * 64,
+            "sha256": None,
+            "shape": None if shape is None else structs.asdict(shape),
+        },
+        "engine": {"name": "vllm", "version": "0.32.0", "arguments": {}, "details": {}},
+        "attention": {
+            "method": attention,
+            "sparsity": 0.0 if attention == "dense" else sparsity,
+            "arguments": dict(arguments or {}),
+        },
+        "query_aware": True,
+        "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
+        "prompt": {
+            "rendered_by": "sparse-tasks",
+            "tokenizer_sha256": "d" * 64,
+            "chat_template_sha256": None,
+            "as_generated": True,
+        },
+        "environment": {
+            "sparse_tasks": "0.1.0",
+            "python": "3.11.9",
+            "platform": "Linux x86_64",
+            "packages": {"torch": "2.13.0"},
+            "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
+        },
+        "other_environments": [],
+        "command_line": ["evaluate", "made"],
+    }
+    return convert(settings, RunSettings, "made run")
 
 
 def made_run(
@@ -79,52 +140,17 @@ def made_run(
     keys = list(scores)
     tasks = tuple(dict.fromkeys(task for task, _ in keys))
     lengths = tuple(dict.fromkeys(length for _, length in keys))
-    settings = {
-        "format": "sparse-tasks-run",
-        "schema_version": "1.0",
-        "started": "2026-11-26T08:00:00Z",
-        "dataset": {
-            "name": "made",
-            "revision": None,
-            "sha256": dataset_sha256,
-            "fingerprint": "b" * 64,
-            "tasks": list(tasks),
-            "lengths": list(lengths),
-            "limit": None,
-            "samples": sum(map(len, scores.values())),
-        },
-        "model": {
-            "name": model,
-            "revision": "f" * 40,
-            "config_sha256": "c" * 64,
-            "sha256": None,
-            "shape": None if shape is None else structs.asdict(shape),
-        },
-        "engine": {"name": "vllm", "version": "0.32.0", "arguments": {}, "details": {}},
-        "attention": {
-            "method": attention,
-            "sparsity": 0.0 if dense else sparsity,
-            "arguments": dict(arguments or {}),
-        },
-        "query_aware": True,
-        "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
-        "prompt": {
-            "rendered_by": "sparse-tasks",
-            "tokenizer_sha256": "d" * 64,
-            "chat_template_sha256": None,
-            "as_generated": True,
-        },
-        "environment": {
-            "sparse_tasks": "0.1.0",
-            "python": "3.11.9",
-            "platform": "Linux x86_64",
-            "packages": {"torch": "2.13.0"},
-            "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
-        },
-        "other_environments": [],
-        "command_line": ["evaluate", "made"],
-    }
-    record = convert(settings, RunSettings, folder)
+    record = made_settings(
+        attention=attention,
+        sparsity=sparsity,
+        arguments=arguments,
+        model=model,
+        shape=shape,
+        dataset_sha256=dataset_sha256,
+        tasks=tasks,
+        lengths=lengths,
+        samples=sum(map(len, scores.values())),
+    )
     configs, tables, lines = [], [], []
     for length in lengths:
         for task in tasks:

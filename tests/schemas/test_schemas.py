@@ -74,7 +74,7 @@ def examples(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
         "result-1.0": result,
         "comparison-1.0": comparison,
         "submission-1.0": submission,
-        "verdict-1.0": verdict.as_dict(),
+        "verdict-1.0": to_builtins(verdict),
     }
     return {name: json.loads(json.dumps(value, default=to_builtins)) for name, value in written.items()}
 

@@ -1,36 +1,37 @@
-"""The board as a static site: a folder of accepted submissions becomes pages that need no server.
+"""The board as a static site: pages of a folder of accepted submissions, which need no server.
 
     SITE/index.html                     the tables
-    SITE/submissions/NAME-HASH.html     a page a submission
+    SITE/submissions/NAME-HASH.html     a page for each submission
     SITE/board.json                     the tables as data
-    SITE/.sparse-tasks-board            names of all of these: what may be replaced by the next build
+    SITE/.sparse-tasks-board            the names of all these files, which the next build may replace
 
 The same submissions make the same bytes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError, quoted
 from sparse_tasks.core.files import PARTIAL_PREFIX
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.leaderboard.pages import board_page, slug, submission_page
-from sparse_tasks.evaluators.leaderboard.standings import Rank, Standing, Table, standing, tables
-from sparse_tasks.evaluators.leaderboard.submission import Submission, read_submission
+from sparse_tasks.evaluators.leaderboard.reading import SubmissionFile, read_submission
+from sparse_tasks.evaluators.leaderboard.standings import Standing, Table, standing, tables, verdict
+from sparse_tasks.evaluators.records import ComparedAverage
+from sparse_tasks.evaluators.statistics import Rank
 
 __all__ = ["MARKER", "Built", "build"]
 
 MARKER: Final = ".sparse-tasks-board"
-"""The file by which a folder is known as a board, and which lists the files of it."""
+"""The file that marks a folder as a board and lists its files."""
 
 _DIGITS: Final = 8  # of a submission's hash in the name of its page
 _LINE: Final = "made by sparse-tasks leaderboard build; these files may be replaced:"
@@ -38,13 +39,13 @@ _LINE: Final = "made by sparse-tasks leaderboard build; these files may be repla
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What was built.
+    """A board as built.
 
     Attributes:
         site: The folder.
-        submissions: How many there are.
-        runs: How many rows the tables have.
-        bytes: Of the index page.
+        submissions: Number of submissions.
+        runs: Number of rows in all tables.
+        bytes: Size of the index page.
     """
 
     site: Path
@@ -59,13 +60,13 @@ def build(folder: Path, site: Path) -> Built:
     The site appears when all of it is there. An older one is replaced as a whole, if it is a board and nothing else.
 
     Args:
-        folder: Where the accepted submissions lie, as ``*.json``; what lies deeper is not read. They are read by
-            their form only: whether their numbers are right is what ``check`` says.
+        folder: Accepted submissions, ``*.json``; subfolders are not read. Only their form is checked: whether their
+            numbers are right is for ``check`` to say.
         site: The folder to make.
 
     Raises:
-        UsageError: The folder is none, or the site holds something else than a board.
-        DataError: A file is no submission, or is there twice.
+        UsageError: The folder cannot be read, or the site holds something else than a board.
+        DataError: A file is not a submission, or is there twice.
         OutputError: The site cannot be written.
     """
     paths = _submissions(folder)
@@ -73,16 +74,15 @@ def build(folder: Path, site: Path) -> Built:
     _check_replaceable(site)
     try:
         site.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=site.parent))
+        work = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=site.parent))
+        try:
+            built = _build(paths, work / "new", site)
+            _put(work, site)
+        finally:
+            if site.exists() or not (work / "old").exists():  # the older board is never lost
+                shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"cannot write {site}: {error.strerror or error}") from error
-    try:
-        built = _build(paths, unfinished, site)
-        _put(unfinished, site)
-    except OSError as error:
-        raise OutputError(f"cannot write {site}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return built
 
 
@@ -100,27 +100,28 @@ def _submissions(folder: Path) -> list[Path]:
 
 
 def _build(paths: list[Path], folder: Path, site: Path) -> Built:
-    (folder / "submissions").mkdir()
-    found: list[Standing] = []
+    (folder / "submissions").mkdir(parents=True)
+    rows: list[Standing] = []
     pages: set[str] = set()
     for path, submission in _read(paths):
-        page = f"{slug(submission.name)}-{submission.sha256[:_DIGITS]}"
+        name, sha256 = submission.content.name, submission.sha256
+        page = f"{slug(name)}-{sha256[:_DIGITS]}"
         if page in pages:  # somebody tried until the digits were the same
-            page = f"{slug(submission.name)}-{submission.sha256}"
+            page = f"{slug(name)}-{sha256}"
         pages.add(page)
-        found += [standing(submission.name, page, i, run) for i, run in enumerate(submission.runs, start=1)]
+        rows += [standing(name, page, i, run) for i, run in enumerate(submission.runs, start=1)]
         _write(folder / "submissions" / f"{page}.html", submission_page(submission, path.name))
-    board = tables(found)
-    index = board_page(board, submissions=len(paths), runs=len(found))
+    board = tables(rows)
+    index = board_page(board, submissions=len(paths), runs=len(rows))
     _write(folder / "index.html", index)
     _write(folder / "board.json", json.dumps(_data(board), separators=(",", ":"), allow_nan=False) + "\n")
     names = sorted(["index.html", "board.json", MARKER, *(f"submissions/{page}.html" for page in pages)])
     _write(folder / MARKER, "\n".join([_LINE, *names]) + "\n")
-    return Built(site=site, submissions=len(paths), runs=len(found), bytes=len(index.encode()))
+    return Built(site=site, submissions=len(paths), runs=len(rows), bytes=len(index.encode()))
 
 
-def _read(paths: list[Path]) -> Iterator[tuple[Path, Submission]]:
-    """One submission after the other, so that no more than one is held."""
+def _read(paths: list[Path]) -> Iterator[tuple[Path, SubmissionFile]]:
+    """The submissions, one at a time."""
     seen: dict[str, Path] = {}
     for path in paths:
         try:
@@ -136,7 +137,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _data(board: list[Table]) -> dict[str, Any]:
+def _data(board: list[Table]) -> JsonObject:
     return {
         "format": "sparse-tasks-board",
         "schema_version": "1.0",
@@ -147,55 +148,63 @@ def _data(board: list[Table]) -> dict[str, Any]:
                 "tasks": list(table.tasks),
                 "samples": table.samples,
                 "lengths": list(table.lengths),
-                "rows": [_row(row, ranks) for row, ranks in zip(table.rows, table.ranks, strict=True)],
+                "rows": [_row(table, number) for number in range(len(table.rows))],
             }
             for table in board
         ],
     }
 
 
-def _row(row: Standing, ranks: Mapping[int, Rank]) -> dict[str, Any]:
+def _row(table: Table, number: int) -> JsonObject:
+    row = table.rows[number]
     return {
         "submission": row.submission,
         "page": f"submissions/{row.page}.html#run-{row.number}",
         "model": row.model,
         "attention": row.attention,
-        "asked": row.asked,
+        "asked": row.target,
         "prefill": row.prefill,
         "decode": row.decode,
         "scores": [
             {
                 "length": length,
-                "mean": score.mean,
-                "low": score.low,
-                "high": score.high,
-                "n": score.n,
-                "against_dense": None
-                if (against := score.against_dense) is None
-                else {**dataclasses.asdict(against), "verdict": against.verdict},
-                "rank": dataclasses.asdict(ranks[length]),
+                "mean": score.average.mean,
+                "low": score.average.low,
+                "high": score.average.high,
+                "n": score.average.n,
+                "against_dense": None if score.against_dense is None else _against(score.against_dense),
+                "rank": _rank(table.ranks[number][length], table.runs[row.model, length]),
             }
             for length, score in sorted(row.scores.items())
         ],
     }
 
 
+def _against(average: ComparedAverage) -> JsonObject:
+    interval = average.interval
+    return {"mean": average.difference, "low": interval.low, "high": interval.high, "verdict": verdict(average)}
+
+
+def _rank(rank: Rank, runs: int) -> JsonObject:
+    return {"first": int(rank.low), "last": int(rank.high), "of": runs}
+
+
 # --- the folder ---------------------------------------------------------------------------------------------
 
 
 def _check_replaceable(site: Path) -> None:
-    """Make sure that nothing is lost when the site is replaced.
+    """Make sure that the site can be replaced without loss.
 
     Raises:
-        UsageError: It is a file, or holds what build did not write.
+        UsageError: It is a file, or holds something that build did not write.
     """
     try:
         if site.is_symlink() or (site.exists() and not site.is_dir()):
             raise UsageError("output", str(site), "is a file or a link; name a folder")
-        there = sorted(
+        present = sorted(
             str(path.relative_to(site)) for path in site.rglob("*") if path.is_symlink() or not path.is_dir()
         )
-        if not there:
+        if not present:
             return
         lines = (site / MARKER).read_text(encoding="utf-8").splitlines() if (site / MARKER).is_file() else []
     except (OSError, ValueError) as error:
@@ -203,27 +212,18 @@ def _check_replaceable(site: Path) -> None:
         raise UsageError("output", str(site), f"cannot be read: {reason}; name another folder") from error
     if lines[:1] != [_LINE]:
         raise UsageError("output", str(site), "holds other files than a board; name an empty or a new folder")
-    if others := [name for name in there if name not in set(lines[1:])]:
+    if others := [name for name in present if name not in set(lines[1:])]:
         raise UsageError("output", str(site), f"holds {quoted(others[0])} beside the board, which would be lost; "
                          "move it away")  # fmt: skip
 
 
-def _put(unfinished: Path, site: Path) -> None:
-    """Put a finished site in its place; an older one is moved aside first, and back if that fails."""
-    unfinished.chmod(0o755)
-    if not site.exists():
-        unfinished.rename(site)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=site.parent))
+def _put(work: Path, site: Path) -> None:
+    """Put the new site of a working folder in its place; an older one is moved aside first, and back if that fails."""
+    if site.exists():
+        site.rename(work / "old")
     try:
-        site.rename(aside / "old")
-        try:
-            unfinished.rename(site)
-        except BaseException:
-            (aside / "old").rename(site)
-            raise
+        (work / "new").rename(site)
     except BaseException:
-        with suppress(OSError):  # never what is in it
-            aside.rmdir()
+        if (work / "old").exists():
+            (work / "old").rename(site)
         raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -1,19 +1,16 @@
-"""Echoes of gold: what a model wrote that answers another sample, and that its own prompt does not tell.
+"""Echoes of gold: outputs that answer another sample with what their own prompt does not tell.
 
-A model that has read its prompt and nothing else can repeat the prompt, know the world, and invent. It cannot know the
-number or the three things that some other prompt of the data set asks for. Whether an output that holds another
-sample's gold got there by chance is a matter of how much that gold says: a UUID cannot be guessed, a first name can.
-So each entry of gold is priced in bits, by the entries that look like it:
+A model that has read its prompt and nothing else can repeat the prompt, know the world, and invent; it cannot know the
+answer to some other prompt. Whether it hit another sample's gold by chance depends on how much that gold says, so each
+entry of gold is priced in bits, by the entries that look like it:
 
 - a code (six digits or more, letters and digits mixed, capitals or consonants alone) by its characters;
-- a name of several words by how many words the data set's golds have in each place, so how many such names could be put
-  together, and by how often two samples have the same one. One word, or a number of less than six digits, says nothing.
+- a name of several words by how many such names could be put together from the words in each place of the data set's
+  golds, and by how often two samples have the same one. One word, or a number of less than six digits, says nothing.
 
-What an output holds of one other sample is summed up; taken off is that it could have met any of the samples with such
-golds, by any of the entries that it was to write. What is left has to be ``_ENOUGH`` bits: of 256 outputs that invent
-their answers from the words of the golds, one at most is taken for an echo by chance.
-
-What is right is never an echo: the sample's own golds, also in part, and whatever stands in its prompt.
+The bits of one other sample's entries in an output are added up, less what chance had to choose from. At ``_ENOUGH``,
+at most one of 256 outputs that invent their answers from the words of the golds is taken for an echo. The sample's own
+golds, also in part, and whatever stands in its prompt are never echoes.
 """
 
 from __future__ import annotations
@@ -24,18 +21,18 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol
 
 __all__ = ["Echoes", "too_many"]
 
 _ENOUGH: Final = 8.0  # bits
 _SHARED_BY: Final = 3  # samples; golds of more of them are common
 _LONGEST: Final = 12  # words of a gold that are looked at
-_VOCABULARY: Final = 300  # words that a place in a name is priced for, at most: what comes to mind, not what there is
+_VOCABULARY: Final = 300  # words that a place in a name is priced for, at most: those that come to mind
 _CODE_DIGITS: Final = 6
 _MIXED: Final = 16  # characters of a code of letters and digits
 _LETTERS: Final = 20  # letters that codes without digits are made of, at least
-_TOLD: Final = 5  # golds that are named of one output
+_MOST: Final = 5  # golds that are named of an output
 _SCANNED: Final = 100_000  # characters at the beginning of an output, and as many at its end
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -43,18 +40,27 @@ _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def too_many(echoing: int, samples: int) -> bool:
-    """Whether so many outputs of a run echo that chance and knowledge of the world do not explain it.
+    """Whether more outputs of a run echo than chance and knowledge of the world explain.
 
-    By the bound above, fewer than four of 1,000 outputs that invent all they say echo by chance, and a model that reads
-    invents little; where golds are names of the real world, it may know one that belongs elsewhere. So two are let
-    pass, and of many samples one in a hundred. A file of other samples' answers has far more: nearly all of them where
-    golds are codes or many.
+    Two are tolerated, and one in a hundred: fewer than four of 1,000 outputs that invent all they say echo by chance,
+    and a model may know names of the real world. A file of other samples' answers has far more.
 
     Args:
-        echoing: Outputs of the run that hold an echo.
-        samples: Outputs of the run.
+        echoing: Number of the run's outputs that hold an echo.
+        samples: Number of its outputs.
     """
     return echoing > max(2, samples // 100)
+
+
+class Question(Protocol):
+    """A sample of the data set, as far as it matters here."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def answers(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +69,9 @@ class _Gold:
 
     Attributes:
         text: As the data set has it.
-        bits: What it says.
-        kind: Entries that look like it.
-        samples: Those that have it, by number.
+        bits: Information in it.
+        kind: Shape that it shares with entries that look like it.
+        samples: Numbers of the samples that have it.
     """
 
     text: str
@@ -75,19 +81,19 @@ class _Gold:
 
 
 class Echoes:
-    """The golds of a data set, to look for in outputs. Prompts are not kept: it takes some 500 bytes an entry.
+    """The golds of a data set, to look for in outputs; prompts are not kept, some 500 bytes an entry are.
 
     Args:
-        rows: Of the data set: ``id`` and ``answers`` are looked at.
+        golds: Id and answers of each sample.
     """
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, golds: Iterable[tuple[str, Sequence[str]]]) -> None:
         self._number: dict[str, int] = {}
         texts: dict[str, str] = {}
         owners: defaultdict[str, dict[int, None]] = defaultdict(dict)
-        for row in rows:
-            number = self._number.setdefault(row["id"], len(self._number))
-            for answer in row["answers"]:
+        for identifier, answers in golds:
+            number = self._number.setdefault(identifier, len(self._number))
+            for answer in answers:
                 for key, text in _entries(answer):
                     texts.setdefault(key, text)
                     owners[key][number] = None
@@ -97,7 +103,7 @@ class Echoes:
             for key, text in texts.items()
             if bits[key] > 0 and len(owners[key]) <= _SHARED_BY
         }
-        # How many samples have golds of a kind: what an output could have met.
+        # Number of samples with golds of a kind: what an output could have met.
         having: defaultdict[str, set[int]] = defaultdict(set)
         for gold in self._golds.values():
             having[gold.kind].update(gold.samples)
@@ -108,75 +114,75 @@ class Echoes:
             sizes[first].add(1 + len(others))
         self._sizes = {first: tuple(sorted(lengths)) for first, lengths in sizes.items()}  # by the first word
 
-    def look(self, row: Mapping[str, Any], text: str) -> list[str]:
+    def look(self, question: Question, text: str) -> list[str]:
         """Golds of other samples that an output holds, and that its prompt does not tell.
 
         Args:
-            row: The sample: ``id``, ``prompt`` and ``answers`` are looked at.
-            text: What the model wrote.
+            question: The sample that it answers.
+            text: Output of the model.
 
         Returns:
-            Up to five, as the data set has them; none where what there is says too little.
+            Up to five, as the data set has them; none where together they say too little.
         """
-        found = self._found(text)
-        if not found:
+        keys = self._keys(text)
+        if not keys:
             return []
-        number = self._number.get(row["id"], -1)
-        own = [_spaced(answer) for answer in row["answers"]]
+        number = self._number.get(question.id, -1)
+        answers = [_spaced(answer) for answer in question.answers]
         by_sample: defaultdict[int, list[str]] = defaultdict(list)
-        for key in found:
+        for key in keys:
             gold = self._golds[key]
-            if number not in gold.samples and not any(f" {key} " in answer for answer in own):
+            if number not in gold.samples and not any(f" {key} " in answer for answer in answers):
                 for sample in gold.samples:
                     by_sample[sample].append(key)
-        tries = math.log2(1 + len(own))
-        told: dict[str, None] = {}
+        tries = math.log2(1 + len(answers))
+        echoes: dict[str, None] = {}
         prompt: str | None = None
-        for keys in by_sample.values():
-            if self._evidence(keys, tries) < _ENOUGH:
-                continue  # what the prompt tells of it can only take away
-            prompt = _spaced(row["prompt"]) if prompt is None else prompt
-            unknown = [key for key in keys if f" {key} " not in prompt]
+        for of_sample in by_sample.values():
+            if self._evidence(of_sample, tries) < _ENOUGH:
+                continue  # the prompt can only take away from it
+            prompt = _spaced(question.prompt) if prompt is None else prompt
+            unknown = [key for key in of_sample if f" {key} " not in prompt]
             if self._evidence(unknown, tries) >= _ENOUGH:
-                told.update(dict.fromkeys(self._golds[key].text for key in unknown))
-            if len(told) >= _TOLD:
+                echoes.update(dict.fromkeys(self._golds[key].text for key in unknown))
+            if len(echoes) >= _MOST:
                 break
-        return list(told)[:_TOLD]
+        return list(echoes)[:_MOST]
 
     def _evidence(self, keys: Sequence[str], tries: float) -> float:
         """Bits that golds of one sample say together, less what chance had to choose from."""
         if not keys:
             return 0.0
         golds = [self._golds[key] for key in keys]
-        said = sum(max(0.0, gold.bits - tries) for gold in golds)
-        return said - math.log2(max(self._having[gold.kind] for gold in golds))
+        bits = sum(max(0.0, gold.bits - tries) for gold in golds)
+        return bits - math.log2(max(self._having[gold.kind] for gold in golds))
 
-    def _found(self, text: str) -> list[str]:
-        """The golds that stand in a text, in any order."""
+    def _keys(self, text: str) -> list[str]:
+        """Keys of the golds in a text."""
         parts = [text] if len(text) <= 2 * _SCANNED else [text[:_SCANNED], text[-_SCANNED:]]
-        found: dict[str, None] = {}
+        keys: dict[str, None] = {}
         for part in parts:
             words = _words(part)
             for start, word in enumerate(words):
                 for size in self._sizes.get(word, ()):
                     key = " ".join(words[start : start + size])
                     if key in self._golds:
-                        found[key] = None
-        return list(found)
+                        keys[key] = None
+        return list(keys)
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text as they are compared: without case, accents' ways of writing, and commas in numbers."""
+    """Words of a text, normalised for comparison: case, forms of characters, commas in numbers."""
     return _WORD.findall(_THOUSANDS.sub("", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _spaced(text: str) -> str:
-    """A text's words, each between blanks, so that whole words are found in it."""
+    """Words of a text, each between blanks, so that whole words can be searched for."""
     return f" {' '.join(_words(text))} "
 
 
 def _entries(answer: str) -> Iterator[tuple[str, str]]:
-    """What an entry of gold is found by: its codes, else all its words, if they say anything; with its text."""
+    """Keys that an entry of gold is found by, with its text: its codes, or else all its words if there are several."""
     words = _words(answer)[:_LONGEST]
     codes = [word for word in words if _code_bits(word)]
     if not codes:
@@ -196,7 +202,7 @@ def _is_letters(word: str) -> bool:
 
 
 def _code_bits(word: str) -> float:
-    """What a code with digits says; 0 where it is none."""
+    """Bits of a code with digits; 0 for other words."""
     digits = sum(character.isdigit() for character in word)
     if digits < _CODE_DIGITS and not (len(word) >= _MIXED and digits >= 4):
         return 0.0
@@ -204,7 +210,7 @@ def _code_bits(word: str) -> float:
 
 
 def _kind(key: str) -> str:
-    """What an entry looks like: the shape of a code, or how many words."""
+    """Shape of an entry: length and characters of a code, or number of words."""
     if " " in key:
         return f"{key.count(' ') + 1} words"
     digits = sum(character.isdigit() for character in key)
@@ -212,11 +218,7 @@ def _kind(key: str) -> str:
 
 
 def _priced(owners: Mapping[str, Collection[int]]) -> dict[str, float]:
-    """The bits of each entry; owners are the samples that have it.
-
-    A name says no more than all names of as many words: by how many could be put together of the words in each place,
-    and, since not all of them go together, by how often two samples have drawn the same.
-    """
+    """Bits of each entry, from the samples that have it; all names of as many words have the same."""
     names: defaultdict[int, list[str]] = defaultdict(list)
     bits: dict[str, float] = {}
     for key in owners:
@@ -226,9 +228,9 @@ def _priced(owners: Mapping[str, Collection[int]]) -> dict[str, float]:
             bits[key] = _code_bits(key) or len(key) * math.log2(_LETTERS)
     for of_size in names.values():
         vocabularies = [len(set(words)) for words in zip(*(key.split(" ") for key in of_size), strict=True)]
-        said = sum(math.log2(min(size, _VOCABULARY)) for size in vocabularies)
+        of_name = sum(math.log2(min(size, _VOCABULARY)) for size in vocabularies)
         times = [len(owners[key]) for key in of_size]
         if same := sum(n * (n - 1) // 2 for n in times):
-            said = min(said, math.log2(sum(times) ** 2 / 2 / same))  # as with birthdays
-        bits |= dict.fromkeys(of_size, max(0.0, said))
+            of_name = min(of_name, math.log2(sum(times) ** 2 / 2 / same))  # as with birthdays
+        bits |= dict.fromkeys(of_size, max(0.0, of_name))
     return bits

@@ -8,14 +8,13 @@ work into chunks: no honest run may be refused. What they catch is a number of a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, Protocol
 
-import msgspec
-
-from sparse_tasks.attention.attention import DENSE, Attention, goes_to
+from sparse_tasks.attention.attention import DENSE, UNKNOWN, Attention, goes_to
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.records import JsonObject, Phase, Phases
+from sparse_tasks.evaluators.records import Prediction, PublicSettings
 
 __all__ = ["foreign", "implausible"]
 
@@ -26,6 +25,15 @@ _ELSEWHERE: Final = ("openai", "replay")
 
 class _ImpossibleError(Exception):
     """The contradiction, in words."""
+
+
+class Sizes(Protocol):
+    """A sample's tokens."""
+
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def max_new_tokens(self) -> int: ...
 
 
 # --- a prediction ---------------------------------------------------------------------------------------------
@@ -40,66 +48,60 @@ def _ours(name: str) -> bool:
     return name in METHODS and METHODS.get(name).__module__.startswith("sparse_tasks.")
 
 
-def implausible(settings: Mapping[str, Any], prediction: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
-    """Why a prediction cannot have run as its run says; None where it can have.
-
-    Args:
-        settings: ``run.json``: ``attention``, ``engine``, ``model`` and ``sampling`` are looked at.
-        prediction: A line by ``prediction-1.0``; ``sparsity``, ``sparsity_spread``, ``kv_bytes_per_step`` and the
-            numbers of tokens are looked at.
-        row: The data set's row: ``input_tokens`` and ``max_new_tokens``.
+def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes) -> str | None:
+    """The reason why a prediction cannot have run as its run says; None where it can have.
 
     Returns:
         A sentence without its subject, the sample; it may quote what the run says.
     """
     try:
-        prompt, written = _tokens(settings, prediction, row)
+        prompt, written = _tokens(settings, prediction, sample)
         measured = _measured(settings, prediction)
         if measured is None:
             return None
         ends = prompt + 1, prompt + written + 1  # tokens cached at the first step and, generously, at the last
-        spans = {
+        spans: dict[Phase, Span] = {
             "prefill": (2 / (prompt + 1), 1.0),  # a query sees itself at least
             "decode": (1 / ends[1], 1.0),
         }
-        for phase, span in _spans(msgspec.convert(settings["attention"], Attention), prompt, ends).items():
+        for phase, span in _spans(settings.attention, prompt, ends).items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
-        _check_phases(settings, measured, prediction["output_tokens"])
+        _check_phases(settings, measured, prediction.output_tokens)
         for phase, sparsity in measured.items():
-            _check_sparsity(settings["attention"], phase, sparsity, spans[phase], prompt, ends)
-        _check_spread(measured, prediction["sparsity_spread"])
-        _check_bytes(settings, measured, prediction["kv_bytes_per_step"], ends)
+            _check_sparsity(settings.attention, phase, sparsity, spans[phase], prompt, ends)
+        _check_spread(measured, prediction.sparsity_spread)
+        _check_bytes(settings, measured, prediction.kv_bytes_per_step, ends)
     except _ImpossibleError as reason:
         return str(reason)
     return None
 
 
-def _tokens(settings: Mapping[str, Any], prediction: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens of the prompt, and of what was written, or could have been; the check looks at these themselves."""
-    read, written = prediction["input_tokens"], prediction["output_tokens"]
-    budget = settings["sampling"]["max_new_tokens"] or row["max_new_tokens"]
-    return max(1, row["input_tokens"] if read is None else read), max(1, budget if written is None else written)
+def _tokens(settings: PublicSettings, prediction: Prediction, sample: Sizes) -> tuple[int, int]:
+    """Tokens of the prompt, and of the output or its budget; the check looks at these themselves."""
+    read, written = prediction.input_tokens, prediction.output_tokens
+    budget = settings.sampling.max_new_tokens or sample.max_new_tokens
+    return max(1, sample.input_tokens if read is None else read), max(1, budget if written is None else written)
 
 
-def _measured(settings: Mapping[str, Any], prediction: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """The sparsity by phase; None where there is none, and need not be."""
-    measured: Mapping[str, float] | None = prediction["sparsity"]
-    method, engine = settings["attention"]["method"], settings["engine"]["name"]
-    if measured is None:
-        for name, what in (("sparsity_spread", "the spread of a"), ("kv_bytes_per_step", "bytes read, and no")):
-            if prediction[name] is not None:
-                raise _ImpossibleError(f"has {what} sparsity that was not measured")
-        if method not in ("dense", "unknown") and engine in _MEASURING:
+def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None:
+    """Sparsity by phase; None where none was measured, and need not be."""
+    method, engine = settings.attention.method, settings.engine.name
+    if prediction.sparsity is None:
+        if prediction.sparsity_spread is not None:
+            raise _ImpossibleError("has the spread of a sparsity that was not measured")
+        if prediction.kv_bytes_per_step is not None:
+            raise _ImpossibleError("has bytes read, and no sparsity that was measured")
+        if method not in (DENSE, UNKNOWN) and engine in _MEASURING:
             raise _ImpossibleError(f"has no measured sparsity; {engine} measures what {_quoted(method)} leaves out")
         return None
-    if method == "unknown" or engine in _ELSEWHERE:
+    if method == UNKNOWN or engine in _ELSEWHERE:
         raise _ImpossibleError(f"has a measured sparsity, which {engine[:40]} cannot know")
-    return measured
+    return prediction.sparsity
 
 
-def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[str, Span]:
-    """The least and the most density of each phase of which that is known."""
-    spans: dict[str, Span] = {}
+def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[Phase, Span]:
+    """The least and the most density of each phase where that is known."""
+    spans: dict[Phase, Span] = {}
     for method in _known(attention):
         phase = _phase(type(method))
         if phase in spans:
@@ -113,8 +115,8 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[str
             least, most = min(least for least, _ in at_ends), max(most for _, most in at_ends)
         spans[phase] = least, max(least, most)
     if not foreign(attention.method):
-        for phase in ("prefill", "decode"):
-            spans.setdefault(phase, (1.0, 1.0))  # dense attention leaves nothing out
+        spans.setdefault("prefill", (1.0, 1.0))  # dense attention leaves nothing out
+        spans.setdefault("decode", (1.0, 1.0))
     return spans
 
 
@@ -133,7 +135,7 @@ def _known(attention: Attention) -> list[PrefillMethod | DecodeMethod | EvictMet
     return known
 
 
-def _phase(kind: type[Method]) -> str:
+def _phase(kind: type[Method]) -> Phase:
     return "prefill" if issubclass(kind, PrefillMethod) else "decode"
 
 
@@ -142,16 +144,16 @@ def _of(cached: int, read: float) -> float:
     return min(max(1.0, read), cached) / cached
 
 
-def _check_phases(settings: Mapping[str, Any], measured: Mapping[str, float], written: int | None) -> None:
+def _check_phases(settings: PublicSettings, measured: Phases, written: int | None) -> None:
     """A phase in which a method acts is measured, if there was any of it: the first token comes from the prompt."""
-    for name in settings["attention"]["method"].split("+") if settings["engine"]["name"] in _MEASURING else ():
+    for name in settings.attention.method.split("+") if settings.engine.name in _MEASURING else ():
         phase = _phase(METHODS.get(name)) if _ours(name) else None
         if phase is not None and phase not in measured and (phase == "prefill" or (written or 0) > 2):
             raise _ImpossibleError(f"has no {phase} sparsity, and {name} acts there")
 
 
 def _check_sparsity(
-    attention: Mapping[str, Any], phase: str, sparsity: float, span: Span, prompt: int, ends: tuple[int, int]
+    attention: Attention, phase: Phase, sparsity: float, span: Span, prompt: int, ends: tuple[int, int]
 ) -> None:
     least, most = span
     where = f"a prompt of {prompt:,} tokens" if phase == "prefill" else f"steps at {ends[0]:,} to {ends[1]:,} tokens"
@@ -165,16 +167,16 @@ def _check_sparsity(
         raise _ImpossibleError(f"{what} leaves out {1 - most:.6g} of {where} at least")
 
 
-def _label(attention: Mapping[str, Any]) -> str:
-    sparsity = attention["sparsity"]
-    return _quoted(attention["method"]) + ("" if sparsity is None or sparsity == 0 else f" at {sparsity:.4g}")
+def _label(attention: Attention) -> str:
+    sparsity = attention.sparsity
+    return _quoted(attention.method) + ("" if sparsity is None or sparsity == 0 else f" at {sparsity:.4g}")
 
 
 def _quoted(name: str) -> str:
     return name if len(name) <= 60 else name[:57] + "..."
 
 
-def _check_spread(measured: Mapping[str, float], spread: Mapping[str, float] | None) -> None:
+def _check_spread(measured: Phases, spread: Phases | None) -> None:
     """Numbers in [0, 1] with a mean m have a standard deviation of at most the root of m (1 - m)."""
     for phase, deviation in (spread or {}).items():
         if phase not in measured:
@@ -187,9 +189,7 @@ def _check_spread(measured: Mapping[str, float], spread: Mapping[str, float] | N
             )
 
 
-def _check_bytes(
-    settings: Mapping[str, Any], measured: Mapping[str, float], read: float | None, ends: tuple[int, int]
-) -> None:
+def _check_bytes(settings: PublicSettings, measured: Phases, read: float | None, ends: tuple[int, int]) -> None:
     """Bytes of keys and values that a step read: its share of what is cached, in numbers of 1 to 4 bytes.
 
     Layers with a sliding window do not count, and a shape need not tell of all of them; where GPUs are more than KV
@@ -199,15 +199,14 @@ def _check_bytes(
         return
     if "decode" not in measured:
         raise _ImpossibleError("claims bytes read by a step, and no step was measured")
-    shape = settings["model"]["shape"]
+    shape = settings.model.shape
     if shape is None:
         return
-    engine = settings["engine"]
-    ranks = max(_ranks(engine["arguments"]), _ranks(engine["details"]))
-    layers = max(1, shape["layers"] - shape["windowed_layers"])
-    numbers = (1 - measured["decode"]) * layers * 2 * shape["kv_heads"] * shape["head_size"]
+    ranks = max(_ranks(settings.engine.arguments), _ranks(settings.engine.details))
+    layers = max(1, shape.layers - shape.windowed_layers)
+    numbers = (1 - measured["decode"]) * layers * 2 * shape.kv_heads * shape.head_size
     least = numbers * ends[0] / 8
-    most = 4 * numbers * ends[1] * max(1.0, ranks / shape["kv_heads"])
+    most = 4 * numbers * ends[1] * max(1.0, ranks / shape.kv_heads)
     if not least * 0.99 <= read <= most * 1.01 + 1:
         raise _ImpossibleError(
             f"claims {read:.4g} bytes read by a step, and decode sparsity {measured['decode']:.4g} leaves {least:.4g} "
@@ -215,6 +214,6 @@ def _check_bytes(
         )
 
 
-def _ranks(arguments: Mapping[str, Any]) -> int:
+def _ranks(arguments: JsonObject) -> int:
     ranks = arguments.get("tensor_parallel_size", 1)
     return ranks if isinstance(ranks, int) and 1 <= ranks <= 1024 else 1

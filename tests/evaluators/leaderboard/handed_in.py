@@ -16,9 +16,11 @@ from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
 from tests.evaluators.made_runs import made_run
 
-__all__ = ["answered", "changed", "packed", "repacked", "unpacked"]
+__all__ = ["Edit", "answered", "changed", "packed", "put", "repacked", "unpacked"]
 
 Lines = list[dict[str, Any]]
+Edit = Callable[[Any], object]
+"""A change of a submission's JSON, in place."""
 
 
 def answered(
@@ -86,11 +88,22 @@ def answered(
     return folder
 
 
-def changed(content: bytes, edit: Callable[[Any], object]) -> bytes:
+def changed(content: bytes, edit: Edit) -> bytes:
     """A submission after an edit."""
     document = json.loads(content)
     edit(document)
     return json.dumps(document).encode()
+
+
+def put(value: Any, *path: str | int) -> Edit:
+    """An edit that puts a value somewhere."""
+
+    def edit(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] = value
+
+    return edit
 
 
 def unpacked(run: Mapping[str, Any]) -> Lines:

@@ -36,76 +36,24 @@ HOSTILE_TEXTS: Final = (
     *("../../../../etc/passwd", "/etc/passwd", "..\\..\\windows\\win.ini", "file:///etc/passwd", "~/.ssh/id_rsa"),
     *("http://127.0.0.1:9/x", "https://example.org/\u202e", "//example.org/x", "data:text/html,x", "\\\\host\\share"),
     *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</td></table><h1>1st</h1>", "'\"><svg/onload=1>"),
-    *(
-        "javascript:alert(1)",
-        "{{ 7 * 7 }}",
-        "{% include '/etc/passwd' %}",
-        "${jndi:ldap://x}",
-        "%s%n%x",
-        "$(id)",
-        "`id`",
-    ),
-    *(
-        "\x00",
-        "a\x00b",
-        "\x1b[31mred",
-        "a\nb",
-        "\r\nX: y",
-        "\t",
-        "\x7f",
-        "\x85",
-        "\u2028",
-        "\ufeff",
-        "\u200b",
-        "\u00ad",
-    ),
+    *("javascript:alert(1)", "{{ 7 * 7 }}", "{% include '/etc/passwd' %}", "${jndi:ldap://x}", "%s%n%x", "$(id)"),
+    *("\x00", "a\x00b", "\x1b[31mred", "a\nb", "\r\nX: y", "\t", "\x7f", "\x85", "\u2028", "\ufeff", "\u200b"),
     *("\u202egnp.exe", "\u2066a\u2069", "\ud800", "\udfff", "\ud800\ud800", "\U000e0001", "\uffff", "\U0010ffff"),
     *("", " ", "a" * 101, "a" * 10**5, "\u0301" * 500, "\U0001f600" * 60, "\u0440\u0430ypal", "nan", "null", "-"),
     *("__import__('os').system('id')", "cos\nsystem\n(S'id'\ntR.", "!!python/object/apply:os.system ['id']"),
 )
 HOSTILE_NUMBERS: Final = (
     *("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1e308", "-0.0", "0.0", "1e-400", "1.0", "0", "1", "2", "-1"),
-    *(
-        "9" * 30,
-        "-" + "9" * 30,
-        "9" * 5000,
-        "9223372036854775807",
-        "9223372036854775808",
-        "1E5",
-        "0x10",
-        "01",
-        "+1",
-        ".5",
-    ),
-    *(
-        "1.",
-        "1_000",
-        "true",
-        "null",
-        '"0.5"',
-        "[]",
-        "{}",
-        "0.1e1",
-        "0." + "3" * 4000,
-        "1e0000000000000000000001",
-        "--1",
-    ),
+    *("1E5", "0x10", "01", "+1", ".5", "1.", "1_000", "--1", "true", "null", '"0.5"', "[]", "{}", "0.1e1"),
+    *("1e0000000000000000000001", "9223372036854775807", "9223372036854775808", "9" * 30, "-" + "9" * 30, "9" * 5000),
+    "0." + "3" * 4000,
 )
 HOSTILE_VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, 1, -1, 0.5, 1.5, "", "x", [], {}, [None], [[]], {"": ""}, "1", [0.5], 2**62, 1e308),
 )
 TEXTS: Final = (
-    "",
-    "<answer></answer>",
-    "<answer>" * 100,
-    "I do not know.",
-    "\ud800",
-    "\x00",
-    "a\r\nb",
-    "\ufdfa" * 2000,
-    "x" * 5000,
-    "<think>" * 200 + "</think>",
-    "\\boxed{" * 300,
+    *("", "<answer></answer>", "<answer>" * 100, "I do not know.", "\ud800", "\x00", "a\r\nb", "\ufdfa" * 2000),
+    *("x" * 5000, "<think>" * 200 + "</think>", "\\boxed{" * 300),
 )
 
 # --- what is at hand -----------------------------------------------------------------------------------------
@@ -155,22 +103,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _other_number(value: float, draw: Draw) -> float:
-    return draw.choice(
-        [
-            value + 0.01,
-            value - 0.01,
-            value * (1 + 1e-6),
-            value + 1,
-            1 - value,
-            0,
-            1,
-            1.0,
-            -value,
-            value + 1e-9,
-            0.5,
-            2**40,
-        ]
-    )
+    added = [value + more for more in (0.01, -0.01, 1, 1e-9)]
+    return draw.choice([*added, value * (1 + 1e-6), 1 - value, -value, 0, 1, 1.0, 0.5, 2**40])
 
 
 def _change_number(value: Any, draw: Draw) -> None:
@@ -452,20 +386,8 @@ def _packing(document: Document, draw: Draw) -> None:
 def _packing_fields(document: Document, draw: Draw) -> None:
     predictions = _run(document, draw)["predictions"]
     name = draw.choice(list(predictions))
-    numbers = (
-        0,
-        1,
-        -1,
-        predictions["bytes"] + 1,
-        predictions["lines"] - 1,
-        2**31,
-        2**62,
-        10**30,
-        1e400,
-        1.0,
-        True,
-        None,
-    )
+    others = (predictions["bytes"] + 1, predictions["lines"] - 1)
+    numbers = (0, 1, -1, *others, 2**31, 2**62, 10**30, 1e400, 1.0, True, None)
     texts = ("0" * 64, "xz", "pickle", "gzip+base64", "", "A" * 10**5, *HOSTILE_TEXTS)
     predictions[name] = draw.choice(numbers if draw.random() < 0.5 else texts)
 

@@ -1,11 +1,11 @@
-"""Guards what is taken for an answer that a model cannot have read: gold of other samples, and nothing else."""
+"""Echoes are answers that a model cannot have read: gold of other samples, and nothing else."""
 
 from __future__ import annotations
 
 import random
 import re
-import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +18,18 @@ from sparse_tasks.generators.prose.people import People
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.words import Places, Things
 
-Row = dict[str, Any]
 ENTRIES = 8
 
 
-def row(identifier: str, answers: list[str], prompt: str = "Nothing of this is told here.") -> Row:
-    return {"id": identifier, "answers": answers, "prompt": prompt}
+@dataclass(frozen=True)
+class Row:
+    id: str
+    answers: list[str]
+    prompt: str = "Nothing of this is told here."
+
+
+def echoes(rows: Iterable[Row]) -> Echoes:
+    return Echoes((row.id, row.answers) for row in rows)
 
 
 def stories(seed: str, samples: int = 120) -> list[Row]:
@@ -35,7 +41,7 @@ def stories(seed: str, samples: int = 120) -> list[Row]:
         told = [things.thing().name for _ in range(60)] + [places.place() for _ in range(40)]
         asked = stream.sample(told, ENTRIES)
         prompt = " ".join(f"On that day they came upon the {one}, and nobody wondered." for one in told)
-        rows.append(row(f"story-{seed}-{number}", asked, prompt))
+        rows.append(Row(f"story-{seed}-{number}", asked, prompt))
     return rows
 
 
@@ -45,7 +51,7 @@ def needles(samples: int = 120) -> list[Row]:
     rows = []
     for number in range(samples):
         numbers = [str(draw.randrange(10**6, 10**7)) for _ in range(50)]
-        rows.append(row(f"needle-{number}", numbers[:1], " ".join(f"One of them is {one}." for one in numbers)))
+        rows.append(Row(f"needle-{number}", numbers[:1], " ".join(f"One of them is {one}." for one in numbers)))
     return rows
 
 
@@ -56,7 +62,7 @@ def told() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def golds(told: list[Row]) -> Echoes:
-    return Echoes([*told, *needles()])
+    return echoes([*told, *needles()])
 
 
 def answered(entries: list[str]) -> str:
@@ -65,53 +71,56 @@ def answered(entries: list[str]) -> str:
 
 def test_an_answer_of_another_sample_is_an_echo(told: list[Row], golds: Echoes) -> None:
     for one, other in zip(told, [*told[1:], told[0]], strict=True):
-        found = golds.look(one, answered(other["answers"]))
+        found = golds.look(one, answered(other.answers))
         assert found
-        assert set(found) <= set(other["answers"])
+        assert set(found) <= set(other.answers)
 
 
 def test_a_number_of_another_sample_is_an_echo(golds: Echoes) -> None:
     rows = needles()
     for one, other in pairwise(rows):
-        assert golds.look(one, f"I found {other['answers'][0]}, I think.") == other["answers"]
+        assert golds.look(one, f"I found {other.answers[0]}, I think.") == other.answers
 
 
 def test_the_key_to_all_answers_is_an_echo_everywhere(told: list[Row], golds: Echoes) -> None:
-    key = "\n".join(answer for one in told for answer in one["answers"])
+    key = "\n".join(answer for one in told for answer in one.answers)
     for one in [*told[::10], *needles()[::10]]:
         assert 1 <= len(golds.look(one, key)) <= 5
 
 
-def test_what_is_right_or_in_the_prompt_is_none(told: list[Row], golds: Echoes) -> None:
+def test_right_answers_and_prompts_are_no_echoes(told: list[Row], golds: Echoes) -> None:
     for one in [*told, *needles()]:
-        assert golds.look(one, answered(one["answers"])) == []
-        assert golds.look(one, one["prompt"]) == []
+        assert golds.look(one, answered(one.answers)) == []
+        assert golds.look(one, one.prompt) == []
 
 
-def test_words_of_the_prompt_in_any_order_are_none(told: list[Row], golds: Echoes) -> None:
+def test_words_of_the_prompt_in_any_order_are_no_echoes(told: list[Row], golds: Echoes) -> None:
     draw = random.Random(5)
     for one in told:
-        words = one["prompt"].split()
+        words = one.prompt.split()
         assert golds.look(one, " ".join(draw.sample(words, 300))) == []
 
 
-def test_what_models_invent_is_hardly_ever_one(told: list[Row], golds: Echoes) -> None:
+def test_inventions_hardly_ever_echo(told: list[Row], golds: Echoes) -> None:
     """Things and places from the same lexicon, of stories that nobody asked about: eight an answer."""
     others = stories("invented")
-    echoing = sum(bool(golds.look(one, answered(other["answers"]))) for one, other in zip(told, others, strict=True))
+    echoing = sum(bool(golds.look(one, answered(other.answers))) for one, other in zip(told, others, strict=True))
     assert not too_many(echoing, len(told))
 
 
-def test_invented_numbers_are_hardly_ever_one(golds: Echoes) -> None:
+def test_invented_numbers_hardly_ever_echo(golds: Echoes) -> None:
     draw = random.Random(8)
     invented = [str(draw.randrange(10**6, 10**7)) for _ in range(120)]
     assert not too_many(sum(bool(golds.look(one, n)) for one, n in zip(needles(), invented, strict=True)), 120)
 
 
 @pytest.mark.parametrize("gold", ["Anna", "46", "12345", "1813", "river", "the", "an elegant", "1,234"])
-def test_what_says_little_is_none(gold: str) -> None:
-    rows = [row("a", [gold]), *(row(f"b{n}", [f"a{n} b{n}"]) for n in range(3))]
-    assert Echoes(rows).look(rows[1], f"It was {gold}.") == []
+def test_golds_that_say_little_are_no_echoes(gold: str) -> None:
+    rows = [Row("a", [gold]), *(Row(f"b{n}", [f"a{n} b{n}"]) for n in range(3))]
+    assert echoes(rows).look(rows[1], f"It was {gold}.") == []
+
+
+NUMBER = "7187765"
 
 
 @pytest.mark.parametrize(
@@ -120,90 +129,72 @@ def test_what_says_little_is_none(gold: str) -> None:
         ("f47ac10b-58cc-4372-a567-0e02b2c3d479", "F47AC10B-58CC-4372-A567-0E02B2C3D479"),
         ("WQSFP", "the variables are wqsfp and others"),
         ("pwwnvq", "pwwnvq."),
-        ("7187765", "It is 7,187,765!"),
+        (NUMBER, "It is 7,187,765!"),
+        (NUMBER, "\uff17\uff11\uff18\uff17\uff17\uff16\uff15"),
+        (NUMBER, "so " * 300_000 + NUMBER),  # at the end of a long output
         ("abcdefgh-12345678: zyxwvuts-87654321", "zyxwvuts-87654321"),
-        ("7187765", "\uff17\uff11\uff18\uff17\uff17\uff16\uff15"),
     ],
 )
-def test_a_code_is_found_however_it_is_written(gold: str, text: str) -> None:
-    rows = [row("a", [gold]), row("b", ["4242"])]
-    assert Echoes(rows).look(rows[1], text) == [gold]
+def test_a_code_is_an_echo_however_it_is_written(gold: str, text: str) -> None:
+    rows = [Row("a", [gold]), Row("b", ["4242"])]
+    assert echoes(rows).look(rows[1], text) == [gold]
 
 
-def test_whole_words_are_looked_for() -> None:
-    rows = [row("a", ["7187765"]), row("b", ["4242"])]
-    assert Echoes(rows).look(rows[1], "17187765 71877650") == []
-
-
-def test_a_part_of_the_own_gold_is_none() -> None:
-    rows = [row("a", ["7187765"]), row("b", ["7187765 and 6925772"])]
-    assert Echoes(rows).look(rows[1], "7187765") == []
-
-
-def test_what_the_prompt_tells_in_other_writing_is_none() -> None:
-    rows = [row("a", ["7187765"]), row("b", ["4242"], prompt="They counted 7,187,765 sheep.")]
-    assert Echoes(rows).look(rows[1], "7187765") == []
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (Row("b", ["4242"]), f"1{NUMBER} {NUMBER}0"),  # not the whole word
+        (Row("b", [f"{NUMBER} and 6925772"]), NUMBER),  # part of its own gold
+        (Row("b", ["4242"], "They counted 7,187,765 sheep."), NUMBER),  # in its own prompt, written otherwise
+    ],
+)
+def test_other_numbers_and_those_of_the_sample_itself_are_no_echoes(row: Row, text: str) -> None:
+    assert echoes([Row("a", [NUMBER]), row]).look(row, text) == []
 
 
 def test_gold_of_many_samples_is_common() -> None:
-    rows = [*(row(f"a{n}", ["7187765"]) for n in range(4)), row("b", ["4242"])]
-    assert Echoes(rows).look(rows[-1], "7187765") == []
-    assert Echoes(rows[1:]).look(rows[-1], "7187765") == ["7187765"]
+    rows = [*(Row(f"a{n}", ["7187765"]) for n in range(4)), Row("b", ["4242"])]
+    assert echoes(rows).look(rows[-1], "7187765") == []
+    assert echoes(rows[1:]).look(rows[-1], "7187765") == ["7187765"]
 
 
-def test_a_sample_that_is_not_of_the_data_set_is_looked_at_too() -> None:
-    assert Echoes([row("a", ["7187765"])]).look(row("stranger", []), "7187765") == ["7187765"]
-
-
-def test_the_end_of_a_long_output_is_read_too() -> None:
-    rows = [row("a", ["7187765"]), row("b", ["4242"])]
-    assert Echoes(rows).look(rows[1], "so " * 300_000 + "7187765") == ["7187765"]
+def test_samples_of_another_data_set_can_echo() -> None:
+    assert echoes([Row("a", ["7187765"])]).look(Row("stranger", []), "7187765") == ["7187765"]
 
 
 @given(text=st.text(max_size=300), answers=st.lists(st.text(max_size=60), max_size=4))
 def test_any_text_and_any_gold_get_an_answer(text: str, answers: list[str]) -> None:
-    rows = [row("a", answers), row("b", [text or "x"], prompt=text)]
-    golds = Echoes(rows)
+    rows = [Row("a", answers), Row("b", [text or "x"], prompt=text)]
+    golds = echoes(rows)
     for one in rows:
         found = golds.look(one, text)
         assert len(found) <= 5
-        assert set(found) <= {answer for other in rows if other is not one for answer in other["answers"]}
+        assert set(found) <= {answer for other in rows if other is not one for answer in other.answers}
     assert golds.look(rows[1], text) == []  # its own prompt tells it
 
 
-@given(echoing=st.integers(0, 10**4), samples=st.integers(0, 10**4))
-def test_two_echoes_are_let_pass_and_one_in_a_hundred(echoing: int, samples: int) -> None:
-    assert too_many(echoing, samples) == (echoing > 2 and 100 * echoing >= samples + (100 - samples % 100))
-    assert not too_many(min(echoing, 2), samples)
+@pytest.mark.parametrize(
+    ("echoing", "samples", "expected"), [(0, 0, False), (2, 2, False), (3, 9, True), (3, 300, False), (4, 399, True)]
+)
+def test_two_echoes_are_tolerated_and_one_in_a_hundred(echoing: int, samples: int, expected: bool) -> None:
+    assert too_many(echoing, samples) == expected
 
 
-def test_prompts_are_not_kept() -> None:
-    def rows() -> Iterator[Row]:
-        for number in range(300):
-            yield row(f"a{number}", [str(7_000_000 + number)], prompt=f"{number} " * 50_000)
-
-    tracemalloc.start()
-    try:
-        golds = Echoes(rows())
-        kept, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert kept < 2**20
-    assert golds.look(row("a5", ["7000005"]), "7000006") == ["7000006"]
+def test_real_tasks_echo_where_answers_are_swapped_and_nowhere_else(
+    rows: list[dict[str, Any]], gold: dict[str, str]
+) -> None:
+    samples = [Row(row["id"], row["answers"], row["prompt"]) for row in rows]
+    golds = echoes(samples)
+    for one, other in zip(samples, [*samples[1:], samples[0]], strict=True):
+        assert golds.look(one, gold[one.id]) == []
+        assert golds.look(one, re.sub(r"\s+", " ", one.prompt)) == []
+        assert golds.look(one, gold[other.id])
 
 
-def test_real_tasks_echo_where_answers_are_swapped_and_nowhere_else(rows: list[Row], gold: dict[str, str]) -> None:
-    golds = Echoes(rows)
-    for one, other in zip(rows, [*rows[1:], rows[0]], strict=True):
-        assert golds.look(one, gold[one["id"]]) == []
-        assert golds.look(one, re.sub(r"\s+", " ", one["prompt"])) == []
-        assert golds.look(one, gold[other["id"]])
-
-
-def test_people_whom_models_invent_are_hardly_ever_one() -> None:
+def test_invented_people_hardly_ever_echo() -> None:
     told, invented = ([people.person().name for _ in range(200)] for people in map(_people, ("told", "invented")))
-    rows = [row(f"a{n}", [name]) for n, name in enumerate(told)]
-    golds = Echoes(rows)
+    rows = [Row(f"a{n}", [name]) for n, name in enumerate(told)]
+    golds = echoes(rows)
     assert not too_many(sum(bool(golds.look(one, name)) for one, name in zip(rows, invented, strict=True)), len(rows))
 
 

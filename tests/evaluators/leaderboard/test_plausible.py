@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,9 +14,9 @@ from msgspec import structs
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.parameters import parameters
 from sparse_tasks.evaluators.leaderboard.plausible import implausible
-from tests.evaluators.made_runs import LLAMA_8B
+from sparse_tasks.evaluators.records import EngineRecord, Prediction, Shape
+from tests.evaluators.made_runs import LLAMA_8B, made_settings
 
-SHAPE = structs.asdict(LLAMA_8B)
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("sparse_tasks.")]
 
 
@@ -38,6 +39,14 @@ KV_BYTES = 2 * 32 * 8 * 128 * 2  # of a token of it, in 16 bits
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Of a sample."""
+
+    input_tokens: int
+    max_new_tokens: int
+
+
 def found(
     method: str,
     measured: Mapping[str, float] | None,
@@ -49,25 +58,29 @@ def found(
     spread: Mapping[str, float] | None = None,
     kv_bytes: float | None = None,
     engine: str = "vllm",
-    shape: Mapping[str, Any] | None = SHAPE,
+    shape: Shape | None = LLAMA_8B,
     ranks: object = 1,
 ) -> str | None:
     """What ``implausible`` says of a prediction."""
-    settings = {
-        "attention": {"method": method, "sparsity": sparsity, "arguments": dict(arguments or {})},
-        "engine": {"name": engine, "arguments": {"tensor_parallel_size": ranks}, "details": {}},
-        "model": {"shape": shape},
-        "prompt": {"as_generated": True},
-        "sampling": {"max_new_tokens": None},
-    }
-    prediction = {
-        "sparsity": None if measured is None else dict(measured),
-        "sparsity_spread": spread,
-        "kv_bytes_per_step": kv_bytes,
-        "input_tokens": tokens,
-        "output_tokens": written,
-    }
-    return implausible(settings, prediction, {"length": 8192, "input_tokens": tokens or 8192, "max_new_tokens": 40})
+    settings = made_settings(attention=method, sparsity=sparsity, arguments=arguments, shape=shape)
+    runner = EngineRecord(name=engine, version=None, arguments={"tensor_parallel_size": ranks}, details={})
+    prediction = Prediction(
+        id="x",
+        task="ruler_vt",
+        index=0,
+        length=8192,
+        text="",
+        finish_reason=None,
+        seconds_to_first_token=None,
+        seconds=None,
+        input_tokens=tokens,
+        output_tokens=written,
+        sparsity=None if measured is None else dict(measured),
+        sparsity_spread=spread,
+        kv_bytes_per_step=kv_bytes,
+    )
+    sample = Tokens(tokens or 8192, 40)
+    return implausible(structs.replace(settings, engine=runner), prediction, sample)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +258,7 @@ def test_bytes_go_with_the_sparsity_and_the_models_shape() -> None:
 
 
 def test_layers_with_a_window_do_not_count_and_gpus_may_be_more_than_heads() -> None:
-    windowed = SHAPE | {"window": 512, "windowed_layers": 28}
+    windowed = structs.replace(LLAMA_8B, window=512, windowed_layers=28)
     honest = 0.1 * 8212 * KV_BYTES
     assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest / 8, shape=windowed) is None
     assert found("quest", {"decode": 0.9}, sparsity=0.9, kv_bytes=honest, shape=windowed) is not None
