@@ -27,9 +27,10 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
-from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings, Engine, Output, Request
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, Output, Request
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.predict import RunRequest, predict
@@ -105,7 +106,7 @@ class Made(Engine):
             yield Output(request.id, text, "stop", None, 120, 1.0, 2.0, ran, spread)
 
 
-def answered(data: Dataset, folder: Path, attention: AttentionSettings) -> Path:
+def answered(data: Dataset, folder: Path, attention: Attention) -> Path:
     """A run of the made engine."""
     with Run(folder) as run:
         predict(RunRequest(data, data.select(), "acme/made", "made", attention=attention), run)
@@ -126,9 +127,9 @@ def check(console: Console, arguments: argparse.Namespace) -> bool:
         ENGINES.names()
         ENGINES.register("made", Made)
         Made.texts = {row["id"]: row["answer"] for row in dataset.rows(dataset.select(), ["id", "answer"])}
-        runs = [answered(dataset, folder / "dense", AttentionSettings())]
+        runs = [answered(dataset, folder / "dense", Attention.DENSE)]
         Made.right = 0.7
-        runs.append(answered(dataset, folder / "quest", AttentionSettings("quest", 0.9)))
+        runs.append(answered(dataset, folder / "quest", Attention.parse("quest", sparsity=0.9)))
         scoring, _, _ = measured("score", runs[0], "--data", data)
         submission = folder / "submission.json"
         seconds, megabytes, _ = measured("submit", *runs, "-o", submission)

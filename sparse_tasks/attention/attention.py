@@ -1,159 +1,170 @@
-"""Attention of a run: a method or a composition, its target sparsity, and its parameters."""
+"""``Attention``: the methods of a run with their parameters, as typed by a user and as kept in ``run.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final, Self, TypeAlias
 
-import msgspec
 from msgspec import Meta
 
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Record, Text
 
-__all__ = ["DENSE", "UNKNOWN", "Attention", "goes_to"]
+__all__ = ["DENSE", "Attention", "share_out"]
 
 DENSE: Final = "dense"
-"""The name of attention without a method."""
+_UNKNOWN: Final = "unknown"
 
-UNKNOWN: Final = "unknown"
-"""The name of attention that runs where this package cannot see it."""
+Sparsity: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 
 
 class Attention(Record, frozen=True, kw_only=True, dict=True):
-    """A method for the prompt and one for what follows, as named on the command line and stored in ``run.json``.
+    """The attention of a run: dense, a method, or a method for prefill with one for decoding or eviction.
 
-    ``parse`` checks names and parameters. A record read from a file is taken as it is, since another package's method
-    need not be installed; ``methods``, ``prefill`` and ``decode`` then raise ``UsageError``.
+    Reading one from ``run.json`` checks its form alone; ``methods`` looks the methods up, which may be another
+    package's. ``parse`` does both.
 
     Attributes:
-        method: ``dense``, ``unknown``, a method, or one for prefill and one for what follows:
-            ``vertical_slash+quest``.
-        sparsity: Target sparsity of all methods, in [0, 1); None for their own budgets; 0 for dense attention.
-        arguments: ``METHOD.PARAMETER`` to a value; the method may be left out where there is only one.
+        method: ``dense``, ``quest``, ``vertical_slash+quest``; ``unknown`` where an engine runs elsewhere.
+        sparsity: Target of all methods, in [0, 1); None for their own budgets, 0 for dense attention.
+        arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one.
     """
 
-    method: Text = DENSE
-    sparsity: Annotated[float, Meta(ge=0, lt=1)] | None = 0.0
-    arguments: JsonObject = msgspec.field(default_factory=dict)
+    method: Text
+    sparsity: Sparsity | None
+    arguments: JsonObject
+
+    DENSE: ClassVar[Attention]
+    UNKNOWN: ClassVar[Attention]
 
     @classmethod
-    def parse(
-        cls, method: str, *, sparsity: float | None = None, arguments: Mapping[str, object] | None = None
-    ) -> Attention:
-        """The attention of a name, a target sparsity and parameters.
+    def parse(cls, text: str, *, sparsity: float | None = None, arguments: Mapping[str, object] | None = None) -> Self:
+        """Attention by name, with every method and parameter checked.
 
         Args:
-            method: ``dense``, a method, or two joined by a plus sign, in any order.
-            sparsity: In [0, 1); None for the methods' own budgets.
+            text: ``dense``, a method, or two joined by a plus sign.
+            sparsity: Target of all methods, in [0, 1).
             arguments: ``METHOD.PARAMETER`` to a value or its text.
 
         Raises:
-            UsageError: A method is unknown, two act in the same phase, or a value is unknown or out of range.
+            UsageError: A method is unknown, two act in the same phase, or a parameter or the sparsity is wrong.
         """
-        if sparsity is not None and (isinstance(sparsity, bool | str) or not 0 <= sparsity < 1):
+        number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
+        if sparsity is not None and not (number and 0 <= sparsity < 1):
             raise UsageError("sparsity", sparsity, "has to be a number from 0 up to, not including, 1")
-        if method == DENSE:
-            if sparsity or arguments:
-                what = "sparsity" if sparsity else next(iter(arguments or {}))
-                remedy = f"leaves nothing out, so it takes no {what}; name a method, as sparse-tasks attention list"
-                raise UsageError("attention", method, f"{remedy} shows them")
-            return cls()
-        return cls.of(*_resolved(method, sparsity, arguments or {}), sparsity=sparsity, arguments=arguments or {})
+        if text == DENSE:
+            if sparsity:
+                raise UsageError("sparsity", sparsity, f"goes with a method; {DENSE} attention leaves nothing out")
+            sparsity = 0
+        target = None if sparsity is None else float(sparsity)
+        attention = cls(method=text, sparsity=target, arguments=dict(arguments or {}))
+        _ = attention.methods
+        return attention
 
     @classmethod
-    def of(
-        cls, *methods: Method, sparsity: float | None = None, arguments: Mapping[str, object] | None = None
-    ) -> Attention:
-        """The attention of methods, registered or not.
-
-        Args:
-            methods: At most one for prefill, and at most one for decoding or eviction.
-            sparsity: Target sparsity that they were made with.
-            arguments: Parameters that they were made with; None for all of their settings.
+    def of(cls, *methods: Method) -> Self:
+        """Attention under methods that have their parameters, registered or not.
 
         Raises:
-            UsageError: Two methods act in the same phase.
+            UsageError: Two act in the same phase.
         """
-        methods = _in_order("+".join(method.name for method in methods), methods)
-        if arguments is None:
-            settings = {method.name: method.settings() for method in methods}
-            arguments = {f"{name}.{key}": value for name, own in settings.items() for key, value in own.items()}
-        made = cls(
-            method="+".join(method.name for method in methods) or DENSE,
-            sparsity=sparsity if methods else 0.0,
-            arguments=dict(arguments),
+        given = [(f"{m.name}.{name}", value) for m in methods for name, value in m.settings().items()]
+        attention = cls(
+            method="+".join(m.name for m in methods) or DENSE,
+            sparsity=None if methods else 0.0,
+            arguments={path: value for path, value in given if value is not None},
         )
-        made.__dict__["methods"] = methods
-        return made
-
-    @cached_property
-    def methods(self) -> tuple[Method, ...]:
-        """The methods with their parameters, that for prefill first.
-
-        Raises:
-            UsageError: As of ``parse``.
-        """
-        if self.method in (DENSE, UNKNOWN):
-            return ()
-        return _in_order(self.method, _resolved(self.method, self.sparsity, self.arguments))
-
-    @property
-    def prefill(self) -> PrefillMethod | None:
-        """The method for the prompt; None for dense attention."""
-        return next((method for method in self.methods if isinstance(method, PrefillMethod)), None)
-
-    @property
-    def decode(self) -> DecodeMethod | EvictMethod | None:
-        """The method for the tokens after the prompt; None for dense attention."""
-        return next((method for method in self.methods if isinstance(method, DecodeMethod | EvictMethod)), None)
+        attention.__dict__["methods"] = _by_phase(attention.method, methods)
+        return attention
 
     @property
     def sparse(self) -> bool:
-        """Whether there is a method."""
-        return self.method != DENSE
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the methods."""
-        return [] if self.method in (DENSE, UNKNOWN) else self.method.split("+")
+        """Whether it names methods."""
+        return self.method not in (DENSE, _UNKNOWN)
 
     @property
     def label(self) -> str:
-        """Name of a folder: ``dense``, ``quest``, ``vertical_slash+quest-0.9``."""
+        """Name for folders and tables: ``dense``, ``quest``, ``vertical_slash+quest-0.9``."""
         return self.method if self.sparsity is None or not self.sparse else f"{self.method}-{self.sparsity:g}"
 
+    @property
+    def names(self) -> list[str]:
+        """Names of its methods."""
+        return [] if self.method == DENSE else self.method.split("+")
 
-def goes_to(path: str, names: Sequence[str]) -> bool:
-    """Whether ``METHOD.PARAMETER`` is of one of the methods; without a method, whether there is only one."""
+    @cached_property
+    def methods(self) -> tuple[Method, ...]:
+        """Its methods with their parameters, that for prefill first.
+
+        Raises:
+            UsageError: A method is unknown, two act in the same phase, or a parameter is wrong.
+        """
+        names = self.names
+        for name in names:
+            METHODS.get(name)
+        for path in self.arguments:
+            if _owner(path, names) is None:
+                parameter = path.rpartition(".")[2]
+                known = ", ".join(f"{name}.{parameter}" for name in names) or f"none: {DENSE} attention takes none"
+                raise UsageError("argument", path, f"is of no method in {self.method!r}; write {known}")
+        return _by_phase(self.method, [self.resolve(name) for name in names])
+
+    def resolve(self, name: str) -> Method:
+        """One of its methods, with its parameters; an argument of its own goes before the sparsity of all.
+
+        Raises:
+            UsageError: The method is unknown, or a parameter is wrong.
+        """
+        settings: dict[str, object] = {} if self.sparsity is None else {"sparsity": self.sparsity}
+        for path, value in self.arguments.items():
+            if _owner(path, self.names) == name:
+                settings[path.rpartition(".")[2]] = value
+        return METHODS.get(name).from_settings(settings)
+
+    @property
+    def prefill(self) -> PrefillMethod | None:
+        """The method for prompts; None where they see everything."""
+        return next((m for m in self.methods if isinstance(m, PrefillMethod)), None)
+
+    @property
+    def decode(self) -> DecodeMethod | EvictMethod | None:
+        """The method for what follows a prompt; None where that sees everything."""
+        return next((m for m in self.methods if isinstance(m, DecodeMethod | EvictMethod)), None)
+
+
+Attention.DENSE = Attention(method=DENSE, sparsity=0.0, arguments={})
+Attention.UNKNOWN = Attention(method=_UNKNOWN, sparsity=None, arguments={})
+
+
+def share_out(arguments: Mapping[str, object], attentions: Sequence[str]) -> list[JsonObject]:
+    """The arguments of each of several attentions: an argument goes to all that have its method.
+
+    Raises:
+        UsageError: An argument is of none of them.
+    """
+    names = [[] if text == DENSE else text.split("+") for text in attentions]
+    for path in arguments:
+        if not any(_owner(path, some) for some in names):
+            raise UsageError("set", path, f"is of no method in {', '.join(attentions)}; write METHOD.PARAMETER=VALUE")
+    return [{path: value for path, value in arguments.items() if _owner(path, some)} for some in names]
+
+
+def _owner(path: str, names: Sequence[str]) -> str | None:
+    """The method that an argument is of; one that names none is of a method that stands alone."""
     owner, dot, _ = path.rpartition(".")
-    return owner in names if dot else len(names) == 1
+    if not dot and len(names) == 1:
+        return names[0]
+    return owner if owner in names else None
 
 
-def _resolved(names: str, sparsity: float | None, arguments: Mapping[str, object]) -> list[Method]:
-    """The methods of a composition, with their parameters, in the order of their names."""
-    parts = names.split("+")
-    kinds = [METHODS.get(part) for part in parts]
-    settings: dict[str, dict[str, object]] = {part: {} for part in parts}
-    for path, value in arguments.items():
-        owner, _, name = path.rpartition(".")
-        if not goes_to(path, parts):
-            known = ", ".join(f"{part}.{name}" for part in parts)
-            raise UsageError("argument", path, f"is of no method in {names!r}; write {known}")
-        settings[owner or parts[0]][name] = value
-    if sparsity is not None:
-        for values in settings.values():
-            values.setdefault("sparsity", sparsity)
-    return [kind.from_settings(settings[part]) for kind, part in zip(kinds, parts, strict=True)]
-
-
-def _in_order(names: str, methods: Sequence[Method]) -> tuple[Method, ...]:
-    first = [method for method in methods if isinstance(method, PrefillMethod)]
-    then = [method for method in methods if not isinstance(method, PrefillMethod)]
-    if len(first) > 1 or len(then) > 1:
+def _by_phase(text: str, methods: Sequence[Method]) -> tuple[Method, ...]:
+    """At most one method for prefill, and at most one for decoding or eviction, in this order."""
+    by_phase = {isinstance(method, PrefillMethod): method for method in methods}
+    ordered = tuple(by_phase[prefill] for prefill in (True, False) if prefill in by_phase)
+    if len(ordered) != len(methods):
         raise UsageError(
-            "attention", names, "composes two methods of one phase; one for prefill and one for decode or evict go"
+            "attention", text, "composes two methods of one phase; one for prefill and one for decode or evict go"
         )
-    return (*first, *then)
+    return ordered

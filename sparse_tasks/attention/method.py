@@ -12,13 +12,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import Parametric, parameter
-from sparse_tasks.core.registry import Registry
+from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
@@ -86,6 +84,8 @@ class Method(Parametric, ABC):
     cache: ClassVar[str]
     source: ClassVar[str]
     exact: ClassVar[bool]
+    place: ClassVar[int]
+    """Place in lists among the methods of its phase that come with this package."""
     budgets: ClassVar[tuple[str, ...]] = ()
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
@@ -306,11 +306,11 @@ class EvictMethod(Method):
         return kept.append(position)
 
 
-def _import_all() -> None:
-    package = import_module("sparse_tasks.attention.methods")
-    for module in iter_modules(package.__path__, f"{package.__name__}."):
-        import_module(module.name)
-
-
-METHODS: Registry[type[Method]] = Registry("attention", _import_all, "sparse_tasks.attention")
-"""All methods; other packages add theirs through the entry point group ``sparse_tasks.attention``."""
+METHODS: Registry[type[Method]] = Registry(
+    "attention",
+    lambda: import_modules("sparse_tasks.attention.methods"),
+    "sparse_tasks.attention",
+    lambda method: (list(Phase).index(method.phase), method.place),
+)
+"""All methods, by phase and ``place``; other packages add theirs through the entry point group
+``sparse_tasks.attention``."""

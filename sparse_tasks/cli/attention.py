@@ -9,6 +9,7 @@ import typer
 
 from sparse_tasks.cli.completion import complete_method
 from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.running import FormatOption, Set, method_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,18 +33,8 @@ _BENCHED = ["block_sparse", "vertical_slash", "quest"]
 
 Sparsity = Annotated[
     float | None,
-    typer.Option(metavar="S", help="Share of interactions left out.", show_default="0.9 unless --set has a budget"),
+    typer.Option(metavar="S", help="Target sparsity, in [0, 1).", show_default="0.9 unless --set has a budget"),
 ]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="METHOD.PARAM=VALUE",
-        help="Set a parameter of a method: quest.page=32, or page=32 if there is one method. May be repeated.",
-        show_default=False,
-    ),
-]
-FormatOption = Annotated[Format, typer.Option(help="How to print the result.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the made queries and keys.")]
 
 
@@ -53,7 +44,6 @@ def listing(
     format: FormatOption = Format.human,
 ) -> None:
     """List the methods: when each acts, what it selects, how it estimates importance, how it spends its budget."""
-    _need("torch")
     from sparse_tasks.attention.method import METHODS
     from sparse_tasks.core.parameters import parameters
 
@@ -211,33 +201,19 @@ def _need(package: str) -> None:
 
 
 def _methods(names: list[str], sparsity: float | None, set_: list[str] | None) -> list[Method]:
-    """The methods with their parameters, each of which is set by the name of its method."""
+    """The methods by name, with their parameters."""
+    from sparse_tasks.attention.attention import Attention, share_out
     from sparse_tasks.attention.method import METHODS
     from sparse_tasks.core.errors import UsageError
 
-    settings: dict[str, dict[str, object]] = {name: {} for name in names}
-    for text in set_ or []:
-        path, equals, value = text.partition("=")
-        owner, dot, name = path.rpartition(".")
-        if not equals or not name:
-            raise UsageError("set", text, "sets nothing; write METHOD.PARAM=VALUE, as in quest.page=32")
-        if not dot and len(names) == 1:
-            owner = names[0]
-        if owner not in settings:
-            raise UsageError("set", path, f"is of none of {', '.join(names)}; write METHOD.PARAM=VALUE")
-        settings[owner][name] = value
-    methods = []
-    for name, own in settings.items():
+    methods: list[Method] = []
+    for name, arguments in zip(names, share_out(method_arguments(set_ or []), names), strict=True):
         if "+" in name:
-            raise UsageError(
-                "method", name, "is a composition; here methods stand alone, so give one, or each by itself"
-            )
-        kind = METHODS.get(name)
-        if sparsity is not None:
-            own.setdefault("sparsity", sparsity)  # what is set for one method goes before what is for all
-        elif not own.keys() & {"sparsity", *kind.budgets}:
-            own["sparsity"] = _SPARSITY
-        methods.append(kind.from_settings(own))
+            raise UsageError("method", name, "is a composition; here methods stand alone, so name each by itself")
+        budgets = {"sparsity", *METHODS.get(name).budgets}
+        default = None if budgets & {path.rpartition(".")[2] for path in arguments} else _SPARSITY
+        target = default if sparsity is None else sparsity
+        methods += Attention.parse(name, sparsity=target, arguments=arguments).methods
     return methods
 
 

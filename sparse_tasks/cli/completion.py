@@ -58,11 +58,9 @@ def complete_analysis(incomplete: str) -> list[str]:
 
 
 def complete_method(incomplete: str) -> list[str]:
-    """Sparse attention methods, where torch is installed."""
-    try:
-        from sparse_tasks.attention.method import METHODS
-    except ImportError:
-        return []
+    """Sparse attention methods."""
+    from sparse_tasks.attention.method import METHODS
+
     return [name for name in METHODS.names() if name.startswith(incomplete)]
 
 

@@ -21,6 +21,7 @@ from sparse_tasks.cli.running import (
     Model,
     Output,
     Seed,
+    Set,
     Sparsity,
     Task,
     Temperature,
@@ -33,7 +34,7 @@ from sparse_tasks.cli.running import (
 )
 
 if TYPE_CHECKING:
-    from sparse_tasks.evaluators.engines.engine import AttentionSettings
+    from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.predict import RunRequest
 
 __all__ = ["evaluate"]
@@ -46,6 +47,7 @@ def evaluate(
     engine_arg: EngineArg = None,
     attention: Attention = "dense",
     sparsity: Sparsity = None,
+    set_: Set = None,
     attention_arg: AttentionArg = None,
     task: Task = None,
     length: Length = None,
@@ -68,7 +70,7 @@ def evaluate(
     """
     from sparse_tasks.evaluators.results import score_run
 
-    asked = attentions(attention, sparsity, attention_arg)
+    asked = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
     request = running_request(
         data,
         model,
@@ -91,7 +93,7 @@ def evaluate(
         tell_result(score_run(run, request.dataset), run.path, format)
 
 
-def _sweep(request: RunRequest, asked: list[AttentionSettings], output: Path | None, format: Format) -> None:
+def _sweep(request: RunRequest, asked: list[AttentionOf], output: Path | None, format: Format) -> None:
     from sparse_tasks.evaluators.predict import default_folder
     from sparse_tasks.evaluators.sweep import sweep
 

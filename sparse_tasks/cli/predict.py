@@ -17,6 +17,7 @@ from sparse_tasks.cli.running import (
     Model,
     Output,
     Seed,
+    Set,
     Sparsity,
     Task,
     Temperature,
@@ -37,6 +38,7 @@ def predict(
     engine_arg: EngineArg = None,
     attention: Attention = "dense",
     sparsity: Sparsity = None,
+    set_: Set = None,
     attention_arg: AttentionArg = None,
     task: Task = None,
     length: Length = None,
@@ -53,7 +55,7 @@ def predict(
 
     A run that was stopped goes on where it stopped when the same command is given again.
     """
-    asked = attentions(attention, sparsity, attention_arg)
+    asked = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
     if len(asked) > 1:
         raise UsageError("attention", attention, "names several, or several sparsities; sweeps are evaluate's")
     request = running_request(

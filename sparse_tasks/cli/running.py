@@ -16,7 +16,7 @@ from sparse_tasks.cli.completion import complete_engine, complete_method, comple
 from sparse_tasks.cli.output import Format, print_json
 
 if TYPE_CHECKING:
-    from sparse_tasks.evaluators.engines.engine import AttentionSettings
+    from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
     from sparse_tasks.evaluators.predict import RunRequest
     from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
@@ -38,12 +38,14 @@ __all__ = [
     "Model",
     "Output",
     "Seed",
+    "Set",
     "Sparsity",
     "Task",
     "Temperature",
     "Tokenizer",
     "attention_of",
     "attentions",
+    "method_arguments",
     "predicted",
     "running_request",
     "tell_result",
@@ -77,12 +79,18 @@ Attention = Annotated[
 ]
 Sparsity = Annotated[
     str | None,
-    typer.Option("--sparsity", "-s", metavar="S", help="Of the methods, in [0, 1).", show_default="their own budgets"),
+    typer.Option("--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"),
 ]
-AttentionArg = Annotated[
+Set = Annotated[
     list[str] | None,
-    typer.Option("--attention-arg", metavar="METHOD.KEY=VALUE", help="A parameter of a method. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="METHOD.KEY=VALUE",
+        help="Set a parameter of a method: quest.page=32, or page=32 if there is one method. May be repeated.",
+        show_default=False,
+    ),
 ]
+AttentionArg = Annotated[list[str] | None, typer.Option("--attention-arg", hidden=True)]
 Task = Annotated[
     list[str] | None,
     typer.Option(
@@ -133,11 +141,10 @@ def running_request(
     temperature: float,
     tokenizer: str | None,
     chat_template: str,
-    attention: AttentionSettings | None = None,
+    attention: AttentionOf,
 ) -> RunRequest:
     """What the options ask for, checked as far as it can be without the model."""
     from sparse_tasks.evaluators.dataset import open_dataset
-    from sparse_tasks.evaluators.engines.engine import AttentionSettings
     from sparse_tasks.evaluators.predict import RunRequest
 
     dataset = open_dataset(data)
@@ -153,12 +160,12 @@ def running_request(
         tokenizer,
         chat_template,
         sys.argv[1:],
-        attention or AttentionSettings(),
+        attention,
     )
 
 
-def attentions(names: str, sparsity: str | None, arguments: list[str] | None) -> list[AttentionSettings]:
-    """What ``--attention a,b --sparsity 0.5,0.9`` asks for, in this order."""
+def attentions(names: str, sparsity: str | None, arguments: list[str]) -> list[AttentionOf]:
+    """The attentions of ``--attention a,b --sparsity 0.5,0.9 --set METHOD.KEY=VALUE``, in this order."""
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.sweep import grid
 
@@ -167,12 +174,16 @@ def attentions(names: str, sparsity: str | None, arguments: list[str] | None) ->
         try:
             shares.append(None if text is None else float(text))
         except ValueError as error:
-            raise UsageError("sparsity", text, "is no number; write 0.9, or several as in 0,0.5,0.9") from error
+            raise UsageError("sparsity", text, "is not a number; write 0.9, or several as in 0,0.5,0.9") from error
     methods = [name.strip() for name in names.split(",")]
     if methods == ["dense"] and any(shares):
         raise UsageError("sparsity", sparsity, "goes with a method; name one with --attention, as in quest")
-    given = dict(_argument("attention-arg", text, "quest.page=16") for text in arguments or [])
-    return grid(methods, shares, given)
+    return grid(methods, shares, method_arguments(arguments))
+
+
+def method_arguments(texts: list[str]) -> dict[str, Any]:
+    """Parameters of methods by ``METHOD.KEY``, as ``--set`` takes them."""
+    return dict(_argument("set", text, "quest.page=32") for text in texts)
 
 
 def _argument(option: str, text: str, example: str) -> tuple[str, Any]:

@@ -28,12 +28,19 @@ class Registry(Generic[T]):
         field: What the names are called in errors ("task", "metric").
         load: Imports the built-in members, whose last lines register them; called once, at the first look-up.
         group: Entry point group through which other packages add theirs.
+        key: Sorts the built-in members; None for the order of registration.
     """
 
-    def __init__(self, field: str, load: Callable[[], object], group: str | None = None) -> None:
+    def __init__(
+        self,
+        field: str,
+        load: Callable[[], object],
+        group: str | None = None,
+        key: Callable[[T], tuple[int, ...]] | None = None,
+    ) -> None:
         self.field = field
         self._load: Callable[[], object] | None = load
-        self._group = group
+        self._group, self._key = group, key
         self._members: dict[str, T] = {}
 
     def register(self, name: str, member: T) -> T:
@@ -58,7 +65,7 @@ class Registry(Generic[T]):
         return members[name]
 
     def names(self) -> list[str]:
-        """All names, in order of registration."""
+        """All names, the built-in ones first."""
         return list(self._loaded())
 
     def __iter__(self) -> Iterator[T]:
@@ -71,6 +78,8 @@ class Registry(Generic[T]):
         if self._load is not None:
             load, self._load = self._load, None
             load()
+            if (key := self._key) is not None:
+                self._members = dict(sorted(self._members.items(), key=lambda item: key(item[1])))
             if self._group is not None:
                 for entry in entry_points(group=self._group):
                     try:

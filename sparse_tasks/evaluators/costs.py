@@ -38,7 +38,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeGuard
 
-from sparse_tasks.attention.attention import UNKNOWN, Attention
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.method import Method
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.shape import Shape
@@ -377,8 +377,6 @@ def index_reads(attention: Attention, shape: Shape, length: float) -> float | No
 
 def _over_layers(attention: Attention, shape: Shape, length: float, cost: Callable[[Method], float]) -> float | None:
     _check(length, 1.0, 1)
-    if attention.method == UNKNOWN:
-        return None
     try:
         return float(_global_layers(shape) * sum(cost(method) for method in attention.methods if method.sparsity != 0))
     except UsageError:

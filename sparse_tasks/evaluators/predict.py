@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, EngineError, UsageError
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, Selection
-from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings, Engine, EngineSettings, Output
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.models import Model
@@ -64,7 +65,7 @@ class RunRequest:
     tokenizer: str | None = None
     chat_template: str = "auto"
     command_line: Sequence[str] = ()
-    attention: AttentionSettings = field(default_factory=AttentionSettings)
+    attention: Attention = Attention.DENSE
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sparse_tasks.attention.attention import DENSE, Attention, share_out
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.compare import compare
-from sparse_tasks.evaluators.engines.engine import ENGINES, AttentionSettings
+from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.records import Comparison, Result
@@ -37,14 +38,12 @@ class Swept:
     """
 
     folder: Path
-    attention: AttentionSettings
+    attention: Attention
     result: Result
     comparison: Comparison | None
 
 
-def grid(
-    methods: Sequence[str], sparsities: Sequence[float | None], arguments: Mapping[str, Any]
-) -> list[AttentionSettings]:
+def grid(methods: Sequence[str], sparsities: Sequence[float | None], arguments: Mapping[str, Any]) -> list[Attention]:
     """All that the options ask for: each method with each sparsity, dense attention once.
 
     Args:
@@ -55,17 +54,10 @@ def grid(
     Raises:
         UsageError: An argument goes to none of them, or something is asked for twice.
     """
-    parts = {method: method.split("+") for method in methods if method != "dense"}
-    for path in arguments:
-        if not any(_goes_to(path, names) for names in parts.values()):
-            raise UsageError("attention-arg", path, f"is of no method in {', '.join(methods)}; write METHOD.PARAMETER")
-    found: list[AttentionSettings] = []
-    for method in methods:
-        if method == "dense":
-            found.append(AttentionSettings())
-            continue
-        own = {path: value for path, value in arguments.items() if _goes_to(path, parts[method])}
-        found += [AttentionSettings(method, sparsity, own) for sparsity in sparsities]
+    found: list[Attention] = []
+    for method, own in zip(methods, share_out(arguments, methods), strict=True):
+        targets = [None] if method == DENSE else sparsities
+        found += [Attention.parse(method, sparsity=sparsity, arguments=own) for sparsity in targets]
     labels = [one.label for one in found]
     for label in labels:
         if labels.count(label) > 1:
@@ -73,17 +65,11 @@ def grid(
     return found
 
 
-def _goes_to(path: str, names: Sequence[str]) -> bool:
-    """Whether an argument is of one of the methods; one that names none is of a method that stands alone."""
-    owner, dot, _ = path.rpartition(".")
-    return owner in names if dot else len(names) == 1
-
-
 def sweep(
     request: RunRequest,
-    attentions: Sequence[AttentionSettings],
+    attentions: Sequence[Attention],
     folder: Path,
-    progress: Callable[[AttentionSettings], AbstractContextManager[Progress]],
+    progress: Callable[[Attention], AbstractContextManager[Progress]],
 ) -> list[Swept]:
     """Run, score and compare, one folder for each; what is finished already is not done again.
 
@@ -97,7 +83,7 @@ def sweep(
         UsageError: Something does not fit; as a rule before anything has run.
         EngineError: The engine failed; what is finished stays.
     """
-    dense = [one for one in attentions if not one.sparse] or [AttentionSettings()]
+    dense = [one for one in attentions if not one.sparse] or [Attention.DENSE]
     wanted = [*dense, *(one for one in attentions if one.sparse)]
     _check(request, wanted)
     swept: list[Swept] = []
@@ -114,7 +100,7 @@ def sweep(
     return swept
 
 
-def _check(request: RunRequest, wanted: Sequence[AttentionSettings]) -> None:
+def _check(request: RunRequest, wanted: Sequence[Attention]) -> None:
     """Whether the engine takes all of them: a sweep should not end in the middle for what could be known before."""
     kind, seen = ENGINES.get(request.engine), set[str]()
     for attention in wanted:

@@ -292,7 +292,7 @@ def test_what_the_hook_cannot_do_is_refused(model: Any) -> None:
     refused("quest", "in another block", lambda: sparse_attention(model, "dense").__enter__())
     with pytest.raises(UsageError, match="did you mean 'quest'"), sparse_attention(model, "quets"):
         pass
-    with pytest.raises(UsageError, match="parameters already"), sparse_attention(model, Attention(), sparsity=0.5):
+    with pytest.raises(UsageError, match="parameters already"), sparse_attention(model, Attention.DENSE, sparsity=0.5):
         pass
     with pytest.raises(UsageError, match="is no model"), sparse_attention("llama", "dense"):
         pytest.fail("a block without a model")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import ABSENT, ROOT, run
+from tests.evaluators.made_runs import made_run
 
 CALL = """
 import sys
@@ -28,7 +29,7 @@ def without(*packages: str, arguments: list[str]) -> subprocess.CompletedProcess
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["show", "quest"], ["bench"]])
+@pytest.mark.parametrize("arguments", [["show", "quest"], ["bench"]])
 def test_missing_torch_is_told_kindly(arguments: list[str]) -> None:
     done = without("torch", arguments=arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -37,10 +38,24 @@ def test_missing_torch_is_told_kindly(arguments: list[str]) -> None:
     assert "pip install 'sparse-tasks[attention]'" in done.stderr
 
 
-def test_completion_survives_without_torch() -> None:
-    script = ABSENT + "from sparse_tasks.cli.completion import complete_method; print(complete_method(''))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+def test_methods_are_listed_without_torch() -> None:
+    done = without("torch", arguments=["list", "--verbose"])
+    assert done.returncode == 0, done.stderr
+    assert "quest.token_budget*" in done.stdout
+
+
+def test_runs_of_methods_are_analysed_and_checked_without_torch(tmp_path: Path) -> None:
+    for method in ("dense", "vertical_slash+quest"):
+        made_run(tmp_path / method, {("ruler_vt", 1024): [1.0, 0.5]}, attention=method, sparsity=0.5)
+    script = ABSENT + CALL.format(arguments=[]).replace(
+        '"attention", *[]', f'"analyze", {str(tmp_path)!r}, "--only", "cost"'
+    )
+    script += """
+from sparse_tasks.evaluators.leaderboard.plausible import foreign
+assert foreign("vertical_slash+quest+theirs") == ["theirs"]
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_missing_matplotlib_is_told_kindly(tmp_path: Path) -> None:
@@ -161,13 +176,13 @@ class TestWithTorch:
         ("arguments", "words"),
         [
             (["show", "quets"], ["attention", "'quets'", "did you mean 'quest'"]),
-            (["show", "quest", "--sparsity", "1"], ["quest.sparsity", "below 1"]),
-            (["show", "quest", "--sparsity", "-0.1"], ["quest.sparsity", "-0.1"]),
-            (["show", "quest", "--sparsity", "nan"], ["quest.sparsity", "nan"]),
+            (["show", "quest", "--sparsity", "1"], ["sparsity", "not including, 1"]),
+            (["show", "quest", "--sparsity", "-0.1"], ["sparsity", "-0.1"]),
+            (["show", "quest", "--sparsity", "nan"], ["sparsity", "nan"]),
             (["show", "quest", "--set", "pag=3"], ["quest.pag", "did you mean 'page'"]),
-            (["show", "quest", "--set", "page"], ["set", "'page'", "METHOD.PARAM=VALUE"]),
+            (["show", "quest", "--set", "page"], ["set", "'page'", "KEY=VALUE, as in quest.page=32"]),
             (["show", "quest", "--set", "snapkv.window=3"], ["set", "'snapkv.window'", "quest"]),
-            (["show", "quest", "--set", "token_budget=0"], ["quest.token_budget", "'0'"]),
+            (["show", "quest", "--set", "token_budget=0"], ["quest.token_budget", "0 is out of range"]),
             (
                 ["show", "quest", "--set", "token_budget=9", "--sparsity", ".5"],
                 ["quest.token_budget", "one of the two"],
@@ -236,3 +251,12 @@ class TestWithTorch:
         finished = run("attention", "bench", "quest")
         assert finished.says("device", "'cuda'", "cpu")
         assert finished.code == 2
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_parameters_have_one_option_and_its_old_name(command: str) -> None:
+    for option in ("--set", "--attention-arg"):
+        refused = run(command, "data", "--model", "demo", "--attention", "quest", option, "page=0")
+        assert refused.code == 2
+        assert refused.says("quest.page", "0", "out of range")
+    assert "--attention-arg" not in run(command, "--help").out

@@ -52,11 +52,11 @@ COMMANDS = {
 
 
 def options(command: str) -> set[str]:
-    """The options as the signature declares them."""
+    """The options as the signature declares them, without hidden ones."""
     names = set()
     for parameter in inspect.signature(COMMANDS[command], eval_str=True).parameters.values():
         declared = parameter.annotation.__metadata__[0]
-        if type(declared).__name__ == "OptionInfo":
+        if type(declared).__name__ == "OptionInfo" and not declared.hidden:
             names |= set(declared.param_decls) or {"--" + parameter.name.strip("_").replace("_", "-")}
     return names
 
@@ -87,6 +87,8 @@ def test_help_explains_every_option(command: str) -> None:
     shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run(*command.split(), "--help").out).split())
     for parameter in inspect.signature(COMMANDS[command], eval_str=True).parameters.values():
         declared = parameter.annotation.__metadata__[0]
+        if getattr(declared, "hidden", False):
+            continue
         assert declared.help
         assert declared.help.endswith(".")
         for word in declared.help.split():

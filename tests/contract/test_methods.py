@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import math
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse_tasks import attention as room
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
@@ -308,17 +308,18 @@ def test_method_says_why_keys_cannot_be_shared(name: str) -> None:
             assert len(why.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.product(PREFILL, AFTER)))
-def test_a_method_for_each_phase_composes(first: str, second: str) -> None:
-    for name in (f"{first}+{second}", f"{second}+{first}"):
-        attention = Attention.parse(name, sparsity=0.7)
-        assert attention.name == f"{first}+{second}"
-        assert attention.settings()[second]["sparsity"] == attention.settings()[first]["sparsity"] == 0.7
-
-
-@pytest.mark.parametrize(
-    "pair", [*itertools.product(PREFILL, PREFILL[:2]), *itertools.product(AFTER, AFTER[:2])], ids="+".join
-)
-def test_two_methods_of_one_phase_are_refused(pair: tuple[str, str]) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_method_composes_with_one_of_another_phase_and_with_none_of_its_own(name: str) -> None:
+    other = AFTER[0] if name in PREFILL else PREFILL[0]
+    attention = Attention.parse(f"{name}+{other}", sparsity=0.7)
+    assert {method.name for method in attention.methods} == {name, other}
+    assert [method.sparsity for method in attention.methods] == [0.7, 0.7]
     with pytest.raises(UsageError, match="one for prefill and one for decode or evict"):
-        Attention.parse("+".join(pair))
+        Attention.parse(f"{name}+{PREFILL[0] if name in PREFILL else AFTER[0]}")
+
+
+def test_classes_are_imported_from_the_room_by_their_names() -> None:
+    assert {"Attention", "sparse_attention", "sparse_prefill", "VerticalSlash", "Quest"} <= set(room.__all__)
+    assert set(room.__all__) <= set(dir(room))
+    assert all(getattr(room, name).__name__ == name for name in room.__all__)
+    assert {METHODS.get(name) for name in NAMES} <= {getattr(room, name) for name in room.__all__}

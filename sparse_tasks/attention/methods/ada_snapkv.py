@@ -28,6 +28,7 @@ class AdaSnapKV(ObservedMethod):
     floor: float = parameter(0.2, "share of its capacity that each head keeps in any case", 0.0, 1.0)
 
     name: ClassVar[str] = "ada_snapkv"
+    place: ClassVar[int] = 2
     summary: ClassVar[str] = "SnapKV with a budget shared across heads"
     budget: ClassVar[str] = "adaptive across heads"
     source: ClassVar[str] = "Feng et al., 2024, arXiv:2407.11550"

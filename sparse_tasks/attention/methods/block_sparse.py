@@ -42,6 +42,7 @@ class BlockSparse(PrefillMethod):
     block: int = parameter(128, "positions in a block: 16, 32, 64 or 128", 16, 128)
 
     name: ClassVar[str] = "block_sparse"
+    place: ClassVar[int] = 2
     summary: ClassVar[str] = "key blocks by products of mean queries and keys"
     unit: ClassVar[str] = "blocks"
     importance: ClassVar[str] = "mean-pooled queries and keys"

@@ -58,6 +58,7 @@ class FlexPrefill(AdaptiveBlocks):
     )
 
     name: ClassVar[str] = "flexprefill"
+    place: ClassVar[int] = 3
     summary: ClassVar[str] = "a pattern for each head, and as many blocks as it needs"
     unit: ClassVar[str] = "blocks, or verticals and slashes of blocks"
     importance: ClassVar[str] = "attention of the last queries, or mean-pooled queries and keys"

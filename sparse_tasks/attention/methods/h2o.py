@@ -27,6 +27,7 @@ class H2O(CapacityMethod):
     """
 
     name: ClassVar[str] = "h2o"
+    place: ClassVar[int] = 5
     summary: ClassVar[str] = "heavy hitters and recent tokens"
     importance: ClassVar[str] = "accumulated attention of all queries"
     cache: ClassVar[str] = "evicted after the prompt and at each step"

@@ -27,6 +27,7 @@ class KNorm(CapacityMethod):
     sinks: int = parameter(4, "first tokens that always stay", 0)
 
     name: ClassVar[str] = "knorm"
+    place: ClassVar[int] = 6
     summary: ClassVar[str] = "tokens by the norm of their keys, the lowest first"
     importance: ClassVar[str] = "keys alone"
     source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"

@@ -28,6 +28,7 @@ class PyramidKV(ObservedMethod):
     beta: int = parameter(20, "factor by which the last layer keeps fewer tokens than the average", 1)
 
     name: ClassVar[str] = "pyramidkv"
+    place: ClassVar[int] = 3
     summary: ClassVar[str] = "SnapKV with more tokens in lower layers"
     budget: ClassVar[str] = "linear over layers"
     source: ClassVar[str] = "Cai et al., 2024, arXiv:2406.02069"

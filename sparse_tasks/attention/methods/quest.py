@@ -35,6 +35,7 @@ class Quest(DecodeMethod):
     page: int = parameter(16, "tokens in a page; it divides the block size of a paged cache", 1)
 
     name: ClassVar[str] = "quest"
+    place: ClassVar[int] = 1
     summary: ClassVar[str] = "pages by an upper bound of their scores"
     unit: ClassVar[str] = "pages"
     importance: ClassVar[str] = "bound from each page's minimum and maximum keys"

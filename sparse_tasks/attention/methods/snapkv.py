@@ -19,6 +19,7 @@ class SnapKV(ObservedMethod):
     """Each KV head keeps the same number of tokens, those that its group attends to most, on average."""
 
     name: ClassVar[str] = "snapkv"
+    place: ClassVar[int] = 1
     summary: ClassVar[str] = "tokens by the attention of the last queries"
     source: ClassVar[str] = "Li et al., 2024, arXiv:2404.14469"
 

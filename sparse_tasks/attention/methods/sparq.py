@@ -36,6 +36,7 @@ class SparQ(DecodeMethod):
     recent: float = parameter(0.25, "share of the budget that goes to the most recent tokens", 0.0, 1.0)
 
     name: ClassVar[str] = "sparq"
+    place: ClassVar[int] = 2
     summary: ClassVar[str] = "tokens by the largest components of the query"
     unit: ClassVar[str] = "tokens"
     importance: ClassVar[str] = "softmax over the query's largest components"

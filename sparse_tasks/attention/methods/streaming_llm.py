@@ -34,6 +34,7 @@ class StreamingLLM(PrefillMethod):
     )
 
     name: ClassVar[str] = "streaming_llm"
+    place: ClassVar[int] = 4
     summary: ClassVar[str] = "first tokens and a window of the last ones"
     unit: ClassVar[str] = "sinks and a window"
     importance: ClassVar[str] = "fixed"

@@ -27,6 +27,7 @@ class TOVA(CapacityMethod):
     """
 
     name: ClassVar[str] = "tova"
+    place: ClassVar[int] = 4
     summary: ClassVar[str] = "tokens by the attention of the last query"
     importance: ClassVar[str] = "attention of the last query"
     cache: ClassVar[str] = "evicted after the prompt and at each step"

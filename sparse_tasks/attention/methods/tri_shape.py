@@ -31,6 +31,7 @@ class TriShape(StreamingLLM):
     last: int = parameter(100, "last queries of the prompt, which see everything", 0)
 
     name: ClassVar[str] = "tri_shape"
+    place: ClassVar[int] = 5
     summary: ClassVar[str] = "first tokens, a window, and last queries that see everything"
     unit: ClassVar[str] = "sinks, a window and dense queries"
     source: ClassVar[str] = "Li et al., 2024, arXiv:2412.10319"

@@ -45,6 +45,7 @@ class Twilight(DecodeMethod):
     page: int = parameter(16, "tokens in a page; it divides the block size of a paged cache", 1)
 
     name: ClassVar[str] = "twilight"
+    place: ClassVar[int] = 3
     summary: ClassVar[str] = "top-p tokens of Quest's pages"
     unit: ClassVar[str] = "tokens"
     importance: ClassVar[str] = "Quest's bound, then softmax with 4-bit keys"

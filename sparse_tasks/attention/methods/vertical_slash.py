@@ -53,6 +53,7 @@ class VerticalSlash(PrefillMethod):
     recent: int = parameter(64, "shortest distances that are always seen", 1)
 
     name: ClassVar[str] = "vertical_slash"
+    place: ClassVar[int] = 1
     summary: ClassVar[str] = "columns and diagonals by the attention of the last queries"
     unit: ClassVar[str] = "verticals and slashes"
     importance: ClassVar[str] = "attention of the last queries"

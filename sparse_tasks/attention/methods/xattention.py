@@ -43,6 +43,7 @@ class XAttention(AdaptiveBlocks):
     stride: int = parameter(8, "distance between antidiagonals; it divides 128", 1, BLOCK)
 
     name: ClassVar[str] = "xattention"
+    place: ClassVar[int] = 6
     summary: ClassVar[str] = "key blocks by sums along antidiagonals"
     unit: ClassVar[str] = "blocks"
     importance: ClassVar[str] = "softmax of sums along antidiagonals"

@@ -160,7 +160,7 @@ def check_page(method: Any, block_size: int) -> None:
         raise UsageError(
             f"{method.name}.page",
             page,
-            f"does not divide vLLM's block size, {block_size}; take one that does (--attention-arg "
+            f"does not divide vLLM's block size, {block_size}; take one that does (--set "
             f"{method.name}.page=16), or other blocks (block_size)",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
@@ -13,7 +13,7 @@ from sparse_tasks.core.records import Phase
 from sparse_tasks.core.registry import Registry
 from sparse_tasks.evaluators.models import Model, find_model
 
-__all__ = ["ENGINES", "UNKNOWN_ATTENTION", "AttentionSettings", "Engine", "EngineSettings", "Output", "Request"]
+__all__ = ["ENGINES", "Engine", "EngineSettings", "Output", "Request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,44 +64,6 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionSettings:
-    """What is to compute attention.
-
-    Attributes:
-        method: ``dense``, a method, or one for prefill and one for what follows: ``vertical_slash+quest``.
-        sparsity: For all of them, in [0, 1); None for their own budgets.
-        arguments: ``METHOD.PARAMETER`` to a value.
-    """
-
-    method: str = "dense"
-    sparsity: float | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.sparsity is not None and not 0 <= self.sparsity < 1:
-            raise UsageError("sparsity", self.sparsity, "has to be from 0 up to, not including, 1")
-        if not self.sparse and (self.sparsity or self.arguments):
-            what = {"sparsity": self.sparsity} if self.sparsity else dict(self.arguments)
-            raise UsageError("attention", self.method, f"leaves nothing out, so it takes no {next(iter(what))}; name a "
-                             "method, as sparse-tasks attention list shows them")  # fmt: skip
-
-    @property
-    def sparse(self) -> bool:
-        """Whether a method is asked for."""
-        return self.method != "dense"
-
-    @property
-    def label(self) -> str:
-        """As a folder is called: ``dense``, ``quest``, ``vertical_slash+quest-0.9``."""
-        return self.method if self.sparsity is None or not self.sparse else f"{self.method}-{self.sparsity:g}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """As ``run.json`` has it."""
-        sparsity = self.sparsity if self.sparse else 0.0
-        return {"method": self.method, "sparsity": sparsity, "arguments": dict(self.arguments)}
-
-
-@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What an engine is asked to run.
 
@@ -111,14 +73,14 @@ class EngineSettings:
         seed: Of the sampling.
         arguments: Of the engine, as the user gave them (``--engine-arg key=value``); values are JSON where they parse
             as JSON, else strings.
-        attention: What is to compute attention.
+        attention: Dense, or the methods that compute attention.
     """
 
     model: Model
     temperature: float = 0.0
     seed: int = 42
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    attention: AttentionSettings = field(default_factory=AttentionSettings)
+    attention: Attention = Attention.DENSE
 
 
 class Engine(ABC):
@@ -151,7 +113,7 @@ class Engine(ABC):
     @property
     def attention(self) -> Attention:
         """The attention that runs, as far as this project knows."""
-        return UNKNOWN_ATTENTION if self.elsewhere else Attention(**self.settings.attention.as_dict())
+        return Attention.UNKNOWN if self.elsewhere else self.settings.attention
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -212,9 +174,6 @@ class Engine(ABC):
 def _load() -> None:
     from sparse_tasks.evaluators.engines import openai, replay, transformers, vllm  # noqa: F401
 
-
-UNKNOWN_ATTENTION: Final = Attention(method="unknown", sparsity=None, arguments={})
-"""The attention of an engine that runs somewhere else."""
 
 ENGINES: Registry[type[Engine]] = Registry("engine", _load)
 """The engines, by the name that ``--engine`` takes. Each module imports its heavy package when it starts."""

@@ -46,11 +46,7 @@ class TransformersEngine(Engine):
     def context(self) -> int | None:
         from transformers import AutoConfig
 
-        model, asked = self.settings.model, self.settings.attention
-        if asked.sparse:
-            from sparse_tasks.attention.attention import Attention
-
-            Attention.parse(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
+        model = self.settings.model
         try:
             config = AutoConfig.from_pretrained(model.source, revision=model.revision)
         except (ValueError, OSError) as error:
@@ -110,12 +106,11 @@ class TransformersEngine(Engine):
             )
 
     def _sparse(self) -> AbstractContextManager[SparseRun | None]:
-        asked = self.settings.attention
-        if not asked.sparse:
+        if not self.settings.attention.sparse:
             return nullcontext()
         from sparse_tasks.attention.huggingface import sparse_attention
 
-        return sparse_attention(self._model, asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
+        return sparse_attention(self._model, self.settings.attention)
 
     def version(self) -> str | None:
         import transformers

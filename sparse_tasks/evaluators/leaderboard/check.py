@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from sparse_tasks import __version__
-from sparse_tasks.attention.attention import UNKNOWN
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.records import Manifest, Record
 from sparse_tasks.evaluators.dataset import Dataset, Selection
@@ -518,7 +518,7 @@ def _union(dataset: Dataset, selections: Sequence[Selection]) -> Selection:
 
 def _unknown(settings: PublicSettings) -> bool:
     """Whether the answers were made elsewhere, with unknown attention."""
-    return settings.attention.method == UNKNOWN
+    return settings.attention.method == Attention.UNKNOWN.method
 
 
 def _prompting(settings: PublicSettings) -> tuple[object, ...]:

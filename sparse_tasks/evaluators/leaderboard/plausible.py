@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final, Protocol
 
-from sparse_tasks.attention.attention import DENSE, UNKNOWN, Attention, goes_to
+from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Phase, Phases
@@ -91,10 +91,10 @@ def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None
             raise _ImpossibleError("has the spread of a sparsity that was not measured")
         if prediction.kv_bytes_per_step is not None:
             raise _ImpossibleError("has bytes read, and no sparsity that was measured")
-        if method not in (DENSE, UNKNOWN) and engine in _MEASURING:
+        if settings.attention.sparse and engine in _MEASURING:
             raise _ImpossibleError(f"has no measured sparsity; {engine} measures what {_quoted(method)} leaves out")
         return None
-    if method == UNKNOWN or engine in _ELSEWHERE:
+    if method == Attention.UNKNOWN.method or engine in _ELSEWHERE:
         raise _ImpossibleError(f"has a measured sparsity, which {engine[:40]} cannot know")
     return prediction.sparsity
 
@@ -110,7 +110,7 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[Pha
             least, most = 1.0, 1.0
         elif isinstance(method, PrefillMethod):
             least, most = method.density_span(prompt)
-        else:
+        elif isinstance(method, DecodeMethod | EvictMethod):
             at_ends = [[_of(n, read) for read in method.read_span(prompt, n)] for n in ends]
             least, most = min(least for least, _ in at_ends), max(most for _, most in at_ends)
         spans[phase] = least, max(least, most)
@@ -120,19 +120,13 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[Pha
     return spans
 
 
-def _known(attention: Attention) -> list[PrefillMethod | DecodeMethod | EvictMethod]:
+def _known(attention: Attention) -> list[Method]:
     """The methods of this package in a composition, with their parameters."""
-    known: list[PrefillMethod | DecodeMethod | EvictMethod] = []
-    for name in attention.names:
-        if _ours(name):
-            own = {path: value for path, value in attention.arguments.items() if goes_to(path, [name])}
-            try:
-                alone = Attention(method=name, sparsity=attention.sparsity, arguments=own)
-                known += [method for method in (alone.prefill, alone.decode) if method is not None]
-            except UsageError as error:
-                what = f"{error.field[:60]} is {str(error.value)[:40]!r}"
-                raise _ImpossibleError(f"{what}, which {name} does not take") from error
-    return known
+    try:
+        return [attention.resolve(name) for name in attention.names if _ours(name)]
+    except UsageError as error:
+        what = f"{error.field[:60]} is {str(error.value)[:40]!r}"
+        raise _ImpossibleError(f"{what}, which {_quoted(attention.method)} does not take") from error
 
 
 def _phase(kind: type[Method]) -> Phase:

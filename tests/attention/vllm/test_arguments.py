@@ -96,7 +96,7 @@ def test_the_worker_is_where_it_is_said_to_be() -> None:
     ("options", "field"),
     [
         ({"attention": "qest"}, "attention"),
-        ({"attention": "quest", "sparsity": 1.5}, "quest.sparsity"),
+        ({"attention": "quest", "sparsity": 1.5}, "sparsity"),
         ({"attention": DENSE, "sparsity": 0.5}, "sparsity"),
         ({"attention": "quest", "arguments": {"pages": 8}}, "quest.pages"),
         ({"attention": "quest", "arguments": {"snapkv.window": 8}}, "argument"),
@@ -147,7 +147,7 @@ def test_a_part_of_the_configuration_that_is_wrong_is_named(
 
 
 def test_the_rest_of_the_configuration_is_somebody_elses() -> None:
-    assert asked_of({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]}) == Attention()
+    assert asked_of({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]}) == Attention.DENSE
 
 
 def test_what_is_asked_is_not_held_on_to() -> None:

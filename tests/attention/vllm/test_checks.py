@@ -100,7 +100,7 @@ def test_a_model_need_not_know_of_everything() -> None:
     made = config()
     del made.model_config.is_mm_prefix_lm
     made.model_config.hf_text_config = SimpleNamespace()
-    check_config(made, Attention())
+    check_config(made, Attention.DENSE)
 
 
 CUSTOM = '{"backend": "CUSTOM"}'
@@ -150,7 +150,7 @@ def test_what_does_not_go_together_is_refused(
     """Also where no method is asked for: the backend is the same."""
     made = config()
     setting(path, value)(made)
-    for attention in (Attention(), Attention.parse("vertical_slash+quest")):
+    for attention in (Attention.DENSE, Attention.parse("vertical_slash+quest")):
         with pytest.raises(UsageError) as error:
             check_config(made, attention)
         assert (error.value.field, error.value.value) == (field, named)
@@ -180,7 +180,7 @@ def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
 def test_prefix_caching_goes_with_dense_attention() -> None:
     made = config()
     made.cache_config.enable_prefix_caching = True
-    check_config(made, Attention())
+    check_config(made, Attention.DENSE)
 
 
 def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
@@ -193,7 +193,7 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     with pytest.raises(UsageError, match="does not divide vLLM's block size, 24") as error:
         check_config(made, Attention.parse("vertical_slash+quest"))
     assert (error.value.field, error.value.value) == ("quest.page", 16)
-    assert "--attention-arg quest.page=16" in error.value.remedy
+    assert "--set quest.page=16" in error.value.remedy
 
 
 @pytest.mark.parametrize(("page", "block_size", "fits"), [(16, 16, True), (16, 128, True), (32, 16, False),

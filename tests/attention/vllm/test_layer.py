@@ -118,7 +118,7 @@ def test_a_request_gets_the_same_whatever_runs_beside_it(name: str) -> None:
 
 
 def test_without_methods_nothing_is_written_and_all_is_counted_as_dense() -> None:
-    served, found = mixed(Attention())
+    served, found = mixed(Attention.DENSE)
     for text in (A, B, C, D):
         assert found[text.name].isnan().all()
         taken = measured(served, text.name)
@@ -323,12 +323,12 @@ def test_other_methods_start_afresh(first: str, second: str) -> None:
 def test_a_change_to_dense_and_back() -> None:
     quest = Attention.of(StreamingLLM(window=20), Quest(sparsity=0.6))
     served = Served(quest)
-    for number, attention in enumerate((quest, Attention(), quest)):
+    for number, attention in enumerate((quest, Attention.DENSE, quest)):
         served.session.change(attention, served.block_size)
         text = Text(f"r{number}", 140, 3, number)
         served.add(text)
         found = run(served, [{text.name: 140}, {text.name: 1}, {text.name: 1}])[text.name]
-        assert bool(found.isnan().all()) == (attention == Attention())
+        assert bool(found.isnan().all()) == (attention == Attention.DENSE)
         if attention.prefill is not None:
             same(found[:, :140], Alone(quest, text).chunks(140))
             same(found[:, 140:], Alone(quest, text).steps(2))

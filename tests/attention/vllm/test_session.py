@@ -26,7 +26,7 @@ def module(kv_heads: int = 2, heads: int = 4, size: int = 16, dtype: torch.dtype
 
 
 def joined(attention: Attention | None = None, layers: int = 2) -> Session:
-    session = Session(Attention() if attention is None else attention, impl="torch")
+    session = Session(Attention.DENSE if attention is None else attention, impl="torch")
     session.join({f"layers.{n}": module() for n in range(layers)}, torch.device("cpu"))
     return session
 
@@ -134,7 +134,7 @@ def test_what_was_not_planned_is_not_counted() -> None:
 
 def test_a_step_that_begins_before_layers_are_there_is_let_through() -> None:
     """First vLLM measures memory, without a cache."""
-    session = Session(Attention(), impl="torch")
+    session = Session(Attention.DENSE, impl="torch")
     session.begin(scheduled({}), list)
     assert session.plan(["layers.0"], metadata(5), 16) is None
     session.end()
@@ -170,14 +170,14 @@ def test_layers_join_in_their_order_with_what_they_are() -> None:
 
 def test_a_model_without_layers_is_refused() -> None:
     with pytest.raises(UsageError, match="has no layer of attention over all keys") as error:
-        Session(Attention()).join({}, torch.device("cpu"))
+        Session(Attention.DENSE).join({}, torch.device("cpu"))
     assert error.value.field == "model"
 
 
 @pytest.mark.parametrize("other", [{"kv_heads": 4}, {"heads": 8}, {"size": 32}, {"dtype": torch.float16}])
 def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="other heads than others") as error:
-        Session(Attention()).join({"a": module(), "b": module(**other)}, torch.device("cpu"))
+        Session(Attention.DENSE).join({"a": module(), "b": module(**other)}, torch.device("cpu"))
     assert error.value.field == "model"
 
 
@@ -185,9 +185,7 @@ def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
 def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
     session = joined(named("vertical_slash"))
     session.change(Attention.parse(name, arguments={"page": 8}), 16)
-    with pytest.raises(
-        UsageError, match=f"block size, 24; take one that does .--attention-arg {name}.page=16"
-    ) as error:
+    with pytest.raises(UsageError, match=f"block size, 24; take one that does .--set {name}.page=16") as error:
         session.change(Attention.parse(f"tri_shape+{name}"), 24)
     assert (error.value.field, error.value.value) == (f"{name}.page", 16)
     assert session.attention == Attention.parse(name, arguments={"page": 8})  # as it was
@@ -223,7 +221,7 @@ def test_what_pages_remember_is_two_keys_each(page: int, dtype: torch.dtype) -> 
 
 @pytest.mark.parametrize(
     "attention",
-    [Attention(), Attention.of(VerticalSlash()), Attention.of(SparQ()), Attention.of(SnapKV())],
+    [Attention.DENSE, Attention.of(VerticalSlash()), Attention.of(SparQ()), Attention.of(SnapKV())],
     ids=lambda attention: attention.method,
 )
 def test_other_methods_remember_nothing_of_pages(attention: Attention) -> None:
@@ -231,7 +229,7 @@ def test_other_methods_remember_nothing_of_pages(attention: Attention) -> None:
 
 
 def test_room_is_left_for_what_methods_need_and_none_for_dense_attention() -> None:
-    assert Session(Attention()).work(100_000, 8, 128, torch.bfloat16) == 0
+    assert Session(Attention.DENSE).work(100_000, 8, 128, torch.bfloat16) == 0
     session = Session(Attention.parse("quest"))
     short, long = (session.work(n, 8, 128, torch.bfloat16) for n in (1000, 100_000))
     keys_and_values = 2 * 8 * 128 * 2
@@ -242,7 +240,7 @@ def test_room_is_left_for_what_methods_need_and_none_for_dense_attention() -> No
 def test_the_session_of_an_engine_is_found_while_it_lives() -> None:
     config = SimpleNamespace(instance_id="test-session")
     assert session_of(config) is None
-    session = SESSIONS["test-session"] = Session(Attention())
+    session = SESSIONS["test-session"] = Session(Attention.DENSE)
     assert session_of(config) is session
     assert session_of(SimpleNamespace(instance_id="other")) is None
     del session
