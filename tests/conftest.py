@@ -32,3 +32,24 @@ def tokenizer_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     """Folders with a made tokenizer each, by sort, with a chat template."""
     root = tmp_path_factory.mktemp("tokenizers")
     return {name: save(make(), root / name) for name, make in MAKERS.items()}
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The folder of the demo model."""
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.demo import demo_model
+
+    try:
+        return demo_model()
+    except UsageError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def short_demo(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its first six layers, a fifth of them, as a model of its own."""
+    pytest.importorskip("safetensors.torch", reason="torch and safetensors are not installed")
+    from tests.vllm_server import first_layers
+
+    return first_layers(demo, tmp_path_factory.mktemp("models") / "short", 6)

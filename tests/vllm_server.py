@@ -1,8 +1,11 @@
-"""vLLM's own server, as a user starts it."""
+"""Real models of vLLM: a short one, and a server as a user starts it."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +16,23 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def first_layers(model: Path, folder: Path, layers: int) -> Path:
+    """The first layers of a model, as a model of its own."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    number = re.compile(r"\.layers\.(\d+)\.")
+    weights = {
+        name: weight
+        for name, weight in load_file(model / "model.safetensors").items()
+        if (match := number.search(name)) is None or int(match[1]) < layers
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((model / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
+    return folder
 
 
 @contextmanager

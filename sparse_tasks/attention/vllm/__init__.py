@@ -1,7 +1,4 @@
-"""Sparse attention inside vLLM: a plugin of its general group, which vLLM finds once this package is installed.
-
-Installed but not asked for, it changes nothing. ``engine_arguments`` says how to ask for it.
-"""
+"""Sparse attention inside vLLM, as a plugin that does nothing until ``engine_arguments`` turn it on."""
 
 from sparse_tasks.attention.vllm.arguments import engine_arguments, serve_arguments
 

@@ -1,4 +1,4 @@
-"""What sparse attention inside vLLM cannot do is refused as it starts, with the reason and the flag that helps."""
+"""Checks of vLLM's version, model and configuration before sparse attention starts, with the flag that helps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sparse_tasks.core.errors import UsageError
 __all__ = ["check_config", "check_layer", "check_page", "check_version"]
 
 _OLDEST: Final = Version("0.26")
-_NEWEST: Final = Version("0.32")  # of which all patch releases
+_NEWEST: Final = Version("0.32")  # with all its patch releases
 
 
 def check_version(version: str) -> None:
-    """Whether this is a release that was tested: the interface to backends changes from one to the next.
+    """Refuse releases that were not tested, since vLLM's interface to backends changes from one to the next.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The release was not tested.
     """
     try:
         release = Version(Version(version).base_version)
@@ -34,14 +34,14 @@ def check_version(version: str) -> None:
 
 
 def check_config(config: Any, attention: Attention) -> None:
-    """Whether vLLM's configuration goes with methods.
+    """Refuse a configuration that methods do not support.
 
     Args:
         config: ``vllm.config.VllmConfig``.
         attention: The methods.
 
     Raises:
-        UsageError: It does not.
+        UsageError: The model, or an option, does not go with sparse attention or with a method.
     """
     _check_model(config.model_config)
     cache, parallel, scheduler = config.cache_config, config.parallel_config, config.scheduler_config
@@ -50,7 +50,7 @@ def check_config(config: Any, attention: Attention) -> None:
         raise UsageError(
             "attention_config.backend",
             getattr(backend, "name", None),
-            f'is not the one of sparse attention; set attention_config={{"backend": "{BACKEND}"}} '
+            f'is not the backend of sparse attention; set attention_config={{"backend": "{BACKEND}"}} '
             f"(--attention-backend {BACKEND})",
         )
     for method in attention.methods:
@@ -61,42 +61,42 @@ def check_config(config: Any, attention: Attention) -> None:
                 f"does not go with {method.name}: {method.unshared}; set enable_prefix_caching=false "
                 "(--no-enable-prefix-caching)",
             )
-        if cache.block_size is not None:  # which may not be the last word: the worker checks again
+        if cache.block_size is not None:  # vLLM may still change it, so the worker checks again
             check_page(method, cache.block_size)
     if str(cache.cache_dtype).startswith(("fp8", "int", "nvfp4", "turboquant")):
-        raise UsageError("kv_cache_dtype", cache.cache_dtype, "is no type that the kernels read; use auto or bfloat16")
+        raise UsageError(
+            "kv_cache_dtype", cache.cache_dtype, "is not a type that the kernels read; use auto or bfloat16"
+        )
     mode = config.compilation_config.cudagraph_mode
     if mode is not None and mode.has_full_cudagraphs():
         raise UsageError(
             "cudagraph_mode",
             mode.name,
-            "records attention, whose lists are made anew at each step; set "
+            "records attention, whose lists change at each step; set "
             'compilation_config={"cudagraph_mode": "PIECEWISE"}, or enforce_eager=true',
         )
     if config.speculative_config is not None:
         raise UsageError(
             "speculative_config",
             config.speculative_config.method,
-            "decodes several tokens at once, which sparse attention was not made for; leave it out",
+            "decodes several tokens at once, which sparse attention does not support; leave it out",
         )
     if config.kv_transfer_config is not None:
-        raise UsageError("kv_transfer_config", "given", "brings keys that the methods did not see; leave it out")
+        raise UsageError("kv_transfer_config", "given", "brings keys that the methods have not seen; leave it out")
     for name, value in (
         ("pipeline_parallel_size", parallel.pipeline_parallel_size),
         ("decode_context_parallel_size", parallel.decode_context_parallel_size),
         ("prefill_context_parallel_size", parallel.prefill_context_parallel_size),
     ):
         if value > 1:
-            raise UsageError(name, value, "splits layers or sequences, of which methods see the whole; use "
+            raise UsageError(name, value, "splits layers or sequences, which methods need whole; use "
                              "tensor_parallel_size instead")  # fmt: skip
     if parallel.enable_dbo:
         raise UsageError(
-            "enable_dbo", True, "cuts a step in two, which sparse attention was not made for; leave it out"
+            "enable_dbo", True, "cuts a step in two, which sparse attention does not support; leave it out"
         )
     if scheduler.runner_type != "generate":
-        raise UsageError(
-            "runner", scheduler.runner_type, "writes nothing; sparse attention is for models that generate"
-        )
+        raise UsageError("runner", scheduler.runner_type, "does not generate; choose a model that does")
 
 
 def _check_model(model: Any) -> None:
@@ -108,13 +108,13 @@ def _check_model(model: Any) -> None:
     elif model.is_encoder_decoder:
         why = "has an encoder, whose attention is not causal"
     elif model.runner_type != "generate":
-        why = "is an encoder alone, or pools; it does not generate"
+        why = "is an encoder or pools, and does not generate"
     elif model.is_attention_free:
         why = "has no attention"
     elif model.is_hybrid:
-        why = "has layers of another kind beside attention, with which it was not tested"
+        why = "has layers of other kinds beside attention, which were not tested"
     elif getattr(text, "attention_chunk_size", None):
-        why = "attends in chunks, which is no causal attention over all keys"
+        why = "attends in chunks, which is not causal attention over all keys"
     elif kind == "gpt_oss":
         why = "has attention sinks of its own, which the kernels do not know"
     elif getattr(text, "attn_logit_softcapping", None):
@@ -140,20 +140,20 @@ def _alibi(text: Any, kind: str) -> bool:
 
 
 def check_head_size(size: int) -> None:
-    """Whether kernels take it.
+    """Refuse head sizes that the kernels do not take.
 
     Raises:
-        UsageError: They do not.
+        UsageError: The size is not a multiple of 16 up to 256.
     """
     if not takes_head_size(size):
-        raise UsageError("head_size", size, "of the model is none that the kernels take: a multiple of 16 up to 256")
+        raise UsageError("head_size", size, "of the model is not a multiple of 16 up to 256, as the kernels need it")
 
 
 def check_page(method: Any, block_size: int) -> None:
-    """Whether a method's pages fit into vLLM's blocks.
+    """Refuse pages that straddle vLLM's blocks.
 
     Raises:
-        UsageError: They straddle them.
+        UsageError: The method's page does not divide the block size.
     """
     page = getattr(method, "page", 1)
     if block_size % page:
@@ -166,10 +166,10 @@ def check_page(method: Any, block_size: int) -> None:
 
 
 def check_layer(impl: Any, alibi_slopes: object, sinks: object) -> None:
-    """Whether an attention layer, as the model made it, is causal attention over all keys and no more.
+    """Refuse an attention layer that is more than causal attention over all keys.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It has biases, sinks, capped scores or shared keys, or is not causal.
     """
     for name, value in (
         ("alibi_slopes", alibi_slopes),

@@ -1,6 +1,6 @@
-"""What the indices that ran made of each request: interactions computed, over those of dense attention.
+"""Measured density of each request: query-key interactions of the indices that ran over those of dense attention.
 
-Counted on the device and added up there. What is dense is known beforehand, on the host.
+Computed interactions are summed on the device; those of dense attention follow from lengths, on the host.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sparse_tasks.attention.vllm.plan import Plan
 
 __all__ = ["Counter"]
 
-_KEPT: Final = 4096  # finished requests whose counts wait to be asked for
-_ROOM: Final = 64  # requests for which there is room at first
+_KEPT: Final = 4096  # finished requests whose counts are kept until they are taken
+_ROOM: Final = 64  # requests that the first buffer holds
 
 
 @dataclass
 class _Tally:
-    """What was counted of a request. Interactions of dense attention are those of one head of one layer."""
+    """Counts of a request. Interactions of dense attention are those of one head of one layer."""
 
     slot: int
     prompt: dict[int, Tensor] = field(default_factory=dict)  # computed: float64 [query_heads], by layer
     prompt_dense: int = 0
-    prompt_whole: int = 0  # of these, those that dense attention computed in all layers
+    prompt_whole: int = 0  # the part of these that ran as dense attention
     steps: int = 0
     steps_dense: int = 0
     steps_whole: int = 0
@@ -41,11 +41,11 @@ class Counter:
     """Counts by request.
 
     Args:
-        layers: Layers that count.
+        layers: Sparse layers.
         kv_heads: KV heads of each, on this rank.
         group: Query heads of a KV head.
-        key_bytes: Of a key and a value together.
-        device: Where attention runs.
+        key_bytes: Bytes of a key and its value.
+        device: Device of the counts, that of attention.
         impl: "auto", "triton" or "torch".
     """
 
@@ -62,27 +62,27 @@ class Counter:
         self._slots: tuple[tuple[str, ...], Tensor] | None = None
 
     def prompt(self, request: str, layer: int, index: PrefillIndex) -> None:
-        """Queries of a prompt were computed under an index, in a layer."""
+        """Count queries of a prompt that ran under an index in a layer."""
         tally, computed = self._tally(request), index.computed().double()
         computed = computed.repeat_interleave(self._heads // len(computed))
         before = tally.prompt.get(layer)
         tally.prompt[layer] = computed if before is None else before + computed
 
     def steps(self, layer: int, index: PageIndex) -> None:
-        """The queries of a step were computed under an index, in a layer."""
+        """Count decoding that ran under an index in a layer."""
         self._pending[layer] = index
 
     def end(self, plan: Plan, *, prompts_dense: bool, steps_dense: bool) -> None:
-        """All layers have computed what was planned.
+        """Add up a step that all layers have run.
 
         Args:
-            plan: The plan.
-            prompts_dense: Whether prompts saw everything, and nothing was counted.
-            steps_dense: Likewise of decoding.
+            plan: The plan of the step.
+            prompts_dense: Whether prompts ran as dense attention, which is not counted by index.
+            steps_dense: Whether decoding did.
         """
         pending, self._pending = self._pending, {}
         if pending and len(pending) < self._read.shape[1]:
-            return  # it failed on the way, and what is told of that comes from elsewhere
+            return  # the step failed, which vLLM reports
         for prompt in plan.prompts:
             tally, dense = self._tally(prompt.request), causal_count(prompt.end - prompt.start, prompt.end)
             tally.prompt_dense += dense
@@ -99,7 +99,7 @@ class Counter:
             self._add(indices, self._slots_of(plan.steps.requests), plan.steps.cached)
 
     def _add(self, indices: list[PageIndex], slots: Tensor, cached: Tensor) -> None:
-        """Add what the index of each layer holds, in few launches for all of them."""
+        """Add the positions that each layer's index lists, in few launches."""
         unit, alike = indices[0].unit, len({(index.unit, index.pages.shape) for index in indices}) == 1
         if all(index.unit == 1 for index in indices):
             counts = torch.stack([index.counts for index in indices], dim=1)
@@ -111,7 +111,7 @@ class Counter:
             self._read.index_add_(0, slots, torch.stack([index.computed() for index in indices], dim=1))
 
     def finish(self, requests: Iterable[str]) -> None:
-        """They are over: their counts are kept until they are taken."""
+        """Keep the counts of finished requests until they are taken."""
         for request in requests:
             tally = self._running.pop(request, None)
             if tally is None:
@@ -124,38 +124,36 @@ class Counter:
                 self._release(self._finished.popitem(last=False)[1])
 
     def take(self, request: str) -> dict[str, Any] | None:
-        """What was counted of a request, which is then forgotten; waits for the device.
+        """Counts of a request, which are then dropped; waits for the device.
 
         Args:
-            request: vLLM's id, or the one that the request was given, to which vLLM adds a few letters of its own.
+            request: The request's id, or vLLM's, which is that and a suffix.
 
         Returns:
             By phase (``prefill``, ``decode``): ``densities``, computed interactions over dense ones for each head of
-            each layer; for decoding also ``kv_bytes``, read of the cache by a step, on average, all layers together.
+            each layer; for decoding also ``kv_bytes``, read from the cache by a step on average, in all layers. None
+            for a request without counts.
         """
-        found = self._finished.pop(request, None) or self._running.pop(request, None)
-        if found is None:
-            for there in (self._finished, self._running):
-                name = next((name for name in there if name.rpartition("-")[0] == request), None)
-                if name is not None:
-                    found = there.pop(name)
-                    break
-        if found is None:
+        tally: _Tally | None = None
+        for tallies in (self._finished, self._running):
+            names = (request, *(name for name in tallies if name.rpartition("-")[0] == request))
+            tally = tally or next((tallies.pop(name) for name in names if name in tallies), None)
+        if tally is None:
             return None
         taken: dict[str, Any] = {}
-        if found.prompt_dense:
+        if tally.prompt_dense:
             nothing = torch.zeros(self._heads, dtype=torch.float64, device=self._read.device)
-            computed = torch.cat([found.prompt.get(layer, nothing) for layer in range(self._read.shape[1])]).tolist()
+            computed = torch.cat([tally.prompt.get(layer, nothing) for layer in range(self._read.shape[1])]).tolist()
             # Divided here: a device multiplies by the reciprocal, and all of it would be a hair less than 1.
-            densities = [(count + found.prompt_whole) / found.prompt_dense for count in computed]
+            densities = [(count + tally.prompt_whole) / tally.prompt_dense for count in computed]
             taken["prefill"] = {"densities": densities}
-        if found.steps:
-            read = [count + found.steps_whole for count in self._read[found.slot].flatten().tolist()]
+        if tally.steps:
+            read = [count + tally.steps_whole for count in self._read[tally.slot].flatten().tolist()]
             taken["decode"] = {
-                "densities": [count / found.steps_dense for count in read],
-                "kv_bytes": sum(read) * self._key_bytes / found.steps,
+                "densities": [count / tally.steps_dense for count in read],
+                "kv_bytes": sum(read) * self._key_bytes / tally.steps,
             }
-        self._release(found)
+        self._release(tally)
         return taken
 
     def _tally(self, request: str) -> _Tally:

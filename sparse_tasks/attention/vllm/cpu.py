@@ -1,4 +1,4 @@
-"""The backend of vLLM's CPU build, for reading and for tests: torch throughout, over a plain cache.
+"""Backend of vLLM's CPU build: torch throughout, over a plain cache.
 
 vLLM's own kernel packs the cache for the instruction set, so layers that are sparse write it themselves.
 """
@@ -23,7 +23,7 @@ __all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
 
 
 class SparseBuilder(BuilderMixin, CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
-    """Adds the plan of the step to vLLM's metadata."""
+    """vLLM's metadata with the plan of the step."""
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
         metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
@@ -33,7 +33,7 @@ class SparseBuilder(BuilderMixin, CPUAttentionMetadataBuilder):  # type: ignore[
 
 
 class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]
-    """Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own."""
+    """Sparse attention, or vLLM's own in layers with a sliding window and in engines without sparse attention."""
 
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
@@ -66,12 +66,10 @@ class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]
                 layer, query, key, value, kv_cache, attn_metadata, output, *scales, **options
             )
             return attended
-        if plan is None:  # vLLM tries something out; nothing reads what comes of it
+        if plan is None:  # a trial of vLLM's, whose output nobody reads
             return output.zero_()
         keys, values = self.split(kv_cache)
-        self.sparse.attend_prompts(plan, query, key, value, keys, values, output)
-        self.sparse.observe_prompts(plan, query, key, keys)
-        self.sparse.attend_steps(plan, query, keys, values, output)
+        self.sparse.attend(plan, query, key, value, keys, values, output)
         for span in plan.spans(prompts=self.sparse.prefill is None, steps=self.sparse.decode is None):
             output[span.tokens] = self._dense(plan, span, query[span.tokens], keys, values)
         return output
@@ -91,7 +89,7 @@ class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]
 
 
 class SparseBackend(CPUAttentionBackend):  # type: ignore[misc]
-    """vLLM's backend on CPUs, with sparse attention where it was asked for."""
+    """vLLM's backend on CPUs, with sparse attention."""
 
     @staticmethod
     def get_impl_cls() -> type[SparseImpl]:

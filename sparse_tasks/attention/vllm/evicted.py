@@ -1,7 +1,4 @@
-"""What a method that evicts leaves visible of each request in one layer.
-
-Eviction is visibility here: vLLM's blocks span the heads of a layer, and none of them is freed.
-"""
+"""Tokens that an evicting method leaves visible of each request in one layer; no block of the cache is freed."""
 
 from __future__ import annotations
 
@@ -17,34 +14,34 @@ from sparse_tasks.core.errors import EngineError
 
 __all__ = ["Evicted"]
 
-_ROOM = 128  # tokens to write for which lists have room, before they are made anew
+_ROOM = 128  # written tokens that lists have room for before they are made anew
 
 
 class Evicted:
-    """The tokens that stay of each request.
+    """Tokens kept of each request.
 
     Args:
         method: The method.
-        layer: Which layer of how many.
+        layer: Position among the layers.
         impl: "auto", "triton" or "torch".
     """
 
     def __init__(self, method: EvictMethod, layer: Layer, impl: str) -> None:
         self._method, self._layer, self._impl = method, layer, impl
-        self._seen: dict[str, Tensor] = {}  # of prompts that are not complete
+        self._seen: dict[str, Tensor] = {}  # state of prompts that are not complete
         self._kept: dict[str, Kept] = {}
         self._stack: _Stack | None = None
 
     def forget(self, request: str) -> None:
-        """It is over."""
+        """Drop a finished request."""
         self._seen.pop(request, None)
         self._kept.pop(request, None)
 
     def read(self, prompt: Prompt, q: Tensor, k: Tensor) -> None:
-        """Take notice of a prompt, or of a chunk of it.
+        """Observe a prompt, or a chunk of it; with its last chunk, choose the tokens that stay.
 
         Args:
-            prompt: Which.
+            prompt: The prompt.
             q: ``[n_q, query_heads, head_size]``: its queries, scaled so that scores need ``head_size ** -0.5``.
             k: ``[end, kv_heads, head_size]``: the keys of the prompt so far.
         """
@@ -59,22 +56,22 @@ class Evicted:
             self._seen[prompt.request] = seen
 
     def step(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
-        """What each query sees.
+        """Tokens that each query sees.
 
         Args:
-            steps: What is decoded.
-            q: ``[queries, query_heads, head_size]``, scaled likewise.
+            steps: The queries.
+            q: ``[queries, query_heads, head_size]``, scaled as in ``read``.
             cache: The cache of these queries.
         """
         if self._method.each_step:
             return self._evict(steps, q, cache)
-        # What stays of the prompt, and all that was written since: the lists change only when requests do.
+        # The kept part of the prompt and all that was written since: lists change only with the requests.
         if self._stack is None or not self._stack.holds(steps):
             self._stack = _Stack(steps, [self._of(request) for request in steps.requests])
         return self._stack.index(cache.lengths)
 
     def _evict(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
-        """Each step lets a token go; queries of one request stand in their order."""
+        """Evict a token at each step; queries of one request stand in their order."""
         seen = []
         for row, (request, length) in enumerate(zip(steps.requests, steps.lengths, strict=True)):
             kept = self._of(request)
@@ -95,11 +92,11 @@ class Evicted:
 
 
 class _Stack:
-    """The lists of a batch, with room for what will be written, so that a step has only to count.
+    """Lists of a batch with room for tokens to come, so that a step changes counts alone.
 
     Args:
         steps: The queries.
-        kept: What stays of the prompt of each.
+        kept: Kept tokens of the prompt of each.
     """
 
     def __init__(self, steps: Steps, kept: list[Kept]) -> None:
@@ -115,18 +112,18 @@ class _Stack:
         self._pages.scatter_(2, places, (self._prompts[:, None] + later)[:, None].expand_as(places).contiguous())
 
     def holds(self, steps: Steps) -> bool:
-        """Whether these are its queries, and there is room for them."""
+        """Whether the lists are of these queries and have room for them."""
         return steps.requests == self._requests and all(
             length <= longest for length, longest in zip(steps.lengths, self._longest, strict=True)
         )
 
     def index(self, cached: Tensor) -> PageIndex:
-        """What they see, each of which has so many positions cached, int32 ``[queries]``."""
+        """Tokens that the queries see, with so many positions cached, int32 ``[queries]``."""
         return PageIndex(self._pages, self._counts + (cached - self._prompts)[:, None], 1, cached)
 
 
 def _padded(positions: list[Tensor], room: int) -> Tensor:
-    """int32 ``[queries, kv_heads, widest + room]``: lists ``[kv_heads, width]``, one after the other."""
+    """Lists ``[kv_heads, width]`` stacked with padding, int32 ``[queries, kv_heads, widest + room]``."""
     pages = positions[0].new_zeros(len(positions), len(positions[0]), max(p.shape[1] for p in positions) + room)
     for row, position in enumerate(positions):
         pages[row, :, : position.shape[1]] = position

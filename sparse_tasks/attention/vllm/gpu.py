@@ -1,6 +1,6 @@
-"""The backend of vLLM on GPUs: FlashAttention's, but methods compute what they are for.
+"""Backend of vLLM on GPUs: FlashAttention, and sparse attention in the phases that methods are for.
 
-Both model runners, and CUDA graphs that leave attention out (PIECEWISE).
+Serves both model runners, and CUDA graphs that leave attention out (PIECEWISE).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
 
 @dataclass(frozen=True)
 class _Dense:
-    """A part of a step, as FlashAttention takes it.
+    """Part of a step for FlashAttention.
 
     Attributes:
-        tokens: Where its queries are among those of the step.
-        metadata: vLLM's, of this part alone.
+        tokens: Places of its queries among those of the step.
+        metadata: vLLM's metadata of this part.
     """
 
     tokens: slice | Tensor
@@ -38,7 +38,7 @@ class _Dense:
 
 
 class SparseBuilder(BuilderMixin, FlashAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
-    """Adds the plan of the step to vLLM's metadata."""
+    """vLLM's metadata with the plan of the step."""
 
     _cudagraph_support = AttentionCGSupport.NEVER
 
@@ -62,7 +62,7 @@ class SparseBuilder(BuilderMixin, FlashAttentionMetadataBuilder):  # type: ignor
 
 
 def _part(metadata: Any, plan: Plan, spans: tuple[Span, ...]) -> _Dense:
-    """The metadata of some spans."""
+    """The part of a step that some spans are."""
     device, counts = plan.table.device, [span.end - span.start for span in spans]
     starts = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     together = all(one.tokens.stop == two.first for one, two in pairwise(spans))
@@ -79,14 +79,14 @@ def _part(metadata: Any, plan: Plan, spans: tuple[Span, ...]) -> _Dense:
             max_seq_len=max(span.end for span in spans),
             seq_lens=torch.tensor([span.end for span in spans], dtype=torch.int32, device=device),
             block_table=plan.table[torch.tensor([span.row for span in spans], device=device)],
-            # That of the whole step was made for its rows; FlashAttention makes its own where it gets none.
+            # The schedule of the whole step does not fit; FlashAttention makes its own.
             scheduler_metadata=None,
         ),
     )
 
 
 class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
-    """Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own."""
+    """Sparse attention, or vLLM's own in layers with a sliding window and in engines without sparse attention."""
 
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
@@ -111,9 +111,7 @@ class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
         sparse = self.sparse
         if sparse is not None and plan is not None:
             keys, values = self.split(kv_cache)
-            sparse.attend_prompts(plan, query, key, value, keys, values, output)
-            sparse.observe_prompts(plan, query, key, keys)
-            sparse.attend_steps(plan, query, keys, values, output)
+            sparse.attend(plan, query, key, value, keys, values, output)
             dense = plan.spans(prompts=sparse.prefill is None, steps=sparse.decode is None)
             if not dense:
                 return output
@@ -135,7 +133,7 @@ class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
 
 
 class SparseBackend(FlashAttentionBackend):  # type: ignore[misc]
-    """vLLM's FlashAttention, with sparse attention where it was asked for."""
+    """vLLM's FlashAttention, with sparse attention."""
 
     @staticmethod
     def get_name() -> str:

@@ -1,4 +1,4 @@
-"""Attention of one layer over a paged cache, under methods: what both backends share. It knows nothing of vLLM."""
+"""Attention of one layer over a paged cache, under methods, for both backends. Imports nothing of vLLM."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["SparseLayer"]
 
 
 class SparseLayer:
-    """One layer, and what it remembers of its requests and of its cache.
+    """One layer, with its state of requests and of the cache.
 
     Args:
-        layer: Which of how many.
+        layer: Position among the layers.
         attention: The methods.
-        counter: What is told of the indices that ran.
+        counter: Counts the indices that ran.
         scale: Factor of the scores.
         impl: "auto", "triton" or "torch".
-        replays: Records steps, for all layers; None: they are launched anew each time.
+        replays: Recorder of decoding steps, shared by all layers; None launches each step anew.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SparseLayer:
         self.change(attention)
 
     def change(self, attention: Attention) -> None:
-        """From now on these methods; no request may be running. What pages hold is noticed anew as it is written."""
+        """Switch to other methods, between requests. Page summaries are made anew as pages are written."""
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
         self.prefill, self.decode = attention.prefill, attention.decode
         if self.prefill is not None and self.prefill.sparsity == 0:
@@ -64,14 +64,14 @@ class SparseLayer:
         self._state_of: tuple[int, torch.Size] | None = None
 
     def forget(self, requests: Iterable[str]) -> None:
-        """They are over."""
+        """Drop the state of finished requests."""
         for request in requests:
             self._queries.pop(request, None)
             if self._evicted is not None:
                 self._evicted.forget(request)
 
     def notice(self, k: Tensor, keys: Tensor, slots: Tensor) -> None:
-        """Keys were just written to the cache.
+        """Update the decoding method's state with keys just written to the cache.
 
         Args:
             k: ``[at least tokens, kv_heads, head_size]``.
@@ -81,16 +81,14 @@ class SparseLayer:
         if not isinstance(self.decode, DecodeMethod):
             return
         if self._state_of != (keys.data_ptr(), keys.shape):  # another cache, as after a trial of vLLM's own
-            nobody = torch.zeros(1, dtype=torch.int32, device=keys.device)
-            self._state = self.decode.new_state(PagedCache(keys, keys, nobody[None], nobody))
+            empty = torch.zeros(1, dtype=torch.int32, device=keys.device)
+            self._state = self.decode.new_state(PagedCache(keys, keys, empty[None], empty))
             self._state_of = (keys.data_ptr(), keys.shape)
         with checks(self._checked):
             self.decode.update(self._state, k[: len(slots)], slots, keys.shape[1], impl=self._impl)
 
-    def attend_prompts(
-        self, plan: Plan, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, out: Tensor
-    ) -> None:
-        """What the step reads of prompts, under the method for prefill.
+    def attend(self, plan: Plan, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+        """Attention of a step: of its prompts and of its decoding, where a method is for them.
 
         Args:
             plan: The step.
@@ -103,26 +101,18 @@ class SparseLayer:
         """
         if keys.shape[1] != plan.block_size:
             raise EngineError(f"vLLM's cache has blocks of {keys.shape[1]} positions, and its tables {plan.block_size}")
-        if self.prefill is None:
-            return
-        for prompt in plan.prompts:
-            key = _sequence(plan, prompt, k, keys)
-            value = _sequence(plan, prompt, v, values)
-            queries = self._with_earlier(self.prefill, prompt, self._scaled(q[prompt.tokens]))
-            self._read(self.prefill, prompt, queries, key, value, out[prompt.tokens])
+        if self.prefill is not None or self._evicted is not None:
+            for prompt in plan.prompts:
+                queries, key = self._scaled(q[prompt.tokens]), _sequence(plan, prompt, k, keys)
+                if self.prefill is not None:
+                    value = _sequence(plan, prompt, v, values)
+                    self._prefill(self.prefill, prompt, queries, key, value, out[prompt.tokens])
+                if self._evicted is not None:
+                    self._evicted.read(prompt, queries, key)
+        if plan.steps is not None and self.decode is not None:
+            self._decode(plan.steps, q, keys, values, out)
 
-    def observe_prompts(self, plan: Plan, q: Tensor, k: Tensor, keys: Tensor) -> None:
-        """What a method that evicts has to know of prompts; arguments as of ``attend_prompts``."""
-        if self._evicted is None:
-            return
-        for prompt in plan.prompts:
-            self._evicted.read(prompt, self._scaled(q[prompt.tokens]), _sequence(plan, prompt, k, keys))
-
-    def attend_steps(self, plan: Plan, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-        """What the step decodes, under the method for it; arguments as of ``attend_prompts``."""
-        steps = plan.steps
-        if steps is None or self.decode is None:
-            return
+    def _decode(self, steps: Steps, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
         if self._replays is not None and isinstance(self.decode, DecodeMethod) and self.decode.recordable:
             tensors = (q, keys, values, out, *(() if self._state is None else (self._state,)))
             index = self._replays.run(
@@ -135,7 +125,7 @@ class SparseLayer:
     def _step(
         self, steps: Steps, shared: dict[object, Tensor] | None, q: Tensor, keys: Tensor, values: Tensor, out: Tensor
     ) -> PageIndex:
-        """One step, and what was read; ``shared`` as of a ``PagedCache``."""
+        """Attention of decoding, and the index that ran; ``shared`` as of a ``PagedCache``."""
         places = slice(len(steps.requests)) if steps.tokens is None else steps.tokens
         with checks(self._checked):
             queries = self._scaled(q[places])
@@ -150,11 +140,12 @@ class SparseLayer:
                 out[places] = sparse_decode(queries, cache, index, impl=self._impl)
         return index
 
-    def _read(
+    def _prefill(
         self, method: PrefillMethod, prompt: Prompt, queries: Tensor, key: Tensor, value: Tensor, out: Tensor
     ) -> None:
-        """Attention of a prompt or a chunk; of the queries, those before ``out`` only help to select."""
-        earlier, done = len(queries) - len(out), 0
+        """Attention of a prompt or a chunk."""
+        queries = self._with_earlier(method, prompt, queries)
+        earlier, done = len(queries) - len(out), 0  # earlier queries only help to select
         for part, whole in select_stretches(method, queries, key, length=prompt.length, impl=self._impl):
             done += len(part)
             count = min(len(part), done - earlier)
@@ -167,17 +158,17 @@ class SparseLayer:
             self._counter.prompt(prompt.request, self._layer.index, index)
 
     def _with_earlier(self, method: PrefillMethod, prompt: Prompt, queries: Tensor) -> Tensor:
-        """The queries of a chunk, and before them, where they are fewer than the method looks at, those before them."""
-        wanted = method.observes
+        """The queries of a chunk, preceded by those of earlier chunks where the method observes more."""
+        observed = method.observes
         earlier = self._queries.pop(prompt.request, None)
-        if prompt.start > 0 and earlier is not None and len(queries) < wanted:
-            queries = torch.cat([earlier[len(queries) - wanted :], queries])
-        if wanted and not prompt.complete:
-            self._queries[prompt.request] = queries[-wanted:].clone()
+        if prompt.start > 0 and earlier is not None and len(queries) < observed:
+            queries = torch.cat([earlier[len(queries) - observed :], queries])
+        if observed and not prompt.complete:
+            self._queries[prompt.request] = queries[-observed:].clone()
         return queries
 
     def _scaled(self, q: Tensor) -> Tensor:
-        """Methods and kernels scale by ``head_size ** -0.5`` of their own accord."""
+        """Queries scaled so that scores need ``head_size ** -0.5`` alone, which methods and kernels apply."""
         factor = self._scale * q.shape[2] ** 0.5
         return q if abs(factor - 1) < 1e-6 else q * factor
 
@@ -185,7 +176,7 @@ class SparseLayer:
 def _sequence(plan: Plan, prompt: Prompt, new: Tensor, cached: Tensor) -> Tensor:
     """Keys, or values, of a prompt up to where a chunk ends: ``[end, kv_heads, head_size]``.
 
-    They are those of this step where it is the first chunk; else they are gathered from the cache.
+    Those of the step for the first chunk, gathered from the cache for later ones.
     """
     if prompt.start == 0:
         return new[prompt.tokens]

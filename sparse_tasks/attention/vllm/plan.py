@@ -1,4 +1,4 @@
-"""A step, cut into what is read of prompts and what is decoded: once for all layers."""
+"""Plan of a step for all layers: which tokens belong to prompts, and which are decoded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Plan", "Prompt", "Span", "Steps"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens of one request that stand together in a step.
+    """Consecutive tokens of one request in a step.
 
     Attributes:
-        row: Which row of the block table.
+        row: Row of the block table.
         request: vLLM's id of the request.
-        first: The first of them among the tokens of the step.
-        start: The position of that token.
-        end: The position after the last.
+        first: Place of the first token in the step.
+        start: Position of the first token in the sequence.
+        end: Position after the last.
     """
 
     row: int
@@ -35,13 +35,13 @@ class Span:
 
     @property
     def tokens(self) -> slice:
-        """Where they are among the tokens of the step."""
+        """Places of the tokens in the step."""
         return slice(self.first, self.first + self.end - self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt(Span):
-    """A prompt, or a chunk of it.
+    """Prompt, or a chunk of one.
 
     Attributes:
         length: Tokens of the whole prompt.
@@ -51,25 +51,24 @@ class Prompt(Span):
 
     @property
     def complete(self) -> bool:
-        """Whether it ends here."""
+        """Whether this chunk is the last."""
         return self.end == self.length
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Decoding: queries that each see what their request has cached up to themselves.
+    """Decoding: queries that see the cached positions of their request up to their own.
 
-    As a rule one for each request. One that was preempted has all that it had written computed again, in one step of
-    the model: each of these tokens is a query with a length of its own, as it was the first time.
+    A request has one query, or, where it was preempted and is computed again, one for each token that it had written.
 
     Attributes:
-        spans: What they are of.
-        requests: The request of each query.
-        lengths: Cached positions of each, its own included.
-        tokens: int64 ``[queries]``: their places among the tokens of the step; None: they are all of them, in order.
-        table: int32 ``[queries, blocks]``.
+        spans: Spans of the queries.
+        requests: Request of each query.
+        lengths: Cached positions of each query, its own included.
+        tokens: int64 ``[queries]``: places of the queries in the step; None if they are the whole step, in order.
+        table: int32 ``[queries, blocks]``: block table.
         cached: int32 ``[queries]``: the lengths, on the device.
-        shared: What follows from the lengths alone, made by the first layer that needs it.
+        shared: Tensors that follow from the lengths alone, made by the first layer that needs them.
     """
 
     spans: tuple[Span, ...]
@@ -83,13 +82,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a step has to compute.
+    """Work of a step.
 
     Attributes:
-        prompts: What it reads of prompts.
-        steps: What it decodes; None if nothing.
-        tokens: All of its tokens, without padding.
-        table: int32 ``[requests, blocks]``: the blocks of each row.
+        prompts: Prompts, or chunks of them.
+        steps: Decoding; None if nothing is decoded.
+        tokens: Number of tokens, without padding.
+        table: int32 ``[requests, blocks]``: block table.
         block_size: Positions in a block.
     """
 
@@ -100,21 +99,21 @@ class Plan:
     block_size: int
 
     def spans(self, *, prompts: bool, steps: bool) -> tuple[Span, ...]:
-        """Those of prompts, of what is decoded, or both."""
+        """Spans of prompts, of decoding, or of both."""
         return (*(self.prompts if prompts else ()), *(self.steps.spans if steps and self.steps is not None else ()))
 
     @classmethod
     def of(cls, rows: Sequence[Row], table: Tensor, cached: Tensor, block_size: int) -> Plan:
-        """The plan of a step.
+        """Plan of a step.
 
         Args:
-            rows: The requests' shares, in the order of the table.
+            rows: The step's tokens by request, in the order of the table.
             table: int32 ``[at least requests, blocks]``, on the device.
-            cached: int32 ``[at least requests]``: positions that each request has in the cache after the step.
+            cached: int32 ``[at least requests]``: cached positions of each request after the step.
             block_size: Positions in a block.
         """
-        # A table has room for the longest sequence there may ever be; what is derived of it need not. It grows by an
-        # eighth at a time, so that steps stay alike for a while.
+        # The table has room for the longest possible sequence. Its used part grows by an eighth at a time, so that
+        # consecutive steps have the same shapes.
         blocks = ceil_div(max(row.end for row in rows), block_size)
         grain = max(1, power_of_2(blocks) // 16)
         table = table[: len(rows), : ceil_div(blocks, grain) * grain]

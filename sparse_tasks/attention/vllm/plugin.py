@@ -1,4 +1,4 @@
-"""The plugin: what vLLM calls in each of its processes as it starts (entry point group ``vllm.general_plugins``)."""
+"""Entry point of the plugin, which vLLM calls in each of its processes (group ``vllm.general_plugins``)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CPU_BACKEND = "sparse_tasks.attention.vllm.cpu.SparseBackend"
 
 
 def register() -> None:
-    """Give the backend a name, ``CUSTOM``, that nothing uses unless it is asked for."""
+    """Register the backend as ``CUSTOM``, which engines use only by name."""
     register_backend(AttentionBackendEnum.CUSTOM, CPU_BACKEND if current_platform.is_cpu() else GPU_BACKEND)
 
 
 def take_the_place_of_cpu_attention() -> None:
-    """On a CPU vLLM has one backend, whichever is asked for; a worker that runs sparse attention replaces it."""
+    """Replace vLLM's only backend on CPUs, in a worker that runs sparse attention."""
     register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)

@@ -1,8 +1,7 @@
-"""CUDA graphs of decoding: launching the kernels of sparse attention one by one can take longer than they run.
+"""CUDA graphs of decoding, where launching the kernels of sparse attention can take longer than they run.
 
-vLLM's own graphs leave attention out (PIECEWISE), and cannot take it in: what is computed must be known by request, and
-lists grow. But while the same number of requests decodes, a layer does the same at every step, with tensors at the same
-places. Then it is recorded once, and played from then on.
+vLLM's own graphs leave attention out (PIECEWISE). While the same number of requests decodes, a layer does the same at
+every step with tensors at the same places: that is recorded once and then replayed.
 """
 
 from __future__ import annotations
@@ -21,31 +20,29 @@ __all__ = ["Compute", "CudaRecorder", "Recorder", "Replays"]
 
 Compute: TypeAlias = Callable[[], PageIndex]
 Recorder: TypeAlias = Callable[[Compute], Compute]
-"""Makes of a computation, which it does not run, one that does the same with the same tensors."""
+"""Records a computation without running it, and returns its replay with the same tensors."""
 
 PATIENCE: Final = 4
-"""Steps of one kind after which the next is recorded: in a batch that changes all the time it would be in vain."""
+"""Steps of one kind in a row after which the next is recorded."""
 
 KEPT: Final = 4
-"""Kinds of steps whose graphs are kept."""
+"""Kinds of steps that keep their graphs."""
 
 ROOM: Final = 2**26
-"""Bytes of lists that the graphs of a step may hold, all layers together. Longer ones run longer than launches take."""
-
+"""Bytes of lists that the graphs of a step may hold in all layers; longer lists run longer than launches take."""
 
 _Round: TypeAlias = dict[int, tuple[Hashable, Compute]]
-"""The graphs of a kind of steps, by layer, each with the places of its tensors.
+"""Graphs of one kind of steps, by layer, each with the places of its tensors.
 
-They share memory, each may use what those before it need no more. So all of them are recorded in one step, and played
-in their order: what a layer leaves behind for the count lasts to the end of the step.
+They share memory, so they are recorded in one step and replayed in their order; counts last to the end of the step.
 """
 
 
 class Replays:
-    """Decides, step by step, whether layers compute, record or play.
+    """Decides at each step whether layers compute, record or replay.
 
     Args:
-        recorder: Records.
+        recorder: Records a layer's computation.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -59,13 +56,13 @@ class Replays:
         self._round: _Round | None = None
 
     def run(self, steps: Steps, layer: int, tensors: tuple[Tensor, ...], compute: Compute) -> PageIndex:
-        """What a layer computes in a step, or what its graph does.
+        """Compute a layer's step, or replay its graph.
 
         Args:
-            steps: What is decoded, the same object for all layers of a step.
-            layer: Which.
-            tensors: All that it reads and writes, but for the table and the lengths; the same places hold the same.
-            compute: Computes it, and waits for nothing.
+            steps: The decoding, the same object for all layers of a step.
+            layer: Number of the layer.
+            tensors: All tensors that are read and written, apart from the table and the lengths.
+            compute: The computation; must not wait for the device.
         """
         if steps is not self._steps:
             self._begin(steps)
@@ -79,13 +76,13 @@ class Replays:
             self._round[layer] = places, graph
             return graph()
         recorded = self._round.get(layer)
-        if recorded is None or recorded[0] != places:  # tensors have moved: all of it is recorded anew
+        if recorded is None or recorded[0] != places:  # tensors have moved, so all layers record anew
             self._rounds.pop(self._kind, None)
             return compute()
         return recorded[1]()
 
     def clear(self) -> None:
-        """Forget what was recorded: other methods run from now on."""
+        """Drop all graphs, for other methods to run."""
         self._rounds.clear()
         self._steps, self._kind, self._alike, self._round = None, None, 0, None
 
@@ -105,14 +102,14 @@ class Replays:
 
 
 def _kind(steps: Steps) -> Hashable:
-    """What steps have to have in common; None where prompts are read beside them, as no two such steps are alike."""
+    """Places and shapes that steps of one kind share; None where prompts run beside them, which always differ."""
     if steps.tokens is not None:
         return None
     return tuple((one.data_ptr(), one.shape, one.stride()) for one in (steps.table, steps.cached))
 
 
 class CudaRecorder:
-    """Records CUDA graphs, into memory that all of them share.
+    """Records CUDA graphs into shared memory.
 
     Args:
         device: The GPU.
@@ -123,11 +120,11 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Compute) -> Compute:
-        """The computation as a graph, which gives the same tensors each time."""
+        """The computation as a graph that returns the same tensors each time."""
         graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
-            # Other threads copy results to the host meanwhile, which is no concern of ours.
+            # Other threads copy results to the host meanwhile, and may.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 index = compute()

@@ -1,7 +1,4 @@
-"""What a worker knows of the requests that it serves: where each prompt ends, and what of it the cache holds.
-
-All on the host, from what the scheduler says, so that nothing waits for the device.
-"""
+"""Requests of a worker: where each prompt ends and how much is cached, from the scheduler's output on the host."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ __all__ = ["Requests", "Row"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A request's share of a step.
+    """Tokens of a request in a step.
 
     Attributes:
         request: vLLM's id of the request.
-        first: The first of its tokens among those of the step.
-        start: The position of that token.
-        end: The position after its last token.
-        prompt: Tokens of its prompt; what comes after them was written by the model.
+        first: Place of its first token in the step.
+        start: Position of that token in the sequence.
+        end: Position after its last token.
+        prompt: Tokens of its prompt; the model wrote those after them.
     """
 
     request: str
@@ -34,7 +31,7 @@ class Row:
 
 
 class Requests:
-    """The requests that a worker was given and that have not finished."""
+    """Unfinished requests of a worker."""
 
     def __init__(self) -> None:
         self._prompts: dict[str, int] = {}
@@ -42,17 +39,17 @@ class Requests:
         self._scheduled: dict[str, int] = {}
 
     def begin(self, scheduled: Any) -> set[str]:
-        """Take notice of vLLM's ``SchedulerOutput`` before its step runs.
+        """Read vLLM's ``SchedulerOutput`` before its step runs.
 
         Returns:
-            The requests that have finished since the last step.
+            Requests that have finished since the last step.
         """
         finished = set(scheduled.finished_req_ids)
         for request in finished:
             self._prompts.pop(request, None)
             self._cached.pop(request, None)
         for new in scheduled.scheduled_new_reqs:
-            # One that was preempted may come as a new one, of which the model wrote a part: the prompt is what it was.
+            # A preempted request may come as a new one whose tokens the model wrote in part: its prompt stays.
             tokens = new.prompt_token_ids if new.prompt_token_ids is not None else new.prompt_embeds
             self._prompts.setdefault(new.req_id, len(tokens))
             self._cached[new.req_id] = new.num_computed_tokens
@@ -62,23 +59,23 @@ class Requests:
         return finished
 
     def end(self) -> None:
-        """The step is over: what runs now is no request's."""
+        """Leave the step; vLLM's own trials may run now."""
         self._scheduled = {}
 
     @property
     def running(self) -> bool:
-        """Whether a step of requests runs; else it is one of vLLM's own, to warm up or to measure memory."""
+        """Whether a step of requests runs, not a trial of vLLM's to warm up or to measure memory."""
         return bool(self._scheduled)
 
     def rows(self, order: Sequence[str], tokens: Iterable[int]) -> Iterator[Row]:
-        """The rows of the step, in the order in which the model gets them.
+        """Rows of the step, in the model's order.
 
         Args:
             order: The requests.
-            tokens: How many tokens each row has, as vLLM says elsewhere.
+            tokens: Tokens of each row, by vLLM's metadata.
 
         Raises:
-            EngineError: The two do not agree.
+            EngineError: The two differ.
         """
         first = 0
         expected = [self._scheduled.get(request) for request in order]

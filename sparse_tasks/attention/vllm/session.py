@@ -1,4 +1,4 @@
-"""What a worker, its metadata builders and its attention layers share: one for each engine in a process."""
+"""State that a worker, its metadata builders and its attention layers share: a session for each engine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sparse_tasks.core.errors import UsageError
 
 __all__ = ["SESSIONS", "Session", "session_of"]
 
-_WORK: Final = 2**28  # bytes that the selection takes beside what grows with the length
+_WORK: Final = 2**28  # bytes that selection takes at any length
 
 
 class Session:
-    """The methods that run, the requests they run for, and the layers they run in.
+    """Methods of an engine, its requests, and its attention layers.
 
     Args:
         attention: The methods.
@@ -38,7 +38,7 @@ class Session:
         self.requests = Requests()
         self.counter: Counter | None = None
         self.warming_up = False
-        """Whether vLLM's own requests run, of which nobody reads the answers: attention is dense then."""
+        """Whether vLLM warms up with requests of its own, under dense attention."""
         self._impl = impl
         self._replays: Replays | None = None
         self._layers: dict[str, SparseLayer] = {}
@@ -46,22 +46,22 @@ class Session:
         self._plan: Plan | None = None
 
     def join(self, modules: dict[str, Any], device: torch.device, replays: Replays | None = None) -> None:
-        """Take the model's layers of attention in, in their order; called once, when the model has been made.
+        """Register the model's attention layers, in their order, once the model is loaded.
 
         Args:
-            modules: vLLM's attention modules by name, those that are to be sparse.
-            device: Where they run.
-            replays: Records what is decoded; None: it is launched anew at each step.
+            modules: vLLM's attention modules by name, without those that stay dense.
+            device: Device that they run on.
+            replays: Recorder of decoding steps; None launches each step anew.
 
         Raises:
-            UsageError: There is none, or they differ in their heads.
+            UsageError: No layer can be sparse, or layers differ in their heads.
         """
         if not modules:
-            raise UsageError("model", "given", "has no layer of attention over all keys, so there is nothing to do")
+            raise UsageError("model", "given", "has no layer with attention over all keys, so no method can run")
         self._replays = replays
         shapes = {(m.impl.num_kv_heads, m.impl.num_heads, m.impl.head_size, m.dtype) for m in modules.values()}
         if len(shapes) > 1:
-            raise UsageError("model", "given", "has layers with other heads than others, which is not supported")
+            raise UsageError("model", "given", "has layers that differ in their heads, which is not supported")
         kv_heads, heads, size, dtype = shapes.pop()
         key_bytes = 2 * size * dtype.itemsize
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
@@ -74,15 +74,15 @@ class Session:
 
     @property
     def dense(self) -> tuple[bool, bool]:
-        """Whether prompts see everything, and what is decoded."""
+        """Whether prefill is dense, and whether decoding is."""
         layer = next(iter(self._layers.values()))
         return layer.prefill is None, layer.decode is None
 
     def change(self, attention: Attention, block_size: int) -> None:
-        """From now on these methods.
+        """Switch to other methods, between requests.
 
         Raises:
-            UsageError: Pages do not fit into the blocks.
+            UsageError: A method's pages do not fit into the blocks.
         """
         for method in attention.methods:
             check_page(method, block_size)
@@ -93,11 +93,11 @@ class Session:
             layer.change(attention)
 
     def begin(self, scheduled: Any, order: Callable[[], Sequence[str]]) -> None:
-        """A step is about to run.
+        """Prepare a step.
 
         Args:
             scheduled: vLLM's ``SchedulerOutput``.
-            order: Gives the order in which the model gets the requests, once it is known.
+            order: Returns the requests in the model's order, which vLLM decides later.
         """
         finished = self.requests.begin(scheduled)
         for layer in self._layers.values():
@@ -107,15 +107,15 @@ class Session:
         self._order, self._plan = order, None
 
     def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Plan | None:
-        """The plan of the step that runs, for layers that share a table of blocks.
+        """Plan of the running step, for layers that share a block table.
 
         Args:
-            layers: Their names.
+            layers: Names of the layers.
             metadata: vLLM's ``CommonAttentionMetadata``.
             block_size: Positions in a block of theirs.
 
         Returns:
-            None where none of them is sparse, or vLLM tries something out.
+            The plan; None where no layer is sparse, or in a trial run of vLLM's.
         """
         if self.warming_up or not self.requests.running or not any(name in self._layers for name in layers):
             return None
@@ -126,7 +126,7 @@ class Session:
         return self._plan
 
     def end(self) -> None:
-        """The step has run."""
+        """Count the step that has run."""
         self.requests.end()
         if self._plan is not None and self.counter is not None:
             prompts, steps = self.dense
@@ -134,7 +134,7 @@ class Session:
         self._plan = None
 
     def share_of_state(self, block_size: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> float:
-        """What a method remembers of pages, in bytes for each byte of keys and values."""
+        """Bytes of page summaries for each byte of keys and values."""
         if not isinstance(self.attention.decode, DecodeMethod):
             return 0.0
         keys = torch.empty(1, block_size, kv_heads, head_size, dtype=dtype, device="meta")
@@ -143,13 +143,13 @@ class Session:
         return 0.0 if state is None else state.numel() * state.element_size() / (2 * keys.numel() * keys.element_size())
 
     def work(self, longest: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> int:
-        """Bytes to leave free for what selection and gathered keys take, one layer at a time.
+        """Bytes that selection and gathered keys of one layer need beside the cache.
 
         Args:
             longest: Tokens of the longest sequence.
-            kv_heads: Of a layer, on this rank.
-            head_size: Of a head.
-            dtype: Of keys and values.
+            kv_heads: KV heads of a layer, on this rank.
+            head_size: Numbers in a key.
+            dtype: Type of keys and values.
         """
         if not self.attention.methods:
             return 0
@@ -159,9 +159,9 @@ class Session:
 
 
 SESSIONS: WeakValueDictionary[str, Session] = WeakValueDictionary()
-"""By vLLM's ``instance_id``; their workers hold them."""
+"""Sessions by vLLM's ``instance_id``, held by their workers."""
 
 
 def session_of(config: Any) -> Session | None:
-    """The session of an engine; None where sparse attention was not asked for."""
+    """Session of an engine; None without sparse attention."""
     return SESSIONS.get(config.instance_id)

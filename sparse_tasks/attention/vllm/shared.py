@@ -1,4 +1,4 @@
-"""What the two backends share: how a layer and a builder of metadata find the session of their engine."""
+"""Mixins of the CPU and the GPU backend, which connect layers and metadata builders with their engine's session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["BuilderMixin", "ImplMixin"]
 
 
 class BuilderMixin:
-    """Stands before a builder of vLLM's."""
+    """Mixin of metadata builders."""
 
     def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)  # type: ignore[call-arg]
@@ -24,10 +24,7 @@ class BuilderMixin:
 
 
 class ImplMixin:
-    """Stands before an attention layer of vLLM's.
-
-    Layers with a sliding window, and engines that did not ask for sparse attention, are vLLM's own: ``sparse`` is None.
-    """
+    """Mixin of attention layers; ``sparse`` is None in those that are left to vLLM."""
 
     sparse: SparseLayer | None = None
     head_size: int
@@ -53,6 +50,6 @@ class ImplMixin:
             check_layer(self, self.alibi_slopes, self.sinks)
 
     def split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``[blocks, block_size, kv_heads, head_size]`` each, of a cache that has both in one."""
+        """Keys and values of vLLM's joint cache, ``[blocks, block_size, kv_heads, head_size]`` each."""
         keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
         return keys, values

@@ -1,4 +1,4 @@
-"""vLLM's worker, which tells sparse attention of the requests: ``worker_cls`` of an engine that runs it."""
+"""vLLM's worker with sparse attention: ``worker_cls`` of an engine that runs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["SparseWorker"]
 
 
 class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
-    """As vLLM's own; what it adds it does before and after each step, and on demand."""
+    """vLLM's worker, which tells the session of each step and returns measurements."""
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **options: Any) -> None:
         check_version(vllm.__version__)
@@ -41,10 +41,10 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
 
     def load_model(self, *args: Any, **options: Any) -> None:
         super().load_model(*args, **options)
-        found = self.vllm_config.compilation_config.static_forward_context
+        modules = self.vllm_config.compilation_config.static_forward_context
         sparse = {
             name: module
-            for name, module in found.items()
+            for name, module in modules.items()
             if isinstance(module, AttentionModule) and getattr(module.impl, "may_be_sparse", False)
         }
         mode = self.vllm_config.compilation_config.cudagraph_mode
@@ -52,7 +52,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         self._sparse.join(sparse, self.device, Replays(CudaRecorder(self.device)) if records else None)
 
     def determine_available_memory(self) -> int:
-        """As vLLM's, less what the methods need: it has seen none of it in its trial."""
+        """Memory for the cache, without that of methods, which vLLM's trial run does not see."""
         available: int = super().determine_available_memory()
         if current_platform.is_cpu():
             return available
@@ -82,22 +82,21 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             self._sparse.end()
 
     def sparse_tasks_take(self, requests: Sequence[str]) -> list[dict[str, Any] | None]:
-        """What was measured of requests, which is then forgotten (see ``Counter.take``)."""
+        """Counts of requests, which are then dropped (see ``Counter.take``)."""
         counter = self._sparse.counter
         return [None if counter is None else counter.take(request) for request in requests]
 
     def sparse_tasks_change(self, asked: dict[str, Any]) -> None:
-        """Other methods, or other budgets, from now on.
+        """Switch to other methods or budgets, between requests and after ``LLM.reset_prefix_cache``.
 
-        No request may be running, and ``LLM.reset_prefix_cache`` has to come first: what is cached was computed under
-        the old ones, and what the new ones remember of pages they have to see written.
+        Cached keys were computed under the old methods, and new ones summarise pages as they are written.
         """
         attention = asked_of({KEY: asked})
         check_config(self.vllm_config, attention)
         self._sparse.change(attention, self.cache_config.block_size)
 
     def _rows(self, scheduled: Any) -> Sequence[str]:
-        """The requests in the order in which the model gets them."""
+        """The requests in the model's order."""
         if not self.use_v2_model_runner:
             rows: Sequence[str] = self.model_runner.input_batch.req_ids
             return rows

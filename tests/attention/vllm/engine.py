@@ -1,104 +1,98 @@
-"""What ``test_engine.py`` has a real engine do, in a process of its own: ``python engine.py SCENARIO IN OUT``."""
+"""Real engines of ``test_engine.py``, one after the other in a process of their own: ``python -m ... PLAN RESULT``.
+
+A plan has ``models`` to make and ``engines`` to start, each with ``runs``; the result has the answers of each run.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from sparse_tasks.attention.vllm import engine_arguments
+from sparse_tasks.attention.vllm.arguments import KEY
 
-Asked = dict[str, Any]
+Json = dict[str, Any]
 
 
-def sparse_engine(attention: str, options: dict[str, Any], **of_method: Any) -> Any:
+def random_model(folder: str, kind: str, config: str, settings: Json, tokenizer: str) -> None:
+    """A model of random weights, with the tokenizer of another one."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(getattr(transformers, config)(**settings))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+
+
+def work(engine: Json) -> Json:
+    """Start an engine, do its runs, and stop it."""
     from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
 
-    return LLM(**(engine_arguments(attention, **of_method) | options))
+    sparse = engine["attention"] is not None
+    arguments = engine_arguments(**engine["attention"]) if sparse else {}
+    llm = LLM(**(arguments | engine["options"] | {"disable_log_stats": False}))
+    done = {}
+    for name, run in engine["runs"].items():
+        if "attention" in run:
+            llm.reset_prefix_cache()
+            llm.collective_rpc(
+                "sparse_tasks_change", args=(engine_arguments(**run["attention"])["additional_config"][KEY],)
+            )
+        before = preemptions(llm)
+        answers = answer(llm, run["prompts"], run["tokens"], sparse)
+        done[name] = {"answers": answers, "preempted": preemptions(llm) - before}
+    llm.llm_engine.engine_core.shutdown()
+    del llm
+    gc.collect()
+    cleanup_dist_env_and_memory()
+    return done
 
 
-def change(llm: Any, attention: str, sparsity: float | None = None, arguments: dict[str, Any] | None = None) -> None:
-    asked = {"attention": attention, "sparsity": sparsity, "arguments": arguments or {}}
-    llm.collective_rpc("sparse_tasks_change", args=(asked,))
+def preemptions(llm: Any) -> int:
+    return sum(metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions")
 
 
-def answers(llm: Any, prompts: list[Any], tokens: int, sparse: bool = True) -> list[Asked]:
-    """Greedy answers, with what ran."""
+def answer(llm: Any, prompts: list[list[int]], tokens: int, sparse: bool) -> list[Json]:
+    """Greedy answers, with what ran for each."""
     from vllm import SamplingParams
 
-    given = [{"prompt_token_ids": prompt} if isinstance(prompt, list) else prompt for prompt in prompts]
-    outputs = llm.generate(given, SamplingParams(temperature=0.0, max_tokens=tokens, logprobs=5), use_tqdm=False)
+    given = [{"prompt_token_ids": prompt} for prompt in prompts]
+    parameters = SamplingParams(temperature=0.0, max_tokens=tokens, logprobs=5, ignore_eos=True)
+    outputs = llm.generate(given, parameters, use_tqdm=False)
     names = [output.request_id for output in outputs]
     ranks = llm.collective_rpc("sparse_tasks_take", args=(names,)) if sparse else [[None] * len(names)]
     return [
         {
             "text": output.outputs[0].text,
             "ids": list(output.outputs[0].token_ids),
-            "logprobs": [{str(k): v.logprob for k, v in one.items()} for one in output.outputs[0].logprobs],
-            "cached": output.num_cached_tokens,
-            "ran": [summary(one) for one in taken if one is not None],
+            "logprobs": [{str(k): v.logprob for k, v in place.items()} for place in output.outputs[0].logprobs],
+            "cached": output.num_cached_tokens or 0,
+            "ran": [summary(phases) for phases in taken if phases is not None],
         }
         for output, *taken in zip(outputs, *ranks, strict=True)
     ]
 
 
-def summary(taken: dict[str, Any]) -> dict[str, Any]:
+def summary(phases: Json) -> Json:
     return {
         phase: {
-            "sparsity": 1 - fmean(one["densities"]),
-            "heads": len(one["densities"]),
-            "kv_bytes": one.get("kv_bytes"),
+            "sparsity": 1 - fmean(counts["densities"]),
+            "heads": len(counts["densities"]),
+            "kv_bytes": counts.get("kv_bytes"),
         }
-        for phase, one in taken.items()
+        for phase, counts in phases.items()
     }
 
 
-def own(asked: Asked) -> Any:
-    """VLLM's own attention."""
-    from vllm import LLM
-
-    llm = LLM(**asked["options"])
-    return answers(llm, asked["prompts"], asked["tokens"], sparse=False)
-
-
-def methods(asked: Asked) -> Any:
-    """One engine, all that is listed, one after the other."""
-    llm = sparse_engine("vertical_slash+quest", asked["options"])
-    done = []
-    for one in asked["runs"]:
-        change(llm, **one["attention"])
-        done.append(answers(llm, one["prompts"], one["tokens"]))
-    return done
-
-
-def preempted(asked: Asked) -> Any:
-    """The same, and how many preemptions there were after each."""
-    llm = sparse_engine("vertical_slash+quest", asked["options"] | {"disable_log_stats": False})
-    done = []
-    for one in asked["runs"]:
-        change(llm, **one["attention"])
-        found = answers(llm, one["prompts"], one["tokens"])
-        times = [metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"]
-        done.append({"answers": found, "preempted": sum(times)})
-    return done
-
-
-def single(asked: Asked) -> Any:
-    """One method."""
-    llm = sparse_engine(asked["attention"], asked["options"], sparsity=asked.get("sparsity"))
-    return [answers(llm, prompts, asked["tokens"]) for prompts in asked["batches"]]
-
-
-SCENARIOS: dict[str, Callable[[Asked], Any]] = {
-    "own": own,
-    "methods": methods,
-    "preempted": preempted,
-    "single": single,
-}
-
 if __name__ == "__main__":
-    scenario, given, result = sys.argv[1:]
-    Path(result).write_text(json.dumps(SCENARIOS[scenario](json.loads(Path(given).read_text()))))
+    plan, result = (Path(path) for path in sys.argv[1:])
+    asked = json.loads(plan.read_text())
+    for model in asked["models"]:
+        random_model(**model)
+    Path(result).write_text(json.dumps({name: work(engine) for name, engine in asked["engines"].items()}))

@@ -228,9 +228,7 @@ class Served:
         values[real // self.block_size, real % self.block_size] = v[: len(real)]
         layer.notice(k, keys, slots)
         out = torch.full_like(q, float("nan"))
-        layer.attend_prompts(plan, q, k, v, keys, values, out)
-        layer.observe_prompts(plan, q, k, keys)
-        layer.attend_steps(plan, q, keys, values, out)
+        layer.attend(plan, q, k, v, keys, values, out)
         return out
 
     def _tokens(self, one: _Served, layer: int, count: int) -> list[Tensor]:
