@@ -1,4 +1,4 @@
-"""How long a method takes beside dense attention, on the same inputs, in one run.
+"""Times of a method beside dense attention, on the same inputs in one run.
 
 A first look at a machine: dense is torch's own attention. ``benchmarks/kernels.py`` measures against the fastest.
 """
@@ -61,7 +61,7 @@ class Timing:
         dense: Of torch's attention.
         sparse: Of the method, its index included.
         index: Of its index alone. A method that evicts makes it once, after the prompt: then it is not in ``sparse``.
-        asked: Density that the method wanted.
+        asked: Density that the method selected.
         computed: Density of the index that ran.
     """
 
@@ -75,7 +75,7 @@ class Timing:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as dense."""
+        """Speed-up over dense attention."""
         return self.dense / self.sparse
 
     @property
@@ -88,20 +88,20 @@ def bench(method: Method, length: int, shape: Shape, *, seed: int = 0) -> Timing
     """``bench_prefill`` or ``bench_decode``, as the method's phase is.
 
     Raises:
-        UsageError: The device is not there, or shapes do not fit.
+        UsageError: The device is missing, or shapes do not fit.
     """
     if isinstance(method, PrefillMethod):
         return bench_prefill(method, length, shape, seed=seed)
     if isinstance(method, DecodeMethod | EvictMethod):
         return bench_decode(method, length, shape, seed=seed)
-    raise UsageError("method", method.name, "is of no phase that is measured")
+    raise UsageError("method", method.name, "has a phase that is not timed")
 
 
 def bench_prefill(method: PrefillMethod, length: int, shape: Shape, *, seed: int = 0) -> Timing:
     """A prompt of one sequence.
 
     Raises:
-        UsageError: The device is not there, or shapes do not fit.
+        UsageError: The device is missing, or shapes do not fit.
     """
     impl = _check_device(shape)
     q, k, v = _inputs(length, shape, seed)
@@ -127,7 +127,7 @@ def bench_decode(method: DecodeMethod | EvictMethod, length: int, shape: Shape, 
     """A step of a batch of sequences, each with ``length`` tokens in its cache.
 
     Raises:
-        UsageError: The device is not there, or shapes do not fit.
+        UsageError: The device is missing, or shapes do not fit.
     """
     impl = _check_device(shape)
     q, k, v = _inputs(length, shape, seed)
@@ -170,7 +170,7 @@ def bench_decode(method: DecodeMethod | EvictMethod, length: int, shape: Shape, 
 
 
 def _kept_by_all(kept: Kept, lengths: Tensor) -> PageIndex:
-    """What one sequence keeps, for all of a batch."""
+    """Kept tokens of one sequence, repeated for a batch."""
     batch, index = len(lengths), kept.pages()
     return PageIndex(index.pages.repeat(batch, 1, 1), index.counts.repeat(batch, 1), index.unit, lengths)
 
@@ -179,14 +179,14 @@ def _check_device(shape: Shape) -> str:
     """The implementation that the device takes.
 
     Raises:
-        UsageError: It is not there.
+        UsageError: The device is missing.
     """
     if shape.device == "cpu":
         return "torch"
     if shape.device != "cuda":
         raise UsageError("device", shape.device, "is unknown; choose from cuda, cpu")
     if not torch.cuda.is_available():
-        raise UsageError("device", "cuda", "is not there for torch; cpu times the torch twins, at short lengths")
+        raise UsageError("device", "cuda", "is not available to torch; cpu times the torch twins, at short lengths")
     return "triton"
 
 

@@ -1,4 +1,4 @@
-"""The KV cache as decoding reads it: blocks of positions, and a table of which blocks a sequence has."""
+"""Paged KV cache: blocks of positions, and a table with the blocks of each sequence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PagedCache:
         values: Like ``keys``; its strides may differ.
         block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
         lengths: int32 ``[batch]``: cached positions, the current query's own included.
-        shared: What ``once`` made, for the layers of a step, whose lengths are the same; None: nobody shares it.
+        shared: Tensors of ``once``, shared by the layers of a step; None to make them each time.
 
     Raises:
         UsageError: Shapes, types or devices do not fit.
@@ -42,7 +42,7 @@ class PagedCache:
             self._check()
 
     def once(self, what: object, make: Callable[[], Tensor]) -> Tensor:
-        """What follows from the lengths alone: made once for the layers that share it, else each time."""
+        """A tensor that follows from the lengths alone, made once for the layers that share it, else each time."""
         if self.shared is None:
             return make()
         if what not in self.shared:
@@ -109,7 +109,7 @@ class PagedCache:
 
     @property
     def capacity(self) -> int:
-        """The positions that a row of the table has room for: no sequence is longer."""
+        """Positions that a row of the table has room for."""
         return int(self.block_table.shape[1]) * self.block_size
 
     def gather(self, sequence: int) -> tuple[Tensor, Tensor]:

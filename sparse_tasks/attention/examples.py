@@ -1,8 +1,4 @@
-"""Made queries, keys and values with the structure that heads of real models show: for pictures and examples.
-
-Random numbers attend to everything alike, so that a picture of what a method selects in them shows nothing. These are
-synthetic and no model's; take measurements on a model where they are to say something about one (``huggingface.py``).
-"""
+"""Synthetic queries, keys and values with the structure of real heads, for pictures and examples."""
 
 from __future__ import annotations
 
@@ -57,7 +53,7 @@ def structured(
         q fp32 ``[n, query_heads, head_size]``, k and v fp32 ``[n, kv_heads, head_size]``.
 
     Raises:
-        UsageError: Heads or head size do not fit, or there are no tokens.
+        UsageError: Heads or head size do not fit, or ``n`` is below 1.
     """
     if n < 1 or kv_heads < 1 or query_heads < 1:
         field, value = next(

@@ -1,4 +1,4 @@
-"""The methods in Hugging Face ``transformers``, through its attention interface: for reading, teaching, small models.
+"""Sparse attention in Hugging Face ``transformers``, through its attention interface.
 
     with sparse_attention(model, "vertical_slash+quest", sparsity=0.9) as run:
         model.generate(**inputs)
@@ -41,8 +41,8 @@ class Density:
     """Query-key interactions over those of dense causal attention, counted from the indices that ran.
 
     Attributes:
-        asked: What the method wanted.
-        computed: With what tiles add.
+        asked: Selected by the method.
+        computed: Computed, with what tiles add.
     """
 
     asked: float
@@ -50,7 +50,7 @@ class Density:
 
 
 class SparseRun:
-    """What runs inside a ``sparse_attention`` block, and what it measured."""
+    """Attention inside a ``sparse_attention`` block, and its measured density."""
 
     def __init__(self, attention: Attention, impl: str) -> None:
         self.attention = attention
@@ -63,20 +63,20 @@ class SparseRun:
         self._spans: list[tuple[int, int]] = []
 
     def density(self, phase: str, layer: int | None = None) -> Density | None:
-        """What was measured so far, over all heads, sequences and calls.
+        """Measured density so far, over all heads, sequences and calls.
 
         Args:
-            phase: "prefill" or "decode"; what follows an eviction is decoding.
+            phase: "prefill" or "decode".
             layer: One of ``layers``, or all of them if None.
 
         Returns:
             The density; None if nothing of the phase ran.
 
         Raises:
-            UsageError: There is no such phase.
+            UsageError: The phase is unknown.
         """
         if phase not in ("prefill", "decode"):
-            raise UsageError("phase", phase, "is no phase that is measured; choose from prefill, decode")
+            raise UsageError("phase", phase, "is not a measured phase; choose from prefill, decode")
         totals = [t.cpu() for (p, number), t in self._totals.items() if p == phase and layer in (None, number)]
         if not totals:
             return None
@@ -85,17 +85,17 @@ class SparseRun:
 
     @property
     def layers(self) -> list[int]:
-        """The layers that ran, as the model numbers them."""
+        """Numbers of the layers that ran, as the model has them."""
         return sorted({number for _, number in self._totals})
 
     def attend(
         self, number: int, layer: Layer, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
     ) -> Tensor:
-        """Attention of one layer, as the interface calls it.
+        """Attention of one layer, called by the interface.
 
         Args:
-            number: The layer, as the model numbers it.
-            layer: The layer among those that are sparse.
+            number: Number of the layer in the model.
+            layer: Position among the sparse layers.
             query: ``[batch, query_heads, n_q, head_size]``, the last ``n_q`` positions.
             key: ``[batch, kv_heads, n_k, head_size]``.
             value: Like ``key``.
@@ -129,7 +129,7 @@ class SparseRun:
         return out
 
     def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int) -> _Sequence:
-        """What is remembered of a sequence; nothing where its cache is another than the last step left."""
+        """The state of a sequence, new where its cache is not the one that the last step left."""
         past = len(k) - new
         known = self._sequences.get((number, row))
         if known is None or known.seen != past or not torch.equal(known.tail, k[past - 1]):
@@ -152,7 +152,7 @@ class SparseRun:
         self._totals[phase, number] = total if before is None else before + total
 
     def _spans_of(self, mask: Tensor | None, batch: int, n_k: int) -> list[tuple[int, int]]:
-        """Where each sequence begins and ends; a mask comes to all layers in turn, so it is read once."""
+        """Beginning and end of each sequence; all layers get the same mask, so it is read once."""
         if mask is None:
             return [(0, n_k)] * batch
         if mask is not self._mask:
@@ -187,7 +187,7 @@ def sparse_attention(
     arguments: Mapping[str, object] | None = None,
     impl: str = "auto",
 ) -> Iterator[SparseRun]:
-    """Let a model of ``transformers`` attend sparsely inside a block.
+    """Run a model of ``transformers`` with sparse attention inside a block.
 
     Prompts may come whole or in chunks (a chunk sees the cache before it whole, and methods that look at the last
     queries look at the chunk's), alone or as a batch padded at the left. A new prompt starts afresh. With a method that
@@ -202,7 +202,7 @@ def sparse_attention(
         impl: "auto", "triton" or "torch".
 
     Yields:
-        What measures the density.
+        The run, which measures density.
 
     Raises:
         UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit, which
@@ -214,7 +214,7 @@ def sparse_attention(
     elif sparsity is not None or arguments:
         raise UsageError("attention", attention.method, "has its parameters already; set them there")
     if not isinstance(model, torch.nn.Module):
-        raise UsageError("model", type(model).__name__, "is no model; load one with transformers")
+        raise UsageError("model", type(model).__name__, "is not a model; load one with transformers")
     modules = [m for m in model.modules() if _is_sparse(m)]
     if not modules:
         raise UsageError("model", type(model).__name__, "has no layer of causal attention over all keys")
@@ -281,7 +281,7 @@ def _forward(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """As ``transformers`` calls attention; layers that are not sparse are torch's."""
+    """Attention for ``transformers``; layers that are not sparse are torch's."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     for name in _UNSUPPORTED:

@@ -34,7 +34,7 @@ _HIDDEN, _UNSEEN, _FEW, _ALL = "#e4e4e4", "#ffffff", "#a9c6e8", "#08306b"  # one
 
 @dataclass(frozen=True)
 class Rows(Pattern):
-    """What each of the last queries sees, written out. ``kept`` is bool ``[heads, n_q, n_k]``."""
+    """Mask of the last queries as a pattern. ``kept`` is bool ``[heads, n_q, n_k]``."""
 
     kept: Tensor
 
@@ -51,10 +51,10 @@ Drawn: TypeAlias = Pattern | PrefillIndex | Sequence[PrefillIndex]
 
 
 def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn:
-    """What a method selects of given queries and keys, to be drawn.
+    """Selection of a method to be drawn.
 
     Args:
-        method: Of any phase.
+        method: A method of any phase.
         q: ``[n, query_heads, head_size]``.
         k: ``[n, kv_heads, head_size]``.
         impl: "auto", "triton" or "torch".
@@ -64,13 +64,13 @@ def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn
         64 tokens (or a quarter of all) before the end, and each query after it is a step: ``Rows`` of these.
 
     Raises:
-        UsageError: Shapes or types do not fit, or there is nothing to decode after.
+        UsageError: Shapes or types do not fit, or the prompt is too short for a step after it.
     """
     check_sequence(q, k)
     if isinstance(method, PrefillMethod):
         return select_prompt(method, q, k, impl=impl)
     if not isinstance(method, DecodeMethod | EvictMethod):
-        raise UsageError("method", method.name, "is of no phase that is drawn")
+        raise UsageError("method", method.name, "has a phase that cannot be drawn")
     steps = min(_STEPS, len(k) // 4)
     if len(q) != len(k):
         raise UsageError("q", tuple(q.shape), f"has to have as many tokens as k, {len(k)}, to be drawn step by step")
@@ -92,8 +92,8 @@ def draw(
 ) -> tuple[float, float]:
     """Draw what queries see, and write the picture to a file.
 
-    A pixel stands for many queries and keys where there are many; any interaction in it shows, so that a single
-    vertical does among 131,072.
+    A pixel may stand for many queries and keys; any interaction in it shows, so that a single vertical among 131,072
+    does.
 
     Args:
         drawn: A pattern, an index of a prompt, or indices of its stretches in order.
@@ -107,14 +107,14 @@ def draw(
         The density that the method asked for and the one that its tiles compute, averaged over all heads.
 
     Raises:
-        UsageError: The file has another ending, there is no such head, or matplotlib is missing.
+        UsageError: The file's ending or the head is unknown, or matplotlib is missing.
         OutputError: The file cannot be written.
     """
     path = check_path(path)
     parts = _parts(drawn, n_q, n_k)
     heads = max(pattern.heads for pattern, _, _ in parts)
     if head is not None and not 0 <= head < heads:
-        raise UsageError("head", head, f"is none of the {heads} heads of the index; choose from 0 to {heads - 1}")
+        raise UsageError("head", head, f"is not one of the {heads} heads of the index; choose from 0 to {heads - 1}")
     shown = min(_PANELS, heads)
     panels = [head] if head is not None else [round(i * (heads - 1) / max(1, shown - 1)) for i in range(shown)]
     asked, computed = _densities(drawn, n_q, n_k)
@@ -137,13 +137,13 @@ def check_path(path: Path | str) -> Path:
     """A path whose ending is one of ``FORMATS``.
 
     Raises:
-        UsageError: It is not, its folder is not there, or matplotlib is missing.
+        UsageError: The ending is unknown, the folder does not exist, or matplotlib is missing.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise UsageError("output", str(path), f"is no picture; let it end in {', '.join(FORMATS)}")
+        raise UsageError("output", str(path), f"is not a picture; end it in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
-        raise UsageError("output", str(path), f"would lie in {path.parent}, which is no folder; make it first")
+        raise UsageError("output", str(path), f"would lie in {path.parent}, which is not a folder; make it first")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -188,7 +188,7 @@ def _densities(drawn: Drawn, n_q: int, n_k: int) -> tuple[Tensor, Tensor]:
 
 
 def _shares(parts: list[_Part], head: int, n_q: int, n_k: int) -> Any:
-    """Of each pixel's causal interactions the share that is seen, ``[pixels, pixels]``; NaN where there are none."""
+    """Seen share of each pixel's causal interactions, ``[pixels, pixels]``; NaN where it has none."""
     rows, columns = min(n_q, _PIXELS), min(n_k, _PIXELS)
     per_row = max(1, min(n_q // rows, _SAMPLED // (rows * n_k)))
     sampled = ((torch.arange(rows * per_row) + 0.5) * n_q / (rows * per_row)).long() + (n_k - n_q)

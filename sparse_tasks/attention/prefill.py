@@ -1,4 +1,4 @@
-"""A prompt under a method: select, attend, and say what was seen."""
+"""Attention of a prompt under a method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparse_tasks.core.errors import UsageError
 
 __all__ = ["attend", "select_stretches", "sparse_prefill"]
 
-_BLOCK = 128  # of dense attention, which has no other use for blocks than speed
+_BLOCK = 128  # of dense attention, for speed alone
 
 
 def sparse_prefill(
@@ -67,7 +67,7 @@ def sparse_prefill(
 def select_stretches(
     method: PrefillMethod | None, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto"
 ) -> Iterator[tuple[Tensor, PrefillIndex]]:
-    """What a method selects of a prompt, or of a chunk of it, stretch by stretch of the queries.
+    """Select for a prompt, or a chunk of it, in stretches of queries.
 
     Args:
         method: None is dense attention.
@@ -77,13 +77,13 @@ def select_stretches(
         impl: "auto", "triton" or "torch".
 
     Raises:
-        UsageError: The method is none for a prompt, or the length is less than there are keys.
+        UsageError: The method is not for prefill, or the length is below the number of keys.
 
     Yields:
-        The queries of a stretch, and their index. It is of the first ``index.n_k`` keys, up to the last of the queries.
+        The queries of a stretch, and their index over the first ``index.n_k`` keys, up to the last of the queries.
     """
     if method is not None and not isinstance(method, PrefillMethod):
-        raise UsageError("method", method, "is no method for a prompt; give an instance of one, or None for dense")
+        raise UsageError("method", method, "is not a prefill method; give an instance of one, or None for dense")
     n_q, n_k = len(q), len(k)
     length = n_k if length is None else length
     if length < n_k:

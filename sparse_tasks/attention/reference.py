@@ -1,4 +1,4 @@
-"""What every kernel is compared with: softmax attention in fp32 under a mask that a pattern draws."""
+"""Reference of the kernels: softmax attention in fp32 under a pattern's mask."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def attention_reference(
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale: float) -> Tensor:
-    """The same by torch's own attention, in the type of q, which is what runs without a GPU; arguments as above."""
+    """``attention_reference`` by torch's own attention, in the type of q, for devices without kernels."""
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)

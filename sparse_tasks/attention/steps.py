@@ -1,4 +1,4 @@
-"""What a method selects of a prompt, and step by step of what follows, the cache in one piece."""
+"""Selection of a method for one sequence: of its prompt, and step by step after it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sparse_tasks.core.errors import UsageError
 
 __all__ = ["Memory", "select_prompt", "step_weights"]
 
-_PAGE = 16  # of dense attention, which has no other use for it than speed
+_PAGE = 16  # of dense attention, for speed alone
 
 
 def select_prompt(method: PrefillMethod, q: Tensor, k: Tensor, *, impl: str = "auto") -> list[PrefillIndex]:
-    """The indices that ``sparse_prefill`` runs, without the attention.
+    """Indices that ``sparse_prefill`` runs, without the attention.
 
     Args:
         method: The method.
@@ -33,11 +33,11 @@ def select_prompt(method: PrefillMethod, q: Tensor, k: Tensor, *, impl: str = "a
 
 
 class Memory:
-    """What a method, or none, remembers of one sequence in one layer.
+    """State of one sequence in one layer, under a method.
 
     Args:
         method: None is dense attention.
-        layer: Which layer of how many.
+        layer: Position among the layers.
         impl: "auto", "triton" or "torch".
     """
 
@@ -48,7 +48,7 @@ class Memory:
         self._noticed = 0  # keys that the state knows of
 
     def read(self, q: Tensor, k: Tensor) -> None:
-        """Take notice of a prompt, or of a chunk of it.
+        """Read a prompt, or a chunk of it.
 
         Args:
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
@@ -58,7 +58,7 @@ class Memory:
             self._kept = self._method.keep(q, k, layer=self._layer, impl=self._impl)
 
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[PagedCache, PageIndex]:
-        """What the next token's query sees.
+        """Select for the next token's query.
 
         Args:
             q: ``[1, query_heads, head_size]``, scaled so that scores need ``head_size ** -0.5`` and no more.
@@ -66,10 +66,10 @@ class Memory:
             v: Like ``k``.
 
         Returns:
-            The cache as kernels take it, of a batch of one, and what is seen of it.
+            The cache for kernels, a batch of one, and the index of what the query sees.
 
         Raises:
-            UsageError: The method evicts, and has not read what came before.
+            UsageError: The method evicts, and has not read all earlier tokens.
         """
         lengths = torch.tensor([len(k)], dtype=torch.int32, device=k.device)
         cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
@@ -91,7 +91,7 @@ class Memory:
         return seen.pages()
 
     def _notice(self, method: DecodeMethod, k: Tensor, cache: PagedCache) -> None:
-        """The state follows the cache, which is one block, so that its pages keep their places as it grows."""
+        """Grow the state with the cache, whose pages keep their places since it is one block."""
         grown = method.new_state(cache)
         if grown is None:
             return
@@ -103,12 +103,12 @@ class Memory:
 
 
 def step_weights(q: Tensor, cache: PagedCache, sequence: int, positions: Tensor) -> Tensor:
-    """The attention weights of a step over some positions, summed over the group, as ``EvictMethod.advance`` wants.
+    """Attention weights of a step over some positions, summed over the group, for ``EvictMethod.advance``.
 
     Args:
         q: ``[query_heads, head_size]``.
         cache: The cache.
-        sequence: Which of its batch.
+        sequence: Row of the batch.
         positions: int32 ``[kv_heads, width]``, all of them cached.
 
     Returns:

@@ -74,7 +74,7 @@ def test_a_device_that_is_not_there_is_named(method: Method, monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device, remedy in {
         "tpu": "is unknown; choose from cuda, cpu",
-        "cuda": "is not there for torch; cpu times the torch twins, at short lengths",
+        "cuda": "is not available to torch; cpu times the torch twins, at short lengths",
     }.items():
         with pytest.raises(UsageError) as error:
             bench(method, 64, dataclasses.replace(SMALL, device=device))
@@ -97,5 +97,5 @@ def test_a_method_of_no_phase_is_named() -> None:
     class Odd(Method):
         name = "odd"
 
-    with pytest.raises(UsageError, match="is of no phase that is measured"):
+    with pytest.raises(UsageError, match="has a phase that is not timed"):
         bench(Odd(), 64, SMALL)

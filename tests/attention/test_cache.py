@@ -63,7 +63,12 @@ INTS = "has to be torch.int32"
         ({"keys": KEYS[:0]}, "keys", (0, 4, 2, 16), LAYOUT),
         ({"values": KEYS[:2]}, "values", (2, 4, 2, 16), "is not the shape of keys, (3, 4, 2, 16)"),
         ({"values": KEYS.half()}, "values", "torch.float16", "differs from torch.float32 of the other inputs"),
-        ({"keys": KEYS.double(), "values": KEYS.double()}, "keys", "torch.float64", "is no type that attention takes"),
+        (
+            {"keys": KEYS.double(), "values": KEYS.double()},
+            "keys",
+            "torch.float64",
+            "is not a type that attention takes",
+        ),
         ({"values": KEYS.mT.contiguous().mT}, "values", (128, 32, 1, 2), "strides have to end in 1"),
         ({"block_table": TABLE[0]}, "block_table", (3,), "has to be [batch, max_blocks], not empty"),
         ({"block_table": TABLE[:, :0]}, "block_table", (1, 0), "has to be [batch, max_blocks], not empty"),

@@ -1,6 +1,6 @@
 """XAttention's importance of blocks: sums along antidiagonals (Xu et al. 2025, section 2.1).
 
-There is no kernel in Triton: all the work is in matrix products, which torch has fast on every device.
+Torch serves every device, since all the work is in matrix products.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which key blocks matter to each block of queries, by the products of their pooled queries and keys."""
+"""Top key blocks of each block of queries, by the products of pooled queries and keys."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def top_blocks(
 def top_blocks_torch(
     q_pool: Tensor, k_pool: Tensor, top_k: int, *, n_q: int, n_k: int, block_q: int, block_k: int, sinks: int = 1
 ) -> BlockIndex:
-    """The same, readable: scores, what cannot be and what has to be taken, the largest."""
+    """Torch twin of ``top_blocks``."""
     (heads, rows, _), (kv_heads, columns, _) = q_pool.shape, k_pool.shape
     width, first = min(top_k, columns), (n_k - n_q) // block_q
     keys = k_pool.float().repeat_interleave(heads // kv_heads, 0)

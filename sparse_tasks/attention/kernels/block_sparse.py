@@ -40,15 +40,15 @@ def block_sparse_attention(
 
 
 def block_sparse_torch(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None) -> Tensor:
-    """The same, readable: a masked softmax."""
+    """Torch twin of ``block_sparse_attention``: a masked softmax."""
     return masked_attention(q, k, v, index.pattern(), scale=q.shape[2] ** -0.5 if scale is None else scale)
 
 
 def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: float | None) -> float:
-    """What the kernels of a prompt need to hold, and the scale.
+    """Check the inputs of a prompt's kernel, and return the scale.
 
     Raises:
-        UsageError: It does not.
+        UsageError: Shapes, types, devices, the index or the scale do not fit.
     """
     check_sequence(q, k, v)
     tensors = (

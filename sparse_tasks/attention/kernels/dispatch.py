@@ -1,8 +1,4 @@
-"""Which implementation of a kernel runs: Triton's on a GPU, else its torch twin.
-
-A kernel is a public function in a file of this folder, with its checks and its readable torch twin; the file of the
-same name in ``triton/`` (or ``gluon/``) holds the fast one, with the same signature, and is imported only to run.
-"""
+"""Choice of a kernel's implementation (Triton on a GPU, else the torch twin), and checks of inputs."""
 
 from __future__ import annotations
 
@@ -43,22 +39,22 @@ FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 
 
 class TwinWarning(UserWarning):
-    """There is no GPU: the torch twins serve, which are right and slow."""
+    """A torch twin runs for want of a kernel, and is slow."""
 
 
 _CHECKING: Final[ContextVar[bool]] = ContextVar("checking", default=True)
 
 
 def checking() -> bool:
-    """Whether inputs are looked at before a kernel runs."""
+    """Whether inputs are checked before a kernel runs."""
     return _CHECKING.get()
 
 
 @contextmanager
 def checks(on: bool) -> Iterator[None]:
-    """Within, inputs are checked or not: in a decoding step, looking at them can take longer than the attention.
+    """Turn checks on or off inside a block: in decoding they can take longer than attention.
 
-    Only for who knows that they fit, as where the same was checked for another layer.
+    Off is for inputs known to fit, as where the same was checked for another layer.
     """
     before = _CHECKING.set(on)
     try:
@@ -68,7 +64,7 @@ def checks(on: bool) -> Iterator[None]:
 
 
 def power_of_2(number: int) -> int:
-    """The smallest power of 2 that is not below a number of at least 1."""
+    """Smallest power of 2 that is at least ``number``, which is at least 1."""
     return 1 << (number - 1).bit_length()
 
 
@@ -78,14 +74,14 @@ def interpreted() -> bool:
 
 
 def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
-    """The implementation that is to run on a tensor's device.
+    """Implementation for a tensor's device.
 
     Args:
-        impl: "auto" takes Triton on a GPU and the torch twin elsewhere, with one warning; the others insist.
+        impl: "auto" takes Triton on a GPU and the torch twin elsewhere, with one warning; "triton" and "torch" insist.
         tensor: One of the inputs.
 
     Raises:
-        UsageError: No such implementation, or Triton was asked for where it cannot run.
+        UsageError: The implementation is unknown, or Triton cannot run on the device.
     """
     if impl not in get_args(Implementation):
         raise UsageError("impl", impl, f"is unknown; choose from {', '.join(get_args(Implementation))}")
@@ -102,38 +98,36 @@ def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
 
 
 def check_floats(**tensors: Tensor) -> None:
-    """All must be of one floating type that the kernels know.
+    """Refuse tensors that are not all of one floating type of the kernels.
 
     Raises:
-        UsageError: Names the first that is not.
+        UsageError: Names the first tensor that does not fit.
     """
     first = next(iter(tensors.values()))
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS:
             known = ", ".join(map(str, FLOATS))
-            raise UsageError(name, str(tensor.dtype), f"is no type that attention takes; use {known}")
+            raise UsageError(name, str(tensor.dtype), f"is not a type that attention takes; use {known}")
         if tensor.dtype != first.dtype:
             raise UsageError(name, str(tensor.dtype), f"differs from {first.dtype} of the other inputs; convert it")
 
 
 def check_same(what: str, **tensors: Tensor) -> None:
-    """All must agree in an attribute ("device", "shape").
+    """Refuse tensors that differ in an attribute ("device", "shape").
 
     Raises:
-        UsageError: Names the first that does not.
+        UsageError: Names the first tensor that differs from the first of all.
     """
-    name_of_first, first = next(iter(tensors.items()))
+    first, expected = next((name, getattr(tensor, what)) for name, tensor in tensors.items())
     for name, tensor in tensors.items():
-        if getattr(tensor, what) != getattr(first, what):
-            value = getattr(tensor, what)
-            shown = tuple(value) if what == "shape" else str(value)
-            expected = getattr(first, what)
-            wanted = tuple(expected) if what == "shape" else expected
-            raise UsageError(name, shown, f"is not the {what} of {name_of_first}, {wanted}")
+        value = getattr(tensor, what)
+        if value != expected:
+            shown, other = (tuple(value), tuple(expected)) if what == "shape" else (str(value), expected)
+            raise UsageError(name, shown, f"is not the {what} of {first}, {other}")
 
 
 def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
-    """One sequence: q ``[n_q, query_heads, head_size]``, k and v ``[n_k, kv_heads, head_size]``, ``1 <= n_q <= n_k``.
+    """Check q ``[n_q, query_heads, head_size]`` and k, v ``[n_k, kv_heads, head_size]``, ``1 <= n_q <= n_k``.
 
     Raises:
         UsageError: Names the tensor, its shape and what would work.
@@ -141,7 +135,7 @@ def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
     for name, tensor in (("q", q), ("k", k)):
         if not isinstance(tensor, Tensor):
             raise UsageError(
-                name, type(tensor).__name__, "is no tensor of torch; torch.as_tensor makes one of an array"
+                name, type(tensor).__name__, "is not a torch tensor; torch.as_tensor makes one of an array"
             )
         if tensor.ndim != 3 or 0 in tensor.shape:
             raise UsageError(name, tuple(tensor.shape), "has to be [tokens, heads, head_size], none of them 0")
@@ -158,10 +152,10 @@ def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
 
 
 def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
-    """Query heads are a multiple of KV heads, head sizes a multiple of 16 up to 256.
+    """Refuse query heads that are not a multiple of KV heads, and head sizes without tiles.
 
     Raises:
-        UsageError: They are not.
+        UsageError: The heads or the head size do not fit.
     """
     if query_heads % kv_heads:
         raise UsageError("q", query_heads, f"query heads have to be a multiple of the {kv_heads} KV heads")
@@ -170,15 +164,15 @@ def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
 
 
 def takes_head_size(size: int) -> bool:
-    """Whether kernels have tiles for it."""
+    """Whether kernels have tiles for a head size."""
     return size % 16 == 0 and 16 <= size <= 256
 
 
 def checked_scale(scale: float | None, head_size: int) -> float:
-    """The factor of the scores; ``head_size ** -0.5`` if None.
+    """Factor of the scores; ``head_size ** -0.5`` if None.
 
     Raises:
-        UsageError: It is not above 0, or not finite.
+        UsageError: The factor is not positive and finite.
     """
     scale = head_size**-0.5 if scale is None else scale
     if not 0 < scale < float("inf"):

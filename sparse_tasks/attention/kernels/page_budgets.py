@@ -1,4 +1,4 @@
-"""How many pages each sequence of a batch may read, where the budget is a share of its own length."""
+"""Page budgets of the sequences of a batch, as a share of each one's length."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def page_budget(length: int, density: float, unit: int) -> int:
 
 
 def page_budgets(lengths: Tensor, density: float, unit: int, *, impl: str = "auto") -> Tensor:
-    """``page_budget`` of each sequence, on the device, to the last bit as on the host.
+    """``page_budget`` of each sequence, on the device and equal to the host's to the last bit.
 
     Args:
         lengths: int32 ``[batch]``.
@@ -54,6 +54,6 @@ def page_budgets(lengths: Tensor, density: float, unit: int, *, impl: str = "aut
 
 
 def page_budgets_torch(lengths: Tensor, density: float, unit: int) -> Tensor:
-    """The same, readable."""
+    """Torch twin of ``page_budgets``."""
     pages = torch.div(lengths + (unit - 1), unit, rounding_mode="floor").double()
     return (pages - lengths.double() * ((1 - density) / unit) + 0.5).floor().clamp_min(1).int()

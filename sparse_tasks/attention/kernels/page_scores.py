@@ -1,4 +1,4 @@
-"""How well a page can match a query at best (Quest: Tang et al. 2024, section 3)."""
+"""Upper bounds of how well pages match a query (Quest: Tang et al. 2024, section 3)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def page_scores(
     Args:
         q: ``[batch, query_heads, head_size]``.
         summaries: ``[physical pages, kv_heads, 2, head_size]``, as in ``page_summaries.py``.
-        cache: Says which blocks a sequence has, and how long it is; its keys and values are not read.
+        cache: Blocks and lengths of the sequences; its keys and values are not read.
         unit: Positions in a page. It divides the block size, or each sequence has one block.
-        longest: No sequence is longer; all that the block table has room for if None.
+        longest: Bound of the lengths; the room of the block table if None.
         current: Whether the page of a sequence's last position is +inf, so that it is always chosen.
         impl: "auto", "triton" or "torch".
 
@@ -63,7 +63,7 @@ def page_scores_torch(
     longest: int | None = None,
     current: bool = False,
 ) -> Tensor:
-    """The same, readable. ``max(q * low, q * high)`` is ``q * high`` where q is above 0 and ``q * low`` elsewhere."""
+    """Torch twin of ``page_scores``: ``max(q * low, q * high)`` is ``q * high`` where q is positive, else ``q * low``."""
     longest = cache.capacity if longest is None else longest
     page = torch.arange(ceil_div(longest, unit), device=q.device)
     scores = []

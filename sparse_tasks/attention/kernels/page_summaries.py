@@ -1,7 +1,6 @@
-"""What Quest remembers of each page: the smallest and largest key, number by number (Tang et al. 2024, section 3).
+"""Page summaries of Quest: the smallest and largest key of a page, number by number (Tang et al. 2024, section 3).
 
-Summaries belong to physical pages of the cache, not to sequences: they stay right when blocks are shared, freed and
-used again, and they need no request ids.
+Summaries belong to physical pages of the cache, so they stay right when blocks are shared, freed and used again.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def new_page_summaries(cache_keys: Tensor, unit: int) -> Tensor:
         ``[blocks * ceil(block_size / unit), kv_heads, 2, head_size]`` in the keys' dtype: minimum, then maximum.
 
     Raises:
-        UsageError: ``unit`` is no positive number.
+        UsageError: ``unit`` is below 1.
     """
     if unit < 1:
         raise UsageError("unit", unit, "has to be at least 1 position")
@@ -52,7 +51,7 @@ def update_page_summaries(
     block_size: int | None = None,
     impl: str = "auto",
 ) -> None:
-    """Take notice of keys just written to the cache, in place.
+    """Update the summaries with keys just written to the cache, in place.
 
     A page whose first position is among the slots begins anew, from this call's keys alone; another folds them in.
     Slots differ, and those of one page stand together in a call, in any order, as vLLM's do: a request's tokens are
@@ -98,7 +97,7 @@ def _check_update(summaries: Tensor, keys: Tensor, slots: Tensor, unit: int) -> 
 def update_page_summaries_torch(
     summaries: Tensor, keys: Tensor, slots: Tensor, *, unit: int, block_size: int | None = None
 ) -> None:
-    """The same, readable; slots of one page need not stand together."""
+    """Torch twin of ``update_page_summaries``; slots of one page need not stand together."""
     block_size = unit if block_size is None else block_size
     keys, slots = keys[slots >= 0], slots[slots >= 0].long()
     offset = slots % block_size
@@ -138,7 +137,7 @@ def page_summaries(cache: PagedCache, unit: int, *, impl: str = "auto") -> Tenso
 
 
 def page_summaries_torch(cache: PagedCache, unit: int) -> Tensor:
-    """The same, readable: the keys of each sequence, as if just written."""
+    """Torch twin of ``page_summaries``: the keys of each sequence, as if just written."""
     summaries = new_page_summaries(cache.keys, unit)
     for row in range(cache.batch):
         keys, _ = cache.gather(row)
@@ -150,10 +149,10 @@ def page_summaries_torch(cache: PagedCache, unit: int) -> Tensor:
 
 
 def check_unit(cache: PagedCache, unit: int) -> None:
-    """Pages may not straddle blocks: summaries are kept per block.
+    """Refuse pages that straddle blocks, since summaries are kept per block.
 
     Raises:
-        UsageError: They would.
+        UsageError: ``unit`` does not divide the block size.
     """
     if unit < 1:
         raise UsageError("unit", unit, "has to be at least 1 position")

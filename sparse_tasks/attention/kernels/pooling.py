@@ -1,4 +1,4 @@
-"""Means of blocks of tokens: how blocks of queries and keys stand for themselves when blocks are chosen."""
+"""Mean pooling of blocks of queries or keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mean_pool(x: Tensor, block: int, *, offset: int = 0, impl: str = "auto") -> 
         x: ``[n, heads, head_size]``, queries or keys; may be a strided view.
         block: Positions in a block, at least 1. Blocks begin at multiples of it.
         offset: Position of the first token of ``x``. So the first block may be a part, as may the last; a part's mean
-            is that of the tokens which are there.
+            is that of its tokens.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -43,7 +43,7 @@ def mean_pool(x: Tensor, block: int, *, offset: int = 0, impl: str = "auto") -> 
 
 
 def mean_pool_torch(x: Tensor, block: int, *, offset: int = 0) -> Tensor:
-    """The same, readable: pad to whole blocks, sum, divide by how many tokens there are."""
+    """Torch twin of ``mean_pool``: pad to whole blocks, sum, divide by the number of tokens."""
     n, heads, size = x.shape
     blocks = ceil_div(offset + n, block) - offset // block
     before = offset % block

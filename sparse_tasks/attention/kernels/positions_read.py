@@ -1,4 +1,4 @@
-"""How many positions lists of pages hold, for many lists at once: what decoding read, counted beside it."""
+"""Count of the positions that decoding reads, for many page lists at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["add_positions_read", "add_positions_read_torch"]
 def add_positions_read(
     read: Tensor, slots: Tensor, pages: Tensor, counts: Tensor, lengths: Tensor, *, unit: int, impl: str = "auto"
 ) -> None:
-    """Add what the lists of a step hold to sums by request, layer and KV head, in place.
+    """Add the positions of a step's page lists to sums by request, layer and KV head, in place.
 
     Pages of a list ascend, so that only the last of them can be a part.
 
@@ -35,12 +35,12 @@ def add_positions_read(
     layers, batch, kv_heads, _ = pages.shape
     if read.ndim != 3 or tuple(read.shape[1:]) != (layers, kv_heads) or not read.is_contiguous():
         raise UsageError("read", tuple(read.shape), f"has to be [requests, {layers}, {kv_heads}], contiguous")
-    wanted = {"read": torch.int64, "slots": torch.int64, "pages": torch.int32, "counts": torch.int32,
+    types = {"read": torch.int64, "slots": torch.int64, "pages": torch.int32, "counts": torch.int32,
               "lengths": torch.int32}  # fmt: skip
     tensors = {"read": read, "slots": slots, "pages": pages, "counts": counts, "lengths": lengths}
     for name, tensor in tensors.items():
-        if tensor.dtype != wanted[name]:
-            raise UsageError(name, str(tensor.dtype), f"has to be {wanted[name]}")
+        if tensor.dtype != types[name]:
+            raise UsageError(name, str(tensor.dtype), f"has to be {types[name]}")
         if name in ("slots", "lengths") and tuple(tensor.shape) != (batch,):
             raise UsageError(name, tuple(tensor.shape), f"has to be [{batch}], one for each query")
     check_same("device", **tensors)
@@ -56,7 +56,7 @@ def add_positions_read(
 def add_positions_read_torch(
     read: Tensor, slots: Tensor, pages: Tensor, counts: Tensor, lengths: Tensor, *, unit: int
 ) -> None:
-    """The same, readable."""
+    """Torch twin of ``add_positions_read``."""
     if not pages.shape[3]:
         return  # nothing is listed
     last = pages.gather(3, (counts.long() - 1).clamp_min(0)[..., None])[..., 0].long()

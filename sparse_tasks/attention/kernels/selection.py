@@ -25,7 +25,7 @@ def select_top(
 
     Returns:
         int32 ``[..., width]``, at least 1 and at most ``columns`` wide: the chosen columns, ascending, past the count
-        anything; and the counts, int32 ``[...]``: fewer than asked where fewer can be chosen.
+        anything; and the counts, int32 ``[...]``: fewer than ``count`` where fewer can be chosen.
 
     Raises:
         UsageError: Shapes, types or sizes do not fit.
@@ -82,14 +82,14 @@ def select_mass(
 
 
 def select_top_torch(scores: Tensor, count: int | Tensor, *, width: int) -> tuple[Tensor, Tensor]:
-    """The same, readable: a stable sort."""
+    """Torch twin of ``select_top``: a stable sort."""
     order = scores.argsort(dim=-1, descending=True, stable=True)
     asked = torch.as_tensor(count, dtype=torch.int32, device=scores.device).clamp_min(0)
     return _ascending(order, asked.minimum(_possible(scores, width)), width)
 
 
 def select_mass_torch(scores: Tensor, mass: float | Tensor, *, width: int, minimum: int = 1) -> tuple[Tensor, Tensor]:
-    """The same, readable: a stable sort and a running sum, in fp64."""
+    """Torch twin of ``select_mass``: a stable sort and a running sum, in fp64."""
     ordered, order = scores.sort(dim=-1, descending=True, stable=True)
     running = torch.where(ordered.isfinite(), ordered, 0.0).double().cumsum(-1)
     share = mass[..., None] if isinstance(mass, Tensor) and mass.ndim else mass

@@ -71,7 +71,7 @@ def sparse_decode_torch(
     return_lse: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The same, readable: each sequence gathers its positions and takes a softmax over them, in fp32."""
+    """Torch twin of ``sparse_decode``: each sequence gathers its positions and takes a softmax over them, in fp32."""
     batch, heads, size = q.shape
     scale = size**-0.5 if scale is None else scale
     out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
@@ -112,7 +112,7 @@ def check_queries(q: Tensor, cache: PagedCache) -> None:
 
 
 def _check(q: Tensor, cache: PagedCache, index: PageIndex, out: Tensor) -> None:
-    """What the kernel needs to hold."""
+    """Check the inputs of the kernel."""
     check_queries(q, cache)
     check_same("device", q=q, **{"index.pages": index.pages, "index.counts": index.counts}, out=out)
     if index.pages.ndim != 3 or tuple(index.pages.shape[:2]) != (cache.batch, cache.kv_heads):

@@ -1,4 +1,4 @@
-"""How much attention the last queries of a prompt pay to each key, and to each distance."""
+"""Attention that the last queries of a prompt pay to each key, and to each distance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WindowScores(NamedTuple):
 
     Attributes:
         vertical: fp32 ``[query_heads, n_k]``, by the key's position. Sums to the number of queries.
-        slash: fp32 ``[query_heads, n_k]``, by the distance from query to key; None if it was not asked for.
+        slash: fp32 ``[query_heads, n_k]``, by the distance from query to key; None without ``slashes``.
     """
 
     vertical: Tensor
@@ -38,9 +38,9 @@ def window_scores(
     Args:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions; only the last ``window`` are read.
         k: ``[n_k, kv_heads, head_size]``.
-        window: How many queries, at least 1; all of them where there are fewer.
+        window: Number of queries, at least 1; all of them if they are fewer.
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        slashes: Whether sums by distance are wanted.
+        slashes: Whether to sum by distance too.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -62,7 +62,7 @@ def window_scores(
 
 
 def window_scores_torch(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -> WindowScores:
-    """The same for all of ``q``, readable: a softmax, the sum of its columns, and that of its diagonals."""
+    """Torch twin of ``window_scores`` for all of ``q``: a softmax, sums of its columns and of its diagonals."""
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     vertical = torch.zeros(heads, n_k, dtype=torch.float32, device=q.device)
     slash = torch.zeros_like(vertical)

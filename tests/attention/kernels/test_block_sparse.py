@@ -42,26 +42,24 @@ def poison(index: BlockIndex) -> BlockIndex:
 @pytest.mark.parametrize(
     ("n_q", "n_k", "heads", "kv_heads", "size", "block_q", "block_k", "index_heads", "dtype"),
     [
-        (200, 200, 2, 1, 64, 64, 64, 1, torch.float32),
-        (200, 200, 4, 2, 16, 64, 64, 2, torch.float16),
-        (130, 130, 4, 2, 80, 128, 128, 4, torch.float16),
-        (150, 150, 2, 2, 96, 128, 64, 2, torch.float32),
-        (100, 100, 8, 1, 32, 16, 16, 8, torch.float32),
+        (200, 200, 4, 2, 64, 64, 64, 2, torch.float16),
+        (130, 130, 2, 2, 96, 128, 64, 2, torch.float32),
         (100, 100, 4, 1, 128, 32, 32, 4, torch.float16),
-        (70, 70, 1, 1, 256, 64, 64, 1, torch.float16),
-        (70, 70, 2, 1, 48, 64, 16, 1, torch.float32),
-        (140, 140, 2, 2, 64, 16, 128, 2, torch.float16),
         (140, 140, 2, 1, 16, 128, 32, 2, torch.float32),
+        (140, 140, 2, 2, 64, 16, 128, 2, torch.float16),
+        pytest.param(130, 130, 4, 2, 80, 128, 128, 4, torch.float16, marks=pytest.mark.nightly),
+        pytest.param(100, 100, 8, 1, 32, 16, 16, 8, torch.float32, marks=pytest.mark.nightly),
+        pytest.param(70, 70, 1, 1, 256, 64, 64, 1, torch.float16, marks=pytest.mark.nightly),
+        pytest.param(70, 70, 2, 1, 48, 64, 16, 1, torch.float32, marks=pytest.mark.nightly),
         # Chunks: from within a tile, from its border, from within a query block of a gathered tile, one token.
         (75, 205, 4, 2, 64, 64, 64, 4, torch.float16),
         (64, 192, 2, 1, 32, 64, 64, 1, torch.float32),
         (61, 200, 2, 1, 64, 16, 64, 2, torch.float32),
-        (90, 210, 2, 2, 64, 32, 16, 2, torch.float16),
-        (33, 161, 2, 1, 64, 128, 128, 1, torch.float32),
         (1, 130, 8, 2, 64, 64, 64, 2, torch.float32),
-        (1, 83, 2, 1, 16, 16, 16, 2, torch.float16),
-        (1, 1, 2, 1, 64, 64, 64, 1, torch.float32),
         (5, 5, 1, 1, 16, 16, 16, 1, torch.float32),
+        pytest.param(90, 210, 2, 2, 64, 32, 16, 2, torch.float16, marks=pytest.mark.nightly),
+        pytest.param(33, 161, 2, 1, 64, 128, 128, 1, torch.float32, marks=pytest.mark.nightly),
+        pytest.param(1, 83, 2, 1, 16, 16, 16, 2, torch.float16, marks=pytest.mark.nightly),
     ],
 )
 def test_like_fp32(
@@ -79,13 +77,6 @@ def test_like_fp32(
 ) -> None:
     index = make_index(n_q, n_k, block_q, block_k, index_heads, seed)
     check(make_prompt(n_q, n_k, heads, kv_heads, size, dtype, seed), index, impl, seed)
-
-
-@pytest.mark.usefixtures("poisoned")
-def test_bfloat16_comes_out_as_it_went_in(seed: int) -> None:
-    index = make_index(90, 130, 64, 64, 2, seed)
-    out = check(make_prompt(90, 130, 4, 2, 64, torch.bfloat16, seed), index, "torch", seed)
-    assert out.dtype == torch.bfloat16
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -214,21 +205,6 @@ def test_an_index_that_does_not_fit_is_named(changed: dict[str, Any], field: str
     with pytest.raises(UsageError) as error:
         block_sparse_attention(**prompt(), index=dataclasses.replace(DENSE, **changed), impl="torch")
     assert (error.value.field, error.value.value, error.value.remedy) == (field, value, remedy)
-
-
-@pytest.mark.parametrize(
-    ("shapes", "field", "value"),
-    [
-        ({"q": (100, 3, 32)}, "q", 3),
-        ({"v": (99, 2, 32)}, "v", (99, 2, 32)),
-        ({"k": (99, 2, 32), "v": (99, 2, 32)}, "q", (100, 4, 32)),
-        ({"q": (100, 4, 40), "k": (100, 2, 40), "v": (100, 2, 40)}, "head_size", 40),
-    ],
-)
-def test_inputs_that_do_not_fit_are_named(shapes: dict[str, tuple[int, ...]], field: str, value: object) -> None:
-    with pytest.raises(UsageError) as error:
-        block_sparse_attention(**prompt(**shapes), index=DENSE, impl="torch")
-    assert (error.value.field, error.value.value) == (field, value)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.1, math.inf, math.nan])

@@ -96,7 +96,7 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") 
 Q, K = zeros(3, 4, 16), zeros(5, 2, 16)
 SHAPE = "has to be [tokens, heads, head_size], none of them 0"
 SIZE = "has to be a multiple of 16 from 16 to 256"
-NO_TYPE = "is no type that attention takes; use torch.bfloat16, torch.float16, torch.float32"
+NO_TYPE = "is not a type that attention takes; use torch.bfloat16, torch.float16, torch.float32"
 UNLIKE = "differs from torch.float32 of the other inputs; convert it"
 
 
@@ -134,12 +134,3 @@ def test_checks_name_the_field_its_value_and_what_works(
         call()
     assert (error.value.field, error.value.value, error.value.remedy) == (field, value, remedy)
     assert str(error.value) == f"{field}: {value!r} {remedy}"
-
-
-@pytest.mark.parametrize("size", [16, 80, 96, 256])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_what_fits_passes(size: int, dtype: torch.dtype) -> None:
-    q, k = zeros(5, 4, size, dtype=dtype), zeros(5, 2, size, dtype=dtype)
-    assert check_sequence(q, k, k) is None
-    assert check_sequence(q[:1], k) is None
-    assert check_heads(8, 8, size) is None

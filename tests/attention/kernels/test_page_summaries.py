@@ -60,16 +60,6 @@ def test_whole_cache(
         assert torch.equal(of_sequence(summaries, cache, row, unit), naive(cache, row, unit))
 
 
-@pytest.mark.parametrize("impl", KERNELS)
-def test_contiguous_cache_whose_length_is_no_multiple(impl: str) -> None:
-    keys = torch.randn(2, 2, 37, 64)
-    cache = PagedCache.contiguous(keys, keys, torch.tensor([37, 20], dtype=torch.int32))
-    summaries = page_summaries(cache, 16, impl=impl)
-    assert summaries.shape == (2 * 3, 2, 2, 64)
-    for row in range(2):
-        assert torch.equal(of_sequence(summaries, cache, row, 16), naive(cache, row, 16))
-
-
 @settings(max_examples=15, deadline=None)
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_tasks.attention.kernels import selection
 from sparse_tasks.attention.kernels.selection import select_mass, select_top
 from sparse_tasks.core.errors import UsageError
 
@@ -169,9 +168,3 @@ def test_bad_input_is_named(call: object, field: str) -> None:
     with pytest.raises(UsageError) as error:
         call()  # type: ignore[operator]
     assert error.value.field == field
-
-
-def test_no_rows_give_no_lists() -> None:
-    for impl in KERNELS:
-        found, counts = selection.select_top(torch.zeros(2, 0, 5), 3, impl=impl)
-        assert (found.shape, counts.shape) == ((2, 0, 3), (2, 0))

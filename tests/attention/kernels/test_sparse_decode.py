@@ -120,14 +120,6 @@ def test_nothing_listed_gives_zero(impl: str) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", KERNELS)
-def test_a_list_of_width_zero(impl: str) -> None:
-    cache = make_cache([40], 2, 64, 16)
-    pages, counts = torch.empty(1, 2, 0, dtype=torch.int32), torch.zeros(1, 2, dtype=torch.int32)
-    out = sparse_decode(torch.randn(1, 4, 64), cache, PageIndex(pages, counts, 16, cache.lengths), impl=impl)
-    assert (out == 0).all()
-
-
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("splits", [1, 3, 50])
 def test_any_number_of_splits(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,18 +209,3 @@ def test_bad_input_is_named() -> None:
     for scale in (0.0, math.inf):
         with pytest.raises(UsageError, match="scale"):
             sparse_decode(q, cache, index, scale=scale)
-
-
-def test_bad_caches_are_named() -> None:
-    keys, table, lengths = torch.zeros(3, 16, 2, 64), torch.zeros(1, 3, dtype=torch.int32), torch.ones(1).int()
-    for field, arguments in {
-        "keys": (keys[0], keys, table, lengths),
-        "values": (keys, keys[:2], table, lengths),
-        "block_table": (keys, keys, table.long(), lengths),
-        "lengths": (keys, keys, table, torch.ones(2).int()),
-    }.items():
-        with pytest.raises(UsageError) as error:
-            PagedCache(*arguments)
-        assert error.value.field == field
-    with pytest.raises(UsageError, match="side by side"):
-        PagedCache(torch.zeros(3, 16, 64, 2).transpose(2, 3), keys, table, lengths)

@@ -54,18 +54,16 @@ def make_index(
 @pytest.mark.parametrize(
     ("n_q", "n_k", "heads", "kv_heads", "size", "block_q", "unit", "index_heads", "dtype"),
     [
-        (200, 200, 2, 1, 64, 64, 64, 1, torch.float32),
-        (200, 200, 4, 2, 16, 64, 64, 2, torch.float16),
-        (150, 150, 4, 1, 80, 128, 64, 4, torch.float16),
-        (270, 270, 2, 2, 32, 128, 128, 2, torch.float32),
+        (200, 200, 4, 2, 64, 64, 64, 2, torch.float16),
         (100, 100, 8, 1, 96, 64, 64, 8, torch.float32),
-        (70, 70, 1, 1, 256, 64, 64, 1, torch.float16),
+        (270, 270, 2, 2, 32, 128, 128, 2, torch.float32),
+        pytest.param(150, 150, 4, 1, 80, 128, 64, 4, torch.float16, marks=pytest.mark.nightly),
+        pytest.param(70, 70, 1, 1, 256, 64, 64, 1, torch.float16, marks=pytest.mark.nightly),
         # Chunks: from within a tile, from its border, one token.
         (75, 205, 4, 2, 128, 64, 64, 4, torch.float16),
         (64, 256, 2, 1, 64, 64, 64, 1, torch.float32),
-        (100, 300, 2, 1, 16, 128, 64, 2, torch.float32),
+        pytest.param(100, 300, 2, 1, 16, 128, 64, 2, torch.float32, marks=pytest.mark.nightly),
         (1, 130, 8, 2, 64, 64, 64, 2, torch.float32),
-        (1, 1, 2, 1, 64, 64, 64, 1, torch.float32),
         (5, 5, 1, 1, 16, 128, 128, 1, torch.float16),
     ],
 )
@@ -84,12 +82,6 @@ def test_like_fp32(
 ) -> None:
     index = make_index(n_q, n_k, index_heads, seed, block_q, unit)
     check(make_prompt(n_q, n_k, heads, kv_heads, size, dtype, seed), index, impl, seed)
-
-
-@pytest.mark.usefixtures("poisoned")
-def test_bfloat16_comes_out_as_it_went_in(seed: int) -> None:
-    prompt = make_prompt(90, 130, 4, 2, 64, torch.bfloat16, seed)
-    assert check(prompt, make_index(90, 130, 2, seed), "torch", seed).dtype == torch.bfloat16
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -144,18 +136,6 @@ def test_lines_of_a_method_run_as_they_are(impl: str, seed: int) -> None:
     columns, slashes = (listed(torch.rand(2, 200, generator=maker) < share) for share in (0.05, 0.01))
     index = line_index(*columns, *slashes, block_q=128, unit=64, n_q=90, n_k=200, impl=impl)
     check(make_prompt(90, 200, 4, 2, 32, torch.float32, seed), index, impl, seed, scale=0.3)
-
-
-@pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("impl", KERNELS)
-@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0)])
-def test_any_strides_will_do(impl: str, order: tuple[int, int, int], seed: int) -> None:
-    inputs = make_prompt(70, 100, 4, 2, 32, torch.float32, seed)
-    back = tuple(order.index(axis) for axis in range(3))
-    q, k, v = (x.permute(order).contiguous().permute(back) for x in inputs)
-    assert not q.is_contiguous()
-    index = make_index(70, 100, 2, seed)
-    assert torch.equal(check((q, k, v), index, impl, seed), vertical_slash_attention(*inputs, index, impl=impl))
 
 
 INDEX = make_index(100, 100, 1, 0)
