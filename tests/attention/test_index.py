@@ -290,7 +290,7 @@ def test_the_tail_of_lines_is_what_the_last_queries_see(
         assert tail.density().tolist() == [int(c) / causal_count(last, n_k) for c in tail.computed()]
 
 
-def test_what_was_asked_of_the_last_queries_is_on_their_lines() -> None:
+def test_what_was_parse_attention_the_last_queries_is_on_their_lines() -> None:
     index, columns, slashes = make_lines(150, 150, share=0.1)
     asked = (Columns(columns) | Diagonals(slashes)).count(40, 150)
     assert index.tail(40).asked_density().tolist() == [int(c) / causal_count(40, 150) for c in asked]

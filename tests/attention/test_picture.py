@@ -119,7 +119,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         draw(random_index(40), 40, 40, tmp_path / "a.png", head=3)
     with pytest.raises(UsageError, match="n_k"):
         draw(random_index(40), 50, 50, tmp_path / "a.png")
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         draw(Everything(), 9, 9, tmp_path / "none" / "a.png")
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(OutputError, match="cannot write"):

@@ -63,7 +63,7 @@ def page_scores_torch(
     longest: int | None = None,
     current: bool = False,
 ) -> Tensor:
-    """Torch twin of ``page_scores``: ``max(q * low, q * high)`` is ``q * high`` where q is positive, else ``q * low``."""
+    """Torch twin of ``page_scores``: ``max(q * low, q * high)`` is ``q * high`` for positive q, else ``q * low``."""
     longest = cache.capacity if longest is None else longest
     page = torch.arange(ceil_div(longest, unit), device=q.device)
     scores = []

@@ -9,7 +9,7 @@ import vllm
 from vllm.model_executor.layers.attention import Attention as AttentionModule
 from vllm.platforms import current_platform
 
-from sparse_tasks.attention.vllm.arguments import KEY, asked_of
+from sparse_tasks.attention.vllm.arguments import KEY, parse_attention
 from sparse_tasks.attention.vllm.checks import check_config, check_page, check_version
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
@@ -31,7 +31,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **options: Any) -> None:
         check_version(vllm.__version__)
-        attention = asked_of(vllm_config.additional_config)
+        attention = parse_attention(vllm_config.additional_config)
         check_config(vllm_config, attention)
         if current_platform.is_cpu():
             take_the_place_of_cpu_attention()
@@ -91,7 +91,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
 
         Cached keys were computed under the old methods, and new ones summarise pages as they are written.
         """
-        attention = asked_of({KEY: asked})
+        attention = parse_attention({KEY: asked})
         check_config(self.vllm_config, attention)
         self._sparse.change(attention, self.cache_config.block_size)
 

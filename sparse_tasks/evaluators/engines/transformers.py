@@ -1,4 +1,4 @@
-"""Hugging Face transformers, one prompt at a time: for reading, teaching and models that nothing else runs."""
+"""Hugging Face transformers, one prompt at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TransformersEngine(Engine):
     """``AutoModelForCausalLM.generate`` on token ids.
 
     ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's)
-    and ``attn_implementation``. Sparse attention is ``sparse_attention``, for reading rather than for speed.
+    and ``attn_implementation``.
     """
 
     name = "transformers"
@@ -127,8 +127,10 @@ class TransformersEngine(Engine):
 
 def _measured(run: SparseRun | None) -> dict[Phase, float] | None:
     phases: tuple[Phase, ...] = () if run is None else ("prefill", "decode")
-    found = {} if run is None else {phase: run.density(phase) for phase in phases}
-    return {phase: max(0.0, 1 - density.computed) for phase, density in found.items() if density is not None} or None
+    densities = {} if run is None else {phase: run.density(phase) for phase in phases}
+    return {
+        phase: max(0.0, 1 - density.computed) for phase, density in densities.items() if density is not None
+    } or None
 
 
 class _Clock:

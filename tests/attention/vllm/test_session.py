@@ -169,7 +169,7 @@ def test_layers_join_in_their_order_with_what_they_are() -> None:
 
 
 def test_a_model_without_layers_is_refused() -> None:
-    with pytest.raises(UsageError, match="has no layer of attention over all keys") as error:
+    with pytest.raises(UsageError, match="has no layer with attention over all keys") as error:
         Session(Attention.DENSE).join({}, torch.device("cpu"))
     assert error.value.field == "model"
 

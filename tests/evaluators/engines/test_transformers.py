@@ -108,11 +108,8 @@ def test_run_reads_the_ids_that_were_counted(model: Model, tmp_path: Path) -> No
         result = score_run(run)
         tokens = [prediction.input_tokens for prediction in run.predictions()]
     assert tokens == [row["input_tokens"] for row in dataset.rows(dataset.select())]
-    assert settings["prompt"]["as_generated"] is True
-    assert (
-        settings["engine"]["details"] == {"device": "cpu", "dtype": "float32"}
-        or settings["environment"]["hardware"]["gpus"]
-    )
+    assert settings.prompt.as_generated is True
+    assert settings.engine.details == {"device": "cpu", "dtype": "float32"} or settings.environment.hardware.gpus
     assert result.configs[0].n == 2
 
 
