@@ -30,14 +30,14 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "PYTHONPATH": str(ROOT),
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles how it counts logprobs, which takes longer than all that they are for
 }  # fmt: skip
-# Prompts come in chunks of at most 512 tokens, and beside requests that decode. Few processors of the sort that tests
+# Prompts come in chunks of at most 256 tokens, and beside requests that decode. Few processors of the sort that tests
 # run on multiply in bfloat16, and words depend less on rounding in float32.
 OPTIONS: dict[str, Any] = {
-    "max_model_len": 2048, "max_num_batched_tokens": 512, "max_num_seqs": 8, "seed": 42, "dtype": "float32",
+    "max_model_len": 1024, "max_num_batched_tokens": 256, "max_num_seqs": 8, "seed": 42, "dtype": "float32",
     "enforce_eager": True, "enable_prefix_caching": False,
 }  # fmt: skip
-# 51 blocks of 32 tokens: room for three prompts of 544, until one of them has written a token.
-FEW_BLOCKS = {"max_model_len": 1536, "block_size": 32, "num_gpu_blocks_override": 52}
+# 30 blocks of 32 tokens: room for three prompts of 320, until one of them has written a token.
+FEW_BLOCKS = {"max_model_len": 928, "block_size": 32, "num_gpu_blocks_override": 31}
 LAYERS, HEADS, KV_HEADS, SIZE = 6, 9, 3, 64  # of the first layers of the demo model
 
 NAMES = METHODS.names()
@@ -73,19 +73,19 @@ def prompts(demo: Path) -> dict[str, list[int]]:
     needle = "The pass key is 71432. Remember it. 71432 is the pass key. "
     question = "What is the pass key? The pass key is"
     return {
-        **{f"short {n}": encode(FILLER * n + "The capital of France is") for n in (3, 12, 30)},
-        "long": encode(FILLER * 46 + "The capital of France is"),
+        **{f"short {n}": encode(FILLER * n + "The capital of France is") for n in (2, 6, 12)},
+        "long": encode(FILLER * 20 + "The capital of France is"),
         "story": encode(FILLER * 30 + "Once upon a time"),
-        "near": encode(FILLER * 60 + needle + FILLER * 4 + question),
-        "far": encode(FILLER * 4 + needle + FILLER * 60 + question),
-        **{what: encode(FILLER * 30 + f"Once upon a {what}")[-544:] for what in ("time", "hill", "king")},
+        "near": encode(FILLER * 24 + needle + FILLER * 4 + question),
+        "far": encode(FILLER * 4 + needle + FILLER * 24 + question),
+        **{what: encode(FILLER * 30 + f"Once upon a {what}")[-320:] for what in ("time", "hill", "king")},
     }
 
 
 @pytest.fixture(scope="module")
 def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the engines did, by engine and run."""
-    short, long, story = [prompts[f"short {n}"] for n in (3, 12, 30)], prompts["long"], [prompts["story"]]
+    short, long, story = [prompts[f"short {n}"] for n in (2, 6, 12)], prompts["long"], [prompts["story"]]
     methods: dict[str, Any] = {
         "dense": {"attention": {"attention": "dense"}, "prompts": [*short, long], "tokens": 8},
         "composed": {"attention": of("vertical_slash+quest", 0.8), "prompts": [long], "tokens": 6},
@@ -99,7 +99,7 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
         methods[f"{name} among others"] = asked | {"prompts": [short[1], short[2], short[0]]}
     stories = [prompts[what] for what in ("time", "hill", "king")]
     for name in PREEMPTED:
-        asked = {"attention": of(name, 0.5), "tokens": 32}
+        asked = {"attention": of(name, 0.5), "tokens": 20}
         methods |= {f"{name} {n}": asked | {"prompts": [story]} for n, story in enumerate(stories)}
         methods[f"{name} together"] = asked | {"prompts": stories}
     needles = [prompts["near"], prompts["far"]]
@@ -198,7 +198,7 @@ def test_preempted_request_ends_as_one_that_was_not(done: Any, name: str) -> Non
     for number, answer in enumerate(runs[f"{name} together"]["answers"]):
         alone = runs[f"{name} {number}"]
         assert alone["preempted"] == 0
-        assert answer["ids"][:24] == alone["answers"][0]["ids"][:24] or gap(answer, alone["answers"][0]) <= 0.05
+        assert gap(answer, alone["answers"][0]) <= 0.05
 
 
 def test_prefix_caching_goes_with_page_summaries(done: Any) -> None:
@@ -219,7 +219,7 @@ def test_layers_with_a_sliding_window_are_left_alone(done: Any) -> None:
 def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str, list[int]], tmp_path: Path) -> None:
     made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
             "settings": SMALL | {"num_hidden_layers": 2}, "tokenizer": str(demo)}  # fmt: skip
-    runs = {"run": {"prompts": [prompts["short 12"], prompts["short 30"]], "tokens": 6}}
+    runs = {"run": {"prompts": [prompts["short 6"], prompts["short 12"]], "tokens": 6}}
     given = {"attention": of("block_sparse+quest", 0.5), "runs": runs}
     engines = {
         f"{ranks}": given | {"options": OPTIONS | {"model": made["folder"], "tensor_parallel_size": ranks}}
