@@ -102,38 +102,27 @@ def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
         submission = parse_submission(content, path)
         del content
     except SubmissionError as error:
-        return _verdict(sha256, reasons=[error.reason])
+        return Verdict(
+            accepted=False,
+            file_sha256=sha256,
+            name=None,
+            runs=0,
+            samples=0,
+            reasons=[error.reason],
+            warnings=[],
+            sparse_tasks=__version__,
+        )
     check = _Check(submission, datasets)
     check.all()
-    return _verdict(
-        sha256,
+    reasons = check.reasons.listed()
+    return Verdict(
+        accepted=not reasons,
+        file_sha256=sha256,
         name=submission.content.name,
         runs=len(submission.runs),
         samples=check.samples,
-        reasons=check.reasons.listed(),
-        warnings=check.warnings.listed(),
-    )
-
-
-def _verdict(
-    sha256: str | None,
-    *,
-    reasons: list[Reason],
-    name: str | None = None,
-    runs: int = 0,
-    samples: int = 0,
-    warnings: Sequence[Reason] = (),
-) -> Verdict:
-    return Verdict(
-        format="sparse-tasks-verdict",
-        schema_version="1.0",
-        accepted=not reasons,
-        file_sha256=sha256,
-        name=name,
-        runs=runs,
-        samples=samples,
         reasons=reasons,
-        warnings=list(warnings),
+        warnings=check.warnings.listed(),
         sparse_tasks=__version__,
     )
 
