@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from sparse_tasks.core.records import to_builtins
+from sparse_tasks.core.records import problem, to_builtins
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
@@ -35,7 +35,6 @@ from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Verdict
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
-from sparse_tasks.schemas import problems
 from tests.evaluators.leaderboard.handed_in import answered
 from tests.evaluators.leaderboard.mutations import MUTATIONS, dishonesty, mutated
 
@@ -112,8 +111,8 @@ def _codes(verdict: Verdict) -> str:
 
 
 def _broken(verdict: Verdict, content: bytes, dataset: Dataset, rows: list[dict[str, Any]]) -> str | None:
-    if wrong := problems(to_builtins(verdict), "verdict-1.0"):
-        return f"verdict: {wrong[0]}"
+    if wrong := problem(to_builtins(verdict), Verdict):
+        return f"verdict: {wrong}"
     if not all(one.message.isprintable() and one.where.isprintable() for one in (*verdict.reasons, *verdict.warnings)):
         return "verdict: has characters that cannot be shown"
     if verdict.accepted and (lie := dishonesty(content, rows, dataset.sha256)):

@@ -39,6 +39,7 @@ __all__ = [
     "TokenizerRecord",
     "convert",
     "located",
+    "problem",
     "to_builtins",
     "unique",
 ]
@@ -98,24 +99,41 @@ def convert(value: object, kind: type[R], where: object) -> R:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        path, problem = located(error, value)
-        raise DataError(f"{where}: {path or 'value'}: {problem}") from error
+        raise DataError(f"{where}: {_in_words(error, value, kind)}") from error
 
 
-def located(error: msgspec.ValidationError, value: object) -> tuple[str, str]:
+def problem(value: object, kind: type[Record]) -> str | None:
+    """The field of a record that is not valid, and why; None where ``value`` is such a record."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        return _in_words(error, value, kind)
+    return None
+
+
+def _in_words(error: msgspec.ValidationError, value: object, kind: type[Record]) -> str:
+    path, reason = located(error, value, kind)
+    return f"{path or 'value'}: {reason}"
+
+
+def located(error: msgspec.ValidationError, value: object, kind: type[Record]) -> tuple[str, str]:
     """Path of the field that is not valid ("" for the whole value), and the problem with what stands there.
 
     Args:
         error: Error of the conversion.
         value: The parsed JSON that was converted.
+        kind: Type of the record.
     """
     problem, path = str(error), ""
     if place := _PLACE.search(problem):
         problem, path = problem[: place.start()], place["path"]
-    expected = _GOT.sub("", problem)
+    steps, expected = _STEP.findall(path), _GOT.sub("", problem)
+    path = path.removesuffix("[...]")
+    if problem.startswith("Invalid enum"):
+        return path, f"{problem[0].lower()}{problem[1:]}; choose from {', '.join(_choices(kind, steps))}"
     if not expected.startswith("Expected"):
-        return path, problem  # about a name, which it quotes
-    for key in _STEP.findall(path):
+        return path, f"{problem[0].lower()}{problem[1:]}"  # about a name, which it quotes
+    for key in steps:
         if isinstance(value, dict) and key in value:
             value = value[key]
         elif isinstance(value, list) and key.startswith("["):
@@ -123,7 +141,6 @@ def located(error: msgspec.ValidationError, value: object) -> tuple[str, str]:
         else:
             break  # "[...]": somewhere in this object
     shown = json.dumps(value, ensure_ascii=False, default=repr)
-    path = path.removesuffix("[...]")
     return path, f"{expected[0].lower()}{expected[1:]}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
@@ -131,6 +148,22 @@ def to_builtins(record: Record) -> JsonObject:
     """The record as plain JSON values, its fields in their order."""
     plain: JsonObject = msgspec.to_builtins(record)
     return plain
+
+
+def _choices(kind: type[Record], steps: list[str]) -> list[str]:
+    """Names that a field takes, or those of the keys of an object."""
+    found: Any = msgspec.inspect.type_info(kind)
+    for step in steps:
+        if isinstance(found, msgspec.inspect.StructType):
+            found = next(field.type for field in found.fields if field.encode_name == step)
+        else:
+            found = getattr(found, "item_type", None) or getattr(found, "value_type", None)
+        for part in getattr(found, "types", ()):  # of those that may be None
+            if not isinstance(part, msgspec.inspect.NoneType):
+                found = part
+        found = getattr(found, "type", found)  # without its description
+    found = getattr(found, "key_type", found)
+    return [str(value) for value in getattr(found, "values", ())]
 
 
 class Generator(Record, frozen=True, kw_only=True):

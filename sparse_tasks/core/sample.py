@@ -1,16 +1,17 @@
-"""What the generators write and the evaluators read: one sample."""
+"""A sample: a prompt with its gold answer, as generators write it and evaluators read it."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
+
+from sparse_tasks.core.records import Count, JsonObject, Name, Natural, Record, Share, Text, to_builtins
 
 __all__ = ["Evidence", "Sample"]
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Record, frozen=True, kw_only=True):
     """A stretch of the prompt that the answer needs.
 
     Attributes:
@@ -20,14 +21,13 @@ class Evidence:
         label: What it is evidence of (a chapter, a key, a word).
     """
 
-    start: int
-    end: int
-    depth: float
+    start: Natural
+    end: Count
+    depth: Share
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Record, frozen=True, kw_only=True):
     """One prompt with its gold answer and everything that made it.
 
     Attributes:
@@ -51,24 +51,24 @@ class Sample:
         seed: Seed of the data set.
     """
 
-    id: str
-    task: str
-    index: int
-    length: int
-    input_tokens: int
-    max_new_tokens: int
-    prompt: str
-    context: str
-    question: str
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9_]+-[0-9]+-[0-9]{5,}-[0-9a-f]{12}$(?!\n)")]
+    task: Name
+    index: Natural
+    length: Count
+    input_tokens: Count
+    max_new_tokens: Count
+    prompt: Text
+    context: Text
+    question: Text
     answer_prefix: str
-    answer: str
-    answers: list[str]
-    metric: str
-    evidence: list[Evidence]
-    question_position: str
-    params: str
-    seed: int
+    answer: Text
+    answers: Annotated[list[Text], Meta(min_length=1)]
+    metric: Name
+    evidence: Annotated[list[Evidence], Meta(min_length=1)]
+    question_position: Annotated[str, Meta(pattern=r"^(both|after)$(?!\n)")]
+    params: Annotated[str, Meta(pattern=r"^\{")]
+    seed: Natural
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> JsonObject:
         """The sample as plain data, a column a key."""
-        return dataclasses.asdict(self)
+        return to_builtins(self)

@@ -84,6 +84,8 @@ def compare(
         rows += of_length
         averages.append(_average(of_length, [intervals[place] for place in places]))
     return Comparison(
+        format="sparse-tasks-comparison",
+        schema_version="1.0",
         dataset_sha256=dataset_a,
         level=level,
         left_out_a=len(only_a),

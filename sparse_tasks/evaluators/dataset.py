@@ -13,12 +13,11 @@ from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.length import label, parse_length
-from sparse_tasks.core.records import Record, convert
+from sparse_tasks.core.records import Manifest, Record, convert, problem
 from sparse_tasks.core.shards import shard_prefix
 from sparse_tasks.generators.dataset import MANIFEST
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS
-from sparse_tasks.schemas import problems
 
 __all__ = ["Dataset", "Selection", "open_dataset"]
 
@@ -167,8 +166,8 @@ def _manifest(name: str, path: Path) -> tuple[dict[str, Any], str]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError("data", name, f"has an unreadable {MANIFEST}: {error}") from error
-    if wrong := problems(manifest, "manifest-1.0"):
-        raise UsageError("data", name, f"has a {MANIFEST} that is none: {wrong[0]}")
+    if wrong := problem(manifest, Manifest):
+        raise UsageError("data", name, f"has a {MANIFEST} that is not valid: {wrong}")
     request = manifest["request"]
     for length in request["lengths"]:
         for task in request["tasks"]:

@@ -211,6 +211,8 @@ def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | 
     template = None if tokenizer is None else tokenizer.template
     of_each = min(selection.limit or generated["samples"], generated["samples"])
     return RunSettings(
+        format="sparse-tasks-run",
+        schema_version="1.0",
         started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         dataset=DatasetRecord(
             name=dataset.name,

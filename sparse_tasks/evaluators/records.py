@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.records import (
@@ -143,8 +143,8 @@ class EnvironmentRecord(Record, frozen=True, kw_only=True):
 class PublicSettings(Record, frozen=True, kw_only=True):
     """Settings of a run that may leave its machine: ``run.json`` without the command line."""
 
-    format: Literal["sparse-tasks-run"] = "sparse-tasks-run"
-    schema_version: Literal["1.0"] = "1.0"
+    format: Literal["sparse-tasks-run"]
+    schema_version: Literal["1.0"]
     started: Timestamp
     dataset: DatasetRecord
     model: ModelRecord
@@ -218,12 +218,12 @@ class Replayed(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
 
     id: SampleId
     text: str
-    finish_reason: str | None = None
-    input_tokens: Natural | None = None
-    output_tokens: Natural | None = None
-    seconds_to_first_token: Measure | None = None
-    seconds: Measure | None = None
-    sparsity: Phases | None = None
+    finish_reason: str | UnsetType | None = UNSET
+    input_tokens: Natural | UnsetType | None = UNSET
+    output_tokens: Natural | UnsetType | None = UNSET
+    seconds_to_first_token: Measure | UnsetType | None = UNSET
+    seconds: Measure | UnsetType | None = UNSET
+    sparsity: Phases | UnsetType | None = UNSET
 
 
 class Outcome(Record, frozen=True, kw_only=True):
@@ -299,8 +299,8 @@ class AverageResult(Record, frozen=True, kw_only=True):
 class Result(Record, frozen=True, kw_only=True):
     """``result.json``: scores of a run, by task and length."""
 
-    format: Literal["sparse-tasks-result"] = "sparse-tasks-result"
-    schema_version: Literal["1.0"] = "1.0"
+    format: Literal["sparse-tasks-result"]
+    schema_version: Literal["1.0"]
     dataset_sha256: Sha256
     model: ModelRecord
     attention: Attention
@@ -380,8 +380,8 @@ class Comparison(Record, frozen=True, kw_only=True):
         averages: By length.
     """
 
-    format: Literal["sparse-tasks-comparison"] = "sparse-tasks-comparison"
-    schema_version: Literal["1.0"] = "1.0"
+    format: Literal["sparse-tasks-comparison"]
+    schema_version: Literal["1.0"]
     dataset_sha256: Sha256
     level: Level
     left_out_a: Natural
@@ -393,7 +393,7 @@ class Comparison(Record, frozen=True, kw_only=True):
 class PackedPredictions(Record, frozen=True, kw_only=True):
     """Predictions as JSON lines in the data set's order, compressed."""
 
-    encoding: Literal["xz+base64"] = "xz+base64"
+    encoding: Literal["xz+base64"]
     sha256: Sha256
     bytes: Annotated[int, Meta(ge=1, le=2**28)]
     lines: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -412,8 +412,8 @@ class SubmissionRun(Record, frozen=True, kw_only=True):
 class Submission(Record, frozen=True, kw_only=True):
     """A submission to a leaderboard: runs that a keeper can check without trusting them."""
 
-    format: Literal["sparse-tasks-submission"] = "sparse-tasks-submission"
-    schema_version: Literal["1.0"] = "1.0"
+    format: Literal["sparse-tasks-submission"]
+    schema_version: Literal["1.0"]
     name: Annotated[str, Meta(min_length=1, max_length=100)]
     contact: Annotated[str, Meta(min_length=1, max_length=200)] | None
     sparse_tasks: Annotated[str, Meta(min_length=1, max_length=50)]
@@ -437,8 +437,8 @@ class Reason(Record, frozen=True, kw_only=True):
 class Verdict(Record, frozen=True, kw_only=True):
     """The outcome of a check of a submission."""
 
-    format: Literal["sparse-tasks-verdict"] = "sparse-tasks-verdict"
-    schema_version: Literal["1.0"] = "1.0"
+    format: Literal["sparse-tasks-verdict"]
+    schema_version: Literal["1.0"]
     accepted: bool
     file_sha256: Sha256 | None
     name: str | None

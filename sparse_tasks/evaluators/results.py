@@ -245,6 +245,8 @@ def run_result(settings: PublicSettings, selection: Selection, configs: list[Con
         configs: A ``config_result`` for each task and length.
     """
     return Result(
+        format="sparse-tasks-result",
+        schema_version="1.0",
         dataset_sha256=settings.dataset.sha256,
         model=settings.model,
         attention=settings.attention,

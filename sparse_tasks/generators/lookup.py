@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparse_tasks.core.errors import DataError, UsageError, nearest
+from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.core.length import label, parse_length
+from sparse_tasks.core.records import convert
+from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.generators.table import count_rows, read_rows
-from sparse_tasks.schemas import problems
 
 __all__ = ["find_sample"]
 
@@ -38,8 +39,7 @@ def find_sample(folder: Path, task: str, index: int, length: str | None = None) 
         rows = count_rows(path)
         if first <= index < first + rows:
             row = read_rows(path, [index - first])[0]
-            if wrong := problems(row, "sample-1.0"):
-                raise DataError(f"{path}, row {index - first}: {wrong[0]}")
+            convert(row, Sample, f"{path}, row {index - first}")
             return row
         first += rows
     raise UsageError("index", index, f"is not there; choose from 0 to {first - 1}")

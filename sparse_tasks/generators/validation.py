@@ -14,6 +14,8 @@ from typing import Any
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.records import Manifest, convert, problem
+from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath, shard_prefix
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
@@ -23,7 +25,6 @@ from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS, Task
 from sparse_tasks.generators.wording import Template, parse_template
-from sparse_tasks.schemas import problems
 
 __all__ = ["Problem", "Report", "validate_folder"]
 
@@ -126,8 +127,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}") from error
-    if found := problems(manifest, "manifest-1.0"):
-        raise DataError(f"{file}: {found[0]}")
+    convert(manifest, Manifest, file)
     checked: dict[str, Any] = manifest
     return checked
 
@@ -258,7 +258,8 @@ def _check_shard(checker: _Checker, name: str) -> _Found:
     offset = shard.number * manifest["files"].get(first, {"rows": 0})["rows"]
     for i, row in enumerate(rows):
         where = f"{name}, row {i}" + (f" ({row['id']})" if row["id"] else "")
-        wrong = [*problems(row, "sample-1.0")]
+        invalid = problem(row, Sample)
+        wrong = [invalid] if invalid else []
         if not wrong:
             wrong = list(_check_row(row, task, shard.length, offset + i, checker))
             found.tokens += row["input_tokens"]

@@ -1,38 +1,25 @@
-"""JSON Schemas (draft 2020-12) of everything that is written and read, by name and version."""
+"""JSON Schemas (draft 2020-12) of everything that is written and read, by name and version.
+
+They are generated from the types of the records (``scripts/schemas``), which check what is read; the schemas are for
+other programs.
+"""
 
 from __future__ import annotations
 
 import json
-from functools import cache
 from importlib.resources import files
-from typing import Any
 
-import jsonschema
+from sparse_tasks.core.records import JsonObject
 
-__all__ = ["problems", "schema"]
+__all__ = ["names", "schema"]
 
 
-@cache
-def schema(name: str) -> dict[str, Any]:
-    """A schema such as ``sample-1.0``."""
-    loaded: dict[str, Any] = json.loads((files(__package__) / f"{name}.json").read_text(encoding="utf-8"))
+def names() -> list[str]:
+    """Names of the schemas, such as ``sample-1.0``."""
+    return sorted(path.name.removesuffix(".json") for path in files(__package__).iterdir() if ".json" in path.name)
+
+
+def schema(name: str) -> JsonObject:
+    """Load a schema; its references are names of other schemas."""
+    loaded: JsonObject = json.loads((files(__package__) / f"{name}.json").read_text(encoding="utf-8"))
     return loaded
-
-
-def problems(value: object, name: str) -> list[str]:
-    """What is wrong with ``value`` by the schema ``name``: a line each, with the path to the place."""
-    return [
-        f"{error.json_path.removeprefix('$').lstrip('.') or 'value'}: {_short(error.message)}"
-        for error in _validator(name).iter_errors(value)
-    ]
-
-
-@cache
-def _validator(name: str) -> jsonschema.Draft202012Validator:
-    loaded = schema(name)
-    jsonschema.Draft202012Validator.check_schema(loaded)
-    return jsonschema.Draft202012Validator(loaded)
-
-
-def _short(message: str) -> str:
-    return message if len(message) <= 200 else message[:120] + " … " + message[-70:]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sparse_tasks.evaluators.dataset import open_dataset
-from sparse_tasks.schemas import problems
 from tests.cli.program import contents, run
+from tests.schemas.validation import problems
 
 
 def evaluated(data: Path, folder: Path, wrong: int, *options: object) -> Path:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from sparse_tasks.evaluators.dataset import open_dataset
-from sparse_tasks.schemas import problems
 from tests.cli.program import ROOT, Finished, contents, run, wait_for
 from tests.cli.test_imports import ABSENT, CALL, loaded
+from tests.schemas.validation import problems
 
 # The engine gives so many answers and then none for a long time, so that there is something to be stopped in.
 HANGING = """

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from sparse_tasks import __version__
-from sparse_tasks.schemas import problems
 from tests.cli.program import ABSENT, contents, run
 from tests.cli.test_compare import evaluated
 from tests.cli.test_imports import CALL, loaded
+from tests.schemas.validation import problems
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from sparse_tasks.generators.corpora import Corpus
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
-from sparse_tasks.schemas import problems
 from tests.cli.program import ABSENT
 from tests.made_corpora import made_corpora
+from tests.schemas.validation import problems
 
 TASK_NAMES = TASKS.names()
 LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)

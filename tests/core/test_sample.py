@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -24,7 +23,7 @@ SAMPLE = Sample(
     answer="brass bell",
     answers=["brass bell"],
     metric="exact_match",
-    evidence=[Evidence(0, 7, 0.0, "context")],
+    evidence=[Evidence(start=0, end=7, depth=0.0, label="context")],
     question_position="after",
     params="{}",
     seed=42,
@@ -33,11 +32,11 @@ SAMPLE = Sample(
 
 def test_a_row_is_plain_data_with_a_column_a_field() -> None:
     row = SAMPLE.row()
-    assert list(row) == [field.name for field in dataclasses.fields(Sample)] == SCHEMA.names
+    assert list(row) == list(Sample.__struct_fields__) == SCHEMA.names
     assert row["evidence"] == [{"start": 0, "end": 7, "depth": 0.0, "label": "context"}]
     assert json.loads(json.dumps(row)) == row
 
 
 def test_a_sample_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         SAMPLE.seed = 43  # type: ignore[misc]

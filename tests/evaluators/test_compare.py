@@ -24,7 +24,7 @@ from sparse_tasks.evaluators.statistics import (
     sign_flip_p_value,
     smallest_detectable,
 )
-from sparse_tasks.schemas import problems
+from tests.schemas.validation import problems
 
 DATA = "d" * 64
 Rows = list[Outcome]

@@ -17,8 +17,8 @@ from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.predict import RunRequest, default_folder, predict
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
-from sparse_tasks.schemas import problems
 from tests.cli.program import contents
+from tests.schemas.validation import problems
 
 Refused = Callable[..., Any]
 Made = Callable[..., dict[str, Any]]

@@ -22,8 +22,8 @@ from sparse_tasks.evaluators.results import SCORES_SCHEMA, read_outcomes, read_r
 from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.evaluators.statistics import mean_interval
 from sparse_tasks.generators.table import SCHEMA
-from sparse_tasks.schemas import problems
 from tests.cli.program import contents, run
+from tests.schemas.validation import problems
 
 Refused = Callable[..., Any]
 Lines = list[dict[str, Any]]

@@ -26,8 +26,9 @@ from sparse_tasks.generators.request import Request, make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.table import read_rows
-from sparse_tasks.schemas import problems, schema
+from sparse_tasks.schemas import schema
 from tests.cli.program import contents
+from tests.schemas.validation import problems
 
 # Two samples a file, so that a small data set has several files, the last of them with one sample.
 REQUESTS = {

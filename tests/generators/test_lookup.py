@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.sample import Sample
@@ -32,7 +32,7 @@ def write(folder: Path, sample: Sample, task: str, length: int, *shards: int) ->
     index = 0
     for k, rows in enumerate(shards):
         samples = [
-            dataclasses.replace(
+            structs.replace(
                 sample, task=task, index=index + i, length=length, id=f"{task}-{length}-{index + i:05d}-" + "0" * 12
             )
             for i in range(rows)
@@ -61,7 +61,7 @@ def test_the_index_counts_over_all_shards(index: int, dataset: Path) -> None:
 def test_the_row_is_the_sample(dataset: Path, sample: Sample) -> None:
     row = find_sample(dataset, "ruler_vt", 2, "64k")
     identity = f"ruler_vt-65536-00002-{'0' * 12}"
-    assert row == dataclasses.replace(sample, index=2, length=65_536, id=identity).row()
+    assert row == structs.replace(sample, index=2, length=65_536, id=identity).row()
 
 
 def test_without_a_length_the_shortest_is_taken_by_size_and_not_by_name(dataset: Path) -> None:
@@ -131,6 +131,6 @@ def test_a_file_that_cannot_be_read_is_named(damage: str, tmp_path: Path, sample
 
 def test_a_row_that_is_no_sample_is_refused(tmp_path: Path, sample: Sample) -> None:
     # Data sets come from others; what is printed is checked first.
-    write(tmp_path, dataclasses.replace(sample, question_position="nowhere"), "ruler_vt", 4_096, 2)
+    write(tmp_path, structs.replace(sample, question_position="nowhere"), "ruler_vt", 4_096, 2)
     with pytest.raises(DataError, match="row 1: "):
         find_sample(tmp_path, "ruler_vt", 1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from sparse_tasks.core.errors import DataError, TooShortError, UsageError
 from sparse_tasks.core.length import TOLERANCE
@@ -89,7 +89,7 @@ def test_what_decides_nothing_changes_nothing(qwen: PromptTokenizer) -> None:
     renamed = PromptTokenizer("another name", qwen.backend, qwen.sha256, qwen.template)
     assert sample(renamed, "ruler_vt", 4_000, 3) == plain
     budgeted = sample(qwen, "ruler_vt", 4_000, 3, max_new_tokens=7)
-    assert budgeted == dataclasses.replace(plain, max_new_tokens=7)
+    assert budgeted == structs.replace(plain, max_new_tokens=7)
 
 
 def test_order_of_making_changes_nothing(qwen: PromptTokenizer) -> None:

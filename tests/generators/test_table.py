@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -27,26 +26,26 @@ from sparse_tasks.generators.table import (
 
 TEXT = st.text(max_size=40)
 NUMBER = st.integers(-(2**63), 2**63 - 1)
-EVIDENCE = st.builds(Evidence, NUMBER, NUMBER, st.floats(0, 1), TEXT)
-BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
-    "str": TEXT,
-    "int": NUMBER,
-    "list[str]": st.lists(TEXT, max_size=4),
-    "list[Evidence]": st.lists(EVIDENCE, max_size=3),
+EVIDENCE = st.builds(Evidence, start=NUMBER, end=NUMBER, depth=st.floats(0, 1), label=TEXT)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(Sample.__struct_fields__, TEXT),
+    **dict.fromkeys(("index", "length", "input_tokens", "max_new_tokens", "seed"), NUMBER),
+    "answers": st.lists(TEXT, max_size=4),
+    "evidence": st.lists(EVIDENCE, max_size=3),
 }
-SAMPLES = st.builds(Sample, **{field.name: BY_TYPE[str(field.type)] for field in dataclasses.fields(Sample)})
+SAMPLES = st.builds(Sample, **FIELDS)
 
 
 def sample(**changes: Any) -> Sample:
-    values = {"str": "x", "int": 1, "list[str]": ["a", "b"], "list[Evidence]": [Evidence(0, 1, 0.5, "x")]}
-    plain = Sample(**{field.name: values[str(field.type)] for field in dataclasses.fields(Sample)})
-    return dataclasses.replace(plain, **changes)
+    values: dict[str, Any] = {name: 1 if field is NUMBER else "x" for name, field in FIELDS.items()}
+    values |= {"answers": ["a", "b"], "evidence": [Evidence(start=0, end=1, depth=0.5, label="x")]}
+    return Sample(**(values | changes))
 
 
 def test_columns_are_the_fields_of_a_sample() -> None:
-    assert SCHEMA.names == [field.name for field in dataclasses.fields(Sample)]
+    assert SCHEMA.names == list(Sample.__struct_fields__)
     parts = [field.name for field in SCHEMA.field("evidence").type.value_type]
-    assert parts == [field.name for field in dataclasses.fields(Evidence)]
+    assert parts == list(Evidence.__struct_fields__)
 
 
 @settings(max_examples=50, deadline=None)

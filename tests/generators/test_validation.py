@@ -213,8 +213,16 @@ CHANGES: dict[str, tuple[str, Callable[[Row], None], str]] = {
     "evidence in the preview": (HOP, edit_evidence("start", lambda at: 0), "lies outside the context"),
     "evidence of something else": (HOP, edit_evidence("label", lambda text: "no such words"), "hold its label"),
     "depth of the evidence": (HOP, edit_evidence("depth", lambda depth: 1 - depth), "does not have depth"),
-    "depth that is no number": (HOP, edit_evidence("depth", lambda depth: float("nan")), "does not have depth nan"),
-    "depth beyond the end": (HOP, edit_evidence("depth", lambda depth: 1.5), "evidence[0].depth: 1.5 is greater"),
+    "depth that is no number": (
+        HOP,
+        edit_evidence("depth", lambda depth: float("nan")),
+        "depth: expected `float` >= 0.0, not NaN",
+    ),
+    "depth beyond the end": (
+        HOP,
+        edit_evidence("depth", lambda depth: 1.5),
+        "depth: expected `float` <= 1.0, not 1.5",
+    ),
     "no evidence": (HOP, edit("evidence", lambda spans: []), "evidence: "),
     "parameter": (HOP, edit_params(hops=2), "params differ from the data set's"),
     "parameter too many": (HOP, edit_params(jumps=2), "params differ from the data set's"),
@@ -222,7 +230,7 @@ CHANGES: dict[str, tuple[str, Callable[[Row], None], str]] = {
     "what was drawn": (HOP, edit_params(drawn=None), "params differ from the data set's"),
     "parameters that are no JSON": (HOP, edit("params", lambda text: text[:-1]), "delimiter"),
     "parameters too deep": (HOP, edit("params", lambda text: '{"a":' * 100_000), "cannot be checked: RecursionError"),
-    "parameters of another sort": (HOP, edit("params", lambda text: "[]"), "params: '[]' does not match"),
+    "parameters of another sort": (HOP, edit("params", lambda text: "[]"), "params: expected `str` matching"),
     "token count": (HOP, edit("input_tokens", lambda n: n - 1), "tokens, not 34"),
     "index": (HOP, edit("index", lambda n: 2), "index is 2, not 1"),
     "length": (HOP, edit("length", lambda n: 3600), "length is 3600, not 3500"),
@@ -231,11 +239,11 @@ CHANGES: dict[str, tuple[str, Callable[[Row], None], str]] = {
     "budget": (HOP, edit("max_new_tokens", lambda n: n + 1), "max_new_tokens is "),
     "position": (HOP, edit("question_position", lambda name: "after"), "question_position is 'after', not 'both'"),
     "id of another sample": (HOP, edit("id", lambda name: name.replace("-00001-", "-00002-")), "id does not name the"),
-    "id of no form": (HOP, edit("id", lambda name: "first"), "id: 'first' does not match"),
-    "no prompt": (HOP, edit("prompt", lambda text: None), "prompt: None is not of type 'string'"),
+    "id of no form": (HOP, edit("id", lambda name: "first"), "id: expected `str` matching"),
+    "no prompt": (HOP, edit("prompt", lambda text: None), "prompt: expected `str`, not null"),
     "empty prompt": (HOP, edit("prompt", lambda text: ""), "prompt: "),
-    "no id": (HOP, edit("id", lambda name: None), "id: None is not of type 'string'"),
-    "no evidence at all": (HOP, edit("evidence", lambda spans: None), "evidence: None is not of type 'array'"),
+    "no id": (HOP, edit("id", lambda name: None), "id: expected `str`, not null"),
+    "no evidence at all": (HOP, edit("evidence", lambda spans: None), "evidence: expected `array`, not null"),
 }
 
 
@@ -426,8 +434,8 @@ def test_changed_manifest_is_found_by_what_it_says(data: Path, path: str, value:
         (b"{", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"[" * 200_000, "is not JSON"),
-        (b"[]", "is not of type 'object'"),
-        (b"{}", "is a required property"),
+        (b"[]", "expected `object`, not \\[\\]"),
+        (b"{}", "missing required field"),
         (b'{"format": "something else"}', "sparse_tasks.json"),
     ],
 )
@@ -441,8 +449,8 @@ def test_manifest_that_is_none_is_a_data_error(data: Path, content: bytes, words
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("schema_version", "2.0", "schema_version: '1.0' was expected"),
-        ("request/samples", "3", "request.samples: '3' is not of type 'integer'"),
+        ("schema_version", "2.0", "schema_version: invalid enum value '2.0'; choose from 1.0"),
+        ("request/samples", "3", 'request.samples: expected `int`, not "3"'),
         ("files/..|..|etc|passwd", {}, "files: "),
         ("request/tasks", {}, "request.tasks: "),
         ("more", 1, "more"),

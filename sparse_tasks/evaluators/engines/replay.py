@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparse_tasks.core.errors import BadFileError, DataError, UsageError
 from sparse_tasks.core.files import sha256_of
+from sparse_tasks.core.records import JsonObject, to_builtins
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.records import Replayed
@@ -87,7 +88,8 @@ class ReplayEngine(Engine):
             for identifier in asked:
                 file.seek(places[identifier])
                 replayed = self._read(file.readline(), None)
-                yield Output(**{name: getattr(replayed, name) for name in replayed.__struct_fields__})
+                fields: JsonObject = {"finish_reason": None} | to_builtins(replayed)
+                yield Output(**fields)
 
     def version(self) -> str | None:
         return None

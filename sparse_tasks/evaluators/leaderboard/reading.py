@@ -22,7 +22,7 @@ import msgspec
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.json import finite, small
-from sparse_tasks.core.records import Record, located, to_builtins
+from sparse_tasks.core.records import Record, located
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.records import (
     Comparison,
@@ -210,8 +210,6 @@ def parse_submission(content: bytes, path: Path) -> SubmissionFile:
     document = _parsed(content, "ascii", "file")
     _check_sizes(document)
     submission = _converted(document, Submission, "", "schema")
-    if to_builtins(submission) != document:  # the defaults of records are for writing
-        raise _refusal("schema", "file", "lacks a format or a schema_version")
     runs = []
     for number, run in enumerate(submission.runs):
         name = f"runs[{number}]"
@@ -289,7 +287,7 @@ def _converted(value: object, kind: type[R], where: str, code: str) -> R:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        place, problem = located(error, value)
+        place, problem = located(error, value, kind)
         raise _refusal(code, f"{where}.{place}".strip(".") or "file", problem) from error
 
 

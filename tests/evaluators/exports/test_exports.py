@@ -14,8 +14,8 @@ from sparse_tasks.evaluators.exports import EXPORTS
 from sparse_tasks.evaluators.exports.parts import LEVEL, dataset_id, file_name, model_id, task_id, variant
 from sparse_tasks.evaluators.results import SCORES_SCHEMA
 from sparse_tasks.evaluators.statistics import mean_interval
-from sparse_tasks.schemas import problems
 from tests.evaluators.exports.conftest import HOSTILE, Scored
+from tests.schemas.validation import problems
 
 
 def test_exports_are_sorted_and_named_as_their_files() -> None:

@@ -22,8 +22,8 @@ from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.leaderboard.check import check
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Verdict
-from sparse_tasks.schemas import problems
 from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, put, repacked
+from tests.schemas.validation import problems
 
 Written = Callable[[bytes], Path]
 

@@ -20,8 +20,8 @@ from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.leaderboard.check import check
 from sparse_tasks.evaluators.records import Verdict
-from sparse_tasks.schemas import problems
 from tests.evaluators.leaderboard.mutations import MUTATIONS, RENAMING, dishonesty, mutated
+from tests.schemas.validation import problems
 
 Row = dict[str, Any]
 Judge = Callable[[bytes], Verdict]

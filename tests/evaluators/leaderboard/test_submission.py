@@ -28,9 +28,9 @@ from sparse_tasks.evaluators.leaderboard.reading import LARGEST_FILE, Submission
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Reason
 from sparse_tasks.evaluators.runs import Run
-from sparse_tasks.schemas import problems
 from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, packed, put, repacked, unpacked
 from tests.evaluators.made_runs import made_run
+from tests.schemas.validation import problems
 
 Written = Callable[[bytes], Path]
 Refused = Callable[..., Any]

@@ -18,10 +18,10 @@ from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.task import TASKS
 from sparse_tasks.generators.validation import validate_folder
-from sparse_tasks.schemas import problems
 from tests import made_corpora as made
 from tests.cli.program import run
 from tests.made_corpora import made_corpora
+from tests.schemas.validation import problems
 
 SQUAD, TOEFL = ("qa_squad", "qa_toefl")
 
