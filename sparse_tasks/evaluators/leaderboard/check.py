@@ -103,6 +103,8 @@ def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
         del content
     except SubmissionError as error:
         return Verdict(
+            format="sparse-tasks-verdict",
+            schema_version="1.0",
             accepted=False,
             file_sha256=sha256,
             name=None,
@@ -116,6 +118,8 @@ def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
     check.all()
     reasons = check.reasons.listed()
     return Verdict(
+        format="sparse-tasks-verdict",
+        schema_version="1.0",
         accepted=not reasons,
         file_sha256=sha256,
         name=submission.content.name,

@@ -69,6 +69,8 @@ def make_submission(runs: Runs, name: str | None = None, contact: str | None = N
         raise UsageError("runs", problem.where, problem.message)
     models = ", ".join(sorted({run.model for run in runs.runs}))
     submission = Submission(
+        format="sparse-tasks-submission",
+        schema_version="1.0",
         name=_checked_name("name", name, _LONGEST_NAME) or plain(models, _LONGEST_NAME - 3),
         contact=_checked_name("contact", contact, _LONGEST_CONTACT),
         sparse_tasks=__version__,
@@ -143,6 +145,7 @@ def _packed(run: ScoredRun) -> PackedPredictions:
         raise UsageError("runs", run.name, f"is not complete: {len(ids):,} predictions and {len(scored):,} scores of "
                          f"{expected:,} samples; finish it with evaluate, then score it")  # fmt: skip
     return PackedPredictions(
+        encoding="xz+base64",
         sha256=digest.hexdigest(),
         bytes=size,
         lines=len(ids),
