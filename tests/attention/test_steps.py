@@ -83,17 +83,6 @@ def test_a_method_knows_every_key_once_as_the_cache_grows(stride: int) -> None:
         assert index.pages[0].tolist() == loudest(q[position:seen], k[:seen], 3)
 
 
-def test_memories_of_one_method_are_apart() -> None:
-    q, k, v = make()
-    method = Loud(loud=3)
-    first, second = Memory(method, impl="torch"), Memory(method, impl="torch")
-    first.step(q[30:31], k[:31], v[:31])
-    _, index = second.step(q[-1:], k.flip(0), v)
-    assert index.pages[0].tolist() == loudest(q[-1:], k.flip(0), 3)
-    _, index = first.step(q[31:32], k[:32], v[:32])
-    assert index.pages[0].tolist() == loudest(q[31:32], k[:32], 3)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Forgetful(Loud):
     """A method that remembers nothing, and looks at the cache each time."""
@@ -190,15 +179,6 @@ def test_a_method_that_evicts_has_to_have_read_what_came_before(method: EvictMet
     memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
     with pytest.raises(UsageError, match=f"{PROMPT} tokens"):  # the same token again
         memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
-
-
-def test_a_prompt_may_be_read_in_chunks() -> None:
-    q, k, v = make()
-    memory = Memory(First(first=3), impl="torch")
-    for start, end in ((0, 20), (20, PROMPT)):
-        memory.read(q[start:end], k[:end])
-    _, index = memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])
-    assert listed(index.pages, index.counts) == [[0, 1, 2, PROMPT]] * 2
 
 
 @pytest.mark.parametrize("block_size", [4, 16, 64])

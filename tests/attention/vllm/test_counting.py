@@ -150,17 +150,6 @@ def test_units_may_differ_by_layer() -> None:
     assert one.take("a") == {"decode": {"densities": [1.0, 0.1], "kv_bytes": 22 * KEY_BYTES}}
 
 
-def test_requests_of_one_step_are_told_apart_in_any_order() -> None:
-    one = counter(layers=1, kv_heads=1)
-    for order in (["a", "b", "c"], ["c", "a", "b"], ["b", "c"]):
-        seen = {"a": [0], "b": [0, 1], "c": [0, 1, 2]}
-        plan = step(*((name, 9, 1, 9) for name in order))
-        one.steps(0, pages(plan, [[seen[name]] for name in order]))
-        one.end(plan, prompts_dense=True, steps_dense=False)
-    for name, count in {"a": 1, "b": 2, "c": 3}.items():
-        assert one.take(name) == {"decode": {"densities": [count / 10], "kv_bytes": count * KEY_BYTES}}
-
-
 def test_a_request_may_have_several_queries_in_a_step() -> None:
     """What it had written before a preemption is decoded in one go."""
     one = counter(layers=1, kv_heads=1)
@@ -207,18 +196,6 @@ def test_slots_are_used_again_and_are_clean() -> None:
         assert taken["decode"]["densities"] == [(1 + number % 5) / 10] * 4
     assert len(one._read) == _ROOM
     assert not one._read.any()
-
-
-def test_names_that_are_taken_and_come_again_have_slots_of_their_own() -> None:
-    """The slots that are free again go to the other one of the two."""
-    one = counter(layers=1, kv_heads=1)
-    for _ in range(3):
-        plan = step(("a", 9, 1, 9), ("b", 9, 1, 9))
-        one.steps(0, pages(plan, [[[0]], [[0, 1, 2]]]))
-        one.end(plan, prompts_dense=True, steps_dense=False)
-        one.finish(["a", "b"])
-        for name, count in (("a", 1), ("b", 3)):
-            assert one.take(name) == {"decode": {"densities": [count / 10], "kv_bytes": count * KEY_BYTES}}
 
 
 def test_the_finished_wait_until_they_are_taken_once() -> None:
@@ -273,10 +250,6 @@ def test_the_whole_name_goes_before_one_with_letters_added() -> None:
         assert taken["decode"]["densities"] == [count / 10] * 4
 
 
-def test_nobody_ran_nothing_is_known() -> None:
-    assert counter().take("a") is None
-
-
 def test_a_name_that_comes_again_is_counted_anew() -> None:
     one = counter()
     decoded(one, "a", pages_read=1)
@@ -285,14 +258,6 @@ def test_a_name_that_comes_again_is_counted_anew() -> None:
     assert one._running["a"].slot != one._finished["a"].slot
     found = [one.take("a"), one.take("a")]
     assert [taken["decode"]["densities"] for taken in found if taken] == [[0.1] * 4, [0.3] * 4]
-
-
-def test_a_name_that_ends_twice_gives_its_room_back() -> None:
-    one = counter()
-    for _ in range(2 * _ROOM):
-        decoded(one, "a")
-        one.finish(["a"])
-    assert len(one._read) == _ROOM
 
 
 def test_a_step_that_failed_on_the_way_can_be_ended() -> None:

@@ -119,16 +119,6 @@ def test_a_request_may_have_several_queries_in_a_step() -> None:
     assert seen(step(evicted, a=9, b=7)) == [[[0, 1, 5, 6, 7, 8]] * 2, [[0, 1, 5, 6]] * 2]
 
 
-def test_a_name_that_comes_again_is_another_request() -> None:
-    evicted = Evicted(First(first=2), ONLY, "torch")
-    read(evicted, "a", 5)
-    assert seen(step(evicted, a=6)) == [[[0, 1, 5]] * 2]
-    evicted.forget("a")
-    evicted.forget("stranger")
-    read(evicted, "a", 9)
-    assert seen(step(evicted, a=10)) == [[[0, 1, 9]] * 2]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Uneven(First):
     """As many tokens as the number of the head says, twice; what lies past the count is garbage."""
@@ -146,16 +136,6 @@ def test_heads_may_keep_different_numbers_of_tokens() -> None:
     for n in range(1, 150):
         written = range(6, 6 + n)
         assert seen(step(evicted, a=6 + n)) == [[[1, 3, *written], [0, 1, 2, 4, *written]]]
-
-
-@pytest.mark.parametrize("cuts", [[40], [1, 40], [13, 14, 40]])
-def test_a_prompt_in_chunks_is_kept_as_one(cuts: list[int]) -> None:
-    """It is whole with its last chunk, and not before."""
-    evicted, whole = Evicted(TOVA(capacity=9), ONLY, "torch"), Evicted(TOVA(capacity=9), ONLY, "torch")
-    read(evicted, "a", *cuts)
-    read(whole, "a", 40)
-    for length in range(41, 45):
-        assert seen(step(evicted, a=length)) == seen(step(whole, a=length))
 
 
 def test_a_prompt_that_begins_again_forgets_its_first_chunks() -> None:
@@ -184,14 +164,6 @@ def test_a_prompt_of_which_a_part_was_seen_is_an_error(method: EvictMethod) -> N
     evicted.read(Prompt(0, "a", 0, 0, 5, 9), q[:5], k[:5])
     with pytest.raises(EngineError, match=f"^a: decoding begins before {method.name} has seen the prompt$"):
         step(evicted, a=6)
-
-
-def test_a_prompt_that_was_forgotten_is_an_error() -> None:
-    evicted = Evicted(TOVA(capacity=3), ONLY, "torch")
-    read(evicted, "a", 9)
-    evicted.forget("a")
-    with pytest.raises(EngineError, match="a: decoding begins before tova"):
-        step(evicted, a=10)
 
 
 def test_a_step_that_is_left_out_or_comes_twice_is_an_error() -> None:

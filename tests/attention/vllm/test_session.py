@@ -17,7 +17,7 @@ from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import SESSIONS, Session, session_of
 from sparse_tasks.core.errors import EngineError, UsageError
-from tests.attention.vllm.served import KV_HEADS, LAYERS, Served, Text, named, scheduled
+from tests.attention.vllm.served import named, scheduled
 
 
 def module(kv_heads: int = 2, heads: int = 4, size: int = 16, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
@@ -192,24 +192,6 @@ def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
     session.change(Attention.parse("snapkv"), 24)  # has no pages
 
 
-def test_a_change_reaches_all_layers_and_the_counts() -> None:
-    served = Served(named("vertical_slash"))
-    served.add(Text("a", 150, 2, 1), Text("b", 150, 2, 1))
-    served.step(a=150)
-    served.step(a=1)
-    served.finish("a")
-    served.step_without_tokens()
-    served.session.change(named("quest"), 16)
-    served.step(b=150)
-    served.step(b=1)
-    assert served.session.counter is not None
-    a, b = (served.session.counter.take(name) for name in ("a", "b"))
-    assert a is not None
-    assert b is not None
-    assert max(a["prefill"]["densities"]) < 1 == min(a["decode"]["densities"])
-    assert max(b["decode"]["densities"]) < 1 == min(b["prefill"]["densities"])
-
-
 @pytest.mark.parametrize("page", [1, 8, 16, 32])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_what_pages_remember_is_two_keys_each(page: int, dtype: torch.dtype) -> None:
@@ -245,14 +227,3 @@ def test_the_session_of_an_engine_is_found_while_it_lives() -> None:
     assert session_of(SimpleNamespace(instance_id="other")) is None
     del session
     assert session_of(config) is None
-
-
-def test_heads_of_counts_are_those_of_the_model() -> None:
-    served = Served(named("snapkv"))
-    served.add(Text("a", 100, 2, 1))
-    served.step(a=100)
-    served.step(a=1)
-    assert served.session.counter is not None
-    taken = served.session.counter.take("a")
-    assert taken is not None
-    assert len(taken["decode"]["densities"]) == LAYERS * KV_HEADS

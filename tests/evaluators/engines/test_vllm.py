@@ -33,8 +33,8 @@ SAMPLES, TOKENS = 4, 16
 # Few processors of the sort that tests run on multiply in bfloat16; they take five times as long.
 ALONE = ["--engine-arg", "max_num_seqs=1", "--engine-arg", "dtype=float32", "--max-new-tokens", TOKENS]
 WINDOW = {"streaming_llm.window": 64}
-SWEEP = ["--attention", "dense,quest,streaming_llm", "--attention-arg", "streaming_llm.window=64",
-         "--attention-arg", "quest.token_budget=128"]  # fmt: skip
+SWEEP = ["--attention", "dense,quest,streaming_llm", "--set", "streaming_llm.window=64",
+         "--set", "quest.token_budget=128"]  # fmt: skip
 
 BARE = """
 import json, sys
@@ -128,7 +128,7 @@ def test_run_killed_in_the_middle_ends_as_one_that_was_not(
     data: Path, sweep: Path, short_demo: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    arguments = ["evaluate", data, "--model", short_demo, *ALONE, "--attention", "quest", "--attention-arg",
+    arguments = ["evaluate", data, "--model", short_demo, *ALONE, "--attention", "quest", "--set",
                  "quest.token_budget=128", "-o", run]  # fmt: skip
     started = start(tmp_path, *arguments)
     wait_for(partial(enough, run, 2, started), seconds=300)
@@ -186,7 +186,7 @@ REFUSED = [
      ["error: engine-arg: 'enforce_eagre=True' is unknown; did you mean 'enforce_eager'?"]),
     (["--attention", "vertical_slash", "--engine-arg", "enable_prefix_caching=true"],
      ["error: enable_prefix_caching", "vertical_slash", "enable_prefix_caching=false"]),
-    (["--attention", "quest", "--attention-arg", "quest.page=24", "--engine-arg", "block_size=128"],
+    (["--attention", "quest", "--set", "quest.page=24", "--engine-arg", "block_size=128"],
      ["error: quest.page: 24", "128"]),
     (["--attention", "quest", "--engine-arg", "kv_cache_dtype=fp8"], ["error: kv_cache_dtype"]),
     (["--attention", "qest"], ["error: attention", "quest"]),
