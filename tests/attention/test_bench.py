@@ -56,19 +56,6 @@ def test_a_steps_density_is_what_is_read_of_the_cache(method: Loud | First, expe
     assert timing.asked == timing.computed == expected
 
 
-def test_speedups_are_ratios() -> None:
-    timing = Timing("near", 64, dense=6.0, sparse=1.5, index=0.5, asked=0.1, computed=0.125)
-    assert (timing.speedup, timing.bound) == (4.0, 8.0)
-
-
-@pytest.mark.parametrize(("heads", "kv_heads"), [(8, 8), (12, 6), (8, 1)])
-def test_any_number_of_heads_is_made(heads: int, kv_heads: int) -> None:
-    """Four are made, and stand for the others."""
-    shape = dataclasses.replace(SMALL, query_heads=heads, kv_heads=kv_heads)
-    for method in METHODS:
-        check_times(bench(method, 48, shape))
-
-
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_a_device_that_is_not_there_is_named(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -194,14 +194,6 @@ def test_chunks_of_a_prompt_are_the_prompt(model: Any) -> None:
         assert run.density("decode") is None
 
 
-def test_padding_at_the_right_of_a_forward_is_not_seen(model: Any) -> None:
-    ids, _ = tokens(60)
-    mask = (torch.arange(60) < 45).long()[None]
-    with sparse_attention(model, "dense", impl="torch"):
-        found = model(ids, attention_mask=mask).logits[:, :45]
-    torch.testing.assert_close(found, model(ids[:, :45]).logits, rtol=1e-4, atol=1e-4)
-
-
 def test_scale_of_the_model_counts() -> None:
     model = transformers.GraniteForCausalLM(
         transformers.GraniteConfig(
@@ -257,13 +249,6 @@ def test_model_is_left_as_it_was_after_an_exception(model: Any) -> None:
         pass
 
 
-def test_implementation_of_the_model_comes_back() -> None:
-    model = llama(attn_implementation="eager")
-    with sparse_attention(model, "dense", impl="torch"):
-        assert model.config._attn_implementation != "eager"
-    assert model.config._attn_implementation == "eager"
-
-
 def test_two_methods_compose(model: Any) -> None:
     name = next((n for n in METHODS.names() if issubclass(METHODS.get(n), PrefillMethod)), None)
     if name is None:
@@ -294,7 +279,7 @@ def test_what_the_hook_cannot_do_is_refused(model: Any) -> None:
         pass
     with pytest.raises(UsageError, match="parameters already"), sparse_attention(model, Attention.DENSE, sparsity=0.5):
         pass
-    with pytest.raises(UsageError, match="is no model"), sparse_attention("llama", "dense"):
+    with pytest.raises(UsageError, match="is not a model"), sparse_attention("llama", "dense"):
         pytest.fail("a block without a model")
     with pytest.raises(UsageError, match="no layer"), sparse_attention(torch.nn.Linear(2, 2), "dense"):
         pass

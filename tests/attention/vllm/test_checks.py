@@ -12,9 +12,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm.checks import (
     check_config,
-    check_head_size,
     check_layer,
-    check_page,
     check_version,
 )
 from sparse_tasks.core.errors import UsageError
@@ -177,12 +175,6 @@ def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
     assert "--no-enable-prefix-caching" in error.value.remedy
 
 
-def test_prefix_caching_goes_with_dense_attention() -> None:
-    made = config()
-    made.cache_config.enable_prefix_caching = True
-    check_config(made, Attention.DENSE)
-
-
 def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     """Where vLLM has chosen none yet, the worker checks."""
     made = config()
@@ -194,35 +186,6 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
         check_config(made, Attention.parse("vertical_slash+quest"))
     assert (error.value.field, error.value.value) == ("quest.page", 16)
     assert "--set quest.page=16" in error.value.remedy
-
-
-@pytest.mark.parametrize(("page", "block_size", "fits"), [(16, 16, True), (16, 128, True), (32, 16, False),
-                                                          (1, 7, True), (5, 16, False)])  # fmt: skip
-def test_pages_do_not_straddle_blocks(page: int, block_size: int, fits: bool) -> None:
-    method = Attention.parse("twilight", arguments={"page": page}).decode
-    if fits:
-        check_page(method, block_size)
-        return
-    with pytest.raises(UsageError) as error:
-        check_page(method, block_size)
-    assert (error.value.field, error.value.value) == ("twilight.page", page)
-
-
-def test_a_method_without_pages_fits_everywhere() -> None:
-    for name in ("snapkv", "sparq", "vertical_slash"):
-        check_page(Attention.parse(name).methods[0], 7)
-
-
-@pytest.mark.parametrize("size", [16, 64, 80, 96, 128, 256])
-def test_head_sizes_of_kernels(size: int) -> None:
-    check_head_size(size)
-
-
-@pytest.mark.parametrize("size", [0, 8, 40, 100, 272, 512])
-def test_other_head_sizes_are_refused(size: int) -> None:
-    with pytest.raises(UsageError, match="a multiple of 16 up to 256") as error:
-        check_head_size(size)
-    assert (error.value.field, error.value.value) == ("head_size", size)
 
 
 @pytest.mark.parametrize(

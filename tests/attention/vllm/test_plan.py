@@ -135,20 +135,3 @@ def test_a_preempted_request_is_cut_in_two() -> None:
     assert plan.steps.lengths == (21, 11, 12, 13)
     assert plan.steps.tokens is not None
     assert plan.steps.tokens.tolist() == [0, 11, 12, 13]
-
-
-def test_what_was_written_before_a_preemption_may_come_in_pieces() -> None:
-    rows = [Row("a", 0, 12, 15, 10)]
-    plan = Plan.of(rows, *buffers(rows), 16)
-    assert plan.prompts == ()
-    assert plan.steps is not None
-    assert plan.steps.tokens is not None  # one row, but three queries
-    assert (plan.steps.lengths, plan.steps.tokens.tolist()) == ((13, 14, 15), [0, 1, 2])
-
-
-def test_one_token_of_a_prompt_is_no_decoding() -> None:
-    rows = [Row("a", 0, 9, 10, 10), Row("b", 1, 0, 1, 1), Row("c", 2, 4, 5, 4)]
-    plan = Plan.of(rows, *buffers(rows), 16)
-    assert plan.prompts == (Prompt(0, "a", 0, 9, 10, 10), Prompt(1, "b", 1, 0, 1, 1))
-    assert plan.steps is not None
-    assert plan.steps.requests == ("c",)

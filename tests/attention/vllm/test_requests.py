@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,18 +13,6 @@ from tests.attention.vllm.served import scheduled
 
 def rows(requests: Requests, tokens: dict[str, int]) -> list[Row]:
     return list(requests.rows(list(tokens), list(tokens.values())))
-
-
-def test_a_prompt_in_chunks_and_what_follows_it() -> None:
-    requests = Requests()
-    requests.begin(scheduled({"a": 40}, new={"a": (100, 0)}))
-    assert rows(requests, {"a": 40}) == [Row("a", 0, 0, 40, 100)]
-    requests.end()
-    requests.begin(scheduled({"a": 60}, cached={"a": 40}))
-    assert rows(requests, {"a": 60}) == [Row("a", 0, 40, 100, 100)]
-    requests.end()
-    requests.begin(scheduled({"a": 1}, cached={"a": 100}))
-    assert rows(requests, {"a": 1}) == [Row("a", 0, 100, 101, 100)]
 
 
 def test_rows_stand_one_after_the_other_in_the_models_order() -> None:
@@ -109,16 +95,6 @@ def test_rows_that_do_not_agree_are_an_error_not_a_guess(order: list[str], token
     requests.begin(scheduled({"a": 10, "b": 1}, new={"a": (10, 0), "b": (1, 0)}))
     with pytest.raises(EngineError, match="another order than this version of it should have; please report it"):
         list(requests.rows(order, tokens))
-
-
-def test_of_the_scheduler_nothing_else_is_read() -> None:
-    """So that the fakes of these tests say all that a version of vLLM has to have."""
-    step = scheduled({"a": 1}, new={"a": (1, 0)})
-    assert set(vars(step)) == {
-        *("finished_req_ids", "scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens"),
-    }
-    assert isinstance(step, SimpleNamespace)
-    Requests().begin(step)
 
 
 @settings(max_examples=50, deadline=None)

@@ -155,20 +155,16 @@ def launch(
     q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, counts: Tensor, index: BlockIndex | LineIndex,
     tile_q: int, scale: float, *, bits: Tensor | None = None, lines: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Launch the kernel.
+    """Launch the kernel; q, k, v and scale as in ``block_sparse_attention``.
 
     Args:
-        q: As in ``block_sparse_attention``.
-        k: Likewise.
-        v: Likewise.
         blocks: int32 ``[index_heads, tiles, width]``, or bands, ``[index_heads, width]``.
         counts: int32 ``[index_heads, tiles]``.
-        index: Says the sizes of blocks.
+        index: Index with the sizes of blocks.
         tile_q: Queries in a tile.
-        scale: Factor of the scores.
-        bits: uint8, like ``blocks``: which query blocks of a tile read the block.
-        lines: Columns int32 ``[heads, columns]``, how many of them a tile reaches int32 ``[heads, tiles]``, and which
-            bands are read int8 ``[heads, bands]``.
+        bits: uint8, like ``blocks``: query blocks of a tile that read the block.
+        lines: Columns int32 ``[heads, columns]``, the number of them that a tile reaches int32 ``[heads, tiles]``, and
+            flags of the bands that are read int8 ``[heads, bands]``.
     """
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))

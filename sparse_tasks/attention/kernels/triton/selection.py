@@ -1,11 +1,8 @@
 """Selection in Triton: one program a row, no sort.
 
-A threshold splits a row into what is chosen and what is not. It is found by bisection over the bits of the floats: as
-integers they have the same order. A row of up to ``WHOLE`` columns stays in registers meanwhile; longer ones are read
-again at each step, from the L2 cache. Then two running sums say where each chosen column goes.
-
-Where few are chosen of a long row, a tournament is faster: its parts choose as many each, side by side, and the row
-chooses of those.
+The threshold of a row is found by bisection over the bits of the floats, which have the same order as integers; two
+running sums then place each chosen column. Rows of up to ``WHOLE`` columns stay in registers, longer ones are read from
+the L2 cache at each step; where few are chosen of a long row, parts of it choose first, and the row of what they chose.
 """
 
 from __future__ import annotations
