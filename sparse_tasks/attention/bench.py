@@ -39,7 +39,7 @@ class Shape:
         kv_heads: KV heads.
         head_size: A multiple of 16, up to 256.
         batch: Sequences in decoding; a prompt is one.
-        dtype: Of queries, keys and values.
+        dtype: Type of queries, keys and values.
         device: Where they lie.
     """
 
@@ -58,9 +58,9 @@ class Timing:
     Attributes:
         method: Its name.
         length: Tokens of the prompt, or in each sequence's cache.
-        dense: Of torch's attention.
-        sparse: Of the method, its index included.
-        index: Of its index alone. A method that evicts makes it once, after the prompt: then it is not in ``sparse``.
+        dense: Time of torch's attention.
+        sparse: Time of the method, its index included.
+        index: Time of its index alone; not in ``sparse`` where a method evicts, which makes it once, after the prompt.
         asked: Density that the method selected.
         computed: Density of the index that ran.
     """

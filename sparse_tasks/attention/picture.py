@@ -101,10 +101,10 @@ def draw(
         n_k: Keys.
         path: Its ending is one of ``FORMATS``.
         title: Above the picture, with the density.
-        head: Which head; None: all, or four of them evenly spaced.
+        head: Number of the head; None for all, or four of them evenly spaced.
 
     Returns:
-        The density that the method asked for and the one that its tiles compute, averaged over all heads.
+        The density that the method selected and the one that its tiles compute, averaged over all heads.
 
     Raises:
         UsageError: The file's ending or the head is unknown, or matplotlib is missing.

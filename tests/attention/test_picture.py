@@ -21,7 +21,7 @@ from sparse_tasks.core.errors import OutputError, UsageError
 
 
 def shares(pattern: Pattern, n_q: int, n_k: int, head: int = 0) -> torch.Tensor:
-    """What the pixels of a picture say."""
+    """Pixels of a picture."""
     return torch.as_tensor(picture._shares([(pattern, n_k - n_q, n_k)], head, n_q, n_k))
 
 

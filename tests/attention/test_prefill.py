@@ -25,7 +25,7 @@ def make(n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 def near(n_q: int, n_k: int, blocks: int) -> Tensor:
-    """What ``Near`` sees, written out: bool ``[n_q, n_k]``."""
+    """Mask of ``Near``, bool ``[n_q, n_k]``."""
     rows = [
         [j <= i and (j < BLOCK or i // BLOCK - j // BLOCK < blocks) for j in range(n_k)] for i in range(n_k - n_q, n_k)
     ]

@@ -61,7 +61,7 @@ def test_dense_steps_see_everything(method: DecodeMethod | None) -> None:
 
 
 def loudest(q: Tensor, k: Tensor, pages: int) -> list[list[int]]:
-    """What ``Loud`` selects, from the keys themselves: for each KV head."""
+    """Selection of ``Loud`` from the keys themselves, for each KV head."""
     found = []
     for head in range(2):
         query = q[0, 2 * head] + q[0, 2 * head + 1]

@@ -40,5 +40,5 @@ def vertical_slash_attention(
 
 
 def vertical_slash_torch(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None) -> Tensor:
-    """The same, readable: a masked softmax."""
+    """Torch twin of ``vertical_slash_attention``: a masked softmax."""
     return masked_attention(q, k, v, index.pattern(), scale=q.shape[2] ** -0.5 if scale is None else scale)

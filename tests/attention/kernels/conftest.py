@@ -1,4 +1,4 @@
-"""What the tests of kernels share: Triton's interpreter, memory that is poison until it is written, seeds."""
+"""Shared by tests of kernels: Triton's interpreter, memory that is poison until it is written, seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of kernels of a prompt share: made inputs, attention in the precision of its inputs, a tolerance."""
+"""Shared by tests of prefill kernels: inputs, attention in the precision of its inputs, a tolerance."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def attention_in(dtype: torch.dtype, q: Tensor, k: Tensor, v: Tensor, seen: Tens
 
 
 def epsilon(dtype: torch.dtype) -> float:
-    """What ``close`` may add where seeds are drawn: of 16 bits, how a number near 1 is rounded."""
+    """Extra tolerance of ``close`` for drawn seeds: in 16 bits, the rounding of a number near 1."""
     return max(1e-5, torch.finfo(dtype).eps / 2)
 
 

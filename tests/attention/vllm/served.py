@@ -1,4 +1,4 @@
-"""What vLLM does around layers of attention: blocks in any order, requests in any order, chunks, preemption.
+"""vLLM around attention layers: blocks and requests in any order, chunks, preemption.
 
 Outputs can be held against those of a sequence that is computed alone, by ``sparse_prefill`` and ``Memory``.
 """
@@ -150,7 +150,7 @@ class Served:
         self.new_cache(blocks)
 
     def new_cache(self, blocks: int) -> None:
-        """What nobody has written is NaN. The first block is nobody's."""
+        """A cache of NaN, whose first block belongs to no request."""
         shape = (LAYERS, blocks, self.block_size, 2, KV_HEADS, SIZE)
         self.cache = torch.full(shape, float("nan"))
         self.free = list(range(1, blocks))
@@ -259,7 +259,7 @@ def _filled(value: int) -> Tensor:
 
 
 class Alone:
-    """What a sequence gives that is computed alone, its keys and values in one piece; and what that takes.
+    """Outputs and counts of a sequence that is computed alone, its keys and values in one piece.
 
     Args:
         attention: The methods.
@@ -291,12 +291,12 @@ class Alone:
 
     @property
     def read(self) -> list[float]:
-        """What steps have read over what was there, of each KV head of each layer."""
+        """Density of the steps, of each KV head of each layer."""
         return (self._read / sum(self._lengths)).flatten().tolist()
 
     @property
     def read_bytes(self) -> float:
-        """What a step has read, on average."""
+        """Bytes that a step has read, on average."""
         return float(self._read.sum()) / len(self._lengths) * 2 * SIZE * 4
 
     def _chunk(self, start: int, end: int) -> Tensor:

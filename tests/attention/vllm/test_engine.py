@@ -84,7 +84,7 @@ def prompts(demo: Path) -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module")
 def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the engines did, by engine and run."""
+    """Answers of the engines, by engine and run."""
     short, long, story = [prompts[f"short {n}"] for n in (2, 6, 12)], prompts["long"], [prompts["story"]]
     methods: dict[str, Any] = {
         "dense": {"attention": {"attention": "dense"}, "prompts": [*short, long], "tokens": 8},

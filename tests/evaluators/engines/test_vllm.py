@@ -89,7 +89,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def predictions(run: Path) -> list[dict[str, Any]]:
-    """What the model wrote, without the times that it took."""
+    """Predictions without their times."""
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines(run)]
 
 

@@ -52,7 +52,7 @@ _PANEL = gl.constexpr(64)
 
 @gluon.jit
 def _turns(items):
-    """How many items a program takes; one more in the last round if its place there holds one."""
+    """Number of items that a program takes; one more if the last round has one in its place."""
     program, programs = gl.program_id(0), gl.num_programs(0)
     rounds = items // programs
     return rounds + gl.where((program + rounds) % programs < items % programs, 1, 0)

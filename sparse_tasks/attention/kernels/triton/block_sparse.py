@@ -54,7 +54,7 @@ def _accumulate_all(
     q, k, v, start, stride_kn, stride_vn, o, m, total, factor,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
-    """The same over the keys from ``start`` on, which are all there, and seen by all queries."""
+    """One step over the keys from ``start`` on, all of which exist and are seen by all queries."""
     dim = tl.arange(0, PADDED)
     rows = (start + tl.arange(0, TILE_K)).to(tl.int64)[:, None]
     inside = (dim < HEAD)[None, :]

@@ -36,7 +36,7 @@ def _load_keys(scores, column, columns):
 
 @triton.jit
 def _count(keys, bound, MASS: tl.constexpr):
-    """How many keys are at or above the bound, and the sum of those of finite weight, whose key is their bits."""
+    """Number of keys at or above the bound, and the sum of their finite weights, whose key is their bits."""
     above = keys >= bound
     mass = 0.0
     if MASS:
