@@ -45,11 +45,13 @@ def counted(k: int, n: int) -> list[list[float]]:
 # --- p-values -----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(tasks, tolerances)
 def test_a_p_value_is_above_0_and_at_most_1(losses: list[list[float]], tolerance: float) -> None:
     assert 0 < hoeffding_bentkus_p_value(losses, tolerance) <= 1
 
 
+@settings(deadline=None)
 @given(tasks | whole_tasks, tolerances, tolerances)
 def test_a_larger_tolerance_never_has_a_larger_p_value(losses: list[list[float]], a: float, b: float) -> None:
     whole = all(loss in (0, 1) for task in losses for loss in task)
@@ -57,12 +59,14 @@ def test_a_larger_tolerance_never_has_a_larger_p_value(losses: list[list[float]]
     assert high <= low * ROUNDING
 
 
+@settings(deadline=None)
 @given(tasks, tolerances, st.randoms(use_true_random=False))
 def test_a_p_value_knows_no_order_of_samples_or_tasks(losses: list[list[float]], tolerance: float, random: Any) -> None:
     mixed = [random.sample(task, len(task)) for task in random.sample(losses, len(losses))]
     assert hoeffding_bentkus_p_value(mixed, tolerance) == hoeffding_bentkus_p_value(losses, tolerance)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), tolerances, st.data())
 def test_the_p_value_of_whole_losses_is_what_the_formula_says(n: int, tolerance: float, data: Any) -> None:
     k = data.draw(st.integers(0, n))
@@ -129,6 +133,7 @@ def assert_valid(outcomes: Sequence[tuple[float, float]]) -> None:
         assert seen <= p_value + 1e-9
 
 
+@settings(deadline=None)
 @given(st.lists(probabilities, min_size=1, max_size=25), st.booleans())
 def test_p_values_hold_for_samples_that_are_not_alike(chances: list[float], all_or_nothing: bool) -> None:
     tolerance = math.fsum(chances) / len(chances)  # the hypothesis at its edge
@@ -181,6 +186,7 @@ def test_p_values_hold_for_graded_losses(weights: list[list[float]]) -> None:
 # --- how many samples it takes --------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.floats(0.005, 0.9), st.floats(0.001, 0.5))
 def test_as_many_samples_as_are_needed_can_certify_and_no_fewer(tolerance: float, error: float) -> None:
     n = samples_needed(tolerance, error)
@@ -225,6 +231,7 @@ def graph(chains: Sequence[Sequence[float]], error: float) -> list[int]:
     return rejected
 
 
+@settings(deadline=None)
 @given(chains, errors)
 def test_sequences_are_the_graphical_procedure(p_values: list[list[float]], error: float) -> None:
     passed, level = fixed_sequence(p_values, error)
@@ -233,6 +240,7 @@ def test_sequences_are_the_graphical_procedure(p_values: list[list[float]], erro
     assert error / len(p_values) <= level <= error
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1).map(lambda p: p**4), min_size=1, max_size=8), errors)
 def test_sequences_of_one_hypothesis_each_are_holms_test(p_values: list[float], error: float) -> None:
     assume(all(abs(p * k - error) > 1e-9 for p in p_values for k in range(1, 9)))
@@ -314,6 +322,7 @@ def test_a_loss_of_one_percent_is_certified_at_five_with_400_samples(name: str, 
 # --- against MAPIE ------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0.01, 0.99), st.booleans(), st.data())
 def test_p_values_are_mapies_but_for_its_rounding(n: int, tolerance: float, binary: bool, data: Any) -> None:
     methods = pytest.importorskip("mapie.risk_control.methods")

@@ -26,17 +26,11 @@ ANALYSES: Final = ("cost", "pareto", "iso_cost", "certified", "scaling", "length
 
 @dataclass(frozen=True)
 class Analysis:
-    """All analyses of runs: for each name in ``ANALYSES``, a property with its table, or with the ``Scaling``.
-
-    Attributes:
-        runs: The runs.
-        tolerance: Loss against dense attention that certified sparsity allows, in (0, 1).
-        error: How often a certificate may be wrong, in (0, 1).
-    """
+    """All analyses of runs: for each name in ``ANALYSES``, a property with its table, or with the ``Scaling``."""
 
     runs: Runs
-    tolerance: float = 0.05
-    error: float = 0.05
+    tolerance: float = 0.05  # loss against dense attention that certified sparsity allows, in (0, 1)
+    error: float = 0.05  # how often a certificate may be wrong, in (0, 1)
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "error"):

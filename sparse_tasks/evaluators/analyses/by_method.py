@@ -20,9 +20,6 @@ def by_method(samples: pd.DataFrame) -> pd.DataFrame:
 
     Runs over different data sets add up. A sample that several such runs answered counts once, with its mean score, so
     that nothing looks surer than it is.
-
-    Args:
-        samples: ``Runs.samples``, in any order.
     """
     sparse = samples.loc[samples["attention"] != "dense", [*_SAMPLE, *_VALUES]]
     sparse = sparse.sort_values([*_SAMPLE, "score"], ignore_index=True)

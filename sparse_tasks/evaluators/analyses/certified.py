@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
@@ -35,6 +35,7 @@ _ALL_OR_NOTHING: Final = frozenset({"exact_match", "set_match", "squad_em", "str
 _PHASES: Final = ("prefill_sparsity", "decode_sparsity")
 
 _Key = tuple[int, str]  # length and task
+_Step = tuple[float, dict[_Key, "_Cell"]]  # one sparsity of a method
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ class Certificate:
     level: float  # largest ``next_p_value`` that would have been certified
 
 
-@dataclass(frozen=True)
-class _Cell:
+class _Cell(NamedTuple):
     """One task at one length, at one sparsity."""
 
     losses: list[float]
@@ -65,16 +65,7 @@ class _Cell:
     all_or_nothing: bool
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One sparsity of a method."""
-
-    sparsity: float
-    cells: Mapping[_Key, _Cell]
-
-
-@dataclass(frozen=True)
-class _Chain:
+class _Chain(NamedTuple):
     """A sequence of sparsities, tested for the mean over some tasks and lengths."""
 
     task: str | None
@@ -89,12 +80,7 @@ def certified(runs: Runs, tolerance: float = 0.05, error: float = 0.05) -> pd.Da
     Sequences are made of the runs of a model, data set, sampling and method, by asked sparsity. Runs that were given
     budgets instead form one sequence per method, by measured sparsity, which hardly depends on how well prompts were
     answered: the order must not look at the losses. Runs of the same sparsity are one step; where they answered the
-    same sample, the greater loss counts.
-
-    Args:
-        runs: Scored runs, dense ones among them; only samples that dense attention answered, too, are used.
-        tolerance: Mean loss that is allowed, in (0, 1).
-        error: How often a scope may hold a wrong certificate, in (0, 1).
+    same sample, the greater loss counts. Only samples that dense attention answered, too, are used.
 
     Raises:
         ValueError: The tolerance or the error rate is outside (0, 1).
@@ -146,14 +132,14 @@ def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], not
             notes.append(f"{run.name} was neither asked for a sparsity nor measured; it is left out")
             continue
         by_sparsity.setdefault(sparsity, []).append(run)
-    steps = [_Step(sparsity, _cells(by_sparsity[sparsity], tables)) for sparsity in sorted(by_sparsity)]
-    keys = {key for step in steps for key in step.cells}
-    for step in steps:
-        if missing := sorted(keys - set(step.cells)):
+    steps = [(sparsity, _cells(by_sparsity[sparsity], tables)) for sparsity in sorted(by_sparsity)]
+    keys = {key for _, cells in steps for key in cells}
+    for sparsity, cells in steps:
+        if missing := sorted(keys - set(cells)):
             length, task = missing[0]
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             notes.append(
-                f"{by_sparsity[step.sparsity][0].label} lacks {task} at {label(length)}{others}, which its sequence "
+                f"{by_sparsity[sparsity][0].label} lacks {task} at {label(length)}{others}, which its sequence "
                 "has; it is left out where the mean is over these, too"
             )
     return steps
@@ -180,7 +166,7 @@ def _measured(rows: pd.DataFrame) -> float:
 
 def _chains(scope: str, steps: Sequence[_Step]) -> list[_Chain]:
     """The sequences of a scope."""
-    keys = sorted({key for step in steps for key in step.cells})
+    keys = sorted({key for _, cells in steps for key in cells})
     families: list[tuple[str | None, int | None, list[_Key]]] = [(None, None, keys)]
     if scope == "task":
         families = [(task, length, [(length, task)]) for length, task in keys]
@@ -188,7 +174,7 @@ def _chains(scope: str, steps: Sequence[_Step]) -> list[_Chain]:
         lengths = sorted({length for length, _ in keys})
         families = [(None, length, [key for key in keys if key[0] == length]) for length in lengths]
     chains = [
-        _Chain(task, length, family, [step for step in steps if all(key in step.cells for key in family)])
+        _Chain(task, length, family, [step for step in steps if all(key in step[1] for key in family)])
         for task, length, family in families
     ]
     return [chain for chain in chains if chain.steps]
@@ -198,16 +184,19 @@ def _certificates(
     names: tuple[str, str, str], chains: Sequence[_Chain], tolerance: float, error: float
 ) -> Iterator[Certificate]:
     """The rows of a model, method and scope."""
-    p_values = [[_p_value(chain, step, tolerance) for step in chain.steps] for chain in chains]
+    p_values = [
+        [_p_value([cells[key] for key in chain.keys], tolerance) for _, cells in chain.steps] for chain in chains
+    ]
     passed, level = fixed_sequence(p_values, error)
     for chain, p, count in zip(chains, p_values, passed, strict=True):
-        cells = [chain.steps[max(0, count - 1)].cells[key] for key in chain.keys]
+        sparsity, at = chain.steps[max(0, count - 1)]
+        cells = [at[key] for key in chain.keys]
         yield Certificate(
             *names,
             task=chain.task,
             length=chain.length,
             n=sum(len(cell.losses) for cell in cells),
-            certified=chain.steps[count - 1].sparsity if count else math.nan,
+            certified=sparsity if count else math.nan,
             measured=precise_mean([cell.measured for cell in cells]) if count else math.nan,
             loss=precise_mean([precise_mean(cell.losses) for cell in cells]) if count else math.nan,
             p_value=p[count - 1] if count else math.nan,
@@ -217,15 +206,14 @@ def _certificates(
         )
 
 
-def _p_value(chain: _Chain, step: _Step, tolerance: float) -> float:
-    cells = [step.cells[key] for key in chain.keys]
+def _p_value(cells: Sequence[_Cell], tolerance: float) -> float:
     whole = all(cell.all_or_nothing for cell in cells)
     return hoeffding_bentkus_p_value([cell.losses for cell in cells], tolerance, all_or_nothing=whole)
 
 
 def _too_few(scope: str, chains: Sequence[_Chain], tolerance: float, error: float) -> list[str]:
     """A note where some sequence could certify nothing, even if nothing had been lost anywhere."""
-    sizes = [[min(len(step.cells[key].losses) for key in chain.keys) for step in chain.steps] for chain in chains]
+    sizes = [[min(len(cells[key].losses) for key in chain.keys) for _, cells in chain.steps] for chain in chains]
     best = [
         [hoeffding_bentkus_p_value([[0.0] * size] * len(chain.keys), tolerance) for size in of_chain]
         for chain, of_chain in zip(chains, sizes, strict=True)

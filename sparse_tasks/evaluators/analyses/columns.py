@@ -26,15 +26,10 @@ class TextColumn:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Makers of columns, by heading and field of the row.
+    """Makers of columns, by heading and field of the row."""
 
-    Attributes:
-        numbers: How numbers are written.
-        shown: How names of others are written.
-    """
-
-    numbers: Numbers
-    shown: Callable[[str], str] = str
+    numbers: Numbers  # how numbers are written
+    shown: Callable[[str], str] = str  # how names of others are written
 
     def text(self, heading: str, field: str, missing: str = "all", *, numeric: bool = False) -> TextColumn:
         """A name or a word; ``missing`` where it is None or NaN."""
@@ -46,15 +41,12 @@ class Columns:
         return TextColumn(heading, cell, numeric)
 
     def count(self, heading: str, field: str) -> TextColumn:
-        """A whole number."""
         return TextColumn(heading, lambda row: f"{getattr(row, field):,}")
 
     def number(self, heading: str, field: str, digits: int = 3) -> TextColumn:
-        """A number."""
         return TextColumn(heading, lambda row: self.numbers.number(getattr(row, field), digits))
 
     def signed(self, heading: str, field: str) -> TextColumn:
-        """A number with its sign."""
         return TextColumn(heading, lambda row: self.numbers.signed(getattr(row, field)))
 
     def formatted(self, heading: str, field: str, form: str) -> TextColumn:
@@ -80,5 +72,4 @@ class Columns:
         return TextColumn(heading, cell)
 
     def length(self) -> TextColumn:
-        """The length of prompts."""
         return TextColumn("length", lambda row: label(int(row.length)) if known(row.length) else "all")

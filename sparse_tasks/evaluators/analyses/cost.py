@@ -7,16 +7,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from sparse_tasks.evaluators import costs
 from sparse_tasks.evaluators.analyses.frames import column_names, frame
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
-from sparse_tasks.evaluators.costs import (
-    attention_share,
-    decode_reads,
-    index_flops,
-    index_reads,
-    kv_share,
-    prefill_flops,
-)
 
 __all__ = ["Cost", "cost"]
 
@@ -81,11 +74,11 @@ def _row(run: ScoredRun, length: int, tokens: float, prefill_sparsity: float, de
     if run.shape is None:
         return row
     shape, attention = run.shape, run.settings.attention
-    flops, reads = prefill_flops(shape, tokens, row.density_prefill), decode_reads(shape, tokens, row.density_decode)
-    flops_dense, reads_dense = prefill_flops(shape, tokens), decode_reads(shape, tokens)
+    flops, flops_dense = (costs.prefill_flops(shape, tokens, density) for density in (row.density_prefill, 1.0))
+    reads, reads_dense = (costs.decode_reads(shape, tokens, density) for density in (row.density_decode, 1.0))
     added_flops, added_reads = (
         math.nan if added is None else added
-        for added in (index_flops(attention, shape, tokens), index_reads(attention, shape, tokens))
+        for added in (costs.index_flops(attention, shape, tokens), costs.index_reads(attention, shape, tokens))
     )
     return replace(
         row,
@@ -97,13 +90,12 @@ def _row(run: ScoredRun, length: int, tokens: float, prefill_sparsity: float, de
         decode_index_reads=added_reads,
         prefill_speedup=flops_dense / (flops + added_flops),
         decode_speedup=reads_dense / (reads + added_reads),
-        attention_share=attention_share(shape, tokens),
-        kv_share=kv_share(shape, tokens),
+        attention_share=costs.attention_share(shape, tokens),
+        kv_share=costs.kv_share(shape, tokens),
     )
 
 
 def _notes(runs: Runs, table: pd.DataFrame) -> tuple[str, ...]:
-    """Unknown costs, and why they are."""
     bare = [run.name for run in runs.runs if run.shape is None]
     unmeasured = table[table[["density_prefill", "density_decode"]].isna().all(axis=1)]["run"].unique()
     foreign = table[table["prefill_index_flops"].isna() & ~table["run"].isin(bare)]["attention"].unique()

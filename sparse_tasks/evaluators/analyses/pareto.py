@@ -15,13 +15,7 @@ from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.frames import frame
 from sparse_tasks.evaluators.analyses.table import Runs
-from sparse_tasks.evaluators.statistics import (
-    Interval,
-    difference_intervals,
-    frontier_shares,
-    macro,
-    mean_interval,
-)
+from sparse_tasks.evaluators.statistics import Interval, difference_intervals, frontier_shares, macro, mean_interval
 from sparse_tasks.evaluators.statistics.values import require_fraction
 
 __all__ = ["IsoCost", "ParetoPoint", "iso_cost", "pareto"]
@@ -72,12 +66,7 @@ def pareto(runs: Runs, resamples: int = 2_000) -> pd.DataFrame:
 
     In each phase the dense runs are compared with those whose attention was sparse there, as measured. Costs are those
     of ``cost.cost``, index included. Scores are means over the tasks that all compared runs of a length have, each
-    task with the same weight; intervals are of 95%. ``statistics.frontier_shares`` draws the same samples for runs over
-    the same data set. Notes tell which runs and tasks are left out, and why.
-
-    Args:
-        runs: Scored runs.
-        resamples: How often to draw the samples anew, at least 1.
+    task with the same weight; intervals are of 95%. Notes tell which runs and tasks are left out, and why.
     """
     rows: list[ParetoPoint] = []
     notes: list[str] = []
@@ -98,10 +87,6 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
     theirs (MOVER, as for independent samples). As the best of k runs looks better than it is, the interval has level
     ``1 - (1 - level) / k`` (Bonferroni). Notes tell which runs and tasks are left out, and why.
 
-    Args:
-        runs: Scored runs.
-        level: Confidence level of the intervals, in (0, 1).
-
     Raises:
         ValueError: The level is outside (0, 1).
     """
@@ -120,9 +105,6 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
             score = field.score(best.run)
             rows.append(IsoCost(*row, best.cost, score, gain, interval.low, interval.high, paired))
     return frame(IsoCost, rows, notes)
-
-
-# --- comparable runs ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -158,11 +140,9 @@ class _Field:
                     yield [numbers[name] for name in names], scores[~np.isnan(scores).all(axis=1)]
 
     def mean(self, run: str, task: str) -> tuple[float, Interval]:
-        """Mean score of a run in a task, with its interval."""
         return self.all_scores.mean(run, task)
 
     def score(self, run: str) -> float:
-        """The mean over the tasks."""
         return macro([self.mean(run, task) for task in self.tasks])[0]
 
     def gain(self, run: str, over: str, level: float) -> tuple[float, Interval, bool]:
@@ -184,12 +164,7 @@ class _Field:
 
 
 class _Scores:
-    """The scores of all runs at a length.
-
-    Attributes:
-        tables: By task, one for each data set: a row a sample, a column a run, NaN where a run lacks the sample.
-        mean: Of a run in a task, with an interval.
-    """
+    """The scores of all runs at a length."""
 
     def __init__(self, samples: pd.DataFrame) -> None:
         self.tables: dict[str, list[pd.DataFrame]] = {}
@@ -205,7 +180,6 @@ class _Scores:
         }
 
     def has(self, run: str, task: str) -> bool:
-        """Whether a run has scores in a task."""
         return (task, run) in self._columns
 
     def _mean(self, run: str, task: str, level: float = 0.95) -> tuple[float, Interval]:

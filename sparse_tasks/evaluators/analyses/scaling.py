@@ -24,7 +24,6 @@ _CELL: Final = ["run", "task", "length"]
 _DENSE: Final = 1e-6  # a measured sparsity below is rounding
 
 _Values = npt.NDArray[np.float64]
-_Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Fitted laws, a phase each.
+    """Fitted laws, a phase each."""
 
-    Attributes:
-        coefficients: A row a ``Coefficient``.
-        held_out: A row a ``HeldOut``.
-        fits: A row a ``Fit``.
-        notes: What could not be fitted, or was left out, and why.
-    """
-
-    coefficients: pd.DataFrame
-    held_out: pd.DataFrame
-    fits: pd.DataFrame
-    notes: tuple[str, ...]
+    coefficients: pd.DataFrame  # a row a ``Coefficient``
+    held_out: pd.DataFrame  # a row a ``HeldOut``
+    fits: pd.DataFrame  # a row a ``Fit``
+    notes: tuple[str, ...]  # what could not be fitted, or was left out, and why
 
 
 def scaling(runs: Runs) -> Scaling:
@@ -89,8 +81,7 @@ def scaling(runs: Runs) -> Scaling:
 
     There is a fit for each phase: of runs that are sparse in it alone, and of dense ones. A cell is a run's answers to
     one task at one length. Regressors that do not vary are left out, and so are tasks whose scores are all 0 or all 1,
-    whose offset would be infinite; notes say so. Intervals are those of ``statistics.logit_regression``: they are about
-    other samples of these tasks, not about other models or methods.
+    whose offset would be infinite; notes say so. Intervals are those of ``statistics.logit_regression``.
     """
     coefficients: list[Coefficient] = []
     held_out: list[HeldOut] = []
@@ -107,7 +98,10 @@ def scaling(runs: Runs) -> Scaling:
         else:
             phase_notes += law.notes
             coefficients += law.coefficients(phase)
-            fits.append(_summary(phase, law, table))
+            fitted = table[table["task"].isin(law.tasks)]
+            cells = _cells(fitted)
+            sizes = fitted["run"].nunique(), len(cells), fitted["sample"].nunique()
+            fits.append(Fit(phase, *sizes, *_errors(law, cells), law.regression.scale))
             held_out += _held_out(phase, table, phase_notes)
         notes += [f"{phase}: {note}" for note in phase_notes]
     return Scaling(frame(Coefficient, coefficients), frame(HeldOut, held_out), frame(Fit, fits), tuple(notes))
@@ -115,9 +109,6 @@ def scaling(runs: Runs) -> Scaling:
 
 class _NoFitError(Exception):
     """Nothing to fit, or no law that fits; the message says why."""
-
-
-# --- cells -----------------------------------------------------------------------------------------
 
 
 def _samples(runs: Runs) -> pd.DataFrame:
@@ -129,14 +120,9 @@ def _samples(runs: Runs) -> pd.DataFrame:
     asked = {run.name: math.nan if run.asked is None else run.asked for run in runs.runs}
     models = {run.name: run.model for run in runs.runs}
     return table.assign(
-        **{
-            name: table["run"].map(of_run).astype(kind)
-            for name, of_run, kind in (
-                ("size", sizes, "float64"),
-                ("asked", asked, "float64"),
-                ("model", models, "category"),
-            )
-        },
+        size=table["run"].map(sizes).astype("float64"),
+        asked=table["run"].map(asked).astype("float64"),
+        model=table["run"].map(models).astype("category"),
         sample=table.groupby(sample, observed=True).ngroup(),
         stratum=table.groupby(sample[:-1], observed=True).ngroup(),
     ).drop(columns=["dataset", "id"])
@@ -172,23 +158,13 @@ def _of_phase(samples: pd.DataFrame, phase: str, notes: list[str]) -> pd.DataFra
     return table.drop(columns=[own, other, "asked", "model"])
 
 
-# --- the law ------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Law:
-    """A fitted law.
+    """A fitted law."""
 
-    Attributes:
-        tasks: Those that have an offset.
-        centres: Of the logarithm of each regressor that varies; the intercept of the regression stands there.
-        regression: Coefficients of a one, of the offsets of all tasks but the last, and of the regressors.
-        notes: What was left out.
-    """
-
-    tasks: tuple[str, ...]
-    centres: dict[str, float]
-    regression: LogitRegression
+    tasks: tuple[str, ...]  # those that have an offset
+    centres: dict[str, float]  # of the logarithm of each regressor that varies: the intercept of the regression
+    regression: LogitRegression  # on a one, on all tasks but the last, and on the regressors
     notes: tuple[str, ...]
 
     def coefficients(self, phase: str) -> Iterator[Coefficient]:
@@ -212,11 +188,7 @@ class _Law:
 
 
 def _fit(table: pd.DataFrame) -> _Law:
-    """Fit the law to answers.
-
-    Raises:
-        _NoFitError: No law fits, or several do.
-    """
+    """Fit the law to answers, or raise ``_NoFitError``."""
     notes = []
     means = table.groupby("task", observed=True)["score"].mean()
     for value in (0, 1):
@@ -240,16 +212,11 @@ def _fit(table: pd.DataFrame) -> _Law:
     _, first, sample = np.unique(table["sample"], return_index=True, return_inverse=True)
     _, stratum = np.unique(table["stratum"].to_numpy()[first], return_inverse=True)
     try:
-        regression = logit_regression(design, table["score"], _cell_numbers(table), sample, stratum)
+        cell = table.groupby(_CELL, observed=True).ngroup()  # numbered in the order of ``_cells``
+        regression = logit_regression(design, table["score"], cell, sample, stratum)
     except SeparatedError as error:
         raise _NoFitError("the regressors tell scores of 0 from scores of 1 without fail") from error
     return _Law(tasks, varying, regression, tuple(notes))
-
-
-def _cell_numbers(table: pd.DataFrame) -> _Numbers:
-    """The cell of each answer, numbered in the order of ``_cells``."""
-    numbers: _Numbers = table.groupby(_CELL, observed=True).ngroup().to_numpy()
-    return numbers
 
 
 def _cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -282,9 +249,6 @@ def _entangled(design: _Values, sizes: Mapping[str, int]) -> list[str]:
     return entangled
 
 
-# --- how well it fits ---------------------------------------------------------------------------------------
-
-
 def _held_out(phase: str, table: pd.DataFrame, notes: list[str]) -> Iterator[HeldOut]:
     """A row for each regressor of whose values the largest can be held out."""
     few = []
@@ -307,13 +271,6 @@ def _held_out(phase: str, table: pd.DataFrame, notes: list[str]) -> Iterator[Hel
             yield HeldOut(phase, name, *_errors(law, cells[known]), int(known.sum()))
     if few:
         notes.append(f"no prediction for a held-out {' or '.join(few)}: it takes three values of it, or more")
-
-
-def _summary(phase: str, law: _Law, table: pd.DataFrame) -> Fit:
-    fitted = table[table["task"].isin(law.tasks)]
-    cells = _cells(fitted)
-    sizes = (fitted["run"].nunique(), len(cells), fitted["sample"].nunique())
-    return Fit(phase, *sizes, *_errors(law, cells), law.regression.scale)
 
 
 def _errors(law: _Law, cells: pd.DataFrame) -> tuple[float, float]:

@@ -56,19 +56,12 @@ _READ: Final = [
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run that was scored.
+    """A run that was scored."""
 
-    Attributes:
-        name: Unique among the runs that were read together: the end of its path, as much of it as that takes.
-        path: Its folder.
-        settings: Content of ``run.json``.
-        result: Content of ``result.json``.
-    """
-
-    name: str
-    path: Path
-    settings: PublicSettings
-    result: Result
+    name: str  # the end of its path, as much of it as tells it from the runs that were read with it
+    path: Path  # its folder
+    settings: PublicSettings  # content of ``run.json``
+    result: Result  # content of ``result.json``
 
     @property
     def model(self) -> str:
@@ -77,12 +70,10 @@ class ScoredRun:
 
     @property
     def shape(self) -> Shape | None:
-        """The model's sizes; None where they are not known."""
         return self.settings.model.shape
 
     @property
     def dense(self) -> bool:
-        """Whether attention was dense."""
         return self.settings.attention.method == "dense"
 
     @property
@@ -109,18 +100,12 @@ class ScoredRun:
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs that are analysed together.
+    """Runs that are analysed together."""
 
-    Attributes:
-        runs: In the order in which they were named, those of a folder by name.
-        samples: A row a sample of each run, with the columns ``COLUMNS``.
-    """
-
-    runs: tuple[ScoredRun, ...]
-    samples: pd.DataFrame
+    runs: tuple[ScoredRun, ...]  # in the order in which they were named, those of a folder by name
+    samples: pd.DataFrame  # a row a sample of each run, with the columns ``COLUMNS``
 
     def __getitem__(self, name: str) -> ScoredRun:
-        """The run of a name."""
         return next(run for run in self.runs if run.name == name)
 
 

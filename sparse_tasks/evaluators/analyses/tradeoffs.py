@@ -40,18 +40,12 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A task at a length.
+    """A task at a length."""
 
-    Attributes:
-        scores: By method that answered some samples; NaN for the others, which another method answered.
-        differences: Mean difference to dense attention of each method that shares samples with it.
-    """
-
-    scores: dict[str, Values]
-    differences: dict[str, tuple[float, Interval]]
+    scores: dict[str, Values]  # by method; NaN for samples that another method alone answered
+    differences: dict[str, tuple[float, Interval]]  # mean difference to dense, of methods that share samples with it
 
     def answered(self, method: str) -> Values:
-        """The scores of a method, without NaN."""
         answered: Values = self.scores[method][~np.isnan(self.scores[method])]
         return answered
 
@@ -61,10 +55,8 @@ def task_tradeoffs(runs: Runs) -> pd.DataFrame:
 
     Only methods of the same model and the same asked sparsity are ranked with each other. Means give each task at each
     length the same weight, and are of what all the methods that are compared have answered, so that no method wins by
-    leaving out what is hard. Intervals are those of ``statistics.difference_interval``, joined by ``macro``, and of
-    ``statistics.ranks``; they hold for each row alone. Notes tell of methods that share no task.
-
-    Rows are ordered by model, asked sparsity, task, length and method.
+    leaving out what is hard. Rows are ordered by model, asked sparsity, task, length and method; notes tell of methods
+    that share no task.
     """
     rows: list[Tradeoff] = []
     notes: list[str] = []

@@ -1,6 +1,6 @@
-"""Building blocks of a page, as the template writes them: sections of sentences, tables, figures and samples.
+"""Building blocks of a page: sections of sentences, tables, figures and samples.
 
-Everything is plain text here; the template escapes it. Only ``Picture.svg`` is markup, and only ``plots`` makes it.
+Everything is plain text here; the template escapes it. Only ``svg`` is markup, and only ``plots`` makes it.
 """
 
 from __future__ import annotations
@@ -63,26 +63,17 @@ Cell = str | Shaded
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Attributes:
-        caption: Says what it holds; unique on the page, because its region is found by it.
-        columns: The first ``headers`` of them name their rows.
-        rows: As wide as ``columns``.
-        headers: Columns that are headings of rows.
-        folded: Whether it is shown when asked for; a summary of a long one comes before it, in other blocks.
-    """
-
-    caption: str
+    caption: str  # unique on the page, because its region is found by it
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[Cell]]
-    headers: int = 1
-    folded: bool = False
+    headers: int = 1  # of the columns, so many first ones name their rows
+    folded: bool = False  # whether it is shown when asked for
     kind: str = "table"
 
     @property
     def heat(self) -> bool:
-        """Whether it is a heat map."""
         return any(isinstance(cell, Shaded) for row in self.rows for cell in row)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import pandas as pd
@@ -33,9 +33,6 @@ _PHASES: Final = {"prefill": "FLOPs to read a prompt", "decode": "elements read 
 _PHASE: Final = MAKE.text("phase", "phase")
 
 _Place: TypeAlias = tuple[str, int, str]  # phase, length and run
-
-
-# --- cost ---------------------------------------------------------------------------------------------------
 
 
 def iso_cost(context: Context) -> Section:
@@ -72,11 +69,9 @@ def _cost_figure(context: Context, phase: str, axis: str, points: pd.DataFrame) 
         frontier = rows(panel[panel["on_frontier"]])
         numbers |= {_place(row): number for number, row in enumerate(frontier, start=1)}
         title = f"Score against cost of {phase} at {label(length)}"
-        best = "; ".join(
-            f"{_who(row)}: {TYPESET.number(row.score, 2)} at {TYPESET.large(row.cost)}" for row in frontier
-        )
+        best = (f"{_who(row)}: {TYPESET.number(row.score, 2)} at {TYPESET.large(row.cost)}" for row in frontier)
         drawn = [_mark(context, models, row, numbers.get(_place(row))) for row in rows(panel)]
-        about = f"On the frontier: {best}."
+        about = f"On the frontier: {'; '.join(best)}."
         svg = marks(context.name(), title, about, ends, SCORE, drawn, [_point(row) for row in frontier])
         pictures.append(Picture(label(length), svg))
     caption = f"Score against cost of {phase}"
@@ -98,25 +93,18 @@ def _mark(context: Context, models: Sequence[str], row: Row, number: int | None)
 
 def _cost_keys(context: Context, attentions: Sequence[str], models: Sequence[str]) -> tuple[Key, ...]:
     several = len(models) > 1
-    looks = [(name, context.styles[name]) for name in attentions]
-    methods = [
-        Key(key(context.name(), look, "s" if several else look.marker or "*"), wording.name(name))
-        for name, look in looks
-    ]
-    if not several:
-        return tuple(methods)
-    return (
-        *methods,
-        *(
-            Key(key(context.name(), DENSE, style(number).marker, filled=False), wording.name(name))
-            for number, name in enumerate(models)
-        ),
-    )
+    keys = []
+    for name in attentions:
+        look = context.styles[name]
+        keys.append(Key(key(context.name(), look, "s" if several else look.marker or "*"), wording.name(name)))
+    for number, name in enumerate(models if several else ()):
+        keys.append(Key(key(context.name(), DENSE, style(number).marker, filled=False), wording.name(name)))
+    return tuple(keys)
 
 
 def _cost_table(caption: str, shown: Sequence[Row], numbers: Mapping[_Place, int]) -> Table:
     columns = [
-        *(MAKE.length(), MODEL, ATTENTION, ASKED, _large("cost", "cost")),
+        *(MAKE.length(), MODEL, ATTENTION, ASKED, _written("cost", "cost", TYPESET.large)),
         *(MAKE.number("mean score", "score"), MAKE.interval("95% interval")),
         TextColumn("on the frontier as", lambda row: str(numbers.get(_place(row), TYPESET.missing))),
         MAKE.share("share", "frontier_share"),
@@ -136,7 +124,7 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
     columns = [
         *(_PHASE, MAKE.length()),
         TextColumn("for the cost of dense", lambda row: wording.name(models[row.budget_of]), numeric=False),
-        *(_large("cost", "budget"), MAKE.text("best model", "model"), ATTENTION, ASKED),
+        *(_written("cost", "budget", TYPESET.large), MAKE.text("best model", "model"), ATTENTION, ASKED),
         *(MAKE.number("mean score", "score"), MAKE.signed("gain", "gain"), TextColumn("its 95% interval", interval)),
     ]
     if shown := rows(context.analysis.iso_cost):
@@ -144,22 +132,22 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
 
 
 def _speedups(context: Context) -> Iterator[Block]:
-    def factor(heading: str, field: str) -> TextColumn:
-        return TextColumn(heading, lambda row: TYPESET.factor(getattr(row, field)))
-
     columns = [
         *(MODEL, ATTENTION, ASKED, MAKE.length()),
         *(MAKE.number(f"density, {phase}", f"density_{phase}") for phase in _PHASES),
-        *(MAKE.share("attention of dense FLOPs", "attention_share"), factor("prefill speedup", "prefill_speedup")),
-        *(MAKE.share("cache of dense reads", "kv_share"), factor("decode speedup", "decode_speedup")),
+        *(
+            MAKE.share("attention of dense FLOPs", "attention_share"),
+            _written("prefill speedup", "prefill_speedup", TYPESET.factor),
+        ),
+        *(MAKE.share("cache of dense reads", "kv_share"), _written("decode speedup", "decode_speedup", TYPESET.factor)),
     ]
     if shown := rows(context.analysis.cost):
         caption = "Speedups that are possible in theory, at batch size 1"
         yield text_table(caption, shown, columns, 2, folded=True)
 
 
-def _large(heading: str, field: str) -> TextColumn:
-    return TextColumn(heading, lambda row: TYPESET.large(getattr(row, field)))
+def _written(heading: str, field: str, write: Callable[[float], str]) -> TextColumn:
+    return TextColumn(heading, lambda row: write(getattr(row, field)))
 
 
 def _point(row: Row) -> Point:
@@ -173,9 +161,6 @@ def _place(row: Row) -> _Place:
 def _who(row: Row) -> str:
     asked = "" if row.attention == "dense" or not known(row.asked) else f" {row.asked:g}"
     return f"{wording.name(row.model)}, {wording.name(row.attention)}{asked}"
-
-
-# --- certified sparsity -------------------------------------------------------------------------------------
 
 
 def certified(context: Context) -> Section:
@@ -203,8 +188,8 @@ def certified(context: Context) -> Section:
         columns = [
             *(MODEL, ATTENTION, *places, MAKE.formatted("certified", "certified", ".3g")),
             *(MAKE.number("measured there", "measured"), MAKE.number("mean loss there", "loss"), MAKE.count("n", "n")),
-            *(_p_value("p", "p_value"), MAKE.count("sparsities asked", "tested")),
-            _p_value("p of the next", "next_p_value"),
+            *(_written("p", "p_value", TYPESET.p_value), MAKE.count("sparsities asked", "tested")),
+            _written("p of the next", "next_p_value", TYPESET.p_value),
         ]
         if shown := rows(table[table["scope"] == scope]):
             folded = True if scope == "task" else None
@@ -212,13 +197,6 @@ def certified(context: Context) -> Section:
             section.blocks.append(text_table(caption, shown, columns, 2 + len(places), folded=folded))
     section.blocks += context.notes("certified")
     return section
-
-
-def _p_value(heading: str, field: str) -> TextColumn:
-    return TextColumn(heading, lambda row: TYPESET.p_value(getattr(row, field)))
-
-
-# --- length, scaling laws, ranks ----------------------------------------------------------------------------
 
 
 def lengths_and_laws(context: Context) -> Section:
@@ -259,11 +237,8 @@ def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]
     """A panel for each model and sparsity."""
     attentions = list(effects["attention"].unique())[:MOST_LINES]
     several = effects["model"].nunique() > 1
-    scale = Axis(
-        "relative error",
-        max(-1.0, min(0.0, effects["low"].min())) - 0.03,
-        min(1.0, max(0.1, effects["high"].max())) + 0.03,
-    )
+    low, high = max(-1.0, min(0.0, effects["low"].min())), min(1.0, max(0.1, effects["high"].max()))
+    scale = Axis("relative error", low - 0.03, high + 0.03)
     for (model, asked), panel in effects.groupby(["model", "asked"], observed=True, sort=True):
         if panel["length"].nunique() < 2 or not context.room_for(1, "length"):
             continue
@@ -277,15 +252,11 @@ def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]
             errors = ", ".join(TYPESET.signed(error, 2) for error in method["relative_error"])
             about.append(f"{wording.name(name)}: {errors}")
         who = f"{wording.name(model)}, " if several else ""
-        svg = lines(
-            context.name(),
-            f"{who}sparsity {asked:g}: relative error by length",
-            f"From the shortest prompts to the longest: {'; '.join(about)}.",
-            length_axis(sorted(effects["length"].unique().tolist())),
-            scale,
-            drawn,
-        )
-        yield Picture(f"{who}sparsity {asked:g}", svg)
+        title = f"{who}sparsity {asked:g}"
+        described = f"From the shortest prompts to the longest: {'; '.join(about)}."
+        axis = length_axis(sorted(effects["length"].unique().tolist()))
+        svg = lines(context.name(), f"{title}: relative error by length", described, axis, scale, drawn)
+        yield Picture(title, svg)
 
 
 def _laws(context: Context) -> Iterator[Block]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.evaluators.analyses.columns import Columns, Row, TextColumn
 from sparse_tasks.evaluators.report import wording
-from sparse_tasks.evaluators.report.blocks import Block, Column, Key, Note, Table
+from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Key, Note, Table
 from sparse_tasks.evaluators.report.groups import Differences, Group, groups
 from sparse_tasks.evaluators.report.palette import DENSE, Style, style
 from sparse_tasks.evaluators.report.plots import key
@@ -19,13 +20,15 @@ from sparse_tasks.evaluators.report.plots import key
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.analyses.analysis import Analysis
 
-__all__ = ["ASKED", "ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "Context", "rows",
-           "text_table"]  # fmt: skip
+__all__ = ["ASKED", "ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "Context",
+           "headings", "rows", "text_table"]  # fmt: skip
 
 MAKE: Final = Columns(TYPESET, wording.name)
 MODEL: Final = MAKE.text("model", "model")
 ATTENTION: Final = MAKE.text("attention", "attention")
 ASKED: Final = MAKE.formatted("asked", "asked", "g")
+
+_WORDS: Final = {"model", "task", "attention", "most unparsed in"}
 
 LONG: Final = 24
 """Rows from which on a table is folded away."""
@@ -42,11 +45,7 @@ MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "length": 24}
 
 
 class Context:
-    """Runs with their analyses, and the styles and legends that figures share.
-
-    Args:
-        analysis: The analyses of the runs.
-    """
+    """Runs with their analyses, and the styles and legends that figures share."""
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
@@ -56,21 +55,24 @@ class Context:
         sparse = dict.fromkeys(run.attention for group in self.groups for run in group.sparse)
         self.styles: dict[str, Style] = {"dense": DENSE} | {name: style(at) for at, name in enumerate(sparse)}
         self._drawn = Counter[str]()
-        self._named = 0
+        self._numbers = count(1)
 
     @property
     def several(self) -> bool:
-        """Whether tables have to name the group of each row."""
         return len(self.groups) > 1
+
+    def table(self, caption: str, names: Sequence[str], rows: Iterable[tuple[Group, Sequence[Cell]]]) -> Table:
+        """A table of runs, which names the group of each row where there are several; folded where it is long."""
+        cells = [[group.title, *row] if self.several else row for group, row in rows]
+        columns = headings("model", *names) if self.several else headings(*names)
+        return Table(caption, columns, cells, 2 if self.several else 1, folded=len(cells) > LONG)
 
     def of(self, group: Group) -> str:
         """``" of acme/small"`` where there are several groups: captions have to be unique."""
         return f" of {group.title}" if self.several else ""
 
     def name(self) -> str:
-        """A unique name for a drawing."""
-        self._named += 1
-        return f"f{self._named}"
+        return f"f{next(self._numbers)}"
 
     def room_for(self, panels: int, section: str) -> bool:
         """Whether so many more panels fit into a section; if so, count them as drawn."""
@@ -90,6 +92,11 @@ class Context:
         """Notes of an analysis on what it could not do."""
         for note in dict.fromkeys(self.analysis.notes(analysis)):
             yield Note(wording.cut(note, 400)[0])
+
+
+def headings(*names: str) -> tuple[Column, ...]:
+    """Columns of numbers, but for those that are known to hold words."""
+    return tuple(Column(name, name not in _WORDS) for name in names)
 
 
 def rows(frame: pd.DataFrame) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from sparse_tasks.core.format import TYPESET
@@ -21,9 +21,6 @@ from sparse_tasks.evaluators.statistics import mean_interval
 __all__ = ["settings", "shares"]
 
 
-# --- outputs without an answer ------------------------------------------------------------------------------
-
-
 def shares(context: Context) -> Section:
     """Shares of outputs without an answer, and of outputs cut off, by run and length."""
     section = Section("unparsed", "Unparsed and truncated outputs")
@@ -36,26 +33,21 @@ def shares(context: Context) -> Section:
         )
     )
     rows = [
-        [
-            *([group.title] if context.several else []),
-            *(wording.name(run.attention), sparsity_text(run), label(length), f"{len(part):,}"),
-            *(text for column in (~part["parsed"], part["truncated"]) for text in _with_interval(column)),
-            _most(part),
-        ]
+        (
+            group,
+            [
+                *(wording.name(run.attention), sparsity_text(run), label(length), f"{len(part):,}"),
+                *(text for column in (~part["parsed"], part["truncated"]) for text in _with_interval(column)),
+                _most(part),
+            ],
+        )
         for group in context.groups
         for run in group.runs
         for length, part in samples[samples["run"] == run.name].groupby("length")
     ]
-    columns = (
-        *([Column("model", numeric=False)] if context.several else []),
-        *(Column("attention", numeric=False), Column("asked"), Column("length"), Column("n")),
-        *(Column("unparsed"), Column("its 95% interval"), Column("truncated"), Column("its 95% interval ")),
-        Column("most unparsed in", numeric=False),
-    )
-    headers = 2 if context.several else 1
-    section.blocks.append(
-        Table("Unparsed and truncated shares by run and length", columns, rows, headers, folded=len(rows) > LONG)
-    )
+    names = ("attention", "asked", "length", "n", "unparsed", "its 95% interval", "truncated", "its 95% interval ",
+             "most unparsed in")  # fmt: skip
+    section.blocks.append(context.table("Unparsed and truncated shares by run and length", names, rows))
     return section
 
 
@@ -74,9 +66,6 @@ def _most(samples: Any) -> str:
     if not by_task.max() > 0:
         return "–"
     return f"{by_task.idxmax()} ({TYPESET.share(float(by_task.max()))})"
-
-
-# --- settings -----------------------------------------------------------------------------------------------
 
 
 def settings(context: Context) -> Section:
@@ -100,11 +89,12 @@ def _runs(context: Context) -> Table:
     ]
     names = ("run", "model", "method", "asked", "arguments", "engine", "engine's arguments", "sampling",
              "question before the text, too", "samples", "started")  # fmt: skip
-    columns = tuple(
-        Column(name, name in ("asked", "samples"), name in ("arguments", "engine's arguments", "sampling"))
-        for name in names
-    )
+    columns = _columns(names, ("asked", "samples"), ("arguments", "engine's arguments", "sampling"))
     return Table("Runs", columns, rows, folded=len(rows) > LONG)
+
+
+def _columns(names: Sequence[str], numeric: Sequence[str] = (), long: Sequence[str] = ()) -> tuple[Column, ...]:
+    return tuple(Column(name, name in numeric, name in long) for name in names)
 
 
 def _engine(run: ScoredRun) -> str:
@@ -125,8 +115,7 @@ def _models(runs: tuple[ScoredRun, ...]) -> Table:
             ]
         )
     names = ("model", "revision", "SHA-256 of config", "SHA-256", "sizes")
-    columns = tuple(Column(name, False, name != "model") for name in names)
-    return Table("Models", columns, rows)
+    return Table("Models", _columns(names, long=names[1:]), rows)
 
 
 def _data(runs: tuple[ScoredRun, ...]) -> Table:
@@ -141,8 +130,7 @@ def _data(runs: tuple[ScoredRun, ...]) -> Table:
             ]
         )
     names = ("data set", "revision", "SHA-256", "tasks", "lengths", "limit", "samples")
-    columns = tuple(Column(name, name in ("limit", "samples"), name in ("SHA-256", "revision")) for name in names)
-    return Table("Data sets", columns, rows)
+    return Table("Data sets", _columns(names, ("limit", "samples"), ("SHA-256", "revision")), rows)
 
 
 def _environments(runs: tuple[ScoredRun, ...]) -> Table:
@@ -152,19 +140,14 @@ def _environments(runs: tuple[ScoredRun, ...]) -> Table:
             seen.setdefault(json.dumps(to_builtins(environment)), (environment, []))[1].append(wording.name(run.name))
     rows = [
         [
-            *(wording.listed(names, 4), wording.name(environment.sparse_tasks), wording.name(environment.python)),
-            *(
-                wording.name(environment.platform),
-                wording.settings(environment.packages),
-                wording.settings(to_builtins(environment.hardware)),
-            ),
+            wording.listed(names, 4),
+            *map(wording.name, (environment.sparse_tasks, environment.python, environment.platform)),
+            *map(wording.settings, (environment.packages, to_builtins(environment.hardware))),
         ]
         for environment, names in seen.values()
     ]
     names = ("runs", "sparse-tasks", "Python", "platform", "packages", "hardware")
-    return Table(
-        "Versions and hardware", tuple(Column(name, False, name in ("packages", "hardware")) for name in names), rows
-    )
+    return Table("Versions and hardware", _columns(names, long=("packages", "hardware")), rows)
 
 
 def _first(runs: tuple[ScoredRun, ...], key: Callable[[ScoredRun], Hashable]) -> list[ScoredRun]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.records import Phase, to_builtins
@@ -30,12 +29,10 @@ class Group:
 
     @property
     def runs(self) -> tuple[ScoredRun, ...]:
-        """All of them, the dense one first."""
         return self.sparse if self.dense is None else (self.dense, *self.sparse)
 
     @property
     def lengths(self) -> list[int]:
-        """Of all runs, from the shortest."""
         return sorted({config.length for run in self.runs for config in run.result.configs})
 
     @property
@@ -45,7 +42,6 @@ class Group:
 
     @property
     def attentions(self) -> dict[str, list[ScoredRun]]:
-        """The sparse runs by attention."""
         by_attention: dict[str, list[ScoredRun]] = {}
         for run in self.sparse:
             by_attention.setdefault(run.attention, []).append(run)
@@ -75,10 +71,8 @@ def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
     firsts = [runs[0] for runs in members]
     models = [wording.name(run.model) for run in firsts]
     data = [f"{model}, {wording.name(dataset_id(run.settings))}" for model, run in zip(models, firsts, strict=True)]
-    sampled = [
-        f"{title}, {wording.settings(to_builtins(run.settings.sampling))}"
-        for title, run in zip(data, firsts, strict=True)
-    ]
+    sampling = [wording.settings(to_builtins(run.settings.sampling)) for run in firsts]
+    sampled = [f"{title}, {settings}" for title, settings in zip(data, sampling, strict=True)]
     numbered = [f"{title} ({place})" for place, title in enumerate(sampled, start=1)]
     return next(titles for titles in (models, data, sampled, numbered) if len(set(titles)) == len(titles))
 
@@ -103,7 +97,6 @@ class Difference:
 
     @property
     def written(self) -> str:
-        """``−0.100 (−0.200 to 0.000)``."""
         difference, interval = signed_with_interval(self)
         return f"{difference} ({interval})"
 
@@ -114,11 +107,7 @@ class Difference:
 
 
 class Differences:
-    """Differences of every sparse run that has a dense one beside it, as ``compare`` gives them.
-
-    Args:
-        runs: Dense and sparse, paired.
-    """
+    """Differences of every sparse run that has a dense one beside it, as ``compare`` gives them."""
 
     def __init__(self, runs: Runs) -> None:
         names = [run.name for run in runs.runs if not run.dense]
@@ -129,10 +118,11 @@ class Differences:
         intervals = difference_intervals([(sparse - base).tolist() for base, sparse in cells.values()])
         self._of: dict[str, dict[tuple[int, str], Difference]] = {}
         for ((name, length, task), (base, sparse)), interval in zip(cells.items(), intervals, strict=True):
-            self._of.setdefault(name, {})[int(length), task] = _difference(base, sparse, interval)
+            # Rounding alone can put the mean outside of an interval that has no width.
+            mean = max(interval.low, min(interval.high, math.fsum(sparse - base) / len(base)))
+            self._of.setdefault(name, {})[int(length), task] = Difference(len(base), mean, interval)
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
         return bool(self._of)
 
     def cell(self, run: ScoredRun, length: int, task: str) -> Difference | None:
@@ -155,13 +145,6 @@ class Differences:
         return Difference(sum(cell.n for cell in parts), difference, interval)
 
 
-def _difference(dense: Any, sparse: Any, interval: Interval) -> Difference:
-    n = len(dense)
-    # Rounding alone can put the mean outside of an interval that has no width.
-    difference = max(interval.low, min(interval.high, math.fsum(sparse - dense) / n))
-    return Difference(n, difference, interval)
-
-
 def scale(differences: Iterable[Difference | None]) -> float:
     """End of a heat map's scale: the largest difference, rounded up to a tenth, and 0.2 at least."""
     return max(0.2, math.ceil(10 * max((abs(each.difference) for each in differences if each), default=0.0)) / 10)
@@ -179,8 +162,7 @@ def shaded(difference: Difference | None, limit: float) -> Cell:
     """A cell of a heat map whose scale ends at ``limit``."""
     if difference is None:
         return "–"
-    low, high = difference.interval.low, difference.interval.high
-    small = f"{TYPESET.signed(low, 2)} to {TYPESET.signed(high, 2)}"
-    return Shaded(
-        TYPESET.signed(difference.difference, 2), small, shade(difference.difference, limit), difference.verdict != 0
+    text, low, high = (
+        TYPESET.signed(value, 2) for value in (difference.difference, difference.interval.low, difference.interval.high)
     )
+    return Shaded(text, f"{low} to {high}", shade(difference.difference, limit), difference.verdict != 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -28,8 +29,7 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
 
     Args:
         analysis: Of the runs; its tolerance is that of certified sparsity.
-        data: Where the data set is now, for the prompts of the worst samples; None where the runs found it. If it is
-            not there, the page says so.
+        data: Where the data set is now, for the prompts of the worst samples; None where the runs found it.
         title: Of the page; by default it names the model.
 
     Raises:
@@ -42,9 +42,7 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
         *(against_depth(context), shares(context), lengths_and_laws(context), worst(context, data), settings(context)),
     ]
     models = list(dict.fromkeys(run.model for run in analysis.runs.runs))
-    named = (
-        f"What sparse attention costs {wording.name(models[0])}" if len(models) == 1 else "What sparse attention costs"
-    )
+    named = "What sparse attention costs" + (f" {wording.name(models[0])}" if len(models) == 1 else "")
     shades = [(step, shade_colour(step)) for step in range(-SHADES, SHADES + 1)]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
@@ -58,19 +56,7 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
         title=wording.name(title) if title else named,
         sections=sections,
         shades=[(step, colour, readable_on(colour)) for step, colour in shades],
-        ids=_Ids(),
+        next_id=count(1).__next__,
         version=__version__,
     )
     return page.encode("utf-8", errors="replace")
-
-
-class _Ids:
-    """Ids of the page: each is given once."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def next(self) -> str:
-        """An id."""
-        self._count += 1
-        return f"id{self._count}"

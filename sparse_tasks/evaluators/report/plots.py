@@ -109,8 +109,7 @@ SCORE: Final = Axis("score", -0.03, 1.03, (0, 0.25, 0.5, 0.75, 1), ("0", ".25", 
 
 def sparsity_axis(sparsities: Sequence[float]) -> Axis:
     """Measured sparsity, from a tenth below the lowest one that is drawn to 1."""
-    low = max(0.0, math.floor(10 * min(sparsities, default=0.0) - 0.5) / 10)
-    low = min(low, 0.8)
+    low = min(0.8, max(0.0, math.floor(10 * min(sparsities, default=0.0) - 0.5) / 10))
     step = 0.25 if low == 0 else 0.1 if low >= 0.4 else 0.2
     ticks = [1 - number * step for number in range(5, -1, -1) if 1 - number * step > low - 1e-9]
     names = tuple(f"{tick:.2g}".replace("0.", ".") for tick in ticks)
@@ -133,16 +132,9 @@ def length_axis(lengths: Sequence[int]) -> Axis:
 def lines(
     name: str, title: str, about: str, x: Axis, y: Axis, drawn: Sequence[Line], level: Level | None = None
 ) -> str:
-    """Lines with bands; a point that is alone has a bar.
+    """Lines with bands, in the order of the legend; a point that is alone has a bar.
 
-    Args:
-        name: Of letters, digits and dashes; unique on the page.
-        title: What a screen reader calls the drawing.
-        about: What it says of it then.
-        x: The axis from left to right.
-        y: The axis from below.
-        drawn: In the order of the legend.
-        level: Of dense attention.
+    ``name``, of letters, digits and dashes, is unique on the page; ``title`` and ``about`` are for screen readers.
     """
     faint = 0.16 if len(drawn) < 4 else 0.09  # of bands, several of which lie on each other
     with _panel(x, y) as (figure, axes):
@@ -163,17 +155,7 @@ def lines(
 
 
 def marks(name: str, title: str, about: str, x: Axis, y: Axis, drawn: Sequence[Mark], frontier: Sequence[Point]) -> str:
-    """Points with bars, and the frontier as steps: what can be had for a cost.
-
-    Args:
-        name: As in ``lines``.
-        title: As in ``lines``.
-        about: As in ``lines``.
-        x: Cost.
-        y: Score.
-        drawn: The points; those with a label are filled, and lie on the frontier.
-        frontier: From left to right.
-    """
+    """Points of score against cost, filled where labelled, and the frontier as steps: what can be had for a cost."""
     with _panel(x, y) as (figure, axes):
         labelled: list[tuple[float, float]] = []
         near = 0.05 * math.log(x.high / x.low)
@@ -264,7 +246,8 @@ def _fit(name: str, title: str, about: str, figure: Figure) -> str:
     width, height = root.attrib["viewBox"].split()[2:]
     for parent in list(root.iter()):
         for child in [*parent]:
-            if child.tag == f"{_SVG}metadata" or (child.tag == f"{_SVG}defs" and _only_style(child)):
+            # Matplotlib's style rules would hold for the page around them.
+            if child.tag == f"{_SVG}metadata" or [rule.tag for rule in child] == [f"{_SVG}style"]:
                 parent.remove(child)
     texts = [value for element in root.iter() for value in element.attrib.values() if "#" in value]
     used = {found for text in texts for found in _REFERENCE.findall(text)}
@@ -283,11 +266,6 @@ def _fit(name: str, title: str, about: str, figure: Figure) -> str:
         root.attrib |= {"aria-hidden": "true", "focusable": "false", "width": width, "height": height}
     ET.indent(root, "")
     return ET.tostring(root, encoding="unicode").replace("\n", "")
-
-
-def _only_style(element: ET.Element) -> bool:
-    """Whether these are matplotlib's style rules, which would hold for the page around them."""
-    return [child.tag for child in element] == [f"{_SVG}style"]
 
 
 def _rename(element: ET.Element, name: str, used: set[str]) -> None:

@@ -11,18 +11,8 @@ from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.records import ConfigResult
 from sparse_tasks.evaluators.report import wording
-from sparse_tasks.evaluators.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Note,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
-from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, NEEDS_BOTH, Context
+from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Figure, Note, Picture, Section, Table, Text
+from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, NEEDS_BOTH, Context, headings
 from sparse_tasks.evaluators.report.groups import Group, measured, scale, shaded, signed_with_interval, sparsity_text
 from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, depth_axis, lines, sparsity_axis
 from sparse_tasks.evaluators.statistics import mean_interval
@@ -32,9 +22,6 @@ __all__ = ["against_depth", "against_sparsity", "by_task"]
 _BINS: Final = 5
 _CONCENTRATED: Final = 0.25
 """Mean depth spread below which the evidence of a task has one depth."""
-
-
-# --- score against sparsity ---------------------------------------------------------------------------------
 
 
 def against_sparsity(context: Context) -> Section:
@@ -55,12 +42,13 @@ def against_sparsity(context: Context) -> Section:
 
 def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
     table = _curve_table(context, group, length)
-    caption = f"Score against sparsity at {label(length)}{context.of(group)}"
+    at = f"{label(length)}{context.of(group)}"
+    caption = f"Score against sparsity at {at}"
     attentions = list(group.attentions)
     shown = attentions[:MOST_LINES]
     tasks = [task for task in group.tasks if any(_config(run, length, task) for run in group.runs)]
     if not any(_placed(run, length, task) for run in group.sparse for task in tasks):
-        yield Note(f"At {label(length)}{context.of(group)} no sparse run says its sparsity: there is no figure.")
+        yield Note(f"At {at} no sparse run says its sparsity: there is no figure.")
         yield table
     elif not context.room_for(len(tasks), "sparsity"):
         yield Note(f"{caption} is not drawn, to keep the page small; its numbers are in the table.")
@@ -68,7 +56,7 @@ def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
     else:
         if len(shown) < len(attentions):
             left_out = wording.listed([wording.name(name) for name in attentions[MOST_LINES:]])
-            yield Note(f"At {label(length)}{context.of(group)} {left_out} are not drawn; the table has their numbers.")
+            yield Note(f"At {at} {left_out} are not drawn; the table has their numbers.")
         points = [_placed(run, length, task) for run in group.sparse for task in tasks]
         axis = sparsity_axis([point.x for point in points if point is not None])
         pictures = tuple(Picture(task, _panel(context, group, length, task, shown, axis)) for task in tasks)
@@ -108,11 +96,8 @@ def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
 
 
 def _curve_table(context: Context, group: Group, length: int) -> Table:
-    columns = (
-        *(Column("task", numeric=False), Column("attention", numeric=False), Column("asked")),
-        *(Column("measured, prefill"), Column("measured, decode"), Column("n"), Column("mean score")),
-        *(Column("95% interval"), Column("vs dense"), Column("its 95% interval")),
-    )
+    columns = headings("task", "attention", "asked", "measured, prefill", "measured, decode", "n", "mean score",
+                       "95% interval", "vs dense", "its 95% interval")  # fmt: skip
     rows = []
     for task in group.tasks:
         for run in group.runs:
@@ -125,16 +110,12 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
             difference = context.differences.cell(run, length, task)
             rows.append(
                 [
-                    *(task, wording.name(run.attention), sparsity_text(run)),
-                    *map(TYPESET.number, phases),
-                    *(f"{config.n:,}", TYPESET.number(config.mean)),
-                    *(TYPESET.interval(config.low, config.high), *signed_with_interval(difference)),
+                    *(task, wording.name(run.attention), sparsity_text(run), *map(TYPESET.number, phases)),
+                    *(f"{config.n:,}", TYPESET.number(config.mean), TYPESET.interval(config.low, config.high)),
+                    *signed_with_interval(difference),
                 ]
             )
     return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)
-
-
-# --- method by task -----------------------------------------------------------------------------------------
 
 
 def by_task(context: Context) -> Section:
@@ -163,27 +144,20 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
         return
     lengths = group.lengths
     over = f"at {label(lengths[0])}" if len(lengths) == 1 else f"mean over {wording.listed([*map(label, lengths)], 8)}"
-    maps = {
-        f"Difference to dense by method and task, {over}{context.of(group)}": [
-            [context.differences.of_task(run, task) for task in group.tasks] for run in runs
-        ]
-    } | {
-        f"Difference to dense by method and task, at {label(length)} alone{context.of(group)}": [
-            [context.differences.cell(run, length, task) for task in group.tasks] for run in runs
-        ]
+    differences = context.differences
+    maps = {over: [[differences.of_task(run, task) for task in group.tasks] for run in runs]} | {
+        f"at {label(length)} alone": [[differences.cell(run, length, task) for task in group.tasks] for run in runs]
         for length in lengths
-    }  # fmt: skip
-    limit = scale(cell for row in next(iter(maps.values())) for cell in row)
-    columns = (Column("attention", numeric=False), Column("asked"), *(Column(task) for task in group.tasks))
-    for number, (caption, values) in enumerate(maps.items()):
+    }
+    limit = scale(cell for row in maps[over] for cell in row)
+    columns = (*headings("attention", "asked"), *(Column(task) for task in group.tasks))
+    for place, values in maps.items():
+        caption = f"Difference to dense by method and task, {place}{context.of(group)}"
         rows: list[list[Cell]] = [
             [wording.name(run.attention), sparsity_text(run), *(shaded(cell, limit) for cell in row)]
             for run, row in zip(runs, values, strict=True)
         ]
-        yield Table(caption, columns, rows, headers=2, folded=number > 0 or len(rows) > 2 * LONG)
-
-
-# --- score against depth ------------------------------------------------------------------------------------
+        yield Table(caption, columns, rows, headers=2, folded=place != over or len(rows) > 2 * LONG)
 
 
 def against_depth(context: Context) -> Section:
@@ -191,9 +165,10 @@ def against_depth(context: Context) -> Section:
     section = Section("depth", "Evidence depth against score")
     samples = context.runs.samples
     spread = samples.groupby("task", observed=True)["depth_spread"].mean()
-    concentrated = [str(task) for task, value in spread.items() if value < _CONCENTRATED]
-    wide = [str(task) for task, value in spread.items() if value >= _CONCENTRATED]
-    unknown = [str(task) for task, value in spread.items() if math.isnan(value)]
+    concentrated, wide, unknown = (
+        [str(task) for task in spread.index[chosen]]
+        for chosen in (spread < _CONCENTRATED, spread >= _CONCENTRATED, spread.isna())
+    )
     section.blocks.append(
         Text(
             "Depth is where in the prompt the evidence lies, from 0 (its begin) to 1 (its end); samples of all lengths "
@@ -226,8 +201,7 @@ def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Bl
          TYPESET.interval(point.low, point.high)]
         for task in tasks for run in runs for number, n, point in binned.get((run.name, task), [])
     ]  # fmt: skip
-    columns = (Column("task", numeric=False), Column("attention", numeric=False), Column("depth"), Column("n"),
-               Column("mean score"), Column("95% interval"))  # fmt: skip
+    columns = headings("task", "attention", "depth", "n", "mean score", "95% interval")
     table = Table(f"Numbers: {caption}", columns, rows, headers=2, folded=True)
     if not context.room_for(len(tasks), "depth"):
         yield Note(f"{caption} is not drawn, to keep the page small; its numbers are in the table.")

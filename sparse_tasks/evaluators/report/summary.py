@@ -11,8 +11,8 @@ from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.records import AverageResult
 from sparse_tasks.evaluators.report import wording
-from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Lines, Section, Table, Text
-from sparse_tasks.evaluators.report.context import LONG, NEEDS_BOTH, Context, rows
+from sparse_tasks.evaluators.report.blocks import Block, Lines, Section, Table, Text
+from sparse_tasks.evaluators.report.context import NEEDS_BOTH, Context, rows
 from sparse_tasks.evaluators.report.groups import (
     Difference,
     Group,
@@ -86,27 +86,25 @@ def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> T
         (run.name, length): context.differences.at_length(run, length) for _, run in costs for length in lengths
     }
     limit = scale(differences.values())
-    cells: list[list[Cell]] = [
-        [
-            *([group.title] if context.several else []),
-            *(wording.name(run.attention), sparsity_text(run)),
-            *(shaded(differences[run.name, length], limit) for length in lengths),
-            sparsity_or_none(certified.get((run.model, run.attention), math.nan)),
-        ]
+    cells = [
+        (
+            group,
+            [
+                *(wording.name(run.attention), sparsity_text(run)),
+                *(shaded(differences[run.name, length], limit) for length in lengths),
+                _certified_text(certified.get((run.model, run.attention), math.nan)),
+            ],
+        )
         for group, run in costs
     ]
-    columns = (
-        *([Column("model", numeric=False)] if context.several else []),
-        *(Column("attention", numeric=False), Column("sparsity")),
-        *(Column(f"vs dense at {label(length)}") for length in lengths),
-        Column(f"certified to lose at most {context.analysis.tolerance:g}"),
+    over = (f"vs dense at {label(length)}" for length in lengths)
+    names = ("attention", "sparsity", *over, f"certified to lose at most {context.analysis.tolerance:g}")
+    return context.table(
+        "What each method costs at its highest sparsity: mean score over tasks, vs dense", names, cells
     )
-    caption = "What each method costs at its highest sparsity: mean score over tasks, vs dense"
-    return Table(caption, columns, cells, 2 if context.several else 1, folded=len(cells) > LONG)
 
 
-def sparsity_or_none(value: float) -> str:
-    """``up to 0.9``, or that there is none."""
+def _certified_text(value: float) -> str:
     return "none" if math.isnan(value) else f"up to {value:.3g}"
 
 
@@ -136,21 +134,14 @@ def _sparsities(context: Context, attention: str) -> str:
 
 def _means(context: Context) -> Table:
     """The mean over the tasks of a length, of every run."""
-    several = context.several
-    columns = [
-        *([Column("model", numeric=False)] if several else []),
-        *(Column("attention", numeric=False), Column("asked"), Column("measured"), Column("length"), Column("n")),
-        *(Column("mean score"), Column("95% interval"), Column("vs dense"), Column("95% interval")),
-    ]
+    names = ("attention", "asked", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval")
     rows = [
-        [*([group.title] if several else []), *_mean(context, run, average)]
+        (group, _mean(context, run, average))
         for group in context.groups
         for run in group.runs
         for average in run.result.averages
     ]
-    return Table(
-        "Mean over tasks of every run, by length", tuple(columns), rows, 2 if several else 1, folded=len(rows) > LONG
-    )
+    return context.table("Mean over tasks of every run, by length", names, rows)
 
 
 def _mean(context: Context, run: ScoredRun, average: AverageResult) -> list[str]:

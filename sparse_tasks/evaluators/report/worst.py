@@ -6,8 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
@@ -35,45 +34,25 @@ _SPANS: Final = 4
 _LONGEST_PROMPT, _LONGEST_PIECE, _LONGEST_GOLD, _LONGEST_OUTPUT = 6_000, 1_500, 1_000, 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """A sample of a run."""
-
+class _Chosen(NamedTuple):
     run: ScoredRun
     row: Row
 
 
 def worst(context: Context, data: str | None = None) -> Section:
-    """A handful of samples, spread over tasks.
-
-    Args:
-        context: The runs.
-        data: Where the data set is now; None where the runs found it.
-
-    Raises:
-        UsageError: ``data`` is not a data set, or no run was made on it.
-        DataError: A file of a run or of the data set cannot be read.
-    """
+    """A handful of samples, spread over tasks; errors are those of ``make_report``."""
     section = Section("worst", "Worst samples")
     chosen, compared = _choose(context.runs)
     datasets = _datasets(context.runs.runs, data)
     if not chosen:
         section.blocks.append(Text("No sample lost anything."))
         return section
-    said = (
-        "Samples that sparse attention lost most on against dense attention"
-        if compared
-        else "Samples with the lowest scores"
-    )
-    section.blocks.append(
-        Text(f"{said}, {len(chosen)} in all, spread over tasks. Evidence, which the answer needs, is marked.")
-    )
+    lost = "Samples that sparse attention lost most on against dense attention"
+    said = f"{lost if compared else 'Samples with the lowest scores'}, {len(chosen)} in all, spread over tasks."
+    section.blocks.append(Text(f"{said} Evidence, which the answer needs, is marked."))
     if any(one.run.settings.dataset.sha256 not in datasets for one in chosen):
-        section.blocks.append(
-            Note(
-                "The data set is not where the runs found it, so that prompts are missing; say with --data where it is."
-            )
-        )
+        remedy = "so that prompts are missing; say with --data where it is."
+        section.blocks.append(Note(f"The data set is not where the runs found it, {remedy}"))
     dense = {run.pairing: run for run in context.runs.runs if run.dense}
     partners = [dense.get(one.run.pairing) if compared else None for one in chosen]
     words = _outputs([*chosen, *(_Chosen(run, one.row) for run, one in zip(partners, chosen, strict=True) if run)])
@@ -84,9 +63,6 @@ def worst(context: Context, data: str | None = None) -> Section:
         answers.append(_answer(one.run, one.row.id, one.row.score, words))
         section.blocks.append(_sample(number, one, row, answers))
     return section
-
-
-# --- which ----------------------------------------------------------------------------------------------------
 
 
 def _choose(runs: Runs) -> tuple[list[_Chosen], bool]:
@@ -114,9 +90,6 @@ def _spread(table: pd.DataFrame) -> list[Row]:
         shown[row.run] += 1
         left = [other for other in left if other.id != row.id]
     return chosen
-
-
-# --- prompts --------------------------------------------------------------------------------------------------
 
 
 def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]:
@@ -170,9 +143,6 @@ def _excerpt(row: JsonObject) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-# --- words ----------------------------------------------------------------------------------------------------
-
-
 def _outputs(chosen: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
     """Outputs by run and id: files are read line by line, and only lines that name a chosen sample are parsed."""
     of_run: dict[str, tuple[ScoredRun, set[str]]] = {}
@@ -205,9 +175,7 @@ def _outputs(chosen: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
 def _answer(run: ScoredRun, id: str, score: float, words: Mapping[tuple[str, str], str]) -> Answer:
     written = words.get((run.name, id))
     who = wording.name(run.label)
-    if written is None:
-        return Answer(who, TYPESET.number(score, 2), None)
-    text, left_out = wording.cut(written, _LONGEST_OUTPUT)
+    text, left_out = (None, 0) if written is None else wording.cut(written, _LONGEST_OUTPUT)
     return Answer(who, TYPESET.number(score, 2), text, left_out)
 
 

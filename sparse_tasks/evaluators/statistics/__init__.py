@@ -25,26 +25,7 @@ from sparse_tasks.evaluators.statistics.regression import LogitRegression, Separ
 from sparse_tasks.evaluators.statistics.relative_error import relative_error_interval
 from sparse_tasks.evaluators.statistics.values import precise_mean
 
-__all__ = [
-    "Interval",
-    "LogitRegression",
-    "Method",
-    "Rank",
-    "SeparatedError",
-    "difference_interval",
-    "difference_intervals",
-    "fixed_sequence",
-    "frontier_shares",
-    "hoeffding_bentkus_p_value",
-    "holm",
-    "interval_ranks",
-    "logit_regression",
-    "macro",
-    "mean_interval",
-    "precise_mean",
-    "ranks",
-    "relative_error_interval",
-    "samples_needed",
-    "sign_flip_p_value",
-    "smallest_detectable",
-]
+__all__ = ["Interval", "LogitRegression", "Method", "Rank", "SeparatedError", "difference_interval",
+           "difference_intervals", "fixed_sequence", "frontier_shares", "hoeffding_bentkus_p_value", "holm",
+           "interval_ranks", "logit_regression", "macro", "mean_interval", "precise_mean", "ranks",
+           "relative_error_interval", "samples_needed", "sign_flip_p_value", "smallest_detectable"]  # fmt: skip

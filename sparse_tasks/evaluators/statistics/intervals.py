@@ -14,35 +14,24 @@ from sparse_tasks.evaluators.statistics.values import TOLERANCE, checked, miss_r
 __all__ = ["Interval", "Method", "macro", "mean_interval", "wilson"]
 
 Method = Literal["wilson", "score", "gains_losses", "bootstrap", "mover", "sandwich"]
+"""Of a mean the first two, of a difference or relative error the next two, of ``macro``, of ``logit_regression``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval.
+    """A confidence interval."""
 
-    Attributes:
-        low: Lower limit, never NaN.
-        high: Upper limit, at least ``low``.
-        method: "wilson" or "score" (``mean_interval``), "gains_losses" or "bootstrap"
-            (``difference_interval``, ``relative_error_interval``), "mover" (``macro``), "sandwich"
-            (``logit_regression``).
-    """
-
-    low: float
-    high: float
+    low: float  # never NaN
+    high: float  # at least ``low``
     method: Method
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Confidence interval of the mean of scores in [0, 1].
+    """Confidence interval of the mean of scores in [0, 1], shape ``[n]``, in any order.
 
     Wilson's score interval (1927) for the effective sample size of graded scores, with Student's quantile, as Franco,
     Little, Louis and Slud (2019, Journal of Survey Statistics and Methodology 7, 334-364) recommend for surveys. Where
     all scores are 0 or 1, or all or all but one are the same, it is Wilson's interval for ``n`` samples.
-
-    Args:
-        values: Scores, shape ``[n]``, each in [0, 1], in any order.
-        level: Confidence level, in (0, 1).
 
     Raises:
         ValueError: No scores, a score outside [0, 1], or a level outside (0, 1).
@@ -69,14 +58,10 @@ def wilson(mean: float, n: float, z: float, method: Method = "wilson") -> Interv
 
 
 def macro(means_and_intervals: Sequence[tuple[float, Interval]]) -> tuple[float, Interval]:
-    """Unweighted mean over tasks, with an interval made of theirs.
+    """Unweighted mean over tasks that share no samples, with an interval made of theirs, all of one level.
 
     MOVER (Zou and Donner 2008, Statistics in Medicine 27, 1693-1702): distances of means to their limits add up in
     squares, on each side by itself.
-
-    Args:
-        means_and_intervals: Shape ``[tasks]``: a mean and its interval each, all of one level, of tasks that
-            share no samples.
 
     Raises:
         ValueError: No tasks, or a mean that lies outside its interval or is NaN.

@@ -21,15 +21,15 @@ def hoeffding_bentkus_p_value(
 
     The mean is over tasks, each with the same weight, of a task's mean over its samples. With one task it is the
     p-value of Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv:2110.01052): the smaller of the
-    bounds of Hoeffding (1963) and Bentkus (2004, Annals of Probability 32, 1650-1673). Tasks of ``n_1 .. n_T`` samples
-    count as ``T * min(n_t)`` samples; ``docs/analyses.md`` has the proof. Samples need not be alike.
+    bounds of Hoeffding (1963) and Bentkus (2004, Annals of Probability 32, 1650-1673). ``docs/analyses.md`` has the
+    proof for several tasks.
 
     Losses that can only be 0 or 1 have the binomial tail itself where it holds for samples that are not alike: at
     tasks of one size and ``n * mean <= n * tolerance - 1`` (Hoeffding 1956, Annals of Mathematical Statistics 27,
-    713-721). Sums that miss a whole number by less than 1e-9 are that number.
+    713-721).
 
     Args:
-        losses: Shape ``[tasks][n]``, each in [0, 1]; all independent. Tasks and samples in any order.
+        losses: Shape ``[tasks][n]``, each in [0, 1]; all independent.
         tolerance: Mean loss that is allowed, in (0, 1).
         all_or_nothing: Whether losses can only be 0 or 1. That all observed ones are is no reason.
 
@@ -48,7 +48,7 @@ def hoeffding_bentkus_p_value(
     sizes = [len(task) for task in tasks]
     n = min(sizes) * len(tasks)
     lost = math.fsum(min(sizes) * precise_mean(task) for task in tasks)
-    whole = max(0, math.ceil(lost - TOLERANCE))
+    whole = max(0, math.ceil(lost - TOLERANCE))  # of a sum that rounding raised above it, too
     tail = float(bdtr(whole, n, tolerance))
     if not (all_or_nothing and len(set(sizes)) == 1 and whole <= n * tolerance - 1):
         tail *= math.e
@@ -58,14 +58,7 @@ def hoeffding_bentkus_p_value(
 def samples_needed(tolerance: float, error: float) -> int:
     """Fewest samples that can show a mean loss to be at most ``tolerance``: so many without any loss.
 
-    The smallest n with ``(1 - tolerance)^n <= error``; for 0.05 and 0.05 it is 59.
-
-    Args:
-        tolerance: In (0, 1).
-        error: The largest p-value that counts, in (0, 1).
-
-    Raises:
-        ValueError: An argument is outside (0, 1).
+    The smallest n with ``(1 - tolerance)^n <= error``, both in (0, 1), else ValueError; for 0.05 and 0.05 it is 59.
     """
     require_fraction("tolerance", tolerance)
     require_fraction("error", error)
@@ -90,12 +83,8 @@ def fixed_sequence(p_values_by_chain: Sequence[Sequence[float]], error: float) -
     The chance to reject any true hypothesis in any chain is at most ``error``, whatever the dependence between
     p-values. Chains begin with equal shares of ``error``; one that has rejected its last hypothesis hands its share to
     the others (a graphical procedure of Bretz, Maurer, Brannath and Posch 2009, Statistics in Medicine 28, 586-604).
-    With one chain it is the fixed sequence, with chains of one hypothesis Holm's test.
-
-    Args:
-        p_values_by_chain: Shape ``[chains][hypotheses]``, each in [0, 1]; the order within a chain must not be taken
-            from the p-values.
-        error: Family-wise error rate, in (0, 1).
+    With one chain it is the fixed sequence, with chains of one hypothesis Holm's test. The order within a chain must
+    not be taken from the p-values.
 
     Returns:
         How many hypotheses each chain has rejected, its first ones; and the level that the unfinished chains have in

@@ -34,17 +34,12 @@ _COLUMNS: Final = 256  # intervals computed at once: 20 MB
 
 
 def difference_interval(differences: Sequence[float], level: float = 0.95, *, resamples: int = _RESAMPLES) -> Interval:
-    """Confidence interval of the mean of paired differences in [-1, 1].
+    """Confidence interval of the mean of paired differences in [-1, 1], shape ``[n]``, in any order.
 
     The symmetric studentised bootstrap (Hall 1988, Journal of the Royal Statistical Society B 50, 35-45). Where so few
     samples changed that more than ``1 - level`` of the resamples have no spread, gains and losses each get Wilson's
     interval instead, and the limits are the least gain less the greatest loss, and the reverse ("gains_losses"): this
     covers more often than ``level`` says. Exchanging the two runs mirrors the interval exactly.
-
-    Args:
-        differences: Shape ``[n]``, each in [-1, 1], in any order.
-        level: Confidence level, in (0, 1).
-        resamples: How often to draw the samples anew.
 
     Raises:
         ValueError: No differences, a difference outside [-1, 1], or a level outside (0, 1).
@@ -56,29 +51,19 @@ def difference_interval(differences: Sequence[float], level: float = 0.95, *, re
 def difference_intervals(
     rows: Sequence[Sequence[float]], level: float = 0.95, *, resamples: int = _RESAMPLES
 ) -> list[Interval]:
-    """``difference_interval`` of each row, much faster where many rows are equally long.
-
-    Args:
-        rows: Differences, each in [-1, 1], in any order; a row for each interval.
-        level: Confidence level, in (0, 1).
-        resamples: How often to draw the samples anew.
-
-    Raises:
-        ValueError: A row is empty, a difference is outside [-1, 1], or the level outside (0, 1).
-    """
+    """``difference_interval`` of each row, much faster where many rows are equally long."""
     alpha = miss_rate(level)
     changes = [checked_differences(row) for row in rows]
     by_size: dict[int, list[int]] = {}
     for number, row in enumerate(changes):
         by_size.setdefault(len(row), []).append(number)
-    halves = [math.inf] * len(changes)
+    intervals: dict[int, Interval] = {}
     for numbers in by_size.values():
         for start in range(0, len(numbers), _COLUMNS):
             chunk = numbers[start : start + _COLUMNS]
-            widths = _half_widths([changes[number] for number in chunk], alpha, resamples)
-            for number, half in zip(chunk, widths, strict=True):
-                halves[number] = half
-    return [_around_mean(row, half, alpha) for row, half in zip(changes, halves, strict=True)]
+            halves = _half_widths([changes[number] for number in chunk], alpha, resamples)
+            intervals |= {i: _around_mean(changes[i], half, alpha) for i, half in zip(chunk, halves, strict=True)}
+    return [intervals[number] for number in range(len(changes))]
 
 
 def _around_mean(changes: Values, half: float, alpha: float) -> Interval:
@@ -89,10 +74,7 @@ def _around_mean(changes: Values, half: float, alpha: float) -> Interval:
 
 
 def _half_widths(rows: Sequence[Values], alpha: float, resamples: int) -> list[float]:
-    """Half the width of each row's interval; infinite where too many resamples have no spread.
-
-    All rows are equally long, and resampled alike.
-    """
+    """Half the width of the interval of each row, all equally long; infinite if too many have no spread."""
     # Of the differences and their mirror image one is resampled, whichever way round they come.
     values = np.stack([max((row, np.sort(-row)), key=np.ndarray.tolist) for row in rows]).T
     # About their own mean, so that the spread of a resample is no small difference of large numbers.
@@ -120,15 +102,12 @@ def gains_less_losses(changes: Values, alpha: float) -> Interval:
 
 
 def sign_flip_p_value(differences: Sequence[float], *, flips: int = 19_999) -> float:
-    """P-value of the paired permutation test, two-sided, in (0, 1].
+    """P-value of the paired permutation test, two-sided, in (0, 1], of differences in [-1, 1], in any order.
 
     The share of sign patterns whose mean is at least as far from zero as the observed one (Fisher 1935, The Design of
     Experiments, section 21). Up to 14 differences other than zero, all patterns are tried (as in
-    ``scipy.stats.permutation_test``, in a twentieth of its time); beyond, random ones. Zeros change nothing.
-
-    Args:
-        differences: Shape ``[n]``, each in [-1, 1], in any order.
-        flips: Random patterns; with 19,999 a p-value of 0.05 is known to within 0.003.
+    ``scipy.stats.permutation_test``, in a twentieth of its time); beyond, ``flips`` random ones: with 19,999 a p-value
+    of 0.05 is known to within 0.003.
 
     Raises:
         ValueError: No differences, or a difference outside [-1, 1].
@@ -163,11 +142,6 @@ def smallest_detectable(differences: Sequence[float], level: float = 0.95, power
     make that the sign-flip test needs to reject at all (6 at 5%), each as small as the smallest observed, or 1 where
     nothing scatters; and 1 where there are fewer samples than that.
 
-    Args:
-        differences: Shape ``[n]``, each in [-1, 1], in any order.
-        level: One less the size of the test, in (0, 1).
-        power: Share of runs that find the difference, in (0, 1).
-
     Raises:
         ValueError: No differences, a difference outside [-1, 1], or a level or power outside (0, 1).
     """
@@ -189,9 +163,6 @@ def smallest_detectable(differences: Sequence[float], level: float = 0.95, power
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for being several, in their order, by Holm (1979, Scandinavian Journal of Statistics 6, 65-70).
-
-    Args:
-        p_values: Shape ``[m]``, each in [0, 1]; may be empty.
 
     Raises:
         ValueError: A p-value is outside [0, 1].

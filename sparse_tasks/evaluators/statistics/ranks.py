@@ -18,13 +18,7 @@ __all__ = ["Rank", "frontier_shares", "interval_ranks", "ranks"]
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A rank by mean score, 1 for the highest; equal means share the mean of their ranks.
-
-    Attributes:
-        rank: By the observed means.
-        low: Lower limit.
-        high: Upper limit.
-    """
+    """A rank by mean score with its limits, 1 for the highest; equal means share the mean of their ranks."""
 
     rank: float
     low: float
@@ -32,7 +26,7 @@ class Rank:
 
 
 def ranks(cells: Sequence[npt.ArrayLike], level: float = 0.95, *, resamples: int = 999) -> list[Rank]:
-    """Ranks of methods whose samples are known, with percentiles of their ranks in resamples as limits.
+    """Ranks of methods by the mean over cells, with percentiles of their ranks in resamples as limits.
 
     Each resample draws samples anew within each cell, the same ones for all methods. Two methods that are really alike
     change ranks in half of the resamples, so that the limits hold both ranks; nothing more is promised.
@@ -41,10 +35,6 @@ def ranks(cells: Sequence[npt.ArrayLike], level: float = 0.95, *, resamples: int
         cells: For each task and length, scores in [0, 1] of shape ``[samples, methods]``, NaN where a method has not
             answered; each method has answered a sample in every cell. Samples and cells may come in any order.
         level: Share of resamples within the limits, in (0, 1).
-        resamples: How often to draw the samples anew.
-
-    Returns:
-        A rank for each method, by the mean over cells, each cell with the same weight.
 
     Raises:
         ValueError: No cells, no methods, a method without a score in a cell, or a level outside (0, 1).
@@ -65,10 +55,6 @@ def interval_ranks(means: Sequence[float], intervals: Sequence[tuple[float, floa
     """Ranks of runs of which only means and intervals are known, as on a board.
 
     A run is surely better than another where their intervals have nothing in common; the limits are whole numbers.
-
-    Args:
-        means: Shape ``[n]``.
-        intervals: Lower and upper limits of the means, shape ``[n, 2]``.
     """
     steps = [round(mean / TOLERANCE) for mean in means]
     rising, n = sorted(steps), len(intervals)
@@ -98,13 +84,8 @@ def frontier_shares(
 
     A point is off the frontier if another costs no more and scores no less, and is better in one of the two. Each
     resample draws the samples of each cell anew, the same ones for all its points; costs stay. Of two points that
-    really score alike, the dearer one is on the frontier in about half of the resamples.
-
-    Args:
-        costs: Shape ``[points]``.
-        cells: As in ``resampled_scores``: points that answered the same samples of one task, and their scores in
-            [0, 1]. A point's score is the mean over its cells, each with the same weight.
-        resamples: How often to draw the samples anew.
+    really score alike, the dearer one is on the frontier in about half of the resamples. Cells are those of
+    ``resampled_scores``.
 
     Raises:
         ValueError: A cost is NaN, or a point has no score in any cell, or in one that names it.

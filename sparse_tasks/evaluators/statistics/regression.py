@@ -24,28 +24,19 @@ class SeparatedError(ValueError):
 class LogitRegression:
     """A fitted logistic law.
 
-    Attributes:
-        estimates: Coefficients, shape ``[p]``.
-        covariance: Of the estimates, shape ``[p, p]``.
-        scale: Pearson's X2 over its degrees of freedom: about 1 where the cells scatter about the law as binomial
-            shares do, below where scores are graded, far above where the law does not describe the cells. NaN where
-            there are no more cells than coefficients.
-        degrees: Degrees of freedom of Student's quantile.
-        level: Confidence level of the intervals.
+    ``scale`` is Pearson's X2 over its degrees of freedom: about 1 where the cells scatter about the law as binomial
+    shares do, below where scores are graded, far above where the law does not describe the cells. It is NaN where
+    there are no more cells than coefficients.
     """
 
-    estimates: Values
-    covariance: Values
+    estimates: Values  # coefficients, shape ``[p]``
+    covariance: Values  # of the estimates, shape ``[p, p]``
     scale: float
-    degrees: int
-    level: float
+    degrees: int  # of freedom, of Student's quantile
+    level: float  # confidence level of the intervals
 
     def combined(self, weights: Sequence[float]) -> tuple[float, Interval]:
-        """A weighted sum of the coefficients, and its interval.
-
-        Args:
-            weights: Shape ``[p]``.
-        """
+        """A weighted sum of the coefficients, and its interval."""
         from scipy.special import stdtrit
 
         factors = np.asarray(weights, dtype=np.float64)
@@ -123,13 +114,11 @@ def logit_regression(
 
 
 def _separated(design: Values, means: Values) -> bool:
-    """Whether the likelihood has no finite maximum (Albert and Anderson 1984, Biometrika 71, 1-10).
-
-    So it is if some direction b has x b >= 0 where all scores are 1, x b <= 0 where all are 0, and x b = 0 where there
-    are others, but is not 0 everywhere: a linear program finds it.
-    """
+    """Whether the likelihood has no finite maximum (Albert and Anderson 1984, Biometrika 71, 1-10)."""
     from scipy.optimize import linprog
 
+    # So it is if some direction b has x b >= 0 where all scores are 1, x b <= 0 where all are 0, and x b = 0 where
+    # there are others, but is not 0 everywhere: a linear program finds it.
     ones, zeros = means >= 1 - TOLERANCE, means <= TOLERANCE
     if not (ones | zeros).any():
         return False

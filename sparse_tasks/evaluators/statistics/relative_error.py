@@ -25,21 +25,13 @@ __all__ = ["relative_error_interval"]
 def relative_error_interval(
     tasks: Sequence[Sequence[tuple[float, float]]], level: float = 0.95, *, resamples: int = 999
 ) -> Interval:
-    """Confidence interval of the relative error ``(D - S) / D``.
+    """Confidence interval of the relative error ``(D - S) / D`` of means over tasks, all of the same weight.
 
-    D and S are means over tasks, each task with the same weight, of dense and sparse scores. The symmetric studentised
-    bootstrap of ``difference_interval``: pairs are drawn anew within each task, and the standard error is that of the
-    ratio by the delta method. Where too few samples changed for that, the limits of gains and losses, averaged over
-    tasks by ``macro``, are divided by that limit of D which makes them wider ("gains_losses").
-
-    Args:
-        tasks: For each task, pairs of a dense and a sparse score, each in [0, 1], in any order.
-        level: Confidence level, in (0, 1).
-        resamples: How often to draw the samples anew.
-
-    Returns:
-        Limits that are at most 1. They are infinite where dense scores are so near to 0 that the ratio may be
-        anything.
+    ``tasks`` has pairs of a dense and a sparse score, each in [0, 1], for each task. The interval is the symmetric
+    studentised bootstrap of ``difference_interval``: pairs are drawn anew within each task, and the standard error is
+    that of the ratio by the delta method. Where too few samples changed for that, the limits of gains and losses,
+    averaged over tasks by ``macro``, are divided by that limit of D which makes them wider ("gains_losses"). Limits are
+    at most 1, and infinite where dense scores are so near to 0 that the ratio may be anything.
 
     Raises:
         ValueError: No tasks, a task without pairs, dense scores that are all 0, a score outside [0, 1], or a

@@ -23,10 +23,7 @@ _CELLS: Final = 1_000_000  # random numbers held at once: 8 MB
 def resampled_counts(n: int, resamples: int, stream: int = 0) -> Iterator[Values]:
     """Multiplicity of each of ``n`` samples in each resample, in tables of shape ``[some resamples, n]``.
 
-    Args:
-        n: Samples.
-        resamples: Rows of all tables together.
-        stream: Number of the random stream; other streams are other draws.
+    Other numbers of ``stream`` are other draws.
     """
     generator = np.random.default_rng([SEED, stream])
     most = max(1, _CELLS // n)
@@ -42,7 +39,7 @@ def resampled_scores(
     """Mean scores over cells, and those of resamples of each cell's samples.
 
     Args:
-        columns: Methods, or runs, that are compared.
+        columns: Number of methods, or runs, that are compared.
         cells: Columns that answered the same samples of one task, and their scores, shape ``[samples, those columns]``,
             NaN where a column lacks a sample. Samples and cells may come in any order.
         resamples: How often to draw the samples anew.
