@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sparse_tasks.evaluators.metrics import METRICS, Metric
+
 
 def close_number(prediction: str | None, answers: Sequence[str]) -> float:
     """One less the relative error, at least 0; 0 where the answer is not a single number."""
@@ -20,3 +22,6 @@ def close_number(prediction: str | None, answers: Sequence[str]) -> float:
         return 0.0
     gold = int(answers[0])
     return max(0.0, 1 - abs(int(number[1].replace(",", "")) - gold) / gold)
+
+
+METRICS.register("close_number", Metric(close_number))

@@ -47,7 +47,7 @@ def complete_export(incomplete: str) -> list[str]:
     """Formats of others."""
     from sparse_tasks.evaluators.exports import EXPORTS
 
-    return [name for name in EXPORTS if name.startswith(incomplete)]
+    return [name for name in EXPORTS.names() if name.startswith(incomplete)]
 
 
 def complete_analysis(incomplete: str) -> list[str]:

@@ -33,20 +33,19 @@ def export(
 
     lm_eval: results_*.json, samples_*.jsonl as lm-eval has them.
     """
-    from sparse_tasks.core.errors import UsageError, nearest
+    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.exports import EXPORTS
     from sparse_tasks.evaluators.results import read_result, read_scores
     from sparse_tasks.evaluators.runs import Run
 
-    if to not in EXPORTS:
-        raise UsageError("to", to, nearest(to, EXPORTS))
+    export_run = EXPORTS.get(to)
     result, rows = read_result(run), read_scores(run)
     with Run(run) as opened:
         settings = opened.settings
         if settings is None:
             raise UsageError("run", str(run), "holds no run.json; name a folder that evaluate has made")
-        files = EXPORTS[to](settings, result, rows, opened.predictions())
+        files = export_run(settings, result, rows, opened.predictions())
     folder = output or run / "exports" / to
     for name, content in files.items():
         write_whole(folder / name, content)

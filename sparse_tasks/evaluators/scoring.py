@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparse_tasks.core.errors import UsageError, nearest
+from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.answers import How, extraction, normalise
-from sparse_tasks.evaluators.metrics import LENIENT, METRICS
+from sparse_tasks.evaluators.metrics import METRICS
 
 __all__ = ["Score", "gold_score", "score"]
 
@@ -41,18 +41,17 @@ def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
     Raises:
         UsageError: The metric is unknown, or no answer could match the gold entries.
     """
-    if metric not in METRICS:
-        raise UsageError("metric", metric, nearest(metric, METRICS))
+    compare = METRICS.get(metric)
     if isinstance(answers, str) or not answers or not all(map(normalise, answers)):
         # A string is a sequence too, of letters, and would be scored letter by letter without a word.
         raise UsageError("answers", answers, "must be a list of gold entries, none of them blank")
-    if metric in LENIENT:
+    if compare.lenient:
         whole = output_text.strip() or None
-        return Score(METRICS[metric](whole, answers), whole, whole is not None)
+        return Score(compare(whole, answers), whole, whole is not None)
     found = extraction(output_text)
     extracted = None if found is None else found.text
     how = None if found is None else found.how
-    return Score(METRICS[metric](extracted, answers), extracted, found is not None, how)
+    return Score(compare(extracted, answers), extracted, found is not None, how)
 
 
 def gold_score(metric: str, answer: str, answers: Sequence[str]) -> float:

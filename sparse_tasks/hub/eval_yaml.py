@@ -12,7 +12,7 @@ import yaml
 
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.dataset import Dataset
-from sparse_tasks.evaluators.metrics import LENIENT
+from sparse_tasks.evaluators.metrics import METRICS
 
 __all__ = ["ANSWER", "EVAL_YAML", "eval_yaml"]
 
@@ -65,7 +65,7 @@ def _task(dataset: Dataset, task: str, length: int) -> dict[str, object]:
 def _scorer(dataset: Dataset, task: str, length: int) -> dict[str, object]:
     """Inspect's scorer that is nearest to the metric of a task."""
     first = next(iter(dataset.rows(dataset.select([task], [length], 1), ["metric"])))
-    if first["metric"] in LENIENT:
+    if METRICS.get(first["metric"]).lenient:
         # The prompt asks for a completion without tags, and the metric searches all of it.
         return {"name": "includes"}
     return {"name": "pattern", "args": {"pattern": ANSWER}}

@@ -15,7 +15,7 @@ import pytest
 
 from sparse_tasks import __version__
 from sparse_tasks.core.records import to_builtins
-from sparse_tasks.evaluators import environment as module
+from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.runs import checked
 
@@ -43,7 +43,8 @@ def test_it_names_neither_machine_nor_person(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_packages_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PACKAGES", ("tokenizers", "no-such-package-at-all"))
+    for engine in ENGINES:
+        monkeypatch.setattr(engine, "packages", ("no-such-package-at-all",))
     assert list(environment().packages) == ["tokenizers"]
 
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.answers import normalise
-from sparse_tasks.evaluators.metrics import LENIENT, METRICS, STRICT
 from sparse_tasks.evaluators.scoring import gold_score, score
+from tests.evaluators.metrics import LENIENT, METRICS, STRICT
 
 # These read ``answers`` as ways to say one thing; the others as the entries of a list.
 ONE_ANSWER = frozenset({"exact_match", "squad_em", "token_f1"})

@@ -8,7 +8,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.answers import normalise
-from sparse_tasks.evaluators.metrics import METRICS, STRICT, Metric
 from sparse_tasks.evaluators.metrics.exact_match import exact_match
 from sparse_tasks.evaluators.metrics.ordered_fraction import ordered_fraction
 from sparse_tasks.evaluators.metrics.set_iou import set_iou
@@ -16,6 +15,7 @@ from sparse_tasks.evaluators.metrics.set_match import set_match
 from sparse_tasks.evaluators.metrics.squad_em import squad_em
 from sparse_tasks.evaluators.metrics.token_f1 import token_f1
 from sparse_tasks.evaluators.metrics.unordered_fraction import unordered_fraction
+from tests.evaluators.metrics import METRICS, STRICT, Metric
 
 LISTS = {name: metric for name, metric in METRICS.items() if name not in ("exact_match", "squad_em", "token_f1")}
 SETS = {"set_iou": set_iou, "unordered_fraction": unordered_fraction}
@@ -274,7 +274,7 @@ def test_metrics_are_named_as_their_functions() -> None:
     assert list(METRICS) == sorted(METRICS)
     for name in METRICS:
         assert re.fullmatch(r"[a-z]+(?:_[a-z0-9]+)*", name)
-        assert getattr(METRICS[name], "__name__", None) == name
+        assert getattr(METRICS[name].function, "__name__", None) == name
 
 
 # --- letters of choices, and SQuAD's exact match -------------------------------------------------------------

@@ -4,9 +4,9 @@ from statistics import fmean
 
 import pytest
 
-from sparse_tasks.evaluators.metrics import LENIENT, METRICS, STRICT
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import difference_interval, mean_interval
+from tests.evaluators.metrics import LENIENT, METRICS, STRICT
 
 FACTS = ["Otter Quay", "Anna Kowalska", "small brass telescope"]
 PAIRS = ["abcd1234-efgh5678: ijkl", "mild-otter: 1234567", "12: 45"]

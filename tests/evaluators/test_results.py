@@ -16,13 +16,13 @@ import pytest
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
-from sparse_tasks.evaluators.metrics import METRICS
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import SCORES_SCHEMA, read_outcomes, read_result, read_scores, score_run
 from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.evaluators.statistics import mean_interval
 from sparse_tasks.generators.table import SCHEMA
 from tests.cli.program import contents, run
+from tests.evaluators.metrics import METRICS
 from tests.schemas.validation import problems
 
 Refused = Callable[..., Any]

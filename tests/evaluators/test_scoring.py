@@ -5,8 +5,8 @@ from statistics import fmean
 import pytest
 
 from sparse_tasks.core.errors import UsageError
-from sparse_tasks.evaluators.metrics import LENIENT, STRICT
 from sparse_tasks.evaluators.scoring import Score, score
+from tests.evaluators.metrics import LENIENT, STRICT
 
 
 def test_a_score_says_what_was_compared_and_how_it_was_found() -> None:

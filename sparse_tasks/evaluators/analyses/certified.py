@@ -18,6 +18,7 @@ import pandas as pd
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.frames import frame
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
+from sparse_tasks.evaluators.metrics import METRICS
 from sparse_tasks.evaluators.statistics import (
     fixed_sequence,
     hoeffding_bentkus_p_value,
@@ -30,7 +31,6 @@ __all__ = ["SCOPES", "Certificate", "certified"]
 SCOPES: Final = ("task", "length", "all")
 """Scopes of certificates: each task at each length, the mean over the tasks of each length, the mean over all."""
 
-_ALL_OR_NOTHING: Final = frozenset({"exact_match", "set_match", "squad_em", "string_match_part"})  # metrics: 0 or 1
 
 _PHASES: Final = ("prefill_sparsity", "decode_sparsity")
 
@@ -147,12 +147,13 @@ def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], not
 
 def _cells(members: Sequence[ScoredRun], tables: Mapping[str, pd.DataFrame]) -> dict[_Key, _Cell]:
     """Each task at each length, in the runs of one sparsity."""
+    binary = {name for name in METRICS.names() if METRICS.get(name).binary}
     metrics = {(config.length, config.task): config.metric for run in members for config in run.result.configs}
     table = pd.concat([tables[run.name] for run in members])
     cells = {}
     for key, rows in table.groupby(["length", "task"]):
         greatest = rows.sort_values(["loss", "id"]).drop_duplicates("id", keep="last")["loss"]
-        all_or_nothing = metrics.get(key) in _ALL_OR_NOTHING and bool(rows["whole"].all())
+        all_or_nothing = metrics.get(key) in binary and bool(rows["whole"].all())
         cells[key] = _Cell(greatest.tolist(), _measured(rows), all_or_nothing)
     return cells
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import Phase
-from sparse_tasks.core.registry import Registry
+from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.evaluators.models import Model, find_model
 
 __all__ = ["ENGINES", "Engine", "EngineSettings", "Output", "Request"]
@@ -97,7 +97,11 @@ class Engine(ABC):
     runs_methods: ClassVar[bool] = False
     """Whether it runs the sparse attention methods."""
     elsewhere: ClassVar[bool] = False
-    """Whether the model runs somewhere else, with who knows what attention."""
+    """Whether the model runs somewhere else, with an unknown attention."""
+    measures_sparsity: ClassVar[bool] = False
+    """Whether it measures the sparsity of every answer under sparse attention."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions ``run.json`` reports."""
     samples: ClassVar[bool] = True
     """Whether it samples as ``EngineSettings`` says."""
     takes_ids: bool = True
@@ -171,9 +175,7 @@ class Engine(ABC):
         """Give back what ``start`` took."""
 
 
-def _load() -> None:
-    from sparse_tasks.evaluators.engines import openai, replay, transformers, vllm  # noqa: F401
-
-
-ENGINES: Registry[type[Engine]] = Registry("engine", _load)
-"""The engines, by the name that ``--engine`` takes. Each module imports its heavy package when it starts."""
+ENGINES: Registry[type[Engine]] = Registry(
+    "engine", lambda: import_modules("sparse_tasks.evaluators.engines"), "sparse_tasks.engines"
+)
+"""Engines by the name that ``--engine`` takes; each module imports its heavy package when the engine starts."""

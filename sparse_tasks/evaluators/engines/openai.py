@@ -82,6 +82,7 @@ class OpenAIEngine(Engine):
 
     name = "openai"
     elsewhere = True
+    packages = ("openai",)
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

@@ -30,6 +30,8 @@ class TransformersEngine(Engine):
 
     name = "transformers"
     runs_methods = True
+    measures_sparsity = True
+    packages = ("torch", "transformers", "accelerate")
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

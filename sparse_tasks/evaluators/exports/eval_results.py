@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from sparse_tasks.evaluators.exports.export import EXPORTS
 from sparse_tasks.evaluators.exports.parts import (
     LEVEL,
     arguments,
@@ -91,3 +92,6 @@ def _budget(run: PublicSettings) -> str:
     sparsity = run.attention.sparsity
     set_to = f" with {', '.join(arguments(run))}" if arguments(run) else ""
     return ("" if sparsity is None else f" at nominal sparsity {sparsity:g}") + set_to
+
+
+EXPORTS.register("eval_results", files)

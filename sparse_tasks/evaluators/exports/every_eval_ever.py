@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from sparse_tasks.evaluators.engines.engine import ENGINES
+from sparse_tasks.evaluators.exports.export import EXPORTS
 from sparse_tasks.evaluators.exports.parts import (
     LEVEL,
     average_id,
@@ -40,8 +42,6 @@ __all__ = ["files"]
 
 _SCHEMA_VERSION: Final = "0.3.0"
 _COLLECTION: Final = "sparse-tasks"
-# Engines that run the model themselves; behind a server anything may stand.
-_SELF_DEPLOYED: Final = frozenset({"vllm", "transformers"})
 
 
 def files(
@@ -106,7 +106,8 @@ def _evaluation_id(run: PublicSettings) -> str:
 def _model(run: PublicSettings) -> dict[str, Any]:
     name = model_id(run)
     developer, slash, _ = name.partition("/")
-    own = run.engine.name in _SELF_DEPLOYED
+    # Behind a server anything may stand.
+    own = run.engine.name in ENGINES and not ENGINES.get(run.engine.name).elsewhere
     return {
         "name": name,
         "id": name,
@@ -278,3 +279,6 @@ def _attribution(row: ScoredSample) -> list[dict[str, Any]]:
             "is_terminal": True,
         }
     ]
+
+
+EXPORTS.register("every_eval_ever", files)

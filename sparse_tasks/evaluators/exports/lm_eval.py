@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from sparse_tasks.evaluators.exports.export import EXPORTS
 from sparse_tasks.evaluators.exports.parts import (
     average_id,
     by_id,
@@ -180,3 +181,6 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
             **{key: getattr(prediction, key, None) for key in ("input_tokens", "output_tokens", "seconds", "sparsity")},
         },
     }
+
+
+EXPORTS.register("lm_eval", files)

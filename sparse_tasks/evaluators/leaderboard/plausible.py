@@ -14,13 +14,12 @@ from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Phase, Phases
+from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.records import Prediction, PublicSettings
 
 __all__ = ["foreign", "implausible"]
 
 _HAIR: Final = 1e-6  # of rounded sums
-_MEASURING: Final = ("vllm", "transformers")  # engines that run methods measure each answer
-_ELSEWHERE: Final = ("openai", "replay")
 
 
 class _ImpossibleError(Exception):
@@ -91,10 +90,10 @@ def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None
             raise _ImpossibleError("has the spread of a sparsity that was not measured")
         if prediction.kv_bytes_per_step is not None:
             raise _ImpossibleError("has bytes read, and no sparsity that was measured")
-        if settings.attention.sparse and engine in _MEASURING:
+        if settings.attention.sparse and _measures(engine):
             raise _ImpossibleError(f"has no measured sparsity; {engine} measures what {_quoted(method)} leaves out")
         return None
-    if method == Attention.UNKNOWN.method or engine in _ELSEWHERE:
+    if method == Attention.UNKNOWN.method or (engine in ENGINES and ENGINES.get(engine).elsewhere):
         raise _ImpossibleError(f"has a measured sparsity, which {engine[:40]} cannot know")
     return prediction.sparsity
 
@@ -138,9 +137,13 @@ def _of(cached: int, read: float) -> float:
     return min(max(1.0, read), cached) / cached
 
 
+def _measures(engine: str) -> bool:
+    return engine in ENGINES and ENGINES.get(engine).measures_sparsity
+
+
 def _check_phases(settings: PublicSettings, measured: Phases, written: int | None) -> None:
     """A phase in which a method acts is measured, if there was any of it: the first token comes from the prompt."""
-    for name in settings.attention.method.split("+") if settings.engine.name in _MEASURING else ():
+    for name in settings.attention.method.split("+") if _measures(settings.engine.name) else ():
         phase = _phase(METHODS.get(name)) if _ours(name) else None
         if phase is not None and phase not in measured and (phase == "prefill" or (written or 0) > 2):
             raise _ImpossibleError(f"has no {phase} sparsity, and {name} acts there")

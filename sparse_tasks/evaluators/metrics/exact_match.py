@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sparse_tasks.evaluators.answers import normalise
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
@@ -29,3 +30,6 @@ def exact_match(prediction: str | None, answers: Sequence[str]) -> float:
         if _LETTERS.fullmatch(unit) and unit not in _NOT_UNITS:
             given = number
     return float(given == gold)
+
+
+METRICS.register("exact_match", Metric(exact_match, binary=True))

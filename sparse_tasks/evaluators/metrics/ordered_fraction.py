@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sparse_tasks.evaluators.answers import Entry, entries, normalise
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 
 def ordered_fraction(prediction: str | None, answers: Sequence[str]) -> float:
@@ -29,3 +30,6 @@ def _placed(given: list[Entry]) -> dict[int, str]:
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 1:
         return {place: entry.text for place, entry in enumerate(given, start=1)}
     return {entry.number: entry.text for entry in given if entry.number is not None}
+
+
+METRICS.register("ordered_fraction", Metric(ordered_fraction))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sparse_tasks.evaluators.answers import items, normalise
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 
 def set_iou(prediction: str | None, answers: Sequence[str]) -> float:
@@ -13,3 +14,6 @@ def set_iou(prediction: str | None, answers: Sequence[str]) -> float:
     gold = frozenset(map(normalise, answers))
     given = frozenset(map(normalise, set(items(prediction or "", gold)))) - {""}
     return len(given & gold) / len(given | gold)
+
+
+METRICS.register("set_iou", Metric(set_iou))

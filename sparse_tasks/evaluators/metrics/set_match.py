@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sparse_tasks.evaluators.answers import items, normalise
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 # A letter as choices are written: "(B)", "B)", "B."; with anything behind it, it is more than a letter.
 _LETTER: Final = re.compile(r"\(?([A-Za-z])[.):]?")
@@ -24,3 +25,6 @@ def set_match(prediction: str | None, answers: Sequence[str]) -> float:
 def _entry(item: str) -> str:
     letter = _LETTER.fullmatch(item.strip())
     return normalise(letter[1] if letter else item)
+
+
+METRICS.register("set_match", Metric(set_match, binary=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 from sparse_tasks.evaluators.metrics.token_f1 import words
 
 
@@ -12,3 +13,6 @@ def squad_em(prediction: str | None, answers: Sequence[str]) -> float:
     """
     given = words(prediction or "")
     return float(bool(given) and any(given == words(answer) for answer in answers))
+
+
+METRICS.register("squad_em", Metric(squad_em, binary=True))

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
+
 
 def string_match_all(prediction: str | None, answers: Sequence[str]) -> float:
     """The share of gold entries that stand anywhere in the whole output, in any case of letters, in [0, 1].
@@ -12,3 +14,6 @@ def string_match_all(prediction: str | None, answers: Sequence[str]) -> float:
     """
     text = (prediction or "").lower()
     return sum(answer.lower() in text for answer in answers) / len(answers)
+
+
+METRICS.register("string_match_all", Metric(string_match_all, lenient=True))

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
+
 
 def string_match_part(prediction: str | None, answers: Sequence[str]) -> float:
     """1.0 where at least one of the gold answers stands anywhere in the whole output, in any case of letters.
@@ -12,3 +14,6 @@ def string_match_part(prediction: str | None, answers: Sequence[str]) -> float:
     """
     text = (prediction or "").lower()
     return float(any(answer.lower() in text for answer in answers))
+
+
+METRICS.register("string_match_part", Metric(string_match_part, binary=True, lenient=True))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sparse_tasks.evaluators.answers import normalise
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 _ARTICLES: Final = frozenset({"a", "an", "the"})
@@ -33,3 +34,6 @@ def _f1(given: Counter[str], gold: Counter[str]) -> float:
     common = (given & gold).total()
     # 2PR / (P + R), where P = common / given and R = common / gold, in one division.
     return 2 * common / (given.total() + gold.total()) if common else 0.0
+
+
+METRICS.register("token_f1", Metric(token_f1))

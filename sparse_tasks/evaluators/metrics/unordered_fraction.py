@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sparse_tasks.evaluators.answers import items, normalise
+from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 
 def unordered_fraction(prediction: str | None, answers: Sequence[str]) -> float:
@@ -15,3 +16,6 @@ def unordered_fraction(prediction: str | None, answers: Sequence[str]) -> float:
     gold = [normalise(answer) for answer in answers]
     given = frozenset(map(normalise, set(items(prediction or "", frozenset(gold))))) - {""}
     return sum(entry in given for entry in gold) / max(len(gold), len(given))
+
+
+METRICS.register("unordered_fraction", Metric(unordered_fraction))

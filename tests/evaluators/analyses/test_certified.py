@@ -16,12 +16,12 @@ from msgspec import structs
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.analyses.analysis import Analysis
-from sparse_tasks.evaluators.analyses.certified import _ALL_OR_NOTHING, SCOPES, Certificate, certified
+from sparse_tasks.evaluators.analyses.certified import SCOPES, Certificate, certified
 from sparse_tasks.evaluators.analyses.frames import column_names
 from sparse_tasks.evaluators.analyses.table import Runs, read_runs
-from sparse_tasks.evaluators.metrics import METRICS
 from sparse_tasks.evaluators.statistics import fixed_sequence, hoeffding_bentkus_p_value
 from tests.evaluators.made_runs import made_run
+from tests.evaluators.metrics import METRICS
 
 Refused = Callable[..., Any]
 Scores = Mapping[tuple[str, int], Sequence[float]]
@@ -180,7 +180,7 @@ def test_metrics_that_count_as_all_or_nothing_are_and_others_are_not(name: str) 
     entries = ["red", "blue", "green"]
     tried = [", ".join(some) for k in range(4) for some in itertools.permutations(entries, k)] + ["red blue", "red or"]
     values = {METRICS[name](text, gold) for text in tried for gold in (entries, ["red"], ["red blue"])}
-    assert (values <= {0.0, 1.0}) == (name in _ALL_OR_NOTHING)
+    assert (values <= {0.0, 1.0}) == METRICS[name].binary
 
 
 # --- which runs make a sequence -------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""Results in the formats of others, by name, written from a run's files and from nothing else."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from sparse_tasks.core.registry import Registry, import_modules
+from sparse_tasks.evaluators.records import Prediction, PublicSettings, Result, ScoredSample
+
+__all__ = ["EXPORTS", "Export"]
+
+
+class Export(Protocol):
+    """Writes a scored run in one format."""
+
+    def __call__(
+        self,
+        run: PublicSettings,
+        result: Result,
+        scores: Sequence[ScoredSample],
+        predictions: Iterable[Prediction],
+    ) -> dict[str, bytes]:
+        """The files, by path relative to the folder they are meant for; the same bytes for the same run.
+
+        Args:
+            run: Settings of the run.
+            result: Its result.
+            scores: Its scores.
+            predictions: Its predictions.
+        """
+        ...
+
+
+EXPORTS: Registry[Export] = Registry(
+    "to", lambda: import_modules("sparse_tasks.evaluators.exports"), "sparse_tasks.exports"
+)
+"""Exports by the name that ``--to`` takes. Each module of a format registers one on its last line."""

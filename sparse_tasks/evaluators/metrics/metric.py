@@ -1,0 +1,36 @@
+"""Metrics: functions that say how right an answer is, registered by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sparse_tasks.core.registry import Registry, import_modules
+
+__all__ = ["METRICS", "Metric"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric; calling it gives a value in [0, 1]: 1 for the gold answer, 0 for none.
+
+    Attributes:
+        function: Takes the extracted answer text (see ``answers.extract``), or all of the output where the metric is
+            lenient, None where there is none; and the gold entries, at least one, none of them blank.
+        binary: Whether every value is 0 or 1.
+        lenient: Whether it searches the whole output instead of the extracted answer. Such metrics are RULER's own,
+            kept to compare with numbers that others report; all others give nothing for saying more than was asked.
+    """
+
+    function: Callable[[str | None, Sequence[str]], float]
+    binary: bool = False
+    lenient: bool = False
+
+    def __call__(self, prediction: str | None, answers: Sequence[str]) -> float:
+        return self.function(prediction, answers)
+
+
+METRICS: Registry[Metric] = Registry(
+    "metric", lambda: import_modules("sparse_tasks.evaluators.metrics"), "sparse_tasks.metrics"
+)
+"""Metrics by the name in a sample's ``metric`` column. Each module of this package registers one on its last line."""
