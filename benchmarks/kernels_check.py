@@ -88,9 +88,11 @@ def check_prompt(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, si
         if (block_q < 64 and n_k > 2000) or (block_q == 64 and n_k > 20_000 and block_k == 16):
             continue
         rows, columns = BlockIndex.rows(n_q, n_k, block_q), -(-n_k // block_k)
-        index = BlockIndex.from_mask(
-            torch.rand(heads, rows, columns, device="cuda") < share, block_q, block_k, n_q, n_k
-        )
+        last = (torch.arange(1, rows + 1, device="cuda") + (n_k - n_q) // block_q) * block_q
+        drawn = torch.rand(heads, rows, columns, device="cuda") < share
+        drawn &= torch.arange(columns, device="cuda") * block_k < last[:, None]
+        blocks, counts = select_top(torch.where(drawn, 0.0, float("-inf")), columns)
+        index = BlockIndex(blocks, counts, block_q, block_k, n_q, n_k)
         compare(check, f"block_sparse {block_q}x{block_k}", what, q, k, v, index)
     for unit in (64, 128):
         chosen, counts = (

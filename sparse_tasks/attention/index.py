@@ -45,7 +45,6 @@ class BlockIndex:
         block_k: Positions in a key block.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
-        asked: int64 ``[heads]``: interactions that the method wanted; None where these are the blocks themselves.
     """
 
     blocks: Tensor
@@ -54,7 +53,6 @@ class BlockIndex:
     block_k: int
     n_q: int
     n_k: int
-    asked: Tensor | None = None
 
     @property
     def first_row(self) -> int:
@@ -65,17 +63,6 @@ class BlockIndex:
     def rows(n_q: int, n_k: int, block_q: int) -> int:
         """How many query blocks the last ``n_q`` of ``n_k`` positions touch."""
         return ceil_div(n_k, block_q) - (n_k - n_q) // block_q
-
-    @classmethod
-    def from_mask(cls, kept: Tensor, block_q: int, block_k: int, n_q: int, n_k: int) -> BlockIndex:
-        """From bool ``[heads, rows, columns]``; blocks after the diagonal are dropped, so that counts are of work."""
-        rows = kept.shape[1]
-        last = (torch.arange(rows, device=kept.device) + (n_k - n_q) // block_q + 1) * block_q - 1
-        kept = kept & (torch.arange(kept.shape[2], device=kept.device)[None, :] * block_k <= last[:, None])
-        counts = kept.sum(2, dtype=torch.int32)
-        width = max(1, int(counts.max()))
-        order = torch.argsort(kept.int(), dim=2, descending=True, stable=True)
-        return cls(order[..., :width].int().contiguous(), counts, block_q, block_k, n_q, n_k)
 
     @classmethod
     def dense(cls, n_q: int, n_k: int, block_q: int, block_k: int, device: torch.device | str = "cpu") -> BlockIndex:
@@ -89,7 +76,7 @@ class BlockIndex:
     def tail(self, n_q: int) -> BlockIndex:
         """The same for the last ``n_q`` of its queries alone."""
         skipped = (self.n_k - n_q) // self.block_q - self.first_row
-        return replace(self, blocks=self.blocks[:, skipped:], counts=self.counts[:, skipped:], n_q=n_q, asked=None)
+        return replace(self, blocks=self.blocks[:, skipped:], counts=self.counts[:, skipped:], n_q=n_q)
 
     def mask(self) -> Tensor:
         """Bool ``[heads, rows, columns]``: which key blocks are read."""
@@ -131,8 +118,7 @@ class BlockIndex:
 
     def asked_density(self) -> Tensor:
         """float64 ``[heads]``: interactions that the method wanted over those of dense causal attention."""
-        asked = self.seen() if self.asked is None else self.asked
-        return asked.double() / causal_count(self.n_q, self.n_k)
+        return self.seen().double() / causal_count(self.n_q, self.n_k)
 
     def nbytes(self) -> int:
         """Bytes of the index itself."""

@@ -9,6 +9,7 @@ Classes are imported and listed without torch; methods import it, and kernels, w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -119,17 +120,17 @@ class Method(Parametric, ABC):
         raise NotImplementedError
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        """FLOPs of one layer to select, while a whole prompt is read.
+        """FLOPs of one layer to select, while a whole prompt is read; NaN where a class does not tell.
 
         Args:
             shape: Sizes of the model.
             length: Tokens of the prompt, above 0.
         """
-        return 0.0
+        return math.nan
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """Elements that one layer reads to select, at a decoding step over ``length`` cached tokens."""
-        return 0.0
+        """Elements that one layer reads to select, at a decoding step over ``length`` cached tokens, or NaN."""
+        return math.nan
 
     @property
     def unshared(self) -> str | None:
@@ -155,6 +156,9 @@ class PrefillMethod(Method):
     def queries_at_once(self) -> int | None:
         """Most queries of one call of ``select``, so that the index stays small; None for any number."""
         return None
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        return 0.0
 
     def density_span(self, length: int) -> Span:
         """The least and the greatest density that it can have over a prompt of ``length`` tokens.
@@ -200,6 +204,9 @@ class DecodeMethod(Method):
     phase = Phase.DECODE
     recordable: ClassVar[bool] = False
     """Whether ``select`` waits for nothing and follows from shapes alone, so that a CUDA graph can hold it."""
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        return 0.0
 
     def read_span(self, prompt: int, cached: int) -> Span:
         """The fewest and the most positions that a step reads, averaged over heads and layers.
@@ -254,6 +261,9 @@ class EvictMethod(Method):
     def observes(self) -> int | None:
         """Number of last queries of a prompt that ``keep`` needs; None for all of them."""
         return None
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        return 0.0
 
     def read_span(self, prompt: int, cached: int) -> Span:
         """As of ``DecodeMethod``."""

@@ -18,12 +18,8 @@ from sparse_tasks.attention.interactions import causal_count
 __all__ = [
     "Blocks",
     "Columns",
-    "Diagonals",
     "Everything",
-    "LastQueries",
     "Pattern",
-    "Sink",
-    "Window",
     "block_interactions",
 ]
 
@@ -83,9 +79,6 @@ class Pattern(ABC):
         key = torch.arange(n_k, device=queries.device)[None, None, :]
         return self.sees(head, query, key).expand(self.heads, len(queries), n_k) & (key <= query)
 
-    def __and__(self, other: Pattern) -> Pattern:
-        return _Both(self, other)
-
     def __or__(self, other: Pattern) -> Pattern:
         return _Either(self, other)
 
@@ -96,36 +89,6 @@ class Everything(Pattern):
 
     def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key >= 0) & (query >= 0)
-
-
-@dataclass(frozen=True)
-class Sink(Pattern):
-    """The first ``size`` keys."""
-
-    size: int
-
-    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return key < self.size
-
-
-@dataclass(frozen=True)
-class Window(Pattern):
-    """The last ``size`` keys up to the query, itself included."""
-
-    size: int
-
-    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return query - key < self.size
-
-
-@dataclass(frozen=True)
-class LastQueries(Pattern):
-    """All keys, for the queries from position ``start`` on."""
-
-    start: int
-
-    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return query >= self.start
 
 
 @dataclass(frozen=True)
@@ -140,20 +103,6 @@ class Columns(Pattern):
 
     def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.kept[head, key]
-
-
-@dataclass(frozen=True)
-class Diagonals(Pattern):
-    """Slashes: distances from query to key. ``kept`` is bool ``[heads, n_k]``, by distance."""
-
-    kept: Tensor
-
-    @property
-    def heads(self) -> int:  # type: ignore[override]
-        return int(self.kept.shape[0])
-
-    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return self.kept[head, (query - key).clamp_min(0)]
 
 
 @dataclass(frozen=True)
@@ -212,19 +161,6 @@ def block_interactions(row: Tensor, column: Tensor, block_q: int, block_k: int, 
         return steep * (steep + 1) // 2 + (count - block_k).clamp_min(0) * block_k
 
     return torch.where(first < last, up_to(last - start) - up_to(first - start), 0)
-
-
-@dataclass(frozen=True)
-class _Both(Pattern):
-    left: Pattern
-    right: Pattern
-
-    @property
-    def heads(self) -> int:  # type: ignore[override]
-        return max(self.left.heads, self.right.heads)
-
-    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return _narrow(self.left, head, query, key) & _narrow(self.right, head, query, key)
 
 
 @dataclass(frozen=True)

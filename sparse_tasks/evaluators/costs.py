@@ -1,35 +1,7 @@
-"""What a model costs to run, with dense and with sparse attention: a model's shape, and the paper's formulas.
+"""Costs of a model with dense and with sparse attention, by the formulas of the paper (arXiv 2504.17768).
 
-Source: "The Sparse Frontier" (arXiv 2504.17768), section on cost. L tokens, d hidden size, h query heads, n_kv
-key-value heads, d_h head size, N layers, |V| vocabulary, B batch, rho density (1 less the sparsity).
-
-**Prefill**, in floating-point operations::
-
-    B [2Ld + N (2Ld (2 h d_h + 2 n_kv d_h) + rho (4 h L^2 d_h + 3 h L^2)) + N (6 L d d_mlp + 2 L d_mlp) + 2 L d |V|]
-
-It counts all L^2 pairs of positions, though only the half before the diagonal is needed, and the output layer at
-every position, though engines need the last alone. That is the paper's form, and so it is kept: rho is the share of
-the causal pairs that are computed, which is the same share either way.
-
-**Decoding**, in elements read a step, of weights and of the KV cache; in bytes, times 2 in bf16::
-
-    N (2 d h d_h + 2 d n_kv d_h + 3 d d_mlp) + d |V| + d + B N 2 L d_h n_kv rho
-
-The paper prints ``4 d^2`` for the first two terms, which is the same where h d_h = n_kv d_h = d. With grouped queries
-it would count weights that are not there; the shares of the KV cache that the paper reports come out with the sizes
-that models have, and not with ``4 d^2``.
-
-What the paper leaves open, and how it is counted here:
-
-- *Layers with a sliding window* are not sparsified. They count the pairs within the window, ``L^2 - (L - w)^2`` in
-  the same reading as L^2 above, and read ``min(L, w)`` positions.
-- *Tied embeddings* are one matrix fewer to store; their product with every position costs all the same.
-- *Experts*: a token goes through the active and the shared ones, and the router is a product with d times the number
-  of experts. A decoding step of B sequences reads the experts that any of them goes through: with a active ones of E,
-  ``E (1 - (1 - a/E)^B)`` on average if tokens choose independently and evenly; fewer if they do not.
-- Norms and biases are left out: below 0.1% of a model's parameters.
-
-What methods take to select stands with each method: ``Method.index_flops`` and ``Method.index_reads``.
+docs/analyses.md has the formulas, and what is counted where the paper leaves it open. The cost of selecting stands with
+each method: ``Method.index_flops`` and ``Method.index_reads``.
 """
 
 from __future__ import annotations
@@ -208,7 +180,7 @@ def _size(given: Mapping[str, Any], name: str, default: int | None = None, *, le
     """A whole number from ``least`` to 2^40; ``default`` where there is none."""
     value = default if given.get(name) is None else given[name]
     if not _is_whole(value) or not least <= value <= _LARGEST:
-        raise ValueError(f"{name} is no size")
+        raise ValueError(f"{name} is not a size")
     return value
 
 
@@ -218,13 +190,13 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError("is no object")
+        raise ValueError("is not an object")
     return value
 
 
 def _require(holds: bool) -> None:
     if not holds:
-        raise ValueError("is no shape that is known")
+        raise ValueError("is not a known shape")
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -365,7 +337,7 @@ def index_flops(attention: Attention, shape: Shape, length: float) -> float | No
         length: Tokens of the prompt, above 0.
 
     Returns:
-        None where a method is unknown, or has parameters that it does not take.
+        None where a method is unknown, has parameters that it does not take, or does not tell its cost.
     """
     return _over_layers(attention, shape, length, lambda method: method.index_flops(shape, length))
 
@@ -378,6 +350,7 @@ def index_reads(attention: Attention, shape: Shape, length: float) -> float | No
 def _over_layers(attention: Attention, shape: Shape, length: float, cost: Callable[[Method], float]) -> float | None:
     _check(length, 1.0, 1)
     try:
-        return float(_global_layers(shape) * sum(cost(method) for method in attention.methods if method.sparsity != 0))
+        total = sum(cost(method) for method in attention.methods if method.sparsity != 0)
     except UsageError:
         return None
+    return None if math.isnan(total) else float(_global_layers(shape) * total)

@@ -21,7 +21,8 @@ from sparse_tasks.attention.index import (
 )
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.ops.lines import line_index
-from sparse_tasks.attention.patterns import Columns, Diagonals, Pattern
+from sparse_tasks.attention.patterns import Pattern
+from tests.attention.toys import block_index
 
 GARBAGE = (2**31 - 1, -7, 10**6)
 LENGTHS = {"n_k": st.integers(1, 200), "missing": st.integers(0, 150)}
@@ -111,13 +112,6 @@ def test_small_blocks_cost_what_their_tile_reads(n_k: int, missing: int, block_q
     assert (index.computed() >= index.seen()).all()
 
 
-def test_what_was_asked_is_told_apart_from_what_runs() -> None:
-    index, _ = make_blocks(100, 100, 16, 16)
-    asked = dataclasses.replace(index, asked=torch.tensor([505, 1010]))
-    assert asked.asked_density().tolist() == [0.1, 0.2]
-    assert torch.equal(asked.density(), index.density())
-
-
 @pytest.mark.parametrize(("n_q", "n_k"), [(150, 150), (41, 150), (1, 1), (1, 129)])
 @pytest.mark.parametrize(("block_q", "block_k"), [(16, 16), (32, 128), (64, 64), (128, 64), (128, 32)])
 def test_the_dense_index_sees_everything_and_lists_no_more(n_q: int, n_k: int, block_q: int, block_k: int) -> None:
@@ -125,27 +119,7 @@ def test_the_dense_index_sees_everything_and_lists_no_more(n_q: int, n_k: int, b
     assert index.seen().tolist() == index.computed().tolist() == [causal_count(n_q, n_k)]
     assert index.density().tolist() == index.asked_density().tolist() == [1.0]
     full = torch.ones(1, *index.blocks.shape[1:], dtype=torch.bool)
-    assert torch.equal(index.mask(), BlockIndex.from_mask(full, block_q, block_k, n_q, n_k).mask())
-
-
-@pytest.mark.parametrize(("n_q", "n_k", "block_q", "block_k"), [(99, 99, 16, 16), (40, 99, 32, 16), (50, 99, 16, 32)])
-def test_a_mask_becomes_an_index_without_what_lies_after_the_diagonal(
-    n_q: int, n_k: int, block_q: int, block_k: int
-) -> None:
-    _, kept = make_blocks(n_q, n_k, block_q, block_k, heads=3, share=0.7)
-    after = BlockIndex.dense(n_q, n_k, block_q, block_k).mask().logical_not()
-    assert after.any()
-    index = BlockIndex.from_mask(kept | after, block_q, block_k, n_q, n_k)
-    assert index.blocks.dtype == index.counts.dtype == torch.int32
-    assert torch.equal(index.mask(), kept)
-    for blocks, counts in zip(index.blocks.flatten(0, 1), index.counts.flatten(), strict=True):
-        assert (blocks[: int(counts)].diff() > 0).all()
-
-
-def test_a_mask_of_nothing_is_an_index_of_nothing() -> None:
-    index = BlockIndex.from_mask(torch.zeros(2, 4, 4, dtype=torch.bool), 16, 16, 60, 60)
-    assert index.blocks.shape == (2, 4, 1)
-    assert index.counts.sum() == index.computed().sum() == index.pattern().count(60, 60).sum() == 0
+    assert torch.equal(index.mask(), block_index(full, block_q, block_k, n_q, n_k).mask())
 
 
 def test_bytes_of_blocks_are_those_of_their_tensors() -> None:
@@ -168,8 +142,7 @@ def test_the_tail_of_blocks_is_what_the_last_queries_see(
     n_q = max(1, n_k - missing)
     last = min(last, n_q)
     index, kept = make_blocks(n_q, n_k, block_q, block_k, share=0.3, seed=seed)
-    asked = dataclasses.replace(index, asked=torch.tensor([7, 7]))
-    tail = asked.tail(last)
+    tail = index.tail(last)
     assert (tail.n_q, tail.n_k, tail.block_q, tail.block_k) == (last, n_k, block_q, block_k)
     assert tail.blocks.shape[1] == BlockIndex.rows(last, n_k, block_q)
     seen = index.pattern().mask(n_q, n_k)[:, n_q - last :]
@@ -194,6 +167,12 @@ def make_lines(
     slashes = random_flags(heads, n_k, share=share / 3, seed=seed + 1)
     index = line_index(*listed(columns), *listed(slashes), block_q=block_q, unit=unit, n_q=n_q, n_k=n_k, impl="torch")
     return index, columns, slashes
+
+
+def on_lines(columns: Tensor, slashes: Tensor, n_q: int, n_k: int) -> Tensor:
+    """Bool ``[heads, n_q, n_k]``: whether a key is in a column or on a slash."""
+    distance = torch.arange(n_k - n_q, n_k)[:, None] - torch.arange(n_k)
+    return (columns[:, None] | slashes[:, distance.clamp_min(0)]) & (distance >= 0)
 
 
 def poison_bands(index: LineIndex) -> LineIndex:
@@ -235,12 +214,12 @@ def test_lines_are_seen_and_counted_once(
             end = (i // block_q + 1) * (block_q // unit) - 1
             listed_keys = [bool(columns[head, j]) or end - j // unit in bands[head] for j in range(i + 1)]
             assert seen[head, i - (n_k - n_q)].tolist() == listed_keys + [False] * (n_k - 1 - i)
-    lines = (Columns(columns) | Diagonals(slashes)).mask(n_q, n_k)
+    lines = on_lines(columns, slashes, n_q, n_k)
     assert (seen | ~lines).all()  # rounding up to bands loses nothing
     assert index.computed().dtype == torch.int64
     assert index.computed().tolist() == seen.sum((1, 2)).tolist() == index.pattern().count(n_q, n_k).tolist()
     assert index.density().tolist() == [int(c) / causal_count(n_q, n_k) for c in index.computed()]
-    asked = (Columns(columns) | Diagonals(slashes)).count(n_q, n_k)
+    asked = lines.sum((1, 2))
     assert index.asked_density().tolist() == [int(c) / causal_count(n_q, n_k) for c in asked]
 
 
@@ -292,7 +271,7 @@ def test_the_tail_of_lines_is_what_the_last_queries_see(
 
 def test_what_was_parse_attention_the_last_queries_is_on_their_lines() -> None:
     index, columns, slashes = make_lines(150, 150, share=0.1)
-    asked = (Columns(columns) | Diagonals(slashes)).count(40, 150)
+    asked = on_lines(columns, slashes, 40, 150).sum((1, 2))
     assert index.tail(40).asked_density().tolist() == [int(c) / causal_count(40, 150) for c in asked]
 
 
@@ -352,10 +331,7 @@ def test_interactions_of_bands_are_those_of_a_loop(n_k: int, missing: int, tiles
 def test_interactions_on_lines_are_those_of_a_loop(n_k: int, missing: int, share: float, seed: int) -> None:
     n_q = max(1, n_k - missing)
     columns, slashes = random_flags(2, 2, n_k, share=share, seed=seed)
-    expected = [
-        sum(bool(columns[h, j] or slashes[h, i - j]) for i in range(n_k - n_q, n_k) for j in range(i + 1))
-        for h in range(2)
-    ]
+    expected = on_lines(columns, slashes, n_q, n_k).sum((1, 2)).tolist()
     assert line_interactions(columns, slashes, n_q).tolist() == expected
 
 

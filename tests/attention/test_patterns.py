@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention import patterns
-from sparse_tasks.attention.patterns import (
-    Blocks,
-    Columns,
-    Diagonals,
-    Everything,
-    LastQueries,
-    Pattern,
-    Sink,
-    Window,
-    block_interactions,
-    causal_count,
-)
+from sparse_tasks.attention.interactions import causal_count
+from sparse_tasks.attention.patterns import Blocks, Columns, Everything, Pattern, block_interactions
+from tests.attention.toys import Where
 
 N = 37
 Rule = Callable[[int, int, int], bool]
@@ -32,31 +23,20 @@ def flags(*shape: int, share: float = 0.4, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
 
 
-COLUMNS, DIAGONALS, TILES = flags(2, N), flags(2, N, seed=1), flags(2, 5, 8, seed=2)  # tiles of 8 by 5
+COLUMNS, TILES = flags(2, N), flags(2, 5, 8, seed=2)  # tiles of 8 by 5
+NEAR = Where(lambda i, j: i - j < 3)
 
 CASES: list[tuple[Pattern, Rule]] = [
     (Everything(), lambda h, i, j: True),
-    (Sink(3), lambda h, i, j: j in (0, 1, 2)),
-    (Sink(0), lambda h, i, j: False),
-    (Sink(100), lambda h, i, j: True),
-    (Window(4), lambda h, i, j: j in (i, i - 1, i - 2, i - 3)),
-    (Window(0), lambda h, i, j: False),
-    (LastQueries(30), lambda h, i, j: i in range(30, 37)),
+    (NEAR, lambda h, i, j: j in (i, i - 1, i - 2)),
     (Columns(COLUMNS), lambda h, i, j: bool(COLUMNS[h, j])),
-    (Diagonals(DIAGONALS), lambda h, i, j: bool(DIAGONALS[h, i - j])),
     (Blocks(TILES, 8, 5), lambda h, i, j: bool(TILES[h, i // 8, j // 5])),
-    (Sink(2) | Window(3), lambda h, i, j: j < 2 or i - j < 3),
-    (Sink(20) & Window(30), lambda h, i, j: j < 20 and i - j < 30),
     # Of one head with two, on either side, and nested.
-    (Columns(COLUMNS) | Window(2), lambda h, i, j: bool(COLUMNS[h, j]) or i - j < 2),
-    (Sink(20) & Columns(COLUMNS), lambda h, i, j: j < 20 and bool(COLUMNS[h, j])),
-    (Columns(COLUMNS[:1]) | Diagonals(DIAGONALS), lambda h, i, j: bool(COLUMNS[0, j]) or bool(DIAGONALS[h, i - j])),
-    (Diagonals(DIAGONALS) & Columns(COLUMNS[1:]), lambda h, i, j: bool(COLUMNS[1, j]) and bool(DIAGONALS[h, i - j])),
-    (
-        (Columns(COLUMNS) | Diagonals(DIAGONALS)) & (LastQueries(20) | Sink(1)),
-        lambda h, i, j: (bool(COLUMNS[h, j]) or bool(DIAGONALS[h, i - j])) and (i >= 20 or j < 1),
-    ),
-]
+    (Columns(COLUMNS) | NEAR, lambda h, i, j: bool(COLUMNS[h, j]) or i - j < 3),
+    (NEAR | Columns(COLUMNS[:1]), lambda h, i, j: bool(COLUMNS[0, j]) or i - j < 3),
+    (Columns(COLUMNS[:1]) | (NEAR | Blocks(TILES, 8, 5)),
+     lambda h, i, j: bool(COLUMNS[0, j]) or i - j < 3 or bool(TILES[h, i // 8, j // 5])),
+]  # fmt: skip
 
 
 def written_out(rule: Rule, heads: int, n_q: int, n_k: int) -> Tensor:
@@ -79,14 +59,8 @@ def test_predicate_is_its_definition(pattern: Pattern, rule: Rule, n_q: int, mon
 
 
 def test_heads_are_those_of_the_parts() -> None:
-    assert [Sink(1).heads, Columns(COLUMNS).heads, Diagonals(DIAGONALS).heads, Blocks(TILES, 8, 5).heads] == [
-        1,
-        2,
-        2,
-        2,
-    ]
-    assert (Sink(1) | Window(1)).heads == 1
-    assert (Sink(1) | Columns(COLUMNS)).heads == (Columns(COLUMNS) & Sink(1)).heads == 2
+    assert [NEAR.heads, Columns(COLUMNS).heads, Blocks(TILES, 8, 5).heads] == [1, 2, 2]
+    assert (NEAR | Columns(COLUMNS)).heads == (Columns(COLUMNS) | NEAR).heads == 2
 
 
 @pytest.mark.parametrize(("n_q", "n_k"), [(1, 1), (5, 5), (1, 9), (4, 9)])

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention import reference
-from sparse_tasks.attention.patterns import Columns, Pattern, Sink, Window
+from sparse_tasks.attention.patterns import Columns, Pattern
 from sparse_tasks.attention.reference import attention_reference
+from tests.attention.toys import Where
 
 
 def make(n_q: int, n_k: int, heads: int, kv_heads: int, size: int = 16) -> list[Tensor]:
@@ -49,13 +50,16 @@ def test_heads_of_a_pattern_are_one_or_those_of_keys_or_of_queries(heads: int) -
     """A pattern of the KV heads is shared by the group of each."""
     q, k, v = make(15, 40, 6, 2)
     kept = torch.rand(heads, 40, generator=torch.Generator().manual_seed(1)) < 0.3
-    out = attention_reference(q, k, v, Columns(kept) | Window(2))
+    out = attention_reference(q, k, v, Columns(kept) | Where(lambda i, j: i - j < 2))
     near = np.arange(25, 40)[:, None] - np.arange(40) < 2
     seen = kept.numpy().repeat(6 // heads, 0)[:, None, :] | near
     np.testing.assert_allclose(out.numpy(), by_numpy(q, k, v, seen, 0.25), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pattern", [Sink(0), Sink(3) & Window(5), Columns(torch.arange(20)[None] == 12)])
+@pytest.mark.parametrize(
+    "pattern",
+    [Where(lambda i, j: j < 0), Where(lambda i, j: (j < 3) & (i - j < 5)), Columns(torch.arange(20)[None] == 12)],
+)
 def test_a_query_that_sees_nothing_gives_zero(pattern: Pattern) -> None:
     q, k, v = make(20, 20, 2, 1)
     out = attention_reference(q, k, v, pattern)
@@ -73,6 +77,7 @@ def test_low_precision_is_read_and_then_computed_in_32_bits() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = make(20, 33, 2, 1)
-    whole = attention_reference(q, k, v, Window(9))
+    near = Where(lambda i, j: i - j < 9)
+    whole = attention_reference(q, k, v, near)
     monkeypatch.setattr(reference, "_CELLS", 3 * 33)  # the last slice is shorter
-    torch.testing.assert_close(attention_reference(q, k, v, Window(9)), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(attention_reference(q, k, v, near), whole, rtol=1e-6, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,11 +14,31 @@ from sparse_tasks.attention.index import BlockIndex, Kept, PageIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
+from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.core.parameters import parameter
 
-__all__ = ["BLOCK", "PAGE", "First", "Loud", "Near"]
+__all__ = ["BLOCK", "PAGE", "First", "Loud", "Near", "Where", "block_index"]
 
 BLOCK, PAGE = 16, 4
+
+
+@dataclass(frozen=True)
+class Where(Pattern):
+    """A rule of query and key positions as a pattern."""
+
+    rule: Callable[[Tensor, Tensor], Tensor]
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.rule(query, key)
+
+
+def block_index(kept: Tensor, block_q: int, block_k: int, n_q: int, n_k: int) -> BlockIndex:
+    """The index of bool ``[heads, rows, columns]``, without blocks after the diagonal."""
+    last = (torch.arange(1, kept.shape[1] + 1) + (n_k - n_q) // block_q) * block_q
+    kept = kept & (torch.arange(kept.shape[2]) * block_k < last[:, None])
+    counts = kept.sum(2, dtype=torch.int32)
+    order = kept.int().argsort(dim=2, descending=True, stable=True)
+    return BlockIndex(order[..., : max(1, int(counts.max()))].int().contiguous(), counts, block_q, block_k, n_q, n_k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +67,7 @@ class Near(PrefillMethod):
             return None
         row = torch.arange(BlockIndex.rows(n_q, n_k, BLOCK))[:, None] + (n_k - n_q) // BLOCK
         column = torch.arange(ceil_div(n_k, BLOCK))
-        return BlockIndex.from_mask(((row - column < near) | (column == 0))[None], BLOCK, BLOCK, n_q, n_k)
+        return block_index(((row - column < near) | (column == 0))[None], BLOCK, BLOCK, n_q, n_k)
 
 
 @dataclass(frozen=True, kw_only=True)

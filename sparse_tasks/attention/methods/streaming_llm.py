@@ -9,6 +9,7 @@ from sparse_tasks.attention.interactions import causal_count, nearest_size, wind
 from sparse_tasks.attention.method import METHODS, PrefillMethod, Span
 from sparse_tasks.attention.methods.vertical_slash import BLOCK_Q, TILE_KEYS, UNIT
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,9 @@ class StreamingLLM(PrefillMethod):
         density = 1 - self.sparsity
         most = max(density + 1 / length, window_density(length, self.sinks + 1)) + 2 * TILE_KEYS / length
         return density - 1 / length, most
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        return 0.0  # nothing is looked for
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         size = nearest_size(length, density * causal_count(length, length))

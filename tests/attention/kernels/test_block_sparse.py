@@ -15,6 +15,7 @@ from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.prompts import attention_in, check, close, epsilon, make_prompt
+from tests.attention.toys import block_index
 
 KERNELS = ["triton", "torch"]
 # Triton's interpreter multiplies bfloat16 as if it were integers, so that 16 bits are float16 there.
@@ -25,7 +26,7 @@ def make_index(n_q: int, n_k: int, block_q: int, block_k: int, heads: int, seed:
     maker = torch.Generator().manual_seed(seed)
     rows, columns = BlockIndex.rows(n_q, n_k, block_q), ceil_div(n_k, block_k)
     kept = torch.rand(heads, rows, columns, generator=maker) < share
-    index = BlockIndex.from_mask(kept, block_q, block_k, n_q, n_k)
+    index = block_index(kept, block_q, block_k, n_q, n_k)
     return poison(index)
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from sparse_tasks.attention.gather import Gathered, gather_rows
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
+from tests.attention.toys import block_index
 
 
 def make_index(n_q: int, n_k: int, block_q: int, block_k: int, share: float, seed: int) -> BlockIndex:
     maker = torch.Generator().manual_seed(seed)
     shape = (2, BlockIndex.rows(n_q, n_k, block_q), ceil_div(n_k, block_k))
-    index = BlockIndex.from_mask(torch.rand(shape, generator=maker) < share, block_q, block_k, n_q, n_k)
+    index = block_index(torch.rand(shape, generator=maker) < share, block_q, block_k, n_q, n_k)
     past = torch.arange(index.blocks.shape[2]) >= index.counts[..., None]
     return dataclasses.replace(index, blocks=torch.where(past, 2**31 - 1, index.blocks))
 

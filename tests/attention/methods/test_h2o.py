@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.methods.h2o import H2O
-from sparse_tasks.core.errors import UsageError
 from tests.attention.methods.naive import (
-    CAPACITIES,
-    DENSITIES,
     attention,
     ends,
     kept_lists,
     make_sequence,
     top,
 )
-
-
-@pytest.mark.parametrize("length", CAPACITIES)
-def test_capacities_of_the_paper(length: int) -> None:
-    assert tuple(H2O(sparsity=1 - density).at(length).capacity for density in DENSITIES) == CAPACITIES[length]
 
 
 @pytest.mark.parametrize("impl", ["torch", "triton"])
@@ -96,35 +87,3 @@ def test_a_solved_capacity_lasts_through_the_steps() -> None:
     for position in range(100, 104):
         kept = method.advance(kept, position, torch.ones(2, 11))
     assert kept.counts.tolist() == [10, 10]
-
-
-def test_bfloat16_keeps_as_its_numbers_in_fp32_do() -> None:
-    q, k = make_sequence(80, 80, 4, 2, 64, torch.bfloat16)
-    half, full = (H2O(capacity=20).keep(q.to(t), k.to(t), impl="torch") for t in (torch.bfloat16, torch.float32))
-    assert kept_lists(half) == kept_lists(full)
-
-
-@pytest.mark.parametrize("method", [H2O(), H2O(capacity=30), H2O(sparsity=0.0)])
-@pytest.mark.parametrize("n_k", [30, 1])
-def test_short_prompts_are_kept_whole(method: H2O, n_k: int) -> None:
-    kept = method.keep(*make_sequence(n_k, n_k, 4, 2, 16), impl="torch")
-    assert kept_lists(kept) == [list(range(n_k))] * 2
-
-
-def test_nothing_waits_for_the_device() -> None:
-    """Fake tensors have no values: whatever would read one fails."""
-    with FakeTensorMode():
-        q, k = torch.empty(50, 4, 64), torch.empty(50, 2, 64)
-        for method in (H2O(), H2O(sparsity=0.5)):
-            kept = method.keep(q, k, impl="torch")
-            grown = method.advance(kept, 50, torch.empty(2, kept.positions.shape[1] + 1))
-            assert grown.counts.shape == (2,)
-
-
-def test_weights_are_needed_one_for_each_token() -> None:
-    method = H2O(capacity=5)
-    kept = method.keep(*make_sequence(10, 10, 2, 1, 16), impl="torch")
-    with pytest.raises(UsageError, match=r"weights.*h2o"):
-        method.advance(kept, 10)
-    with pytest.raises(UsageError, match=r"\(1, 6\)"):
-        method.advance(kept, 10, torch.ones(1, 5))

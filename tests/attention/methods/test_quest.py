@@ -8,11 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.methods.quest import Quest
-from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.test_sparse_decode import make_cache
 from tests.attention.methods.naive import DENSITIES, page_lists, top, wide_cache
 
@@ -135,19 +133,3 @@ def test_a_last_page_in_part_leaves_room_for_another() -> None:
 def test_an_empty_sequence_of_a_padded_batch_reads_nothing() -> None:
     index = Quest(sparsity=0.5).select(torch.ones(2, 1, 16), wide_cache([0, 64], 160), None, impl="torch")
     assert index.counts.tolist() == [[0], [2]]
-
-
-def test_nothing_waits_for_the_device() -> None:
-    """Fake tensors have no values: whatever would read one fails."""
-    with FakeTensorMode():
-        lengths, table = torch.empty(2, dtype=torch.int32), torch.empty(2, 9, dtype=torch.int32)
-        cache = PagedCache(torch.empty(30, 16, 2, 64), torch.empty(30, 16, 2, 64), table, lengths)
-        for method in (Quest(), Quest(sparsity=0.5)):
-            state = method.new_state(cache)
-            index = method.select(torch.empty(2, 4, 64), cache, state, impl="torch")
-            assert index.counts.shape == (2, 2)
-
-
-def test_budget_and_sparsity_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match=r"quest\.token_budget"):
-        Quest(token_budget=64, sparsity=0.5)

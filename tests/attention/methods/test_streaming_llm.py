@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
-from sparse_tasks.attention.patterns import Sink, Window
 from tests.attention.methods.naive import crossed_bands, line_lists, make_sequence
+from tests.attention.toys import Where
 
 
 def seen(position: int, sinks: int, window: int) -> set[int]:
@@ -30,7 +30,7 @@ def test_queries_see_sinks_and_window(impl: str, n_q: int, n_k: int, sinks: int,
     assert slashes == [list(range(window))]
     assert bands == [crossed_bands(slashes[0], 128, 64)]
     mask = index.pattern().mask(n_q, n_k)[0]
-    assert (mask | ~(Sink(sinks) | Window(window)).mask(n_q, n_k)[0]).all()
+    assert (mask | ~Where(lambda i, j: (j < sinks) | (i - j < window)).mask(n_q, n_k)[0]).all()
     wanted = sum(len(seen(position, sinks, window)) for position in range(n_k - n_q, n_k))
     assert index.asked_density().tolist() == [wanted / causal_count(n_q, n_k)]
     assert index.computed().tolist() == [int(mask.sum())]
@@ -70,12 +70,6 @@ def test_a_chunk_has_the_window_of_its_prompt() -> None:
         assert part is not None
         assert line_lists(part)[1] == line_lists(whole)[1]
         assert torch.equal(part.pattern().mask(end - start, end), mask[:, start:end, :end])
-
-
-@pytest.mark.parametrize("method", [StreamingLLM(), StreamingLLM(sparsity=0.0), StreamingLLM(sinks=50, window=50)])
-@pytest.mark.parametrize("n", [1, 100])
-def test_short_inputs_are_dense(method: StreamingLLM, n: int) -> None:
-    assert method.select(*make_sequence(n, n, 2, 1, 16), impl="torch") is None
 
 
 def test_the_default_window() -> None:

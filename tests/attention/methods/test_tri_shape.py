@@ -89,13 +89,6 @@ def test_long_prompts_have_all_of_the_last_queries() -> None:
         assert found == pytest.approx(1 - sparsity, abs=1e-4)
 
 
-@pytest.mark.parametrize("method", [TriShape(), TriShape(sparsity=0.0), TriShape(window=50, sinks=50, last=7)])
-@pytest.mark.parametrize("n", [1, 100])
-def test_short_inputs_are_dense(method: TriShape, n: int) -> None:
-    for _, index in select_stretches(method, *make_sequence(n, n, 2, 1, 16), impl="torch"):
-        assert index.density().tolist() == [1]
-
-
 def test_a_call_for_both_kinds_of_queries_sees_everything() -> None:
     q, k = make_sequence(200, 200, 2, 1, 16)
     assert TriShape(window=5, last=20).select(q, k, impl="torch") is None

@@ -10,11 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.methods.twilight import Twilight
-from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.test_sparse_decode import make_cache
 from tests.attention.methods import test_quest
 from tests.attention.methods.naive import Array, page_lists, wide_cache
@@ -138,32 +136,3 @@ def test_an_empty_sequence_of_a_padded_batch_reads_nothing(method: Twilight) -> 
     index = method.select(torch.ones(2, 1, 16), wide_cache([0, 64], 160), None, impl="torch")
     assert index.counts[0].tolist() == [0]
     assert index.counts[1].tolist() != [0]
-
-
-def test_summaries_that_are_kept_serve() -> None:
-    cache = make_cache([90], 2, 64, 16)
-    method = Twilight()
-    state, position = method.new_state(cache), torch.arange(90)
-    slots = cache.block_table[0, position // 16].long() * 16 + position % 16
-    method.update(state, cache.gather(0)[0], slots, 16, impl="torch")
-    q = torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(1))
-    kept, fresh = (method.select(q, cache, s, impl="torch") for s in (state, None))
-    assert page_lists(kept) == page_lists(fresh)
-
-
-def test_nothing_waits_for_the_device() -> None:
-    """Fake tensors have no values: whatever would read one fails."""
-    with FakeTensorMode():
-        lengths, table = torch.empty(2, dtype=torch.int32), torch.empty(2, 9, dtype=torch.int32)
-        cache = PagedCache(torch.empty(30, 16, 2, 64), torch.empty(30, 16, 2, 64), table, lengths)
-        for method in (Twilight(), Twilight(sparsity=0.5)):
-            state = method.new_state(cache)
-            index = method.select(torch.empty(2, 4, 64), cache, state, impl="torch")
-            assert index.counts.shape == (2, 2)
-
-
-def test_it_adapts_so_that_at_gives_itself_back() -> None:
-    method = Twilight(sparsity=0.9)
-    assert method.at(1000) is method
-    with pytest.raises(UsageError, match=r"twilight\.p"):
-        Twilight(p=0.9, sparsity=0.5)

@@ -15,6 +15,7 @@ from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.vllm.counting import _KEPT, _ROOM, Counter
 from sparse_tasks.attention.vllm.plan import Plan
 from sparse_tasks.attention.vllm.requests import Row
+from tests.attention.toys import block_index
 
 LAYERS, KV_HEADS, GROUP, KEY_BYTES = 2, 2, 2, 100
 
@@ -51,7 +52,7 @@ def blocks(n_q: int, n_k: int, listed: list[list[int]]) -> BlockIndex:
     mask = torch.zeros(1, len(listed), ceil_div(n_k, 64), dtype=torch.bool)
     for row, columns in enumerate(listed):
         mask[0, row, columns] = True
-    return BlockIndex.from_mask(mask, 64, 64, n_q, n_k)
+    return block_index(mask, 64, 64, n_q, n_k)
 
 
 def test_a_prompt_under_blocks_is_counted_by_layer() -> None:

@@ -16,8 +16,7 @@ from sparse_tasks.core.parameters import parameters
 from sparse_tasks.evaluators.leaderboard.plausible import implausible
 from sparse_tasks.evaluators.records import EngineRecord, Prediction, Shape
 from tests.evaluators.made_runs import LLAMA_8B, made_settings
-
-OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("sparse_tasks.")]
+from tests.methods import OURS
 
 
 def acts_on_prompts(method: str) -> bool:
