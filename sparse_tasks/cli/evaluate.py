@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.cli.output import Format
 from sparse_tasks.cli.running import (
@@ -19,6 +21,7 @@ from sparse_tasks.cli.running import (
     Limit,
     MaxNewTokens,
     Model,
+    NoScore,
     Output,
     Seed,
     Set,
@@ -27,8 +30,9 @@ from sparse_tasks.cli.running import (
     Temperature,
     Tokenizer,
     attentions,
+    engine_arguments,
     predicted,
-    running_request,
+    tell_predictions,
     tell_result,
     tell_sweep,
 )
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.predict import RunRequest
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "predict"]
 
 
 def evaluate(
@@ -58,9 +62,10 @@ def evaluate(
     temperature: Temperature = 0.0,
     tokenizer: Tokenizer = None,
     chat_template: ChatTemplate = "auto",
+    no_score: NoScore = False,
     format: FormatOption = Format.human,
 ) -> None:
-    """Let a model answer a data set, and score it: predict and score in one.
+    """Let a model answer a data set, and score it.
 
     A run that was stopped goes on where it stopped when the same command is given again.
 
@@ -68,29 +73,43 @@ def evaluate(
 
     Example: sparse-tasks evaluate sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.dataset import open_dataset
+    from sparse_tasks.evaluators.predict import RunRequest
     from sparse_tasks.evaluators.results import score_run
 
     asked = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
-    request = running_request(
-        data,
-        model,
-        engine,
-        engine_arg,
-        task,
-        length,
-        limit,
-        seed,
-        max_new_tokens,
-        temperature,
-        tokenizer,
-        chat_template,
-        asked[0],
+    if no_score and len(asked) > 1:
+        raise UsageError("attention", attention, "is a sweep, which is always scored; give one without --no-score")
+    dataset = open_dataset(data)
+    request = RunRequest(
+        dataset=dataset,
+        selection=dataset.select(task or [], length or [], limit),
+        model=model,
+        engine=engine,
+        engine_arguments=engine_arguments(engine_arg or []),
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        command_line=sys.argv[1:],
+        attention=asked[0],
     )
     if len(asked) > 1:
         _sweep(request, asked, output, format)
         return
     with predicted(request, output) as run:
-        tell_result(score_run(run, request.dataset), run.path, format)
+        if no_score:
+            tell_predictions(run, format)
+        else:
+            tell_result(score_run(run, request.dataset), run.path, format)
+
+
+@wraps(evaluate)
+def predict(**options: Any) -> None:
+    """Answer without scoring: the former name of ``evaluate --no-score``."""
+    evaluate(**(options | {"no_score": True}))
 
 
 def _sweep(request: RunRequest, asked: list[AttentionOf], output: Path | None, format: Format) -> None:

@@ -19,7 +19,6 @@ from sparse_tasks.cli import (
     generate,
     leaderboard,
     listing,
-    predict,
     publish,
     report,
     score,
@@ -60,7 +59,7 @@ app.command("validate")(validate.validate)
 app.command("show")(show.show)
 app.command("list")(listing.listing)
 app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
+app.command("predict", hidden=True)(evaluate.predict)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
 app.command("analyze")(analyze.analyze)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ __all__ = [
     "Limit",
     "MaxNewTokens",
     "Model",
+    "NoScore",
     "Output",
     "Seed",
     "Set",
@@ -45,9 +45,10 @@ __all__ = [
     "Tokenizer",
     "attention_of",
     "attentions",
+    "engine_arguments",
     "method_arguments",
     "predicted",
-    "running_request",
+    "tell_predictions",
     "tell_result",
     "tell_sweep",
 ]
@@ -125,43 +126,15 @@ Tokenizer = Annotated[
 ChatTemplate = Annotated[
     str, typer.Option(metavar="FILE", help="auto (the tokenizer's own, if any), none, or a Jinja file.")
 ]
+NoScore = Annotated[
+    bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
+]
 FormatOption = Annotated[Format, typer.Option(help="How to print the result.")]
 
 
-def running_request(
-    data: str,
-    model: str,
-    engine: str,
-    engine_arg: list[str] | None,
-    task: list[str] | None,
-    length: list[str] | None,
-    limit: int | None,
-    seed: int,
-    max_new_tokens: int | None,
-    temperature: float,
-    tokenizer: str | None,
-    chat_template: str,
-    attention: AttentionOf,
-) -> RunRequest:
-    """What the options ask for, checked as far as it can be without the model."""
-    from sparse_tasks.evaluators.dataset import open_dataset
-    from sparse_tasks.evaluators.predict import RunRequest
-
-    dataset = open_dataset(data)
-    return RunRequest(
-        dataset,
-        dataset.select(task or [], length or [], limit),
-        model,
-        engine,
-        dict(_argument("engine-arg", text, "enforce_eager=true") for text in engine_arg or []),
-        temperature,
-        seed,
-        max_new_tokens,
-        tokenizer,
-        chat_template,
-        sys.argv[1:],
-        attention,
-    )
+def engine_arguments(texts: list[str]) -> dict[str, Any]:
+    """Arguments of an engine, as ``--engine-arg`` takes them."""
+    return dict(_argument("engine-arg", text, "enforce_eager=true") for text in texts)
 
 
 def attentions(names: str, sparsity: str | None, arguments: list[str]) -> list[AttentionOf]:
@@ -274,6 +247,15 @@ class Bar:
         self._tokens += (output.input_tokens or 0) + (output.output_tokens or 0)
         rate = f"{self._tokens / max(time.monotonic() - self._began, 1e-3):,.0f} tok/s"
         self._progress.update(self._bar, advance=1, rate=rate)
+
+
+def tell_predictions(run: Run, format: Format) -> None:
+    """Print how many predictions a run holds."""
+    samples = len(run.finished())
+    if format is Format.json:
+        print_json({"run": str(run.path), "predictions": samples})
+    else:
+        print(f"{run.path}: {samples:,} predictions\nnext: sparse-tasks score {run.path}")
 
 
 def tell_result(result: Result, folder: Path, format: Format) -> None:

@@ -15,7 +15,7 @@ __all__ = ["score"]
 
 
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that evaluate or predict has made.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that evaluate has made.")],
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Where the data set is now.", show_default="as recorded")
     ] = None,
@@ -27,6 +27,6 @@ def score(
     from sparse_tasks.evaluators.runs import SETTINGS, Run
 
     if not os.path.isfile(run / SETTINGS):  # of a path that is too long, Path.is_file raises
-        raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder that evaluate or predict has made")
+        raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder that evaluate has made")
     with Run(run) as opened:
         tell_result(score_run(opened, data), run, format)

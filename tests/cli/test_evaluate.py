@@ -320,7 +320,7 @@ def test_another_run_in_the_folder_is_one_line_and_left_alone(
 @pytest.mark.parametrize("name", ["nowhere", "/etc", "/etc/hosts", "r" * 300])
 def test_score_of_what_is_no_run_is_one_line(name: str) -> None:
     finished = run("score", name)
-    assert finished.says("run", repr(name), "holds no run.json", "evaluate or predict")
+    assert finished.says("run", repr(name), "holds no run.json", "evaluate has made")
     assert finished.code == 2
 
 

@@ -1,0 +1,109 @@
+"""Evaluation from Python, with the defaults of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.evaluators import compare as comparing
+from sparse_tasks.evaluators.analyses.table import ScoredRun, read_runs
+from sparse_tasks.evaluators.dataset import open_dataset
+from sparse_tasks.evaluators.predict import RunRequest, default_folder, predict
+from sparse_tasks.evaluators.records import Comparison
+from sparse_tasks.evaluators.results import read_outcomes, read_result, score_run
+from sparse_tasks.evaluators.runs import Run
+
+__all__ = ["compare", "evaluate", "load_run"]
+
+
+def evaluate(
+    data: str | Path,
+    model: str | Path,
+    *,
+    engine: str = "vllm",
+    engine_arguments: Mapping[str, object] | None = None,
+    attention: str = "dense",
+    sparsity: float | None = None,
+    arguments: Mapping[str, object] | None = None,
+    tasks: Sequence[str] = (),
+    lengths: Sequence[str | int] = (),
+    limit: int | None = None,
+    output: str | Path | None = None,
+    seed: int = 42,
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+    tokenizer: str | None = None,
+    chat_template: str = "auto",
+) -> ScoredRun:
+    """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
+
+    Args:
+        data: Folder of a data set, or its id on the Hub.
+        model: Folder of a model, its id on the Hub, its name on a server, or ``demo``.
+        engine: Name of the engine.
+        engine_arguments: Arguments of the engine, as ``--engine-arg`` takes them.
+        attention: ``dense``, a method, or one for prefill and one for decoding: ``vertical_slash+quest``.
+        sparsity: Target sparsity, in [0, 1); None for the methods' own budgets.
+        arguments: ``METHOD.PARAMETER`` to a value, as ``--set`` takes them.
+        tasks: Names of tasks or groups; empty for all.
+        lengths: Lengths of the data set; empty for all.
+        limit: The first samples of each task at each length; None for all.
+        output: Folder to write; None for ``runs/<model>-<data set>``.
+        seed: Seed of the sampling.
+        max_new_tokens: Answer budget in tokens; None for the data set's own.
+        temperature: 0 is greedy.
+        tokenizer: The model's tokenizer; None for its own.
+        chat_template: ``auto``, ``none`` or a Jinja file.
+
+    Raises:
+        UsageError: An argument is not valid; the message names it.
+        EngineError: The engine failed; answers that came before stay.
+    """
+    dataset = open_dataset(str(data))
+    request = RunRequest(
+        dataset=dataset,
+        selection=dataset.select(tasks, lengths, limit),
+        model=str(model),
+        engine=engine,
+        engine_arguments=dict(engine_arguments or {}),
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        attention=Attention.parse(attention, sparsity=sparsity, arguments=arguments),
+    )
+    folder = default_folder(request) if output is None else Path(output)
+    with Run(folder) as run:
+        predict(request, run)
+        score_run(run, dataset)
+    return load_run(folder)
+
+
+def compare(run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95) -> Comparison:
+    """Compare two scored runs over the same data set, sample by sample; differences are B less A.
+
+    Args:
+        run_a: Folder of the first run, the dense one as a rule.
+        run_b: Folder of the second run.
+        common: Compare the samples that both runs have, and leave out the others.
+        level: Confidence level of the intervals, in (0, 1).
+
+    Raises:
+        UsageError: A folder is not a scored run, or the runs answered different samples.
+    """
+    a, b = Path(run_a), Path(run_b)
+    sha256_a, sha256_b = (read_result(folder).dataset_sha256 for folder in (a, b))
+    rows = read_outcomes(a), read_outcomes(b)
+    return comparing.compare(*rows, dataset_a=sha256_a, dataset_b=sha256_b, common=common, level=level)
+
+
+def load_run(folder: str | Path) -> ScoredRun:
+    """Read a scored run: its settings and its result.
+
+    Raises:
+        UsageError: The folder is not a scored run.
+        DataError: A file cannot be read.
+    """
+    return read_runs([folder]).runs[0]
