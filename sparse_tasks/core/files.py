@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sparse_tasks.core.errors import OutputError, UsageError
 
 __all__ = ["LOCK", "PARTIAL_PREFIX", "hold", "remove_leftovers", "sha256_of", "write_whole"]
@@ -30,6 +28,8 @@ def hold(folder: Path) -> Iterator[None]:
         UsageError: It is a file, or lies under one.
         OutputError: Another process holds it, or it cannot be written.
     """
+    from filelock import FileLock, Timeout
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)

@@ -1,10 +1,11 @@
-"""Names to things, with kind errors, open to other packages through entry points."""
+"""Named registries with helpful errors, open to other packages through entry points."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
@@ -22,13 +23,14 @@ def import_modules(package: str) -> None:
 
 
 class Registry(Generic[T]):
-    """An ordered mapping from a name to what it names.
+    """Named registry with helpful errors.
 
     Args:
-        field: What the names are called in errors ("task", "metric").
-        load: Imports the built-in members, whose last lines register them; called once, at the first look-up.
+        field: Kind of the members in errors ("task", "metric").
+        load: Imports the built-in members, whose last lines register them; called once, when a look-up needs them all.
         group: Entry point group through which other packages add theirs.
         key: Sorts the built-in members; None for the order of registration.
+        module: Module in which a built-in member of a name is, where names tell; a look-up by name imports that alone.
     """
 
     def __init__(
@@ -36,11 +38,12 @@ class Registry(Generic[T]):
         field: str,
         load: Callable[[], object],
         group: str | None = None,
-        key: Callable[[T], tuple[int, ...]] | None = None,
+        key: Callable[[T], tuple[int | str, ...]] | None = None,
+        module: Callable[[str], str] | None = None,
     ) -> None:
         self.field = field
         self._load: Callable[[], object] | None = load
-        self._group, self._key = group, key
+        self._group, self._key, self._module = group, key, module
         self._members: dict[str, T] = {}
 
     def register(self, name: str, member: T) -> T:
@@ -59,10 +62,9 @@ class Registry(Generic[T]):
         Raises:
             UsageError: Nothing has that name; the nearest one is suggested.
         """
-        members = self._loaded()
-        if name not in members:
-            raise UsageError(self.field, name, nearest(name, members))
-        return members[name]
+        if name not in self:
+            raise UsageError(self.field, name, nearest(name, self._members))
+        return self._members[name]
 
     def names(self) -> list[str]:
         """All names, the built-in ones first."""
@@ -72,7 +74,19 @@ class Registry(Generic[T]):
         return iter(list(self._loaded().values()))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._loaded()
+        return isinstance(name, str) and (name in self._members or self._finds(name) or name in self._loaded())
+
+    def _finds(self, name: str) -> bool:
+        """Whether the member's own module defines it; nothing else is imported."""
+        if self._module is None or self._load is None or not name.isidentifier():
+            return False
+        try:
+            if find_spec(module := self._module(name)) is None:
+                return False
+        except ModuleNotFoundError:  # no such package
+            return False
+        import_module(module)
+        return name in self._members
 
     def _loaded(self) -> dict[str, T]:
         if self._load is not None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jinja2
-import yaml
-
 from sparse_tasks import __version__
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.length import label
@@ -28,6 +25,9 @@ _TYPES = {"string": "string", "int64": "int64", "double": "float64"}
 
 def card(folder: DatasetFolder) -> str:
     """The card of a folder whose shards are all there."""
+    import jinja2
+    import yaml
+
     request = folder.request
     configs = _configs(folder)
     total = sum(entry["rows"] for entry in folder.files.values())

@@ -13,7 +13,7 @@ from sparse_tasks.core.length import parse_length
 from sparse_tasks.generators.corpora import CORPORA, Corpus, mount, read_notices
 from sparse_tasks.generators.depth import Depth, parse_depth
 from sparse_tasks.generators.presets import PRESETS
-from sparse_tasks.generators.task import TASKS, Task, parameters
+from sparse_tasks.generators.task import TASKS, Task, parameters, task_order
 from sparse_tasks.generators.wording import Template, check_templates
 
 __all__ = ["DEFAULT", "POSITIONS", "Request", "check_workers", "make_request"]
@@ -217,14 +217,15 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
 
     A group stands for those of its tasks whose corpus is at hand.
     """
-    groups = _groups()
+    # To find the groups, all tasks have to be loaded; names of tasks alone do without.
+    groups = {} if names and all("_" in name and name in TASKS for name in names) else _groups()
     meant: set[str] = set()
     lacking: dict[str, list[str]] = {}
     notices = []
     for name in names or DEFAULT:
-        if name not in groups and name not in TASKS:
-            raise UsageError("task", name, nearest(name, [*groups, *TASKS.names()]))
         if name not in groups:
+            if name not in TASKS:
+                raise UsageError("task", name, nearest(name, [*groups, *TASKS.names()]))
             if (corpus := _lacks(TASKS.get(name), corpora)) is not None:
                 raise UsageError("task", name, f"needs the corpus {corpus}; {CORPORA.get(corpus).supply}")
             meant.add(name)
@@ -244,7 +245,7 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
         notices.append(f"left out for want of the corpus {corpus}: {left}; {CORPORA.get(corpus).supply}")
     if not meant:
         raise UsageError("task", ", ".join(names), f"can be made of nothing that is at hand: {'; '.join(notices)}")
-    return [TASKS.get(name) for name in TASKS.names() if name in meant], set(names) - set(groups), notices
+    return [TASKS.get(name) for name in sorted(meant, key=task_order)], set(names) - set(groups), notices
 
 
 def _lacks(task: type[Task], corpora: Mapping[str, Corpus]) -> str | None:

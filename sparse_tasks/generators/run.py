@@ -7,19 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.core.files import hold
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
-from sparse_tasks.generators.card import card
 from sparse_tasks.generators.corpora import mount
-from sparse_tasks.generators.dataset import DatasetFolder, Shard
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, make_sample
-from sparse_tasks.generators.table import shard_bytes
 from sparse_tasks.generators.task import Task
+
+if TYPE_CHECKING:
+    from sparse_tasks.generators.dataset import Shard
 
 __all__ = ["Progress", "generate_folder", "generate_samples"]
 
@@ -49,6 +49,11 @@ def generate_folder(
         OutputError: Files cannot be written; finished shards stay.
     """
     check_lengths(request, tokenizer)
+    # Workers and requests that fail need no Parquet.
+    from sparse_tasks.generators.card import card
+    from sparse_tasks.generators.dataset import DatasetFolder
+    from sparse_tasks.generators.table import shard_bytes
+
     with hold(path):
         folder = DatasetFolder(path, request, tokenizer)
         folder.open(overwrite)

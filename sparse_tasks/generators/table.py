@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from array import array
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,26 @@ SCHEMA = pa.schema(
 
 def to_table(samples: Iterable[Sample]) -> pa.Table:
     """Samples as a table, a column a field."""
-    return pa.Table.from_pylist([sample.row() for sample in samples], schema=SCHEMA)
+    rows = [sample.row() for sample in samples]
+    return pa.table([_array([row[field.name] for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+_NUMBERS = {pa.int64(): "q", pa.float64(): "d"}
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Values as an array, none of them null; ``pa.array`` would import pandas."""
+    if kind in _NUMBERS:
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array(_NUMBERS[kind], values))])
+    if isinstance(kind, pa.StructType):
+        columns = [_array([value[field.name] for value in values], field.type) for field in kind]
+        return pa.Array.from_buffers(kind, len(values), [None], children=columns)
+    parts = [value.encode() for value in values] if kind == pa.string() else values
+    ends = pa.py_buffer(array("i", accumulate(map(len, parts), initial=0)))
+    if kind == pa.string():
+        return pa.Array.from_buffers(kind, len(values), [None, ends, pa.py_buffer(b"".join(parts))])
+    items = _array([item for part in parts for item in part], kind.value_type)
+    return pa.Array.from_buffers(kind, len(values), [None, ends], children=[items])
 
 
 def shard_bytes(samples: Sequence[Sample]) -> bytes:
@@ -57,7 +78,7 @@ def shard_bytes(samples: Sequence[Sample]) -> bytes:
 
 def count_tokens(content: bytes) -> int:
     """Tokens of all prompts of a Parquet file."""
-    return sum(pq.read_table(io.BytesIO(content), columns=["input_tokens"])["input_tokens"].to_pylist())
+    return sum(pq.ParquetFile(io.BytesIO(content)).read(["input_tokens"])["input_tokens"].to_pylist())
 
 
 def count_rows(path: Path) -> int:
@@ -98,8 +119,10 @@ def read_rows(
     try:
         if not pq.read_schema(path).equals(SCHEMA):
             raise DataError(f"{path} has other columns than a data set of sparse-tasks")
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
-        wanted: list[dict[str, Any]] = (table if rows is None else table.take(list(rows))).to_pylist()
+        # Not with pq.read_table, which imports all of pyarrow.dataset and pandas.
+        table = pq.ParquetFile(path).read(None if columns is None else list(columns))
+        parts = [table] if rows is None else [table.slice(row, 1) for row in rows]
+        values: list[dict[str, Any]] = [value for part in parts for value in part.to_pylist()]
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    return wanted
+    return values

@@ -29,6 +29,7 @@ __all__ = [
     "Telling",
     "parameter",
     "parameters",
+    "task_order",
 ]
 
 
@@ -245,10 +246,30 @@ class Task(Parametric, ABC):
         return []
 
 
+_GROUPS = ("story", "qa", "ruler")
+
+
+_GROUPS = ("story", "qa", "ruler")
+
+
 def _import_all() -> None:
-    for group in ("story", "qa", "ruler"):
+    for group in _GROUPS:
         import_modules(f"sparse_tasks.generators.{group}")
 
 
-TASKS: Registry[type[Task]] = Registry("task", _import_all, "sparse_tasks.tasks")
+def _module(name: str) -> str:
+    """Module of a built-in task: ``ruler_niah`` is in ``ruler/niah.py``."""
+    group, _, rest = name.partition("_")
+    return f"sparse_tasks.generators.{group}.{rest}"
+
+
+def task_order(name: str) -> tuple[int | str, ...]:
+    """Sort key of a task's name: by group, the built-in ones first, then alphabetically."""
+    group = name.partition("_")[0]
+    return (_GROUPS.index(group) if group in _GROUPS else len(_GROUPS), name)
+
+
+TASKS: Registry[type[Task]] = Registry(
+    "task", _import_all, "sparse_tasks.tasks", key=lambda task: task_order(task.name), module=_module
+)
 """All tasks; other packages add theirs through the entry point group ``sparse_tasks.tasks``."""

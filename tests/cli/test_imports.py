@@ -55,7 +55,20 @@ def test_generating_validating_publishing_and_showing_need_no_torch(
         ["list"],
     ):
         script += CALL.format(arguments=arguments)
-    assert not loaded(script) & {"torch", "datasets", "transformers", "matplotlib"}
+    assert not loaded(script) & {"torch", "datasets", "transformers", "matplotlib", "nltk", "pandas", "scipy"}
+
+
+def test_listing_loads_neither_tokenizers_nor_names() -> None:
+    assert loaded(CALL.format(arguments=["list"])) == set()
+
+
+def test_a_task_is_made_without_the_others() -> None:
+    names = ("story.aggregation", "qa.biographies", "ruler.niah")
+    script = (
+        "from sparse_tasks.generators.task import TASKS; import sys; TASKS.get('story_retrieval'); "
+        f"assert not {{'sparse_tasks.generators.' + name for name in {names}}} & set(sys.modules)"
+    )
+    assert loaded(script) == set()
 
 
 def test_help_does_not_import_what_completion_needs() -> None:

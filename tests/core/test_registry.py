@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +123,22 @@ def test_the_tasks_are_open_to_other_packages() -> None:
     from sparse_tasks.generators.task import TASKS
 
     assert TASKS._group == "sparse_tasks.tasks"
+
+
+def test_a_member_in_a_module_of_its_own_is_imported_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    loads: list[str] = []
+    registry: Registry[str] = Registry(
+        "method", lambda: loads.append("all"), key=lambda member: (member,), module=lambda name: f"made_up_{name}"
+    )
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "registry", registry, raising=False)
+    (tmp_path / "made_up_window.py").write_text(
+        "from __main__ import registry\nregistry.register('window', 'WINDOW')\n"
+    )
+    assert registry.get("window") == "WINDOW"
+    assert loads == []
+    registry.register("quest", "QUEST")
+    assert "snapkv" not in registry
+    assert loads == ["all"]
+    assert registry.names() == ["quest", "window"]

@@ -9,15 +9,16 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
-from sparse_tasks.core.tokenizers import qwen25
-from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.core.tokenizers.tokenizer import PromptTokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 __all__ = ["BUILT_IN", "cache_folder", "load_tokenizer"]
 
@@ -38,9 +39,13 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
     Raises:
         UsageError: There is no such tokenizer or template, or it cannot be read.
     """
+    from tokenizers import Tokenizer
+
+    from sparse_tasks.core.tokenizers import qwen25
+
     if source in BUILT_IN:
         template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
-        return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template)
+        return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template, additive=True)
     try:
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
@@ -82,13 +87,17 @@ def cache_folder() -> Path:
 
 def _qwen25() -> Tokenizer:
     """Convert once, then read the conversion; a cache that is damaged or cannot be written is done without."""
+    from tokenizers import Tokenizer
+
+    from sparse_tasks.core.tokenizers import qwen25
+
     made_of = hashlib.sha256(f"{qwen25.source_sha256()} {version('tokenizers')} 1".encode()).hexdigest()[:16]
     cached = cache_folder() / f"qwen2.5-{made_of}.json"
     expected = cached.with_suffix(".sha256")
     try:
-        text = cached.read_text(encoding="utf-8")
-        if hashlib.sha256(text.encode()).hexdigest() == expected.read_text(encoding="utf-8"):
-            return Tokenizer.from_str(text)
+        content = cached.read_bytes()
+        if hashlib.sha256(content).hexdigest() == expected.read_text(encoding="utf-8"):
+            return Tokenizer.from_buffer(content)
     except (OSError, UnicodeDecodeError):
         pass  # not there yet, or not readable: convert
     tokenizer = qwen25.build()
@@ -117,6 +126,8 @@ def _write(path: Path, text: str) -> None:
 def _template(choice: str, own: object, special: dict[str, str]) -> ChatTemplate | None:
     if choice == "none":
         return None
+    from sparse_tasks.core.tokenizers.template import ChatTemplate
+
     if choice == "auto":
         if own is None:
             return None

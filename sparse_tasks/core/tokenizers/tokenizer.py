@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
+from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-from sparse_tasks.core.tokenizers.additivity import adds_up
-from sparse_tasks.core.tokenizers.template import ChatTemplate
+    from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 __all__ = ["PromptTokenizer"]
 
@@ -29,13 +30,15 @@ class PromptTokenizer:
         backend: The Hugging Face tokenizer.
         sha256: Hash of what the tokenizer was made from, which stands for it in the keys of samples.
         template: Wraps the prompt as the user's message; None leaves it bare.
+        additive: Whether counts are known to add up over paragraphs (see ``additivity``); None finds out.
 
     Attributes:
         backend: The Hugging Face tokenizer, without truncation and padding.
-        additive: Whether counts add up over paragraphs (see ``additivity``).
     """
 
-    def __init__(self, name: str, backend: Tokenizer, sha256: str, template: ChatTemplate | None) -> None:
+    def __init__(
+        self, name: str, backend: Tokenizer, sha256: str, template: ChatTemplate | None, additive: bool | None = None
+    ) -> None:
         # Truncation or padding left in a tokenizer.json would falsify every count.
         backend.no_truncation()
         backend.no_padding()
@@ -44,7 +47,16 @@ class PromptTokenizer:
         self.sha256 = sha256
         self.backend = backend
         self._edges = self._encoded(_BEFORE + _AFTER)
-        self.additive = adds_up(backend)
+        self._additive = additive
+
+    @property
+    def additive(self) -> bool:
+        """Whether counts add up over paragraphs."""
+        if self._additive is None:
+            from sparse_tasks.core.tokenizers.additivity import adds_up
+
+            self._additive = adds_up(self.backend)
+        return self._additive
 
     def with_template(self, template: ChatTemplate | None) -> PromptTokenizer:
         """The same tokenizer under another chat template."""

@@ -1,24 +1,23 @@
 """Phrasing: probabilistic grammars kept as data, one file per element of a text.
 
-Files are context-free grammars as ``nltk`` reads them; the alternatives of a symbol are equally likely. The first
-symbol of a file names its element. Texts may hold slots (``{hero}``, ``{price}``) that the narrator fills. Pieces are
-joined by a blank, except before punctuation.
+Files are context-free grammars in the form that ``nltk`` reads, a production a line: ``Sky -> "the sky was" Colour``.
+The first symbol of a file names its element, and the alternatives of a symbol are equally likely. Texts may hold slots
+(``{hero}``, ``{price}``) that a narrator fills. Pieces are joined by a blank, except before punctuation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 
-from nltk.grammar import CFG, Nonterminal
-
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Rule", "pattern", "read_grammars", "read_lexicon"]
+__all__ = ["Rule", "parse_grammar", "read_grammars", "read_lexicon"]
 
 _CLOSING = tuple(",.;:!?’”")
+_PRODUCTION = re.compile(r"(\w+) ->((?: (?:\w+|\"[^\"]+\"))+)")
+_PIECE = re.compile(r"\"([^\"]+)\"|(\w+)")
 
 
 @dataclass(slots=True, eq=False)
@@ -46,46 +45,41 @@ class Rule:
 
 
 def read_lexicon(file: Traversable) -> list[list[str]]:
-    """The entries of a file, one a line, each split into its columns."""
+    """Entries of a word list, one a line, each split into its columns."""
     text = file.read_text(encoding="utf-8")
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def read_grammars(folder: Traversable) -> dict[str, Rule]:
-    """The grammars of a folder, by their first symbols."""
-    grammars = [
-        CFG.fromstring(path.read_text(encoding="utf-8")) for path in folder.iterdir() if path.name.endswith(".cfg")
-    ]
-    return dict(sorted((str(grammar.start()), _link(grammar)) for grammar in grammars))
-
-
-def _link(grammar: CFG) -> Rule:
-    rules: dict[Nonterminal, Rule] = {}
-    for production in grammar.productions():
-        pieces = tuple(
-            rules.setdefault(piece, Rule()) if isinstance(piece, Nonterminal) else _spaced(piece)
-            for piece in production.rhs()
+    """Grammars of a folder, by their first symbols."""
+    return dict(
+        sorted(
+            parse_grammar(path.read_text(encoding="utf-8")) for path in folder.iterdir() if path.name.endswith(".cfg")
         )
-        rules.setdefault(production.lhs(), Rule()).alternatives.append(pieces)
-    return rules[grammar.start()]
+    )
 
 
-def _spaced(text: str) -> str:
-    return text if text.startswith(_CLOSING) else f" {text}"
+def parse_grammar(text: str) -> tuple[str, Rule]:
+    """The first symbol of a grammar, and its rule.
 
-
-def pattern(alternative: tuple[str | Rule, ...], slots: Mapping[str, str]) -> str:
-    """A regular expression for one alternative of a rule, with the blank that precedes it.
-
-    Args:
-        alternative: Its pieces.
-        slots: Regular expressions by slot.
+    Raises:
+        ValueError: A line is not a production, or a symbol has none.
     """
-    written = ""
-    for piece in alternative:
-        if isinstance(piece, Rule):
-            written += "(?:" + "|".join(pattern(choice, slots) for choice in piece.alternatives) + ")"
-        else:
-            for i, part in enumerate(re.split(r"\{(\w+)\}", piece)):
-                written += slots[part] if i % 2 else re.escape(part).replace(r"\ ", " ")
-    return written
+    first, rules = "", dict[str, Rule]()
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        production = _PRODUCTION.fullmatch(line)
+        if production is None:
+            raise ValueError(f"not a production: {line}")
+        first = first or production[1]
+        pieces: list[str | Rule] = []
+        for words, symbol in _PIECE.findall(production[2]):
+            if symbol:
+                pieces.append(rules.setdefault(symbol, Rule()))
+            else:
+                pieces.append(words if words.startswith(_CLOSING) else f" {words}")
+        rules.setdefault(production[1], Rule()).alternatives.append(tuple(pieces))
+    if undefined := [symbol for symbol, rule in rules.items() if not rule.alternatives]:
+        raise ValueError(f"symbols without productions: {', '.join(undefined)}")
+    return first, rules[first]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 from sparse_tasks.generators.prose.grammar import read_lexicon
 from sparse_tasks.generators.prose.words import with_article
@@ -25,12 +30,14 @@ _FORBIDDEN = frozenset(',.;:!?“”–—()[]{}<>"/\\|\n\t0123456789')
 
 @cache
 def locales() -> tuple[str, ...]:
-    """The locales for which faker has names of people (elsewhere it would quietly fall back on English ones)."""
-    import faker.providers.person
-    from faker.utils.loading import list_module
-
-    names = set(list_module(faker.providers.person)) - _DEPRECATED
-    return tuple(sorted(name for name in names if "_" in name))
+    """Locales for which faker has names of people; elsewhere it would quietly fall back on English ones."""
+    # Found without importing faker, which takes longer than all else that listing does.
+    package = find_spec("faker")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("faker is not installed")
+    folders = (Path(package.origin).parent / "providers" / "person").iterdir()
+    names = {folder.name for folder in folders if (folder / "__init__.py").is_file()} - _DEPRECATED
+    return tuple(sorted(name for name in names if "_" in name and not name.startswith("_")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +91,24 @@ def _pool(locale: str, part: str, female: bool) -> list[str]:
     """A fair sample of a locale's names, common ones more often, that any story draws from."""
     from faker import Faker
 
-    faker = Faker(locale)
+    faker = Faker(locale, providers=["faker.providers.person"])
     faker.seed_instance(0)
-    draw = getattr(faker, f"{part}_female" if female else f"{part}_male")
     # Some locales bring stray blanks.
-    names = [" ".join(str(draw()).split()) for _ in range(_POOL)]
+    names = [" ".join(name.split()) for name in _drawn(faker.get_providers()[0], part, "female" if female else "male")]
     return [name for name in names if name and _FORBIDDEN.isdisjoint(name)]
+
+
+def _drawn(provider: Any, part: str, sex: str) -> Sequence[str]:
+    """Names as the provider's method draws them; all at once, with the same result, where it only takes from a list."""
+    from faker.providers.person import Provider
+
+    method, listed = f"{part}_{sex}", getattr(provider, f"{part}s_{sex}", None)
+    if listed is None and getattr(type(provider), part) is getattr(Provider, part):
+        listed = getattr(provider, f"{part}s")
+    if isinstance(listed, OrderedDict) and getattr(type(provider), method) is getattr(Provider, method):
+        drawn: Sequence[str] = provider.random_elements(listed, _POOL, unique=False)
+        return drawn
+    return [str(getattr(provider, method)()) for _ in range(_POOL)]
 
 
 def _capital(name: str) -> str:

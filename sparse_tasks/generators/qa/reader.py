@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.prose.grammar import Rule, pattern
+from sparse_tasks.generators.prose.grammar import Rule
+from sparse_tasks.generators.prose.phrasing import Phrasing, Slots
 from sparse_tasks.generators.qa.phrases import capitals, facts
 
 __all__ = ["Articles", "Fact", "audit", "read"]
@@ -22,19 +23,21 @@ _NAME = r"[^\d,.;:]+?"
 _NO_NAME = {"was", "who", "whom", "that", "which"}
 # Characters of a private area that replace the title of an article, or a part of it, while a sentence is matched.
 _MASK, _MASKS = 0xE000, "\ue000-\ue0ff"
-_SLOTS = {
-    "x": f"(?:[{_MASKS}]|[Hh]e|[Ss]he|[Ii]t|[Tt]he firm|[Tt]he town)",
-    "a_job": r"an? (?P<profession>[a-z][a-z' -]*?)",
-    "product": r"(?P<product>[a-z][a-z' -]*?)",
-    "landmark": r"(?P<landmark>[a-z][a-z -]*?)",
-    "year": r"(?P<year>\d{4})",
-    **{slot: f"(?P<{slot}>{_NAME})" for slot in ("person", "firm", "place", "region")},
-    "river": f"(?P<river>River {_NAME})",
-    "he": "s?he",
-    "him": "(?:him|her)",
-    "his": "(?:his|her)",
-    "His": "(?:His|Her)",
-}
+_SLOTS = Slots(
+    {
+        "x": f"(?:[{_MASKS}]|[Hh]e|[Ss]he|[Ii]t|[Tt]he firm|[Tt]he town)",
+        "a_job": r"an? (?P<profession>[a-z][a-z' -]*?)",
+        "product": r"(?P<product>[a-z][a-z' -]*?)",
+        "landmark": r"(?P<landmark>[a-z][a-z -]*?)",
+        "year": r"(?P<year>\d{4})",
+        **{slot: f"(?P<{slot}>{_NAME})" for slot in ("person", "firm", "place", "region")},
+        "river": f"(?P<river>River {_NAME})",
+        "he": "s?he",
+        "him": "(?:him|her)",
+        "his": "(?:his|her)",
+        "His": "(?:His|Her)",
+    }
+)
 # Facts in each kind of sentence: relation, subject and value; "x" is the subject of the article.
 _SAYS = {
     "Profession": [("profession", "x", "profession")],
@@ -244,12 +247,15 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
     masked = mask.on(sentence)
     start = chr(_MASK) if ord(masked[0]) & ~0xFF == _MASK else masked[0]
     readings = set()
-    for kind, phrasing in _patterns(start):
-        if match := phrasing.fullmatch(f" {masked}"):
+    spaced = f" {masked}"
+    for phrasing in _phrasings(start):
+        if phrasing.key in spaced and (match := phrasing.match(spaced)):
             named = {slot: mask.off(text) for slot, text in match.groupdict().items()} | {"x": title}
             if any(_NO_NAME.intersection(name.split()) for name in named.values()):
                 continue
-            readings.add(tuple(Fact(relation, named[whose], named[what]) for relation, whose, what in _SAYS[kind]))
+            readings.add(
+                tuple(Fact(relation, named[whose], named[what]) for relation, whose, what in _SAYS[phrasing.kind])
+            )
     if len(readings) > 1:
         raise DataError(f"two readings of one sentence: {sentence}")
     for reading in readings:
@@ -257,17 +263,19 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
 
 
 @cache
-def _patterns(start: str) -> list[tuple[str, re.Pattern[str]]]:
-    """Phrasings that may begin with a character, each with its kind."""
+def _phrasings(start: str) -> list[Phrasing]:
+    """Phrasings that may begin with a character."""
+    return [phrasing for phrasing, starts in _all_phrasings() if starts is None or start in starts]
+
+
+@cache
+def _all_phrasings() -> list[tuple[Phrasing, frozenset[str] | None]]:
+    """All phrasings of facts, each with its first characters; None if it may begin with any."""
     return [
-        (kind, _compiled(pattern(alternative, _SLOTS)))
+        (Phrasing(kind, alternative, _SLOTS), _starts(alternative))
         for kind, rule in facts().items()
         for alternative in rule.alternatives
-        if (starts := _starts(alternative)) is None or start in starts
     ]
-
-
-_compiled = cache(re.compile)
 
 
 def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:

@@ -14,32 +14,35 @@ from datetime import date, datetime, timedelta
 from functools import cache
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.prose.grammar import Rule, pattern
+from sparse_tasks.generators.prose.grammar import Rule
+from sparse_tasks.generators.prose.phrasing import Phrasing, Slots
 from sparse_tasks.generators.story.grammar import events
 
 __all__ = ["Fact", "Page", "Story", "audit", "read"]
 
 _NAME = r"[^,.;:!?“”–]+?"
 _THING = r"[a-z][a-z' -]*?"
-_SLOTS = {
-    "a_item": rf"[Aa]n? (?P<thing>{_THING})",
-    "the_item": rf"[Tt]he (?P<thing>{_THING})",
-    "his_item": rf"(?:[Hh]is|[Hh]er) (?P<thing>{_THING})",
-    "price": r"(?P<amount>\d+) crowns?",
-    "place": rf"(?P<place>{_NAME})",
-    "person": rf"(?P<person>{_NAME})",
-    "other": rf"(?P<other>{_NAME})",
-    "seller": _NAME,
-    "buyer": _NAME,
-    "giver": _NAME,
-    "recipient": _NAME,
-    "job": r"[Aa]n? [a-z][A-Za-z' -]*?",
-    "hero": "\x01",
-    **dict.fromkeys(("he", "phe"), "s?he"),
-    **dict.fromkeys(("him", "phim"), "(?:him|her)"),
-    **dict.fromkeys(("his", "phis"), "(?:his|her)"),
-    **dict.fromkeys(("himself", "phimself"), "(?:himself|herself)"),
-}
+_SLOTS = Slots(
+    {
+        "a_item": rf"[Aa]n? (?P<thing>{_THING})",
+        "the_item": rf"[Tt]he (?P<thing>{_THING})",
+        "his_item": rf"(?:[Hh]is|[Hh]er) (?P<thing>{_THING})",
+        "price": r"(?P<amount>\d+) crowns?",
+        "place": rf"(?P<place>{_NAME})",
+        "person": rf"(?P<person>{_NAME})",
+        "other": rf"(?P<other>{_NAME})",
+        "seller": _NAME,
+        "buyer": _NAME,
+        "giver": _NAME,
+        "recipient": _NAME,
+        "job": r"[Aa]n? [a-z][A-Za-z' -]*?",
+        "hero": "\x01",
+        **dict.fromkeys(("he", "phe"), "s?he"),
+        **dict.fromkeys(("him", "phim"), "(?:him|her)"),
+        **dict.fromkeys(("his", "phis"), "(?:his|her)"),
+        **dict.fromkeys(("himself", "phimself"), "(?:himself|herself)"),
+    }
+)
 # Elements that tell of the same kind of event: whoever was met before is met again.
 _SAME = {"Reunion": "Meeting"}
 # Stands for the traveller's name while a sentence is matched, so that the patterns serve every story.
@@ -103,7 +106,7 @@ def read(prompt: str) -> Story:
     """The story that a prompt tells.
 
     Raises:
-        DataError: The prompt holds no story, or a sentence can be read in two ways.
+        DataError: The prompt holds no story.
     """
     title = _TITLE.search(prompt)
     headings = list(_HEADING.finditer(prompt))
@@ -171,21 +174,6 @@ def _dates(text: str) -> list[tuple[str, date]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Phrasing:
-    """One way to tell of a kind of event.
-
-    Attributes:
-        kind: The event.
-        pattern: Matches the sentence behind a blank; its groups are named.
-        starts: The characters with which the sentence may begin; None if it may be any.
-    """
-
-    kind: str
-    pattern: str
-    starts: frozenset[str] | None
-
-
 def _facts(text: str, hero: str) -> Iterator[Fact]:
     name = re.compile(rf"(?<![^\s“]){re.escape(hero)}(?![^\s,.;:!?’”'–])")
     for match in _SENTENCE.finditer(name.sub(_HERO, text)):
@@ -194,41 +182,35 @@ def _facts(text: str, hero: str) -> Iterator[Fact]:
 
 
 def _fact(sentence: str, hero: str) -> Fact | None:
-    """What a sentence tells, if anything; the traveller's name is masked in it."""
-    any_of_them, phrasings = _alternation(sentence[0])
+    """The event that a sentence tells of, if any; the traveller's name is masked in it."""
     # Every piece of a phrasing brings the blank that precedes it, the first one too.
-    found = any_of_them.fullmatch(f" {sentence}")
-    if found is None or found.lastindex is None:
+    spaced = f" {sentence}"
+    for phrasing in _phrasings(sentence[0]):
+        if phrasing.key in spaced and (match := phrasing.match(spaced)):
+            break
+    else:
         return None
-    phrasing = phrasings[found.lastindex - 1]
-    named = _compiled(phrasing.pattern).fullmatch(f" {sentence}")
+    groups = match.groupdict()
     # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
-    told = sentence.replace(_HERO, hero)
-    if named is None:
-        raise DataError(f"two readings of one sentence: {told}")
-    groups = named.groupdict()
     who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
+    told = sentence.replace(_HERO, hero)
     return Fact(phrasing.kind, told, groups.get("thing") or "", int(groups.get("amount") or 0), who)
 
 
 @cache
-def _phrasings() -> list[_Phrasing]:
-    return [
-        _Phrasing(_SAME.get(kind, kind), pattern(alternative, _SLOTS), _starts(alternative))
-        for kind, rule in events().items()
-        for alternative in rule.alternatives
-    ]
+def _phrasings(start: str) -> list[Phrasing]:
+    """Phrasings that may begin with a character."""
+    return [phrasing for phrasing, starts in _all_phrasings() if starts is None or start in starts]
 
 
 @cache
-def _alternation(start: str) -> tuple[re.Pattern[str], list[_Phrasing]]:
-    """All phrasings that may begin with a character, as one pattern whose last group says which one matched."""
-    phrasings = [phrasing for phrasing in _phrasings() if phrasing.starts is None or start in phrasing.starts]
-    unnamed = [re.sub(r"\(\?P<\w+>", "(?:", phrasing.pattern) for phrasing in phrasings]
-    return re.compile("|".join(f"(?:{pattern}())" for pattern in unnamed)), phrasings
-
-
-_compiled = cache(re.compile)
+def _all_phrasings() -> list[tuple[Phrasing, frozenset[str] | None]]:
+    """All phrasings of events, each with its first characters; None if it may begin with any."""
+    return [
+        (Phrasing(_SAME.get(kind, kind), alternative, _SLOTS), _starts(alternative))
+        for kind, rule in events().items()
+        for alternative in rule.alternatives
+    ]
 
 
 def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:

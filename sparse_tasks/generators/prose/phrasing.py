@@ -1,0 +1,96 @@
+"""Ways to say something, read back out of a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache, cached_property
+
+from sparse_tasks.generators.prose.grammar import Rule
+
+__all__ = ["Phrasing", "Slots"]
+
+_SLOT = re.compile(r"\{(\w+)\}")
+# Sentences for which a pattern is written that fits them alone, before the pattern for all of them pays.
+_FEW = 8
+
+
+class Slots:
+    """Regular expressions by slot.
+
+    Args:
+        slots: Those that are a text by themselves stand for it.
+    """
+
+    def __init__(self, slots: Mapping[str, str]) -> None:
+        self._slots = slots
+        self.read = cache(self._read)
+
+    def _read(self, piece: str) -> tuple[str, tuple[str, ...]]:
+        """The regular expression of a piece, and the texts that it is sure to hold, in order."""
+        written, texts = "", [""]
+        for i, part in enumerate(_SLOT.split(piece)):
+            filled = self._slots[part] if i % 2 else re.escape(part)
+            written += filled
+            if i % 2 == 0 or re.escape(filled) == filled:
+                texts[-1] += filled if i % 2 else part
+            else:
+                texts.append("")
+        return written, tuple(text for text in texts if text)
+
+
+class Phrasing:
+    """An alternative of a grammar's symbol as a pattern, of which only as much is compiled as sentences need.
+
+    Args:
+        kind: What its sentences tell of.
+        alternative: Its pieces.
+        slots: What the slots in them may be.
+
+    Attributes:
+        key: A text that every sentence holds, to look for before a sentence is matched.
+    """
+
+    def __init__(self, kind: str, alternative: tuple[str | Rule, ...], slots: Slots) -> None:
+        self.kind = kind
+        self._alternative = alternative
+        self._slots = slots
+        self._texts = [text for piece in alternative if isinstance(piece, str) for text in slots.read(piece)[1]]
+        self.key = max(self._texts, key=len, default="")
+        self._seen = False
+
+    def match(self, sentence: str) -> re.Match[str] | None:
+        """The match of a whole sentence, behind the blank that precedes it; its groups are named."""
+        end = 0
+        for text in self._texts:
+            start = sentence.find(text, end)
+            if start < 0:
+                return None
+            end = start + len(text)
+        if self._seen:
+            return self._pattern.fullmatch(sentence)
+        # The pattern for all sentences is long, and pays from the second one on.
+        self._seen = True
+        written = self._written(self._alternative, sentence)
+        return None if written is None else re.fullmatch(written, sentence)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(self._written(self._alternative) or "")
+
+    def _written(self, alternative: tuple[str | Rule, ...], sentence: str | None = None) -> str | None:
+        """The regular expression; with ``sentence`` without all that cannot match it, None where nothing is left."""
+        written = ""
+        for piece in alternative:
+            if isinstance(piece, Rule):
+                choices = [self._written(choice, sentence) for choice in piece.alternatives]
+                left = [choice for choice in choices if choice is not None]
+                if not left:
+                    return None
+                written += f"(?:{'|'.join(left)})"
+            else:
+                pattern, texts = self._slots.read(piece)
+                if sentence is not None and not all(text in sentence for text in texts):
+                    return None
+                written += pattern
+        return written
