@@ -1,8 +1,8 @@
-"""What a method chose, as the kernels take it. Kernels know these, and no method.
+"""Indices: the keys that a method selected, in the form that kernels take. Kernels know these, and no method.
 
 ``BlockIndex`` and ``LineIndex`` are of one sequence's prefill, ``PageIndex`` is of a batch in decoding. Each says what
 it makes visible as a ``Pattern`` or a count, so that the sparsity of a run is counted from the index that ran, with all
-that tiles add, and beside it (``asked_density``) what the method wanted before it was rounded up to tiles.
+that tiles add, and beside it (``asked_density``) of what the method selected before it was rounded up to tiles.
 
 Grids of blocks begin at position 0, also where the queries begin later (chunked prefill): row ``r`` of an index stands
 for the query block ``first_row + r``, which covers the positions from ``(first_row + r) * block_q`` on.
@@ -61,7 +61,7 @@ class BlockIndex:
 
     @staticmethod
     def rows(n_q: int, n_k: int, block_q: int) -> int:
-        """How many query blocks the last ``n_q`` of ``n_k`` positions touch."""
+        """Number of query blocks that the last ``n_q`` of ``n_k`` positions touch."""
         return ceil_div(n_k, block_q) - (n_k - n_q) // block_q
 
     @classmethod
@@ -74,7 +74,7 @@ class BlockIndex:
         return cls(blocks, counts, block_q, block_k, n_q, n_k)
 
     def tail(self, n_q: int) -> BlockIndex:
-        """The same for the last ``n_q`` of its queries alone."""
+        """The index of the last ``n_q`` of its queries alone."""
         skipped = (self.n_k - n_q) // self.block_q - self.first_row
         return replace(self, blocks=self.blocks[:, skipped:], counts=self.counts[:, skipped:], n_q=n_q)
 
@@ -88,7 +88,7 @@ class BlockIndex:
         return kept.scatter_(2, where, True)[..., :columns]
 
     def pattern(self) -> Pattern:
-        """What queries see under this index."""
+        """The keys that queries see, as a pattern."""
         return Blocks(self.mask(), self.block_q, self.block_k, self.first_row)
 
     def seen(self) -> Tensor:
@@ -117,7 +117,7 @@ class BlockIndex:
         return self.computed().double() / causal_count(self.n_q, self.n_k)
 
     def asked_density(self) -> Tensor:
-        """float64 ``[heads]``: interactions that the method wanted over those of dense causal attention."""
+        """float64 ``[heads]``: selected interactions over those of dense causal attention."""
         return self.seen().double() / causal_count(self.n_q, self.n_k)
 
     def nbytes(self) -> int:
@@ -143,7 +143,7 @@ class LineIndex:
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
         slashes: int32 ``[heads, width]``: the distances that became bands, ascending; past the count anything. None
-            where the bands themselves were wanted.
+            where the bands themselves were selected.
         slash_counts: int32 ``[heads]``.
     """
 
@@ -174,7 +174,7 @@ class LineIndex:
         return fill(self.columns, self.column_counts, width), fill(self.bands, self.band_counts, self.bands.shape[1])
 
     def tail(self, n_q: int) -> LineIndex:
-        """The same for the last ``n_q`` of its queries alone."""
+        """The index of the last ``n_q`` of its queries alone."""
         return replace(self, n_q=n_q)
 
     def band_mask(self) -> Tensor:
@@ -182,7 +182,7 @@ class LineIndex:
         return _flags(self.bands, self.band_counts, ceil_div(self.n_k, self.unit) + self.block_q // self.unit)
 
     def pattern(self) -> Pattern:
-        """What queries see under this index."""
+        """The keys that queries see, as a pattern."""
         return Columns(_flags(self.columns, self.column_counts, self.n_k)) | _Bands(
             self.band_mask(), self.block_q, self.unit
         )
@@ -206,7 +206,7 @@ class LineIndex:
         return self.computed().double() / causal_count(self.n_q, self.n_k)
 
     def asked_density(self) -> Tensor:
-        """float64 ``[heads]``: interactions on the lines that were wanted, over those of dense causal attention."""
+        """float64 ``[heads]``: interactions on the selected lines over those of dense causal attention."""
         if self.slashes is None or self.slash_counts is None:
             return self.density()
         columns = _flags(self.columns, self.column_counts, self.n_k)
@@ -231,7 +231,7 @@ def band_interactions(n_q: int, n_k: int, block_q: int, unit: int, device: torch
 def queries_outside(kept: Tensor, n_q: int, n_k: int, block_q: int, unit: int) -> Tensor:
     """int64 ``[..., units]``: queries that a key of a unit meets outside of the bands ``[..., bands]`` that are kept.
 
-    The key's own query block is no part of it. Of unit ``per_row * w + s`` the query
+    The key's own query block does not count. Of unit ``per_row * w + s`` the query
     block ``w + j`` lies in band ``per_row * (j + 1) - 1 - s``: a running sum along ``j`` says how many are not kept.
     """
     per_row, units, rows = block_q // unit, ceil_div(n_k, unit), ceil_div(n_k, block_q)

@@ -181,5 +181,5 @@ class _Either(Pattern):
 
 
 def _narrow(pattern: Pattern, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """A pattern that is the same in all heads is asked about head 0."""
+    """The predicate of a pattern, of head 0 where all heads see the same."""
     return pattern.sees(head if pattern.heads > 1 else torch.zeros_like(head), query, key)

@@ -115,30 +115,30 @@ def show(
     from sparse_tasks.core.length import parse_length
 
     path = check_path(output or Path(f"{method}.png"))
-    found = _methods([method], sparsity, set_)[0]
+    chosen = _methods([method], sparsity, set_)[0]
     if qk is not None and length is not None:
         raise UsageError("length", length, "is that of the file; leave out --length or --qk")
     if qk is None:
         q, k, _ = structured(parse_length(length or _LENGTH), heads, kv_heads, head_size, seed)
     else:
         q, k = _read_qk(qk)
-    drawn = select(found, q, k, impl="torch")
+    drawn = select(chosen, q, k, impl="torch")
     n_q = drawn.kept.shape[1] if isinstance(drawn, Rows) else len(q)
-    settings = ", ".join(f"{name} {value}" for name, value in found.settings().items() if value is not None)
-    title = f"{found.name}, {len(k):,} tokens\n{settings}"
+    settings = ", ".join(f"{name} {value}" for name, value in chosen.settings().items() if value is not None)
+    title = f"{chosen.name}, {len(k):,} tokens\n{settings}"
     asked, computed = draw(drawn, n_q, len(k), path, title=title, head=head)
     if format is Format.json:
         measured = {"density_asked": asked, "density_computed": computed}
         print_json(
-            {"method": found.name, "settings": found.settings(), "length": len(k), **measured, "file": str(path)}
+            {"method": chosen.name, "settings": chosen.settings(), "length": len(k), **measured, "file": str(path)}
         )
         return
-    print(f"{found.name} at {len(k):,} tokens: density asked {asked:.3f}, computed {computed:.3f}")
-    met = asked if found.exact else computed
-    if found.sparsity is not None and abs(met - (1 - found.sparsity)) > _MISSED:
-        wanted = f"sparsity {found.sparsity:g} wants {1 - found.sparsity:.3f}"
+    print(f"{chosen.name} at {len(k):,} tokens: density asked {asked:.3f}, computed {computed:.3f}")
+    met = asked if chosen.exact else computed
+    if chosen.sparsity is not None and abs(met - (1 - chosen.sparsity)) > _MISSED:
+        target = f"sparsity {chosen.sparsity:g} means {1 - chosen.sparsity:.3f}"
         print(
-            f"note: {wanted}; so short a prompt leaves less choice, for blocks are whole and some keys are always seen"
+            f"note: {target}; so short a prompt leaves less choice, for blocks are whole and some keys are always seen"
         )
     print(path)
 
@@ -177,19 +177,19 @@ def bench(
     from sparse_tasks.attention.bench import bench as measure
     from sparse_tasks.core.length import parse_length
 
-    found = _methods(methods or _BENCHED, sparsity, set_)
+    chosen = _methods(methods or _BENCHED, sparsity, set_)
     lengths = [parse_length(text) for text in length or _LENGTHS.get(device, [_LENGTH])]
     shape = Shape(heads, kv_heads, head_size, batch, device=device)
-    timings = [measure(method, tokens, shape, seed=seed) for method in found for tokens in lengths]
+    timings = [measure(method, tokens, shape, seed=seed) for method in chosen for tokens in lengths]
     if format is Format.json:
         rows = [vars(timing) | {"speedup": timing.speedup, "bound": timing.bound} for timing in timings]
         print_json({"shape": vars(shape), "timings": rows})
         return
-    _print_timings(timings, device, {method.name for method in found if method.phase == "evict"})
+    _print_timings(timings, device, {method.name for method in chosen if method.phase == "evict"})
 
 
 def _need(package: str) -> None:
-    """A kind word where an extra is missing."""
+    """Refuse a missing extra with the command that installs it."""
     from importlib import import_module
 
     from sparse_tasks.core.errors import UsageError

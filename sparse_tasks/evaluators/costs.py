@@ -50,7 +50,7 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "qwen3": {**_QWEN, "head_dim": 128},
     "qwen3_moe": _QWEN,
 }
-"""What transformers takes for a model type where its config.json says nothing."""
+"""Defaults of transformers by model type, where config.json says nothing."""
 
 _PLAIN_MLP: Final = frozenset(
     ("arcee", "bloom", "codegen", "falcon", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon")

@@ -235,7 +235,7 @@ class TestWithTorch:
 
     def test_a_sparsity_that_is_missed_is_told(self, tmp_path: Path) -> None:
         missed = run("attention", "show", "block_sparse", "-l", "1k", "--sparsity", "0.9", "-o", tmp_path / "a.png")
-        assert "note: sparsity 0.9 wants 0.100" in missed.out
+        assert "note: sparsity 0.9 means 0.100" in missed.out
         met = run("attention", "show", "block_sparse", "-l", "1k", "--set", "block=16", "-o", tmp_path / "a.png")
         assert "note" not in met.out
 

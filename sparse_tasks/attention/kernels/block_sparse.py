@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
-from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, implementation
+from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, prefill_implementation
 from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.core.errors import UsageError
 
@@ -32,8 +32,13 @@ def block_sparse_attention(
         UsageError: Shapes, types or devices do not fit.
     """
     scale = check_prefill(q, k, v, index, scale)
-    if implementation(impl, q) == "torch":
+    chosen = prefill_implementation(impl, q, index.block_q, index.block_k)
+    if chosen == "torch":
         return block_sparse_torch(q, k, v, index, scale=scale)
+    if chosen == "gluon":
+        from sparse_tasks.attention.kernels.gluon.block_sparse import block_sparse_gluon
+
+        return block_sparse_gluon(q, k, v, index, scale=scale)
     from sparse_tasks.attention.kernels.triton.block_sparse import block_sparse_triton
 
     return block_sparse_triton(q, k, v, index, scale=scale)

@@ -30,6 +30,7 @@ __all__ = [
     "implementation",
     "interpreted",
     "power_of_2",
+    "prefill_implementation",
     "takes_head_size",
 ]
 
@@ -95,6 +96,20 @@ def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
         raise UsageError("impl", impl, f"needs a GPU and triton, and the tensors are on {tensor.device}; use 'torch'")
     _warn_once(str(tensor.device.type))
     return "torch"
+
+
+def prefill_implementation(impl: str, q: Tensor, block_q: int, block_k: int) -> Literal["gluon", "triton", "torch"]:
+    """As ``implementation``, for attention of a prompt in such tiles: Gluon's kernel on Hopper, where it serves.
+
+    Raises:
+        UsageError: As ``implementation``.
+    """
+    chosen = implementation(impl, q)
+    if chosen == "torch" or interpreted():
+        return chosen
+    from sparse_tasks.attention.kernels.gluon.block_sparse import serves
+
+    return "gluon" if serves(q, block_q, block_k) else chosen
 
 
 def check_floats(**tensors: Tensor) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.kernels.block_sparse import check_prefill
-from sparse_tasks.attention.kernels.dispatch import implementation
+from sparse_tasks.attention.kernels.dispatch import prefill_implementation
 from sparse_tasks.attention.reference import masked_attention
 
 __all__ = ["vertical_slash_attention", "vertical_slash_torch"]
@@ -32,8 +32,13 @@ def vertical_slash_attention(
         UsageError: Shapes, types or devices do not fit.
     """
     scale = check_prefill(q, k, v, index, scale)
-    if implementation(impl, q) == "torch":
+    chosen = prefill_implementation(impl, q, index.block_q, index.unit)
+    if chosen == "torch":
         return vertical_slash_torch(q, k, v, index, scale=scale)
+    if chosen == "gluon":
+        from sparse_tasks.attention.kernels.gluon.block_sparse import vertical_slash_gluon
+
+        return vertical_slash_gluon(q, k, v, index, scale=scale)
     from sparse_tasks.attention.kernels.triton.vertical_slash import vertical_slash_triton
 
     return vertical_slash_triton(q, k, v, index, scale=scale)

@@ -79,16 +79,16 @@ class BlockSparse(PrefillMethod):
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         """The number of blocks whose exact count is nearest to the density, by bisection."""
-        wanted = density * causal_count(length, length)
+        target = density * causal_count(length, length)
         low, high = 2, max(2, ceil_div(length, self.block))
         while low < high:
             middle = (low + high) // 2
-            if self._count(length, middle) < wanted:
+            if self._count(length, middle) < target:
                 low = middle + 1
             else:
                 high = middle
         under = max(2, low - 1)
-        nearer = abs(self._count(length, under) - wanted) <= abs(self._count(length, low) - wanted)
+        nearer = abs(self._count(length, under) - target) <= abs(self._count(length, low) - target)
         return {"top_k": under if nearer else low}
 
     def _count(self, length: int, top_k: int) -> int:

@@ -7,8 +7,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.method import ONLY, EvictMethod, Layer, Span
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,11 @@ class CapacityMethod(EvictMethod):
     cache: ClassVar[str] = "evicted after the prompt"
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("capacity",)
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Attention of the queries that ``keep`` needs, and a ranking of the tokens."""
+        queries = length if self.observes is None else min(length, self.observes)
+        return window_flops(shape, queries, length) + shape.kv_heads * ranking_flops(length)
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         """The whole tokens in ``length * density``, rounding errors aside."""

@@ -46,11 +46,7 @@ class FlexPrefill(AdaptiveBlocks):
     """
 
     gamma: float | None = parameter(
-        None,
-        "share of the estimated attention to keep; .9 if neither this nor sparsity is given",
-        0.0,
-        1.0,
-        kind=float,
+        None, "share of the estimated attention to keep; .9 if neither this nor sparsity is given", 0.0, 1.0, kind=float
     )
     tau: float = parameter(0.1, "distance below which a head is query-aware; 0: none is", 0.0, 1.0)
     min_budget: int = parameter(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.method import METHODS, ONLY, Layer
 from sparse_tasks.attention.methods.capacity import CapacityMethod
-from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +31,6 @@ class H2O(CapacityMethod):
     cache: ClassVar[str] = "evicted after the prompt and at each step"
     source: ClassVar[str] = "Zhang et al., 2023, arXiv:2306.14048"
     each_step: ClassVar[bool] = True
-
-    def index_flops(self, shape: Shape, length: float) -> float:
-        """Attention of all queries, half as much as dense attention, and a ranking of the tokens."""
-        return window_flops(shape, length, length) + shape.kv_heads * ranking_flops(length)
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         return 0, capacity - capacity // 2

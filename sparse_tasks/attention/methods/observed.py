@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
-from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +38,6 @@ class ObservedMethod(CapacityMethod):
     @property
     def observes(self) -> int:
         return self.window
-
-    def index_flops(self, shape: Shape, length: float) -> float:
-        """Attention of the last queries, and a ranking of the tokens."""
-        return window_flops(shape, min(length, self.window), length) + shape.kv_heads * ranking_flops(length)
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 4), min(self.recent, capacity // 2)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.attention.interactions import ranking_flops, window_flops
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.capacity import CapacityMethod
-from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +35,6 @@ class TOVA(CapacityMethod):
     @property
     def observes(self) -> int:
         return 1
-
-    def index_flops(self, shape: Shape, length: float) -> float:
-        """Attention of the last query, and a ranking of the tokens."""
-        return window_flops(shape, min(length, 1), length) + shape.kv_heads * ranking_flops(length)
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         from sparse_tasks.attention.kernels.window_scores import window_scores

@@ -45,11 +45,11 @@ class TriShape(StreamingLLM):
         return least, most if self.sparsity is not None else most + 2 * self.last / length
 
     def solve(self, length: int, density: float) -> dict[str, int]:
-        wanted = density * causal_count(length, length)
+        target = density * causal_count(length, length)
         # The last queries see as much as so many keys are seen.
-        most = bisect.bisect_right(range(length + 1), wanted / 2, key=lambda last: seen_by(length, last)) - 1
+        most = bisect.bisect_right(range(length + 1), target / 2, key=lambda last: seen_by(length, last)) - 1
         last = min(self.last, most)
-        size = nearest_size(length - last, wanted - seen_by(length, last))
+        size = nearest_size(length - last, target - seen_by(length, last))
         return {"window": max(1, size - self.sinks), "last": last}
 
     def stretches(self, n_q: int, n_k: int, length: int) -> list[int]:

@@ -36,10 +36,10 @@ class VerticalSlash(PrefillMethod):
     The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so that
     more is computed than the lines alone; less so, the closer they lie together.
 
-    With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that compute as much as is
-    wanted on average, with all that tiles add: as many verticals as slashes, and verticals for what is left. In prompts
-    so short that the shortest distances would take more than half of it, a query sees itself for sure, and what else
-    its lines hold: verticals matter more than neighbours there.
+    With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that meet it on average, with
+    all that tiles add: as many verticals as slashes, and verticals for what is left. In prompts so short that the
+    shortest distances would take more than half of it, a query sees itself for sure, and what else its lines hold:
+    verticals matter more than neighbours there.
     """
 
     verticals: int | None = parameter(
@@ -112,10 +112,10 @@ class VerticalSlash(PrefillMethod):
         if self.sparsity is None:
             most = max(verticals, slashes)
             # Filled, not copied: a copy from the host would wait for the device.
-            wanted = torch.cat([torch.full((1,), n, dtype=torch.int32, device=q.device) for n in (verticals, slashes)])
+            numbers = torch.cat([torch.full((1,), n, dtype=torch.int32, device=q.device) for n in (verticals, slashes)])
         else:
             # Lists have room for so many, thrice what lines of middling length need. If all were shorter than a third
-            # of that, less would be seen than was asked.
+            # of that, less would be seen than the target.
             most = self.sinks + self.recent + int(1.5 * (1 - self.sparsity) * n_k)
             columns, distances = lines_for_density(
                 both[0],
@@ -126,8 +126,8 @@ class VerticalSlash(PrefillMethod):
                 unit=UNIT,
                 fewest=min(self.recent, n_k),
             )
-            wanted = torch.stack((columns.clamp_min(self.sinks), distances))
-        chosen, counts = select_top(both, wanted[:, None], width=most, impl=impl)
+            numbers = torch.stack((columns.clamp_min(self.sinks), distances))
+        chosen, counts = select_top(both, numbers[:, None], width=most, impl=impl)
         return line_index(
             chosen[0], counts[0], chosen[1], counts[1], block_q=BLOCK_Q, unit=UNIT, n_q=n_q, n_k=n_k, impl=impl
         )

@@ -34,11 +34,7 @@ class XAttention(AdaptiveBlocks):
     """
 
     threshold: float | None = parameter(
-        None,
-        "share of the estimated attention to keep; .9 if neither this nor sparsity is given",
-        0.0,
-        1.0,
-        kind=float,
+        None, "share of the estimated attention to keep; .9 if neither this nor sparsity is given", 0.0, 1.0, kind=float
     )
     stride: int = parameter(8, "distance between antidiagonals; it divides 128", 1, BLOCK)
 

@@ -52,12 +52,12 @@ def blocks_that_hold(
     if density is None:
         kept = mass > 1 - share
     else:
-        wanted = round(density * causal_count(n_q, n_k) * len(mass))
+        target = round(density * causal_count(n_q, n_k) * len(mass))
         cells = block_interactions(row, column, BLOCK, BLOCK, n_q, n_k)
         order = mass.masked_fill(column > row, float("-inf")).flatten().argsort(descending=True, stable=True)
         added = cells.flatten()[order % cells.numel()]
         # A block that crosses the mark is taken if less than half of it is beyond.
-        fits = 2 * added.cumsum(0) - added <= 2 * wanted
+        fits = 2 * added.cumsum(0) - added <= 2 * target
         kept = torch.empty_like(fits).scatter_(0, order, fits).view(mass.shape) | (mass == float("inf"))
     kept = kept & (column <= row)
     blocks, counts = select_top(torch.where(kept, 0.0, float("-inf")), columns, impl=impl)

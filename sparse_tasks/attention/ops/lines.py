@@ -61,7 +61,7 @@ def lines_for_density(
         vertical: fp32 ``[heads, n_k]``: scores by position; +inf comes first.
         slash: fp32 ``[heads, n_k]``: scores by distance; that of 0 has to be +inf.
         n_q: Queries; they are the last of the ``n_k`` positions.
-        density: Interactions wanted over those of dense causal attention.
+        density: Target interactions over those of dense causal attention.
         block_q: Queries in the tiles that slashes are rounded up to.
         unit: Keys in these tiles; it divides ``block_q``.
         fewest: Slashes that there have to be, at most ``n_k``, unless they alone compute more than half of the density.
@@ -71,34 +71,34 @@ def lines_for_density(
     """
     heads, n_k = vertical.shape
     device = vertical.device
-    wanted = density * causal_count(n_q, n_k) * heads
+    target = density * causal_count(n_q, n_k) * heads
     tiles = band_interactions(n_q, n_k, block_q, unit, device)
     order, rank = _ranked(vertical)
     best = _best_by_band(_ranked(slash)[1], block_q, unit)
 
     def in_bands(slashes: Tensor) -> tuple[Tensor, Tensor]:
-        """What the bands compute for each number of slashes, and what a vertical in each unit adds to them."""
+        """Interactions of the bands for each number of slashes, and those that a vertical in each unit adds."""
         kept = best < slashes[:, None, None]
         return (kept * tiles).sum((1, 2)).double(), queries_outside(kept, n_q, n_k, block_q, unit)
 
     low = torch.full((), fewest, dtype=torch.int32, device=device)
     high = torch.full_like(low, n_k)
-    low = torch.where(2 * in_bands(low[None])[0][0] <= wanted, low, torch.ones_like(low))
+    low = torch.where(2 * in_bands(low[None])[0][0] <= target, low, torch.ones_like(low))
     for shares in _shares(n_k, device):
         some = (low + (high - low) * shares).round().int()
         computed, alone = in_bands(some)
         computed += _added(rank, some, alone, unit)
-        fitting = (computed <= wanted).sum()  # the more lines, the more they compute
+        fitting = (computed <= target).sum()  # the more lines, the more they compute
         # Taken, not indexed: torch would read a lone index on the host.
         low, high = some.take((fitting - 1).clamp_min(0)), some.take(fitting.clamp_max(_TRIED - 1))
     computed, alone = in_bands(low[None])
     added = alone[0].gather(1, torch.div(order, unit, rounding_mode="floor")).sum(0).cumsum(0)
-    verticals = (added + computed <= wanted).sum(dtype=torch.int32)
+    verticals = (added + computed <= target).sum(dtype=torch.int32)
     return verticals.clamp_min(1), low
 
 
 def _shares(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """How to look for a number from 1 to ``n``: first by factors, then evenly between two of them; float64 each.
+    """Steps of a search for a number from 1 to ``n``, by factors and then evenly between two of them; float64 each.
 
     Many at once, for a device computes a few dozens in hardly more time than one. It is found to within 1%, more
     finely than one slash in a hundred matters.
@@ -122,9 +122,9 @@ def _added(rank: Tensor, lines: Tensor, alone: Tensor, unit: int) -> Tensor:
     missed = torch.searchsorted(lines, rank, right=True, out_int32=True)
     number = torch.arange(heads, device=rank.device)[:, None] * units + torch.arange(n_k, device=rank.device) // unit
     place = (missed * (heads * units) + number).flatten().long()
-    found = torch.zeros((tried + 1) * heads * units, dtype=torch.int32, device=rank.device)
-    found.scatter_add_(0, place, torch.ones_like(rank).flatten())
-    taken = found.view(tried + 1, heads, units)[:tried].cumsum(0, dtype=torch.int32)
+    counts = torch.zeros((tried + 1) * heads * units, dtype=torch.int32, device=rank.device)
+    counts.scatter_add_(0, place, torch.ones_like(rank).flatten())
+    taken = counts.view(tried + 1, heads, units)[:tried].cumsum(0, dtype=torch.int32)
     return (taken * alone).sum((1, 2)).double()
 
 

@@ -1,4 +1,4 @@
-"""What decode methods share that read single tokens: where the cache has their keys."""
+"""Places of single tokens in a paged cache."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.index import BlockIndex, LineIndex
-from sparse_tasks.attention.kernels.dispatch import interpreted, power_of_2
+from sparse_tasks.attention.kernels.dispatch import power_of_2
 
 __all__ = ["FAR", "block_sparse_triton", "launch"]
 
@@ -140,11 +140,6 @@ def _kernel(
 
 def block_sparse_triton(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float) -> Tensor:
     """As ``block_sparse.block_sparse_attention``."""
-    if not interpreted():
-        from sparse_tasks.attention.kernels.gluon import block_sparse as hopper
-
-        if hopper.serves(q, index.block_q, index.block_k):
-            return hopper.block_sparse_gluon(q, k, v, index, scale=scale)
     if index.block_q < TILE:
         gathered = gather_rows(index)
         return launch(q, k, v, gathered.blocks, gathered.counts, index, TILE, scale, bits=gathered.bits)

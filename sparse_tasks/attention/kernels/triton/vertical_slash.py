@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
-from sparse_tasks.attention.kernels.dispatch import interpreted
 from sparse_tasks.attention.kernels.triton.block_sparse import FAR, launch
 
 __all__ = ["vertical_slash_triton"]
@@ -14,11 +13,6 @@ __all__ = ["vertical_slash_triton"]
 
 def vertical_slash_triton(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float) -> Tensor:
     """As ``vertical_slash.vertical_slash_attention``."""
-    if not interpreted():
-        from sparse_tasks.attention.kernels.gluon import block_sparse as hopper
-
-        if hopper.serves(q, index.block_q, index.unit):
-            return hopper.vertical_slash_gluon(q, k, v, index, scale=scale)
     heads = q.shape[1]
     rows = BlockIndex.rows(index.n_q, index.n_k, index.block_q)
     row = torch.arange(1, rows + 1, device=q.device, dtype=torch.int32) + (index.n_k - index.n_q) // index.block_q
