@@ -112,8 +112,24 @@ class PagedCache:
         """Positions that a row of the table has room for."""
         return int(self.block_table.shape[1]) * self.block_size
 
+    def locate(self, sequence: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blocks and offsets of positions of a sequence.
+
+        Args:
+            sequence: Its number in the batch.
+            positions: Integers of any shape, at least 0.
+
+        Returns:
+            Of that shape: block numbers and offsets within them, int64, both 0 past the sequence's end; and bool,
+            whether the sequence has the position.
+        """
+        held = positions < self.lengths[sequence]
+        inside = torch.where(held, positions, 0).long()
+        block = torch.where(held, self.block_table[sequence][inside // self.block_size].long(), 0)
+        return block, inside % self.block_size, held
+
     def gather(self, sequence: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one sequence, copied: ``[length, kv_heads, head_size]`` each. Reads the length."""
-        position = torch.arange(int(self.lengths[sequence]), device=self.keys.device)
-        block = self.block_table[sequence, position // self.block_size].long()
-        return self.keys[block, position % self.block_size], self.values[block, position % self.block_size]
+        positions = torch.arange(int(self.lengths[sequence]), device=self.keys.device)
+        block, offset, _ = self.locate(sequence, positions)
+        return self.keys[block, offset], self.values[block, offset]

@@ -126,11 +126,22 @@ class Method(Parametric, ABC):
             shape: Sizes of the model.
             length: Tokens of the prompt, above 0.
         """
-        return math.nan
+        return 0.0 if self.phase is Phase.DECODE else math.nan
 
     def index_reads(self, shape: Shape, length: float) -> float:
         """Elements that one layer reads to select, at a decoding step over ``length`` cached tokens, or NaN."""
-        return math.nan
+        return math.nan if self.phase is Phase.DECODE else 0.0
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        """The fewest and the most positions that a step reads, averaged over heads and layers.
+
+        Generous where the count depends on content. Other packages' methods need not override it.
+
+        Args:
+            prompt: Tokens of the prompt.
+            cached: Tokens in the cache at the step, its own included.
+        """
+        return 0.0, float(cached)
 
     @property
     def unshared(self) -> str | None:
@@ -156,9 +167,6 @@ class PrefillMethod(Method):
     def queries_at_once(self) -> int | None:
         """Most queries of one call of ``select``, so that the index stays small; None for any number."""
         return None
-
-    def index_reads(self, shape: Shape, length: float) -> float:
-        return 0.0
 
     def density_span(self, length: int) -> Span:
         """The least and the greatest density that it can have over a prompt of ``length`` tokens.
@@ -205,20 +213,6 @@ class DecodeMethod(Method):
     recordable: ClassVar[bool] = False
     """Whether ``select`` waits for nothing and follows from shapes alone, so that a CUDA graph can hold it."""
 
-    def index_flops(self, shape: Shape, length: float) -> float:
-        return 0.0
-
-    def read_span(self, prompt: int, cached: int) -> Span:
-        """The fewest and the most positions that a step reads, averaged over heads and layers.
-
-        Generous where the count depends on content. Other packages' methods need not override it.
-
-        Args:
-            prompt: Tokens of the prompt.
-            cached: Tokens in the cache at the step, its own included.
-        """
-        return 0.0, float(cached)
-
     def new_state(self, cache: PagedCache) -> Tensor | None:
         """An empty state for each physical page of a cache; None if the method keeps none."""
         return None
@@ -261,13 +255,6 @@ class EvictMethod(Method):
     def observes(self) -> int | None:
         """Number of last queries of a prompt that ``keep`` needs; None for all of them."""
         return None
-
-    def index_reads(self, shape: Shape, length: float) -> float:
-        return 0.0
-
-    def read_span(self, prompt: int, cached: int) -> Span:
-        """As of ``DecodeMethod``."""
-        return 0.0, float(cached)
 
     @abstractmethod
     def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:

@@ -8,7 +8,6 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
-from sparse_tasks.attention.ops.tokens import locate
 from sparse_tasks.attention.prefill import select_stretches
 from sparse_tasks.core.errors import UsageError
 
@@ -114,7 +113,7 @@ def step_weights(q: Tensor, cache: PagedCache, sequence: int, positions: Tensor)
     Returns:
         fp32 ``[kv_heads, width]``.
     """
-    block, offset, _ = locate(cache, sequence, positions)
+    block, offset, _ = cache.locate(sequence, positions)
     head = torch.arange(cache.kv_heads, device=q.device)[:, None]
     keys = cache.keys[block, offset, head].float()
     scores = q.reshape(cache.kv_heads, -1, cache.head_size).float() @ keys.mT * cache.head_size**-0.5

@@ -188,7 +188,7 @@ class TestWithTorch:
                 ["quest.token_budget", "one of the two"],
             ),
             (["show", "quest", "-o", "a.jpg"], ["output", "'a.jpg'", ".png, .svg, .pdf"]),
-            (["show", "quest", "-o", "nowhere/a.png"], ["output", "'nowhere/a.png'", "no folder"]),
+            (["show", "quest", "-o", "nowhere/a.png"], ["output", "'nowhere/a.png'", "not a folder"]),
             (["show", "vertical_slash+quest"], ["method", "'vertical_slash+quest'", "each by itself"]),
             (["show", "quest", "-l", "4x"], ["length", "'4x'"]),
             (["show", "quest", "-l", "3"], ["length", "too short"]),

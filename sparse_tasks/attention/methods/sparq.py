@@ -96,15 +96,13 @@ class SparQ(DecodeMethod):
         """fp32 ``[kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
         import torch
 
-        from sparse_tasks.attention.ops.tokens import locate
-
         queries = q.float().view(cache.kv_heads, -1, cache.head_size)
         largest = queries.abs().sum(1).topk(min(self.r, cache.head_size)).indices  # [kv_heads, r]
         some = queries.gather(2, largest[:, None].expand(-1, queries.shape[1], -1))
         share = some.abs().sum(2) / queries.abs().sum(2).clamp_min(torch.finfo(torch.float32).tiny)
         temperature = (cache.head_size * share).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
 
-        block, offset, held = locate(cache, sequence, torch.arange(cache.capacity, device=q.device))
+        block, offset, held = cache.locate(sequence, torch.arange(cache.capacity, device=q.device))
         head = torch.arange(cache.kv_heads, device=q.device)[:, None, None]
         # Of each key only these components are read: [kv_heads, capacity, r].
         keys = cache.keys[block[:, None], offset[:, None], head, largest[:, None]]

@@ -102,13 +102,11 @@ class Twilight(DecodeMethod):
         """Tokens of the pages, int32 ``[kv_heads, width * page]``, and their weights, fp32, -inf for none."""
         import torch
 
-        from sparse_tasks.attention.ops.tokens import locate
-
         pages, counts = first.pages[sequence], first.counts[sequence]
         listed = torch.arange(pages.shape[1], device=q.device) < counts[:, None]
         tokens = torch.where(listed, pages, 0)[..., None] * self.page + torch.arange(self.page, device=q.device)
         tokens = tokens.flatten(1).int()
-        block, offset, held = locate(cache, sequence, tokens)
+        block, offset, held = cache.locate(sequence, tokens)
         held &= listed.repeat_interleave(self.page, 1)
         keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
         step = (keys.abs().amax(2, keepdim=True) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)

@@ -11,7 +11,7 @@ import math
 from typing import Final, Protocol
 
 from sparse_tasks.attention.attention import DENSE, Attention
-from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod, Span
+from sparse_tasks.attention.method import METHODS, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Phase, Phases
 from sparse_tasks.evaluators.engines.engine import ENGINES
@@ -109,7 +109,7 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[Pha
             least, most = 1.0, 1.0
         elif isinstance(method, PrefillMethod):
             least, most = method.density_span(prompt)
-        elif isinstance(method, DecodeMethod | EvictMethod):
+        else:
             at_ends = [[_of(n, read) for read in method.read_span(prompt, n)] for n in ends]
             least, most = min(least for least, _ in at_ends), max(most for _, most in at_ends)
         spans[phase] = least, max(least, most)
