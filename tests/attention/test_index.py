@@ -21,7 +21,6 @@ from sparse_tasks.attention.index import (
 )
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.ops.lines import line_index
-from sparse_tasks.attention.patterns import Pattern
 from tests.attention.toys import block_index
 
 GARBAGE = (2**31 - 1, -7, 10**6)
@@ -120,11 +119,6 @@ def test_the_dense_index_sees_everything_and_lists_no_more(n_q: int, n_k: int, b
     assert index.density().tolist() == index.asked_density().tolist() == [1.0]
     full = torch.ones(1, *index.blocks.shape[1:], dtype=torch.bool)
     assert torch.equal(index.mask(), block_index(full, block_q, block_k, n_q, n_k).mask())
-
-
-def test_bytes_of_blocks_are_those_of_their_tensors() -> None:
-    index = BlockIndex.dense(64, 64, 16, 16)
-    assert index.nbytes() == 4 * (4 * 4 + 4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -305,14 +299,6 @@ def test_lists_of_no_columns_are_padded_to_a_whole_tile() -> None:
     assert index.computed().tolist() == [0]
 
 
-def test_bytes_of_lines_are_those_of_their_tensors() -> None:
-    index, _, _ = make_lines(90, 90)
-    held = [index.columns, index.bands, index.slashes]
-    assert index.nbytes() == sum(4 * (x.numel() + 2) for x in held if x is not None)
-    bare = dataclasses.replace(index, slashes=None, slash_counts=None)
-    assert bare.nbytes() == sum(4 * (x.numel() + 2) for x in held[:2] if x is not None)
-
-
 @settings(max_examples=40, deadline=None)
 @given(n_k=st.integers(1, 90), missing=st.integers(0, 80), tiles=st.sampled_from([(4, 4), (8, 4), (32, 8), (64, 64)]))
 def test_interactions_of_bands_are_those_of_a_loop(n_k: int, missing: int, tiles: tuple[int, int]) -> None:
@@ -409,12 +395,3 @@ def test_what_is_kept_is_read_as_pages_of_one_position() -> None:
     assert (index.unit, index.lengths.tolist(), index.lengths.dtype) == (1, [6], torch.int32)
     assert torch.nonzero(index.mask(6)[0]).tolist() == [[0, 0], [0, 3], [1, 4]]
     assert index.density().tolist() == [[2 / 6, 1 / 6]]
-
-
-def test_patterns_of_indices_are_patterns() -> None:
-    """So that pictures and masks take them, also joined with others."""
-    lines, _, _ = make_lines(20, 90)
-    blocks, kept = make_blocks(20, 90, 16, 16)
-    both: Pattern = lines.pattern() | blocks.pattern()
-    expected = lines.pattern().mask(20, 90) | pairs(kept, 16, 16, 20, 90)
-    assert torch.equal(both.mask(20, 90), expected)

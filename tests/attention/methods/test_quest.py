@@ -101,22 +101,6 @@ def test_summaries_kept_step_by_step_choose_as_fresh_ones() -> None:
     assert page_lists(kept) == page_lists(fresh)
 
 
-def test_a_needle_is_read_and_so_is_the_current_page() -> None:
-    cache = make_cache([200], 2, 64, 16)
-    q = torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(1))
-    cache.keys[cache.block_table[0, 5], 7] = 4 * q[0, ::2]  # position 87, for one head of each group
-    assert page_lists(Quest(token_budget=32).select(q, cache, None, impl="torch")) == [[[5, 12], [5, 12]]]
-    # Less than a page is a page, the current one, which counts.
-    assert page_lists(Quest(token_budget=5).select(q, cache, None, impl="torch")) == [[[12], [12]]]
-
-
-@pytest.mark.parametrize("quest", [Quest(), Quest(sparsity=0.0), Quest(token_budget=208)])
-def test_short_inputs_are_dense(quest: Quest) -> None:
-    cache = make_cache([201, 1, 16, 17], 2, 64, 16)
-    index = quest.select(torch.randn(4, 4, 64), cache, None, impl="torch")
-    assert index.computed().tolist() == [[n, n] for n in (201, 1, 16, 17)]
-
-
 def test_the_default_budget() -> None:
     index = Quest().select(torch.ones(1, 1, 16), wide_cache([5000], 8000), None, impl="torch")
     assert index.counts.tolist() == [[64]]

@@ -167,14 +167,6 @@ def test_in_a_short_prompt_verticals_go_before_neighbours() -> None:
     assert (index.column_counts > 30).all()
 
 
-@pytest.mark.parametrize(
-    "method", [VerticalSlash(), VerticalSlash(sparsity=0.0), VerticalSlash(verticals=200, slashes=1)]
-)
-@pytest.mark.parametrize("n", [1, 200])
-def test_short_inputs_are_dense(method: VerticalSlash, n: int) -> None:
-    assert method.select(*make_sequence(n, n, 2, 1, 16), impl="torch") is None
-
-
 def test_the_default_numbers() -> None:
     index = VerticalSlash().select(*make_sequence(70, 1100, 2, 1, 16), impl="torch")
     assert index is not None
