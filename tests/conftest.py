@@ -48,8 +48,8 @@ def demo() -> Path:
 
 @pytest.fixture(scope="session")
 def short_demo(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its first six layers, a fifth of them, as a model of its own."""
+    """Its first three layers, of thirty, as a model of its own."""
     pytest.importorskip("safetensors.torch", reason="torch and safetensors are not installed")
     from tests.vllm_server import first_layers
 
-    return first_layers(demo, tmp_path_factory.mktemp("models") / "short", 6)
+    return first_layers(demo, tmp_path_factory.mktemp("models") / "short", 3)
