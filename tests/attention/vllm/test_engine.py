@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {
     "max_model_len": 1024, "max_num_batched_tokens": 256, "max_num_seqs": 8, "seed": 42, "dtype": "float32",
     "enforce_eager": True, "enable_prefix_caching": False,
 }  # fmt: skip
-# 30 blocks of 32 tokens: room for three prompts of 320, until one of them has written a token.
+# 30 blocks of 32 tokens: room for three prompts of 304, until one of them has written 17 tokens.
 FEW_BLOCKS = {"max_model_len": 928, "block_size": 32, "num_gpu_blocks_override": 31}
 LAYERS, HEADS, KV_HEADS = 3, 9, 3  # of the first layers of the demo model
 
@@ -77,7 +77,7 @@ def prompts(demo: Path) -> dict[str, list[int]]:
         "story": encode(FILLER * 30 + "Once upon a time"),
         "near": encode(FILLER * 24 + needle + FILLER * 4 + question),
         "far": encode(FILLER * 4 + needle + FILLER * 24 + question),
-        **{what: encode(FILLER * 30 + f"Once upon a {what}")[-320:] for what in ("time", "hill", "king")},
+        **{what: encode(FILLER * 30 + f"Once upon a {what}")[-304:] for what in ("time", "hill", "king")},
     }
 
 
@@ -95,15 +95,15 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
         methods[f"{name} whole"] = {"attention": of(name, NOTHING_LEFT_OUT), "prompts": [short[1], long], "tokens": 4}
         asked = {"attention": of(name, 0.5), "tokens": 4}
         methods[f"{name} alone"] = asked | {"prompts": [short[2]]}
-        methods[f"{name} among others"] = asked | {"prompts": [short[1], short[2], short[0]]}
+        methods[f"{name} among others"] = asked | {"prompts": [short[2], short[1], short[0]]}
     stories = [prompts[what] for what in ("time", "hill", "king")]
-    asked = {"attention": of("snapkv", 0.5), "tokens": 8}
+    asked = {"attention": of("snapkv", 0.5), "tokens": 24}
     methods |= {f"free {n}": asked | {"prompts": [story]} for n, story in enumerate(stories)}
     methods["squeezed"] = asked | {"prompts": stories}
     needles = [prompts["near"], prompts["far"]]
     whole = {
-        "first": {"prompts": story, "tokens": 12},
-        "again": {"prompts": story, "tokens": 12},
+        "first": {"prompts": story, "tokens": 4},
+        "again": {"prompts": story, "tokens": 4},
         "dense": {"attention": {"attention": "dense"}, "prompts": needles, "tokens": 8},
         "window": {
             "attention": {"attention": "streaming_llm", "arguments": {"window": 256}},
@@ -146,9 +146,11 @@ def test_dense_through_the_plugin_writes_what_vllm_writes(done: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_method_runs_and_its_sparsity_is_measured_where_it_acts(done: Any, name: str) -> None:
     phase, other = ("prefill", "decode") if METHODS.get(name).phase is Phase.PREFILL else ("decode", "prefill")
-    for answer in done["methods"][name]["answers"]:
+    long, short = done["methods"][name]["answers"]
+    # Prompts come in chunks of 256 tokens, which are rounded up to tiles.
+    assert long["ran"][0][phase]["sparsity"] == pytest.approx(0.7, abs=0.4 if phase == "prefill" else 0.02)
+    for answer in (long, short):
         (ran,) = answer["ran"]
-        assert ran[phase]["sparsity"] > 0
         assert ran[other]["sparsity"] == 0
         assert ran["prefill"]["heads"] == LAYERS * HEADS
         assert ran["decode"]["heads"] == LAYERS * KV_HEADS
@@ -161,14 +163,14 @@ def test_budget_for_everything_is_dense_attention(done: Any, name: str) -> None:
     for sparse, dense in zip(runs[f"{name} whole"]["answers"], runs["dense"]["answers"], strict=True):
         assert gap(sparse, dense) <= 0.05
         (ran,) = sparse["ran"]
-        assert ran["prefill"]["sparsity"] == pytest.approx(0, abs=1e-6)
-        assert ran["decode"]["sparsity"] == pytest.approx(0, abs=0.05)
+        assert ran["prefill"]["sparsity"] == pytest.approx(0, abs=0.01)
+        assert ran["decode"]["sparsity"] == pytest.approx(0, abs=0.02)
 
 
 def test_composition_is_sparse_in_both_phases(done: Any) -> None:
     (ran,) = done["methods"]["composed"]["answers"][0]["ran"]
     assert ran["prefill"]["sparsity"] == pytest.approx(0.8, abs=0.1)
-    assert ran["decode"]["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert ran["decode"]["sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
 def test_window_keeps_the_needle_inside_and_loses_the_one_outside(done: Any) -> None:
@@ -183,7 +185,7 @@ def test_window_keeps_the_needle_inside_and_loses_the_one_outside(done: Any) -> 
 @pytest.mark.parametrize("name", CLOSELY)
 def test_answer_does_not_depend_on_neighbours(done: Any, name: str) -> None:
     runs = done["methods"]
-    alone, among = runs[f"{name} alone"]["answers"][0], runs[f"{name} among others"]["answers"][1]
+    alone, among = runs[f"{name} alone"]["answers"][0], runs[f"{name} among others"]["answers"][0]
     assert gap(alone, among) <= 0.05
     assert alone["ran"][0]["prefill"]["sparsity"] == pytest.approx(among["ran"][0]["prefill"]["sparsity"], abs=0.02)
     assert alone["ran"][0]["decode"]["sparsity"] == pytest.approx(among["ran"][0]["decode"]["sparsity"], abs=1e-3)
@@ -210,7 +212,7 @@ def test_layers_with_a_sliding_window_are_left_alone(done: Any) -> None:
     for answer in done["gemma"]["quest"]["answers"]:
         (ran,) = answer["ran"]
         assert ran["decode"]["heads"] == 2 * SMALL["num_key_value_heads"]
-        assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
+        assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str, list[int]], tmp_path: Path) -> None:
