@@ -12,7 +12,7 @@ from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.qa.narrator import FactKey, Narrator
 from sparse_tasks.generators.qa.reader import audit, read
-from sparse_tasks.generators.qa.world import Entity, World, simulate
+from sparse_tasks.generators.qa.world import FEWEST, Entity, World, simulate
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Draft, Task, parameter
 
@@ -70,27 +70,15 @@ _ONE_HOP = [(kind, relation) for kind, relations in _RELATIONS.items() for relat
 _SENTENCE_OF = {"born": "birthplace", "founded": "founder", "chartered": "charter"}
 
 
-def _hops() -> tuple[str, ...]:
-    return ("1", "2", "any")
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A question, with the facts that answer it.
-
-    Attributes:
-        text: The question.
-        answers: The gold answer and other ways to write it.
-        relations: Relations to look up, in order.
-        facts: The facts that hold them, in order.
-        labels: Values that their sentences name, in order.
-    """
+    """A question, with the facts that answer it, in the order in which they are looked up."""
 
     text: str
-    answers: list[str]
+    answers: list[str]  # the gold one and other ways to write it
     relations: list[str]
     facts: list[FactKey]
-    labels: list[str]
+    labels: list[str]  # values that the sentences of the facts name
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,11 @@ class QaBiographies(Task):
     """
 
     locale: str = parameter("en_US", "where names of people come from: a locale of faker", choices=locales)
-    hops: str = parameter("any", "articles that the answer takes; any: as many samples of one as of two", choices=_hops)
+    hops: str = parameter(
+        "any",
+        "articles that the answer takes; any: as many samples of one as of two",
+        choices=lambda: ("1", "2", "any"),
+    )
 
     name = "qa_biographies"
     summary = "open questions of one or two hops on articles about an invented world"
@@ -112,10 +104,10 @@ class QaBiographies(Task):
     stand_in = True
 
     def smallest(self) -> int:
-        return World.smallest()
+        return FEWEST
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
-        entities = simulate(stream.fork("world"), max(self.smallest(), min(size, _SPECIMENS)), self.locale).entities()
+        entities = simulate(stream.fork("world"), max(FEWEST, min(size, _SPECIMENS)), self.locale).entities()
         articles = Narrator(stream.fork("prose"), entities, []).articles
         return ["".join(passage.text for passage in article) for article in articles]
 
@@ -231,11 +223,7 @@ def _ordered(stream: Stream, world: World, gold: list[Entity], depth: Depth) -> 
 
 
 def _parse(question: str) -> tuple[str, list[str]]:
-    """The name in a question, and the relations to look up from there, in order.
-
-    Raises:
-        DataError: It is not a question of this task.
-    """
+    """The name in a question, and the relations to look up from there, in order; else DataError."""
     readings = [(relation, match[1]) for relation, words in _QUESTIONS.items() if (match := _match(words, question))]
     if len(readings) != 1:
         raise DataError(f"the question can be read in {len(readings)} ways, not one: {question}")

@@ -29,7 +29,7 @@ def heading(number: int) -> str:
 
 
 def letters(n: int) -> str:
-    """Letters of ``n`` choices."""
+    """The first ``n`` letters, of as many choices."""
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n]
 
 
@@ -41,21 +41,13 @@ def clean(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about one document or several.
+    """A question about one document or several."""
 
-    Attributes:
-        text: The question, on one line.
-        gold: Indices of the documents that it is about.
-        answers: References, the most frequent first; or the letters of the right choices, in order.
-        choices: Texts to choose from; empty for an open question.
-        near: Indices of the documents that came with it, including those in ``gold`` where the corpus does.
-    """
-
-    text: str
-    gold: tuple[int, ...]
-    answers: tuple[str, ...]
-    choices: tuple[str, ...] = ()
-    near: Sequence[int] = ()
+    text: str  # on one line
+    gold: tuple[int, ...]  # indices of the documents that it is about
+    answers: tuple[str, ...]  # references, the most frequent first; or the letters of the right choices, in order
+    choices: tuple[str, ...] = ()  # none for an open question
+    near: Sequence[int] = ()  # documents that came with it, including those in ``gold`` where the corpus does
 
     @property
     def answer(self) -> str:
@@ -65,21 +57,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents and questions of a corpus.
+    """Documents and questions of a corpus."""
 
-    Attributes:
-        documents: Distinct texts.
-        questions: Distinct by text and documents.
-        left_out: Number of questions that were left out, by reason.
-    """
-
-    documents: tuple[str, ...]
-    questions: tuple[Question, ...]
-    left_out: Counter[str]
+    documents: tuple[str, ...]  # distinct
+    questions: tuple[Question, ...]  # distinct by text and documents
+    left_out: Counter[str]  # questions that are not asked, by reason
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the documents."""
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(document.encode() + b"\0")
@@ -87,7 +72,6 @@ class Collection:
 
     @cached_property
     def by_text(self) -> dict[str, list[Question]]:
-        """Questions by their text."""
         by_text: dict[str, list[Question]] = {}
         for question in self.questions:
             by_text.setdefault(question.text, []).append(question)
@@ -95,11 +79,7 @@ class Collection:
 
 
 class Collector:
-    """Builder of a ``Collection``.
-
-    Args:
-        corpus: The corpus that is being read.
-    """
+    """Builder of a ``Collection``."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
@@ -164,11 +144,7 @@ class Collector:
         self._left_out[reason] += 1
 
     def done(self) -> Collection:
-        """The finished collection.
-
-        Raises:
-            BadFileError: It has no question.
-        """
+        """The finished collection; a BadFileError if it has no question."""
         if not self._questions:
             why = f": {_counted(self._left_out)}" if self._left_out else ""
             raise BadFileError(f"{self._corpus.origin} holds no question that {self._corpus.name} can ask{why}")

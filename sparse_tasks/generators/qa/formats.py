@@ -29,31 +29,17 @@ MOST_UNPACKED = 2**32
 
 _PACKED = {b"PK": "a zip archive", b"\x1f\x8b": "packed with gzip", b"\x28\xb5": "packed with zstd", b"BZ": "bzip2"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-
-
-_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-}
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number",
+          float: "a number"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A value of a file, with its place for errors; what has another type than asked for is a ``BadFileError``.
+    """A value of a file, with its place for errors; what has another type than asked for is a ``BadFileError``."""
 
-    Attributes:
-        value: As ``json`` or ``pyarrow`` gave it.
-        place: The file, and the line or row.
-        path: Names that lead to it; empty for the record itself.
-    """
-
-    value: object
-    place: str
-    path: str = ""
+    value: object  # as ``json`` or ``pyarrow`` gave it
+    place: str  # the file, and the line or row
+    path: str = ""  # names that lead to it; empty for the record itself
 
     def error(self, what: str) -> BadFileError:
         """An error about this value, to be raised."""
@@ -75,7 +61,6 @@ class Field:
         return field
 
     def items(self) -> list[Field]:
-        """Members of a list."""
         return [Field(item, self.place, f"{self.path}[{i}]") for i, item in enumerate(self._of(list))]
 
     def pair(self) -> tuple[Field, Field]:
@@ -86,7 +71,6 @@ class Field:
         return items[0], items[1]
 
     def text(self) -> str:
-        """A text."""
         text = self._of(str)
         try:
             text.encode()
@@ -95,11 +79,9 @@ class Field:
         return text
 
     def number(self) -> int:
-        """A whole number."""
         return self._of(int)
 
     def truth(self) -> bool:
-        """True or false."""
         return self._of(bool)
 
     def _of(self, kind: type[T]) -> T:
@@ -116,11 +98,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Content of a text file.
-
-    Raises:
-        BadFileError: It has more than ``most`` bytes, is empty, an archive or UTF-16.
-    """
+    """Content of a text file; a BadFileError if it is too large, empty, an archive or UTF-16."""
     with _reading(path):
         if (size := path.stat().st_size) > most:
             raise BadFileError(f"{path.name} has {size:,} bytes; at most {most:,} are read")
@@ -130,20 +108,12 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path) -> Field:
-    """Content of a JSON file.
-
-    Raises:
-        BadFileError: It is too large, not UTF-8 or not JSON.
-    """
+    """Content of a JSON file; a BadFileError if it is too large, not UTF-8 or not JSON."""
     return Field(_parse(read_bytes(path, MOST_BYTES), path.name, 1), path.name)
 
 
 def read_lines(path: Path) -> Iterator[Field]:
-    """Records of a file that has a JSON object on every line; blank lines do not count.
-
-    Raises:
-        BadFileError: A line is too long, not UTF-8 or not a JSON object.
-    """
+    """Records of a file that has a JSON object on every line, else a BadFileError; blank lines do not count."""
     with _reading(path), path.open("rb") as file:
         for number in count(1):
             line = file.readline(MOST_LINE + 1)
@@ -162,11 +132,7 @@ def read_lines(path: Path) -> Iterator[Field]:
 
 
 def read_parquet(path: Path, columns: Iterable[str]) -> Iterator[Field]:
-    """Rows of a Parquet file.
-
-    Raises:
-        BadFileError: It cannot be read, or a column is missing.
-    """
+    """Rows of a Parquet file; a BadFileError if it cannot be read, or a column is missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,11 +155,7 @@ def read_parquet(path: Path, columns: Iterable[str]) -> Iterator[Field]:
 
 
 def decode(content: bytes, name: str, first: int = 1) -> str:
-    """UTF-8 as text, without a byte order mark; ``first`` is the number of its first line in the file.
-
-    Raises:
-        BadFileError: It is not UTF-8.
-    """
+    """UTF-8 as text, else a BadFileError; ``first`` is the number of its first line in the file."""
     try:
         return content.decode("utf-8-sig" if first == 1 else "utf-8")
     except UnicodeDecodeError as error:

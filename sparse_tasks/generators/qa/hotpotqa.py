@@ -10,7 +10,7 @@ from typing import ClassVar
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
 from sparse_tasks.generators.qa.collection import Collection, Collector, Question, clean, left_out
 from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, read_parquet
-from sparse_tasks.generators.qa.packing import PackedTask
+from sparse_tasks.generators.qa.packing import OpenTask
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["HotpotTask", "QaHotpotqa", "read_hotpotqa"]
@@ -19,10 +19,7 @@ _JUDGEMENTS = ("yes", "no")
 
 
 def read_hotpotqa(corpus: Corpus) -> Collection:
-    """Reader of HotpotQA with distractors: the published JSON, and the Hub's Parquet.
-
-    Questions whose answer is yes or no are kept: both are answers, and the evidence is the same two paragraphs.
-    """
+    """Reader of HotpotQA with distractors: the published JSON, and the Hub's Parquet."""
     collector = Collector(corpus)
     for path in corpus.paths:
         for record, paragraphs, titles in _records(path):
@@ -71,12 +68,11 @@ def _add(collector: Collector, record: Field, paragraphs: Sequence[tuple[str, st
 
 
 @dataclass(frozen=True)
-class HotpotTask(PackedTask):
+class HotpotTask(OpenTask):
     """Base of the tasks with HotpotQA's questions, whose paragraphs are the first to be taken."""
 
     dispersion = "high"
-    metric = "token_f1"
-    references = True
+    judgements = _JUDGEMENTS
     texts: ClassVar[Mapping[str, str]] = {"corpus": "qa_hotpotqa"}
     reader = staticmethod(read_hotpotqa)
     named = False
@@ -84,12 +80,6 @@ class HotpotTask(PackedTask):
 
     def form(self, question: Question) -> str:
         return "a few words taken from the documents, or yes or no, and nothing else."
-
-    def check(self, question: Question, documents: Sequence[str]) -> str | None:
-        for answer in question.answers:
-            if answer not in _JUDGEMENTS and not any(answer in document for document in documents):
-                return f"the answer {answer!r} is in none of the documents"
-        return None
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,7 @@ _SPLITS = (r"(?:.*[/_.-])?(?:validation|valid|dev)\b.*", r"(?:.*[/_.-])?test\b.*
 
 
 def fetch(kind: Kind, address: str) -> tuple[tuple[Path, ...], str, str]:
-    """Files of a corpus, their repository, and their commit.
-
-    Args:
-        kind: Kind of corpus.
-        address: ``ORG/NAME`` or ``ORG/NAME@revision``; a branch is resolved to its commit.
-
-    Raises:
-        UsageError: It cannot be fetched, has no such files, or holds other bytes than those that are pinned.
-    """
+    """Files of a corpus, their repository, and their commit; ``address`` is ``ORG/NAME`` or ``ORG/NAME@revision``."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -56,21 +56,13 @@ _REDRAWS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """A sentence that carries a fact.
-
-    Attributes:
-        kind: Kind of sentence.
-        slots: Values of its slots.
-        key: The fact.
-        year: Year of the fact; 0 if it has none.
-        confusing: Whether a pronoun behind it would be ambiguous.
-    """
+    """A sentence that carries a fact."""
 
     kind: str
     slots: dict[str, str]
     key: FactKey
-    year: int
-    confusing: bool
+    year: int  # of the fact; 0 if it has none
+    confusing: bool  # whether a pronoun behind it would be ambiguous
 
 
 @dataclass(slots=True, eq=False)
@@ -84,17 +76,9 @@ class _Article:
 
 
 class Narrator:
-    """Tells a world in articles.
+    """Tells a world in articles: ``body`` has their passages, ``told`` the sentence of each fact by its subject.
 
-    Args:
-        stream: Source of the draws.
-        entities: Subjects of the articles, in order.
-        asked: Facts that the question is about, which are told in one place only.
-
-    Attributes:
-        body: Passages of all articles.
-        articles: Passages of each article, its title first.
-        told: Sentence of each fact in the article on its subject.
+    The facts of ``asked`` are told in one place only.
     """
 
     def __init__(self, stream: Stream, entities: Iterable[Entity], asked: Sequence[FactKey]) -> None:
@@ -199,15 +183,7 @@ class Narrator:
         return sentence[0].title() + sentence[1:]
 
     def _name(self, article: _Article, first: bool, clear: bool, fact: bool, stream: Stream) -> str:
-        """Name or pronoun for the subject of an article.
-
-        Args:
-            article: The article.
-            first: Whether the sentence begins with it.
-            clear: Whether a pronoun is unambiguous.
-            fact: Whether the sentence carries a fact.
-            stream: Source of the draws.
-        """
+        """Name or pronoun for the subject of an article, whose first word in the sentence it may be."""
         about, begun = article.about, article.begun
         article.begun = True
         if not begun:

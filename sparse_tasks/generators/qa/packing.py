@@ -25,7 +25,7 @@ from sparse_tasks.generators.task import Completion, Draft, Mark, Passage, Task,
 if TYPE_CHECKING:
     from sparse_tasks.core.tokenizers import PromptTokenizer
 
-__all__ = ["ChoiceTask", "PackedTask", "completion", "read_prompt"]
+__all__ = ["ChoiceTask", "OpenTask", "PackedTask", "completion", "read_prompt"]
 
 MOST_GOLD = 8_192
 """Size limit of a document that a question is asked about, in tokens."""
@@ -69,10 +69,6 @@ class PackedTask(Task):
     """Base of the tasks that ask about one document or several among others of a corpus, shuffled and numbered.
 
     Its sizes are tokens. The questions of a data set are drawn without repetition, and are the same at every length.
-
-    Class attributes:
-        named: Whether the question says which document it is about.
-        near: Whether the documents that came with a question are the first to be taken.
     """
 
     corpus: str = parameter("", "SHA-256 of the corpus (set by --corpus)")
@@ -83,8 +79,8 @@ class PackedTask(Task):
     scope = "low"
     steerable = True
     sized_in_tokens = True
-    named: ClassVar[bool] = True
-    near: ClassVar[bool] = False
+    named: ClassVar[bool] = True  # whether the question says which document it is about
+    near: ClassVar[bool] = False  # whether the documents that came with a question are the first to be taken
 
     @abstractmethod
     def form(self, question: Question) -> str:
@@ -257,6 +253,21 @@ def completion(question: str, form: str) -> Completion:
 
 
 @dataclass(frozen=True)
+class OpenTask(PackedTask):
+    """Base of the tasks whose answer is a few words of a document, or one of ``judgements``."""
+
+    metric = "token_f1"
+    references = True
+    judgements: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, question: Question, documents: Sequence[str]) -> str | None:
+        for answer in question.answers:
+            if answer not in self.judgements and not any(answer in document for document in documents):
+                return f"the answer {answer!r} is not in the document{'' if self.named else 's'}"
+        return None
+
+
+@dataclass(frozen=True)
 class ChoiceTask(PackedTask):
     """Base of the multiple-choice tasks; the answer is letters."""
 
@@ -271,27 +282,16 @@ class ChoiceTask(PackedTask):
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt taken apart.
+    """A prompt taken apart."""
 
-    Attributes:
-        text: The question.
-        choices: Texts to choose from.
-        documents: All documents, in order.
-        about: The document that the question names; all documents if it names none.
-    """
-
-    text: str
+    text: str  # the question
     choices: tuple[str, ...]
-    documents: list[str]
-    about: list[str]
+    documents: list[str]  # all, in order
+    about: list[str]  # the one that the question names; all if it names none
 
 
 def read_prompt(prompt: str, named: bool) -> _Prompt:
-    """Question and documents of a prompt; ``named`` says whether the question names its document.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """Question and documents of a prompt, else DataError; ``named`` says whether the question names its document."""
     body, end, rest = prompt.rpartition(f"\n{END}\n")
     if not end:
         raise DataError("the prompt does not say where the documents end")

@@ -16,11 +16,7 @@ __all__ = ["QaQuality", "read_quality"]
 
 
 def read_quality(corpus: Corpus) -> Collection:
-    """Reader of QuALITY: the published JSON Lines of release 1.0.1, and the Hub's form, in Parquet or JSON Lines.
-
-    The published lines hold an article with its questions; ``gold_label`` counts choices from 1. The Hub's rows hold
-    one question each, and ``answer`` counts from 0.
-    """
+    """Reader of QuALITY: the published JSON Lines of release 1.0.1, and the Hub's form, in Parquet or JSON Lines."""
     collector = Collector(corpus)
     for path in corpus.paths:
         columns = ("article", "question", "options", "answer")

@@ -102,20 +102,12 @@ class Articles:
     question: str
 
     def value(self, relation: str, name: str) -> str:
-        """Value of a relation.
-
-        Raises:
-            DataError: The articles give none, or more than one.
-        """
+        """Value of a relation; a DataError if the articles give none, or more than one."""
         values = {fact.value for fact in self._about(name) if (fact.relation, fact.subject) == (relation, name)}
         return _only(values, relation, name)
 
     def subject(self, relation: str, name: str) -> str:
-        """Subject whose relation has a value.
-
-        Raises:
-            DataError: The articles give none, or more than one.
-        """
+        """Subject whose relation has a value; a DataError if the articles give none, or more than one."""
         subjects = {fact.subject for fact in self._about(name) if (fact.relation, fact.value) == (relation, name)}
         return _only(subjects, relation, name)
 
@@ -137,11 +129,7 @@ def _only(entries: set[str], relation: str, name: str) -> str:
 
 
 def read(prompt: str) -> Articles:
-    """Articles and question of a prompt.
-
-    Raises:
-        DataError: It holds none.
-    """
+    """Articles and question of a prompt; a DataError if it holds none."""
     headings, ends = list(_HEADING.finditer(prompt)), list(_END.finditer(prompt))
     if not headings or not ends:
         raise DataError("the prompt holds no whole collection: articles or their end are missing")
@@ -239,11 +227,7 @@ class _Mask:
 
 
 def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
-    """Facts that a sentence of an article states.
-
-    Raises:
-        DataError: It can be read in two ways.
-    """
+    """Facts that a sentence of an article states; a DataError if it can be read in two ways."""
     masked = mask.on(sentence)
     start = chr(_MASK) if ord(masked[0]) & ~0xFF == _MASK else masked[0]
     readings = set()

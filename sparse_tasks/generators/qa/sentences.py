@@ -42,10 +42,7 @@ def _is_end(text: str, mark: re.Match[str]) -> bool:
 def cut(text: str, room: int, cost: Callable[[str], int]) -> tuple[str, int] | None:
     """The longest beginning of whole sentences that fits, with its tokens; None if there is none.
 
-    Args:
-        text: The text.
-        room: Tokens that the beginning and an empty line behind it may have.
-        cost: Tokens of a paragraph.
+    ``room`` is for the beginning and an empty line behind it, in tokens; ``cost`` gives those of a paragraph.
     """
     ends = sentence_ends(text)
     best: tuple[int, int, int] | None = None  # its end, the start of its last line, tokens ahead of that line

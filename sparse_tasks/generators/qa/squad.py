@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
 from sparse_tasks.generators.qa.collection import Collection, Collector, Question, clean, left_out
 from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, read_parquet
-from sparse_tasks.generators.qa.packing import PackedTask
+from sparse_tasks.generators.qa.packing import OpenTask
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["QaSquad", "SquadTask", "read_squad"]
@@ -22,10 +22,7 @@ _Article: TypeAlias = tuple[str, list[tuple[str, list[_Question]]]]
 
 
 def read_squad(corpus: Corpus) -> Collection:
-    """Reader of SQuAD 1.1 and 2.0: the published JSON, and the Hub's Parquet.
-
-    Unanswerable questions are dropped, which is the paper's choice; their paragraphs stay as distractors.
-    """
+    """Reader of SQuAD 1.1 and 2.0: the published JSON, and the Hub's Parquet."""
     collector = Collector(corpus)
     for path in corpus.paths:
         for title, paragraphs in _articles(path):
@@ -68,22 +65,14 @@ def _rows(path: Path) -> Iterator[_Article]:
 
 
 @dataclass(frozen=True)
-class SquadTask(PackedTask):
+class SquadTask(OpenTask):
     """Base of the tasks with SQuAD's questions."""
 
-    metric = "token_f1"
-    references = True
     texts: ClassVar[Mapping[str, str]] = {"corpus": "qa_squad"}
     reader = staticmethod(read_squad)
 
     def form(self, question: Question) -> str:
         return f"a few words taken from the document{'' if self.named else 's'}, and nothing else."
-
-    def check(self, question: Question, documents: Sequence[str]) -> str | None:
-        for answer in question.answers:
-            if not any(answer in document for document in documents):
-                return f"the answer {answer!r} is not in the document"
-        return None
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,7 @@ _CHOICE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.M)
 
 
 def read_toefl(corpus: Corpus) -> Collection:
-    """Reader of TOEFL-QA as JSON Lines.
-
-    A line holds a passage (``context``) with its ``questions`` and, for each, the letters of its ``answer``; or it has
-    one ``question``. The choices are ``options``, or stand in the question's text, one a line, behind their letters.
-    """
+    """Reader of TOEFL-QA as JSON Lines, in the forms that ``docs/qa.md`` has."""
     collector = Collector(corpus)
     for path in corpus.paths:
         for record in read_lines(path):

@@ -8,16 +8,20 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from itertools import count, pairwise
+from typing import Final
 
 from sparse_tasks.generators.prose.people import People
 from sparse_tasks.generators.qa.phrases import capitals, lexicon
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Entity", "World", "simulate"]
+__all__ = ["FEWEST", "Entity", "World", "simulate"]
 
 # Articles on towns and on firms, of a hundred; the others are on people.
 _TOWNS, _FIRMS = 18, 22
 _FEWEST_TOWNS, _FEWEST_FIRMS, _FEWEST_PEOPLE = 2, 2, 4
+FEWEST: Final = _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE
+"""Fewest articles that make a world."""
+
 _BORN = (1780, 1920)
 _CHARTERS = (1080, 1690)
 # Number of professions, the first of the lexicon, whose members design landmarks.
@@ -26,27 +30,16 @@ _BUILDERS = 3
 
 @dataclass(slots=True, eq=False)
 class Entity:
-    """A person, firm or town with an article.
+    """A person, firm or town with an article."""
 
-    Attributes:
-        kind: ``person``, ``firm`` or ``town``.
-        name: Title of the article.
-        year: Year of birth, founding or charter.
-        short: Short name of a person.
-        female: Gender of a person, for pronouns.
-        facts: Values by relation: texts or other entities.
-        years: Years of facts by relation, where they have one.
-        mentions: Facts of others in which it is the value, as (relation, subject).
-    """
-
-    kind: str
-    name: str
-    year: int
-    short: str = ""
-    female: bool = False
-    facts: dict[str, Entity | str] = field(default_factory=dict)
-    years: dict[str, int] = field(default_factory=dict)
-    mentions: list[tuple[str, Entity]] = field(default_factory=list)
+    kind: str  # ``person``, ``firm`` or ``town``
+    name: str  # title of the article
+    year: int  # of birth, founding or charter
+    short: str = ""  # short name of a person
+    female: bool = False  # gender of a person, for pronouns
+    facts: dict[str, Entity | str] = field(default_factory=dict)  # values by relation
+    years: dict[str, int] = field(default_factory=dict)  # of facts by relation, where they have one
+    mentions: list[tuple[str, Entity]] = field(default_factory=list)  # relation and subject whose value it is
 
     def set(self, relation: str, value: Entity | str, year: int | None = None) -> None:
         """Add a fact."""
@@ -68,11 +61,6 @@ class World:
     def entities(self) -> list[Entity]:
         """People, firms and towns, in this order."""
         return self.people + self.firms + self.towns
-
-    @staticmethod
-    def smallest() -> int:
-        """Fewest articles that make a world."""
-        return _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE
 
 
 def simulate(stream: Stream, articles: int, locale: str) -> World:

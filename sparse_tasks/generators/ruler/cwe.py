@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -60,16 +59,13 @@ class RulerCwe(Task):
         return self.words * self.common + self.rare * size
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
-        # Numbers are spread evenly over the list, since most tokens of a line are theirs.
-        lines = self.units(size)
-        single = min(1.0, len(_vocabulary()) / size)
-        return [
-            _line(int((k + stream.uniform()) * lines / _SPECIMENS), word)
-            for k, word in enumerate(
-                stream.choice(_vocabulary()) if stream.uniform() < single else _pair(stream, frozenset())
-                for _ in range(_SPECIMENS)
-            )
-        ]
+        lines, single = self.units(size), min(1.0, len(_vocabulary()) / size)
+        specimens = []
+        for k in range(_SPECIMENS):
+            word = stream.choice(_vocabulary()) if stream.uniform() < single else _pair(stream, frozenset())
+            # Numbers are spread evenly over the list, since most tokens of a line are theirs.
+            specimens.append(_line(int((k + stream.uniform()) * lines / _SPECIMENS), word))
+        return specimens
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
         words = _words(stream.fork("words"), self.words)
@@ -98,9 +94,8 @@ class RulerCwe(Task):
         example = ""
         if "example_list" in fields:
             n = self._examples()
-            solved = (
-                f"{_INTRO}{fields['example_list']}\n{_END}\n\n{_ask(n)}\n\n{_opening(n)} {fields['example_answer']}."
-            )
+            answer = f"{_ask(n)}\n\n{_opening(n)} {fields['example_answer']}."
+            solved = f"{_INTRO}{fields['example_list']}\n{_END}\n\n{answer}"
             example = f"Here is an example first.\n\n{solved}\n\nNow comes the list that you will be asked about.\n\n"
         return prompts.completion("a list of words", example + _INTRO, _END, _ask(self.words), _opening(self.words))
 
@@ -130,11 +125,7 @@ class RulerCwe(Task):
 
 
 class _Listing:
-    """The numbered list while it is fitted: it grows by a rare word, or trades one for another that costs more.
-
-    Attributes:
-        body: A passage for each line.
-    """
+    """The numbered list while it is fitted: it grows by a rare word, or trades one for another that costs more."""
 
     def __init__(self, items: list[str], rare: int, words: Iterator[str], stream: Stream, common: set[str]) -> None:
         self._items, self._rare, self._words, self._stream, self._common = items, rare, words, stream, common
@@ -152,16 +143,14 @@ class _Listing:
             if j < i:
                 changed[i] = changed[j] if j in changed else self._items[j]
             changed[j] = word
-        return self._offer(changed, lambda: self._places.clear())
+        return self._offer(changed, self._places.clear)
 
     def dearer(self) -> Offer:
         """Another word in all places of a rare one."""
         if not self._places:
-            places: defaultdict[str, list[int]] = defaultdict(list)
             for i, item in enumerate(self._items):
                 if item not in self._common:
-                    places[item].append(i)
-            self._places = dict(places)
+                    self._places.setdefault(item, []).append(i)
             self._rare_words = list(self._places)
         k = self._stream.below(len(self._rare_words))
         old, new = self._rare_words[k], next(self._words)
@@ -200,9 +189,7 @@ def _ask(words: int) -> str:
 
 
 def _opening(words: int) -> str:
-    return (
-        f"By the list, the {words} most frequent words are" if words > 1 else "By the list, the most frequent word is"
-    )
+    return f"By the list, the {f'{words} most frequent words are' if words > 1 else 'most frequent word is'}"
 
 
 def _line(i: int, word: str) -> str:

@@ -46,12 +46,7 @@ class Prose(Protocol):
 
 
 def prose(stream: Stream, sha256: str) -> Prose:
-    """Prose of one sample: generated, or taken from a file from a random paragraph on.
-
-    Args:
-        stream: Source of the draws.
-        sha256: Hash of the file; empty for generated essays.
-    """
+    """Prose of one sample: generated, or taken from the file of a hash from a random paragraph on."""
     if not sha256:
         return _Generated(stream)
     text = read(sha256, read_essays)
@@ -108,10 +103,8 @@ def read_essays(corpus: Corpus) -> list[list[str]]:
     if hashlib.sha256(content).hexdigest() != corpus.sha256:
         raise BadFileError(f"{path.name} was changed since this run began; give the command again")
     text = decode(content, path.name).replace("\r\n", "\n").replace("\r", "\n")
-    for pattern, problem in (
-        (_CONTROL, "a control character"),
-        (_LONG_WORD, f"a word of {_LONGEST_WORD:,} characters"),
-    ):
+    problems = {_CONTROL: "a control character", _LONG_WORD: f"a word of {_LONGEST_WORD:,} characters"}
+    for pattern, problem in problems.items():
         if match := pattern.search(text):
             line = text.count("\n", 0, match.start()) + 1
             raise BadFileError(f"{path.name}, line {line}: {problem}; essays have to be plain text")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError
@@ -113,7 +113,6 @@ class _Growth:
         self._shares = list(accumulate(math.pow(k, -alpha) for k in range(1, len(codes) + 1)))
 
     def offers(self) -> list[Callable[[], Offer | None]]:
-        """From large to small: a line, a short line, dots."""
         return [lambda: self._more(_LINE), lambda: self._more(_SHORT_LINE), self._dots]
 
     def _more(self, n: int) -> Offer:
@@ -168,25 +167,17 @@ def _smallest(alpha: float, words: int) -> int:
 
 def _counts(n: int, alpha: float) -> list[int]:
     """Frequency of each rank in a text of ``n`` words, as long as it is not zero."""
-    counts = []
     total = _zeta(alpha)
-    for rank in range(1, n + 1):
-        count = int(n / (total * math.pow(rank, alpha)))
-        if count == 0:
-            break
-        counts.append(count)
-    return counts
+    counts = (int(n / (total * math.pow(rank, alpha))) for rank in range(1, n + 1))
+    return list(takewhile(bool, counts))
 
 
 @lru_cache(maxsize=64)
 def _zeta(alpha: float) -> float:
     """The sum of ``k ** -alpha`` over all k from 1: a thousand terms, and the rest by Euler and Maclaurin."""
     n = 1000
-    return (
-        math.fsum(math.pow(k, -alpha) for k in range(1, n))
-        + math.pow(n, 1 - alpha) / (alpha - 1)
-        + math.pow(n, -alpha) / 2
-    )
+    terms = math.fsum(math.pow(k, -alpha) for k in range(1, n))
+    return terms + math.pow(n, 1 - alpha) / (alpha - 1) + math.pow(n, -alpha) / 2
 
 
 def _codes(stream: Stream, letters: int, n: int) -> Iterator[str]:

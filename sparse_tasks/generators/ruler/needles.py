@@ -6,13 +6,14 @@ import bisect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.ruler.essays import Prose, prose
-from sparse_tasks.generators.ruler.noise import noise, offer_behind, offer_noise
+from sparse_tasks.generators.ruler.noise import noise, offer_line
 from sparse_tasks.generators.ruler.words import described
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Mark, Offer, Passage, Task, parameter
@@ -138,7 +139,7 @@ class Needles(Task):
         )
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
-        several = self.queries * self.values > 1
+        several = self._several()
         return prompts.completion(
             "a text",
             f"Below is a text. {self._announcement()} Read it with care: a question about it follows.\n\n",
@@ -176,8 +177,11 @@ class Needles(Task):
     def _needles(self) -> int:
         return self.values * (self.queries + self.distractors)
 
+    def _several(self) -> bool:
+        return self.queries * self.values > 1
+
     def _noun(self) -> str:
-        return _NOUNS[self.value_kind] + "s" * (self.queries * self.values > 1)
+        return _NOUNS[self.value_kind] + "s" * self._several()
 
     def _announcement(self) -> str:
         noun = _NOUNS[self.value_kind]
@@ -201,21 +205,13 @@ class _Codes:
     """Distinct keys and values."""
 
     def __init__(self, stream: Stream, task: Needles) -> None:
-        self._stream, self._task = stream, task
+        self._stream = stream
         self._used: set[str] = set()
-        self._article = "The" if task.values == 1 else "A"
-
-    def key(self) -> str:
-        """A new key."""
-        return self._fresh(self._task.key_kind)
-
-    def value(self) -> str:
-        """A new value."""
-        return self._fresh(self._task.value_kind)
+        self.key, self.value = partial(self._fresh, task.key_kind), partial(self._fresh, task.value_kind)
+        self._needle = f"{'The' if task.values == 1 else 'A'} secret {_NOUNS[task.value_kind]}"
 
     def line(self, key: str, value: str) -> str:
-        """A needle on a line of its own."""
-        return f"{self._article} secret {_NOUNS[self._task.value_kind]} of {key} is {value}.\n"
+        return f"{self._needle} of {key} is {value}.\n"
 
     def _fresh(self, kind: str) -> str:
         while True:
@@ -243,7 +239,10 @@ _Found = dict[int, tuple[Passage, int]]
 
 
 class _Lines:
-    """A haystack of lines, noise or other needles."""
+    """A haystack of lines, noise or other needles.
+
+    ``body`` gives its passages with the needles at their places, and where in them the needles stand.
+    """
 
     def __init__(self, stream: Stream, size: int, line: Callable[[Stream], str], others: bool) -> None:
         self.places = size
@@ -251,20 +250,14 @@ class _Lines:
         self._stream, self._line, self._others = stream, line, others
 
     def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
-        """The passages with the needles at their places, and where in them the needles stand."""
         n = self.places + len(needles)
         body = [Passage(needles[i] if i in needles else self._line(self._stream)) for i in range(n)]
         return body, {i: (body[i], 0) for i in needles}
 
     def offers(self, body: list[Passage], stream: Stream) -> Sequence[Callable[[], Offer | None]]:
         """Another needle, where the haystack has them, then a line of noise."""
-
-        def offer_needle() -> Offer:
-            text = self._line(stream)
-            return offer_behind(stream.choice(body), text)
-
-        last: list[Callable[[], Offer | None]] = [lambda: offer_noise(stream, body)]
-        return [offer_needle, *last] if self._others else last
+        makers = [self._line, noise] if self._others else [noise]
+        return [partial(offer_line, stream, body, line) for line in makers]
 
 
 class _Paragraphs:
@@ -285,7 +278,6 @@ class _Paragraphs:
         self.drawn = {} if text.period is None else {"repeated": n > text.period}
 
     def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
-        """The passages with the needles at their places, and where in them the needles stand."""
         body: list[Passage] = []
         found: _Found = {}
         at = 0
@@ -324,11 +316,8 @@ class _Paragraphs:
             text = _paragraph(self._text.paragraph(i)[:n])
             return Offer([text], [], lambda: put_back(i, text))
 
-        def offer_line() -> Offer:
-            text = noise(stream) + "\n"
-            return offer_behind(stream.choice(body), text)
-
-        return [lambda: offer_sentences(None), lambda: offer_sentences(1), offer_line]
+        line = partial(offer_line, stream, body, lambda stream: noise(stream) + "\n")
+        return [lambda: offer_sentences(None), lambda: offer_sentences(1), line]
 
 
 def _stack(task: Needles, stream: Stream, size: int, codes: _Codes) -> _Lines | _Paragraphs:

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.ruler.noise import offer_behind, offer_noise
+from sparse_tasks.generators.ruler.noise import offer_line
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.task import TASKS, Draft, Mark, Offer, Passage, Task, parameter
+from sparse_tasks.generators.task import TASKS, Draft, Mark, Passage, Task, parameter
 
 __all__ = ["RulerNiah"]
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-_GROUPS, _GROUP = 4, 8
-_CODE = _GROUPS * _GROUP
 _END = "The register ends here."
 
 
@@ -54,10 +52,6 @@ class RulerNiah(Task):
         answers = [f"{pairs[i][0]}: {pairs[i][1]}" for i in gold]
         more = stream.fork("more")
 
-        def offer_needle() -> Offer:
-            text = _line(*_pairs(more, 1)[0])
-            return offer_behind(more.choice(body), text)
-
         one = len(keys) == 1
         ask = f"What is the value of {'this key' if one else f'each of these {len(keys)} keys'}?\n\n" + "\n".join(keys)
         form = ("one line" if one else f"{len(keys)} lines, one for each key") + (
@@ -70,7 +64,10 @@ class RulerNiah(Task):
             question=prompts.question(_END, ask, form),
             answer="\n".join(answers),
             answers=answers,
-            offers=[offer_needle, lambda: offer_noise(more, body)],
+            offers=[
+                lambda: offer_line(more, body, lambda stream: _line(*_pairs(stream, 1)[0])),
+                lambda: offer_line(more, body),
+            ],
             marks=lambda: [
                 Mark(body[i], 0, body[i], len(body[i].text) - 1, key) for i, key in zip(gold, keys, strict=True)
             ],
@@ -98,11 +95,9 @@ def _line(key: str, value: str) -> str:
 
 def _pairs(stream: Stream, n: int) -> list[tuple[str, str]]:
     # 32 characters of 36: two keys of one register are never the same (36 ** 32 is above 10 ** 49).
-    text = stream.letters(_ALPHABET, 2 * n * _CODE)
-    codes = [
-        f"{text[i : i + 8]}-{text[i + 8 : i + 16]}-{text[i + 16 : i + 24]}-{text[i + 24 : i + 32]}"
-        for i in range(0, len(text), _CODE)
-    ]
+    text = stream.letters(_ALPHABET, 2 * n * 32)
+    groups = [text[i : i + 8] for i in range(0, len(text), 8)]
+    codes = ["-".join(groups[i : i + 4]) for i in range(0, len(groups), 4)]
     return list(zip(codes[::2], codes[1::2], strict=True))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Offer, Passage
 
-__all__ = ["noise", "offer_behind", "offer_noise", "read_lines"]
+__all__ = ["noise", "offer_line", "read_lines"]
 
 
 @cache
@@ -23,12 +24,8 @@ def noise(stream: Stream) -> str:
     return f"{stream.choice(read_lines('noise.txt'))}\n"
 
 
-def offer_behind(passage: Passage, text: str) -> Offer:
-    """An offer of more text behind a passage."""
+def offer_line(stream: Stream, body: list[Passage], line: Callable[[Stream], str] = noise) -> Offer:
+    """An offer of a line, by default a filler sentence, behind any passage."""
+    text = line(stream)
+    passage = stream.choice(body)
     return Offer([text], [], lambda: passage.followers.append(text))
-
-
-def offer_noise(stream: Stream, body: list[Passage]) -> Offer:
-    """An offer of a filler sentence behind any passage."""
-    text = noise(stream)
-    return offer_behind(stream.choice(body), text)

@@ -11,7 +11,7 @@ from typing import ClassVar
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.ruler.noise import noise, offer_noise
+from sparse_tasks.generators.ruler.noise import noise, offer_line
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Passage, Task, parameter
 
@@ -86,7 +86,7 @@ class RulerVt(Task):
             question=prompts.question(_END, ask, form),
             answer=", ".join(chains[0]),
             answers=chains[0],
-            offers=[lambda: offer_noise(filler, body)],
+            offers=[lambda: offer_line(filler, body)],
             marks=lambda: [Mark(passage, 0, passage, len(passage.text) - 1, name) for name, passage in gold],
             completion=self.complete(fields),
             fields=fields | {"format": prompts.answer_format(form)},
