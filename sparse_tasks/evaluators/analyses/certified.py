@@ -58,8 +58,6 @@ class Certificate:
 
 
 class _Cell(NamedTuple):
-    """One task at one length, at one sparsity."""
-
     losses: list[float]
     measured: float
     all_or_nothing: bool
@@ -121,7 +119,6 @@ def _curve(run: ScoredRun) -> str:
 
 
 def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], notes: list[str]) -> list[_Step]:
-    """The sparsities of a method, ascending."""
     by_sparsity: dict[float, list[ScoredRun]] = {}
     for run in members:
         if run.name not in tables:
@@ -146,7 +143,6 @@ def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], not
 
 
 def _cells(members: Sequence[ScoredRun], tables: Mapping[str, pd.DataFrame]) -> dict[_Key, _Cell]:
-    """Each task at each length, in the runs of one sparsity."""
     binary = {name for name in METRICS.names() if METRICS.get(name).binary}
     metrics = {(config.length, config.task): config.metric for run in members for config in run.result.configs}
     table = pd.concat([tables[run.name] for run in members])
@@ -166,7 +162,6 @@ def _measured(rows: pd.DataFrame) -> float:
 
 
 def _chains(scope: str, steps: Sequence[_Step]) -> list[_Chain]:
-    """The sequences of a scope."""
     keys = sorted({key for _, cells in steps for key in cells})
     families: list[tuple[str | None, int | None, list[_Key]]] = [(None, None, keys)]
     if scope == "task":
@@ -184,7 +179,6 @@ def _chains(scope: str, steps: Sequence[_Step]) -> list[_Chain]:
 def _certificates(
     names: tuple[str, str, str], chains: Sequence[_Chain], tolerance: float, error: float
 ) -> Iterator[Certificate]:
-    """The rows of a model, method and scope."""
     p_values = [
         [_p_value([cells[key] for key in chain.keys], tolerance) for _, cells in chain.steps] for chain in chains
     ]

@@ -54,16 +54,12 @@ class Columns:
         return TextColumn(heading, lambda row: self.numbers.formatted(getattr(row, field), form))
 
     def share(self, heading: str, field: str, digits: int = 1) -> TextColumn:
-        """A percentage."""
         return TextColumn(heading, lambda row: self.numbers.share(getattr(row, field), digits))
 
     def interval(self, heading: str, *, sign: bool = False) -> TextColumn:
-        """The interval from ``low`` to ``high``."""
         return TextColumn(heading, lambda row: self.numbers.interval(row.low, row.high, sign=sign))
 
     def rank_interval(self, heading: str) -> TextColumn:
-        """The interval of a rank."""
-
         def cell(row: Row) -> str:
             if not known(row.rank_low):
                 return self.numbers.missing

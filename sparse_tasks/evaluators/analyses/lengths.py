@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sparse_tasks.core.length import label
-from sparse_tasks.evaluators.analyses.by_method import METHOD, by_method
 from sparse_tasks.evaluators.analyses.frames import frame, shortened
-from sparse_tasks.evaluators.analyses.table import Runs
+from sparse_tasks.evaluators.analyses.table import METHOD, Runs, by_method
 from sparse_tasks.evaluators.statistics import relative_error_interval
 
 __all__ = ["LengthEffect", "length_effects"]
@@ -78,7 +77,6 @@ def _row(key: _Key, samples: pd.DataFrame) -> LengthEffect:
 
 
 def _why(row: LengthEffect) -> str:
-    """Reason for which there is no error, or no interval."""
     if math.isnan(row.dense):
         return "no dense run over the same samples to compare with"
     if row.dense == 0:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparse_tasks.core.length import label
+from sparse_tasks.evaluators.analyses.columns import Row
 from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.frames import frame
 from sparse_tasks.evaluators.analyses.table import Runs
@@ -73,7 +74,7 @@ def pareto(runs: Runs, resamples: int = 2_000) -> pd.DataFrame:
     for field in _fields(runs, notes):
         shares = frontier_shares([point.cost for point in field.points], list(field.cells()), resamples=resamples)
         for point, (on, share) in zip(field.points, shares, strict=True):
-            score, interval = macro([field.mean(point.run, task) for task in field.tasks])
+            score, interval = macro([field.all_scores.mean(point.run, task) for task in field.tasks])
             place = (field.phase, field.length, point.run, point.model, point.attention, point.asked, point.cost)
             rows.append(ParetoPoint(*place, score, interval.low, interval.high, on, share))
     return frame(ParetoPoint, rows, notes)
@@ -108,24 +109,12 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Point:
-    """A run in a phase, at a length."""
-
-    run: str
-    model: str
-    attention: str
-    asked: float  # sparsity; NaN where budgets were given
-    cost: float  # there
-    dense: bool  # whether attention is dense
-
-
-@dataclass(frozen=True)
 class _Field:
     """Runs that are compared in a phase, at a length."""
 
     phase: str  # "prefill" or "decode"
     length: int  # tokens
-    points: Sequence[_Point]  # by cost
+    points: Sequence[Row]  # by cost: run, model, attention, asked, cost in this phase, and whether it is dense
     tasks: Sequence[str]  # that all of them have, at least one
     all_scores: _Scores  # of this length
 
@@ -139,11 +128,8 @@ class _Field:
                     scores = table[names].to_numpy()
                     yield [numbers[name] for name in names], scores[~np.isnan(scores).all(axis=1)]
 
-    def mean(self, run: str, task: str) -> tuple[float, Interval]:
-        return self.all_scores.mean(run, task)
-
     def score(self, run: str) -> float:
-        return macro([self.mean(run, task) for task in self.tasks])[0]
+        return macro([self.all_scores.mean(run, task) for task in self.tasks])[0]
 
     def gain(self, run: str, over: str, level: float) -> tuple[float, Interval, bool]:
         """Gain in mean score over another run, its interval, and whether samples were paired."""
@@ -164,26 +150,21 @@ class _Field:
 
 
 class _Scores:
-    """The scores of all runs at a length."""
-
     def __init__(self, samples: pd.DataFrame) -> None:
         self.tables: dict[str, list[pd.DataFrame]] = {}
         self.mean = cache(self._mean)
         for (task, _), group in samples.groupby(["task", "dataset"], observed=True):
             named = group.assign(run=group["run"].astype(str))
             self.tables.setdefault(task, []).append(named.pivot(index="id", columns="run", values="score"))
-        self._columns = {
+        self.columns = {
             (task, name): (number, table[name].to_numpy())
             for task, tables in self.tables.items()
             for number, table in enumerate(tables)
             for name in table
         }
 
-    def has(self, run: str, task: str) -> bool:
-        return (task, run) in self._columns
-
     def _mean(self, run: str, task: str, level: float = 0.95) -> tuple[float, Interval]:
-        scores = self._columns[task, run][1]
+        scores = self.columns[task, run][1]
         scores = scores[~np.isnan(scores)]
         interval = mean_interval(scores.tolist(), level)
         # What rounding makes of a mean may lie a hair outside.
@@ -191,7 +172,7 @@ class _Scores:
 
     def differences(self, task: str, run: str, over: str) -> list[float]:
         """Of the samples that both runs have; none where they answered different data sets."""
-        (number, scores), (other, others) = self._columns[task, run], self._columns[task, over]
+        (number, scores), (other, others) = self.columns[task, run], self.columns[task, over]
         if number != other:
             return []
         differences = scores - others
@@ -201,20 +182,20 @@ class _Scores:
 def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
     """Comparable runs, by phase and length; the others are noted."""
     costs = cost(runs)
-    dense = {run.name for run in runs.runs if run.dense}
+    costs["dense"] = costs["run"].isin([run.name for run in runs.runs if run.dense])
     scores = {int(length): _Scores(group) for length, group in runs.samples.groupby("length")}
     for phase, names in _COSTS.items():
         costs["cost"] = costs[list(names)].sum(axis=1, skipna=False)
-        costs["dense"] = costs["run"].isin(dense)
         costs["acts"] = ~(costs[f"density_{phase}"] >= 1)  # where it was not measured it may
         compared = costs[costs["dense"] | costs["acts"]]
         if unknown := sorted(set(compared[compared["cost"].isna()]["run"])):
             notes.append(f"{phase}: left out, for their cost is not known: {', '.join(unknown)}")
         for length, group in compared.dropna(subset="cost").sort_values(["cost", "run"]).groupby("length"):
-            columns = ["run", "model", "attention", "asked", "cost", "dense"]
-            points = [_Point(*row) for row in group[columns].itertuples(index=False, name=None)]
+            points: list[Row] = list(group.itertuples(index=False))
             here = scores[length]
-            tasks, left_out = _tasks(here, [point.run for point in points])
+            having = {task: sum((task, point.run) in here.columns for point in points) for task in here.tables}
+            tasks = [task for task, count in having.items() if count == len(points)]
+            left_out = [task for task, count in having.items() if 0 < count < len(points)]
             where = f"{phase} at {label(length)}"
             if left_out:
                 notes.append(f"{where}: left out, for not all runs have them: {', '.join(left_out)}")
@@ -222,12 +203,3 @@ def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
                 yield _Field(phase, length, points, tasks, here)
             else:
                 notes.append(f"{where}: no task that all runs have, and so nothing to compare")
-
-
-def _tasks(scores: _Scores, runs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The tasks that all of the runs have, and those that only some have."""
-    having = {task: sum(scores.has(run, task) for run in runs) for task in scores.tables}
-    return (
-        [task for task, count in having.items() if count == len(runs)],
-        [task for task, count in having.items() if 0 < count < len(runs)],
-    )

@@ -160,8 +160,6 @@ def _of_phase(samples: pd.DataFrame, phase: str, notes: list[str]) -> pd.DataFra
 
 @dataclass(frozen=True)
 class _Law:
-    """A fitted law."""
-
     tasks: tuple[str, ...]  # those that have an offset
     centres: dict[str, float]  # of the logarithm of each regressor that varies: the intercept of the regression
     regression: LogitRegression  # on a one, on all tasks but the last, and on the regressors
@@ -183,12 +181,10 @@ class _Law:
             yield Coefficient(phase, name, estimate, interval.low, interval.high)
 
     def predict(self, cells: pd.DataFrame) -> _Values:
-        """Mean scores of cells whose tasks have an offset."""
         return self.regression.predict(_design(cells, self.tasks, self.centres))
 
 
 def _fit(table: pd.DataFrame) -> _Law:
-    """Fit the law to answers, or raise ``_NoFitError``."""
     notes = []
     means = table.groupby("task", observed=True)["score"].mean()
     for value in (0, 1):

@@ -22,7 +22,7 @@ from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
 from sparse_tasks.evaluators.results import read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 
-__all__ = ["COLUMNS", "Runs", "ScoredRun", "read_runs"]
+__all__ = ["COLUMNS", "METHOD", "Runs", "ScoredRun", "by_method", "read_runs"]
 
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
@@ -52,6 +52,12 @@ _READ: Final = [
     *("id", "task", "index", "length", "score", "parsed", "finish_reason", "depth", "depth_spread"),
     *("input_tokens", "output_tokens", "prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
 ]
+
+METHOD: Final = ["model", "attention", "asked"]
+"""Columns that are equal in runs that are taken together."""
+
+_SAMPLE: Final = [*METHOD, "length", "task", "dataset", "id"]
+_VALUES: Final = ["score", "dense", "prefill_sparsity", "decode_sparsity"]
 
 
 @dataclass(frozen=True)
@@ -189,3 +195,16 @@ def _samples(run: ScoredRun) -> pd.DataFrame:
         asked=float("nan") if run.asked is None else run.asked,
         truncated=table["finish_reason"] == "length",
     )
+
+
+def by_method(samples: pd.DataFrame) -> pd.DataFrame:
+    """Answers of sparse attention, sorted: a row for each sample of each model, method and sparsity.
+
+    Runs over different data sets add up. A sample that several such runs answered counts once, with its mean score, so
+    that nothing looks surer than it is.
+    """
+    sparse = samples.loc[samples["attention"] != "dense", [*_SAMPLE, *_VALUES]]
+    sparse = sparse.sort_values([*_SAMPLE, "score"], ignore_index=True)
+    if sparse.duplicated(_SAMPLE).any():
+        sparse = sparse.groupby(_SAMPLE, observed=True, dropna=False, as_index=False)[_VALUES].mean()
+    return sparse

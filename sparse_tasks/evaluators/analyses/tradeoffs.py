@@ -10,9 +10,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from sparse_tasks.evaluators.analyses.by_method import by_method
 from sparse_tasks.evaluators.analyses.frames import frame
-from sparse_tasks.evaluators.analyses.table import Runs
+from sparse_tasks.evaluators.analyses.table import Runs, by_method
 from sparse_tasks.evaluators.statistics import Interval, difference_intervals, macro, precise_mean, ranks
 from sparse_tasks.evaluators.statistics.values import Values
 
@@ -40,8 +39,6 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A task at a length."""
-
     scores: dict[str, Values]  # by method; NaN for samples that another method alone answered
     differences: dict[str, tuple[float, Interval]]  # mean difference to dense, of methods that share samples with it
 
@@ -83,7 +80,6 @@ def task_tradeoffs(runs: Runs) -> pd.DataFrame:
 
 
 def _cells(samples: pd.DataFrame) -> dict[tuple[int, str], _Cell]:
-    """The cells of methods that are compared, by length and task."""
     wide = samples.pivot(index=["length", "task", "dataset", "id"], columns="attention", values="score")
     lost = samples.assign(difference=samples["score"] - samples["dense"]).dropna(subset="difference")
     paired = {
@@ -104,7 +100,6 @@ def _cells(samples: pd.DataFrame) -> dict[tuple[int, str], _Cell]:
 def _compared(
     place: tuple[str, float, float, str | None], cells: Sequence[_Cell], methods: Sequence[str]
 ) -> Iterator[Tradeoff]:
-    """A row for each method, of the mean over cells."""
     ranked = not math.isnan(place[1])
     places = ranks([np.column_stack([cell.scores[method] for method in methods]) for cell in cells])
     for method, rank in zip(methods, places, strict=True):

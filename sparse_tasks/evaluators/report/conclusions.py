@@ -113,7 +113,6 @@ def _cost_table(caption: str, shown: Sequence[Row], numbers: Mapping[_Place, int
 
 
 def _best_for_budget(context: Context) -> Iterator[Block]:
-    """For the cost of each dense run, the run that scores best."""
     models = {run.name: run.model for run in context.runs.runs}
 
     def interval(row: Row) -> str:
@@ -234,7 +233,6 @@ def _length_effects(context: Context) -> Iterator[Block]:
 
 
 def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]:
-    """A panel for each model and sparsity."""
     attentions = list(effects["attention"].unique())[:MOST_LINES]
     several = effects["model"].nunique() > 1
     low, high = max(-1.0, min(0.0, effects["low"].min())), min(1.0, max(0.1, effects["high"].max()))

@@ -82,14 +82,12 @@ class Context:
         return True
 
     def keys(self, attentions: Sequence[str], labels: dict[str, str] | None = None) -> tuple[Key, ...]:
-        """A legend."""
         return tuple(
             Key(key(self.name(), self.styles[name]), wording.name((labels or {}).get(name, name)))
             for name in attentions
         )
 
     def notes(self, analysis: str) -> Iterator[Block]:
-        """Notes of an analysis on what it could not do."""
         for note in dict.fromkeys(self.analysis.notes(analysis)):
             yield Note(wording.cut(note, 400)[0])
 

@@ -61,7 +61,6 @@ def _with_interval(flags: Any) -> tuple[str, str]:
 
 
 def _most(samples: Any) -> str:
-    """The task with the largest share of outputs without an answer."""
     by_task = (~samples["parsed"]).groupby(samples["task"], observed=True).mean()
     if not by_task.max() > 0:
         return "–"
@@ -151,7 +150,6 @@ def _environments(runs: tuple[ScoredRun, ...]) -> Table:
 
 
 def _first(runs: tuple[ScoredRun, ...], key: Callable[[ScoredRun], Hashable]) -> list[ScoredRun]:
-    """The first run of each kind."""
     firsts: dict[Hashable, ScoredRun] = {}
     for run in runs:
         firsts.setdefault(key(run), run)

@@ -81,7 +81,6 @@ def _panel(context: Context, group: Group, length: int, task: str, attentions: S
 
 
 def _config(run: ScoredRun, length: int, task: str) -> ConfigResult | None:
-    """The result of a task at a length."""
     return next((config for config in run.result.configs if (config.length, config.task) == (length, task)), None)
 
 

@@ -133,7 +133,6 @@ def _sparsities(context: Context, attention: str) -> str:
 
 
 def _means(context: Context) -> Table:
-    """The mean over the tasks of a length, of every run."""
     names = ("attention", "asked", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval")
     rows = [
         (group, _mean(context, run, average))

@@ -66,7 +66,6 @@ def worst(context: Context, data: str | None = None) -> Section:
 
 
 def _choose(runs: Runs) -> tuple[list[_Chosen], bool]:
-    """The samples, and whether they are those that sparse attention lost most on."""
     samples = runs.samples
     sparse = [run.name for run in runs.runs if not run.dense]
     lost = samples[samples["dense"].notna() & samples["run"].isin(sparse)]
@@ -93,7 +92,6 @@ def _spread(table: pd.DataFrame) -> list[Row]:
 
 
 def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]:
-    """The data sets that are at hand, by their hash."""
     recorded = {run.settings.dataset.sha256: run.settings.dataset for run in runs}
     if data is not None:
         given = open_dataset(data)

@@ -140,7 +140,6 @@ class Collector:
             self._questions[key] = Question(text, documents, tuple(ranked), choices, near)
 
     def leave_out(self, reason: str) -> None:
-        """Count a question that is not asked."""
         self._left_out[reason] += 1
 
     def done(self) -> Collection:

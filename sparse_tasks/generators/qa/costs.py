@@ -41,7 +41,6 @@ def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptToken
 
 
 def _load(path: Path, key: str, n: int) -> list[int] | None:
-    """Counts in a file, if it is whole."""
     try:
         content = json.loads(path.read_bytes())
         costs = content["costs"]

@@ -42,7 +42,6 @@ class Field:
     path: str = ""  # names that lead to it; empty for the record itself
 
     def error(self, what: str) -> BadFileError:
-        """An error about this value, to be raised."""
         return BadFileError(f"{self.place}: {self.path or 'the record'} {what}")
 
     def find(self, *names: str) -> Field | None:
@@ -64,7 +63,6 @@ class Field:
         return [Field(item, self.place, f"{self.path}[{i}]") for i, item in enumerate(self._of(list))]
 
     def pair(self) -> tuple[Field, Field]:
-        """Members of a list of two."""
         items = self.items()
         if len(items) != 2:
             raise self.error(f"has {len(items)} members, not 2")

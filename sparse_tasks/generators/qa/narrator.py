@@ -56,8 +56,6 @@ _REDRAWS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """A sentence that carries a fact."""
-
     kind: str
     slots: dict[str, str]
     key: FactKey
@@ -201,7 +199,6 @@ def _text(value: Entity | str) -> str:
 
 
 def _own(about: Entity) -> list[_Statement]:
-    """Statements on the subject of an article, in their order."""
     statements = []
     for relation, (kind, slot) in _OWN.items():
         if (value := about.facts.get(relation)) is not None:

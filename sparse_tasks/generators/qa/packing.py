@@ -49,7 +49,6 @@ class _Turn:
     tokenizer: PromptTokenizer
 
     def headings(self, n: int) -> int:
-        """Tokens of the first ``n`` headings."""
         first = min(n, _HEADINGS)
         tokens = _heading_totals(self.tokenizer)[first]
         while first < n:
@@ -96,7 +95,6 @@ class PackedTask(Task):
         """Read the corpus."""
 
     def collection(self) -> Collection:
-        """Documents and questions of the corpus."""
         return read(self.corpus, type(self).reader)
 
     def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
@@ -282,8 +280,6 @@ class ChoiceTask(PackedTask):
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt taken apart."""
-
     text: str  # the question
     choices: tuple[str, ...]
     documents: list[str]  # all, in order

@@ -178,8 +178,6 @@ _AGES = {"employed": (14, 70), "married": (18, 80), "settled": (18, 90), "founde
 
 
 def _dates(name: str, told: dict[str, dict[str, set[str]]]) -> Iterator[str]:
-    """Contradictions between years."""
-
     def year(who: str, relation: str) -> int | None:
         return next((int(value) for value in told[who][relation]), None) if who in told else None
 

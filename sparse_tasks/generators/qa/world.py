@@ -42,7 +42,6 @@ class Entity:
     mentions: list[tuple[str, Entity]] = field(default_factory=list)  # relation and subject whose value it is
 
     def set(self, relation: str, value: Entity | str, year: int | None = None) -> None:
-        """Add a fact."""
         self.facts[relation] = value
         if year is not None:
             self.years[relation] = year
@@ -59,7 +58,6 @@ class World:
     towns: list[Entity]
 
     def entities(self) -> list[Entity]:
-        """People, firms and towns, in this order."""
         return self.people + self.firms + self.towns
 
 
@@ -80,8 +78,6 @@ def simulate(stream: Stream, articles: int, locale: str) -> World:
 
 
 class _Names:
-    """Distinct invented names."""
-
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._taken: set[str] = set()

@@ -162,7 +162,6 @@ class _Listing:
         return self._offer(dict.fromkeys(self._places[old], new), rename)
 
     def marks(self) -> list[Mark]:
-        """Every place of a common word."""
         return [
             Mark(passage, len(passage.text) - len(item) - 1, passage, len(passage.text) - 1, item)
             for item, passage in zip(self._items, self.body, strict=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
-from typing import Protocol
+from typing import TypeAlias
 
 from sparse_tasks.core.errors import BadFileError
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind, read
@@ -34,17 +34,6 @@ _END_OF_SENTENCE = re.compile(
 )
 
 
-class Prose(Protocol):
-    """Paragraphs in order, without end."""
-
-    def paragraph(self, i: int) -> list[str]:
-        """Sentences of one paragraph."""
-
-    @property
-    def period(self) -> int | None:
-        """Number of paragraphs after which they come again; None: they never do."""
-
-
 def prose(stream: Stream, sha256: str) -> Prose:
     """Prose of one sample: generated, or taken from the file of a hash from a random paragraph on."""
     if not sha256:
@@ -56,7 +45,7 @@ def prose(stream: Stream, sha256: str) -> Prose:
 class _Generated:
     """Essays on one subject after the other; each paragraph is drawn by itself."""
 
-    period = None
+    period = None  # they never come again
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -81,6 +70,10 @@ class _Quoted:
 
     def paragraph(self, i: int) -> list[str]:
         return self._text[(self._start + i) % self.period]
+
+
+Prose: TypeAlias = _Generated | _Quoted
+"""Paragraphs of sentences in order, without end; ``period`` is the number after which they come again."""
 
 
 @cache

@@ -190,7 +190,6 @@ def _codes(stream: Stream, letters: int, n: int) -> Iterator[str]:
 
 
 def _marks(passage: Passage, gold: set[str]) -> Iterator[Mark]:
-    """Every place of a word in ``gold``."""
     at = 0
     for word in passage.text[:-1].split(" "):
         if word in gold:

@@ -139,13 +139,12 @@ class Needles(Task):
         )
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
-        several = self._several()
         return prompts.completion(
             "a text",
             f"Below is a text. {self._announcement()} Read it with care: a question about it follows.\n\n",
             _END,
             self._ask(fields["keys"]),
-            f"By the text, the secret {self._noun()} of {fields['keys']} {'are' if several else 'is'}",
+            f"By the text, the secret {self._noun()} of {fields['keys']} {'are' if self._several() else 'is'}",
         )
 
     def oracle(self, prompt: str) -> str:
@@ -202,8 +201,6 @@ class Needles(Task):
 
 
 class _Codes:
-    """Distinct keys and values."""
-
     def __init__(self, stream: Stream, task: Needles) -> None:
         self._stream = stream
         self._used: set[str] = set()
@@ -239,10 +236,7 @@ _Found = dict[int, tuple[Passage, int]]
 
 
 class _Lines:
-    """A haystack of lines, noise or other needles.
-
-    ``body`` gives its passages with the needles at their places, and where in them the needles stand.
-    """
+    """A haystack of lines, noise or other needles."""
 
     def __init__(self, stream: Stream, size: int, line: Callable[[Stream], str], others: bool) -> None:
         self.places = size
