@@ -79,9 +79,6 @@ def certified(runs: Runs, tolerance: float = 0.05, error: float = 0.05) -> pd.Da
     budgets instead form one sequence per method, by measured sparsity, which hardly depends on how well prompts were
     answered: the order must not look at the losses. Runs of the same sparsity are one step; where they answered the
     same sample, the greater loss counts. Only samples that dense attention answered, too, are used.
-
-    Raises:
-        ValueError: The tolerance or the error rate is outside (0, 1).
     """
     notes: list[str] = []
     tables = _losses(runs)

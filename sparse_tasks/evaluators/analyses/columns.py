@@ -11,8 +11,7 @@ from sparse_tasks.core.length import label
 
 __all__ = ["Columns", "Row", "TextColumn"]
 
-Row: TypeAlias = Any
-"""A row of an analysis, as ``DataFrame.itertuples`` gives it."""
+Row: TypeAlias = Any  # a row of an analysis, as ``DataFrame.itertuples`` gives it
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,7 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
     Runs, costs and tasks are those of ``pareto``. Where both runs answered the same data set, the gain is the mean over
     tasks of paired differences, of the samples that both have; otherwise that of the scores, with an interval made of
     theirs (MOVER, as for independent samples). As the best of k runs looks better than it is, the interval has level
-    ``1 - (1 - level) / k`` (Bonferroni). Notes tell which runs and tasks are left out, and why.
-
-    Raises:
-        ValueError: The level is outside (0, 1).
+    ``1 - (1 - level) / k`` (Bonferroni).
     """
     require_fraction("level", level)
     rows: list[IsoCost] = []

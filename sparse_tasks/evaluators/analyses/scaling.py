@@ -77,11 +77,8 @@ def scaling(runs: Runs) -> Scaling:
     Source: an earlier version of "The Sparse Frontier" (arXiv 2504.17768). Size is the model's number of parameters,
     length is in tokens, and compression is 1 / density as measured, so that the intercept eps is the logit at one
     parameter, one token and dense attention, averaged over tasks; the paper's -16.92 is in these units. The task
-    offsets sum to zero.
-
-    There is a fit for each phase: of runs that are sparse in it alone, and of dense ones. A cell is a run's answers to
-    one task at one length. Regressors that do not vary are left out, and so are tasks whose scores are all 0 or all 1,
-    whose offset would be infinite; notes say so. Intervals are those of ``statistics.logit_regression``.
+    offsets sum to zero. There is a fit for each phase: of runs that are sparse in it alone, and of dense ones. What
+    does not vary is left out, and so are tasks whose scores are all 0 or all 1; notes say so.
     """
     coefficients: list[Coefficient] = []
     held_out: list[HeldOut] = []

@@ -53,8 +53,7 @@ _READ: Final = [
     *("input_tokens", "output_tokens", "prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
 ]
 
-METHOD: Final = ["model", "attention", "asked"]
-"""Columns that are equal in runs that are taken together."""
+METHOD: Final = ["model", "attention", "asked"]  # columns that are equal in runs that are taken together
 
 _SAMPLE: Final = [*METHOD, "length", "task", "dataset", "id"]
 _VALUES: Final = ["score", "dense", "prefill_sparsity", "decode_sparsity"]
@@ -119,8 +118,7 @@ def read_runs(paths: Sequence[Path | str]) -> Runs:
     """Read scored runs; a folder that holds runs, such as that of a sweep, stands for all of them.
 
     Raises:
-        UsageError: A folder is not a scored run and holds none, one was named twice, or a sparse run has two dense
-            partners.
+        UsageError: A folder is no scored run and holds none, or is named twice; a sparse run has two dense partners.
         DataError: A file cannot be read, or is invalid.
     """
     if not paths:

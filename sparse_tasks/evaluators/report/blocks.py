@@ -20,7 +20,6 @@ class Text:
 
     text: str
     strong: bool = False
-    kind: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,6 @@ class Note:
     """A remark: something is missing, or has to be known to read the rest."""
 
     text: str
-    kind: str = "note"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,6 @@ class Lines:
     """A list of terms, each with a sentence."""
 
     items: tuple[tuple[str, str], ...]
-    kind: str = "lines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,6 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     headers: int = 1  # of the columns, so many first ones name their rows
     folded: bool = False  # whether it is shown when asked for
-    kind: str = "table"
 
     @property
     def heat(self) -> bool:
@@ -102,7 +98,6 @@ class Figure:
     keys: tuple[Key, ...]
     table: Table
     large: bool = False
-    kind: str = "figure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +119,6 @@ class Sample:
     prompt: tuple[Piece, ...] | None  # pieces of it; None where the data set is not at hand
     gold: str | None  # the right answer; None where the data set is not at hand
     answers: tuple[Answer, ...]  # dense first
-    kind: str = "sample"
 
 
 Block = Text | Note | Lines | Table | Figure | Sample

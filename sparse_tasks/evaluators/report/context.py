@@ -28,14 +28,9 @@ MODEL: Final = MAKE.text("model", "model")
 ATTENTION: Final = MAKE.text("attention", "attention")
 ASKED: Final = MAKE.formatted("asked", "asked", "g")
 
-_WORDS: Final = {"model", "task", "attention", "most unparsed in"}
-
-LONG: Final = 24
-"""Rows from which on a table is folded away."""
-
-MOST_LINES: Final = 8
-"""Lines that one panel holds and can still be read."""
-
+_WORDS: Final = {"model", "task", "attention", "most unparsed in"}  # columns of text
+LONG: Final = 24  # rows from which on a table is folded away
+MOST_LINES: Final = 8  # lines that one panel holds and can still be read
 NEEDS_BOTH: Final = Note(
     "A dense and a sparse run of the same model over the same data set, with the same sampling, are needed to say "
     "what sparse attention costs; these runs hold no such pair."

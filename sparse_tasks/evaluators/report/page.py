@@ -27,10 +27,7 @@ __all__ = ["make_report"]
 def make_report(analysis: Analysis, data: str | None = None, title: str | None = None) -> bytes:
     """The page, as UTF-8; the same runs give the same bytes.
 
-    Args:
-        analysis: Of the runs; its tolerance is that of certified sparsity.
-        data: Where the data set is now, for the prompts of the worst samples; None where the runs found it.
-        title: Of the page; by default it names the model.
+    ``data`` is where the data set is now, for the prompts of the worst samples; None where the runs found it.
 
     Raises:
         UsageError: ``data`` is not a data set, or no run was made on it.

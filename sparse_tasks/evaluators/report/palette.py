@@ -30,8 +30,7 @@ _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "p")
 _DASHES: Final = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.4, 1.4, 1.4), (3.0, 1.2))
 
 _LOSS, _EVEN, _GAIN = (179, 88, 6), (250, 250, 250), (33, 92, 160)  # orange, white, blue: apart to every eye
-SHADES: Final = 10
-"""Steps from nothing to the end of the scale, on either side."""
+SHADES: Final = 10  # steps from nothing to the end of the scale, on either side
 
 
 def style(number: int) -> Style:

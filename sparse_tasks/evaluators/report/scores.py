@@ -20,8 +20,7 @@ from sparse_tasks.evaluators.statistics import mean_interval
 __all__ = ["against_depth", "against_sparsity", "by_task"]
 
 _BINS: Final = 5
-_CONCENTRATED: Final = 0.25
-"""Mean depth spread below which the evidence of a task has one depth."""
+_CONCENTRATED: Final = 0.25  # mean depth spread below which the evidence of a task has one depth
 
 
 def against_sparsity(context: Context) -> Section:

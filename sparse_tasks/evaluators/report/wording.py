@@ -10,8 +10,7 @@ from typing import Any, Final
 
 __all__ = ["LONGEST_NAME", "clean", "cut", "listed", "name", "public", "settings"]
 
-LONGEST_NAME: Final = 80
-"""Characters of a name that the page shows."""
+LONGEST_NAME: Final = 80  # characters of a name that the page shows
 
 _NONE: Final = "–"
 # A way through folders, of this system or another: it says who ran this, and where, but not what.

@@ -14,17 +14,13 @@ from sparse_tasks.evaluators.statistics.values import Values
 __all__ = ["NO_SPREAD", "SEED", "critical_root", "resampled_counts", "resampled_scores"]
 
 SEED: Final = 20_081_988  # any number does, as long as it stays the same
-NO_SPREAD: Final = 1e-7
-"""Largest value that rounding makes of a spread of 0."""
+NO_SPREAD: Final = 1e-7  # largest value that rounding makes of a spread of 0
 
 _CELLS: Final = 1_000_000  # random numbers held at once: 8 MB
 
 
 def resampled_counts(n: int, resamples: int, stream: int = 0) -> Iterator[Values]:
-    """Multiplicity of each of ``n`` samples in each resample, in tables of shape ``[some resamples, n]``.
-
-    Other numbers of ``stream`` are other draws.
-    """
+    """Multiplicity of each of ``n`` samples in each resample, in tables of shape ``[some resamples, n]``."""
     generator = np.random.default_rng([SEED, stream])
     most = max(1, _CELLS // n)
     for start in range(0, resamples, most):

@@ -13,16 +13,11 @@ __all__ = ["TOLERANCE", "Values", "checked", "checked_differences", "miss_rate",
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
-TOLERANCE: Final = 1e-9
-"""Values nearer to each other than this differ by rounding alone."""
+TOLERANCE: Final = 1e-9  # values nearer to each other than this differ by rounding alone
 
 
 def checked(values: Sequence[float] | Values, low: float = 0.0) -> Values:
-    """The values, sorted.
-
-    Raises:
-        ValueError: No values, or one that is not in [low, 1].
-    """
+    """The values, sorted; a ValueError if there are none, or one is not in [low, 1]."""
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or not len(given):
         raise ValueError("there must be at least one value, in a flat list")

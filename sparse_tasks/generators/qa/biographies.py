@@ -22,13 +22,10 @@ _SPECIMENS = 240
 _INTRO = "Below are articles on people, firms and towns, in no particular order.\n\n"
 _END = "The articles end here."
 _FORM = "nothing but the answer, as the articles write it: a name in full, a year or a few words."
-# Subjects that are tried for a kind of question before another kind is drawn.
-_SUBJECTS = 12
-# Sentences of filler paragraphs, from large to small; 0 is a short aside.
-_FILLER = (4, 2, 1, 0)
+_SUBJECTS = 12  # subjects that are tried for a kind of question before another kind is drawn
+_FILLER = (4, 2, 1, 0)  # sentences of filler paragraphs, from large to small; 0 is a short aside
 
-# Names of subjects in a question.
-_NAMED = {"person": "{x}", "firm": "the firm {x}", "town": "the town of {x}"}
+_NAMED = {"person": "{x}", "firm": "the firm {x}", "town": "the town of {x}"}  # names of subjects in a question
 # First hops of two: by relation the kind of its subject, the kind of its value, and the phrase for the value.
 _FIRST_HOPS = {
     "birthplace": ("person", "town", "the town in which {x} was born"),

@@ -14,8 +14,7 @@ from sparse_tasks.generators.corpora import Corpus, read
 
 __all__ = ["END", "Collection", "Collector", "Question", "clean", "heading", "left_out", "letters"]
 
-END = "The documents end here."
-"""Line between documents and question."""
+END = "The documents end here."  # line between documents and question
 
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f]")
@@ -109,13 +108,8 @@ class Collector:
     ) -> None:
         """Add a question, or count it as left out.
 
-        Args:
-            text: The question.
-            gold: Indices of the documents that it is about; None for one that cannot be used.
-            answers: References, or letters.
-            choices: Texts to choose from.
-            near: Indices of the documents that came with it.
-            within: Whether an open answer stands where it should; references that do not are dropped.
+        ``gold`` has None for a document that cannot be used; ``within`` says whether an open answer stands where it
+        should: references that do not are dropped.
         """
         documents = tuple(index for index in gold if index is not None)
         text, choices = " ".join(text.split()), tuple(" ".join(choice.split()) for choice in choices)

@@ -20,12 +20,10 @@ __all__ = ["Field", "decode", "is_parquet", "read_bytes", "read_json", "read_lin
 
 T = TypeVar("T")
 
-MOST_BYTES = 2**30
-"""Size limit of a JSON file in bytes; HotpotQA's training questions take up half of it."""
+MOST_BYTES = 2**30  # size limit of a JSON file in bytes; HotpotQA's training questions take up half of it
 MOST_LINE = 64 * 2**20
 """Length limit of a line of JSON Lines in bytes; an article of QuALITY with its questions has 0.1 MiB."""
-MOST_UNPACKED = 2**32
-"""Size limit of a Parquet file in bytes, unpacked."""
+MOST_UNPACKED = 2**32  # size limit of a Parquet file in bytes, unpacked
 
 _PACKED = {b"PK": "a zip archive", b"\x1f\x8b": "packed with gzip", b"\x28\xb5": "packed with zstd", b"BZ": "bzip2"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

@@ -15,8 +15,7 @@ from sparse_tasks.generators.task import Offer, Passage, Telling
 
 __all__ = ["FactKey", "Narrator"]
 
-FactKey = tuple[str, Entity]
-"""A relation and its subject."""
+FactKey = tuple[str, Entity]  # a relation and its subject
 
 _PRONOUNS = {
     True: {"he": "she", "him": "her", "his": "her", "His": "Her"},
@@ -48,10 +47,8 @@ _MENTIONS = {
     "home": "Settler",
     "seat": "Works",
 }
-# Limit of mentions in one article.
-_MOST_MENTIONS = 2
-# Limit of draws for a sentence that repeats no phrase of its article.
-_REDRAWS = 20
+_MOST_MENTIONS = 2  # limit of mentions in one article
+_REDRAWS = 20  # limit of draws for a sentence that repeats no phrase of its article
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,16 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ChoiceTask", "OpenTask", "PackedTask", "completion", "read_prompt"]
 
-MOST_GOLD = 8_192
-"""Size limit of a document that a question is asked about, in tokens."""
-# Documents that may be too long for the room that is left before one of them is cut.
-_MISSES = 8
-# Documents that are tried in search of one that can be cut to the right length.
-_CANDIDATES = 24
-# Headings whose tokens are counted one by one.
-_HEADINGS = 4_096
-# Times that the number of a document occurs in the frame of the prompt.
-_NUMBERS = 2
+MOST_GOLD = 8_192  # size limit of a document that a question is asked about, in tokens
+_MISSES = 8  # documents that may be too long for the room that is left before one of them is cut
+_CANDIDATES = 24  # documents that are tried in search of one that can be cut to the right length
+_HEADINGS = 4_096  # headings whose tokens are counted one by one
+_NUMBERS = 2  # times that the number of a document occurs in the frame of the prompt
 _INTRO = "Below are the documents, each under its number.\n\n"
 
 

@@ -15,10 +15,8 @@ from sparse_tasks.generators.task import TASKS
 
 __all__ = ["QaSquad", "SquadTask", "read_squad"]
 
-_Question: TypeAlias = tuple[str, list[str]]
-"""A question and its references; none where it cannot be answered."""
-_Article: TypeAlias = tuple[str, list[tuple[str, list[_Question]]]]
-"""Title and paragraphs, each with the questions about it."""
+_Question: TypeAlias = tuple[str, list[str]]  # a question and its references; none where it cannot be answered
+_Article: TypeAlias = tuple[str, list[tuple[str, list[_Question]]]]  # title, and paragraphs with questions about them
 
 
 def read_squad(corpus: Corpus) -> Collection:

@@ -19,13 +19,10 @@ __all__ = ["FEWEST", "Entity", "World", "simulate"]
 # Articles on towns and on firms, of a hundred; the others are on people.
 _TOWNS, _FIRMS = 18, 22
 _FEWEST_TOWNS, _FEWEST_FIRMS, _FEWEST_PEOPLE = 2, 2, 4
-FEWEST: Final = _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE
-"""Fewest articles that make a world."""
-
+FEWEST: Final = _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE  # fewest articles that make a world
 _BORN = (1780, 1920)
 _CHARTERS = (1080, 1690)
-# Number of professions, the first of the lexicon, whose members design landmarks.
-_BUILDERS = 3
+_BUILDERS = 3  # number of professions, the first of the lexicon, whose members design landmarks
 
 
 @dataclass(slots=True, eq=False)

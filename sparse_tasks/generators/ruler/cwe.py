@@ -19,8 +19,7 @@ __all__ = ["RulerCwe"]
 _INTRO = "Below is a numbered list of words. Most words occur in it more than once.\n\n"
 _END = "The list ends here."
 _SPECIMENS = 512
-# Fewer rare words than this would make the common ones too plain to see.
-_FEWEST = 10
+_FEWEST = 10  # fewer rare words than this would make the common ones too plain to see
 
 
 @dataclass(frozen=True)

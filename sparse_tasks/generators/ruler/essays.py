@@ -86,11 +86,7 @@ def _about(subject: str, sentence: str) -> str:
 
 
 def read_essays(corpus: Corpus) -> list[list[str]]:
-    """Text of a file as paragraphs of sentences; blank lines end paragraphs.
-
-    Raises:
-        BadFileError: It is not text in UTF-8, too little of it, or not the text that the run began with.
-    """
+    """Text of a file as paragraphs of sentences, else a BadFileError; blank lines end paragraphs."""
     (path,) = corpus.paths
     content = read_bytes(path, _MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != corpus.sha256:

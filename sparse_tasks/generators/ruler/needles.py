@@ -25,8 +25,7 @@ _KINDS = ("words", "numbers", "uuids")
 _NOUNS = {"words": "word", "numbers": "number", "uuids": "UUID"}
 _END = "The text ends here."
 _SPECIMENS = 128
-# One in so many paragraphs of an essay is left out at first; the fitter puts back as many as fit.
-_LEFT_OUT = 6
+_LEFT_OUT = 6  # one in so many paragraphs of an essay is left out at first; the fitter puts back as many as fit
 
 
 def haystack(default: str) -> Any:
@@ -231,8 +230,7 @@ _CODES: Mapping[str, Callable[[Stream], str]] = {
     "uuids": _uuid,
 }
 
-# Passage and first character of each needle, by place.
-_Found = dict[int, tuple[Passage, int]]
+_Found = dict[int, tuple[Passage, int]]  # passage and first character of each needle, by place
 
 
 class _Lines:

@@ -57,11 +57,7 @@ def set_aside() -> list[str]:
 
 
 def most_frequent(words: Iterable[str], n: int) -> str:
-    """The ``n`` most frequent words, sorted and separated by commas.
-
-    Raises:
-        DataError: They are fewer, or tie with the next.
-    """
+    """The ``n`` most frequent words, sorted; a DataError if they are fewer, or tie with the next."""
     counts = Counter(words).most_common()
     if not 0 < n <= len(counts) or (n < len(counts) and counts[n - 1][1] == counts[n][1]):
         raise DataError(f"{n} most frequent words cannot be told from the next")
