@@ -249,18 +249,15 @@ class Task(Parametric, ABC):
 _GROUPS = ("story", "qa", "ruler")
 
 
-_GROUPS = ("story", "qa", "ruler")
-
-
 def _import_all() -> None:
     for group in _GROUPS:
         import_modules(f"sparse_tasks.generators.{group}")
 
 
 def _module(name: str) -> str:
-    """Module of a built-in task: ``ruler_niah`` is in ``ruler/niah.py``."""
-    group, _, rest = name.partition("_")
-    return f"sparse_tasks.generators.{group}.{rest}"
+    """Module of a built-in task: ``ruler_niah_single_1`` is in ``ruler/niah.py``, as are its variants."""
+    group, module, *_ = [*name.split("_"), ""]
+    return f"sparse_tasks.generators.{group}.{module}"
 
 
 def task_order(name: str) -> tuple[int | str, ...]:
