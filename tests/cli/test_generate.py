@@ -34,13 +34,6 @@ def test_summary_names_every_task_and_length(tmp_path: Path) -> None:
     assert f'data = load_dataset("{tmp_path}/data", "story_multihop_3k", split="test")' in finished.out
 
 
-def test_second_run_says_that_there_was_nothing_to_do(tmp_path: Path) -> None:
-    assert "Made " in run("generate", "-l", "2k", *FEW, "-o", tmp_path).out
-    again = run("generate", "-l", "2k", *FEW, "-o", tmp_path).out
-    assert "Made " not in again
-    assert "Everything was there already." in again
-
-
 def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:
     finished = run(
         "generate", "-l", "2k", *FEW, "--depth", "0.5", "-t", "ruler_vt", "-o", tmp_path / "data", "--format", "json"
@@ -94,33 +87,25 @@ def test_dry_run_tells_and_writes_nothing(tmp_path: Path, format: str) -> None:
     assert plan["total"]["tokens"] == 50 * (8192 + 2**20)
 
 
-def test_dry_run_refuses_what_a_run_refuses(tmp_path: Path) -> None:
-    finished = run("generate", "-l", "10", *FEW, "-o", tmp_path / "data", "--dry-run")
-    assert finished.says("length", "10", "the smallest that works is")
-    assert finished.code == 2
-
-
-def test_folder_is_named_after_the_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_named_after_the_lengths_and_a_second_run_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("generate", "-l", "2500", "-l", "2k", *FEW).code == 0
+    assert "Made " in run("generate", "-l", "2500", "-l", "2k", *FEW).out
     assert [path.name for path in tmp_path.iterdir()] == ["sparse-tasks-2k-2500"]
+    again = run("generate", "-l", "2500", "-l", "2k", *FEW).out
+    assert "Made " not in again
+    assert "Everything was there already." in again
 
 
-def test_folder_may_have_any_name(tmp_path: Path) -> None:
+def test_settings_of_a_group_and_of_a_task_and_a_folder_of_any_name(tmp_path: Path) -> None:
     # Rich would take what stands in brackets for a style, and :boom: for a picture.
     output = tmp_path / "[bold]data[/b] :boom: ż"
-    finished = run("generate", "-l", "2k", *FEW, "-o", output)
-    assert finished.code == 0
-    assert finished.out.startswith(f"{output}\n")
-    assert run("validate", output, "-w", "1").out.startswith(f"{output}: valid")
-    assert run("show", output, "ruler_niah", "0").code == 0
-
-
-def test_settings_of_a_group_and_of_a_task(tmp_path: Path) -> None:
-    arguments = ["-l", "4k", "-t", "story_multihop", "-n", "1", "-w", "1", "-o", tmp_path]
     settings = ["--set", "story.locale=pl_PL", "--set", "story_multihop.hops=2", "--set", "story.distractors=1"]
-    assert run("generate", *arguments, "--preset", "hard", *settings).code == 0
-    shown = run("show", tmp_path, "story_multihop", "0", "--format", "json").json()
+    arguments = ["-l", "4k", "-t", "story_multihop", "-n", "1", "-w", "1", "-o", output, "--preset", "hard", *settings]
+    assert run("generate", *arguments).out.startswith(f"{output}\n")
+    assert run("validate", output, "-w", "1").out.startswith(f"{output}: valid")
+    shown = run("show", output, "story_multihop", "0", "--format", "json").json()
     for words in ('"locale": "pl_PL"', '"hops": 2', '"distractors": 1'):
         assert words in shown["params"]
 

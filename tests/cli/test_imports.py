@@ -1,14 +1,15 @@
-"""Starting is cheap: what is heavy comes when it is used, and torch never."""
+"""Starting is cheap: heavy modules are imported when they are used, and torch only by what runs models."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from sparse_tasks.evaluators.dataset import open_dataset
 from tests.cli.program import ABSENT, ROOT
+from tests.cli.test_help import COMMANDS
 
 HEAVY = ("torch", "datasets", "transformers", "matplotlib", "pyarrow", "nltk", "numpy", "pandas", "tokenizers", "faker",
          "jinja2", "jsonschema", "huggingface_hub", "scipy", "statsmodels",
@@ -31,45 +32,37 @@ def loaded(script: str) -> set[str]:
     return set(done.stdout.rpartition("loaded:")[2].split())
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert loaded("import sparse_tasks") == set()
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["generate", "--help"], ["validate", "--help"],
-                                       ["show", "-h"], ["list", "-h"], ["evaluate", "-h"],
-                                       ["compare", "-h"], ["publish", "-h"], ["analyze", "-h"], ["report", "-h"],
-                                       ["submit", "-h"], ["leaderboard", "check", "-h"]])  # fmt: skip
-def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    assert loaded(CALL.format(arguments=arguments)) == set()
-
-
-def test_generating_validating_publishing_and_showing_need_no_torch(
-    tmp_path: Path, tokenizer_folders: dict[str, Path]
-) -> None:
-    script, tokenizer = ABSENT, ["--tokenizer", str(tokenizer_folders["byte_level"])]
-    for arguments in (
-        ["generate", "-l", "12k", "-t", "all", "-n", "1", "-w", "1", "-o", str(tmp_path), *tokenizer],
-        ["validate", str(tmp_path), "-w", "1", *tokenizer],
-        ["publish", str(tmp_path), "org/name", "--dry-run", "-w", "1", *tokenizer],
-        ["show", str(tmp_path), "ruler_niah", "0"],
-        ["list"],
-    ):
-        script += CALL.format(arguments=arguments)
-    assert not loaded(script) & {"torch", "datasets", "transformers", "matplotlib", "nltk", "pandas", "scipy"}
-
-
-def test_listing_loads_neither_tokenizers_nor_names() -> None:
-    assert loaded(CALL.format(arguments=["list"])) == set()
-
-
-def test_a_task_is_made_without_the_others() -> None:
+def test_help_and_lists_load_nothing_heavy() -> None:
     names = ("story.aggregation", "qa.biographies", "ruler.niah")
     script = (
         "from sparse_tasks.generators.task import TASKS; import sys; TASKS.get('story_retrieval'); "
         f"assert not {{'sparse_tasks.generators.' + name for name in {names}}} & set(sys.modules)"
     )
+    commands = [[], ["--version"], *(command.split() for command in COMMANDS if not command.startswith("attention"))]
+    for arguments in (["list"], *([*command, "-h"] for command in commands)):
+        script += CALL.format(arguments=arguments)
     assert loaded(script) == set()
 
 
-def test_help_does_not_import_what_completion_needs() -> None:
-    assert loaded("import sparse_tasks.cli.main") == set()
+def test_data_and_runs_need_no_torch(data: Path, tmp_path: Path, tokenizer_folders: dict[str, Path]) -> None:
+    dataset, outputs = open_dataset(str(data)), tmp_path / "outputs.jsonl"
+    rows = dataset.rows(dataset.select(), ["id", "answer"])
+    outputs.write_text("".join(json.dumps({"id": row["id"], "text": row["answer"]}) + "\n" for row in rows))
+    made, result, tokenizer = tmp_path / "made", tmp_path / "run", ["--tokenizer", tokenizer_folders["byte_level"]]
+    script = ABSENT
+    for arguments in (
+        ["generate", "-l", "12k", "-t", "all", "-n", "1", "-w", "1", "-o", made, *tokenizer],
+        ["validate", made, "-w", "1", *tokenizer],
+        ["publish", made, "org/name", "--dry-run", "-w", "1", *tokenizer],
+        ["show", made, "ruler_niah", "0"],
+        ["list"],
+        ["evaluate", data, "--engine", "replay", "-m", outputs, "-o", result],
+        ["score", result],
+        ["compare", result, result],
+        ["export", result, "--to", "lm_eval"],
+        ["submit", result, "-o", tmp_path / "submission.json"],
+    ):
+        if arguments[0] == "evaluate":
+            script += "\nassert not {'nltk', 'pandas', 'scipy'} & set(sys.modules)"
+        script += CALL.format(arguments=[str(argument) for argument in arguments])
+    assert not loaded(script) & {"torch", "datasets", "transformers", "matplotlib", "vllm", "openai"}

@@ -87,7 +87,9 @@ def test_other_data_is_not_replaced_unless_told_to(hub: FakeHub, data: Path, oth
     }
 
 
-@pytest.mark.parametrize(("answer", "code", "commits"), [("n", 1, 2), ("y", 0, 3)])
+@pytest.mark.parametrize(
+    ("answer", "code", "commits"), [("n", 1, 2), pytest.param("y", 0, 3, marks=pytest.mark.nightly)]
+)
 def test_on_a_terminal_it_asks(
     hub: FakeHub, data: Path, other: Path, tmp_path: Path, answer: str, code: int, commits: int
 ) -> None:
@@ -141,18 +143,16 @@ def test_text_without_a_clear_licence_needs_a_word(hub: FakeHub, data: Path, tmp
     assert run("publish", path, NAME, "-w", "1", "--i-have-the-rights").code == 0
 
 
-@pytest.mark.parametrize("arguments", [("{tmp}/none", NAME), ("{data}", "data"), ("{data}", NAME, "--revision", "a b")])
-def test_bad_input_is_one_line(hub: FakeHub, data: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    finished = run("publish", *(text.format(tmp=tmp_path, data=data) for text in arguments))
-    assert finished.says()
-    assert finished.code == 2
-    assert hub.requests == []
-
-
-def test_offline_is_refused_at_once(data: Path) -> None:
+def test_bad_input_is_one_line(hub: FakeHub, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in ((tmp_path / "none", NAME), (data, "data"), (data, NAME, "--revision", "a b")):
+        finished = run("publish", *arguments)
+        assert finished.says()
+        assert finished.code == 2
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     finished = run("publish", data, NAME)
     assert finished.says("HF_HUB_OFFLINE", "unset it")
     assert finished.code == 2
+    assert hub.requests == []
 
 
 def test_a_token_that_is_refused_is_one_line_without_it(

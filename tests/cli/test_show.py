@@ -62,15 +62,9 @@ def test_whole_prompt_is_printed_when_asked(data: Path) -> None:
     assert "characters …]" not in out
 
 
-def test_shortest_length_unless_another_is_asked(data: Path) -> None:
-    assert run("show", data, "story_multihop", "0", "--format", "json").json()["length"] == 3072
+def test_json_is_the_row_of_the_shortest_length_unless_another_is_named(data: Path) -> None:
+    assert run("show", data, "ruler_niah", "1", "--format", "json").json() == read_rows(data / NIAH)[1]
     assert run("show", data, "story_multihop", "0", "-l", "4k", "--format", "json").json()["length"] == 4096
-    assert run("show", data, "story_multihop", "0", "-l", "4096", "--format", "json").json()["length"] == 4096
-
-
-def test_json_is_the_row(data: Path) -> None:
-    for index in range(2):
-        assert run("show", data, "ruler_niah", index, "--format", "json").json() == read_rows(data / NIAH)[index]
 
 
 def test_every_sample_of_every_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +74,6 @@ def test_every_sample_of_every_file_is_found(tmp_path: Path, monkeypatch: pytest
     assert len(list(tmp_path.glob("*/*.parquet"))) == 3
     found = [run("show", tmp_path, "ruler_niah", index, "--format", "json").json()["index"] for index in range(5)]
     assert found == [0, 1, 2, 3, 4]
-    assert run("show", tmp_path, "ruler_niah", "5").says("index", "5", "choose from 0 to 4")
 
 
 def changed(data: Path, tmp_path: Path, **cells: object) -> Finished:
@@ -91,21 +84,15 @@ def changed(data: Path, tmp_path: Path, **cells: object) -> Finished:
     return run("show", path, "ruler_niah", "0")
 
 
-@pytest.mark.parametrize("cells", [{"prompt": None}, {"evidence": None}, {"input_tokens": None}, {"answer": None}])
-def test_row_with_holes_is_one_line(data: Path, tmp_path: Path, cells: dict[str, object]) -> None:
-    finished = changed(data, tmp_path, **cells)
-    assert finished.says(f"{NIAH}, row 0", next(iter(cells)))
+def test_row_with_holes_is_one_line(data: Path, tmp_path: Path) -> None:
+    finished = changed(data, tmp_path, evidence=None)
+    assert finished.says(f"{NIAH}, row 0", "evidence")
     assert finished.code == 1
 
 
-def test_evidence_beyond_the_prompt_is_no_crash(data: Path, tmp_path: Path) -> None:
-    span = {"start": 10**9, "end": 10**9 + 1, "depth": 1.0, "label": "x"}
-    assert changed(data, tmp_path, evidence=[span]).code == 0
-
-
-def test_words_of_a_sample_are_no_markup(data: Path, tmp_path: Path) -> None:
-    text = "[bold]not bold[/bold] [/nothing] :boom: [link=x]"
-    finished = changed(data, tmp_path, answer=text, params='{"x": "[/b] :boom:"}')
+def test_evidence_beyond_the_prompt_and_words_like_markup_are_no_crash(data: Path, tmp_path: Path) -> None:
+    text, span = "[bold]not bold[/bold] [/nothing] :boom: [link=x]", {"start": 10**9, "end": 10**9 + 1, "depth": 1.0}
+    finished = changed(data, tmp_path, answer=text, params='{"x": "[/b] :boom:"}', evidence=[span | {"label": "x"}])
     assert finished.code == 0
     assert text in finished.out
     assert '{"x": "[/b] :boom:"}' in finished.out

@@ -56,7 +56,7 @@ def ends(started: subprocess.Popen[str]) -> tuple[int, str, str]:
     return started.returncode, out, err
 
 
-@pytest.mark.parametrize(("seed", "workers"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("seed", "workers"), [pytest.param(1, 1, marks=pytest.mark.nightly), (2, 2)])
 def test_killed_again_and_again_ends_with_the_same_bytes(
     seed: int, workers: int, tmp_path: Path, scratch: Path, unstopped: Path, small: list[object]
 ) -> None:
@@ -82,7 +82,9 @@ def test_killed_again_and_again_ends_with_the_same_bytes(
     assert contents(folder) == clean
 
 
-@pytest.mark.parametrize(("workers", "whole_group"), [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize(
+    ("workers", "whole_group"), [(2, True), *(pytest.param(n, n == 1, marks=pytest.mark.nightly) for n in (1, 2))]
+)
 def test_ctrl_c_is_one_line_and_leaves_no_process(
     workers: int, whole_group: bool, tmp_path: Path, scratch: Path, small: list[object]
 ) -> None:
@@ -100,6 +102,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
     assert len(recorded) - files(folder) in (0, 1)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("command", ["generate", "validate"])
 def test_ctrl_c_while_processes_start_is_one_line(
     command: str, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
@@ -112,7 +115,7 @@ def test_ctrl_c_while_processes_start_is_one_line(
     assert ends(started) == (130, "", "interrupted\n")
 
 
-@pytest.mark.parametrize("command", ["generate", "validate"])
+@pytest.mark.parametrize("command", [pytest.param("generate", marks=pytest.mark.nightly), "validate"])
 def test_workers_do_not_outlive_a_killed_parent(
     command: str, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
 ) -> None:
@@ -138,11 +141,10 @@ def test_second_process_in_the_same_folder_is_refused(tmp_path: Path, scratch: P
 
 
 def test_reader_that_leaves_early_is_no_error() -> None:
-    for arguments in (["list"], ["list", "--format", "json"], ["--version"]):
-        ours, theirs = os.pipe()
-        started = subprocess.Popen(
-            [sys.executable, "-m", "sparse_tasks", *arguments], stdout=theirs, stderr=subprocess.PIPE, text=True
-        )
-        os.close(theirs)
-        os.close(ours)
-        assert started.communicate(timeout=60)[1] == ""
+    ours, theirs = os.pipe()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "sparse_tasks", "list"], stdout=theirs, stderr=subprocess.PIPE, text=True
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert started.communicate(timeout=60)[1] == ""

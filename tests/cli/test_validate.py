@@ -20,12 +20,8 @@ def damaged(data: Path, tmp_path: Path) -> Path:
 
 def test_valid_folder_is_called_so(data: Path) -> None:
     finished = run("validate", data, "-w", "1")
-    assert finished.code == 0
-    assert finished.err == ""
+    assert (finished.code, finished.err) == (0, "")
     assert finished.out.startswith(f"{data}: valid (4 files, 8 samples, ")
-
-
-def test_valid_folder_in_json(data: Path) -> None:
     finished = run("validate", data, "-w", "1", "--format", "json")
     report = finished.json()
     assert finished.code == 0
@@ -36,15 +32,11 @@ def test_valid_folder_in_json(data: Path) -> None:
 
 def test_problems_are_told_with_their_place(damaged: Path) -> None:
     finished = run("validate", damaged, "-w", "1")
-    assert finished.code == 1
-    assert finished.err == ""
+    assert (finished.code, finished.err) == (1, "")
     first, second, verdict = finished.out.splitlines()
     assert first == "README.md: is missing or was changed"
     assert second == "3072/more.parquet: is not in the manifest"
     assert verdict.startswith(f"{damaged}: 2 problems (4 files, 8 samples, ")
-
-
-def test_problems_in_json(damaged: Path) -> None:
     finished = run("validate", damaged, "-w", "1", "--format", "json")
     assert finished.code == 1
     assert finished.json()["valid"] is False
@@ -54,32 +46,21 @@ def test_problems_in_json(damaged: Path) -> None:
     ]
 
 
-def test_one_problem_is_one_problem(damaged: Path) -> None:
-    (damaged / "3072" / "more.parquet").unlink()
-    assert "1 problem (" in run("validate", damaged, "-w", "1").out
-
-
 def test_many_problems_are_cut_short(damaged: Path) -> None:
     for number in range(60):
         (damaged / f"more{number}.parquet").write_bytes(b"")
     lines = run("validate", damaged, "-w", "1").out.splitlines()
     assert len(lines) == 52
     assert lines[50] == "... and 12 more; --format json lists all"
-    assert len(run("validate", damaged, "-w", "1", "--format", "json").json()["problems"]) == 62
 
 
-def test_unfinished_folder_is_told_how_to_go_on(data: Path, tmp_path: Path) -> None:
+def test_folder_without_a_finished_manifest_is_one_line(data: Path, tmp_path: Path) -> None:
     path = shutil.copytree(data, tmp_path / "unfinished")
     (path / "sparse_tasks.json").rename(path / ".sparse_tasks.partial.json")
     finished = run("validate", path)
     assert finished.says("dataset", str(path), "is not finished", "same generate command")
     assert finished.code == 2
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "sparse-tasks-dataset"}'])
-def test_manifest_that_is_none_is_one_line(data: Path, tmp_path: Path, content: str) -> None:
-    path = shutil.copytree(data, tmp_path / "data")
-    (path / "sparse_tasks.json").write_text(content)
+    (path / "sparse_tasks.json").write_text("{")
     finished = run("validate", path)
     assert finished.says(str(path / "sparse_tasks.json"))
     assert finished.code == 1
