@@ -255,8 +255,8 @@ def _import_all() -> None:
 
 
 def _module(name: str) -> str:
-    """Module of a built-in task: ``ruler_niah_single_1`` is in ``ruler/niah.py``, as are its variants."""
-    group, module, *_ = [*name.split("_"), ""]
+    """Module of a built-in task: ``ruler_niah_single_1`` is in ``ruler/niah_single_1.py``."""
+    group, _, module = name.partition("_")
     return f"sparse_tasks.generators.{group}.{module}"
 
 

@@ -1,4 +1,4 @@
-"""Needles in a haystack: The Sparse Frontier's task, and RULER's eight (low dispersion, low scope)."""
+"""Needles in a haystack of keys and values, The Sparse Frontier's form (low dispersion, low scope)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.ruler.needles import Needles, haystack, key_kind, value_kind
 from sparse_tasks.generators.ruler.noise import offer_line
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Draft, Mark, Passage, Task, parameter
 
-__all__ = ["RulerNiah", "RulerNiahMultikey1", "RulerNiahMultikey2", "RulerNiahMultikey3", "RulerNiahMultiquery",
-           "RulerNiahMultivalue", "RulerNiahSingle1", "RulerNiahSingle2", "RulerNiahSingle3"]  # fmt: skip
+__all__ = ["RulerNiah"]
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _END = "The register ends here."
@@ -103,88 +101,4 @@ def _pairs(stream: Stream, n: int) -> list[tuple[str, str]]:
     return list(zip(codes[::2], codes[1::2], strict=True))
 
 
-@dataclass(frozen=True)
-class RulerNiahMultikey1(Needles):
-    """Asks for the number of one key of four, whose needles stand in a haystack of essays."""
-
-    distractors: int = parameter(3, "number of keys that nobody asks for", 0, 64)
-
-    name = "ruler_niah_multikey_1"
-    summary = "the number that belongs to one of four keys, hidden in essays"
-
-
-@dataclass(frozen=True)
-class RulerNiahMultikey2(Needles):
-    """Asks for the number of one key in a haystack of other keys with their numbers."""
-
-    haystack: str = haystack("needles")
-
-    name = "ruler_niah_multikey_2"
-    summary = "the number that belongs to one key among many"
-
-
-@dataclass(frozen=True)
-class RulerNiahMultikey3(Needles):
-    """Asks for the UUID of one key in a haystack of other keys with theirs; the keys are UUIDs, too."""
-
-    haystack: str = haystack("needles")
-    key_kind: str = key_kind("uuids")
-    value_kind: str = value_kind("uuids")
-
-    name = "ruler_niah_multikey_3"
-    summary = "the UUID that belongs to one UUID among many"
-
-
-@dataclass(frozen=True)
-class RulerNiahMultiquery(Needles):
-    """Asks for the numbers of four keys, which stand in a haystack of essays."""
-
-    queries: int = parameter(4, "number of keys asked for", 1, 16)
-
-    name = "ruler_niah_multiquery"
-    summary = "the numbers that belong to several keys, hidden in essays"
-    metric = "unordered_fraction"
-
-
-@dataclass(frozen=True)
-class RulerNiahMultivalue(Needles):
-    """Asks for the four numbers of one key, which stand apart from one another in a haystack of essays."""
-
-    values: int = parameter(4, "number of values of each key", 1, 16)
-
-    name = "ruler_niah_multivalue"
-    summary = "all numbers that belong to one key, hidden in essays"
-    metric = "unordered_fraction"
-
-
-@dataclass(frozen=True)
-class RulerNiahSingle1(Needles):
-    """Asks for the number of one key, which stands somewhere in a haystack of filler sentences."""
-
-    haystack: str = haystack("noise")
-
-    name = "ruler_niah_single_1"
-    summary = "the number that belongs to a key, hidden in noise"
-
-
-@dataclass(frozen=True)
-class RulerNiahSingle2(Needles):
-    """Asks for the number of one key, which stands somewhere in a haystack of essays."""
-
-    name = "ruler_niah_single_2"
-    summary = "the number that belongs to a key, hidden in essays"
-
-
-@dataclass(frozen=True)
-class RulerNiahSingle3(Needles):
-    """Asks for the UUID of one key, which stands somewhere in a haystack of essays."""
-
-    value_kind: str = value_kind("uuids")
-
-    name = "ruler_niah_single_3"
-    summary = "the UUID that belongs to a key, hidden in essays"
-
-
-for _task in (RulerNiah, RulerNiahMultikey1, RulerNiahMultikey2, RulerNiahMultikey3, RulerNiahMultiquery,
-              RulerNiahMultivalue, RulerNiahSingle1, RulerNiahSingle2, RulerNiahSingle3):  # fmt: skip
-    TASKS.register(_task.name, _task)
+TASKS.register(RulerNiah.name, RulerNiah)

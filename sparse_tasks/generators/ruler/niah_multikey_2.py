@@ -1,0 +1,23 @@
+"""One needle among needles with numbers (low dispersion, low scope)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparse_tasks.generators.ruler.needles import Needles, haystack
+from sparse_tasks.generators.task import TASKS
+
+__all__ = ["RulerNiahMultikey2"]
+
+
+@dataclass(frozen=True)
+class RulerNiahMultikey2(Needles):
+    """Asks for the number of one key in a haystack of other keys with their numbers."""
+
+    haystack: str = haystack("needles")
+
+    name = "ruler_niah_multikey_2"
+    summary = "the number that belongs to one key among many"
+
+
+TASKS.register(RulerNiahMultikey2.name, RulerNiahMultikey2)
