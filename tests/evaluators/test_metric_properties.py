@@ -2,7 +2,6 @@
 
 import random
 import string
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.answers import normalise
-from sparse_tasks.evaluators.scoring import gold_score, score
-from tests.evaluators.metrics import LENIENT, METRICS, STRICT
+from sparse_tasks.evaluators.scoring import score
+from tests.evaluators.metrics import METRICS, STRICT
 
 # These read ``answers`` as ways to say one thing; the others as the entries of a list.
 ONE_ANSWER = frozenset({"exact_match", "squad_em", "token_f1"})
@@ -53,15 +52,6 @@ def test_a_score_is_between_zero_and_one(metric: str, output: str, gold: list[st
 
 @pytest.mark.parametrize("metric", METRICS)
 @settings(deadline=None)
-@given(gold=_NAMES)
-def test_gold_scores_one(metric: str, gold: list[str]) -> None:
-    answer = gold_answer(metric, gold)
-    assert gold_score(metric, answer, gold) == 1.0
-    assert METRICS[metric](answer, gold) == 1.0
-
-
-@pytest.mark.parametrize("metric", METRICS)
-@settings(deadline=None)
 @given(gold=_NAMES, blank=st.text(alphabet=" \t\n\r\u00a0\u3000"))
 def test_nothing_scores_zero(metric: str, gold: list[str], blank: str) -> None:
     assert METRICS[metric](None, gold) == METRICS[metric]("", gold) == METRICS[metric](blank, gold) == 0.0
@@ -93,7 +83,7 @@ FORMS: dict[str, Callable[[list[str]], str]] = {
 
 
 @pytest.mark.parametrize("metric", SETS)
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(gold=_NAMES, others=_NAMES, order=st.randoms(use_true_random=False))
 def test_order_and_form_leave_set_metrics_alone(
     metric: str, gold: list[str], others: list[str], order: random.Random
@@ -116,8 +106,8 @@ def test_echoing_a_context_of_real_size_scores_below_a_twentieth(
     metric: str, seed: int, answers: int, prose: bool
 ) -> None:
     chance = random.Random(seed)
-    words = ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(3000)]
-    entries = [f"{' '.join(chance.choices(words, k=3))} {number}" for number in range(2000)]
+    words = ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(1000)]
+    entries = [f"{' '.join(chance.choices(words, k=3))} {number}" for number in range(600)]
     gold = chance.sample(entries, answers)
     if prose:
         entries = [f"In chapter {number} the traveller came upon {entry}." for number, entry in enumerate(entries)]
@@ -126,13 +116,6 @@ def test_echoing_a_context_of_real_size_scores_below_a_twentieth(
         for output in (context, tagged(context), f"<answer>{context}", f"<answer>{context}</answer>{context}"):
             assert score(metric, output, gold).value < 0.05
         assert METRICS[metric](context, gold) < 0.05
-
-
-@pytest.mark.parametrize("metric", sorted(LENIENT))
-def test_a_lenient_metric_does_reward_the_echo(metric: str) -> None:
-    # So that nobody takes one for strict: the mark is about this.
-    context = "\n".join(f"The number of otter-{number} is {number * 7919}." for number in range(2000))
-    assert score(metric, context, ["7919", "otter-77"]).value == 1.0
 
 
 @pytest.mark.parametrize("metric", STRICT)
@@ -161,20 +144,3 @@ def test_a_box_is_worth_what_a_tag_is_and_says_so(metric: str, gold: list[str], 
         one = score(metric, boxed, gold)
         assert (one.value, one.extracted, one.how) == (plain.value, plain.extracted, "boxed")
     assert score(metric, tagged(f"\\boxed{{{answer}}}"), gold) == plain
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_time_grows_as_the_text_does(metric: str) -> None:
-    gold = [f"otter number {number}" for number in range(16)]
-
-    def seconds(entries: int) -> float:
-        output = tagged("\n".join(f"{number}. otter number {number}" for number in range(entries)))
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            score(metric, output, gold)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    # Sixteen times the text takes 16 times as long; quadratic time would be 256 times as long.
-    assert seconds(16_000) < 80 * max(seconds(1_000), 1e-4)
