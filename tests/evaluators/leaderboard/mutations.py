@@ -10,7 +10,6 @@ import base64
 import bz2
 import copy
 import gzip
-import hashlib
 import json
 import lzma
 import math
@@ -19,10 +18,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from statistics import fmean
 from typing import Any, Final
 
 from sparse_tasks.evaluators.scoring import score
-from sparse_tasks.evaluators.statistics import difference_interval, mean_interval
+from sparse_tasks.evaluators.statistics import mean_interval
 from tests.evaluators.leaderboard.handed_in import packed, repacked, unpacked
 
 __all__ = ["MUTATIONS", "RENAMING", "dishonesty", "mutated"]
@@ -51,12 +51,6 @@ HOSTILE_NUMBERS: Final = (
 HOSTILE_VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, 1, -1, 0.5, 1.5, "", "x", [], {}, [None], [[]], {"": ""}, "1", [0.5], 2**62, 1e308),
 )
-TEXTS: Final = (
-    *("", "<answer></answer>", "<answer>" * 100, "I do not know.", "\ud800", "\x00", "a\r\nb", "\ufdfa" * 2000),
-    *("x" * 5000, "<think>" * 200 + "</think>", "\\boxed{" * 300),
-)
-
-# --- what is at hand -----------------------------------------------------------------------------------------
 
 
 def _edit(change: Callable[[Document, Draw], object]) -> Mutation:
@@ -112,9 +106,6 @@ def _change_number(value: Any, draw: Draw) -> None:
         _set(value, path, _other_number(_get(value, path), draw))
 
 
-# --- what it says --------------------------------------------------------------------------------------------
-
-
 def _result_number(document: Document, draw: Draw) -> None:
     _change_number(_run(document, draw)["result"], draw)
 
@@ -148,10 +139,6 @@ def _comparison_number(document: Document, draw: Draw) -> None:
     _change_number([run["comparison"] for run in document["runs"]], draw)
 
 
-def _comparison_gone(document: Document, draw: Draw) -> None:
-    _run(document, draw)["comparison"] = draw.choice([None, {}, [], document["runs"][-1]["comparison"]])
-
-
 def _settings_leaf(document: Document, draw: Draw) -> None:
     settings = _run(document, draw)["settings"]
     path = _somewhere(settings, draw)
@@ -181,26 +168,11 @@ def _other_data_set(document: Document, draw: Draw) -> None:
         run["settings"]["dataset"]["fingerprint"] = sha256
 
 
-def _part_of_data_set(document: Document, draw: Draw) -> None:
-    chosen = _run(document, draw)["settings"]["dataset"]
-    name = draw.choice(["tasks", "lengths", "limit", "samples"])
-    change: dict[str, Sequence[Any]] = {
-        "tasks": (chosen["tasks"][:1], chosen["tasks"][::-1], [*chosen["tasks"], "ruler_cwe"], ["../x"], []),
-        "lengths": (chosen["lengths"][:1], chosen["lengths"][::-1], [*chosen["lengths"], 65536], [0], [2**40], []),
-        "limit": (1, 2, 3, 4, 5, 10**9, 0, -1),
-        "samples": (1, 0, 10**9, 2**40, chosen["samples"] + 1),
-    }
-    chosen[name] = draw.choice(change[name])
-
-
 def _honest_limit(document: Document, draw: Draw) -> None:
     """The first samples alone, told so in one place; the result is still that of all."""
     run = _run(document, draw)
     repacked(run, lambda lines: lines.__setitem__(slice(None), [line for line in lines if line["index"] < 2]))
     run["settings"]["dataset"] |= {"limit": 2, "samples": run["predictions"]["lines"]}
-
-
-# --- what was predicted --------------------------------------------------------------------------------------
 
 
 def _of_predictions(change: Callable[[list[dict[str, Any]], Draw], object]) -> Mutation:
@@ -212,26 +184,10 @@ def _of_predictions(change: Callable[[list[dict[str, Any]], Draw], object]) -> M
     return _edit(edit)
 
 
-def _swap_texts(lines: list[dict[str, Any]], draw: Draw) -> None:
-    one, other = draw.sample(lines, 2)
-    one["text"], other["text"] = other["text"], one["text"]
-
-
-def _other_text(lines: list[dict[str, Any]], draw: Draw) -> None:
-    draw.choice(lines)["text"] = draw.choice(TEXTS)
-
-
 def _all_golds(lines: list[dict[str, Any]], draw: Draw) -> None:
     key = "\n".join(line["text"] for line in lines)
     for line in lines if draw.random() < 0.5 else draw.sample(lines, 3):
         line["text"] = key
-
-
-def _rotated(lines: list[dict[str, Any]], draw: Draw) -> None:
-    texts = [line["text"] for line in lines]
-    shift = draw.randrange(1, len(texts))
-    for line, text in zip(lines, texts[shift:] + texts[:shift], strict=True):
-        line["text"] = text
 
 
 def _ids(lines: list[dict[str, Any]], draw: Draw) -> None:
@@ -266,14 +222,6 @@ def _measures(lines: list[dict[str, Any]], draw: Draw) -> None:
     for line in lines if draw.random() < 0.5 else [draw.choice(lines)]:
         name = draw.choice(["input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step"])
         line[name] = draw.choice([None, 0, 1, 10**6, 1e6, 1.5, {"decode": 0.9}, {"prefill": 0.1, "decode": 0.5}, {}])
-
-
-def _fields_more_or_less(lines: list[dict[str, Any]], draw: Draw) -> None:
-    line = draw.choice(lines)
-    if draw.random() < 0.5:
-        del line[draw.choice(list(line))]
-    else:
-        line[draw.choice(["seconds", "score", "", "__class__", "a" * 1000])] = draw.choice(HOSTILE_VALUES)
 
 
 def _raw_lines(document: Document, draw: Draw) -> None:
@@ -329,9 +277,6 @@ def _swapped_runs(document: Document, draw: Draw) -> None:
             runs.extend([copy.deepcopy(one)] * draw.choice([1, 5, 300]))
 
 
-# --- how it is packed ----------------------------------------------------------------------------------------
-
-
 @cache
 def _exploding(piece: bytes, size: int) -> bytes:
     """A few kilobytes that unpack to ``size`` bytes, the piece again and again."""
@@ -383,48 +328,11 @@ def _packing(document: Document, draw: Draw) -> None:
     )
 
 
-def _packing_fields(document: Document, draw: Draw) -> None:
-    predictions = _run(document, draw)["predictions"]
-    name = draw.choice(list(predictions))
-    others = (predictions["bytes"] + 1, predictions["lines"] - 1)
-    numbers = (0, 1, -1, *others, 2**31, 2**62, 10**30, 1e400, 1.0, True, None)
-    texts = ("0" * 64, "xz", "pickle", "gzip+base64", "", "A" * 10**5, *HOSTILE_TEXTS)
-    predictions[name] = draw.choice(numbers if draw.random() < 0.5 else texts)
-
-
-# --- the JSON itself -----------------------------------------------------------------------------------------
-
-
 def _flipped(content: bytes, draw: Draw) -> bytes:
     flipped = bytearray(content)
     for _ in range(draw.choice([1, 1, 1, 2, 10, 100])):
         flipped[draw.randrange(len(flipped))] ^= 1 << draw.randrange(8)
     return bytes(flipped)
-
-
-def _damaged(content: bytes, draw: Draw) -> bytes:
-    start, end = sorted(draw.randrange(len(content) + 1) for _ in range(2))
-    return draw.choice(
-        [
-            content[:start],
-            content[start:],
-            content[:start] + content[end:],
-            content + content,
-            content[:end] + content[start:],
-            content[:start] + bytes(draw.randrange(256) for _ in range(9)) + content[start:],
-            content + draw.choice([b"\0", b"}", b" ", b"\n", b"//", b"null", b"\x1a"]),
-            b"\xef\xbb\xbf" + content,
-            content.decode().encode("utf-16"),
-            content.decode().encode("utf-32-be"),
-            gzip.compress(content),
-            b"",
-            b"\0" * len(content),
-            b" " * 2**20 + content,
-            content.replace(b'"', b"'"),
-            json.dumps(content.decode()).encode(),
-            b"[" + content + b"]",
-        ]
-    )
 
 
 def _numbers(content: bytes, draw: Draw) -> bytes:
@@ -446,15 +354,6 @@ def _nested(content: bytes, draw: Draw) -> bytes:
     return json.dumps(document).replace('"@"', inner, 1).encode()
 
 
-def _twice(content: bytes, draw: Draw) -> bytes:
-    """A name twice in one object."""
-    text = content.decode()
-    at = draw.choice(list(re.finditer(r'(?<=[{,\n ])"(\w+)": ?', text)))
-    value = draw.choice(["null", "0", "1.0", '"x"', "[]", "{}"])
-    other = draw.choice([at[1], at[1], "".join(f"\\u{ord(c):04x}" for c in at[1])])
-    return f'{text[: at.start()]}"{other}": {value}, {text[at.start() :]}'.encode()
-
-
 def _wrong_type(document: Document, draw: Draw) -> None:
     path = _somewhere(document, draw)
     if path is not None:
@@ -465,21 +364,6 @@ def _hostile_text(document: Document, draw: Draw) -> None:
     path = _somewhere(document, draw, lambda value: isinstance(value, str) and len(value) < 1000)
     if path is not None:
         _set(document, path, draw.choice(HOSTILE_TEXTS))
-
-
-def _hostile_name(document: Document, draw: Draw) -> None:
-    """In the places that a board shows, in all of them alike."""
-    new = draw.choice(HOSTILE_TEXTS)
-    which = draw.randrange(5)
-    for run in document["runs"]:
-        if which == 0:
-            run["settings"]["model"]["name"] = run["result"]["model"]["name"] = new
-        elif which == 1:
-            run["settings"]["dataset"]["name"] = new
-        elif which == 2:
-            run["settings"]["engine"]["version"] = new
-    if which > 2:
-        document[("name", "contact")[which - 3]] = new
 
 
 def _names_more_or_less(document: Document, draw: Draw) -> None:
@@ -516,8 +400,6 @@ def _huge_text(document: Document, draw: Draw) -> None:
         _set(document, path, piece * draw.choice([10**5, 10**6, 3 * 10**6]))
 
 
-# --- what may be changed -------------------------------------------------------------------------------------
-
 RENAMING: Final = ("renamed", "rewritten")
 """Kinds that leave a submission honest."""
 
@@ -547,238 +429,81 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "better_score": _edit(_better_score),
     "better_sparsity": _edit(_better_sparsity),
     "comparison_number": _edit(_comparison_number),
-    "comparison_gone": _edit(_comparison_gone),
     "settings": _edit(_settings_leaf),
     "attention": _edit(_attention),
     "other_data_set": _edit(_other_data_set),
-    "part_of_data_set": _edit(_part_of_data_set),
     "honest_limit": _edit(_honest_limit),
-    "texts_swapped": _of_predictions(_swap_texts),
-    "other_text": _of_predictions(_other_text),
     "all_golds": _of_predictions(_all_golds),
-    "texts_rotated": _of_predictions(_rotated),
     "ids": _of_predictions(_ids),
     "field": _of_predictions(_field),
     "measures": _of_predictions(_measures),
-    "fields_more_or_less": _of_predictions(_fields_more_or_less),
     "raw_lines": _edit(_raw_lines),
     "runs_swapped": _edit(_swapped_runs),
     "bomb": _edit(_bomb),
     "packing": _edit(_packing),
-    "packing_fields": _edit(_packing_fields),
     "bits_flipped": _flipped,
-    "damaged": _damaged,
     "numbers": _numbers,
     "nested": _nested,
-    "name_twice": _twice,
     "wrong_type": _edit(_wrong_type),
     "hostile_text": _edit(_hostile_text),
-    "hostile_name": _edit(_hostile_name),
     "names_more_or_less": _edit(_names_more_or_less),
     "arrays": _edit(_arrays),
     "huge_text": _edit(_huge_text),
 }
 """By what they do."""
 
-_ON_TOP: Final = tuple(
-    kind
-    for kind in MUTATIONS
-    if kind not in ("bits_flipped", "damaged", "numbers", "nested", "name_twice", "bomb", "packing", "packing_fields")
-    and kind not in ("raw_lines", "wrong_type", "settings", "names_more_or_less", "arrays", "huge_text", "hostile_text")
-)
 """Those after which a submission can still be read, so that another can follow."""
 
 
 def mutated(content: bytes, seed: int, kind: str | None = None) -> tuple[str, bytes]:
-    """A mutation of a submission, the same for the same seed; one of ten comes on top of another.
-
-    Args:
-        content: An honest submission.
-        seed: Of all that is drawn.
-        kind: One of ``MUTATIONS``; drawn where it is None.
-
-    Returns:
-        The kinds, joined by a plus sign, and the bytes.
-    """
+    """A mutation of a submission and its kind, the same for the same seed; the kind is drawn where it is None."""
     draw = random.Random(seed)
     kind = draw.choice(list(MUTATIONS)) if kind is None else kind
-    kinds = [kind]
-    if draw.random() < 0.1:
-        kinds.insert(0, draw.choice(_ON_TOP))
-    for one in kinds:
-        try:
-            content = MUTATIONS[one](content, draw)
-        except (KeyError, IndexError, TypeError, ValueError):
-            if len(kinds) == 1:
-                raise
-            # The first of two has taken away what the second would change.
-    return "+".join(kinds), content
-
-
-# --- held against the data set -------------------------------------------------------------------------------
+    return kind, MUTATIONS[kind](content, draw)
 
 
 def dishonesty(content: bytes, rows: Sequence[Mapping[str, Any]], sha256: str) -> str | None:
-    """What a submission says that is not so; None where all is as it says.
+    """What a submission says that is not so of what a board shows; None where all is as it says.
 
     Args:
         content: Of the submission.
         rows: All samples of the data set.
         sha256: Of the data set.
     """
-    try:
-        document = json.loads(content, object_pairs_hook=_once)
-        return _unshowable(document) or _untrue(document, rows, sha256)
-    except (ArithmeticError, EOFError, LookupError, TypeError, ValueError, lzma.LZMAError) as error:
-        return f"what cannot be read: {error!r}"
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name is there twice")
-    return dict(pairs)
-
-
-def _untrue(document: Document, rows: Sequence[Mapping[str, Any]], sha256: str) -> str | None:
     scored: list[dict[str, float]] = []
-    for run in document["runs"]:
+    for run in json.loads(content)["runs"]:
         chosen, result = run["settings"]["dataset"], run["result"]
         if {chosen["sha256"], result["dataset_sha256"]} != {sha256}:
             return "another data set"
         if run["settings"]["model"] != result["model"] or run["settings"]["attention"] != result["attention"]:
             return "a result of another run"
-        asked = [
-            row
-            for row in rows
-            if row["task"] in chosen["tasks"]
-            and row["length"] in chosen["lengths"]
-            and (chosen["limit"] is None or row["index"] < chosen["limit"])
-        ]
-        lines, packing = unpacked(run), run["predictions"]
-        whole = lzma.decompress(base64.b64decode(packing["data"]))
-        if (packing["sha256"], packing["bytes"], packing["lines"]) != (
-            hashlib.sha256(whole).hexdigest(),
-            len(whole),
-            len(lines),
-        ):
-            return "another hash"
-        if [(line["id"], line["task"], line["index"], line["length"]) for line in lines] != [
-            (row["id"], row["task"], row["index"], row["length"]) for row in asked
-        ]:
+        limit = math.inf if chosen["limit"] is None else chosen["limit"]
+        groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+        for row in rows:
+            if row["task"] in chosen["tasks"] and row["length"] in chosen["lengths"] and row["index"] < limit:
+                groups.setdefault((row["length"], row["task"]), []).append(row)
+        lines = unpacked(run)
+        if [line["id"] for line in lines] != [row["id"] for group in groups.values() for row in group]:
             return "other samples"
-        if wrong := _misread(run, lines, asked):
-            return wrong
-        scores = {row["id"]: _score(row, line) for row, line in zip(asked, lines, strict=True)}
+        line_of = {line["id"]: line for line in lines}
+        if [(config["length"], config["task"]) for config in result["configs"]] != list(groups):
+            return "other configurations"
+        scores = {row["id"]: _score(row, line_of[row["id"]]) for group in groups.values() for row in group}
         scored.append(scores)
-        if wrong := _miscounted(result, asked, lines, scores):
-            return wrong
-    return _miscompared(document["runs"], scored)
+        for config, group in zip(result["configs"], groups.values(), strict=True):
+            if not math.isclose(config["mean"], fmean(scores[row["id"]] for row in group), abs_tol=1e-8):
+                return f"mean of {config['task']} at {config['length']}"
+            for phase, sparsity in (config["sparsity"] or {}).items():
+                if not math.isclose(sparsity, fmean(line_of[row["id"]]["sparsity"][phase] for row in group)):
+                    return f"{phase} sparsity of {config['task']} at {config['length']}"
+        if run["comparison"] is not None:
+            dense, sparse = scored[0], scores
+            for row in run["comparison"]["rows"]:
+                ids = [row["id"] for row in groups[row["length"], row["task"]]]
+                if not math.isclose(row["difference"], fmean(sparse[id] - dense[id] for id in ids), abs_tol=1e-8):
+                    return f"difference of {row['task']} at {row['length']}"
+    return None
 
 
 def _score(row: Mapping[str, Any], line: Mapping[str, Any]) -> float:
     return score(row["metric"], row["answer_prefix"] + line["text"], row["answers"]).value
-
-
-def _unshowable(value: Any) -> str | None:
-    for path in _paths(value):
-        found = _get(value, path)
-        for text in (found, path[-1] if path else ""):
-            if isinstance(text, str) and not text.isprintable():
-                return f"a text that cannot be shown at {path}"
-        if isinstance(found, float) and not math.isfinite(found):
-            return f"no number at {path}"
-    return None
-
-
-def _misread(
-    run: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> str | None:
-    """What was measured and cannot have been, as far as that is plain."""
-    method, engine = run["settings"]["attention"]["method"], run["settings"]["engine"]["name"]
-    for line, row in zip(lines, rows, strict=True):
-        if line["input_tokens"] not in (None, row["input_tokens"]) and run["settings"]["prompt"]["as_generated"]:
-            return "another prompt"
-        measured = line["sparsity"] or {}
-        if any(measured.values()) and (method in ("dense", "unknown") or engine in ("openai", "replay")):
-            return "sparsity where there is none"
-        if method == "quest" and measured.get("prefill", 0) != 0:
-            return "sparsity in a phase where there is none"
-        if max(measured.values(), default=0) >= 1:
-            return "nothing was read"
-    return None
-
-
-def _same(says: Any, is_: float | None) -> bool:
-    if is_ is None or says is None:
-        return says is None and is_ is None
-    return _is_number(says) and math.isclose(says, is_, rel_tol=1e-8, abs_tol=1e-10)
-
-
-def _miscounted(
-    result: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    lines: Sequence[Mapping[str, Any]],
-    scores: Mapping[str, float],
-) -> str | None:
-    groups: dict[tuple[int, str], list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    for row, line in zip(rows, lines, strict=True):
-        groups.setdefault((row["length"], row["task"]), []).append((row, line))
-    if [(config["length"], config["task"]) for config in result["configs"]] != list(groups):
-        return "other configurations"
-    means: dict[int, list[float]] = {}
-    for config, ((length, task), pairs) in zip(result["configs"], groups.items(), strict=True):
-        of_it = [scores[row["id"]] for row, _ in pairs]
-        mean, interval = sum(of_it) / len(of_it), mean_interval(of_it)
-        means.setdefault(length, []).append(mean)
-        facts: dict[str, float | None] = {"n": len(of_it), "mean": mean, "low": interval.low, "high": interval.high}
-        facts |= {name: _mean([line[name] for _, line in pairs]) for name in ("input_tokens", "output_tokens")}
-        facts["kv_bytes_per_step"] = _mean([line["kv_bytes_per_step"] for _, line in pairs])
-        facts["truncated"] = _mean([float(line["finish_reason"] == "length") for _, line in pairs])
-        for name, fact in facts.items():
-            if not _same(config[name], fact):
-                return f"{name} of {task} at {length}"
-        for phase in ("prefill", "decode"):
-            measured = _mean([(line["sparsity"] or {}).get(phase) for _, line in pairs])
-            if not _same((config["sparsity"] or {}).get(phase), measured):
-                return f"{phase} sparsity of {task} at {length}"
-    for average in result["averages"]:
-        of_length = means.pop(average["length"], None)
-        if of_length is None or not _same(average["mean"], sum(of_length) / len(of_length)):
-            return f"average at {average['length']}"
-    return "an average too few" if means else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _miscompared(runs: Sequence[Mapping[str, Any]], scored: Sequence[Mapping[str, float]]) -> str | None:
-    for number, run in enumerate(runs):
-        of_dense = run["settings"]["attention"]["method"] == "dense"
-        partners = [
-            scores
-            for other, scores in zip(runs, scored, strict=True)
-            if other["settings"]["attention"]["method"] == "dense"
-            and other["settings"]["model"]["name"] == run["settings"]["model"]["name"]
-            and other["settings"]["sampling"] == run["settings"]["sampling"]
-        ]
-        if run["comparison"] is None:
-            if partners and not of_dense:
-                return "no comparison"
-            continue
-        if of_dense or not partners:
-            return "a comparison with nothing"
-        dense, sparse = partners[0], scored[number]
-        for row in run["comparison"]["rows"]:
-            ids = [name for name in sparse if name in dense and name.startswith(f"{row['task']}-{row['length']}-")]
-            differences = [sparse[name] - dense[name] for name in ids]
-            if not ids or len(ids) != row["n"] or not _same(row["difference"], sum(differences) / len(ids)):
-                return f"difference of {row['task']} at {row['length']}"
-            interval = difference_interval(differences)
-            if not (_same(row["interval"]["low"], interval.low) and _same(row["interval"]["high"], interval.high)):
-                return f"interval of {row['task']} at {row['length']}"
-            signs = [(d > 0) - (d < 0) for d in differences]
-            if [row["better"], row["worse"], row["equal"]] != [signs.count(1), signs.count(-1), signs.count(0)]:
-                return f"signs of {row['task']} at {row['length']}"
-    return None

@@ -8,7 +8,6 @@ import lzma
 import os
 import pickle
 import random
-import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,12 +22,11 @@ from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset
-from sparse_tasks.evaluators.leaderboard import submission as module
 from sparse_tasks.evaluators.leaderboard.reading import LARGEST_FILE, SubmissionError, plain, read_submission
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Reason
 from sparse_tasks.evaluators.runs import Run
-from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, packed, put, repacked, unpacked
+from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, packed, put, repacked
 from tests.evaluators.made_runs import made_run
 from tests.schemas.validation import problems
 
@@ -52,9 +50,6 @@ def reason_of(path: Path) -> Reason:
     assert f"{reason.where}{reason.message}".isprintable()
     assert len(str(caught.value)) < 500
     return reason
-
-
-# --- making -------------------------------------------------------------------------------------------------
 
 
 def test_what_was_predicted_comes_back(honest: bytes, runs: Path, handed_in: Written) -> None:
@@ -129,12 +124,6 @@ def test_a_name_that_does_not_do_is_refused(name: str, runs: Path, refused: Refu
         make_submission(read_runs([runs]), "x", name * 2)
 
 
-def test_letters_of_every_script_do(runs: Path, handed_in: Written) -> None:
-    content = make_submission(read_runs([runs]), " Zoë 東京 <b> ")
-    assert content.isascii()
-    assert read_submission(handed_in(content)).content.name == "Zoë 東京 <b>"
-
-
 def test_a_run_that_is_not_complete_is_refused(runs: Path, tmp_path: Path, dataset: Dataset, refused: Refused) -> None:
     run = answered(tmp_path / "run", dataset)
     kept = (run / "predictions.jsonl").read_bytes()
@@ -175,12 +164,6 @@ def test_an_answer_that_is_too_long_is_refused(dataset: Dataset, tmp_path: Path,
         make_submission(read_runs([run]))
 
 
-def test_more_than_the_largest_file_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
-    monkeypatch.setattr(module, "LARGEST_FILE", 4096)
-    with refused(UsageError, "runs:", "hand in fewer at once"):
-        make_submission(read_runs([runs]))
-
-
 def test_a_setting_that_cannot_be_shown_is_refused_before_it_is_written(tmp_path: Path, refused: Refused) -> None:
     run = made_run(tmp_path / "run", SCORES, model="evil\u202ename")
     with refused(UsageError, "runs:", "model.name", "cannot be handed in"):
@@ -193,9 +176,6 @@ def test_an_answer_of_half_a_surrogate_is_handed_in_as_it_was_scored(
     run = answered(tmp_path / "run", dataset, texts=lambda row: "a\ud800b 😀")
     found = read_submission(handed_in(make_submission(read_runs([run]))))
     assert {line.text for line in found.runs[0].predictions()} == {"a?b 😀"}
-
-
-# --- reading: the file --------------------------------------------------------------------------------------
 
 
 def test_only_a_regular_file_is_read(honest: bytes, handed_in: Written, tmp_path: Path) -> None:
@@ -232,51 +212,21 @@ def test_errors_cross_process_borders() -> None:
     assert pickle.loads(pickle.dumps(error)).reason == error.reason
 
 
-# --- reading: the JSON --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        (b"", "json"),
-        (b"nonsense", "json"),
-        (b"[]", "schema"),
-        (b"null", "schema"),
-        (b"1e400", "json"),
-        (b"NaN", "json"),
-        (b"-Infinity", "json"),
-        (b"1" * 5000, "json"),
-        (b'{"a": 1, "a": 1}', "json"),
-        (b'{"\\u0061": 1, "a": 1}', "json"),
-        (b"{} {}", "json"),
-        (b'"' + b'\\"' * 10_000, "json"),
-        (b'"abc', "json"),
-        (b"[" * 1_000_000, "size"),
-        (b"[" * 64 + b"]" * 64, "schema"),
-        (b"[" * 65 + b"]" * 65, "size"),
-        (b'{"a":' * 100_000, "size"),
-        (b"[" + b"[]," * 2_000_000 + b"[]]", "size"),
-        (b"[" + b"1," * 2_000_000 + b"1]", "size"),
-        (b'["' + b"x\\u0041" * 20_000 + b'"]', "size"),
-        ('{"name": "Zoë"}'.encode(), "json"),
-        ('{"name": "x"}'.encode("utf-16"), "json"),
-        (b"\xef\xbb\xbf{}", "json"),
-        (b"PK\x03\x04" + bytes(100), "json"),
-        (b"\x80\x04\x95.", "json"),
+        *((content, "json") for content in (b"", b"nonsense", b"1e400", b"NaN", b"1" * 5000, b'{"a": 1, "a": 1}')),
+        *((content, "json") for content in (b'{"\\u0061": 1, "a": 1}', b"{} {}", b'"' + b'\\"' * 10_000)),
+        *((content, "json") for content in ('{"name": "Zoë"}'.encode(), '{"name": "x"}'.encode("utf-16"))),
+        *((content, "json") for content in (b"\xef\xbb\xbf{}", b"PK\x03\x04" + bytes(100), b"\x80\x04\x95.")),
+        *((content, "schema") for content in (b"[]", b"null", b"[" * 64 + b"]" * 64)),
+        *((content, "size") for content in (b"[" * 1_000_000, b"[" * 65 + b"]" * 65, b'{"a":' * 100_000)),
+        *((content, "size") for content in (b"[" + b"1," * 2_000_000 + b"1]", b'["' + b"x\\u0041" * 20_000 + b'"]')),
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value[:20]),
 )
 def test_other_files_are_refused(content: bytes, code: str, handed_in: Written) -> None:
     assert reason_of(handed_in(content)).code == code
-
-
-@pytest.mark.parametrize("value", [b"NaN", b"1e400", b"-1e999", b"9" * 30, b"9" * 5000, b'0.5, "mean": 0.5'])
-def test_numbers_out_of_range_and_names_that_are_there_twice_are_refused(
-    value: bytes, honest: bytes, handed_in: Written
-) -> None:
-    content = honest.replace(b'"mean": 1.0', b'"mean": ' + value, 1)
-    assert content != honest
-    assert reason_of(handed_in(content)).code == "json"
 
 
 @pytest.mark.parametrize(
@@ -302,18 +252,10 @@ def test_the_form_is_checked(place: tuple[str | int, ...], value: object, honest
     [
         (("more",), {f"x{i}": i for i in range(101)}, "more"),
         ((*ENGINE, "details"), {f"x{i}": i for i in range(101)}, "runs[0].settings.engine.details"),
-        ((*ENGINE, "details"), {"x": [0] * 9000}, "runs[0].settings.engine.details"),
         ((*ENGINE, "arguments"), {"x" * 201: 0}, "runs[0].settings.engine.arguments"),
         ((*ENGINE, "name"), "x" * 201, "runs[0].settings.engine.name"),
-        ((*RUN, "settings", "dataset", "tasks"), ["x"] * 101, "runs[0].settings.dataset.tasks"),
-        (
-            (*RUN, "settings", "environment", "hardware", "gpus"),
-            ["x"] * 65,
-            "runs[0].settings.environment.hardware.gpus",
-        ),
         ((*RUN, "settings", "environment", "packages"), {"x": "y" * 201}, "runs[0].settings.environment.packages.x"),
         ((*RUN, "result", "configs"), [0] * 5001, "runs[0].result.configs"),
-        ((*RUN, "result", "averages"), [0] * 101, "runs[0].result.averages"),
         (("runs",), [0] * 201, "runs"),
     ],
 )
@@ -328,9 +270,6 @@ def test_everything_in_a_submission_is_bounded(
 @pytest.mark.parametrize("text", ["\x1b[31m", "a\u202eb", "a\x7f", "so\ue000", "a\ud800", "a\u200bb"])
 def test_texts_can_be_shown(place: tuple[str | int, ...], text: str, honest: bytes, handed_in: Written) -> None:
     assert reason_of(handed_in(changed(honest, put(text, *place)))).code == "text"
-
-
-# --- reading: the predictions -------------------------------------------------------------------------------
 
 
 def packed_with(content: bytes, **fields: Any) -> Edit:
@@ -362,44 +301,30 @@ LINE = b'{"id":"x"}\n'
     ("edit", "word"),
     [
         (text_of(lambda data: data[:-1]), "not base64"),
-        (text_of(lambda data: "=" + data[1:]), "not base64"),
         (text_of(lambda data: data[:40] + "\n" + data[40:]), "cannot be shown"),
         (text_of(lambda data: "-_" + data[2:]), "not base64"),
-        (text_of(lambda data: "AAAA"), "cut short"),
         (text_of(lambda data: data[:64]), "cut short"),
         (data_of(lambda packed: packed[:-12]), "cut short"),
         (data_of(lambda packed: packed + bytes(4)), "followed"),
-        (data_of(lambda packed: packed + packed), "followed"),
-        (data_of(lambda packed: packed + bytes(100_000)), "followed"),
         (data_of(lambda packed: packed[:200] + bytes([packed[200] ^ 1]) + packed[201:]), "unpack"),
         (data_of(lambda packed: lzma.compress(lzma.decompress(packed), lzma.FORMAT_ALONE)), "unpacked"),
         (data_of(lambda packed: lzma.compress(lzma.decompress(packed), preset=9)), "Memory usage limit"),
         (says(bytes=1), "more than the 1 bytes"),
         (says(bytes=2**20), "not the 1,048,576"),
         (says(bytes=2**28), "too many for 16 samples"),
-        (says(bytes=2**28 + 1), "268435456"),
-        (says(bytes=0), ">= 1"),
         (says(lines=17), "selects 16 samples"),
         (says(sha256="0" * 64), "sha256"),
-        (says(encoding="zip"), "zip"),
         (packed_with(LINE * 16, lines=16), "missing required field `task`"),
         (packed_with(b"\n" * 16), "not valid JSON"),
-        (packed_with(b'"' * 16 + b"\n" * 16), "not valid JSON"),
         (packed_with(b"x" * 300_000 + b"\n" * 16), "line of more"),
-        (packed_with(b"x" * 300_000, lines=16), "line of more"),
         (packed_with(b"{", lines=16), "do not end with a line"),
         (packed_with(b"\xff\xfe\n" * 16), "not valid JSON"),
         (lines(lambda rows: rows.pop()), "selects 16 samples"),
         (lines(lambda rows: rows[3].update(text="a\ud800b")), "UTF-8"),
         (lines(lambda rows: rows[3].update(length=1100.0)), "`int`"),
-        (lines(lambda rows: rows[3].update(index=2**64)), "too large"),
-        (lines(lambda rows: rows[3].update(index=True)), "`int`"),
         (lines(lambda rows: rows[3].update(sparsity={"decode": 1.5})), "<= 1.0"),
-        (lines(lambda rows: rows[3].update(sparsity={"decode": float("nan")})), "too large"),
         (lines(lambda rows: rows[3].update(kv_bytes_per_step=float("inf"))), "too large"),
         (lines(lambda rows: rows[3].update(seconds=1.0)), "unknown field `seconds`"),
-        (lines(lambda rows: rows[3].pop("text")), "missing required field `text`"),
-        (lines(lambda rows: rows[3].update(id="")), "length >= 1"),
         (lines(lambda rows: rows[3].update(id="x" * 501)), "length <= 500"),
     ],
 )
@@ -410,28 +335,6 @@ def test_predictions_that_are_not_what_they_say_are_refused(
     assert reason.code in ("predictions", "size", "schema", "samples", "json", "text")
     assert word in reason.message
     assert reason.where.startswith("runs[0].predictions")
-
-
-def test_a_line_with_a_name_twice_is_refused(honest: bytes, handed_in: Written) -> None:
-    rows = [json.dumps(row) for row in unpacked(json.loads(honest)["runs"][0])]
-    rows[2] = rows[2][:-1] + ', "id": "other"}'
-    content = "".join(row + "\n" for row in rows).encode()
-    reason = reason_of(handed_in(changed(honest, packed_with(content))))
-    assert "'id' is there twice" in reason.message
-    assert reason.where == "runs[0].predictions, line 3"
-
-
-def test_a_bomb_takes_little_memory(honest: bytes, handed_in: Written) -> None:
-    bomb = base64.b64encode(lzma.compress(bytes(64 * 2**20), preset=0)).decode()
-    for edit in (says(data=bomb), says(data=bomb, bytes=2**20)):
-        path = handed_in(changed(honest, edit))
-        tracemalloc.start()
-        assert reason_of(path).where.startswith("runs[0].predictions")
-        assert tracemalloc.get_traced_memory()[1] < 30e6
-        tracemalloc.stop()
-
-
-# --- mutations ----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -131,15 +131,8 @@ def test_the_workflow_fails_where_a_check_does(
     [
         *("echo '{ }' > submissions/old.json", "rm submissions/old.json", "mv submissions/old.json submissions/x.json"),
         *("ln -s /etc/passwd submissions/x.json", "touch submissions/x.json; chmod +x submissions/x.json"),
-        *("echo x > datasets.txt", "mkdir -p .github/workflows; touch .github/workflows/leaderboard.yml"),
-        *("mkdir submissions/x; touch submissions/x/x.json", "mkdir -p x/submissions; touch x/submissions/x.json"),
-        *(
-            "touch submissions/x.py",
-            "touch submissions/Ä.json",
-            "touch submissions/-x.json",
-            "touch submissions/.x.json",
-        ),
-        *("touch 'submissions/a b.json'", "touch $'submissions/new\\nline.json'", "touch submissions/x.json.sh"),
+        *("echo x > datasets.txt", "mkdir submissions/x; touch submissions/x/x.json", "touch submissions/x.py"),
+        *("touch submissions/Ä.json", "touch submissions/-x.json", "touch $'submissions/new\\nline.json'"),
     ],
 )
 def test_the_workflow_refuses_all_else(change: str, workflow: dict[Any, Any], tmp_path: Path) -> None:
