@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import Format, print_json
-from sparse_tasks.cli.running import attention_of
+from sparse_tasks.cli.running import attention_of, frameless
+from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, Result
@@ -17,17 +18,15 @@ __all__ = ["compare"]
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run, the dense one as a rule.")],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run that is held against it.")],
-    common: Annotated[
-        bool, typer.Option("--common", help="Compare the samples that both runs have, and leave out the others.")
-    ] = False,
-    level: Annotated[float, typer.Option(metavar="P", help="Of the intervals, between 0 and 1.")] = 0.95,
-    format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run, usually the dense baseline.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run to compare with it.")],
+    common: Annotated[bool, typer.Option("--common", help="Compare only the samples that both runs have.")] = False,
+    level: Annotated[float, typer.Option(metavar="P", help="Confidence level of the intervals, in (0, 1).")] = 0.95,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.human,
 ) -> None:
     """Compare two runs over the same data set, sample by sample.
 
-    The difference is B less A; p is that of a paired permutation test, corrected over the tasks of a length (Holm).
+    Differences are B minus A; p-values are of paired permutation tests, Holm-corrected over the tasks of a length.
     """
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.compare import compare as compare_rows
@@ -49,23 +48,20 @@ def compare(
 
 
 def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from sparse_tasks.core.length import label
 
     for name, (path, result) in zip("AB", runs, strict=True):
         print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)})")
     for average in comparison.averages:
-        # Without frames, so that it fits into 80 columns.
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("task", no_wrap=True)
-        for column in ("n", "A", "B", "B - A", f"{comparison.level:.0%} interval", "p", "least"):
-            table.add_column(column, justify="right", no_wrap=True)
+        interval = f"{comparison.level:.0%} interval"
+        table = frameless("task", ("n", "A", "B", "B - A", interval, "p", "least"))
         for row in comparison.rows:
             if row.length == average.length:
-                table.add_row(row.task, *_numbers(row), _p(row.p_holm), _least(row))
+                # 1 is the end of the scale: no difference would show.
+                least = row.smallest_detectable if row.smallest_detectable < 1 else None
+                table.add_row(row.task, *_numbers(row), PLAIN.p_value(row.p_holm), PLAIN.number(least))
         if average.tasks > 1:
             table.add_row("mean of tasks", *_numbers(average))
         print(f"\nlength {label(average.length)}")
@@ -73,21 +69,12 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
     print()
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
-    print("p: permutation test on the pairs, corrected over the tasks of a length (Holm);")
-    print("   the interval is of each task alone.")
-    print("least: the smallest difference that so many pairs of one task would show in 4 of")
-    print("   5 runs; - where none would.")
+    print("p: paired permutation test, Holm-corrected over the tasks of a length;")
+    print("   intervals are of each task alone.")
+    print("least: the smallest difference that so many pairs of a task would detect in 4 of")
+    print("   5 runs; - if none.")
 
 
 def _numbers(row: ComparedTask | ComparedAverage) -> list[str]:
-    means = [f"{row.mean_a:.3f}", f"{row.mean_b:.3f}", f"{row.difference:+.3f}"]
-    return [f"{row.n:,}", *means, f"{row.interval.low:+.3f} {row.interval.high:+.3f}"]
-
-
-def _least(row: ComparedTask) -> str:
-    # 1 is the end of the scale: no difference would have shown.
-    return f"{row.smallest_detectable:.3f}" if row.smallest_detectable < 1 else "-"
-
-
-def _p(value: float) -> str:
-    return "<.001" if value < 0.001 else f"{value:.3f}"
+    means = [PLAIN.number(row.mean_a), PLAIN.number(row.mean_b), PLAIN.signed(row.difference)]
+    return [f"{row.n:,}", *means, PLAIN.interval(row.interval.low, row.interval.high, sign=True)]

@@ -11,7 +11,6 @@ from sparse_tasks.cli.output import Format
 from sparse_tasks.cli.running import (
     Attention,
     AttentionArg,
-    Bar,
     ChatTemplate,
     Data,
     Engine,
@@ -23,6 +22,7 @@ from sparse_tasks.cli.running import (
     Model,
     NoScore,
     Output,
+    RunBar,
     Seed,
     Set,
     Sparsity,
@@ -78,8 +78,8 @@ def evaluate(
     from sparse_tasks.evaluators.predict import RunRequest
     from sparse_tasks.evaluators.results import score_run
 
-    asked = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
-    if no_score and len(asked) > 1:
+    chosen = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
+    if no_score and len(chosen) > 1:
         raise UsageError("attention", attention, "is a sweep, which is always scored; give one without --no-score")
     dataset = open_dataset(data)
     request = RunRequest(
@@ -94,10 +94,10 @@ def evaluate(
         tokenizer=tokenizer,
         chat_template=chat_template,
         command_line=sys.argv[1:],
-        attention=asked[0],
+        attention=chosen[0],
     )
-    if len(asked) > 1:
-        _sweep(request, asked, output, format)
+    if len(chosen) > 1:
+        _sweep(request, chosen, output, format)
         return
     with predicted(request, output) as run:
         if no_score:
@@ -112,9 +112,9 @@ def predict(**options: Any) -> None:
     evaluate(**(options | {"no_score": True}))
 
 
-def _sweep(request: RunRequest, asked: list[AttentionOf], output: Path | None, format: Format) -> None:
+def _sweep(request: RunRequest, chosen: list[AttentionOf], output: Path | None, format: Format) -> None:
     from sparse_tasks.evaluators.predict import default_folder
     from sparse_tasks.evaluators.sweep import sweep
 
     folder = output or default_folder(request, "sweep")
-    tell_sweep(sweep(request, asked, folder, lambda attention: Bar(attention.label)), folder, format)
+    tell_sweep(sweep(request, chosen, folder, lambda attention: RunBar(attention.label)), folder, format)

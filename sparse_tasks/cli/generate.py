@@ -10,6 +10,7 @@ import typer
 
 from sparse_tasks.cli.completion import complete_locale_or_setting, complete_preset, complete_task, complete_tokenizer
 from sparse_tasks.cli.output import Format, print_json, warn
+from sparse_tasks.cli.progress import Bar
 
 if TYPE_CHECKING:
     from sparse_tasks.core.sample import Sample
@@ -161,8 +162,8 @@ def generate(
         _tell_plan(request, loaded, folder, n_workers, format)
         return
     began = time.monotonic()
-    with _Bar() as bar:
-        manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.advance)
+    with _Progress("generating") as bar:
+        manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.made)
     _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
 
 
@@ -185,54 +186,16 @@ def corpus_source(text: str) -> tuple[str, str]:
     return name, source
 
 
-class _Bar:
-    """A progress bar over tokens, on standard error."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[done]}/{task.fields[all]} samples"),
-            TextColumn("{task.fields[rate]:>11} tokens/s"),
-            TimeRemainingColumn(),
-        )
-        console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._id: TaskID | None = None
-        self._began = time.monotonic()
-        self.samples = 0
-        self.tokens = 0
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
+class _Progress(Bar):
     def started(self, missing: list[Shard]) -> None:
-        """Show what there is to do."""
-        total = sum((shard.last - shard.first) * shard.length for shard in missing)
-        self._all = sum(shard.last - shard.first for shard in missing)
-        self._began = time.monotonic()
-        self._id = self._progress.add_task("generating", total=total, done=0, all=self._all, rate="")
+        """Show the samples that are to be made; the bar counts their tokens."""
+        samples = sum(shard.last - shard.first for shard in missing)
+        work = sum((shard.last - shard.first) * shard.length for shard in missing)
+        self.stage("generating", samples, work)
 
-    def advance(self, sample: Sample) -> None:
+    def made(self, sample: Sample) -> None:
         """Show one more sample."""
-        self.samples += 1
-        self.tokens += sample.input_tokens
-        if self._id is not None:
-            rate = f"{self.tokens / max(time.monotonic() - self._began, 1e-3):,.0f}"
-            self._progress.update(
-                self._id,
-                advance=sample.length,
-                done=self.samples,
-                rate=rate,
-                description=f"{sample.task} {sample.length:,}",
-            )
+        self.advance(work=sample.length, tokens=sample.input_tokens, description=f"{sample.task} {sample.length:,}")
 
 
 def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, workers: int, format: Format) -> None:

@@ -1,10 +1,9 @@
-"""What the commands that run a model share: their options, the progress shown, the table of results."""
+"""Common ground of the commands that run a model: options, progress, tables of results."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +12,12 @@ import typer
 
 from sparse_tasks.cli.completion import complete_engine, complete_method, complete_task
 from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.progress import Bar
+from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
     from sparse_tasks.evaluators.predict import RunRequest
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Attention",
     "AttentionArg",
-    "Bar",
     "ChatTemplate",
     "Data",
     "Engine",
@@ -37,6 +39,7 @@ __all__ = [
     "Model",
     "NoScore",
     "Output",
+    "RunBar",
     "Seed",
     "Set",
     "Sparsity",
@@ -46,6 +49,7 @@ __all__ = [
     "attention_of",
     "attentions",
     "engine_arguments",
+    "frameless",
     "method_arguments",
     "predicted",
     "tell_predictions",
@@ -55,18 +59,23 @@ __all__ = [
 
 Data = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="A data set folder, or a data set on the Hub: ORG/NAME or ORG/NAME@revision."),
+    typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="M", help="A folder, a Hub id, demo; a server's name; a file to replay."),
+    typer.Option(
+        "--model", "-m", metavar="M", help="Model: a folder, a Hub id, or demo; a name on a server; a file to replay."
+    ),
 ]
 Engine = Annotated[
-    str, typer.Option(metavar="NAME", help="vllm, openai, transformers or replay.", autocompletion=complete_engine)
+    str,
+    typer.Option(
+        metavar="NAME", help="Inference engine: vllm, openai, transformers or replay.", autocompletion=complete_engine
+    ),
 ]
 EngineArg = Annotated[
     list[str] | None,
-    typer.Option("--engine-arg", metavar="KEY=VALUE", help="An argument of the engine. May be repeated."),
+    typer.Option("--engine-arg", metavar="KEY=VALUE", help="Argument of the engine. May be repeated."),
 ]
 Attention = Annotated[
     str,
@@ -74,7 +83,7 @@ Attention = Annotated[
         "--attention",
         "-a",
         metavar="NAME",
-        help="dense, a method, or two: vertical_slash+quest.",
+        help="Attention method: dense, a method, or two (vertical_slash+quest).",
         autocompletion=complete_method,
     ),
 ]
@@ -87,7 +96,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="METHOD.KEY=VALUE",
-        help="Set a parameter of a method: quest.page=32, or page=32 if there is one method. May be repeated.",
+        help="Parameter of a method: quest.page=32, or page=32 with a single method. May be repeated.",
         show_default=False,
     ),
 ]
@@ -98,42 +107,49 @@ Task = Annotated[
         "--task",
         "-t",
         metavar="NAME",
-        help="A task or a group. May be repeated.",
+        help="Task or group of tasks. May be repeated.",
         show_default="all",
         autocompletion=complete_task,
     ),
 ]
 Length = Annotated[
     list[str] | None,
-    typer.Option("--length", "-l", metavar="N", help="A length of the data set. May be repeated.", show_default="all"),
+    typer.Option(
+        "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
+    ),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(metavar="N", help="The first N samples of each task at each length.", show_default="all"),
+    typer.Option(
+        metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
+    ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="RUN", help="Folder to write.", show_default="runs/<model>-<data set>"),
+    typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.", show_default="runs/<model>-<data set>"),
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Sampling seed.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
 ]
-Temperature = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
+Temperature = Annotated[float, typer.Option(metavar="T", help="Sampling temperature; 0 is greedy.")]
 Tokenizer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The model's tokenizer.", show_default="the model's own")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Tokenizer: a built-in name, a folder, or a Hub id.", show_default="the model's own"
+    ),
 ]
 ChatTemplate = Annotated[
-    str, typer.Option(metavar="FILE", help="auto (the tokenizer's own, if any), none, or a Jinja file.")
+    str, typer.Option(metavar="FILE", help="Chat template: auto (the tokenizer's, if any), none, or a Jinja file.")
 ]
 NoScore = Annotated[
     bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
 ]
-FormatOption = Annotated[Format, typer.Option(help="How to print the result.")]
+FormatOption = Annotated[Format, typer.Option(help="Output format.")]
 
 
 def engine_arguments(texts: list[str]) -> dict[str, Any]:
-    """Arguments of an engine, as ``--engine-arg`` takes them."""
+    """Parse ``--engine-arg``."""
     return dict(_argument("engine-arg", text, "enforce_eager=true") for text in texts)
 
 
@@ -155,7 +171,7 @@ def attentions(names: str, sparsity: str | None, arguments: list[str]) -> list[A
 
 
 def method_arguments(texts: list[str]) -> dict[str, Any]:
-    """Parameters of methods by ``METHOD.KEY``, as ``--set`` takes them."""
+    """Parse ``--set`` into values by ``METHOD.KEY``."""
     return dict(_argument("set", text, "quest.page=32") for text in texts)
 
 
@@ -179,78 +195,53 @@ def predicted(request: RunRequest, output: Path | None) -> Iterator[Run]:
     from sparse_tasks.evaluators.runs import Run
 
     with Run(output or default_folder(request)) as run:
-        with Bar() as bar:
+        with RunBar() as bar:
             predict(request, run, bar)
         yield run
 
 
-class Bar:
-    """Progress on standard error: a bar in a terminal, else a line at each step.
+class RunBar(Bar):
+    """Progress of a run: a bar in a terminal, else a line at each step.
 
     Args:
-        what: Said first, where there are several.
+        name: Printed first, where there are several runs.
     """
 
-    def __init__(self, what: str = "") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>11}"),
-            TimeRemainingColumn(),
-        )
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        )
-        self._bar = self._progress.add_task("reading", total=None, rate="")
-        self._began, self._tokens = time.monotonic(), 0
-        self._what = f"{what}: " if what else ""
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+    def __init__(self, name: str = "") -> None:
+        super().__init__("reading")
+        self._name = f"{name}: " if name else ""
 
     def counting(self, samples: int) -> None:
-        """Prompts are encoded to see whether they fit."""
+        """Show that prompts are being encoded."""
         if samples:
-            self._progress.reset(self._bar, description="counting tokens", total=samples, rate="")
+            self.stage("counting tokens", samples)
 
     def counted(self) -> None:
-        """One was."""
-        self._progress.advance(self._bar)
+        """Show one more encoded prompt."""
+        self.advance()
 
     def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
-        """The engine loads the model."""
-        there = f", {done:,} there already" if done else ""
-        self._console.print(
-            f"{self._what}{samples:,} samples to answer ({tokens:,} tokens{there}); {engine} starts ..."
+        """Show that the engine loads the model."""
+        finished = f", {done:,} answered before" if done else ""
+        self.console.print(
+            f"{self._name}{samples:,} samples to answer ({tokens:,} tokens{finished}); {engine} starts ..."
         )
-        self._progress.reset(self._bar, description="loading", total=None, rate="")
-        self._samples = samples
+        self.stage("loading")
+        self._to_answer = samples
 
     def started(self) -> None:
-        """The engine is ready."""
-        if not self._console.is_terminal:
-            self._console.print("answering ...")
-        self._began, self._tokens = time.monotonic(), 0
-        self._progress.reset(self._bar, description="answering", total=self._samples, rate="")
+        """Show that the engine is ready."""
+        if not self.console.is_terminal:
+            self.console.print("answering ...")
+        self.stage("answering", self._to_answer)
 
     def predicted(self, output: EngineOutput) -> None:
-        """An answer was written."""
-        self._tokens += (output.input_tokens or 0) + (output.output_tokens or 0)
-        rate = f"{self._tokens / max(time.monotonic() - self._began, 1e-3):,.0f} tok/s"
-        self._progress.update(self._bar, advance=1, rate=rate)
+        """Show one more answer."""
+        self.advance(tokens=(output.input_tokens or 0) + (output.output_tokens or 0))
 
 
 def tell_predictions(run: Run, format: Format) -> None:
-    """Print how many predictions a run holds."""
+    """Print the number of a run's predictions."""
     samples = len(run.finished())
     if format is Format.json:
         print_json({"run": str(run.path), "predictions": samples})
@@ -259,7 +250,7 @@ def tell_predictions(run: Run, format: Format) -> None:
 
 
 def tell_result(result: Result, folder: Path, format: Format) -> None:
-    """Print what a run scored."""
+    """Print the scores of a run."""
     from rich.console import Console
     from rich.table import Table
 
@@ -274,32 +265,35 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     for name in ("length", "n", "score", "95% interval", "unparsed", "cut off"):
         table.add_column(name, justify="right")
     for average in result.averages:
-        for one in result.configs:
-            if one.length == average.length:
-                shares = [f"{one.unparsed:.0%}", f"{one.truncated:.0%}"]
-                table.add_row(one.task, label(one.length), f"{one.n:,}", *_numbers(one), *shares)
+        configs = [config for config in result.configs if config.length == average.length]
+        for config in configs:
+            shares = [PLAIN.share(share, 0) for share in (config.unparsed, config.truncated)]
+            table.add_row(config.task, label(config.length), f"{config.n:,}", *_score(config), *shares)
         if average.tasks > 1:
-            table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_numbers(average), "", "")
+            table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_score(average), "", "")
         table.add_section()
     print(f"{result.model.name}, attention {attention_of(result)}")
     Console().print(table)
     for average in result.averages:
-        if measured := _measured([one for one in result.configs if one.length == average.length]):
+        if measured := _measured([config for config in result.configs if config.length == average.length]):
             print(f"measured at {label(average.length)}: {measured}")
-    if any(one.fallback for one in result.configs):
+    if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     print(f"run: {folder}")
 
 
+def _score(row: ConfigResult | AverageResult) -> list[str]:
+    return [PLAIN.number(row.mean), PLAIN.interval(row.low, row.high)]
+
+
 def attention_of(result: Result) -> str:
-    """What computed attention, with the sparsity that was asked for."""
-    asked = result.attention
-    nominal = asked.sparsity if asked.method != "dense" else None
-    return asked.method + ("" if nominal is None else f" at sparsity {nominal:g}")
+    """The method that computed attention, with its target sparsity."""
+    method, sparsity = result.attention.method, result.attention.sparsity
+    return method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
 
 
 def _measured(configs: list[ConfigResult]) -> str:
-    """The sparsity that ran, over all tasks of a length; "" where nothing was measured."""
+    """Measured sparsity over all tasks of a length; "" where nothing was measured."""
     from sparse_tasks.evaluators.results import mean_measure
 
     words = []
@@ -307,25 +301,15 @@ def _measured(configs: list[ConfigResult]) -> str:
         share, spread = mean_measure(configs, "sparsity", phase), mean_measure(configs, "sparsity_spread", phase)
         if share is not None:
             words.append(f"{phase} {share:.3f}" + ("" if spread is None else f" (spread {spread:.3f})"))
-    read = [one.kv_bytes_per_step for one in configs if one.kv_bytes_per_step]
-    if words and len(read) == len(configs):
-        words.append(f"{_bytes(sum(read) / len(read))} of keys and values a step")
+    reads = [config.kv_bytes_per_step for config in configs if config.kv_bytes_per_step]
+    if words and len(reads) == len(configs):
+        words.append(f"{PLAIN.amount(sum(reads) / len(reads))}B of keys and values a step")
     return ", ".join(words)
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
 def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
-    """Print what the runs of a sweep scored, and how each differs from dense attention."""
-    from rich import box
+    """Print the scores of a sweep, and the difference of each run from dense attention."""
     from rich.console import Console
-    from rich.table import Table
 
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
@@ -333,39 +317,42 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
 
     if format is Format.json:
         runs = [
-            {"run": str(one.folder), "comparison": None if one.comparison is None else to_builtins(one.comparison)}
-            | to_builtins(one.result)
-            for one in swept
+            {"run": str(run.folder), "comparison": None if run.comparison is None else to_builtins(run.comparison)}
+            | to_builtins(run.result)
+            for run in swept
         ]
         print_json({"sweep": str(folder), "runs": runs})
         return
-    print(swept[0].result.model.name)
-    for place, average in enumerate(swept[0].result.averages):
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("attention", no_wrap=True)
-        for column in ("asked", "prefill", "decode", "score", "vs dense", "95% interval"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for one in swept:
-            configs = [config for config in one.result.configs if config.length == average.length]
-            asked = one.attention.sparsity if one.attention.sparse else None
-            row = [one.attention.method, "-" if asked is None else f"{asked:g}"]
-            for phase in ("prefill", "decode"):
-                share = mean_measure(configs, "sparsity", phase)
-                row.append("-" if share is None else f"{share:.3f}")
-            row.append(f"{one.result.averages[place].mean:.3f}")
-            if one.comparison is None:
-                row += ["", ""]
-            else:
-                difference = one.comparison.averages[place]
-                row.append(f"{difference.difference:+.3f}")
-                row.append(f"{difference.interval.low:+.3f} {difference.interval.high:+.3f}")
+    first = swept[0].result
+    print(first.model.name)
+    for i, average in enumerate(first.averages):
+        columns = ("target", "prefill", "decode", "score", "vs dense", "95% interval")
+        table = frameless("attention", columns)
+        for run in swept:
+            configs = [config for config in run.result.configs if config.length == average.length]
+            target = run.attention.sparsity if run.attention.sparse else None
+            row = [run.attention.method, PLAIN.formatted(target, "g")]
+            row += [PLAIN.number(mean_measure(configs, "sparsity", phase)) for phase in ("prefill", "decode")]
+            row.append(PLAIN.number(run.result.averages[i].mean))
+            if run.comparison is not None:
+                compared = run.comparison.averages[i]
+                row.append(PLAIN.signed(compared.difference))
+                row.append(PLAIN.interval(compared.interval.low, compared.interval.high, sign=True))
             table.add_row(*row)
-        tasks = f"{average.tasks} tasks" if average.tasks > 1 else swept[0].result.configs[0].task
+        tasks = f"{average.tasks} tasks" if average.tasks > 1 else first.configs[0].task
         print(f"\nlength {label(average.length)}, {tasks}, {average.n:,} samples")
         Console().print(table)
-    print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: pairwise, as compare has it")
+    print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: paired difference, as in compare")
     print(f"runs: {folder}{os.sep}*")
 
 
-def _numbers(one: ConfigResult | AverageResult) -> list[str]:
-    return [f"{one.mean:.3f}", f"{one.low:.3f}-{one.high:.3f}"]
+def frameless(first: str, columns: Iterable[str]) -> Table:
+    """A table without frames, so that it fits into 80 columns; all columns but the first hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

@@ -10,6 +10,7 @@ import typer
 
 from sparse_tasks.cli.generate import corpus_source
 from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.progress import Bar
 
 if TYPE_CHECKING:
     from sparse_tasks.generators.validation import Report
@@ -66,21 +67,15 @@ def validate(
 
 def check_folder(folder: Path, tokenizer: str | None, workers: int | None, corpora: Sequence[str] = ()) -> Report:
     """Validate a data set behind a progress bar on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from sparse_tasks.evaluators.scoring import gold_score
     from sparse_tasks.generators.corpora import find_corpora
     from sparse_tasks.generators.request import check_workers
     from sparse_tasks.generators.validation import validate_folder
 
-    n_workers, console = check_workers(workers), Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("validating", total=None)
-        found = find_corpora(dict(map(corpus_source, corpora)))
-        return validate_folder(
-            folder, gold_score, tokenizer, n_workers, lambda rows: progress.advance(bar, rows), found.values()
-        )
+    n_workers = check_workers(workers)
+    with Bar("validating") as bar:
+        sources = find_corpora(dict(map(corpus_source, corpora))).values()
+        return validate_folder(folder, gold_score, tokenizer, n_workers, bar.advance, sources)
 
 
 def print_problems(folder: Path, report: Report) -> None:

@@ -1,4 +1,4 @@
-r"""The answer parser: what a model gave as its answer, and how two answers are compared.
+r"""The answer parser: extraction of a model's answer, and the form in which answers are compared.
 
 Every task and every metric uses this one parser. It is strict on purpose: a model is told to write
 ``<answer>``, and prose around it is not searched for something that might have been meant. Scoring whole
@@ -7,9 +7,9 @@ and so does substring matching (RULER).
 
 Three steps, each public:
 
-- ``extract`` (or ``extraction``, which also says how): output text -> answer text; None where there is none.
+- ``extract`` (or ``extraction``, with the answer's form): output text -> answer text, or None.
 - ``items``: answer text -> the entries of a list answer.
-- ``normalise``: one entry -> the form in which it is compared. Both sides of a comparison go through it.
+- ``normalise``: an entry -> the form in which it is compared. Both sides of a comparison go through it.
 
 Everything here reads untrusted text, so every function takes time linear in its input.
 """
@@ -33,9 +33,9 @@ class Extraction:
 
     Attributes:
         text: The answer, stripped, never empty.
-        how: "tag", a closed ``<answer>`` as asked for; "open_tag", one that the end of the output cut off;
-            "boxed", no tag at all but a LaTeX box, which models trained on mathematics write whatever they
-            are told. The last two are fallbacks, which reports count apart.
+        how: "tag", a closed ``<answer>``; "open_tag", an ``<answer>`` cut off by the end of the output; "boxed", a
+            LaTeX box without any tag, as models trained on mathematics write. The last two are fallbacks, which
+            reports count apart.
     """
 
     text: str
@@ -51,18 +51,18 @@ _LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^
 
 
 def extract(text: str) -> str | None:
-    """The answer in a model's output, or None where it gave none. See ``extraction``."""
-    found = extraction(text)
-    return None if found is None else found.text
+    """The answer in a model's output, or None. See ``extraction``."""
+    extracted = extraction(text)
+    return None if extracted is None else extracted.text
 
 
 def extraction(text: str) -> Extraction | None:
-    r"""The answer in a model's output, and how it was given; None where there is none.
+    r"""The answer in a model's output with its form, or None.
 
     Outside reasoning blocks, in this order: the last closed ``<answer>...</answer>``; an unclosed
     ``<answer>``, to the end; the last ``\boxed{...}``. Tags are matched in any case. The first kind present
-    decides: an empty ``<answer></answer>`` is no answer, even where an earlier one was not empty, because the
-    last word counts.
+    decides: an empty ``<answer></answer>`` is not an answer, even after an earlier answer, because the last word
+    counts.
     """
     visible = _without_reasoning(text)
     closed: str | None = None
@@ -109,7 +109,7 @@ def _without_reasoning(text: str) -> str:
 
 
 def _last_box(text: str) -> str | None:
-    r"""What the last ``\boxed{...}`` holds, braces balanced; None where there is none or it is not closed."""
+    r"""Content of the last ``\boxed{...}``, braces balanced; None without a closed box."""
     start = text.rfind(_BOX)
     if start < 0:
         return None
@@ -137,7 +137,7 @@ def _plain_latex(text: str) -> str:
     return _LATEX_TEXT.sub(r"\1", text)
 
 
-# --- one entry -> the form that is compared -----------------------------------------------------------------
+# --- entry -> the form that is compared -----------------------------------------------------------------
 
 _UNIFIED: Final = str.maketrans(
     {
@@ -155,13 +155,13 @@ _LEADING: Final = re.compile(r"""(?:[\s"'_$:]|(?:an?|the)\s)+""")
 _TRAILING: Final = " \"'_$.,;:!?\u3002\u3001\u061f\u060c\u0964"
 # A line of nothing else, such as "---" or the lone bracket of a JSON list, holds no answer.
 _PUNCTUATION: Final = " \t" + string.punctuation + "\u2026\u2014"
-# Groups of three after a first group, standing alone: 3,117,42 is no number but a list.
+# Groups of three after a first group, standing alone: 3,117,42 is a list, not a number.
 _THOUSANDS: Final = re.compile(r"(?<![\w.])(?<![0-9],)[0-9]{1,3}(?:,[0-9]{3})+(?!\w|[.,][0-9])")
 _CHAPTER: Final = re.compile(r"ch(?:apters?|\.)\s*[:#]?\s*([0-9]+)")
 
 
 def normalise(item: str) -> str:
-    """One answer in the form in which answers are compared; "" where nothing is left to compare.
+    """An answer in the form in which answers are compared; "" where nothing is left to compare.
 
     Unicode compatibility form and case folding (NFKC, Unicode Standard Annex 15); blanks collapsed;
     typographic quotes and dashes made plain; markdown emphasis, surrounding quotes, leading articles and
@@ -214,7 +214,7 @@ _QUOTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a list answer, and the number the model gave it ("3. Otter Quay" -> 3), if it gave one."""
+    """An entry of a list answer, and its number ("3. Otter Quay" -> 3), if any."""
 
     number: int | None
     text: str
@@ -228,20 +228,20 @@ def items(answer: str, known: AbstractSet[str] = frozenset()) -> list[str]:
 def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
     """The entries of a list answer, in order, repeats included, with their numbers.
 
-    Several lines are one entry each, whatever commas they hold, bare numbers apart. A single line is split at
+    Each line of several is an entry, whatever commas it holds, bare numbers apart. A single line is split at
     its numbers ("1. a 2. b"), or else at semicolons, or else at commas, and at "and" before the last.
     Numbering, bullets, emphasis, backticks, quotes and brackets around an entry are taken off.
 
     Args:
         answer: The extracted answer text.
         known: Normalised entries that are never broken up: a metric gives the gold ones. One line cannot say
-            whether "Salt and Pepper Inn" is one place or two, or whether "103,217,342" is one number or
-            three; the gold answer can. It earns nothing: an entry still scores only if it equals a gold one.
+            whether "Salt and Pepper Inn" is a single place, or "103,217,342" a single number; the gold answer can.
+            It earns nothing: an entry still scores only if it equals a gold entry.
     """
     lines = [_bare(line) for line in answer.splitlines() if not _FENCE.fullmatch(line)]
     lines = [line for line in lines if line.strip(_PUNCTUATION)]
     if len(lines) > 1:
-        # "The chapters are:" announces the list and is no entry of it.
+        # "The chapters are:" announces the list and is not an entry.
         lines = [line for line in lines if not line.endswith((":", "\uff1a"))]
     if len(lines) == 1:
         pieces = _split_line(lines[0], known)
@@ -249,8 +249,8 @@ def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
         pieces = []
         for line in lines:
             pieces += _split_line(line, known) if _ONLY_NUMBERS.fullmatch(line) else [line]
-    found = [Entry(entry.number, _unquoted(entry.text)) for entry in _numbered(pieces, known)]
-    return [entry for entry in found if entry.text.strip(_PUNCTUATION)]
+    bare = [Entry(entry.number, _unquoted(entry.text)) for entry in _numbered(pieces, known)]
+    return [entry for entry in bare if entry.text.strip(_PUNCTUATION)]
 
 
 def _bare(line: str) -> str:
@@ -261,7 +261,7 @@ def _bare(line: str) -> str:
 
 
 def _split_line(line: str, known: AbstractSet[str]) -> list[str]:
-    """The entries on one line, still with their numbers."""
+    """The entries of a line, still with their numbers."""
     if _is_known(line, known):
         return [line]
     closing = _BRACKETS.get(line[0])
@@ -305,15 +305,15 @@ def _numbered(pieces: list[str], known: AbstractSet[str]) -> list[Entry]:
     rising = all(earlier < later for earlier, later in pairwise(colon_numbers))
     if colon_numbers[:1] == [1] and len(colon_numbers) == len(pieces) and rising and not any(gold):
         return [Entry(int(marker[1]), marker.string[marker.end() :]) for marker in by_colon if marker]
-    found = []
+    numbered = []
     for piece, is_gold in zip(pieces, gold, strict=True):
         marker = None if is_gold else _NUMBERED.match(piece)
-        found.append(Entry(int(marker[1]), piece[marker.end() :]) if marker else Entry(None, piece))
-    return found
+        numbered.append(Entry(int(marker[1]), piece[marker.end() :]) if marker else Entry(None, piece))
+    return numbered
 
 
 def _unquoted(text: str) -> str:
-    """An entry without the comma that ended it and one pair of quotes. A lone apostrophe (James') stays."""
+    """An entry without a final comma and a pair of quotes. A lone apostrophe (James') stays."""
     text = text.strip().rstrip(",;").strip()
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()

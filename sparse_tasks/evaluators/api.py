@@ -43,7 +43,7 @@ def evaluate(
         model: Folder of a model, its id on the Hub, its name on a server, or ``demo``.
         engine: Name of the engine.
         engine_arguments: Arguments of the engine, as ``--engine-arg`` takes them.
-        attention: ``dense``, a method, or one for prefill and one for decoding: ``vertical_slash+quest``.
+        attention: ``dense``, a method, or a method each for prefill and decoding: ``vertical_slash+quest``.
         sparsity: Target sparsity, in [0, 1); None for the methods' own budgets.
         arguments: ``METHOD.PARAMETER`` to a value, as ``--set`` takes them.
         tasks: Names of tasks or groups; empty for all.
@@ -82,10 +82,10 @@ def evaluate(
 
 
 def compare(run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95) -> Comparison:
-    """Compare two scored runs over the same data set, sample by sample; differences are B less A.
+    """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
 
     Args:
-        run_a: Folder of the first run, the dense one as a rule.
+        run_a: Folder of the first run, usually the dense baseline.
         run_b: Folder of the second run.
         common: Compare the samples that both runs have, and leave out the others.
         level: Confidence level of the intervals, in (0, 1).

@@ -37,7 +37,7 @@ def compare(
     """Compare run b with run a, sample by sample.
 
     Args:
-        a: Outcomes of the first run, the dense one as a rule, in any order; scores in [0, 1].
+        a: Outcomes of the first run, usually the dense baseline, in any order; scores in [0, 1].
         b: Outcomes of the second run.
         dataset_a: ``dataset_sha256`` of the first run.
         dataset_b: ``dataset_sha256`` of the second run.
@@ -65,7 +65,7 @@ def compare(
             "run b only; finish the runs, or compare the samples that both have (--common)"
         )  # fmt: skip
     if len(rows_a) == len(only_a):
-        raise UsageError("samples", 0, "are in both runs; there is nothing to compare")
+        raise UsageError("samples", 0, "are in both runs, so nothing can be compared")
 
     pairs: dict[tuple[int, str], list[tuple[Outcome, Outcome]]] = {}
     for id, row in rows_a.items():
@@ -121,7 +121,7 @@ def _compared_task(
     interval: Interval,
     level: float,
 ) -> ComparedTask:
-    """One row, its p-value not adjusted yet."""
+    """A row; its p-value is not adjusted yet."""
     length, task = place
     p_value = sign_flip_p_value(differences)
     return ComparedTask(
@@ -144,7 +144,7 @@ def _compared_task(
 
 
 def _adjusted(rows: Sequence[ComparedTask]) -> list[ComparedTask]:
-    """The rows of one length, with p-values that hold for all of them together."""
+    """The rows of a length, with p-values adjusted for all of them."""
     adjusted = holm([row.p_value for row in rows])
     return [msgspec.structs.replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 

@@ -75,9 +75,9 @@ def read_shape(config: Mapping[str, Any]) -> Shape | None:
     Qwen 2 to 3, Gemma 1 to 3, Phi-3, Cohere, gpt-oss, Mixtral, Qwen MoE, OLMoE, GLM-4.5, the first DeepSeek MoE; of a
     model that also sees or hears, the ``text_config``. Sizes that a file leaves out are those that transformers takes.
 
-    None too for models whose cost has another form: latent attention (DeepSeek-V2 and V3, whose cache holds no keys and
-    values), layers without attention (Mamba, linear), layers of different sizes, MLPs of two matrices; and for numbers
-    that are none, or are beyond 2^40.
+    None also for models whose cost has another form: latent attention (DeepSeek-V2 and V3, whose cache holds no keys
+    and values), layers without attention (Mamba, linear), layers of different sizes, MLPs of two matrices; and for
+    values that are not numbers or exceed 2^40.
 
     Args:
         config: The file's content, whatever it holds.
@@ -95,7 +95,7 @@ def _shape(config: Mapping[str, Any]) -> Shape:
     given = {**(_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}), **text}
     _require(kind not in _PLAIN_MLP if isinstance(kind, str) else kind is None)
     _require(not any(given.get(name) for name in _OTHER))
-    tied = next((one["tie_word_embeddings"] for one in (text, outer, given) if "tie_word_embeddings" in one), False)
+    tied = next((part["tie_word_embeddings"] for part in (text, outer, given) if "tie_word_embeddings" in part), False)
     _require(isinstance(tied, bool))
     hidden, heads = _size(given, "hidden_size"), _size(given, "num_attention_heads")
     layers = _size(given, "num_hidden_layers")
@@ -144,7 +144,7 @@ def _windows(given: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
 
 
 def _experts(given: Mapping[str, Any], layers: int) -> tuple[int, int, int, int, int]:
-    """Experts, active ones, width of one, width of the shared ones together, and the layers that have none."""
+    """Experts, active experts, width of an expert, width of all shared experts, layers without experts."""
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     name = next((name for name in names if given.get(name) is not None), None)
     # Experts by other names would be taken for a dense model.
@@ -166,7 +166,7 @@ def _experts(given: Mapping[str, Any], layers: int) -> tuple[int, int, int, int,
 
 
 def _mixtures(given: Mapping[str, Any], layers: int) -> int:
-    """Layers with experts: every so many, from one on, but for some."""
+    """Number of layers with experts."""
     step = _size(given, "decoder_sparse_step", 1)
     first = min(layers, _size(given, "first_k_dense_replace", 0, least=0))
     plain = [] if given.get("mlp_only_layers") is None else given["mlp_only_layers"]
@@ -177,7 +177,7 @@ def _mixtures(given: Mapping[str, Any], layers: int) -> int:
 
 
 def _size(given: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
-    """A whole number from ``least`` to 2^40; ``default`` where there is none."""
+    """A whole number from ``least`` to 2^40; ``default`` where the field is missing."""
     value = default if given.get(name) is None else given[name]
     if not _is_whole(value) or not least <= value <= _LARGEST:
         raise ValueError(f"{name} is not a size")
@@ -337,7 +337,7 @@ def index_flops(attention: Attention, shape: Shape, length: float) -> float | No
         length: Tokens of the prompt, above 0.
 
     Returns:
-        None where a method is unknown, has parameters that it does not take, or does not tell its cost.
+        None where a method is unknown, has unknown parameters, or has no known cost.
     """
     return _over_layers(attention, shape, length, lambda method: method.index_flops(shape, length))
 

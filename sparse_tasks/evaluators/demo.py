@@ -28,7 +28,7 @@ def demo_model() -> Path:
     """The folder of the demo model's checkpoint, fetched or converted at the first call.
 
     Raises:
-        UsageError: Neither way is open; the message names both.
+        UsageError: Neither source can be reached; the message names both.
     """
     converted = cache_folder() / "models" / "SmolLM2-135M-Instruct-gguf"
     if converted.is_dir():
@@ -54,11 +54,11 @@ def _from_hub() -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
-        folder = Path(snapshot_download(_REPOSITORY, allow_patterns=wanted, etag_timeout=5))
+        folder = Path(snapshot_download(_REPOSITORY, allow_patterns=patterns, etag_timeout=5))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        return None  # not reachable: the other way is tried, and the error names both
+        return None  # not reachable: the package is tried, and the error names both
     # Offline, the cache may hold a part alone, such as the tokenizer.
     return folder if all((folder / name).is_file() for name in _NEEDED) else None
 

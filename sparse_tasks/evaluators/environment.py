@@ -1,4 +1,4 @@
-"""Software and hardware of a run, as far as they decide about numbers."""
+"""Software and hardware of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def environment() -> EnvironmentRecord:
         sparse_tasks=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages={name: found for name in names if (found := _version(name)) is not None},
+        packages={name: number for name in names if (number := _version(name)) is not None},
         hardware=HardwareRecord(cpu=_cpu(), cores=os.cpu_count() or 1, memory_gib=_memory_gib(), gpus=_gpus()),
     )
 
@@ -47,11 +47,11 @@ def _memory_gib() -> int | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     except (AttributeError, OSError, ValueError):
-        return None  # not every system tells
+        return None  # not known on every system
 
 
 def _gpus() -> list[str]:
-    # Asked of the driver: torch would claim memory on each device, and the engine may live in other processes.
+    # From the driver: torch would claim memory on each device, and the engine may live in other processes.
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command

@@ -1,4 +1,4 @@
-"""The model that is evaluated: where it lies, and which one exactly it is."""
+"""The model that is evaluated: its source, and the hashes that identify it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ DEMO = "demo"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model.
+    """Model with its source and hashes.
 
     Attributes:
         name: As the user gave it.
         source: What an engine loads: a folder, a Hub id, a server's name for it, a file of outputs.
         revision: Commit of a Hub model; None elsewhere.
-        config_sha256: Hash of its ``config.json``; None where there is none at hand.
+        config_sha256: Hash of its ``config.json``; None without such a file here.
         sha256: Hash of a file of outputs; None elsewhere.
-        shape: The sizes that its ``config.json`` tells; None where it does not, or there is none at hand.
+        shape: The sizes in its ``config.json``; None if unknown.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Model:
 
 
 def find_model(name: str) -> Model:
-    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), or the one called ``demo``.
+    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), or ``demo``.
 
     Raises:
-        UsageError: There is no such model.
+        UsageError: The model does not exist.
     """
     if name == DEMO:
         from sparse_tasks.evaluators.demo import demo_model
@@ -56,14 +56,16 @@ def find_model(name: str) -> Model:
     try:
         folder = Path(name).expanduser()
         is_folder = folder.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
-        raise UsageError("model", name, f"is no path ({error}); name one, a Hub id (ORG/NAME), or demo") from error
+    except (OSError, RuntimeError) as error:  # too long a name, an unknown home
+        raise UsageError(
+            "model", name, f"is not a path ({error}); name a folder, a Hub id (ORG/NAME), or demo"
+        ) from error
     if is_folder:
         if not (folder / "config.json").is_file():
             raise UsageError("model", name, "holds no config.json; name a folder of a Hugging Face checkpoint")
         return _in_folder(name, folder)
     if not is_hub_id(name):
-        raise UsageError("model", name, "is no folder; name one, a Hub id (ORG/NAME), or demo")
+        raise UsageError("model", name, "is not a folder; name a folder, a Hub id (ORG/NAME), or demo")
     return _on_hub(name)
 
 
@@ -76,7 +78,7 @@ def _shape(config: Path) -> Shape | None:
     try:
         return read_shape(json.loads(config.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
-        return None  # the engine will say what is wrong with it
+        return None  # the engine reports what is wrong
 
 
 def _on_hub(name: str) -> Model:

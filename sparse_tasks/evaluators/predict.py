@@ -37,21 +37,21 @@ __all__ = ["Progress", "RunRequest", "default_folder", "predict"]
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is asked of a run.
+    """Settings of a run as the user gave them.
 
     Attributes:
         dataset: The data set.
-        selection: Which of its samples.
+        selection: Its samples to answer.
         model: As the user named it.
         engine: Registered name.
-        engine_arguments: Of the engine (see ``EngineSettings``).
+        engine_arguments: Arguments of the engine (see ``EngineSettings``).
         temperature: 0 is greedy.
-        seed: Of the sampling.
+        seed: Sampling seed.
         max_new_tokens: Answer budget for every sample; None for the data set's own.
-        tokenizer: Of the model, where its own folder or repository has none; None for its own.
+        tokenizer: The model's tokenizer; None for that in its folder or repository.
         chat_template: ``auto``, ``none`` or a file.
-        command_line: What the user typed.
-        attention: What is to compute attention.
+        command_line: The user's command.
+        attention: Dense, or the methods that compute attention.
     """
 
     dataset: Dataset
@@ -76,28 +76,28 @@ class RunRequest:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
 
     def settings(self) -> EngineSettings:
-        """What its engine is asked to run.
+        """Settings of its engine.
 
         Raises:
-            UsageError: There is no such model.
+            UsageError: The model does not exist.
         """
         model = ENGINES.get(self.engine).find(self.model)
         return EngineSettings(model, self.temperature, self.seed, dict(self.engine_arguments), self.attention)
 
 
 class Progress(Protocol):
-    """Told what happens; the command line shows it. Every method may be left as it is."""
+    """Receiver of progress. Subclasses override the methods that they need."""
 
     def counting(self, samples: int) -> None:
-        """Prompts are encoded to see whether they fit."""
+        """Token counting begins."""
         return
 
     def counted(self) -> None:
-        """One was."""
+        """A prompt was counted."""
         return
 
     def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
-        """The engine loads the model, for so many samples of so many tokens; ``done`` are there already."""
+        """The engine begins to load the model, to answer ``samples`` of ``tokens``; ``done`` are answered already."""
         return
 
     def started(self) -> None:
@@ -174,18 +174,18 @@ def predict(
     return run.settings or record
 
 
-def default_folder(request: RunRequest, what: str | None = None) -> Path:
+def default_folder(request: RunRequest, name: str | None = None) -> Path:
     """``runs/<model>-<data set>``, and the attention where it is sparse, in names that every file system takes.
 
     Args:
         request: The run.
-        what: Instead of the attention.
+        name: Last part of the name, in place of the attention.
     """
     data = request.dataset.name if request.dataset.revision is None else request.dataset.name.partition("@")[0]
-    names = [Path(name).name or "run" for name in (request.model, data)]
-    if what is not None or request.attention.sparse:
-        names.append(request.attention.label if what is None else what)
-    return Path("runs") / "-".join("".join(c if c.isalnum() or c in "._-" else "-" for c in name) for name in names)
+    names = [Path(part).name or "run" for part in (request.model, data)]
+    if name is not None or request.attention.sparse:
+        names.append(request.attention.label if name is None else name)
+    return Path("runs") / re.sub(r"[^\w.-]", "-", "-".join(names))
 
 
 def _tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
@@ -196,7 +196,7 @@ def _tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
     except UsageError as error:
         if error.field != "tokenizer":
             raise
-        remedy = f"leads to no tokenizer ({error.remedy}); name the model's with --tokenizer"
+        remedy = f"has no usable tokenizer ({error.remedy}); name the model's with --tokenizer"
         raise UsageError("model", model.name, remedy) from error
 
 

@@ -1,4 +1,4 @@
-"""Prompts as a model gets them: rendered and encoded by the code that counted them when they were generated."""
+"""Prompts as a model gets them, rendered and encoded by the code that counts them in ``generate``."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def count_tokens(
 ) -> Iterator[tuple[SampleInfo, int]]:
     """Every sample of the selection, with the tokens that its prompt has for this model.
 
-    The data set's counts where they hold, else one encode of each prompt.
+    They are the data set's counts where these hold; else each prompt is encoded.
 
     Args:
         dataset: The data set.
         selection: Its samples.
-        tokenizer: The model's; None where it is not at hand, and the data set's counts have to do.
+        tokenizer: The model's; None to take the data set's counts.
         counted: Called for each sample that was encoded.
     """
     if tokenizer is None or made_for(dataset, tokenizer):
@@ -68,7 +68,7 @@ def requests(
     tokenizer: PromptTokenizer | None,
     budgets: dict[str, int],
 ) -> Iterator[Request]:
-    """The requests for the samples in ``budgets``, read and encoded one at a time.
+    """The requests for the samples in ``budgets``, read and encoded as they are needed.
 
     Args:
         dataset: The data set.

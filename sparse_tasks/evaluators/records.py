@@ -113,7 +113,7 @@ class SamplingRecord(Record, frozen=True, kw_only=True):
 
 
 class PromptRecord(Record, frozen=True, kw_only=True):
-    """How prompts were rendered."""
+    """Rendering of the prompts."""
 
     rendered_by: Literal["sparse-tasks", "engine"]
     tokenizer_sha256: Sha256 | None
@@ -164,7 +164,7 @@ class RunSettings(PublicSettings, frozen=True, kw_only=True):
 
 
 class Prediction(Record, frozen=True, kw_only=True):
-    """A line of ``predictions.jsonl``: one answer and its measurements; None for what the engine cannot know.
+    """A line of ``predictions.jsonl``: an answer and its measurements; None where unknown.
 
     Attributes:
         id: Id of the sample.
@@ -227,7 +227,7 @@ class Replayed(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
 
 
 class Outcome(Record, frozen=True, kw_only=True):
-    """Score of one sample, as far as a comparison needs it."""
+    """Score of a sample: the columns that a comparison needs."""
 
     id: str
     task: str
@@ -264,7 +264,7 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
 
 
 class ConfigResult(Record, frozen=True, kw_only=True):
-    """Score and measurements of one task at one length."""
+    """Score and measurements of a task at a length."""
 
     task: Name
     length: Count
@@ -285,7 +285,7 @@ class ConfigResult(Record, frozen=True, kw_only=True):
 
 
 class AverageResult(Record, frozen=True, kw_only=True):
-    """Mean of the tasks' means at one length."""
+    """Mean of the tasks' means at a length."""
 
     length: Count
     tasks: Count
@@ -319,7 +319,7 @@ class DifferenceInterval(Record, frozen=True, kw_only=True):
 
 
 class ComparedTask(Record, frozen=True, kw_only=True):
-    """One task at one length, in both runs.
+    """A task at a length, in both runs.
 
     Attributes:
         length: Tokens of the prompts.
@@ -357,7 +357,7 @@ class ComparedTask(Record, frozen=True, kw_only=True):
 
 
 class ComparedAverage(Record, frozen=True, kw_only=True):
-    """All tasks of one length, equally weighted; interval by MOVER."""
+    """All tasks of a length, equally weighted; interval by MOVER."""
 
     length: Count
     tasks: Count

@@ -66,7 +66,7 @@ SCORES_SCHEMA = pa.schema(
         ("depth_spread", pa.float64()),
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
-        # Measured; null where nothing was.
+        # Measured; null where unknown.
         ("prefill_sparsity", pa.float64()),
         ("decode_sparsity", pa.float64()),
         ("kv_bytes_per_step", pa.float64()),
@@ -97,11 +97,11 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
 
     Args:
         run: The run, held.
-        data: The data set, or where it is now; None where the run found it.
+        data: The data set, or its present location; None for the location recorded in the run.
         scored: Called for each prediction.
 
     Raises:
-        UsageError: The data set is not there, or is another one.
+        UsageError: The data set is missing, or is not the run's.
         DataError: The run is not complete, or holds predictions for other samples.
     """
     settings = run.settings
@@ -110,16 +110,14 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     recorded = settings.dataset
     dataset = data if isinstance(data, Dataset) else _open(data, recorded)
     if dataset.sha256 != recorded.sha256:
-        raise UsageError(
-            "data", dataset.name, "is not the data set that the run was made on; name that one with --data"
-        )
+        raise UsageError("data", dataset.name, "is not the data set of the run; name that with --data")
     selection = dataset.select(recorded.tasks, recorded.lengths, recorded.limit)
     run.repair()
     run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
     configs: list[ConfigResult] = []
     tables: list[pa.Table] = []
     pairs = zip(dataset.samples(selection, Gold), run.predictions(), strict=True)
-    # One task at one length after the other, so that no more than that is held.
+    # Group by group, so that memory holds the samples of a single task and length.
     for _, group in groupby(pairs, lambda pair: (pair[0].length, pair[0].task)):
         rows, predictions = [], []
         for gold, prediction in group:
@@ -137,14 +135,14 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
 
 
 def _open(data: str | None, recorded: DatasetRecord) -> Dataset:
-    """The data set that was named, or else the one that the run was made on; on the Hub, the very commit."""
+    """The named data set, or else the run's, on the Hub at the same commit."""
     if data is not None:
         return open_dataset(data)
     at = recorded.name if recorded.revision is None else f"{split_hub_id(recorded.name)[0]}@{recorded.revision}"
     try:
         return open_dataset(at)
     except UsageError as error:
-        remedy = "is where the run found its data set, and is not there now; say with --data where it is"
+        remedy = "held the run's data set and does not now; name its folder with --data"
         raise UsageError("data", at, remedy) from error
 
 
@@ -170,7 +168,7 @@ def read_scores(folder: Path) -> list[ScoredSample]:
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:
-    """Read of the ``scores.parquet`` of a run what a comparison needs.
+    """Read the columns of a run's ``scores.parquet`` that a comparison needs.
 
     Raises:
         DataError: The file cannot be read, or has other columns.
@@ -188,7 +186,7 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
 
     Args:
         folder: The run.
-        columns: Read these alone.
+        columns: Columns to read; None for all.
 
     Raises:
         DataError: The file cannot be read, or has other columns.
@@ -258,10 +256,10 @@ def run_result(settings: PublicSettings, selection: Selection, configs: list[Con
 
 
 def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction]) -> ConfigResult:
-    """Result of one task at one length.
+    """Result of a task at a length.
 
     Args:
-        rows: Scores, at least one.
+        rows: Scores, not empty.
         predictions: The predictions that were scored, in the same order.
     """
     scores = [row.score for row in rows]
@@ -269,7 +267,7 @@ def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction
     return ConfigResult(
         task=rows[0].task,
         length=rows[0].length,
-        # A task may ask in several ways, each with its metric; scores.parquet has it for each sample.
+        # A task may have several kinds of questions, each with its metric; scores.parquet has it for each sample.
         metric=rows[0].metric if len({row.metric for row in rows}) == 1 else "mixed",
         n=len(rows),
         mean=math.fsum(scores) / len(scores),

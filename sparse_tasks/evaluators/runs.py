@@ -31,7 +31,7 @@ PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.parquet"
 RESULT = "result.json"
 
-# What makes two runs the same; the rest of run.json (versions, hardware, times) may differ when a run goes on.
+# Identity of a run; the rest of run.json (versions, hardware, times) may differ when it goes on.
 _IDENTITY = (
     *("dataset.sha256", "dataset.tasks", "dataset.lengths", "dataset.limit"),
     *("model", "engine.name", "engine.arguments", "attention", "sampling", "prompt"),
@@ -65,17 +65,17 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # a disk that is full was told when it was written to
+        with suppress(OSError):  # a full disk was reported by the write
             if self._file is not None:
                 self._file.close()
         self._held.__exit__(kind, error, trace)
-        with suppress(OSError):  # what holds something stays
+        with suppress(OSError):  # a folder with content stays
             for folder in self._made:
                 folder.rmdir()
 
     @property
     def settings(self) -> RunSettings | None:
-        """Content of ``run.json``; None where there is none yet.
+        """Content of ``run.json``; None before it is written.
 
         Raises:
             DataError: It cannot be read.
@@ -116,7 +116,7 @@ class Run:
         return path.exists() and path.stat().st_size > 0
 
     def repair(self) -> None:
-        """Take away what a kill left: half a line at the end of the predictions, a file without its name.
+        """Remove the remains of a killed process: half a line of predictions, unfinished files.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -135,7 +135,7 @@ class Run:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def finished(self) -> set[str]:
-        """Ids of the predictions that are there, after a repair.
+        """Ids of the predictions, after a repair.
 
         Raises:
             DataError: A line is damaged.
@@ -148,7 +148,7 @@ class Run:
         ids: set[str] = set()
         for number, prediction in enumerate(self.predictions(), start=1):
             if prediction.id in ids:
-                raise DataError(f"{path}, line {number}: {prediction.id} is there twice")
+                raise DataError(f"{path}, line {number}: {prediction.id} occurs twice")
             ids.add(prediction.id)
         return ids
 
@@ -196,7 +196,7 @@ class Run:
         """Make the predictions those of ``ids``, in this order.
 
         Raises:
-            DataError: One is missing, is there twice, or is for something else.
+            DataError: A prediction is missing, occurs twice, or is of another sample.
         """
         if self._file is not None:
             self._file.close()
@@ -208,18 +208,18 @@ class Run:
                 f"{self.path} is not complete: {len(missing)} of {len(ids)} predictions are missing, {missing[0]} "
                 "first; give the same command again and it goes on"
             )
-        wanted = [places[identifier] for identifier in ids]
-        if wanted == sorted(wanted):
+        ordered = [places[identifier] for identifier in ids]
+        if ordered == sorted(ordered):
             return
         with path.open("rb") as file:
             content = bytearray()
-            for start, length in wanted:
+            for start, length in ordered:
                 file.seek(start)
                 content += file.read(length)
         write_whole(path, bytes(content))
 
     def _places(self, ids: frozenset[str]) -> dict[str, tuple[int, int]]:
-        """Where in the file each prediction's line begins, and how long it is."""
+        """Offset and length in bytes of each prediction's line."""
         path, places, start = self.path / PREDICTIONS, dict[str, tuple[int, int]](), 0
         if not path.exists():
             return places
@@ -228,12 +228,12 @@ class Run:
                 try:
                     identifier = parse_json(line)["id"]
                 except (KeyError, TypeError, ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, line {number}: is no prediction: {error!r}") from error
+                    raise DataError(f"{path}, line {number}: is not a prediction: {error!r}") from error
                 if not isinstance(identifier, str):
-                    raise DataError(f"{path}, line {number}: its id is no text")
+                    raise DataError(f"{path}, line {number}: its id is not a text")
                 if identifier not in ids or identifier in places:
-                    what = "is there twice" if identifier in ids else "is no sample of the run's selection"
-                    raise DataError(f"{path}, line {number}: {identifier} {what}")
+                    problem = "occurs twice" if identifier in ids else "is not a sample of the run's selection"
+                    raise DataError(f"{path}, line {number}: {identifier} {problem}")
                 places[identifier] = (start, len(line))
                 start += len(line)
         return places
@@ -243,7 +243,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     """Read a record from a JSON file.
 
     Raises:
-        DataError: The file cannot be read, or holds something else; the message names the field.
+        DataError: The file cannot be read, or holds another kind of record; the message names the field.
     """
     return convert(read_json(path), kind, path)
 
@@ -257,7 +257,7 @@ def parse_line(line: bytes, kind: type[R], where: str) -> R:
         where: File and line, for the error.
 
     Raises:
-        DataError: The line is damaged, or holds something else; the message names the field.
+        DataError: The line is damaged, or holds another kind of record; the message names the field.
     """
     try:
         return msgspec.json.decode(line, type=kind)
@@ -271,7 +271,7 @@ def parse_line(line: bytes, kind: type[R], where: str) -> R:
 
 
 def checked(record: R, where: object) -> R:
-    """Check a record that was made here, for making one checks nothing.
+    """Check a record, since constructors check nothing.
 
     Raises:
         DataError: A field is not valid.
@@ -280,7 +280,7 @@ def checked(record: R, where: object) -> R:
 
 
 def _end_of_last_line(file: IO[bytes], size: int) -> int:
-    """Where the last whole line ends, read backwards."""
+    """Offset of the end of the last whole line, read backwards."""
     end = size
     while end > 0:
         start = max(0, end - 2**16)
@@ -300,12 +300,12 @@ def _part(settings: dict[str, Any], path: str) -> Any:
 
 
 def _difference(name: str, old: Any, new: Any) -> str:
-    """Where two settings differ, in a few words."""
+    """The first difference of two settings."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *new]:
             if old.get(key) != new.get(key):
                 return _difference(f"{name}.{key}", old.get(key), new.get(key))
-    return f"{name} is {_short(old)} there, {_short(new)} here; name another folder with --output"
+    return f"{name} is {_short(old)} in it, {_short(new)} here; name another folder with --output"
 
 
 def _short(value: Any) -> str:

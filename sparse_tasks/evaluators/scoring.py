@@ -1,4 +1,4 @@
-"""Scoring one output: parse it, compare it, and say what was compared."""
+"""Scoring of an output: parsing and comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Score", "gold_score", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an output is worth, and why.
+    """Score of an output with the answer that was compared.
 
     Attributes:
         value: In [0, 1]. An output without an answer is worth 0 and counts in every mean.
@@ -48,14 +48,14 @@ def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
     if compare.lenient:
         whole = output_text.strip() or None
         return Score(compare(whole, answers), whole, whole is not None)
-    found = extraction(output_text)
-    extracted = None if found is None else found.text
-    how = None if found is None else found.how
-    return Score(compare(extracted, answers), extracted, found is not None, how)
+    answer = extraction(output_text)
+    if answer is None:
+        return Score(compare(None, answers), None, False, None)
+    return Score(compare(answer.text, answers), answer.text, True, answer.how)
 
 
 def gold_score(metric: str, answer: str, answers: Sequence[str]) -> float:
-    """What a model that wrote the gold answer would score; anything but 1 is a defect of the data.
+    """Score of the gold answer itself; anything but 1 is a defect of the data.
 
     Raises:
         UsageError: As ``score``.

@@ -1,4 +1,4 @@
-"""The same samples under several methods and sparsities, each held against dense attention."""
+"""The same samples under several methods and sparsities, each compared with dense attention."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sparse_tasks.evaluators.runs import Run
 __all__ = ["COMPARISON", "Swept", "grid", "sweep"]
 
 COMPARISON = "comparison.json"
-"""In the folder of a run: how it differs from the dense one."""
+"""File in a run's folder: its comparison with dense attention."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """One run of a sweep.
+    """A run of a sweep.
 
     Attributes:
-        folder: Of the run.
-        attention: What computed attention.
+        folder: Its folder.
+        attention: Its attention.
         result: Its ``result.json``.
-        comparison: With the dense run; None for that one.
+        comparison: With the dense run; None for the dense run.
     """
 
     folder: Path
@@ -44,25 +44,25 @@ class Swept:
 
 
 def grid(methods: Sequence[str], sparsities: Sequence[float | None], arguments: Mapping[str, Any]) -> list[Attention]:
-    """All that the options ask for: each method with each sparsity, dense attention once.
+    """Each method at each sparsity, and dense attention once.
 
     Args:
         methods: ``dense``, methods, compositions.
-        sparsities: For each of them.
-        arguments: ``METHOD.PARAMETER`` to a value; each goes to what has the method in it.
+        sparsities: Target sparsities; None for the methods' own budgets.
+        arguments: ``METHOD.PARAMETER`` to a value; each goes to the methods and compositions with that method.
 
     Raises:
-        UsageError: An argument goes to none of them, or something is asked for twice.
+        UsageError: An argument is for none of them, or an attention is repeated.
     """
-    found: list[Attention] = []
-    for method, own in zip(methods, share_out(arguments, methods), strict=True):
+    attentions: list[Attention] = []
+    for method, values in zip(methods, share_out(arguments, methods), strict=True):
         targets = [None] if method == DENSE else sparsities
-        found += [Attention.parse(method, sparsity=sparsity, arguments=own) for sparsity in targets]
-    labels = [one.label for one in found]
+        attentions += [Attention.parse(method, sparsity=sparsity, arguments=values) for sparsity in targets]
+    labels = [attention.label for attention in attentions]
     for label in labels:
         if labels.count(label) > 1:
-            raise UsageError("attention", label, "is asked for twice")
-    return found
+            raise UsageError("attention", label, "is repeated; name each attention once")
+    return attentions
 
 
 def sweep(
@@ -71,27 +71,27 @@ def sweep(
     folder: Path,
     progress: Callable[[Attention], AbstractContextManager[Progress]],
 ) -> list[Swept]:
-    """Run, score and compare, one folder for each; what is finished already is not done again.
+    """Run, score and compare, one folder for each; finished runs are not repeated.
 
     Args:
-        request: What is asked; its attention does not matter.
-        attentions: What is to compute attention. Dense attention is added where it is missing, as the first.
-        folder: Holds a folder for each, by its label.
-        progress: Gives what is told of a run.
+        request: Settings; its attention is ignored.
+        attentions: Attentions to run. Dense attention goes first, and is added where it is missing.
+        folder: Parent of the runs' folders, which are named by label.
+        progress: Makes the receiver of a run's progress.
 
     Raises:
-        UsageError: Something does not fit; as a rule before anything has run.
+        UsageError: A setting does not fit; mostly before anything has run.
         EngineError: The engine failed; what is finished stays.
     """
-    dense = [one for one in attentions if not one.sparse] or [Attention.DENSE]
-    wanted = [*dense, *(one for one in attentions if one.sparse)]
-    _check(request, wanted)
+    dense = [attention for attention in attentions if not attention.sparse] or [Attention.DENSE]
+    ordered = [*dense, *(attention for attention in attentions if attention.sparse)]
+    _check(request, ordered)
     swept: list[Swept] = []
     with Engines() as engines:
-        for attention in wanted:
+        for attention in ordered:
             with Run(folder / attention.label) as run:
-                with progress(attention) as told:
-                    predict(replace(request, attention=attention), run, told, engines)
+                with progress(attention) as receiver:
+                    predict(replace(request, attention=attention), run, receiver, engines)
                 result = score_run(run, request.dataset)
                 comparison = _against(folder / dense[0].label, run.path) if attention.sparse else None
                 if comparison is not None:
@@ -100,10 +100,10 @@ def sweep(
     return swept
 
 
-def _check(request: RunRequest, wanted: Sequence[Attention]) -> None:
-    """Whether the engine takes all of them: a sweep should not end in the middle for what could be known before."""
+def _check(request: RunRequest, attentions: Sequence[Attention]) -> None:
+    """Check that the engine takes all of them, so that a sweep does not fail halfway."""
     kind, seen = ENGINES.get(request.engine), set[str]()
-    for attention in wanted:
+    for attention in attentions:
         engine = kind(replace(request, attention=attention).settings())
         if attention.method not in seen:
             engine.context()

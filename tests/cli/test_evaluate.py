@@ -198,7 +198,7 @@ def test_killed_again_and_again_ends_with_the_same_files(
         assert not (folder / "result.json").exists()
     finished = run(*arguments)
     assert finished.code == 0
-    assert "there already" in finished.err
+    assert "answered before" in finished.err
     assert without_times(folder) == without_times(tmp_path / "run")
 
 

@@ -139,7 +139,7 @@ def test_progress_with_tokens_per_second_is_for_terminals(tmp_path: Path) -> Non
     out, _ = program.communicate(timeout=60)
     assert program.returncode == 0
     text = shown.decode()
-    assert re.search(r"ruler_niah 2,048.*\d+/40 samples.* [\d,]+ tokens/s", text)
+    assert re.search(r"ruler_niah 2,048.*\d+/40 samples.* [\d,]+ tok/s", text)
     assert "40/40 samples" in text
     assert "\x1b" not in out
     assert "ruler_niah" in out

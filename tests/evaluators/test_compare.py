@@ -146,7 +146,7 @@ def test_common_samples_are_compared_and_the_others_counted() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [([], []), (rows(DENSE)[:5], rows(SPARSE)[5:]), ([], rows(SPARSE))])
 def test_nothing_in_common_is_no_comparison(a: Rows, b: Rows) -> None:
-    with pytest.raises(UsageError, match="nothing to compare"):
+    with pytest.raises(UsageError, match="nothing can be compared"):
         compared(a, b, common=True)
 
 

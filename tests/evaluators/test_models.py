@@ -53,7 +53,7 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path: Path, refused: Re
 
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/such/model", "a" * 300, "~nobody-has-this/model"])
 def test_what_is_no_folder_is_refused(name: str, refused: Refused) -> None:
-    with refused(UsageError, "model: ", repr(name), "name one", "ORG/NAME", "demo"):
+    with refused(UsageError, "model: ", repr(name), "name a folder", "ORG/NAME", "demo"):
         find_model(name)
 
 

@@ -232,13 +232,13 @@ def test_a_run_that_is_not_complete_is_refused_with_its_numbers(folder: Path, ro
 
 def test_a_prediction_of_no_sample_is_refused(folder: Path, refused: Refused) -> None:
     changed(folder, lambda number, line: line.update(id="stranger") if number == 6 else None)
-    with refused(DataError, "predictions.jsonl, line 7: stranger is no sample of the run's selection"):
+    with refused(DataError, "predictions.jsonl, line 7: stranger is not a sample of the run's selection"):
         scored(folder)
 
 
 def test_a_prediction_that_is_there_twice_is_refused(folder: Path, rows: Lines, refused: Refused) -> None:
     changed(folder, lambda number, line: line.update(id=rows[1]["id"]) if number == 6 else None)
-    with refused(DataError, f"predictions.jsonl, line 7: {rows[1]['id']} is there twice"):
+    with refused(DataError, f"predictions.jsonl, line 7: {rows[1]['id']} occurs twice"):
         scored(folder)
 
 
@@ -251,7 +251,7 @@ def test_a_damaged_prediction_is_refused(folder: Path, refused: Refused) -> None
 def test_another_data_set_is_refused(folder: Path, copy: Path, data: Path, refused: Refused) -> None:
     assert scored(folder, str(copy))["averages"] == scored(folder)["averages"]  # the same samples, elsewhere
     other = rewritten(copy, seed=43)
-    with refused(UsageError, "data: ", other.name, "is not the data set that the run was made on", "--data"):
+    with refused(UsageError, "data: ", other.name, "is not the data set of the run", "--data"):
         scored(folder, other.name)
 
 

@@ -194,7 +194,7 @@ def test_another_configuration_is_refused_by_the_setting_that_differs(
 
 def test_the_first_setting_that_differs_is_named(folder: Path, refused: Refused) -> None:
     other = asked(sampling__seed=1, model__name="large", dataset__limit=1)
-    with Run(folder) as run, refused(UsageError, "dataset.limit is null there, 1 here"):
+    with Run(folder) as run, refused(UsageError, "dataset.limit is null in it, 1 here"):
         run.check(other)
 
 
@@ -318,7 +318,7 @@ DAMAGED = {
     "a number below zero": (dumped(1).replace("0.25", "-1").encode(), ["line 2", "seconds"]),
     "a number beyond all": (dumped(1).replace("4090", "9" * 400).encode(), ["line 2", "too large"]),
     "another field": (json.dumps(to_builtins(prediction(1)) | {"more": 1}).encode(), ["line 2", "more"]),
-    "the first one again": (dumped(0).encode(), ["line 2", "ruler_niah-4096-0 is there twice"]),
+    "the first one again": (dumped(0).encode(), ["line 2", "ruler_niah-4096-0 occurs twice"]),
 }
 
 

@@ -65,7 +65,7 @@ def test_arguments_go_to_what_has_the_method_in_it() -> None:
 def test_what_is_asked_for_twice_is_named(
     methods: list[str], sparsities: list[float | None], twice: str, refused: Refused
 ) -> None:
-    with refused(UsageError, f"attention: {twice!r} is asked for twice"):
+    with refused(UsageError, f"attention: {twice!r} is repeated"):
         grid(methods, sparsities, {})
 
 

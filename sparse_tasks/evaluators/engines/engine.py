@@ -1,4 +1,4 @@
-"""What every engine is: it answers prompts, in any order, and says what each answer took."""
+"""Engines: programs that answer prompts, in any order, with measurements of each answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ENGINES", "Engine", "EngineSettings", "Output", "Request"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt to answer.
+    """A prompt to answer.
 
     Attributes:
         id: The sample's id.
@@ -35,14 +35,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One answer, and what it took. What an engine cannot know is None.
+    """An answer with its measurements; None where unknown.
 
     Attributes:
         id: The request's id.
-        text: What the model wrote, special tokens left out.
+        text: The model's output, special tokens left out.
         finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
         input_tokens: Tokens of the prompt as the model got it.
-        output_tokens: Tokens that the model wrote.
+        output_tokens: Tokens of the output.
         seconds_to_first_token: From the moment the engine took the request up.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions that were not computed, in [0, 1], by phase
@@ -65,13 +65,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What an engine is asked to run.
+    """Model, sampling and attention of an engine.
 
     Attributes:
         model: The model.
         temperature: 0 is greedy.
-        seed: Of the sampling.
-        arguments: Of the engine, as the user gave them (``--engine-arg key=value``); values are JSON where they parse
+        seed: Sampling seed.
+        arguments: The user's arguments of the engine (``--engine-arg key=value``); values are JSON where they parse
             as JSON, else strings.
         attention: Dense, or the methods that compute attention.
     """
@@ -84,10 +84,10 @@ class EngineSettings:
 
 
 class Engine(ABC):
-    """Answers prompts. Made cheaply; ``start`` loads what is heavy.
+    """Inference engine. Cheap to construct; ``start`` loads the model.
 
     Args:
-        settings: What to run.
+        settings: Settings.
 
     Raises:
         UsageError: An argument is unknown or wrong, or a package is missing (the message says how to get it).
@@ -97,7 +97,7 @@ class Engine(ABC):
     runs_methods: ClassVar[bool] = False
     """Whether it runs the sparse attention methods."""
     elsewhere: ClassVar[bool] = False
-    """Whether the model runs somewhere else, with an unknown attention."""
+    """Whether the model runs outside this program, with unknown attention."""
     measures_sparsity: ClassVar[bool] = False
     """Whether it measures the sparsity of every answer under sparse attention."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -129,7 +129,7 @@ class Engine(ABC):
         """The model that the user named.
 
         Raises:
-            UsageError: There is none.
+            UsageError: The model does not exist.
         """
         return find_model(name)
 
@@ -156,23 +156,23 @@ class Engine(ABC):
         """Version of the library that answers."""
 
     def details(self) -> dict[str, Any]:
-        """What else there is to know of the engine once it has started, for ``run.json``."""
+        """Further facts for ``run.json`` once the engine has started."""
         return {}
 
     def take_over(self, running: Engine, needed: int) -> bool:
-        """Go on with what another engine of this kind has started, which then has it no longer.
+        """Take over the model that another engine of this kind has loaded.
 
         Args:
-            running: The other one, started.
-            needed: As of ``start``.
+            running: The other engine, started.
+            needed: See ``start``.
 
         Returns:
             Whether it could: the settings differ in nothing that cannot be changed while it runs.
         """
         return False
 
-    def stop(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Give back what ``start`` took."""
+    def stop(self) -> None:  # noqa: B027 - most have nothing to release
+        """Release what ``start`` loaded."""
 
 
 ENGINES: Registry[type[Engine]] = Registry(

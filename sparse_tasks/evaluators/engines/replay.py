@@ -1,4 +1,4 @@
-"""Outputs made elsewhere, read from a file, so that they can be scored; needs no model and no torch."""
+"""The engine ``replay``: outputs of another program, read from a file to be scored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["ReplayEngine"]
 
 
 class ReplayEngine(Engine):
-    """Reads ``{"id": ..., "text": ...}`` lines (schema ``replay-1.0``).
+    """Reader of lines ``{"id": ..., "text": ...}`` (schema ``replay-1.0``).
 
     ``finish_reason``, ``input_tokens``, ``output_tokens``, ``seconds``, ``seconds_to_first_token`` and ``sparsity`` are
-    taken over where they stand; other keys are left alone.
+    kept where present; other keys are ignored.
     """
 
     name = "replay"
@@ -40,26 +40,26 @@ class ReplayEngine(Engine):
         try:
             path = Path(name).expanduser()
             if not path.is_file():
-                raise UsageError("model", name, "is no file; for replay name a JSONL file of outputs")
+                raise UsageError("model", name, "is not a file; for replay name a JSONL file of outputs")
             return Model(path.name, str(path), sha256=sha256_of(path))
-        except (OSError, RuntimeError) as error:  # not readable, too long a name, a home that nobody has
+        except (OSError, RuntimeError) as error:  # not readable, too long a name, an unknown home
             raise UsageError("model", name, f"cannot be read ({error}); name a JSONL file of outputs") from error
 
     def context(self) -> int | None:
-        """Nothing limits what was written elsewhere; but the file is read, before anything is said to start.
+        """None; reads the file, so that its errors come before the run starts.
 
         Raises:
-            BadFileError: A line is not what it should be.
+            BadFileError: A line is not valid.
         """
-        self._found()
+        self._lines()
         return None
 
     def start(self, needed: int) -> None:
-        """All is there already."""
-        self._found()
+        """Read the file."""
+        self._lines()
 
-    def _found(self) -> dict[str, int]:
-        """Where each output's line begins; the file is read for it once."""
+    def _lines(self) -> dict[str, int]:
+        """Offset of each output's line; read once."""
         if self._places is None:
             self._places = self._find_places()
         return self._places
@@ -72,20 +72,20 @@ class ReplayEngine(Engine):
                 if line.strip():
                     identifier = self._read(line, number).id
                     if identifier in places:
-                        raise BadFileError(f"{self._path}, line {number}: {identifier} is there twice")
+                        raise BadFileError(f"{self._path}, line {number}: {identifier} occurs twice")
                     places[identifier] = start
                 start += len(line)
         return places
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
-        asked, places = [request.id for request in requests], self._found()
-        if missing := [identifier for identifier in asked if identifier not in places]:
+        ids, places = [request.id for request in requests], self._lines()
+        if missing := [identifier for identifier in ids if identifier not in places]:
             raise BadFileError(
                 f"{self._path} has no output for {len(missing)} of the samples, {missing[0]} first; "
                 "add them, or choose others with --task, --length and --limit"
             )
         with self._path.open("rb") as file:
-            for identifier in asked:
+            for identifier in ids:
                 file.seek(places[identifier])
                 replayed = self._read(file.readline(), None)
                 fields: JsonObject = {"finish_reason": None} | to_builtins(replayed)

@@ -1,4 +1,4 @@
-"""The engine that runs, kept for the next run where that can go on with it."""
+"""The running engine, kept for the next run where possible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Engines"]
 
 
 class Engines:
-    """Starts engines, one after the other: ``with Engines() as engines``. What runs at the end is stopped."""
+    """Starts engines in turn, and stops the last: ``with Engines() as engines``."""
 
     def __init__(self) -> None:
         self._running: Engine | None = None
@@ -30,7 +30,7 @@ class Engines:
             self._running = engine
             return
         self._stop()
-        self._running = engine  # also one that fails on the way may have something to give back
+        self._running = engine  # an engine that fails to start may hold resources too
         engine.start(needed)
 
     def _stop(self) -> None:

@@ -1,7 +1,7 @@
 """Entries for ``.eval_results/`` of a model's repository on the Hugging Face Hub.
 
 The format: https://huggingface.co/docs/hub/eval-results. The Hub shows entries whose ``dataset.id`` is a
-benchmark there and whose ``task_id`` its ``eval.yaml`` lists.
+benchmark and whose ``task_id`` is in its ``eval.yaml``.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ def files(
     scores: Sequence[ScoredSample],
     predictions: Iterable[Prediction],
 ) -> dict[str, bytes]:
-    """One YAML file with an entry a configuration and one an average. See ``exports.Export``."""
+    """A YAML file with an entry for each configuration and average. See ``exports.Export``."""
     del scores, predictions  # the format holds no samples
     entries = [
         _entry(run, task_id(run, config.task, config.length), config, _of_config(config)) for config in result.configs
     ]
-    entries += [_entry(run, average_id(run, one), one, _of_average(result, one)) for one in result.averages]
+    entries += [
+        _entry(run, average_id(run, average), average, _of_average(result, average)) for average in result.averages
+    ]
     name = file_name("-".join(filter(None, ["sparse-tasks", dataset_id(run).replace("/", "_"), variant(run)])))
     content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=False, width=10_000)
     return {f".eval_results/{name}.yaml": content.encode("ascii")}

@@ -50,7 +50,7 @@ def files(
     scores: Sequence[ScoredSample],
     predictions: Iterable[Prediction],
 ) -> dict[str, bytes]:
-    """The record and, where there are any, its samples. See ``exports.Export``."""
+    """The record and its samples, if any. See ``exports.Export``."""
     model = _model(run)
     folder = f"data/{_COLLECTION}/{file_name(model['developer'])}/{file_name(_within_developer(model['id']))}"
     texts = by_id(predictions)
@@ -94,19 +94,19 @@ def files(
 
 
 def _uuid4(content: bytes) -> str:
-    """A name in the form the datastore asks for, made from the content, so that it comes out the same each time."""
+    """A name in the datastore's form, determined by the content."""
     return str(uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=4))
 
 
 def _evaluation_id(run: PublicSettings) -> str:
-    """What runs are told apart by: model, data, method, time."""
+    """Identity of a run: data, model, method, time."""
     return f"{_COLLECTION}/{dataset_id(run)}/{model_id(run)}/{variant(run) or 'dense'}/{epoch(run)}"
 
 
 def _model(run: PublicSettings) -> dict[str, Any]:
     name = model_id(run)
     developer, slash, _ = name.partition("/")
-    # Behind a server anything may stand.
+    # A server may run anything.
     own = run.engine.name in ENGINES and not ENGINES.get(run.engine.name).elsewhere
     return {
         "name": name,
@@ -191,7 +191,7 @@ _SCALE: Final = {
 
 
 def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -> dict[str, Any]:
-    """What every result says of its data and of how the answers were made."""
+    """Data and generation settings, the same in every result."""
     dataset, sampling = run.dataset, run.sampling
     source: dict[str, Any] = {"dataset_name": dataset_id(run), "source_type": "other"}
     if dataset.revision is not None:

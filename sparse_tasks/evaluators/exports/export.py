@@ -1,4 +1,4 @@
-"""Results in the formats of others, by name, written from a run's files and from nothing else."""
+"""Exports of a run's files to the formats of other projects."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ __all__ = ["EXPORTS", "Export"]
 
 
 class Export(Protocol):
-    """Writes a scored run in one format."""
+    """Writer of a scored run in another project's format."""
 
     def __call__(
         self,
@@ -19,7 +19,7 @@ class Export(Protocol):
         scores: Sequence[ScoredSample],
         predictions: Iterable[Prediction],
     ) -> dict[str, bytes]:
-        """The files, by path relative to the folder they are meant for; the same bytes for the same run.
+        """The files, by path relative to the output folder; the same bytes for the same run.
 
         Args:
             run: Settings of the run.
@@ -33,4 +33,4 @@ class Export(Protocol):
 EXPORTS: Registry[Export] = Registry(
     "to", lambda: import_modules("sparse_tasks.evaluators.exports"), "sparse_tasks.exports"
 )
-"""Exports by the name that ``--to`` takes. Each module of a format registers one on its last line."""
+"""Exports by the name that ``--to`` takes. Each module registers its format on its last line."""

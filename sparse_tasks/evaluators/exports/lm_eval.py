@@ -1,6 +1,6 @@
 """Results and samples laid out as lm-evaluation-harness writes them (``--output_path``, ``--log_samples``).
 
-Field names are those of lm-eval 0.4.13. What it has no field for stands under the one key ``sparse_tasks``,
+Field names are those of lm-eval 0.4.13. Values without such a field stand under the key ``sparse_tasks``,
 which its readers pass over, and averages stand under ``groups`` alone, because readers look for samples of
 whatever stands under ``results``. Prompts and gold answers are not repeated here: they are in the data set, and a
 prompt of 128k tokens a sample would make the files unusable.
@@ -42,7 +42,7 @@ def files(
     scores: Sequence[ScoredSample],
     predictions: Iterable[Prediction],
 ) -> dict[str, bytes]:
-    """``MODEL/results_DATE.json`` and one ``MODEL/samples_TASK_DATE.jsonl`` a configuration. See ``exports.Export``."""
+    """``MODEL/results_DATE.json`` and a ``MODEL/samples_TASK_DATE.jsonl`` for each task. See ``exports.Export``."""
     rows: dict[str, list[ScoredSample]] = defaultdict(list)
     for row in scores:
         rows[task_id(run, row.task, row.length)].append(row)
@@ -93,7 +93,7 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
             **{group: {"average": True} for group in averages},
         },
         "n-samples": {
-            # How many there would have been without a limit is not known.
+            # With a limit, the full number is not known.
             task: {"effective": config.n} | ({"original": config.n} if run.dataset.limit is None else {})
             for task, config in configs.items()
         },

@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 LEVEL: Final = 0.95
-"""Of the intervals in ``result.json`` (``statistics.mean_interval`` by default)."""
+"""Level of the intervals in ``result.json`` (``statistics.mean_interval`` by default)."""
 
 
 def variant(run: PublicSettings) -> str:
-    """The attention method with its budget: the nominal sparsity, and whatever else was set.
+    """The attention method with its budget: the nominal sparsity, and the parameters that were set.
 
     ``quest-0.9``, ``quest-tokens=512``, ``vertical_slash+quest-0.9-quest.page=32``; "" for dense attention.
     """
@@ -48,7 +48,7 @@ def variant(run: PublicSettings) -> str:
 
 
 def arguments(run: PublicSettings) -> list[str]:
-    """What was set of the attention method, ``tokens=512`` each, in order of the names."""
+    """Parameters of the attention method as ``tokens=512``, sorted by name."""
     attention = run.attention
     own = f"{attention.method}."  # names its parameters, and is in a composition's name nowhere
     return [f"{name.removeprefix(own)}={_plain(value)}" for name, value in sorted(attention.arguments.items())]
@@ -59,15 +59,15 @@ def _plain(value: object) -> str:
 
 
 def task_id(run: PublicSettings, task: str, length: int) -> str:
-    """What a configuration is called: ``story_retrieval_64k``, or ``story_retrieval_64k@quest-0.9`` where sparse.
+    """Name of a configuration: ``story_retrieval_64k``, or ``story_retrieval_64k@quest-0.9`` where sparse.
 
-    The method is part of it, so that nobody's table puts sparse and dense numbers of a model in one cell.
+    The method is part of it, so that no table mixes sparse and dense scores of a model.
     """
     return _at_variant(run, f"{task}_{label(length)}")
 
 
 def average_id(run: PublicSettings, average: AverageResult) -> str:
-    """What the average over the tasks of a length is called: ``64k`` or ``64k@quest-0.9``."""
+    """Name of the average over the tasks of a length: ``64k`` or ``64k@quest-0.9``."""
     return _at_variant(run, label(average.length))
 
 
@@ -81,7 +81,7 @@ def _at_variant(run: PublicSettings, name: str) -> str:
 
 
 def model_id(run: PublicSettings | Result) -> str:
-    """The model's name; of a folder its last part, because the way to it is nobody's business."""
+    """The model's name; of a folder its last part, because its path is private."""
     return _public(run.model.name)
 
 
@@ -92,14 +92,14 @@ def dataset_id(run: PublicSettings) -> str:
 
 
 def _public(name: str) -> str:
-    """A name that is no path, or the last part of one that is."""
+    """A name, or the last part of a path."""
     return PurePosixPath(name).name or name if name.startswith(("/", "~", "./", "../")) else name
 
 
 def file_name(text: str) -> str:
-    """``text`` as the name of one file, on any system.
+    """``text`` as a file name, on any system.
 
-    A name that had to change ends in a hash of the text, so that two texts never get one name.
+    A name that had to change ends in a hash of the text, so that two texts never share a name.
     """
     safe = re.sub(r"[^A-Za-z0-9._@+=-]+", "_", text).strip(".-")
     if safe == text and 0 < len(text) <= 100:
@@ -132,5 +132,5 @@ def json_bytes(value: object) -> bytes:
 
 
 def jsonl_bytes(rows: Iterable[object]) -> bytes:
-    """One line of JSON a row. Escapes keep it ASCII, so that no character can break a line."""
+    """A line of JSON for each row. Escapes keep it ASCII, so that no character can break a line."""
     return "".join(json.dumps(row, allow_nan=False, default=to_builtins) + "\n" for row in rows).encode("ascii")

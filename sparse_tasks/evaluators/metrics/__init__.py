@@ -1,4 +1,4 @@
-"""Metrics, one a module."""
+"""Metrics, each in its module."""
 
 from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 

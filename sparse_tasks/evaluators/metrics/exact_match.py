@@ -1,4 +1,4 @@
-"""One answer, right or wrong."""
+"""A single answer, right or wrong."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
-# After a number these change it or offer another one, so they are not units.
+# Words that change a number or offer an alternative, so they are not units.
 _NOT_UNITS: Final = frozenset(
     {"and", "or", "to", "plus", "minus", "times", "half", "dozen", "score"}
     | {"hundred", "thousand", "million", "billion", "trillion"}
@@ -19,7 +19,7 @@ _NOT_UNITS: Final = frozenset(
 def exact_match(prediction: str | None, answers: Sequence[str]) -> float:
     """1.0 where the prediction is ``answers[0]`` after normalisation, else 0.0.
 
-    Where the gold answer is a whole number, one unit word may follow it: "46 crowns" is 46. "46 or 47", "46
+    Where the gold answer is a whole number, a unit word may follow it: "46 crowns" is 46. "46 or 47", "46
     thousand" and "about 46" are not.
     """
     given, gold = normalise(prediction or ""), normalise(answers[0])

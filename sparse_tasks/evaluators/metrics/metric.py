@@ -1,4 +1,4 @@
-"""Metrics: functions that say how right an answer is, registered by name."""
+"""Metrics: functions that score an answer, registered by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["METRICS", "Metric"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric; calling it gives a value in [0, 1]: 1 for the gold answer, 0 for none.
+    """A metric; calling it gives a value in [0, 1]: 1 for the gold answer, 0 for no answer.
 
     Attributes:
-        function: Takes the extracted answer text (see ``answers.extract``), or all of the output where the metric is
-            lenient, None where there is none; and the gold entries, at least one, none of them blank.
+        function: Takes the extracted answer (see ``answers.extract``) or None, or the whole output where the metric is
+            lenient; and the gold entries, not empty, none of them blank.
         binary: Whether every value is 0 or 1.
-        lenient: Whether it searches the whole output instead of the extracted answer. Such metrics are RULER's own,
-            kept to compare with numbers that others report; all others give nothing for saying more than was asked.
+        lenient: Whether it searches the whole output instead of the extracted answer. Such metrics are RULER's,
+            kept to compare with published numbers; all others give nothing for superfluous text.
     """
 
     function: Callable[[str | None, Sequence[str]], float]
@@ -33,4 +33,4 @@ class Metric:
 METRICS: Registry[Metric] = Registry(
     "metric", lambda: import_modules("sparse_tasks.evaluators.metrics"), "sparse_tasks.metrics"
 )
-"""Metrics by the name in a sample's ``metric`` column. Each module of this package registers one on its last line."""
+"""Metrics by the name in a sample's ``metric`` column. Each module registers its metric on its last line."""

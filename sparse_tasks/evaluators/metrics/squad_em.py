@@ -7,7 +7,7 @@ from sparse_tasks.evaluators.metrics.token_f1 import words
 
 
 def squad_em(prediction: str | None, answers: Sequence[str]) -> float:
-    """SQuAD's exact match: 1.0 where the prediction says one of ``answers``, which are alternatives, else 0.0.
+    """SQuAD's exact match: 1.0 where the prediction is any of ``answers``, which are alternatives, else 0.0.
 
     Compared are SQuAD's tokens, in order (see ``token_f1``).
     """

@@ -1,4 +1,4 @@
-"""RULER's recall of substrings, to compare with numbers that others report."""
+"""RULER's recall of substrings, to compare with published numbers."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ def string_match_all(prediction: str | None, answers: Sequence[str]) -> float:
     """The share of gold entries that stand anywhere in the whole output, in any case of letters, in [0, 1].
 
     RULER's own metric of its retrieval, tracing and counting tasks, for comparability only: it reads all
-    that the model wrote, thoughts included, "46" is found in "1460", and repeating the context scores 1.
+    that the model wrote, thoughts included, "46" matches "1460", and repeating the context scores 1.
     ``unordered_fraction`` is the strict relative.
     """
     text = (prediction or "").lower()

@@ -1,4 +1,4 @@
-"""RULER's match of one substring, to compare with numbers that others report."""
+"""RULER's match of any reference, to compare with published numbers."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 
 def string_match_part(prediction: str | None, answers: Sequence[str]) -> float:
-    """1.0 where at least one of the gold answers stands anywhere in the whole output, in any case of letters.
+    """1.0 where any of the gold answers stands anywhere in the whole output, in any case of letters.
 
     RULER's own metric of its question answering tasks, for comparability only, with the weaknesses of
     ``string_match_all``. It is the best over the references, not their mean. ``token_f1`` and ``exact_match``

@@ -115,7 +115,7 @@ def test_an_empty_file_misses_everything(tmp_path: Path, refused: Refused) -> No
 def test_an_output_that_is_there_twice_is_refused(tmp_path: Path, refused: Refused) -> None:
     one = {"id": "a", "text": "x"}
     path = written(tmp_path / "a.jsonl", one, {"id": "b", "text": "x"}, one)
-    with refused(DataError, f"{path}, line 3: a is there twice"):
+    with refused(DataError, f"{path}, line 3: a occurs twice"):
         replayed(path, "b")
 
 
