@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_tasks.core.files import sha256_of
+from sparse_tasks.core.manifest import MANIFEST
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.engines.engine import EngineSettings, Output, Request
@@ -33,7 +34,6 @@ from sparse_tasks.evaluators.models import Model, find_model
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
-from sparse_tasks.generators.dataset import MANIFEST
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA, read_rows

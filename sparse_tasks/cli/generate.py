@@ -13,6 +13,7 @@ from sparse_tasks.cli.output import Format, print_json, warn
 from sparse_tasks.cli.progress import Bar
 
 if TYPE_CHECKING:
+    from sparse_tasks.core.records import Manifest
     from sparse_tasks.core.sample import Sample
     from sparse_tasks.core.tokenizers import PromptTokenizer
     from sparse_tasks.generators.dataset import Shard
@@ -220,21 +221,19 @@ def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, worke
     print(f"With {workers} worker{'s' * (workers != 1)} about {_duration(total['seconds'])}.")
 
 
-def _tell_result(manifest: dict[str, Any], folder: Path, seconds: float, made: int, format: Format) -> None:
+def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, format: Format) -> None:
     from sparse_tasks.core.length import label
-    from sparse_tasks.core.shards import shard_prefix
 
-    request, files = manifest["request"], manifest["files"]
     rows: list[dict[str, Any]] = []
-    for length in request["lengths"]:
-        for task in request["tasks"]:
-            entries = [entry for name, entry in files.items() if name.startswith(shard_prefix(length, task))]
-            sums = {name: sum(entry[name] for entry in entries) for name in ("rows", "tokens", "bytes")}
+    for length in manifest.request.lengths:
+        for task in manifest.request.tasks:
+            files = manifest.files_of(length, task).values()
+            sums = {name: sum(getattr(file, name) for file in files) for name in ("rows", "tokens", "bytes")}
             rows.append({"task": task, "length": length, "samples": sums["rows"]} | sums)
     total = {name: sum(row[name] for row in rows) for name in ("samples", "tokens", "bytes")}
     first = f"{rows[0]['task']}_{label(rows[0]['length'])}"
     if format is Format.json:
-        result = {"output": str(folder), "fingerprint": manifest["fingerprint"], "configs": rows, "total": total}
+        result = {"output": str(folder), "fingerprint": manifest.fingerprint, "configs": rows, "total": total}
         print_json(result | {"seconds": round(seconds, 3), "tokens_made": made})
         return
     _print_table(rows, total, str(folder), last="size")

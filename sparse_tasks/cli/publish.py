@@ -61,7 +61,7 @@ def publish(
         warn("nothing was published")
         raise typer.Exit(1)
     dataset = open_dataset(str(folder))
-    check_rights(dataset.manifest, i_have_the_rights)
+    check_rights(dataset.manifest.corpora or [], i_have_the_rights)
     files = package(dataset)
     if dry_run:
         _print_plan(files, target)
@@ -121,7 +121,7 @@ def _name(dataset: Dataset) -> str:
     """Configuration of all tasks at the first length."""
     from sparse_tasks.core.length import label
 
-    return label(dataset.manifest["request"]["lengths"][0])
+    return label(dataset.manifest.request.lengths[0])
 
 
 def _size(size: int) -> str:

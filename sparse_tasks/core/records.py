@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.core.shards import SHARD_PATTERN
+from sparse_tasks.core.shards import SHARD_PATTERN, shard_prefix
 
 __all__ = [
     "ChatTemplateRecord",
@@ -259,23 +259,28 @@ class Manifest(Record, frozen=True, kw_only=True):
     Attributes:
         generator: The program.
         libraries: Versions of the packages that decide about the words of a sample.
+        corpora: Texts of others; left out where there are none.
         request: What was generated.
         tokenizer: The tokenizer that counted.
         chat_template: The template that rendered the prompts; None for bare prompts.
         fingerprint: Hash of everything that decides about the bytes.
         card_sha256: Hash of the card.
         files: The Parquet files by path.
-        corpora: Texts of others; left out where there are none.
     """
 
     format: Literal["sparse-tasks-dataset"]
     schema_version: Literal["1.0"]
     generator: Generator
     libraries: dict[str, str]
+    corpora: Annotated[list[Corpus], Meta(min_length=1)] | UnsetType = UNSET
     request: ManifestRequest
     tokenizer: TokenizerRecord
     chat_template: ChatTemplateRecord | None
     fingerprint: Sha256
     card_sha256: Sha256
     files: Annotated[dict[ShardName, DataFile], Meta(min_length=1)]
-    corpora: Annotated[list[Corpus], Meta(min_length=1)] | UnsetType = UNSET
+
+    def files_of(self, length: int, task: str) -> dict[str, DataFile]:
+        """Files of a task at a length, by path in order."""
+        prefix = shard_prefix(length, task)
+        return {path: self.files[path] for path in sorted(self.files) if path.startswith(prefix)}

@@ -13,17 +13,14 @@ from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.length import label, parse_length
-from sparse_tasks.core.records import Manifest, Record, convert, problem
-from sparse_tasks.core.shards import shard_prefix
-from sparse_tasks.generators.dataset import MANIFEST
+from sparse_tasks.core.manifest import MANIFEST, read_manifest
+from sparse_tasks.core.records import Manifest, Record, convert
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS
 
 __all__ = ["Dataset", "Selection", "open_dataset"]
 
 R = TypeVar("R", bound=Record)
-
-_LARGEST_MANIFEST = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +46,14 @@ class Dataset:
         name: As the user gave it.
         path: Where its files are.
         revision: Commit of a data set on the Hub; None for a folder.
-        manifest: What the folder says of itself (schema ``manifest-1.0``).
+        manifest: What the folder says of itself.
         sha256: Hash of the manifest's hashes of the files: two data sets with the same one hold the same samples.
     """
 
     name: str
     path: Path
     revision: str | None
-    manifest: dict[str, Any]
+    manifest: Manifest
     sha256: str
 
     def select(
@@ -67,9 +64,9 @@ class Dataset:
         Raises:
             UsageError: Something that was named is not in the data set.
         """
-        request = self.manifest["request"]
-        groups: dict[str, list[str]] = {"all": list(request["tasks"])}
-        for name in request["tasks"]:
+        request = self.manifest.request
+        groups: dict[str, list[str]] = {"all": list(request.tasks)}
+        for name in request.tasks:
             groups.setdefault(name, []).append(name)
             if name in TASKS:
                 groups.setdefault(TASKS.get(name).group(), []).append(name)
@@ -77,15 +74,15 @@ class Dataset:
             if name not in groups:
                 raise UsageError("task", name, nearest(name, groups))
         wanted = {member for name in tasks or ["all"] for member in groups[name]}
-        tokens = {parse_length(length) for length in lengths} or set(request["lengths"])
-        if missing := sorted(tokens - set(request["lengths"])):
-            there = ", ".join(label(length) for length in request["lengths"])
+        tokens = {parse_length(length) for length in lengths} or set(request.lengths)
+        if missing := sorted(tokens - set(request.lengths)):
+            there = ", ".join(label(length) for length in request.lengths)
             raise UsageError("length", label(missing[0]), f"is not in the data set; choose from {there}")
         if limit is not None and limit < 1:
             raise UsageError("limit", limit, "must be at least 1")
         return Selection(
-            tuple(name for name in request["tasks"] if name in wanted),
-            tuple(length for length in request["lengths"] if length in tokens),
+            tuple(name for name in request.tasks if name in wanted),
+            tuple(length for length in request.lengths if length in tokens),
             limit,
         )
 
@@ -101,9 +98,7 @@ class Dataset:
         for length in selection.lengths:
             for task in selection.tasks:
                 left = selection.limit
-                for name in sorted(
-                    name for name in self.manifest["files"] if name.startswith(shard_prefix(length, task))
-                ):
+                for name in self.manifest.files_of(length, task):
                     if left == 0:
                         break
                     rows = self._read(name, columns)[:left]
@@ -129,7 +124,7 @@ class Dataset:
     def _read(self, name: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
         path = self.path / name
         try:
-            if sha256_of(path) != self.manifest["files"][name]["sha256"]:
+            if sha256_of(path) != self.manifest.files[name].sha256:
                 raise DataError(f"{path} is not the file that the manifest names; run sparse-tasks validate")
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -141,6 +136,7 @@ def open_dataset(name: str) -> Dataset:
 
     Raises:
         UsageError: There is none, or it is not complete.
+        DataError: Its manifest cannot be read or is not valid.
     """
     revision = None
     try:
@@ -152,31 +148,31 @@ def open_dataset(name: str) -> Dataset:
         if not is_hub_id(name):
             raise UsageError("data", name, "is no folder; name one that generate has written, or a Hub id (ORG/NAME)")
         path, revision = _from_hub(name)
-    return Dataset(name, path, revision, *_manifest(name, path))
+    manifest = _checked(name, read_manifest(path, name))
+    return Dataset(name, path, revision, manifest, _sha256(manifest))
 
 
-def _manifest(name: str, path: Path) -> tuple[dict[str, Any], str]:
-    try:
-        if (path / MANIFEST).stat().st_size > _LARGEST_MANIFEST:
-            raise UsageError("data", name, f"has a {MANIFEST} too large to be one")
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            "data", name, f"holds no {MANIFEST}; name a folder that generate has finished (run it again to finish)"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError("data", name, f"has an unreadable {MANIFEST}: {error}") from error
-    if wrong := problem(manifest, Manifest):
-        raise UsageError("data", name, f"has a {MANIFEST} that is not valid: {wrong}")
-    request = manifest["request"]
-    for length in request["lengths"]:
-        for task in request["tasks"]:
-            of_it = [entry for file, entry in manifest["files"].items() if file.startswith(shard_prefix(length, task))]
-            if (samples := sum(entry["rows"] for entry in of_it)) != request["samples"]:
-                what = f"{samples} samples, not {request['samples']}, of {task} at {length}"
-                raise UsageError("data", name, f"has a {MANIFEST} that names {what}; run sparse-tasks validate")
-    hashes = {file: entry["sha256"] for file, entry in manifest["files"].items()}
-    return manifest, hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+def _checked(name: str, manifest: Manifest) -> Manifest:
+    """The manifest, if it names as many samples as it says.
+
+    Raises:
+        DataError: It does not.
+    """
+    request = manifest.request
+    for length in request.lengths:
+        for task in request.tasks:
+            samples = sum(file.rows for file in manifest.files_of(length, task).values())
+            if samples != request.samples:
+                raise DataError(
+                    f"{name}: {MANIFEST} names {samples} samples, not {request.samples}, of {task} at {length}; "
+                    "run sparse-tasks validate"
+                )
+    return manifest
+
+
+def _sha256(manifest: Manifest) -> str:
+    hashes = {path: file.sha256 for path, file in manifest.files.items()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _from_hub(name: str) -> tuple[Path, str]:

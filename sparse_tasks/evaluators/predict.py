@@ -207,9 +207,9 @@ def _size(request: RunRequest) -> int:
 def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> RunSettings:
     settings = engine.settings
     dataset, selection, model = request.dataset, request.selection, settings.model
-    generated = dataset.manifest["request"]
+    generated = dataset.manifest.request
     template = None if tokenizer is None else tokenizer.template
-    of_each = min(selection.limit or generated["samples"], generated["samples"])
+    of_each = min(selection.limit or generated.samples, generated.samples)
     return RunSettings(
         format="sparse-tasks-run",
         schema_version="1.0",
@@ -218,7 +218,7 @@ def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | 
             name=dataset.name,
             revision=dataset.revision,
             sha256=dataset.sha256,
-            fingerprint=dataset.manifest["fingerprint"],
+            fingerprint=dataset.manifest.fingerprint,
             tasks=list(selection.tasks),
             lengths=list(selection.lengths),
             limit=selection.limit,
@@ -234,7 +234,7 @@ def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | 
         engine=EngineRecord(name=engine.name, version=None, arguments=engine.arguments, details={}),
         attention=engine.attention,
         # Where the question stands after the context alone, a cache could be compressed before it is seen.
-        query_aware=generated["question_position"] == "both",
+        query_aware=generated.question_position == "both",
         sampling=SamplingRecord(
             temperature=settings.temperature if engine.samples else None,
             seed=settings.seed if engine.samples else None,

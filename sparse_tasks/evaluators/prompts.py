@@ -30,10 +30,10 @@ class _Prompted(SampleInfo, frozen=True, kw_only=True):
 
 def made_for(dataset: Dataset, tokenizer: PromptTokenizer) -> bool:
     """Whether the data set's own counts hold for this tokenizer and chat template."""
-    template = dataset.manifest["chat_template"]
-    recorded = None if template is None else template["sha256"]
+    template = dataset.manifest.chat_template
+    recorded = None if template is None else template.sha256
     ours = None if tokenizer.template is None else tokenizer.template.sha256
-    return bool(dataset.manifest["tokenizer"]["sha256"] == tokenizer.sha256) and recorded == ours
+    return dataset.manifest.tokenizer.sha256 == tokenizer.sha256 and recorded == ours
 
 
 def count_tokens(

@@ -7,7 +7,6 @@ folder with a manifest is complete. Nothing in it depends on when, where or in h
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks import __version__
-from sparse_tasks.core.errors import OutputError, UsageError
-from sparse_tasks.core.files import LOCK, remove_leftovers, write_whole
+from sparse_tasks.core.errors import DataError, OutputError, UsageError
+from sparse_tasks.core.files import remove_leftovers, write_whole
+from sparse_tasks.core.json import read_json, to_json
+from sparse_tasks.core.manifest import MANIFEST, PROGRESS
+from sparse_tasks.core.records import JsonObject, Manifest, convert, to_builtins
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import count_tokens
 from sparse_tasks.generators.task import Task
 
-__all__ = ["CARD", "LOCK", "MANIFEST", "PROGRESS", "DatasetFolder", "Shard", "shards"]
+__all__ = ["CARD", "DatasetFolder", "Shard", "fingerprint", "shards"]
 
-MANIFEST = "sparse_tasks.json"
 CARD = "README.md"
-PROGRESS = ".sparse_tasks.partial.json"
 # Names that begin like this are a run's own: lock, record, unfinished files.
 _HIDDEN = ".sparse_tasks"
 # A shard holds about this many tokens, and at least one sample.
@@ -71,7 +71,7 @@ class DatasetFolder:
         self.path = path
         self.request = request
         self.description = _describe(request, tokenizer)
-        self.fingerprint = hashlib.sha256(_json(self.description)).hexdigest()
+        self.fingerprint = fingerprint(self.description)
         self.files: dict[str, dict[str, Any]] = {}
 
     def open(self, overwrite: bool) -> None:
@@ -114,22 +114,19 @@ class DatasetFolder:
         self._record()
         write_whole(self.path / shard.path, content)
 
-    def finish(self, card: str) -> dict[str, Any]:
+    def finish(self, card: str) -> Manifest:
         """Write card and manifest; returns the manifest."""
         files = {shard.path: self.files[shard.path] for shard in shards(self.request)}
         text = card.encode()
-        manifest = self.description | {
-            "fingerprint": self.fingerprint,
-            "card_sha256": hashlib.sha256(text).hexdigest(),
-            "files": files,
-        }
+        hashes = {"fingerprint": self.fingerprint, "card_sha256": hashlib.sha256(text).hexdigest()}
+        manifest = convert(self.description | hashes | {"files": files}, Manifest, MANIFEST)
         write_whole(self.path / CARD, text)
-        write_whole(self.path / MANIFEST, _json(manifest))
+        write_whole(self.path / MANIFEST, to_json(to_builtins(manifest)))
         (self.path / PROGRESS).unlink(missing_ok=True)
         return manifest
 
     def _record(self) -> None:
-        write_whole(self.path / PROGRESS, _json({"fingerprint": self.fingerprint, "files": self.files}))
+        write_whole(self.path / PROGRESS, to_json({"fingerprint": self.fingerprint, "files": self.files}))
 
     def _records(self) -> list[dict[str, Any]]:
         """What earlier runs wrote down, the latest first; a finished one leaves the manifest alone."""
@@ -138,11 +135,11 @@ class DatasetFolder:
             if not path.exists():
                 continue
             try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError) as error:
-                raise OutputError(f"cannot read {path}: {error}; remove the folder or name another one") from error
+                record = read_json(path)
+            except DataError as error:
+                raise OutputError(f"{error}; remove the folder or name another one") from error
             if not isinstance(record, dict) or not isinstance(record.get("files"), dict) or "fingerprint" not in record:
-                raise OutputError(f"{path} is no record of sparse-tasks; remove the folder or name another one")
+                raise OutputError(f"{path} is not a record of sparse-tasks; remove the folder or name another one")
             records.append(record)
         return records
 
@@ -195,7 +192,7 @@ def _entry(shard: Shard, content: bytes) -> dict[str, Any]:
     }
 
 
-def _describe(request: Request, tokenizer: PromptTokenizer) -> dict[str, Any]:
+def _describe(request: Request, tokenizer: PromptTokenizer) -> JsonObject:
     template = tokenizer.template
     return {
         "format": "sparse-tasks-dataset",
@@ -211,5 +208,7 @@ def _describe(request: Request, tokenizer: PromptTokenizer) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+def fingerprint(description: JsonObject) -> str:
+    """Hash of a manifest without what is only known at the end."""
+    content = {key: value for key, value in description.items() if key not in ("fingerprint", "card_sha256", "files")}
+    return hashlib.sha256(to_json(content)).hexdigest()

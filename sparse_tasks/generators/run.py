@@ -7,9 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparse_tasks.core.files import hold
+from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.corpora import mount
@@ -36,7 +37,7 @@ def generate_folder(
     overwrite: bool = False,
     started: Callable[[list[Shard]], None] = lambda missing: None,
     progress: Progress = lambda sample: None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Make the folder ``path`` hold the request, and return its manifest.
 
     Args:

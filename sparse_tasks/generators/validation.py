@@ -14,23 +14,23 @@ from typing import Any
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.length import TOLERANCE
-from sparse_tasks.core.records import Manifest, convert, problem
+from sparse_tasks.core.manifest import MANIFEST, read_manifest
+from sparse_tasks.core.records import Manifest, problem, to_builtins
 from sparse_tasks.core.sample import Sample
-from sparse_tasks.core.shards import ShardPath, shard_prefix
+from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators.corpora import Corpus, mount
-from sparse_tasks.generators.dataset import CARD, MANIFEST, PROGRESS
+from sparse_tasks.generators.dataset import CARD, fingerprint
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS, Task
-from sparse_tasks.generators.wording import Template, parse_template
+from sparse_tasks.generators.wording import parse_template
 
 __all__ = ["Problem", "Report", "validate_folder"]
 
 GoldScore = Callable[[str, str, Sequence[str]], float]
 """Score of a gold answer: metric, answer, answers."""
-_LARGEST_MANIFEST = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def validate_folder(
         UsageError: There is no data set, its tokenizer cannot be found, or a corpus is another than the data set's.
         DataError: The manifest cannot be read.
     """
-    manifest = _manifest(path)
+    manifest = read_manifest(path)
     loaded = _tokenizer(manifest, tokenizer)
     texts = _corpora(manifest, corpora)
     mount(texts)
     report = Report(list(_check_files(path, manifest)))
-    names = [name for name in manifest["files"] if (path / name).is_file()]
+    names = [name for name in manifest.files if (path / name).is_file()]
     ids: Counter[str] = Counter()
     prompts: dict[bytes, str] = {}
     checker = _Checker(path, manifest, loaded, gold_score)
@@ -108,33 +108,9 @@ def validate_folder(
     return report
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not path.is_dir():
-        raise UsageError("dataset", str(path), "is no folder; name one that generate has written")
-    if not file.is_file():
-        unfinished = (path / PROGRESS).is_file()
-        raise UsageError(
-            "dataset",
-            str(path),
-            "is not finished; give the same generate command again, which goes on"
-            if unfinished
-            else f"holds no data set, as it has no {MANIFEST}; name a folder that generate has written",
-        )
-    if file.stat().st_size > _LARGEST_MANIFEST:
-        raise DataError(f"{file} is larger than {_LARGEST_MANIFEST} bytes")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    convert(manifest, Manifest, file)
-    checked: dict[str, Any] = manifest
-    return checked
-
-
-def _tokenizer(manifest: dict[str, Any], source: str | None) -> PromptTokenizer:
+def _tokenizer(manifest: Manifest, source: str | None) -> PromptTokenizer:
     """The tokenizer that the manifest names, with the template that the manifest holds."""
-    name = manifest["tokenizer"]["name"]
+    name = manifest.tokenizer.name
     try:
         bare = load_tokenizer(source or name, "none")
     except UsageError as error:
@@ -143,20 +119,20 @@ def _tokenizer(manifest: dict[str, Any], source: str | None) -> PromptTokenizer:
         raise UsageError(
             "tokenizer", name, "is where the data set was made; say where it is here with --tokenizer"
         ) from error
-    if bare.sha256 != manifest["tokenizer"]["sha256"]:
+    if bare.sha256 != manifest.tokenizer.sha256:
         raise UsageError(
             "tokenizer", source or name, f"is another one than the data set's (SHA-256 {bare.sha256[:16]}…)"
         )
-    wrapped = manifest["chat_template"]
-    template = None if wrapped is None else ChatTemplate(wrapped["source"], wrapped["special_tokens"])
-    if template is not None and template.sha256 != wrapped["sha256"]:
+    wrapped = manifest.chat_template
+    template = None if wrapped is None else ChatTemplate(wrapped.source, wrapped.special_tokens)
+    if wrapped is not None and template is not None and template.sha256 != wrapped.sha256:
         raise DataError(f"{MANIFEST}: chat_template does not have the hash that stands beside it")
     return bare.with_template(template)
 
 
-def _corpora(manifest: dict[str, Any], corpora: Iterable[Corpus]) -> tuple[Corpus, ...]:
+def _corpora(manifest: Manifest, corpora: Iterable[Corpus]) -> tuple[Corpus, ...]:
     """The corpora, if they are those of the data set."""
-    known = {corpus["name"]: corpus["sha256"] for corpus in manifest.get("corpora", [])}
+    known = {corpus.name: corpus.sha256 for corpus in manifest.corpora or []}
     texts = tuple(corpora)
     for corpus in texts:
         if corpus.name not in known:
@@ -167,35 +143,31 @@ def _corpora(manifest: dict[str, Any], corpora: Iterable[Corpus]) -> tuple[Corpu
     return texts
 
 
-def _check_files(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
-    request, listed = manifest["request"], manifest["files"]
-    fingerprinted = {
-        key: value for key, value in manifest.items() if key not in ("fingerprint", "card_sha256", "files")
-    }
-    text = (json.dumps(fingerprinted, ensure_ascii=False, indent=2) + "\n").encode(errors="replace")
-    if hashlib.sha256(text).hexdigest() != manifest["fingerprint"]:
+def _check_files(path: Path, manifest: Manifest) -> Iterator[Problem]:
+    request, listed = manifest.request, manifest.files
+    if fingerprint(to_builtins(manifest)) != manifest.fingerprint:
         yield Problem(MANIFEST, "the configuration does not have the recorded fingerprint")
     card = path / CARD
-    if not card.is_file() or sha256_of(card) != manifest["card_sha256"]:
+    if not card.is_file() or sha256_of(card) != manifest.card_sha256:
         yield Problem(CARD, "is missing or was changed")
     for name, entry in listed.items():
         file = path / name
-        if int(name.partition("/")[0]) not in request["lengths"]:
+        if int(name.partition("/")[0]) not in request.lengths:
             yield Problem(name, "has a length that the data set does not have")
         if not file.is_file():
             yield Problem(name, "is missing")
-        elif sha256_of(file) != entry["sha256"]:
+        elif sha256_of(file) != entry.sha256:
             yield Problem(name, "does not have the recorded SHA-256")
-        elif file.stat().st_size != entry["bytes"]:
-            yield Problem(name, f"has {file.stat().st_size} bytes, not {entry['bytes']}")
+        elif file.stat().st_size != entry.bytes:
+            yield Problem(name, f"has {file.stat().st_size} bytes, not {entry.bytes}")
     for file in sorted(path.glob("**/*.parquet")):
         if (name := file.relative_to(path).as_posix()) not in listed:
             yield Problem(name, "is not in the manifest")
-    for length in request["lengths"]:
-        for task in request["tasks"]:
-            rows = sum(entry["rows"] for name, entry in listed.items() if name.startswith(shard_prefix(length, task)))
-            if rows != request["samples"]:
-                yield Problem(f"{length}/{task}", f"has {rows} samples, not {request['samples']}")
+    for length in request.lengths:
+        for task in request.tasks:
+            rows = sum(entry.rows for entry in manifest.files_of(length, task).values())
+            if rows != request.samples:
+                yield Problem(f"{length}/{task}", f"has {rows} samples, not {request.samples}")
 
 
 @dataclass
@@ -203,7 +175,7 @@ class _Checker:
     """What is needed to check a shard."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     tokenizer: PromptTokenizer
     gold_score: GoldScore
 
@@ -223,7 +195,7 @@ _checker: _Checker | None = None
 
 
 def _start(
-    path: Path, manifest: dict[str, Any], tokenizer: str | None, gold_score: GoldScore, corpora: tuple[Corpus, ...]
+    path: Path, manifest: Manifest, tokenizer: str | None, gold_score: GoldScore, corpora: tuple[Corpus, ...]
 ) -> None:
     global _checker
     mount(corpora)
@@ -243,19 +215,19 @@ def _check_shard(checker: _Checker, name: str) -> _Found:
     except DataError as error:
         found.problems.append(Problem(name, str(error)))
         return found
-    if len(rows) != manifest["files"][name]["rows"]:
-        found.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest['files'][name]['rows']}"))
+    if len(rows) != manifest.files[name].rows:
+        found.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest.files[name].rows}"))
     shard = ShardPath.parse(name)
     if shard is None:  # the schema of manifests has no such names
         raise ValueError(f"{name} is not the path of a data file")
     try:
-        task = TASKS.get(shard.task).from_settings(manifest["request"]["tasks"][shard.task]["parameters"])
+        task = TASKS.get(shard.task).from_settings(manifest.request.tasks[shard.task].parameters)
     except (UsageError, KeyError) as error:
         found.problems.append(Problem(name, f"belongs to no task that is known here: {error}"))
         return found
     # Every full shard of a task and length has as many rows as the first one.
     first = str(replace(shard, number=0))
-    offset = shard.number * manifest["files"].get(first, {"rows": 0})["rows"]
+    offset = shard.number * (manifest.files[first].rows if first in manifest.files else 0)
     for i, row in enumerate(rows):
         where = f"{name}, row {i}" + (f" ({row['id']})" if row["id"] else "")
         invalid = problem(row, Sample)
@@ -266,22 +238,22 @@ def _check_shard(checker: _Checker, name: str) -> _Found:
             found.prompts.append((hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest(), f"{name}, row {i}"))
         found.ids.append(str(row["id"]))
         found.problems += [Problem(where, what) for what in wrong]
-    if not found.problems and found.tokens != manifest["files"][name]["tokens"]:
-        found.problems.append(Problem(name, f"has {found.tokens} tokens, not {manifest['files'][name]['tokens']}"))
+    if not found.problems and found.tokens != manifest.files[name].tokens:
+        found.problems.append(Problem(name, f"has {found.tokens} tokens, not {manifest.files[name].tokens}"))
     return found
 
 
 def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker) -> Iterator[str]:
     """Everything that is wrong with one sample."""
-    request = checker.manifest["request"]
-    asked = request["tasks"][task.name]
+    request = checker.manifest.request
+    asked = request.tasks[task.name]
     expected = {
         "task": task.name,
         "length": length,
         "index": index,
-        "seed": request["seed"],
-        "question_position": request["question_position"],
-        "max_new_tokens": asked["max_new_tokens"],
+        "seed": request.seed,
+        "question_position": request.question_position,
+        "max_new_tokens": asked.max_new_tokens,
     }
     for column, value in expected.items():
         if row[column] != value:
@@ -290,7 +262,7 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         yield "id does not name the sample's task, length and index"
     yield from _check_parts(row)
     yield from _check_evidence(row)
-    target = length - asked["max_new_tokens"] if request["length_includes_output"] else length
+    target = length - asked.max_new_tokens if request.length_includes_output else length
     try:
         tokens = checker.tokenizer.count(row["prompt"])
         if tokens != row["input_tokens"]:
@@ -299,10 +271,11 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
             yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
         params = json.loads(row["params"])
         drawn = params.pop("drawn", None)
-        if params != asked["parameters"] | {"depth": asked["depth"]} or not isinstance(drawn, dict):
+        if params != asked.parameters | {"depth": asked.depth} or not isinstance(drawn, dict):
             yield "params differ from the data set's parameters"
-        template = asked.get("template")
-        canonical = row["prompt"] if template is None else _template(task, template).read_back(task, row["prompt"])
+        canonical = row["prompt"]
+        if asked.template:
+            canonical = parse_template(task.name, asked.template, MANIFEST).read_back(task, canonical)
         if (wrong := task.verify(canonical, row["answer"], row["answers"])) is not None:
             yield wrong
         yield from task.audit(canonical)
@@ -315,11 +288,6 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         yield str(error)
     except Exception as error:  # what is read here may be anything, and so may the oracle that reads it
         yield f"it cannot be checked: {error!r}"
-
-
-def _template(task: Task, parts: dict[str, str]) -> Template:
-    """The template that the manifest holds, checked as one that a user names."""
-    return parse_template(task.name, parts, MANIFEST)
 
 
 def _check_parts(row: dict[str, Any]) -> Iterator[str]:

@@ -33,24 +33,24 @@ def eval_yaml(dataset: Dataset) -> bytes:
     Raises:
         DataError: A file differs from the manifest.
     """
-    request = dataset.manifest["request"]
-    lengths = ", ".join(label(length) for length in request["lengths"])
+    request = dataset.manifest.request
+    lengths = ", ".join(label(length) for length in request.lengths)
     content = {
         "name": f"sparse-tasks {lengths}",
         "description": (
-            f"Long-context tasks of exact length ({', '.join(request['tasks'])}; {lengths} tokens). "
+            f"Long-context tasks of exact length ({', '.join(request.tasks)}; {lengths} tokens). "
             "inspect counts an answer as right if the text in the last <answer> is the gold answer, letter case aside; "
             "nothing is given for parts of it. sparse-tasks evaluate scores by the tasks' own metrics, most of which "
             "do give something for parts."
         ),
         "evaluation_framework": "inspect-ai",
-        "tasks": [_task(dataset, task, length) for length in request["lengths"] for task in request["tasks"]],
+        "tasks": [_task(dataset, task, length) for length in request.lengths for task in request.tasks],
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).encode()
 
 
 def _task(dataset: Dataset, task: str, length: int) -> dict[str, object]:
-    name, budget = f"{task}_{label(length)}", dataset.manifest["request"]["tasks"][task]["max_new_tokens"]
+    name, budget = f"{task}_{label(length)}", dataset.manifest.request.tasks[task].max_new_tokens
     return {
         "id": name,
         "config": name,

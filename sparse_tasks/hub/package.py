@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.files import sha256_of
+from sparse_tasks.core.manifest import MANIFEST
+from sparse_tasks.core.records import Corpus
 from sparse_tasks.evaluators.dataset import Dataset
-from sparse_tasks.generators.dataset import CARD, MANIFEST
+from sparse_tasks.generators.dataset import CARD
 from sparse_tasks.hub.eval_yaml import EVAL_YAML, eval_yaml
 
 __all__ = ["PackedFile", "check_rights", "package"]
@@ -55,22 +56,22 @@ def package(dataset: Dataset) -> list[PackedFile]:
             _of_path(dataset.path, CARD),
             PackedFile(EVAL_YAML, evaluation, len(evaluation), hashlib.sha256(evaluation).hexdigest()),
             _of_path(dataset.path, MANIFEST),
-            *(_of_path(dataset.path, name) for name in dataset.manifest["files"]),
+            *(_of_path(dataset.path, name) for name in dataset.manifest.files),
         ]
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror or error}") from error
     for file in files:
-        recorded = dataset.manifest["files"].get(file.path)
-        if recorded is not None and recorded["sha256"] != file.sha256:
+        recorded = dataset.manifest.files.get(file.path)
+        if recorded is not None and recorded.sha256 != file.sha256:
             raise DataError(f"{dataset.path / file.path} differs from the manifest")
     return files
 
 
-def check_rights(manifest: Mapping[str, Any], have_rights: bool) -> None:
+def check_rights(corpora: Sequence[Corpus], have_rights: bool) -> None:
     """Refuse a data set with texts of others that may not be passed on.
 
     Args:
-        manifest: Manifest of the data set.
+        corpora: Texts of others in the data set.
         have_rights: Whether the user claims the rights.
 
     Raises:
@@ -78,11 +79,11 @@ def check_rights(manifest: Mapping[str, Any], have_rights: bool) -> None:
     """
     if have_rights:
         return
-    for corpus in manifest.get("corpora", []):
-        if corpus.get("licence") is None:
+    for corpus in corpora:
+        if corpus.licence is None:
             raise UsageError(
                 "corpus",
-                corpus.get("name"),
+                corpus.name,
                 "has no clear licence, so its text is not published; add --i-have-the-rights if you have them",
             )
 

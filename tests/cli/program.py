@@ -19,6 +19,7 @@ import pytest
 
 from sparse_tasks.cli.main import main
 from sparse_tasks.core import tokenizers
+from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators import api, validation
 
@@ -141,8 +142,8 @@ def keep_tokenizers() -> Iterator[None]:
     recorded: dict[str, PromptTokenizer] = {}
     find = validation._tokenizer
 
-    def find_once(manifest: dict[str, Any], source: str | None) -> PromptTokenizer:
-        key = json.dumps([manifest["tokenizer"], manifest["chat_template"], source])
+    def find_once(manifest: Manifest, source: str | None) -> PromptTokenizer:
+        key = repr([manifest.tokenizer, manifest.chat_template, source])
         if key not in recorded:
             recorded[key] = find(manifest, source)
         return recorded[key]

@@ -74,7 +74,7 @@ def test_a_run_holds_every_sample_and_what_it_was(
         "name": dataset.name,
         "revision": None,
         "sha256": dataset.sha256,
-        "fingerprint": dataset.manifest["fingerprint"],
+        "fingerprint": dataset.manifest.fingerprint,
         "tasks": ["ruler_niah", "ruler_vt"],
         "lengths": [1100, 1500],
         "limit": None,
@@ -85,7 +85,7 @@ def test_a_run_holds_every_sample_and_what_it_was(
     assert settings["sampling"] == {"temperature": 0.0, "seed": 42, "max_new_tokens": None}
     assert settings["prompt"]["rendered_by"] == "sparse-tasks"
     assert settings["prompt"]["as_generated"] is True
-    assert settings["prompt"]["tokenizer_sha256"] == dataset.manifest["tokenizer"]["sha256"]
+    assert settings["prompt"]["tokenizer_sha256"] == dataset.manifest.tokenizer.sha256
     assert settings["query_aware"] is True
     assert settings["model"]["name"] == str(model)
     assert settings["command_line"] == ["evaluate", "data"]

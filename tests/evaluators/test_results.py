@@ -70,7 +70,7 @@ def test_gold_scores_one_and_nothing_scores_zero_in_every_task(
 ) -> None:
     data = open_dataset(str(every_task))
     rows = list(data.rows(data.select()))
-    assert len(rows) == len(data.manifest["request"]["tasks"]) >= 7
+    assert len(rows) == len(data.manifest.request.tasks) >= 7
     fake.takes_ids = False
     for name, text, worth in (("gold", "<answer>{}</answer>", 1.0), ("empty", "", 0.0)):
         fake.texts = {row["id"]: text.format(row["answer"]) for row in rows}

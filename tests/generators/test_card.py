@@ -13,9 +13,10 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from sparse_tasks.core.manifest import MANIFEST
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators import dataset
-from sparse_tasks.generators.dataset import CARD, MANIFEST
+from sparse_tasks.generators.dataset import CARD
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA, read_rows

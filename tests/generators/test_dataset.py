@@ -19,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import OutputError, SparseTasksError, UsageError
+from sparse_tasks.core.files import LOCK
+from sparse_tasks.core.manifest import MANIFEST, PROGRESS
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators import dataset, run
-from sparse_tasks.generators.dataset import CARD, LOCK, MANIFEST, PROGRESS, DatasetFolder, shards
+from sparse_tasks.generators.dataset import CARD, DatasetFolder, shards
 from sparse_tasks.generators.request import Request, make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample

@@ -12,10 +12,12 @@ import pytest
 from filelock import FileLock
 
 from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError
+from sparse_tasks.core.files import LOCK
+from sparse_tasks.core.manifest import MANIFEST
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators import dataset, run
-from sparse_tasks.generators.dataset import LOCK, MANIFEST, shards
+from sparse_tasks.generators.dataset import shards
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder, generate_samples
@@ -108,7 +110,7 @@ def test_progress_tells_every_sample_in_order(qwen: PromptTokenizer, tmp_path: P
     assert [(s.task, s.length, s.index) for s in told] == [
         (shard.task.name, shard.length, index) for shard in missing for index in range(shard.first, shard.last)
     ]
-    assert sum(sample.input_tokens for sample in told) == sum(file["tokens"] for file in manifest["files"].values())
+    assert sum(sample.input_tokens for sample in told) == sum(file.tokens for file in manifest.files.values())
 
 
 def test_folder_has_one_writer_at_a_time(qwen: PromptTokenizer, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.manifest import MANIFEST, PROGRESS
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.scoring import gold_score
 from sparse_tasks.generators import dataset, validation
-from sparse_tasks.generators.dataset import CARD, MANIFEST, PROGRESS
+from sparse_tasks.generators.dataset import CARD
 from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA, read_rows
@@ -41,9 +42,9 @@ def quick() -> Iterator[None]:
 
     def check_once(checker: Any, name: str) -> Any:
         manifest = checker.manifest
-        entries = [manifest["files"][name], manifest["files"].get(name.replace("-00001-of", "-00000-of"))]
-        others = [manifest[key] for key in ("request", "tokenizer", "chat_template")]
-        key = (name, (checker.path / name).read_bytes(), json.dumps([entries, others]))
+        entries = [manifest.files[name], manifest.files.get(name.replace("-00001-of", "-00000-of"))]
+        others = [manifest.request, manifest.tokenizer, manifest.chat_template]
+        key = (name, (checker.path / name).read_bytes(), repr([entries, others]))
         if key not in checked:
             checked[key] = check(checker, name)
         return checked[key]
@@ -430,10 +431,10 @@ def test_changed_manifest_is_found_by_what_it_says(data: Path, path: str, value:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not JSON"),
-        (b"{", "is not JSON"),
-        (b"\xff\xfe\x00", "is not JSON"),
-        (b"[" * 200_000, "is not JSON"),
+        (b"", "cannot be read"),
+        (b"{", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[" * 200_000, "cannot be read"),
         (b"[]", "expected `object`, not \\[\\]"),
         (b"{}", "missing required field"),
         (b'{"format": "something else"}', "sparse_tasks.json"),
@@ -483,14 +484,14 @@ def test_huge_manifest_is_refused_unread(data: Path, monkeypatch: pytest.MonkeyP
 
 def test_unfinished_folder_is_told_how_to_go_on(data: Path) -> None:
     (data / MANIFEST).rename(data / PROGRESS)
-    with pytest.raises(UsageError, match=r"is not finished; give the same generate command again"):
+    with pytest.raises(UsageError, match=r"is not complete; give the same generate command again"):
         validate(data)
 
 
 def test_folder_of_something_else_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no data set, as it has no sparse_tasks.json"):
         validate(tmp_path)
-    with pytest.raises(UsageError, match=r"is no folder"):
+    with pytest.raises(UsageError, match=r"is not a folder"):
         validate(tmp_path / "none")
 
 

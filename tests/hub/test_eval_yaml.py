@@ -68,7 +68,7 @@ def test_every_configuration_is_a_task(data: Dataset) -> None:
     content = yaml.safe_load(eval_yaml(data))
     assert list(content) == ["name", "description", "evaluation_framework", "tasks"]
     assert content["evaluation_framework"] == "inspect-ai"
-    names = [f"{task}_{length}" for length in ("3k", "4k") for task in data.manifest["request"]["tasks"]]
+    names = [f"{task}_{length}" for length in ("3k", "4k") for task in data.manifest.request.tasks]
     assert [task["id"] for task in content["tasks"]] == names
     head = yaml.safe_load((data.path / "README.md").read_text().split("---\n")[1])
     assert set(names) <= {config["config_name"] for config in head["configs"]}
@@ -76,7 +76,7 @@ def test_every_configuration_is_a_task(data: Dataset) -> None:
         assert task["config"] == task["id"]
         assert task["field_spec"]["input"] == "prompt"
         assert task["field_spec"]["target"] == "answer"
-        budget = data.manifest["request"]["tasks"][task["id"].rpartition("_")[0]]["max_new_tokens"]
+        budget = data.manifest.request.tasks[task["id"].rpartition("_")[0]].max_new_tokens
         assert task["solvers"] == [{"name": "generate", "args": {"max_tokens": budget}}]
         assert task["scorers"] == [{"name": "pattern", "args": {"pattern": ANSWER}}]
 
@@ -123,5 +123,5 @@ def test_inspect_runs_it_and_gold_is_right(hub: FakeHub, data: Dataset, tmp_path
         }
         for task in yaml.safe_load(eval_yaml(data))["tasks"]
     }
-    budgets = {task["max_new_tokens"] for task in data.manifest["request"]["tasks"].values()}
+    budgets = {task.max_new_tokens for task in data.manifest.request.tasks.values()}
     assert result["budgets"] == sorted(budgets, key=str)

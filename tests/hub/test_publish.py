@@ -40,7 +40,7 @@ def test_a_new_data_set_is_there_after_one_commit(hub: FakeHub, data: Dataset) -
     state, done = put(data)
     assert (state.exists, state.replaces, state.same) == (False, False, False)
     assert hub.repos[NAME].files() == contents(data)
-    assert set(contents(data)) == {"README.md", "sparse_tasks.json", "eval.yaml", *data.manifest["files"]}
+    assert set(contents(data)) == {"README.md", "sparse_tasks.json", "eval.yaml", *data.manifest.files}
     assert hub.repos[NAME].messages == ["initial commit", "Publish"]
     assert done == Published(f"{hub.url}/datasets/{NAME}", hub.repos[NAME].refs["main"])
     assert not hub.repos[NAME].private
@@ -69,7 +69,7 @@ def test_other_data_is_replaced_in_one_commit(hub: FakeHub, data: Dataset, other
     hub.repos[NAME].put("LICENSE", b"mine")
     state, _ = put(other)
     assert state.replaces
-    assert set(state.removed) == set(data.manifest["files"])
+    assert set(state.removed) == set(data.manifest.files)
     assert hub.repos[NAME].files() == contents(other) | {"LICENSE": b"mine"}
     assert hub.repos[NAME].messages[-2:] == ["add LICENSE", "Publish"]
     assert Repository(NAME).look(package(other)).same
@@ -172,7 +172,7 @@ def test_an_upload_that_was_cut_off_goes_on_where_it_stopped(hub: FakeHub, data:
     state, _ = put(data)
     assert not state.replaces
     # Each file has been sent once.
-    assert hub.asked("PUT", "/_store/") == len(data.manifest["files"]) == len(hub.store)
+    assert hub.asked("PUT", "/_store/") == len(data.manifest.files) == len(hub.store)
     assert hub.repos[NAME].files() == contents(data)
     assert hub.repos[NAME].messages == ["initial commit", "Publish"]
 

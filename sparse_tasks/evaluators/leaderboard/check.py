@@ -20,7 +20,7 @@ import msgspec
 from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
-from sparse_tasks.core.records import Manifest, Record
+from sparse_tasks.core.records import Record
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
 from sparse_tasks.evaluators.leaderboard.plausible import foreign, implausible
@@ -287,7 +287,7 @@ class _Check:
 
     def _selection(self, run: SubmittedRun, dataset: Dataset) -> Selection | None:
         """The samples that a run selects; None where its settings contradict the data set."""
-        claimed, prompt, manifest = run.settings.dataset, run.settings.prompt, _manifest(dataset)
+        claimed, prompt, manifest = run.settings.dataset, run.settings.prompt, dataset.manifest
         request = manifest.request
         for part, values, available in (
             ("tasks", claimed.tasks, list(request.tasks)),
@@ -328,7 +328,7 @@ class _Check:
         return self._selected[key]
 
     def _warn(self, run: SubmittedRun, dataset: Dataset, selection: Selection) -> None:
-        request, settings = _manifest(dataset).request, run.settings
+        request, settings = dataset.manifest.request, run.settings
         whole = _whole(dataset)
         if selection.limit is not None and selection.limit < request.samples:
             self.warnings.add("partial", run.name, f"answered {selection.limit} of {request.samples} samples a task")
@@ -488,13 +488,9 @@ def _read(dataset: Dataset, selection: Selection, kind: type[R]) -> Iterator[R]:
         raise UsageError("data", dataset.name, f"cannot be checked against: {error}") from error
 
 
-def _manifest(dataset: Dataset) -> Manifest:
-    return msgspec.convert(dataset.manifest, Manifest)
-
-
 def _whole(dataset: Dataset) -> Selection:
     """All of a data set; ``Dataset.select`` knows groups of tasks, and loads every task for it."""
-    request = _manifest(dataset).request
+    request = dataset.manifest.request
     return Selection(tuple(request.tasks), tuple(request.lengths), None)
 
 

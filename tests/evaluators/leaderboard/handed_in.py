@@ -52,16 +52,16 @@ def answered(
     of_run = json.loads((folder / "run.json").read_bytes())
     manifest = dataset.manifest
     of_run["dataset"] |= {
-        "fingerprint": manifest["fingerprint"],
+        "fingerprint": manifest.fingerprint,
         "tasks": list(selection.tasks),
         "lengths": list(selection.lengths),
         "limit": limit,
         "samples": len(rows),
     }
-    template = manifest["chat_template"]
-    of_run["query_aware"] = manifest["request"]["question_position"] == "both"
+    template = manifest.chat_template
+    of_run["query_aware"] = manifest.request.question_position == "both"
     of_run["prompt"] |= {
-        "tokenizer_sha256": manifest["tokenizer"]["sha256"],
+        "tokenizer_sha256": manifest.tokenizer.sha256,
         "chat_template_sha256": template and template["sha256"],
     }
     settings(of_run)
