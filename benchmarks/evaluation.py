@@ -34,7 +34,7 @@ from sparse_tasks.evaluators.models import Model, find_model
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
-from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.request import GenerateOptions, make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA, read_rows
 
@@ -44,7 +44,9 @@ OVERHEAD, SCORING_SECONDS, SCORING_MB, BATCHING = 1.05, 60, 1000, 3.0
 def make_data(folder: Path, length: int, samples: int, tokenizer: str) -> Dataset:
     """Needles of one task at one length."""
     settings = {"ruler_niah.queries": "1"}
-    request = make_request([length], ["ruler_niah"], samples, tokenizer=tokenizer, settings=settings)
+    request = make_request(
+        GenerateOptions(lengths=[length], tasks=["ruler_niah"], samples=samples, tokenizer=tokenizer, settings=settings)
+    )
     generate_folder(request, load_tokenizer(tokenizer), folder)
     return open_dataset(str(folder))
 
@@ -150,7 +152,11 @@ def many_predictions(folder: Path, n: int) -> Path:
     import pyarrow.parquet as pq
 
     few = 100
-    request = make_request(["3k"], ["ruler_niah", "story_retrieval", "story_filtering", "ruler_cwe"], few)
+    request = make_request(
+        GenerateOptions(
+            lengths=["3k"], tasks=["ruler_niah", "story_retrieval", "story_filtering", "ruler_cwe"], samples=few
+        )
+    )
     manifest = generate_folder(request, load_tokenizer(), folder / "few", workers=2)
     for name in list(manifest["files"]):
         rows, path = read_rows(folder / "few" / name), folder / "data" / name

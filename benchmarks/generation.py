@@ -26,7 +26,7 @@ from rich.table import Table
 
 from sparse_tasks.core.length import label
 from sparse_tasks.core.tokenizers import load_tokenizer
-from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.request import GenerateOptions, make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
 
@@ -36,7 +36,7 @@ LIMITS = {"unit": 1.5, "growth": 1.2, "memory": 1500, "workers": 1.7}
 def unit_cost(task_name: str, length: int, samples: int) -> float:
     """Seconds to make the samples over seconds to encode their prompts once."""
     tokenizer = load_tokenizer()
-    request = make_request([length], [task_name], samples)
+    request = make_request(GenerateOptions(lengths=[length], tasks=[task_name], samples=samples))
     task = request.tasks[0]
     make_sample(request, tokenizer, task, length, samples)  # loads word lists, estimates the size: once a run
     making = encoding = 0.0

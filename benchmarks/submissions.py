@@ -33,7 +33,7 @@ from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.leaderboard.check import check
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Verdict
-from sparse_tasks.generators.request import make_request
+from sparse_tasks.generators.request import GenerateOptions, make_request
 from sparse_tasks.generators.run import generate_folder
 from tests.evaluators.leaderboard.handed_in import answered
 from tests.evaluators.leaderboard.mutations import MUTATIONS, dishonesty, mutated
@@ -64,7 +64,7 @@ class Outcome:
 
 def make_data(folder: Path) -> Dataset:
     """Two tasks at two lengths, four samples each."""
-    request = make_request([1100, 1500], ["ruler_niah", "ruler_vt"], 4, tokenizer="qwen2.5")
+    request = make_request(GenerateOptions(lengths=[1100, 1500], tasks=["ruler_niah", "ruler_vt"], samples=4))
     generate_folder(request, load_tokenizer("qwen2.5"), folder)
     return open_dataset(str(folder))
 

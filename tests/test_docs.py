@@ -18,10 +18,10 @@ from typer.main import get_command
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.cli.main import app
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
 from tests.cli.program import ROOT, process
+from tests.generators.requests import make_request
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "benchmarks/NOTES.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))

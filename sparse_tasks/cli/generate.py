@@ -131,28 +131,30 @@ def generate(
     from sparse_tasks.core.length import label
     from sparse_tasks.core.tokenizers import load_tokenizer
     from sparse_tasks.generators.corpora import find_corpora
-    from sparse_tasks.generators.request import check_workers, make_request
+    from sparse_tasks.generators.request import GenerateOptions, check_workers, make_request
     from sparse_tasks.generators.run import generate_folder
     from sparse_tasks.generators.sampling import check_lengths
     from sparse_tasks.generators.wording import read_templates
 
-    request = make_request(
-        length,
-        task or [],
-        samples,
-        seed,
-        tokenizer,
-        chat_template,
-        max_new_tokens,
-        length_includes_output,
-        preset,
-        dict(_setting(text) for text in set_ or []),
-        depth,
-        question_position,
-        find_corpora(dict(map(corpus_source, [*(corpus or []), *([f"essays={essays}"] if essays else [])]))),
-        allow_repeats,
-        read_templates(template) if template is not None else None,
+    sources = dict(map(corpus_source, [*(corpus or []), *([f"essays={essays}"] if essays else [])]))
+    options = GenerateOptions(
+        lengths=length,
+        tasks=task or (),
+        samples=samples,
+        seed=seed,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        max_new_tokens=max_new_tokens,
+        length_includes_output=length_includes_output,
+        preset=preset,
+        settings=dict(map(_setting, set_ or [])),
+        depth=depth,
+        question_position=question_position,
+        corpora=find_corpora(sources),
+        allow_repeats=allow_repeats,
+        templates=read_templates(template) if template else {},
     )
+    request = make_request(options)
     n_workers = check_workers(workers)
     folder = output or Path("sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths))
     for notice in request.notices:

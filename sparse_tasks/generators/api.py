@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sparse_tasks.core.length import label
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.generators.corpora import find_corpora
-from sparse_tasks.generators.request import check_workers, make_request
+from sparse_tasks.generators.request import GenerateOptions, check_workers, make_request
 from sparse_tasks.generators.run import generate_folder, generate_samples
 from sparse_tasks.generators.sampling import check_lengths
 from sparse_tasks.generators.table import to_table
@@ -76,23 +76,24 @@ def generate(
     """
     from datasets import Dataset, DatasetDict, load_dataset
 
-    request = make_request(
-        [length] if isinstance(length, str | int) else length,
-        [tasks] if isinstance(tasks, str) else tasks,
-        samples,
-        seed,
-        tokenizer,
-        chat_template,
-        max_new_tokens,
-        length_includes_output,
-        preset,
-        settings,
-        str(depth),
-        question_position,
-        find_corpora(corpora or {}),
-        allow_repeats,
-        read_templates(Path(template)) if template is not None else None,
+    options = GenerateOptions(
+        lengths=[length] if isinstance(length, str | int) else length,
+        tasks=[tasks] if isinstance(tasks, str) else tasks,
+        samples=samples,
+        seed=seed,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        max_new_tokens=max_new_tokens,
+        length_includes_output=length_includes_output,
+        preset=preset,
+        settings=settings or {},
+        depth=str(depth),
+        question_position=question_position,
+        corpora=find_corpora(corpora or {}),
+        allow_repeats=allow_repeats,
+        templates=read_templates(Path(template)) if template is not None else {},
     )
+    request = make_request(options)
     loaded = load_tokenizer(tokenizer, chat_template)
     configs = [(task, tokens, f"{task.name}_{label(tokens)}") for tokens in request.lengths for task in request.tasks]
     if output is not None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_tasks.core.errors import UsageError, nearest
@@ -16,7 +15,7 @@ from sparse_tasks.generators.presets import PRESETS
 from sparse_tasks.generators.task import TASKS, Task, parameters, task_order
 from sparse_tasks.generators.wording import Template, check_templates
 
-__all__ = ["DEFAULT", "POSITIONS", "Request", "check_workers", "make_request"]
+__all__ = ["DEFAULT", "POSITIONS", "GenerateOptions", "Request", "check_workers", "make_request"]
 
 POSITIONS = ("both", "after")
 DEFAULT = ("story", "ruler_niah", "ruler_vt", "ruler_cwe")
@@ -60,7 +59,7 @@ class Request:
     completed: bool = False
     corpora: tuple[Corpus, ...] = ()
     templates: tuple[Template | None, ...] = ()
-    notices: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     def new_tokens(self, task: Task) -> int:
         """The answer budget of a task."""
@@ -100,37 +99,53 @@ class Request:
         }
 
 
-def make_request(
-    lengths: Iterable[str | int],
-    tasks: Sequence[str] = (),
-    samples: int = 100,
-    seed: int = 42,
-    tokenizer: str = "qwen2.5",
-    chat_template: str = "auto",
-    max_new_tokens: int | None = None,
-    length_includes_output: bool = False,
-    preset: str = "paper",
-    settings: Mapping[str, object] | None = None,
-    depth: str = "uniform",
-    question_position: str | None = None,
-    corpora: Mapping[str, Corpus] | None = None,
-    allow_repeats: bool = False,
-    templates: Mapping[str, Template] | None = None,
-) -> Request:
-    """Check what a user wrote, all of it, and make a request of it.
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """A request as a user writes it.
 
-    Args:
+    Attributes:
         lengths: Such as ``64k`` or 65536.
         tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``all``); none means ``DEFAULT``.
+        samples: Samples of each task at each length.
+        seed: Another seed gives other samples.
+        tokenizer: Source of the tokenizer (see ``load_tokenizer``).
+        chat_template: ``auto``, ``none`` or a file.
+        max_new_tokens: Answer budget in tokens; None: the tasks' own.
+        length_includes_output: Whether the answer budget is taken off the length.
+        preset: A named bundle of parameters.
         settings: Values by ``task.parameter`` or ``group.parameter``, on top of the preset's.
-        question_position: ``both`` or ``after``; None means the preset's.
+        depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
+        question_position: ``both`` or ``after``; None: the preset's.
         corpora: The texts that are at hand, by name (``find_corpora``).
         allow_repeats: Whether texts may come again within a sample where a corpus is too small for a length.
         templates: The user's wording by task (``read_templates``).
+    """
+
+    lengths: Iterable[str | int]
+    tasks: Sequence[str] = ()
+    samples: int = 100
+    seed: int = 42
+    tokenizer: str = "qwen2.5"
+    chat_template: str = "auto"
+    max_new_tokens: int | None = None
+    length_includes_output: bool = False
+    preset: str = "paper"
+    settings: Mapping[str, object] = field(default_factory=dict)
+    depth: str = "uniform"
+    question_position: str | None = None
+    corpora: Mapping[str, Corpus] = field(default_factory=dict)
+    allow_repeats: bool = False
+    templates: Mapping[str, Template] = field(default_factory=dict)
+
+
+def make_request(options: GenerateOptions) -> Request:
+    """Check all that a user wrote, and make a request of it.
 
     Raises:
         UsageError: Something is unknown or out of range.
     """
+    samples, seed, corpora, templates = options.samples, options.seed, options.corpora, options.templates
+    max_new_tokens, preset, depth = options.max_new_tokens, options.preset, options.depth
     if not 1 <= samples <= _MOST_SAMPLES:
         raise UsageError("samples", samples, f"is out of range; choose from 1 to {_MOST_SAMPLES}")
     if not 0 <= seed < 2**63:
@@ -139,18 +154,17 @@ def make_request(
         raise UsageError("max-new-tokens", max_new_tokens, f"is out of range; choose from 1 to {_MOST_NEW_TOKENS}")
     if preset not in PRESETS:
         raise UsageError("preset", preset, nearest(preset, PRESETS))
-    position = PRESETS[preset].question_position if question_position is None else question_position
+    position = PRESETS[preset].question_position if options.question_position is None else options.question_position
     if position not in POSITIONS:
         raise UsageError("question-position", position, nearest(position, POSITIONS))
-    parsed = tuple(sorted({parse_length(length) for length in lengths}))
+    parsed = tuple(sorted({parse_length(length) for length in options.lengths}))
     if not parsed:
         raise UsageError("length", "", "is missing; name at least one, such as 64k")
     wanted = parse_depth(depth)
-    begin, corpora = PRESETS[preset], corpora or {}
+    begin = PRESETS[preset]
     mount(corpora.values())
-    chosen, named, notices = _select(tasks, corpora)
-    configured = _configure(chosen, begin.settings, settings or {}, corpora, allow_repeats)
-    templates = templates or {}
+    chosen, named, notices = _select(options.tasks, corpora)
+    configured = _configure(chosen, begin.settings, options.settings, corpora, options.allow_repeats)
     check_templates(templates, [task.name for task in configured], begin.completed)
     notices += [
         f"the template of {task.name} has a preview, which stands nowhere with --question-position after"
@@ -177,12 +191,12 @@ def make_request(
         lengths=parsed,
         samples=samples,
         seed=seed,
-        tokenizer=tokenizer,
-        chat_template=chat_template,
+        tokenizer=options.tokenizer,
+        chat_template=options.chat_template,
         budgets=tuple(
             max_new_tokens or begin.max_new_tokens.get(task.name, task.max_new_tokens) for task in configured
         ),
-        length_includes_output=length_includes_output or begin.length_includes_output,
+        length_includes_output=options.length_includes_output or begin.length_includes_output,
         question_position=position,
         completed=begin.completed,
         corpora=tuple(corpora[name] for name in sorted(used) if name in corpora),

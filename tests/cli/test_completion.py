@@ -14,8 +14,8 @@ from sparse_tasks.cli.completion import (
 from sparse_tasks.cli.generate import _setting
 from sparse_tasks.cli.main import app
 from sparse_tasks.generators.presets import PRESETS
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.task import TASKS, parameters
+from tests.generators.requests import make_request
 from tests.made_corpora import made_corpora
 
 

@@ -15,11 +15,11 @@ from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.generators.corpora import Corpus
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS, parameters
 from tests.cli.program import ABSENT
 from tests.evaluators.metrics import METRICS
+from tests.generators.requests import make_request
 from tests.made_corpora import made_corpora
 from tests.schemas.validation import problems
 

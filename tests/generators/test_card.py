@@ -17,9 +17,9 @@ from sparse_tasks.core.manifest import MANIFEST
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators import dataset
 from sparse_tasks.generators.dataset import CARD
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA, read_rows
+from tests.generators.requests import make_request
 
 TASKS = ["story_multihop", "ruler_niah"]
 CONFIGS = ["story_multihop_3k", "ruler_niah_3k", "3k", "story_multihop_5000", "ruler_niah_5000", "5000"]

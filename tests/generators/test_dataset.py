@@ -24,12 +24,13 @@ from sparse_tasks.core.manifest import MANIFEST, PROGRESS
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators import dataset, run
 from sparse_tasks.generators.dataset import CARD, DatasetFolder, shards
-from sparse_tasks.generators.request import Request, make_request
+from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.schemas import schema
 from tests.cli.program import contents
+from tests.generators.requests import make_request
 from tests.schemas.validation import problems
 
 # Two samples a file, so that a small data set has several files, the last of them with one sample.

@@ -8,9 +8,9 @@ import datasets
 import pytest
 
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA
+from tests.generators.requests import make_request
 
 TASKS = ["story_filtering", "story_multihop", "ruler_niah"]
 

@@ -15,9 +15,9 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.lookup import find_sample
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.table import shard_bytes
+from tests.generators.requests import make_request
 
 
 @pytest.fixture(scope="module")

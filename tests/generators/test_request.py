@@ -14,9 +14,10 @@ from sparse_tasks.core.length import LONGEST
 from sparse_tasks.generators.corpora import Corpus, find_corpora
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.presets import PRESETS, Preset
-from sparse_tasks.generators.request import Request, check_workers, make_request
+from sparse_tasks.generators.request import Request, check_workers
 from sparse_tasks.generators.task import TASKS, Task, parameters
 from sparse_tasks.generators.wording import Template
+from tests.generators.requests import make_request
 
 STORY = [name for name in TASKS.names() if name.startswith("story_")]
 # What needs no corpus; of all tasks, of RULER's, and where none is named.
@@ -159,8 +160,8 @@ def test_lengths_are_sorted_and_each_is_made_once() -> None:
 def test_defaults_are_the_papers() -> None:
     request = make_request(["8k"])
     assert request == make_request(
-        [8_192], [], 100, 42, "qwen2.5", "auto", None, False, "paper", None, "uniform", "both"
-    )  # fmt: skip
+        [8_192], seed=42, tokenizer="qwen2.5", chat_template="auto", preset="paper", question_position="both"
+    )
     assert all(task == type(task)() for task in request.tasks)
     assert set(request.depths) == {Depth()}
     assert request.notices == ()
@@ -297,7 +298,7 @@ def test_notices_are_no_part_of_what_is_asked_for() -> None:
 
 def test_the_description_tells_everything_that_decides_about_the_words() -> None:
     request = make_request(
-        ["8k", "64k"], ["ruler_vt", "story_multihop"], 7, 5, max_new_tokens=99, settings={"story_multihop.hops": 3}
+        ["8k", "64k"], ["ruler_vt", "story_multihop"], 7, seed=5, max_new_tokens=99, settings={"story_multihop.hops": 3}
     )
     described = request.describe()
     assert list(described["tasks"]) == ["story_multihop", "ruler_vt"]

@@ -19,11 +19,11 @@ from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators import dataset, run
 from sparse_tasks.generators.dataset import shards
 from sparse_tasks.generators.processes import in_processes
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder, generate_samples
 from sparse_tasks.generators.sampling import make_sample
 from tests.cli.program import contents, wait_for
 from tests.cli.work import remember, work
+from tests.generators.requests import make_request
 
 REQUEST = make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=3)
 

@@ -16,9 +16,10 @@ from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators import sampling
-from sparse_tasks.generators.request import Request, make_request
+from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, estimate_seconds, make_sample
 from sparse_tasks.generators.task import TASKS
+from tests.generators.requests import make_request
 
 # Those that need no corpus; of RULER's needles, one for each sort of haystack and one with several keys.
 TASK_NAMES = [

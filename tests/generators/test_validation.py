@@ -22,11 +22,11 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.scoring import gold_score
 from sparse_tasks.generators import dataset, validation
 from sparse_tasks.generators.dataset import CARD
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.table import SCHEMA, read_rows
 from sparse_tasks.generators.validation import Problem, Report, validate_folder
 from tests.cli.program import contents, keep_tokenizers
+from tests.generators.requests import make_request
 
 Row = dict[str, Any]
 TASKS = ["story_filtering", "story_multihop", "story_retrieval", "ruler_niah"]

@@ -12,12 +12,12 @@ from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.scoring import gold_score
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
 from sparse_tasks.generators.validation import validate_folder
 from sparse_tasks.generators.wording import read_templates
+from tests.generators.requests import make_request
 
 FILE = """
 [ruler_niah_single_1]

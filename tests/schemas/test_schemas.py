@@ -25,11 +25,11 @@ from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import read_outcomes, score_run
 from sparse_tasks.evaluators.runs import Run
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.schemas import names, schema
 from tests.cli.program import ROOT
+from tests.generators.requests import make_request
 from tests.schemas.validation import problems
 
 MODULE = runpy.run_path(str(ROOT / "scripts/schemas"))

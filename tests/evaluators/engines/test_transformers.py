@@ -17,8 +17,8 @@ from sparse_tasks.evaluators.models import Model, find_model
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
+from tests.generators.requests import make_request
 
 needs_torch = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("transformers") is None, reason="torch or transformers is not installed"

@@ -14,12 +14,12 @@ from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.scoring import gold_score
 from sparse_tasks.generators import api, corpora
 from sparse_tasks.generators.corpora import CORPORA, Corpus, find_corpora
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.task import TASKS
 from sparse_tasks.generators.validation import validate_folder
 from tests import made_corpora as made
 from tests.cli.program import run
+from tests.generators.requests import make_request
 from tests.made_corpora import made_corpora
 from tests.schemas.validation import problems
 

@@ -20,10 +20,11 @@ from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.qa.collection import Collection
 from sparse_tasks.generators.qa.packing import PackedTask, _places, read_prompt
 from sparse_tasks.generators.qa.sentences import cut, sentence_ends
-from sparse_tasks.generators.request import Request, make_request
+from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_lengths, make_sample
 from sparse_tasks.generators.seeds import Stream
 from tests import made_corpora as made
+from tests.generators.requests import make_request
 from tests.made_corpora import made_corpora
 
 CORPUS = {

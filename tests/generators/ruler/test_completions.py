@@ -12,11 +12,11 @@ from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.scoring import score
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.ruler.words import listed, plain, set_aside
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
 from tests.generators.drafts import draft_of
+from tests.generators.requests import make_request
 
 RULER = [task.name for task in TASKS if "ruler" in task.groups() and "corpus" not in task.texts]
 WITH_EXAMPLE = ("ruler_vt", "ruler_cwe")

@@ -15,10 +15,10 @@ from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.corpora import find_corpora
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
 from tests.generators.drafts import context_of, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.requests import make_request
 
 NAMES = [name for name in TASKS.names() if name.startswith("ruler_niah_")]
 ESSAYS = "ruler_niah_multikey_1"

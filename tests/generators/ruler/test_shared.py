@@ -9,10 +9,10 @@ import pytest
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.depth import Depth, parse_depth
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
 from tests.generators.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.requests import make_request
 
 LINES = ("ruler_niah", "ruler_vt", "ruler_cwe")
 NEEDLES = [name for name in TASKS.names() if name.startswith("ruler_niah_")]

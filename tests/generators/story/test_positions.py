@@ -8,9 +8,9 @@ import pytest
 
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.depth import Depth, parse_depth
-from sparse_tasks.generators.request import make_request
 from sparse_tasks.generators.sampling import make_sample
 from tests.generators.drafts import depths, draft_of, farthest_from_uniform
+from tests.generators.requests import make_request
 
 STEERABLE = ("story_retrieval", "story_multihop", "story_filtering")
 SAMPLES, CHAPTERS = 160, 24
