@@ -9,15 +9,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "generate", "list_methods", "list_tasks"]
+__all__ = ["__version__", "compare", "evaluate", "generate", "list_methods", "list_tasks", "load_run"]
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sparse_tasks.evaluators.api import compare, evaluate, load_run
     from sparse_tasks.generators.api import generate
 
 # Imported on first use, since importing the package has to stay cheap.
-_LAZY = {"generate": "sparse_tasks.generators.api"}
+_LAZY = {
+    "compare": "sparse_tasks.evaluators.api",
+    "evaluate": "sparse_tasks.evaluators.api",
+    "generate": "sparse_tasks.generators.api",
+    "load_run": "sparse_tasks.evaluators.api",
+}
 
 
 def list_tasks() -> list[str]:

@@ -31,6 +31,10 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def python_of(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text(name), flags=re.MULTILINE | re.DOTALL)
+
+
 def commands() -> Iterator[list[str]]:
     """All commands in blocks of code, without prompts, comments and brackets of usage, each behind its page."""
     for page in PAGES:
@@ -67,6 +71,8 @@ def test_tour_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     heads = re.findall(r"^(?:attention|task|prefill,) .*$", text("README.md"), flags=re.MULTILINE)
     assert len(heads) == 3
     assert {" ".join(head.split()) for head in heads} <= {" ".join(line.split()) for line in printed.splitlines()}
+    (block,) = (block for block in python_of("README.md") if "evaluate(" in block)
+    exec(compile(block, "README.md", "exec"), {})  # reads the runs that the commands made
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -100,9 +106,10 @@ def test_python_of_pages_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         pytest.importorskip(package, reason=f"{package} is not installed; pip install '.[attention]'")
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {"__name__": "page"}
-    for block in re.findall(r"^```python\n(.*?)^```$", text(name), flags=re.MULTILINE | re.DOTALL):
-        # tests/generators/test_loading.py loads data sets.
-        if ("transformers" not in block or find_spec("transformers")) and "load_dataset" not in block:
+    for block in python_of(name):
+        # tests/generators/test_loading.py loads data sets; the tour of the README evaluates.
+        skipped = "load_dataset" in block or "evaluate(" in block
+        if not skipped and ("transformers" not in block or find_spec("transformers")):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*the torch twins serve")
                 exec(compile(block, name, "exec"), space)

@@ -46,10 +46,18 @@ def census(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_task(program: Program, census: Path) -> None:
+def test_task_and_metric(program: Program, census: Path, tmp_path: Path) -> None:
     assert "census_largest" in program("list").out
+    assert "valid (2 files, 2 samples" in program("validate", census, "-w", "1").out
     dataset = open_dataset(str(census))
-    assert all(int(row["answer"]) >= 1_000_000 for row in dataset.rows(dataset.select()))
+    texts = []  # the second answer is a quarter too small
+    for row, share in zip(dataset.rows(dataset.select()), (1.0, 0.75), strict=True):
+        answer = f"<answer>{int(row['answer']) * share:.0f}</answer>"
+        texts.append(json.dumps({"id": row["id"], "text": answer}))
+    (tmp_path / "outputs.jsonl").write_text("\n".join(texts))
+    replay = ["--engine", "replay", "--model", tmp_path / "outputs.jsonl", "-o", tmp_path / "run", "--format", "json"]
+    (config,) = program("evaluate", census, *replay).json()["configs"]
+    assert config["mean"] == pytest.approx(0.875, abs=1e-5)
 
 
 def test_method(program: Program, tmp_path: Path) -> None:
@@ -65,6 +73,6 @@ def test_method(program: Program, tmp_path: Path) -> None:
 def test_method_in_vllm(program: Program, census: Path, tmp_path: Path) -> None:
     sparse = ["--attention", "random_tokens", "--sparsity", "0.75", "--engine-arg", "dtype=float32"]
     short = ["--engine-arg", "enforce_eager=true", "--max-new-tokens", "4", "-o", tmp_path / "run"]
-    program("predict", census, "--model", "demo", *sparse, *short)
+    program("evaluate", census, "--model", "demo", *sparse, *short)
     predictions = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
     assert [prediction["sparsity"]["decode"] for prediction in predictions] == pytest.approx([0.75] * 2, abs=0.01)

@@ -8,7 +8,8 @@ import sparse_tasks
 
 
 def test_every_public_name_is_there_and_listed() -> None:
-    assert sparse_tasks.__all__ == ["__version__", "generate", "list_methods", "list_tasks"]
+    names = ["compare", "evaluate", "generate", "list_methods", "list_tasks", "load_run"]
+    assert sparse_tasks.__all__ == ["__version__", *names]
     for name in sparse_tasks.__all__:
         assert getattr(sparse_tasks, name) is not None
         assert name in dir(sparse_tasks)
