@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from sparse_tasks.core.errors import OutputError
-from sparse_tasks.core.files import PARTIAL_PREFIX, remove_leftovers, sha256_of, write_whole
+from sparse_tasks.core.files import PARTIAL_PREFIX, remove_leftovers, write_whole
 
 
 def test_content_is_there_and_nothing_else(tmp_path: Path) -> None:
@@ -47,26 +45,6 @@ def test_failure_at_any_step_leaves_the_old_file(tmp_path: Path, step: str, monk
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
 
 
-def test_interrupt_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "file", b"new")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_disk_that_forbids_even_deleting_is_still_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object, **options: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(os, "replace", fail)
-    monkeypatch.setattr(os, "unlink", fail)
-    with pytest.raises(OutputError, match=r"cannot write .*file: Read-only file system"):
-        write_whole(tmp_path / "file", b"new")
-
-
 def test_no_place_for_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     (tmp_path / "folder").mkdir()
@@ -77,25 +55,6 @@ def test_no_place_for_a_file_is_told(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
-    path, stop = tmp_path / "file", threading.Event()
-    versions = [bytes([i]) * 200_000 for i in range(2)]
-    write_whole(path, versions[0])
-    seen: set[bytes] = set()
-
-    def read() -> None:
-        while not stop.is_set():
-            seen.add(path.read_bytes())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for i in range(40):
-        write_whole(path, versions[i % 2])
-    stop.set()
-    reader.join()
-    assert seen <= set(versions)
-
-
 def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
     kept = [".hidden", "file", "4096/.hidden", "4096/file", ".sparse_tasks.lock", f"4096/deep/{PARTIAL_PREFIX}x"]
     for name in [*kept, f"{PARTIAL_PREFIX}abc", f"4096/{PARTIAL_PREFIX}def"]:
@@ -103,10 +62,3 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     remove_leftovers(tmp_path)
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
-
-
-def test_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x" * 10**6)
-    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"x" * 10**6).hexdigest()
-    with pytest.raises(OSError, match=r"No such file"):
-        sha256_of(tmp_path / "none")

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from sparse_tasks.core.errors import UsageError
-from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+from sparse_tasks.core.hub import fetching, is_hub_id
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,6 @@ def test_a_hub_id_is_one(name: str) -> None:
 )  # fmt: skip
 def test_what_could_be_a_path_is_no_hub_id(name: str) -> None:
     assert not is_hub_id(name)
-
-
-def test_the_revision_is_split_off() -> None:
-    assert split_hub_id("org/name") == ("org/name", None)
-    assert split_hub_id("org/name@refs/pr/1") == ("org/name", "refs/pr/1")
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,6 @@ def test_members_come_in_the_order_of_registration() -> None:
     assert registry.get("snapkv") == "SNAPKV"
 
 
-def test_membership_is_by_name() -> None:
-    registry = filled()
-    assert "quest" in registry
-    assert "QUEST" not in registry
-    assert 7 not in registry
-
-
 def test_a_name_taken_by_another_member_is_refused_and_the_first_stays() -> None:
     registry = filled()
     assert registry.names()
@@ -63,11 +56,6 @@ def test_an_unknown_name_suggests_the_nearest(name: str, suggested: str) -> None
         filled().get(name)
 
 
-def test_an_unknown_name_like_nothing_lists_all() -> None:
-    with pytest.raises(UsageError, match="choose from quest, snapkv, window"):
-        filled().get("xyzzy")
-
-
 def test_members_are_loaded_at_the_first_look_up_and_once() -> None:
     calls: list[int] = []
     registry: Registry[str] = Registry("method", lambda: calls.append(1))
@@ -78,11 +66,6 @@ def test_members_are_loaded_at_the_first_look_up_and_once() -> None:
     assert list(registry) == ["EARLY"]
     assert registry.get("early") == "EARLY"
     assert calls == [1]
-
-
-def test_loading_may_look_into_the_registry_that_is_being_filled() -> None:
-    registry: Registry[str] = Registry("method", lambda: [registry.register("a", "A"), registry.get("a")])
-    assert registry.get("a") == "A"
 
 
 def test_other_packages_join_through_entry_points_after_the_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,25 +87,6 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "entry_points", lambda group: [FakeEntry(lambda: registry.register("quest", "P"))])
     with pytest.raises(UsageError, match=r"made\.up.*cannot be loaded \(ValueError: .*registered twice"):
         registry.get("quest")
-
-
-def test_a_plugin_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry: Registry[str] = Registry("method", lambda: registry.register("quest", "B"), "sparse_tasks.method")
-    monkeypatch.setattr(module, "entry_points", lambda group: [FakeEntry(lambda: 1 / 0)])
-    with pytest.raises(UsageError, match=r"cannot be loaded \(ZeroDivisionError: division by zero") as error:
-        registry.names()
-    assert (error.value.field, error.value.value) == ("sparse_tasks.method", "made.up")
-
-
-def test_without_a_group_no_entry_point_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "entry_points", lambda group: pytest.fail("asked for entry points"))
-    assert filled().names() == ["quest", "snapkv", "window"]
-
-
-def test_the_tasks_are_open_to_other_packages() -> None:
-    from sparse_tasks.generators.task import TASKS
-
-    assert TASKS._group == "sparse_tasks.tasks"
 
 
 def test_a_member_in_a_module_of_its_own_is_imported_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from sparse_tasks.core.sample import Evidence, Sample
 from sparse_tasks.generators.table import SCHEMA
 
@@ -35,8 +33,3 @@ def test_a_row_is_plain_data_with_a_column_a_field() -> None:
     assert list(row) == list(Sample.__struct_fields__) == SCHEMA.names
     assert row["evidence"] == [{"start": 0, "end": 7, "depth": 0.0, "label": "context"}]
     assert json.loads(json.dumps(row)) == row
-
-
-def test_a_sample_cannot_be_changed() -> None:
-    with pytest.raises(AttributeError):
-        SAMPLE.seed = 43  # type: ignore[misc]

@@ -110,37 +110,10 @@ def made(name: str) -> PromptTokenizer:
     return load_tokenizer("qwen2.5", "none") if name == "qwen2.5" else prompt_tokenizer(ADD_UP[name]())
 
 
-@pytest.mark.parametrize("name", ["qwen2.5", *ADD_UP])
-def test_the_usual_tokenizers_are_found_to_add_up(name: str) -> None:
-    # Otherwise generating would take longer than it needs, and nobody would notice.
-    assert made(name).additive
-
-
 # A paragraph begins with something that is no white space (nor what SentencePiece writes for it) and ends in a newline.
 _CHARACTERS = st.characters(exclude_categories=["Cs", "Cn", "Co"])
 _FIRST = _CHARACTERS.filter(lambda character: not character.isspace() and character != "▁") | st.sampled_from(
-    [
-        "A",
-        "z",
-        "1",
-        "12",
-        "“",
-        '"',
-        "'",
-        "'s",
-        "’ll",
-        "-",
-        "(",
-        "…",
-        "$",
-        "漢",
-        "か",
-        "한",
-        "ع",
-        "😀",
-        "\u0301",
-        "\u200b",
-    ]
+    [*"Az1“\"'-(…$漢か한ع😀\u0301\u200b", "12", "'s", "’ll"]
 )
 _MIDDLE = st.lists(
     st.text(_CHARACTERS, max_size=4)
@@ -168,9 +141,11 @@ def test_the_sum_over_paragraphs_is_what_a_whole_encode_says(
 
 
 @pytest.mark.parametrize("name", ["qwen2.5", *ADD_UP])
-def test_long_texts_add_up_chunk_by_chunk(name: str) -> None:
-    paragraphs = [f"{'“Yes”, ' * (i % 7)}she said {i} times.{chr(10) * (1 + i % 3)}" for i in range(2_000)]
+def test_the_usual_tokenizers_add_up_chunk_by_chunk(name: str) -> None:
     tokenizer = made(name)
+    # Otherwise generating would take longer than it needs, and nobody would notice.
+    assert tokenizer.additive
+    paragraphs = [f"{'“Yes”, ' * (i % 7)}she said {i} times.{chr(10) * (1 + i % 3)}" for i in range(2_000)]
     assert tokenizer.total(paragraphs) == whole(tokenizer, paragraphs)
     assert tokenizer.total(iter(paragraphs)) == tokenizer.total(["".join(paragraphs)])
     assert tokenizer.total([]) == 0
@@ -181,14 +156,6 @@ def test_long_texts_add_up_chunk_by_chunk(name: str) -> None:
 NOT = {
     "a token over newline and letter": (
         lambda: over_characters("ab\n", [("\n", "\n"), ("\n", "b")]),
-        ["a\n\n", "b\n"],
-    ),
-    "an added token over newline and letter": (
-        lambda: added(over_characters("ab\n", [("\n", "\n")]), "\nb"),
-        ["a\n\n", "b\n"],
-    ),
-    "a piece over newline and letter": (
-        lambda: pieces(("\n", -3.0), ("\n\n", -3.5), ("\nb", -3.0)),
         ["a\n\n", "b\n"],
     ),
     "a byte-level token over newline and letter": (
@@ -207,31 +174,13 @@ NOT = {
         lambda: with_steps(over_characters("ab\n", [("a", "b")]), split(r"(?<=\n\n)a")),
         ["a\n\n", "ab\n"],
     ),
-    "a look-behind of any length": (
-        lambda: with_steps(over_characters("abz\n", [("a", "b")]), split(r"(?<=zz\n)a")),
-        ["zz\n", "ab\n"],
-    ),
     "pieces of a fixed length": (
         lambda: with_steps(over_characters("ab\n", [("a", "b")]), split(r"[\s\S]{1,3}")),
         ["a\n", "bab\n"],
     ),
-    "a word that takes the newline before it": (
-        lambda: with_steps(over_characters("ab.\n", [("\n", "\n")]), split(r"\s?\w+")),
-        ["a\n\n", ".b\n"],
-    ),
-    "numbers split off before a look-ahead over white space (StarCoder, SmolLM)": (
-        lambda: over_bytes(pre_tokenizers.Digits(individual_digits=True), bytes_with_pattern()),
-        ["The list:\n\n", "1. otter\n"],
-    ),
     "punctuation split off before a look-ahead over white space (Falcon)": (
         lambda: over_bytes(pre_tokenizers.Punctuation("contiguous"), bytes_with_pattern()),
         ["Chapter 1\n\n", "“Yes.”\n"],
-    ),
-    "words that are looked up whole": (
-        lambda: with_steps(
-            over_characters("ab.\n", [("\n", "\n"), ("\n", "\n\n")], ignore_merges=True), pre_tokenizers.Punctuation()
-        ),
-        [".\n\n\n", ".b\n"],
     ),
     "the end of a word written otherwise": (
         lambda: with_steps(
@@ -240,11 +189,6 @@ NOT = {
         ["b\n", ".b\n"],
     ),
 }
-
-
-def added(backend: Tokenizer, token: str) -> Tokenizer:
-    backend.add_tokens([token])
-    return backend
 
 
 def spanning_bytes(letter: str) -> Tokenizer:
@@ -264,40 +208,14 @@ def test_a_tokenizer_that_does_not_add_up_is_refused(name: str) -> None:
 
 UNPROVEN: dict[str, Callable[[], Tokenizer]] = {
     "WordPiece": bert,
-    "WordLevel": lambda: Tokenizer(models.WordLevel({"a": 0, "\n": 1, "?": 2}, unk_token="?")),
     "newlines replaced": unigram,
-    "newlines replaced by a pattern": lambda: with_steps(
-        over_characters("ab\n", []), normalizer=normalizers.Replace(Regex(r"\s"), " ")
-    ),
-    "newlines stripped": lambda: with_steps(over_characters("ab\n", []), normalizer=normalizers.Strip()),
-    "several normalizers, one of them unknown": lambda: with_steps(
-        over_characters("ab\n", []),
-        normalizer=normalizers.Sequence([normalizers.NFC(), normalizers.Sequence([normalizers.Strip()])]),
-    ),
     "an unknown newline, fused": lambda: over_characters("ab", [], fuse_unk=True),
-    "an unknown newline, dropped": lambda: over_characters("ab", [], unknown=None),
     "an unknown newline piece": pieces,
-    "a newline that is known as a byte, without bytes as fallback": lambda: over_characters(
-        ["a", "b", "<0x0A>"], [], fuse_unk=True
-    ),
-    "a newline that is known as a byte-level character, without byte level": lambda: over_characters("abĊ", []),
-    "bytes as fallback that lack some": lambda: over_characters(["a", "b", "<0x0A>"], [], byte_fallback=True),
-    "a byte-level vocabulary that lacks some bytes": lambda: with_steps(
-        over_characters("abĊ", [], unknown=None), bytes_without_pattern()
-    ),
     "merges over fallback bytes": lambda: spanning_fallback(),
-    "inner parts of words written otherwise": lambda: over_characters("ab\n", [], continuing_subword_prefix="##"),
     "ends of words written otherwise": lambda: over_characters("ab\n", [], end_of_word_suffix="</w>"),
-    "contiguous pieces": lambda: with_steps(
-        over_characters("ab\n", []), pre_tokenizers.Split(Regex(r"\w"), behavior="contiguous")
-    ),
-    "pieces merged with the next": lambda: with_steps(
-        over_characters("ab\n", []), pre_tokenizers.Split(Regex(r"\w"), behavior="merged_with_next")
-    ),
     "a split at newlines by text": lambda: with_steps(
         over_characters("ab\n", []), pre_tokenizers.Split("\n", behavior="isolated")
     ),
-    "an unknown step": lambda: with_steps(over_characters("ab\n", []), pre_tokenizers.UnicodeScripts()),
     "an unknown step inside": lambda: with_steps(
         over_characters("ab\n", []), pre_tokenizers.Digits(), pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
     ),
@@ -319,12 +237,7 @@ def test_what_is_not_proven_is_refused(name: str) -> None:
 
 def test_of_the_made_tokenizers_two_add_up_and_two_do_not() -> None:
     # Tests of fitting run over them and have to see both.
-    assert {name: prompt_tokenizer(make()).additive for name, make in MAKERS.items()} == {
-        "byte_level": True,
-        "llama": True,
-        "unigram": False,
-        "bert": False,
-    }
+    assert [name for name, make in MAKERS.items() if prompt_tokenizer(make()).additive] == ["byte_level", "llama"]
 
 
 # --- any tokenizer at all -----------------------------------------------------------------------------------
@@ -402,7 +315,7 @@ def any_paragraph(draw: random.Random) -> str:
     return first + "".join(draw.choices("aabb  .1é´\u0301漢▁\n\n", k=draw.randrange(9))) + "\n" * draw.randrange(1, 4)
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.nightly) for block in (1, 2, 3))])
 def test_whatever_the_tokenizer_a_claim_to_add_up_holds(block: int) -> None:
     claims = 0
     for seed in range(100 * block, 100 * block + 100):

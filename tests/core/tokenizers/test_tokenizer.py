@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
-from sparse_tasks.core.tokenizers.template import ChatTemplate
 from tests.made_tokenizers import MAKERS
 
 SORTS = ["qwen2.5", *MAKERS]
@@ -43,25 +42,6 @@ def test_the_template_is_counted(sort: str, loaded: dict[tuple[str, str], Prompt
     assert (
         with_template.ids("Well.") == bare.backend.encode(with_template.render("Well."), add_special_tokens=False).ids
     )
-
-
-def test_another_template_leaves_the_tokenizer_alone(loaded: dict[tuple[str, str], PromptTokenizer]) -> None:
-    tokenizer = loaded["llama", "auto"]
-    other = tokenizer.with_template(ChatTemplate("{{ bos_token }}> {{ messages[0].content }}", {"bos_token": "<s>"}))
-    assert (other.name, other.sha256, other.additive) == (tokenizer.name, tokenizer.sha256, tokenizer.additive)
-    assert other.render("Hi") == "<s>> Hi"
-    assert tokenizer.render("Hi") == "<s>[user] Hi[end][assistant]"
-
-
-@pytest.mark.parametrize("sort", ["qwen2.5", "byte_level", "llama"])
-@pytest.mark.parametrize("template", ["auto", "none"])
-def test_what_a_paragraph_costs_is_what_the_rendered_prompt_grows_by(
-    sort: str, template: str, loaded: dict[tuple[str, str], PromptTokenizer]
-) -> None:
-    tokenizer = loaded[sort, template]
-    head, paragraph, tail = "Chapter 1\n\n", "“Yes,” she said: 46 crowns.\n\n", "The end."
-    grown = tokenizer.count(head + paragraph + tail) - tokenizer.count(head + tail)
-    assert tokenizer.cost(paragraph) == tokenizer.total([paragraph]) == grown
 
 
 def test_words_cost_no_prefix_of_the_text(loaded: dict[tuple[str, str], PromptTokenizer]) -> None:
