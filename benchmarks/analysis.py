@@ -1,4 +1,4 @@
-"""What checking, reporting and building the board cost: seconds, peak memory and sizes of the commands themselves.
+"""Cost of checking, reporting and building the board: seconds, peak memory and sizes of the commands themselves.
 
     python benchmarks/analysis.py check     # a submission of 10 tasks x 4 lengths x 100 samples, dense and sparse
     python benchmarks/analysis.py report    # a report over 100 runs of as many samples, and the analyses

@@ -8,7 +8,7 @@ __all__ = ["Board"]
 
 
 class Board:
-    """What was asked and what came of it."""
+    """Goals and results."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

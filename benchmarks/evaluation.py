@@ -1,4 +1,4 @@
-"""What evaluating costs on top of the engine, what scoring costs, and what batching gives.
+"""Cost of evaluation on top of the engine, cost of scoring, and gain of batching.
 
     python benchmarks/evaluation.py overhead    # evaluate over a bare LLM.generate on the same ids: time
     python benchmarks/evaluation.py scoring     # 100,000 predictions: time and memory

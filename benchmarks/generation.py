@@ -1,4 +1,4 @@
-"""What a sample costs: time in units of one encode of its prompt, memory, and what a second worker gives.
+"""Cost of a sample: time in units of one encode of its prompt, memory, and gain of a second worker.
 
     python benchmarks/generation.py            # the whole table, some ten minutes
     python benchmarks/generation.py --quick    # fewer samples, 64k and 256k

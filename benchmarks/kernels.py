@@ -1,4 +1,4 @@
-"""How fast the sparse kernels are beside dense attention, on one GPU, in one run.
+"""Speed of the sparse kernels beside dense attention, on one GPU, in one run.
 
     python benchmarks/kernels.py                    # all tables, some five minutes on an H100
     python benchmarks/kernels.py prefill decode     # some of them
@@ -239,7 +239,7 @@ def line_index(method: VerticalSlash, q: Tensor, k: Tensor) -> LineIndex:
 
 
 def slashes_of(index: LineIndex) -> int:
-    """How many slashes each head has."""
+    """Number of slashes of each head."""
     if index.slash_counts is None:
         raise RuntimeError("slashes were expected")
     return int(index.slash_counts[0])
@@ -311,7 +311,7 @@ def decode_at(board: Board, table: Table, n: int) -> None:
 
 
 def memory(board: Board) -> None:
-    """What a prompt's index takes at density .10, and what is held at most beside inputs and output."""
+    """Memory of a prompt's index at density .10, and peak memory beside inputs and output."""
     table = Table("method", "tokens", "index MB", "of KV cache", "goal", "most held MB", title="Memory at density .10")
     for n in (SHORT, LONG):
         q, k, v = clustered_prompt(n)

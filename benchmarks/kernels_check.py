@@ -183,7 +183,7 @@ def check_decoding(check: Check, lengths: list[int], heads: int, kv_heads: int, 
 
 
 def check_index(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
-    """What builds indices."""
+    """Functions that build indices."""
     q = torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
     k = torch.randn(n_k, kv_heads, size, dtype=dtype, device="cuda")
     name = str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""What sparse attention gains inside vLLM: time to first token and time of a decoding step, against dense attention.
+"""Gain of sparse attention inside vLLM: time to first token and time of a decoding step, against dense attention.
 
     python benchmarks/serving.py prefill --layers 8     # one prompt, all of it in one step
     python benchmarks/serving.py decode --layers 8      # a batch, and what counting costs
@@ -187,7 +187,7 @@ def decode(arguments: argparse.Namespace) -> None:
 
 
 def same(arguments: argparse.Namespace) -> None:
-    """How many prompts of a data set get the same greedy tokens from vLLM's own attention and through the plugin."""
+    """Number of prompts that get the same greedy tokens from vLLM's own attention and through the plugin."""
     from vllm import LLM, SamplingParams
 
     from sparse_tasks.attention.vllm import engine_arguments

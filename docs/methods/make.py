@@ -50,7 +50,7 @@ def _palette() -> Any:
 
 
 def _picture(method: Any, path: Path, note: str = "", head: int | None = None) -> None:
-    """What a method selects of the same made queries and keys, with its parameters as a title."""
+    """Draw the selection of a method from the same made queries and keys, with its parameters as a title."""
     from sparse_tasks.attention.examples import structured
     from sparse_tasks.attention.picture import Rows, draw, select
 
@@ -98,7 +98,7 @@ def notebook(replace: dict[str, str] | None = None) -> dict[str, Any]:
 
 
 def _run(source: str, space: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a cell prints, and its last line's value if that is a picture."""
+    """Output of a cell, and its last line's value if that is a picture."""
     body = ast.parse(source).body
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
     printed = io.StringIO()

@@ -17,7 +17,7 @@ LOCK = ".sparse_tasks.lock"
 """The file by which a process holds a folder."""
 
 PARTIAL_PREFIX = ".sparse_tasks-"
-"""How the names of unfinished files begin; data set readers skip hidden files."""
+"""Prefix of the names of unfinished files; data set readers skip hidden files."""
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def parse_length(text: str | int) -> int:
     """
     match = re.fullmatch(r"\s*(\d{1,9})\s*([kKmM]?)\s*", str(text), re.ASCII)
     if match is None:
-        raise UsageError("length", text, "is no length; write tokens as 65536, 64k or 1M")
+        raise UsageError("length", text, "is not a length; write tokens as 65536, 64k or 1M")
     tokens = int(match[1]) * _UNITS[match[2].lower()]
     if not 1 <= tokens <= LONGEST:
         raise UsageError("length", text, f"is out of range; choose from 1 to {LONGEST} (2M) tokens")

@@ -1,4 +1,4 @@
-"""What every method promises. A new method joins these tests by joining the registry."""
+"""Promises of every method. A new method joins these tests by joining the registry."""
 
 from __future__ import annotations
 

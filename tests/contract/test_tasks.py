@@ -1,4 +1,4 @@
-"""What every task promises. A new task joins these tests by joining the registry."""
+"""Promises of every task. A new task joins these tests by joining the registry."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, T
 @pytest.mark.parametrize(
     "error",
     [
-        UsageError("length", "64x", "is no length"),
+        UsageError("length", "64x", "is not a length"),
         UsageError("seed", -1, "is out of range"),
         UsageError("set", None, "names no task"),
         TooShortError("length", 300, "is too short for story_multihop"),

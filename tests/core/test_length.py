@@ -37,7 +37,9 @@ def test_units_are_binary_and_case_does_not_matter(text: str | int, tokens: int)
     ],
 )
 def test_anything_else_is_refused_and_the_message_says_how_to_write_it(text: object) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"length: {text!r} is no length; write tokens as 65536, 64k or 1M")):
+    with pytest.raises(
+        UsageError, match=re.escape(f"length: {text!r} is not a length; write tokens as 65536, 64k or 1M")
+    ):
         parse_length(text)  # type: ignore[arg-type]
 
 

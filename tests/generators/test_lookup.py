@@ -85,7 +85,7 @@ def test_a_length_that_is_not_there_names_those_that_are(dataset: Path) -> None:
         find_sample(dataset, "ruler_vt", 0, "8k")
     with pytest.raises(UsageError, match="length: '4k' is not there; choose from 64k"):
         find_sample(dataset, "story_multihop", 0, "4k")
-    with pytest.raises(UsageError, match="length: '8x' is no length"):
+    with pytest.raises(UsageError, match="length: '8x' is not a length"):
         find_sample(dataset, "ruler_vt", 0, "8x")
 
 

@@ -43,7 +43,7 @@ def only(request: Request) -> Task:
 @pytest.mark.parametrize(
     ("options", "field", "value", "remedy"),
     [
-        ({"lengths": ["64x"]}, "length", "64x", "is no length; write tokens as 65536, 64k or 1M"),
+        ({"lengths": ["64x"]}, "length", "64x", "is not a length; write tokens as 65536, 64k or 1M"),
         ({"lengths": ["64k", "3M"]}, "length", "3M", "is out of range"),
         ({"lengths": [0]}, "length", 0, "is out of range"),
         ({"lengths": []}, "length", "", "is missing; name at least one, such as 64k"),

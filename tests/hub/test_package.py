@@ -1,4 +1,4 @@
-"""What goes to the Hub, and what never does."""
+"""Files that go to the Hub, and those that never do."""
 
 from __future__ import annotations
 

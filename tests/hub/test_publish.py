@@ -27,7 +27,7 @@ def put(data: Dataset, repository: Repository | None = None) -> tuple[State, Pub
 
 
 def contents(data: Dataset) -> dict[str, bytes]:
-    """What the repository has to hold."""
+    """Expected content of the repository."""
     return {
         file.path: file.source if isinstance(file.source, bytes) else file.source.read_bytes() for file in package(data)
     }

@@ -1,4 +1,4 @@
-"""What was published is read by those for whom it was made."""
+"""Published data sets are read by the libraries they were made for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def published(hub: FakeHub, data: Dataset) -> FakeHub:
 
 
 def python(script: str, hub: FakeHub, folder: Path) -> str:
-    """What a script prints that knows the Hub from its environment alone."""
+    """Output of a script that knows the Hub from its environment alone."""
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | environment(hub, folder / "home"),

@@ -13,7 +13,7 @@ __all__ = ["problems"]
 
 
 def problems(value: object, name: str) -> list[str]:
-    """What is wrong with ``value`` by the schema ``name``: a line each, with the path to the place."""
+    """Errors of ``value`` by the schema ``name``: a line each, with the path to the place."""
     return [f"{error.json_path}: {error.message[:200]}" for error in validator(name).iter_errors(value)]
 
 

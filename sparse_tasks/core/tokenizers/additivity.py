@@ -1,14 +1,14 @@
 r"""Whether token counts add up over paragraphs.
 
 The length fitter measures paragraphs one by one and adds. That is exact where the joint of two paragraphs, a newline
-followed by something that is no white space, never influences the tokens on either side. It holds if
+followed by something other than white space, never influences the tokens on either side. It holds if
 
 1. the normalizer leaves newlines alone and looks at no more than one character and its combining marks,
 2. the pre-tokenizer is one whose decisions reach at most one character across the joint, and what sort of character
    that is makes no difference,
 3. the vocabulary knows the newline (unknown characters may be fused with their neighbours) and drops no character
    (dropped ones bring their neighbours together), and
-4. none of its entries contains a newline directly followed by something that is no white space: no merge (BPE) and no
+4. none of its entries contains a newline directly followed by something other than white space: no merge (BPE) and no
    piece (Unigram) can span the joint.
 
 All of it is read off the serialised tokenizer but for the last part of the second, which is tried with every sort of

@@ -50,7 +50,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
-        raise UsageError("tokenizer", source, f"is no path: {error}") from error
+        raise UsageError("tokenizer", source, f"is not a path: {error}") from error
     if is_file:
         find: Find = lambda name: path if name == "tokenizer.json" else None  # noqa: E731
     elif is_folder:
@@ -70,7 +70,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
         content = serialised.read_bytes()
         backend = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises bare Exception
-        raise UsageError("tokenizer", source, f"is no tokenizer.json that tokenizers can read: {error}") from error
+        raise UsageError("tokenizer", source, f"is not a tokenizer.json that tokenizers can read: {error}") from error
     if getattr(backend.model, "dropout", None):
         raise UsageError("tokenizer", source, "drops merges at random (BPE dropout): its counts mean nothing")
     own, special = _own_template(find, source)

@@ -84,7 +84,7 @@ class PromptTokenizer:
     def cost(self, paragraph: str) -> int:
         """Tokens that ``paragraph`` adds where it stands between two others.
 
-        It has to begin with something that is no white space and to end in a newline.
+        It has to begin with something other than white space and to end in a newline.
         """
         return self._encoded(_BEFORE + paragraph + _AFTER) - self._edges
 

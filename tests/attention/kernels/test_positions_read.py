@@ -44,7 +44,7 @@ def lists(lengths: list[int], unit: int, heads: int, share: float, maker: torch.
 def test_like_the_count_of_each_index(
     impl: str, lengths: list[int], layers: int, heads: int, unit: int, share: float, shared: bool, seed: int
 ) -> None:
-    """What was there stays, and queries that share a request (one was preempted) add up."""
+    """Earlier counts stay, and queries that share a request (one was preempted) add up."""
     maker = torch.Generator().manual_seed(seed)
     indices = [lists(lengths, unit, heads, share, maker) for _ in range(layers)]
     slots = torch.zeros(len(lengths), dtype=torch.int64) if shared else torch.randperm(len(lengths), generator=maker)

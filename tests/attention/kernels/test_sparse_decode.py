@@ -143,7 +143,7 @@ def test_any_number_of_splits(splits: int, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("unit", [1, 16])
 def test_contiguous_cache(impl: str, unit: int) -> None:
-    """The layout of transformers, whose length is no multiple of the page, is read in place."""
+    """The layout of transformers, whose length is not a multiple of the page, is read in place."""
     keys, values = torch.randn(2, 2, 101, 64), torch.randn(2, 2, 101, 64)
     cache = PagedCache.contiguous(keys, values, torch.tensor([101, 50], dtype=torch.int32))
     assert cache.keys.data_ptr() == keys.data_ptr()
@@ -170,7 +170,7 @@ def test_dense_is_softmax_over_everything(impl: str) -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30), st.floats(0, 1), st.integers(0, 99))
 def test_parts_add_up(length: int, unit: int, block_size: int, share: float, seed: int) -> None:
-    """What is listed and what is not, weighted by their log-sum-exps, give dense attention."""
+    """Listed and unlisted keys, weighted by their log-sum-exps, give dense attention."""
     cache = make_cache([length], 1, 16, block_size, seed=seed)
     index, dense = make_index(cache, unit, share, seed), PageIndex.dense(cache.lengths, 1, unit, cache.capacity)
     there = ceil_div(length, unit)

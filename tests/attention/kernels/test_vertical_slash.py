@@ -131,7 +131,7 @@ def test_more_verticals_than_a_tile_holds(impl: str, seed: int) -> None:
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("impl", KERNELS)
 def test_lines_of_a_method_run_as_they_are(impl: str, seed: int) -> None:
-    """What ``from_lines`` makes of slashes, which are rounded up to bands."""
+    """Slashes as ``from_lines`` rounds them up to bands."""
     maker = torch.Generator().manual_seed(seed)
     columns, slashes = (listed(torch.rand(2, 200, generator=maker) < share) for share in (0.05, 0.01))
     index = line_index(*columns, *slashes, block_q=128, unit=64, n_q=90, n_k=200, impl=impl)

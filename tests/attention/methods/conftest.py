@@ -1,4 +1,4 @@
-"""What the tests of methods share: Triton's interpreter, with larger tiles where its time goes by their number."""
+"""Fixtures of the tests of methods: Triton's interpreter, with larger tiles where its time goes by their number."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def quick() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens at the borders of the kernel's own tiles is for the tests of kernels."""
+    """Borders of the kernel's own tiles are for the tests of kernels."""
     if find_spec("triton") is not None:
         monkeypatch.setattr("sparse_tasks.attention.kernels.triton.window_scores.TILE", 256)

@@ -1,4 +1,4 @@
-"""What the tests of methods share: the paper's budgets, made inputs, and attention written out."""
+"""Helpers of the tests of methods: the paper's budgets, made inputs, and attention written out."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def ends(n: int, first: int, last: int) -> set[int]:
 
 
 def kept_lists(kept: Kept) -> list[list[int]]:
-    """What each KV head keeps, after a check that positions ascend without repeats and are within the length."""
+    """Positions each KV head keeps, after a check that positions ascend without repeats and are within the length."""
     assert kept.positions.dtype == kept.counts.dtype == torch.int32
     return _lists(kept.positions, kept.counts, kept.length)
 
 
 def page_lists(index: PageIndex) -> list[list[list[int]]]:
-    """What each KV head of each sequence reads, after the same check."""
+    """Positions that each KV head of each sequence reads, after the same check."""
     assert index.pages.dtype == index.counts.dtype == torch.int32
     longest = [-(-length // index.unit) for length in index.lengths.tolist()]
     return [_lists(index.pages[row], index.counts[row], pages) for row, pages in enumerate(longest)]

@@ -31,7 +31,7 @@ def softmax(scores: Array) -> Array:
 
 
 def of_last_block(q: Tensor, k: Tensor) -> tuple[Array, Array]:
-    """What the last 128 queries see, by blocks of keys and by blocks of distances: ``[heads, blocks]`` twice."""
+    """Attention of the last 128 queries, by blocks of keys and by blocks of distances: ``[heads, blocks]`` twice."""
     weights = attention(q[-128:], k)
     heads, n_q, n_k = weights.shape
     verticals, slashes = (np.zeros((heads, -(-n_k // 128))) for _ in range(2))

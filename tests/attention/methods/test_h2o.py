@@ -56,7 +56,7 @@ def test_steps_like_lists(prompt: int, capacity: int) -> None:
 @pytest.mark.parametrize("cuts", [[70], [1, 70], [30, 31, 64, 70], [69, 70]])
 @pytest.mark.parametrize("impl", ["torch", "triton"])
 def test_chunks_add_up_to_the_attention_of_all_queries(impl: str, cuts: list[int]) -> None:
-    """What is remembered is one number for each key, and no queries."""
+    """The method remembers one number for each key, and no queries."""
     q, k = make_sequence(70, 70, 4, 2, 64)
     method, seen, start = H2O(capacity=15), None, 0
     for end in cuts:

@@ -152,7 +152,7 @@ def test_units_may_differ_by_layer() -> None:
 
 
 def test_a_request_may_have_several_queries_in_a_step() -> None:
-    """What it had written before a preemption is decoded in one go."""
+    """Output written before a preemption is decoded in one go."""
     one = counter(layers=1, kv_heads=1)
     plan = step(("b", 4, 1, 4), ("a", 0, 8, 5))
     one.prompt("a", 0, blocks(5, 5, [[0]]))

@@ -190,7 +190,7 @@ def test_what_is_kept_of_chunks_is_what_is_kept_of_the_whole(name: str, cuts: li
 
 @pytest.mark.parametrize("name", PREFILL)
 def test_chunks_of_two_prompts_may_alternate(name: str) -> None:
-    """What is remembered of one is not given to the other."""
+    """The memory of one request is not given to another."""
     served = Served(named(name))
     e = Text("e", 255, 1, 5)
     served.add(B, e)

@@ -88,7 +88,7 @@ def test_each_query_that_is_decoded_sees_up_to_itself(batch: list[tuple[int, int
 @settings(max_examples=50, deadline=None)
 @given(batch=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 30)), min_size=1, max_size=6))
 def test_pure_decoding_gathers_nothing(batch: list[tuple[int, int]]) -> None:
-    """What is given is used as it is, so that a step of decoding copies nothing to the device."""
+    """Tensors are used as they are given, so that a step of decoding copies nothing to the device."""
     rows = made([(prompt + written, 1, prompt) for prompt, written in batch])
     table, cached = buffers(rows)
     plan = Plan.of(rows, table, cached, 16)

@@ -133,7 +133,7 @@ def test_garbage_is_no_tokenizer(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
     for source in (path, tmp_path):
-        with pytest.raises(UsageError, match=r"is no tokenizer\.json that tokenizers can read: ") as caught:
+        with pytest.raises(UsageError, match=r"is not a tokenizer\.json that tokenizers can read: ") as caught:
             load_tokenizer(str(source))
         assert (caught.value.field, caught.value.value) == ("tokenizer", str(source))
 
