@@ -29,22 +29,13 @@ def compare(
     Differences are B minus A; p-values are of paired permutation tests, Holm-corrected over the tasks of a length.
     """
     from sparse_tasks.core.records import to_builtins
-    from sparse_tasks.evaluators.compare import compare as compare_rows
-    from sparse_tasks.evaluators.results import read_outcomes, read_result
+    from sparse_tasks.evaluators.results import compare_runs, read_result
 
-    result_a, result_b = read_result(run_a), read_result(run_b)
-    comparison = compare_rows(
-        read_outcomes(run_a),
-        read_outcomes(run_b),
-        dataset_a=result_a.dataset_sha256,
-        dataset_b=result_b.dataset_sha256,
-        common=common,
-        level=level,
-    )
+    comparison = compare_runs(run_a, run_b, common=common, level=level)
     if format is Format.json:
         print_json({"run_a": str(run_a), "run_b": str(run_b), **to_builtins(comparison)})
         return
-    _print(comparison, [(run_a, result_a), (run_b, result_b)])
+    _print(comparison, [(folder, read_result(folder)) for folder in (run_a, run_b)])
 
 
 def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+from sparse_tasks.core.registry import Registry
+
 __all__ = [
     "complete_analysis",
     "complete_engine",
@@ -14,11 +19,23 @@ __all__ = [
 ]
 
 
-def complete_engine(incomplete: str) -> list[str]:
-    """Engines."""
-    from sparse_tasks.evaluators.engines.engine import ENGINES
+def _names_of(module: str, variable: str) -> Callable[[str], list[str]]:
+    """A completion of the names in a registry, which is imported when the shell asks."""
 
-    return [name for name in ENGINES.names() if name.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        registry: Registry[object] | Iterable[str] = getattr(import_module(module), variable)
+        names = registry.names() if isinstance(registry, Registry) else registry
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+complete_engine = _names_of("sparse_tasks.evaluators.engines.engine", "ENGINES")
+complete_method = _names_of("sparse_tasks.attention.method", "METHODS")
+complete_preset = _names_of("sparse_tasks.generators.presets", "PRESETS")
+complete_tokenizer = _names_of("sparse_tasks.core.tokenizers", "BUILT_IN")
+complete_export = _names_of("sparse_tasks.evaluators.exports", "EXPORTS")
+complete_analysis = _names_of("sparse_tasks.evaluators.analyses.analysis", "ANALYSES")
 
 
 def complete_task(incomplete: str) -> list[str]:
@@ -27,41 +44,6 @@ def complete_task(incomplete: str) -> list[str]:
 
     names = {"all", *(group for task in TASKS for group in task.groups()), *TASKS.names()}
     return sorted(name for name in names if name.startswith(incomplete))
-
-
-def complete_preset(incomplete: str) -> list[str]:
-    """Presets."""
-    from sparse_tasks.generators.presets import PRESETS
-
-    return [name for name in PRESETS if name.startswith(incomplete)]
-
-
-def complete_tokenizer(incomplete: str) -> list[str]:
-    """Built-in tokenizers."""
-    from sparse_tasks.core.tokenizers import BUILT_IN
-
-    return [name for name in BUILT_IN if name.startswith(incomplete)]
-
-
-def complete_export(incomplete: str) -> list[str]:
-    """Formats of others."""
-    from sparse_tasks.evaluators.exports import EXPORTS
-
-    return [name for name in EXPORTS.names() if name.startswith(incomplete)]
-
-
-def complete_analysis(incomplete: str) -> list[str]:
-    """Analyses."""
-    from sparse_tasks.evaluators.analyses.analysis import ANALYSES
-
-    return [name for name in ANALYSES if name.startswith(incomplete)]
-
-
-def complete_method(incomplete: str) -> list[str]:
-    """Sparse attention methods."""
-    from sparse_tasks.attention.method import METHODS
-
-    return [name for name in METHODS.names() if name.startswith(incomplete)]
 
 
 def complete_locale_or_setting(incomplete: str) -> list[str]:

@@ -5,64 +5,115 @@ from __future__ import annotations
 import sys
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from sparse_tasks.cli.output import Format
+import typer
+
+from sparse_tasks.cli.completion import complete_engine, complete_method, complete_task
+from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.running import (
-    Attention,
-    AttentionArg,
-    ChatTemplate,
-    Data,
-    Engine,
-    EngineArg,
     FormatOption,
-    Length,
-    Limit,
-    MaxNewTokens,
-    Model,
-    NoScore,
-    Output,
     RunBar,
-    Seed,
     Set,
-    Sparsity,
-    Task,
-    Temperature,
-    Tokenizer,
     attentions,
     engine_arguments,
-    predicted,
-    tell_predictions,
     tell_result,
     tell_sweep,
 )
-
-if TYPE_CHECKING:
-    from sparse_tasks.attention.attention import Attention as AttentionOf
-    from sparse_tasks.evaluators.predict import RunRequest
 
 __all__ = ["evaluate", "predict"]
 
 
 def evaluate(
-    data: Data,
-    model: Model,
-    engine: Engine = "vllm",
-    engine_arg: EngineArg = None,
-    attention: Attention = "dense",
-    sparsity: Sparsity = None,
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="M",
+            help="Model: a folder, a Hub id, or demo; a name on a server; a file to replay.",
+        ),
+    ],
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Inference engine: vllm, openai, transformers or replay.",
+            autocompletion=complete_engine,
+        ),
+    ] = "vllm",
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option("--engine-arg", metavar="KEY=VALUE", help="Argument of the engine. May be repeated."),
+    ] = None,
+    attention: Annotated[
+        str,
+        typer.Option(
+            "--attention",
+            "-a",
+            metavar="NAME",
+            help="Attention method: dense, a method, or two (vertical_slash+quest).",
+            autocompletion=complete_method,
+        ),
+    ] = "dense",
+    sparsity: Annotated[
+        str | None,
+        typer.Option(
+            "--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"
+        ),
+    ] = None,
     set_: Set = None,
-    attention_arg: AttentionArg = None,
-    task: Task = None,
-    length: Length = None,
-    limit: Limit = None,
-    output: Output = None,
-    seed: Seed = 42,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = 0.0,
-    tokenizer: Tokenizer = None,
-    chat_template: ChatTemplate = "auto",
-    no_score: NoScore = False,
+    attention_arg: Annotated[list[str] | None, typer.Option("--attention-arg", hidden=True)] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="NAME",
+            help="Task or group of tasks. May be repeated.",
+            show_default="all",
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    length: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="RUN", help="Folder of the run.", show_default="runs/<model>-<data set>"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Sampling seed.")] = 42,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
+    ] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", help="Sampling temperature; 0 is greedy.")] = 0.0,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Tokenizer: a built-in name, a folder, or a Hub id.", show_default="the model's own"
+        ),
+    ] = None,
+    chat_template: Annotated[
+        str, typer.Option(metavar="FILE", help="Chat template: auto (the tokenizer's, if any), none, or a Jinja file.")
+    ] = "auto",
+    no_score: Annotated[
+        bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
+    ] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Let a model answer a data set, and score it.
@@ -75,8 +126,11 @@ def evaluate(
     """
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.evaluators.dataset import open_dataset
-    from sparse_tasks.evaluators.predict import RunRequest
+    from sparse_tasks.evaluators.predict import RunRequest, default_folder
+    from sparse_tasks.evaluators.predict import predict as predict_run
     from sparse_tasks.evaluators.results import score_run
+    from sparse_tasks.evaluators.runs import Run
+    from sparse_tasks.evaluators.sweep import sweep
 
     chosen = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
     if no_score and len(chosen) > 1:
@@ -97,24 +151,23 @@ def evaluate(
         attention=chosen[0],
     )
     if len(chosen) > 1:
-        _sweep(request, chosen, output, format)
+        folder = output or default_folder(request, "sweep")
+        tell_sweep(sweep(request, chosen, folder, lambda attention: RunBar(attention.label)), folder, format)
         return
-    with predicted(request, output) as run:
-        if no_score:
-            tell_predictions(run, format)
-        else:
-            tell_result(score_run(run, request.dataset), run.path, format)
+    with Run(output or default_folder(request)) as run:
+        with RunBar() as bar:
+            predict_run(request, run, bar)
+        if not no_score:
+            tell_result(score_run(run, dataset), run.path, format)
+            return
+        samples = len(run.finished())
+    if format is Format.json:
+        print_json({"run": str(run.path), "predictions": samples})
+    else:
+        print(f"{run.path}: {samples:,} predictions\nnext: sparse-tasks score {run.path}")
 
 
 @wraps(evaluate)
 def predict(**options: Any) -> None:
     """Answer without scoring: the former name of ``evaluate --no-score``."""
     evaluate(**(options | {"no_score": True}))
-
-
-def _sweep(request: RunRequest, chosen: list[AttentionOf], output: Path | None, format: Format) -> None:
-    from sparse_tasks.evaluators.predict import default_folder
-    from sparse_tasks.evaluators.sweep import sweep
-
-    folder = output or default_folder(request, "sweep")
-    tell_sweep(sweep(request, chosen, folder, lambda attention: RunBar(attention.label)), folder, format)

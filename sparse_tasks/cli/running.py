@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparse_tasks.cli.completion import complete_engine, complete_method, complete_task
 from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.progress import Bar
 from sparse_tasks.core.format import PLAIN
@@ -20,77 +18,22 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
-    from sparse_tasks.evaluators.predict import RunRequest
     from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
-    from sparse_tasks.evaluators.runs import Run
     from sparse_tasks.evaluators.sweep import Swept
 
 __all__ = [
-    "Attention",
-    "AttentionArg",
-    "ChatTemplate",
-    "Data",
-    "Engine",
-    "EngineArg",
     "FormatOption",
-    "Length",
-    "Limit",
-    "MaxNewTokens",
-    "Model",
-    "NoScore",
-    "Output",
     "RunBar",
-    "Seed",
     "Set",
-    "Sparsity",
-    "Task",
-    "Temperature",
-    "Tokenizer",
     "attention_of",
     "attentions",
     "engine_arguments",
     "frameless",
     "method_arguments",
-    "predicted",
-    "tell_predictions",
     "tell_result",
     "tell_sweep",
 ]
 
-Data = Annotated[
-    str,
-    typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", metavar="M", help="Model: a folder, a Hub id, or demo; a name on a server; a file to replay."
-    ),
-]
-Engine = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME", help="Inference engine: vllm, openai, transformers or replay.", autocompletion=complete_engine
-    ),
-]
-EngineArg = Annotated[
-    list[str] | None,
-    typer.Option("--engine-arg", metavar="KEY=VALUE", help="Argument of the engine. May be repeated."),
-]
-Attention = Annotated[
-    str,
-    typer.Option(
-        "--attention",
-        "-a",
-        metavar="NAME",
-        help="Attention method: dense, a method, or two (vertical_slash+quest).",
-        autocompletion=complete_method,
-    ),
-]
-Sparsity = Annotated[
-    str | None,
-    typer.Option("--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"),
-]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,51 +42,6 @@ Set = Annotated[
         help="Parameter of a method: quest.page=32, or page=32 with a single method. May be repeated.",
         show_default=False,
     ),
-]
-AttentionArg = Annotated[list[str] | None, typer.Option("--attention-arg", hidden=True)]
-Task = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--task",
-        "-t",
-        metavar="NAME",
-        help="Task or group of tasks. May be repeated.",
-        show_default="all",
-        autocompletion=complete_task,
-    ),
-]
-Length = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.", show_default="runs/<model>-<data set>"),
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="Sampling seed.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
-]
-Temperature = Annotated[float, typer.Option(metavar="T", help="Sampling temperature; 0 is greedy.")]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Tokenizer: a built-in name, a folder, or a Hub id.", show_default="the model's own"
-    ),
-]
-ChatTemplate = Annotated[
-    str, typer.Option(metavar="FILE", help="Chat template: auto (the tokenizer's, if any), none, or a Jinja file.")
-]
-NoScore = Annotated[
-    bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
 ]
 FormatOption = Annotated[Format, typer.Option(help="Output format.")]
 
@@ -188,18 +86,6 @@ def _argument(option: str, text: str, example: str) -> tuple[str, Any]:
         return key, value
 
 
-@contextmanager
-def predicted(request: RunRequest, output: Path | None) -> Iterator[Run]:
-    """The run's folder, held, with every prediction in it."""
-    from sparse_tasks.evaluators.predict import default_folder, predict
-    from sparse_tasks.evaluators.runs import Run
-
-    with Run(output or default_folder(request)) as run:
-        with RunBar() as bar:
-            predict(request, run, bar)
-        yield run
-
-
 class RunBar(Bar):
     """Progress of a run: a bar in a terminal, else a line at each step.
 
@@ -213,8 +99,7 @@ class RunBar(Bar):
 
     def counting(self, samples: int) -> None:
         """Show that prompts are being encoded."""
-        if samples:
-            self.stage("counting tokens", samples)
+        self.stage("counting tokens", samples)
 
     def counted(self) -> None:
         """Show one more encoded prompt."""
@@ -238,15 +123,6 @@ class RunBar(Bar):
     def predicted(self, output: EngineOutput) -> None:
         """Show one more answer."""
         self.advance(tokens=(output.input_tokens or 0) + (output.output_tokens or 0))
-
-
-def tell_predictions(run: Run, format: Format) -> None:
-    """Print the number of a run's predictions."""
-    samples = len(run.finished())
-    if format is Format.json:
-        print_json({"run": str(run.path), "predictions": samples})
-    else:
-        print(f"{run.path}: {samples:,} predictions\nnext: sparse-tasks score {run.path}")
 
 
 def tell_result(result: Result, folder: Path, format: Format) -> None:

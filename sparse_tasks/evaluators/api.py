@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.evaluators import compare as comparing
 from sparse_tasks.evaluators.analyses.table import ScoredRun, read_runs
 from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.predict import RunRequest, default_folder, predict
-from sparse_tasks.evaluators.records import Comparison
-from sparse_tasks.evaluators.results import read_outcomes, read_result, score_run
+from sparse_tasks.evaluators.results import compare_runs as compare
+from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
 
 __all__ = ["compare", "evaluate", "load_run"]
@@ -79,24 +78,6 @@ def evaluate(
         predict(request, run)
         score_run(run, dataset)
     return load_run(folder)
-
-
-def compare(run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95) -> Comparison:
-    """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
-
-    Args:
-        run_a: Folder of the first run, usually the dense baseline.
-        run_b: Folder of the second run.
-        common: Compare the samples that both runs have, and leave out the others.
-        level: Confidence level of the intervals, in (0, 1).
-
-    Raises:
-        UsageError: A folder is not a scored run, or the runs answered different samples.
-    """
-    a, b = Path(run_a), Path(run_b)
-    sha256_a, sha256_b = (read_result(folder).dataset_sha256 for folder in (a, b))
-    rows = read_outcomes(a), read_outcomes(b)
-    return comparing.compare(*rows, dataset_a=sha256_a, dataset_b=sha256_b, common=common, level=level)
 
 
 def load_run(folder: str | Path) -> ScoredRun:

@@ -136,7 +136,8 @@ def predict(
 
     samples: dict[str, SampleInfo] = {}
     counts: dict[str, int] = {}
-    progress.counting(0 if tokenizer is None or made_for(request.dataset, tokenizer) else _size(request))
+    if tokenizer is not None and not made_for(request.dataset, tokenizer):
+        progress.counting(sum(1 for _ in request.dataset.rows(request.selection, ["id"])))
     for sample, tokens in count_tokens(request.dataset, request.selection, tokenizer, progress.counted):
         samples[sample.id], counts[sample.id] = sample, tokens
     if strangers := sorted(done - samples.keys()):
@@ -198,10 +199,6 @@ def _tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
             raise
         remedy = f"has no usable tokenizer ({error.remedy}); name the model's with --tokenizer"
         raise UsageError("model", model.name, remedy) from error
-
-
-def _size(request: RunRequest) -> int:
-    return sum(1 for _ in request.dataset.rows(request.selection, ["id"]))
 
 
 def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> RunSettings:

@@ -19,9 +19,11 @@ from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence
+from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.records import (
     AverageResult,
+    Comparison,
     ConfigResult,
     DatasetRecord,
     Outcome,
@@ -37,6 +39,7 @@ from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 __all__ = [
     "SCORES_SCHEMA",
     "Gold",
+    "compare_runs",
     "config_result",
     "mean_measure",
     "read_outcomes",
@@ -174,6 +177,24 @@ def read_outcomes(folder: Path) -> list[Outcome]:
         DataError: The file cannot be read, or has other columns.
     """
     return [Outcome(**row) for row in read_scores_table(folder, Outcome.__struct_fields__).to_pylist()]
+
+
+def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95) -> Comparison:
+    """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
+
+    Args:
+        run_a: Folder of the first run, usually the dense baseline.
+        run_b: Folder of the second run.
+        common: Compare the samples that both runs have, and leave out the others.
+        level: Confidence level of the intervals, in (0, 1).
+
+    Raises:
+        UsageError: A folder is not a scored run, or the runs answered different samples.
+    """
+    a, b = Path(run_a), Path(run_b)
+    sha256_a, sha256_b = (read_result(folder).dataset_sha256 for folder in (a, b))
+    rows = read_outcomes(a), read_outcomes(b)
+    return compare(*rows, dataset_a=sha256_a, dataset_b=sha256_b, common=common, level=level)
 
 
 def scores_table(rows: Sequence[ScoredSample]) -> pa.Table:

@@ -12,12 +12,11 @@ from sparse_tasks.attention.attention import DENSE, Attention, share_out
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
-from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.records import Comparison, Result
-from sparse_tasks.evaluators.results import read_outcomes, read_result, score_run
+from sparse_tasks.evaluators.results import compare_runs, score_run
 from sparse_tasks.evaluators.runs import Run
 
 __all__ = ["COMPARISON", "Swept", "grid", "sweep"]
@@ -93,7 +92,7 @@ def sweep(
                 with progress(attention) as receiver:
                     predict(replace(request, attention=attention), run, receiver, engines)
                 result = score_run(run, request.dataset)
-                comparison = _against(folder / dense[0].label, run.path) if attention.sparse else None
+                comparison = compare_runs(folder / dense[0].label, run.path) if attention.sparse else None
                 if comparison is not None:
                     write_whole(run.path / COMPARISON, to_json(comparison))
             swept.append(Swept(run.path, attention, result, comparison))
@@ -108,8 +107,3 @@ def _check(request: RunRequest, attentions: Sequence[Attention]) -> None:
         if attention.method not in seen:
             engine.context()
         seen.add(attention.method)
-
-
-def _against(dense: Path, run: Path) -> Comparison:
-    sha256 = [read_result(folder).dataset_sha256 for folder in (dense, run)]
-    return compare(read_outcomes(dense), read_outcomes(run), dataset_a=sha256[0], dataset_b=sha256[1])

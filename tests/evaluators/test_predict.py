@@ -128,7 +128,7 @@ def test_nothing_is_started_when_everything_is_there(tmp_path: Path, make: Made,
     noted = Noted()
     make(tmp_path, progress=noted)
     assert fake.log == []
-    assert noted.told == [("counting", 0)]
+    assert noted.told == []
     assert contents(tmp_path) == before
 
 
@@ -333,7 +333,7 @@ def test_progress_hears_of_every_answer(tmp_path: Path, make: Made, rows: list[d
     fake.fails_after, noted = None, Noted()
     make(tmp_path, progress=noted)
     tokens = sum(row["input_tokens"] for row in rows[4:])
-    assert noted.told[:3] == [("counting", 0), ("starting", "fake", 12, tokens, 4), ("started",)]
+    assert noted.told[:3] == [("starting", "fake", 12, tokens, 4), ("started",)]
     assert [(name, output.id) for name, output in noted.told[3:]] == [("predicted", row["id"]) for row in rows[4:]]
 
 

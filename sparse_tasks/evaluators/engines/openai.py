@@ -131,6 +131,7 @@ class OpenAIEngine(Engine):
         self.context()
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
+        import openai
         from anyio.from_thread import start_blocking_portal
 
         source = iter(requests)
@@ -138,8 +139,11 @@ class OpenAIEngine(Engine):
         running: set[Future[Output]] = set()
         failure: EngineError | None = None
         more = True
+        timeout = openai.Timeout(self._given.timeout, connect=min(self._given.timeout, _SHORT_TIMEOUT))
+        # Retries are made here, and not by the client, because only here a stream that breaks can count as one.
+        opened = openai.AsyncOpenAI(**self._connection, timeout=timeout, max_retries=0)
         # In a thread of its own, because requests have to move while the caller works.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client()) as client:
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened) as client:
             try:
                 while more or running:
                     if more and len(running) < self._given.concurrency:
@@ -176,11 +180,7 @@ class OpenAIEngine(Engine):
 
     def details(self) -> dict[str, Any]:
         context = None if self._models is None else self.context()
-        return {
-            "base_url": self._server.name,
-            "concurrency": self._given.concurrency,
-            "server_model_max_len": context,
-        }
+        return {"base_url": self._server.name, "concurrency": self._given.concurrency, "server_model_max_len": context}
 
     def _list_models(self) -> dict[str, JsonObject]:
         """The server's entries on its models, by name; this engine's model is among them."""
@@ -199,8 +199,8 @@ class OpenAIEngine(Engine):
                 f"'vllm serve {model}', or name another with --engine-arg base_url=URL"
             ) from None
         except (openai.APIError, ValueError) as error:
-            remedy = self._remedy(error) or hint
-            raise EngineError(f"{url}/models gave no list of models: {self._reason(error)}{remedy}") from None
+            hint = self._remedy(error) or hint
+            raise EngineError(f"{url}/models gave no list of models: {self._reason(error)}{hint}") from None
         entries = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(entries, list):
             raise EngineError(f"{url}/models gave no list of models{hint}")
@@ -210,16 +210,6 @@ class OpenAIEngine(Engine):
         if model not in models:
             raise UsageError("model", model, f"at {url} {nearest(model, models)}")
         return models
-
-    def _client(self) -> AsyncOpenAI:
-        import openai
-
-        # Retries are made here, and not by the client, because only here a stream that breaks can count as one.
-        return openai.AsyncOpenAI(
-            **self._connection,
-            timeout=openai.Timeout(self._given.timeout, connect=min(self._given.timeout, _SHORT_TIMEOUT)),
-            max_retries=0,
-        )
 
     async def _answer(self, client: AsyncOpenAI, request: Request) -> Output:
         """Send a request until it is answered or the retries are used up."""
@@ -237,7 +227,10 @@ class OpenAIEngine(Engine):
                     continue
                 wait = _wait(error, attempt) if attempt < self._given.retries else None
                 if wait is None:
-                    raise self._failure(error, request, attempt) from None
+                    tries = f" after {attempt} {'retry' if attempt == 1 else 'retries'}" if attempt else ""
+                    remedy = self._remedy(error) or "; the same command goes on from where it stopped"
+                    reason = f"gave no answer for sample {request.id}{tries}: {self._reason(error)}"
+                    raise EngineError(f"{self._server.name} {reason}{remedy}") from None
             attempt += 1
             await asyncio.sleep(wait)
 
@@ -262,9 +255,9 @@ class OpenAIEngine(Engine):
                 content += text
         ended = perf_counter()
         if finish_reason is None:
-            raise _BrokenError("the answer broke off")
+            raise ConnectionError("the answer broke off")
         if finish_reason in ("abort", "error"):
-            raise _BrokenError(f"the server gave up on the answer (finish_reason {finish_reason!r})")
+            raise ConnectionError(f"the server gave up on the answer (finish_reason {finish_reason!r})")
         input_tokens = getattr(usage, "prompt_tokens", None)
         if self.takes_ids and input_tokens is not None and input_tokens != len(request.ids):
             raise EngineError(
@@ -296,13 +289,6 @@ class OpenAIEngine(Engine):
             )
         return stream
 
-    def _failure(self, error: Exception, request: Request, attempt: int) -> EngineError:
-        tries = f" after {attempt} {'retry' if attempt == 1 else 'retries'}" if attempt else ""
-        remedy = self._remedy(error) or "; the same command goes on from where it stopped"
-        return EngineError(
-            f"{self._server.name} gave no answer for sample {request.id}{tries}: {self._reason(error)}{remedy}"
-        )
-
     def _remedy(self, error: Exception) -> str:
         if _status(error) not in (401, 403):
             return ""
@@ -324,10 +310,6 @@ class OpenAIEngine(Engine):
             text = text.replace(secret, "***")
         line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
         return line if len(line) <= 300 else line[:297] + "..."
-
-
-class _BrokenError(Exception):
-    """A stream ended too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +350,7 @@ def _transient_errors() -> tuple[type[Exception], ...]:
     # it is depends on the version too, but the package has loaded it.
     transport = [sys.modules[name].RequestError for name in ("httpx", "httpx2") if name in sys.modules]
     # A stream that ends in the middle of an event, or of a character, cannot be parsed.
-    return openai.APIError, *transport, json.JSONDecodeError, UnicodeDecodeError, _BrokenError
+    return openai.APIError, *transport, json.JSONDecodeError, UnicodeDecodeError, ConnectionError
 
 
 def _status(error: Exception) -> int | None:

@@ -299,7 +299,7 @@ def test_waits_double_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FIRST_WAIT", 0.5)
     monkeypatch.setattr(module, "_LONGEST_WAIT", 60.0)
     for attempt, most in enumerate([0.5, 1, 2, 4, 8, 16, 32, 60, 60]):
-        waits = {module._wait(module._BrokenError(), attempt) for _ in range(20)}
+        waits = {module._wait(ConnectionError(), attempt) for _ in range(20)}
         assert len(waits) > 1
         assert all(wait is not None and most / 2 <= wait <= most for wait in waits)
 
