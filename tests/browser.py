@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
-__all__ = ["CHROMIUM", "needs_chromium", "opened", "violations"]
+__all__ = ["CHROMIUM", "browser", "needs_chromium", "opened", "violations"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_running: list[Browser] = []
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def browser() -> Iterator[None]:
+    """A browser for all tests of the module that imports this."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        _running.append(playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]))
+        yield
+        _running.pop().close()
 
 
 @contextmanager
@@ -28,19 +40,15 @@ def opened(address: str, width: int = 1280, *, scripts: bool = True, **context: 
         scripts: Whether JavaScript runs.
         context: More of playwright's ``new_context``, such as ``forced_colors``.
     """
-    from playwright.sync_api import sync_playwright
-
     went_wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_context(
-            viewport={"width": width, "height": 900}, java_script_enabled=scripts, **context
-        ).new_page()
+    with _running[-1].new_context(
+        viewport={"width": width, "height": 900}, java_script_enabled=scripts, **context
+    ) as window:
+        page = window.new_page()
         page.on("pageerror", lambda error: went_wrong.append(f"script: {error}"))
         page.on("request", lambda request: None if _here(request.url) else went_wrong.append(f"asks {request.url}"))
         page.goto(address)
         yield page
-        browser.close()
     assert not went_wrong, went_wrong
 
 

@@ -51,6 +51,7 @@ def made_settings(
     tasks: Sequence[str] = ("ruler_vt",),
     lengths: Sequence[int] = (8192,),
     samples: int = 1,
+    command_line: Sequence[str] = ("evaluate", "made"),
 ) -> RunSettings:
     """Settings of a run, as ``made_run`` writes them."""
     settings = {
@@ -96,7 +97,7 @@ def made_settings(
             "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
         },
         "other_environments": [],
-        "command_line": ["evaluate", "made"],
+        "command_line": list(command_line),
     }
     return convert(settings, RunSettings, "made run")
 

@@ -110,9 +110,6 @@ def test_level_is_that_of_all_intervals() -> None:
         assert one.interval.low < other.interval.low < other.interval.high < one.interval.high
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
-
-
 def test_runs_over_different_data_are_not_compared() -> None:
     for common in (False, True):
         with pytest.raises(UsageError, match="not that of run a") as caught:
@@ -174,8 +171,6 @@ def test_a_level_that_is_none_is_refused(level: float) -> None:
     with pytest.raises(UsageError, match="level"):
         compared(rows(DENSE), rows(SPARSE), level=level)
 
-
-# --- what holds for all runs --------------------------------------------------------------------------------
 
 SCORE = st.one_of(st.integers(0, 16).map(lambda k: k / 16), st.floats(0, 1), st.sampled_from([0.0, 1.0]))
 RUNS = st.dictionaries(

@@ -142,9 +142,6 @@ SHAPES = st.builds(
 )
 
 
-# --- shapes -------------------------------------------------------------------------------------------------
-
-
 def shape_of(config: dict[str, Any], **changes: Any) -> Shape:
     shape = read_shape({name: value for name, value in {**config, **changes}.items() if value is not ...})
     assert shape is not None
@@ -295,14 +292,6 @@ def test_whatever_a_config_holds_nothing_is_raised_and_costs_are_numbers(
         assert math.isfinite(decode_reads(shape, 2**40, batch=2**20))
 
 
-@given(value=JSON)
-def test_what_is_no_object_is_no_shape(value: Any) -> None:
-    assert read_shape(value) is None
-
-
-# --- parameters ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("config", "total"),
     [(LLAMA, 8.03e9), (MIXTRAL, 46.7e9), (QWEN3_MOE, 30.5e9), (GEMMA3_4B, 3.88e9)],
@@ -344,9 +333,6 @@ def test_parameters_and_windows_are_those_of_the_models_in_transformers(name: st
         assert parameters(shape) == pytest.approx(expected, rel=1e-3)
         windows = [getattr(layer.self_attn, "sliding_window", None) for layer in model.model.layers]
         assert shape.windowed_layers == sum(window is not None for window in windows)
-
-
-# --- the paper ----------------------------------------------------------------------------------------------
 
 
 def test_the_formulas_are_the_papers_where_heads_are_not_grouped() -> None:
@@ -399,9 +385,6 @@ def test_a_large_batch_gains_what_the_paper_prints() -> None:
     assert fmean(speedups(128_000)) == pytest.approx(4.45, abs=0.01)
 
 
-# --- what must hold -----------------------------------------------------------------------------------------
-
-
 @given(shape=SHAPES, length=st.integers(1, 2**21), density=st.floats(0, 1), batch=st.integers(1, 1000))
 def test_sparse_is_never_above_dense_and_costs_grow(shape: Shape, length: int, density: float, batch: int) -> None:
     for cost in (prefill_flops, decode_reads):
@@ -413,14 +396,6 @@ def test_sparse_is_never_above_dense_and_costs_grow(shape: Shape, length: int, d
         assert here <= cost(shape, length, min(1.0, density + 0.1), batch)
     assert 0 <= attention_share(shape, length) <= 1
     assert 0 <= kv_share(shape, length, batch) <= 1
-
-
-@given(shape=SHAPES, length=st.integers(1, 2**21))
-def test_a_share_is_what_sparsity_could_save(shape: Shape, length: int) -> None:
-    saved = 1 - prefill_flops(shape, length, 0.0) / prefill_flops(shape, length)
-    assert saved == pytest.approx(attention_share(shape, length), abs=1e-9)
-    saved = 1 - decode_reads(shape, length, 0.0, 3) / decode_reads(shape, length, batch=3)
-    assert saved == pytest.approx(kv_share(shape, length, 3), abs=1e-9)
 
 
 def test_a_window_as_wide_as_the_prompt_is_none() -> None:
@@ -460,14 +435,6 @@ def test_what_is_out_of_range_is_refused(length: float, density: float, batch: i
             cost(LLAMA_8B, length, density, batch)
 
 
-def test_an_unknown_density_gives_an_unknown_cost() -> None:
-    assert math.isnan(prefill_flops(LLAMA_8B, 1000, math.nan))
-    assert math.isnan(decode_reads(LLAMA_8B, 1000, math.nan))
-
-
-# --- indexing -----------------------------------------------------------------------------------------------
-
-
 def attention_of(method: str, sparsity: float | None, arguments: dict[str, Any]) -> Attention:
     return Attention(method=method, sparsity=sparsity, arguments=arguments)
 
@@ -490,11 +457,6 @@ def test_vertical_slash_costs_what_is_printed_with_the_size_of_a_head() -> None:
     assert flops("vertical_slash", sparsity=None, window=256, verticals="1000", slashes=1000) == pytest.approx(printed)
 
 
-def test_quest_costs_what_is_printed_with_the_size_of_a_head() -> None:
-    assert reads("quest") == pytest.approx(32 * 8 * 2 * 128 * 65_536 / 16)
-    assert reads("quest", **{"quest.page": 32}) == reads("quest") / 2
-
-
 def test_known_costs_by_hand() -> None:
     length, layers, heads, kv_heads, size = 65_536, 32, 32, 8, 128
     assert reads("sparq", r=16) == layers * kv_heads * 16 * length
@@ -505,15 +467,6 @@ def test_known_costs_by_hand() -> None:
     blocks = length / 128
     products = 2 * size * blocks**2 + blocks * blocks * math.log2(blocks)
     assert flops("block_sparse") == pytest.approx(layers * ((heads + kv_heads) * length * size + heads * products))
-
-
-def test_what_looks_closer_costs_more() -> None:
-    assert flops("vertical_slash", window=512) > flops("vertical_slash", window=64)
-    assert flops("vertical_slash", sparsity=0.5) > flops("vertical_slash", sparsity=0.9)
-    assert flops("block_sparse", block=16) > flops("block_sparse", block=128)
-    assert flops("xattention", stride=4) > flops("xattention", stride=16)
-    assert flops("flexprefill", tau=0.1) > flops("flexprefill", tau=0)
-    assert flops("h2o") > flops("snapkv") > flops("tova") > flops("knorm") > 0
 
 
 @pytest.mark.parametrize("attention", ["dense", "streaming_llm", "tri_shape"])
@@ -541,11 +494,6 @@ def test_at_sparsity_0_nothing_is_looked_for() -> None:
 def test_of_a_method_of_others_nothing_is_known(attention: str) -> None:
     assert index_flops(attention_of(attention, None, {}), LLAMA_8B, 1000) is None
     assert index_reads(attention_of(attention, None, {}), LLAMA_8B, 1000) is None
-
-
-@pytest.mark.parametrize("page", [0, -1, True, "many", "nan", [16], 10**400, "9" * 500])
-def test_of_an_argument_that_is_no_number_nothing_is_known(page: Any) -> None:
-    assert index_reads(attention_of("quest", None, {"page": page}), LLAMA_8B, 1000) is None
 
 
 def test_windowed_layers_have_no_index() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -16,13 +16,10 @@ from scipy.stats import binom
 from sparse_tasks.evaluators.statistics import (
     fixed_sequence,
     hoeffding_bentkus_p_value,
-    holm,
     samples_needed,
 )
 
 ROUNDING = 1 + 1e-9
-SIMULATIONS = 2000
-
 grades = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1), st.integers(0, 10).map(lambda tenths: 1 - tenths / 10))
 tasks = st.lists(st.lists(grades, min_size=1, max_size=30), min_size=1, max_size=4)
 whole_tasks = st.integers(1, 30).flatmap(
@@ -40,15 +37,6 @@ errors = st.floats(0.001, 0.999)
 def counted(k: int, n: int) -> list[list[float]]:
     """One task that lost k of n samples."""
     return [[1.0] * k + [0.0] * (n - k)]
-
-
-# --- p-values -----------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(tasks, tolerances)
-def test_a_p_value_is_above_0_and_at_most_1(losses: list[list[float]], tolerance: float) -> None:
-    assert 0 < hoeffding_bentkus_p_value(losses, tolerance) <= 1
 
 
 @settings(deadline=None)
@@ -111,8 +99,6 @@ def test_invalid_losses_and_tolerances_are_refused(losses: list[list[float]], to
     with pytest.raises(ValueError, match="must be"):
         hoeffding_bentkus_p_value(losses, tolerance, all_or_nothing=True)
 
-
-# --- p-values are valid: exactly, where all outcomes can be enumerated -----------------------------------------
 
 probabilities = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.05]))
 
@@ -183,9 +169,6 @@ def test_p_values_hold_for_graded_losses(weights: list[list[float]]) -> None:
     assert_valid(list(zip(p_values, total.tolist(), strict=True)))
 
 
-# --- how many samples it takes --------------------------------------------------------------------------------
-
-
 @settings(deadline=None)
 @given(st.floats(0.005, 0.9), st.floats(0.001, 0.5))
 def test_as_many_samples_as_are_needed_can_certify_and_no_fewer(tolerance: float, error: float) -> None:
@@ -198,9 +181,6 @@ def test_as_many_samples_as_are_needed_can_certify_and_no_fewer(tolerance: float
 def test_how_many_samples_has_no_answer_outside_the_unit_interval(tolerance: float, error: float) -> None:
     with pytest.raises(ValueError, match="must be in"):
         samples_needed(tolerance, error)
-
-
-# --- sequences ----------------------------------------------------------------------------------------------
 
 
 def graph(chains: Sequence[Sequence[float]], error: float) -> list[int]:
@@ -240,18 +220,6 @@ def test_sequences_are_the_graphical_procedure(p_values: list[list[float]], erro
     assert error / len(p_values) <= level <= error
 
 
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 1).map(lambda p: p**4), min_size=1, max_size=8), errors)
-def test_sequences_of_one_hypothesis_each_are_holms_test(p_values: list[float], error: float) -> None:
-    assume(all(abs(p * k - error) > 1e-9 for p in p_values for k in range(1, 9)))
-    passed, _ = fixed_sequence([[p] for p in p_values], error)
-    assert passed == [int(p <= error) for p in holm(p_values)]
-
-
-def test_a_sequence_stops_at_the_first_that_stands() -> None:
-    assert fixed_sequence([[0.01, 0.2, 0.0]], 0.05) == ([1], 0.05)
-
-
 def test_a_sequence_that_is_through_hands_its_share_on() -> None:
     assert fixed_sequence([[0.04, 0.2], [0.9]], 0.05) == ([0, 0], 0.025)
     assert fixed_sequence([[0.04, 0.2], [0.02]], 0.05) == ([1, 1], 0.05)
@@ -268,58 +236,7 @@ def test_invalid_p_values_and_error_rates_are_refused(p: float, error: float) ->
         fixed_sequence([[p]], error)
 
 
-# --- the error rate holds, by simulation -------------------------------------------------------------------------
-
-Draw = Callable[[np.random.Generator, tuple[int, ...], np.ndarray], np.ndarray]
-RISKS = ((0.01, 0.101, 0.03), (0.0, 0.101, 0.12), (0.102, 0.01))
 """Of three tasks at each sparsity: they cross a tolerance of .1, some just so, and some come back."""
-
-
-def whole(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
-    return (rng.random(shape) < risk).astype(float)
-
-
-def of_quarters(rng: np.random.Generator, shape: tuple[int, ...], risk: np.ndarray) -> np.ndarray:
-    return rng.binomial(4, np.broadcast_to(risk, shape)) / 4
-
-
-LOSSES: dict[str, tuple[Draw, bool]] = {
-    "0 or 1": (whole, True),
-    "0 or 1, not told": (whole, False),
-    "quarters": (of_quarters, False),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["0 or 1", *(pytest.param(name, marks=pytest.mark.nightly) for name in LOSSES if name != "0 or 1")]
-)
-def test_no_more_certificates_are_wrong_than_the_error_rate_says(name: str) -> None:
-    draw, all_or_nothing = LOSSES[name]
-    n, tolerance, error = 100, 0.1, 0.075  # a third of which the binomial tail nearly takes up
-    rng = np.random.default_rng(7)
-    drawn = [draw(rng, (SIMULATIONS, len(risks), n), np.array(risks)[:, None]) for risks in RISKS]
-    wrong = 0
-    for run in range(SIMULATIONS):
-        p_values = [
-            [hoeffding_bentkus_p_value([step], tolerance, all_or_nothing=all_or_nothing) for step in task[run].tolist()]
-            for task in drawn
-        ]
-        passed, _ = fixed_sequence(p_values, error)
-        wrong += any(risk > tolerance for risks, count in zip(RISKS, passed, strict=True) for risk in risks[:count])
-    assert wrong / SIMULATIONS <= error + 3 * math.sqrt(error * (1 - error) / SIMULATIONS)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(("name", "least"), [("0 or 1", 0.95), ("0 or 1, not told", 0.9), ("quarters", 0.98)])
-def test_a_loss_of_one_percent_is_certified_at_five_with_400_samples(name: str, least: float) -> None:
-    draw, all_or_nothing = LOSSES[name]
-    losses = draw(np.random.default_rng(9), (SIMULATIONS, 400), np.array(0.01)).tolist()
-    certified = sum(hoeffding_bentkus_p_value([one], 0.05, all_or_nothing=all_or_nothing) <= 0.05 for one in losses)
-    assert certified / SIMULATIONS > least
-
-
-# --- against MAPIE ------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)

@@ -97,9 +97,6 @@ def test_requests_are_made_one_at_a_time(
     assert encoded == [row["prompt"] for row in rows[:2]]
 
 
-# --- doubled special tokens -----------------------------------------------------------------------------------------
-
-
 def beginning(tokenizer: Tokenizer, template: str | None, folder: Path, dataset: Dataset) -> list[int]:
     """The first ids of the first prompt."""
     loaded = load_tokenizer(str(save(tokenizer, folder, template)))
@@ -142,8 +139,6 @@ def test_a_beginning_doubled_by_words_is_none_of_our_business(tmp_path: Path, da
     first, second, _ = beginning(added, "[tab][tab]{{ messages[0].content }}", tmp_path / "b", dataset)
     assert first == second == added.token_to_id("[tab]")
 
-
-# --- the context ----------------------------------------------------------------------------------------------------
 
 NEEDS = [(8192, 8190, 100), (4096, 4090, 300), (4096, 4095, 200), (2048, 2040, 10)]
 

@@ -24,9 +24,6 @@ Pairs = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 quarters = st.integers(0, 4).map(lambda number: number / 4)
 
 
-# --- many paired differences --------------------------------------------------------------------------------
-
-
 @given(rows=st.lists(st.lists(st.integers(-4, 4).map(lambda x: x / 4), min_size=1, max_size=12), max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_many_intervals_are_those_found_one_by_one(rows: list[list[float]]) -> None:
@@ -53,9 +50,6 @@ def test_invalid_differences_are_refused() -> None:
         difference_intervals([[0.5], [math.nan]])
     with pytest.raises(ValueError, match="level"):
         difference_intervals([[0.5]], level=0)
-
-
-# --- relative errors ----------------------------------------------------------------------------------------
 
 
 def entries(of: int, a: float, b: float, kept: float) -> Callable[[np.random.Generator, int, int], Pairs]:
@@ -128,9 +122,6 @@ def test_a_relative_error_lies_in_its_interval_whatever_the_order(
     assert found.high <= 1
     shuffled = [order.sample(task, len(task)) for task in order.sample(tasks, len(tasks))]
     assert relative_error_interval(shuffled) == found
-
-
-# --- ranks --------------------------------------------------------------------------------------------------
 
 
 def test_a_clear_order_has_no_doubt_and_a_close_one_has() -> None:

@@ -217,9 +217,6 @@ def test_a_part_of_a_data_set_is_scored_as_what_it_is(tmp_path: Path, fake: Any,
     assert [(one["length"], one["tasks"], one["n"]) for one in result["averages"]] == [(1500, 1, 3)]
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
-
-
 def test_a_run_that_is_not_complete_is_refused_with_its_numbers(folder: Path, rows: Lines, refused: Refused) -> None:
     changed(folder, lambda number, line: line.clear() if number in (3, 9) else None)
     with refused(DataError, str(folder), "2 of 16 predictions are missing", rows[3]["id"], "goes on"):
@@ -292,9 +289,6 @@ def test_a_sample_with_an_empty_field_is_refused(folder: Path, copy: Path, model
         data = rewritten(copy, **fields)
         with refused(DataError, ".parquet", "empty field", "sparse-tasks validate"):
             list(data.rows(data.select()))
-
-
-# --- reading what was scored ----------------------------------------------------------------------------------------
 
 
 def test_a_scored_run_is_read(folder: Path) -> None:

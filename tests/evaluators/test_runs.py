@@ -19,48 +19,16 @@ from msgspec import structs
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
 from sparse_tasks.core.json import parse_json, to_json
 from sparse_tasks.core.records import convert, to_builtins
-from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.records import Prediction, RunSettings
 from sparse_tasks.evaluators.runs import Run, read_record
 from tests.cli.program import ROOT, contents
+from tests.evaluators.made_runs import made_settings
 
 Refused = Callable[..., Any]
-PLAIN: dict[str, Any] = {
-    "format": "sparse-tasks-run",
-    "schema_version": "1.0",
-    "started": "2026-11-22T08:00:00Z",
-    "dataset": {
-        "name": "needles",
-        "revision": None,
-        "sha256": "a" * 64,
-        "fingerprint": "b" * 64,
-        "tasks": ["ruler_niah", "ruler_vt"],
-        "lengths": [4096, 8192],
-        "limit": None,
-        "samples": 8,
-    },
-    "model": {"name": "small", "revision": "f" * 40, "config_sha256": "c" * 64, "sha256": None, "shape": None},
-    "engine": {
-        "name": "fake",
-        "version": "1.0",
-        "arguments": {"heads": 4, "deep": {"er": [1, 2]}},
-        "details": {"device": "cpu"},
-    },
-    "attention": {"method": "dense", "sparsity": 0.0, "arguments": {}},
-    "query_aware": True,
-    "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
-    "prompt": {
-        "rendered_by": "sparse-tasks",
-        "tokenizer_sha256": "d" * 64,
-        "chat_template_sha256": None,
-        "as_generated": True,
-    },
-    "environment": to_builtins(environment()),
-    "other_environments": [],
-    "command_line": ["evaluate", "needles", "--model", "small"],
-}
-
-
+PLAIN: dict[str, Any] = to_builtins(
+    made_settings(tasks=["ruler_niah", "ruler_vt"], lengths=[4096, 8192], samples=8, model="small", shape=None)
+)
+PLAIN["engine"] |= {"arguments": {"heads": 4, "deep": {"er": [1, 2]}}, "details": {"device": "cpu"}}
 ASKED = convert(PLAIN, RunSettings, "settings")
 
 
@@ -164,7 +132,7 @@ OTHERS = {
     "model.revision": None,
     "model.config_sha256": "0" * 64,
     "model.sha256": "0" * 64,
-    "engine.name": "vllm",
+    "engine.name": "fake",
     "engine.arguments.heads": 8,
     "engine.arguments.deep.er": [1, 2, 3],
     "engine.arguments.more": True,
@@ -250,9 +218,6 @@ def test_what_was_left_half_written_does_not_stop_a_run(tmp_path: Path) -> None:
         assert run.finished() == set()
         run.begin(ASKED)
     assert list(contents(tmp_path)) == ["run.json"]
-
-
-# --- predictions ----------------------------------------------------------------------------------------------------
 
 
 def test_a_line_cut_anywhere_is_taken_away(folder: Path) -> None:
@@ -388,8 +353,6 @@ def test_predictions_are_put_in_order(folder: Path) -> None:
     assert [row.index for row in Run(folder).predictions()] == [2, 1, 0, 3, 4]
 
 
-# --- one process at a time ------------------------------------------------------------------------------------------
-
 HOLD = "import sys; from pathlib import Path; from sparse_tasks.evaluators.runs import Run\n"
 
 
@@ -416,9 +379,6 @@ def test_a_killed_process_holds_nothing(folder: Path) -> None:
     with Run(folder) as run:
         run.check(ASKED)
     assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
-
-
-# --- JSON -----------------------------------------------------------------------------------------------------------
 
 
 def test_json_that_is_written_can_be_read_by_anyone() -> None:

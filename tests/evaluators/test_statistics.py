@@ -24,9 +24,6 @@ from sparse_tasks.evaluators.statistics import (
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
-# --- what scores look like ----------------------------------------------------------------------------------
-
-
 def entries(of: int, a: float, b: float) -> Draw:
     """Scores of a task that asks for so many entries, samples being unequally hard (beta-binomial)."""
     return lambda rng, shape: rng.binomial(of, rng.beta(a, b, shape)) / of
@@ -124,19 +121,9 @@ def grid(shapes: Iterable[str]) -> list[object]:
     return small + [pytest.param(shape, n, marks=pytest.mark.nightly) for shape in shapes for n in (50, 100)]
 
 
-# --- the mean of scores -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("shape", "n"), grid(SCORES))
 def test_interval_of_a_mean_holds_it_as_often_as_it_says(shape: str, n: int) -> None:
     assert_holds(coverage(SCORES[shape], n, mean_interval, runs=2000), 2000)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("shape", ["16 entries, mean 0.60", "beta(2, 2)", "beta(0.5, 0.5)"])
-def test_interval_of_six_scores_is_as_wide_as_it_must_be(shape: str) -> None:
-    # With the normal quantile in place of Student's it would cover in 9 of 10 runs.
-    assert_holds(coverage(SCORES[shape], 6, mean_interval, runs=3000), 3000)
 
 
 @pytest.mark.nightly
@@ -174,9 +161,6 @@ def test_all_answers_alike_is_not_certainty() -> None:
     assert mean_interval([0.1 + 0.2] * 10 + [0.3] * 10).method == "wilson"
 
 
-# --- paired differences -------------------------------------------------------------------------------------
-
-
 def quick_difference_interval(differences: list[float], level: float = 0.95) -> Interval:
     """With fewer resamples: each interval is a little less sharp, and on the average they hold as often."""
     return difference_interval(differences, level, resamples=199)
@@ -185,13 +169,6 @@ def quick_difference_interval(differences: list[float], level: float = 0.95) -> 
 @pytest.mark.parametrize(("shape", "n"), grid(DIFFERENCES))
 def test_interval_of_a_difference_holds_it_as_often_as_it_says(shape: str, n: int) -> None:
     assert_holds(coverage(DIFFERENCES[shape], n, quick_difference_interval, runs=1200), 1200)
-
-
-@pytest.mark.parametrize("affected", [0.1, 0.3])
-def test_few_changes_make_a_difference_interval_careful_not_wrong(affected: float) -> None:
-    for n in (10, 20):
-        share = coverage(losses(16, affected), n, quick_difference_interval, runs=600)
-        assert_holds(share, 600, high=1.0)
 
 
 def test_no_difference_seen_is_not_no_difference() -> None:
@@ -214,9 +191,6 @@ def test_a_few_changes_do_not_exclude_zero() -> None:
         for size in (1 / 16, 1.0):
             found = difference_interval([0.0] * (20 - changed) + [-size] * changed)
             assert found.low < 0 < found.high
-
-
-# --- the sign-flip test -------------------------------------------------------------------------------------
 
 
 def quick_p_value(differences: list[float]) -> float:
@@ -242,11 +216,6 @@ def test_sign_flip_is_the_permutation_test_of_scipy() -> None:
         assert sign_flip_p_value(run.tolist()) == pytest.approx(reference, abs=tolerance)
 
 
-def test_p_value_is_never_zero() -> None:
-    assert sign_flip_p_value([1.0] * 10) == 2 / 1024
-    assert sign_flip_p_value([1.0] * 200) == 1 / 20_000
-
-
 def test_patterns_that_tie_but_for_rounding_are_as_extreme() -> None:
     # 0.1 + 0.2 - 0.3 is not 0.0; the four patterns with this sum, and their mirror images, all count.
     assert sign_flip_p_value([0.1, 0.2, -0.3]) == 1.0
@@ -258,9 +227,6 @@ def test_differences_that_only_rounding_made_are_none() -> None:
     assert sign_flip_p_value([1e-17] * 10) == sign_flip_p_value(rounding) == 1.0
     assert difference_interval(rounding) == difference_interval([0.0] * 40)
     assert smallest_detectable(rounding) == 6 / 40
-
-
-# --- the smallest detectable difference ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "runs"), [(20, 500), (60, 300)])
@@ -278,9 +244,6 @@ def test_less_than_six_changes_is_never_called_detectable() -> None:
     assert smallest_detectable([0.0] * 6) == 1.0
     assert smallest_detectable([0.1, -0.1, 0.0, 0.2, 0.1]) == 1.0  # five samples cannot reach 5%
     assert smallest_detectable([0.0] * 100, level=0.99) == 8 / 100
-
-
-# --- several at once ----------------------------------------------------------------------------------------
 
 
 def test_holm_is_that_of_statsmodels() -> None:
@@ -311,8 +274,6 @@ def test_interval_of_an_average_over_tasks_holds_it() -> None:
         held += interval.low <= truth <= interval.high
     assert_holds(held / runs, runs)
 
-
-# --- what holds for all input -------------------------------------------------------------------------------
 
 SCORE = st.one_of(st.floats(0, 1), st.integers(0, 16).map(lambda k: k / 16), st.sampled_from([0.0, 1.0]))
 SCORE_LISTS = st.lists(SCORE, min_size=1, max_size=40)
@@ -370,9 +331,6 @@ def test_average_over_any_tasks_stays_inside(runs: list[list[float]]) -> None:
     means = [(math.fsum(run) / len(run), mean_interval(run)) for run in runs]
     average, interval = macro(means)
     assert 0 <= interval.low <= average <= interval.high <= 1  # a schema says so, to the last bit
-
-
-# --- bad input ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("function", [mean_interval, difference_interval, sign_flip_p_value, smallest_detectable])

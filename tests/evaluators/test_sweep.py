@@ -30,9 +30,6 @@ def labels(attentions: list[Attention]) -> list[str]:
     return [one.label for one in attentions]
 
 
-# --- what is asked for --------------------------------------------------------------------------------------------
-
-
 def test_a_grid_is_each_method_with_each_sparsity_and_dense_once() -> None:
     """In the order of the options."""
     found = grid(["quest", "dense", "vertical_slash+snapkv"], [0.9, None, 0.5], {})
@@ -85,9 +82,6 @@ def test_a_folder_without_a_name_says_what_computes_attention(
     data = Dataset("acme/needles", dataset.path, None, dataset.manifest, dataset.sha256)
     request = RunRequest(data, data.select(), "demo", attention=attention)
     assert default_folder(request, what).as_posix() == expected
-
-
-# --- what is run --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -324,9 +318,6 @@ def test_an_engine_that_runs_no_methods_is_refused_with_those_that_do(
     with refused(UsageError, "attention: 'quest'", "does not run in the engine fake; choose --engine from ", "vllm"):
         make(tmp_path, QUESTS)
     assert contents(tmp_path) == {}
-
-
-# --- the engine that runs -----------------------------------------------------------------------------------------
 
 
 class Noted:

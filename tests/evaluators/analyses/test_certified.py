@@ -65,9 +65,6 @@ def row(table: pd.DataFrame, scope: str, key: tuple[str, int] | None = None) -> 
     return dict(record)
 
 
-# --- what is certified --------------------------------------------------------------------------------------
-
-
 def test_the_last_sparsity_before_the_first_failure_is_certified(certify: Callable[..., pd.DataFrame]) -> None:
     table = certify({0.9: {A: lost(60)}, 0.5: {A: lost(0)}, 0.95: {A: lost(0)}, 0.8: {A: lost(2)}})
     found = row(table, "task")
@@ -106,9 +103,6 @@ def test_gains_do_not_pay_for_losses(certify: Callable[..., pd.DataFrame]) -> No
 def test_only_samples_that_dense_attention_answered_count(certify: Callable[..., pd.DataFrame]) -> None:
     found = row(certify({0.9: {A: [*lost(0, 100), *[0.0] * 50]}}, dense={A: lost(0, 100)}), "task")
     assert (found["n"], found["loss"], found["certified"]) == (100, 0.0, 0.9)
-
-
-# --- tasks and lengths share ----------------------------------------------------------------------------------
 
 
 def test_tasks_and_lengths_of_a_scope_share_its_error_rate(certify: Callable[..., pd.DataFrame]) -> None:
@@ -151,9 +145,6 @@ def test_a_sparsity_without_some_task_is_left_out_of_means_and_named(certify: Ca
     assert "quest 0.9 lacks ruler_vt at 1k" in note
 
 
-# --- losses of 0 and 1 ----------------------------------------------------------------------------------------
-
-
 def test_graded_scores_do_not_get_the_binomial_tail(certify: Callable[..., pd.DataFrame]) -> None:
     graded = row(certify({0.9: {A: lost(4, amount=0.5)}}), "task")
     assert graded["p_value"] == hoeffding_bentkus_p_value([[0.5] * 4 + [0.0] * 196], 0.05)
@@ -181,9 +172,6 @@ def test_metrics_that_count_as_all_or_nothing_are_and_others_are_not(name: str) 
     tried = [", ".join(some) for k in range(4) for some in itertools.permutations(entries, k)] + ["red blue", "red or"]
     values = {METRICS[name](text, gold) for text in tried for gold in (entries, ["red"], ["red blue"])}
     assert (values <= {0.0, 1.0}) == METRICS[name].binary
-
-
-# --- which runs make a sequence -------------------------------------------------------------------------------
 
 
 def test_methods_models_and_arguments_make_sequences_of_their_own(tmp_path: Path) -> None:
@@ -236,9 +224,6 @@ def test_data_sets_are_not_mixed_and_a_note_says_that_there_are_two(tmp_path: Pa
     assert table.attrs["notes"] == ("quest of acme/small ran over 2 data sets or samplings; each has its own rows",)
 
 
-# --- what cannot be certified ---------------------------------------------------------------------------------
-
-
 def test_without_a_dense_partner_the_table_is_empty_and_says_why(tmp_path: Path) -> None:
     table = certified(read_runs([made_run(tmp_path / "q", {A: lost(0)}, attention="quest", sparsity=0.9)]))
     assert table.empty
@@ -274,8 +259,6 @@ def test_invalid_tolerances_and_error_rates_are_refused(
     with refused(UsageError, name, value, "0.05"):
         Analysis(runs, **{name: value})
 
-
-# --- what holds for any scores --------------------------------------------------------------------------------
 
 scores = st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 1.0]), min_size=40, max_size=40)
 sweeps = st.lists(st.fixed_dictionaries({A: scores, B: scores}), min_size=1, max_size=3)

@@ -47,9 +47,6 @@ def by_run(table: pd.DataFrame, phase: str = "decode") -> dict[str, dict[str, An
     return {row["run"]: row for row in table[table["phase"] == phase].to_dict(orient="records")}
 
 
-# --- the bootstrap ------------------------------------------------------------------------------------------
-
-
 def test_of_points_that_differ_clearly_the_frontier_is_sure(draw: Bernoulli) -> None:
     good, bad = draw(0.9, 200), draw(0.3, 200)
     assert shares([1, 2], ([0, 1], np.transpose([good, bad]))) == [1, 0]
@@ -102,9 +99,6 @@ def test_the_frontier_is_what_no_point_beats(points: list[tuple[int, int]]) -> N
 def test_a_point_without_cost_or_score_is_refused(costs: list[float], cells: list[Any]) -> None:
     with pytest.raises(ValueError, match="each"):
         frontier_shares(costs, cells)
-
-
-# --- the table ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -174,9 +168,6 @@ def test_it_is_the_same_in_any_order_of_runs(sweep: Path) -> None:
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     for analysis in (pareto, iso_cost):
         pd.testing.assert_frame_equal(analysis(read_runs(folders)), analysis(read_runs(folders[::-1])))
-
-
-# --- iso-cost -----------------------------------------------------------------------------------------------
 
 
 def test_a_large_sparse_model_beats_a_small_dense_one_at_its_cost(tmp_path: Path, draw: Bernoulli) -> None:

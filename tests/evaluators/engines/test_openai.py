@@ -68,9 +68,6 @@ def until_failure(outputs: Iterator[Output]) -> tuple[list[Output], EngineError]
     pytest.fail("no error came")
 
 
-# --- answers --------------------------------------------------------------------------------------------------------
-
-
 def test_completions_send_the_token_ids_as_they_are(server: FakeServer) -> None:
     server.reply = Reply(parts=("an ", "ans", "wer"), pause=0.05)
     asked = engine(server, temperature=0.5)
@@ -172,9 +169,6 @@ def test_it_works_where_a_loop_is_running_already(server: FakeServer) -> None:
     assert len(asyncio.run(main())) == 3
 
 
-# --- many at a time -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_each_request_is_answered_once_and_no_more_are_in_flight_than_allowed(
     server: FakeServer, concurrency: int
@@ -230,8 +224,6 @@ def test_an_error_of_the_requests_comes_through(server: FakeServer) -> None:
     with pytest.raises(OSError, match="disk"):
         list(engine(server).generate(broken()))
 
-
-# --- retries --------------------------------------------------------------------------------------------------------
 
 _TROUBLES = {
     "408": Reply(status=408),
@@ -317,9 +309,6 @@ def test_a_long_answer_is_no_silence(server: FakeServer) -> None:
     assert output.output_tokens == 10
 
 
-# --- failures -------------------------------------------------------------------------------------------------------
-
-
 def test_what_was_finished_before_the_server_died_is_kept(server: FakeServer) -> None:
     server.dies_after = 5
     came, error = until_failure(engine(server, concurrency=2, retries=1).generate(requests(50)))
@@ -381,9 +370,6 @@ def test_a_refused_key_names_the_variable(server: FakeServer, monkeypatch: pytes
         engine(server).context()
 
 
-# --- leaving early --------------------------------------------------------------------------------------------------
-
-
 def test_leaving_early_leaves_no_thread_and_no_request(server: FakeServer) -> None:
     server.script = {index: [Reply(ending="hang")] for index in range(1, 4)}
     before = set(threads())
@@ -428,9 +414,6 @@ for output in engine.generate(Request(str(i), "", [i], 4) for i in range(2)):
     assert complaints.rstrip().endswith("KeyboardInterrupt")
     assert "Warning" not in complaints
     assert "never" not in complaints
-
-
-# --- the server and its models --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -482,9 +465,6 @@ def test_something_else_than_such_a_server(server: FakeServer, status: int, body
     server.models_reply = status, body
     with pytest.raises(EngineError, match=f"{server.url}"):
         engine(server).context()
-
-
-# --- what is told about it ------------------------------------------------------------------------------------------
 
 
 def test_the_description_names_version_and_arguments(server: FakeServer) -> None:
@@ -549,9 +529,6 @@ def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
             OpenAIEngine(EngineSettings(Model("m", "m")))
         assert "gehe" not in str(caught.value)
-
-
-# --- arguments ------------------------------------------------------------------------------------------------------
 
 
 def test_the_url_comes_from_the_argument_the_environment_or_vllm(monkeypatch: pytest.MonkeyPatch) -> None:

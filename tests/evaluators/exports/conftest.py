@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.attention.attention import Attention
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.records import (
     AverageResult,
     ConfigResult,
@@ -24,48 +25,15 @@ from sparse_tasks.evaluators.records import (
     SamplingRecord,
     ScoredSample,
 )
+from tests.evaluators.made_runs import made_settings
 
-RUN: dict[str, Any] = {
-    "format": "sparse-tasks-run",
-    "schema_version": "1.0",
-    "started": "2026-11-22T08:00:00Z",
-    "dataset": {
-        "name": "acme/stories",
-        "revision": "0123456789abcdef0123456789abcdef01234567",
-        "sha256": "a" * 64,
-        "fingerprint": "b" * 64,
-        "tasks": ["story_retrieval", "story_multihop"],
-        "lengths": [65536],
-        "limit": None,
-        "samples": 6,
-    },
-    "model": {
-        "name": "Qwen/Qwen3-8B",
-        "revision": "f" * 40,
-        "config_sha256": "c" * 64,
-        "sha256": None,
-        "shape": None,
-    },
-    "engine": {"name": "vllm", "version": "0.32.0", "arguments": {"max_num_seqs": 4}, "details": {}},
-    "attention": {"method": "quest", "sparsity": 0.9, "arguments": {}},
-    "query_aware": True,
-    "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
-    "prompt": {
-        "rendered_by": "sparse-tasks",
-        "tokenizer_sha256": "d" * 64,
-        "chat_template_sha256": None,
-        "as_generated": True,
-    },
-    "environment": {
-        "sparse_tasks": "0.1.0",
-        "python": "3.11.9",
-        "platform": "Linux",
-        "packages": {"torch": "2.13.0"},
-        "hardware": {"cpu": "x86", "cores": 2, "memory_gib": 24, "gpus": []},
-    },
-    "other_environments": [],
-    "command_line": ["sparse-tasks", "evaluate", "acme/stories", "--model", "Qwen/Qwen3-8B"],
-}
+RUN: dict[str, Any] = to_builtins(
+    made_settings(
+        attention="quest", sparsity=0.9, model="Qwen/Qwen3-8B", shape=None, samples=6, lengths=[65536],
+        tasks=["story_retrieval", "story_multihop"], command_line=["evaluate", "acme/stories"],
+    )
+)  # fmt: skip
+RUN["dataset"] |= {"name": "acme/stories", "revision": "0123456789abcdef0123456789abcdef01234567"}
 VALUES = {"story_retrieval": [1.0, 0.5, 0.0], "story_multihop": [1.0, 0.0, 0.0]}
 METRICS = {"story_retrieval": "ordered_fraction", "story_multihop": "exact_match"}
 
@@ -111,74 +79,41 @@ class Scored:
 def scored() -> Scored:
     """A run with sparse attention over two tasks at 64k, three samples each; the last sample was never answered."""
     configs, scores, predictions = [], [], []
+    sparsity: dict[str, Any] = {
+        "sparsity": {"prefill": 0.0, "decode": 0.875},
+        "sparsity_spread": {"prefill": 0.0, "decode": 0.03125},
+        "kv_bytes_per_step": 2048.5,
+    }
     for task, values in VALUES.items():
         configs.append(
-            {
-                "task": task,
-                "length": 65536,
-                "metric": METRICS[task],
-                "n": 3,
-                "mean": sum(values) / 3,
-                "low": 0.1,
-                "high": 0.9,
-                "interval": "bootstrap",
-                "unparsed": 1 / 3,
-                "fallback": 0.0,
-                "truncated": 1 / 3,
-                "input_tokens": 65520.1,
-                "output_tokens": 120.5,
-                "sparsity": {"prefill": 0.0, "decode": 0.875} if task == "story_retrieval" else None,
-                "sparsity_spread": {"prefill": 0.0, "decode": 0.03125} if task == "story_retrieval" else None,
-                "kv_bytes_per_step": 2048.5 if task == "story_retrieval" else None,
-            }
+            {"task": task, "length": 65536, "metric": METRICS[task], "n": 3, "mean": sum(values) / 3}
+            | {"low": 0.1, "high": 0.9, "interval": "bootstrap", "unparsed": 1 / 3, "fallback": 0.0}
+            | {"truncated": 1 / 3, "input_tokens": 65520.1, "output_tokens": 120.5}
+            | (sparsity if task == "story_retrieval" else dict.fromkeys(sparsity))
         )
         for index, value in enumerate(values):
             answered = index < 2
             row = {"id": f"{task}-65536-{index}", "task": task, "index": index, "length": 65536}
-            scores.append(
-                {
-                    **row,
-                    "metric": METRICS[task],
-                    "score": value,
-                    "extracted": "Otter Quay\nAnna" if answered else None,
-                    "parsed": answered,
-                    "how": "tag" if answered else None,
-                    "finish_reason": "stop" if answered else "length",
-                    "depth": 0.5,
-                    "depth_spread": 0.0,
-                    "input_tokens": 65520 if answered else None,
-                    "output_tokens": 12 if answered else None,
-                    "prefill_sparsity": 0.0 if answered else None,
-                    "decode_sparsity": 0.875 if answered else None,
-                    "kv_bytes_per_step": 2048.5 if answered else None,
-                }
+            row |= {"finish_reason": "stop" if answered else "length"}
+            row |= (
+                {"input_tokens": 65520, "output_tokens": 12}
+                if answered
+                else {"input_tokens": None, "output_tokens": None}
             )
+            answer = {"extracted": "Otter Quay\nAnna", "how": "tag"} if answered else {"extracted": None, "how": None}
+            scores.append(
+                {**row, **answer, "metric": METRICS[task], "score": value, "parsed": answered}
+                | {"depth": 0.5, "depth_spread": 0.0, "kv_bytes_per_step": 2048.5 if answered else None}
+                | {f"{phase}_sparsity": share if answered else None for phase, share in sparsity["sparsity"].items()}
+            )
+            text = "<answer>Otter Quay\nAnna</answer>" if answered else "Hm \u2028 \u00e9 \ud83d\ude00"
+            seconds = (0.5, 2.5) if answered else (None, None)
             predictions.append(
-                {
-                    **row,
-                    "text": "<answer>Otter Quay\nAnna</answer>" if answered else "Hm \u2028 \u00e9 \ud83d\ude00",
-                    "finish_reason": "stop" if answered else "length",
-                    "input_tokens": 65520 if answered else None,
-                    "output_tokens": 12 if answered else None,
-                    "seconds_to_first_token": 0.5 if answered else None,
-                    "seconds": 2.5 if answered else None,
-                    "sparsity": {"prefill": 0.0, "decode": 0.875} if answered else None,
-                    "sparsity_spread": {"prefill": 0.0, "decode": 0.03125} if answered else None,
-                    "kv_bytes_per_step": 2048.5 if answered else None,
-                }
+                {**row, "text": text, "seconds_to_first_token": seconds[0], "seconds": seconds[1]}
+                | (sparsity if answered else dict.fromkeys(sparsity))
             )
     predictions.pop()
-    averages = [
-        {
-            "length": 65536,
-            "tasks": 2,
-            "n": 6,
-            "mean": 5 / 12,
-            "low": 0.2,
-            "high": 0.6,
-            "interval": "mover",
-        }
-    ]
+    averages = [{"length": 65536, "tasks": 2, "n": 6, "mean": 5 / 12, "low": 0.2, "high": 0.6, "interval": "mover"}]
     result = {
         "format": "sparse-tasks-result",
         "schema_version": "1.0",

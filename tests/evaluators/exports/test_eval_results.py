@@ -40,7 +40,7 @@ def test_an_entry_a_configuration_and_one_an_average(scored: Scored) -> None:
             "revision": "0123456789abcdef0123456789abcdef01234567",
         },
         "value": 0.5,
-        "date": "2026-11-22T08:00:00Z",
+        "date": "2026-11-26T08:00:00Z",
         "notes": first["notes"],
     }
     assert average["dataset"]["task_id"] == "64k@quest-0.9"

@@ -148,7 +148,7 @@ def test_an_unanswered_sample_is_wrong_and_not_absent(scored: Scored) -> None:
 
 def test_time_is_that_of_the_run(scored: Scored) -> None:
     _, record, _ = parts(scored)
-    assert record["retrieved_timestamp"] == record["evaluation_timestamp"] == "1795334400"
+    assert record["retrieved_timestamp"] == record["evaluation_timestamp"] == "1795680000"
 
 
 def test_what_cannot_be_known_is_not_claimed(scored: Scored) -> None:

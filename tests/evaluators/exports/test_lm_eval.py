@@ -36,14 +36,14 @@ def samples(scored: Scored, task: str) -> list[dict[str, Any]]:
 
 def test_files_are_named_as_lm_eval_names_them(scored: Scored) -> None:
     assert list(scored.files(files)) == [
-        "Qwen__Qwen3-8B/results_2026-11-22T08-00-00.json",
-        "Qwen__Qwen3-8B/samples_story_multihop_64k@quest-0.9_2026-11-22T08-00-00.jsonl",
-        "Qwen__Qwen3-8B/samples_story_retrieval_64k@quest-0.9_2026-11-22T08-00-00.jsonl",
+        "Qwen__Qwen3-8B/results_2026-11-26T08-00-00.json",
+        "Qwen__Qwen3-8B/samples_story_multihop_64k@quest-0.9_2026-11-26T08-00-00.jsonl",
+        "Qwen__Qwen3-8B/samples_story_retrieval_64k@quest-0.9_2026-11-26T08-00-00.jsonl",
     ]
     for path in scored.files(files):
         # Its readers take what stands between the first and the last underscore, and what follows.
         name = path.rpartition("/")[2]
-        assert name.rpartition("_")[2].removesuffix(".jsonl").removesuffix(".json") == "2026-11-22T08-00-00"
+        assert name.rpartition("_")[2].removesuffix(".jsonl").removesuffix(".json") == "2026-11-26T08-00-00"
 
 
 def test_results_have_lm_evals_keys_and_one_of_our_own(scored: Scored) -> None:
@@ -92,7 +92,7 @@ def test_what_lm_eval_has_no_field_for_is_kept(scored: Scored) -> None:
     assert loaded["sparse_tasks"]["configs"] == scored.result["configs"]
     # lm-eval did not run this, so no version of it is named.
     assert "lm_eval_version" not in loaded
-    assert loaded["date"] == 1795334400
+    assert loaded["date"] == 1795680000
 
 
 def test_sample_rows_have_lm_evals_keys(scored: Scored) -> None:

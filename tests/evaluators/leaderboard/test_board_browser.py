@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sparse_tasks.evaluators.leaderboard.board import build
-from tests.browser import needs_chromium, opened, violations
+from tests.browser import browser, needs_chromium, opened, violations
 from tests.evaluators.leaderboard.boards import accepted
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+__all__ = ["browser"]
 pytestmark = needs_chromium
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import needs_chromium, opened, violations
+from tests.browser import browser, needs_chromium, opened, violations
 from tests.evaluators.made_runs import made_run
 from tests.evaluators.report.sweeps import DENSE, Report, worse
 
+__all__ = ["browser"]
 pytestmark = needs_chromium
 
 

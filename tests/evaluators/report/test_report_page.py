@@ -32,9 +32,6 @@ def compared(sweep: Path, run: str) -> Any:
     return compare(*rows, dataset_a=sha256, dataset_b=sha256)
 
 
-# --- what it says -------------------------------------------------------------------------------------------
-
-
 def test_the_summary_comes_first_and_the_settings_last(page: str) -> None:
     found = [one.attributes["id"] for one in parsed(page).all("section")]
     assert found == SECTIONS
@@ -162,9 +159,6 @@ def test_ways_to_files_and_servers_are_nobodys_business(tmp_path: Path, report: 
     assert "lora=…/lora" in page
 
 
-# --- how it is made -----------------------------------------------------------------------------------------
-
-
 def test_the_same_runs_give_the_same_bytes(sweep: Path, report: Report, page: str) -> None:
     assert report(sweep) == page
 
@@ -216,9 +210,6 @@ def test_each_drawing_says_its_numbers_and_has_them_in_a_table(page: str) -> Non
             assert re.search(r"\d", one.all("desc")[0].text)
     hidden = [one for one in parsed(page).all("svg") if one.attributes.get("role") != "img"]
     assert all(one.attributes.get("aria-hidden") == "true" for one in hidden)
-
-
-# --- whatever was run ---------------------------------------------------------------------------------------
 
 
 def test_names_and_words_of_others_stay_text(tmp_path: Path, report: Report) -> None:
