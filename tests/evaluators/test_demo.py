@@ -96,10 +96,6 @@ def test_the_weights_of_a_package_are_found_without_importing_it(package: Path) 
     assert package.name not in sys.modules
 
 
-def test_no_package_is_no_failure() -> None:
-    assert demo._gguf_file() is None
-
-
 def test_what_a_conversion_needs_is_named(package: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     (package / "a.gguf").write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "accelerate", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.analyses.cost import cost
 from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
-from sparse_tasks.evaluators.analyses.table import COLUMNS, Runs, ScoredRun, read_runs
+from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.statistics import (
     difference_interval,
     frontier_shares,
@@ -52,13 +50,6 @@ def test_of_points_that_differ_clearly_the_frontier_is_sure(draw: Bernoulli) -> 
     assert shares([1, 2], ([0, 1], np.transpose([good, bad]))) == [1, 0]
     assert shares([1, 2], ([0, 1], np.transpose([bad, good]))) == [1, 1]
     assert shares([1, 1], ([0, 1], np.transpose([bad, good]))) == [0, 1]
-
-
-def test_of_points_that_are_alike_the_dearer_is_on_it_in_about_half_of_the_worlds() -> None:
-    generator = np.random.default_rng(3)
-    found = [shares([1, 2], ([0, 1], generator.random((50, 2))), resamples=400)[1] for _ in range(300)]
-    assert np.mean(found) == pytest.approx(0.5, abs=0.06)
-    assert np.std(found) > 0.2  # in a single world it may be anything: the share is no probability of being better
 
 
 def test_the_same_samples_are_drawn_for_points_of_a_cell_and_others_for_other_cells(draw: Bernoulli) -> None:
@@ -250,40 +241,3 @@ def test_without_a_dense_run_there_is_no_budget(sweep: Path) -> None:
 def test_invalid_levels_are_refused(sweep: Path, level: float) -> None:
     with pytest.raises(ValueError, match="level must be in"):
         iso_cost(read_runs([sweep / "dense"]), level)
-
-
-@pytest.mark.nightly
-def test_the_best_of_many_that_are_no_better_is_rarely_called_better() -> None:
-    generator = np.random.default_rng(11)
-    names = ["dense", *(f"quest-{number}" for number in range(8))]
-    wrong, uncorrected = 0, 0
-    for _ in range(60):
-        runs = many(names, 60, generator)
-        wrong += bool((iso_cost(runs)["low"] > 0).iloc[1])
-        uncorrected += bool((iso_cost(runs, 1 - 8 * 0.05)["low"] > 0).iloc[1])  # each of the eight at 95%
-    assert wrong <= 2  # half of 5% of 60 at most, on average
-    assert uncorrected >= 4
-
-
-def many(names: Sequence[str], n: int, generator: np.random.Generator) -> Runs:
-    """Runs of one model over one task, dense or sparse, that are right in 6 of 10 samples; without files."""
-    runs, tables = [], []
-    base = pd.DataFrame({"task": "ruler_vt", "length": 16384, "index": range(n), "id": [f"id-{i}" for i in range(n)]})
-    for name in names:
-        dense = name == "dense"
-        method = "dense" if dense else "vertical_slash+quest"
-        settings: Any = SimpleNamespace(
-            model=SimpleNamespace(name="acme/small", shape=LLAMA_8B),
-            attention=Attention(method=method, sparsity=0.0 if dense else 0.5, arguments={}),
-            dataset=SimpleNamespace(sha256="a" * 64),
-            sampling=None,
-        )
-        result: Any = None
-        runs.append(ScoredRun(name, Path(name), settings, result))
-        values: dict[str, Any] = {column: math.nan for column in COLUMNS if column not in base}
-        values |= {"run": name, "model": "acme/small", "dataset": "a" * 64, "attention": method}
-        values |= {"score": generator.random(n) < 0.6, "parsed": True, "truncated": False}
-        values |= dict.fromkeys(("prefill_sparsity", "decode_sparsity"), 0.0 if dense else 0.5)
-        tables.append(base.assign(**values))
-    samples = pd.concat(tables, ignore_index=True)
-    return Runs(tuple(runs), samples[list(COLUMNS)].astype(COLUMNS))

@@ -60,17 +60,6 @@ def test_each_task_has_its_own_best_method(runs: Runs) -> None:
     assert (average["rank_low"], average["rank_high"]) == (1, 2)
 
 
-def test_differences_are_those_of_compare(runs: Runs) -> None:
-    found = row(task_tradeoffs(runs), "quest", "ruler_vt", 1024)
-    samples = runs.samples
-    of_it = samples[(samples["run"] == "quest") & (samples["task"] == "ruler_vt") & (samples["length"] == 1024)]
-    differences = (of_it["score"] - of_it["dense"]).tolist()
-    expected = difference_interval(differences)
-    assert found["difference"] == pytest.approx(np.mean(differences))
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
-    assert (found["n"], found["score"]) == (40, pytest.approx(of_it["score"].mean()))
-
-
 def test_means_over_lengths_and_tasks_join_their_intervals(runs: Runs) -> None:
     table = task_tradeoffs(runs)
     samples = runs.samples[runs.samples["run"] == "quest"]
@@ -88,16 +77,6 @@ def test_means_over_lengths_and_tasks_join_their_intervals(runs: Runs) -> None:
 def test_any_order_of_rows_gives_the_same(runs: Runs) -> None:
     shuffled = Runs(runs.runs[::-1], runs.samples.sample(frac=1, random_state=3))
     assert_frame_equal(task_tradeoffs(shuffled), task_tradeoffs(runs), check_exact=True)
-
-
-def test_every_row_is_there_once_in_order(runs: Runs) -> None:
-    table = task_tradeoffs(runs)
-    # Three methods at two sparsities; each task and their mean, each length and their mean.
-    assert len(table) == 3 * 3 * 3
-    keys = table[["model", "asked", "task", "length", "attention"]]
-    assert not keys.duplicated().any()
-    assert table["asked"].is_monotonic_increasing
-    assert table.attrs["notes"] == ()
 
 
 def test_without_a_dense_run_there_are_ranks_and_no_differences(runs: Runs, tmp_path: Path) -> None:

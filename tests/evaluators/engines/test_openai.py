@@ -68,46 +68,26 @@ def until_failure(outputs: Iterator[Output]) -> tuple[list[Output], EngineError]
     pytest.fail("no error came")
 
 
-def test_completions_send_the_token_ids_as_they_are(server: FakeServer) -> None:
-    server.reply = Reply(parts=("an ", "ans", "wer"), pause=0.05)
-    asked = engine(server, temperature=0.5)
-    assert asked.takes_ids
+@pytest.mark.parametrize(
+    ("endpoint", "sent", "tokens"),
+    [
+        ("completions", {"prompt": [0, 5, 6, 7], "max_tokens": 20}, 4),
+        ("chat", {"messages": [{"role": "user", "content": "p0"}], "max_completion_tokens": 20}, 7),
+    ],
+)
+def test_what_is_sent_and_what_comes_back(server: FakeServer, endpoint: str, sent: dict[str, Any], tokens: int) -> None:
+    server.reply = Reply(parts=("an ", "ans", "wer"), pause=0.05, finish_reason="content_filter")
+    asked = engine(server, endpoint=endpoint, temperature=0.5)
+    assert asked.takes_ids == (endpoint == "completions")
     (output,) = asked.generate(requests(1))
-    assert server.bodies == [
-        {
-            "model": MODEL,
-            "prompt": [0, 5, 6, 7],
-            "max_tokens": 20,
-            "temperature": 0.5,
-            "seed": 7,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-    ]
-    assert (output.id, output.text, output.finish_reason) == ("s0", "an answer", "stop")
-    assert (output.input_tokens, output.output_tokens, output.sparsity) == (4, 3, None)
+    always = {"model": MODEL, "temperature": 0.5, "seed": 7, "stream": True, "stream_options": {"include_usage": True}}
+    assert server.bodies == [always | sent]
+    assert (output.id, output.text, output.finish_reason) == ("s0", "an answer", "content_filter")
+    assert (output.input_tokens, output.output_tokens, output.sparsity) == (tokens, 3, None)
     assert output.seconds_to_first_token is not None
     assert output.seconds is not None
-    assert 0.05 <= output.seconds_to_first_token <= output.seconds < 5
-
-
-def test_chat_sends_the_text_as_one_user_message(server: FakeServer) -> None:
-    asked = engine(server, endpoint="chat")
-    assert not asked.takes_ids
-    (output,) = asked.generate(requests(1))
-    assert server.bodies == [
-        {
-            "model": MODEL,
-            "messages": [{"role": "user", "content": "p0"}],
-            "max_completion_tokens": 20,
-            "temperature": 0.0,
-            "seed": 7,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-    ]
-    assert (output.id, output.text, output.finish_reason) == ("s0", "an answer", "stop")
-    assert (output.input_tokens, output.output_tokens) == (7, 2)
+    assert 0.05 <= output.seconds_to_first_token <= output.seconds
+    assert list(asked.generate([])) == []
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
@@ -145,18 +125,6 @@ def test_extra_fields_reach_the_server(server: FakeServer) -> None:
         list(engine(server, endpoint=endpoint, extra_body={"repetition_penalty": 1.0}).generate(requests(1)))
     assert [body["repetition_penalty"] for body in server.bodies] == [1.0, 1.0]
     assert server.bodies[0]["prompt"] == [0, 5, 6, 7]
-
-
-def test_no_requests_need_no_server() -> None:
-    with FakeServer() as gone:
-        asked = engine(gone)
-    assert list(asked.generate([])) == []
-
-
-def test_an_engine_can_be_asked_again(server: FakeServer) -> None:
-    asked = engine(server)
-    for _ in range(2):
-        assert sorted(output.id for output in asked.generate(requests(2))) == ["s0", "s1"]
 
 
 def test_it_works_where_a_loop_is_running_already(server: FakeServer) -> None:
@@ -446,12 +414,6 @@ def test_a_model_that_the_server_does_not_have_is_bad_input(server: FakeServer) 
     assert caught.value.remedy == f"at {server.url} is unknown; did you mean 'org/model'? (choose from org/model)"
 
 
-def test_a_server_without_models(server: FakeServer) -> None:
-    server.models = []
-    with pytest.raises(EngineError, match="serves no model"):
-        engine(server).context()
-
-
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -476,11 +438,6 @@ def test_the_description_names_version_and_arguments(server: FakeServer) -> None
     assert asked.details() == {"base_url": server.url, "concurrency": 3, "server_model_max_len": 4096}
     # A run may go on at another address, and with another load.
     assert asked.arguments == {"endpoint": "completions", "extra_body": {"top_k": 1}}
-
-
-def test_a_url_is_shown_without_what_may_be_secret() -> None:
-    settings = EngineSettings(Model("m", "m"), arguments={"base_url": "https://user:p@ss@host:80/v1/?key=abc#def"})
-    assert OpenAIEngine(settings).details()["base_url"] == "https://host:80/v1"
 
 
 def test_the_password_in_a_url_is_used_and_never_shown(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -574,9 +531,3 @@ def test_a_missing_package_is_told_kindly(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UsageError, match=r"^engine: 'openai' needs the package openai; install sparse-tasks\[openai\]"):
         OpenAIEngine(EngineSettings(Model("m", "m")))
-
-
-def test_importing_the_module_does_not_import_the_package() -> None:
-    program = "import sys; import sparse_tasks.evaluators.engines.openai; print('openai' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
