@@ -11,57 +11,92 @@ from tests.cli.program import contents, run
 
 NIAH = ["-t", "ruler_niah"]
 
-GENERATE = {
-    "unknown task": (["-l", "4k", "-t", "story_retreival"], ["task", "'story_retreival'", "did you mean 'story_ret"]),
-    "unknown parameter": (
-        ["-l", "4k", "--set", "story_multihop.hop=3"],
-        ["set", "'story_multihop.hop'", "did you mean 'hops'"],
-    ),
-    "parameter out of range": (
-        ["-l", "4k", "--set", "story_multihop.hops=0"],
-        ["story_multihop.hops", "'0'", "choose from 1..16"],
-    ),
-    "setting without a sign": (["-l", "4k", "--set", "story_multihop.hops"], ["set", "'story_multihop.hops'", "VALUE"]),
-    "setting without a task": (["-l", "4k", "--set", "hops=3"], ["set", "'hops=3'", "TASK.PARAMETER=VALUE"]),
-    "unknown locale": (["-l", "4k", "--set", "story.locale=pl_PX"], ["locale", "'pl_PX'", "did you mean 'pl_PL'"]),
-    "unknown tokenizer": (["-l", "4k", "--tokenizer", "qwen"], ["tokenizer", "'qwen'", "did you mean 'qwen2.5'"]),
-    "tokenizer folder without one": (["-l", "4k", "--tokenizer", "/etc"], ["tokenizer", "'/etc'", "tokenizer.json"]),
-    "missing chat template": (
-        ["-l", "4k", "--chat-template", "x.jinja"],
-        ["chat-template", "'x.jinja'", "auto", "none"],
-    ),
-    "unknown preset": (["-l", "4k", "--preset", "papper"], ["preset", "'papper'", "did you mean 'paper'"]),
-    "unknown position": (
-        ["-l", "4k", "--question-position", "afterwards"],
-        ["question-position", "'afterwards'", "after"],
-    ),
-    "length with an unknown unit": (["-l", "64x"], ["length", "'64x'", "65536, 64k or 1M"]),
-    "length beyond the longest": (["-l", "3M"], ["length", "'3M'", "2097152"]),
-    "length that holds no question": (
-        ["-l", "10", *NIAH],
-        ["length", "10", "ruler_niah", "the smallest that works is"],
-    ),
-    "length that the answer uses up": (
-        ["-l", "1500", *NIAH, "--length-includes-output"],
-        ["length", "1500", "ruler_niah", "the smallest that works is"],
-    ),
-    "no samples": (["-l", "4k", "-n", "0"], ["samples", "0", "choose from 1 to"]),
-    "no workers": (["-l", "4k", "-w", "0"], ["workers", "0", "choose from 1 to 1024"]),
-    "seed below zero": (["-l", "4k", "--seed", "-1"], ["seed", "-1", "choose from 0"]),
-    "no room for an answer": (["-l", "4k", "--max-new-tokens", "0"], ["max-new-tokens", "0", "choose from 1"]),
-    "depth beyond the end": (["-l", "4k", "--depth", "2"], ["depth", "'2'", "0.2-0.4"]),
-    "depth of a task that has none": (
-        ["-l", "4k", "-t", "ruler_cwe", "--depth", "0.5"],
-        ["depth", "'0.5'", "ruler_cwe"],
-    ),
-}
+# A command line, and what its one line of error holds; the values themselves are tested with the rooms that read them.
+REFUSED = [
+    ("generate -l 4k -t story_retreival", "task", "'story_retreival'", "did you mean 'story_ret"),
+    ("generate -l 4k --set story_multihop.hop=3", "set", "'story_multihop.hop'", "did you mean 'hops'"),
+    ("generate -l 4k --set story_multihop.hops=0", "story_multihop.hops", "'0'", "choose from 1..16"),
+    ("generate -l 4k --set story_multihop.hops", "set", "'story_multihop.hops'", "VALUE"),
+    ("generate -l 4k --set story.locale=pl_PX", "locale", "'pl_PX'", "did you mean 'pl_PL'"),
+    ("generate -l 4k --tokenizer qwen", "tokenizer", "'qwen'", "did you mean 'qwen2.5'"),
+    ("generate -l 4k --tokenizer /etc", "tokenizer", "'/etc'", "tokenizer.json"),
+    ("generate -l 4k --chat-template x.jinja", "chat-template", "'x.jinja'", "auto", "none"),
+    ("generate -l 4k --preset papper", "preset", "'papper'", "did you mean 'paper'"),
+    ("generate -l 4k --question-position afterwards", "question-position", "'afterwards'", "after"),
+    ("generate -l 64x", "length", "'64x'", "65536, 64k or 1M"),
+    ("generate -l 3M", "length", "'3M'", "2097152"),
+    ("generate -l 10 -t ruler_niah", "length", "10", "ruler_niah", "the smallest that works is"),
+    ("generate -l 10 -t ruler_niah --dry-run", "length", "10", "the smallest that works is"),
+    ("generate -l 1500 -t ruler_niah --length-includes-output", "length", "1500", "the smallest that works is"),
+    ("generate -l 4k -n 0", "samples", "0", "choose from 1 to"),
+    ("generate -l 4k -w 0", "workers", "0", "choose from 1 to 1024"),
+    ("generate -l 4k --seed -1", "seed", "-1", "choose from 0"),
+    ("generate -l 4k --max-new-tokens 0", "max-new-tokens", "0", "choose from 1"),
+    ("generate -l 4k --depth 2", "depth", "'2'", "0.2-0.4"),
+    ("generate -l 4k -t ruler_cwe --depth 0.5", "depth", "'0.5'", "ruler_cwe"),
+    ("validate nowhere", "data", "'nowhere'", "name one that generate"),
+    ("validate /etc", "data", "'/etc'", "sparse_tasks.json"),
+    ("validate DATA -w 0", "workers", "0", "choose from 1"),
+    ("validate DATA --tokenizer qwen", "tokenizer", "'qwen'", "'qwen2.5'"),
+    ("show nowhere ruler_niah 0", "dataset", "'nowhere'", "generate"),
+    ("show DATA ruler_vt 0", "task", "'ruler_vt'", "ruler_niah"),
+    ("show DATA ruler_niah 2", "index", "2", "choose from 0 to 1"),
+    ("show DATA ruler_niah 0 -l 8k", "length", "'8k'", "choose from 3k, 4k"),
+    ("EVALUATE --limit 0", "limit", "0", "at least 1"),
+    ("EVALUATE --temperature -1", "temperature", "-1.0", "greedy"),
+    ("EVALUATE --temperature nan", "temperature", "nan"),
+    ("EVALUATE --seed -1", "seed", "-1", "from 0"),
+    ("EVALUATE --max-new-tokens 0", "max-new-tokens", "0", "at least 1"),
+    ("EVALUATE --engine replai", "engine", "'replai'", "did you mean 'replay'"),
+    ("EVALUATE --engine-arg fast", "engine-arg", "'fast'", "KEY=VALUE"),
+    ("EVALUATE --engine-arg x=1", "engine-arg", "'x=1'", "replay takes none"),
+    ("EVALUATE --engine-arg x=NaN", "engine-arg", "x=NaN"),
+    ("EVALUATE --model nowhere.jsonl", "model", "'nowhere.jsonl'", "JSONL file"),
+    (f"EVALUATE --model {'m' * 300}", "model", "JSONL file"),
+    ("EVALUATE -t ruler_nia", "task", "'ruler_nia'", "did you mean 'ruler_niah'"),
+    ("EVALUATE -t ruler_vt", "task", "'ruler_vt'", "is unknown"),
+    ("EVALUATE -l 8k", "length", "'8k'", "choose from 3k, 4k"),
+    ("EVALUATE -o /etc/hosts", "output", "'/etc/hosts'", "name a folder"),
+    ("evaluate nowhere --engine replay -m GOLD", "data", "'nowhere'", "name one that generate", "ORG/NAME"),
+    ("evaluate no-such/data --engine replay -m GOLD", "data", "'no-such/data'", "the Hub cannot be reached"),
+    ("evaluate /etc --engine replay -m GOLD", "data", "'/etc'", "sparse_tasks.json"),
+    ("score nowhere", "run", "'nowhere'", "holds no run.json", "evaluate has made"),
+    ("score /etc/hosts", "run", "'/etc/hosts'", "holds no run.json"),
+]
 
 
-@pytest.mark.parametrize(("arguments", "words"), GENERATE.values(), ids=GENERATE.keys())
-def test_generate_refuses(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    finished = run("generate", *arguments, "-o", tmp_path / "out")
+@pytest.mark.parametrize(("line", "words"), [(line, words) for line, *words in REFUSED])
+def test_bad_input_is_one_line_and_writes_nothing(
+    line: str, words: list[str], data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = line.replace("EVALUATE", "evaluate DATA --engine replay --model GOLD -o run")
+    finished = run(*line.replace("DATA", str(data)).replace("GOLD", str(gold)).split())
     assert finished.says(*words)
     assert finished.code == 2
+    assert contents(tmp_path) == {}
+
+
+# Errors that typer itself finds: it prints how the command is used, and says what is wrong in a box.
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("generate -l 4k --sample 3", "No such option: --sample"),
+        ("generate", "Missing option '--length'"),
+        ("generate -l 4k -n many", "'--samples'"),
+        ("generate -l 4k --format xml", "'xml' is not one of"),
+        ("validate a b", "unexpected extra argument"),
+        ("generates", "No such command 'generates'"),
+    ],
+)
+def test_usage_errors_read_well(line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = run(*line.split())
+    assert finished.code == 2
+    assert finished.out == ""
+    assert "Traceback" not in finished.err
+    assert words in " ".join(finished.err.split())
+    assert "-h' for help" in finished.err
     assert contents(tmp_path) == {}
 
 
@@ -70,53 +105,6 @@ def test_smallest_length_that_works_is_the_smallest_and_works(tmp_path: Path) ->
     told = int(run("generate", "-l", "10", *few).err.split()[-1])
     assert run("generate", "-l", told - 1, *few).code == 2
     assert run("generate", "-l", told, *few).code == 0
-
-
-OTHERS = {
-    "validate: no such folder": (["validate", "nowhere"], ["dataset", "'nowhere'", "name one that generate"]),
-    "validate: a folder of something else": (["validate", "/etc"], ["dataset", "'/etc'", "sparse_tasks.json"]),
-    "validate: no workers": (["validate", "DATA", "-w", "0"], ["workers", "0", "choose from 1"]),
-    "validate: unknown tokenizer": (["validate", "DATA", "--tokenizer", "qwen"], ["tokenizer", "'qwen'", "'qwen2.5'"]),
-    "show: no such folder": (["show", "nowhere", "ruler_niah", "0"], ["dataset", "'nowhere'", "generate"]),
-    "show: task that is not in it": (["show", "DATA", "ruler_vt", "0"], ["task", "'ruler_vt'", "ruler_niah"]),
-    "show: index beyond the last": (["show", "DATA", "ruler_niah", "2"], ["index", "2", "choose from 0 to 1"]),
-    "show: length that is not in it": (
-        ["show", "DATA", "ruler_niah", "0", "-l", "8k"],
-        ["length", "'8k'", "choose from 3k, 4k"],
-    ),
-}
-
-
-@pytest.mark.parametrize(("arguments", "words"), OTHERS.values(), ids=OTHERS.keys())
-def test_other_commands_refuse(arguments: list[str], words: list[str], data: Path) -> None:
-    finished = run(*[str(data) if argument == "DATA" else argument for argument in arguments])
-    assert finished.says(*words)
-    assert finished.code == 2
-
-
-# What typer itself finds out: it prints how the command is used, and says what is wrong in a box.
-USAGE = {
-    "unknown option": (["generate", "-l", "4k", "--sample", "3"], "No such option: --sample"),
-    "missing length": (["generate"], "Missing option '--length'"),
-    "samples that are no number": (["generate", "-l", "4k", "-n", "many"], "'--samples'"),
-    "unknown format": (["generate", "-l", "4k", "--format", "xml"], "'xml' is not one of"),
-    "one argument too many": (["validate", "a", "b"], "unexpected extra argument"),
-    "unknown command": (["generates"], "No such command 'generates'"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "words"), USAGE.values(), ids=USAGE.keys())
-def test_usage_errors_read_well(
-    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    finished = run(*arguments)
-    assert finished.code == 2
-    assert finished.out == ""
-    assert "Traceback" not in finished.err
-    assert words in " ".join(finished.err.split())
-    assert "-h' for help" in finished.err
-    assert contents(tmp_path) == {}
 
 
 def test_output_that_is_a_file_is_bad_input(tmp_path: Path) -> None:

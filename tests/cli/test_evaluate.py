@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.evaluators.dataset import open_dataset
 from tests.cli.program import ROOT, Finished, contents, run, wait_for
 from tests.schemas.validation import problems
 
@@ -32,20 +31,6 @@ def hang(self, requests):
 ReplayEngine.generate = hang
 main()
 """
-
-
-@pytest.fixture(scope="module")
-def gold(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A perfect model's outputs, in another order than the data set's."""
-    path = tmp_path_factory.mktemp("outputs") / "gold.jsonl"
-    dataset = open_dataset(str(data))
-    rows = list(dataset.rows(dataset.select()))
-    path.write_text("".join(line(row["id"], f"<answer>{row['answer']}</answer>") for row in reversed(rows)))
-    return path
-
-
-def line(identifier: str, text: str) -> str:
-    return json.dumps({"id": identifier, "text": text, "finish_reason": "stop", "output_tokens": 9}) + "\n"
 
 
 @pytest.fixture
@@ -220,46 +205,6 @@ def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path
 
 # --- bad input ------------------------------------------------------------------------------------------------------
 
-BAD = {
-    "no limit": (["--limit", "0"], ["limit", "0", "at least 1"]),
-    "a temperature below zero": (["--temperature", "-1"], ["temperature", "-1.0", "greedy"]),
-    "a temperature that is none": (["--temperature", "nan"], ["temperature", "nan"]),
-    "a seed below zero": (["--seed", "-1"], ["seed", "-1", "from 0"]),
-    "no room for an answer": (["--max-new-tokens", "0"], ["max-new-tokens", "0", "at least 1"]),
-    "an unknown engine": (["--engine", "replai"], ["engine", "'replai'", "did you mean 'replay'"]),
-    "an argument that sets nothing": (["--engine-arg", "fast"], ["engine-arg", "'fast'", "KEY=VALUE"]),
-    "an argument that replay takes not": (["--engine-arg", "x=1"], ["engine-arg", "'x=1'", "replay takes none"]),
-    "an argument of no number": (["--engine-arg", "x=NaN"], ["engine-arg", "x=NaN"]),
-    "a model that is not there": (["--model", "nowhere.jsonl"], ["model", "'nowhere.jsonl'", "JSONL file"]),
-    "too long a model": (["--model", "m" * 300], ["model", "JSONL file"]),
-    "an unknown task": (["-t", "ruler_nia"], ["task", "'ruler_nia'", "did you mean 'ruler_niah'"]),
-    "a task that is not there": (["-t", "ruler_vt"], ["task", "'ruler_vt'", "is unknown"]),
-    "a length that is not there": (["-l", "8k"], ["length", "'8k'", "choose from 3k, 4k"]),
-    "an output that is a file": (["-o", "/etc/hosts"], ["output", "'/etc/hosts'", "name a folder"]),
-}
-
-
-@pytest.mark.parametrize(("options", "words"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_line_and_writes_nothing(
-    options: list[str], words: list[str], evaluate: Callable[..., Finished], tmp_path: Path
-) -> None:
-    finished = evaluate(*options, command="predict" if "--limit" in options else "evaluate")
-    assert finished.says(*words)
-    assert finished.code == 2
-    assert contents(tmp_path) == {}
-
-
-def test_data_that_is_none_is_one_line(gold: Path, tmp_path: Path) -> None:
-    for name, words in (
-        ("nowhere", ["data", "'nowhere'", "name one that generate", "ORG/NAME"]),
-        ("no-such/data", ["data", "'no-such/data'", "the Hub cannot be reached"]),
-        ("/etc", ["data", "'/etc'", "sparse_tasks.json"]),
-    ):
-        finished = run("evaluate", name, "--engine", "replay", "-m", gold, "-o", tmp_path / "run")
-        assert finished.says(*words)
-        assert finished.code == 2
-    assert contents(tmp_path) == {}
-
 
 def test_another_run_in_the_folder_is_one_line_and_left_alone(
     evaluate: Callable[..., Finished], tmp_path: Path, gold: Path
@@ -276,10 +221,3 @@ def test_another_run_in_the_folder_is_one_line_and_left_alone(
     assert evaluate("--model", other).says("output", "model.sha256")
     shutil.rmtree(other.parent)
     assert contents(tmp_path) == before
-
-
-def test_score_of_what_is_no_run_is_one_line() -> None:
-    for name in ("nowhere", "/etc", "/etc/hosts"):
-        finished = run("score", name)
-        assert finished.says("run", repr(name), "holds no run.json", "evaluate has made")
-        assert finished.code == 2

@@ -10,20 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.exports import EXPORTS
 from tests.cli.program import contents, run
 
 
 @pytest.fixture(scope="module")
-def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(data: Path, gold: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scored run; nobody may change it."""
     folder = tmp_path_factory.mktemp("export") / "run"
-    dataset, outputs = open_dataset(str(data)), folder.with_name("outputs.jsonl")
-    with outputs.open("w", encoding="utf-8") as file:
-        for row in dataset.rows(dataset.select(), ["id", "answer"]):
-            file.write(json.dumps({"id": row["id"], "text": f"<answer>{row['answer']}</answer>"}) + "\n")
-    assert run("evaluate", data, "--engine", "replay", "-m", outputs, "-o", folder).code == 0
+    assert run("evaluate", data, "--engine", "replay", "-m", gold, "-o", folder).code == 0
     return folder
 
 

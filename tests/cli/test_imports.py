@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-from sparse_tasks.evaluators.dataset import open_dataset
 from tests.cli.program import ABSENT, ROOT
 from tests.cli.test_help import COMMANDS
 
@@ -44,10 +42,9 @@ def test_help_and_lists_load_nothing_heavy() -> None:
     assert loaded(script) == set()
 
 
-def test_data_and_runs_need_no_torch(data: Path, tmp_path: Path, tokenizer_folders: dict[str, Path]) -> None:
-    dataset, outputs = open_dataset(str(data)), tmp_path / "outputs.jsonl"
-    rows = dataset.rows(dataset.select(), ["id", "answer"])
-    outputs.write_text("".join(json.dumps({"id": row["id"], "text": row["answer"]}) + "\n" for row in rows))
+def test_data_and_runs_need_no_torch(
+    data: Path, gold: Path, tmp_path: Path, tokenizer_folders: dict[str, Path]
+) -> None:
     made, result, tokenizer = tmp_path / "made", tmp_path / "run", ["--tokenizer", tokenizer_folders["byte_level"]]
     script = ABSENT
     for arguments in (
@@ -56,7 +53,7 @@ def test_data_and_runs_need_no_torch(data: Path, tmp_path: Path, tokenizer_folde
         ["publish", made, "org/name", "--dry-run", "-w", "1", *tokenizer],
         ["show", made, "ruler_niah", "0"],
         ["list"],
-        ["evaluate", data, "--engine", "replay", "-m", outputs, "-o", result],
+        ["evaluate", data, "--engine", "replay", "-m", gold, "-o", result],
         ["score", result],
         ["compare", result, result],
         ["export", result, "--to", "lm_eval"],

@@ -26,17 +26,7 @@ def test_json_holds_every_task_with_its_parameters() -> None:
     assert listed["tokenizers"] == BUILT_IN
 
 
-def test_defaults_and_ranges_are_taken_at_their_word() -> None:
-    for task in run("list", "--format", "json").json()["tasks"]:
-        for p in task["parameters"]:
-            if ".." in p["range"]:
-                low, high = map(float, p["range"].split(".."))
-                assert low <= p["default"] <= high
-            elif "|" in p["range"]:
-                assert str(p["default"]).lower() in p["range"].lower().split(" | ")
-
-
-@pytest.mark.parametrize("columns", ["80", "120", "200"])
+@pytest.mark.parametrize("columns", ["80", "200"])
 def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A name that is cut short on a narrow terminal cannot be typed.
     monkeypatch.setenv("COLUMNS", columns)

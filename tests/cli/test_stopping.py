@@ -102,29 +102,22 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
     assert len(recorded) - files(folder) in (0, 1)
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("command", ["generate", "validate"])
-def test_ctrl_c_while_processes_start_is_one_line(
-    command: str, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGKILL])
+@pytest.mark.parametrize("command", [pytest.param("generate", marks=pytest.mark.nightly), "validate"])
+def test_stopped_while_processes_start_it_leaves_none(
+    command: str, sent: signal.Signals, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
 ) -> None:
     arguments = [*LONG, "-o", tmp_path / "data"] if command == "generate" else ["validate", unstopped]
     started = start(scratch, *arguments, *small, "-w", "2")
     # The two workers and the tracker of their semaphores.
     wait_for(lambda: len(workers_of(started.pid)) >= 3)
-    os.killpg(started.pid, signal.SIGINT)
-    assert ends(started) == (130, "", "interrupted\n")
-
-
-@pytest.mark.parametrize("command", [pytest.param("generate", marks=pytest.mark.nightly), "validate"])
-def test_workers_do_not_outlive_a_killed_parent(
-    command: str, tmp_path: Path, scratch: Path, small: list[object], unstopped: Path
-) -> None:
-    arguments = [*LONG, "-o", tmp_path / "data"] if command == "generate" else ["validate", unstopped]
-    started = start(scratch, *arguments, *small, "-w", "2")
-    wait_for(lambda: len(workers_of(started.pid)) >= 3)
-    time.sleep(0.2)
-    started.kill()
-    ends(started)
+    if sent == signal.SIGINT:
+        os.killpg(started.pid, sent)
+        assert ends(started) == (130, "", "interrupted\n")
+    else:
+        time.sleep(0.2)
+        started.kill()
+        ends(started)
 
 
 def test_second_process_in_the_same_folder_is_refused(tmp_path: Path, scratch: Path, small: list[object]) -> None:
