@@ -1,8 +1,9 @@
-"""A server that speaks OpenAI's protocol and misbehaves as told."""
+"""A fake server with OpenAI's protocol, which misbehaves by script."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,16 +15,16 @@ MODEL = "org/model"
 
 @dataclass(frozen=True)
 class Reply:
-    """How one request is answered.
+    """Answer to a request.
 
     Attributes:
         status: Other than 200: an error with ``message``.
-        headers: Further ones.
-        message: Of the error.
+        headers: Further headers.
+        message: Message of the error.
         parts: The answer, as it is streamed.
-        reasoning: What comes before it, in the fields of ``reasoning_fields``.
+        reasoning: Text before it, in the fields of ``reasoning_fields``.
         finish_reason: The last part's.
-        prompt_tokens: What the usage says; None for what was sent.
+        prompt_tokens: Count in the usage; None for the true count.
         usage: Whether there is usage.
         pause: Seconds before the first part.
         pause_each: Seconds after each part.
@@ -50,16 +51,15 @@ class FakeServer(ThreadingHTTPServer):
     """Answers on a free port of this machine, in threads of its own, for as long as the block lasts.
 
     Attributes:
-        models: What ``GET /models`` lists.
+        models: Entries of ``GET /models``.
         models_reply: Status and body instead of the list.
         script: Replies to a prompt, by its first id or its text, first to last; after them, and else, ``reply``.
-        reply: To everything else.
-        key: The only one that is accepted; None for any.
+        reply: Reply to all other prompts.
+        key: The only accepted key; None for any.
         dies_after: Requests, counted over all, after which every connection breaks; None for never.
-        bodies: The requests that came.
+        bodies: Requests received.
         authorizations: Their ``Authorization`` headers.
         most_in_flight: Requests that were open at the same time.
-        hung_up: Requests whose client went away.
     """
 
     daemon_threads = True
@@ -78,7 +78,6 @@ class FakeServer(ThreadingHTTPServer):
         self.authorizations: list[str | None] = []
         self.in_flight = 0
         self.most_in_flight = 0
-        self.hung_up = 0
         self.errors: list[BaseException] = []
         self.lock = Lock()
         self.leaving = Event()
@@ -101,13 +100,8 @@ class FakeServer(ThreadingHTTPServer):
             raise self.errors[0]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        import sys
-
-        error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
-        if isinstance(error, ConnectionError):
-            with self.lock:
-                self.hung_up += 1
-        elif error is not None:
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):  # clients may hang up
             self.errors.append(error)
 
 
