@@ -1,7 +1,7 @@
 r"""The answer parser: extraction of a model's answer, and the form in which answers are compared.
 
-Every task and every metric uses this one parser. It is strict on purpose: a model is told to write
-``<answer>``, and prose around it is not searched for something that might have been meant. Scoring whole
+Every task and every metric uses this parser. It is strict on purpose: prompts ask for ``<answer>``, and prose
+around it is not searched for a possible answer. Scoring whole
 prose when tags are missing rewards a model for repeating its context (sparse-frontier, variable tracking),
 and so does substring matching (RULER).
 

@@ -47,7 +47,7 @@ class Dataset:
         path: Where its files are.
         revision: Commit of a data set on the Hub; None for a folder.
         manifest: What the folder says of itself.
-        sha256: Hash of the manifest's hashes of the files: two data sets with the same one hold the same samples.
+        sha256: Hash of the manifest's hashes of the files: equal hashes mean equal samples.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Dataset:
     def select(
         self, tasks: Sequence[str] = (), lengths: Sequence[str | int] = (), limit: int | None = None
     ) -> Selection:
-        """Check a choice of tasks (names or groups), lengths and number against what is there; empty means all.
+        """Select samples by task (names or groups), length and number; empty means all.
 
         Raises:
-            UsageError: Something that was named is not in the data set.
+            UsageError: A task or length is not in the data set.
         """
         request = self.manifest.request
         groups: dict[str, list[str]] = {"all": list(request.tasks)}
@@ -73,21 +73,21 @@ class Dataset:
         for name in tasks:
             if name not in groups:
                 raise UsageError("task", name, nearest(name, groups))
-        wanted = {member for name in tasks or ["all"] for member in groups[name]}
+        chosen = {member for name in tasks or ["all"] for member in groups[name]}
         tokens = {parse_length(length) for length in lengths} or set(request.lengths)
         if missing := sorted(tokens - set(request.lengths)):
-            there = ", ".join(label(length) for length in request.lengths)
-            raise UsageError("length", label(missing[0]), f"is not in the data set; choose from {there}")
+            available = ", ".join(label(length) for length in request.lengths)
+            raise UsageError("length", label(missing[0]), f"is not in the data set; choose from {available}")
         if limit is not None and limit < 1:
             raise UsageError("limit", limit, "must be at least 1")
         return Selection(
-            tuple(name for name in request.tasks if name in wanted),
+            tuple(name for name in request.tasks if name in chosen),
             tuple(length for length in request.lengths if length in tokens),
             limit,
         )
 
     def rows(self, selection: Selection, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The samples of a selection, in the data set's order, one file in memory at a time.
+        """The samples of a selection, in the data set's order, with a single file in memory.
 
         Args:
             columns: Read these alone.
@@ -135,44 +135,33 @@ def open_dataset(name: str) -> Dataset:
     """A data set in a folder, or on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``).
 
     Raises:
-        UsageError: There is none, or it is not complete.
+        UsageError: The data set does not exist, or is not complete.
         DataError: Its manifest cannot be read or is not valid.
     """
     revision = None
     try:
         path = Path(name).expanduser()
         is_folder = path.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
-        raise UsageError("data", name, f"is no path ({error}); name one, or a Hub id (ORG/NAME)") from error
+    except (OSError, RuntimeError) as error:  # too long a name, an unknown home
+        raise UsageError("data", name, f"is not a path ({error}); name a folder, or a Hub id (ORG/NAME)") from error
     if not is_folder:
         if not is_hub_id(name):
-            raise UsageError("data", name, "is no folder; name one that generate has written, or a Hub id (ORG/NAME)")
+            raise UsageError(
+                "data", name, "is not a folder; name one that generate has written, or a Hub id (ORG/NAME)"
+            )
         path, revision = _from_hub(name)
-    manifest = _checked(name, read_manifest(path, name))
-    return Dataset(name, path, revision, manifest, _sha256(manifest))
-
-
-def _checked(name: str, manifest: Manifest) -> Manifest:
-    """The manifest, if it names as many samples as it says.
-
-    Raises:
-        DataError: It does not.
-    """
-    request = manifest.request
-    for length in request.lengths:
-        for task in request.tasks:
+    manifest = read_manifest(path, name)
+    for length in manifest.request.lengths:
+        for task in manifest.request.tasks:
             samples = sum(file.rows for file in manifest.files_of(length, task).values())
-            if samples != request.samples:
+            if samples != manifest.request.samples:
                 raise DataError(
-                    f"{name}: {MANIFEST} names {samples} samples, not {request.samples}, of {task} at {length}; "
-                    "run sparse-tasks validate"
+                    f"{name}: {MANIFEST} names {samples} samples, not {manifest.request.samples}, of {task} at "
+                    f"{length}; run sparse-tasks validate"
                 )
-    return manifest
-
-
-def _sha256(manifest: Manifest) -> str:
-    hashes = {path: file.sha256 for path, file in manifest.files.items()}
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    hashes = {file: entry.sha256 for file, entry in manifest.files.items()}
+    sha256 = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    return Dataset(name, path, revision, manifest, sha256)
 
 
 def _from_hub(name: str) -> tuple[Path, str]:

@@ -15,12 +15,11 @@ class Score:
     """Score of an output with the answer that was compared.
 
     Attributes:
-        value: In [0, 1]. An output without an answer is worth 0 and counts in every mean.
-        extracted: The text that was compared: the answer, or for a lenient metric all of the output; None where
-            there was none.
-        parsed: Whether there was one. Reports give the share of outputs without.
-        how: The way in which an answer was given (see ``answers.Extraction``); None where there was none, or
-            none was looked for.
+        value: In [0, 1]. An output without an answer scores 0 and counts in every mean.
+        extracted: The text that was compared: the answer, or for a lenient metric the whole output; None without
+            an answer.
+        parsed: Whether there was an answer. Reports give the share of outputs without.
+        how: Form of the answer (see ``answers.Extraction``); None without an answer, and for lenient metrics.
     """
 
     value: float
@@ -34,7 +33,7 @@ def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
 
     Args:
         metric: A name in ``METRICS``.
-        output_text: All that the model wrote, reasoning included. Where the prompt ends inside the answer,
+        output_text: The model's whole output, reasoning included. Where the prompt ends inside the answer,
             the caller puts the sample's ``answer_prefix`` back in front.
         answers: The gold entries, at least one, none of them blank.
 

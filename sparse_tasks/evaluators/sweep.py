@@ -70,7 +70,7 @@ def sweep(
     folder: Path,
     progress: Callable[[Attention], AbstractContextManager[Progress]],
 ) -> list[Swept]:
-    """Run, score and compare, one folder for each; finished runs are not repeated.
+    """Run, score and compare, each in its folder; finished runs are not repeated.
 
     Args:
         request: Settings; its attention is ignored.

@@ -42,7 +42,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(runs: Path, tmp_pa
     for arguments, words in (
         (["nowhere"], ["runs", "nowhere"]),
         ([runs, "--tolerance", "0"], ["tolerance", "0.0", "between 0 and 1"]),
-        ([runs, "--data", "./nowhere"], ["data", "nowhere", "is no folder"]),
+        ([runs, "--data", "./nowhere"], ["data", "nowhere", "is not a folder"]),
         ([runs, "-o", runs], ["output", "is a folder", "name a file"]),
     ):
         done = run("report", "-o", path, *arguments)

@@ -57,12 +57,12 @@ def test_the_hash_is_that_of_the_samples_wherever_they_lie(dataset: Dataset, cop
 
 @pytest.mark.parametrize("name", ["nowhere", "no where/at all", "/no/such/folder", "a" * 300, "~nobody-has-this/data"])
 def test_what_is_no_folder_is_refused(name: str, refused: Refused) -> None:
-    with refused(UsageError, "data: ", repr(name), "name one", "ORG/NAME"):
+    with refused(UsageError, "data: ", repr(name), "is not a ", "ORG/NAME"):
         open_dataset(name)
 
 
 def test_a_file_is_refused(data: Path, refused: Refused) -> None:
-    with refused(UsageError, "data: ", str(data / MANIFEST), "is no folder"):
+    with refused(UsageError, "data: ", str(data / MANIFEST), "is not a folder"):
         open_dataset(str(data / MANIFEST))
 
 

@@ -334,7 +334,7 @@ def test_progress_hears_of_every_answer(tmp_path: Path, make: Made, rows: list[d
     make(tmp_path, progress=noted)
     tokens = sum(row["input_tokens"] for row in rows[4:])
     assert noted.told[:2] == [("starting", "fake", 12, tokens, 4), ("started",)]
-    assert [(name, output.id) for name, output in noted.told[3:]] == [("predicted", row["id"]) for row in rows[4:]]
+    assert [(name, output.id) for name, output in noted.told[2:]] == [("predicted", row["id"]) for row in rows[4:]]
 
 
 @pytest.mark.parametrize(

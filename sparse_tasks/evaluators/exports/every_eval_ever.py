@@ -257,7 +257,7 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
         ),
     }
     if prediction is None:
-        return sample | {"error": "there is no output for this sample"}
+        return sample | {"error": "no output for this sample"}
     read, written = prediction.input_tokens, prediction.output_tokens
     if read is not None and written is not None:
         sample["token_usage"] = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
