@@ -58,7 +58,7 @@ def test_folder_without_a_finished_manifest_is_one_line(data: Path, tmp_path: Pa
     path = shutil.copytree(data, tmp_path / "unfinished")
     (path / "sparse_tasks.json").rename(path / ".sparse_tasks.partial.json")
     finished = run("validate", path)
-    assert finished.says("dataset", str(path), "is not finished", "same generate command")
+    assert finished.says("data", str(path), "is not complete", "same generate command")
     assert finished.code == 2
     (path / "sparse_tasks.json").write_text("{")
     finished = run("validate", path)
