@@ -197,11 +197,3 @@ def test_exchanging_the_runs_mirrors_the_comparison(scores: dict[tuple[str, int]
         assert (mean.interval.low, mean.interval.high) == (-mirrored.interval.high, -mirrored.interval.low)
     written = json.loads(json.dumps(to_builtins(there), allow_nan=False))
     assert problems(written, "comparison-1.0") == []
-
-
-def test_a_run_compared_with_itself_shows_nothing() -> None:
-    found = compared(rows(DENSE), rows(DENSE))
-    [row] = found.rows
-    assert (row.difference, row.p_value, row.better, row.worse) == (0.0, 1.0, 0, 0)
-    assert row.interval.low == -row.interval.high < 0
-    assert row.smallest_detectable == 0.6

@@ -106,14 +106,6 @@ def test_a_budget_of_the_users_goes_before_the_samples(tmp_path: Path, make: Mad
     assert settings["sampling"]["max_new_tokens"] == 11
 
 
-def test_a_part_of_the_samples_is_a_run_of_its_own(tmp_path: Path, make: Made, fake: Any, dataset: Dataset) -> None:
-    settings = make(tmp_path, selection=dataset.select(["ruler_vt"], [1500], 3))
-    assert [(row["task"], row["length"], row["index"]) for row in lines(tmp_path)] == [
-        ("ruler_vt", 1500, index) for index in range(3)
-    ]
-    assert settings["dataset"]["samples"] == 3
-
-
 def test_answers_in_any_order_end_in_the_data_sets(tmp_path: Path, make: Made, fake: Any) -> None:
     make(tmp_path / "a", finish=True)
     fake.backwards = True
@@ -132,8 +124,7 @@ def test_nothing_is_started_when_everything_is_there(tmp_path: Path, make: Made,
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("after", [0, 1, 7, 15])
+@pytest.mark.parametrize(("after", "backwards"), [(0, False), (1, True), (15, True)])
 def test_a_run_whose_engine_failed_goes_on_to_the_same_bytes(
     after: int, backwards: bool, tmp_path: Path, make: Made, fake: Any, refused: Refused
 ) -> None:
@@ -191,7 +182,7 @@ def test_ctrl_c_stops_the_engine_and_keeps_the_answers(tmp_path: Path, make: Mad
     assert len(lines(tmp_path)) == 16
 
 
-@pytest.mark.parametrize("after", [0, 1, 15])
+@pytest.mark.parametrize("after", [0, 15])
 def test_an_engine_that_ends_early_is_told_and_the_next_call_goes_on(
     after: int, tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]], refused: Refused
 ) -> None:
@@ -224,7 +215,7 @@ def test_a_second_answer_to_a_sample_is_refused(
     assert [row["id"] for row in lines(tmp_path)] == [row["id"] for row in rows]
 
 
-@pytest.mark.parametrize("extra", [-1, 1, -1000])
+@pytest.mark.parametrize("extra", [-1, 1])
 def test_a_prompt_of_other_tokens_than_counted_is_refused(
     extra: int, tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]], refused: Refused
 ) -> None:
@@ -319,13 +310,6 @@ def test_a_prediction_of_another_sample_is_refused_and_kept(
     assert contents(tmp_path) == before
 
 
-def test_text_that_is_no_unicode_does_not_stop_a_run(
-    tmp_path: Path, make: Made, fake: Any, rows: list[dict[str, Any]]
-) -> None:
-    fake.texts = fake.texts | {rows[0]["id"]: "<answer>\ud83d</answer>"}
-    assert make(tmp_path, finish=True)["configs"][0]["mean"] == 0.75
-
-
 def test_progress_hears_of_every_answer(tmp_path: Path, make: Made, rows: list[dict[str, Any]], fake: Any) -> None:
     fake.fails_after = 4
     with pytest.raises(EngineError):
@@ -368,11 +352,6 @@ def test_numbers_out_of_range_are_refused(
 def test_a_run_without_a_name_gets_one(named: str, on: str, expected: str, dataset: Dataset) -> None:
     data = Dataset(on, dataset.path, None, dataset.manifest, dataset.sha256)
     assert default_folder(RunRequest(data, data.select(), named)).as_posix() == expected
-
-
-def test_a_run_on_data_of_the_hub_is_named_without_the_revision(dataset: Dataset) -> None:
-    named = Dataset("acme/needles@main", dataset.path, "0" * 40, dataset.manifest, dataset.sha256)
-    assert default_folder(RunRequest(named, named.select(), "demo")).as_posix() == "runs/demo-needles"
 
 
 def test_a_data_set_whose_question_comes_after_is_not_query_aware(

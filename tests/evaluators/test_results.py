@@ -22,7 +22,6 @@ from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.evaluators.statistics import mean_interval
 from sparse_tasks.generators.table import SCHEMA
 from tests.cli.program import contents, run
-from tests.evaluators.metrics import METRICS
 from tests.schemas.validation import problems
 
 Refused = Callable[..., Any]
@@ -79,18 +78,6 @@ def test_gold_scores_one_and_nothing_scores_zero_in_every_task(
         assert {one["mean"] for one in result["configs"]} == {worth}
         assert {one["unparsed"] for one in result["configs"]} == {1.0 - worth}
         assert [average["mean"] for average in result["averages"]] == [worth]
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_gold_scores_one_and_nothing_scores_zero_by_every_metric(
-    metric: str, tmp_path: Path, copy: Path, fake: Any, model: Path
-) -> None:
-    data = rewritten(copy, metric=metric, answers=["Anna Otter"])
-    fake.texts = dict.fromkeys(fake.texts, "<answer>Anna Otter</answer>")
-    assert {one["mean"] for one in scored(answered(tmp_path / "gold", data, model))["configs"]} == {1.0}
-    fake.texts = dict.fromkeys(fake.texts, "")
-    result = scored(answered(tmp_path / "empty", data, model))
-    assert {(one["mean"], one["unparsed"], one["metric"]) for one in result["configs"]} == {(0.0, 1.0, metric)}
 
 
 def rewritten(folder: Path, **fields: Any) -> Dataset:
@@ -239,12 +226,6 @@ def test_a_prediction_that_is_there_twice_is_refused(folder: Path, rows: Lines, 
         scored(folder)
 
 
-def test_a_damaged_prediction_is_refused(folder: Path, refused: Refused) -> None:
-    changed(folder, lambda number, line: line.update(seconds=-1) if number == 2 else None)
-    with refused(DataError, "predictions.jsonl, line 3: ", "seconds"):
-        scored(folder)
-
-
 def test_another_data_set_is_refused(folder: Path, copy: Path, data: Path, refused: Refused) -> None:
     assert scored(folder, str(copy))["averages"] == scored(folder)["averages"]  # the same samples, elsewhere
     other = rewritten(copy, seed=43)
@@ -297,12 +278,6 @@ def test_a_scored_run_is_read(folder: Path) -> None:
     table = pq.read_table(folder / "scores.parquet").to_pylist()
     assert [to_builtins(row).items() for row in read_scores(folder)] == [row.items() for row in table]
     assert [row.score for row in read_outcomes(folder)] == [row["score"] for row in table]
-
-
-def test_a_run_that_is_not_scored_is_refused(folder: Path, tmp_path: Path, refused: Refused) -> None:
-    for path in (folder, tmp_path / "nowhere"):
-        with refused(UsageError, "run: ", str(path), "holds no result.json", "evaluate or score"):
-            read_result(path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "\xff", "[" * 100_000, '{"format": "sparse-tasks-result"}'])

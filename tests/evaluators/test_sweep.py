@@ -207,12 +207,6 @@ def test_each_is_held_against_dense_attention(tmp_path: Path, make: Sweep, able:
         assert [row["mean_a"] for row in written["rows"]] == [1.0, 1.0]
 
 
-def test_a_sweep_of_dense_attention_alone_is_one_run(tmp_path: Path, make: Sweep, able: Any) -> None:
-    (one,) = make(tmp_path, [])
-    assert (one.attention, one.comparison) == (Attention.DENSE, None)
-    assert able.log == [("start", "dense"), ("stop", "dense")]
-
-
 @pytest.mark.parametrize("hands_over", [False, True])
 def test_an_engine_goes_on_with_the_model_where_it_can(
     hands_over: bool, tmp_path: Path, make: Sweep, able: Any
@@ -358,11 +352,6 @@ def test_an_engine_that_fails_on_the_way_is_stopped_too() -> None:
         with pytest.raises(EngineError):
             engines.start(Noted("b", log, fails=True), 20)  # type: ignore[arg-type]
     assert log == [("a", "start", 10), ("b", "asked", "a", 20), ("a", "stop"), ("b", "start", 20), ("b", "stop")]
-
-
-def test_where_nothing_runs_nothing_is_stopped() -> None:
-    with Engines():
-        pass
 
 
 def test_an_engine_takes_over_nothing_unless_it_says_so(fake: Any, dataset: Dataset, model: Path) -> None:

@@ -92,11 +92,6 @@ def test_answer_says_what_it_took(model: Model) -> None:
 
 
 @needs_torch
-def test_context_is_the_configurations(model: Model) -> None:
-    assert engine(model).context() == 8192
-
-
-@needs_torch
 def test_run_reads_the_ids_that_were_counted(model: Model, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(model.source)
     generate_folder(make_request(["700"], ["ruler_niah"], samples=2, settings={"ruler_niah.queries": "1"},

@@ -7,7 +7,6 @@ bytes. ``dishonesty`` computes again what a submission says, without the code th
 from __future__ import annotations
 
 import base64
-import bz2
 import copy
 import gzip
 import json
@@ -15,7 +14,6 @@ import lzma
 import math
 import random
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from statistics import fmean
@@ -43,10 +41,8 @@ HOSTILE_TEXTS: Final = (
     *("__import__('os').system('id')", "cos\nsystem\n(S'id'\ntR.", "!!python/object/apply:os.system ['id']"),
 )
 HOSTILE_NUMBERS: Final = (
-    *("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1e308", "-0.0", "0.0", "1e-400", "1.0", "0", "1", "2", "-1"),
-    *("1E5", "0x10", "01", "+1", ".5", "1.", "1_000", "--1", "true", "null", '"0.5"', "[]", "{}", "0.1e1"),
-    *("1e0000000000000000000001", "9223372036854775807", "9223372036854775808", "9" * 30, "-" + "9" * 30, "9" * 5000),
-    "0." + "3" * 4000,
+    *("NaN", "-Infinity", "1e400", "1e308", "-0.0", "1e-400", "1.0", "0", "-1", "1E5", "0x10", "01", "+1", ".5", "1."),
+    *("true", "null", '"0.5"', "[]", "{}", "9223372036854775808", "9" * 30, "9" * 5000, "0." + "3" * 4000),
 )
 HOSTILE_VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, 1, -1, 0.5, 1.5, "", "x", [], {}, [None], [[]], {"": ""}, "1", [0.5], 2**62, 1e308),
@@ -234,23 +230,14 @@ def _raw_lines(document: Document, draw: Draw) -> None:
     lines[at] = draw.choice(
         [
             b"",
-            b"null",
             b"[]",
-            line + b" ",
             line + line,
-            line[:-1],
             line[: len(line) // 2],
-            b"\xef\xbb\xbf" + line,
             line.replace(b'"index"', b'"index": 0, "index"'),
-            line.replace(b'"text"', b'"text": "", "text"'),
             re.sub(rb'"index": \d+', b'"index": NaN', line),
-            re.sub(rb'"index": \d+', b'"index": 1e400', line),
             re.sub(rb'"index": \d+', b'"index": ' + b"9" * 5000, line),
             line.replace(b"<answer>", b"<answer>\xff\xfe"),
-            line.replace(b"<answer>", b"\\ud800<answer>"),
             b"[" * 10**4,
-            b'{"a":' * 10**4,
-            b" " * 2**19,
             b'"' + b"a" * 2**19 + b'"',
             line.replace(b"{", b"{" + b" " * 10**5, 1),
         ]
@@ -302,30 +289,18 @@ def _packing(document: Document, draw: Draw) -> None:
     content = lzma.decompress(base64.b64decode(predictions["data"]))
     big = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**28, "mode": lzma.MODE_FAST, "mf": lzma.MF_HC3, "nice_len": 8}]
     ways: list[Callable[[], bytes]] = [
-        lambda: lzma.compress(content, preset=0),
-        lambda: lzma.compress(content, check=lzma.CHECK_NONE),
         lambda: lzma.compress(content, format=lzma.FORMAT_ALONE),
         lambda: lzma.compress(content, filters=big),
-        lambda: lzma.compress(content) + lzma.compress(b""),
         lambda: lzma.compress(content[:100]) + lzma.compress(content[100:]),
-        lambda: lzma.compress(content) + bytes(draw.randrange(0, 9)),
         lambda: lzma.compress(content) + b"more",
-        lambda: lzma.compress(content)[:-1],
         lambda: lzma.compress(content)[: draw.randrange(0, 200)],
-        lambda: lzma.compress(lzma.compress(content)),
         lambda: gzip.compress(content),
-        lambda: bz2.compress(content),
-        lambda: zlib.compress(content),
         lambda: content,
-        lambda: b"",
         lambda: _flipped(lzma.compress(content), draw),
     ]
     data = draw.choice(ways)()
     text = base64.b64encode(data).decode()
-    predictions["data"] = draw.choice(
-        [text] * 6
-        + [text + "=", text[:-1], text + "\n", " " + text, text[:8] + "\n" + text[8:], text + "AAAA", "!" + text]
-    )
+    predictions["data"] = draw.choice([text] * 3 + [text[:-1], " " + text, text + "AAAA"])
 
 
 def _flipped(content: bytes, draw: Draw) -> bytes:
