@@ -62,7 +62,7 @@ def answered(
     of_run["query_aware"] = manifest.request.question_position == "both"
     of_run["prompt"] |= {
         "tokenizer_sha256": manifest.tokenizer.sha256,
-        "chat_template_sha256": template and template["sha256"],
+        "chat_template_sha256": template and template.sha256,
     }
     settings(of_run)
     (folder / "run.json").write_bytes(to_json(of_run))
