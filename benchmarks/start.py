@@ -38,7 +38,9 @@ class Command:
 
 SAMPLE = "generate --length 8k --task story_retrieval --samples 1 --output"
 COMMANDS = (
-    Command("a length that is too short", "generate --length 100 --task story_retrieval --output NEW", 40, 2),
+    Command(
+        "a length that is too short", "generate --length 100 --task story_retrieval --samples 1 --output NEW", 40, 2
+    ),
     Command("a length that is not one", "generate --length 8q --task story_retrieval --output NEW", 40, 2),
     Command("list", "list", 40),
     Command("show", "show DATA story_retrieval 0", 40),

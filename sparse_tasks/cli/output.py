@@ -1,4 +1,4 @@
-"""What the commands share in printing."""
+"""Printing of all commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Format", "check_output", "print_json", "warn"]
 
 
 class Format(StrEnum):
-    """How results are printed."""
+    """Forms of printed results."""
 
     human = "human"
     json = "json"
@@ -46,4 +46,4 @@ def check_output(path: Path, kind: str, sign: bytes) -> None:
     if path.exists():
         with path.open("rb") as file:
             if sign not in file.read(4096).lower():
-                raise UsageError("output", str(path), f"is there, and is no {kind}; name another file")
+                raise UsageError("output", str(path), f"is there, and is not a {kind}; name another file")

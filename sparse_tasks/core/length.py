@@ -24,7 +24,7 @@ def parse_length(text: str | int) -> int:
     (65536, 1048576, 5000)
 
     Raises:
-        UsageError: ``text`` is no such number.
+        UsageError: ``text`` is not such a number.
     """
     match = re.fullmatch(r"\s*(\d{1,9})\s*([kKmM]?)\s*", str(text), re.ASCII)
     if match is None:

@@ -41,20 +41,20 @@ class Parameter:
         """``value``, which may be a text, as a value of this parameter; None stays where it is the default.
 
         Raises:
-            UsageError: It is none; the message names the parameter and what it takes.
+            UsageError: It is not one; the message names the parameter and what it takes.
         """
         path = f"{owner}.{self.name}"
         if value is None and self.default is None:
             return None
         if self.kind is bool:
             if str(value).lower() not in ("true", "false"):
-                raise UsageError(path, value, f"is neither yes nor no; choose from {self.range}")
+                raise UsageError(path, value, f"is neither true nor false; choose from {self.range}")
             return str(value).lower() == "true"
         if self.kind in (int, float):
             number = _number(self.kind, value)
             if number is None:
                 what = "whole number" if self.kind is int else "number"
-                raise UsageError(path, value, f"is no {what}; choose from {self.range}")
+                raise UsageError(path, value, f"is not a {what}; choose from {self.range}")
             if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
                 raise UsageError(path, value, f"is out of range; choose from {self.range}")
             return number

@@ -91,13 +91,13 @@ def _creators(request: Request, own: bool) -> list[str]:
 
 
 def _source(corpus: Corpus) -> str:
-    """How the Hub names what a data set is made of."""
+    """Source of a data set as the Hub names it."""
     known = CORPORA.get(corpus.name).hub
     return "extended|" + (f"other-{corpus.name}" if known is None else split_hub_id(known)[0].partition("/")[2])
 
 
 def _corpora(request: Request) -> list[dict[str, Any]]:
-    """What the card says of the texts of others."""
+    """Texts of others, for the card."""
     return [
         corpus.describe()
         | {

@@ -1,7 +1,7 @@
 """Texts that are not made here: from files that the user names, or from the Hub at a pinned revision.
 
 A corpus is known by the SHA-256 of its files. It is a parameter of the tasks that take their text from it, so that a
-sample's key names it; where the files lie is no part of the key.
+sample's key names it; where the files lie is not part of the key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a corpus before anybody has it.
+    """A kind of corpus, known before anybody has it.
 
     Attributes:
         name: Registered name, as in ``--corpus NAME=PATH``.
@@ -75,7 +75,7 @@ class Corpus:
     revision: str | None
 
     def describe(self) -> dict[str, Any]:
-        """What a data set says of it."""
+        """Its record in a manifest."""
         return {
             "name": self.name,
             "sha256": self.sha256,
@@ -119,14 +119,14 @@ def _find(name: str, source: str) -> Corpus:
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a home that nobody has
-        raise UsageError("corpus", f"{name}={source}", f"is no path: {error}") from error
+        raise UsageError("corpus", f"{name}={source}", f"is not a path: {error}") from error
     if is_file:
         return Corpus(name, (path.absolute(),), _sha256([path]), path.name, None)
     if is_folder:
         raise UsageError("corpus", f"{name}={source}", "is a folder; name the file itself")
     address = kind.hub if source == "hub" else source if is_hub_id(source) else None
     if address is None:
-        what = "has no copy on the Hub that is known here" if source == "hub" else "is no file"
+        what = "has no copy on the Hub that is known here" if source == "hub" else "is not a file"
         raise UsageError("corpus", f"{name}={source}", f"{what}; {kind.supply}")
     from sparse_tasks.generators.qa.hub import fetch
 
@@ -161,7 +161,7 @@ def mounted(sha256: str) -> Corpus | None:
 
 
 def read(sha256: str, reader: Callable[[Corpus], T]) -> T:
-    """What a reader makes of a corpus; each reads each once a process.
+    """The result of a reader on a corpus; each reads each once a process.
 
     Raises:
         DataError: It is not at hand.

@@ -129,7 +129,7 @@ class DatasetFolder:
         write_whole(self.path / PROGRESS, to_json({"fingerprint": self.fingerprint, "files": self.files}))
 
     def _records(self) -> list[dict[str, Any]]:
-        """What earlier runs wrote down, the latest first; a finished one leaves the manifest alone."""
+        """Records of earlier runs, the latest first; a finished one leaves the manifest alone."""
         records = []
         for path in (self.path / PROGRESS, self.path / MANIFEST):
             if not path.exists():

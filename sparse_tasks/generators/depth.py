@@ -55,4 +55,4 @@ def parse_depth(text: str) -> Depth:
         high = float(match[2]) if match[2] else low
         if 0 <= low <= high <= 1:
             return Depth(low, high)
-    raise UsageError("depth", text, "is no depth; write uniform, a number from 0 to 1, or a range such as 0.2-0.4")
+    raise UsageError("depth", text, "is not a depth; write uniform, a number from 0 to 1, or a range such as 0.2-0.4")

@@ -36,7 +36,7 @@ _ENOUGH = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """How a prompt is put together.
+    """Arrangement of a prompt.
 
     Attributes:
         position: ``both`` states the question before and after the context, ``after`` only after it.
@@ -51,20 +51,20 @@ class Layout:
     template: Template | None = None
 
     def before(self, draft: Draft) -> str:
-        """What precedes the context."""
+        """Text ahead of the context."""
         return self._frame(draft).preview if self.position == "both" else ""
 
     def intro(self, draft: Draft) -> str:
-        """What opens the context."""
+        """Opening of the context."""
         own = self._frame(draft).intro
         return draft.intro if own is None else own
 
     def question(self, draft: Draft) -> str:
-        """What follows the context."""
+        """Text behind the context."""
         return self._frame(draft).question
 
     def prefix(self, draft: Draft) -> str:
-        """What the answer begins with."""
+        """Beginning of the answer."""
         return self._frame(draft).prefix
 
     def after(self, draft: Draft) -> str:

@@ -27,7 +27,7 @@ def find_sample(folder: Path, task: str, index: int, length: str | None = None) 
         if shard := ShardPath.parse(path.relative_to(folder).as_posix()):
             found.setdefault(shard.task, {}).setdefault(shard.length, []).append(path)
     if not found:
-        raise UsageError("dataset", str(folder), "holds no samples; name a folder that generate has written")
+        raise UsageError("data", str(folder), "holds no samples; name a folder that generate has written")
     if task not in found:
         raise UsageError("task", task, nearest(task, found))
     lengths = found[task]

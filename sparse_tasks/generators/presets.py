@@ -10,7 +10,7 @@ __all__ = ["PRESETS", "Preset"]
 
 @dataclass(frozen=True)
 class Preset:
-    """What a request begins with; what the user sets himself comes on top.
+    """A named bundle of parameters; the user's own settings come on top.
 
     Attributes:
         summary: One line for listings.

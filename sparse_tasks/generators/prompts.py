@@ -8,7 +8,7 @@ __all__ = ["answer_format", "completion", "preview", "question"]
 
 
 def answer_format(form: str) -> str:
-    """How to answer; ``form`` says what goes between the answer tags."""
+    """Instruction for the answer; ``form`` says what goes between the answer tags."""
     return (
         "First explain briefly, between <explanation> and </explanation>, how you find the answer. "
         f"Then give the answer between <answer> and </answer>: {form}"

@@ -1,4 +1,4 @@
-"""What to generate: tasks, lengths and everything else that a sample depends on."""
+"""Requests: tasks, lengths and everything else that a sample depends on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["DEFAULT", "POSITIONS", "GenerateOptions", "Request", "check_workers"
 
 POSITIONS = ("both", "after")
 DEFAULT = ("story", "ruler_niah", "ruler_vt", "ruler_cwe")
-"""What is made where no task is named: those of The Sparse Frontier that need no corpus, and ``story_aggregation``."""
+"""Tasks where none is named: those of The Sparse Frontier that need no corpus, and ``story_aggregation``."""
 _MOST_SAMPLES = 1_000_000
 _MOST_NEW_TOKENS = 1_000_000
 _MOST_WORKERS = 1024
@@ -227,13 +227,13 @@ def _groups() -> dict[str, list[type[Task]]]:
 
 
 def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[type[Task]], set[str], list[str]]:
-    """The tasks meant, in the registry's order, those among them that were named one by one, and notices.
+    """The chosen tasks, in the registry's order, those among them that were named one by one, and notices.
 
     A group stands for those of its tasks whose corpus is at hand.
     """
     # To find the groups, all tasks have to be loaded; names of tasks alone do without.
     groups = {} if names and all("_" in name and name in TASKS for name in names) else _groups()
-    meant: set[str] = set()
+    chosen: set[str] = set()
     lacking: dict[str, list[str]] = {}
     notices = []
     for name in names or DEFAULT:
@@ -242,7 +242,7 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
                 raise UsageError("task", name, nearest(name, [*groups, *TASKS.names()]))
             if (corpus := _lacks(TASKS.get(name), corpora)) is not None:
                 raise UsageError("task", name, f"needs the corpus {corpus}; {CORPORA.get(corpus).supply}")
-            meant.add(name)
+            chosen.add(name)
             continue
         made = [task for task in groups[name] if _lacks(task, corpora) is None]
         for task in groups[name]:
@@ -253,13 +253,13 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
             made = others
         elif name != "all" and made and len(groups[name]) > len(made):
             notices.append(f"no corpus is at hand for {name}: {', '.join(task.name for task in made)} stands in")
-        meant.update(task.name for task in made)
+        chosen.update(task.name for task in made)
     for corpus, tasks in lacking.items():
         left = ", ".join(dict.fromkeys(tasks))
         notices.append(f"left out for want of the corpus {corpus}: {left}; {CORPORA.get(corpus).supply}")
-    if not meant:
+    if not chosen:
         raise UsageError("task", ", ".join(names), f"can be made of nothing that is at hand: {'; '.join(notices)}")
-    return [TASKS.get(name) for name in sorted(meant, key=task_order)], set(names) - set(groups), notices
+    return [TASKS.get(name) for name in sorted(chosen, key=task_order)], set(names) - set(groups), notices
 
 
 def _lacks(task: type[Task], corpora: Mapping[str, Corpus]) -> str | None:

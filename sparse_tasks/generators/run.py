@@ -84,7 +84,7 @@ def generate_samples(
 
 @dataclass
 class _Worker:
-    """What a worker process keeps between samples."""
+    """State of a worker process between samples."""
 
     request: Request
     tokenizer: PromptTokenizer

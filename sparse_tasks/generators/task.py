@@ -1,4 +1,4 @@
-"""What a task is: parameters, a draft that can grow, an oracle."""
+"""Tasks: parameters, a draft that can grow, an oracle."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Task(Parametric, ABC):
         return cls.name.partition("_")[0]
 
     def key(self) -> str:
-        """What identifies the task's text apart from length and index: name, version, parameters."""
+        """Identity of the task's text apart from length and index: name, version, parameters."""
         return json.dumps([self.name, self.version, self.settings()], sort_keys=True)
 
     def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
@@ -229,7 +229,7 @@ class Task(Parametric, ABC):
         raise NotImplementedError(f"{self.name} has no placeholders")
 
     def verify(self, prompt: str, answer: str, answers: Sequence[str]) -> str | None:
-        """What is wrong with the answer, by the prompt; None if nothing is.
+        """The mistake in the answer, by the prompt; None if there is none.
 
         Raises:
             DataError: As of ``oracle``.

@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What a validation found."""
+    """Result of a validation."""
 
     problems: list[Problem] = field(default_factory=list)
     samples: int = 0
@@ -52,8 +52,8 @@ class Report:
 
 
 @dataclass
-class _Found:
-    """What one shard holds."""
+class _Checked:
+    """Result of checking one shard."""
 
     problems: list[Problem]
     ids: list[str]
@@ -172,7 +172,7 @@ def _check_files(path: Path, manifest: Manifest) -> Iterator[Problem]:
 
 @dataclass
 class _Checker:
-    """What is needed to check a shard."""
+    """Settings of checking shards."""
 
     path: Path
     manifest: Manifest
@@ -182,7 +182,7 @@ class _Checker:
 
 def _check_shards(
     checker: _Checker, names: list[str], tokenizer: str | None, workers: int, corpora: tuple[Corpus, ...]
-) -> Generator[_Found, None, None]:
+) -> Generator[_Checked, None, None]:
     if workers > 1 and len(names) > 1:
         arguments = (checker.path, checker.manifest, tokenizer, checker.gold_score, corpora)
         yield from in_processes(_check_in_process, names, min(workers, len(names)), _start, arguments)
@@ -202,14 +202,14 @@ def _start(
     _checker = _Checker(path, manifest, _tokenizer(manifest, tokenizer), gold_score)
 
 
-def _check_in_process(name: str) -> _Found:
+def _check_in_process(name: str) -> _Checked:
     if _checker is None:
         raise RuntimeError("the worker was not started")
     return _check_shard(_checker, name)
 
 
-def _check_shard(checker: _Checker, name: str) -> _Found:
-    manifest, found = checker.manifest, _Found([], [], [], 0)
+def _check_shard(checker: _Checker, name: str) -> _Checked:
+    manifest, found = checker.manifest, _Checked([], [], [], 0)
     try:
         rows = read_rows(checker.path / name)
     except DataError as error:
@@ -246,14 +246,14 @@ def _check_shard(checker: _Checker, name: str) -> _Found:
 def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker) -> Iterator[str]:
     """Everything that is wrong with one sample."""
     request = checker.manifest.request
-    asked = request.tasks[task.name]
+    recorded = request.tasks[task.name]
     expected = {
         "task": task.name,
         "length": length,
         "index": index,
         "seed": request.seed,
         "question_position": request.question_position,
-        "max_new_tokens": asked.max_new_tokens,
+        "max_new_tokens": recorded.max_new_tokens,
     }
     for column, value in expected.items():
         if row[column] != value:
@@ -262,7 +262,7 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         yield "id does not name the sample's task, length and index"
     yield from _check_parts(row)
     yield from _check_evidence(row)
-    target = length - asked.max_new_tokens if request.length_includes_output else length
+    target = length - recorded.max_new_tokens if request.length_includes_output else length
     try:
         tokens = checker.tokenizer.count(row["prompt"])
         if tokens != row["input_tokens"]:
@@ -271,11 +271,11 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
             yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
         params = json.loads(row["params"])
         drawn = params.pop("drawn", None)
-        if params != asked.parameters | {"depth": asked.depth} or not isinstance(drawn, dict):
+        if params != recorded.parameters | {"depth": recorded.depth} or not isinstance(drawn, dict):
             yield "params differ from the data set's parameters"
         canonical = row["prompt"]
-        if asked.template:
-            canonical = parse_template(task.name, asked.template, MANIFEST).read_back(task, canonical)
+        if recorded.template:
+            canonical = parse_template(task.name, recorded.template, MANIFEST).read_back(task, canonical)
         if (wrong := task.verify(canonical, row["answer"], row["answers"])) is not None:
             yield wrong
         yield from task.audit(canonical)

@@ -90,7 +90,7 @@ def read_templates(path: Path) -> dict[str, Template]:
     """The templates of a file, by task.
 
     Raises:
-        BadFileError: It is no TOML in UTF-8.
+        BadFileError: It is not TOML in UTF-8.
         UsageError: A table, field or placeholder is unknown, or one is missing.
     """
     tables = _tables(path)
@@ -106,7 +106,7 @@ def parse_template(name: str, table: object, file: str) -> Template:
         UsageError: Something in it is unknown or missing.
     """
     if not isinstance(table, dict):
-        raise UsageError("template", f"{file}: {name}", f"is no table; write [{name}] and its fields below it")
+        raise UsageError("template", f"{file}: {name}", f"is not a table; write [{name}] and its fields below it")
     takers = [task.name for task in TASKS if task.placeholders]
     if name not in takers:
         remedy = "takes no template" if name in TASKS else f"names no task: {nearest(name, takers)}"
@@ -118,7 +118,7 @@ def parse_template(name: str, table: object, file: str) -> Template:
         if part not in known:
             raise UsageError("template", where, nearest(part, known))
         if not isinstance(text, str) or not text.strip():
-            raise UsageError("template", where, "is no text; write words between quotes")
+            raise UsageError("template", where, "is not text; write words between quotes")
         _check_placeholders(where, text, [*task.placeholders, _FORMAT])
         parts[part] = _placed(part, text)
     for part in _REQUIRED:
@@ -162,11 +162,11 @@ def _tables(path: Path) -> dict[str, object]:
         return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise BadFileError(f"template: {path}, line {line}: byte {content[error.start]:#04x} is no UTF-8") from error
+        raise BadFileError(f"template: {path}, line {line}: byte {content[error.start]:#04x} is not UTF-8") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         last = content.rstrip().count(b"\n") + 1
         where = str(error).replace("at end of document", f"at the end, line {last}")
-        raise BadFileError(f"template: {path} is no TOML: {where}") from error
+        raise BadFileError(f"template: {path} is not TOML: {where}") from error
 
 
 def _check_placeholders(where: str, text: str, known: list[str]) -> None:
@@ -178,7 +178,7 @@ def _check_placeholders(where: str, text: str, known: list[str]) -> None:
         if name is None:
             continue
         if form or conversion or not re.fullmatch(r"\w+", name):
-            raise UsageError("template", where, f"has {{{name}…}}, which is no placeholder; write {{NAME}}")
+            raise UsageError("template", where, f"has {{{name}…}}, which is not a placeholder; write {{NAME}}")
         if name not in known:
             raise UsageError("template", where, f"has the placeholder {{{name}}}, which {nearest(name, known)}")
 

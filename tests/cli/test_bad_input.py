@@ -38,7 +38,7 @@ REFUSED = [
     ("validate /etc", "data", "'/etc'", "sparse_tasks.json"),
     ("validate DATA -w 0", "workers", "0", "choose from 1"),
     ("validate DATA --tokenizer qwen", "tokenizer", "'qwen'", "'qwen2.5'"),
-    ("show nowhere ruler_niah 0", "dataset", "'nowhere'", "generate"),
+    ("show nowhere ruler_niah 0", "data", "'nowhere'", "generate"),
     ("show DATA ruler_vt 0", "task", "'ruler_vt'", "ruler_niah"),
     ("show DATA ruler_niah 2", "index", "2", "choose from 0 to 1"),
     ("show DATA ruler_niah 0 -l 8k", "length", "'8k'", "choose from 3k, 4k"),

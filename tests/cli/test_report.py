@@ -33,7 +33,7 @@ def test_it_writes_one_page_into_a_new_folder_and_says_where(runs: Path, tmp_pat
     path.write_text("mine")
     done = run("report", runs, "-o", path)
     assert done.code == 2
-    assert done.says("output", str(path), "is no page", "name another file")
+    assert done.says("output", str(path), "is not a page", "name another file")
     assert path.read_text() == "mine"
 
 

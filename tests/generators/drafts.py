@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Draft, Task
 
 STORIES = ("story_retrieval", "story_multihop", "story_filtering", "story_aggregation")
+ALL_LOCALES = [
+    locale if locale in ("en_US", "ja_JP", "ka_GE", "pl_PL") else pytest.param(locale, marks=pytest.mark.nightly)
+    for locale in locales()
+]
+"""Every locale; few of them for each commit."""
 KINDS = ("spent", "count", "dearest", "kept", "met", "purse")
 
 

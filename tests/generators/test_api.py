@@ -96,7 +96,7 @@ def test_depth_may_be_a_number() -> None:
         ({"preset": "papper"}, "preset: 'papper'"),
         ({"tokenizer": "qwen"}, "tokenizer: 'qwen'"),
         ({"settings": {"ruler_niah.querys": 3}}, "set: 'ruler_niah.querys'"),
-        ({"settings": {"ruler_niah.queries": 2.5}}, "ruler_niah.queries: 2.5 is no whole number"),
+        ({"settings": {"ruler_niah.queries": 2.5}}, "ruler_niah.queries: 2.5 is not a whole number"),
         ({"question_position": "before"}, "question-position: 'before'"),
     ],
 )

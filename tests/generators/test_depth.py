@@ -61,7 +61,7 @@ def test_a_number_a_range_or_uniform(text: str, depth: Depth) -> None:
     ],
 )
 def test_anything_else_is_refused_and_the_message_says_how_to_write_it(text: str) -> None:
-    remedy = "is no depth; write uniform, a number from 0 to 1, or a range such as 0.2-0.4"
+    remedy = "is not a depth; write uniform, a number from 0 to 1, or a range such as 0.2-0.4"
     with pytest.raises(UsageError, match=re.escape(f"depth: {text!r} {remedy}")):
         parse_depth(text)
 

@@ -113,7 +113,7 @@ def test_a_folder_without_samples_is_none(tmp_path: Path, dataset: Path) -> None
     for folder in (tmp_path / "nowhere", tmp_path, other, file):
         with pytest.raises(UsageError, match="holds no samples; name a folder that generate has written") as caught:
             find_sample(folder, "ruler_vt", 0)
-        assert (caught.value.field, caught.value.value) == ("dataset", str(folder))
+        assert (caught.value.field, caught.value.value) == ("data", str(folder))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "other columns"])

@@ -83,7 +83,7 @@ def test_whole_numbers_may_be_texts(value: object, parsed: int) -> None:
 
 @pytest.mark.parametrize("value", ["x", "", "1.5", 1.5, 2.0, True, False, None, "1e3", "0x2", [3], "9" * 5_000])
 def test_what_is_no_whole_number_is_refused(value: object) -> None:
-    with pytest.raises(UsageError, match=r"is no whole number; choose from 1\.\.16") as caught:
+    with pytest.raises(UsageError, match=r"is not a whole number; choose from 1\.\.16") as caught:
         Toy.from_settings({"hops": value})
     assert (caught.value.field, caught.value.value) == ("toy_walk.hops", value)
 

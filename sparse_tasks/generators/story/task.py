@@ -1,4 +1,4 @@
-"""What the story tasks share: one world, one narrator, one way to ask."""
+"""Base of the story tasks: one world, one narrator, one form of questions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILLER = (4, 2, 1, 0)
 
 @dataclass(slots=True)
 class Question:
-    """What is asked of a story.
+    """A question on a story.
 
     Attributes:
         ask: The question.
@@ -60,7 +60,7 @@ class StoryTask(Task):
 
     @abstractmethod
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
-        """What the story must contain."""
+        """Plan of the story."""
 
     @abstractmethod
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:

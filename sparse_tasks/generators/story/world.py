@@ -99,7 +99,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Plan:
-    """What a task asks of the story; chapters count from 0 here.
+    """Demands of a task on the story; chapters count from 0 here.
 
     Attributes:
         acquisitions: For each chapter ``Purchase``, ``GiftReceived`` or None; at most one a chapter is planned.
@@ -172,7 +172,7 @@ class _Journey:
         return Chapter(i + 1, day, person, place, arrival, meeting, events)
 
     def _happenings(self, i: int) -> list[tuple[str, Wanted | None]]:
-        """What the day brings, in order; a thing that is to go must have come before."""
+        """Events of the day, in order; a thing that is to go must have come before."""
         stream, plan = self.stream, self.plan
         happenings: list[tuple[str, Wanted | None]] = []
         if acquisition := plan.acquisitions[i]:

@@ -92,11 +92,11 @@ def test_a_bad_corpus_shows_before_anything_is_made(tmp_path: Path) -> None:
     ("name", "source", "says"),
     [
         ("qa_sqad", "x", "names no corpus: 'qa_sqad' is unknown; did you mean 'qa_squad'?"),
-        (SQUAD, "nowhere.json", "is no file; take --corpus qa_squad=hub, or"),
+        (SQUAD, "nowhere.json", "is not a file; take --corpus qa_squad=hub, or"),
         (SQUAD, "/", "is a folder; name the file itself"),
-        (SQUAD, "x" * 5000, "is no path: .*File name too long"),
-        (SQUAD, "~nobody-here/x", "is no path"),
-        (SQUAD, "a\0b", "is no file|is no path"),
+        (SQUAD, "x" * 5000, "is not a path: .*File name too long"),
+        (SQUAD, "~nobody-here/x", "is not a path"),
+        (SQUAD, "a\0b", "is not a file|is not a path"),
     ],
 )
 def test_sources_that_are_none(name: str, source: str, says: str) -> None:

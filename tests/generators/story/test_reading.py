@@ -8,7 +8,7 @@ import pytest
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.prose.people import People, Person, locales
+from sparse_tasks.generators.prose.people import People, Person
 from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import events, scenes
@@ -16,7 +16,7 @@ from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Fact, Story, read
 from sparse_tasks.generators.story.words import Places, Things, crowns
 from sparse_tasks.generators.story.world import Chronicle, Event, simulate
-from tests.generators.drafts import STORIES, draft_of, prompt_of, task_of
+from tests.generators.drafts import ALL_LOCALES, STORIES, draft_of, prompt_of, task_of
 
 LOCALES = ["en_US", "pl_PL", "ja_JP", "ar_SA", "hu_HU", "de_DE", "ka_GE", "bg_BG"]
 ALIKE = {"Reunion": "Meeting"}
@@ -121,7 +121,7 @@ def fact_of(event: Event) -> tuple[str, str, int, str]:
     return event.kind, event.thing.name if event.thing else "", event.amount, name
 
 
-@pytest.mark.parametrize("locale", locales())
+@pytest.mark.parametrize("locale", ALL_LOCALES)
 def test_what_happened_is_what_is_read_in_every_locale(locale: str) -> None:
     chronicle, narrator, story = whole_story("story_aggregation", locale, 12)
     assert story.hero == chronicle.hero.first

@@ -15,7 +15,7 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.task import StoryTask
 from sparse_tasks.generators.story.words import Places, Things, materials
 from sparse_tasks.generators.story.world import Chronicle, Plan, Wanted, simulate
-from tests.generators.drafts import KINDS, STORIES, task_of
+from tests.generators.drafts import ALL_LOCALES, KINDS, STORIES, task_of
 
 # Every task with every kind of question; each plans the world in its own way.
 ASKING = [(name, {}) for name in STORIES[:3]] + [(STORIES[3], {"kind": kind}) for kind in KINDS]
@@ -212,7 +212,7 @@ def test_places_never_run_out() -> None:
     assert all(name[0].isupper() and name.replace(" ", "").isalpha() for name in names)
 
 
-@pytest.mark.parametrize("locale", locales())
+@pytest.mark.parametrize("locale", ALL_LOCALES)
 def test_people_of_every_locale_are_unique_and_quotable(locale: str) -> None:
     people = People(Stream("people", locale), locale)
     hero = people.hero()
