@@ -12,8 +12,6 @@ from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Me
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Record, Text
 
-__all__ = ["DENSE", "Attention", "share_out"]
-
 DENSE: Final = "dense"
 _UNKNOWN: Final = "unknown"
 

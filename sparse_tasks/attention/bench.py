@@ -25,8 +25,6 @@ from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import select_prompt
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["Shape", "Timing", "bench", "bench_decode", "bench_prefill"]
-
 _REPEATS: Final = 3  # on a CPU
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["PagedCache"]
-
 
 @dataclass(frozen=True)
 class PagedCache:

@@ -11,8 +11,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_heads
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["structured"]
-
 _SINKS: Final = 4
 _TOPICS: Final = 8
 _STRENGTHS: Final = (

@@ -11,8 +11,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sparse_tasks.attention.index import BlockIndex
 
-__all__ = ["TILE", "Gathered", "gather_rows"]
-
 TILE: Final = 64
 """Queries in the smallest tile that a kernel computes."""
 

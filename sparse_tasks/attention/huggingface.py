@@ -30,8 +30,6 @@ from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["Density", "SparseRun", "sparse_attention"]
-
 _NAME: Final = "sparse_tasks"
 _UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache")
 

@@ -20,17 +20,6 @@ from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions
 
-__all__ = [
-    "BlockIndex",
-    "Kept",
-    "LineIndex",
-    "PageIndex",
-    "PrefillIndex",
-    "band_interactions",
-    "line_interactions",
-    "queries_outside",
-]
-
 
 @dataclass(frozen=True)
 class BlockIndex:

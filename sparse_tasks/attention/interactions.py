@@ -8,20 +8,6 @@ from typing import Final
 
 from sparse_tasks.core.shape import Shape
 
-__all__ = [
-    "BLOCK",
-    "block_ranking_flops",
-    "causal_count",
-    "ceil_div",
-    "nearest_size",
-    "pooled_flops",
-    "ranking_flops",
-    "seen_by",
-    "window_density",
-    "window_flops",
-]
-
-
 BLOCK: Final = 128
 """Positions in a block of the methods that take blocks under a threshold."""
 

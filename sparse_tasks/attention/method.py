@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 
-__all__ = [
-    "METHODS",
-    "ONLY",
-    "DecodeMethod",
-    "EvictMethod",
-    "Layer",
-    "Method",
-    "Phase",
-    "PrefillMethod",
-    "Span",
-]
-
 Span: TypeAlias = tuple[float, float]
 """The least and the most of something."""
 

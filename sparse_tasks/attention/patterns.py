@@ -15,14 +15,6 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import causal_count
 
-__all__ = [
-    "Blocks",
-    "Columns",
-    "Everything",
-    "Pattern",
-    "block_interactions",
-]
-
 _CELLS = 1 << 24  # cells of a mask that are counted at once: 16 MB of booleans
 
 

@@ -21,8 +21,6 @@ from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import OutputError, UsageError
 from sparse_tasks.core.length import label
 
-__all__ = ["FORMATS", "Rows", "check_path", "draw", "select"]
-
 FORMATS: Final = (".png", ".svg", ".pdf")
 _PANELS: Final = 4
 _PIXELS: Final = 256  # along each side of a panel, at most

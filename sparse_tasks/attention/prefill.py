@@ -14,8 +14,6 @@ from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attenti
 from sparse_tasks.attention.method import PrefillMethod
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["attend", "select_stretches", "sparse_prefill"]
-
 _BLOCK = 128  # of dense attention, for speed alone
 
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from sparse_tasks.attention.patterns import Everything, Pattern
 
-__all__ = ["attention_reference", "masked_attention"]
-
 _CELLS = 1 << 26  # scores held at once: 256 MB of fp32
 _ROWS = 128  # queries that torch's own attention takes at once
 

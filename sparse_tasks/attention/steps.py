@@ -11,8 +11,6 @@ from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer
 from sparse_tasks.attention.prefill import select_stretches
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["Memory", "select_prompt", "step_weights"]
-
 _PAGE = 16  # of dense attention, for speed alone
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.evaluators.analyses.columns import TextColumn
 
-__all__ = ["RunsArgument", "ToleranceOption", "analyze"]
-
 RunsArgument = Annotated[
     list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders of scored runs, such as a sweep.")
 ]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.bench import Timing
     from sparse_tasks.attention.method import Method
 
-__all__ = ["app", "bench", "listing", "show"]
-
 app = typer.Typer(
     help="Sparse attention methods: what they are, what they select, how fast they are.",
     no_args_is_help=True,

@@ -14,8 +14,6 @@ from sparse_tasks.core.format import PLAIN
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, Result
 
-__all__ = ["compare"]
-
 
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run, usually the dense baseline.")],

@@ -7,17 +7,6 @@ from importlib import import_module
 
 from sparse_tasks.core.registry import Registry
 
-__all__ = [
-    "complete_analysis",
-    "complete_engine",
-    "complete_export",
-    "complete_locale_or_setting",
-    "complete_method",
-    "complete_preset",
-    "complete_task",
-    "complete_tokenizer",
-]
-
 
 def _names_of(module: str, variable: str) -> Callable[[str], list[str]]:
     """A completion of the names in a registry, which is imported when the shell asks."""

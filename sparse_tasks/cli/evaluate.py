@@ -21,8 +21,6 @@ from sparse_tasks.cli.running import (
     tell_sweep,
 )
 
-__all__ = ["evaluate", "predict"]
-
 
 def evaluate(
     data: Annotated[

@@ -9,8 +9,6 @@ import typer
 
 from sparse_tasks.cli.completion import complete_export
 
-__all__ = ["export"]
-
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A scored run.")],

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sparse_tasks.generators.dataset import Shard
     from sparse_tasks.generators.request import Request
 
-__all__ = ["corpus_source", "generate"]
-
 
 def generate(
     length: Annotated[

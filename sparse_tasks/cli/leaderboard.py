@@ -13,8 +13,6 @@ from sparse_tasks.core.format import counted
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import Verdict
 
-__all__ = ["app", "build", "check"]
-
 app = typer.Typer(
     help="Keep a leaderboard: check submissions, build the board.",
     no_args_is_help=True,

@@ -8,8 +8,6 @@ import typer
 
 from sparse_tasks.cli.output import Format, print_json
 
-__all__ = ["listing"]
-
 
 def listing(format: Annotated[Format, typer.Option(help="How to print the list.")] = Format.human) -> None:
     """List the tasks with their axes and parameters, the presets and the built-in tokenizers."""

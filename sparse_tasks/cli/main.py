@@ -28,8 +28,6 @@ from sparse_tasks.cli import (
 )
 from sparse_tasks.core.errors import SparseTasksError
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="sparse-tasks",
     help="Long-context tasks of exact length, to measure what sparse attention costs a language model.",

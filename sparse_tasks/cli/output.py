@@ -8,8 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Format", "check_output", "print_json", "warn"]
-
 
 class Format(StrEnum):
     """Forms of printed results."""

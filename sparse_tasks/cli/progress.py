@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Self
 
-__all__ = ["Bar"]
-
 
 class Bar:
     """A progress bar with the number of samples, tokens a second and the time left; shown in terminals only.

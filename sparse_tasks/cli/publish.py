@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sparse_tasks.hub.package import PackedFile
     from sparse_tasks.hub.publish import Repository, State
 
-__all__ = ["publish"]
-
 
 def publish(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Data set folder.")],

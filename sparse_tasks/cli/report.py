@@ -10,8 +10,6 @@ import typer
 from sparse_tasks.cli.analyze import RunsArgument, ToleranceOption
 from sparse_tasks.cli.output import Format, check_output, print_json
 
-__all__ = ["report"]
-
 
 def report(
     runs: RunsArgument,

@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
     from sparse_tasks.evaluators.sweep import Swept
 
-__all__ = [
-    "FormatOption",
-    "RunBar",
-    "Set",
-    "attention_of",
-    "attentions",
-    "engine_arguments",
-    "frameless",
-    "method_arguments",
-    "tell_result",
-    "tell_sweep",
-]
-
 Set = Annotated[
     list[str] | None,
     typer.Option(

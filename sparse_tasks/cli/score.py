@@ -11,8 +11,6 @@ import typer
 from sparse_tasks.cli.output import Format
 from sparse_tasks.cli.running import FormatOption, tell_result
 
-__all__ = ["score"]
-
 
 def score(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that evaluate has made.")],

@@ -9,8 +9,6 @@ import typer
 
 from sparse_tasks.cli.output import Format, print_json
 
-__all__ = ["show"]
-
 _MARGIN = 300
 
 

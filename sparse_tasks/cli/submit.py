@@ -10,8 +10,6 @@ import typer
 from sparse_tasks.cli.analyze import RunsArgument
 from sparse_tasks.cli.output import check_output
 
-__all__ = ["submit"]
-
 
 def submit(
     runs: RunsArgument,

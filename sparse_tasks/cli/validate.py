@@ -15,8 +15,6 @@ from sparse_tasks.cli.progress import Bar
 if TYPE_CHECKING:
     from sparse_tasks.generators.validation import Report
 
-__all__ = ["CorpusOption", "TokenizerOption", "WorkersOption", "check_folder", "print_problems", "validate"]
-
 _SHOWN = 50
 
 TokenizerOption = Annotated[

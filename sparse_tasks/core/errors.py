@@ -5,19 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = [
-    "BadFileError",
-    "DataError",
-    "EngineError",
-    "OutputError",
-    "SparseTasksError",
-    "TooShortError",
-    "UsageError",
-    "first_line",
-    "nearest",
-    "quoted",
-]
-
 
 class SparseTasksError(Exception):
     """Base of every error that is reported as one line, without a traceback."""

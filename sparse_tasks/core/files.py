@@ -11,8 +11,6 @@ from pathlib import Path
 
 from sparse_tasks.core.errors import OutputError, UsageError
 
-__all__ = ["LOCK", "PARTIAL_PREFIX", "hold", "remove_leftovers", "sha256_of", "write_whole"]
-
 LOCK = ".sparse_tasks.lock"
 """The file by which a process holds a folder."""
 

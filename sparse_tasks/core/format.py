@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["PLAIN", "TYPESET", "Numbers", "counted", "known"]
-
 
 def known(value: float | None) -> bool:
     """Whether a value is neither None nor NaN."""

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 from sparse_tasks.core.errors import UsageError, first_line
 
-__all__ = ["fetching", "is_hub_id", "split_hub_id"]
-
 
 def is_hub_id(name: str) -> bool:
     """Whether ``name`` has the form ``ORG/NAME`` or ``ORG/NAME@revision``, and is not a relative path."""

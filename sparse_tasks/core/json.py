@@ -10,8 +10,6 @@ from typing import Any
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.records import to_builtins
 
-__all__ = ["finite", "parse_json", "read_json", "small", "to_json"]
-
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file.

@@ -6,8 +6,6 @@ import re
 
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["LONGEST", "TOLERANCE", "label", "parse_length"]
-
 LONGEST = 2**21
 """The longest prompt that is promised, in tokens."""
 

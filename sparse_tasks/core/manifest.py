@@ -9,8 +9,6 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.json import read_json
 from sparse_tasks.core.records import Manifest, convert
 
-__all__ = ["MANIFEST", "PROGRESS", "read_manifest"]
-
 MANIFEST: Final = "sparse_tasks.json"
 PROGRESS: Final = ".sparse_tasks.partial.json"
 """Record of the finished files while a data set is being generated."""

@@ -10,8 +10,6 @@ from typing import Any, ClassVar, Self
 
 from sparse_tasks.core.errors import UsageError, nearest
 
-__all__ = ["Parameter", "Parametric", "parameter", "parameters"]
-
 
 @dataclass(frozen=True)
 class Parameter:

@@ -16,34 +16,6 @@ from msgspec import UNSET, Meta, UnsetType
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.shards import SHARD_PATTERN, shard_prefix
 
-__all__ = [
-    "ChatTemplateRecord",
-    "Corpus",
-    "Count",
-    "DataFile",
-    "Difference",
-    "Generator",
-    "JsonObject",
-    "Manifest",
-    "ManifestRequest",
-    "ManifestTask",
-    "Measure",
-    "Name",
-    "Natural",
-    "Phase",
-    "Phases",
-    "Record",
-    "Sha256",
-    "Share",
-    "Text",
-    "TokenizerRecord",
-    "convert",
-    "located",
-    "problem",
-    "to_builtins",
-    "unique",
-]
-
 JsonObject: TypeAlias = dict[str, Any]
 """An object of JSON that may hold anything, such as the arguments of somebody else's code."""
 

@@ -11,8 +11,6 @@ from typing import Generic, TypeVar
 
 from sparse_tasks.core.errors import UsageError, first_line, nearest
 
-__all__ = ["Registry", "import_modules"]
-
 T = TypeVar("T")
 
 

@@ -8,8 +8,6 @@ from msgspec import Meta
 
 from sparse_tasks.core.records import Count, JsonObject, Name, Natural, Record, Share, Text, to_builtins
 
-__all__ = ["Evidence", "Sample"]
-
 
 class Evidence(Record, frozen=True, kw_only=True):
     """A stretch of the prompt that the answer needs.

@@ -8,8 +8,6 @@ from msgspec import Meta
 
 from sparse_tasks.core.records import Record
 
-__all__ = ["Shape"]
-
 _Size: TypeAlias = Annotated[int, Meta(ge=1, le=2**40)]
 _SizeOrNone: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
 

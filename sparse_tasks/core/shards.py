@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["SHARD_PATTERN", "ShardPath", "shard_prefix"]
-
 SHARD_PATTERN: Final = r"^[0-9]+/[a-z0-9_]+-test-[0-9]{5,}-of-[0-9]{5,}\.parquet$(?!\n)"
 """Regular expression of the paths, as in the schema of manifests."""
 

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
-__all__ = ["Entry", "Extraction", "How", "entries", "extract", "extraction", "items", "normalise"]
-
 How = Literal["tag", "open_tag", "boxed"]
 
 

@@ -22,8 +22,6 @@ from sparse_tasks.evaluators.statistics import (
     smallest_detectable,
 )
 
-__all__ = ["compare"]
-
 
 def compare(
     a: Sequence[Outcome],

@@ -7,24 +7,14 @@ each method: ``Method.index_flops`` and ``Method.index_reads``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeGuard
+from collections.abc import Callable
+from typing import Final, TypeGuard
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.method import Method
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
-
-__all__ = [
-    "attention_share",
-    "decode_reads",
-    "index_flops",
-    "index_reads",
-    "kv_share",
-    "parameters",
-    "prefill_flops",
-    "read_shape",
-]
 
 _LARGEST: Final = 2**40  # as in the schemas
 
@@ -35,7 +25,7 @@ _QWEN: Final = {"use_sliding_window": False, "max_window_layers": 28}
 _GEMMA: Final = {"head_dim": 256, "tie_word_embeddings": True}
 _GEMMA2: Final = {**_GEMMA, "num_key_value_heads": 4, "sliding_window": 4096, "sliding_window_pattern": 2}
 _GEMMA3: Final = {**_GEMMA2, "num_attention_heads": 8, "vocab_size": 262208, "sliding_window_pattern": 6}
-_DEFAULTS: Final[dict[str, dict[str, Any]]] = {
+_DEFAULTS: Final[dict[str, JsonObject]] = {
     "cohere": {"tie_word_embeddings": True},
     "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4, "tie_word_embeddings": True},
     "gemma": _GEMMA,
@@ -68,7 +58,7 @@ _OTHER: Final = (
 """Fields of models that the formulas do not describe."""
 
 
-def read_shape(config: Mapping[str, Any]) -> Shape | None:
+def read_shape(config: JsonObject) -> Shape | None:
     """The shape that a Hugging Face ``config.json`` describes; None where it does not say enough.
 
     It knows decoders of the Llama family, with all layers alike but for sliding windows and experts: Llama, Mistral,
@@ -88,7 +78,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape | None:
         return None
 
 
-def _shape(config: Mapping[str, Any]) -> Shape:
+def _shape(config: JsonObject) -> Shape:
     outer = _mapping(config)
     text = _mapping(outer["text_config"]) if outer.get("text_config") is not None else outer
     kind = text.get("model_type", outer.get("model_type"))
@@ -124,7 +114,7 @@ def _shape(config: Mapping[str, Any]) -> Shape:
     )
 
 
-def _windows(given: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
+def _windows(given: JsonObject, layers: int) -> tuple[int | None, int]:
     """The sliding window and the number of layers that have it."""
     kinds, uses = given.get("layer_types"), given.get("use_sliding_window", True)
     _require(isinstance(uses, bool))
@@ -143,7 +133,7 @@ def _windows(given: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
     return _size(given, "sliding_window"), windowed
 
 
-def _experts(given: Mapping[str, Any], layers: int) -> tuple[int, int, int, int, int]:
+def _experts(given: JsonObject, layers: int) -> tuple[int, int, int, int, int]:
     """Experts, active experts, width of an expert, width of all shared experts, layers without experts."""
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     name = next((name for name in names if given.get(name) is not None), None)
@@ -165,7 +155,7 @@ def _experts(given: Mapping[str, Any], layers: int) -> tuple[int, int, int, int,
     return experts, active, size, shared, layers - mixtures
 
 
-def _mixtures(given: Mapping[str, Any], layers: int) -> int:
+def _mixtures(given: JsonObject, layers: int) -> int:
     """Number of layers with experts."""
     step = _size(given, "decoder_sparse_step", 1)
     first = min(layers, _size(given, "first_k_dense_replace", 0, least=0))
@@ -176,7 +166,7 @@ def _mixtures(given: Mapping[str, Any], layers: int) -> int:
     return layers // step - first // step - len(without)
 
 
-def _size(given: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
+def _size(given: JsonObject, name: str, default: int | None = None, *, least: int = 1) -> int:
     """A whole number from ``least`` to 2^40; ``default`` where the field is missing."""
     value = default if given.get(name) is None else given[name]
     if not _is_whole(value) or not least <= value <= _LARGEST:
@@ -188,8 +178,8 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
+def _mapping(value: object) -> JsonObject:
+    if not isinstance(value, dict):
         raise ValueError("is not an object")
     return value
 

@@ -18,8 +18,6 @@ from sparse_tasks.core.records import Manifest, Record, convert
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["Dataset", "Selection", "open_dataset"]
-
 R = TypeVar("R", bound=Record)
 
 

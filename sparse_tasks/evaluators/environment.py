@@ -12,8 +12,6 @@ from sparse_tasks import __version__
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.records import EnvironmentRecord, HardwareRecord
 
-__all__ = ["environment"]
-
 
 def environment() -> EnvironmentRecord:
     """Versions and hardware of this machine; nothing that names the machine or its user."""

@@ -12,8 +12,6 @@ from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.costs import read_shape
 
-__all__ = ["Model", "find_model"]
-
 DEMO = "demo"
 
 

@@ -32,8 +32,6 @@ from sparse_tasks.evaluators.records import (
 )
 from sparse_tasks.evaluators.runs import PREDICTIONS, Run
 
-__all__ = ["Progress", "RunRequest", "default_folder", "predict"]
-
 
 @dataclass(frozen=True)
 class RunRequest:

@@ -10,8 +10,6 @@ from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import Request
 
-__all__ = ["SampleInfo", "check_context", "count_tokens", "made_for", "requests"]
-
 
 class SampleInfo(Record, frozen=True, kw_only=True):
     """The short columns of a sample that a run needs."""

@@ -22,35 +22,6 @@ from sparse_tasks.core.records import (
 )
 from sparse_tasks.core.shape import Shape
 
-__all__ = [
-    "AverageResult",
-    "ComparedAverage",
-    "ComparedTask",
-    "Comparison",
-    "ConfigResult",
-    "DatasetRecord",
-    "DifferenceInterval",
-    "EngineRecord",
-    "EnvironmentRecord",
-    "HardwareRecord",
-    "ModelRecord",
-    "Outcome",
-    "PackedPredictions",
-    "Prediction",
-    "PromptRecord",
-    "PublicSettings",
-    "Reason",
-    "Replayed",
-    "Result",
-    "RunSettings",
-    "SamplingRecord",
-    "ScoredSample",
-    "Submission",
-    "SubmissionRun",
-    "SubmittedPrediction",
-    "Verdict",
-]
-
 SampleId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
 Timestamp: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$(?!\n)")]
 Level: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]

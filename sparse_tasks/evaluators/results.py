@@ -36,22 +36,6 @@ from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked,
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 
-__all__ = [
-    "SCORES_SCHEMA",
-    "Gold",
-    "compare_runs",
-    "config_result",
-    "mean_measure",
-    "read_outcomes",
-    "read_result",
-    "read_scores",
-    "read_scores_table",
-    "run_result",
-    "score_run",
-    "scored_sample",
-    "scores_table",
-]
-
 SCORES_SCHEMA = pa.schema(
     [
         ("id", pa.string()),

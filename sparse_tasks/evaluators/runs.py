@@ -22,8 +22,6 @@ from sparse_tasks.core.json import parse_json, read_json, to_json
 from sparse_tasks.core.records import Record, convert, to_builtins
 from sparse_tasks.evaluators.records import Prediction, RunSettings
 
-__all__ = ["PREDICTIONS", "RESULT", "SCORES", "SETTINGS", "Run", "checked", "parse_line", "read_record"]
-
 R = TypeVar("R", bound=Record)
 
 SETTINGS = "run.json"

@@ -7,8 +7,6 @@ from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.answers import How, extraction, normalise
 from sparse_tasks.evaluators.metrics import METRICS
 
-__all__ = ["Score", "gold_score", "score"]
-
 
 @dataclass(frozen=True, slots=True)
 class Score:

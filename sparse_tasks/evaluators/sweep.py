@@ -19,8 +19,6 @@ from sparse_tasks.evaluators.records import Comparison, Result
 from sparse_tasks.evaluators.results import compare_runs, score_run
 from sparse_tasks.evaluators.runs import Run
 
-__all__ = ["COMPARISON", "Swept", "grid", "sweep"]
-
 COMPARISON = "comparison.json"
 """File in a run's folder: its comparison with dense attention."""
 

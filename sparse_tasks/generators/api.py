@@ -20,8 +20,6 @@ from sparse_tasks.generators.wording import read_templates
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["generate"]
-
 
 def generate(
     length: str | int | Iterable[str | int],

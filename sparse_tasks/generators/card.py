@@ -15,8 +15,6 @@ from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import SCHEMA, read_rows, unpacked_bytes
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["card"]
-
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 _OWN_LICENCE = "cc-by-4.0"
 _IDENTIFIERS = {"CC BY 4.0": "cc-by-4.0", "CC BY-SA 4.0": "cc-by-sa-4.0"}

@@ -16,8 +16,6 @@ from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.hub import is_hub_id
 from sparse_tasks.core.registry import Registry, import_modules
 
-__all__ = ["CORPORA", "Corpus", "Kind", "find_corpora", "mount", "mounted", "read", "read_notices"]
-
 T = TypeVar("T")
 
 

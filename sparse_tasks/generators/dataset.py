@@ -25,8 +25,6 @@ from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import count_tokens
 from sparse_tasks.generators.task import Task
 
-__all__ = ["CARD", "DatasetFolder", "Shard", "fingerprint", "shards"]
-
 CARD = "README.md"
 # Names that begin like this are a run's own: lock, record, unfinished files.
 _HIDDEN = ".sparse_tasks"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Depth", "parse_depth"]
-
 
 @dataclass(frozen=True)
 class Depth:

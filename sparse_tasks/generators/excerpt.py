@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Piece", "excerpt"]
-
 Piece = tuple[str, str]
 """A kind (``text``, ``evidence`` or ``gap``) and the words; a gap's words say how much was left out."""
 

@@ -25,8 +25,6 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Offer, Task
 from sparse_tasks.generators.wording import Template
 
-__all__ = ["Fitted", "Layout", "Seeds", "fit", "smallest_prompt"]
-
 _ROUNDS = 24
 # Offers of one size that may fail to fit, one after the other, before smaller ones are asked for.
 _PATIENCE = 4

@@ -12,8 +12,6 @@ from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.generators.table import count_rows, read_rows
 
-__all__ = ["find_sample"]
-
 
 def find_sample(folder: Path, task: str, index: int, length: str | None = None) -> dict[str, Any]:
     """The row of a task with this index, at ``length`` or else at the shortest one there is.

@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 
 from sparse_tasks.core.errors import SparseTasksError
 
-__all__ = ["in_processes"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from sparse_tasks.generators.task import Completion
 
-__all__ = ["answer_format", "completion", "preview", "question"]
-
 
 def answer_format(form: str) -> str:
     """Instruction for the answer; ``form`` says what goes between the answer tags."""

@@ -15,8 +15,6 @@ from sparse_tasks.generators.presets import PRESETS
 from sparse_tasks.generators.task import TASKS, Task, parameters, task_order
 from sparse_tasks.generators.wording import Template, check_templates
 
-__all__ = ["DEFAULT", "POSITIONS", "GenerateOptions", "Request", "check_workers", "make_request"]
-
 POSITIONS = ("both", "after")
 DEFAULT = ("story", "ruler_niah", "ruler_vt", "ruler_cwe")
 """Tasks where none is named: those of The Sparse Frontier that need no corpus, and ``story_aggregation``."""

@@ -22,8 +22,6 @@ from sparse_tasks.generators.task import Task
 if TYPE_CHECKING:
     from sparse_tasks.generators.dataset import Shard
 
-__all__ = ["Progress", "generate_folder", "generate_samples"]
-
 Key = tuple[Task, int, int]
 Progress = Callable[[Sample], None]
 """Called for every sample as it is finished, in order."""

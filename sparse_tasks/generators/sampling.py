@@ -13,8 +13,6 @@ from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
 
-__all__ = ["check_lengths", "estimate_seconds", "make_sample"]
-
 # A bare prompt is continued by the model, so it ends where the answer's first words would stand.
 _BARE_PREFIX = "\n\n<explanation>"
 

@@ -13,8 +13,6 @@ from hashlib import blake2b
 from struct import unpack
 from typing import TypeVar
 
-__all__ = ["Stream", "digest"]
-
 T = TypeVar("T")
 Part = str | int | float | bool | None
 

@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.sample import Sample
 
-__all__ = ["SCHEMA", "count_rows", "count_tokens", "read_rows", "shard_bytes", "to_table", "unpacked_bytes"]
-
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),

@@ -27,8 +27,6 @@ from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS, Task
 from sparse_tasks.generators.wording import parse_template
 
-__all__ = ["Problem", "Report", "validate_folder"]
-
 GoldScore = Callable[[str, str, Sequence[str]], float]
 """Score of a gold answer: metric, answer, answers."""
 

@@ -17,8 +17,6 @@ from string import Formatter
 from sparse_tasks.core.errors import BadFileError, DataError, UsageError, nearest
 from sparse_tasks.generators.task import TASKS, Completion, Task
 
-__all__ = ["Template", "check_templates", "parse_template", "read_templates"]
-
 _MOST_BYTES = 2**20
 _REQUIRED = ("intro", "question")
 # How the answer is to be given, in tags; a placeholder that every task has.

@@ -14,8 +14,6 @@ from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.metrics import METRICS
 
-__all__ = ["ANSWER", "EVAL_YAML", "eval_yaml"]
-
 EVAL_YAML: Final = "eval.yaml"
 
 ANSWER: Final = r"(?s)\A.*<answer>\s*(\S(?:(?:(?!<answer>).)*?\S)?)\s*</answer>"

@@ -15,8 +15,6 @@ from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.generators.dataset import CARD
 from sparse_tasks.hub.eval_yaml import EVAL_YAML, eval_yaml
 
-__all__ = ["PackedFile", "check_rights", "package"]
-
 
 @dataclass(frozen=True)
 class PackedFile:

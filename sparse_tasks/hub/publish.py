@@ -22,8 +22,6 @@ from sparse_tasks.hub.package import PackedFile
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-__all__ = ["HubError", "Published", "Repository", "State", "progress_bars", "without_tokens"]
-
 # Made by the Hub with the repository; it says which files are large.
 _ATTRIBUTES = ".gitattributes"
 _MAIN = "main"

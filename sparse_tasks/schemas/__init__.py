@@ -11,8 +11,6 @@ from importlib.resources import files
 
 from sparse_tasks.core.records import JsonObject
 
-__all__ = ["names", "schema"]
-
 
 def names() -> list[str]:
     """Names of the schemas, such as ``sample-1.0``."""

@@ -15,8 +15,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["antidiagonal_scores", "antidiagonal_scores_torch"]
-
 _CELLS: Final = 1 << 24  # scores of groups that are held at once: 64 MB of fp32, and as much of what comes of them
 
 

@@ -15,8 +15,6 @@ from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, c
 from sparse_tasks.attention.kernels.selection import select_top_torch
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["row_chunks", "top_blocks", "top_blocks_torch"]
-
 CELLS: Final = 1 << 24
 """Scores that are held at once: 64 MB of fp32."""
 

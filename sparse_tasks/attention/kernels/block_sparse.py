@@ -9,8 +9,6 @@ from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, 
 from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["block_sparse_attention", "block_sparse_torch", "check_prefill"]
-
 
 def block_sparse_attention(
     q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None, impl: str = "auto"

@@ -16,24 +16,6 @@ from torch import Tensor
 
 from sparse_tasks.core.errors import UsageError
 
-__all__ = [
-    "FLOATS",
-    "Implementation",
-    "TwinWarning",
-    "check_floats",
-    "check_heads",
-    "check_same",
-    "check_sequence",
-    "checked_scale",
-    "checking",
-    "checks",
-    "implementation",
-    "interpreted",
-    "power_of_2",
-    "prefill_implementation",
-    "takes_head_size",
-]
-
 Implementation: TypeAlias = Literal["auto", "triton", "torch"]
 
 FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)

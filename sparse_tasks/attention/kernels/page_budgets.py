@@ -11,8 +11,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["page_budget", "page_budgets", "page_budgets_torch"]
-
 
 def page_budget(length: int, density: float, unit: int) -> int:
     """The whole pages whose positions, the last page's alone in part, come nearest to ``length * density``; at least 1.

@@ -12,8 +12,6 @@ from sparse_tasks.attention.kernels.page_summaries import check_unit
 from sparse_tasks.attention.kernels.sparse_decode import check_queries
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["page_scores", "page_scores_torch"]
-
 
 def page_scores(
     q: Tensor,

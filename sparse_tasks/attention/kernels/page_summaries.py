@@ -13,15 +13,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking, implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = [
-    "check_unit",
-    "new_page_summaries",
-    "page_summaries",
-    "page_summaries_torch",
-    "update_page_summaries",
-    "update_page_summaries_torch",
-]
-
 
 def new_page_summaries(cache_keys: Tensor, unit: int) -> Tensor:
     """Room for the summaries of all pages of a cache, zeroed.

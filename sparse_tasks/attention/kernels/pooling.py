@@ -9,8 +9,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_floats, implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["mean_pool", "mean_pool_torch"]
-
 
 def mean_pool(x: Tensor, block: int, *, offset: int = 0, impl: str = "auto") -> Tensor:
     """The mean of the tokens of each block, accumulated in fp32 (MInference, Jiang et al. 2024, section 3.2).

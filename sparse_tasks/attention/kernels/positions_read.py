@@ -8,8 +8,6 @@ from torch import Tensor
 from sparse_tasks.attention.kernels.dispatch import check_same, implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["add_positions_read", "add_positions_read_torch"]
-
 
 def add_positions_read(
     read: Tensor, slots: Tensor, pages: Tensor, counts: Tensor, lengths: Tensor, *, unit: int, impl: str = "auto"

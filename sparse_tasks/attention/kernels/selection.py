@@ -8,8 +8,6 @@ from torch import Tensor
 from sparse_tasks.attention.kernels.dispatch import check_same, checking, implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["select_mass", "select_mass_torch", "select_top", "select_top_torch"]
-
 
 def select_top(
     scores: Tensor, count: int | Tensor, *, width: int | None = None, impl: str = "auto"

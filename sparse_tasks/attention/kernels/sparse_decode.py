@@ -20,8 +20,6 @@ from sparse_tasks.attention.kernels.dispatch import (
 )
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["check_queries", "sparse_decode", "sparse_decode_torch"]
-
 
 def sparse_decode(
     q: Tensor,

@@ -9,8 +9,6 @@ from sparse_tasks.attention.kernels.block_sparse import check_prefill
 from sparse_tasks.attention.kernels.dispatch import prefill_implementation
 from sparse_tasks.attention.reference import masked_attention
 
-__all__ = ["vertical_slash_attention", "vertical_slash_torch"]
-
 
 def vertical_slash_attention(
     q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None, impl: str = "auto"

@@ -10,8 +10,6 @@ from torch import Tensor
 from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["WindowScores", "window_scores", "window_scores_torch"]
-
 _CELLS: Final = 1 << 24  # probabilities that the twin holds at once: 64 MB of fp32
 
 

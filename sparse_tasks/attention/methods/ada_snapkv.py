@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import Kept
 
-__all__ = ["AdaSnapKV"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdaSnapKV(ObservedMethod):

@@ -8,8 +8,6 @@ from typing import ClassVar, Final
 from sparse_tasks.attention.interactions import BLOCK, window_density
 from sparse_tasks.attention.method import PrefillMethod, Span
 
-__all__ = ["QUERIES", "AdaptiveBlocks"]
-
 QUERIES: Final = 8192
 """Most queries of one call: their lists stay below 2% of the keys and values (32 query, 8 KV heads)."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import BlockIndex
 
-__all__ = ["BlockSparse"]
-
 _TOP_K: Final = 100  # of Jiang et al.
 
 

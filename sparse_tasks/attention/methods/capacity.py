@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import Kept
 
-__all__ = ["CapacityMethod"]
-
 _CAPACITY: Final = 1024  # where neither a capacity nor a sparsity is given
 
 

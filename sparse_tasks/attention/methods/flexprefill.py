@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import BlockIndex
 
-__all__ = ["FlexPrefill"]
-
 _GAMMA: Final = 0.9  # of Lai et al.
 
 

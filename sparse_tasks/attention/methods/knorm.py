@@ -14,8 +14,6 @@ from sparse_tasks.core.shape import Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KNorm"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class KNorm(CapacityMethod):

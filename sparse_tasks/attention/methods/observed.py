@@ -12,8 +12,6 @@ from sparse_tasks.core.parameters import parameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ObservedMethod"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedMethod(CapacityMethod):

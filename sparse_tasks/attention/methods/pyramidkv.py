@@ -14,8 +14,6 @@ from sparse_tasks.core.parameters import parameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PyramidKV"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidKV(ObservedMethod):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import PageIndex
 
-__all__ = ["Quest"]
-
 _TOKEN_BUDGET: Final = 1024  # of Tang et al. for long inputs
 
 

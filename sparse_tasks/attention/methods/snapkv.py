@@ -11,8 +11,6 @@ from sparse_tasks.attention.methods.observed import ObservedMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SnapKV"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKV(ObservedMethod):

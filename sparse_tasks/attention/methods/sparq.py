@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import PageIndex
 
-__all__ = ["SparQ"]
-
 _TOKEN_BUDGET: Final = 128  # of Ribar et al.
 
 

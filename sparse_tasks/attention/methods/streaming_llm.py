@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import LineIndex
 
-__all__ = ["StreamingLLM"]
-
 _WINDOW: Final = 1024  # where no window and no sparsity is given
 
 

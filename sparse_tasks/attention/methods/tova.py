@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import Kept
 
-__all__ = ["TOVA"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TOVA(CapacityMethod):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import LineIndex
 
-__all__ = ["TriShape"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TriShape(StreamingLLM):

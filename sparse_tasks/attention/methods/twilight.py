@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import PageIndex
 
-__all__ = ["Twilight"]
-
 _P: Final = 0.85  # of Lin et al.
 _LEVELS: Final = 7  # of a signed 4-bit number, on either side of 0
 

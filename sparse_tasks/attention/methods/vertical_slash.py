@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import LineIndex
 
-__all__ = ["BLOCK_Q", "TILE_KEYS", "UNIT", "VerticalSlash"]
-
 BLOCK_Q: Final = 128
 """Queries in the tiles that slashes are rounded up to."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import BlockIndex
 
-__all__ = ["XAttention"]
-
 _THRESHOLD: Final = 0.9  # of Xu et al.
 
 

@@ -10,8 +10,6 @@ from sparse_tasks.attention.interactions import BLOCK, causal_count
 from sparse_tasks.attention.kernels.selection import select_top
 from sparse_tasks.attention.patterns import block_interactions
 
-__all__ = ["blocks_that_hold", "room_for_first"]
-
 
 def room_for_first(n_q: int, n_k: int, density: float | None) -> bool:
     """Whether the first key block and the diagonal fit into a density if all rows read both; None for any density."""

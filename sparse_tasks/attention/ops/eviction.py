@@ -10,8 +10,6 @@ from torch import Tensor
 from sparse_tasks.attention.index import Kept
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["check_step", "drop_lowest", "protect"]
-
 
 def protect(scores: Tensor, first: int, last: int) -> Tensor:
     """Scores ``[heads, columns]`` with +inf in the first and the last columns, so that these are chosen first."""

@@ -11,8 +11,6 @@ from sparse_tasks.attention.kernels.pooling import mean_pool
 from sparse_tasks.attention.kernels.window_scores import window_scores
 from sparse_tasks.attention.ops.pooled import mass_from
 
-__all__ = ["flex_mass"]
-
 
 def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl: str) -> Tensor:
     """The mass of each block (see ``mass_from``), by means where a head is query-aware, else by lines.

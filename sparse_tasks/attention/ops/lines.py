@@ -11,8 +11,6 @@ from sparse_tasks.attention.index import LineIndex, band_interactions, queries_o
 from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.kernels.selection import select_top
 
-__all__ = ["line_index", "lines_for_density"]
-
 _TRIED: Final = 48  # numbers of lines that are tried at once
 
 

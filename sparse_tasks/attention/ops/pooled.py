@@ -7,8 +7,6 @@ from torch import Tensor
 
 from sparse_tasks.attention.kernels.selection import select_top
 
-__all__ = ["mass_from", "top_of_all_heads"]
-
 
 def top_of_all_heads(scores: Tensor, count: int | Tensor, *, width: int, impl: str = "auto") -> tuple[Tensor, Tensor]:
     """The largest entries over all heads of a row, as a list for each head.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.core.errors import UsageError
-
-__all__ = ["BACKEND", "KEY", "WORKER", "engine_arguments", "parse_attention", "serve_arguments"]
+from sparse_tasks.core.records import JsonObject
 
 KEY: Final = "sparse_tasks"
 """Our key of vLLM's ``additional_config``."""
@@ -21,7 +20,7 @@ _PARTS: Final = ("attention", "sparsity", "arguments")
 
 def engine_arguments(
     attention: str, *, sparsity: float | None = None, arguments: Mapping[str, object] | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Arguments of ``vllm.LLM`` for a method: ``LLM(model, **engine_arguments("quest", sparsity=0.9))``.
 
     They turn prefix caching off for methods that forbid it, and leave attention out of CUDA graphs.
@@ -37,7 +36,7 @@ def engine_arguments(
     parsed = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     # Given as JSON, of which vLLM makes a hash.
     settings = {"attention": attention, "sparsity": sparsity, "arguments": dict(arguments or {})}
-    given: dict[str, Any] = {
+    given: JsonObject = {
         "attention_config": {"backend": BACKEND},
         "worker_cls": WORKER,
         "additional_config": {KEY: settings},

@@ -11,8 +11,6 @@ from sparse_tasks.attention.kernels.dispatch import takes_head_size
 from sparse_tasks.attention.vllm.arguments import BACKEND
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["check_config", "check_layer", "check_page", "check_version"]
-
 _OLDEST: Final = Version("0.26")
 _NEWEST: Final = Version("0.32")  # with all its patch releases
 

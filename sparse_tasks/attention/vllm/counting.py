@@ -18,8 +18,6 @@ from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.vllm.plan import Plan
 
-__all__ = ["Counter"]
-
 _KEPT: Final = 4096  # finished requests whose counts are kept until they are taken
 _ROOM: Final = 64  # requests that the first buffer holds
 

@@ -19,8 +19,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.vllm.plan import Plan, Span
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
-__all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
-
 
 class SparseBuilder(BuilderMixin, CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
     """vLLM's metadata with the plan of the step."""

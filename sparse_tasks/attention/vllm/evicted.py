@@ -12,8 +12,6 @@ from sparse_tasks.attention.steps import step_weights
 from sparse_tasks.attention.vllm.plan import Prompt, Steps
 from sparse_tasks.core.errors import EngineError
 
-__all__ = ["Evicted"]
-
 _ROOM = 128  # written tokens that lists have room for before they are made anew
 
 

@@ -21,8 +21,6 @@ from vllm.v1.attention.backends.flash_attn import (
 from sparse_tasks.attention.vllm.plan import Plan, Span
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
-__all__ = ["SparseBackend", "SparseBuilder", "SparseImpl"]
-
 
 @dataclass(frozen=True)
 class _Dense:

@@ -21,8 +21,6 @@ from sparse_tasks.attention.vllm.plan import Plan, Prompt, Steps
 from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.core.errors import EngineError
 
-__all__ = ["SparseLayer"]
-
 
 class SparseLayer:
     """One layer, with its state of requests and of the cache.

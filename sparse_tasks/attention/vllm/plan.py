@@ -12,8 +12,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.vllm.requests import Row
 
-__all__ = ["Plan", "Prompt", "Span", "Steps"]
-
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-__all__ = ["GPU_BACKEND", "register"]
-
 GPU_BACKEND = "sparse_tasks.attention.vllm.gpu.SparseBackend"
 CPU_BACKEND = "sparse_tasks.attention.vllm.cpu.SparseBackend"
 

@@ -16,8 +16,6 @@ from torch import Tensor
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.vllm.plan import Steps
 
-__all__ = ["Compute", "CudaRecorder", "Recorder", "Replays"]
-
 Compute: TypeAlias = Callable[[], PageIndex]
 Recorder: TypeAlias = Callable[[Compute], Compute]
 """Records a computation without running it, and returns its replay with the same tensors."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from sparse_tasks.core.errors import EngineError
 
-__all__ = ["Requests", "Row"]
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

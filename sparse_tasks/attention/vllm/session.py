@@ -20,8 +20,6 @@ from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.attention.vllm.requests import Requests
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["SESSIONS", "Session", "session_of"]
-
 _WORK: Final = 2**28  # bytes that selection takes at any length
 
 

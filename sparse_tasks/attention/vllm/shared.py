@@ -11,8 +11,6 @@ from sparse_tasks.attention.vllm.checks import check_layer
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import Session, session_of
 
-__all__ = ["BuilderMixin", "ImplMixin"]
-
 
 class BuilderMixin:
     """Mixin of metadata builders."""

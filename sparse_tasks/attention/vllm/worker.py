@@ -23,8 +23,6 @@ else:
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-__all__ = ["SparseWorker"]
-
 
 class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     """vLLM's worker, which tells the session of each step and returns measurements."""

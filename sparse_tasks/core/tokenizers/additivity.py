@@ -20,12 +20,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel, PreTokenizer
 
-__all__ = ["adds_up"]
+from sparse_tasks.core.records import JsonObject
 
 # Not NFKC and NFKD: they turn some characters (an accent by itself) into ones that begin with a blank.
 _NORMALIZERS = {"NFC", "NFD", "Lowercase", "Prepend"}
@@ -70,7 +69,7 @@ def adds_up(tokenizer: Tokenizer) -> bool:
     )
 
 
-def _knows(model: dict[str, Any], entries: set[str], byte_level: bool) -> bool:
+def _knows(model: JsonObject, entries: set[str], byte_level: bool) -> bool:
     """Whether the newline is known and no character is dropped."""
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return False  # the newline goes by several names
@@ -81,7 +80,7 @@ def _knows(model: dict[str, Any], entries: set[str], byte_level: bool) -> bool:
     return "\n" in entries and (model["type"] == "Unigram" or model.get("unk_token") is not None)
 
 
-def _flat(step: dict[str, Any] | None, children: str) -> Iterable[dict[str, Any]]:
+def _flat(step: JsonObject | None, children: str) -> Iterable[JsonObject]:
     if step is None:
         return
     if step["type"] == "Sequence":
@@ -91,13 +90,13 @@ def _flat(step: dict[str, Any] | None, children: str) -> Iterable[dict[str, Any]
         yield step
 
 
-def _leaves_newlines(step: dict[str, Any]) -> bool:
+def _leaves_newlines(step: JsonObject) -> bool:
     if step["type"] == "Replace":
         return bool(step["pattern"] == {"String": " "})
     return step["type"] in _NORMALIZERS
 
 
-def _is_local(step: dict[str, Any]) -> bool:
+def _is_local(step: JsonObject) -> bool:
     if step["type"] == "Split":
         if step["pattern"].get("String") == " ":
             return True
@@ -129,7 +128,7 @@ def _cut(pre_tokenizer: PreTokenizer, end: str, start: str) -> tuple[list[object
     return left, right
 
 
-def _entries(serialised: dict[str, Any]) -> Iterable[str]:
+def _entries(serialised: JsonObject) -> Iterable[str]:
     vocabulary = serialised["model"]["vocab"]
     if isinstance(vocabulary, dict):
         yield from vocabulary

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.core.tokenizers.template import ChatTemplate
 
-__all__ = ["BUILT_IN", "cache_folder", "load_tokenizer"]
-
 BUILT_IN = {"qwen2.5": "Qwen2.5's vocabulary (151,643 tokens) and chat template; needs no network"}
 
 Find = Callable[[str], Path | None]

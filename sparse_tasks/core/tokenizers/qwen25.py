@@ -12,8 +12,6 @@ from importlib.resources import files
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-__all__ = ["CHAT_TEMPLATE", "build", "source_sha256"]
-
 CHAT_TEMPLATE = """\
 <|im_start|>system
 You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>

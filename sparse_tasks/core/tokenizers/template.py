@@ -14,8 +14,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sparse_tasks.core.errors import UsageError
 
-__all__ = ["ChatTemplate"]
-
 # Templates that print today's date (Llama 3) would make a sample depend on the day it was made.
 _TODAY = datetime(2025, 1, 1)
 

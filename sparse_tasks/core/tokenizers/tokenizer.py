@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from sparse_tasks.core.tokenizers.template import ChatTemplate
 
-__all__ = ["PromptTokenizer"]
-
 # Paragraphs are measured between these two, so that what stands at a text's edge (a prefix space, a look-ahead)
 # is what stands there inside the prompt: a newline before, no white space after.
 _BEFORE, _AFTER = "a\n", "a"

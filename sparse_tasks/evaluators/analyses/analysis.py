@@ -18,8 +18,6 @@ from sparse_tasks.evaluators.analyses.scaling import scaling
 from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.analyses.tradeoffs import task_tradeoffs
 
-__all__ = ["ANALYSES", "Analysis"]
-
 ANALYSES: Final = ("cost", "pareto", "iso_cost", "certified", "scaling", "lengths", "tradeoffs")
 """Names of the analyses, in the order of output."""
 

@@ -26,8 +26,6 @@ from sparse_tasks.evaluators.statistics import (
     samples_needed,
 )
 
-__all__ = ["SCOPES", "Certificate", "certified"]
-
 SCOPES: Final = ("task", "length", "all")
 """Scopes of certificates: each task at each length, the mean over the tasks of each length, the mean over all."""
 

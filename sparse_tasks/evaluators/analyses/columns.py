@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 from sparse_tasks.core.format import Numbers, known
 from sparse_tasks.core.length import label
 
-__all__ = ["Columns", "Row", "TextColumn"]
-
 Row: TypeAlias = Any  # a row of an analysis, as ``DataFrame.itertuples`` gives it
 
 

@@ -11,8 +11,6 @@ from sparse_tasks.evaluators import costs
 from sparse_tasks.evaluators.analyses.frames import column_names, frame
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 
-__all__ = ["Cost", "cost"]
-
 
 @dataclass(frozen=True)
 class Cost:

@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import pandas as pd
 
-__all__ = ["column_names", "frame", "shortened"]
-
 R = TypeVar("R")
 
 

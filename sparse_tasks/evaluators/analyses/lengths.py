@@ -14,8 +14,6 @@ from sparse_tasks.evaluators.analyses.frames import frame, shortened
 from sparse_tasks.evaluators.analyses.table import METHOD, Runs, by_method
 from sparse_tasks.evaluators.statistics import relative_error_interval
 
-__all__ = ["LengthEffect", "length_effects"]
-
 _Key: TypeAlias = tuple[str, str, float, int]  # model, attention, asked sparsity, length
 
 

@@ -19,8 +19,6 @@ from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.statistics import Interval, difference_intervals, frontier_shares, macro, mean_interval
 from sparse_tasks.evaluators.statistics.values import require_fraction
 
-__all__ = ["IsoCost", "ParetoPoint", "iso_cost", "pareto"]
-
 _COSTS: Final = {"prefill": ("prefill_flops", "prefill_index_flops"), "decode": ("decode_reads", "decode_index_reads")}
 
 

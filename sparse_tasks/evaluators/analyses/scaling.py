@@ -16,8 +16,6 @@ from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.costs import parameters
 from sparse_tasks.evaluators.statistics import LogitRegression, SeparatedError, logit_regression
 
-__all__ = ["Coefficient", "Fit", "HeldOut", "Scaling", "scaling"]
-
 _PHASES: Final = ("prefill", "decode")
 _LAWS: Final = ("size", "length", "compression")
 _CELL: Final = ["run", "task", "length"]

@@ -22,8 +22,6 @@ from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
 from sparse_tasks.evaluators.results import read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 
-__all__ = ["COLUMNS", "METHOD", "Runs", "ScoredRun", "by_method", "read_runs"]
-
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
     "model": "category",

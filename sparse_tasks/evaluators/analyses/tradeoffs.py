@@ -15,8 +15,6 @@ from sparse_tasks.evaluators.analyses.table import Runs, by_method
 from sparse_tasks.evaluators.statistics import Interval, difference_intervals, macro, precise_mean, ranks
 from sparse_tasks.evaluators.statistics.values import Values
 
-__all__ = ["Tradeoff", "task_tradeoffs"]
-
 
 @dataclass(frozen=True)
 class Tradeoff:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
-from sparse_tasks.core.records import Phase
+from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.evaluators.models import Model, find_model
-
-__all__ = ["ENGINES", "Engine", "EngineSettings", "Output", "Request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class EngineSettings:
     model: Model
     temperature: float = 0.0
     seed: int = 42
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: JsonObject = field(default_factory=dict)
     attention: Attention = Attention.DENSE
 
 
@@ -120,7 +118,7 @@ class Engine(ABC):
         return Attention.UNKNOWN if self.elsewhere else self.settings.attention
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> JsonObject:
         """The arguments that may decide about answers; a run goes on only with the same ones."""
         return dict(self.settings.arguments)
 
@@ -155,7 +153,7 @@ class Engine(ABC):
     def version(self) -> str | None:
         """Version of the library that answers."""
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> JsonObject:
         """Further facts for ``run.json`` once the engine has started."""
         return {}
 

@@ -26,8 +26,6 @@ from sparse_tasks.evaluators.models import Model
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, AsyncStream
 
-__all__ = ["OpenAIEngine"]
-
 _DEFAULT_URL: Final = "http://localhost:8000/v1"
 _FIRST_WAIT = 0.5  # seconds before the first retry; each further retry waits twice as long
 _LONGEST_WAIT = 60.0  # most seconds before a retry, unless the server names more
@@ -79,7 +77,7 @@ class OpenAIEngine(Engine):
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UsageError("environment", "OPENAI_API_KEY", "holds a character that no key has; set it again")
-        self._connection: dict[str, Any] = {
+        self._connection: JsonObject = {
             "base_url": self._server.url,
             "api_key": self._key or "none",
             "default_headers": self._server.headers,
@@ -87,7 +85,7 @@ class OpenAIEngine(Engine):
         self.takes_ids = self._given.endpoint == "completions"
         # Servers know the budget under one name or the other; see ``_answer``.
         self._budget = "max_tokens" if self.takes_ids else "max_completion_tokens"
-        self._body: dict[str, Any] = {
+        self._body: JsonObject = {
             "model": settings.model.source,
             "temperature": settings.temperature,
             "seed": settings.seed,
@@ -106,7 +104,7 @@ class OpenAIEngine(Engine):
             raise UsageError("engine-arg", f"extra_body={body}", f"may not hold {taken[0]}, which the engine sets")
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> JsonObject:
         """The endpoint and the further fields; a run may go on at another address or with another load."""
         return {"endpoint": self._given.endpoint} | ({"extra_body": self._extra_body} if self._extra_body else {})
 
@@ -178,7 +176,7 @@ class OpenAIEngine(Engine):
     def version(self) -> str | None:
         return version("openai")
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> JsonObject:
         context = None if self._models is None else self.context()
         return {"base_url": self._server.name, "concurrency": self._given.concurrency, "server_model_max_len": context}
 

@@ -13,8 +13,6 @@ from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.records import Replayed
 from sparse_tasks.evaluators.runs import parse_line
 
-__all__ = ["ReplayEngine"]
-
 
 class ReplayEngine(Engine):
     """Reader of lines ``{"id": ..., "text": ...}`` (schema ``replay-1.0``).

@@ -6,8 +6,6 @@ from types import TracebackType
 
 from sparse_tasks.evaluators.engines.engine import Engine
 
-__all__ = ["Engines"]
-
 
 class Engines:
     """Starts engines in turn, and stops the last: ``with Engines() as engines``."""

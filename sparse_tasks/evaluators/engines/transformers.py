@@ -9,14 +9,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
-from sparse_tasks.core.records import Phase
+from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 
 if TYPE_CHECKING:
     from sparse_tasks.attention.huggingface import SparseRun
-
-__all__ = ["TransformersEngine"]
 
 _ARGUMENTS = ("device", "dtype", "attn_implementation")
 
@@ -74,7 +72,7 @@ class TransformersEngine(Engine):
         import torch
 
         config = self._model.generation_config
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        sampling: JsonObject = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if self.settings.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.settings.temperature, "top_p": 1.0, "top_k": 0}
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
@@ -120,7 +118,7 @@ class TransformersEngine(Engine):
         version: str = transformers.__version__
         return version
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> JsonObject:
         return {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
 
     def stop(self) -> None:

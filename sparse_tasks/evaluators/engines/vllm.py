@@ -12,9 +12,8 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
-
-__all__ = ["VllmEngine"]
 
 # Bounds of the requests that wait in vLLM, whose ids take memory.
 _REQUESTS_AHEAD = 512
@@ -118,7 +117,7 @@ class VllmEngine(Engine):
         version: str = vllm.__version__
         return version
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> JsonObject:
         config = self._llm.llm_engine.vllm_config
         return {
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
@@ -135,7 +134,7 @@ class VllmEngine(Engine):
             return False
         from sparse_tasks.attention.vllm.arguments import KEY
 
-        theirs = running._started_with
+        theirs: JsonObject = running._started_with
         ours = _for_cpu() | self._arguments() | {"max_model_len": theirs["max_model_len"]}
         settings = ours["additional_config"][KEY]
         changed = theirs | {"additional_config": theirs["additional_config"] | {KEY: settings}}
@@ -154,7 +153,7 @@ class VllmEngine(Engine):
             self._llm = None
             gc.collect()
 
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self) -> JsonObject:
         model = self.settings.model
         own = {"model": model.source, "revision": model.revision, "seed": self.settings.seed}
         attention, given = self._for_attention(), dict(self.settings.arguments)
@@ -163,7 +162,7 @@ class VllmEngine(Engine):
                 given[name] = value | given[name]  # the user's keys override ours
         return own | attention | given
 
-    def _for_attention(self) -> dict[str, Any]:
+    def _for_attention(self) -> JsonObject:
         asked = self.settings.attention
         if not asked.sparse:
             return {}
@@ -171,7 +170,7 @@ class VllmEngine(Engine):
 
         return engine_arguments(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
 
-    def _measured(self, requests: list[str]) -> dict[str, dict[str, Any]]:
+    def _measured(self, requests: list[str]) -> dict[str, JsonObject]:
         """Measurements of finished requests over all ranks, as fields of an ``Output``."""
         if not self.settings.attention.sparse or not requests:
             return {}
@@ -180,7 +179,7 @@ class VllmEngine(Engine):
         return {request: _over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
 
 
-def _for_cpu() -> dict[str, Any]:
+def _for_cpu() -> JsonObject:
     """Settings of vLLM's CPU build for a machine with other work; nothing on a GPU."""
     import psutil
     from vllm.platforms import current_platform
@@ -205,7 +204,7 @@ def _failing_as(what: str) -> Iterator[None]:
         raise EngineError(f"vLLM failed at {what}: {_last_line(error)}") from error
 
 
-def _over_ranks(parts: list[dict[str, Any] | None]) -> dict[str, Any]:
+def _over_ranks(parts: list[JsonObject | None]) -> JsonObject:
     """Sparsity of a request over all layers and heads of all ranks, and the bytes of a step."""
     shares = {
         phase: [1 - density for part in parts if part for density in part.get(phase, {}).get("densities", [])]
@@ -221,7 +220,7 @@ def _over_ranks(parts: list[dict[str, Any] | None]) -> dict[str, Any]:
     }
 
 
-def _output(output: Any, measured: dict[str, Any] | None = None) -> Output:
+def _output(output: Any, measured: JsonObject | None = None) -> Output:
     answer, times = output.outputs[0], output.metrics
     return Output(
         output.request_id,

@@ -7,10 +7,10 @@ benchmark and whose ``task_id`` is in its ``eval.yaml``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import yaml
 
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.exports.export import EXPORTS
 from sparse_tasks.evaluators.exports.parts import (
     LEVEL,
@@ -30,8 +30,6 @@ from sparse_tasks.evaluators.records import (
     Result,
     ScoredSample,
 )
-
-__all__ = ["files"]
 
 
 def files(
@@ -53,7 +51,7 @@ def files(
     return {f".eval_results/{name}.yaml": content.encode("ascii")}
 
 
-def _entry(run: PublicSettings, name: str, row: ConfigResult | AverageResult, notes: list[str]) -> dict[str, Any]:
+def _entry(run: PublicSettings, name: str, row: ConfigResult | AverageResult, notes: list[str]) -> JsonObject:
     dataset = {"id": dataset_id(run), "task_id": name}
     if run.dataset.revision is not None:
         dataset["revision"] = run.dataset.revision

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.exports.export import EXPORTS
 from sparse_tasks.evaluators.exports.parts import (
@@ -37,8 +38,6 @@ from sparse_tasks.evaluators.records import (
     Result,
     ScoredSample,
 )
-
-__all__ = ["files"]
 
 _SCHEMA_VERSION: Final = "0.3.0"
 _COLLECTION: Final = "sparse-tasks"
@@ -103,7 +102,7 @@ def _evaluation_id(run: PublicSettings) -> str:
     return f"{_COLLECTION}/{dataset_id(run)}/{model_id(run)}/{variant(run) or 'dense'}/{epoch(run)}"
 
 
-def _model(run: PublicSettings) -> dict[str, Any]:
+def _model(run: PublicSettings) -> JsonObject:
     name = model_id(run)
     developer, slash, _ = name.partition("/")
     # A server may run anything.
@@ -127,7 +126,7 @@ def _within_developer(name: str) -> str:
     return rest.replace("/", "_") if slash and developer else name
 
 
-def _of_config(run: PublicSettings, config: ConfigResult) -> dict[str, Any]:
+def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
     exact = config.metric == "exact_match"
     return {
         **_common(run, task_id(run, config.task, config.length), config),
@@ -160,7 +159,7 @@ def _of_config(run: PublicSettings, config: ConfigResult) -> dict[str, Any]:
     }
 
 
-def _of_average(run: PublicSettings, result: Result, average: AverageResult) -> dict[str, Any]:
+def _of_average(run: PublicSettings, result: Result, average: AverageResult) -> JsonObject:
     name = average_id(run, average)
     return {
         **_common(run, name, average),
@@ -190,10 +189,10 @@ _SCALE: Final = {
 }
 
 
-def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -> dict[str, Any]:
+def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -> JsonObject:
     """Data and generation settings, the same in every result."""
     dataset, sampling = run.dataset, run.sampling
-    source: dict[str, Any] = {"dataset_name": dataset_id(run), "source_type": "other"}
+    source: JsonObject = {"dataset_name": dataset_id(run), "source_type": "other"}
     if dataset.revision is not None:
         source |= {"source_type": "hf_dataset", "hf_repo": dataset_id(run), "hf_split": "test"}
         source["samples_number"] = row.n
@@ -221,7 +220,7 @@ def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -
     }
 
 
-def _uncertainty(row: ConfigResult | AverageResult) -> dict[str, Any]:
+def _uncertainty(row: ConfigResult | AverageResult) -> JsonObject:
     return {
         "confidence_interval": {
             "lower": row.low,
@@ -237,7 +236,7 @@ def _result_id(run: PublicSettings, row: ConfigResult | ScoredSample) -> str:
     return f"{task_id(run, row.task, row.length)}:{row.metric}"
 
 
-def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> dict[str, Any]:
+def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> JsonObject:
     sparsity = {} if prediction is None or prediction.sparsity is None else prediction.sparsity
     sample = {
         "schema_version": _SCHEMA_VERSION,
@@ -267,7 +266,7 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
     return sample
 
 
-def _attribution(row: ScoredSample) -> list[dict[str, Any]]:
+def _attribution(row: ScoredSample) -> list[JsonObject]:
     if row.extracted is None:
         return []
     return [

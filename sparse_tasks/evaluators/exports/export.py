@@ -6,8 +6,6 @@ from typing import Protocol
 from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.evaluators.records import Prediction, PublicSettings, Result, ScoredSample
 
-__all__ = ["EXPORTS", "Export"]
-
 
 class Export(Protocol):
     """Writer of a scored run in another project's format."""

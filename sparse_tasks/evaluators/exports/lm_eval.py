@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import sqrt
 from statistics import stdev
-from typing import Any
 
 from msgspec.structs import replace
 
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.exports.export import EXPORTS
 from sparse_tasks.evaluators.exports.parts import (
     average_id,
@@ -32,8 +32,6 @@ from sparse_tasks.evaluators.exports.parts import (
     tasks_of,
 )
 from sparse_tasks.evaluators.records import ConfigResult, Prediction, PublicSettings, Result, ScoredSample
-
-__all__ = ["files"]
 
 
 def files(
@@ -56,7 +54,7 @@ def files(
     return written
 
 
-def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSample]], folder: str) -> dict[str, Any]:
+def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSample]], folder: str) -> JsonObject:
     configs = {task_id(run, config.task, config.length): config for config in result.configs}
     averages = {average_id(run, average): average for average in result.averages}
     model = run.model
@@ -133,7 +131,7 @@ def _standard_error(config: ConfigResult, rows: Sequence[ScoredSample]) -> float
     return stdev(values) / sqrt(len(values))
 
 
-def _config(run: PublicSettings, task: str, config: ConfigResult) -> dict[str, Any]:
+def _config(run: PublicSettings, task: str, config: ConfigResult) -> JsonObject:
     return {
         "task": task,
         "dataset_path": dataset_id(run),
@@ -152,14 +150,14 @@ def _config(run: PublicSettings, task: str, config: ConfigResult) -> dict[str, A
     }
 
 
-def _generation(run: PublicSettings) -> dict[str, Any]:
+def _generation(run: PublicSettings) -> JsonObject:
     temperature, budget = run.sampling.temperature, run.sampling.max_new_tokens
     # Unknown where the outputs were made elsewhere.
     kwargs = {} if temperature is None else {"temperature": temperature, "do_sample": temperature > 0}
     return kwargs | ({} if budget is None else {"max_gen_toks": budget})
 
 
-def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> dict[str, Any]:
+def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> JsonObject:
     document = {"id": row.id, "task": row.task, "index": row.index, "length": row.length}
     return {
         "doc_id": row.index,

@@ -14,23 +14,6 @@ from sparse_tasks.core.length import label
 from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.records import AverageResult, Prediction, PublicSettings, Result
 
-__all__ = [
-    "LEVEL",
-    "arguments",
-    "average_id",
-    "by_id",
-    "dataset_id",
-    "details",
-    "epoch",
-    "file_name",
-    "json_bytes",
-    "jsonl_bytes",
-    "model_id",
-    "task_id",
-    "tasks_of",
-    "variant",
-]
-
 LEVEL: Final = 0.95
 """Level of the intervals in ``result.json`` (``statistics.mean_interval`` by default)."""
 

@@ -28,8 +28,6 @@ from sparse_tasks.evaluators.leaderboard.standings import Standing, Table, stand
 from sparse_tasks.evaluators.records import ComparedAverage
 from sparse_tasks.evaluators.statistics import Rank
 
-__all__ = ["MARKER", "Built", "build"]
-
 MARKER: Final = ".sparse-tasks-board"
 """The file that marks a folder as a board and lists its files."""
 

@@ -45,8 +45,6 @@ from sparse_tasks.evaluators.records import (
 )
 from sparse_tasks.evaluators.results import Gold, config_result, run_result, scored_sample
 
-__all__ = ["check"]
-
 _MOST: Final = 20  # reasons, after which the check stops
 _AT_ONCE: Final = 8  # runs that are scored beside each other while the data set is read once
 _TOLERANCE: Final = 1e-9

@@ -23,8 +23,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-__all__ = ["Echoes", "too_many"]
-
 _ENOUGH: Final = 8.0  # bits
 _SHARED_BY: Final = 3  # samples; golds of more of them are common
 _LONGEST: Final = 12  # words of a gold that are looked at

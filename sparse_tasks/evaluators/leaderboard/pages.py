@@ -32,8 +32,6 @@ from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, Comp
 from sparse_tasks.evaluators.results import mean_measure
 from sparse_tasks.evaluators.statistics import Rank
 
-__all__ = ["board_page", "shown", "slug", "submission_page"]
-
 _SYMBOLS: Final = {
     "better": '<b class="g">▲ better',
     "worse": '<b class="w">▼ worse',

@@ -17,8 +17,6 @@ from sparse_tasks.core.records import JsonObject, Phase, Phases
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.records import Prediction, PublicSettings
 
-__all__ = ["foreign", "implausible"]
-
 _HAIR: Final = 1e-6  # of rounded sums
 
 

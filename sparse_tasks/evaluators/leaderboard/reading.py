@@ -34,18 +34,6 @@ from sparse_tasks.evaluators.records import (
     SubmittedPrediction,
 )
 
-__all__ = [
-    "LARGEST_FILE",
-    "LONGEST_LINE",
-    "SubmissionError",
-    "SubmissionFile",
-    "SubmittedRun",
-    "parse_submission",
-    "plain",
-    "read_file",
-    "read_submission",
-]
-
 LARGEST_FILE: Final = 64 * 2**20
 """Bytes of a submission."""
 

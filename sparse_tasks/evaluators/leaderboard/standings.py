@@ -15,8 +15,6 @@ from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, Comp
 from sparse_tasks.evaluators.results import mean_measure
 from sparse_tasks.evaluators.statistics import Rank, interval_ranks
 
-__all__ = ["Score", "Standing", "Table", "measured", "standing", "tables", "verdict"]
-
 
 @dataclass(frozen=True, slots=True)
 class Score:

@@ -46,8 +46,6 @@ from sparse_tasks.evaluators.records import (
 from sparse_tasks.evaluators.results import read_outcomes, read_scores_table
 from sparse_tasks.evaluators.runs import Run
 
-__all__ = ["clash", "compared", "dense_partner", "make_submission"]
-
 _LONGEST_NAME: Final = 100
 _LONGEST_CONTACT: Final = 200
 _PRESET: Final = 6

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from sparse_tasks.core.registry import Registry, import_modules
 
-__all__ = ["METRICS", "Metric"]
-
 
 @dataclass(frozen=True)
 class Metric:

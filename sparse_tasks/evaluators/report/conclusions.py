@@ -27,8 +27,6 @@ from sparse_tasks.evaluators.report.context import (
 from sparse_tasks.evaluators.report.palette import DENSE, style
 from sparse_tasks.evaluators.report.plots import SCORE, Axis, Line, Mark, Point, key, length_axis, lines, marks
 
-__all__ = ["certified", "iso_cost", "lengths_and_laws"]
-
 _PHASES: Final = {"prefill": "FLOPs to read a prompt", "decode": "elements read to write a token"}
 _PHASE: Final = MAKE.text("phase", "phase")
 

@@ -18,8 +18,6 @@ from sparse_tasks.evaluators.report.context import LONG, Context
 from sparse_tasks.evaluators.report.groups import sparsity_text
 from sparse_tasks.evaluators.statistics import mean_interval
 
-__all__ = ["settings", "shares"]
-
 
 def shares(context: Context) -> Section:
     """Shares of outputs without an answer, and of outputs cut off, by run and length."""

@@ -21,8 +21,6 @@ from sparse_tasks.evaluators.report.worst import worst
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.analyses.analysis import Analysis
 
-__all__ = ["make_report"]
-
 
 def make_report(analysis: Analysis, data: str | None = None, title: str | None = None) -> bytes:
     """The page, as UTF-8; the same runs give the same bytes.

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DENSE", "SHADES", "Style", "contrast", "readable_on", "shade", "shade_colour", "style"]
-
 
 @dataclass(frozen=True, slots=True)
 class Style:

@@ -17,8 +17,6 @@ from sparse_tasks.evaluators.report.groups import Group, measured, scale, shaded
 from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, depth_axis, lines, sparsity_axis
 from sparse_tasks.evaluators.statistics import mean_interval
 
-__all__ = ["against_depth", "against_sparsity", "by_task"]
-
 _BINS: Final = 5
 _CONCENTRATED: Final = 0.25  # mean depth spread below which the evidence of a task has one depth
 

@@ -23,8 +23,6 @@ from sparse_tasks.evaluators.report.groups import (
     sparsity_text,
 )
 
-__all__ = ["summary"]
-
 
 def summary(context: Context) -> Section:
     """The verdict, the runs, and the mean over tasks of every run."""

@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["LONGEST_NAME", "clean", "cut", "listed", "name", "public", "settings"]
-
 LONGEST_NAME: Final = 80  # characters of a name that the page shows
 
 _NONE: Final = "–"

@@ -25,8 +25,6 @@ from sparse_tasks.evaluators.report.context import Context
 from sparse_tasks.evaluators.runs import PREDICTIONS
 from sparse_tasks.generators.excerpt import Piece, excerpt
 
-__all__ = ["worst"]
-
 _SHOWN: Final = 6
 _CANDIDATES: Final = 200  # of a task, looked at to spread the choice
 _MARGIN: Final = 120

@@ -11,8 +11,6 @@ import numpy as np
 
 from sparse_tasks.evaluators.statistics.values import TOLERANCE, checked, miss_rate, precise_mean
 
-__all__ = ["Interval", "Method", "macro", "mean_interval", "wilson"]
-
 Method = Literal["wilson", "score", "gains_losses", "bootstrap", "mover", "sandwich"]
 """Of a mean the first two, of a difference or relative error the next two, of ``macro``, of ``logit_regression``."""
 

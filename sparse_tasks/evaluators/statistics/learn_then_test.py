@@ -11,8 +11,6 @@ import numpy as np
 
 from sparse_tasks.evaluators.statistics.values import TOLERANCE, checked, precise_mean, require_fraction
 
-__all__ = ["fixed_sequence", "hoeffding_bentkus_p_value", "samples_needed"]
-
 
 def hoeffding_bentkus_p_value(
     losses: Sequence[Sequence[float]], tolerance: float, *, all_or_nothing: bool = False

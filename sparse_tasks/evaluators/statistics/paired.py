@@ -19,15 +19,6 @@ from sparse_tasks.evaluators.statistics.values import (
     require_fraction,
 )
 
-__all__ = [
-    "difference_interval",
-    "difference_intervals",
-    "gains_less_losses",
-    "holm",
-    "sign_flip_p_value",
-    "smallest_detectable",
-]
-
 _EXACT: Final = 14  # up to so many changed samples, every pattern of signs is tried
 _RESAMPLES: Final = 9_999
 _COLUMNS: Final = 256  # intervals computed at once: 20 MB

@@ -13,8 +13,6 @@ import numpy.typing as npt
 from sparse_tasks.evaluators.statistics.resampling import resampled_scores
 from sparse_tasks.evaluators.statistics.values import TOLERANCE, Values, miss_rate
 
-__all__ = ["Rank", "frontier_shares", "interval_ranks", "ranks"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rank:

@@ -13,8 +13,6 @@ import numpy.typing as npt
 from sparse_tasks.evaluators.statistics.intervals import Interval
 from sparse_tasks.evaluators.statistics.values import TOLERANCE, Values, checked, miss_rate
 
-__all__ = ["LogitRegression", "SeparatedError", "logit_regression"]
-
 
 class SeparatedError(ValueError):
     """No finite fit exists: some combination of the regressors separates scores of 0 from scores of 1."""

@@ -19,8 +19,6 @@ from sparse_tasks.evaluators.statistics.values import (
     precise_mean,
 )
 
-__all__ = ["relative_error_interval"]
-
 
 def relative_error_interval(
     tasks: Sequence[Sequence[tuple[float, float]]], level: float = 0.95, *, resamples: int = 999

@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from sparse_tasks.evaluators.statistics.values import Values
 
-__all__ = ["NO_SPREAD", "SEED", "critical_root", "resampled_counts", "resampled_scores"]
-
 SEED: Final = 20_081_988  # any number does, as long as it stays the same
 NO_SPREAD: Final = 1e-7  # largest value that rounding makes of a spread of 0
 

@@ -9,8 +9,6 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TOLERANCE", "Values", "checked", "checked_differences", "miss_rate", "precise_mean", "require_fraction"]
-
 Values: TypeAlias = npt.NDArray[np.float64]
 
 TOLERANCE: Final = 1e-9  # values nearer to each other than this differ by rounding alone

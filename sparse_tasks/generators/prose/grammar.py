@@ -13,8 +13,6 @@ from importlib.resources.abc import Traversable
 
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Rule", "parse_grammar", "read_grammars", "read_lexicon"]
-
 _CLOSING = tuple(",.;:!?’”")
 _PRODUCTION = re.compile(r"(\w+) ->((?: (?:\w+|\"[^\"]+\"))+)")
 _PIECE = re.compile(r"\"([^\"]+)\"|(\w+)")

@@ -16,8 +16,6 @@ from sparse_tasks.generators.prose.grammar import read_lexicon
 from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["People", "Person", "locales"]
-
 # Locales in which the family name comes first.
 _FAMILY_FIRST = {"hu_HU", "ja_JP", "ko_KR", "vi_VN", "zh_CN", "zh_TW"}
 # Another name of a locale that is listed too; faker warns of it.

@@ -8,8 +8,6 @@ from functools import cache, cached_property
 
 from sparse_tasks.generators.prose.grammar import Rule
 
-__all__ = ["Phrasing", "Slots"]
-
 _SLOT = re.compile(r"\{(\w+)\}")
 # Sentences for which a pattern is written that fits them alone, before the pattern for all of them pays.
 _FEW = 8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["with_article"]
-
 # The few words of the lexicon's sort whose first sound is not what their first letter says.
 _CONSONANT_SOUND = ("uni", "use", "usu", "eu", "ewe", "one", "once")
 _VOWEL_SOUND = ("hour", "honest", "honour", "heir")

@@ -16,8 +16,6 @@ from sparse_tasks.generators.qa.world import FEWEST, Entity, World, simulate
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Draft, Task, parameter
 
-__all__ = ["QaBiographies"]
-
 _SPECIMENS = 240
 _INTRO = "Below are articles on people, firms and towns, in no particular order.\n\n"
 _END = "The articles end here."

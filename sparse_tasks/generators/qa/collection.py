@@ -12,8 +12,6 @@ from functools import cached_property
 from sparse_tasks.core.errors import BadFileError
 from sparse_tasks.generators.corpora import Corpus, read
 
-__all__ = ["END", "Collection", "Collector", "Question", "clean", "heading", "left_out", "letters"]
-
 END = "The documents end here."  # line between documents and question
 
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")

@@ -18,8 +18,6 @@ from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.core.tokenizers.loading import cache_folder
 
-__all__ = ["document_costs"]
-
 _counted: dict[tuple[str, str], Sequence[int]] = {}
 
 

@@ -16,8 +16,6 @@ from typing import TypeVar
 
 from sparse_tasks.core.errors import BadFileError, first_line
 
-__all__ = ["Field", "decode", "is_parquet", "read_bytes", "read_json", "read_lines", "read_parquet"]
-
 T = TypeVar("T")
 
 MOST_BYTES = 2**30  # size limit of a JSON file in bytes; HotpotQA's training questions take up half of it

@@ -13,8 +13,6 @@ from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, rea
 from sparse_tasks.generators.qa.packing import OpenTask
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["HotpotTask", "QaHotpotqa", "read_hotpotqa"]
-
 _JUDGEMENTS = ("yes", "no")
 
 

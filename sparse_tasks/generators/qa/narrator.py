@@ -13,8 +13,6 @@ from sparse_tasks.generators.qa.world import Entity
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Offer, Passage, Telling
 
-__all__ = ["FactKey", "Narrator"]
-
 FactKey = tuple[str, Entity]  # a relation and its subject
 
 _PRONOUNS = {

@@ -25,8 +25,6 @@ from sparse_tasks.generators.task import Completion, Draft, Mark, Passage, Task,
 if TYPE_CHECKING:
     from sparse_tasks.core.tokenizers import PromptTokenizer
 
-__all__ = ["ChoiceTask", "OpenTask", "PackedTask", "completion", "read_prompt"]
-
 MOST_GOLD = 8_192  # size limit of a document that a question is asked about, in tokens
 _MISSES = 8  # documents that may be too long for the room that is left before one of them is cut
 _CANDIDATES = 24  # documents that are tried in search of one that can be cut to the right length

@@ -12,8 +12,6 @@ from importlib.resources import files
 
 from sparse_tasks.generators.prose.grammar import Rule, read_grammars, read_lexicon
 
-__all__ = ["capitals", "colour", "facts", "lexicon"]
-
 
 @cache
 def facts() -> dict[str, Rule]:

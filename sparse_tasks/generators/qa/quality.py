@@ -12,8 +12,6 @@ from sparse_tasks.generators.qa.formats import Field, is_parquet, read_lines, re
 from sparse_tasks.generators.qa.packing import ChoiceTask
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["QaQuality", "read_quality"]
-
 
 def read_quality(corpus: Corpus) -> Collection:
     """Reader of QuALITY: the published JSON Lines of release 1.0.1, and the Hub's form, in Parquet or JSON Lines."""

@@ -16,8 +16,6 @@ from sparse_tasks.generators.prose.grammar import Rule
 from sparse_tasks.generators.prose.phrasing import Phrasing, Slots
 from sparse_tasks.generators.qa.phrases import capitals, facts
 
-__all__ = ["Articles", "Fact", "audit", "read"]
-
 _NAME = r"[^\d,.;:]+?"
 # Words that no name contains, so that "it was somebody who founded" is not read as a name and "founded".
 _NO_NAME = {"was", "who", "whom", "that", "which"}

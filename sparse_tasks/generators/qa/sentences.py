@@ -6,8 +6,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable
 
-__all__ = ["cut", "sentence_ends"]
-
 _LINE = re.compile(r"[^\n]+\n*")
 _END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s|$)""")
 _ABBREVIATION = re.compile(

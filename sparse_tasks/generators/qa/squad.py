@@ -13,8 +13,6 @@ from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, rea
 from sparse_tasks.generators.qa.packing import OpenTask
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["QaSquad", "SquadTask", "read_squad"]
-
 _Question: TypeAlias = tuple[str, list[str]]  # a question and its references; none where it cannot be answered
 _Article: TypeAlias = tuple[str, list[tuple[str, list[_Question]]]]  # title, and paragraphs with questions about them
 

@@ -13,8 +13,6 @@ from sparse_tasks.generators.qa.formats import Field, read_lines
 from sparse_tasks.generators.qa.packing import ChoiceTask
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["QaToefl", "read_toefl"]
-
 _PREFIX = re.compile(r"\A\s*Question\s*\d*\s*[:.]\s*", re.I)
 # A choice within the question's text: "A. a lecture", "(B) a lecture", on a line of its own.
 _CHOICE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.M)

@@ -14,8 +14,6 @@ from sparse_tasks.generators.prose.people import People
 from sparse_tasks.generators.qa.phrases import capitals, lexicon
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["FEWEST", "Entity", "World", "simulate"]
-
 # Articles on towns and on firms, of a hundred; the others are on people.
 _TOWNS, _FIRMS = 18, 22
 _FEWEST_TOWNS, _FEWEST_FIRMS, _FEWEST_PEOPLE = 2, 2, 4

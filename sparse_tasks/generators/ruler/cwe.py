@@ -14,8 +14,6 @@ from sparse_tasks.generators.ruler.words import joined, most_frequent, plain, se
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Offer, Passage, Task, parameter
 
-__all__ = ["RulerCwe"]
-
 _INTRO = "Below is a numbered list of words. Most words occur in it more than once.\n\n"
 _END = "The list ends here."
 _SPECIMENS = 512

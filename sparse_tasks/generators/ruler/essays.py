@@ -16,8 +16,6 @@ from sparse_tasks.generators.qa.formats import decode, read_bytes
 from sparse_tasks.generators.ruler.noise import read_lines
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["Prose", "prose"]
-
 # Paragraphs of a generated essay; the next one has another subject.
 _ESSAY = 8
 _MIDDLE = ("Claim", "Detail", "Example", "History", "Objection")

@@ -19,8 +19,6 @@ from sparse_tasks.generators.ruler.words import most_frequent
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Offer, Passage, Task, parameter
 
-__all__ = ["RulerFwe"]
-
 # No vowels, so that no code is a word of any language, nor an indecent one.
 _ALPHABET = "bcdfghjklmnpqrstvwxz"
 _DOTS = "..."

@@ -18,8 +18,6 @@ from sparse_tasks.generators.ruler.words import described
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Mark, Offer, Passage, Task, parameter
 
-__all__ = ["Needles", "haystack", "key_kind", "value_kind"]
-
 _HAYSTACKS = ("noise", "essay", "needles")
 _KINDS = ("words", "numbers", "uuids")
 _NOUNS = {"words": "word", "numbers": "number", "uuids": "UUID"}

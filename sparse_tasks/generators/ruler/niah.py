@@ -12,8 +12,6 @@ from sparse_tasks.generators.ruler.noise import offer_line
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Draft, Mark, Passage, Task, parameter
 
-__all__ = ["RulerNiah"]
-
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _END = "The register ends here."
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from sparse_tasks.generators.ruler.needles import Needles
 from sparse_tasks.generators.task import TASKS, parameter
 
-__all__ = ["RulerNiahMultikey1"]
-
 
 @dataclass(frozen=True)
 class RulerNiahMultikey1(Needles):

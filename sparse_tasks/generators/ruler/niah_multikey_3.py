@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from sparse_tasks.generators.ruler.needles import Needles, haystack, key_kind, value_kind
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["RulerNiahMultikey3"]
-
 
 @dataclass(frozen=True)
 class RulerNiahMultikey3(Needles):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from sparse_tasks.generators.ruler.needles import Needles, haystack
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["RulerNiahSingle1"]
-
 
 @dataclass(frozen=True)
 class RulerNiahSingle1(Needles):

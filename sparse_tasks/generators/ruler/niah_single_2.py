@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from sparse_tasks.generators.ruler.needles import Needles
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["RulerNiahSingle2"]
-
 
 @dataclass(frozen=True)
 class RulerNiahSingle2(Needles):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from sparse_tasks.generators.ruler.needles import Needles, value_kind
 from sparse_tasks.generators.task import TASKS
 
-__all__ = ["RulerNiahSingle3"]
-
 
 @dataclass(frozen=True)
 class RulerNiahSingle3(Needles):

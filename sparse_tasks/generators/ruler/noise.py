@@ -9,8 +9,6 @@ from importlib.resources import files
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Offer, Passage
 
-__all__ = ["noise", "offer_line", "read_lines"]
-
 
 @cache
 def read_lines(name: str) -> list[str]:

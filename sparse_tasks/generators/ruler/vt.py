@@ -15,8 +15,6 @@ from sparse_tasks.generators.ruler.noise import noise, offer_line
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import TASKS, Completion, Draft, Mark, Passage, Task, parameter
 
-__all__ = ["RulerVt"]
-
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _INTRO = "Below is a log in which variables are assigned between unrelated sentences.\n\n"
 _END = "The log ends here."

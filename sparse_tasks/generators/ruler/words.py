@@ -11,8 +11,6 @@ from importlib.resources import files
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.seeds import Stream
 
-__all__ = ["described", "joined", "listed", "most_frequent", "plain", "set_aside"]
-
 # Neither nouns nor adjectives nor verbs.
 _SET_ASIDE = (
     "seldom often perhaps indeed always never twice thrice rather quite almost hardly nearly elsewhere nowhere hence "

@@ -18,8 +18,6 @@ from sparse_tasks.generators.story.words import materials
 from sparse_tasks.generators.story.world import Chronicle, Event, Plan, Wanted
 from sparse_tasks.generators.task import TASKS, parameter
 
-__all__ = ["StoryAggregation"]
-
 _NUMBER = "one whole number, in digits."
 _THING = "the name of the thing as in the story, without an article."
 _COUNTS_AS_MADE = 'A thing is made of {material} if its description says "{material}".'

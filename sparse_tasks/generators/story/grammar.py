@@ -7,8 +7,6 @@ from importlib.resources import files
 
 from sparse_tasks.generators.prose.grammar import Rule, read_grammars, read_lexicon
 
-__all__ = ["events", "lexicon", "scenes"]
-
 
 @cache
 def events() -> dict[str, Rule]:

@@ -15,8 +15,6 @@ from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.world import Chronicle, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
-__all__ = ["StoryMultihop"]
-
 _ACQUIRING = ("Purchase", "GiftReceived")
 
 

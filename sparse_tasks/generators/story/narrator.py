@@ -12,8 +12,6 @@ from sparse_tasks.generators.story.grammar import events, scenes
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event
 from sparse_tasks.generators.task import Mark, Offer, Passage, Telling
 
-__all__ = ["Narrator"]
-
 _PRONOUNS = {
     True: {"he": "she", "him": "her", "his": "her", "himself": "herself", "He": "She", "His": "Her"},
     False: {"he": "he", "him": "him", "his": "his", "himself": "himself", "He": "He", "His": "His"},

@@ -18,8 +18,6 @@ from sparse_tasks.generators.prose.grammar import Rule
 from sparse_tasks.generators.prose.phrasing import Phrasing, Slots
 from sparse_tasks.generators.story.grammar import events
 
-__all__ = ["Fact", "Page", "Story", "audit", "read"]
-
 _NAME = r"[^,.;:!?“”–]+?"
 _THING = r"[a-z][a-z' -]*?"
 _SLOTS = Slots(

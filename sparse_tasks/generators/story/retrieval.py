@@ -15,8 +15,6 @@ from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
-__all__ = ["StoryRetrieval"]
-
 _ASKS = {
     "place": "At which place did {hero} arrive in Chapter {n}?",
     "person": "Whom did {hero} meet in Chapter {n}? Give the full name.",

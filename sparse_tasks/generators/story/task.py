@@ -18,8 +18,6 @@ from sparse_tasks.generators.story.reader import Story, audit, read
 from sparse_tasks.generators.story.world import Chronicle, Plan, simulate
 from sparse_tasks.generators.task import Draft, Mark, Task, parameter
 
-__all__ = ["Question", "StoryTask"]
-
 _SPECIMENS = 160
 _END = "The story ends here."
 # Filler paragraphs by their number of sentences, from large to small; 0 is a short sentence alone.

@@ -8,8 +8,6 @@ from functools import cache
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import lexicon
 
-__all__ = ["Places", "Thing", "Things", "crowns", "materials"]
-
 
 def crowns(amount: int) -> str:
     """A sum of money in words and figures.

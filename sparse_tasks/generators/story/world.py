@@ -15,8 +15,6 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import lexicon
 from sparse_tasks.generators.story.words import Places, Thing, Things, crowns
 
-__all__ = ["Chapter", "Chronicle", "Event", "Plan", "Wanted", "simulate"]
-
 # Below this many crowns the traveller looks for work.
 _POOR = 120
 # How often a thing that was only looked at before is the one that is bought.

@@ -36,8 +36,6 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.triton.columns import gather_columns
 
-__all__ = ["block_sparse_gluon", "serves", "vertical_slash_gluon"]
-
 FAR: Final = 2**30
 """A position after every query, which hides what has it."""
 

@@ -15,8 +15,6 @@ from sparse_tasks.attention.kernels.block_scores import row_chunks
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.selection import select_rows
 
-__all__ = ["top_blocks_triton"]
-
 TILE_ROWS: Final = 64
 TILE_COLUMNS: Final = 64
 

@@ -19,8 +19,6 @@ from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 
-__all__ = ["FAR", "block_sparse_triton", "launch"]
-
 FAR: Final = 2**30
 """A position after every query, which hides what has it."""
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 
-__all__ = ["gather_columns"]
-
 TILE: Final = 64
 """Verticals of a program."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
 
-__all__ = ["page_budgets_triton"]
-
 
 @triton.jit(do_not_specialize=["batch"])
 def _budget(lengths, out, batch, DROPPED: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):

@@ -18,8 +18,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.sparse_decode import FAR, processors
 
-__all__ = ["page_scores_triton"]
-
 PROGRAMS: Final = 9
 """Programs a processor, if the lists are long enough: 3 waves of the 3 that are resident, to even out the load."""
 

@@ -13,8 +13,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.page_summaries import new_page_summaries
 
-__all__ = ["page_summaries_triton", "update_page_summaries_triton"]
-
 ROWS: Final = 16
 """Keys that are read at once."""
 

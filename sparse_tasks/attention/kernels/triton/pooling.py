@@ -12,8 +12,6 @@ from torch import Tensor
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 
-__all__ = ["mean_pool_triton"]
-
 TILE: Final = 8192
 """Elements of a tile: at 4 warps a thread has 8 reads of 16 bytes under way in bf16."""
 

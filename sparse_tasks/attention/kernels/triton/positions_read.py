@@ -8,8 +8,6 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
 
-__all__ = ["add_positions_read_triton"]
-
 
 @triton.jit(do_not_specialize=["lists", "batch", "kv_heads", "layers", "width"])
 def _add(

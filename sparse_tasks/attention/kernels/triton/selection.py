@@ -17,8 +17,6 @@ from torch import Tensor
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 
-__all__ = ["select_mass_triton", "select_rows", "select_top_triton"]
-
 WHOLE: Final = 16384
 """Columns that a program holds at once, 32 a thread. Below 65,536, for two counts share an integer."""
 

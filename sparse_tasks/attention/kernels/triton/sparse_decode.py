@@ -21,8 +21,6 @@ from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 
-__all__ = ["FAR", "processors", "sparse_decode_triton"]
-
 FAR: Final = 2**30
 """A position after every sequence's end, which hides what has it; also the block size of a sequence in one block."""
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.triton.block_sparse import FAR, launch
 
-__all__ = ["vertical_slash_triton"]
-
 
 def vertical_slash_triton(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float) -> Tensor:
     """As ``vertical_slash.vertical_slash_attention``."""

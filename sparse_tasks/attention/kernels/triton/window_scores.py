@@ -20,8 +20,6 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.window_scores import WindowScores
 
-__all__ = ["window_scores_triton"]
-
 TILE: Final = 64
 """Queries, and keys, of a tile; half as many in fp32, so that it fits."""
 
