@@ -510,3 +510,17 @@ def test_indexing_costs_grow_with_the_length(attention: str, lengths: list[int],
     for cost in (flops, reads):
         costs = [cost(attention, length, sparsity) for length in sorted(lengths)]
         assert all(0 <= short <= long for short, long in pairwise(costs))
+
+
+@pytest.mark.parametrize("page", [0, -1, True, "many", "nan", [16], 10**400, "9" * 500])
+def test_of_an_argument_that_is_no_number_nothing_is_known(page: Any) -> None:
+    assert index_reads(attention_of("quest", None, {"page": page}), LLAMA_8B, 1000) is None
+
+
+def test_what_looks_closer_costs_more() -> None:
+    assert flops("vertical_slash", window=512) > flops("vertical_slash", window=64)
+    assert flops("vertical_slash", sparsity=0.5) > flops("vertical_slash", sparsity=0.9)
+    assert flops("block_sparse", block=16) > flops("block_sparse", block=128)
+    assert flops("xattention", stride=4) > flops("xattention", stride=16)
+    assert flops("flexprefill", tau=0.1) > flops("flexprefill", tau=0)
+    assert flops("h2o") > flops("snapkv") > flops("tova") > flops("knorm") > 0

@@ -205,3 +205,9 @@ def test_columns_are_those_asked_for(dataset: Dataset, rows: list[dict[str, Any]
     assert [set(row) for row in some] == [{"id", "prompt"}] * 16
     assert [row["prompt"] for row in some] == [row["prompt"] for row in rows]
     assert len(rows[0]) == 17
+
+
+def test_a_manifest_of_another_version_is_refused(copy: Path, refused: Refused) -> None:
+    changed(copy, lambda manifest: manifest.update(schema_version="2.0"))
+    with refused(DataError, str(copy), "schema_version", "1.0"):
+        open_dataset(str(copy))

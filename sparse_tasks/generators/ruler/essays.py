@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TypeAlias
 
 from sparse_tasks.core.errors import BadFileError
@@ -86,8 +87,15 @@ def _about(subject: str, sentence: str) -> str:
 def read_essays(corpus: Corpus) -> list[list[str]]:
     """Text of a file as paragraphs of sentences, else a BadFileError; blank lines end paragraphs."""
     (path,) = corpus.paths
+    try:
+        return _paragraphs(path, corpus.sha256)
+    except BadFileError as error:
+        raise BadFileError(f"essays: {error}") from error
+
+
+def _paragraphs(path: Path, sha256: str) -> list[list[str]]:
     content = read_bytes(path, _MOST_BYTES)
-    if hashlib.sha256(content).hexdigest() != corpus.sha256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise BadFileError(f"{path.name} was changed since this run began; give the command again")
     text = decode(content, path.name).replace("\r\n", "\n").replace("\r", "\n")
     problems = {_CONTROL: "a control character", _LONG_WORD: f"a word of {_LONGEST_WORD:,} characters"}

@@ -531,3 +531,15 @@ def test_a_missing_package_is_told_kindly(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UsageError, match=r"^engine: 'openai' needs the package openai; install sparse-tasks\[openai\]"):
         OpenAIEngine(EngineSettings(Model("m", "m")))
+
+
+def test_a_server_without_models(server: FakeServer) -> None:
+    server.models = []
+    with pytest.raises(EngineError, match="serves no model"):
+        engine(server).context()
+
+
+def test_an_engine_can_be_asked_again(server: FakeServer) -> None:
+    asked = engine(server)
+    for _ in range(2):
+        assert sorted(output.id for output in asked.generate(requests(2))) == ["s0", "s1"]

@@ -430,3 +430,29 @@ def test_a_site_that_cannot_be_moved_into_place_leaves_the_older_one(
         build(folder, tmp_path / "site")
     assert all_files(tmp_path / "site") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["site"]
+
+
+def test_other_files_and_deeper_folders_are_not_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    (tmp_path / "in" / "deeper" / "b.json").write_text("{")
+    (tmp_path / "in" / "README.md").write_text("{")
+    (tmp_path / "in" / "a.json").write_bytes((folder / "a.json").read_bytes())
+    assert build(tmp_path / "in", tmp_path / "site").submissions == 1
+
+
+def test_a_task_is_a_tie_unless_the_adjusted_p_value_is_small(tmp_path: Path) -> None:
+    submitted(tmp_path / "in" / "a.json", "Five less", [{**SPARSE, "loses": 5}])
+    build(tmp_path / "in", tmp_path / "site")
+    rows = Page(page_of(tmp_path / "site", "five-less")).rows(2)
+    assert rows[1][4].startswith("≈ tie −0.250 −")
+    assert rows[1][5] == "0.125"
+
+
+def test_a_run_that_asked_for_budgets_has_no_asked_sparsity(site: Path) -> None:
+    rows = Page(site / "index.html").rows()
+    assert next(row for row in rows if row[0] == "Delta")[3] == "–"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, refused: Refused) -> None:
+    with refused(UsageError, "folder", tmp_path / "none", "No such file"):
+        build(tmp_path / "none", tmp_path / "site")

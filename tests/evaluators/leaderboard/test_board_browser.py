@@ -229,3 +229,18 @@ def test_scripts_of_strangers_do_not_run_even_if_they_got_in(page: Page) -> None
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))")
     page.wait_for_timeout(200)
     assert page.evaluate("window.ran") is None
+
+
+def test_target_sparsity_filters(page: Page) -> None:
+    chosen = page.get_by_label("Target sparsity")
+    assert chosen.locator("option").all_text_contents() == ["any", "0", "0.5", "0.9", "0.95"]
+    chosen.select_option("0.95")
+    shown(page, "2 of 10 runs shown")
+    assert set(methods(page)) == {"vertical_slash"}
+
+
+def test_printed_pages_have_no_controls(page: Page) -> None:
+    page.emulate_media(media="print")
+    assert not page.locator("form").is_visible()
+    assert page.locator("tbody tr").first.is_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflow") == "visible"

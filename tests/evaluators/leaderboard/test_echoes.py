@@ -168,3 +168,10 @@ def test_real_tasks_echo_where_answers_are_swapped_and_nowhere_else(
         assert golds.look(one, gold[one.id]) == []
         assert golds.look(one, re.sub(r"\s+", " ", one.prompt)) == []
         assert golds.look(one, gold[other.id])
+
+
+def test_words_of_the_prompt_in_any_order_are_no_echoes(told: list[Row], golds: Echoes) -> None:
+    draw = random.Random(5)
+    for one in told:
+        words = one.prompt.split()
+        assert golds.look(one, " ".join(draw.sample(words, 300))) == []

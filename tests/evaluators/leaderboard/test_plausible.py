@@ -334,3 +334,23 @@ def test_what_the_methods_leave_out_is_let_pass(method: str) -> None:
         case = (sparsity, arguments, length, kind, measured)
         reason = found(method, measured, sparsity=sparsity, arguments=arguments, tokens=length, written=steps + 1)
         assert reason is None, case
+
+
+@pytest.mark.parametrize(
+    ("method", "sparsity", "measured"),
+    [
+        ("block_sparse", 0.5, {"prefill": 0.467, "decode": 0.0}),
+        ("block_sparse", 0.9, {"prefill": 0.655, "decode": 0.0}),
+        ("quest", 0.5, {"prefill": 0.0, "decode": 0.499}),
+        ("quest", 0.9, {"prefill": 0.0, "decode": 0.900}),
+    ],
+)
+def test_what_ran_at_1k_is_let_pass_where_blocks_are_few(
+    method: str, sparsity: float, measured: dict[str, float]
+) -> None:
+    assert found(method, measured, sparsity=sparsity, tokens=1024, written=64) is None
+
+
+def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
+    assert found("quest", {"decode": 0.9}, sparsity=0.9, tokens=None, written=None) is None
+    assert found("quest", {"decode": 0.99}, sparsity=0.9, tokens=None, written=None) is not None

@@ -22,6 +22,7 @@ from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset
+from sparse_tasks.evaluators.leaderboard import submission
 from sparse_tasks.evaluators.leaderboard.reading import LARGEST_FILE, SubmissionError, plain, read_submission
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Reason
@@ -364,3 +365,9 @@ def test_plain_text_can_be_printed(text: str) -> None:
     shown = plain(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable() or len(text) > 200
+
+
+def test_more_than_the_largest_file_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr(submission, "LARGEST_FILE", 4096)
+    with refused(UsageError, "runs:", "hand in fewer at once"):
+        make_submission(read_runs([runs]))
