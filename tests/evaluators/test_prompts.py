@@ -80,11 +80,6 @@ def test_ids_have_exactly_the_tokens_that_the_data_set_promises(
         assert own.backend.decode(request.ids, skip_special_tokens=False) == own.render(row["prompt"])
 
 
-def test_no_ids_are_made_for_an_engine_that_takes_none(dataset: Dataset, rows: list[dict[str, Any]]) -> None:
-    found = list(requests(dataset, dataset.select(limit=1), None, {rows[0]["id"]: 9}))
-    assert [(request.id, request.ids, request.prompt) for request in found] == [(rows[0]["id"], [], rows[0]["prompt"])]
-
-
 def test_requests_are_made_one_at_a_time(
     dataset: Dataset, own: PromptTokenizer, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,11 +260,6 @@ def test_a_record_of_what_the_data_set_has_not_is_refused(
         scored(folder)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, refused: Refused) -> None:
-    with refused(UsageError, "run: ", str(tmp_path), "holds no run.json", "that evaluate has made"):
-        scored(tmp_path)
-
-
 def test_a_sample_with_an_empty_field_is_refused(folder: Path, copy: Path, model: Path, refused: Refused) -> None:
     for fields in ({"answer_prefix": None}, {"answers": ["a", None]}, {"max_new_tokens": None}):
         data = rewritten(copy, **fields)

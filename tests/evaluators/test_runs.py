@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy as copying
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from sparse_tasks.core.json import parse_json, to_json
 from sparse_tasks.core.records import convert, to_builtins
 from sparse_tasks.evaluators.records import Prediction, RunSettings
 from sparse_tasks.evaluators.runs import Run, read_record
-from tests.cli.program import ROOT, contents
+from tests.cli.program import contents
 from tests.evaluators.made_runs import made_settings
 
 Refused = Callable[..., Any]
@@ -165,14 +163,6 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(name: str, tmp_path
     with Run(tmp_path) as run, refused(UsageError, "output: ", str(tmp_path), "name an empty or a new folder"):
         run.check(ASKED)
     assert contents(tmp_path) == {name: b"mine"}
-
-
-def test_a_file_is_refused(tmp_path: Path, refused: Refused) -> None:
-    (tmp_path / "file").write_text("mine")
-    for path in (tmp_path / "file", tmp_path / "file/below"):
-        with refused(UsageError, "output: ", str(path), "name a folder"), Run(path):
-            pass
-    assert contents(tmp_path) == {"file": b"mine"}
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(refused: Refused) -> None:
@@ -321,34 +311,6 @@ def test_predictions_are_put_in_order(folder: Path) -> None:
         run.put_in_order([*reversed(ids), "ruler_niah-4096-3"])
         run.add(prediction(4))
     assert [row.index for row in Run(folder).predictions()] == [2, 1, 0, 3, 4]
-
-
-HOLD = "import sys; from pathlib import Path; from sparse_tasks.evaluators.runs import Run\n"
-
-
-def test_a_second_process_is_refused_while_the_first_is_there(folder: Path, refused: Refused) -> None:
-    script = HOLD + "with Run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(folder)], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with refused(OutputError, "another run is writing to", str(folder)), Run(folder):
-            pass
-        other.communicate("")
-    assert other.returncode == 0
-    assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
-    with Run(folder) as run:
-        assert len(run.finished()) == 3
-
-
-def test_a_killed_process_holds_nothing(folder: Path) -> None:
-    script = HOLD + "import os; run = Run(Path(sys.argv[1])); run.__enter__(); os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", script, str(folder)], cwd=ROOT, check=False).returncode == -9
-    assert ".sparse_tasks.lock" in contents(folder)
-    with Run(folder) as run:
-        run.check(ASKED)
-    assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
 
 
 def test_json_that_is_written_can_be_read_by_anyone() -> None:

@@ -94,12 +94,6 @@ def test_folders_that_are_not_runs_are_refused(sweep: Path, tmp_path: Path, refu
         read_runs([sweep])
 
 
-def test_damaged_scores_are_refused(sweep: Path, refused: Refused) -> None:
-    (sweep / "dense" / "scores.parquet").write_bytes(b"PAR1 and no more")
-    with refused(DataError, "scores.parquet", "cannot be read"):
-        read_runs([sweep])
-
-
 @pytest.mark.parametrize("score", [1.5, -0.1, math.nan])
 def test_scores_outside_0_and_1_are_refused(tmp_path: Path, refused: Refused, score: float) -> None:
     folder = made_run(tmp_path / "run", DENSE)

@@ -127,12 +127,6 @@ def test_nominal_sparsity_is_called_so_and_measured_stands_apart(scored: Scored)
     assert samples[0]["metadata"]["measured_sparsity_decode"] == "0.875"
 
 
-def test_an_average_is_marked_as_one(scored: Scored) -> None:
-    _, record, _ = parts(scored)
-    levels = [one["score_details"]["details"]["level"] for one in record["evaluation_results"]]
-    assert levels == ["task", "task", "average over tasks"]
-
-
 def test_an_unanswered_sample_is_wrong_and_not_absent(scored: Scored) -> None:
     _, _, samples = parts(scored)
     unparsed, without_output = samples[2], samples[5]

@@ -18,12 +18,6 @@ from tests.evaluators.exports.conftest import HOSTILE, Scored
 from tests.schemas.validation import problems
 
 
-def test_exports_are_sorted_and_named_as_their_files() -> None:
-    assert EXPORTS.names() == sorted(EXPORTS.names())
-    for name in EXPORTS.names():
-        assert EXPORTS.get(name).__module__ == f"sparse_tasks.evaluators.exports.{name}"  # type: ignore[attr-defined]
-
-
 def test_the_run_of_these_tests_is_of_the_form_that_is_written(scored: Scored) -> None:
     assert problems(scored.run, "run-1.0") == []
     assert problems(scored.result, "result-1.0") == []
@@ -36,14 +30,9 @@ def test_the_level_that_is_told_is_that_of_the_intervals() -> None:
 
 
 @pytest.mark.parametrize("name", EXPORTS.names())
-def test_the_same_run_gives_the_same_bytes(name: str, scored: Scored) -> None:
-    assert scored.files(EXPORTS.get(name)) == scored.files(EXPORTS.get(name))
-
-
-@pytest.mark.parametrize("name", EXPORTS.names())
-def test_nothing_that_is_given_is_changed(name: str, scored: Scored) -> None:
+def test_nothing_that_is_given_is_changed_and_the_bytes_are_the_same(name: str, scored: Scored) -> None:
     before = json.dumps([scored.run, scored.result, scored.scores, scored.predictions])
-    scored.files(EXPORTS.get(name))
+    assert scored.files(EXPORTS.get(name)) == scored.files(EXPORTS.get(name))
     assert json.dumps([scored.run, scored.result, scored.scores, scored.predictions]) == before
 
 
