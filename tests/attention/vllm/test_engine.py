@@ -100,17 +100,7 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
     asked = {"attention": of("snapkv", 0.5), "tokens": 24}
     methods |= {f"free {n}": asked | {"prompts": [story]} for n, story in enumerate(stories)}
     methods["squeezed"] = asked | {"prompts": stories}
-    needles = [prompts["near"], prompts["far"]]
-    whole = {
-        "first": {"prompts": story, "tokens": 4},
-        "again": {"prompts": story, "tokens": 4},
-        "dense": {"attention": {"attention": "dense"}, "prompts": needles, "tokens": 8},
-        "window": {
-            "attention": {"attention": "streaming_llm", "arguments": {"window": 256}},
-            "prompts": needles,
-            "tokens": 8,
-        },
-    }
+    again = {"prompts": story, "tokens": 6}
     gemma = {
         "folder": str(tmp_path_factory.mktemp("models") / "gemma"), "kind": "Gemma3ForCausalLM",
         "config": "Gemma3TextConfig", "tokenizer": str(demo),
@@ -123,8 +113,8 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
         "methods": {"attention": quest, "options": few, "runs": methods},
         "gemma": {"attention": quest, "options": OPTIONS | {"model": gemma["folder"]},
                   "runs": {"quest": {"prompts": short[1:], "tokens": 6}}},
-        "prefix": {"attention": quest, "options": OPTIONS | {"model": str(demo), "enable_prefix_caching": True},
-                   "runs": whole},
+        "prefix": {"attention": quest, "options": OPTIONS | {"model": str(short_demo), "enable_prefix_caching": True},
+                   "runs": {"first": again, "again": again}},
     }  # fmt: skip
     return run(tmp_path_factory.mktemp("engine"), {"models": [gemma], "engines": engines})
 
@@ -173,11 +163,20 @@ def test_composition_is_sparse_in_both_phases(done: Any) -> None:
     assert ran["decode"]["sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
-def test_window_keeps_the_needle_inside_and_loses_the_one_outside(done: Any) -> None:
-    near, far = done["prefix"]["dense"]["answers"]
+@pytest.mark.nightly
+def test_window_keeps_the_needle_inside_and_loses_the_one_outside(
+    demo: Path, prompts: dict[str, list[int]], tmp_path: Path
+) -> None:
+    """A pattern proven by what a whole model answers."""
+    asked = {"prompts": [prompts["near"], prompts["far"]], "tokens": 8}
+    window = {"attention": "streaming_llm", "arguments": {"window": 256}}
+    runs = {"dense": asked | {"attention": {"attention": "dense"}}, "window": asked | {"attention": window}}
+    engine = {"attention": window, "options": OPTIONS | {"model": str(demo)}, "runs": runs}
+    done = run(tmp_path, {"models": [], "engines": {"whole": engine}})["whole"]
+    near, far = done["dense"]["answers"]
     assert near["text"].strip().startswith("71432")
     assert far["text"].strip().startswith("71432")
-    inside, outside = done["prefix"]["window"]["answers"]
+    inside, outside = done["window"]["answers"]
     assert inside["text"].strip().startswith("71432")
     assert "71432" not in outside["text"]
 
@@ -215,6 +214,7 @@ def test_layers_with_a_sliding_window_are_left_alone(done: Any) -> None:
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.nightly
 def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str, list[int]], tmp_path: Path) -> None:
     made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
             "settings": SMALL | {"num_hidden_layers": 2}, "tokenizer": str(demo)}  # fmt: skip
