@@ -41,7 +41,7 @@ def test_an_older_submission_is_written_over_and_nothing_else(runs: list[Path], 
     assert run("submit", *runs, "-o", path, "--name", "two").code == 0
     assert json.loads(path.read_bytes())["name"] == "two"
     before = contents(runs[0])
-    for taken, words in ((runs[0] / "result.json", "is no submission"), (runs[0], "is a folder")):
+    for taken, words in ((runs[0] / "result.json", "is not a submission"), (runs[0], "is a folder")):
         finished = run("submit", *runs, "-o", taken)
         assert finished.says("output", str(taken), words)
         assert finished.code == 2

@@ -136,6 +136,7 @@ def test_a_view_is_kept_in_the_address(page: Page, index: str) -> None:
     page.get_by_label("Method", exact=True).select_option("quest")
     page.locator("table").nth(0).get_by_role("button", name="Target").click()
     page.wait_for_url(re.compile("#method=quest&sort1=-4$"))
+    shown(page, "3 of 10 runs shown")
     before = names(page)
     page.reload()
     shown(page, "3 of 10 runs shown")
