@@ -167,8 +167,8 @@ def against_depth(context: Context) -> Section:
     )
     section.blocks.append(
         Text(
-            "Depth is where in the prompt the evidence lies, from 0 (its begin) to 1 (its end); samples of all lengths "
-            f"are taken together, in {_BINS} bins. A line that sags shows where a method loses what it reads."
+            "Depth is where in the prompt the evidence lies, from 0 (its beginning) to 1 (its end); samples of all "
+            f"lengths are taken together, in {_BINS} bins. A line that sags shows where a method loses what it reads."
         )
     )
     if wide:
@@ -214,7 +214,7 @@ def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Bl
             for run, line in zip(runs, drawn, strict=True)
         )
         title = f"{task}: score by depth of the evidence"
-        about = f"From the begin of the prompt to its end: {described}."
+        about = f"From the beginning of the prompt to its end: {described}."
         pictures.append(Picture(task, lines(context.name(), title, about, depth_axis(_BINS), SCORE, drawn)))
     labels = {run.attention: run.label for run in runs}
     yield Figure(caption, tuple(pictures), context.keys(list(labels), labels), table)
