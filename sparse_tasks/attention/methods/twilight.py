@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
@@ -59,10 +60,14 @@ class Twilight(DecodeMethod):
         """Share of the tokens that Quest takes first."""
         return self.base if self.sparsity is None else min(1.0, max(self.base, 2 * (1 - self.sparsity)))
 
+    @cached_property
+    def _quest(self) -> Quest:
+        """The method for these tokens, made once: it is asked at every step of every layer."""
+        return Quest(page=self.page, sparsity=1 - self._first_share)
+
     def index_reads(self, shape: Shape, length: float) -> float:
         """Quest's, and the keys of the tokens that it takes first, read whole before they are rounded."""
-        quest = Quest(page=self.page).index_reads(shape, length)
-        return quest + shape.kv_heads * shape.head_size * self._first_share * length
+        return self._quest.index_reads(shape, length) + shape.kv_heads * shape.head_size * self._first_share * length
 
     def read_span(self, prompt: int, cached: int) -> Span:
         if self.sparsity is None:
@@ -71,10 +76,10 @@ class Twilight(DecodeMethod):
         return min(target - 0.5, self._first_share * cached - self.page / 2), target + 0.5
 
     def new_state(self, cache: PagedCache) -> Tensor:
-        return Quest(page=self.page).new_state(cache)
+        return self._quest.new_state(cache)
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
-        Quest(page=self.page).update(state, keys, slots, block_size, impl=impl)
+        self._quest.update(state, keys, slots, block_size, impl=impl)
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch
@@ -83,7 +88,7 @@ class Twilight(DecodeMethod):
         from sparse_tasks.attention.kernels.selection import select_mass
         from sparse_tasks.attention.ops.pooled import mass_from, top_of_all_heads
 
-        first = Quest(page=self.page, sparsity=1 - self._first_share).select(q, cache, state, impl=impl)
+        first = self._quest.select(q, cache, state, impl=impl)
         estimates = [self._estimate(q[row], cache, first, row) for row in range(cache.batch)]
         tokens, weights = (torch.stack(parts) for parts in zip(*estimates, strict=True))
         width = weights.shape[2]

@@ -65,6 +65,11 @@ class VerticalSlash(PrefillMethod):
     def observes(self) -> int:
         return self.window
 
+    @property
+    def _lines(self) -> tuple[int, int]:
+        """Verticals and slashes without a sparsity, those that are always seen included."""
+        return max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
+
     def index_flops(self, shape: Shape, length: float) -> float:
         """Attention of the window, two rankings, and the merging of lines into tiles of 64.
 
@@ -79,7 +84,7 @@ class VerticalSlash(PrefillMethod):
 
     def density_span(self, length: int) -> Span:
         if self.sparsity is None:
-            verticals, slashes = max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
+            verticals, slashes = self._lines
             if max(verticals, slashes) >= length:
                 return 1.0, 1.0
             # The first tokens and the shortest distances are always seen; a slash alone takes tiles of 192 keys.
@@ -99,7 +104,7 @@ class VerticalSlash(PrefillMethod):
 
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)
-        verticals, slashes = max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
+        verticals, slashes = self._lines
         if self.sparsity == 0 or (self.sparsity is None and max(verticals, slashes) >= n_k):
             return None
         vertical, slash = window_scores(q, k, self.window, impl=impl)

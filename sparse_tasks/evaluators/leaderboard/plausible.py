@@ -141,7 +141,7 @@ def _measures(engine: str) -> bool:
 
 def _check_phases(settings: PublicSettings, measured: Phases, written: int | None) -> None:
     """A phase in which a method acts is measured, if there was any of it: the first token comes from the prompt."""
-    for name in settings.attention.method.split("+") if _measures(settings.engine.name) else ():
+    for name in settings.attention.names if _measures(settings.engine.name) else ():
         phase = _phase(METHODS.get(name)) if _ours(name) else None
         if phase is not None and phase not in measured and (phase == "prefill" or (written or 0) > 2):
             raise _ImpossibleError(f"has no {phase} sparsity, and {name} acts there")
