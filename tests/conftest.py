@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub, which reads it once
+
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from tests.made_tokenizers import MAKERS, save
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+@pytest.hookimpl(trylast=True)  # after the test's fixtures
+def pytest_runtest_teardown() -> None:
+    """A test that leaves the Hub reachable fails itself, not the next one that expects it not to be."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    offline = os.environ["HF_HUB_OFFLINE"] != "0"
+    assert constants is None or offline == constants.HF_HUB_OFFLINE, "the test left HF_HUB_OFFLINE changed"
 
 
 def pytest_collection_finish() -> None:

@@ -29,8 +29,8 @@ NAME = "org/data"
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    with serving(tmp_path / "home") as running:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with serving(tmp_path / "home", monkeypatch) as running:
         yield running
 
 

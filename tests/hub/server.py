@@ -407,9 +407,12 @@ def environment(hub: FakeHub, home: Path, token: str | None = WRITER) -> dict[st
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[FakeHub]:
-    """A server that ``huggingface_hub`` in this process takes for the Hub, with a token that may write."""
-    with FakeHub() as hub, pytest.MonkeyPatch.context() as patch:
+def serving(home: Path, patch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A server that ``huggingface_hub`` in this process takes for the Hub, with a token that may write.
+
+    ``patch`` is the test's own: two of them would undo what they set in the wrong order.
+    """
+    with FakeHub() as hub:
         patch.setattr(constants, "ENDPOINT", hub.url)
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
