@@ -59,7 +59,7 @@ class Timing:
         dense: Time of torch's attention.
         sparse: Time of the method, its index included.
         index: Time of its index alone; not in ``sparse`` where a method evicts, which makes it once, after the prompt.
-        asked: Density that the method selected.
+        selected: Density that the method selected.
         computed: Density of the index that ran.
     """
 
@@ -68,7 +68,7 @@ class Timing:
     dense: float
     sparse: float
     index: float
-    asked: float
+    selected: float
     computed: float
 
     @property
@@ -106,7 +106,7 @@ def bench_prefill(method: PrefillMethod, length: int, shape: Shape, *, seed: int
     indices = select_prompt(method, q, k, impl=impl)
     whole = causal_count(length, length)
     parts = [(causal_count(i.n_q, i.n_k) / whole, i) for i in indices]
-    asked = sum(part * float(index.asked_density().mean()) for part, index in parts)
+    selected = sum(part * float(index.selected_density().mean()) for part, index in parts)
     computed = sum(part * float(index.density().mean()) for part, index in parts)
     del indices, parts
     rows = [x.transpose(0, 1)[None] for x in (q, k, v)]
@@ -116,7 +116,7 @@ def bench_prefill(method: PrefillMethod, length: int, shape: Shape, *, seed: int
         _time(lambda: _dense(*rows, causal=True), shape.device),
         _time(lambda: sparse_prefill(method, q, k, v, impl=impl), shape.device),
         _time(lambda: select_prompt(method, q, k, impl=impl), shape.device),
-        asked,
+        selected,
         computed,
     )
 

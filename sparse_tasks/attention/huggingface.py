@@ -39,11 +39,11 @@ class Density:
     """Query-key interactions over those of dense causal attention, counted from the indices that ran.
 
     Attributes:
-        asked: Selected by the method.
+        selected: Selected by the method.
         computed: Computed, with what tiles add.
     """
 
-    asked: float
+    selected: float
     computed: float
 
 
@@ -56,7 +56,7 @@ class SparseRun:
         """Calls of layers with a sliding window, which are left to torch."""
         self._impl = impl
         self._sequences: dict[tuple[int, int], _Sequence] = {}
-        self._totals: dict[tuple[str, int], Tensor] = {}  # asked, computed and dense interactions, by phase and layer
+        self._totals: dict[tuple[str, int], Tensor] = {}  # selected, computed and dense, by phase and layer
         self._mask: Tensor | None = None
         self._spans: list[tuple[int, int]] = []
 
@@ -78,8 +78,8 @@ class SparseRun:
         totals = [t.cpu() for (p, number), t in self._totals.items() if p == phase and layer in (None, number)]
         if not totals:
             return None
-        asked, computed, dense = sum(totals[1:], totals[0]).tolist()
-        return Density(asked / dense, computed / dense)
+        selected, computed, dense = sum(totals[1:], totals[0]).tolist()
+        return Density(selected / dense, computed / dense)
 
     @property
     def layers(self) -> list[int]:
@@ -141,11 +141,11 @@ class SparseRun:
     def _count_prefill(self, number: int, indices: list[PrefillIndex]) -> None:
         for index in indices:
             dense = causal_count(index.n_q, index.n_k)
-            asked, computed = index.asked_density().mean() * dense, index.density().mean() * dense
-            self._add("prefill", number, asked, computed, dense)
+            selected, computed = index.selected_density().mean() * dense, index.density().mean() * dense
+            self._add("prefill", number, selected, computed, dense)
 
-    def _add(self, phase: str, number: int, asked: Tensor, computed: Tensor, dense: int) -> None:
-        total = torch.stack([asked, computed, torch.full_like(computed, dense)])
+    def _add(self, phase: str, number: int, selected: Tensor, computed: Tensor, dense: int) -> None:
+        total = torch.stack([selected, computed, torch.full_like(computed, dense)])
         before = self._totals.get((phase, number))
         self._totals[phase, number] = total if before is None else before + total
 

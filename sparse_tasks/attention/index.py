@@ -2,7 +2,7 @@
 
 ``BlockIndex`` and ``LineIndex`` are of one sequence's prefill, ``PageIndex`` is of a batch in decoding. Each says what
 it makes visible as a ``Pattern`` or a count, so that the sparsity of a run is counted from the index that ran, with all
-that tiles add, and beside it (``asked_density``) of what the method selected before it was rounded up to tiles.
+that tiles add, and beside it (``selected_density``) of what the method selected before it was rounded up to tiles.
 
 Grids of blocks begin at position 0, also where the queries begin later (chunked prefill): row ``r`` of an index stands
 for the query block ``first_row + r``, which covers the positions from ``(first_row + r) * block_q`` on.
@@ -105,7 +105,7 @@ class BlockIndex:
         """float64 ``[heads]``: computed interactions over those of dense causal attention."""
         return self.computed().double() / causal_count(self.n_q, self.n_k)
 
-    def asked_density(self) -> Tensor:
+    def selected_density(self) -> Tensor:
         """float64 ``[heads]``: selected interactions over those of dense causal attention."""
         return self.seen().double() / causal_count(self.n_q, self.n_k)
 
@@ -194,7 +194,7 @@ class LineIndex:
         """float64 ``[heads]``: computed interactions over those of dense causal attention."""
         return self.computed().double() / causal_count(self.n_q, self.n_k)
 
-    def asked_density(self) -> Tensor:
+    def selected_density(self) -> Tensor:
         """float64 ``[heads]``: interactions on the selected lines over those of dense causal attention."""
         if self.slashes is None or self.slash_counts is None:
             return self.density()

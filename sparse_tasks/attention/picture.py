@@ -115,20 +115,20 @@ def draw(
         raise UsageError("head", head, f"is not one of the {heads} heads of the index; choose from 0 to {heads - 1}")
     shown = min(_PANELS, heads)
     panels = [head] if head is not None else [round(i * (heads - 1) / max(1, shown - 1)) for i in range(shown)]
-    asked, computed = _densities(drawn, n_q, n_k)
+    selected, computed = _densities(drawn, n_q, n_k)
     figure, axes = _figure(len(panels), n_q, n_k)
     for axis, number in zip(axes, panels, strict=True):
         name = "every head" if heads == 1 else f"head {number}"
         axis.set_title(f"{name}: {computed[number]:.3f}", fontsize=8)
         _panel(axis, _shares(parts, number, n_q, n_k), n_q, n_k)
-    mean_asked, mean_computed = float(asked.mean()), float(computed.mean())
-    density = f"density asked {mean_asked:.3f}, computed {mean_computed:.3f}"
+    mean_selected, mean_computed = float(selected.mean()), float(computed.mean())
+    density = f"selected density {mean_selected:.3f}, computed {mean_computed:.3f}"
     figure.suptitle(f"{title}\n{density}" if title else density, fontsize=9)
     try:
         figure.savefig(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return mean_asked, mean_computed
+    return mean_selected, mean_computed
 
 
 def check_path(path: Path | str) -> Path:
@@ -173,16 +173,16 @@ def _on_cpu(index: PrefillIndex) -> PrefillIndex:
 
 
 def _densities(drawn: Drawn, n_q: int, n_k: int) -> tuple[Tensor, Tensor]:
-    """Asked and computed, float64 ``[heads]`` each."""
+    """Selected and computed, float64 ``[heads]`` each."""
     if isinstance(drawn, Pattern):
         density = drawn.density(n_q, n_k)
         return density, density
     indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex) else drawn
     share = [causal_count(i.n_q, i.n_k) / causal_count(n_q, n_k) for i in indices]
-    both = [(i.asked_density().cpu() * s, i.density().cpu() * s) for i, s in zip(indices, share, strict=True)]
+    both = [(i.selected_density().cpu() * s, i.density().cpu() * s) for i, s in zip(indices, share, strict=True)]
     heads = max(len(computed) for _, computed in both)  # a stretch that is dense is so in all heads
-    asked, computed = (sum(x.expand(heads) for x in column) for column in zip(*both, strict=True))
-    return torch.as_tensor(asked), torch.as_tensor(computed)
+    selected, computed = (sum(x.expand(heads) for x in column) for column in zip(*both, strict=True))
+    return torch.as_tensor(selected), torch.as_tensor(computed)
 
 
 def _shares(parts: list[_Part], head: int, n_q: int, n_k: int) -> Any:

@@ -124,15 +124,15 @@ def show(
     n_q = drawn.kept.shape[1] if isinstance(drawn, Rows) else len(q)
     settings = ", ".join(f"{name} {value}" for name, value in chosen.settings().items() if value is not None)
     title = f"{chosen.name}, {len(k):,} tokens\n{settings}"
-    asked, computed = draw(drawn, n_q, len(k), path, title=title, head=head)
+    selected, computed = draw(drawn, n_q, len(k), path, title=title, head=head)
     if format is Format.json:
-        measured = {"density_asked": asked, "density_computed": computed}
+        measured = {"density_selected": selected, "density_computed": computed}
         print_json(
             {"method": chosen.name, "settings": chosen.settings(), "length": len(k), **measured, "file": str(path)}
         )
         return
-    print(f"{chosen.name} at {len(k):,} tokens: density asked {asked:.3f}, computed {computed:.3f}")
-    met = asked if chosen.exact else computed
+    print(f"{chosen.name} at {len(k):,} tokens: selected density {selected:.3f}, computed {computed:.3f}")
+    met = selected if chosen.exact else computed
     if chosen.sparsity is not None and abs(met - (1 - chosen.sparsity)) > _MISSED:
         target = f"sparsity {chosen.sparsity:g} means {1 - chosen.sparsity:.3f}"
         print(

@@ -20,15 +20,15 @@ def find_sample(folder: Path, task: str, index: int, length: str | None = None) 
         UsageError: There is no such folder, task, length or index.
         DataError: The file cannot be read.
     """
-    found: dict[str, dict[int, list[Path]]] = {}
+    files: dict[str, dict[int, list[Path]]] = {}
     for path in sorted(folder.glob("*/*.parquet")):
         if shard := ShardPath.parse(path.relative_to(folder).as_posix()):
-            found.setdefault(shard.task, {}).setdefault(shard.length, []).append(path)
-    if not found:
+            files.setdefault(shard.task, {}).setdefault(shard.length, []).append(path)
+    if not files:
         raise UsageError("data", str(folder), "holds no samples; name a folder that generate has written")
-    if task not in found:
-        raise UsageError("task", task, nearest(task, found))
-    lengths = found[task]
+    if task not in files:
+        raise UsageError("task", task, nearest(task, files))
+    lengths = files[task]
     tokens = min(lengths) if length is None else parse_length(length)
     if tokens not in lengths:
         raise UsageError("length", length, f"is not there; choose from {', '.join(map(label, sorted(lengths)))}")

@@ -158,7 +158,7 @@ def make_request(options: GenerateOptions) -> Request:
     parsed = tuple(sorted({parse_length(length) for length in options.lengths}))
     if not parsed:
         raise UsageError("length", "", "is missing; name at least one, such as 64k")
-    wanted = parse_depth(depth)
+    requested = parse_depth(depth)
     begin = PRESETS[preset]
     mount(corpora.values())
     chosen, named, notices = _select(options.tasks, corpora)
@@ -175,8 +175,8 @@ def make_request(options: GenerateOptions) -> Request:
     notices += read_notices(corpora[name] for name in sorted(used) if name in corpora)
     depths = []
     for task in configured:
-        steered = wanted if task.steerable else Depth()
-        if steered != wanted:
+        steered = requested if task.steerable else Depth()
+        if steered != requested:
             if task.name in named:
                 raise UsageError(
                     "depth", depth, f"cannot steer {task.name}, whose evidence is everywhere; leave it out"

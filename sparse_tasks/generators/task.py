@@ -158,7 +158,7 @@ class Task(Parametric, ABC):
         placeholders: What a user's template may name, with meanings; empty where a task takes no template.
         needed: Those that a template's question has to hold, since the oracle has to know them.
         sized_in_tokens: Whether its sizes are tokens of the body, which it counts itself after ``at``, beforehand and
-            for all samples; the fitter then composes to the size that is wanted instead of estimating it.
+            for all samples; the fitter then composes to the requested size instead of estimating it.
         references: Whether ``answers`` are ways to say one thing, of which ``answer`` is the first.
     """
 
@@ -234,8 +234,10 @@ class Task(Parametric, ABC):
         Raises:
             DataError: As of ``oracle``.
         """
-        found = self.oracle(prompt)
-        return None if found == answer else f"the prompt says {quoted(found)}, the stored answer is {quoted(answer)}"
+        derived = self.oracle(prompt)
+        return (
+            None if derived == answer else f"the prompt says {quoted(derived)}, the stored answer is {quoted(answer)}"
+        )
 
     def largest(self) -> int | None:
         """The largest size for which there is text; None: there is no end of it."""

@@ -92,16 +92,16 @@ def validate_folder(
     prompts: dict[bytes, str] = {}
     checker = _Checker(path, manifest, loaded, gold_score)
     with closing(_check_shards(checker, names, tokenizer, workers, texts)) as shards:
-        for found in shards:
-            report.problems += found.problems
+        for checked in shards:
+            report.problems += checked.problems
             report.files += 1
-            report.samples += len(found.ids)
-            report.tokens += found.tokens
-            ids.update(found.ids)
-            for prompt, where in found.prompts:
+            report.samples += len(checked.ids)
+            report.tokens += checked.tokens
+            ids.update(checked.ids)
+            for prompt, where in checked.prompts:
                 if (first := prompts.setdefault(prompt, where)) != where:
                     report.problems.append(Problem(where, f"has the prompt of {first}"))
-            progress(len(found.ids))
+            progress(len(checked.ids))
     report.problems += [Problem(id, f"is the id of {n} samples") for id, n in ids.items() if n > 1]
     return report
 
@@ -207,22 +207,22 @@ def _check_in_process(name: str) -> _Checked:
 
 
 def _check_shard(checker: _Checker, name: str) -> _Checked:
-    manifest, found = checker.manifest, _Checked([], [], [], 0)
+    manifest, checked = checker.manifest, _Checked([], [], [], 0)
     try:
         rows = read_rows(checker.path / name)
     except DataError as error:
-        found.problems.append(Problem(name, str(error)))
-        return found
+        checked.problems.append(Problem(name, str(error)))
+        return checked
     if len(rows) != manifest.files[name].rows:
-        found.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest.files[name].rows}"))
+        checked.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest.files[name].rows}"))
     shard = ShardPath.parse(name)
     if shard is None:  # the schema of manifests has no such names
         raise ValueError(f"{name} is not the path of a data file")
     try:
         task = TASKS.get(shard.task).from_settings(manifest.request.tasks[shard.task].parameters)
     except (UsageError, KeyError) as error:
-        found.problems.append(Problem(name, f"belongs to no task that is known here: {error}"))
-        return found
+        checked.problems.append(Problem(name, f"belongs to no task that is known here: {error}"))
+        return checked
     # Every full shard of a task and length has as many rows as the first one.
     first = str(replace(shard, number=0))
     offset = shard.number * (manifest.files[first].rows if first in manifest.files else 0)
@@ -232,13 +232,14 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
         wrong = [invalid] if invalid else []
         if not wrong:
             wrong = list(_check_row(row, task, shard.length, offset + i, checker))
-            found.tokens += row["input_tokens"]
-            found.prompts.append((hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest(), f"{name}, row {i}"))
-        found.ids.append(str(row["id"]))
-        found.problems += [Problem(where, what) for what in wrong]
-    if not found.problems and found.tokens != manifest.files[name].tokens:
-        found.problems.append(Problem(name, f"has {found.tokens} tokens, not {manifest.files[name].tokens}"))
-    return found
+            checked.tokens += row["input_tokens"]
+            digest = hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest()
+            checked.prompts.append((digest, f"{name}, row {i}"))
+        checked.ids.append(str(row["id"]))
+        checked.problems += [Problem(where, what) for what in wrong]
+    if not checked.problems and checked.tokens != manifest.files[name].tokens:
+        checked.problems.append(Problem(name, f"has {checked.tokens} tokens, not {manifest.files[name].tokens}"))
+    return checked
 
 
 def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker) -> Iterator[str]:

@@ -55,14 +55,14 @@ class Template:
             DataError: The prompt was not made with this template.
         """
         seen: set[str] = set()
-        asked = _pattern(self.question, r"[^\n]+?", seen)
+        pattern = _pattern(self.question, r"[^\n]+?", seen)
         if self.answer_prefix is None:
-            asked += r"(?=\n|\Z)"
+            pattern += r"(?=\n|\Z)"
         else:
-            asked += _pattern(self.answer_prefix, r"[^\n]+?", seen) + r"\Z"
+            pattern += _pattern(self.answer_prefix, r"[^\n]+?", seen) + r"\Z"
         opened = re.search(_pattern(self.intro, r"[\s\S]+?", set()), prompt)
         # The last place: a preview may state the question, too.
-        *_, question = [None, *re.finditer(asked, prompt)]
+        *_, question = [None, *re.finditer(pattern, prompt)]
         if opened is None or question is None or question.start() < opened.end():
             raise DataError(f"{task.name}: the prompt cannot be read by its template")
         own = task.complete({name: text for name, text in question.groupdict().items() if name in task.needed})
@@ -169,10 +169,10 @@ def _tables(path: Path) -> dict[str, object]:
 
 def _check_placeholders(where: str, text: str, known: list[str]) -> None:
     try:
-        found = list(Formatter().parse(text))
+        parts = list(Formatter().parse(text))
     except ValueError as error:
         raise UsageError("template", where, f"has a brace too many; write {{{{ for a brace ({error})") from error
-    for _, name, form, conversion in found:
+    for _, name, form, conversion in parts:
         if name is None:
             continue
         if form or conversion or not re.fullmatch(r"\w+", name):

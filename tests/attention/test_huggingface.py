@@ -94,7 +94,7 @@ def density(run: SparseRun, phase: str, layer: int | None = None) -> tuple[float
     """Asked and computed, of a phase that has run."""
     measured = run.density(phase, layer)
     assert measured is not None
-    return pytest.approx(measured.asked, abs=1e-9), pytest.approx(measured.computed, abs=1e-9)
+    return pytest.approx(measured.selected, abs=1e-9), pytest.approx(measured.computed, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -124,7 +124,7 @@ def test_every_method_generates_and_is_measured(name: str, model: Any) -> None:
     measured = run.density(sparse)
     assert measured is not None
     assert 0.1 < measured.computed < 0.55
-    assert measured.asked <= measured.computed + 1e-9
+    assert measured.selected <= measured.computed + 1e-9
     by_layer = [run.density(sparse, layer).computed for layer in run.layers]  # type: ignore[union-attr]
     assert sum(by_layer) / 2 == pytest.approx(measured.computed, abs=1e-9)
     difference = (found - expected).abs().amax((1, 2))

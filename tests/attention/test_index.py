@@ -88,7 +88,7 @@ def test_blocks_are_seen_and_counted_as_listed(n_k: int, missing: int, block_q: 
     expected = pairs(kept, block_q, block_k, n_q, n_k)
     assert torch.equal(index.pattern().mask(n_q, n_k), expected)
     assert index.seen().tolist() == expected.sum((1, 2)).tolist()
-    assert index.asked_density().tolist() == [int(s) / causal_count(n_q, n_k) for s in index.seen()]
+    assert index.selected_density().tolist() == [int(s) / causal_count(n_q, n_k) for s in index.seen()]
 
 
 @settings(max_examples=40, deadline=None)
@@ -116,7 +116,7 @@ def test_small_blocks_cost_what_their_tile_reads(n_k: int, missing: int, block_q
 def test_the_dense_index_sees_everything_and_lists_no_more(n_q: int, n_k: int, block_q: int, block_k: int) -> None:
     index = BlockIndex.dense(n_q, n_k, block_q, block_k)
     assert index.seen().tolist() == index.computed().tolist() == [causal_count(n_q, n_k)]
-    assert index.density().tolist() == index.asked_density().tolist() == [1.0]
+    assert index.density().tolist() == index.selected_density().tolist() == [1.0]
     full = torch.ones(1, *index.blocks.shape[1:], dtype=torch.bool)
     assert torch.equal(index.mask(), block_index(full, block_q, block_k, n_q, n_k).mask())
 
@@ -142,7 +142,7 @@ def test_the_tail_of_blocks_is_what_the_last_queries_see(
     seen = index.pattern().mask(n_q, n_k)[:, n_q - last :]
     assert torch.equal(tail.pattern().mask(last, n_k), seen)
     assert tail.seen().tolist() == seen.sum((1, 2)).tolist()
-    assert tail.asked_density().tolist() == [int(s) / causal_count(last, n_k) for s in tail.seen()]
+    assert tail.selected_density().tolist() == [int(s) / causal_count(last, n_k) for s in tail.seen()]
     # Tiles are gathered of the rows that are left.
     made = BlockIndex(*listed(kept[:, kept.shape[1] - tail.blocks.shape[1] :]), block_q, block_k, last, n_k)
     assert tail.computed().tolist() == made.computed().tolist()
@@ -214,7 +214,7 @@ def test_lines_are_seen_and_counted_once(
     assert index.computed().tolist() == seen.sum((1, 2)).tolist() == index.pattern().count(n_q, n_k).tolist()
     assert index.density().tolist() == [int(c) / causal_count(n_q, n_k) for c in index.computed()]
     asked = lines.sum((1, 2))
-    assert index.asked_density().tolist() == [int(c) / causal_count(n_q, n_k) for c in asked]
+    assert index.selected_density().tolist() == [int(c) / causal_count(n_q, n_k) for c in asked]
 
 
 def make_bands(n_q: int, n_k: int, block_q: int, unit: int, heads: int, share: float, seed: int) -> LineIndex:
@@ -266,14 +266,14 @@ def test_the_tail_of_lines_is_what_the_last_queries_see(
 def test_what_was_parse_attention_the_last_queries_is_on_their_lines() -> None:
     index, columns, slashes = make_lines(150, 150, share=0.1)
     asked = on_lines(columns, slashes, 40, 150).sum((1, 2))
-    assert index.tail(40).asked_density().tolist() == [int(c) / causal_count(40, 150) for c in asked]
+    assert index.tail(40).selected_density().tolist() == [int(c) / causal_count(40, 150) for c in asked]
 
 
 def test_bands_that_were_wanted_themselves_are_what_was_asked() -> None:
     index, _, _ = make_lines(150, 150, share=0.1)
     bare = dataclasses.replace(index, slashes=None, slash_counts=None)
-    assert torch.equal(bare.asked_density(), index.density())
-    assert (index.asked_density() < index.density()).all()
+    assert torch.equal(bare.selected_density(), index.density())
+    assert (index.selected_density() < index.density()).all()
 
 
 def test_lists_are_padded_with_what_is_far() -> None:

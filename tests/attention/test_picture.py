@@ -73,7 +73,7 @@ def test_stretches_are_put_together(tmp_path: Path) -> None:
 def test_density_is_that_of_all_heads(tmp_path: Path) -> None:
     index = random_index(100, heads=6)
     asked, computed = draw(index, 100, 100, tmp_path / "a.svg", title="half", head=5)
-    assert asked == pytest.approx(float(index.asked_density().mean()))
+    assert asked == pytest.approx(float(index.selected_density().mean()))
     assert computed == pytest.approx(float(index.density().mean()))
     assert "head 5" in (tmp_path / "a.svg").read_text() or (tmp_path / "a.svg").stat().st_size > 0
 

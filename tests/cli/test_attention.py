@@ -104,7 +104,7 @@ class TestWithTorch:
         assert shown["settings"]["sparsity"] == 0.5
         shown = run("attention", "show", "quest", "-l", "1k", "--set", "page=32", "--set", "quest.token_budget=64")
         # Two pages of 32, the second of which is the current one, and filled to a half on average.
-        assert shown.out == "quest at 1,024 tokens: density asked 0.049, computed 0.049\nquest.png\n"
+        assert shown.out == "quest at 1,024 tokens: selected density 0.049, computed 0.049\nquest.png\n"
         assert [path.name for path in tmp_path.iterdir()] == ["quest.png"]
 
     @pytest.mark.parametrize("ending", [".npz", ".safetensors"])

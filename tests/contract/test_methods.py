@@ -183,7 +183,7 @@ def test_density_is_what_sparsity_says(name: str) -> None:
             q, k, _ = structured(n, HEADS, KV_HEADS, SIZE, seed=1)
             indices = select_prompt(method, q, k, impl="torch")
             # Exact methods ask for a count; what adapts to content knows what tiles add, and counts it in.
-            found = [i.asked_density() if kind.exact else i.density() for i in indices]
+            found = [i.selected_density() if kind.exact else i.density() for i in indices]
             total = sum(float(d.mean()) * causal_count(i.n_q, i.n_k) for d, i in zip(found, indices, strict=True))
             assert total / causal_count(n, n) == pytest.approx(1 - sparsity, abs=0.01)
         elif kind.exact:

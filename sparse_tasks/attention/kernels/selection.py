@@ -82,8 +82,8 @@ def select_mass(
 def select_top_torch(scores: Tensor, count: int | Tensor, *, width: int) -> tuple[Tensor, Tensor]:
     """Torch twin of ``select_top``: a stable sort."""
     order = scores.argsort(dim=-1, descending=True, stable=True)
-    asked = torch.as_tensor(count, dtype=torch.int32, device=scores.device).clamp_min(0)
-    return _ascending(order, asked.minimum(_possible(scores, width)), width)
+    most = torch.as_tensor(count, dtype=torch.int32, device=scores.device).clamp_min(0)
+    return _ascending(order, most.minimum(_possible(scores, width)), width)
 
 
 def select_mass_torch(scores: Tensor, mass: float | Tensor, *, width: int, minimum: int = 1) -> tuple[Tensor, Tensor]:

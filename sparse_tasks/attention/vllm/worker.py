@@ -84,12 +84,12 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         counter = self._sparse.counter
         return [None if counter is None else counter.take(request) for request in requests]
 
-    def sparse_tasks_change(self, asked: dict[str, Any]) -> None:
+    def sparse_tasks_change(self, settings: dict[str, Any]) -> None:
         """Switch to other methods or budgets, between requests and after ``LLM.reset_prefix_cache``.
 
         Cached keys were computed under the old methods, and new ones summarise pages as they are written.
         """
-        attention = parse_attention({KEY: asked})
+        attention = parse_attention({KEY: settings})
         check_config(self.vllm_config, attention)
         self._sparse.change(attention, self.cache_config.block_size)
 

@@ -110,7 +110,7 @@ def _losses(runs: Runs) -> dict[str, pd.DataFrame]:
 
 def _curve(run: ScoredRun) -> str:
     """Name of the sequence that a run is part of."""
-    return run.attention if run.asked is not None else f"{run.attention.partition(' (')[0]} (measured)"
+    return run.attention if run.target is not None else f"{run.attention.partition(' (')[0]} (measured)"
 
 
 def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], notes: list[str]) -> list[_Step]:
@@ -119,9 +119,9 @@ def _steps(members: Iterable[ScoredRun], tables: Mapping[str, pd.DataFrame], not
         if run.name not in tables:
             notes.append(f"{run.name} has no dense run over the same samples beside it; it is left out")
             continue
-        sparsity = _measured(tables[run.name]) if run.asked is None else run.asked
+        sparsity = _measured(tables[run.name]) if run.target is None else run.target
         if math.isnan(sparsity):
-            notes.append(f"{run.name} was neither asked for a sparsity nor measured; it is left out")
+            notes.append(f"{run.name} has neither a target sparsity nor a measured one; it is left out")
             continue
         by_sparsity.setdefault(sparsity, []).append(run)
     steps = [(sparsity, _cells(by_sparsity[sparsity], tables)) for sparsity in sorted(by_sparsity)]

@@ -23,7 +23,7 @@ class Cost:
     run: str
     model: str
     attention: str
-    asked: float  # sparsity; NaN where budgets were given
+    asked: float  # target sparsity; NaN where budgets were given
     length: int
     tokens: float  # mean tokens of a prompt; ``length`` where nobody counted
     density_prefill: float  # measured, in [0, 1]; NaN where nothing was
@@ -63,7 +63,7 @@ def _row(run: ScoredRun, length: int, tokens: float, prefill_sparsity: float, de
         run=run.name,
         model=run.model,
         attention=run.attention,
-        asked=math.nan if run.asked is None else run.asked,
+        asked=math.nan if run.target is None else run.target,
         length=length,
         tokens=tokens,
         density_prefill=1 - prefill_sparsity,

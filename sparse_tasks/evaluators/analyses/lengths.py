@@ -23,7 +23,7 @@ class LengthEffect:
 
     model: str
     attention: str
-    asked: float  # sparsity; NaN where budgets were given
+    asked: float  # target sparsity; NaN where budgets were given
     length: int
     tasks: int  # tasks that are compared
     n: int  # samples that are compared

@@ -31,7 +31,7 @@ class ParetoPoint:
     run: str
     model: str
     attention: str
-    asked: float  # sparsity; NaN where budgets were given
+    asked: float  # target sparsity; NaN where budgets were given
     cost: float  # FLOPs of a prompt, or elements read at a decoding step
     score: float  # mean over tasks
     low: float

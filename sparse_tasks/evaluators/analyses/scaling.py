@@ -112,7 +112,7 @@ def _samples(runs: Runs) -> pd.DataFrame:
     table = runs.samples[["run", *sample, "score", "prefill_sparsity", "decode_sparsity"]]
     table = table.sort_values(["run", *sample], ignore_index=True)
     sizes = {run.name: math.nan if run.shape is None else float(parameters(run.shape)) for run in runs.runs}
-    asked = {run.name: math.nan if run.asked is None else run.asked for run in runs.runs}
+    asked = {run.name: math.nan if run.target is None else run.target for run in runs.runs}
     models = {run.name: run.model for run in runs.runs}
     return table.assign(
         size=table["run"].map(sizes).astype("float64"),

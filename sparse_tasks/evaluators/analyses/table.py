@@ -26,8 +26,8 @@ COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
     "model": "category",
     "dataset": "category",  # its sha256
-    "attention": "category",  # method, with arguments where no sparsity was asked: what a curve is drawn for
-    "asked": "float64",  # sparsity that was asked; 0 for dense, NaN where budgets were given instead
+    "attention": "category",  # method, with its arguments where it has no target sparsity: what a curve is drawn for
+    "asked": "float64",  # target sparsity; 0 for dense, NaN where budgets were given instead
     "task": "category",
     "length": "int64",
     "index": "int64",
@@ -86,14 +86,14 @@ class ScoredRun:
         return self.settings.attention.method + (f" ({given})" if given else "")
 
     @property
-    def asked(self) -> float | None:
-        """The sparsity that was asked for; 0 for dense attention, None where budgets were given instead."""
+    def target(self) -> float | None:
+        """Target sparsity; 0 for dense attention, None where budgets were given instead."""
         return 0.0 if self.dense else self.settings.attention.sparsity
 
     @property
     def label(self) -> str:
         """Attention and sparsity, as in ``quest 0.9``."""
-        return self.attention if self.dense or self.asked is None else f"{self.attention} {self.asked:g}"
+        return self.attention if self.dense or self.target is None else f"{self.attention} {self.target:g}"
 
     @property
     def pairing(self) -> tuple[str, str, str]:
@@ -142,13 +142,13 @@ def _scored(path: Path) -> list[Path]:
     if os.path.isfile(path / RESULT):  # of a path that is too long, Path.is_file raises
         return [path]
     try:
-        found = sorted(folder for folder in path.iterdir() if (folder / RESULT).is_file())
+        folders = sorted(folder for folder in path.iterdir() if (folder / RESULT).is_file())
     except OSError as error:
         remedy = f"cannot be read ({error.strerror or error}); name a run's folder, or one that holds runs"
         raise UsageError("runs", str(path), remedy) from error
-    if not found:
+    if not folders:
         raise UsageError("runs", str(path), f"holds no {RESULT}; name a run that evaluate or score has finished")
-    return found
+    return folders
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -169,11 +169,11 @@ def _read(name: str, folder: Path) -> ScoredRun:
 
 def _dense(runs: Iterable[ScoredRun]) -> dict[tuple[str, str, str], ScoredRun]:
     """The dense run of each model, data set and sampling."""
-    found: dict[tuple[str, str, str], ScoredRun] = {}
+    dense: dict[tuple[str, str, str], ScoredRun] = {}
     for run in runs:
-        if run.dense and (other := found.setdefault(run.pairing, run)) is not run:
+        if run.dense and (other := dense.setdefault(run.pairing, run)) is not run:
             raise UsageError("runs", run.name, f"is a second dense run of {run.model} beside {other.name}; name one")
-    return found
+    return dense
 
 
 def _samples(run: ScoredRun) -> pd.DataFrame:
@@ -188,7 +188,7 @@ def _samples(run: ScoredRun) -> pd.DataFrame:
         model=run.model,
         dataset=run.settings.dataset.sha256,
         attention=run.attention,
-        asked=float("nan") if run.asked is None else run.asked,
+        asked=float("nan") if run.target is None else run.target,
         truncated=table["finish_reason"] == "length",
     )
 

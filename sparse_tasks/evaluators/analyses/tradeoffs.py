@@ -21,7 +21,7 @@ class Tradeoff:
     """A method in a task at a length, or in a mean over tasks or lengths."""
 
     model: str
-    asked: float  # sparsity; NaN where budgets were given
+    asked: float  # target sparsity; NaN where budgets were given
     length: float  # length; NaN for the mean over lengths
     task: str | None  # task; None for the mean over tasks
     attention: str
@@ -48,16 +48,16 @@ class _Cell:
 def task_tradeoffs(runs: Runs) -> pd.DataFrame:
     """Score of each method by task, its difference to dense attention, and its rank: a row a ``Tradeoff``.
 
-    Only methods of the same model and the same asked sparsity are ranked with each other. Means give each task at each
+    Only methods of the same model and the same target sparsity are ranked with each other. Means give each task at each
     length the same weight, and are of what all the methods that are compared have answered, so that no method wins by
-    leaving out what is hard. Rows are ordered by model, asked sparsity, task, length and method; notes tell of methods
+    leaving out what is hard. Rows are ordered by model, target sparsity, task, length and method; notes tell of methods
     that share no task.
     """
     rows: list[Tradeoff] = []
     notes: list[str] = []
     samples = by_method(runs.samples)
     alone = samples["attention"].astype(str).where(samples["asked"].isna(), "")
-    for (model, asked, _), group in samples.groupby(["model", "asked", alone], observed=True, dropna=False):
+    for (model, target, _), group in samples.groupby(["model", "asked", alone], observed=True, dropna=False):
         cells = _cells(group)
         lengths = sorted({length for length, _ in cells})
         tasks = sorted({task for _, task in cells})
@@ -70,10 +70,10 @@ def task_tradeoffs(runs: Runs) -> pd.DataFrame:
             methods = sorted({method for cell in chosen for method in cell.scores})
             common = [cell for cell in chosen if len(cell.scores) == len(methods)]
             if common:
-                rows += _compared((model, asked, length, task), common, methods)
+                rows += _compared((model, target, length, task), common, methods)
             elif chosen:
                 mean = "over tasks" if task is None else f"of {task} over lengths"
-                notes.append(f"{model} at {asked:g}: {', '.join(methods)} share no task at a length; no mean {mean}")
+                notes.append(f"{model} at {target:g}: {', '.join(methods)} share no task at a length; no mean {mean}")
     return frame(Tradeoff, rows, notes)
 
 

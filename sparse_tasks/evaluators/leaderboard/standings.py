@@ -119,7 +119,7 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         model=run.model,
         attention=run.attention,
         dense=run.dense,
-        target=run.asked,
+        target=run.target,
         prefill=measured(run, "prefill"),
         decode=measured(run, "decode"),
         scores={average.length: Score(average, against.get(average.length)) for average in run.result.averages},

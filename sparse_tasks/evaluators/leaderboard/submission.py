@@ -113,7 +113,7 @@ def _submitted(runs: Sequence[ScoredRun]) -> list[SubmissionRun]:
 
 
 def _place(run: ScoredRun) -> tuple[bool, str, str, float]:
-    return not run.dense, run.model, run.attention, -1.0 if run.asked is None else run.asked
+    return not run.dense, run.model, run.attention, -1.0 if run.target is None else run.target
 
 
 def _sorted_json(value: Record) -> bytes:

@@ -14,12 +14,12 @@ from sparse_tasks.evaluators.analyses.columns import Row, TextColumn
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Figure, Key, Note, Picture, Section, Table, Text
 from sparse_tasks.evaluators.report.context import (
-    ASKED,
     ATTENTION,
     MAKE,
     MODEL,
     MOST_LINES,
     NEEDS_BOTH,
+    TARGET,
     Context,
     rows,
     text_table,
@@ -102,7 +102,7 @@ def _cost_keys(context: Context, attentions: Sequence[str], models: Sequence[str
 
 def _cost_table(caption: str, shown: Sequence[Row], numbers: Mapping[_Place, int]) -> Table:
     columns = [
-        *(MAKE.length(), MODEL, ATTENTION, ASKED, _written("cost", "cost", TYPESET.large)),
+        *(MAKE.length(), MODEL, ATTENTION, TARGET, _written("cost", "cost", TYPESET.large)),
         *(MAKE.number("mean score", "score"), MAKE.interval("95% interval")),
         TextColumn("on the frontier as", lambda row: str(numbers.get(_place(row), TYPESET.missing))),
         MAKE.share("share", "frontier_share"),
@@ -121,7 +121,7 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
     columns = [
         *(_PHASE, MAKE.length()),
         TextColumn("for the cost of dense", lambda row: wording.name(models[row.budget_of]), numeric=False),
-        *(_written("cost", "budget", TYPESET.large), MAKE.text("best model", "model"), ATTENTION, ASKED),
+        *(_written("cost", "budget", TYPESET.large), MAKE.text("best model", "model"), ATTENTION, TARGET),
         *(MAKE.number("mean score", "score"), MAKE.signed("gain", "gain"), TextColumn("its 95% interval", interval)),
     ]
     if shown := rows(context.analysis.iso_cost):
@@ -130,7 +130,7 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
 
 def _speedups(context: Context) -> Iterator[Block]:
     columns = [
-        *(MODEL, ATTENTION, ASKED, MAKE.length()),
+        *(MODEL, ATTENTION, TARGET, MAKE.length()),
         *(MAKE.number(f"density, {phase}", f"density_{phase}") for phase in _PHASES),
         *(
             MAKE.share("attention of dense FLOPs", "attention_share"),
@@ -156,8 +156,8 @@ def _place(row: Row) -> _Place:
 
 
 def _who(row: Row) -> str:
-    asked = "" if row.attention == "dense" or not known(row.asked) else f" {row.asked:g}"
-    return f"{wording.name(row.model)}, {wording.name(row.attention)}{asked}"
+    target = "" if row.attention == "dense" or not known(row.asked) else f" {row.asked:g}"
+    return f"{wording.name(row.model)}, {wording.name(row.attention)}{target}"
 
 
 def certified(context: Context) -> Section:
@@ -185,7 +185,7 @@ def certified(context: Context) -> Section:
         columns = [
             *(MODEL, ATTENTION, *places, MAKE.formatted("certified", "certified", ".3g")),
             *(MAKE.number("measured there", "measured"), MAKE.number("mean loss there", "loss"), MAKE.count("n", "n")),
-            *(_written("p", "p_value", TYPESET.p_value), MAKE.count("sparsities asked", "tested")),
+            *(_written("p", "p_value", TYPESET.p_value), MAKE.count("target sparsities", "tested")),
             _written("p of the next", "next_p_value", TYPESET.p_value),
         ]
         if shown := rows(table[table["scope"] == scope]):
@@ -209,7 +209,7 @@ def lengths_and_laws(context: Context) -> Section:
 def _length_effects(context: Context) -> Iterator[Block]:
     effects = context.analysis.lengths
     columns = [
-        *(MODEL, ATTENTION, ASKED, MAKE.length(), MAKE.count("n", "n"), MAKE.number("dense", "dense")),
+        *(MODEL, ATTENTION, TARGET, MAKE.length(), MAKE.count("n", "n"), MAKE.number("dense", "dense")),
         *(MAKE.number("sparse", "sparse"), MAKE.signed("relative error", "relative_error")),
         MAKE.interval("95% interval", sign=True),
     ]
@@ -235,7 +235,7 @@ def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]
     several = effects["model"].nunique() > 1
     low, high = max(-1.0, min(0.0, effects["low"].min())), min(1.0, max(0.1, effects["high"].max()))
     scale = Axis("relative error", low - 0.03, high + 0.03)
-    for (model, asked), panel in effects.groupby(["model", "asked"], observed=True, sort=True):
+    for (model, target), panel in effects.groupby(["model", "asked"], observed=True, sort=True):
         if panel["length"].nunique() < 2 or not context.room_for(1, "length"):
             continue
         drawn, about = [], []
@@ -248,7 +248,7 @@ def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]
             errors = ", ".join(TYPESET.signed(error, 2) for error in method["relative_error"])
             about.append(f"{wording.name(name)}: {errors}")
         who = f"{wording.name(model)}, " if several else ""
-        title = f"{who}sparsity {asked:g}"
+        title = f"{who}sparsity {target:g}"
         described = f"From the shortest prompts to the longest: {'; '.join(about)}."
         axis = length_axis(sorted(effects["length"].unique().tolist()))
         svg = lines(context.name(), f"{title}: relative error by length", described, axis, scale, drawn)
@@ -285,7 +285,7 @@ def _ranks(context: Context) -> Iterator[Block]:
     for row in ranked:
         compared[row.model, row.asked].add(row.attention)
     columns = [
-        *(MODEL, ASKED, MAKE.text("task", "task", "mean of tasks"), ATTENTION, MAKE.formatted("rank", "rank", "g")),
+        *(MODEL, TARGET, MAKE.text("task", "task", "mean of tasks"), ATTENTION, MAKE.formatted("rank", "rank", "g")),
         *(MAKE.rank_interval("95% of resamples"), MAKE.number("mean score", "score")),
         *(MAKE.signed("vs dense", "difference"), MAKE.interval("its 95% interval", sign=True), MAKE.count("n", "n")),
     ]

@@ -20,13 +20,13 @@ from sparse_tasks.evaluators.report.plots import key
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.analyses.analysis import Analysis
 
-__all__ = ["ASKED", "ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "Context",
+__all__ = ["ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "TARGET", "Context",
            "headings", "rows", "text_table"]  # fmt: skip
 
 MAKE: Final = Columns(TYPESET, wording.name)
 MODEL: Final = MAKE.text("model", "model")
 ATTENTION: Final = MAKE.text("attention", "attention")
-ASKED: Final = MAKE.formatted("asked", "asked", "g")
+TARGET: Final = MAKE.formatted("target", "asked", "g")
 
 _WORDS: Final = {"model", "task", "attention", "most unparsed in"}  # columns of text
 LONG: Final = 24  # rows from which on a table is folded away

@@ -43,7 +43,7 @@ def shares(context: Context) -> Section:
         for run in group.runs
         for length, part in samples[samples["run"] == run.name].groupby("length")
     ]
-    names = ("attention", "asked", "length", "n", "unparsed", "its 95% interval", "truncated", "its 95% interval ",
+    names = ("attention", "target", "length", "n", "unparsed", "its 95% interval", "truncated", "its 95% interval ",
              "most unparsed in")  # fmt: skip
     section.blocks.append(context.table("Unparsed and truncated shares by run and length", names, rows))
     return section
@@ -84,9 +84,9 @@ def _runs(context: Context) -> Table:
         ]
         for run in context.runs.runs
     ]
-    names = ("run", "model", "method", "asked", "arguments", "engine", "engine's arguments", "sampling",
+    names = ("run", "model", "method", "target", "arguments", "engine", "engine's arguments", "sampling",
              "question before the text, too", "samples", "started")  # fmt: skip
-    columns = _columns(names, ("asked", "samples"), ("arguments", "engine's arguments", "sampling"))
+    columns = _columns(names, ("target", "samples"), ("arguments", "engine's arguments", "sampling"))
     return Table("Runs", columns, rows, folded=len(rows) > LONG)
 
 

@@ -57,13 +57,13 @@ def groups(runs: Sequence[ScoredRun]) -> list[Group]:
     titles = _titles(list(by_pairing.values()))
     made = []
     for title, members in zip(titles, by_pairing.values(), strict=True):
-        sparse = sorted((run for run in members if not run.dense), key=lambda run: (order[run.attention], _asked(run)))
+        sparse = sorted((run for run in members if not run.dense), key=lambda run: (order[run.attention], _target(run)))
         made.append(Group(title, next((run for run in members if run.dense), None), tuple(sparse)))
     return made
 
 
-def _asked(run: ScoredRun) -> float:
-    return 2.0 if run.asked is None else run.asked
+def _target(run: ScoredRun) -> float:
+    return 2.0 if run.target is None else run.target
 
 
 def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
@@ -83,8 +83,8 @@ def measured(sparsity: Mapping[Phase, float] | None) -> float | None:
 
 
 def sparsity_text(run: ScoredRun) -> str:
-    """The asked sparsity of a run; a dash where budgets were given instead."""
-    return "–" if run.asked is None else f"{run.asked:g}"
+    """Target sparsity of a run; a dash where budgets were given instead."""
+    return "–" if run.target is None else f"{run.target:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,17 +82,17 @@ def _config(run: ScoredRun, length: int, task: str) -> ConfigResult | None:
 
 
 def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
-    """Place of a run in a panel: at its measured sparsity, or else at the asked one."""
+    """Place of a run in a panel: at its measured sparsity, or else at its target."""
     config = _config(run, length, task)
     if config is None:
         return None
     x = measured(config.sparsity)
-    x = run.asked if x is None else x
+    x = run.target if x is None else x
     return None if x is None else Point(x, config.mean, config.low, config.high)
 
 
 def _curve_table(context: Context, group: Group, length: int) -> Table:
-    columns = headings("task", "attention", "asked", "measured, prefill", "measured, decode", "n", "mean score",
+    columns = headings("task", "attention", "target", "measured, prefill", "measured, decode", "n", "mean score",
                        "95% interval", "vs dense", "its 95% interval")  # fmt: skip
     rows = []
     for task in group.tasks:
@@ -146,7 +146,7 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
         for length in lengths
     }
     limit = scale(cell for row in maps[over] for cell in row)
-    columns = (*headings("attention", "asked"), *(Column(task) for task in group.tasks))
+    columns = (*headings("attention", "target"), *(Column(task) for task in group.tasks))
     for place, values in maps.items():
         caption = f"Difference to dense by method and task, {place}{context.of(group)}"
         rows: list[list[Cell]] = [
@@ -222,12 +222,13 @@ def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Bl
 
 def _comparable(group: Group) -> tuple[list[ScoredRun], str]:
     """One run of each method: at the highest sparsity that all of them have, or else at the highest of each."""
-    asked = [{run.asked for run in runs if run.asked is not None} for runs in group.attentions.values()]
-    common = set.intersection(*asked) if asked else set()
+    targets = [{run.target for run in runs if run.target is not None} for runs in group.attentions.values()]
+    common = set.intersection(*targets) if targets else set()
     if not common:
         return [runs[-1] for runs in group.attentions.values()], ""
     at = max(common)
-    return [next(run for run in runs if run.asked == at) for runs in group.attentions.values()], f", at sparsity {at:g}"
+    shown = [next(run for run in runs if run.target == at) for runs in group.attentions.values()]
+    return shown, f", at sparsity {at:g}"
 
 
 def _binned(

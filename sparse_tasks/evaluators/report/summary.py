@@ -124,14 +124,14 @@ def _facts(context: Context) -> Iterator[tuple[str, str]]:
 
 
 def _sparsities(context: Context, attention: str) -> str:
-    asked = sorted({run.asked for run in context.runs.runs if run.attention == attention and run.asked is not None})
-    if attention == "dense" or not asked:
+    targets = sorted({run.target for run in context.runs.runs if run.attention == attention and run.target is not None})
+    if attention == "dense" or not targets:
         return wording.name(attention)
-    return f"{wording.name(attention)} at {wording.listed([f'{one:g}' for one in asked], 12)}"
+    return f"{wording.name(attention)} at {wording.listed([f'{target:g}' for target in targets], 12)}"
 
 
 def _means(context: Context) -> Table:
-    names = ("attention", "asked", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval")
+    names = ("attention", "target", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval")
     rows = [
         (group, _mean(context, run, average))
         for group in context.groups

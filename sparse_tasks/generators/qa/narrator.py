@@ -71,15 +71,15 @@ class _Article:
 class Narrator:
     """Tells a world in articles: ``body`` has their passages, ``told`` the sentence of each fact by its subject.
 
-    The facts of ``asked`` are told in one place only.
+    The facts of ``once`` are told in one place only.
     """
 
-    def __init__(self, stream: Stream, entities: Iterable[Entity], asked: Sequence[FactKey]) -> None:
+    def __init__(self, stream: Stream, entities: Iterable[Entity], once: Sequence[FactKey]) -> None:
         self._stream = stream
         self._facts, self._colour = facts(), colour()
-        self._asked = set(asked)
+        self._once = set(once)
         # A marriage is a fact of two people, and told once where one of them is asked for.
-        self._untold = {(relation, subject.facts[relation]) for relation, subject in asked if relation == "spouse"}
+        self._untold = {(relation, subject.facts[relation]) for relation, subject in once if relation == "spouse"}
         self.told: dict[FactKey, Telling] = {}
         # Filler goes behind any paragraph, and repeats no phrase of its article.
         self._open: list[tuple[Passage, _Article]] = []
@@ -132,7 +132,7 @@ class Narrator:
         return mixed
 
     def _mentions(self, about: Entity) -> list[_Statement]:
-        shown = [(r, s) for r, s in about.mentions if r in _MENTIONS and (r, s) not in self._asked]
+        shown = [(r, s) for r, s in about.mentions if r in _MENTIONS and (r, s) not in self._once]
         chosen = self._stream.sample(shown, min(len(shown), self._stream.below(_MOST_MENTIONS + 1)))
         return [_mention(about, relation, subject) for relation, subject in chosen]
 

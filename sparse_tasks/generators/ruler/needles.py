@@ -107,7 +107,7 @@ class Needles(Task):
                 taken.add(other)
                 places.append(other)
         needles = {at: codes.line(*pair) for at, pair in zip(places, pairs, strict=True)}
-        body, found = stack.body(needles)
+        body, starts = stack.body(needles)
         more = stream.fork("more")
         answers = [
             value
@@ -127,7 +127,7 @@ class Needles(Task):
             marks=lambda: [
                 Mark(passage, start, passage, start + len(needles[at].strip()), pair[0])
                 for at, pair in zip(places, gold, strict=False)
-                for passage, start in [found[at]]
+                for passage, start in [starts[at]]
             ],
             completion=self.complete({"keys": _listed(keys)}),
             metric=None if len(answers) == 1 else "unordered_fraction",
@@ -228,7 +228,7 @@ _CODES: Mapping[str, Callable[[Stream], str]] = {
     "uuids": _uuid,
 }
 
-_Found = dict[int, tuple[Passage, int]]  # passage and first character of each needle, by place
+_Starts = dict[int, tuple[Passage, int]]  # passage and first character of each needle, by place
 
 
 class _Lines:
@@ -239,7 +239,7 @@ class _Lines:
         self.drawn: dict[str, bool] = {}
         self._stream, self._line, self._others = stream, line, others
 
-    def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
+    def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Starts]:
         n = self.places + len(needles)
         body = [Passage(needles[i] if i in needles else self._line(self._stream)) for i in range(n)]
         return body, {i: (body[i], 0) for i in needles}
@@ -267,9 +267,9 @@ class _Paragraphs:
         # Whether the file was too short, so that its text comes again.
         self.drawn = {} if text.period is None else {"repeated": n > text.period}
 
-    def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Found]:
+    def body(self, needles: Mapping[int, str]) -> tuple[list[Passage], _Starts]:
         body: list[Passage] = []
-        found: _Found = {}
+        starts: _Starts = {}
         at = 0
         for sentences in self._sentences:
             passage, pieces, length = Passage(""), list[str](), 0
@@ -277,7 +277,7 @@ class _Paragraphs:
             while True:
                 if at in needles:
                     piece = needles[at].strip()
-                    found[at] = (passage, length)
+                    starts[at] = (passage, length)
                 elif (piece := next(rest, "")) == "":
                     break
                 pieces.append(piece)
@@ -285,7 +285,7 @@ class _Paragraphs:
                 at += 1
             passage.text = _paragraph(pieces)
             body.append(passage)
-        return body, found
+        return body, starts
 
     def offers(self, body: list[Passage], stream: Stream) -> Sequence[Callable[[], Offer | None]]:
         """A paragraph that was left out, the first sentence of one, or a line of noise."""

@@ -15,7 +15,7 @@ from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story
 from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.words import materials
-from sparse_tasks.generators.story.world import Chronicle, Event, Plan, Wanted
+from sparse_tasks.generators.story.world import Chronicle, Demand, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
 _NUMBER = "one whole number, in digits."
@@ -58,7 +58,7 @@ class _Spent(_Kind):
         )
 
     def answer(self, story: Story) -> str:
-        made = _asked(r"pay for things made of (\S+)\?", story)[1]
+        made = _read_question(r"pay for things made of (\S+)\?", story)[1]
         return str(sum(fact.amount for _, fact in story.facts("Purchase") if made in fact.thing.split()))
 
 
@@ -84,8 +84,8 @@ class _Count(_Kind):
         )
 
     def answer(self, story: Story) -> str:
-        asked = _asked(r"How many things made of (\S+) did .+? buy for more than (\d+) crowns? each", story)
-        made, bound = asked[1], int(asked[2])
+        question = _read_question(r"How many things made of (\S+) did .+? buy for more than (\d+) crowns? each", story)
+        made, bound = question[1], int(question[2])
         return str(sum(made in f.thing.split() and f.amount > bound for _, f in story.facts("Purchase")))
 
 
@@ -129,7 +129,7 @@ class _Kept(_Kind):
         for k, i in enumerate(acquired):
             later = stream.between(i, chapters - 1)
             kind = stream.choice(("Sale", "GiftGiven")) if k < gone else "Refused"
-            plan.wanted.setdefault(later, []).append(Wanted(kind, regarding=i))
+            plan.demands.setdefault(later, []).append(Demand(kind, regarding=i))
         _mislead(stream, plan, events, ("Seen", "Asked", "Hearsay"))
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
@@ -156,7 +156,7 @@ class _Kept(_Kind):
         )
 
     def answer(self, story: Story) -> str:
-        made = _asked(r"Which things made of (\S+) does", story)[1]
+        made = _read_question(r"Which things made of (\S+) does", story)[1]
         owned: dict[str, None] = {}
         for _, fact in story.facts("Purchase", "GiftReceived", "Sale", "GiftGiven"):
             if fact.kind in ("Purchase", "GiftReceived"):
@@ -297,7 +297,7 @@ def _buy_of_one_material(stream: Stream, plan: Plan, events: int) -> None:
 def _mislead(stream: Stream, plan: Plan, events: int, kinds: tuple[str, ...]) -> None:
     """As many events again that name the material and do not count."""
     for _ in range(events):
-        plan.wanted.setdefault(stream.below(len(plan.acquisitions)), []).append(Wanted(stream.choice(kinds)))
+        plan.demands.setdefault(stream.below(len(plan.acquisitions)), []).append(Demand(stream.choice(kinds)))
 
 
 def _bought(chronicle: Chronicle, material: str | None = None) -> list[Event]:
@@ -314,11 +314,11 @@ def _name(event: Event) -> str:
     return event.thing.name
 
 
-def _asked(pattern: str, story: Story) -> re.Match[str]:
-    found = re.search(pattern, story.question)
-    if found is None:
+def _read_question(pattern: str, story: Story) -> re.Match[str]:
+    match = re.search(pattern, story.question)
+    if match is None:
         raise DataError("the question cannot be read")
-    return found
+    return match
 
 
 TASKS.register(StoryAggregation.name, StoryAggregation)

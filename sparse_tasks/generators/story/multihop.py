@@ -59,15 +59,15 @@ class StoryMultihop(StoryTask):
         )
 
     def answer(self, story: Story) -> str:
-        asked = re.search(r"Find the (.+?) in that list and go back (\d+) steps?\.", story.question)
-        if asked is None:
+        question = re.search(r"Find the (.+?) in that list and go back (\d+) steps?\.", story.question)
+        if question is None:
             raise DataError("the question names no thing to count back from")
         things = [fact.thing for _, fact in story.facts(*_ACQUIRING)]
-        if things.count(asked[1]) != 1:
-            raise DataError(f"{asked[1]!r} is acquired {things.count(asked[1])} times")
-        at = things.index(asked[1]) - int(asked[2])
+        if things.count(question[1]) != 1:
+            raise DataError(f"{question[1]!r} is acquired {things.count(question[1])} times")
+        at = things.index(question[1]) - int(question[2])
         if at < 0:
-            raise DataError(f"nothing is acquired {asked[2]} steps before {asked[1]!r}")
+            raise DataError(f"nothing is acquired {question[2]} steps before {question[1]!r}")
         return things[at]
 
 

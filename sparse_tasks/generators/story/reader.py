@@ -77,10 +77,10 @@ class Page:
         Raises:
             DataError: There is none, or more than one.
         """
-        found = [fact for fact in self.facts if fact.kind == kind]
-        if len(found) != 1:
-            raise DataError(f"chapter {self.number} tells {len(found)} events of kind {kind}, not one")
-        return found[0]
+        facts = [fact for fact in self.facts if fact.kind == kind]
+        if len(facts) != 1:
+            raise DataError(f"chapter {self.number} tells {len(facts)} events of kind {kind}, not one")
+        return facts[0]
 
 
 @dataclass(frozen=True, slots=True)

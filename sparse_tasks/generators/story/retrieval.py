@@ -69,11 +69,11 @@ class StoryRetrieval(StoryTask):
         return chosen
 
     def answer(self, story: Story) -> str:
-        asked = re.findall(r"^\d+\. (At which place|Whom|Which thing) .*?in Chapter (\d+)\b", story.question, re.M)
-        if not asked:
+        questions = re.findall(r"^\d+\. (At which place|Whom|Which thing) .*?in Chapter (\d+)\b", story.question, re.M)
+        if not questions:
             raise DataError("the question asks for nothing")
         pages = {page.number: page for page in story.pages}
-        return "\n".join(f"{k}. {_read(pages[int(n)], words)}" for k, (words, n) in enumerate(asked, 1))
+        return "\n".join(f"{k}. {_read(pages[int(n)], words)}" for k, (words, n) in enumerate(questions, 1))
 
 
 def _gold(chapter: Chapter, kind: str) -> tuple[str, Event]:

@@ -78,19 +78,19 @@ class StoryTask(Task):
         plan = self.plan(stream.fork("plan"), size, depth)
         chronicle = simulate(stream.fork("world"), plan)
         narrator = Narrator(stream.fork("prose"), chronicle)
-        asked = self.ask(stream.fork("question"), plan, chronicle, narrator, depth)
+        question = self.ask(stream.fork("question"), plan, chronicle, narrator, depth)
         filler = stream.fork("filler")
         return Draft(
             intro=narrator.intro,
             body=narrator.body,
-            preview=prompts.preview("a story", asked.ask, asked.form),
-            question=prompts.question(_END, asked.ask, asked.form),
-            answer=asked.answer,
-            answers=asked.answers,
+            preview=prompts.preview("a story", question.ask, question.form),
+            question=prompts.question(_END, question.ask, question.form),
+            answer=question.answer,
+            answers=question.answers,
             offers=[partial(narrator.filler, filler, sentences) for sentences in _FILLER],
-            marks=asked.marks,
-            metric=asked.metric,
-            drawn={"chapters": size} | asked.drawn,
+            marks=question.marks,
+            metric=question.metric,
+            drawn={"chapters": size} | question.drawn,
         )
 
     def oracle(self, prompt: str) -> str:

@@ -83,7 +83,7 @@ class Chronicle:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Demand:
     """An event that has to happen, about a thing of the reserved material.
 
     Attributes:
@@ -106,7 +106,7 @@ class Plan:
         gifts: Whether gifts to the traveller may be among them.
         reserved: A material of which things are made only where the plan says so.
         reserved_acquisitions: Chapters whose acquisition is made of it.
-        wanted: Further events of it, by chapter.
+        demands: Further events of it, by chapter.
         company: For each chapter a number that stands for the person met; None leaves it to chance.
         dearest: A chapter whose purchase costs more than all others.
         topic: What the task wants to know again when it asks.
@@ -118,7 +118,7 @@ class Plan:
     gifts: bool
     reserved: str | None = None
     reserved_acquisitions: set[int] = field(default_factory=set)
-    wanted: dict[int, list[Wanted]] = field(default_factory=dict)
+    demands: dict[int, list[Demand]] = field(default_factory=dict)
     company: list[int] | None = None
     dearest: int | None = None
     topic: str = ""
@@ -165,28 +165,28 @@ class _Journey:
         events: list[Event] = []
         if self.purse < _POOR:
             events.append(self._wage(self.stream.between(40, 90)))
-        for kind, wanted in self._happenings(i):
-            events += self._event(kind, wanted, i, person)
+        for kind, demand in self._happenings(i):
+            events += self._event(kind, demand, i, person)
         return Chapter(i + 1, day, person, place, arrival, meeting, events)
 
-    def _happenings(self, i: int) -> list[tuple[str, Wanted | None]]:
+    def _happenings(self, i: int) -> list[tuple[str, Demand | None]]:
         """Events of the day, in order; a thing that is to go must have come before."""
         stream, plan = self.stream, self.plan
-        happenings: list[tuple[str, Wanted | None]] = []
+        happenings: list[tuple[str, Demand | None]] = []
         if acquisition := plan.acquisitions[i]:
-            happenings.append((acquisition, Wanted(acquisition) if i in plan.reserved_acquisitions else None))
+            happenings.append((acquisition, Demand(acquisition) if i in plan.reserved_acquisitions else None))
         # One more where nothing is acquired, or such a day would show by its length.
         spread = min(plan.distractors, 1)
         others = plan.distractors + stream.between(-spread, spread) + (spread if acquisition is None else 0)
         for _ in range(others):
             happenings.append((stream.choice(_DISTRACTORS if plan.gifts else _DISTRACTORS_BUT_GIFTS), None))
-        wanted = plan.wanted.get(i, [])
-        happenings += [(w.kind, w) for w in wanted if w.regarding is None]
+        demands = plan.demands.get(i, [])
+        happenings += [(d.kind, d) for d in demands if d.regarding is None]
         stream.shuffle(happenings)
-        return happenings + [(w.kind, w) for w in wanted if w.regarding is not None]
+        return happenings + [(d.kind, d) for d in demands if d.regarding is not None]
 
-    def _event(self, kind: str, wanted: Wanted | None, i: int, person: Person) -> list[Event]:
-        material = self.plan.reserved if wanted else None
+    def _event(self, kind: str, demand: Demand | None, i: int, person: Person) -> list[Event]:
+        material = self.plan.reserved if demand else None
         if kind == "Purchase":
             return self._purchase(material, i, person)
         if kind == "GiftReceived":
@@ -195,7 +195,7 @@ class _Journey:
             giver = self._party(person, "givers.txt")
             return [Event(kind, {"a_item": with_article(thing.name), "giver": giver}, thing)]
         if kind in ("Sale", "GiftGiven", "Refused"):
-            return self._part_with(kind, wanted, i, person)
+            return self._part_with(kind, demand, i, person)
         if kind == "Wage":
             return [self._wage(self.stream.between(8, 40))]
         thing = self.things.thing(material)
@@ -241,12 +241,12 @@ class _Journey:
         else:
             self.reserved[i] = thing
 
-    def _part_with(self, kind: str, wanted: Wanted | None, i: int, person: Person) -> list[Event]:
+    def _part_with(self, kind: str, demand: Demand | None, i: int, person: Person) -> list[Event]:
         stream = self.stream
         # Nobody gets back what came from them the same day.
-        known = None if wanted is not None and wanted.regarding == i else person
-        if wanted is not None and wanted.regarding is not None:
-            thing = self.reserved[wanted.regarding]
+        known = None if demand is not None and demand.regarding == i else person
+        if demand is not None and demand.regarding is not None:
+            thing = self.reserved[demand.regarding]
         elif self.at_hand:
             k = stream.below(len(self.at_hand))
             thing = self.at_hand[k]

@@ -89,7 +89,7 @@ def test_the_density_is_that_of_the_count() -> None:
         top_k = method.at(1000).top_k
         assert top_k is not None
         (index,) = select_prompt(method, q, k, impl="torch")
-        assert index.asked_density().tolist() == [method._count(1000, top_k) / causal_count(1000, 1000)] * 2
+        assert index.selected_density().tolist() == [method._count(1000, top_k) / causal_count(1000, 1000)] * 2
 
 
 def test_long_prompts_are_taken_in_stretches() -> None:

@@ -32,7 +32,7 @@ def test_queries_see_sinks_and_window(impl: str, n_q: int, n_k: int, sinks: int,
     mask = index.pattern().mask(n_q, n_k)[0]
     assert (mask | ~Where(lambda i, j: (j < sinks) | (i - j < window)).mask(n_q, n_k)[0]).all()
     wanted = sum(len(seen(position, sinks, window)) for position in range(n_k - n_q, n_k))
-    assert index.asked_density().tolist() == [wanted / causal_count(n_q, n_k)]
+    assert index.selected_density().tolist() == [wanted / causal_count(n_q, n_k)]
     assert index.computed().tolist() == [int(mask.sum())]
 
 

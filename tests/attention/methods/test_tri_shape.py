@@ -52,7 +52,7 @@ def test_the_last_queries_of_the_prompt_see_everything(impl: str, n_q: int, n_k:
         else:
             assert isinstance(index, LineIndex)
             assert line_lists(index)[:2] == ([[0, 1, 2]], [[0, 1, 2, 3, 4]])
-    asked = sum(float(i.asked_density()) * causal_count(i.n_q, i.n_k) for _, i in found)
+    asked = sum(float(i.selected_density()) * causal_count(i.n_q, i.n_k) for _, i in found)
     assert round(asked) == sum(p + 1 if p >= length - 40 else min(p + 1, 8) for p in range(n_k - n_q, n_k))
 
 

@@ -63,7 +63,7 @@ def test_tiles_hold_the_lines_and_nothing_else_is_seen(n_q: int, n_k: int) -> No
             near = {key for key in range(query + 1) if (query // 128 + 1) * 2 - 1 - key // 64 in bands[head]}
             assert set(mask[head, i].nonzero()[:, 0].tolist()) == on_lines | near
             lines += len(on_lines)
-    assert float(index.asked_density().sum()) == pytest.approx(lines / causal_count(n_q, n_k))
+    assert float(index.selected_density().sum()) == pytest.approx(lines / causal_count(n_q, n_k))
 
 
 @pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.95])
@@ -136,7 +136,7 @@ def test_a_sparsity_is_met_with_what_tiles_add(impl: str, n_q: int) -> None:
     index = VerticalSlash(sparsity=0.6).select(q[-n_q:], k, impl=impl)
     assert index is not None
     assert float(index.density().mean()) == pytest.approx(0.4, abs=0.005)
-    assert (index.asked_density() <= index.density()).all()
+    assert (index.selected_density() <= index.density()).all()
     counts = torch.cat([index.column_counts, index.slash_counts])
     assert (index.column_counts >= index.slash_counts).all()
     assert counts.min() >= 1

@@ -203,7 +203,7 @@ def test_budgets_are_ordered_by_the_sparsity_that_was_measured(tmp_path: Path) -
     assert (found["attention"], found["tested"]) == ("quest (measured)", 3)
     assert found["certified"] == pytest.approx(0.9)
     assert found["measured"] == pytest.approx(0.9)
-    assert table.attrs["notes"] == ("unknown was neither asked for a sparsity nor measured; it is left out",)
+    assert table.attrs["notes"] == ("unknown has neither a target sparsity nor a measured one; it is left out",)
 
 
 def test_of_two_runs_of_one_sparsity_the_greater_loss_of_each_sample_counts(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
 def test_budgets_instead_of_a_sparsity_have_a_name_and_no_number(tmp_path: Path) -> None:
     folder = made_run(tmp_path / "q", SPARSE, attention="quest", arguments={"quest.tokens": 512})
     (run,) = read_runs([folder]).runs
-    assert (run.label, run.asked) == ("quest (tokens=512)", None)
+    assert (run.label, run.target) == ("quest (tokens=512)", None)
     assert np.isnan(read_runs([folder]).samples["asked"]).all()
 
 

@@ -14,7 +14,7 @@ from sparse_tasks.generators.prose.people import People, locales
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.task import StoryTask
 from sparse_tasks.generators.story.words import Places, Things, materials
-from sparse_tasks.generators.story.world import Chronicle, Plan, Wanted, simulate
+from sparse_tasks.generators.story.world import Chronicle, Demand, Plan, simulate
 from tests.generators.drafts import ALL_LOCALES, KINDS, STORIES, task_of
 
 # Every task with every kind of question; each plans the world in its own way.
@@ -88,15 +88,15 @@ def test_the_plan_is_followed(world: tuple[str, dict[str, str], int, str, int, i
     for i, (planned, chapter) in enumerate(zip(plan.acquisitions, chronicle.chapters, strict=True)):
         assert chapter.number == i + 1
         kinds = Counter(event.kind for event in chapter.events)
-        wanted = plan.wanted.get(i, [])
+        demands = plan.demands.get(i, [])
         free_gifts = kinds["GiftReceived"] if plan.gifts else 0
         # Purchases happen only as planned; gifts too, where they would be mistaken for what is asked.
-        assert kinds["Purchase"] == (planned == "Purchase") + sum(w.kind == "Purchase" for w in wanted)
+        assert kinds["Purchase"] == (planned == "Purchase") + sum(w.kind == "Purchase" for w in demands)
         if not plan.gifts:
             assert kinds["GiftReceived"] == (planned == "GiftReceived")
         assert kinds["Purchase"] + kinds["GiftReceived"] <= 1 + free_gifts
         reserved = Counter(e.kind for e in chapter.events if e.thing and e.thing.material == plan.reserved)
-        due = Counter(w.kind for w in wanted)
+        due = Counter(w.kind for w in demands)
         if i in plan.reserved_acquisitions:
             due[str(planned)] += 1
         assert (reserved if plan.reserved else Counter()) == due
@@ -121,7 +121,7 @@ def test_nothing_goes_back_the_same_day_to_whom_it_came_from(
     plan, chronicle = journey(world)
     for i, chapter in enumerate(chronicle.chapters):
         came = {event.thing for event in chapter.events if event.kind in ("Purchase", "GiftReceived")}
-        planned = any(w.regarding == i for w in plan.wanted.get(i, []))
+        planned = any(w.regarding == i for w in plan.demands.get(i, []))
         for event in chapter.events:
             if event.kind in ("Sale", "GiftGiven") and event.thing in came:
                 assert planned
@@ -133,8 +133,10 @@ def test_nothing_goes_back_the_same_day_to_whom_it_came_from(
 def test_a_planned_loss_comes_after_the_gain(seed: int) -> None:
     # Even on the same day, and whatever the order in which they were asked for.
     acquisitions: list[str | None] = ["Purchase", "GiftReceived", None, "Purchase"]
-    wanted = {0: [Wanted("Sale", 0), Wanted("Seen")], 1: [Wanted("GiftGiven", 1)], 3: [Wanted("Refused", 3)]}
-    plan = Plan(acquisitions, "en_US", 3, gifts=True, reserved="pewter", reserved_acquisitions={0, 1, 3}, wanted=wanted)
+    demands = {0: [Demand("Sale", 0), Demand("Seen")], 1: [Demand("GiftGiven", 1)], 3: [Demand("Refused", 3)]}
+    plan = Plan(
+        acquisitions, "en_US", 3, gifts=True, reserved="pewter", reserved_acquisitions={0, 1, 3}, demands=demands
+    )
     chronicle = simulate(Stream(seed), plan)
     told = [
         (chapter.number, event.kind)
