@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import Format, print_json
-from sparse_tasks.cli.running import attention_of, frameless
+from sparse_tasks.cli.running import attention_of, frameless, tell_unable
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
@@ -43,17 +43,19 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
 
     for name, (path, result) in zip("AB", runs, strict=True):
         print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)})")
-    for average in comparison.averages:
+    for length in sorted({row.length for row in comparison.rows}):
         interval = f"{comparison.level:.0%} interval"
         table = frameless("task", ("n", "A", "B", "B - A", interval, "p", "least"))
         for row in comparison.rows:
-            if row.length == average.length:
+            if row.length == length:
                 # 1 is the end of the scale: no difference would show.
                 least = row.smallest_detectable if row.smallest_detectable < 1 else None
-                table.add_row(row.task, *_numbers(row), PLAIN.p_value(row.p_holm), PLAIN.number(least))
-        if average.tasks > 1:
-            table.add_row("mean of tasks", *_numbers(average))
-        print(f"\nlength {label(average.length)}")
+                conclusion = [*_difference(row), PLAIN.p_value(row.p_holm), PLAIN.number(least)]
+                table.add_row(row.task, *_means(row), *(["unable"] if row.unable else conclusion))
+        for average in comparison.averages:
+            if average.length == length and average.tasks > 1:
+                table.add_row("mean of tasks", *_means(average), *_difference(average))
+        print(f"\nlength {label(length)}")
         Console().print(table)
     print()
     if comparison.left_out_a or comparison.left_out_b:
@@ -62,8 +64,12 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
     print("   intervals are of each task alone.")
     print("least: the smallest difference that so many pairs of a task would detect in 4 of")
     print("   5 runs; - if none.")
+    tell_unable([(row.length, row.task) for row in comparison.rows if row.unable], len(comparison.rows))
 
 
-def _numbers(row: ComparedTask | ComparedAverage) -> list[str]:
-    means = [PLAIN.number(row.mean_a), PLAIN.number(row.mean_b), PLAIN.signed(row.difference)]
-    return [f"{row.n:,}", *means, PLAIN.interval(row.interval.low, row.interval.high, sign=True)]
+def _means(row: ComparedTask | ComparedAverage) -> list[str]:
+    return [f"{row.n:,}", PLAIN.number(row.mean_a), PLAIN.number(row.mean_b)]
+
+
+def _difference(row: ComparedTask | ComparedAverage) -> list[str]:
+    return [PLAIN.signed(row.difference), PLAIN.interval(row.interval.low, row.interval.high, sign=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sparse_tasks.attention.attention import Attention as AttentionOf
+    from sparse_tasks.evaluators.ability import Place
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
     from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
     from sparse_tasks.evaluators.sweep import Swept
@@ -119,6 +120,8 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
 
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
+    from sparse_tasks.evaluators.ability import unable
+    from sparse_tasks.evaluators.results import dense_scores
 
     if format is Format.json:
         print_json({"run": str(folder), **to_builtins(result)})
@@ -127,11 +130,14 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     table.add_column("task", no_wrap=True)
     for name in ("length", "n", "score", "95% interval", "unparsed", "cut off"):
         table.add_column(name, justify="right")
+    failed = unable(dense_scores(folder, result))
     for average in result.averages:
         configs = [config for config in result.configs if config.length == average.length]
         for config in configs:
+            number, interval = _score(config)
+            score = (f"unable {number}" if (config.length, config.task) in failed else number), interval
             shares = [PLAIN.share(share, 0) for share in (config.unparsed, config.truncated)]
-            table.add_row(config.task, label(config.length), f"{config.n:,}", *_score(config), *shares)
+            table.add_row(config.task, label(config.length), f"{config.n:,}", *score, *shares)
         if average.tasks > 1:
             table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_score(average), "", "")
         table.add_section()
@@ -142,7 +148,18 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
             print(f"measured at {label(average.length)}: {measured}")
     if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
+    tell_unable(failed, len(result.configs))
     print(f"run: {folder}")
+
+
+def tell_unable(failed: Collection[Place], of: int) -> None:
+    """Say what the model cannot do, and what follows."""
+    from textwrap import fill
+
+    from sparse_tasks.evaluators.ability import told
+
+    if failed:
+        print(fill(told(failed, of), 80, subsequent_indent="   ", break_on_hyphens=False))
 
 
 def _score(row: ConfigResult | AverageResult) -> list[str]:
@@ -176,7 +193,8 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
 
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
-    from sparse_tasks.evaluators.results import mean_measure
+    from sparse_tasks.evaluators.ability import unable
+    from sparse_tasks.evaluators.results import average, dense_scores, mean_measure
 
     if format is Format.json:
         runs = [
@@ -187,25 +205,33 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
         print_json({"sweep": str(folder), "runs": runs})
         return
     first = swept[0].result
+    failed = unable(dense_scores(swept[0].folder, first))
     print(first.model.name)
-    for i, average in enumerate(first.averages):
+    for of_length in first.averages:
+        length = of_length.length
+        tasks = [config.task for config in first.configs if config.length == length]
+        able = [task for task in tasks if (length, task) not in failed]
         columns = ("target", "prefill", "decode", "score", "vs dense", "95% interval")
         table = frameless("attention", columns)
         for run in swept:
-            configs = [config for config in run.result.configs if config.length == average.length]
+            configs = [config for config in run.result.configs if config.length == length]
             target = run.attention.sparsity if run.attention.sparse else None
             row = [run.attention.method, PLAIN.formatted(target, "g")]
             row += [PLAIN.number(mean_measure(configs, "sparsity", phase)) for phase in ("prefill", "decode")]
-            row.append(PLAIN.number(run.result.averages[i].mean))
-            if run.comparison is not None:
-                compared = run.comparison.averages[i]
-                row.append(PLAIN.signed(compared.difference))
-                row.append(PLAIN.interval(compared.interval.low, compared.interval.high, sign=True))
+            scored = average([config for config in configs if config.task in (able or tasks)])
+            row.append(PLAIN.number(scored.mean))
+            for compared in run.comparison.averages if run.comparison else []:
+                if compared.length == length:
+                    row.append(PLAIN.signed(compared.difference))
+                    row.append(PLAIN.interval(compared.interval.low, compared.interval.high, sign=True))
+            if not able:
+                row.append("unable")
             table.add_row(*row)
-        tasks = f"{average.tasks} tasks" if average.tasks > 1 else first.configs[0].task
-        print(f"\nlength {label(average.length)}, {tasks}, {average.n:,} samples")
+        what = f"{scored.tasks} tasks" if scored.tasks > 1 else (able or tasks)[0]
+        print(f"\nlength {label(length)}, {what}, {scored.n:,} samples")
         Console().print(table)
     print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: paired difference, as in compare")
+    tell_unable(failed, len(first.configs))
     print(f"runs: {folder}{os.sep}*")
 
 

@@ -7,11 +7,12 @@ away the largest source of noise, how hard the samples are.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.evaluators.ability import Place
 from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, DifferenceInterval, Outcome
 from sparse_tasks.evaluators.statistics import (
     Interval,
@@ -31,6 +32,7 @@ def compare(
     dataset_b: str,
     common: bool = False,
     level: float = 0.95,
+    unable: Collection[Place] = (),
 ) -> Comparison:
     """Compare run b with run a, sample by sample.
 
@@ -41,6 +43,7 @@ def compare(
         dataset_b: ``dataset_sha256`` of the second run.
         common: Compare the samples that both runs have, and count the others as left out.
         level: Confidence level of the intervals, in (0, 1).
+        unable: Tasks at lengths that the model cannot do; they count in no average and no correction.
 
     Raises:
         UsageError: The runs answered different data sets or, unless ``common``, different samples; or they share
@@ -65,7 +68,7 @@ def compare(
     if len(rows_a) == len(only_a):
         raise UsageError("samples", 0, "are in both runs, so nothing can be compared")
 
-    pairs: dict[tuple[int, str], list[tuple[Outcome, Outcome]]] = {}
+    pairs: dict[Place, list[tuple[Outcome, Outcome]]] = {}
     for id, row in rows_a.items():
         if id in rows_b:
             pairs.setdefault(_place(row, rows_b[id]), []).append((row, rows_b[id]))
@@ -77,10 +80,13 @@ def compare(
     for length in lengths:
         places = sorted(place for place in pairs if place[0] == length)
         of_length = _adjusted(
-            [_compared_task(place, pairs[place], differences[place], intervals[place], level) for place in places]
+            [
+                _compared_task(place, pairs[place], differences[place], intervals[place], level, place in unable)
+                for place in places
+            ]
         )
         rows += of_length
-        averages.append(_average(of_length, [intervals[place] for place in places]))
+        averages += average(of_length)
     return Comparison(
         format="sparse-tasks-comparison",
         schema_version="1.0",
@@ -105,7 +111,7 @@ def _by_id(run: str, rows: Sequence[Outcome]) -> dict[str, Outcome]:
     return by_id
 
 
-def _place(a: Outcome, b: Outcome) -> tuple[int, str]:
+def _place(a: Outcome, b: Outcome) -> Place:
     """The length and task under which a pair counts."""
     if (a.length, a.task) != (b.length, b.task):
         raise DataError(f"sample {a.id!r} is {a.task} at {a.length} in run a and {b.task} at {b.length} in run b")
@@ -113,11 +119,12 @@ def _place(a: Outcome, b: Outcome) -> tuple[int, str]:
 
 
 def _compared_task(
-    place: tuple[int, str],
+    place: Place,
     pairs: Sequence[tuple[Outcome, Outcome]],
     differences: Sequence[float],
     interval: Interval,
     level: float,
+    unable: bool,
 ) -> ComparedTask:
     """A row; its p-value is not adjusted yet."""
     length, task = place
@@ -138,26 +145,34 @@ def _compared_task(
         equal=sum(difference == 0 for difference in differences),
         unparsed_a=sum(not a.parsed for a, _ in pairs),
         unparsed_b=sum(not b.parsed for _, b in pairs),
+        unable=unable,
     )
 
 
 def _adjusted(rows: Sequence[ComparedTask]) -> list[ComparedTask]:
-    """The rows of a length, with p-values adjusted for all of them."""
-    adjusted = holm([row.p_value for row in rows])
-    return [msgspec.structs.replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+    """The rows of a length, with p-values adjusted for those that the model can do."""
+    adjusted = iter(holm([row.p_value for row in rows if not row.unable]))
+    return [msgspec.structs.replace(row, p_holm=1.0 if row.unable else next(adjusted)) for row in rows]
 
 
-def _average(rows: Sequence[ComparedTask], intervals: Sequence[Interval]) -> ComparedAverage:
-    difference, interval = macro([(row.difference, of_row) for row, of_row in zip(rows, intervals, strict=True)])
-    return ComparedAverage(
-        length=rows[0].length,
-        tasks=len(rows),
-        n=sum(row.n for row in rows),
-        mean_a=_mean([row.mean_a for row in rows]),
-        mean_b=_mean([row.mean_b for row in rows]),
+def average(rows: Sequence[ComparedTask]) -> list[ComparedAverage]:
+    """The mean over the tasks of a length that the model can do; nothing where it can do none."""
+    able = [row for row in rows if not row.unable]
+    if not able:
+        return []
+    difference, interval = macro(
+        [(row.difference, Interval(row.interval.low, row.interval.high, row.interval.method)) for row in able]
+    )
+    mean = ComparedAverage(
+        length=able[0].length,
+        tasks=len(able),
+        n=sum(row.n for row in able),
+        mean_a=_mean([row.mean_a for row in able]),
+        mean_b=_mean([row.mean_b for row in able]),
         difference=difference,
         interval=_recorded(interval),
     )
+    return [mean]
 
 
 def _recorded(interval: Interval) -> DifferenceInterval:

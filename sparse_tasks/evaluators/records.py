@@ -301,13 +301,14 @@ class ComparedTask(Record, frozen=True, kw_only=True):
         difference: Mean of b minus a.
         interval: Confidence interval of the difference.
         p_value: Two-sided sign-flip test.
-        p_holm: The same, adjusted for all tasks of this length.
+        p_holm: The same, adjusted for the tasks of this length that the model can do; 1 where it cannot.
         smallest_detectable: The smallest difference that this many samples would probably show.
         better: Samples that b scores higher on.
         worse: Samples that b scores lower on.
         equal: The others.
         unparsed_a: Outputs of a without an answer; they score 0 and count.
         unparsed_b: Outputs of b without an answer.
+        unable: Whether the model cannot do the task, by its dense run (see ``ability``): the numbers say nothing.
     """
 
     length: Count
@@ -325,10 +326,11 @@ class ComparedTask(Record, frozen=True, kw_only=True):
     equal: Natural
     unparsed_a: Natural
     unparsed_b: Natural
+    unable: bool
 
 
 class ComparedAverage(Record, frozen=True, kw_only=True):
-    """All tasks of a length, equally weighted; interval by MOVER."""
+    """All tasks of a length that the model can do, equally weighted; interval by MOVER."""
 
     length: Count
     tasks: Count
@@ -348,7 +350,7 @@ class Comparison(Record, frozen=True, kw_only=True):
         left_out_a: Samples of a that b lacks, left out.
         left_out_b: Samples of b that a lacks, left out.
         rows: By length, then task.
-        averages: By length.
+        averages: By length; none of a length where the model can do no task.
     """
 
     format: Literal["sparse-tasks-comparison"]
@@ -358,7 +360,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     left_out_a: Natural
     left_out_b: Natural
     rows: Annotated[list[ComparedTask], Meta(min_length=1)]
-    averages: Annotated[list[ComparedAverage], Meta(min_length=1)]
+    averages: list[ComparedAverage]
 
 
 class PackedPredictions(Record, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -13,12 +13,14 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparse_tasks.attention.attention import DENSE
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence
+from sparse_tasks.evaluators.ability import Place, unable
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.records import (
@@ -32,7 +34,7 @@ from sparse_tasks.evaluators.records import (
     Result,
     ScoredSample,
 )
-from sparse_tasks.evaluators.runs import RESULT, SCORES, SETTINGS, Run, checked, read_record
+from sparse_tasks.evaluators.runs import COMPARISON, RESULT, SCORES, SETTINGS, Run, checked, read_record
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 
@@ -176,9 +178,36 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
         UsageError: A folder is not a scored run, or the runs answered different samples.
     """
     a, b = Path(run_a), Path(run_b)
-    sha256_a, sha256_b = (read_result(folder).dataset_sha256 for folder in (a, b))
-    rows = read_outcomes(a), read_outcomes(b)
-    return compare(*rows, dataset_a=sha256_a, dataset_b=sha256_b, common=common, level=level)
+    results = read_result(a), read_result(b)
+    return compare(
+        *(read_outcomes(folder) for folder in (a, b)),
+        dataset_a=results[0].dataset_sha256,
+        dataset_b=results[1].dataset_sha256,
+        common=common,
+        level=level,
+        unable=unable(*_abilities(a, b, *results)),
+    )
+
+
+def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:
+    """What is known of the abilities of two runs: dense scores, or else those of a run of another model."""
+    known = [dense_scores(folder, result) for folder, result in ((a, result_a), (b, result_b))]
+    several = any(known) and result_a.model != result_b.model
+    for scores, result in zip(known, (result_a, result_b), strict=True):
+        yield scores or (_means(result) if several else {})
+
+
+def dense_scores(folder: Path, result: Result) -> dict[Place, float]:
+    """Mean dense scores of a run's model: of the run, or of that which its sweep compared it with; {} if unknown."""
+    if result.attention.method == DENSE:
+        return _means(result)
+    if not os.path.isfile(folder / COMPARISON):
+        return {}
+    return {(row.length, row.task): row.mean_a for row in read_record(folder / COMPARISON, Comparison).rows}
+
+
+def _means(result: Result) -> dict[Place, float]:
+    return {(config.length, config.task): config.mean for config in result.configs}
 
 
 def scores_table(rows: Sequence[ScoredSample]) -> pa.Table:
@@ -255,7 +284,7 @@ def run_result(settings: PublicSettings, selection: Selection, configs: list[Con
         attention=settings.attention,
         query_aware=settings.query_aware,
         configs=configs,
-        averages=[_average([config for config in configs if config.length == length]) for length in selection.lengths],
+        averages=[average([config for config in configs if config.length == length]) for length in selection.lengths],
         average_is="mean of the tasks' means, equally weighted; interval by MOVER (Zou and Donner 2008)",
     )
 
@@ -290,7 +319,8 @@ def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction
     )
 
 
-def _average(configs: Sequence[ConfigResult]) -> AverageResult:
+def average(configs: Sequence[ConfigResult]) -> AverageResult:
+    """The mean over tasks of one length, each with the same weight."""
     mean, interval = macro([(config.mean, Interval(config.low, config.high, "score")) for config in configs])
     return AverageResult(
         length=configs[0].length,

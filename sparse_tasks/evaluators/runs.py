@@ -28,6 +28,8 @@ SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.parquet"
 RESULT = "result.json"
+COMPARISON = "comparison.json"
+"""Of the sparse runs of a sweep: their comparison with dense attention."""
 
 # Identity of a run; the rest of run.json (versions, hardware, times) may differ when it goes on.
 _IDENTITY = (

@@ -17,10 +17,7 @@ from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.records import Comparison, Result
 from sparse_tasks.evaluators.results import compare_runs, score_run
-from sparse_tasks.evaluators.runs import Run
-
-COMPARISON = "comparison.json"
-"""File in a run's folder: its comparison with dense attention."""
+from sparse_tasks.evaluators.runs import COMPARISON, Run
 
 
 @dataclass(frozen=True)

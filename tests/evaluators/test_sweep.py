@@ -17,7 +17,8 @@ from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, default_folder
-from sparse_tasks.evaluators.sweep import COMPARISON, Swept, grid, sweep
+from sparse_tasks.evaluators.runs import COMPARISON
+from sparse_tasks.evaluators.sweep import Swept, grid, sweep
 from tests.cli.program import contents
 from tests.schemas.validation import problems
 

@@ -21,6 +21,7 @@ from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import Record
+from sparse_tasks.evaluators.ability import dense_means, unable
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.exports.parts import dataset_id, json_bytes, model_id
@@ -164,7 +165,8 @@ def compared(dense: Sequence[Outcome], sparse: Sequence[Outcome], dataset_sha256
     """The comparison of a sparse run with a dense one, over the samples of both; None where they share none."""
     if {sample.id for sample in dense}.isdisjoint(sample.id for sample in sparse):
         return None
-    return compare(dense, sparse, dataset_a=dataset_sha256, dataset_b=dataset_sha256, common=True)
+    sha256 = dataset_sha256
+    return compare(dense, sparse, dataset_a=sha256, dataset_b=sha256, common=True, unable=unable(dense_means(dense)))
 
 
 def dense_partner(run: ScoredRun, runs: Sequence[ScoredRun]) -> ScoredRun | None:
