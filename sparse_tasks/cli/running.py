@@ -116,7 +116,6 @@ class RunBar(Bar):
 def tell_result(result: Result, folder: Path, format: Format) -> None:
     """Print the scores of a run."""
     from rich.console import Console
-    from rich.table import Table
 
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
@@ -126,10 +125,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     if format is Format.json:
         print_json({"run": str(folder), **to_builtins(result)})
         return
-    table = Table()
-    table.add_column("task", no_wrap=True)
-    for name in ("length", "n", "score", "95% interval", "unparsed", "cut off"):
-        table.add_column(name, justify="right")
+    table = frameless("task", ("length", "n", "score", "95% interval", "unparsed", "cut off"))
     failed = unable(dense_scores(folder, result))
     for average in result.averages:
         configs = [config for config in result.configs if config.length == average.length]
@@ -159,7 +155,7 @@ def tell_unable(failed: Collection[Place], of: int) -> None:
     from sparse_tasks.evaluators.ability import told
 
     if failed:
-        print(fill(told(failed, of), 80, subsequent_indent="   ", break_on_hyphens=False))
+        print("\n" + fill(told(failed, of), 80, subsequent_indent="   ", break_on_hyphens=False))
 
 
 def _score(row: ConfigResult | AverageResult) -> list[str]:
