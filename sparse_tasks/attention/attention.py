@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar, Final, Self, TypeAlias
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod
 from sparse_tasks.core.errors import UsageError
@@ -28,11 +28,13 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         method: ``dense``, ``quest``, ``vertical_slash+quest``; ``unknown`` where an engine runs elsewhere.
         sparsity: Target of all methods, in [0, 1); None for their own budgets, 0 for dense attention.
         arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one.
+        nominal: Whether it is the user's word for what ran elsewhere; left out where it is not.
     """
 
     method: Text
     sparsity: Sparsity | None
     arguments: JsonObject
+    nominal: bool | UnsetType = UNSET
 
     DENSE: ClassVar[Attention]
     UNKNOWN: ClassVar[Attention]

@@ -49,7 +49,7 @@ def analyze(
     from sparse_tasks.core.errors import UsageError, nearest
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.analyses.analysis import ANALYSES, Analysis
-    from sparse_tasks.evaluators.analyses.table import read_runs
+    from sparse_tasks.evaluators.analyses.table import UNLABELLED, read_runs
 
     for name in only or []:
         if name not in ANALYSES:
@@ -72,6 +72,8 @@ def analyze(
             }
         )
         return
+    if not all(run.labelled for run in analysis.runs.runs):
+        print(f"note: {UNLABELLED}\n")
     one_model = len({run.model for run in analysis.runs.runs}) == 1
     for name in names:
         print(_HEADINGS[name])
@@ -94,7 +96,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 _HEADINGS: Final = {
-    "cost": "COST, by the formulas of the paper",
+    "cost": "COST, by the formulas of the paper, at measured sparsity (prefill, decode)",
     "pareto": "PARETO FRONTIER, score against cost",
     "iso_cost": "ISO-COST, the best run that costs no more than a dense one",
     "certified": "CERTIFIED SPARSITY",
@@ -113,6 +115,9 @@ def _columns(name: str) -> list[TextColumn]:
     def method(row: Row) -> str:
         return f"{row.attention} {row.asked:g}" if known(row.asked) and row.attention != "dense" else row.attention
 
+    def sparsity(heading: str, density: str) -> TextColumn:
+        return TextColumn(heading, lambda row: PLAIN.number(1 - getattr(row, density)))
+
     def amount(heading: str, field: str) -> TextColumn:
         return TextColumn(heading, lambda row: PLAIN.amount(getattr(row, field)))
 
@@ -120,8 +125,8 @@ def _columns(name: str) -> list[TextColumn]:
     phase = make.text("phase", "phase")
     if name == "cost":
         return [
-            *(attention, make.length(), make.number("prefill", "density_prefill"), amount("FLOPs", "prefill_flops")),
-            *(make.number("faster", "prefill_speedup", 2), make.number("decode", "density_decode")),
+            *(attention, make.length(), sparsity("prefill", "density_prefill"), amount("FLOPs", "prefill_flops")),
+            *(make.number("faster", "prefill_speedup", 2), sparsity("decode", "density_decode")),
             *(amount("reads", "decode_reads"), make.number("faster", "decode_speedup", 2)),
         ]
     if name == "pareto":
@@ -198,7 +203,7 @@ def _print(name: str, table: pd.DataFrame, one_model: bool) -> None:
 
 
 _EXPLAINED: Final = """\
-prefill, decode: measured density. FLOPs of a prompt; reads: elements of a decoding step, batch 1.
+prefill, decode: measured sparsity. FLOPs of a prompt; reads: elements of a decoding step, batch 1.
 faster: dense over sparse, in these counts, the method's index included.
 certified: the largest sparsity whose mean loss against dense is at most {tolerance:g}, with an
    error rate of {error:g} over all rows of a scope and method (Learn then Test).

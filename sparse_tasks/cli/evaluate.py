@@ -49,15 +49,16 @@ def evaluate(
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="Argument of the engine. May be repeated."),
     ] = None,
     attention: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--attention",
             "-a",
             metavar="NAME",
-            help="Attention method: dense, a method, or two (vertical_slash+quest).",
+            help="Attention method: dense, a method, or two (vertical_slash+quest); a label of what is replayed.",
+            show_default="dense",
             autocompletion=complete_method,
         ),
-    ] = "dense",
+    ] = None,
     sparsity: Annotated[
         str | None,
         typer.Option(
@@ -130,7 +131,7 @@ def evaluate(
     from sparse_tasks.evaluators.runs import Run
     from sparse_tasks.evaluators.sweep import sweep
 
-    chosen = attentions(attention, sparsity, [*(set_ or []), *(attention_arg or [])])
+    chosen = attentions(attention or "dense", sparsity, [*(set_ or []), *(attention_arg or [])])
     if no_score and len(chosen) > 1:
         raise UsageError("attention", attention, "is a sweep, which is always scored; give one without --no-score")
     dataset = open_dataset(data)
@@ -146,7 +147,7 @@ def evaluate(
         tokenizer=tokenizer,
         chat_template=chat_template,
         command_line=sys.argv[1:],
-        attention=chosen[0],
+        attention=None if attention is None else chosen[0],
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

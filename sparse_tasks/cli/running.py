@@ -141,7 +141,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     Console().print(table)
     for average in result.averages:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
-            print(f"measured at {label(average.length)}: {measured}")
+            print(f"measured sparsity at {label(average.length)}: {measured}")
     if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     tell_unable(failed, len(result.configs))
@@ -165,7 +165,8 @@ def _score(row: ConfigResult | AverageResult) -> list[str]:
 def attention_of(result: Result) -> str:
     """The method that computed attention, with its target sparsity."""
     method, sparsity = result.attention.method, result.attention.sparsity
-    return method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
+    told = method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
+    return f"{told} (nominal)" if result.attention.nominal else told
 
 
 def _measured(configs: list[ConfigResult]) -> str:

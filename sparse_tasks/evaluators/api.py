@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.evaluators.analyses.table import ScoredRun, read_runs
 from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.predict import RunRequest, default_folder, predict
@@ -22,7 +22,7 @@ def evaluate(
     *,
     engine: str = "vllm",
     engine_arguments: Mapping[str, object] | None = None,
-    attention: str = "dense",
+    attention: str | None = None,
     sparsity: float | None = None,
     arguments: Mapping[str, object] | None = None,
     tasks: Sequence[str] = (),
@@ -42,7 +42,8 @@ def evaluate(
         model: Folder of a model, its id on the Hub, its name on a server, or ``demo``.
         engine: Name of the engine.
         engine_arguments: Arguments of the engine, as ``--engine-arg`` takes them.
-        attention: ``dense``, a method, or a method each for prefill and decoding: ``vertical_slash+quest``.
+        attention: ``dense``, a method, or a method each for prefill and decoding: ``vertical_slash+quest``. None is
+            dense, or unknown where the engine runs elsewhere.
         sparsity: Target sparsity, in [0, 1); None for the methods' own budgets.
         arguments: ``METHOD.PARAMETER`` to a value, as ``--set`` takes them.
         tasks: Names of tasks or groups; empty for all.
@@ -59,6 +60,7 @@ def evaluate(
         UsageError: An argument is not valid; the message names it.
         EngineError: The engine failed; answers that came before stay.
     """
+    chosen = Attention.parse(attention or DENSE, sparsity=sparsity, arguments=arguments)
     dataset = open_dataset(str(data))
     request = RunRequest(
         dataset=dataset,
@@ -71,7 +73,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         tokenizer=tokenizer,
         chat_template=chat_template,
-        attention=Attention.parse(attention, sparsity=sparsity, arguments=arguments),
+        attention=None if attention is None else chosen,
     )
     folder = default_folder(request) if output is None else Path(output)
     with Run(folder) as run:

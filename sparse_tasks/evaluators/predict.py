@@ -49,7 +49,8 @@ class RunRequest:
         tokenizer: The model's tokenizer; None for that in its folder or repository.
         chat_template: ``auto``, ``none`` or a file.
         command_line: The user's command.
-        attention: Dense, or the methods that compute attention.
+        attention: Dense, or the methods that compute attention; of a model that runs elsewhere, its label. None is
+            dense, and unknown elsewhere.
     """
 
     dataset: Dataset
@@ -63,7 +64,7 @@ class RunRequest:
     tokenizer: str | None = None
     chat_template: str = "auto"
     command_line: Sequence[str] = ()
-    attention: Attention = Attention.DENSE
+    attention: Attention | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -79,8 +80,10 @@ class RunRequest:
         Raises:
             UsageError: The model does not exist.
         """
-        model = ENGINES.get(self.engine).find(self.model)
-        return EngineSettings(model, self.temperature, self.seed, dict(self.engine_arguments), self.attention)
+        kind = ENGINES.get(self.engine)
+        model = kind.find(self.model)
+        attention = self.attention or (Attention.UNKNOWN if kind.elsewhere else Attention.DENSE)
+        return EngineSettings(model, self.temperature, self.seed, dict(self.engine_arguments), attention)
 
 
 class Progress(Protocol):
@@ -182,8 +185,10 @@ def default_folder(request: RunRequest, name: str | None = None) -> Path:
     """
     data = request.dataset.name if request.dataset.revision is None else request.dataset.name.partition("@")[0]
     names = [Path(part).name or "run" for part in (request.model, data)]
-    if name is not None or request.attention.sparse:
-        names.append(request.attention.label if name is None else name)
+    if name is None and request.attention is not None and request.attention.sparse:
+        name = request.attention.label
+    if name is not None:
+        names.append(name)
     return Path("runs") / re.sub(r"[^\w.-]", "-", "-".join(names))
 
 

@@ -97,6 +97,9 @@ def sweep(
 def _check(request: RunRequest, attentions: Sequence[Attention]) -> None:
     """Check that the engine takes all of them, so that a sweep does not fail halfway."""
     kind, seen = ENGINES.get(request.engine), set[str]()
+    if kind.labelled:
+        named = ", ".join(attention.label for attention in attentions)
+        raise UsageError("attention", named, f"is a sweep, and {kind.name} has the answers of one attention; name one")
     for attention in attentions:
         engine = kind(replace(request, attention=attention).settings())
         if attention.method not in seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def test_every_analysis_is_told(runs: Path) -> None:
         assert heading in done.out
     for name in ("quest 0.95", "block_sparse 0.5", "dense", "story_multihop", "16k"):
         assert name in done.out
+    assert re.search(r"quest 0.95 +16k +0.000 .* 0.950 ", done.out)  # sparsity, as evaluate prints it, not density
     assert "nan" not in done.out.lower().split()
     assert contents(runs) == before
 

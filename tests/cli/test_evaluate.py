@@ -94,6 +94,25 @@ def test_the_record_says_what_was_typed(evaluate: Callable[..., Finished], tmp_p
     assert record["attention"]["method"] == "unknown"
 
 
+@pytest.mark.parametrize("given", [("dense", 0.0), ("quest", 0.9)])
+def test_what_made_the_outputs_is_a_label(
+    evaluate: Callable[..., Finished], tmp_path: Path, given: tuple[str, float]
+) -> None:
+    method, sparsity = given
+    options = [] if method == "dense" else ["-s", str(sparsity)]
+    finished = evaluate("-a", method, *options, "--engine-arg", "model=acme/small")
+    assert "acme/small, attention " + method in finished.out
+    assert "(nominal)" in finished.out
+    record = json.loads((tmp_path / "run/run.json").read_bytes())
+    assert problems(record, "run-1.0") == []
+    assert record["attention"] == {"method": method, "sparsity": sparsity, "arguments": {}, "nominal": True}
+    assert record["model"]["name"] == "acme/small"
+
+
+def test_a_file_holds_the_outputs_of_one_attention(evaluate: Callable[..., Finished]) -> None:
+    assert evaluate("-a", "quest,snapkv", "-s", "0.9").says("is a sweep", "name one")
+
+
 def test_predict_and_score_are_evaluate(evaluate: Callable[..., Finished], tmp_path: Path) -> None:
     assert evaluate().code == 0
     (tmp_path / "run").rename(tmp_path / "at once")

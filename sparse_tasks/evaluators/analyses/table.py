@@ -15,6 +15,7 @@ from typing import Final
 
 import pandas as pd
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
@@ -51,6 +52,11 @@ _READ: Final = [
     *("input_tokens", "output_tokens", "prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
 ]
 
+UNLABELLED: Final = (
+    "answers made elsewhere have unknown attention; evaluate a file of them with --attention NAME --sparsity S to say "
+    "what made them"
+)
+"""Reason why no analysis places a run, in words."""
 METHOD: Final = ["model", "attention", "asked"]  # columns that are equal in runs that are taken together
 
 _SAMPLE: Final = [*METHOD, "length", "task", "dataset", "id"]
@@ -78,6 +84,11 @@ class ScoredRun:
     @property
     def dense(self) -> bool:
         return self.settings.attention.method == "dense"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its attention is known, be it nominal."""
+        return self.settings.attention.method != Attention.UNKNOWN.method
 
     @property
     def attention(self) -> str:

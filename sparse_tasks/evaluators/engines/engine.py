@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import msgspec
+
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Phase
@@ -95,7 +97,9 @@ class Engine(ABC):
     runs_methods: ClassVar[bool] = False
     """Whether it runs the sparse attention methods."""
     elsewhere: ClassVar[bool] = False
-    """Whether the model runs outside this program, with unknown attention."""
+    """Whether the model runs outside this program, so that its attention is nominal or unknown."""
+    labelled: ClassVar[bool] = False
+    """Whether a sparse attention is a label of answers that exist already."""
     measures_sparsity: ClassVar[bool] = False
     """Whether it measures the sparsity of every answer under sparse attention."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -106,7 +110,7 @@ class Engine(ABC):
     """Whether prompts come as token ids, which this project renders, or as text."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        if settings.attention.sparse and not self.runs_methods:
+        if settings.attention.sparse and not (self.runs_methods or self.labelled):
             able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).runs_methods)
             remedy = f"does not run in the engine {self.name}; choose --engine from {able}, or start the server with it"
             raise UsageError("attention", settings.attention.method, remedy)
@@ -115,7 +119,9 @@ class Engine(ABC):
     @property
     def attention(self) -> Attention:
         """The attention that runs, as far as this project knows."""
-        return Attention.UNKNOWN if self.elsewhere else self.settings.attention
+        attention = self.settings.attention
+        nominal = self.elsewhere and attention != Attention.UNKNOWN
+        return msgspec.structs.replace(attention, nominal=True) if nominal else attention
 
     @property
     def arguments(self) -> JsonObject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from sparse_tasks.core.errors import BadFileError, DataError, UsageError
@@ -18,18 +19,22 @@ class ReplayEngine(Engine):
     """Reader of lines ``{"id": ..., "text": ...}`` (schema ``replay-1.0``).
 
     ``finish_reason``, ``input_tokens``, ``output_tokens``, ``seconds``, ``seconds_to_first_token`` and ``sparsity`` are
-    kept where present; other keys are ignored.
+    kept where present; other keys are ignored. The engine argument ``model`` names the model that wrote the answers, in
+    place of the file, so that runs of several files can be compared.
     """
 
     name = "replay"
     elsewhere = True
+    labelled = True
     samples = False
     takes_ids = False
 
     def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings)
         for argument, value in settings.arguments.items():
-            raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes none")
+            if argument != "model" or not isinstance(value, str) or not value:
+                raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes model=NAME alone")
+            settings = replace(settings, model=replace(settings.model, name=value))
+        super().__init__(settings)
         self._path = Path(settings.model.source)
         self._places: dict[str, int] | None = None
 

@@ -504,8 +504,8 @@ def _union(dataset: Dataset, selections: Sequence[Selection]) -> Selection:
 
 
 def _unknown(settings: PublicSettings) -> bool:
-    """Whether the answers were made elsewhere, with unknown attention."""
-    return settings.attention.method == Attention.UNKNOWN.method
+    """Whether the answers were made elsewhere, with attention that is unknown or nominal."""
+    return settings.attention.method == Attention.UNKNOWN.method or settings.attention.nominal is True
 
 
 def _prompting(settings: PublicSettings) -> tuple[object, ...]:

@@ -76,7 +76,7 @@ def settings(context: Context) -> Section:
 def _runs(context: Context) -> Table:
     rows = [
         [
-            *(wording.name(run.name), wording.name(run.model), wording.name(run.settings.attention.method)),
+            *(wording.name(run.name), wording.name(run.model), _method(run)),
             *(sparsity_text(run), wording.cut(wording.public(", ".join(arguments(run.settings))), 300)[0] or "–"),
             *(_engine(run), wording.settings(run.settings.engine.arguments)),
             *(wording.settings(to_builtins(run.settings.sampling)), "yes" if run.settings.query_aware else "no"),
@@ -92,6 +92,11 @@ def _runs(context: Context) -> Table:
 
 def _columns(names: Sequence[str], numeric: Sequence[str] = (), long: Sequence[str] = ()) -> tuple[Column, ...]:
     return tuple(Column(name, name in numeric, name in long) for name in names)
+
+
+def _method(run: ScoredRun) -> str:
+    attention = run.settings.attention
+    return wording.name(attention.method) + (" (nominal)" if attention.nominal else "")
 
 
 def _engine(run: ScoredRun) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
-from sparse_tasks.evaluators.analyses.table import ScoredRun
+from sparse_tasks.evaluators.analyses.table import UNLABELLED, ScoredRun
 from sparse_tasks.evaluators.records import ConfigResult
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Figure, Note, Picture, Section, Table, Text
@@ -45,7 +45,7 @@ def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
     shown = attentions[:MOST_LINES]
     tasks = [task for task in group.tasks if any(_config(run, length, task) for run in group.runs)]
     if not any(_placed(run, length, task) for run in group.sparse for task in tasks):
-        yield Note(f"At {at} no sparse run says its sparsity: there is no figure.")
+        yield Note(f"At {at} nothing is drawn: {_why_unplaced(group)}.")
         yield table
     elif not context.room_for(len(tasks), "sparsity"):
         yield Note(f"{caption} is not drawn, to keep the page small; its numbers are in the table.")
@@ -54,6 +54,10 @@ def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
         if len(shown) < len(attentions):
             left_out = wording.listed([wording.name(name) for name in attentions[MOST_LINES:]])
             yield Note(f"At {at} {left_out} are not drawn; the table has their numbers.")
+        if nominal := [run for run in group.sparse if _nominal(run, length)]:
+            names = wording.listed([wording.name(run.label) for run in nominal], 12)
+            place = "it at its target" if len(nominal) == 1 else "them at their targets"
+            yield Note(f"At {at} nothing was measured of {names}; the figure has {place}, which is nominal.")
         points = [_placed(run, length, task) for run in group.sparse for task in tasks]
         axis = sparsity_axis([point.x for point in points if point is not None])
         pictures = tuple(Picture(task, _panel(context, group, length, task, shown, axis)) for task in tasks)
@@ -89,6 +93,21 @@ def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
     x = measured(config.sparsity)
     x = run.target if x is None else x
     return None if x is None else Point(x, config.mean, config.low, config.high)
+
+
+def _nominal(run: ScoredRun, length: int) -> bool:
+    """Whether a run is drawn at its target, because nothing was measured."""
+    measures = [config.sparsity for config in run.result.configs if config.length == length]
+    return run.target is not None and bool(measures) and not all(measures)
+
+
+def _why_unplaced(group: Group) -> str:
+    """The reason why no sparse run of a group has a place in a figure."""
+    if not group.sparse:
+        return "no run is sparse"
+    if not all(run.labelled for run in group.sparse):
+        return UNLABELLED
+    return "no sparse run has a target sparsity, and none was measured"
 
 
 def _curve_table(context: Context, group: Group, length: int) -> Table:

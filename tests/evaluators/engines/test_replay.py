@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,13 @@ def test_what_is_no_file_is_refused(name: str, refused: Refused) -> None:
         ReplayEngine.find(name)
 
 
-def test_no_argument_is_taken(tmp_path: Path, refused: Refused) -> None:
+def test_the_name_of_the_model_is_the_only_argument(tmp_path: Path, refused: Refused) -> None:
     model = ReplayEngine.find(str(written(tmp_path / "a.jsonl")))
-    with refused(UsageError, "engine-arg: 'speed=2'", "is unknown; replay takes none"):
-        ReplayEngine(EngineSettings(model, arguments={"speed": 2}))
+    named = ReplayEngine(EngineSettings(model, arguments={"model": "acme/small"})).settings.model
+    assert named == replace(model, name="acme/small")
+    for arguments in ({"speed": 2}, {"model": 2}, {"model": ""}):
+        with refused(UsageError, "engine-arg: ", "is unknown; replay takes model=NAME alone"):
+            ReplayEngine(EngineSettings(model, arguments=arguments))
 
 
 def test_nothing_limits_a_prompt_and_no_library_answers(tmp_path: Path) -> None:

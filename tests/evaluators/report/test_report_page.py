@@ -245,9 +245,25 @@ def test_runs_of_which_nothing_is_known_give_a_page(tmp_path: Path, report: Repo
     made_run(tmp_path / "dense", DENSE, shape=None)
     made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", arguments={"tokens": 8}, measured={}, shape=None)
     root = parsed(report(tmp_path))
-    assert "there is no figure" in root.section("sparsity").text
+    assert "nothing is drawn: no sparse run has a target sparsity" in root.section("sparsity").text
     assert not root.section("cost").all("figure")
     assert "quest (tokens=8)" in root.section("summary").text
+
+
+def test_what_was_not_measured_is_drawn_at_its_target_and_called_nominal(tmp_path: Path, report: Report) -> None:
+    made_run(tmp_path / "dense", DENSE)
+    made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", sparsity=0.9, measured={})
+    section = parsed(report(tmp_path)).section("sparsity")
+    assert "nothing was measured of quest 0.9; the figure has it at its target, which is nominal" in section.text
+    assert section.all("figure")
+
+
+def test_answers_of_unknown_attention_are_not_drawn_and_the_page_says_why(tmp_path: Path, report: Report) -> None:
+    made_run(tmp_path / "dense", DENSE)
+    made_run(tmp_path / "other", worse(0.5, 2), attention="unknown", measured={})
+    section = parsed(report(tmp_path)).section("sparsity")
+    assert "nothing is drawn: answers made elsewhere have unknown attention; evaluate a file of them" in section.text
+    assert not section.all("figure")
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])
