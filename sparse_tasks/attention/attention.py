@@ -44,7 +44,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         """Attention by name, with every method and parameter checked.
 
         Args:
-            text: ``dense``, a method, or two joined by a plus sign.
+            text: ``dense``, a method, or two joined by a plus sign; ``oracle`` for ``oracle_prefill+oracle_decode``.
             sparsity: Target of all methods, in [0, 1).
             arguments: ``METHOD.PARAMETER`` to a value or its text.
 
@@ -59,7 +59,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
                 raise UsageError("sparsity", sparsity, f"goes with a method; {DENSE} attention leaves nothing out")
             sparsity = 0
         target = None if sparsity is None else float(sparsity)
-        attention = cls(method=text, sparsity=target, arguments=dict(arguments or {}))
+        attention = cls(method=spell_out(text), sparsity=target, arguments=dict(arguments or {}))
         _ = attention.methods
         return attention
 
@@ -78,6 +78,27 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         )
         attention.__dict__["methods"] = _by_phase(attention.method, methods)
         return attention
+
+    @property
+    def controls(self) -> list[str]:
+        """Names of its methods that are controls; those of methods that are not installed are not among them."""
+        return [name for name in self.names if name in METHODS and METHODS.get(name).control]
+
+    @property
+    def oracle(self) -> Self:
+        """The oracles with the same budgets and units.
+
+        Raises:
+            UsageError: A method has no sparsity, so that its budget is not known beforehand.
+        """
+        arguments: JsonObject = {}
+        for method in self.methods:
+            if method.sparsity is None:
+                raise UsageError("sparsity", None, f"of {method.name} says what its oracle may read; give one")
+            name, settings = method.oracle
+            arguments |= {f"{name}.{key}": value for key, value in settings.items()}
+            arguments[f"{name}.sparsity"] = method.sparsity
+        return self.parse("+".join(method.oracle[0] for method in self.methods) or DENSE, arguments=arguments)
 
     @property
     def sparse(self) -> bool:
@@ -138,13 +159,22 @@ Attention.DENSE = Attention(method=DENSE, sparsity=0.0, arguments={})
 Attention.UNKNOWN = Attention(method=_UNKNOWN, sparsity=None, arguments={})
 
 
+def spell_out(text: str) -> str:
+    """``oracle`` as ``oracle_prefill+oracle_decode``: what names no method, but has one for each phase."""
+    parts = []
+    for name in text.split("+"):
+        phases = [f"{name}_prefill", f"{name}_decode"]
+        parts += phases if name not in METHODS and all(phase in METHODS for phase in phases) else [name]
+    return "+".join(parts)
+
+
 def share_out(arguments: Mapping[str, object], attentions: Sequence[str]) -> list[JsonObject]:
     """The arguments of each of several attentions: an argument goes to all that have its method.
 
     Raises:
         UsageError: An argument is of none of them.
     """
-    names = [[] if text == DENSE else text.split("+") for text in attentions]
+    names = [[] if text == DENSE else spell_out(text).split("+") for text in attentions]
     for path in arguments:
         if not any(_owner(path, some) for some in names):
             raise UsageError("set", path, f"is of no method in {', '.join(attentions)}; write METHOD.PARAMETER=VALUE")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import Parametric, parameter
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.core.shape import Shape
 
@@ -63,6 +64,8 @@ class Method(Parametric, ABC):
         cache: Fate of the KV cache.
         source: Authors, year, arXiv number.
         exact: Whether ``sparsity`` is met by the count at a length, whatever the content.
+        control: Whether it is there for others to be held against, as one that knows the true attention is; boards
+            rank none.
     """
 
     summary: ClassVar[str]
@@ -75,6 +78,7 @@ class Method(Parametric, ABC):
     exact: ClassVar[bool]
     place: ClassVar[int]
     """Place in lists among the methods of its phase that come with this package."""
+    control: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ()
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
@@ -136,11 +140,20 @@ class Method(Parametric, ABC):
         """Reason why keys computed for another prompt cannot serve one that begins alike; None where they can."""
         return None
 
+    @property
+    @abstractmethod
+    def oracle(self) -> tuple[str, JsonObject]:
+        """Name and parameters, ``sparsity`` aside, of the control that selects the same units by the true attention."""
+
 
 class PrefillMethod(Method):
     """A method that selects the keys that the queries of a prompt see."""
 
     phase = Phase.PREFILL
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_prefill", {}
 
     @property
     def unshared(self) -> str | None:
@@ -201,6 +214,10 @@ class DecodeMethod(Method):
     recordable: ClassVar[bool] = False
     """Whether ``select`` waits for nothing and follows from shapes alone, so that a CUDA graph can hold it."""
 
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_decode", {}
+
     def new_state(self, cache: PagedCache) -> Tensor | None:
         """An empty state for each physical page of a cache; None if the method keeps none."""
         return None
@@ -234,6 +251,10 @@ class EvictMethod(Method):
     phase = Phase.EVICT
     each_step: ClassVar[bool] = False
     """Whether it evicts at every step too, for which it needs that step's attention weights."""
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_evict", {"grows": not self.each_step}
 
     @property
     def unshared(self) -> str | None:
@@ -290,12 +311,22 @@ class EvictMethod(Method):
         """
         return kept.append(position)
 
+    def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
+        """What a step's query sees of the tokens that stay and its own: all, but for a control that knows the query.
+
+        Args:
+            seen: What stays, with the step's own token.
+            weights: As of ``advance``.
+            impl: "auto", "triton" or "torch".
+        """
+        return seen
+
 
 METHODS: Registry[type[Method]] = Registry(
     "attention",
     lambda: import_modules("sparse_tasks.attention.methods"),
     "sparse_tasks.attention",
-    lambda method: (list(Phase).index(method.phase), method.place),
+    lambda method: (method.control, list(Phase).index(method.phase), method.place),
 )
-"""All methods, by phase and ``place``; other packages add theirs through the entry point group
+"""All methods by phase and ``place``, and then the controls; other packages add theirs through the entry point group
 ``sparse_tasks.attention``."""

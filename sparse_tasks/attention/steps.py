@@ -85,7 +85,7 @@ class Memory:
         seen = self._kept.append(position)
         weights = step_weights(q[0], cache, 0, seen.positions) if method.each_step else None
         self._kept = method.advance(self._kept, position, weights)
-        return seen.pages()
+        return method.visible(seen, weights, impl=self._impl).pages()
 
     def _notice(self, method: DecodeMethod, k: Tensor, cache: PagedCache) -> None:
         """Grow the state with the cache, whose pages keep their places since it is one block."""

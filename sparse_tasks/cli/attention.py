@@ -56,6 +56,7 @@ def listing(
             "cache": method.cache,
             "source": method.source,
             "exact": method.exact,
+            "control": method.control,
             "set_by_sparsity": list(method.budgets),
             "parameters": [
                 {"name": p.name, "default": p.default, "range": p.range, "help": p.help} for p in parameters(method)
@@ -258,10 +259,13 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
 
     # Names are there to be typed, so they are never cut short.
     console = Console(highlight=False, markup=False, emoji=False)
-    table = Table(Column("method", no_wrap=True), "phase", "unit", "importance", "budget", "KV cache")
-    for row in rows:
-        table.add_row(*(row[key] for key in ("name", "phase", "unit", "importance", "budget", "cache")))
-    console.print(table)
+    for control, title in ((False, "Methods"), (True, "\nControls: to hold methods against; no board ranks them")):
+        console.print(title)
+        table = Table(Column("name", no_wrap=True), "phase", "unit", "importance", "budget", "KV cache")
+        for row in rows:
+            if row["control"] == control:
+                table.add_row(*(row[key] for key in ("name", "phase", "unit", "importance", "budget", "cache")))
+        console.print(table)
     console.print("\nSources")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
@@ -269,7 +273,8 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
         grid.add_row(f"  {row['name']}", row["source"])
     console.print(grid)
     if not verbose:
-        print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest.")
+        print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest;")
+        print("oracle is short for oracle_prefill+oracle_decode, and so with other controls.")
         return
     console.print("\nParameters (--set); * is what sparsity sets")
     table = Table(Column("parameter", no_wrap=True), "default", "values", "meaning")

@@ -314,7 +314,9 @@ def test_the_budget_of_chunks_is_that_of_the_length_they_are_told(name: str) -> 
     q, k, _ = structured(90, HEADS, KV_HEADS, SIZE)
     told = method.settle(method.observe(None, q, k, impl="torch"), k, length=120, impl="torch")
     assert told.counts.tolist() == method.keep(q, k, length=120, impl="torch").counts.tolist()
-    assert told.counts.sum() == KV_HEADS * 60
+    step = told.append(90)
+    seen = method.visible(step, torch.ones(step.positions.shape), impl="torch")
+    assert seen.counts.sum() == KV_HEADS * (60 + 1)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.observed import ObservedMethod
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,10 @@ class AdaSnapKV(ObservedMethod):
     summary: ClassVar[str] = "SnapKV with a budget shared across heads"
     budget: ClassVar[str] = "adaptive across heads"
     source: ClassVar[str] = "Feng et al., 2024, arXiv:2407.11550"
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_evict", {"shared": True}
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         return self.observed(q, k, impl=impl).amax(1)

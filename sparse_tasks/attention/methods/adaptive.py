@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from sparse_tasks.attention.interactions import BLOCK, window_density
 from sparse_tasks.attention.method import PrefillMethod, Span
+from sparse_tasks.core.records import JsonObject
 
 QUERIES: Final = 8192
 """Most queries of one call: their lists stay below 2% of the keys and values (32 query, 8 KV heads)."""
@@ -19,6 +20,10 @@ class AdaptiveBlocks(PrefillMethod):
     budget: ClassVar[str] = "threshold, adaptive across heads"
     cache: ClassVar[str] = "kept"
     exact: ClassVar[bool] = False
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_prefill", {"shared": True}
 
     @property
     def queries_at_once(self) -> int:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from sparse_tasks.attention.interactions import causal_count, nearest_size, window_density
 from sparse_tasks.attention.method import METHODS, PrefillMethod, Span
-from sparse_tasks.attention.methods.vertical_slash import BLOCK_Q, TILE_KEYS, UNIT
+from sparse_tasks.attention.methods.lines import BLOCK_Q, TILE_KEYS, UNIT
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class StreamingLLM(PrefillMethod):
     source: ClassVar[str] = "Xiao et al., 2023, arXiv:2309.17453"
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("window",)
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_lines", {}
 
     @property
     def unshared(self) -> str | None:

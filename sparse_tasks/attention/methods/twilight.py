@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Twilight(DecodeMethod):
     def _first_share(self) -> float:
         """Share of the tokens that Quest takes first."""
         return self.base if self.sparsity is None else min(1.0, max(self.base, 2 * (1 - self.sparsity)))
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_decode", {"shared": True}
 
     @cached_property
     def _quest(self) -> Quest:

@@ -25,7 +25,14 @@ def room_for_first(n_q: int, n_k: int, density: float | None) -> bool:
 
 
 def blocks_that_hold(
-    mass: Tensor, *, n_q: int, n_k: int, share: float = 1.0, density: float | None = None, impl: str = "auto"
+    mass: Tensor,
+    *,
+    n_q: int,
+    n_k: int,
+    share: float = 1.0,
+    density: float | None = None,
+    block: int = BLOCK,
+    impl: str = "auto",
 ) -> BlockIndex:
     """The index under one share for all heads and query blocks, given or found by a density.
 
@@ -39,19 +46,17 @@ def blocks_that_hold(
         share: Least share of the attention of a row that its blocks hold, in [0, 1].
         density: Instead of it, target interactions over those of dense causal attention, averaged over the heads. The
             index comes as near as blocks allow; of those that need the same share, lower heads and rows come first.
+        block: Positions in a block.
         impl: "auto", "triton" or "torch".
-
-    Returns:
-        Blocks of 128.
     """
     rows, columns = mass.shape[1:]
-    row = torch.arange(rows, device=mass.device)[:, None] + (n_k - n_q) // BLOCK
+    row = torch.arange(rows, device=mass.device)[:, None] + (n_k - n_q) // block
     column = torch.arange(columns, device=mass.device)
     if density is None:
         kept = mass > 1 - share
     else:
         target = round(density * causal_count(n_q, n_k) * len(mass))
-        cells = block_interactions(row, column, BLOCK, BLOCK, n_q, n_k)
+        cells = block_interactions(row, column, block, block, n_q, n_k)
         order = mass.masked_fill(column > row, float("-inf")).flatten().argsort(descending=True, stable=True)
         added = cells.flatten()[order % cells.numel()]
         # A block that crosses the mark is taken if less than half of it is beyond.
@@ -59,4 +64,4 @@ def blocks_that_hold(
         kept = torch.empty_like(fits).scatter_(0, order, fits).view(mass.shape) | (mass == float("inf"))
     kept = kept & (column <= row)
     blocks, counts = select_top(torch.where(kept, 0.0, float("-inf")), columns, impl=impl)
-    return BlockIndex(blocks, counts, BLOCK, BLOCK, n_q, n_k)
+    return BlockIndex(blocks, counts, block, block, n_q, n_k)

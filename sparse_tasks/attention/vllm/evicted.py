@@ -78,7 +78,7 @@ class Evicted:
             now = kept.append(length - 1)
             weights = step_weights(q[row], cache, row, now.positions)
             self._kept[request] = self._method.advance(kept, length - 1, weights)
-            seen.append(now)
+            seen.append(self._method.visible(now, weights, impl=self._impl))
         return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,
                          cache.lengths)  # fmt: skip
 

@@ -280,6 +280,10 @@ class _Check:
             message = "says that attention was dense, and sparse"
             self.reasons.add("dense_sparse", run.name, message, ".settings.attention")
             return []
+        if controls := settings.attention.controls:
+            message = f"is under {controls[0]}, a control that methods are held against, which a board does not rank"
+            self.reasons.add("control", run.name, message, ".settings.attention")
+            return []
         self._warn(run, dataset, selection)
         return [_Answered(run, self._samples(dataset, selection), run.predictions())]
 

@@ -174,7 +174,7 @@ def test_a_short_last_chunk_selects_by_the_queries_before_it_too(name: str, last
         same(found[layer, 260 - last :], out[len(out) - last :])
         few, _ = sparse_prefill(method, looked_at[len(looked_at) - last :], k, v, length=260, impl="torch")
         differs |= not torch.allclose(few, out[len(out) - last :], rtol=1e-3, atol=1e-4)
-    assert differs or last >= method.observes
+    assert differs or last >= min(method.observes, 60)  # of so many, the last queries may speak for all
 
 
 @pytest.mark.parametrize("cuts", [[1, 2, 90, 170], pytest.param([16, 100, 169, 170], marks=pytest.mark.nightly)])

@@ -194,6 +194,16 @@ def test_reasons_end_at_some_twenty(honest: bytes, handed_in: Written, dataset: 
     assert 20 <= len(check(handed_in(changed(honest, edit)), [dataset]).reasons) <= 25
 
 
+@pytest.mark.parametrize("attention", ["oracle_decode", "quest+window_prefill", "random_evict"])
+def test_controls_are_not_ranked(
+    attention: str, dataset: Dataset, runs: Path, handed_in: Written, tmp_path: Path
+) -> None:
+    run = answered(tmp_path / "control", dataset, attention=attention, sparsity=0.5)
+    (reason,) = check(handed_in(make_submission(read_runs([run, runs / "dense"]))), [dataset]).reasons
+    assert reason.code == "control"
+    assert "a board does not rank" in reason.message
+
+
 NOTED = ("version", "partial", "no_dense", "attention_unknown", "method_unknown", "prompt_differs")
 
 

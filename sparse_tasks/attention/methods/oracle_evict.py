@@ -1,0 +1,115 @@
+"""Oracle for eviction: at each step the tokens that its query attends to, as if they alone had been kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from sparse_tasks.attention.method import METHODS, ONLY, Layer, Span
+from sparse_tasks.attention.methods.capacity import CapacityMethod
+from sparse_tasks.attention.methods.true_attention import TrueAttention
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.index import Kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleEvict(TrueAttention, CapacityMethod):
+    """Evicts nothing, and shows each step the ``capacity`` tokens of the prompt that its queries attend to most.
+
+    No method that evicts can do better at that budget: it would have to know the queries to come. Tokens written since
+    the prompt, and the step's own, are seen as well; with ``grows`` off, as beside methods that evict at each step, all
+    but the step's own count.
+    """
+
+    grows: bool = parameter(True, "whether tokens that follow the prompt are seen beside the budget")
+
+    name: ClassVar[str] = "oracle_evict"
+    place: ClassVar[int] = 1
+    summary: ClassVar[str] = "control: at each step the tokens that its query attends to"
+    cache: ClassVar[str] = "kept; what is seen is limited"
+    each_step: ClassVar[bool] = True
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return self.name, {"grows": self.grows, "shared": self.shared}
+
+    @property
+    def observes(self) -> int:
+        return 1  # it looks at none, and has to be given one
+
+    @property
+    def unshared(self) -> str | None:
+        return None  # nothing is evicted
+
+    def at(self, length: int) -> Self:
+        return replace(self, shared=False).at(length) if self.shared else super().at(length)
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        return 0.0  # nothing is selected before the steps
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        """Every key."""
+        return shape.kv_heads * shape.head_size * length
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        if self.p is not None:
+            return 1, cached
+        budget = self.tokens(prompt, prompt, ONLY)
+        read = min(prompt, budget) + cached - prompt if self.grows else min(cached - 1, budget) + 1
+        return read - 1, read + 1
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        import torch
+
+        return torch.zeros(k.shape[1], len(k), device=k.device)
+
+    def kept(self, scores: Tensor, *, length: int | None, layer: Layer, impl: str) -> Kept:
+        """All tokens of the prompt, of score 0, with the capacity for the steps."""
+        import torch
+
+        from sparse_tasks.attention.index import Kept
+
+        heads, n_k = scores.shape
+        positions = torch.arange(n_k, dtype=torch.int32, device=scores.device).expand(heads, n_k).contiguous()
+        counts = torch.full((heads,), n_k, dtype=torch.int32, device=scores.device)
+        capacity = self.tokens(n_k if length is None else length, n_k, layer)
+        return Kept(positions, counts, n_k, scores, capacity)
+
+    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        grown = kept.append(position)
+        if self.grows and grown.scores is not None:
+            grown.scores[:, -1] = float("inf")  # written since the prompt
+        return grown
+
+    def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
+        import torch
+
+        from sparse_tasks.attention.kernels.selection import select_mass, select_top
+        from sparse_tasks.attention.ops.pooled import top_of_all_heads
+
+        if weights is None or seen.scores is None or seen.capacity is None:
+            raise UsageError("weights", None, f"are what {self.name} selects by, of all tokens that it has read")
+        weights, width = weights.float(), weights.shape[1]
+        if self.p is not None:
+            columns, counts = select_mass(weights, self.p, width=width, impl=impl)
+        else:
+            own = torch.arange(width, device=weights.device) == width - 1
+            always = own | (seen.scores == float("inf"))
+            weights = weights.masked_fill(always, float("inf"))
+            budget = always.sum(1, dtype=torch.int32) + seen.capacity
+            if self.shared:
+                columns, counts = top_of_all_heads(weights, budget.sum(dtype=torch.int32), width=width, impl=impl)
+            else:
+                columns, counts = select_top(weights, budget, width=width, impl=impl)
+        positions = seen.positions.gather(1, columns.clamp_max(width - 1).long())  # past the counts anything
+        return replace(seen, positions=positions, counts=counts)
+
+
+METHODS.register("oracle_evict", OracleEvict)

@@ -1,0 +1,58 @@
+"""Random pages for decoding: what any method has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.paged import PagedMethod
+from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.index import PageIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomDecode(PagedMethod):
+    """Each KV head reads pages drawn at random, others at each step.
+
+    The page of the current token and, if there is room, the first one are always read, and count.
+
+    A draw follows from the seed, the head, the length and the page alone, so that batches and engines get the same
+    ones. It is the same in all layers, for a method is not told which one it serves.
+    """
+
+    seed: int = parameter(0, "another seed draws other pages", 0)
+
+    name: ClassVar[str] = "random_decode"
+    place: ClassVar[int] = 2
+    summary: ClassVar[str] = "control: pages at random"
+    control: ClassVar[bool] = True
+    importance: ClassVar[str] = "random"
+    source: ClassVar[str] = "Zaheer et al., 2020, arXiv:2007.14062"
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        return 0.0  # no key is looked at
+
+    def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        import torch
+
+        from sparse_tasks.attention.interactions import ceil_div
+        from sparse_tasks.attention.kernels.sparse_decode import check_queries
+        from sparse_tasks.attention.ops.draws import draws
+
+        check_queries(q, cache)
+        length, page = cache.lengths[:, None, None], torch.arange(ceil_div(cache.capacity, self.page), device=q.device)
+        scores = draws(self.seed, torch.arange(cache.kv_heads, device=q.device)[:, None], length, page)
+        current = torch.div(length - 1, self.page, rounding_mode="floor")
+        scores = scores.masked_fill(page == 0, 1.0)  # above any draw
+        scores = scores.masked_fill(page == current, float("inf")).masked_fill(page > current, float("-inf"))
+        return self.best(scores, cache, impl)
+
+
+METHODS.register("random_decode", RandomDecode)

@@ -1,0 +1,52 @@
+"""The cheapest baseline for eviction: the first tokens and the last ones stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.capacity import CapacityMethod
+from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowEvict(CapacityMethod):
+    """Keeps the first tokens of the prompt, at most half of the capacity, and its last ones."""
+
+    sinks: int = parameter(4, "first tokens that always stay", 0)
+
+    name: ClassVar[str] = "window_evict"
+    place: ClassVar[int] = 3
+    summary: ClassVar[str] = "control: first tokens and the last ones of the prompt"
+    unit: ClassVar[str] = "sinks and a window"
+    control: ClassVar[bool] = True
+    importance: ClassVar[str] = "fixed"
+    source: ClassVar[str] = "Xiao et al., 2023, arXiv:2309.17453"
+
+    @property
+    def observes(self) -> int:
+        return 1  # it looks at none, and has to be given one
+
+    @property
+    def unshared(self) -> str | None:
+        return None  # no query decides
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        return 0.0  # nothing is looked for
+
+    def fixed(self, capacity: int) -> tuple[int, int]:
+        return min(self.sinks, capacity // 2), 0
+
+    def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
+        """Positions: the later, the higher."""
+        import torch
+
+        return torch.arange(len(k), dtype=torch.float32, device=k.device).repeat(k.shape[1], 1)
+
+
+METHODS.register("window_evict", WindowEvict)

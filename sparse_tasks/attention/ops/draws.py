@@ -1,0 +1,35 @@
+"""Random numbers that follow from what they are for, so that batches, chunks and engines get the same ones."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_WORD: Final = 0xFFFFFFFF
+
+
+def draws(seed: int, *counters: Tensor) -> Tensor:
+    """Numbers for each combination of counters, by a hash of 32 bits (C. Wellons' lowbias32) of all of them in turn.
+
+    Args:
+        seed: Another seed gives other numbers.
+        counters: Integers that broadcast: a head, a step, a page. Tensors of the device that the numbers are wanted on.
+
+    Returns:
+        fp32 in [0, 1), of the shape that the counters broadcast to.
+    """
+    word = torch.full_like(counters[0], seed & _WORD, dtype=torch.int64)
+    for counter in counters:
+        word = _mixed((word + counter.long() + 0x9E3779B9) & _WORD)
+    return (word >> 8).float() / 2**24
+
+
+def _mixed(word: Tensor) -> Tensor:
+    """A permutation of 32 bits, held in int64: products wrap, and their low bits are right."""
+    word = word ^ (word >> 16)
+    word = (word * 0x7FEB352D) & _WORD
+    word = word ^ (word >> 15)
+    word = (word * 0x846CA68B) & _WORD
+    return word ^ (word >> 16)

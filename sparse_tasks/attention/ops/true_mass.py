@@ -1,0 +1,71 @@
+"""True attention, summed over blocks of queries and keys or over pages; what is quadratic is never held."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.interactions import ceil_div
+
+_CELLS: Final = 1 << 22  # weights that are held at once, or those of a single block of queries: 16 MB of fp32
+
+
+def block_mass(q: Tensor, k: Tensor, block: int) -> Tensor:
+    """Causal softmax weights, summed over blocks.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        block: Positions in a block of queries and of keys; both grids begin at position 0.
+
+    Returns:
+        fp32 ``[query_heads, rows, columns]``, a row for each query block that the queries touch; -inf after the
+        diagonal.
+    """
+    (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
+    group, first = heads // kv_heads, n_k - n_q
+    rows, columns = BlockIndex.rows(n_q, n_k, block), ceil_div(n_k, block)
+    mass = torch.zeros(heads, rows, columns, dtype=torch.float32, device=q.device)
+    at_once = block * max(1, _CELLS // (group * block * n_k))
+    for start in range(first - first % block, n_k, at_once):
+        begin, end = max(start, first), min(start + at_once, n_k)
+        position = torch.arange(begin, end, device=q.device)
+        row = position // block - first // block
+        hidden = torch.arange(end, device=q.device) > position[:, None]
+        for head in range(kv_heads):
+            of_group = slice(head * group, (head + 1) * group)
+            queries = q[begin - first : end - first, of_group].transpose(0, 1).float()
+            weights = (queries @ k[:end, head].float().T * size**-0.5).masked_fill_(hidden, float("-inf")).softmax(2)
+            by_block = torch.nn.functional.pad(weights, (0, -end % block)).unflatten(2, (-1, block)).sum(3)
+            mass[of_group, :, : by_block.shape[2]].index_add_(1, row, by_block)
+    row = torch.arange(rows, device=q.device)[:, None] + first // block
+    return mass.masked_fill_(torch.arange(columns, device=q.device) > row, float("-inf"))
+
+
+def page_mass(q: Tensor, cache: PagedCache, page: int) -> Tensor:
+    """Softmax weights of a step, summed over pages and over the group.
+
+    Args:
+        q: ``[batch, query_heads, head_size]``.
+        cache: The cache, with the queries' own tokens in it.
+        page: Positions in a page.
+
+    Returns:
+        fp32 ``[batch, kv_heads, pages]``; -inf past a sequence's end.
+    """
+    return torch.stack([_of_sequence(q[row], cache, row, page) for row in range(cache.batch)])
+
+
+def _of_sequence(q: Tensor, cache: PagedCache, sequence: int, page: int) -> Tensor:
+    position = torch.arange(cache.capacity, device=q.device)
+    block, offset, held = cache.locate(sequence, position)
+    keys = cache.keys[block, offset].transpose(0, 1).float()
+    queries = q.float().view(cache.kv_heads, -1, cache.head_size)
+    scores = (queries @ keys.mT * cache.head_size**-0.5).masked_fill(~held, float("-inf"))
+    weights = torch.nn.functional.pad(scores.softmax(2).sum(1), (0, -cache.capacity % page))
+    mass = weights.unflatten(1, (-1, page)).sum(2)
+    return mass.masked_fill(~held[::page], float("-inf"))
