@@ -28,7 +28,7 @@ from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import Layer
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import UsageError, install
 
 _NAME: Final = "sparse_tasks"
 _UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache")
@@ -247,8 +247,8 @@ def _register() -> None:
     try:
         from transformers import AttentionInterface, AttentionMaskInterface
     except ImportError as error:
-        remedy = "5 or newer; pip install 'sparse-tasks[transformers]'"
-        raise UsageError("attention", "sparse_attention", f"needs transformers, {remedy}") from error
+        remedy = f"needs transformers, 5 or newer; {install('transformers')}"
+        raise UsageError("attention", "sparse_attention", remedy) from error
     AttentionInterface.register(_NAME, _forward)
     AttentionMaskInterface.register(_NAME, _make_mask)
 

@@ -145,9 +145,7 @@ def check_path(path: Path | str) -> Path:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            "output", str(path), "needs matplotlib to be drawn; pip install 'sparse-tasks[attention]'"
-        ) from error
+        raise UsageError("output", str(path), "needs matplotlib to be drawn; pip install matplotlib") from error
     return path
 
 

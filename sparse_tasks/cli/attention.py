@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparse_tasks.cli.completion import complete_method
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json
 from sparse_tasks.cli.running import FormatOption, Set, method_arguments
 
 if TYPE_CHECKING:
@@ -187,16 +187,16 @@ def bench(
     _print_timings(timings, device, {method.name for method in chosen if method.phase == "evict"})
 
 
-def _need(package: str) -> None:
-    """Refuse a missing extra with the command that installs it."""
+def _need(package: str, extra: str = "attention") -> None:
+    """Refuse a missing package with the command that installs its extra."""
     from importlib import import_module
 
-    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.core.errors import UsageError, install
 
     try:
         import_module(package)
     except ImportError as error:
-        raise UsageError("attention", package, "is not installed; pip install 'sparse-tasks[attention]'") from error
+        raise UsageError("attention", package, f"is not installed; {install(extra)}") from error
 
 
 def _methods(names: list[str], sparsity: float | None, set_: list[str] | None) -> list[Method]:
@@ -230,7 +230,7 @@ def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: torch.from_numpy(file[name]) for name in ("q", "k") if name in file}
         elif path.suffix == ".safetensors":
-            _need("safetensors")
+            _need("safetensors", "transformers")
             from safetensors.torch import load_file
 
             arrays = load_file(path)
@@ -255,34 +255,32 @@ def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
 
 def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
     from rich.console import Console
-    from rich.table import Column, Table
 
     # Names are there to be typed, so they are never cut short.
     console = Console(highlight=False, markup=False, emoji=False)
     for control, title in ((False, "Methods"), (True, "\nControls: to hold methods against; no board ranks them")):
         console.print(title)
-        table = Table(Column("name", no_wrap=True), "phase", "unit", "importance", "budget", "KV cache")
+        table = frameless("name", ("phase", "unit", "budget", "KV cache"), numeric=False)
         for row in rows:
             if row["control"] == control:
-                table.add_row(*(row[key] for key in ("name", "phase", "unit", "importance", "budget", "cache")))
+                table.add_row(*(row[key] for key in ("name", "phase", "unit", "budget", "cache")))
         console.print(table)
-    console.print("\nSources")
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
+    console.print()
+    table = frameless("name", ("importance",), numeric=False)
+    table.add_column("source", no_wrap=True)
     for row in rows:
-        grid.add_row(f"  {row['name']}", row["source"])
-    console.print(grid)
+        table.add_row(row["name"], row["importance"], row["source"])
+    console.print(table)
     if not verbose:
         print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest;")
         print("oracle is short for oracle_prefill+oracle_decode, and so with other controls.")
         return
     console.print("\nParameters (--set); * is what sparsity sets")
-    table = Table(Column("parameter", no_wrap=True), "default", "values", "meaning")
+    table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
     for row in rows:
         for p in row["parameters"]:
             star = "*" if p["name"] in row["set_by_sparsity"] else ""
             table.add_row(f"{row['name']}.{p['name']}{star}", str(p["default"]), p["range"], p["help"])
-        table.add_section()
     console.print(table)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.output import Format, print_json
-from sparse_tasks.cli.running import attention_of, frameless, tell_unable
+from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.running import attention_of, tell_unable
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json
 
 
 def listing(format: Annotated[Format, typer.Option(help="How to print the list.")] = Format.human) -> None:
@@ -52,7 +52,7 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
 
 def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dict[str, str]) -> None:
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
     # Names are there to be typed, so they are never cut short.
     console = Console(highlight=False, markup=False, emoji=False)
@@ -67,17 +67,16 @@ def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dic
 
     groups = dict.fromkeys(group for task in tasks for group in task["groups"])
     glossary(f"Tasks (--task; groups: {', '.join(groups)}, all)", {task["name"]: task["summary"] for task in tasks})
-    table = Table("task", "dispersion", "scope", "depth", "metric")
+    table = frameless("task", ("dispersion", "scope", "depth", "metric"), numeric=False)
     for task in tasks:
         steered = "steered" if task["depth"] else "everywhere"
         table.add_row(task["name"], task["dispersion"], task["scope"], steered, task["metric"])
     console.print(table)
     console.print("\nParameters (--set)")
-    table = Table(Column("parameter", no_wrap=True), "default", "values", "meaning")
+    table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
     for task in tasks:
         for p in task["parameters"]:
             table.add_row(f"{task['name']}.{p['name']}", str(p["default"]), p["range"], p["help"])
-        table.add_section()
     console.print(table)
     console.print()
     glossary("Presets (--preset)", {name: preset["summary"] for name, preset in presets.items()})

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Format(StrEnum):
@@ -24,6 +28,24 @@ def print_json(value: Any) -> None:
 def warn(message: str) -> None:
     """Tell the user something without getting in the way of results."""
     print(f"note: {message}", file=sys.stderr)
+
+
+def frameless(first: str, columns: Iterable[str], *, numeric: bool = True) -> Table:
+    """A table without frames, so that it fits into 80 columns.
+
+    Args:
+        first: Heading of the names, which are never cut or wrapped.
+        columns: Headings of the others.
+        numeric: Whether they hold numbers, or words that wrap at blanks.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+    return table
 
 
 def check_output(path: Path, kind: str, sign: bytes) -> None:

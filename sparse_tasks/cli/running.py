@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json
 from sparse_tasks.cli.progress import Bar
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.ability import Place
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
@@ -230,15 +228,3 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
     print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: paired difference, as in compare")
     tell_unable(failed, len(first.configs))
     print(f"runs: {folder}{os.sep}*")
-
-
-def frameless(first: str, columns: Iterable[str]) -> Table:
-    """A table without frames, so that it fits into 80 columns; all columns but the first hold numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table

