@@ -63,7 +63,8 @@ def analyze(
                 write_whole(output / f"{name}.csv", table.to_csv(index=False).encode())
     if format is Format.json:
         print_json(
-            {
+            {"unable": analysis.runs.inability()}
+            | {
                 name: {
                     "notes": list(analysis.notes(name)),
                     "tables": {key: records(table) for key, table in tables[name].items()},
@@ -74,6 +75,8 @@ def analyze(
         return
     if not all(run.labelled for run in analysis.runs.runs):
         print(f"note: {UNLABELLED}\n")
+    for sentence in analysis.runs.inability():
+        print(f"{sentence}\n")
     one_model = len({run.model for run in analysis.runs.runs}) == 1
     for name in names:
         print(_HEADINGS[name])

@@ -47,7 +47,8 @@ def test_json_holds_the_tables_and_nothing_that_json_does_not_know(runs: Path) -
     done = run("analyze", runs, "--format", "json")
     assert done.code == 0, done.err
     found = json.loads(done.out, parse_constant=lambda text: pytest.fail(text))
-    assert tuple(found) == ANALYSES
+    assert tuple(found) == ("unable", *ANALYSES)
+    assert found["unable"] == []
     (costs,) = found["cost"]["tables"].values()
     assert len(costs) == 7 * 2
     (quest,) = [row for row in costs if row["asked"] == 0.95 and row["attention"] == "quest" and row["length"] == 16384]

@@ -54,6 +54,8 @@ class Analysis:
 
     def notes(self, name: str) -> tuple[str, ...]:
         """Notes of an analysis: what it could not do, and why."""
+        if name != "cost" and self.runs.able.empty:
+            return ("the model can do none of the tasks; there is nothing to conclude",)
         if name == "scaling":
             return self.scaling.notes
         notes: tuple[str, ...] = getattr(self, name).attrs["notes"]

@@ -79,10 +79,10 @@ def certified(runs: Runs, tolerance: float = 0.05, error: float = 0.05) -> pd.Da
     same sample, the greater loss counts. Only samples that dense attention answered, too, are used.
     """
     notes: list[str] = []
-    tables = _losses(runs)
+    tables, able = _losses(runs), set(runs.able["run"])
     curves: dict[tuple[Hashable, str], list[ScoredRun]] = {}
     for run in runs.runs:
-        if not run.dense:
+        if not run.dense and run.name in able:
             curves.setdefault((run.pairing, _curve(run)), []).append(run)
     rows: list[Certificate] = []
     for (_, attention), members in curves.items():
@@ -101,7 +101,7 @@ def certified(runs: Runs, tolerance: float = 0.05, error: float = 0.05) -> pd.Da
 
 def _losses(runs: Runs) -> dict[str, pd.DataFrame]:
     """Losses by sample, for each run that has samples with a dense partner."""
-    paired = runs.samples[runs.samples["dense"].notna()]
+    paired = runs.able[runs.able["dense"].notna()]
     table = paired[["run", "length", "task", "id", *_PHASES]].astype({"task": object, "id": object})
     table["loss"] = (paired["dense"] - paired["score"]).clip(lower=0.0)
     table["whole"] = paired["dense"].isin([0.0, 1.0]) & paired["score"].isin([0.0, 1.0])

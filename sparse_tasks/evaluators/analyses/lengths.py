@@ -45,7 +45,7 @@ def length_effects(runs: Runs) -> pd.DataFrame:
     """
     rows: list[LengthEffect] = []
     unknown: dict[str, list[str]] = {}
-    samples = by_method(runs.samples)
+    samples = by_method(runs.able)
     # Numbers alone: texts would be copied for each group.
     samples = samples.assign(task=samples["task"].cat.codes).drop(columns=["dataset", "id"])
     for key, group in samples.groupby([*METHOD, "length"], observed=True, dropna=False):

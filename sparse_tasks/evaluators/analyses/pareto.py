@@ -178,7 +178,7 @@ def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
     """Comparable runs, by phase and length; the others are noted."""
     costs = cost(runs)
     costs["dense"] = costs["run"].isin([run.name for run in runs.runs if run.dense])
-    scores = {int(length): _Scores(group) for length, group in runs.samples.groupby("length")}
+    scores = {int(length): _Scores(group) for length, group in runs.able.groupby("length")}
     for phase, names in _COSTS.items():
         costs["cost"] = costs[list(names)].sum(axis=1, skipna=False)
         costs["acts"] = ~(costs[f"density_{phase}"] >= 1)  # where it was not measured it may
@@ -186,8 +186,10 @@ def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
         if unknown := sorted(set(compared[compared["cost"].isna()]["run"])):
             notes.append(f"{phase}: left out, for their cost is not known: {', '.join(unknown)}")
         for length, group in compared.dropna(subset="cost").sort_values(["cost", "run"]).groupby("length"):
-            points: list[Row] = list(group.itertuples(index=False))
-            here = scores[length]
+            if (here := scores.get(length)) is None:
+                continue
+            scored = {run for _, run in here.columns}
+            points: list[Row] = [point for point in group.itertuples(index=False) if point.run in scored]
             having = {task: sum((task, point.run) in here.columns for point in points) for task in here.tables}
             tasks = [task for task, count in having.items() if count == len(points)]
             left_out = [task for task, count in having.items() if 0 < count < len(points)]

@@ -109,7 +109,7 @@ class _NoFitError(Exception):
 def _samples(runs: Runs) -> pd.DataFrame:
     """Sorted answers; samples and strata are numbered, so that texts can be left behind."""
     sample = ["dataset", "task", "length", "id"]
-    table = runs.samples[["run", *sample, "score", "prefill_sparsity", "decode_sparsity"]]
+    table = runs.able[["run", *sample, "score", "prefill_sparsity", "decode_sparsity"]]
     table = table.sort_values(["run", *sample], ignore_index=True)
     sizes = {run.name: math.nan if run.shape is None else float(parameters(run.shape)) for run in runs.runs}
     asked = {run.name: math.nan if run.target is None else run.target for run in runs.runs}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,10 @@ import pandas as pd
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.shape import Shape
+from sparse_tasks.evaluators.ability import Place, told, unable
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
-from sparse_tasks.evaluators.results import read_result, read_scores_table
+from sparse_tasks.evaluators.results import dense_scores, read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 
 COLUMNS: Final = {
@@ -35,6 +37,7 @@ COLUMNS: Final = {
     "id": "str",
     "score": "float64",
     "dense": "float64",  # what dense attention scored on the same sample; NaN where there is no such run
+    "unable": "bool",  # whether the model cannot do the task at this length, by its dense run (see ``ability``)
     "parsed": "bool",
     "truncated": "bool",
     "depth": "float64",
@@ -118,6 +121,26 @@ class Runs:
 
     runs: tuple[ScoredRun, ...]  # in the order in which they were named, those of a folder by name
     samples: pd.DataFrame  # a row a sample of each run, with the columns ``COLUMNS``
+    # By run, what its model cannot do, by its dense run; a run is missing where nothing is known.
+    unable: Mapping[str, frozenset[Place]] = field(default_factory=dict)
+
+    @cached_property
+    def able(self) -> pd.DataFrame:
+        """The samples without those of tasks that their model cannot do: conclusions are drawn from these alone."""
+        return self.samples[~self.samples["unable"]]
+
+    def inability(self) -> list[str]:
+        """What the models cannot do, a sentence for each that cannot do something."""
+        groups: dict[tuple[str, ...], list[ScoredRun]] = {}
+        for run in self.runs:
+            groups.setdefault(run.pairing, []).append(run)
+        several = len({run.model for run in self.runs}) > 1
+        sentences = []
+        for members in groups.values():
+            places = {(config.length, config.task) for run in members for config in run.result.configs}
+            if failed := frozenset().union(*(self.unable.get(run.name, ()) for run in members)):
+                sentences.append((f"{members[0].model}: " if several else "") + told(failed, len(places)))
+        return list(dict.fromkeys(sentences))
 
     def __getitem__(self, name: str) -> ScoredRun:
         return next(run for run in self.runs if run.name == name)
@@ -139,13 +162,17 @@ def read_runs(paths: Sequence[Path | str]) -> Runs:
     runs = tuple(_read(name, folder) for name, folder in zip(_names(folders), folders, strict=True))
     dense = _dense(runs)
     tables = {run.name: _samples(run) for run in runs}
+    failed = {}
     for run in runs:
         partner = dense.get(run.pairing)
+        known = run if partner is None else partner
+        failed[run.name] = unable(dense_scores(known.path, known.result))
         table = tables[run.name]
+        table["unable"] = [place in failed[run.name] for place in zip(table["length"], table["task"], strict=True)]
         scores = None if partner is None else tables[partner.name].set_index("id")["score"]
         table["dense"] = float("nan") if scores is None else table["id"].map(scores)
     samples = pd.concat(tables.values(), ignore_index=True)
-    return Runs(runs, samples[list(COLUMNS)].astype(COLUMNS))
+    return Runs(runs, samples[list(COLUMNS)].astype(COLUMNS), failed)
 
 
 def _scored(path: Path) -> list[Path]:

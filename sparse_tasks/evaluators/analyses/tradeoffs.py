@@ -55,7 +55,7 @@ def task_tradeoffs(runs: Runs) -> pd.DataFrame:
     """
     rows: list[Tradeoff] = []
     notes: list[str] = []
-    samples = by_method(runs.samples)
+    samples = by_method(runs.able)
     alone = samples["attention"].astype(str).where(samples["asked"].isna(), "")
     for (model, target, _), group in samples.groupby(["model", "asked", alone], observed=True, dropna=False):
         cells = _cells(group)

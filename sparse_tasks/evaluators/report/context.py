@@ -52,6 +52,14 @@ class Context:
         self._drawn = Counter[str]()
         self._numbers = count(1)
 
+    def unable(self) -> Iterator[Block]:
+        """What the models cannot do, in sentences."""
+        yield from map(Note, self.runs.inability())
+
+    def fails(self, group: Group, length: int, task: str) -> bool:
+        """Whether the model of a group cannot do a task."""
+        return any((length, task) in self.runs.unable.get(run.name, ()) for run in group.runs)
+
     @property
     def several(self) -> bool:
         return len(self.groups) > 1

@@ -111,7 +111,7 @@ class Differences:
 
     def __init__(self, runs: Runs) -> None:
         names = [run.name for run in runs.runs if not run.dense]
-        pairs = runs.samples[runs.samples["dense"].notna() & runs.samples["run"].isin(names)]
+        pairs = runs.able[runs.able["dense"].notna() & runs.able["run"].isin(names)]
         places = pairs.groupby(["run", "length", "task"], observed=True, sort=False).indices
         dense, scores = pairs["dense"].to_numpy(), pairs["score"].to_numpy()
         cells = {key: (dense[at], scores[at]) for key, at in places.items()}

@@ -32,10 +32,13 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
         DataError: A file of a run or of the data set cannot be read.
     """
     context = Context(analysis)
-    sections = [
-        *(summary(context), against_sparsity(context), by_task(context), iso_cost(context), certified(context)),
-        *(against_depth(context), shares(context), lengths_and_laws(context), worst(context, data), settings(context)),
-    ]
+    sections = [summary(context), against_sparsity(context)]
+    if not analysis.runs.able.empty:
+        sections += [by_task(context), iso_cost(context), certified(context), against_depth(context)]
+    sections.append(shares(context))
+    if not analysis.runs.able.empty:
+        sections += [lengths_and_laws(context), worst(context, data)]
+    sections.append(settings(context))
     models = list(dict.fromkeys(run.model for run in analysis.runs.runs))
     named = "What sparse attention costs" + (f" {wording.name(models[0])}" if len(models) == 1 else "")
     shades = [(step, shade_colour(step)) for step in range(-SHADES, SHADES + 1)]

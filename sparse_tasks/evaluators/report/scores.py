@@ -24,13 +24,16 @@ _CONCENTRATED: Final = 0.25  # mean depth spread below which the evidence of a t
 def against_sparsity(context: Context) -> Section:
     """A figure for each group and length, with a panel a task and a line a method."""
     section = Section("sparsity", "Score against sparsity")
-    section.blocks.append(
-        Text(
-            "Each panel is a task, each line a method, each point a run: its mean score, over the sparsity that was "
-            "measured while it answered, in the phase that the method thins more. Bands are 95% intervals. The grey "
-            "line and its band are dense attention. The nearer a line stays to it towards the right, the better."
+    if not context.runs.able.empty:
+        section.blocks.append(
+            Text(
+                "Each panel is a task, each line a method, each point a run: its mean score, over the sparsity that "
+                "was measured while it answered, in the phase that the method thins more. Bands are 95% intervals. The "
+                "grey line and its band are dense attention. The nearer a line stays to it towards the right, the "
+                "better."
+            )
         )
-    )
+        section.blocks += context.unable()
     for group in context.groups:
         for length in group.lengths:
             section.blocks += _curves(context, group, length)
@@ -43,8 +46,14 @@ def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
     caption = f"Score against sparsity at {at}"
     attentions = list(group.attentions)
     shown = attentions[:MOST_LINES]
-    tasks = [task for task in group.tasks if any(_config(run, length, task) for run in group.runs)]
-    if not any(_placed(run, length, task) for run in group.sparse for task in tasks):
+    tasks = [
+        task
+        for task in group.tasks
+        if any(_config(run, length, task) for run in group.runs) and not context.fails(group, length, task)
+    ]
+    if not tasks:
+        yield table
+    elif not any(_placed(run, length, task) for run in group.sparse for task in tasks):
         yield Note(f"At {at} nothing is drawn: {_why_unplaced(group)}.")
         yield table
     elif not context.room_for(len(tasks), "sparsity"):
@@ -122,12 +131,14 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
             sparsity = config.sparsity or {}
             unmeasured = 0.0 if run.dense else None
             phases = sparsity.get("prefill", unmeasured), sparsity.get("decode", unmeasured)
-            difference = context.differences.cell(run, length, task)
+            difference = signed_with_interval(context.differences.cell(run, length, task))
+            if context.fails(group, length, task):
+                difference = "unable", TYPESET.missing
             rows.append(
                 [
                     *(task, wording.name(run.attention), sparsity_text(run), *map(TYPESET.number, phases)),
                     *(f"{config.n:,}", TYPESET.number(config.mean), TYPESET.interval(config.low, config.high)),
-                    *signed_with_interval(difference),
+                    *difference,
                 ]
             )
     return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)
@@ -146,6 +157,7 @@ def by_task(context: Context) -> Section:
             "0. Each interval stands for itself: of twenty, one may miss."
         )
     )
+    section.blocks += context.unable()
     for group in context.groups:
         maps = list(_heat_maps(context, group))
         section.blocks += maps[:1] if len(group.lengths) == 1 else maps
@@ -158,14 +170,15 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
     if not runs:
         return
     lengths = group.lengths
+    tasks = [task for task in group.tasks if not all(context.fails(group, length, task) for length in lengths)]
     over = f"at {label(lengths[0])}" if len(lengths) == 1 else f"mean over {wording.listed([*map(label, lengths)], 8)}"
     differences = context.differences
-    maps = {over: [[differences.of_task(run, task) for task in group.tasks] for run in runs]} | {
-        f"at {label(length)} alone": [[differences.cell(run, length, task) for task in group.tasks] for run in runs]
+    maps = {over: [[differences.of_task(run, task) for task in tasks] for run in runs]} | {
+        f"at {label(length)} alone": [[differences.cell(run, length, task) for task in tasks] for run in runs]
         for length in lengths
     }
     limit = scale(cell for row in maps[over] for cell in row)
-    columns = (*headings("attention", "target"), *(Column(task) for task in group.tasks))
+    columns = (*headings("attention", "target"), *(Column(task) for task in tasks))
     for place, values in maps.items():
         caption = f"Difference to dense by method and task, {place}{context.of(group)}"
         rows: list[list[Cell]] = [
@@ -178,7 +191,7 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
 def against_depth(context: Context) -> Section:
     """A panel a task whose evidence lies in one place: its score by where in the prompt that is."""
     section = Section("depth", "Evidence depth against score")
-    samples = context.runs.samples
+    samples = context.runs.able
     spread = samples.groupby("task", observed=True)["depth_spread"].mean()
     concentrated, wide, unknown = (
         [str(task) for task in spread.index[chosen]]
@@ -254,7 +267,7 @@ def _binned(
     context: Context, runs: Sequence[ScoredRun], tasks: Sequence[str]
 ) -> dict[tuple[str, str], list[tuple[int, int, Point]]]:
     """By run and task: number of the bin, samples in it, and their mean score at its middle."""
-    samples = context.runs.samples
+    samples = context.runs.able
     samples = samples[samples["run"].isin([run.name for run in runs]) & samples["task"].isin(tasks)]
     samples = samples[samples["depth"].notna()]
     bins = (samples["depth"] * _BINS).clip(0, _BINS - 1).astype("int64").rename("bin")

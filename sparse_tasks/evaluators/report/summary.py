@@ -9,7 +9,6 @@ from sparse_tasks.core.format import TYPESET, counted
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
-from sparse_tasks.evaluators.records import AverageResult
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Lines, Section, Table, Text
 from sparse_tasks.evaluators.report.context import NEEDS_BOTH, Context, rows
@@ -22,6 +21,7 @@ from sparse_tasks.evaluators.report.groups import (
     signed_with_interval,
     sparsity_text,
 )
+from sparse_tasks.evaluators.results import average
 
 
 def summary(context: Context) -> Section:
@@ -42,6 +42,9 @@ def _verdict(context: Context) -> Iterator[Block]:
         for length in group.lengths
         if (difference := context.differences.at_length(run, length)) is not None
     ]
+    if context.runs.able.empty:
+        yield from (Text(sentence, strong=True) for sentence in context.runs.inability())
+        return
     if not comparisons:
         yield NEEDS_BOTH
         return
@@ -60,6 +63,7 @@ def _verdict(context: Context) -> Iterator[Block]:
     )
     if len(comparisons) > 1:
         yield Text(f"The most is lost by {_described(*worst)}; the least by {_described(*best)}.")
+    yield from context.unable()
 
 
 def _described(difference: Difference, run: ScoredRun, length: int, of: str) -> str:
@@ -133,22 +137,25 @@ def _sparsities(context: Context, attention: str) -> str:
 def _means(context: Context) -> Table:
     names = ("attention", "target", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval")
     rows = [
-        (group, _mean(context, run, average))
+        (group, _mean(context, group, run, length))
         for group in context.groups
         for run in group.runs
-        for average in run.result.averages
+        for length in sorted({config.length for config in run.result.configs})
     ]
     return context.table("Mean over tasks of every run, by length", names, rows)
 
 
-def _mean(context: Context, run: ScoredRun, average: AverageResult) -> list[str]:
-    length = average.length
-    difference = context.differences.at_length(run, length)
-    sparsities = [measured(config.sparsity) for config in run.result.configs if config.length == length]
+def _mean(context: Context, group: Group, run: ScoredRun, length: int) -> list[str]:
+    """The mean over what the model can do; of all where it can do nothing."""
+    configs = [config for config in run.result.configs if config.length == length]
+    able = [config for config in configs if not context.fails(group, length, config.task)]
+    mean = average(able or configs)
+    difference = signed_with_interval(context.differences.at_length(run, length))
+    sparsities = [measured(config.sparsity) for config in configs]
     known = [sparsity for sparsity in sparsities if sparsity is not None]
     thinned = sum(known) / len(known) if known and len(known) == len(sparsities) else None
     return [
         *(wording.name(run.attention), sparsity_text(run), TYPESET.number(0.0 if run.dense else thinned)),
-        *(label(length), f"{average.n:,}", TYPESET.number(average.mean)),
-        *(TYPESET.interval(average.low, average.high), *signed_with_interval(difference)),
+        *(label(length), f"{mean.n:,}", TYPESET.number(mean.mean), TYPESET.interval(mean.low, mean.high)),
+        *(difference if able else ("unable", TYPESET.missing)),
     ]

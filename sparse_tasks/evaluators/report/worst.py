@@ -64,7 +64,7 @@ def worst(context: Context, data: str | None = None) -> Section:
 
 
 def _choose(runs: Runs) -> tuple[list[_Chosen], bool]:
-    samples = runs.samples
+    samples = runs.able
     sparse = [run.name for run in runs.runs if not run.dense]
     lost = samples[samples["dense"].notna() & samples["run"].isin(sparse)]
     compared = not lost.empty

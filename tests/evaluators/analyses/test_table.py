@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.json import to_json
+from sparse_tasks.evaluators.analyses.analysis import ANALYSES, Analysis
 from sparse_tasks.evaluators.analyses.table import COLUMNS, read_runs
-from sparse_tasks.evaluators.results import SCORES_SCHEMA
+from sparse_tasks.evaluators.results import SCORES_SCHEMA, compare_runs
+from sparse_tasks.evaluators.runs import COMPARISON
 from tests.evaluators.made_runs import LLAMA_8B, made_run
 
 Refused = Callable[..., Any]
@@ -53,6 +56,35 @@ def test_each_sample_knows_what_dense_attention_scored(sweep: Path) -> None:
 def test_without_a_dense_run_nothing_is_made_up(sweep: Path) -> None:
     samples = read_runs([sweep / "quest-0.5"]).samples
     assert samples["dense"].isna().all()
+
+
+def test_what_a_model_cannot_do_is_known_to_all_its_runs(tmp_path: Path) -> None:
+    hard, easy = ("story_multihop", 1024), ("ruler_vt", 1024)
+    dense = made_run(tmp_path / "dense", {hard: [0.0] * 19 + [1.0], easy: [1.0] * 20})
+    sparse = made_run(tmp_path / "quest", {hard: [1.0] * 20, easy: [0.0] * 20}, attention="quest", sparsity=0.5)
+    runs = read_runs([dense, sparse])
+    assert set(runs.samples["unable"][runs.samples["task"] == "story_multihop"]) == {True}
+    assert set(runs.able["task"]) == {"ruler_vt"}
+    assert set(runs.able["run"]) == {"dense", "quest"}
+    assert len(runs.inability()) == 1
+    assert runs.inability()[0].startswith("unable: story_multihop (1k). ")
+    # Without its dense run nobody knows.
+    alone = read_runs([sparse])
+    assert (len(alone.able), alone.inability()) == (40, [])
+    (sparse / COMPARISON).write_bytes(to_json(compare_runs(dense, sparse)))
+    assert set(read_runs([sparse]).able["task"]) == {"ruler_vt"}
+
+
+def test_no_analysis_says_anything_where_a_model_can_do_nothing(tmp_path: Path) -> None:
+    zeros = {("ruler_vt", length): [0.0] * 20 for length in (1024, 2048)}
+    made_run(tmp_path / "dense", zeros)
+    for sparsity in (0.5, 0.9):
+        made_run(tmp_path / f"quest-{sparsity}", zeros, attention="quest", sparsity=sparsity)
+    analysis = Analysis(read_runs([tmp_path]))
+    for name in ANALYSES[1:]:
+        assert all(table.empty for _, table in analysis.tables(name))
+        assert analysis.notes(name) == ("the model can do none of the tasks; there is nothing to conclude",)
+    assert len(analysis.cost) == 6  # what attention computed is known all the same
 
 
 def test_a_dense_run_over_other_data_or_of_another_model_is_no_partner(sweep: Path, tmp_path: Path) -> None:

@@ -266,14 +266,61 @@ def test_answers_of_unknown_attention_are_not_drawn_and_the_page_says_why(tmp_pa
     assert not section.all("figure")
 
 
-@pytest.mark.parametrize("score", [0.0, 1.0])
-def test_one_sample_and_scores_that_are_all_the_same_give_a_page(tmp_path: Path, report: Report, score: float) -> None:
-    scores = {("ruler_vt", 1024): [score]}
+def test_one_sample_and_scores_that_are_all_the_same_give_a_page(tmp_path: Path, report: Report) -> None:
+    scores = {("ruler_vt", 1024): [1.0]}
     made_run(tmp_path / "dense", scores)
     made_run(tmp_path / "quest", scores, attention="quest", sparsity=0.5)
     root = parsed(report(tmp_path))
     assert "1 sample each" in root.section("summary").text
     assert "No sample lost anything." in root.section("worst").text
+
+
+def test_nothing_is_drawn_or_concluded_from_a_task_that_the_model_cannot_do(tmp_path: Path, report: Report) -> None:
+    hopeless = {("ruler_cwe", 1024): [0.0] * 9 + [0.5], ("ruler_cwe", 2048): [0.0] * 10, ("ruler_vt", 4096): [0.0] * 10}
+    made_run(tmp_path / "dense", DENSE | hopeless)
+    for method in ("quest", "snapkv"):
+        made_run(tmp_path / method, worse(0.5, 2) | hopeless, attention=method, sparsity=0.5)
+    root = parsed(report(tmp_path))
+    said = "unable: ruler_cwe (1k, 2k), ruler_vt (4k)."
+    for section in ("summary", "sparsity", "tasks"):
+        assert said in root.section(section).text
+    assert "Of 4 comparisons" in root.section("summary").text  # two methods at two of three lengths
+    figures = [figure.text for figure in root.all("figure")]
+    assert figures
+    assert not any("4k" in root.section("sparsity").all("figure")[at].all("figcaption")[0].text for at in (0, 1))
+    assert [panel.text for panel in root.section("sparsity").all("figure")[0].all("p")] == [
+        "story_multihop",
+        "ruler_vt",
+    ]
+    assert "ruler_cwe" not in root.section("laws").text + root.section("certified").text + root.section("depth").text
+    assert not any("ruler_cwe" in title.text for title in root.section("worst").all("h3"))
+    # The numbers themselves are no secret.
+    rows = [row for row in root.table("Scores at 1k") if row[0] == "ruler_cwe"]
+    assert [(row[6], row[8]) for row in rows] == [("0.050", "unable")] * 3
+    mean = next(row for row in root.table("Mean over tasks of every run, by length") if row[0] == "dense")
+    assert mean[4:6] == ["20", "0.850"]  # of ruler_vt and story_multihop
+
+
+def test_where_a_model_can_do_nothing_the_page_says_what_to_do_and_concludes_nothing(
+    tmp_path: Path, report: Report
+) -> None:
+    zeros = {key: [0.0] * 10 for key in DENSE}
+    made_run(tmp_path / "dense", zeros)
+    made_run(tmp_path / "quest", zeros, attention="quest", sparsity=0.5)
+    root = parsed(report(tmp_path))
+    assert "nothing can be concluded" in root.section("summary").text
+    assert "--preset small" in root.section("summary").text
+    assert [one.attributes["id"] for one in root.all("section")] == ["summary", "sparsity", "unparsed", "settings"]
+    assert not root.all("figure")
+    # Beside a model that can, it is named, and does not spoil what is said of that one.
+    for run in ("dense", "quest"):
+        attention = "dense" if run == "dense" else run
+        sparsity = None if run == "dense" else 0.5
+        made_run(tmp_path / f"large-{run}", DENSE, model="acme/large", attention=attention, sparsity=sparsity)
+    root = parsed(report(tmp_path))
+    assert "acme/small: Dense attention scores below 0.1 on every task" in root.section("summary").text
+    assert "Of 2 comparisons" in root.section("summary").text
+    assert "acme/small" not in root.section("cost").all("figure")[0].text
 
 
 def test_models_are_told_apart_and_many_methods_are_not_drawn_into_one_panel(tmp_path: Path, report: Report) -> None:
