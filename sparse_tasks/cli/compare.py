@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import Format, frameless, print_json
-from sparse_tasks.cli.running import attention_of, tell_unable
+from sparse_tasks.cli.running import attention_of, begun, tell_unable
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def compare(
     """Compare two runs over the same data set, sample by sample.
 
     Differences are B minus A; p-values are of paired permutation tests, Holm-corrected over the tasks of a length.
+
+    Where B is A with --begin-answer, the differences are how much of A's loss is the form of its answers.
     """
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.results import compare_runs, read_result
@@ -42,10 +44,11 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
     from sparse_tasks.core.length import label
 
     for name, (path, result) in zip("AB", runs, strict=True):
-        print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)})")
+        print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)}{begun(result)})")
+    difference = "format" if comparison.format_share is True else "B - A"
     for length in sorted({row.length for row in comparison.rows}):
         interval = f"{comparison.level:.0%} interval"
-        table = frameless("task", ("n", "A", "B", "B - A", interval, "p", "least"))
+        table = frameless("task", ("n", "A", "B", difference, interval, "p", "least"))
         for row in comparison.rows:
             if row.length == length:
                 # 1 is the end of the scale: no difference would show.
@@ -60,6 +63,8 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
     print()
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
+    if comparison.format_share is True:
+        print("format: B - A. B is A with the answer begun: so much of A's loss is the form of its answers.")
     print("p: paired permutation test, Holm-corrected over the tasks of a length;")
     print("   intervals are of each task alone.")
     print("least: the smallest difference that so many pairs of a task would detect in 4 of")

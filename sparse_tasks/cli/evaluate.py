@@ -110,6 +110,12 @@ def evaluate(
     chat_template: Annotated[
         str, typer.Option(metavar="FILE", help="Chat template: auto (the tokenizer's, if any), none, or a Jinja file.")
     ] = "auto",
+    begin_answer: Annotated[
+        bool, typer.Option("--begin-answer", help="Begin the model's answer for it, with <answer>.")
+    ] = False,
+    no_begin_answer: Annotated[
+        bool, typer.Option("--no-begin-answer", help="Begin no answers, also where the data set does.")
+    ] = False,
     no_score: Annotated[
         bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
     ] = False,
@@ -131,6 +137,8 @@ def evaluate(
     from sparse_tasks.evaluators.runs import Run
     from sparse_tasks.evaluators.sweep import sweep
 
+    if begin_answer and no_begin_answer:
+        raise UsageError("begin-answer", True, "contradicts --no-begin-answer; give one of them")
     chosen = attentions(attention or "dense", sparsity, [*(set_ or []), *(attention_arg or [])])
     if no_score and len(chosen) > 1:
         raise UsageError("attention", attention, "is a sweep, which is always scored; give one without --no-score")
@@ -148,6 +156,7 @@ def evaluate(
         chat_template=chat_template,
         command_line=sys.argv[1:],
         attention=None if attention is None else chosen[0],
+        begin_answer=begin_answer if begin_answer or no_begin_answer else None,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

@@ -40,6 +40,7 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
             "max_new_tokens": dict(preset.max_new_tokens),
             "length_includes_output": preset.length_includes_output,
             "completed": preset.completed,
+            "begin_answer": preset.begin_answer,
             "question_position": preset.question_position,
         }
         for name, preset in PRESETS.items()

@@ -135,7 +135,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
         if average.tasks > 1:
             table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_score(average), "", "")
         table.add_section()
-    print(f"{result.model.name}, attention {attention_of(result)}")
+    print(f"{result.model.name}, attention {attention_of(result)}{begun(result)}")
     Console().print(table)
     for average in result.averages:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
@@ -165,6 +165,11 @@ def attention_of(result: Result) -> str:
     method, sparsity = result.attention.method, result.attention.sparsity
     told = method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
     return f"{told} (nominal)" if result.attention.nominal else told
+
+
+def begun(result: Result) -> str:
+    """A word on prompts that ended inside the answer, for the end of a line."""
+    return ", answers begun" if result.begin_answer is True else ""
 
 
 def _measured(configs: list[ConfigResult]) -> str:
@@ -201,7 +206,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
         return
     first = swept[0].result
     failed = unable(dense_scores(swept[0].folder, first))
-    print(first.model.name)
+    print(f"{first.model.name}{begun(first)}")
     for of_length in first.averages:
         length = of_length.length
         tasks = [config.task for config in first.configs if config.length == length]

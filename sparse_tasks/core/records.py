@@ -174,6 +174,7 @@ class ManifestRequest(Record, frozen=True, kw_only=True):
         length_includes_output: Whether the answer budget was taken off the length.
         question_position: Where the question stands: before and after the context, or after it.
         completed: Whether questions are asked as completions; left out where they are not.
+        begin_answer: Whether prompts end inside the answer; left out where they do not.
     """
 
     tasks: Annotated[dict[Name, ManifestTask], Meta(min_length=1)]
@@ -183,6 +184,7 @@ class ManifestRequest(Record, frozen=True, kw_only=True):
     length_includes_output: bool
     question_position: Literal["both", "after"]
     completed: bool | UnsetType = UNSET
+    begin_answer: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         unique(lengths=self.lengths)

@@ -36,10 +36,12 @@ class Sample(Record, frozen=True, kw_only=True):
         input_tokens: Tokens of the prompt as the engine gets it, chat template and special tokens included.
         max_new_tokens: Answer budget in tokens.
         prompt: The user's message. With ``question_position="after"`` it is exactly
-            ``context + question + answer_prefix``.
+            ``context + question + answer_prefix``; where answers are begun under a chat template,
+            ``context + question``.
         context: The long text.
         question: What is asked, with the format of the answer.
-        answer_prefix: Opens the model's answer; empty unless the prompt ends inside the answer.
+        answer_prefix: Opens the model's answer; empty unless the prompt ends inside the answer. Where answers are begun
+            under a chat template, it stands in the model's turn.
         answer: The gold answer as a perfect model would write it inside ``<answer>``.
         answers: The list that the metric compares with.
         metric: Registered name of the metric.

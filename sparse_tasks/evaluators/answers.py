@@ -48,29 +48,38 @@ _BOX: Final = "\\boxed{"
 _LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
 
 
-def extract(text: str) -> str | None:
+def extract(text: str, begun: bool = False) -> str | None:
     """The answer in a model's output, or None. See ``extraction``."""
-    extracted = extraction(text)
+    extracted = extraction(text, begun)
     return None if extracted is None else extracted.text
 
 
-def extraction(text: str) -> Extraction | None:
+def extraction(text: str, begun: bool = False) -> Extraction | None:
     r"""The answer in a model's output with its form, or None.
 
     Outside reasoning blocks, in this order: the last closed ``<answer>...</answer>``; an unclosed
     ``<answer>``, to the end; the last ``\boxed{...}``. Tags are matched in any case. The first kind present
     decides: an empty ``<answer></answer>`` is not an answer, even after an earlier answer, because the last word
     counts.
+
+    An output that was begun with ``<answer>`` is the answer up to the first ``</answer>``, or else to the end (an
+    "open_tag"); what a model writes behind its answer is not looked at.
+
+    Args:
+        text: Output of the model.
+        begun: Whether the prompt ended with ``<answer>``.
     """
     visible = _without_reasoning(text)
     closed: str | None = None
-    opened: int | None = None
+    opened: int | None = 0 if begun else None
     for tag in _ANSWER_TAG.finditer(visible):
         if not tag["closing"]:
             # A second opening starts afresh: "I will use <answer> tags. <answer>46</answer>" answers 46.
             opened = tag.end()
         elif opened is not None:
             closed = visible[opened : tag.start()]
+            if begun:
+                break
             opened = None
     if closed is not None:
         return _extraction(_unboxed(closed), "tag")

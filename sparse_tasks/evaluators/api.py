@@ -34,6 +34,7 @@ def evaluate(
     temperature: float = 0.0,
     tokenizer: str | None = None,
     chat_template: str = "auto",
+    begin_answer: bool | None = None,
 ) -> ScoredRun:
     """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
 
@@ -55,6 +56,7 @@ def evaluate(
         temperature: 0 is greedy.
         tokenizer: The model's tokenizer; None for its own.
         chat_template: ``auto``, ``none`` or a Jinja file.
+        begin_answer: Whether prompts end inside the answer, after ``<answer>``; None: as the data set's.
 
     Raises:
         UsageError: An argument is not valid; the message names it.
@@ -74,6 +76,7 @@ def evaluate(
         tokenizer=tokenizer,
         chat_template=chat_template,
         attention=None if attention is None else chosen,
+        begin_answer=begin_answer,
     )
     folder = default_folder(request) if output is None else Path(output)
     with Run(folder) as run:

@@ -54,6 +54,11 @@ class Dataset:
     manifest: Manifest
     sha256: str
 
+    @property
+    def begins_answer(self) -> bool:
+        """Whether its prompts end inside the answer."""
+        return self.manifest.request.begin_answer is True
+
     def select(
         self, tasks: Sequence[str] = (), lengths: Sequence[str | int] = (), limit: int | None = None
     ) -> Selection:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, EngineError, UsageError
@@ -51,6 +52,7 @@ class RunRequest:
         command_line: The user's command.
         attention: Dense, or the methods that compute attention; of a model that runs elsewhere, its label. None is
             dense, and unknown elsewhere.
+        begin_answer: Whether prompts end inside the answer; None: as the data set's.
     """
 
     dataset: Dataset
@@ -65,6 +67,7 @@ class RunRequest:
     chat_template: str = "auto"
     command_line: Sequence[str] = ()
     attention: Attention | None = None
+    begin_answer: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -73,6 +76,11 @@ class RunRequest:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether prompts end inside the answer."""
+        return self.dataset.begins_answer if self.begin_answer is None else self.begin_answer
 
     def settings(self) -> EngineSettings:
         """Settings of its engine.
@@ -83,7 +91,9 @@ class RunRequest:
         kind = ENGINES.get(self.engine)
         model = kind.find(self.model)
         attention = self.attention or (Attention.UNKNOWN if kind.elsewhere else Attention.DENSE)
-        return EngineSettings(model, self.temperature, self.seed, dict(self.engine_arguments), attention)
+        return EngineSettings(
+            model, self.temperature, self.seed, dict(self.engine_arguments), attention, self.begins_answer
+        )
 
 
 class Progress(Protocol):
@@ -130,6 +140,10 @@ def predict(
     kind = ENGINES.get(request.engine)
     settings = request.settings()
     engine = kind(settings)
+    begin_answer = request.begins_answer
+    if begin_answer and not (engine.takes_ids or engine.begins_answers):
+        remedy = "renders prompts itself and cannot begin answers; add --no-begin-answer"
+        raise UsageError("engine", request.engine, remedy)
     tokenizer = _tokenizer(request, settings.model) if engine.takes_ids else None
     record = _settings(request, engine, tokenizer)
     run.check(record)
@@ -137,9 +151,10 @@ def predict(
 
     samples: dict[str, SampleInfo] = {}
     counts: dict[str, int] = {}
-    if tokenizer is not None and not made_for(request.dataset, tokenizer):
+    if tokenizer is not None and not made_for(request.dataset, tokenizer, begin_answer):
         progress.counting(sum(1 for _ in request.dataset.rows(request.selection, ["id"])))
-    for sample, tokens in count_tokens(request.dataset, request.selection, tokenizer, progress.counted):
+    counting = count_tokens(request.dataset, request.selection, tokenizer, progress.counted, begin_answer=begin_answer)
+    for sample, tokens in counting:
         samples[sample.id], counts[sample.id] = sample, tokens
     if strangers := sorted(done - samples.keys()):
         raise DataError(f"{run.path / PREDICTIONS}: {strangers[0]} is not a sample of the run's selection")
@@ -158,7 +173,7 @@ def predict(
             record = msgspec.structs.replace(record, engine=started)
             run.begin(record)
             progress.started()
-            prompts = requests(request.dataset, request.selection, tokenizer, budgets)
+            prompts = requests(request.dataset, request.selection, tokenizer, budgets, begin_answer=begin_answer)
             with closing(engine.generate(prompts)) as outputs:
                 for output in outputs:
                     if output.id not in left:
@@ -244,7 +259,8 @@ def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | 
             rendered_by="engine" if tokenizer is None else "sparse-tasks",
             tokenizer_sha256=None if tokenizer is None else tokenizer.sha256,
             chat_template_sha256=None if template is None else template.sha256,
-            as_generated=tokenizer is not None and made_for(dataset, tokenizer),
+            as_generated=tokenizer is not None and made_for(dataset, tokenizer, request.begins_answer),
+            begin_answer=request.begins_answer or UNSET,
         ),
         environment=environment(),
         other_environments=[],

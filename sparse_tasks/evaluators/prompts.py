@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from sparse_tasks.core.beginning import begun, unbegun
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import Record
 from sparse_tasks.core.tokenizers import PromptTokenizer
@@ -24,14 +25,16 @@ class SampleInfo(Record, frozen=True, kw_only=True):
 
 class _Prompted(SampleInfo, frozen=True, kw_only=True):
     prompt: str
+    answer_prefix: str
 
 
-def made_for(dataset: Dataset, tokenizer: PromptTokenizer) -> bool:
-    """Whether the data set's own counts hold for this tokenizer and chat template."""
+def made_for(dataset: Dataset, tokenizer: PromptTokenizer, begin_answer: bool = False) -> bool:
+    """Whether the data set's own counts hold for this tokenizer and chat template, with answers begun or not."""
     template = dataset.manifest.chat_template
     recorded = None if template is None else template.sha256
     ours = None if tokenizer.template is None else tokenizer.template.sha256
-    return dataset.manifest.tokenizer.sha256 == tokenizer.sha256 and recorded == ours
+    same = dataset.manifest.tokenizer.sha256 == tokenizer.sha256 and recorded == ours
+    return same and dataset.begins_answer == begin_answer
 
 
 def count_tokens(
@@ -39,6 +42,8 @@ def count_tokens(
     selection: Selection,
     tokenizer: PromptTokenizer | None,
     counted: Callable[[], None] = lambda: None,
+    *,
+    begin_answer: bool = False,
 ) -> Iterator[tuple[SampleInfo, int]]:
     """Every sample of the selection, with the tokens that its prompt has for this model.
 
@@ -49,13 +54,14 @@ def count_tokens(
         selection: Its samples.
         tokenizer: The model's; None to take the data set's counts.
         counted: Called for each sample that was encoded.
+        begin_answer: Whether prompts end inside the answer.
     """
-    if tokenizer is None or made_for(dataset, tokenizer):
+    if tokenizer is None or made_for(dataset, tokenizer, begin_answer):
         for sample in dataset.samples(selection, SampleInfo):
             yield sample, sample.input_tokens
         return
     for prompted in dataset.samples(selection, _Prompted):
-        tokens = tokenizer.count(prompted.prompt)
+        tokens = tokenizer.count(*_turns(dataset, prompted, tokenizer, begin_answer))
         counted()
         yield SampleInfo(**{name: getattr(prompted, name) for name in SampleInfo.__struct_fields__}), tokens
 
@@ -65,6 +71,8 @@ def requests(
     selection: Selection,
     tokenizer: PromptTokenizer | None,
     budgets: dict[str, int],
+    *,
+    begin_answer: bool = False,
 ) -> Iterator[Request]:
     """The requests for the samples in ``budgets``, read and encoded as they are needed.
 
@@ -73,23 +81,35 @@ def requests(
         selection: Its samples.
         tokenizer: None where the engine renders prompts itself.
         budgets: Answer budget in tokens by id.
+        begin_answer: Whether prompts end inside the answer.
 
     Raises:
         UsageError: A rendered prompt begins with its first special token twice.
     """
     for sample in dataset.samples(selection, _Prompted):
         if sample.id in budgets:
-            ids = [] if tokenizer is None else checked_ids(tokenizer, sample.prompt)
-            yield Request(sample.id, sample.prompt, ids, budgets[sample.id])
+            prompt, beginning = _turns(dataset, sample, tokenizer, begin_answer)
+            ids = [] if tokenizer is None else checked_ids(tokenizer, prompt, beginning)
+            yield Request(sample.id, prompt, ids, budgets[sample.id], beginning)
 
 
-def checked_ids(tokenizer: PromptTokenizer, prompt: str) -> list[int]:
+def _turns(
+    dataset: Dataset, sample: _Prompted, tokenizer: PromptTokenizer | None, begin_answer: bool
+) -> tuple[str, str]:
+    """The user's message, and the beginning of the model's answer."""
+    chat = tokenizer is None or tokenizer.template is not None
+    if begin_answer:
+        return begun(sample.prompt, sample.answer_prefix, chat)
+    return unbegun(sample.prompt, sample.answer_prefix, chat) if dataset.begins_answer else sample.prompt, ""
+
+
+def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "") -> list[int]:
     """The ids of a rendered prompt, which must not begin with a doubled special token (BOS, as a rule).
 
     A chat template that writes BOS and a tokenizer that adds it again give two, and scores near zero that look like
     the model's.
     """
-    ids = tokenizer.ids(prompt)
+    ids = tokenizer.ids(prompt, beginning)
     if len(ids) > 1 and ids[0] == ids[1]:
         token = tokenizer.backend.get_added_tokens_decoder().get(ids[0])
         if token is not None and token.special:

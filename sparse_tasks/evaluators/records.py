@@ -84,12 +84,21 @@ class SamplingRecord(Record, frozen=True, kw_only=True):
 
 
 class PromptRecord(Record, frozen=True, kw_only=True):
-    """Rendering of the prompts."""
+    """Rendering of the prompts.
+
+    Attributes:
+        rendered_by: This project, or the engine.
+        tokenizer_sha256: Hash of the tokenizer; None where the engine's is not known.
+        chat_template_sha256: Hash of the chat template; None for bare prompts, and where it is not known.
+        as_generated: Whether the prompts have the tokens that the data set was made with.
+        begin_answer: Whether they end inside the answer; left out where they do not.
+    """
 
     rendered_by: Literal["sparse-tasks", "engine"]
     tokenizer_sha256: Sha256 | None
     chat_template_sha256: Sha256 | None
     as_generated: bool
+    begin_answer: bool | UnsetType = UNSET
 
 
 class HardwareRecord(Record, frozen=True, kw_only=True):
@@ -126,6 +135,11 @@ class PublicSettings(Record, frozen=True, kw_only=True):
     prompt: PromptRecord
     environment: EnvironmentRecord
     other_environments: list[EnvironmentRecord]
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether prompts end inside the answer."""
+        return self.prompt.begin_answer is True
 
 
 class RunSettings(PublicSettings, frozen=True, kw_only=True):
@@ -268,7 +282,11 @@ class AverageResult(Record, frozen=True, kw_only=True):
 
 
 class Result(Record, frozen=True, kw_only=True):
-    """``result.json``: scores of a run, by task and length."""
+    """``result.json``: scores of a run, by task and length.
+
+    Attributes:
+        begin_answer: Whether prompts ended inside the answer; left out where they did not.
+    """
 
     format: Literal["sparse-tasks-result"]
     schema_version: Literal["1.0"]
@@ -276,6 +294,7 @@ class Result(Record, frozen=True, kw_only=True):
     model: ModelRecord
     attention: Attention
     query_aware: bool
+    begin_answer: bool | UnsetType = UNSET
     configs: Annotated[list[ConfigResult], Meta(min_length=1)]
     averages: Annotated[list[AverageResult], Meta(min_length=1)]
     average_is: str
@@ -349,6 +368,8 @@ class Comparison(Record, frozen=True, kw_only=True):
         level: Confidence level of the intervals.
         left_out_a: Samples of a that b lacks, left out.
         left_out_b: Samples of b that a lacks, left out.
+        format_share: Whether b begins its answers, and a is the same run without, so that the differences are what the
+            form of the answer costs; left out where both do or neither does.
         rows: By length, then task.
         averages: By length; none of a length where the model can do no task.
     """
@@ -359,6 +380,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     level: Level
     left_out_a: Natural
     left_out_b: Natural
+    format_share: bool | UnsetType = UNSET
     rows: Annotated[list[ComparedTask], Meta(min_length=1)]
     averages: list[ComparedAverage]
 

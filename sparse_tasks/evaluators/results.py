@@ -6,14 +6,17 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import replace
 
 from sparse_tasks.attention.attention import DENSE
+from sparse_tasks.core.beginning import in_tags
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.hub import split_hub_id
@@ -32,9 +35,10 @@ from sparse_tasks.evaluators.records import (
     Prediction,
     PublicSettings,
     Result,
+    RunSettings,
     ScoredSample,
 )
-from sparse_tasks.evaluators.runs import COMPARISON, RESULT, SCORES, SETTINGS, Run, checked, read_record
+from sparse_tasks.evaluators.runs import COMPARISON, RESULT, SCORES, SETTINGS, Run, checked, difference, read_record
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 
@@ -105,12 +109,13 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
     configs: list[ConfigResult] = []
     tables: list[pa.Table] = []
+    opened = Opened(dataset.begins_answer, settings.begins_answer)
     pairs = zip(dataset.samples(selection, Gold), run.predictions(), strict=True)
     # Group by group, so that memory holds the samples of a single task and length.
     for _, group in groupby(pairs, lambda pair: (pair[0].length, pair[0].task)):
         rows, predictions = [], []
         for gold, prediction in group:
-            rows.append(scored_sample(gold, prediction))
+            rows.append(scored_sample(gold, prediction, opened))
             predictions.append(prediction)
             scored()
         configs.append(config_result(rows, predictions))
@@ -168,6 +173,8 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95) -> Comparison:
     """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
 
+    Where B is A with ``begin_answer``, they are the share of the form of the answer in A's loss (``format_share``).
+
     Args:
         run_a: Folder of the first run, usually the dense baseline.
         run_b: Folder of the second run.
@@ -175,11 +182,15 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
         level: Confidence level of the intervals, in (0, 1).
 
     Raises:
-        UsageError: A folder is not a scored run, or the runs answered different samples.
+        UsageError: A folder is not a scored run, the runs answered different samples, or one alone begins its answers
+            and they differ in more.
     """
     a, b = Path(run_a), Path(run_b)
     results = read_result(a), read_result(b)
-    return compare(
+    format_share = results[0].begin_answer != results[1].begin_answer
+    if format_share:
+        _check_format_alone(a, b)
+    comparison = compare(
         *(read_outcomes(folder) for folder in (a, b)),
         dataset_a=results[0].dataset_sha256,
         dataset_b=results[1].dataset_sha256,
@@ -187,6 +198,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
         level=level,
         unable=unable(*_abilities(a, b, *results)),
     )
+    return replace(comparison, format_share=True) if format_share else comparison
 
 
 def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:
@@ -208,6 +220,25 @@ def dense_scores(folder: Path, result: Result) -> dict[Place, float]:
 
 def _means(result: Result) -> dict[Place, float]:
     return {(config.length, config.task): config.mean for config in result.configs}
+
+
+def _check_format_alone(a: Path, b: Path) -> None:
+    """Make sure that run b begins its answers and is run a in everything else.
+
+    Raises:
+        UsageError: It is not.
+    """
+    plain, begun = (read_record(folder / SETTINGS, RunSettings) for folder in (a, b))
+    if plain.begins_answer:
+        raise UsageError("runs", str(a), f"begins its answers and {b} does not; name the one without first")
+    prompt = replace(begun.prompt, begin_answer=plain.prompt.begin_answer, as_generated=plain.prompt.as_generated)
+    alike = replace(begun, prompt=prompt, dataset=plain.dataset)
+    if (found := difference(plain, alike)) is not None:
+        raise UsageError(
+            "runs",
+            str(b),
+            f"begins its answers, {a} does not, and they differ otherwise ({found}); compare runs that differ in one",
+        )
 
 
 def scores_table(rows: Sequence[ScoredSample]) -> pa.Table:
@@ -241,10 +272,20 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
     return table
 
 
-def scored_sample(gold: Gold, prediction: Prediction) -> ScoredSample:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Whether prompts end inside the answer: as a data set was made, and as a run got them."""
+
+    made: bool
+    run: bool
+
+
+def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredSample:
     """A row of ``scores.parquet``: the score of a prediction for a sample."""
-    # The prompt may end inside the answer: what it began belongs to what the model wrote.
-    verdict = score(gold.metric, gold.answer_prefix + prediction.text, gold.answers)
+    begun = opened.run and in_tags(gold.answer_prefix)
+    # What else a prompt began of the answer belongs to what the model wrote.
+    before = "" if begun or opened.made else gold.answer_prefix
+    verdict = score(gold.metric, before + prediction.text, gold.answers, begun)
     depths = [stretch.depth for stretch in gold.evidence]
     sparsity = prediction.sparsity or {}
     return ScoredSample(
@@ -283,6 +324,7 @@ def run_result(settings: PublicSettings, selection: Selection, configs: list[Con
         model=settings.model,
         attention=settings.attention,
         query_aware=settings.query_aware,
+        begin_answer=settings.prompt.begin_answer,
         configs=configs,
         averages=[average([config for config in configs if config.length == length]) for length in selection.lengths],
         average_is="mean of the tasks' means, equally weighted; interval by MOVER (Zou and Donner 2008)",

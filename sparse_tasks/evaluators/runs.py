@@ -95,11 +95,9 @@ class Run:
             return
         if not self._has_predictions():
             return
-        before, now = to_builtins(recorded), to_builtins(settings)
-        for name in _IDENTITY:
-            old, new = _part(before, name), _part(now, name)
-            if old != new:
-                raise UsageError("output", str(self.path), f"holds another run ({_difference(name, old, new)})")
+        if (found := difference(recorded, settings)) is not None:
+            remedy = f"holds another run ({found}; name another folder with --output)"
+            raise UsageError("output", str(self.path), remedy)
 
     def begin(self, settings: RunSettings) -> None:
         """Write the settings; a run that goes on keeps its own and adds the environment, if that changed."""
@@ -292,6 +290,16 @@ def _end_of_last_line(file: IO[bytes], size: int) -> int:
     return 0
 
 
+def difference(recorded: RunSettings, settings: RunSettings) -> str | None:
+    """The first setting, in words, that makes two runs different ones; None where all are the same."""
+    before, now = to_builtins(recorded), to_builtins(settings)
+    for name in _IDENTITY:
+        old, new = _part(before, name), _part(now, name)
+        if old != new:
+            return _difference(name, old, new)
+    return None
+
+
 def _part(settings: dict[str, Any], path: str) -> Any:
     value: Any = settings
     for name in path.split("."):
@@ -305,7 +313,7 @@ def _difference(name: str, old: Any, new: Any) -> str:
         for key in [*old, *new]:
             if old.get(key) != new.get(key):
                 return _difference(f"{name}.{key}", old.get(key), new.get(key))
-    return f"{name} is {_short(old)} in it, {_short(new)} here; name another folder with --output"
+    return f"{name} is {_short(old)} in it, {_short(new)} here"
 
 
 def _short(value: Any) -> str:

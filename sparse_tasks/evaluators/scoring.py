@@ -26,14 +26,15 @@ class Score:
     how: How | None = None
 
 
-def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
+def score(metric: str, output_text: str, answers: Sequence[str], begun: bool = False) -> Score:
     """The score of a model's output.
 
     Args:
         metric: A name in ``METRICS``.
-        output_text: The model's whole output, reasoning included. Where the prompt ends inside the answer,
-            the caller puts the sample's ``answer_prefix`` back in front.
+        output_text: The model's whole output, reasoning included. Where the prompt ends in a completion, the caller
+            puts the sample's ``answer_prefix`` back in front.
         answers: The gold entries, at least one, none of them blank.
+        begun: Whether the prompt ended with ``<answer>``, so that the output begins inside.
 
     Raises:
         UsageError: The metric is unknown, or no answer could match the gold entries.
@@ -45,7 +46,7 @@ def score(metric: str, output_text: str, answers: Sequence[str]) -> Score:
     if compare.lenient:
         whole = output_text.strip() or None
         return Score(compare(whole, answers), whole, whole is not None)
-    answer = extraction(output_text)
+    answer = extraction(output_text, begun)
     if answer is None:
         return Score(compare(None, answers), None, False, None)
     return Score(compare(answer.text, answers), answer.text, True, answer.how)

@@ -38,15 +38,17 @@ class Layout:
 
     Attributes:
         position: ``both`` states the question before and after the context, ``after`` only after it.
-        answer_prefix: Opens the answer.
+        answer_prefix: Opens the answer, at the end of the prompt.
         completed: Whether questions are asked as completions, where a task can, with a prefix of their own.
         template: The user's words for parts of it.
+        beginning: Opens the answer in the model's turn, behind the prompt.
     """
 
     position: str
     answer_prefix: str
     completed: bool = False
     template: Template | None = None
+    beginning: str = ""
 
     def before(self, draft: Draft) -> str:
         """Text ahead of the context."""
@@ -126,7 +128,7 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
         tokens += _fill(draft, tokenizer, room - tokens)
         fitted = _assemble(draft, layout, tokens)
         if not tokenizer.additive:
-            fitted = replace(fitted, input_tokens=tokenizer.count(fitted.prompt))
+            fitted = replace(fitted, input_tokens=tokenizer.count(fitted.prompt, layout.beginning))
         if target - TOLERANCE <= fitted.input_tokens <= target:
             return fitted
         if size == task.largest() and fitted.input_tokens < target:
@@ -151,7 +153,7 @@ def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, seed
     """Tokens of the smallest sample with this key."""
     draft = _compose(task, seeds, depth, task.smallest(), 0)
     if task.sized_in_tokens:
-        return tokenizer.count(layout.frame(draft)) + task.smallest()
+        return tokenizer.count(layout.frame(draft), layout.beginning) + task.smallest()
     return _measure(draft, tokenizer, layout)
 
 
@@ -169,8 +171,8 @@ def _smaller(task: Task, size: int, excess: float) -> int:
 def _measure(draft: Draft, tokenizer: PromptTokenizer, layout: Layout) -> int:
     """Tokens of the rendered prompt; exact with every tokenizer."""
     if not tokenizer.additive:
-        return tokenizer.count(_assemble(draft, layout, 0).prompt)
-    return tokenizer.count(layout.frame(draft)) + tokenizer.total(draft.texts())
+        return tokenizer.count(_assemble(draft, layout, 0).prompt, layout.beginning)
+    return tokenizer.count(layout.frame(draft), layout.beginning) + tokenizer.total(draft.texts())
 
 
 def _fill(draft: Draft, tokenizer: PromptTokenizer, room: int) -> int:
@@ -222,7 +224,7 @@ def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
 def _known(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: int) -> int:
     """The size that fills ``target``, of a task whose sizes are tokens."""
     frame = layout.frame(task.compose(Stream("frame", task.key()), task.smallest(), Depth()))
-    return _within(task, target - tokenizer.count(frame))
+    return _within(task, target - tokenizer.count(frame, layout.beginning))
 
 
 def _within(task: Task, size: int) -> int:

@@ -17,6 +17,7 @@ class Preset:
         length_includes_output: Whether answer budgets are taken off the length.
         completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
         question_position: Where questions stand, unless the user says.
+        begin_answer: Whether prompts end inside the answer.
     """
 
     summary: str
@@ -25,6 +26,7 @@ class Preset:
     length_includes_output: bool = False
     completed: bool = False
     question_position: str = "both"
+    begin_answer: bool = False
 
 
 _RULER_BUDGETS = {

@@ -39,6 +39,7 @@ class Request:
         length_includes_output: Whether the answer budget is taken off the length (RULER's reading).
         question_position: ``both`` or ``after``.
         completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
+        begin_answer: Whether prompts end inside the answer.
         corpora: The texts that tasks take theirs from.
         templates: For each task the user's wording, or None.
         notices: What was decided in the user's place.
@@ -55,6 +56,7 @@ class Request:
     length_includes_output: bool
     question_position: str
     completed: bool = False
+    begin_answer: bool = False
     corpora: tuple[Corpus, ...] = ()
     templates: tuple[Template | None, ...] = ()
     notices: tuple[str, ...] = field(default=(), compare=False)
@@ -94,6 +96,7 @@ class Request:
             "length_includes_output": self.length_includes_output,
             "question_position": self.question_position,
             **({"completed": True} if self.completed else {}),
+            **({"begin_answer": True} if self.begin_answer else {}),
         }
 
 
@@ -164,6 +167,10 @@ def make_request(options: GenerateOptions) -> Request:
     chosen, named, notices = _select(options.tasks, corpora)
     configured = _configure(chosen, begin.settings, options.settings, corpora, options.allow_repeats)
     check_templates(templates, [task.name for task in configured], begin.completed)
+    opened = [name for name, template in templates.items() if template.answer_prefix is not None]
+    if begin.begin_answer and opened:
+        remedy = f"does not go with the preset {preset}, which begins answers itself; leave it out"
+        raise UsageError("template", f"{opened[0]}.answer_prefix", remedy)
     notices += [
         f"the template of {task.name} has a preview, which stands nowhere with --question-position after"
         for task in configured
@@ -197,6 +204,7 @@ def make_request(options: GenerateOptions) -> Request:
         length_includes_output=options.length_includes_output or begin.length_includes_output,
         question_position=position,
         completed=begin.completed,
+        begin_answer=begin.begin_answer,
         corpora=tuple(corpora[name] for name in sorted(used) if name in corpora),
         templates=tuple(templates.get(task.name) for task in configured) if templates else (),
         notices=tuple(notices),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from sparse_tasks.core.beginning import ANSWER, BARE_ANSWER, EXPLANATION
 from sparse_tasks.core.errors import DataError, TooShortError, UsageError
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
@@ -12,9 +13,6 @@ from sparse_tasks.generators.fitting import Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
-
-# A bare prompt is continued by the model, so it ends where the answer's first words would stand.
-_BARE_PREFIX = "\n\n<explanation>"
 
 
 def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Sample:
@@ -46,7 +44,7 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
         prompt=fitted.prompt,
         context=fitted.context,
         question=layout.question(draft),
-        answer_prefix=layout.prefix(draft),
+        answer_prefix=layout.prefix(draft) + layout.beginning,
         answer=draft.answer,
         answers=draft.answers,
         metric=(task.ruler_metric if request.completed else None) or draft.metric or task.metric,
@@ -89,8 +87,9 @@ def _key(
         None if tokenizer.template is None else tokenizer.template.sha256,
         request.seed,
         index,
-        # Only where it is so: other keys are as they were before there were completions and templates.
+        # Only where it is so: other keys are as they were before there were completions, beginnings and templates.
         *(("completed",) if request.completed else ()),
+        *(("begin_answer",) if request.begin_answer else ()),
         *(() if (template := request.template(task)) is None else (template.describe(),)),
     )
 
@@ -102,8 +101,11 @@ def _seeds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int
 
 
 def _layout(request: Request, tokenizer: PromptTokenizer, task: Task) -> Layout:
-    prefix = "" if tokenizer.template else _BARE_PREFIX
-    return Layout(request.question_position, prefix, request.completed, request.template(task))
+    # A bare prompt is continued by the model, so it ends where the answer's first words would stand.
+    bare = BARE_ANSWER if request.begin_answer else EXPLANATION
+    prefix = "" if tokenizer.template else bare
+    beginning = ANSWER if request.begin_answer and tokenizer.template else ""
+    return Layout(request.question_position, prefix, request.completed, request.template(task), beginning)
 
 
 def _shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.length import TOLERANCE
@@ -259,11 +260,12 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
             yield f"{column} is {row[column]!r}, not {value!r}"
     if not row["id"].startswith(f"{task.name}-{length}-{index:05d}-"):
         yield "id does not name the sample's task, length and index"
-    yield from _check_parts(row)
+    beginning = ANSWER if request.begin_answer is True and checker.manifest.chat_template else ""
+    yield from _check_parts(row, beginning)
     yield from _check_evidence(row)
     target = length - recorded.max_new_tokens if request.length_includes_output else length
     try:
-        tokens = checker.tokenizer.count(row["prompt"])
+        tokens = checker.tokenizer.count(row["prompt"], beginning)
         if tokens != row["input_tokens"]:
             yield f"the prompt has {tokens} tokens, not {row['input_tokens']}"
         if not target - TOLERANCE <= tokens <= target:
@@ -289,8 +291,11 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         yield f"it cannot be checked: {error!r}"
 
 
-def _check_parts(row: dict[str, Any]) -> Iterator[str]:
-    end = row["context"] + row["question"] + row["answer_prefix"]
+def _check_parts(row: dict[str, Any], beginning: str) -> Iterator[str]:
+    if not row["answer_prefix"].endswith(beginning):
+        yield f"answer_prefix does not end in {beginning!r}, with which the answer begins"
+    # In the model's turn, so that it is not in the prompt.
+    end = row["context"] + row["question"] + row["answer_prefix"].removesuffix(beginning)
     if row["question_position"] == "after" and row["prompt"] != end:
         yield "prompt is not context + question + answer_prefix"
     if not row["prompt"].endswith(end):

@@ -45,7 +45,7 @@ def test_counts_hold_for_the_same_tokenizer_and_template(
 def test_counts_are_the_data_sets_where_they_hold(
     dataset: Dataset, own: PromptTokenizer, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(self: PromptTokenizer, prompt: str) -> int:
+    def never(self: PromptTokenizer, prompt: str, beginning: str) -> int:
         raise AssertionError("nothing is to be encoded")
 
     expected = [(row["id"], row["input_tokens"]) for row in rows]
@@ -85,7 +85,7 @@ def test_requests_are_made_one_at_a_time(
 ) -> None:
     encoded: list[str] = []
     ids = PromptTokenizer.ids
-    monkeypatch.setattr(PromptTokenizer, "ids", lambda self, prompt: encoded.append(prompt) or ids(self, prompt))
+    monkeypatch.setattr(PromptTokenizer, "ids", lambda self, prompt, _: encoded.append(prompt) or ids(self, prompt))
     asked = requests(dataset, dataset.select(), own, {row["id"]: 1 for row in rows})
     next(asked)
     next(asked)

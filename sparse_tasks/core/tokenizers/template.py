@@ -58,22 +58,41 @@ class ChatTemplate:
         content = json.dumps([self.source, self.special_tokens], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def render(self, prompt: str) -> str:
+    def render(self, prompt: str, beginning: str = "") -> str:
         """The conversation of one user message, ready for the model to answer.
 
+        Args:
+            prompt: The message.
+            beginning: Beginning of the model's answer, with which the text then ends.
+
         Raises:
-            UsageError: The template refuses the conversation.
+            UsageError: The template refuses the conversation, or does not write what a model says as it is.
         """
+        messages = [{"role": "user", "content": prompt}]
+        if not beginning:
+            return self._rendered(messages, "a single user message")
+        # Written by the template itself, which may put more before an answer, such as an empty block of thoughts. The
+        # digit keeps the end of the beginning from being stripped.
+        answer = beginning + "0"
+        text = self._rendered([*messages, {"role": "assistant", "content": answer}], "an assistant's message")
+        head, found, _ = text.rpartition(answer)
+        if not found or prompt.strip() not in head:
+            raise UsageError(
+                "begin-answer", beginning, "is not written as it is by this chat template; go without --begin-answer"
+            )
+        return head + beginning
+
+    def _rendered(self, messages: list[dict[str, str]], what: str) -> str:
         try:
             return self._template.render(
-                messages=[{"role": "user", "content": prompt}],
+                messages=messages,
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=messages[-1]["role"] == "user",
                 **self.special_tokens,
             )
         except Exception as error:  # a template can raise anything: 1 / 0, 'a' + 1
-            raise UsageError("chat-template", _shown(self.source), f"refuses a single user message: {error}") from error
+            raise UsageError("chat-template", _shown(self.source), f"refuses {what}: {error}") from error
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:

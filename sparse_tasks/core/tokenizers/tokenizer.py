@@ -62,22 +62,27 @@ class PromptTokenizer:
         other.template = template
         return other
 
-    def render(self, prompt: str) -> str:
-        """The text that the engine gets: the prompt, wrapped by the chat template if there is one."""
-        return prompt if self.template is None else self.template.render(prompt)
+    def render(self, prompt: str, beginning: str = "") -> str:
+        """The text that the engine gets: the prompt, wrapped by the chat template if there is one.
 
-    def ids(self, prompt: str) -> list[int]:
+        Args:
+            prompt: The prompt.
+            beginning: Beginning of the model's answer, with which the text ends.
+        """
+        return prompt + beginning if self.template is None else self.template.render(prompt, beginning)
+
+    def ids(self, prompt: str, beginning: str = "") -> list[int]:
         """The token ids that the engine gets, special tokens included.
 
         A chat template writes the special tokens itself, so the tokenizer must not add them again.
         """
-        text = self.render(prompt)
+        text = self.render(prompt, beginning)
         ids: list[int] = self.backend.encode(text, add_special_tokens=self.template is None).ids
         return ids
 
-    def count(self, prompt: str) -> int:
+    def count(self, prompt: str, beginning: str = "") -> int:
         """Tokens of the rendered prompt, by one encode of the whole of it."""
-        return self._encoded(self.render(prompt), special=self.template is None)
+        return self._encoded(self.render(prompt, beginning), special=self.template is None)
 
     def cost(self, paragraph: str) -> int:
         """Tokens that ``paragraph`` adds where it stands between two others.

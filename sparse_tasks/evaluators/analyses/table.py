@@ -111,8 +111,12 @@ class ScoredRun:
 
     @property
     def pairing(self) -> tuple[str, str, str]:
-        """Model, data set and sampling: equal in a dense and a sparse run that can be compared."""
-        return self.model, self.settings.dataset.sha256, repr(self.settings.sampling)
+        """Model, data set and what else is equal in a dense and a sparse run that can be compared.
+
+        That is the sampling, and whether prompts end inside the answer.
+        """
+        settings = self.settings
+        return self.model, settings.dataset.sha256, repr((settings.sampling, settings.begins_answer))
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,14 @@ class Request:
         prompt: The user's message, for engines that render it themselves.
         ids: Token ids of the rendered prompt, special tokens included; empty where the engine takes none.
         max_new_tokens: Answer budget in tokens.
+        beginning: Beginning of the answer in the model's turn, for engines that render prompts themselves.
     """
 
     id: str
     prompt: str
     ids: list[int]
     max_new_tokens: int
+    beginning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class EngineSettings:
         arguments: The user's arguments of the engine (``--engine-arg key=value``); values are JSON where they parse
             as JSON, else strings.
         attention: Dense, or the methods that compute attention.
+        begin_answer: Whether prompts end inside the answer.
     """
 
     model: Model
@@ -81,6 +84,7 @@ class EngineSettings:
     seed: int = 42
     arguments: JsonObject = field(default_factory=dict)
     attention: Attention = Attention.DENSE
+    begin_answer: bool = False
 
 
 class Engine(ABC):
@@ -108,6 +112,8 @@ class Engine(ABC):
     """Whether it samples as ``EngineSettings`` says."""
     takes_ids: bool = True
     """Whether prompts come as token ids, which this project renders, or as text."""
+    begins_answers: ClassVar[bool] = False
+    """Whether it heeds ``Request.beginning`` where prompts come as text."""
 
     def __init__(self, settings: EngineSettings) -> None:
         if settings.attention.sparse and not (self.runs_methods or self.labelled):

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
 from sparse_tasks.core.parameters import Parametric, parameter, parameters
 from sparse_tasks.core.records import JsonObject
@@ -30,6 +31,8 @@ _DEFAULT_URL: Final = "http://localhost:8000/v1"
 _FIRST_WAIT = 0.5  # seconds before the first retry; each further retry waits twice as long
 _LONGEST_WAIT = 60.0  # most seconds before a retry, unless the server names more
 _LONGEST_RETRY_AFTER = 600.0  # beyond it a server is out of service, or its quota is used up
+# Fields of a chat request whose last message the server goes on with, as vLLM and SGLang call them.
+_CONTINUE: Final = {"continue_final_message": True, "add_generation_prompt": False}
 _SHORT_TIMEOUT = 30.0  # seconds for a connection, and for the list of models
 
 
@@ -51,11 +54,13 @@ class OpenAIEngine(Engine):
     ``retries``, ``extra_body``. The key comes from ``OPENAI_API_KEY``.
 
     With the endpoint ``completions`` the server gets the token ids of the prompt that this project rendered, so the
-    model's input is known to the token; with ``chat`` it gets the text as one user message, and renders it.
+    model's input is known to the token; with ``chat`` it gets the text as one user message, and renders it. There it
+    goes on with an answer that is begun if it knows ``continue_final_message``, as vLLM and SGLang do.
     """
 
     name = "openai"
     elsewhere = True
+    begins_answers = True
     packages = ("openai",)
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -96,10 +101,19 @@ class OpenAIEngine(Engine):
         self._models: dict[str, JsonObject] | None = None
 
     def _check_extra_body(self) -> None:
-        body = self._extra_body
+        body, continuing = self._extra_body, set(_CONTINUE) if self.settings.begin_answer else set()
         if not isinstance(body, dict):
             raise UsageError("engine-arg", f"extra_body={body}", 'is not a JSON object like {"top_p": 0.9}')
-        reserved = {*self._body, "prompt", "messages", "max_tokens", "max_completion_tokens", "n", "logprobs"}
+        reserved = {
+            *self._body,
+            "prompt",
+            "messages",
+            "max_tokens",
+            "max_completion_tokens",
+            "n",
+            "logprobs",
+            *continuing,
+        }
         if taken := sorted(reserved & set(body)):
             raise UsageError("engine-arg", f"extra_body={body}", f"may not hold {taken[0]}, which the engine sets")
 
@@ -127,6 +141,38 @@ class OpenAIEngine(Engine):
 
     def start(self, needed: int) -> None:
         self.context()
+        if self.settings.begin_answer and not self.takes_ids:
+            self._check_continues()
+
+    def _check_continues(self) -> None:
+        """Make sure that the server goes on with an answer: then it reads fewer tokens than where it begins another.
+
+        Raises:
+            UsageError: It does not, or does not say how many tokens it read.
+        """
+        import openai
+
+        remedy = "; choose --engine-arg endpoint=completions, or go without --begin-answer"
+        read = []
+        try:
+            with openai.OpenAI(**self._connection, timeout=self._given.timeout, max_retries=2) as client:
+                for body in (_CONTINUE, {}):
+                    answer = client.chat.completions.create(
+                        model=self.settings.model.source,
+                        messages=[{"role": "user", "content": "Say 1."}, {"role": "assistant", "content": ANSWER}],
+                        max_tokens=1,
+                        extra_body=self._extra_body | body,
+                    )
+                    read.append(getattr(answer.usage, "prompt_tokens", None))
+        except openai.APIConnectionError as error:
+            raise EngineError(f"{self._server.name} broke off: {self._message(error)}") from None
+        except openai.APIError as error:
+            reason = f"cannot begin answers at {self._server.name}: {self._reason(error)}{remedy}"
+            raise UsageError("engine-arg", "endpoint=chat", reason) from None
+        continued, anew = read
+        if continued is None or anew is None or continued >= anew:
+            reason = f"cannot begin answers at {self._server.name}, which does not know continue_final_message{remedy}"
+            raise UsageError("engine-arg", "endpoint=chat", reason)
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         import openai
@@ -282,9 +328,12 @@ class OpenAIEngine(Engine):
             body = {**self._extra_body, "prompt": request.ids}
             stream = await client.completions.create(prompt="", extra_body=body, **common)
         else:
-            stream = await client.chat.completions.create(
-                messages=[{"role": "user", "content": request.prompt}], extra_body=self._extra_body, **common
-            )
+            messages: list[Any] = [{"role": "user", "content": request.prompt}]
+            body = self._extra_body
+            if request.beginning:
+                messages.append({"role": "assistant", "content": request.beginning})
+                body = body | _CONTINUE
+            stream = await client.chat.completions.create(messages=messages, extra_body=body, **common)
         return stream
 
     def _remedy(self, error: Exception) -> str:

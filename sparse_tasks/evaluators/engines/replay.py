@@ -28,6 +28,7 @@ class ReplayEngine(Engine):
     labelled = True
     samples = False
     takes_ids = False
+    begins_answers = True  # or not: the outputs are there already
 
     def __init__(self, settings: EngineSettings) -> None:
         for argument, value in settings.arguments.items():

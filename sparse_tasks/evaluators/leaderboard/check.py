@@ -43,7 +43,7 @@ from sparse_tasks.evaluators.records import (
     ScoredSample,
     Verdict,
 )
-from sparse_tasks.evaluators.results import Gold, config_result, run_result, scored_sample
+from sparse_tasks.evaluators.results import Gold, Opened, config_result, run_result, scored_sample
 
 _MOST: Final = 20  # reasons, after which the check stops
 _AT_ONCE: Final = 8  # runs that are scored beside each other while the data set is read once
@@ -52,7 +52,16 @@ _FINISH_REASONS: Final = (None, "stop", "length", "content_filter", "tool_calls"
 _OTHER_TOKENIZER: Final = 10  # times as many or as few tokens as another tokenizer may make of a text
 _LONGEST_TOKEN: Final = 256  # characters; vocabularies have runs of 128 blanks
 _MEASURES: Final = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
-_OF_SETTINGS: Final = ("dataset_sha256", "model", "attention", "query_aware", "format", "schema_version", "average_is")
+_OF_SETTINGS: Final = (
+    "dataset_sha256",
+    "model",
+    "attention",
+    "query_aware",
+    "begin_answer",
+    "format",
+    "schema_version",
+    "average_is",
+)
 
 R = TypeVar("R", bound=Record)
 
@@ -173,6 +182,7 @@ class _Answered:
     """A run while its predictions are read and scored, once and in step with the data set's rows.
 
     Attributes:
+        made_begun: Whether the data set's prompts end inside the answer.
         numbers: Numbers of the samples that the predictions are for, in the predictions' order.
         read: Predictions read so far.
         damaged: Whether the predictions could not be read to their end.
@@ -185,6 +195,7 @@ class _Answered:
     run: SubmittedRun
     samples: _Samples
     predictions: Iterator[Prediction]
+    made_begun: bool
     numbers: dict[int, None] = field(default_factory=dict)
     read: int = 0
     damaged: bool = False
@@ -208,7 +219,7 @@ class _Answered:
         """Score a sample; with the first of another task or length, those before it are complete."""
         if self._scored and (self._scored[0].length, self._scored[0].task) != (question.length, question.task):
             self.finish_config()
-        scored = scored_sample(question, prediction)
+        scored = scored_sample(question, prediction, Opened(self.made_begun, self.run.settings.begins_answer))
         self._scored.append(scored)
         self._predictions.append(msgspec.structs.replace(prediction, text=""))  # the measurements alone
         self.scores.append(scored.score)
@@ -285,7 +296,7 @@ class _Check:
             self.reasons.add("control", run.name, message, ".settings.attention")
             return []
         self._warn(run, dataset, selection)
-        return [_Answered(run, self._samples(dataset, selection), run.predictions())]
+        return [_Answered(run, self._samples(dataset, selection), run.predictions(), dataset.begins_answer)]
 
     def _selection(self, run: SubmittedRun, dataset: Dataset) -> Selection | None:
         """The samples that a run selects; None where its settings contradict the data set."""
@@ -310,6 +321,7 @@ class _Check:
             template = manifest.chat_template
             facts += [
                 ("prompt.tokenizer_sha256", prompt.tokenizer_sha256, manifest.tokenizer.sha256),
+                ("prompt.begin_answer", run.settings.begins_answer, dataset.begins_answer),
                 ("prompt.chat_template_sha256", prompt.chat_template_sha256, template and template.sha256),
             ]
         for place, value, expected in facts:

@@ -42,6 +42,7 @@ class Standing:
         sha256: The data set's hash, by which it is known.
         tasks: Names, sorted.
         samples: Largest number of samples of a task at a length; runs that were limited alike answered the same ones.
+        begun: Whether prompts ended inside the answer.
         model: Id of the model.
         attention: The method, with its arguments where no sparsity was given.
         dense: Whether attention was dense.
@@ -58,6 +59,7 @@ class Standing:
     sha256: str
     tasks: tuple[str, ...]
     samples: int
+    begun: bool
     model: str
     attention: str
     dense: bool
@@ -67,9 +69,9 @@ class Standing:
     scores: Mapping[int, Score]
 
     @property
-    def group(self) -> tuple[str, tuple[str, ...], int]:
-        """Common to runs that answered the same samples of the same tasks."""
-        return self.sha256, self.tasks, self.samples
+    def group(self) -> tuple[str, tuple[str, ...], int, bool]:
+        """Common to runs that answered the same samples of the same tasks, asked in the same way."""
+        return self.sha256, self.tasks, self.samples, self.begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Table:
         sha256: Its hash.
         tasks: Names, sorted.
         samples: Largest number of samples of a task at a length.
+        begun: Whether prompts ended inside the answer.
         lengths: All that a run has a score at, rising.
         rows: By model, then from the highest score at the longest length down.
         ranks: For each row, its rank among the runs of the same model, by length.
@@ -91,6 +94,7 @@ class Table:
     sha256: str
     tasks: tuple[str, ...]
     samples: int
+    begun: bool
     lengths: tuple[int, ...]
     rows: tuple[Standing, ...]
     ranks: tuple[Mapping[int, Rank], ...]
@@ -116,6 +120,7 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         sha256=dataset.sha256,
         tasks=tuple(sorted(dataset.tasks)),
         samples=max(config.n for config in run.result.configs),
+        begun=run.settings.begins_answer,
         model=run.model,
         attention=run.attention,
         dense=run.dense,
@@ -139,7 +144,7 @@ def measured(run: ScoredRun, phase: Phase) -> float | None:
 
 def tables(standings: Iterable[Standing]) -> list[Table]:
     """A table for each data set and choice of tasks and samples, those with most runs first."""
-    groups: defaultdict[tuple[str, tuple[str, ...], int], list[Standing]] = defaultdict(list)
+    groups: defaultdict[tuple[str, tuple[str, ...], int, bool], list[Standing]] = defaultdict(list)
     for row in standings:
         groups[row.group].append(row)
     return [_table(groups[key]) for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
@@ -170,6 +175,7 @@ def _table(members: Sequence[Standing]) -> Table:
         sha256=first.sha256,
         tasks=first.tasks,
         samples=first.samples,
+        begun=first.begun,
         lengths=tuple(lengths),
         rows=rows,
         ranks=tuple(ranks),

@@ -170,7 +170,7 @@ def compared(dense: Sequence[Outcome], sparse: Sequence[Outcome], dataset_sha256
 
 
 def dense_partner(run: ScoredRun, runs: Sequence[ScoredRun]) -> ScoredRun | None:
-    """The dense run of the same model, data set and sampling; None for a dense run, and where there is none."""
+    """The dense run of the same model, data set and way of asking; None for a dense run, and where there is none."""
     if run.dense:
         return None
     return next((other for other in runs if other.dense and other.pairing == run.pairing), None)
