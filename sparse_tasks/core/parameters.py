@@ -98,6 +98,20 @@ class Parametric:
 
     name: ClassVar[str]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a parameter that would hide a method or an attribute of a base.
+
+        Raises:
+            TypeError: There is one.
+        """
+        super().__init_subclass__(**options)
+        for base in cls.__mro__[1:]:
+            members = {*vars(base), *vars(base).get("__annotations__", {})}
+            own = {f.name for f in dataclasses.fields(base)} if dataclasses.is_dataclass(base) else set()
+            for name, value in vars(cls).items():
+                if isinstance(value, dataclasses.Field) and name in members - own:
+                    raise TypeError(f"{cls.__name__}.{name} would hide {base.__name__}.{name}; rename the parameter")
+
     @classmethod
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """With the parameters that ``settings`` name, each a value or its text.

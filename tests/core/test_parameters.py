@@ -128,3 +128,16 @@ def test_a_constructor_checks_as_well(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as error:
         Oven(**values)
     assert error.value.field == f"oven.{next(iter(values))}"
+
+
+@pytest.mark.parametrize("taken", ["settings", "from_settings", "name", "mix"])
+def test_a_parameter_hides_no_member_of_a_base(taken: str) -> None:
+    @dataclass(frozen=True)
+    class Base(Parametric):
+        speed: int = parameter(1, "how fast")
+
+        def mix(self) -> None: ...
+
+    with pytest.raises(TypeError, match=rf"Toy\.{taken} would hide \w+\.{taken}; rename the parameter"):
+        type("Toy", (Base,), {taken: parameter(1, "how much")})
+    type("Toy", (Base,), {"speed": parameter(2, "how fast")})  # another default of the same parameter
