@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from sparse_tasks.core.length import label
-from sparse_tasks.evaluators.records import Outcome
+from sparse_tasks.evaluators.records import Outcome, Result
 from sparse_tasks.evaluators.statistics import precise_mean
 
-__all__ = ["ABLE", "Place", "able", "dense_means", "said", "told", "unable"]
+__all__ = ["ABLE", "Place", "able", "config_means", "dense_means", "said", "told", "unable"]
 
 ABLE: Final = 0.1
 """The least mean score of dense attention, on a task at a length, with which a model counts as able to do it.
@@ -35,6 +35,11 @@ def unable(*runs: Mapping[Place, float]) -> frozenset[Place]:
     """
     places = {place for run in runs for place in run}
     return frozenset(place for place in places if not any(able(run[place]) for run in runs if place in run))
+
+
+def config_means(result: Result) -> dict[Place, float]:
+    """Mean scores of a run."""
+    return {(config.length, config.task): config.mean for config in result.configs}
 
 
 def dense_means(outcomes: Iterable[Outcome]) -> dict[Place, float]:

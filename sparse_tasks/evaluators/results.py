@@ -23,7 +23,7 @@ from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence
-from sparse_tasks.evaluators.ability import Place, unable
+from sparse_tasks.evaluators.ability import Place, config_means, unable
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.records import (
@@ -206,20 +206,16 @@ def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator
     known = [dense_scores(folder, result) for folder, result in ((a, result_a), (b, result_b))]
     several = any(known) and result_a.model != result_b.model
     for scores, result in zip(known, (result_a, result_b), strict=True):
-        yield scores or (_means(result) if several else {})
+        yield scores or (config_means(result) if several else {})
 
 
 def dense_scores(folder: Path, result: Result) -> dict[Place, float]:
     """Mean dense scores of a run's model: of the run, or of that which its sweep compared it with; {} if unknown."""
     if result.attention.method == DENSE:
-        return _means(result)
+        return config_means(result)
     if not os.path.isfile(folder / COMPARISON):
         return {}
     return {(row.length, row.task): row.mean_a for row in read_record(folder / COMPARISON, Comparison).rows}
-
-
-def _means(result: Result) -> dict[Place, float]:
-    return {(config.length, config.task): config.mean for config in result.configs}
 
 
 def _check_format_alone(a: Path, b: Path) -> None:

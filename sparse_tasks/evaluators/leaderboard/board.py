@@ -107,8 +107,11 @@ def _build(paths: list[Path], folder: Path, site: Path) -> Built:
         if page in pages:  # somebody tried until the digits were the same
             page = f"{slug(name)}-{sha256}"
         pages.add(page)
-        rows += [standing(name, page, i, run) for i, run in enumerate(submission.runs, start=1)]
-        _write(folder / "submissions" / f"{page}.html", submission_page(submission, path.name))
+        try:
+            rows += [standing(name, page, i, run) for i, run in enumerate(submission.runs, start=1)]
+            _write(folder / "submissions" / f"{page}.html", submission_page(submission, path.name))
+        except DataError as error:
+            raise DataError(f"{quoted(path.name)}: {error}") from error
     board = tables(rows)
     index = board_page(board, submissions=len(paths), runs=len(rows))
     _write(folder / "index.html", index)
@@ -143,6 +146,7 @@ def _data(board: list[Table]) -> JsonObject:
             {
                 "dataset": table.dataset,
                 "sha256": table.sha256,
+                "query_aware": table.query_aware,
                 "tasks": list(table.tasks),
                 "samples": table.samples,
                 "lengths": list(table.lengths),
@@ -170,8 +174,9 @@ def _row(table: Table, number: int) -> JsonObject:
                 "low": score.average.low,
                 "high": score.average.high,
                 "n": score.average.n,
+                "unable": list(score.unable),
                 "against_dense": None if score.against_dense is None else _against(score.against_dense),
-                "rank": _rank(table.ranks[number][length], table.runs[row.model, length]),
+                "rank": _rank(table.ranks[number][length], table.runs[row.model, length]) if score.able else None,
             }
             for length, score in sorted(row.scores.items())
         ],

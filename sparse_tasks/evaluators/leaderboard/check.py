@@ -21,6 +21,7 @@ from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.records import Record
+from sparse_tasks.evaluators.ability import ABLE, said, unable
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
 from sparse_tasks.evaluators.leaderboard.plausible import foreign, implausible
@@ -435,6 +436,10 @@ class _Check:
         self.samples += len(answered.scores)
         self._answered[run.name] = answered
         self._check_result(answered)
+        means = {(config.length, config.task): config.mean for config in answered.configs}
+        if run.dense and (failed := unable(means)):
+            message = f"scores below {ABLE:g} with dense attention: {said(failed)}; nothing is concluded from these"
+            self.warnings.add("unable", run.name, message)
         findings = self.reasons if answered.echoing else self.warnings
         for echo in answered.echoes:
             findings.add("echo", run.name, echo, ".predictions")

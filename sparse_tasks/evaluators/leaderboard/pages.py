@@ -24,10 +24,11 @@ from markupsafe import Markup
 from sparse_tasks.core.format import TYPESET, counted
 from sparse_tasks.core.length import label
 from sparse_tasks.core.records import JsonObject, Phase, Phases, to_builtins
+from sparse_tasks.evaluators.ability import ABLE, unable
 from sparse_tasks.evaluators.costs import decode_reads, index_flops, index_reads, prefill_flops
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.leaderboard.reading import SubmissionFile, SubmittedRun
-from sparse_tasks.evaluators.leaderboard.standings import Table, measured, verdict
+from sparse_tasks.evaluators.leaderboard.standings import Score, Table, dense_scores, measured, scores, verdict
 from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, ComparedTask, ConfigResult
 from sparse_tasks.evaluators.results import mean_measure
 from sparse_tasks.evaluators.statistics import Rank
@@ -73,8 +74,8 @@ class _Part:
 
     length: int
     rows: list[tuple[ConfigResult, ComparedTask | None]]
-    average: AverageResult | None
-    against: ComparedAverage | None
+    score: Score | None
+    unable: tuple[str, ...]
     chart: _Chart
     theory: tuple[float, float] | None
 
@@ -88,7 +89,7 @@ class _Section:
     prefill: float | None
     decode: float | None
     parts: list[_Part]
-    scores: Mapping[int, tuple[AverageResult, ComparedAverage | None]]
+    scores: Mapping[int, Score]
     settings: list[tuple[str, str]]
 
     @property
@@ -110,6 +111,7 @@ def board_page(tables: Sequence[Table], *, submissions: int, runs: int) -> str:
         css=Markup(css),  # noqa: S704  ours, and no </style> is in it
         js=Markup(js),  # noqa: S704
         policy=_policy(css, js if tables else None),
+        least=ABLE,
     )
 
 
@@ -144,24 +146,25 @@ def submission_page(submission: SubmissionFile, file: str) -> str:
 def _section(run: SubmittedRun, settings: list[tuple[str, str]]) -> _Section:
     comparison = run.comparison
     rows = {} if comparison is None else {(row.length, row.task): row for row in comparison.rows}
-    against = {} if comparison is None else {average.length: average for average in comparison.averages}
-    averages = {average.length: average for average in run.result.averages}
+    failed = unable(dense_scores(run.result, comparison))
+    by_length = scores(run.result, comparison, failed)
     configs: dict[int, list[ConfigResult]] = {}
     for config in run.result.configs:
         configs.setdefault(config.length, []).append(config)
     parts = []
     for length, of_length in configs.items():
         pairs = [(config, rows.get((length, config.task))) for config in of_length]
-        average, compared = averages.get(length), against.get(length)
-        chart, theory = _chart(pairs, average, compared), _theory(run, length, of_length)
-        parts.append(_Part(length, pairs, average, compared, chart, theory))
+        score = by_length.get(length)
+        lost = tuple(config.task for config in of_length if (length, config.task) in failed)
+        chart = _chart([pair for pair in pairs if pair[0].task not in lost], score)
+        parts.append(_Part(length, pairs, score, lost, chart, _theory(run, length, of_length)))
     return _Section(
         run=run,
         dataset=dataset_id(run.settings),
         prefill=measured(run, "prefill"),
         decode=measured(run, "decode"),
         parts=parts,
-        scores={length: (average, against.get(length)) for length, average in averages.items()},
+        scores=by_length,
         settings=settings,
     )
 
@@ -191,26 +194,25 @@ def _theory(run: SubmittedRun, length: int, configs: Sequence[ConfigResult]) -> 
 
 def _chart(
     pairs: Sequence[tuple[ConfigResult, ComparedTask | None]],
-    average: AverageResult | None,
-    against: ComparedAverage | None,
+    score: Score | None,
 ) -> _Chart:
-    scores: list[tuple[str, ConfigResult | AverageResult, ComparedTask | ComparedAverage | None]]
-    scores = [(config.task, config, row) for config, row in pairs]
-    if average is not None:
-        scores.append(("mean of tasks", average, against))
+    shown: list[tuple[str, ConfigResult | AverageResult, ComparedTask | ComparedAverage | None]]
+    shown = [(config.task, config, row) for config, row in pairs]
+    if score is not None:
+        shown.append(("mean of tasks", score.average, score.against_dense))
     return _Chart(
-        height=_ROW * len(scores) + 26,
+        height=_ROW * len(shown) + 26,
         ticks=[(_place(tick), f"{tick:g}") for tick in (0, 0.25, 0.5, 0.75, 1)],
         marks=[
             _Mark(
                 task=task,
                 y=_ROW * i + 14,
-                low=_place(score.low),
-                mean=_place(score.mean),
-                high=_place(score.high),
+                low=_place(of.low),
+                mean=_place(of.mean),
+                high=_place(of.high),
                 dense=None if row is None else _place(row.mean_a),
             )
-            for i, (task, score, row) in enumerate(scores)
+            for i, (task, of, row) in enumerate(shown)
         ],
     )
 
@@ -330,6 +332,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters |= {
         "against": _against,
         "target": lambda value: TYPESET.formatted(value, "g"),
+        "awareness": lambda aware: "query-aware" if aware else "query-agnostic",
         "columns": _columns,
         "count": counted,
         "is_mail": _is_mail,

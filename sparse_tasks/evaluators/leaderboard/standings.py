@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
+from sparse_tasks.attention.attention import DENSE
+from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.records import Phase
+from sparse_tasks.evaluators.ability import Place, config_means, unable
 from sparse_tasks.evaluators.analyses.table import ScoredRun
+from sparse_tasks.evaluators.compare import average as compared_average
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.leaderboard.reading import SubmittedRun
-from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, ComparedTask
-from sparse_tasks.evaluators.results import mean_measure
+from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, ComparedTask, Comparison, Result
+from sparse_tasks.evaluators.results import average, mean_measure
 from sparse_tasks.evaluators.statistics import Rank, interval_ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The mean of the tasks' means at one length.
+    """The mean of the tasks' means at one length, over those that the model can do.
 
     Attributes:
-        average: The mean with its interval.
-        against_dense: Difference to dense attention on the same samples; None for dense runs, and where the
-            submission has no dense run to compare with.
+        average: The mean with its interval; of all tasks where the model can do none.
+        against_dense: Difference to dense attention on the same samples; None for dense runs, where the submission has
+            no dense run to compare with, and where the model can do no task.
+        unable: Tasks that the model cannot do.
+        able: Whether it can do any: if not, the score has no rank.
     """
 
     average: AverageResult
     against_dense: ComparedAverage | None
+    unable: tuple[str, ...] = ()
+    able: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,9 @@ class Standing:
         target: Target sparsity; 0 for dense, None where budgets were given instead.
         prefill: Measured sparsity; 0 for dense, None where nothing was measured.
         decode: The same of decoding.
+        query_aware: Whether the question stands before the text, too.
+        result: Its ``result.json``.
+        comparison: With the dense run of its submission; None where there is none.
         scores: By length.
     """
 
@@ -66,12 +79,15 @@ class Standing:
     target: float | None
     prefill: float | None
     decode: float | None
+    query_aware: bool
+    result: Result
+    comparison: Comparison | None
     scores: Mapping[int, Score]
 
     @property
-    def group(self) -> tuple[str, tuple[str, ...], int, bool]:
+    def group(self) -> tuple[str, tuple[str, ...], int, bool, bool]:
         """Common to runs that answered the same samples of the same tasks, asked in the same way."""
-        return self.sha256, self.tasks, self.samples, self.begun
+        return self.sha256, self.tasks, self.samples, self.begun, self.query_aware
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +97,19 @@ class Table:
     Attributes:
         dataset: The name that most of the runs have for the data set.
         sha256: Its hash.
+        query_aware: Whether the question stands before the text, too.
         tasks: Names, sorted.
         samples: Largest number of samples of a task at a length.
         begun: Whether prompts ended inside the answer.
         lengths: All that a run has a score at, rising.
         rows: By model, then from the highest score at the longest length down.
-        ranks: For each row, its rank among the runs of the same model, by length.
+        ranks: For each row, its rank among the runs of the same model, by length; none where it can do no task.
         runs: For each model and length, the number of runs that have a rank.
     """
 
     dataset: str
     sha256: str
+    query_aware: bool
     tasks: tuple[str, ...]
     samples: int
     begun: bool
@@ -111,7 +129,6 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         run: The run.
     """
     dataset = run.settings.dataset
-    against = {} if run.comparison is None else {average.length: average for average in run.comparison.averages}
     return Standing(
         submission=submission,
         page=page,
@@ -127,8 +144,46 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         target=run.target,
         prefill=measured(run, "prefill"),
         decode=measured(run, "decode"),
-        scores={average.length: Score(average, against.get(average.length)) for average in run.result.averages},
+        query_aware=run.settings.query_aware,
+        result=run.result,
+        comparison=run.comparison,
+        scores=scores(run.result, run.comparison, unable(dense_scores(run.result, run.comparison))),
     )
+
+
+def dense_scores(result: Result, comparison: Comparison | None) -> dict[Place, float]:
+    """Mean scores of dense attention: of a run, or of that which it is compared with; {} if unknown."""
+    if result.attention.method == DENSE:
+        return config_means(result)
+    return {} if comparison is None else {(row.length, row.task): row.mean_a for row in comparison.rows}
+
+
+def scores(result: Result, comparison: Comparison | None, failed: Collection[Place]) -> dict[int, Score]:
+    """Scores by length, without the tasks that the model cannot do there.
+
+    Raises:
+        DataError: A mean does not lie in its interval.
+    """
+    try:
+        return {average.length: _score(average, result, comparison, failed) for average in result.averages}
+    except ValueError as error:
+        raise DataError(f"{error}; sparse-tasks leaderboard check names all that is wrong") from error
+
+
+def _score(mean: AverageResult, result: Result, comparison: Comparison | None, failed: Collection[Place]) -> Score:
+    length, rows, against = mean.length, list[ComparedTask](), list[ComparedAverage]()
+    configs = [config for config in result.configs if config.length == length]
+    able = [config for config in configs if (length, config.task) not in failed]
+    if able and len(able) < len(configs):
+        mean = average(able)
+    if comparison is not None:
+        against = [average for average in comparison.averages if average.length == length]
+        rows = [row for row in comparison.rows if row.length == length]
+    judged = [msgspec.structs.replace(row, unable=(length, row.task) in failed) for row in rows]
+    if judged != rows:
+        against = compared_average(judged)
+    lost = sorted({config.task for config in configs} - {config.task for config in able})
+    return Score(mean, against[0] if against else None, tuple(lost), bool(able))
 
 
 def verdict(against_dense: ComparedAverage | ComparedTask) -> Literal["better", "worse", "tie"]:
@@ -144,13 +199,23 @@ def measured(run: ScoredRun, phase: Phase) -> float | None:
 
 def tables(standings: Iterable[Standing]) -> list[Table]:
     """A table for each data set and choice of tasks and samples, those with most runs first."""
-    groups: defaultdict[tuple[str, tuple[str, ...], int, bool], list[Standing]] = defaultdict(list)
+    groups: defaultdict[tuple[str, tuple[str, ...], int, bool, bool], list[Standing]] = defaultdict(list)
     for row in standings:
         groups[row.group].append(row)
     return [_table(groups[key]) for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
 
 
+def _able(members: Sequence[Standing]) -> list[Standing]:
+    """The rows, with scores of what their model can do in any dense run of the table, so that they can be compared."""
+    dense = defaultdict[str, list[dict[Place, float]]](list)
+    for row in members:
+        dense[row.model].append(dense_scores(row.result, row.comparison))
+    failed = {model: unable(*means) for model, means in dense.items()}
+    return [replace(row, scores=scores(row.result, row.comparison, failed[row.model])) for row in members]
+
+
 def _table(members: Sequence[Standing]) -> Table:
+    members = _able(members)
     lengths = sorted({length for row in members for length in row.scores})
 
     def place(row: Standing) -> tuple[str | float, ...]:
@@ -161,8 +226,9 @@ def _table(members: Sequence[Standing]) -> Table:
     ranks: list[dict[int, Rank]] = [{} for _ in rows]
     peers: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        for length in row.scores:
-            peers[row.model, length].append(i)
+        for length, score in row.scores.items():
+            if score.able:
+                peers[row.model, length].append(i)
     for (_, length), numbers in peers.items():
         averages = [rows[i].scores[length].average for i in numbers]
         found = interval_ranks([one.mean for one in averages], [(one.low, one.high) for one in averages])
@@ -173,6 +239,7 @@ def _table(members: Sequence[Standing]) -> Table:
     return Table(
         dataset=min(names, key=lambda name: (-names[name], name)),
         sha256=first.sha256,
+        query_aware=first.query_aware,
         tasks=first.tasks,
         samples=first.samples,
         begun=first.begun,

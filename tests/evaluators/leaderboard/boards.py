@@ -24,6 +24,7 @@ def submitted(
     sparse: Sequence[Mapping[str, Any]] = (),
     *,
     right: int = 15,
+    hopeless: Sequence[str] = (),
     dense: bool = True,
     contact: str | None = None,
     tasks: Sequence[str] = TASKS,
@@ -35,12 +36,17 @@ def submitted(
     Args:
         sparse: Arguments of ``made_run`` for each sparse run; ``loses``: so many samples less are right.
         right: So many of 20 samples does the dense run get right, in each task and length.
+        hopeless: Tasks that no run gets right.
         dense: Whether it has one.
         options: Of ``made_run``, for all runs.
     """
 
     def scores(right: int) -> dict[tuple[str, int], list[float]]:
-        return {(task, length): [float(i < right) for i in range(SAMPLES)] for task in tasks for length in lengths}
+        return {
+            (task, length): [float(i < right and task not in hopeless) for i in range(SAMPLES)]
+            for task in tasks
+            for length in lengths
+        }
 
     with tempfile.TemporaryDirectory() as folder:
         runs = [made_run(Path(folder, "dense"), scores(right), **options)] if dense else []

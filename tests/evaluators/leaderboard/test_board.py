@@ -25,7 +25,8 @@ from sparse_tasks.evaluators.leaderboard.pages import shown, slug
 from sparse_tasks.evaluators.leaderboard.standings import verdict
 from sparse_tasks.evaluators.records import ComparedAverage, DifferenceInterval
 from tests.evaluators.conftest import Refused
-from tests.evaluators.leaderboard.boards import accepted, submitted
+from tests.evaluators.leaderboard.boards import TASKS, accepted, submitted
+from tests.evaluators.leaderboard.handed_in import changed, put
 from tests.evaluators.made_runs import LLAMA_8B
 
 SPARSE: Any = {"attention": "quest", "sparsity": 0.9}
@@ -134,6 +135,45 @@ def test_runs_of_fewer_samples_or_tasks_are_not_ranked_with_others(tmp_path: Pat
     tables = json.loads((tmp_path / "site" / "board.json").read_bytes())["tables"]
     assert sorted(table["tasks"] for table in tables) == [["ruler_vt"], ["ruler_vt", "story_filtering"]]
     assert {row["scores"][0]["rank"]["of"] for table in tables for row in table["rows"]} == {2}
+
+
+def test_what_a_model_cannot_do_is_in_no_score_difference_or_rank(tmp_path: Path) -> None:
+    worse = {**SPARSE, "loses": 10}
+    submitted(tmp_path / "in" / "a.json", "Half", [worse], hopeless=["story_filtering"])
+    submitted(tmp_path / "in" / "b.json", "None", [worse], model="acme/tiny", hopeless=TASKS)
+    build(tmp_path / "in", tmp_path / "site")
+    rows = Page(tmp_path / "site" / "index.html").rows()
+    half, none = ([row for row in rows if row[0] == name] for name in ("Half", "None"))
+    assert [row[6].split(" ", 1)[0] for row in half] == ["0.750", "0.250"]
+    assert all(row[6].endswith("without story_filtering: unable") for row in half)
+    assert half[1][7].startswith("▼ worse −0.500")
+    assert [row[6:8] for row in none] == [["0 0–0.114", "unable"]] * 2
+    data = json.loads((tmp_path / "site" / "board.json").read_bytes())["tables"][0]["rows"]
+    scores = {(row["submission"], row["attention"]): row["scores"][0] for row in data}
+    assert scores["Half", "quest"]["unable"] == ["story_filtering"]
+    assert (scores["Half", "quest"]["n"], scores["Half", "quest"]["rank"]["first"]) == (20, 2)
+    assert (scores["None", "quest"]["rank"], scores["None", "quest"]["against_dense"]) == (None, None)
+    page = Page(page_of(tmp_path / "site", "half"))
+    assert [row[0] for row in page.rows(2)][1:4] == ["ruler_vt", "story_filtering unable", "mean of tasks"]
+    assert [row[4:6] for row in page.rows(2)][2] == ["unable", "–"]
+    assert "▼ worse −0.500" in page.rows(2)[3][4]
+
+
+def test_a_model_that_can_in_one_dense_run_can_in_all(tmp_path: Path) -> None:
+    submitted(tmp_path / "in" / "a.json", "Able", [SPARSE])
+    submitted(tmp_path / "in" / "b.json", "Broken", [SPARSE], right=0)
+    build(tmp_path / "in", tmp_path / "site")
+    (table,) = json.loads((tmp_path / "site" / "board.json").read_bytes())["tables"]
+    assert {score["rank"]["of"] for row in table["rows"] for score in row["scores"]} == {4}
+    assert not any(score["unable"] for row in table["rows"] for score in row["scores"])
+
+
+def test_means_outside_of_their_intervals_end_in_one_line(tmp_path: Path) -> None:
+    path = submitted(tmp_path / "in" / "a.json", "Odd", [SPARSE], hopeless=["story_filtering"])
+    edit = put(1.0, "runs", 0, "result", "configs", 0, "low")
+    path.write_bytes(changed(path.read_bytes(), edit))
+    with pytest.raises(DataError, match="leaderboard check"):
+        build(tmp_path / "in", tmp_path / "site")
 
 
 def test_a_length_that_a_run_lacks_is_a_dash(tmp_path: Path) -> None:

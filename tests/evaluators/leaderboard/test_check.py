@@ -152,7 +152,7 @@ def test_what_is_spoilt_is_refused_for_what_is_wrong(
 def test_every_code_is_documented_and_provoked_by_some_test() -> None:
     text = (Path(__file__).parents[3] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
     refusals, warnings = (re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) for table in text.split("| warning |"))
-    assert set(refusals) == {*SPOILT, "file", "echo"}  # these two have tests of their own
+    assert set(refusals) == {*SPOILT, "file", "echo", "control"}  # these three have tests of their own
     assert set(warnings) == {*NOTED, "echo", "unmeasured"}
 
 
@@ -173,7 +173,7 @@ def test_one_echo_is_a_note(dataset: Dataset, rows: list[dict[str, Any]], handed
     run = answered(tmp_path / "echo", dataset, texts=lambda row: text if row["id"] == first["id"] else "none")
     verdict = check(handed_in(make_submission(read_runs([run]))), [dataset])
     assert verdict.accepted
-    assert [warning.code for warning in verdict.warnings] == ["echo"]
+    assert [warning.code for warning in verdict.warnings] == ["unable", "echo"]
 
 
 def test_many_of_a_kind_are_one_reason_with_their_number(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
@@ -204,7 +204,7 @@ def test_controls_are_not_ranked(
     assert "a board does not rank" in reason.message
 
 
-NOTED = ("version", "partial", "no_dense", "attention_unknown", "method_unknown", "prompt_differs")
+NOTED = ("version", "partial", "no_dense", "attention_unknown", "method_unknown", "prompt_differs", "unable")
 
 
 def test_what_a_keeper_may_want_to_know_is_noted(
@@ -221,6 +221,9 @@ def test_what_a_keeper_may_want_to_know_is_noted(
     def other_engine(settings: dict[str, Any]) -> None:
         settings["engine"]["name"] = "transformers"
 
+    def half(row: dict[str, Any]) -> str:
+        return "none" if row["task"] == "ruler_vt" else f"<answer>{row['answer']}</answer>"
+
     found = {
         "version": noted(changed(honest, put("0.0.1", "sparse_tasks"))),
         "partial": noted(made("limit", limit=2)),
@@ -228,9 +231,11 @@ def test_what_a_keeper_may_want_to_know_is_noted(
         "attention_unknown": noted(made("unknown", attention="unknown")),
         "method_unknown": noted(made("foreign", runs / "dense", attention="their_method", sparsity=0.5)),
         "prompt_differs": noted(made("other", runs / "dense", attention="quest", sparsity=0.5, settings=other_engine)),
+        "unable": noted(made("unable", texts=half)),
     }
     for code, notes in found.items():
         assert set(notes) == {code}
+    assert found["unable"]["unable"].startswith("scores below 0.1 with dense attention: ruler_vt (")
     assert found["partial"]["partial"] == "answered 2 of 4 samples a task"
     assert noted(made("task", tasks=["ruler_vt"]))["partial"] == "answered 1 of 2 tasks, 2 of 2 lengths"
     assert set(found) == set(NOTED)
