@@ -20,6 +20,14 @@ def compare(
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run to compare with it.")],
     common: Annotated[bool, typer.Option("--common", help="Compare only the samples that both runs have.")] = False,
     level: Annotated[float, typer.Option(metavar="P", help="Confidence level of the intervals, in (0, 1).")] = 0.95,
+    repeat: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--repeat",
+            metavar="RUN",
+            help="RUN_A or RUN_B once more, in other batches or by another engine: serving variance. May be repeated.",
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.human,
 ) -> None:
     """Compare two runs over the same data set, sample by sample.
@@ -29,16 +37,17 @@ def compare(
     Where B is A with --begin-answer, the differences are how much of A's loss is the form of its answers.
     """
     from sparse_tasks.core.records import to_builtins
-    from sparse_tasks.evaluators.results import compare_runs, read_result
+    from sparse_tasks.evaluators.repeats import compare_repeated
+    from sparse_tasks.evaluators.results import read_result
 
-    comparison = compare_runs(run_a, run_b, common=common, level=level)
+    comparison = compare_repeated(run_a, run_b, repeat or [], common=common, level=level)
     if format is Format.json:
         print_json({"run_a": str(run_a), "run_b": str(run_b), **to_builtins(comparison)})
         return
-    _print(comparison, [(folder, read_result(folder)) for folder in (run_a, run_b)])
+    _print(comparison, [(folder, read_result(folder)) for folder in (run_a, run_b)], bool(repeat))
 
 
-def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
+def _print(comparison: Comparison, runs: list[tuple[Path, Result]], repeated: bool) -> None:
     from rich.console import Console
 
     from sparse_tasks.core.length import label
@@ -48,7 +57,8 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
     difference = "format" if comparison.format_share is True else "B - A"
     for length in sorted({row.length for row in comparison.rows}):
         interval = f"{comparison.level:.0%} interval"
-        table = frameless("task", ("n", "A", "B", difference, interval, "p", "least"))
+        serving = ["serving"] if repeated else []
+        table = frameless("task", ("n", "A", "B", difference, interval, *serving, "p", "least"))
         for row in comparison.rows:
             if row.length == length:
                 # 1 is the end of the scale: no difference would show.
@@ -65,6 +75,8 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]]) -> None:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
     if comparison.format_share is True:
         print("format: B - A. B is A with the answer begun: so much of A's loss is the form of its answers.")
+    if repeated:
+        _tell_serving(comparison)
     print("p: paired permutation test, Holm-corrected over the tasks of a length;")
     print("   intervals are of each task alone.")
     print("least: the smallest difference that so many pairs of a task would detect in 4 of")
@@ -77,4 +89,22 @@ def _means(row: ComparedTask | ComparedAverage) -> list[str]:
 
 
 def _difference(row: ComparedTask | ComparedAverage) -> list[str]:
-    return [PLAIN.signed(row.difference), PLAIN.interval(row.interval.low, row.interval.high, sign=True)]
+    serving = [f"{row.serving.limit:.3f}"] if row.serving else []
+    return [PLAIN.signed(row.difference), PLAIN.interval(row.interval.low, row.interval.high, sign=True), *serving]
+
+
+def _tell_serving(comparison: Comparison) -> None:
+    """Say which differences the serving stack could have made alone."""
+    from textwrap import fill
+
+    from sparse_tasks.core.length import label
+
+    rows: list[tuple[str, ComparedTask | ComparedAverage]]
+    rows = [(row.task, row) for row in comparison.rows if not row.unable]
+    rows += [("mean of tasks", average) for average in comparison.averages if average.tasks > 1]
+    within = [f"{name} ({label(row.length)})" for name, row in rows if row.serving and row.serving.within]
+    print("serving: the largest difference that batches, engine and machine alone would make")
+    print(f"   in {100 * comparison.level:g} of 100 pairs of runs, by the repeats.")
+    if within:
+        said = f"No larger than that, so that the methods need not differ: {', '.join(within)}."
+        print(fill(said, 80, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False))

@@ -9,7 +9,7 @@ from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.evaluators.analyses.table import ScoredRun, read_runs
 from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.predict import RunRequest, default_folder, predict
-from sparse_tasks.evaluators.results import compare_runs as compare
+from sparse_tasks.evaluators.repeats import compare_repeated as compare
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
 

@@ -308,6 +308,22 @@ class DifferenceInterval(Record, frozen=True, kw_only=True):
     method: Literal["bootstrap", "gains_losses", "mover"]
 
 
+class ServingVariance(Record, frozen=True, kw_only=True):
+    """What the serving stack alone makes of a difference: batches, engines, machines.
+
+    Attributes:
+        changed: Share of samples whose score is not the same in all repeats.
+        sd: Standard deviation of the difference, run to run.
+        limit: The serving stack alone seldom makes a larger difference (see ``statistics.run_to_run``).
+        within: Whether the difference is no larger than that.
+    """
+
+    changed: Share
+    sd: Measure
+    limit: Share
+    within: bool
+
+
 class ComparedTask(Record, frozen=True, kw_only=True):
     """A task at a length, in both runs.
 
@@ -328,6 +344,7 @@ class ComparedTask(Record, frozen=True, kw_only=True):
         unparsed_a: Outputs of a without an answer; they score 0 and count.
         unparsed_b: Outputs of b without an answer.
         unable: Whether the model cannot do the task, by its dense run (see ``ability``): the numbers say nothing.
+        serving: Serving variance of the difference; left out without repeats.
     """
 
     length: Count
@@ -346,10 +363,11 @@ class ComparedTask(Record, frozen=True, kw_only=True):
     unparsed_a: Natural
     unparsed_b: Natural
     unable: bool
+    serving: ServingVariance | UnsetType = UNSET
 
 
 class ComparedAverage(Record, frozen=True, kw_only=True):
-    """All tasks of a length that the model can do, equally weighted; interval by MOVER."""
+    """All tasks of a length that the model can do, equally weighted; interval by MOVER; ``serving`` as in a row."""
 
     length: Count
     tasks: Count
@@ -358,6 +376,7 @@ class ComparedAverage(Record, frozen=True, kw_only=True):
     mean_b: Share
     difference: Difference
     interval: DifferenceInterval
+    serving: ServingVariance | UnsetType = UNSET
 
 
 class Comparison(Record, frozen=True, kw_only=True):

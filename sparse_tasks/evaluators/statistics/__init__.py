@@ -23,9 +23,11 @@ from sparse_tasks.evaluators.statistics.paired import (
 from sparse_tasks.evaluators.statistics.ranks import Rank, frontier_shares, interval_ranks, ranks
 from sparse_tasks.evaluators.statistics.regression import LogitRegression, SeparatedError, logit_regression
 from sparse_tasks.evaluators.statistics.relative_error import relative_error_interval
+from sparse_tasks.evaluators.statistics.run_to_run import RunToRun, run_to_run
 from sparse_tasks.evaluators.statistics.values import precise_mean
 
-__all__ = ["Interval", "LogitRegression", "Method", "Rank", "SeparatedError", "difference_interval",
+__all__ = ["Interval", "LogitRegression", "Method", "Rank", "RunToRun", "SeparatedError", "difference_interval",
            "difference_intervals", "fixed_sequence", "frontier_shares", "hoeffding_bentkus_p_value", "holm",
            "interval_ranks", "logit_regression", "macro", "mean_interval", "precise_mean", "ranks",
-           "relative_error_interval", "samples_needed", "sign_flip_p_value", "smallest_detectable"]  # fmt: skip
+           "relative_error_interval", "run_to_run", "samples_needed", "sign_flip_p_value",
+           "smallest_detectable"]  # fmt: skip
