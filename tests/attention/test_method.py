@@ -1,4 +1,4 @@
-"""Guards budgets, and what the base classes of methods say, on methods of its own."""
+"""Guards what the base classes of methods say, on methods of its own."""
 
 from __future__ import annotations
 
@@ -6,44 +6,8 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.attention.method import EvictMethod, Method, Phase
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.attention.method import EvictMethod
 from tests.attention.toys import First, Loud, Near
-
-# --- budgets ------------------------------------------------------------------------------------------------
-
-
-def test_at_a_length_an_exact_method_has_its_budget() -> None:
-    method = Near(sparsity=0.75, at_once=32)
-    assert method.at(640) == Near(near=10, at_once=32)
-    assert method.at(1280) == Near(near=20, at_once=32)
-    assert method == Near(sparsity=0.75, at_once=32)  # as it was
-
-
-@pytest.mark.parametrize("method", [Near(), Near(near=3), Loud(), Loud(loud=2), Loud(sparsity=0.5)])
-def test_at_a_length_others_are_as_they_were(method: Method) -> None:
-    """They have their budget, or adapt it to the content."""
-    assert method.at(1000) is method
-
-
-def test_what_is_solved_stays_solved() -> None:
-    solved = First(sparsity=0.5).at(100)
-    assert solved == First(first=50)
-    assert solved.at(900) is solved
-
-
-@pytest.mark.parametrize("sparsity", [1.0, 1.5, -0.1, "half", True, float("nan")])
-def test_sparsity_is_a_share_below_one(sparsity: Any) -> None:
-    with pytest.raises(UsageError) as error:
-        Near(sparsity=sparsity)
-    assert error.value.field == "near.sparsity"
-
-
-# --- what a method need not say -------------------------------------------------------------------------------
-
-
-def test_phases_are_those_of_the_bases() -> None:
-    assert [kind.phase for kind in (Near, Loud, First)] == [Phase.PREFILL, Phase.DECODE, Phase.EVICT]
 
 
 @pytest.mark.parametrize(("at_once", "expected"), [(0, [100]), (100, [100]), (64, [64, 36]), (33, [33, 33, 33, 1])])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 from pathlib import Path
@@ -67,15 +66,6 @@ def test_json_is_the_row_of_the_shortest_length_unless_another_is_named(data: Pa
     assert run("show", data, "story_multihop", "0", "-l", "4k", "--format", "json").json()["length"] == 4096
 
 
-def test_every_sample_of_every_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparse_tasks.generators.dataset._SHARD_TOKENS", 5_000)
-    arguments = ["-l", "2k", "-t", "ruler_niah", "-n", "5", "-w", "1", "-o", tmp_path]
-    assert run("generate", *arguments).code == 0
-    assert len(list(tmp_path.glob("*/*.parquet"))) == 3
-    found = [run("show", tmp_path, "ruler_niah", index, "--format", "json").json()["index"] for index in range(5)]
-    assert found == [0, 1, 2, 3, 4]
-
-
 def changed(data: Path, tmp_path: Path, **cells: object) -> Finished:
     path = shutil.copytree(data, tmp_path / "data")
     rows = read_rows(path / NIAH)
@@ -84,26 +74,9 @@ def changed(data: Path, tmp_path: Path, **cells: object) -> Finished:
     return run("show", path, "ruler_niah", "0")
 
 
-def test_row_with_holes_is_one_line(data: Path, tmp_path: Path) -> None:
-    finished = changed(data, tmp_path, evidence=None)
-    assert finished.says(f"{NIAH}, row 0", "evidence")
-    assert finished.code == 1
-
-
 def test_evidence_beyond_the_prompt_and_words_like_markup_are_no_crash(data: Path, tmp_path: Path) -> None:
     text, span = "[bold]not bold[/bold] [/nothing] :boom: [link=x]", {"start": 10**9, "end": 10**9 + 1, "depth": 1.0}
     finished = changed(data, tmp_path, answer=text, params='{"x": "[/b] :boom:"}', evidence=[span | {"label": "x"}])
     assert finished.code == 0
     assert text in finished.out
     assert '{"x": "[/b] :boom:"}' in finished.out
-
-
-def test_broken_file_is_one_line(data: Path, tmp_path: Path) -> None:
-    path = shutil.copytree(data, tmp_path / "data")
-    (path / NIAH).write_bytes(b"no Parquet")
-    assert run("show", path, "ruler_niah", "0").says(NIAH, "cannot be read")
-    table = pq.read_table(data / NIAH).drop_columns(["seed"])
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    (path / NIAH).write_bytes(sink.getvalue())
-    assert run("show", path, "ruler_niah", "0").says(NIAH, "has other columns")

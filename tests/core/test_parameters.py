@@ -78,8 +78,11 @@ def test_values_and_texts_are_read(owner: Parameter, value: object, expected: ob
 @pytest.mark.parametrize(
     ("owner", "value", "remedy"),
     [
-        *((TRAYS, value, "not a whole number; choose from 1..4") for value in ("two", "", 2.0, "2.5", True, None, [2])),
-        *((TRAYS, value, "out of range; choose from 1..4") for value in (0, 5, "-1")),
+        *(
+            (TRAYS, value, "not a whole number; choose from 1..4")
+            for value in ("two", "", 2.0, "1e3", "0x2", True, None, [2])
+        ),
+        *((TRAYS, value, "out of range; choose from 1..4") for value in (0, 5, "-1", 10**30)),
         *((HEAT, value, "not a number; choose from 0.0..1.0") for value in ("hot", "", False, None, math.nan, "inf")),
         *((HEAT, value, "out of range; choose from 0.0..1.0") for value in (-0.001, "1.001", 2)),
         *((FAN, value, "neither true nor false; choose from true | false") for value in ("yes", "on", 1, 0, None, "")),

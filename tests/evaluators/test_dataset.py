@@ -72,22 +72,6 @@ def test_an_unfinished_folder_is_refused(copy: Path, refused: Refused) -> None:
         open_dataset(str(copy))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"[]", b"{}", b'{"format": "sparse-tasks-dataset"}', b"null"]
-)
-def test_a_manifest_that_is_none_is_refused(copy: Path, content: bytes, refused: Refused) -> None:
-    (copy / MANIFEST).write_bytes(content)
-    with refused(DataError, str(copy), MANIFEST):
-        open_dataset(str(copy))
-
-
-def test_a_manifest_too_large_to_be_one_is_not_read(copy: Path, refused: Refused) -> None:
-    with (copy / MANIFEST).open("r+b") as file:
-        file.truncate(64 * 2**20 + 1)  # takes no room on the disk
-    with refused(DataError, str(copy), "is larger than"):
-        open_dataset(str(copy))
-
-
 def test_a_manifest_that_leaves_out_samples_is_refused(copy: Path, refused: Refused) -> None:
     changed(copy, lambda manifest: [manifest["files"].pop(name) for name in list(manifest["files"])[:2]])
     with refused(DataError, str(copy), "1100", "ruler_niah", "0 samples, not 4"):
@@ -194,9 +178,3 @@ def test_columns_are_those_asked_for(dataset: Dataset, rows: list[dict[str, Any]
     assert [set(row) for row in some] == [{"id", "prompt"}] * 16
     assert [row["prompt"] for row in some] == [row["prompt"] for row in rows]
     assert len(rows[0]) == 17
-
-
-def test_a_manifest_of_another_version_is_refused(copy: Path, refused: Refused) -> None:
-    changed(copy, lambda manifest: manifest.update(schema_version="2.0"))
-    with refused(DataError, str(copy), "schema_version", "1.0"):
-        open_dataset(str(copy))

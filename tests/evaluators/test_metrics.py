@@ -19,7 +19,6 @@ from tests.evaluators.metrics import METRICS, Metric
 LISTS = {name: metric for name, metric in METRICS.items() if name not in ("exact_match", "squad_em", "token_f1")}
 SETS = {"set_iou": set_iou, "unordered_fraction": unordered_fraction}
 FACTS = ["Otter Quay", "Anna Kowalska", "small brass telescope", "Salt and Pepper Inn"]
-PAIRS = ["abcd1234-efgh5678: ijkl", "mild-otter: 1234567", "12: 45"]
 
 # Names as the generators write them, and worse: with hyphens, apostrophes, commas, "and", digits, any script.
 _WORDS = st.one_of(

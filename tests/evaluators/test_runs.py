@@ -190,21 +190,6 @@ def test_what_was_left_half_written_does_not_stop_a_run(tmp_path: Path) -> None:
     assert list(contents(tmp_path)) == ["run.json"]
 
 
-def test_a_line_cut_anywhere_is_taken_away(folder: Path) -> None:
-    path = folder / "predictions.jsonl"
-    whole = path.read_bytes()
-    first_two = whole[: whole.rindex(b"\n", 0, -1) + 1]
-    with Run(folder) as run:
-        for end in range(len(first_two), len(whole)):
-            path.write_bytes(whole[:end])
-            assert run.finished() == {"ruler_niah-4096-0", "ruler_niah-4096-1"}, end
-            assert path.read_bytes() == first_two
-    with Run(folder) as run:
-        run.finished()
-        run.add(prediction(2))
-    assert path.read_bytes() == whole
-
-
 def test_a_long_line_cut_is_taken_away(folder: Path) -> None:
     # Longer than what is read at once, in both directions.
     with Run(folder) as run:

@@ -93,12 +93,6 @@ def test_what_decides_nothing_changes_nothing(qwen: PromptTokenizer) -> None:
     assert budgeted == structs.replace(plain, max_new_tokens=7)
 
 
-def test_order_of_making_changes_nothing(qwen: PromptTokenizer) -> None:
-    forward = [sample(qwen, "story_filtering", 5_000, index) for index in range(4)]
-    backward = [sample(qwen, "story_filtering", 5_000, index) for index in reversed(range(4))]
-    assert forward == backward[::-1]
-
-
 # --- what a sample says -------------------------------------------------------------------------------------
 
 

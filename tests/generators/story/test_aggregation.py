@@ -181,12 +181,6 @@ def test_the_purse_takes_every_sum() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_differ_from_sample_to_sample(kind: str) -> None:
-    answers = [draft_of(NAME, seed, 16, kind=kind).answer for seed in range(40)]
-    assert len(set(answers)) >= (5 if kind == "count" else 34)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_evidence_is_all_over_the_story(kind: str) -> None:
     numbers = []
     for seed in range(12):
@@ -195,10 +189,3 @@ def test_evidence_is_all_over_the_story(kind: str) -> None:
         numbers += [where[id(mark.first)] for mark in draft.marks()]
     quarters = Counter(min(int(4 * share), 3) for share in numbers)
     assert set(quarters) == {0, 1, 2, 3} or kind == "dearest"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_evidence_holds_what_its_label_says(kind: str) -> None:
-    for seed in range(6):
-        for mark in draft_of(NAME, seed, 30, kind=kind).marks():
-            assert mark.label in mark.first.text[mark.start : mark.end]

@@ -75,11 +75,6 @@ def test_gold_is_not_the_only_thing_of_its_kind() -> None:
         assert len(things) == 40
 
 
-def test_answers_differ_from_sample_to_sample() -> None:
-    answers = [draft_of(NAME, seed, 20).answer for seed in range(60)]
-    assert len(set(answers)) >= 58
-
-
 def test_one_step_and_many_are_asked_in_good_english() -> None:
     assert "go back 1 step." in draft_of(NAME, 1, 9, hops=1).question
     assert "go back 4 steps." in draft_of(NAME, 1, 9, hops=4).question
