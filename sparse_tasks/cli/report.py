@@ -24,6 +24,14 @@ def report(
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Of the page.", show_default="names the model")
     ] = None,
+    repeat: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--repeat",
+            metavar="RUN",
+            help="A dense run once more, in other batches or by another engine: serving variance. May be repeated.",
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print what was written.")] = Format.human,
 ) -> None:
     """Write what runs say of sparse attention as one HTML page.
@@ -40,7 +48,7 @@ def report(
     from sparse_tasks.evaluators.report.page import make_report
 
     check_output(output, "page", b"<!doctype html>")
-    read = read_runs(runs)
+    read = read_runs(runs, repeat or [])
     page = make_report(Analysis(read, tolerance), data, title)
     write_whole(output, page)
     if format is Format.json:

@@ -22,7 +22,8 @@ from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.ability import Place, told, unable
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
-from sparse_tasks.evaluators.results import dense_scores, read_result, read_scores_table
+from sparse_tasks.evaluators.repeats import differs
+from sparse_tasks.evaluators.results import dense_scores, read_outcomes, read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 
 COLUMNS: Final = {
@@ -127,6 +128,8 @@ class Runs:
     samples: pd.DataFrame  # a row a sample of each run, with the columns ``COLUMNS``
     # By run, what its model cannot do, by its dense run; a run is missing where nothing is known.
     unable: Mapping[str, frozenset[Place]] = field(default_factory=dict)
+    # By dense run, the scores of each of its repeats, by sample.
+    repeats: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
     @cached_property
     def able(self) -> pd.DataFrame:
@@ -150,11 +153,16 @@ class Runs:
         return next(run for run in self.runs if run.name == name)
 
 
-def read_runs(paths: Sequence[Path | str]) -> Runs:
+def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = ()) -> Runs:
     """Read scored runs; a folder that holds runs, such as that of a sweep, stands for all of them.
 
+    Args:
+        paths: The runs.
+        repeats: Repeats of their dense runs (see ``repeats``).
+
     Raises:
-        UsageError: A folder is no scored run and holds none, or is named twice; a sparse run has two dense partners.
+        UsageError: A folder is no scored run and holds none, or is named twice; a sparse run has two dense partners; a
+            repeat is none of a dense run.
         DataError: A file cannot be read, or is invalid.
     """
     if not paths:
@@ -176,7 +184,27 @@ def read_runs(paths: Sequence[Path | str]) -> Runs:
         scores = None if partner is None else tables[partner.name].set_index("id")["score"]
         table["dense"] = float("nan") if scores is None else table["id"].map(scores)
     samples = pd.concat(tables.values(), ignore_index=True)
-    return Runs(runs, samples[list(COLUMNS)].astype(COLUMNS), failed)
+    read = _repeats([folder for path in repeats for folder in _scored(Path(path))], folders, dense.values())
+    return Runs(runs, samples[list(COLUMNS)].astype(COLUMNS), failed, read)
+
+
+def _repeats(
+    repeats: Iterable[Path], folders: Iterable[Path], dense: Iterable[ScoredRun]
+) -> dict[str, list[dict[str, float]]]:
+    """Scores of repeats, by sample, by the dense run that they repeat."""
+    seen = {folder.resolve() for folder in folders}
+    read: dict[str, list[dict[str, float]]] = {}
+    for folder in repeats:
+        if folder.resolve() in seen:
+            raise UsageError("repeat", str(folder), "is named twice; name other runs with the same settings")
+        seen.add(folder.resolve())
+        settings = _read("", folder).settings
+        of = next((run for run in dense if differs(run.settings, settings) is None), None)
+        if of is None:
+            remedy = "repeats no dense run among these; repeats differ in engine, batches or machine alone"
+            raise UsageError("repeat", str(folder), remedy)
+        read.setdefault(of.name, []).append({outcome.id: outcome.score for outcome in read_outcomes(folder)})
+    return read
 
 
 def _scored(path: Path) -> list[Path]:

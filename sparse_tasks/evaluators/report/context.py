@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from sparse_tasks.core.format import TYPESET
 from sparse_tasks.evaluators.analyses.columns import Columns, Row, TextColumn
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Key, Note, Table
-from sparse_tasks.evaluators.report.groups import Differences, Group, groups
+from sparse_tasks.evaluators.report.groups import Differences, Group, groups, serving
 from sparse_tasks.evaluators.report.palette import DENSE, Style, style
 from sparse_tasks.evaluators.report.plots import key
 
@@ -51,6 +52,12 @@ class Context:
         self.styles: dict[str, Style] = {"dense": DENSE} | {name: style(at) for at, name in enumerate(sparse)}
         self._drawn = Counter[str]()
         self._numbers = count(1)
+
+    @cached_property
+    def serving(self) -> dict[tuple[str, int], float]:
+        """By group and length, the largest difference that the serving stack alone would make, where that is known."""
+        limits = {(group.title, at): serving(self.runs, group, at) for group in self.groups for at in group.lengths}
+        return {key: limit for key, limit in limits.items() if limit is not None}
 
     def unable(self) -> Iterator[Block]:
         """What the models cannot do, in sentences."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.records import Phase, to_builtins
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
@@ -13,9 +14,9 @@ from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Cell, Shaded
 from sparse_tasks.evaluators.report.palette import shade
-from sparse_tasks.evaluators.statistics import Interval, difference_intervals, macro
+from sparse_tasks.evaluators.statistics import Interval, difference_intervals, macro, run_to_run
 
-__all__ = ["Difference", "Differences", "Group", "groups", "measured", "scale", "shaded",
+__all__ = ["Difference", "Differences", "Group", "groups", "measured", "scale", "serving", "shaded",
            "signed_with_interval", "sparsity_text"]  # fmt: skip
 
 
@@ -151,6 +152,25 @@ class Differences:
             return None
         difference, interval = macro([(cell.difference, cell.interval) for cell in parts])
         return Difference(sum(cell.n for cell in parts), difference, interval)
+
+
+def serving(runs: Runs, group: Group, length: int) -> float | None:
+    """The largest difference, mean over tasks, that the serving stack alone would make; None without repeats.
+
+    Raises:
+        UsageError: A repeat lacks a sample.
+    """
+    repeats = [] if group.dense is None else runs.repeats.get(group.dense.name, [])
+    if group.dense is None or not repeats:
+        return None
+    samples = runs.able[(runs.able["run"] == group.dense.name) & (runs.able["length"] == length)]
+    tables = []
+    for _, task in samples.groupby("task", observed=True):
+        for repeat in repeats:
+            if lacking := [id for id in task["id"] if id not in repeat]:
+                raise UsageError("sample", lacking[0], f"and {len(lacking) - 1:,} more are not in a repeat; finish it")
+        tables.append([task["score"].tolist(), *([repeat[id] for id in task["id"]] for repeat in repeats)])
+    return run_to_run(tables).limit if tables else None
 
 
 def scale(differences: Iterable[Difference | None]) -> float:

@@ -36,7 +36,7 @@ def summary(context: Context) -> Section:
 
 def _verdict(context: Context) -> Iterator[Block]:
     comparisons = [
-        (difference, run, length, context.of(group))
+        (difference, run, length, group)
         for group in context.groups
         for run in group.sparse
         for length in group.lengths
@@ -62,12 +62,26 @@ def _verdict(context: Context) -> Iterator[Block]:
         strong=True,
     )
     if len(comparisons) > 1:
-        yield Text(f"The most is lost by {_described(*worst)}; the least by {_described(*best)}.")
+        yield Text(f"The most is lost by {_described(context, *worst)}; the least by {_described(context, *best)}.")
+    if limits := context.serving:
+        small = [
+            f"{wording.name(run.label)}{context.of(group)} at {label(length)}"
+            for difference, run, length, group in comparisons
+            if abs(difference.difference) <= limits.get((group.title, length), -1)
+        ]
+        up_to = [f"{TYPESET.number(limit)} at {label(at)}" for (_, at), limit in limits.items()]
+        within = (
+            f"No larger, and so no sign of a loss or gain: {wording.listed(small, 12)}." if small else "All are larger."
+        )
+        yield Text(
+            "Batches, engine and machine alone make differences of means of up to "
+            f"{wording.listed(up_to, 12)}, by repeats of dense runs. {within}."
+        )
     yield from context.unable()
 
 
-def _described(difference: Difference, run: ScoredRun, length: int, of: str) -> str:
-    return f"{wording.name(run.label)}{of} at {label(length)}: {difference.written}"
+def _described(context: Context, difference: Difference, run: ScoredRun, length: int, group: Group) -> str:
+    return f"{wording.name(run.label)}{context.of(group)} at {label(length)}: {difference.written}"
 
 
 def _costs(context: Context) -> Iterator[tuple[Group, ScoredRun]]:
@@ -135,7 +149,8 @@ def _sparsities(context: Context, attention: str) -> str:
 
 
 def _means(context: Context) -> Table:
-    names = ("attention", "target", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval")
+    names = ("attention", "target", "measured", "length", "n", "mean score", "95% interval", "vs dense", "95% interval",
+             *(["serving"] if context.serving else []))  # fmt: skip
     rows = [
         (group, _mean(context, group, run, length))
         for group in context.groups
@@ -158,4 +173,5 @@ def _mean(context: Context, group: Group, run: ScoredRun, length: int) -> list[s
         *(wording.name(run.attention), sparsity_text(run), TYPESET.number(0.0 if run.dense else thinned)),
         *(label(length), f"{mean.n:,}", TYPESET.number(mean.mean), TYPESET.interval(mean.low, mean.high)),
         *(difference if able else ("unable", TYPESET.missing)),
+        *([TYPESET.number(context.serving.get((group.title, length)))] if context.serving else []),
     ]

@@ -16,6 +16,7 @@ from sparse_tasks.core.format import TYPESET
 from sparse_tasks.evaluators.analyses.analysis import Analysis
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.compare import compare
+from sparse_tasks.evaluators.report.page import make_report
 from sparse_tasks.evaluators.results import read_outcomes, read_result
 from tests.evaluators.made_runs import made_run
 from tests.evaluators.report.reading import parsed
@@ -299,6 +300,30 @@ def test_nothing_is_drawn_or_concluded_from_a_task_that_the_model_cannot_do(tmp_
     assert [(row[6], row[8]) for row in rows] == [("0.050", "unable")] * 3
     mean = next(row for row in root.table("Mean over tasks of every run, by length") if row[0] == "dense")
     assert mean[4:6] == ["20", "0.850"]  # of ruler_vt and story_multihop
+
+
+def test_repeats_of_the_dense_run_say_what_serving_makes_alone(tmp_path: Path) -> None:
+    ones = {("ruler_vt", length): [1.0] * 50 for length in (1024, 2048)}
+    flipped = {key: [1.0 - (i % 10 == 0) for i in range(50)] for key in ones}
+    runs = [made_run(tmp_path / "dense", ones)]
+    runs.append(made_run(tmp_path / "quest", flipped, attention="quest", sparsity=0.5))
+    lost = {key: [0.0] * 50 for key in ones}
+    runs.append(made_run(tmp_path / "snapkv", lost, attention="snapkv", sparsity=0.5))
+    again = made_run(tmp_path / "again", flipped)
+    root = parsed(make_report(Analysis(read_runs(runs, [again]))).decode())
+    text = root.section("summary").text
+    assert "Batches, engine and machine alone make differences of means of up to 0." in text
+    assert "no sign of a loss or gain: quest 0.5 at 1k and quest 0.5 at 2k." in text
+    rows = root.table("Mean over tasks of every run, by length")
+    assert all(0.1 < float(row[-1]) < 0.3 for row in rows)
+    assert "Batches, engine" not in parsed(make_report(Analysis(read_runs(runs))).decode()).section("summary").text
+    with pytest.raises(UsageError, match="repeats no dense run"):
+        read_runs(runs[:2], [runs[2]])
+    with pytest.raises(UsageError, match="named twice"):
+        read_runs(runs, [runs[0]])
+    part = made_run(tmp_path / "part", {key: scores[:40] for key, scores in ones.items()})
+    with pytest.raises(UsageError, match="9 more are not in a repeat"):
+        make_report(Analysis(read_runs(runs, [part])))
 
 
 def test_where_a_model_can_do_nothing_the_page_says_what_to_do_and_concludes_nothing(
