@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -77,11 +78,12 @@ def analyze(
         print(f"note: {UNLABELLED}\n")
     for sentence in analysis.runs.inability():
         print(f"{sentence}\n")
-    one_model = len({run.model for run in analysis.runs.runs}) == 1
+    shown = ["model"] if len({run.model for run in analysis.runs.runs}) > 1 else []
+    shown += ["prompts"] if len(analysis.runs.prompts) > 1 else []
     for name in names:
         print(_HEADINGS[name])
         for key, table in tables[name].items():
-            _print(key, table, one_model)
+            _print(key, table, shown)
         for note in analysis.notes(name):
             print(f"note: {note}")
         print()
@@ -179,12 +181,13 @@ def _columns(name: str) -> list[TextColumn]:
     ]
 
 
-def _print(name: str, table: pd.DataFrame, one_model: bool) -> None:
+def _print(name: str, table: pd.DataFrame, shown: Sequence[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from sparse_tasks.evaluators.analyses.columns import TextColumn
+    from sparse_tasks.core.format import PLAIN
+    from sparse_tasks.evaluators.analyses.columns import Columns
 
     if name == "tradeoffs":
         # The means over lengths, where there are several; each length would be pages.
@@ -192,8 +195,7 @@ def _print(name: str, table: pd.DataFrame, one_model: bool) -> None:
     if table.empty:
         return
     columns = _columns(name)
-    if not one_model and "model" in table:
-        columns = [TextColumn("model", lambda row: str(row.model), numeric=False), *columns]
+    columns = [*(Columns(PLAIN).text(name, name) for name in shown if name in table), *columns]
     printed = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         printed.add_column(

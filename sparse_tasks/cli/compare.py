@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.output import Format, frameless, print_json
-from sparse_tasks.cli.running import attention_of, begun, tell_unable
+from sparse_tasks.cli.running import attention_of, prompts, tell_unable
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]], repeated: bo
     from sparse_tasks.core.length import label
 
     for name, (path, result) in zip("AB", runs, strict=True):
-        print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)}{begun(result)})")
+        print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)}{prompts(result)})")
     difference = "format" if comparison.format_share is True else "B - A"
     for length in sorted({row.length for row in comparison.rows}):
         interval = f"{comparison.level:.0%} interval"

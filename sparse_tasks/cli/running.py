@@ -135,7 +135,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
         if average.tasks > 1:
             table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_score(average), "", "")
         table.add_section()
-    print(f"{result.model.name}, attention {attention_of(result)}{begun(result)}")
+    print(f"{result.model.name}, attention {attention_of(result)}{prompts(result)}")
     Console().print(table)
     for average in result.averages:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
@@ -167,9 +167,10 @@ def attention_of(result: Result) -> str:
     return f"{told} (nominal)" if result.attention.nominal else told
 
 
-def begun(result: Result) -> str:
-    """A word on prompts that ended inside the answer, for the end of a line."""
-    return ", answers begun" if result.begin_answer is True else ""
+def prompts(result: Result) -> str:
+    """Words on prompts of another kind than the usual, for the end of a line."""
+    agnostic = "" if result.query_aware else ", query-agnostic"
+    return agnostic + (", answers begun" if result.begin_answer is True else "")
 
 
 def _measured(configs: list[ConfigResult]) -> str:
@@ -206,7 +207,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
         return
     first = swept[0].result
     failed = unable(dense_scores(swept[0].folder, first))
-    print(f"{first.model.name}{begun(first)}")
+    print(f"{first.model.name}{prompts(first)}")
     for of_length in first.averages:
         length = of_length.length
         tasks = [config.task for config in first.configs if config.length == length]

@@ -152,6 +152,11 @@ def read_result(folder: Path) -> Result:
     return read_record(folder / RESULT, Result)
 
 
+def prompting(query_aware: bool, begun: bool) -> str:
+    """What is said of a run's prompts: never are those of two kinds ranked together."""
+    return ("query-aware" if query_aware else "query-agnostic") + (", answers begun" if begun else "")
+
+
 def read_scores(folder: Path) -> list[ScoredSample]:
     """Read the ``scores.parquet`` of a run.
 
@@ -187,6 +192,9 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
     """
     a, b = Path(run_a), Path(run_b)
     results = read_result(a), read_result(b)
+    if results[0].query_aware != results[1].query_aware:
+        aware, other = (a, b) if results[0].query_aware else (b, a)
+        raise UsageError("runs", str(other), f"is query-agnostic and {aware} is not; compare runs of one kind")
     format_share = results[0].begin_answer != results[1].begin_answer
     if format_share:
         _check_format_alone(a, b)

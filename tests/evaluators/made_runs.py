@@ -48,6 +48,7 @@ def made_settings(
     model: str = "acme/small",
     shape: Shape | None = LLAMA_8B,
     dataset_sha256: str = "a" * 64,
+    query_aware: bool = True,
     tasks: Sequence[str] = ("ruler_vt",),
     lengths: Sequence[int] = (8192,),
     samples: int = 1,
@@ -81,7 +82,7 @@ def made_settings(
             "sparsity": 0.0 if attention == "dense" else sparsity,
             "arguments": dict(arguments or {}),
         },
-        "query_aware": True,
+        "query_aware": query_aware,
         "sampling": {"temperature": 0.0, "seed": 42, "max_new_tokens": None},
         "prompt": {
             "rendered_by": "sparse-tasks",
@@ -113,6 +114,7 @@ def made_run(
     model: str = "acme/small",
     shape: Shape | None = LLAMA_8B,
     dataset_sha256: str = "a" * 64,
+    query_aware: bool = True,
     depths: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
     unparsed: Sequence[int] = (),
     truncated: Sequence[int] = (),
@@ -130,6 +132,7 @@ def made_run(
         model: Its name.
         shape: Its sizes.
         dataset_sha256: The data set.
+        query_aware: Whether the question stands before the text, too.
         depths: Of the evidence, in turn.
         unparsed: Indices of samples without an answer, in each configuration.
         truncated: Indices of samples that were cut off.
@@ -148,6 +151,7 @@ def made_run(
         model=model,
         shape=shape,
         dataset_sha256=dataset_sha256,
+        query_aware=query_aware,
         tasks=tasks,
         lengths=lengths,
         samples=sum(map(len, scores.values())),

@@ -41,6 +41,7 @@ class Certificate:
     """A sequence of sparsities and the largest one that is certified; NaN in its numbers where none is."""
 
     model: str
+    prompts: str  # query-aware or query-agnostic
     attention: str  # method, with ``(measured)`` where runs are ordered by measured sparsity
     scope: str  # one of ``SCOPES``
     task: str | None  # task, where the scope has one
@@ -90,7 +91,7 @@ def certified(runs: Runs, tolerance: float = 0.05, error: float = 0.05) -> pd.Da
         for scope in SCOPES if steps else ():
             chains = _chains(scope, steps)
             notes += _too_few(scope, chains, tolerance, error)
-            rows += _certificates((members[0].model, attention, scope), chains, tolerance, error)
+            rows += _certificates((members[0].model, members[0].prompts, attention, scope), chains, tolerance, error)
     if not curves:
         notes.append("no run is sparse; there is nothing to certify")
     for (model, attention), times in Counter((runs[0].model, key[1]) for key, runs in curves.items()).items():
@@ -172,7 +173,7 @@ def _chains(scope: str, steps: Sequence[_Step]) -> list[_Chain]:
 
 
 def _certificates(
-    names: tuple[str, str, str], chains: Sequence[_Chain], tolerance: float, error: float
+    names: tuple[str, str, str, str], chains: Sequence[_Chain], tolerance: float, error: float
 ) -> Iterator[Certificate]:
     p_values = [
         [_p_value([cells[key] for key in chain.keys], tolerance) for _, cells in chain.steps] for chain in chains

@@ -22,6 +22,7 @@ class Cost:
 
     run: str
     model: str
+    prompts: str  # query-aware or query-agnostic
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     length: int
@@ -62,6 +63,7 @@ def _row(run: ScoredRun, length: int, tokens: float, prefill_sparsity: float, de
     row = Cost(
         run=run.name,
         model=run.model,
+        prompts=run.prompts,
         attention=run.attention,
         asked=math.nan if run.target is None else run.target,
         length=length,

@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.analyses.frames import frame, shortened
 from sparse_tasks.evaluators.analyses.table import METHOD, Runs, by_method
 from sparse_tasks.evaluators.statistics import relative_error_interval
 
-_Key: TypeAlias = tuple[str, str, float, int]  # model, attention, asked sparsity, length
+_Key: TypeAlias = tuple[str, str, str, float, int]  # model, prompts, attention, asked sparsity, length
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class LengthEffect:
     """A method at a sparsity and a length, against dense attention."""
 
     model: str
+    prompts: str  # query-aware or query-agnostic
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     length: int

@@ -30,6 +30,7 @@ class ParetoPoint:
     length: int
     run: str
     model: str
+    prompts: str  # query-aware or query-agnostic: each has a frontier of its own
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     cost: float  # FLOPs of a prompt, or elements read at a decoding step
@@ -49,7 +50,8 @@ class IsoCost:
     budget_of: str  # the dense run
     budget: float  # its cost
     best: str  # the run; of equal scores the cheaper
-    model: str  # of the best run, as are the next four
+    model: str  # of the best run, as are the next five
+    prompts: str
     attention: str
     asked: float
     cost: float
@@ -73,7 +75,8 @@ def pareto(runs: Runs, resamples: int = 2_000) -> pd.DataFrame:
         shares = frontier_shares([point.cost for point in field.points], list(field.cells()), resamples=resamples)
         for point, (on, share) in zip(field.points, shares, strict=True):
             score, interval = macro([field.all_scores.mean(point.run, task) for task in field.tasks])
-            place = (field.phase, field.length, point.run, point.model, point.attention, point.asked, point.cost)
+            who = (point.run, point.model, point.prompts, point.attention, point.asked)
+            place = (field.phase, field.length, *who, point.cost)
             rows.append(ParetoPoint(*place, score, interval.low, interval.high, on, share))
     return frame(ParetoPoint, rows, notes)
 
@@ -97,7 +100,8 @@ def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
             within = [point for point in field.points if point.cost <= budget.cost]
             best = min(within, key=lambda point: (-round(field.score(point.run), 9), point.cost, point.run))
             gain, interval, paired = field.gain(best.run, budget.run, 1 - (1 - level) / max(1, len(within) - 1))
-            row = (field.phase, field.length, budget.run, budget.cost, best.run, best.model, best.attention, best.asked)
+            who = (best.run, best.model, best.prompts, best.attention, best.asked)
+            row = (field.phase, field.length, budget.run, budget.cost, *who)
             score = field.score(best.run)
             rows.append(IsoCost(*row, best.cost, score, gain, interval.low, interval.high, paired))
     return frame(IsoCost, rows, notes)
@@ -178,15 +182,16 @@ def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
     """Comparable runs, by phase and length; the others are noted."""
     costs = cost(runs)
     costs["dense"] = costs["run"].isin([run.name for run in runs.runs if run.dense])
-    scores = {int(length): _Scores(group) for length, group in runs.able.groupby("length")}
+    kinds = ["length", "prompts"]
+    scores = {kind: _Scores(group) for kind, group in runs.able.groupby(kinds, observed=True)}
     for phase, names in _COSTS.items():
         costs["cost"] = costs[list(names)].sum(axis=1, skipna=False)
         costs["acts"] = ~(costs[f"density_{phase}"] >= 1)  # where it was not measured it may
         compared = costs[costs["dense"] | costs["acts"]]
         if unknown := sorted(set(compared[compared["cost"].isna()]["run"])):
             notes.append(f"{phase}: left out, for their cost is not known: {', '.join(unknown)}")
-        for length, group in compared.dropna(subset="cost").sort_values(["cost", "run"]).groupby("length"):
-            if (here := scores.get(length)) is None:
+        for (length, prompts), group in compared.dropna(subset="cost").sort_values(["cost", "run"]).groupby(kinds):
+            if (here := scores.get((length, prompts))) is None:
                 continue
             scored = {run for _, run in here.columns}
             points: list[Row] = [point for point in group.itertuples(index=False) if point.run in scored]

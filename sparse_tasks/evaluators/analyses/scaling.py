@@ -86,6 +86,8 @@ def scaling(runs: Runs) -> Scaling:
     for phase in _PHASES:
         phase_notes: list[str] = []
         try:
+            if len(runs.prompts) > 1:
+                raise _NoFitError(f"{' and '.join(runs.prompts)} runs follow no common law; analyse them apart")
             table = _of_phase(samples, phase, phase_notes)
             law = _fit(table)
         except _NoFitError as error:

@@ -23,12 +23,13 @@ from sparse_tasks.evaluators.ability import Place, told, unable
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
 from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
 from sparse_tasks.evaluators.repeats import differs
-from sparse_tasks.evaluators.results import dense_scores, read_outcomes, read_result, read_scores_table
+from sparse_tasks.evaluators.results import dense_scores, prompting, read_outcomes, read_result, read_scores_table
 from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
     "model": "category",
+    "prompts": "category",  # query-aware or query-agnostic, and whether answers were begun: never taken together
     "dataset": "category",  # its sha256
     "attention": "category",  # method, with its arguments where it has no target sparsity: what a curve is drawn for
     "asked": "float64",  # target sparsity; 0 for dense, NaN where budgets were given instead
@@ -61,7 +62,7 @@ UNLABELLED: Final = (
     "what made them"
 )
 """Reason why no analysis places a run, in words."""
-METHOD: Final = ["model", "attention", "asked"]  # columns that are equal in runs that are taken together
+METHOD: Final = ["model", "prompts", "attention", "asked"]  # columns that are equal in runs that are taken together
 
 _SAMPLE: Final = [*METHOD, "length", "task", "dataset", "id"]
 _VALUES: Final = ["score", "dense", "prefill_sparsity", "decode_sparsity"]
@@ -111,6 +112,11 @@ class ScoredRun:
         return self.attention if self.dense or self.target is None else f"{self.attention} {self.target:g}"
 
     @property
+    def prompts(self) -> str:
+        """``query-aware`` (the question stands before the text, too) or ``query-agnostic``, and begun answers."""
+        return prompting(self.settings.query_aware, self.settings.begins_answer)
+
+    @property
     def pairing(self) -> tuple[str, str, str]:
         """Model, data set and what else is equal in a dense and a sparse run that can be compared.
 
@@ -130,6 +136,11 @@ class Runs:
     unable: Mapping[str, frozenset[Place]] = field(default_factory=dict)
     # By dense run, the scores of each of its repeats, by sample.
     repeats: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> list[str]:
+        """The kinds of prompts of the runs."""
+        return sorted({run.prompts for run in self.runs})
 
     @cached_property
     def able(self) -> pd.DataFrame:
@@ -256,6 +267,7 @@ def _samples(run: ScoredRun) -> pd.DataFrame:
     return table.assign(
         run=run.name,
         model=run.model,
+        prompts=run.prompts,
         dataset=run.settings.dataset.sha256,
         attention=run.attention,
         asked=float("nan") if run.target is None else run.target,

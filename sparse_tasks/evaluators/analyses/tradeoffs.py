@@ -21,6 +21,7 @@ class Tradeoff:
     """A method in a task at a length, or in a mean over tasks or lengths."""
 
     model: str
+    prompts: str  # query-aware or query-agnostic
     asked: float  # target sparsity; NaN where budgets were given
     length: float  # length; NaN for the mean over lengths
     task: str | None  # task; None for the mean over tasks
@@ -48,16 +49,17 @@ class _Cell:
 def task_tradeoffs(runs: Runs) -> pd.DataFrame:
     """Score of each method by task, its difference to dense attention, and its rank: a row a ``Tradeoff``.
 
-    Only methods of the same model and the same target sparsity are ranked with each other. Means give each task at each
-    length the same weight, and are of what all the methods that are compared have answered, so that no method wins by
-    leaving out what is hard. Rows are ordered by model, target sparsity, task, length and method; notes tell of methods
-    that share no task.
+    Only methods of the same model, the same kind of prompts and the same target sparsity are ranked with each other.
+    Means give each task at each length the same weight, and are of what all the methods that are compared have
+    answered, so that no method wins by leaving out what is hard. Rows are ordered by model, prompts, target sparsity,
+    task, length and method; notes tell of methods that share no task.
     """
     rows: list[Tradeoff] = []
     notes: list[str] = []
     samples = by_method(runs.able)
     alone = samples["attention"].astype(str).where(samples["asked"].isna(), "")
-    for (model, target, _), group in samples.groupby(["model", "asked", alone], observed=True, dropna=False):
+    kinds = ["model", "prompts", "asked", alone]
+    for (model, prompts, target, _), group in samples.groupby(kinds, observed=True, dropna=False):
         cells = _cells(group)
         lengths = sorted({length for length, _ in cells})
         tasks = sorted({task for _, task in cells})
@@ -70,7 +72,7 @@ def task_tradeoffs(runs: Runs) -> pd.DataFrame:
             methods = sorted({method for cell in chosen for method in cell.scores})
             common = [cell for cell in chosen if len(cell.scores) == len(methods)]
             if common:
-                rows += _compared((model, target, length, task), common, methods)
+                rows += _compared((model, prompts, target, length, task), common, methods)
             elif chosen:
                 mean = "over tasks" if task is None else f"of {task} over lengths"
                 notes.append(f"{model} at {target:g}: {', '.join(methods)} share no task at a length; no mean {mean}")
@@ -96,9 +98,9 @@ def _cells(samples: pd.DataFrame) -> dict[tuple[int, str], _Cell]:
 
 
 def _compared(
-    place: tuple[str, float, float, str | None], cells: Sequence[_Cell], methods: Sequence[str]
+    place: tuple[str, str, float, float, str | None], cells: Sequence[_Cell], methods: Sequence[str]
 ) -> Iterator[Tradeoff]:
-    ranked = not math.isnan(place[1])
+    ranked = not math.isnan(place[2])
     places = ranks([np.column_stack([cell.scores[method] for method in methods]) for cell in cells])
     for method, rank in zip(methods, places, strict=True):
         answered = [cell.answered(method) for cell in cells]

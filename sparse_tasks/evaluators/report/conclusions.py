@@ -16,7 +16,6 @@ from sparse_tasks.evaluators.report.blocks import Block, Figure, Key, Note, Pict
 from sparse_tasks.evaluators.report.context import (
     ATTENTION,
     MAKE,
-    MODEL,
     MOST_LINES,
     NEEDS_BOTH,
     TARGET,
@@ -63,17 +62,18 @@ def _cost_figure(context: Context, phase: str, axis: str, points: pd.DataFrame) 
     ends = Axis(axis, points["cost"].min() / 1.4, points["cost"].max() * 1.4, scale="log")
     pictures, numbers = [], dict[_Place, int]()
     points = points.sort_values(["length", "cost", "run"])
-    for length, panel in points.groupby("length"):
+    for (length, prompts), panel in points.groupby(["length", "prompts"]):
         frontier = rows(panel[panel["on_frontier"]])
         numbers |= {_place(row): number for number, row in enumerate(frontier, start=1)}
-        title = f"Score against cost of {phase} at {label(length)}"
+        at = f"{label(length)}{context.kind(prompts)}"
+        title = f"Score against cost of {phase} at {at}"
         best = (f"{_who(row)}: {TYPESET.number(row.score, 2)} at {TYPESET.large(row.cost)}" for row in frontier)
         drawn = [_mark(context, models, row, numbers.get(_place(row))) for row in rows(panel)]
         about = f"On the frontier: {'; '.join(best)}."
         svg = marks(context.name(), title, about, ends, SCORE, drawn, [_point(row) for row in frontier])
-        pictures.append(Picture(label(length), svg))
+        pictures.append(Picture(at, svg))
     caption = f"Score against cost of {phase}"
-    table = _cost_table(f"Numbers: {caption}", rows(points), numbers)
+    table = _cost_table(context, f"Numbers: {caption}", rows(points), numbers)
     if context.room_for(len(pictures), "cost"):
         keys = _cost_keys(context, list(points["attention"].unique()), models)
         yield Figure(caption, tuple(pictures), keys, table, large=True)
@@ -100,9 +100,9 @@ def _cost_keys(context: Context, attentions: Sequence[str], models: Sequence[str
     return tuple(keys)
 
 
-def _cost_table(caption: str, shown: Sequence[Row], numbers: Mapping[_Place, int]) -> Table:
+def _cost_table(context: Context, caption: str, shown: Sequence[Row], numbers: Mapping[_Place, int]) -> Table:
     columns = [
-        *(MAKE.length(), MODEL, ATTENTION, TARGET, _written("cost", "cost", TYPESET.large)),
+        *(MAKE.length(), *context.model, ATTENTION, TARGET, _written("cost", "cost", TYPESET.large)),
         *(MAKE.number("mean score", "score"), MAKE.interval("95% interval")),
         TextColumn("on the frontier as", lambda row: str(numbers.get(_place(row), TYPESET.missing))),
         MAKE.share("share", "frontier_share"),
@@ -121,7 +121,13 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
     columns = [
         *(_PHASE, MAKE.length()),
         TextColumn("for the cost of dense", lambda row: wording.name(models[row.budget_of]), numeric=False),
-        *(_written("cost", "budget", TYPESET.large), MAKE.text("best model", "model"), ATTENTION, TARGET),
+        *(
+            _written("cost", "budget", TYPESET.large),
+            MAKE.text("best model", "model"),
+            *context.model[1:],
+            ATTENTION,
+            TARGET,
+        ),
         *(MAKE.number("mean score", "score"), MAKE.signed("gain", "gain"), TextColumn("its 95% interval", interval)),
     ]
     if shown := rows(context.analysis.iso_cost):
@@ -130,7 +136,7 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
 
 def _speedups(context: Context) -> Iterator[Block]:
     columns = [
-        *(MODEL, ATTENTION, TARGET, MAKE.length()),
+        *(*context.model, ATTENTION, TARGET, MAKE.length()),
         *(MAKE.number(f"density, {phase}", f"density_{phase}") for phase in _PHASES),
         *(
             MAKE.share("attention of dense FLOPs", "attention_share"),
@@ -183,7 +189,7 @@ def certified(context: Context) -> Section:
     }
     for scope, (words, places) in where.items():
         columns = [
-            *(MODEL, ATTENTION, *places, MAKE.formatted("certified", "certified", ".3g")),
+            *(*context.model, ATTENTION, *places, MAKE.formatted("certified", "certified", ".3g")),
             *(MAKE.number("measured there", "measured"), MAKE.number("mean loss there", "loss"), MAKE.count("n", "n")),
             *(_written("p", "p_value", TYPESET.p_value), MAKE.count("target sparsities", "tested")),
             _written("p of the next", "next_p_value", TYPESET.p_value),
@@ -209,7 +215,7 @@ def lengths_and_laws(context: Context) -> Section:
 def _length_effects(context: Context) -> Iterator[Block]:
     effects = context.analysis.lengths
     columns = [
-        *(MODEL, ATTENTION, TARGET, MAKE.length(), MAKE.count("n", "n"), MAKE.number("dense", "dense")),
+        *(*context.model, ATTENTION, TARGET, MAKE.length(), MAKE.count("n", "n"), MAKE.number("dense", "dense")),
         *(MAKE.number("sparse", "sparse"), MAKE.signed("relative error", "relative_error")),
         MAKE.interval("95% interval", sign=True),
     ]
@@ -225,7 +231,7 @@ def _length_effects(context: Context) -> Iterator[Block]:
         )
         attentions = list(sure["attention"].unique())[:MOST_LINES]
         yield Figure("Relative error against length", tuple(pictures), context.keys(attentions), table)
-        if len(pictures) < len(sure.dropna(subset="asked").drop_duplicates(["model", "asked"])):
+        if len(pictures) < len(sure.dropna(subset="asked").drop_duplicates(["model", "prompts", "asked"])):
             yield Note("Models and sparsities beyond what a page can show have no panel; the table has all of them.")
     yield from context.notes("lengths")
 
@@ -235,7 +241,7 @@ def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]
     several = effects["model"].nunique() > 1
     low, high = max(-1.0, min(0.0, effects["low"].min())), min(1.0, max(0.1, effects["high"].max()))
     scale = Axis("relative error", low - 0.03, high + 0.03)
-    for (model, target), panel in effects.groupby(["model", "asked"], observed=True, sort=True):
+    for (model, prompts, target), panel in effects.groupby(["model", "prompts", "asked"], observed=True, sort=True):
         if panel["length"].nunique() < 2 or not context.room_for(1, "length"):
             continue
         drawn, about = [], []
@@ -248,7 +254,7 @@ def _length_panels(context: Context, effects: pd.DataFrame) -> Iterator[Picture]
             errors = ", ".join(TYPESET.signed(error, 2) for error in method["relative_error"])
             about.append(f"{wording.name(name)}: {errors}")
         who = f"{wording.name(model)}, " if several else ""
-        title = f"{who}sparsity {target:g}"
+        title = f"{who}sparsity {target:g}{context.kind(prompts)}"
         described = f"From the shortest prompts to the longest: {'; '.join(about)}."
         axis = length_axis(sorted(effects["length"].unique().tolist()))
         svg = lines(context.name(), f"{title}: relative error by length", described, axis, scale, drawn)
@@ -281,15 +287,21 @@ def _laws(context: Context) -> Iterator[Block]:
 def _ranks(context: Context) -> Iterator[Block]:
     """Ranks of methods of one sparsity, by task, over all lengths."""
     ranked = rows(context.analysis.tradeoffs.query("length.isna() and rank.notna()"))
-    compared = defaultdict[tuple[str, float], set[str]](set)
+    compared = defaultdict[tuple[str, str, float], set[str]](set)
     for row in ranked:
-        compared[row.model, row.asked].add(row.attention)
+        compared[row.model, row.prompts, row.asked].add(row.attention)
     columns = [
-        *(MODEL, TARGET, MAKE.text("task", "task", "mean of tasks"), ATTENTION, MAKE.formatted("rank", "rank", "g")),
+        *(
+            *context.model,
+            TARGET,
+            MAKE.text("task", "task", "mean of tasks"),
+            ATTENTION,
+            MAKE.formatted("rank", "rank", "g"),
+        ),
         *(MAKE.rank_interval("95% of resamples"), MAKE.number("mean score", "score")),
         *(MAKE.signed("vs dense", "difference"), MAKE.interval("its 95% interval", sign=True), MAKE.count("n", "n")),
     ]
-    if shown := [row for row in ranked if len(compared[row.model, row.asked]) > 1]:
+    if shown := [row for row in ranked if len(compared[row.model, row.prompts, row.asked]) > 1]:
         yield Text("Ranks compare methods of the same model and sparsity, over all lengths; 1 scores highest.")
         yield text_table("Ranks of methods by task", shown, columns, 4)
     yield from context.notes("tradeoffs")

@@ -21,11 +21,12 @@ from sparse_tasks.evaluators.report.plots import key
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.analyses.analysis import Analysis
 
-__all__ = ["ATTENTION", "LONG", "MAKE", "MODEL", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "TARGET", "Context",
+__all__ = ["ATTENTION", "LONG", "MAKE", "MOST_LINES", "MOST_PANELS", "NEEDS_BOTH", "TARGET", "Context",
            "headings", "rows", "text_table"]  # fmt: skip
 
 MAKE: Final = Columns(TYPESET, wording.name)
 MODEL: Final = MAKE.text("model", "model")
+PROMPTS: Final = MAKE.text("prompts", "prompts")
 ATTENTION: Final = MAKE.text("attention", "attention")
 TARGET: Final = MAKE.formatted("target", "asked", "g")
 
@@ -70,6 +71,15 @@ class Context:
     @property
     def several(self) -> bool:
         return len(self.groups) > 1
+
+    @property
+    def model(self) -> list[TextColumn]:
+        """Columns that say what is never taken together: models, and kinds of prompts where there are several."""
+        return [MODEL, PROMPTS] if len(self.runs.prompts) > 1 else [MODEL]
+
+    def kind(self, prompts: str) -> str:
+        """``", query-agnostic"`` where there are several kinds of prompts."""
+        return f", {prompts}" if len(self.runs.prompts) > 1 else ""
 
     def table(self, caption: str, names: Sequence[str], rows: Iterable[tuple[Group, Sequence[Cell]]]) -> Table:
         """A table of runs, which names the group of each row where there are several; folded where it is long."""

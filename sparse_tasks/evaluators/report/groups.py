@@ -70,15 +70,14 @@ def _target(run: ScoredRun) -> float:
 def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
     """The model's name; with the data set, and then the sampling, where that alone is not unique.
 
-    Where some runs began their answers and others did not, all say so.
+    Where there are several kinds of prompts, all say which is theirs.
     """
     firsts = [runs[0] for runs in members]
     models = [wording.name(run.model) for run in firsts]
     data = [f"{model}, {wording.name(dataset_id(run.settings))}" for model, run in zip(models, firsts, strict=True)]
-    if len({run.settings.begins_answer for run in firsts}) > 1:
-        begun = ["answers begun" if run.settings.begins_answer else "answers not begun" for run in firsts]
+    if len({run.prompts for run in firsts}) > 1:
         models, data = (
-            [f"{title}, {how}" for title, how in zip(titles, begun, strict=True)] for titles in (models, data)
+            [f"{title}, {run.prompts}" for title, run in zip(titles, firsts, strict=True)] for titles in (models, data)
         )
     sampling = [wording.settings(to_builtins(run.settings.sampling)) for run in firsts]
     sampled = [f"{title}, {settings}" for title, settings in zip(data, sampling, strict=True)]

@@ -71,7 +71,7 @@ def _verdict(context: Context) -> Iterator[Block]:
         ]
         up_to = [f"{TYPESET.number(limit)} at {label(at)}" for (_, at), limit in limits.items()]
         within = (
-            f"No larger, and so no sign of a loss or gain: {wording.listed(small, 12)}." if small else "All are larger."
+            f"No larger, and so no sign of a loss or gain: {wording.listed(small, 12)}" if small else "All are larger"
         )
         yield Text(
             "Batches, engine and machine alone make differences of means of up to "
@@ -95,7 +95,9 @@ def _costs(context: Context) -> Iterator[tuple[Group, ScoredRun]]:
 def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> Table:
     """The mean difference of each method where it is sparsest, by length, and what is certified of it."""
     certified = {
-        (row.model, row.attention): row.certified for row in rows(context.analysis.certified) if row.scope == "all"
+        (row.model, row.prompts, row.attention): row.certified
+        for row in rows(context.analysis.certified)
+        if row.scope == "all"
     }
     lengths = sorted({length for group, _ in costs for length in group.lengths})
     differences = {
@@ -108,7 +110,7 @@ def _cost_table(context: Context, costs: Sequence[tuple[Group, ScoredRun]]) -> T
             [
                 *(wording.name(run.attention), sparsity_text(run)),
                 *(shaded(differences[run.name, length], limit) for length in lengths),
-                _certified_text(certified.get((run.model, run.attention), math.nan)),
+                _certified_text(certified.get((run.model, run.prompts, run.attention), math.nan)),
             ],
         )
         for group, run in costs
