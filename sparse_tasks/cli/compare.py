@@ -74,7 +74,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, Result]], repeated: bo
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
     if comparison.format_share is True:
-        print("format: B - A. B is A with the answer begun: so much of A's loss is the form of its answers.")
+        print("format: B - A. B is A with its answers begun, so this much of A's loss is form.")
     if repeated:
         _tell_serving(comparison)
     print("p: paired permutation test, Holm-corrected over the tasks of a length;")

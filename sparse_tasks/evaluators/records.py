@@ -90,15 +90,15 @@ class PromptRecord(Record, frozen=True, kw_only=True):
         rendered_by: This project, or the engine.
         tokenizer_sha256: Hash of the tokenizer; None where the engine's is not known.
         chat_template_sha256: Hash of the chat template; None for bare prompts, and where it is not known.
-        as_generated: Whether the prompts have the tokens that the data set was made with.
-        begin_answer: Whether they end inside the answer; left out where they do not.
+        begin_answer: Whether the prompts end inside the answer; left out where they do not.
+        as_generated: Whether they have the tokens that the data set was made with.
     """
 
     rendered_by: Literal["sparse-tasks", "engine"]
     tokenizer_sha256: Sha256 | None
     chat_template_sha256: Sha256 | None
-    as_generated: bool
     begin_answer: bool | UnsetType = UNSET
+    as_generated: bool
 
 
 class HardwareRecord(Record, frozen=True, kw_only=True):

@@ -65,7 +65,7 @@ def card(folder: DatasetFolder) -> str:
         configs=configs,
         tasks=[TASKS.get(task.name) for task in request.tasks],
         settings={task.name: task.settings() for task in request.tasks},
-        columns=_COLUMNS,
+        columns=_COLUMNS | (_BEGUN if request.begin_answer else {}),
         corpora=_corpora(request),
         own=own,
         example=example.replace("```", "'''"),
@@ -160,4 +160,8 @@ _COLUMNS = {
     "question_position": "both (before and after the context) or after (prompt = context + question + answer_prefix)",
     "params": "the task's parameters and what was drawn for the sample, as JSON",
     "seed": "seed of the data set",
+}
+_BEGUN = {
+    "answer_prefix": "beginning of the answer: in the model's turn, or at the end of the prompt without a template",
+    "question_position": "both (before and after the context) or after",
 }

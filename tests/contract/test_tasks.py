@@ -115,6 +115,30 @@ def test_gold_scores_one_and_nothing_scores_zero(name: str, qwen: PromptTokenize
 
 
 @pytest.mark.parametrize("name", TASK_NAMES)
+def test_begun_gold_scores_one_and_nothing_scores_zero(name: str, qwen: PromptTokenizer) -> None:
+    for index in range(2):
+        sample = sample_of(name, qwen, index=index, preset="small")
+        assert sample.answer_prefix == "<answer>\n"
+        for perfect in (f"{sample.answer}</answer>", f"{sample.answer}\n</answer>\nThe end.", sample.answer):
+            assert score(sample.metric, perfect, sample.answers, begun=True).value == 1.0
+        for output in ("", "</answer>", "I do not know.", sample.prompt + "</answer>"):
+            assert score(sample.metric, output, sample.answers, begun=True).value == 0.0
+
+
+@pytest.mark.parametrize(("sort", "template"), [("qwen2.5", "auto"), ("qwen2.5", "none"), ("byte_level", "auto")])
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_length_counts_the_beginning_of_an_answer(
+    name: str, sort: str, template: str, tokenizer_folders: dict[str, Path]
+) -> None:
+    tokenizer = load_once(str(tokenizer_folders.get(sort, sort)), template)
+    length = 4_096 if sort == "qwen2.5" else 8_192
+    sample = sample_of(name, tokenizer, length, preset="small")
+    beginning = "<answer>\n" if template == "auto" else ""
+    assert sample.input_tokens == len(tokenizer.ids(sample.prompt, beginning))
+    assert length - TOLERANCE <= sample.input_tokens <= length
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
 def test_answer_of_another_sample_is_wrong(name: str, qwen: PromptTokenizer) -> None:
     # An answer that hardly varies could be guessed.
     samples = [sample_of(name, qwen, index=index) for index in range(8)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_tasks.evaluators.answers import Extraction, entries, extract, extraction, items, normalise
+from sparse_tasks.evaluators.answers import Extraction, How, entries, extract, extraction, items, normalise
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,30 @@ def test_an_empty_last_answer_takes_the_earlier_one_back() -> None:
 
 def test_an_answer_cut_off_counts_to_the_end_and_says_so() -> None:
     assert extraction("Well. <answer>1. Otter Quay\n2. Anna") == Extraction("1. Otter Quay\n2. Anna", "open_tag")
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "how"),
+    [
+        ("46</answer>", "46", "tag"),
+        ("46\n</ANSWER>\nGood luck!", "46", "tag"),
+        ("46", "46", "open_tag"),  # the model stopped, or its budget ended
+        ("1. Otter Quay\n2. Anna", "1. Otter Quay\n2. Anna", "open_tag"),
+        # What comes after the answer is another turn, as base models write.
+        ("46</answer>\n\nAnother question. <answer>47</answer>", "46", "tag"),
+        ("<answer>46</answer>", "46", "tag"),
+        ("<explanation>It says so.</explanation>\n<answer>46</answer>", "46", "tag"),
+        ("Well, thinking.</think>46</answer>", "46", "tag"),
+        ("\\boxed{46}", "46", "open_tag"),
+    ],
+)
+def test_an_output_that_was_begun_is_the_answer_until_it_is_closed(output: str, answer: str, how: How) -> None:
+    assert extraction(output, begun=True) == Extraction(answer, how)
+
+
+@pytest.mark.parametrize("output", ["", " \n", "</answer>", "\n</answer> 46", "<think>46", "<answer></answer>46"])
+def test_an_output_that_was_begun_and_says_nothing_is_none(output: str) -> None:
+    assert extract(output, begun=True) is None
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,18 @@ def test_other_requests_are_valid_too(qwen: PromptTokenizer, tmp_path: Path, opt
     assert found(tmp_path) == []
 
 
+@pytest.mark.parametrize("template", ["auto", "none"])
+def test_data_that_begins_answers_is_valid(qwen: PromptTokenizer, tmp_path: Path, template: str) -> None:
+    tokenizer = qwen if template == "auto" else qwen.with_template(None)
+    for position in ("both", "after"):
+        request = make_request(["3500"], ["story_multihop", "ruler_niah"], samples=2, preset="small",
+                               question_position=position, chat_template=template)  # fmt: skip
+        generate_folder(request, tokenizer, tmp_path / position)
+        assert found(tmp_path / position) == []
+    sent = json.loads((tmp_path / "both" / MANIFEST).read_bytes())["request"]
+    assert sent["begin_answer"] is True
+
+
 def test_data_without_a_template_is_valid(qwen: PromptTokenizer, tmp_path: Path) -> None:
     bare = qwen.with_template(None)
     generate_folder(make_request(["3500"], ["story_multihop"], samples=2, chat_template="none"), bare, tmp_path)

@@ -38,6 +38,30 @@ def test_loops_can_be_left_early_and_generation_blocks_print_what_they_hold() ->
     assert ChatTemplate(source + "{% endfor %}").render("x") == "012"
 
 
+CHAT = (
+    "{% for message in messages %}[{{ message.role }}]{{ message.content | trim }}[end]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_a_begun_answer_ends_the_text_in_the_models_turn() -> None:
+    assert ChatTemplate(CHAT).render("Who?", "<answer>\n") == "[user]Who?[end][assistant]<answer>\n"
+    # Also where the prompt holds the same.
+    assert ChatTemplate(CHAT).render("<answer>\n0", "<answer>\n") == "[user]<answer>\n0[end][assistant]<answer>\n"
+
+
+def test_what_a_template_puts_before_an_answer_stands_before_a_begun_one() -> None:
+    thinking = CHAT.replace("[{{ message.role }}]", "[{{ message.role }}]{% if loop.last %}<think></think>{% endif %}")
+    thinking = thinking.replace("[assistant]", "[assistant]<think>")  # inside which no answer may begin
+    assert ChatTemplate(thinking).render("Who?", "<answer>\n").endswith("[assistant]<think></think><answer>\n")
+
+
+@pytest.mark.parametrize("source", ["{{ messages[0].content }}", CHAT.replace("| trim", "| upper"), "<answer>\n0"])
+def test_a_template_that_does_not_write_an_answer_as_it_is_begins_none(source: str) -> None:
+    with pytest.raises(UsageError, match=r"begin-answer: .* is not written as it is by this chat template"):
+        ChatTemplate(source).render("Who?", "<answer>\n")
+
+
 def test_json_keeps_letters_and_order() -> None:
     assert ChatTemplate("{{ {'b': 'é<', 'a': 1} | tojson }}").render("x") == '{"b": "é<", "a": 1}'
     assert ChatTemplate("{{ [1] | tojson(indent=2) }}").render("x") == "[\n  1\n]"

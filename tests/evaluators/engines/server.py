@@ -56,6 +56,7 @@ class FakeServer(ThreadingHTTPServer):
         script: Replies to a prompt, by its first id or its text, first to last; after them, and else, ``reply``.
         reply: Reply to all other prompts.
         key: The only accepted key; None for any.
+        continues: Whether it goes on with an assistant's message.
         dies_after: Requests, counted over all, after which every connection breaks; None for never.
         bodies: Requests received.
         authorizations: Their ``Authorization`` headers.
@@ -73,6 +74,7 @@ class FakeServer(ThreadingHTTPServer):
         self.script: dict[int | str, list[Reply]] = {}
         self.reply = Reply()
         self.key: str | None = None
+        self.continues = True
         self.dies_after: int | None = None
         self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
@@ -148,6 +150,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(reply.status, json.dumps({"error": {"message": reply.message, "code": "x"}}), reply.headers)
             return
         chat = "messages" in body
+        if not body.get("stream"):  # told its usage alone, where the last message is one to go on with
+            tokens = 7 if self.server.continues and body.get("continue_final_message") else 9
+            usage = {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": 0} if reply.usage else None
+            self._finished()
+            self._whole(200, json.dumps({"choices": [], "usage": usage}), {})
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")

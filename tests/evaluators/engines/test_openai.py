@@ -90,6 +90,36 @@ def test_what_is_sent_and_what_comes_back(server: FakeServer, endpoint: str, sen
     assert list(asked.generate([])) == []
 
 
+def begun(server: FakeServer, **arguments: Any) -> OpenAIEngine:
+    arguments = {"base_url": server.url, "endpoint": "chat", **arguments}
+    return OpenAIEngine(EngineSettings(Model(MODEL, MODEL), arguments=arguments, begin_answer=True))
+
+
+def test_a_begun_answer_is_the_last_message_of_a_chat(server: FakeServer) -> None:
+    asked = begun(server)
+    asked.start(100)
+    server.bodies.clear()
+    (output,) = asked.generate([Request("s0", "p0", [], 20, "<answer>\n")])
+    (body,) = server.bodies
+    assert body["messages"] == [{"role": "user", "content": "p0"}, {"role": "assistant", "content": "<answer>\n"}]
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    assert output.text == "an answer"
+
+
+@pytest.mark.parametrize("reply", [Reply(), Reply(usage=False), Reply(status=400, message="Unknown parameter")])
+def test_a_server_that_would_begin_another_answer_is_refused(server: FakeServer, reply: Reply) -> None:
+    # It reads as many tokens with the field as without, does not say how many, or does not take the field.
+    server.continues, server.reply = False, reply
+    with pytest.raises(UsageError, match=r"endpoint=chat.* cannot begin answers at .*endpoint=completions"):
+        begun(server).start(100)
+
+
+def test_begun_answers_need_no_question_where_ids_are_sent(server: FakeServer) -> None:
+    server.continues = False
+    begun(server, endpoint="completions").start(100)
+    assert server.bodies == []
+
+
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
 def test_an_empty_answer_is_an_answer(server: FakeServer, endpoint: str) -> None:
     server.reply = Reply(parts=(), finish_reason="length")

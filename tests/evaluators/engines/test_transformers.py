@@ -109,6 +109,23 @@ def test_run_reads_the_ids_that_were_counted(model: Model, tmp_path: Path) -> No
 
 
 @needs_torch
+def test_begun_answers_are_read_by_the_model(model: Model, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(model.source)
+    generate_folder(make_request(["700"], ["ruler_niah"], samples=2, settings={"ruler_niah.queries": "1"},
+                                 tokenizer=model.source), tokenizer, tmp_path / "data")  # fmt: skip
+    dataset = open_dataset(str(tmp_path / "data"))
+    asked = RunRequest(dataset, dataset.select(), model.name, "transformers", max_new_tokens=4, begin_answer=True)
+    with Run(tmp_path / "run") as run:
+        settings = predict(asked, run)
+        score_run(run)
+        tokens = [prediction.input_tokens for prediction in run.predictions()]
+    rows = list(dataset.rows(dataset.select()))
+    assert tokens == [len(tokenizer.ids(row["prompt"], "<answer>\n")) for row in rows]
+    assert all(token > row["input_tokens"] for token, row in zip(tokens, rows, strict=True) if token is not None)
+    assert (settings.begins_answer, settings.prompt.as_generated) == (True, False)
+
+
+@needs_torch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [({"devise": "cpu"}, r"did you mean 'device'"), ({"dtype": 16}, r"must be a name")],

@@ -160,6 +160,26 @@ def finished(run: Path) -> list[str]:
 
 
 @pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
+def test_begun_answers_are_the_same_in_process_and_as_ids_or_chat_of_a_server(
+    data: Path, short_demo: Path, tmp_path: Path
+) -> None:
+    def evaluated(name: str, *options: object) -> list[tuple[str, str, int]]:
+        arguments = [*options, "--begin-answer", "--max-new-tokens", TOKENS, "-o", tmp_path / name]
+        done = process(tmp_path, "evaluate", data, *arguments, timeout=400)
+        assert done.code == 0, done.err
+        return [(line["id"], line["text"], line["input_tokens"]) for line in lines(tmp_path / name)]
+
+    here = evaluated("here", "--model", short_demo, *ALONE)
+    tokenizer, dataset = load_tokenizer(str(short_demo)), open_dataset(str(data))
+    rows = list(dataset.rows(dataset.select()))
+    assert [tokens for _, _, tokens in here] == [len(tokenizer.ids(row["prompt"], "<answer>\n")) for row in rows]
+    with serving(str(short_demo), tmp_path, "--max-num-seqs", "1", "--dtype", "float32", **THREADS) as address:
+        served = ["--engine", "openai", "--engine-arg", f"base_url={address}", "--model", "demo-model"]
+        assert evaluated("ids", *served, "--tokenizer", short_demo) == here
+        assert evaluated("chat", *served, "--engine-arg", "endpoint=chat") == here
+
+
+@pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
 def test_server_runs_a_method_by_its_options_and_gives_the_same_texts(
     data: Path, sweep: Path, short_demo: Path, tmp_path: Path
 ) -> None:
