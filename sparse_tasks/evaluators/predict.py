@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -278,18 +278,4 @@ def _check_count(output: Output, counted: int) -> None:
 
 
 def _prediction(sample: SampleInfo, output: Output) -> Prediction:
-    return Prediction(
-        id=output.id,
-        task=sample.task,
-        index=sample.index,
-        length=sample.length,
-        text=output.text,
-        finish_reason=output.finish_reason,
-        input_tokens=output.input_tokens,
-        output_tokens=output.output_tokens,
-        seconds_to_first_token=output.seconds_to_first_token,
-        seconds=output.seconds,
-        sparsity=output.sparsity,
-        sparsity_spread=output.sparsity_spread,
-        kv_bytes_per_step=output.kv_bytes_per_step,
-    )
+    return Prediction(task=sample.task, index=sample.index, length=sample.length, **asdict(output))

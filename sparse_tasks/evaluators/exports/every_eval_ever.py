@@ -14,22 +14,8 @@ from typing import Final
 
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.engines.engine import ENGINES
+from sparse_tasks.evaluators.exports import parts
 from sparse_tasks.evaluators.exports.export import EXPORTS
-from sparse_tasks.evaluators.exports.parts import (
-    LEVEL,
-    average_id,
-    by_id,
-    dataset_id,
-    details,
-    epoch,
-    file_name,
-    json_bytes,
-    jsonl_bytes,
-    model_id,
-    task_id,
-    tasks_of,
-    variant,
-)
 from sparse_tasks.evaluators.records import (
     AverageResult,
     ConfigResult,
@@ -51,15 +37,17 @@ def files(
 ) -> dict[str, bytes]:
     """The record and its samples, if any. See ``exports.Export``."""
     model = _model(run)
-    folder = f"data/{_COLLECTION}/{file_name(model['developer'])}/{file_name(_within_developer(model['id']))}"
-    texts = by_id(predictions)
-    samples = jsonl_bytes(_sample(run, row, texts.get(row.id)) for row in scores)
-    name = _uuid4(json_bytes([run, result]) + samples)
+    folder = (
+        f"data/{_COLLECTION}/{parts.file_name(model['developer'])}/{parts.file_name(_within_developer(model['id']))}"
+    )
+    texts = parts.by_id(predictions)
+    samples = parts.jsonl_bytes(_sample(run, row, texts.get(row.id)) for row in scores)
+    name = _uuid4(parts.json_bytes([run, result]) + samples)
     record = {
         "schema_version": _SCHEMA_VERSION,
         "evaluation_id": _evaluation_id(run),
-        "evaluation_timestamp": str(epoch(run)),
-        "retrieved_timestamp": str(epoch(run)),
+        "evaluation_timestamp": str(parts.epoch(run)),
+        "retrieved_timestamp": str(parts.epoch(run)),
         "source_metadata": {
             "source_name": "sparse-tasks",
             "source_type": "evaluation_run",
@@ -70,7 +58,7 @@ def files(
         "eval_library": {
             "name": "sparse-tasks",
             "version": run.environment.sparse_tasks,
-            "additional_details": details(
+            "additional_details": parts.details(
                 {key: getattr(run.environment, key) for key in ("python", "packages", "hardware")}
             ),
         },
@@ -81,7 +69,7 @@ def files(
         ],
     }
     if not scores:
-        return {f"{folder}/{name}.json": json_bytes(record)}
+        return {f"{folder}/{name}.json": parts.json_bytes(record)}
     record["detailed_evaluation_results"] = {
         "format": "jsonl",
         "file_path": f"{folder}/{name}_samples.jsonl",
@@ -89,7 +77,7 @@ def files(
         "checksum": hashlib.sha256(samples).hexdigest(),
         "total_rows": len(scores),
     }
-    return {f"{folder}/{name}.json": json_bytes(record), f"{folder}/{name}_samples.jsonl": samples}
+    return {f"{folder}/{name}.json": parts.json_bytes(record), f"{folder}/{name}_samples.jsonl": samples}
 
 
 def _uuid4(content: bytes) -> str:
@@ -99,11 +87,12 @@ def _uuid4(content: bytes) -> str:
 
 def _evaluation_id(run: PublicSettings) -> str:
     """Identity of a run: data, model, method, time."""
-    return f"{_COLLECTION}/{dataset_id(run)}/{model_id(run)}/{variant(run) or 'dense'}/{epoch(run)}"
+    method = parts.variant(run) or "dense"
+    return f"{_COLLECTION}/{parts.dataset_id(run)}/{parts.model_id(run)}/{method}/{parts.epoch(run)}"
 
 
 def _model(run: PublicSettings) -> JsonObject:
-    name = model_id(run)
+    name = parts.model_id(run)
     developer, slash, _ = name.partition("/")
     # A server may run anything.
     own = run.engine.name in ENGINES and not ENGINES.get(run.engine.name).elsewhere
@@ -111,12 +100,12 @@ def _model(run: PublicSettings) -> JsonObject:
         "name": name,
         "id": name,
         "developer": developer if slash and developer else "unknown",
-        "inference_engine": details({"name": run.engine.name, "version": run.engine.version}),
+        "inference_engine": parts.details({"name": run.engine.name, "version": run.engine.version}),
         "additional_details": {
             "deployment_type": "self_deployed" if own else "unknown",
             "model_availability": "open_weights" if own and run.model.revision is not None else "unknown",
-            **details({key: getattr(run.model, key) for key in ("revision", "config_sha256", "sha256")}),
-            **details({"engine_arguments": run.engine.arguments}),
+            **parts.details({key: getattr(run.model, key) for key in ("revision", "config_sha256", "sha256")}),
+            **parts.details({"engine_arguments": run.engine.arguments}),
         },
     }
 
@@ -129,7 +118,7 @@ def _within_developer(name: str) -> str:
 def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
     exact = config.metric == "exact_match"
     return {
-        **_common(run, task_id(run, config.task, config.length), config),
+        **_common(run, parts.task_id(run, config.task, config.length), config),
         "evaluation_result_id": _result_id(run, config),
         "metric_config": {
             "evaluation_description": f"{config.task} in a prompt of {config.length} tokens",
@@ -141,7 +130,7 @@ def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
         },
         "score_details": {
             "score": config.mean,
-            "details": details(
+            "details": parts.details(
                 {
                     "level": "task",
                     "task": config.task,
@@ -160,7 +149,7 @@ def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
 
 
 def _of_average(run: PublicSettings, result: Result, average: AverageResult) -> JsonObject:
-    name = average_id(run, average)
+    name = parts.average_id(run, average)
     return {
         **_common(run, name, average),
         "evaluation_result_id": f"{name}:average",
@@ -172,8 +161,8 @@ def _of_average(run: PublicSettings, result: Result, average: AverageResult) -> 
         },
         "score_details": {
             "score": average.mean,
-            "details": details(
-                {"level": "average over tasks", "tasks": tasks_of(result, average), "length": average.length}
+            "details": parts.details(
+                {"level": "average over tasks", "tasks": parts.tasks_of(result, average), "length": average.length}
             ),
             "uncertainty": _uncertainty(average),
         },
@@ -192,11 +181,11 @@ _SCALE: Final = {
 def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -> JsonObject:
     """Data and generation settings, the same in every result."""
     dataset, sampling = run.dataset, run.sampling
-    source: JsonObject = {"dataset_name": dataset_id(run), "source_type": "other"}
+    source: JsonObject = {"dataset_name": parts.dataset_id(run), "source_type": "other"}
     if dataset.revision is not None:
-        source |= {"source_type": "hf_dataset", "hf_repo": dataset_id(run), "hf_split": "test"}
+        source |= {"source_type": "hf_dataset", "hf_repo": parts.dataset_id(run), "hf_split": "test"}
         source["samples_number"] = row.n
-    source["additional_details"] = details(
+    source["additional_details"] = parts.details(
         {key: getattr(dataset, key) for key in ("revision", "sha256", "fingerprint", "limit")}
         | {"config": name.partition("@")[0]}
     )
@@ -204,10 +193,10 @@ def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -
     return {
         "evaluation_name": name,
         "source_data": source,
-        "evaluation_timestamp": str(epoch(run)),
+        "evaluation_timestamp": str(parts.epoch(run)),
         "generation_config": {
             "generation_args": {name: value for name, value in arguments.items() if value is not None},
-            "additional_details": details(
+            "additional_details": parts.details(
                 {
                     "seed": sampling.seed,
                     "query_aware": run.query_aware,
@@ -226,7 +215,7 @@ def _uncertainty(row: ConfigResult | AverageResult) -> JsonObject:
         "confidence_interval": {
             "lower": row.low,
             "upper": row.high,
-            "confidence_level": LEVEL,
+            "confidence_level": parts.LEVEL,
             "method": row.interval,
         },
         "num_samples": row.n,
@@ -234,7 +223,7 @@ def _uncertainty(row: ConfigResult | AverageResult) -> JsonObject:
 
 
 def _result_id(run: PublicSettings, row: ConfigResult | ScoredSample) -> str:
-    return f"{task_id(run, row.task, row.length)}:{row.metric}"
+    return f"{parts.task_id(run, row.task, row.length)}:{row.metric}"
 
 
 def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> JsonObject:
@@ -242,8 +231,8 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
     sample = {
         "schema_version": _SCHEMA_VERSION,
         "evaluation_id": _evaluation_id(run),
-        "model_id": model_id(run),
-        "evaluation_name": task_id(run, row.task, row.length),
+        "model_id": parts.model_id(run),
+        "evaluation_name": parts.task_id(run, row.task, row.length),
         "evaluation_result_id": _result_id(run, row),
         "sample_id": row.id,
         "interaction_type": "single_turn",
@@ -251,7 +240,7 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
         "output": {"raw": ["" if prediction is None else prediction.text]},
         "answer_attribution": _attribution(row),
         "evaluation": {"score": row.score, "is_correct": row.score == 1.0},
-        "metadata": details(
+        "metadata": parts.details(
             {key: getattr(row, key) for key in ("task", "index", "length", "metric", "parsed", "finish_reason")}
             | {f"measured_sparsity_{phase}": share for phase, share in sparsity.items()}
         ),

@@ -18,19 +18,8 @@ from statistics import stdev
 from msgspec.structs import replace
 
 from sparse_tasks.core.records import JsonObject
+from sparse_tasks.evaluators.exports import parts
 from sparse_tasks.evaluators.exports.export import EXPORTS
-from sparse_tasks.evaluators.exports.parts import (
-    average_id,
-    by_id,
-    dataset_id,
-    epoch,
-    file_name,
-    json_bytes,
-    jsonl_bytes,
-    model_id,
-    task_id,
-    tasks_of,
-)
 from sparse_tasks.evaluators.records import ConfigResult, Prediction, PublicSettings, Result, ScoredSample
 
 
@@ -43,20 +32,20 @@ def files(
     """``MODEL/results_DATE.json`` and a ``MODEL/samples_TASK_DATE.jsonl`` for each task. See ``exports.Export``."""
     rows: dict[str, list[ScoredSample]] = defaultdict(list)
     for row in scores:
-        rows[task_id(run, row.task, row.length)].append(row)
-    texts = by_id(predictions)
-    folder = file_name(model_id(run).replace("/", "__"))
-    date = file_name(run.started.removesuffix("Z").replace(":", "-"))
-    written = {f"{folder}/results_{date}.json": json_bytes(_results(run, result, rows, folder))}
+        rows[parts.task_id(run, row.task, row.length)].append(row)
+    texts = parts.by_id(predictions)
+    folder = parts.file_name(parts.model_id(run).replace("/", "__"))
+    date = parts.file_name(run.started.removesuffix("Z").replace(":", "-"))
+    written = {f"{folder}/results_{date}.json": parts.json_bytes(_results(run, result, rows, folder))}
     for task, its_rows in sorted(rows.items()):
         lines = (_sample(run, row, texts.get(row.id)) for row in its_rows)
-        written[f"{folder}/samples_{file_name(task)}_{date}.jsonl"] = jsonl_bytes(lines)
+        written[f"{folder}/samples_{parts.file_name(task)}_{date}.jsonl"] = parts.jsonl_bytes(lines)
     return written
 
 
 def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSample]], folder: str) -> JsonObject:
-    configs = {task_id(run, config.task, config.length): config for config in result.configs}
-    averages = {average_id(run, average): average for average in result.averages}
+    configs = {parts.task_id(run, config.task, config.length): config for config in result.configs}
+    averages = {parts.average_id(run, average): average for average in result.averages}
     model = run.model
     return {
         "results": {
@@ -80,7 +69,7 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
             for group, average in averages.items()
         },
         "group_subtasks": {
-            group: [task_id(run, task, average.length) for task in tasks_of(result, average)]
+            group: [parts.task_id(run, task, average.length) for task in parts.tasks_of(result, average)]
             for group, average in averages.items()
         },
         "configs": {task: _config(run, task, config) for task, config in configs.items()},
@@ -97,7 +86,7 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
         },
         "config": {
             "model": run.engine.name,
-            "model_args": {"pretrained": model_id(run), **run.engine.arguments},
+            "model_args": {"pretrained": parts.model_id(run), **run.engine.arguments},
             "model_revision": model.revision,
             "batch_size": None,
             "device": None,
@@ -105,14 +94,14 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
             "gen_kwargs": _generation(run),
             "random_seed": run.sampling.seed,
         },
-        "date": epoch(run),
+        "date": parts.epoch(run),
         "task_hashes": {},
         "model_source": run.engine.name,
-        "model_name": model_id(run),
+        "model_name": parts.model_id(run),
         "model_name_sanitized": folder,
         "sparse_tasks": {
             "version": run.environment.sparse_tasks,
-            "dataset": replace(run.dataset, name=dataset_id(run)),
+            "dataset": replace(run.dataset, name=parts.dataset_id(run)),
             "engine": {"name": run.engine.name, "version": run.engine.version},
             "attention": run.attention,
             "query_aware": run.query_aware,
@@ -135,7 +124,7 @@ def _standard_error(config: ConfigResult, rows: Sequence[ScoredSample]) -> float
 def _config(run: PublicSettings, task: str, config: ConfigResult) -> JsonObject:
     return {
         "task": task,
-        "dataset_path": dataset_id(run),
+        "dataset_path": parts.dataset_id(run),
         "dataset_name": task.partition("@")[0],
         "test_split": "test",
         "output_type": "generate_until",
