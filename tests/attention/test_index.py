@@ -263,13 +263,13 @@ def test_the_tail_of_lines_is_what_the_last_queries_see(
         assert tail.density().tolist() == [int(c) / causal_count(last, n_k) for c in tail.computed()]
 
 
-def test_what_was_parse_attention_the_last_queries_is_on_their_lines() -> None:
+def test_the_selected_density_of_the_last_queries_is_that_of_their_lines() -> None:
     index, columns, slashes = make_lines(150, 150, share=0.1)
     asked = on_lines(columns, slashes, 40, 150).sum((1, 2))
     assert index.tail(40).selected_density().tolist() == [int(c) / causal_count(40, 150) for c in asked]
 
 
-def test_bands_that_were_wanted_themselves_are_what_was_asked() -> None:
+def test_without_a_count_of_lines_the_bands_are_what_was_selected() -> None:
     index, _, _ = make_lines(150, 150, share=0.1)
     bare = dataclasses.replace(index, slashes=None, slash_counts=None)
     assert torch.equal(bare.selected_density(), index.density())

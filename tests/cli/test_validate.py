@@ -52,15 +52,3 @@ def test_many_problems_are_cut_short(damaged: Path) -> None:
     lines = run("validate", damaged, "-w", "1").out.splitlines()
     assert len(lines) == 52
     assert lines[50] == "... and 12 more; --format json lists all"
-
-
-def test_folder_without_a_finished_manifest_is_one_line(data: Path, tmp_path: Path) -> None:
-    path = shutil.copytree(data, tmp_path / "unfinished")
-    (path / "sparse_tasks.json").rename(path / ".sparse_tasks.partial.json")
-    finished = run("validate", path)
-    assert finished.says("data", str(path), "is not complete", "same generate command")
-    assert finished.code == 2
-    (path / "sparse_tasks.json").write_text("{")
-    finished = run("validate", path)
-    assert finished.says(str(path / "sparse_tasks.json"))
-    assert finished.code == 1

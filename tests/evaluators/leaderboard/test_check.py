@@ -221,6 +221,10 @@ def test_what_a_keeper_may_want_to_know_is_noted(
     def other_engine(settings: dict[str, Any]) -> None:
         settings["engine"]["name"] = "transformers"
 
+    def labelled(settings: dict[str, Any]) -> None:
+        settings["engine"]["name"] = "replay"
+        settings["attention"]["nominal"] = True
+
     def half(row: dict[str, Any]) -> str:
         return "none" if row["task"] == "ruler_vt" else f"<answer>{row['answer']}</answer>"
 
@@ -236,6 +240,8 @@ def test_what_a_keeper_may_want_to_know_is_noted(
     for code, notes in found.items():
         assert set(notes) == {code}
     assert found["unable"]["unable"].startswith("scores below 0.1 with dense attention: ruler_vt (")
+    label = made("label", attention="quest", sparsity=0.5, measured={}, settings=labelled)
+    assert set(noted(label)) == {"attention_unknown"}  # a label is the user's word
     assert found["partial"]["partial"] == "answered 2 of 4 samples a task"
     assert noted(made("task", tasks=["ruler_vt"]))["partial"] == "answered 1 of 2 tasks, 2 of 2 lengths"
     assert set(found) == set(NOTED)

@@ -37,7 +37,7 @@ def squad_of(*paragraphs: tuple[str, list[dict[str, Any]]]) -> dict[str, Any]:
 # --- what they find ------------------------------------------------------------------------------------------
 
 
-def parse_attention(collection: Collection) -> set[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+def questions_of(collection: Collection) -> set[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
     return {
         (one.text, one.answers, one.choices, tuple(collection.documents[i] for i in one.gold))
         for one in collection.questions
@@ -48,7 +48,7 @@ def test_squad_json_and_parquet_hold_the_same(tmp_path: Path) -> None:
     published = made.squad(articles=5)
     one = read_squad(corpus(made.write_json(tmp_path / "dev.json", published)))
     two = read_squad(corpus(made.write_rows(tmp_path / "dev.parquet", made.squad_rows(published))))
-    assert parse_attention(one) == parse_attention(two)
+    assert questions_of(one) == questions_of(two)
     assert set(one.documents) == set(two.documents)
     assert len(one.questions) == 2 * len(one.documents) == 80
     assert not one.left_out
@@ -78,7 +78,7 @@ def test_quality_lines_and_rows_hold_the_same(tmp_path: Path) -> None:
     one = read_quality(corpus(made.write_lines(tmp_path / "dev.jsonl", published)))
     two = read_quality(corpus(made.write_rows(tmp_path / "dev.parquet", made.quality_rows(published))))
     three = read_quality(corpus(made.write_lines(tmp_path / "rows.jsonl", made.quality_rows(published))))
-    assert parse_attention(one) == parse_attention(two) == parse_attention(three)
+    assert questions_of(one) == questions_of(two) == questions_of(three)
     assert len(one.questions) == 12
     assert {q.answer for q in one.questions} <= set("ABCDE")
 
@@ -101,7 +101,7 @@ def test_hotpotqa_json_and_parquet_hold_the_same(tmp_path: Path) -> None:
     published = made.hotpotqa(questions=10)
     one = read_hotpotqa(corpus(made.write_json(tmp_path / "dev.json", published)))
     two = read_hotpotqa(corpus(made.write_rows(tmp_path / "dev.parquet", made.hotpotqa_rows(published))))
-    assert parse_attention(one) == parse_attention(two)
+    assert questions_of(one) == questions_of(two)
     assert len(one.documents) == 100
     assert all(len(q.gold) == 2 and len(q.near) == 10 and set(q.gold) < set(q.near) for q in one.questions)
     assert any(q.answer in ("yes", "no") for q in one.questions)
