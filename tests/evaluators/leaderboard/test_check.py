@@ -82,6 +82,7 @@ SPOILT: dict[str, list[Edit]] = {
         put(["all"], *SETTINGS, "dataset", "tasks"),
         put(3, *SETTINGS, "dataset", "limit"),
         put(False, *SETTINGS, "query_aware"),
+        put(True, "runs", 0, "settings", "prompt", "begin_answer"),
         put("0" * 64, *SETTINGS, "prompt", "tokenizer_sha256"),
     ],
     "sample_missing": [lines(lambda rows: rows.__setitem__(2, rows[3] | {"id": rows[4]["id"]}))],
@@ -105,6 +106,7 @@ SPOILT: dict[str, list[Edit]] = {
         put("0" * 64, *RESULT, "dataset_sha256"),
         put("big", *RESULT, "model", "name"),
         put("geometric mean", *RESULT, "average_is"),
+        put(True, *RESULT, "begin_answer"),
     ],
     "scores_differ": [
         put(1.0, *RESULT, "configs", 0, "mean"),
@@ -245,6 +247,17 @@ def test_what_a_keeper_may_want_to_know_is_noted(
     assert found["partial"]["partial"] == "answered 2 of 4 samples a task"
     assert noted(made("task", tasks=["ruler_vt"]))["partial"] == "answered 1 of 2 tasks, 2 of 2 lengths"
     assert set(found) == set(NOTED)
+
+
+def test_begun_answers_are_scored_as_such(dataset: Dataset, handed_in: Written, tmp_path: Path) -> None:
+    def begun(settings: dict[str, Any]) -> None:
+        settings["prompt"] |= {"begin_answer": True, "as_generated": False}
+
+    answers = answered(tmp_path / "run", dataset, texts=lambda row: f"{row['answer']}</answer>", settings=begun)
+    content = make_submission(read_runs([answers]))
+    result = json.loads(content)["runs"][0]["result"]
+    assert (result["begin_answer"], {config["mean"] for config in result["configs"]}) == (True, {1.0})
+    assert check(handed_in(content), [dataset]).accepted
 
 
 def test_a_sparse_run_of_a_part_is_compared_over_that_part(
