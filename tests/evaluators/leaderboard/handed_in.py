@@ -66,7 +66,8 @@ def answered(
     }
     settings(of_run)
     (folder / "run.json").write_bytes(to_json(of_run))
-    ran = None if attention in ("dense", "unknown") else dict(measured or {"prefill": 0.0, "decode": sparsity})
+    ran = dict({"prefill": 0.0, "decode": sparsity} if measured is None else measured) or None
+    ran = None if attention in ("dense", "unknown") else ran
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
             text = "<answer>so it is</answer>" if row["index"] in wrong else f"<answer>{row['answer']}</answer>"
