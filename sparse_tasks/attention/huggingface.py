@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -116,15 +116,24 @@ class SparseRun:
                 continue
             sequence = self._sequence(number, row, layer, k, len(q))
             if len(q) == 1 and len(k) > 1:
-                cache, index = sequence.memory.step(q, k, v)
-                out[row, rows] = sparse_decode(q, cache, index, impl=self._impl)
-                self._count_decode(number, index, len(k))
+                out[row, rows] = self._step(number, sequence.memory, q, k, v)
             else:
-                out[row, rows], indices = sparse_prefill(self.attention.prefill, q, k, v, impl=self._impl)
-                self._count_prefill(number, indices)
+                out[row, rows] = self._prompt(number, q, k, v)
                 sequence.memory.read(q, k)
             sequence.seen, sequence.tail = len(k), k[-1].clone()
         return out
+
+    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, head_size]``."""
+        out, indices = sparse_prefill(self.attention.prefill, q, k, v, impl=self._impl)
+        self._count_prefill(number, indices)
+        return out
+
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the next token's query in one layer: ``[1, query_heads, head_size]``."""
+        cache, index = memory.step(q, k, v)
+        self._count_decode(number, index, len(k))
+        return sparse_decode(q, cache, index, impl=self._impl)
 
     def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int) -> _Sequence:
         """The state of a sequence, new where its cache is not the one that the last step left."""
@@ -172,6 +181,8 @@ class _Sequence:
     tail: Tensor | None = None  # the last key: another one there means another cache
 
 
+RunOf = TypeVar("RunOf", bound=SparseRun)
+
 _LAYERS: WeakKeyDictionary[Any, tuple[SparseRun, Layer]] = WeakKeyDictionary()
 """The attention modules of the models that are inside a block."""
 
@@ -206,11 +217,18 @@ def sparse_attention(
         UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit, which
             may show only as the block ends: all of its layers had a sliding window.
     """
-    _register()
     if isinstance(attention, str):
         attention = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     elif sparsity is not None or arguments:
         raise UsageError("attention", attention.method, "has its parameters already; set them there")
+    with attended_by(model, SparseRun(attention, impl)) as run:
+        yield run
+
+
+@contextmanager
+def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
+    """Let a run compute the attention of a model inside a block. Raises as ``sparse_attention`` does."""
+    _register()
     if not isinstance(model, torch.nn.Module):
         raise UsageError("model", type(model).__name__, "is not a model; load one with transformers")
     modules = [m for m in model.modules() if _is_sparse(m)]
@@ -220,7 +238,6 @@ def sparse_attention(
         raise UsageError("model", type(model).__name__, "is in another block already; leave that one first")
     # Parts of a model may have implementations of their own; the whole comes first, so that they get theirs back last.
     before = [(m, m.config._attn_implementation) for m in model.modules() if hasattr(m, "set_attn_implementation")]
-    run = SparseRun(attention, impl)
     for place, module in enumerate(modules):
         _LAYERS[module] = (run, Layer(place, len(modules)))
     try:

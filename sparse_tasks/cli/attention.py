@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparse_tasks.cli import inspecting
 from sparse_tasks.cli.completion import complete_method
 from sparse_tasks.cli.output import Format, frameless, print_json
 from sparse_tasks.cli.running import FormatOption, Set, method_arguments
@@ -185,6 +186,9 @@ def bench(
         print_json({"shape": vars(shape), "timings": rows})
         return
     _print_timings(timings, device, {method.name for method in chosen if method.phase == "evict"})
+
+
+app.command("inspect")(inspecting.inspect)
 
 
 def _need(package: str, extra: str = "attention") -> None:

@@ -15,6 +15,7 @@ from sparse_tasks.cli import (
     attention,
     compare,
     evaluate,
+    explain,
     export,
     generate,
     leaderboard,
@@ -61,6 +62,7 @@ app.command("predict", hidden=True)(evaluate.predict)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
 app.command("analyze")(analyze.analyze)
+app.command("explain")(explain.explain)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("publish")(publish.publish)

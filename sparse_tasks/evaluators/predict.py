@@ -144,7 +144,7 @@ def predict(
     if begin_answer and not (engine.takes_ids or engine.begins_answers):
         remedy = "renders prompts itself and cannot begin answers; add --no-begin-answer"
         raise UsageError("engine", request.engine, remedy)
-    tokenizer = _tokenizer(request, settings.model) if engine.takes_ids else None
+    tokenizer = prompt_tokenizer(request, settings.model) if engine.takes_ids else None
     record = _settings(request, engine, tokenizer)
     run.check(record)
     done = run.finished()
@@ -207,7 +207,12 @@ def default_folder(request: RunRequest, name: str | None = None) -> Path:
     return Path("runs") / re.sub(r"[^\w.-]", "-", "-".join(names))
 
 
-def _tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
+def prompt_tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
+    """The tokenizer of a run's prompts.
+
+    Raises:
+        UsageError: The model has no usable one, and none is named.
+    """
     if request.tokenizer is not None:
         return load_tokenizer(request.tokenizer, request.chat_template)
     try:

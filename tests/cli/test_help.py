@@ -14,8 +14,10 @@ from sparse_tasks.cli import (
     attention,
     compare,
     evaluate,
+    explain,
     export,
     generate,
+    inspecting,
     leaderboard,
     listing,
     publish,
@@ -38,6 +40,7 @@ COMMANDS = {
     "score": score.score,
     "compare": compare.compare,
     "analyze": analyze.analyze,
+    "explain": explain.explain,
     "report": report.report,
     "export": export.export,
     "publish": publish.publish,
@@ -47,6 +50,7 @@ COMMANDS = {
     "attention list": attention.listing,
     "attention show": attention.show,
     "attention bench": attention.bench,
+    "attention inspect": inspecting.inspect,
 }
 
 

@@ -32,6 +32,24 @@ def model(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
+def llama(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint: a Llama of two small layers with random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    shutil.copytree(tokenizer_folders["byte_level"], folder)
+    size = load_tokenizer(str(folder)).backend.get_vocab_size()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=8192, bos_token_id=0, eos_token_id=size - 1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def data(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks at two lengths, 4 samples each, two of them a file; nobody may change it."""
     folder = tmp_path_factory.mktemp("evaluators") / "data"

@@ -51,6 +51,11 @@ def power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+def has_kernels(device: str) -> bool:
+    """Whether kernels run on a device, in Triton's interpreter too."""
+    return _has_triton() and (device.startswith("cuda") or interpreted())
+
+
 def interpreted() -> bool:
     """Whether Triton's kernels run in its interpreter, on the CPU (``TRITON_INTERPRET=1``)."""
     return os.environ.get("TRITON_INTERPRET") == "1"

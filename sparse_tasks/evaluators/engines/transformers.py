@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
 from sparse_tasks.core.records import JsonObject, Phase
@@ -16,14 +16,15 @@ from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettin
 if TYPE_CHECKING:
     from sparse_tasks.attention.huggingface import SparseRun
 
-_ARGUMENTS = ("device", "dtype", "attn_implementation")
+_ARGUMENTS = ("device", "dtype", "attn_implementation", "impl")
+IMPLEMENTATIONS: Final = ("auto", "triton", "torch")
 
 
 class TransformersEngine(Engine):
     """``AutoModelForCausalLM.generate`` on token ids.
 
-    ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's)
-    and ``attn_implementation``.
+    ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's),
+    ``attn_implementation``, and, of sparse attention, ``impl``: auto (kernels where there are any), triton or torch.
     """
 
     name = "transformers"
@@ -41,6 +42,8 @@ class TransformersEngine(Engine):
                 raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, _ARGUMENTS))
             if not isinstance(value, str):
                 raise UsageError("engine-arg", f"{argument}={value}", "must be a name")
+        if (impl := settings.arguments.get("impl", "auto")) not in IMPLEMENTATIONS:
+            raise UsageError("engine-arg", f"impl={impl}", f"is unknown; choose from {', '.join(IMPLEMENTATIONS)}")
         self._model: Any = None
 
     def context(self) -> int | None:
@@ -59,6 +62,7 @@ class TransformersEngine(Engine):
         from transformers import AutoModelForCausalLM
 
         model, arguments = self.settings.model, dict(self.settings.arguments)
+        arguments.pop("impl", None)
         self._decoder = load_tokenizer(model.tokenizer, "none").backend
         device = arguments.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -110,7 +114,17 @@ class TransformersEngine(Engine):
             return nullcontext()
         from sparse_tasks.attention.huggingface import sparse_attention
 
-        return sparse_attention(self._model, self.settings.attention)
+        return sparse_attention(self._model, self.settings.attention, impl=self.settings.arguments.get("impl", "auto"))
+
+    def take_over(self, running: Engine, needed: int) -> bool:
+        if not isinstance(running, TransformersEngine) or running._loads() != self._loads():
+            return False
+        self._model, self._decoder, running._model = running._model, running._decoder, None
+        return self._model is not None
+
+    def _loads(self) -> tuple[object, ...]:
+        """What ``start`` depends on."""
+        return self.settings.model, {key: value for key, value in self.settings.arguments.items() if key != "impl"}
 
     def version(self) -> str | None:
         import transformers

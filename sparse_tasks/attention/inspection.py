@@ -1,0 +1,139 @@
+"""What methods would see of a model's dense attention: the mass that they hold, and the error of what is left.
+
+    run = Inspection(Attention.parse("quest", sparsity=0.9))
+    with attended_by(model, run):
+        model.generate(**inputs)  # under dense attention
+    run.inspected()
+
+Only the phases in which a method acts are inspected. Scores are held for a stretch of queries of one head at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.huggingface import SparseRun
+from sparse_tasks.attention.patterns import Pattern
+from sparse_tasks.attention.picture import Rows
+from sparse_tasks.attention.prefill import select_stretches
+from sparse_tasks.attention.steps import Memory
+
+_CELLS: Final = 1 << 24  # scores held at once: 64 MB of fp32
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A phase of a model under a method, held against its dense attention.
+
+    Attributes:
+        phase: "prefill" or "decode".
+        queries: Queries that were looked at in each head.
+        layers: Numbers of the layers, as the model has them.
+        recall: Share of the attention that falls on keys the method sees, averaged over queries, by layer and query
+            head.
+        error: Root of the summed squares of what the output is off by, over that of the dense output, likewise.
+        sparsity: Measured share of query-key interactions left out, by layer.
+    """
+
+    phase: str
+    queries: int
+    layers: list[int]
+    recall: list[list[float]]
+    error: list[list[float]]
+    sparsity: list[float]
+
+
+class Inspection(SparseRun):
+    """A run under dense attention that keeps count of what methods would see of it.
+
+    Args:
+        attention: The methods.
+        impl: Implementation of their selection: "auto", "triton" or "torch".
+    """
+
+    def __init__(self, attention: Attention, impl: str = "auto") -> None:
+        super().__init__(attention, impl)
+        self._sums: dict[tuple[str, int], Tensor] = {}
+
+    def inspected(self) -> list[Inspected]:
+        """What was seen so far, of each phase in which a method acts."""
+        return [found for phase in ("prefill", "decode") if (found := self._of_phase(phase)) is not None]
+
+    def _of_phase(self, phase: str) -> Inspected | None:
+        layers = [number for number in self.layers if (phase, number) in self._sums]
+        if not layers:
+            return None
+        held, queries, off, norm = torch.stack([self._sums[phase, number] for number in layers], 1).cpu()
+        densities = [self.density(phase, number) for number in layers]
+        return Inspected(
+            phase,
+            int(queries[0, 0]),
+            layers,
+            (held / queries).tolist(),
+            (off / norm.clamp_min(torch.finfo(torch.float64).tiny)).sqrt().tolist(),
+            [1 - density.computed for density in densities if density is not None],
+        )
+
+    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.attention.prefill is None:
+            return super()._prompt(number, q, k, v)
+        parts = []
+        for queries, index in select_stretches(self.attention.prefill, q, k, impl=self._impl):
+            out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], index.pattern())
+            self._note("prefill", number, sums)
+            self._count_prefill(number, [index])
+            parts.append(out)
+        return torch.cat(parts).to(q.dtype)
+
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.attention.decode is None:
+            return super()._step(number, memory, q, k, v)
+        _, index = memory.step(q, k, v)
+        out, sums = seen_of_dense(q, k, v, Rows(index.mask(len(k))[0][:, None]))
+        self._note("decode", number, sums)
+        self._count_decode(number, index, len(k))
+        return out.to(q.dtype)
+
+    def _note(self, phase: str, number: int, sums: Tensor) -> None:
+        before = self._sums.get((phase, number))
+        self._sums[phase, number] = sums if before is None else before + sums
+
+
+def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Dense attention of one sequence, and what a pattern lets through of it.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions, scaled so that scores need
+            ``head_size ** -0.5`` and no more.
+        k: ``[n_k, kv_heads, head_size]``.
+        v: Like ``k``.
+        pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``.
+
+    Returns:
+        The dense output, fp32 ``[n_q, query_heads, head_size]``; and sums over the queries, float64
+        ``[4, query_heads]``: of the weights on keys that are seen, of 1, of the squared differences between the output
+        of attention to these alone (0 where there are none) and the dense output, and of the squares of the latter.
+    """
+    (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
+    out = torch.empty(n_q, heads, size, dtype=torch.float32, device=q.device)
+    sums = torch.zeros(4, heads, dtype=torch.float64, device=q.device)
+    keys, rows = torch.arange(n_k, device=q.device), max(1, _CELLS // n_k)
+    for head in range(heads):
+        key, value = (x[:, head * kv_heads // heads].float() for x in (k, v))
+        for start in range(0, n_q, rows):
+            some = slice(start, min(start + rows, n_q))
+            position = torch.arange(some.start, some.stop, device=q.device) + (n_k - n_q)
+            scores = q[some, head].float() @ key.T * size**-0.5
+            weights = scores.masked_fill(keys > position[:, None], float("-inf")).softmax(1)
+            dense = out[some, head] = weights @ value
+            weights = weights * pattern.of_head(head * pattern.heads // heads, position, n_k)
+            mass = weights.sum(1)
+            off = torch.where(mass[:, None] > 0, weights @ value / mass[:, None], 0.0) - dense
+            for row, each in enumerate((mass, torch.ones_like(mass), off.square().sum(1), dense.square().sum(1))):
+                sums[row, head] += each.double().sum()
+    return out, sums

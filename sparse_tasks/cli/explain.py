@@ -1,0 +1,187 @@
+"""``sparse-tasks explain``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparse_tasks.cli.completion import complete_method, complete_task
+from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.running import FormatOption, RunBar, Set, attentions, engine_arguments, tell_unable
+from sparse_tasks.core.format import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sparse_tasks.evaluators.explain import Explanation
+    from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, ConfigResult
+
+
+def explain(
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, or demo.")],
+    attention: Annotated[
+        str,
+        typer.Option(
+            "--attention",
+            "-a",
+            metavar="NAME",
+            help="A method, or two (vertical_slash+quest).",
+            autocompletion=complete_method,
+        ),
+    ],
+    sparsity: Annotated[str, typer.Option("--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).")],
+    set_: Set = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="NAME",
+            help="Task or group of tasks. May be repeated.",
+            show_default="all",
+            autocompletion=complete_task,
+        ),
+    ] = None,
+    length: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
+    ] = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option("--engine-arg", metavar="KEY=VALUE", help="device or dtype, as of the engine transformers."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Parent of the runs' folders.",
+            show_default="runs/<model>-<data set>-explain-<method>",
+        ),
+    ] = None,
+    format: FormatOption = Format.human,
+) -> None:
+    """Split what a method loses into budget, selection and numerics, in transformers.
+
+    Dense attention, an oracle that reads as little, the method by its torch twin, and on a GPU by its kernel.
+
+    A run that was stopped goes on where it stopped when the same command is given again.
+
+    Example: sparse-tasks explain sparse-tasks-4k --model demo --attention quest --sparsity 0.9
+    """
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.core.records import to_builtins
+    from sparse_tasks.evaluators.dataset import open_dataset
+    from sparse_tasks.evaluators.explain import explain as explain_loss
+    from sparse_tasks.evaluators.predict import RunRequest, default_folder
+
+    chosen = attentions(attention, sparsity, set_ or [])
+    if len(chosen) > 1:
+        raise UsageError("attention", f"{attention} at {sparsity}", "is several; explain one at a time")
+    dataset = open_dataset(data)
+    request = RunRequest(
+        dataset=dataset,
+        selection=dataset.select(task or [], length or [], limit),
+        model=model,
+        engine="transformers",
+        engine_arguments=engine_arguments(engine_arg or []),
+        max_new_tokens=max_new_tokens,
+        command_line=sys.argv[1:],
+        attention=chosen[0],
+    )
+    folder = output or default_folder(request, f"explain-{chosen[0].label}")
+    explanation = explain_loss(request, folder, RunBar)
+    if format is Format.human:
+        _print(explanation, folder)
+        return
+    print_json(
+        {
+            "folder": str(folder),
+            "attention": to_builtins(explanation.attention),
+            "oracle": to_builtins(explanation.oracle),
+            "results": {name: to_builtins(result) for name, result in explanation.results.items()},
+            "parts": {name: to_builtins(comparison) for name, comparison in explanation.parts.items()},
+        }
+    )
+
+
+def _print(explanation: Explanation, folder: Path) -> None:
+    from sparse_tasks.core.length import label
+
+    total = explanation.parts["total"]
+    print(f"{next(iter(explanation.results.values())).model.name}, {explanation.attention.label}")
+    settings = [f"{path}={value}" for path, value in explanation.oracle.arguments.items() if "sparsity" not in path]
+    print("oracle:", explanation.oracle.method, *settings)
+    for length in sorted({row.length for row in total.rows}):
+        tasks = [row.task for row in total.rows if row.length == length and not row.unable]
+        for task in tasks:
+            compared = {
+                part: next(row for row in comparison.rows if (row.length, row.task) == (length, task))
+                for part, comparison in explanation.parts.items()
+            }
+            _table(f"{task}, length {label(length)}", explanation, compared, length, [task])
+        if len(tasks) > 1:
+            averages = {
+                part: next(average for average in comparison.averages if average.length == length)
+                for part, comparison in explanation.parts.items()
+            }
+            _table(f"mean of {len(tasks)} tasks, length {label(length)}", explanation, averages, length, tasks)
+    print("\nprefill, decode: measured sparsity; difference: paired, from the run above.")
+    print("Parts add up to the total; intervals do not.")
+    if "numerics" not in explanation.parts:
+        print("numerics: not measured, for kernels need a GPU; the torch twin is the method.")
+    tell_unable([(row.length, row.task) for row in total.rows if row.unable], len(total.rows))
+    print(f"runs: {folder}{os.sep}*")
+
+
+def _table(
+    title: str,
+    explanation: Explanation,
+    compared: dict[str, ComparedTask] | dict[str, ComparedAverage],
+    length: int,
+    tasks: Sequence[str],
+) -> None:
+    from rich.console import Console
+
+    table = frameless("part", ("run", "prefill", "decode", "score", "difference", "95% interval"))
+    total = compared["total"]
+    for (name, result), part in zip(explanation.results.items(), ["", *compared], strict=False):
+        configs = [config for config in result.configs if config.length == length and config.task in tasks]
+        score = total.mean_a if part == "" else compared[part].mean_b
+        table.add_row(part, name, *_measured(configs), PLAIN.number(score), *_difference(compared.get(part)))
+    table.add_section()
+    table.add_row("total", "", "", "", "", *_difference(total))
+    print(f"\n{title}, {total.n:,} samples")
+    Console().print(table)
+
+
+def _measured(configs: list[ConfigResult]) -> list[str]:
+    from sparse_tasks.evaluators.results import mean_measure
+
+    return [PLAIN.number(mean_measure(configs, "sparsity", phase)) for phase in ("prefill", "decode")]
+
+
+def _difference(row: ComparedTask | ComparedAverage | None) -> list[str]:
+    if row is None:
+        return ["", ""]
+    return [PLAIN.signed(row.difference), PLAIN.interval(row.interval.low, row.interval.high, sign=True)]
