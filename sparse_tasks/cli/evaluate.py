@@ -111,8 +111,8 @@ def evaluate(
         str, typer.Option(metavar="FILE", help="Chat template: auto (the tokenizer's, if any), none, or a Jinja file.")
     ] = "auto",
     begin_answer: Annotated[
-        bool, typer.Option("--begin-answer", help="Begin the model's answer for it, with <answer>.")
-    ] = False,
+        bool | None, typer.Option("--begin-answer", help="Begin the model's answer for it, with <answer>.")
+    ] = None,
     no_begin_answer: Annotated[
         bool, typer.Option("--no-begin-answer", help="Begin no answers, also where the data set does.")
     ] = False,
@@ -156,7 +156,7 @@ def evaluate(
         chat_template=chat_template,
         command_line=sys.argv[1:],
         attention=None if attention is None else chosen[0],
-        begin_answer=begin_answer if begin_answer or no_begin_answer else None,
+        begin_answer=False if no_begin_answer else begin_answer,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")
