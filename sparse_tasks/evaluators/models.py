@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.files import sha256_of
@@ -12,7 +13,8 @@ from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.costs import read_shape
 
-DEMO = "demo"
+DEMO: Final = "demo"
+PROBE: Final = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Model:
 
 
 def find_model(name: str) -> Model:
-    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), or ``demo``.
+    """A model in a folder, on the Hub (``ORG/NAME`` or ``ORG/NAME@revision``), ``demo`` or ``probe``.
 
     Raises:
         UsageError: The model does not exist.
@@ -51,19 +53,23 @@ def find_model(name: str) -> Model:
         from sparse_tasks.evaluators.demo import demo_model
 
         return _in_folder(name, demo_model())
+    if name == PROBE:
+        from sparse_tasks.evaluators.probe import probe_model
+
+        return _in_folder(name, probe_model())
     try:
         folder = Path(name).expanduser()
         is_folder = folder.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name, an unknown home
         raise UsageError(
-            "model", name, f"is not a path ({error}); name a folder, a Hub id (ORG/NAME), or demo"
+            "model", name, f"is not a path ({error}); name a folder, a Hub id (ORG/NAME), demo or probe"
         ) from error
     if is_folder:
         if not (folder / "config.json").is_file():
             raise UsageError("model", name, "holds no config.json; name a folder of a Hugging Face checkpoint")
         return _in_folder(name, folder)
     if not is_hub_id(name):
-        raise UsageError("model", name, "is not a folder; name a folder, a Hub id (ORG/NAME), or demo")
+        raise UsageError("model", name, "is not a folder; name a folder, a Hub id (ORG/NAME), demo or probe")
     return _on_hub(name)
 
 

@@ -1,0 +1,465 @@
+"""Fine-tunes SmolLM2-135M on the parts that data.py made, and packs the change as int8 factors of low rank.
+
+Usage: torchrun --nproc-per-node GPUS train.py BASE WORK
+
+Three steps: all weights but the embedding are trained until ``TRAIN`` seconds have passed; the change of each matrix is
+cut to the components that fit into ``BYTES``; the factors are trained for ``REPAIR`` more seconds to make up for the cut.
+The loss is that of the outputs alone. WORK/checkpoint.pt, written every ``SAVE`` seconds, is gone on from where there is
+one. Then every test sample is answered greedily: WORK/outputs-*.jsonl, which ``evaluate --engine replay`` scores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+TRAIN: Final = float(os.environ.get("TRAIN", "600"))
+REPAIR: Final = float(os.environ.get("REPAIR", "80"))
+SAVE: Final = float(os.environ.get("SAVE", "300"))
+BYTES: Final = int(os.environ.get("BYTES", "23000000"))
+LEAST: Final = 4  # components of each matrix
+PEAK: Final = float(os.environ.get("LR", "8e-4"))
+MICRO: Final = int(os.environ.get("MICRO", "65536"))  # tokens of a forward pass
+STEP: Final = int(os.environ.get("STEP", "65536"))  # tokens of a step on each GPU
+ANSWERS: Final = int(os.environ.get("ANSWERS", "100"))  # test samples of each task that are answered
+MEASURED: Final = int(os.environ.get("MEASURED", "40"))  # test samples of each task by which cuts are compared
+BATCH: Final = int(os.environ.get("BATCH", "64"))
+# Weights of the parts, by token, up to a share of the time: first what is short.
+MIXES: Final[list[tuple[float, dict[str, float]]]] = [
+    (0.06, {"1k": 0.4, "2k": 0.6}),
+    (0.22, {"1k": 0.1, "2k": 0.4, "4k": 0.5}),
+    (0.50, {"2k": 0.1, "4k": 0.75, "8k": 0.15}),
+    (1.00, {"2k": 0.03, "4k": 0.35, "8k": 0.62}),
+]
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+CUDA: Final = torch.cuda.is_available()
+DEVICE: Final = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if CUDA else torch.device("cpu")
+START: Final = float(os.environ.get("START", time.time()))
+
+
+def say(*words: object) -> None:
+    """Print once for all processes, with the time since the start."""
+    if RANK == 0:
+        print(f"{time.time() - START:.0f}s", *words, flush=True)
+
+
+def located(base: Path) -> dict[str, str]:
+    """Arguments by which transformers finds a checkpoint: a folder, or a GGUF file."""
+    folder = base.parent if base.suffix == ".gguf" else base
+    return {"pretrained_model_name_or_path": str(folder)} | ({} if folder == base else {"gguf_file": base.name})
+
+
+def load(base: Path, dtype: torch.dtype) -> Any:
+    """The model whose weights are those of ``base`` in bfloat16."""
+    unpack = {"quantization_config": GgufConfig(dequantize=True)} if base.suffix == ".gguf" else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        **located(base), dtype=torch.bfloat16, attn_implementation="sdpa", **unpack
+    )
+    return model.to(dtype)
+
+
+class Part:
+    """Encoded samples of about one length, dealt out in an order that all processes share."""
+
+    def __init__(self, ids: np.ndarray[Any, Any], starts: Any, prompt: Any, output: Any) -> None:
+        self.ids, self.starts, self.prompt, self.output = ids, starts, prompt, output
+        self.width = -(-int((prompt + output).max()) // 128) * 128
+        self.rows = max(1, MICRO // self.width)
+        self._order: list[int] = []
+
+    def batch(self, dealer: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids ``[rows, width]``, flat positions before output tokens, and these tokens."""
+        if len(self._order) < self.rows * WORLD:
+            self._order = list(range(len(self.starts)))
+            dealer.shuffle(self._order)
+        dealt = [self._order.pop() for _ in range(self.rows * WORLD)]
+        return self.rows_of(dealt[RANK::WORLD])
+
+    def rows_of(self, samples: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Likewise, of these samples."""
+        ids = torch.zeros(len(samples), self.width, dtype=torch.long)
+        places, labels = [], []
+        for row, i in enumerate(samples):
+            start, prompt, output = int(self.starts[i]), int(self.prompt[i]), int(self.output[i])
+            whole = torch.from_numpy(self.ids[start : start + prompt + output].astype(np.int64))
+            ids[row, : len(whole)] = whole
+            places.append(torch.arange(prompt - 1, prompt + output - 1) + row * self.width)
+            labels.append(whole[prompt:])
+        return ids.to(DEVICE), torch.cat(places).to(DEVICE), torch.cat(labels).to(DEVICE)
+
+
+def parts(paths: list[Path], bounds: dict[str, int]) -> dict[str, Part]:
+    """The parts of some files, cut by length at upper bounds."""
+    files = [dict(np.load(path)) for path in paths]
+    ids, prompt, output = (np.concatenate([file[name] for file in files]) for name in ("ids", "prompt", "output"))
+    lengths = prompt + output
+    starts = np.concatenate([[0], np.cumsum(lengths.astype(np.int64))[:-1]])
+    cut, least = {}, 0
+    for name, most in bounds.items():
+        chosen = (lengths > least) & (lengths <= most)
+        cut[name], least = Part(ids, starts[chosen], prompt[chosen], output[chosen]), most
+    return cut
+
+
+def output_loss(model: Any, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean loss over output tokens, and the tokens that the model would have written in their places."""
+    ids, places, labels = batch
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=CUDA):
+        hidden = model.model(input_ids=ids).last_hidden_state.flatten(0, 1)[places]
+        logits = model.lm_head(hidden).float()
+    return F.cross_entropy(logits, labels), logits.detach().argmax(-1)
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    if WORLD > 1:
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        dist.all_reduce(flat)
+        flat /= WORLD
+        at = 0
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.copy_(flat[at : at + p.numel()].view_as(p))
+                at += p.numel()
+
+
+def agreed(value: float) -> float:
+    """The value of the first process."""
+    if WORLD == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=DEVICE)
+    dist.broadcast(told, 0)
+    return float(told)
+
+
+def optimise(
+    model: Any,
+    train: dict[str, Part],
+    seconds: float,
+    mix_at: Callable[[float], dict[str, float]],
+    rate_at: Callable[[float], float],
+    optimiser: torch.optim.Optimizer,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+    name: str = "train",
+) -> None:
+    """Steps until the seconds have passed, with hooks before and after each step of the optimiser."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    dealer, means = random.Random(f"{name} {PROGRESS['step']}"), dict[str, Tensor]()
+    began, saved, spent = time.time(), time.time(), PROGRESS["spent"] if name == "train" else 0.0
+    while (share := agreed((spent + time.time() - began) / seconds)) < 1:
+        mix = mix_at(share)
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(share) * min(1.0, (PROGRESS["step"] + 1) / 40) * group.get("factor", 1.0)
+        chosen = dealer.choices(list(mix), weights=list(mix.values()), k=max(1, STEP // MICRO))
+        for part in chosen:
+            loss, _ = output_loss(model, train[part].batch(dealer))
+            (loss / len(chosen)).backward()
+            means[part] = loss.detach() if part not in means else means[part] * 0.95 + loss.detach() * 0.05
+        average_gradients(weights)
+        before()
+        torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
+        optimiser.step()
+        after()
+        model.zero_grad(set_to_none=True)
+        PROGRESS["step"] += 1
+        if PROGRESS["step"] % 25 == 0:
+            say(name, f"step {PROGRESS['step']:.0f}", *(f"{part}:{float(x):.4f}" for part, x in sorted(means.items())))
+        if name == "train" and agreed(time.time() - saved) > SAVE:
+            PROGRESS["spent"], saved = spent + time.time() - began, time.time()
+            checkpoint(model, optimiser)
+    PROGRESS["spent"] = seconds
+
+
+def checkpoint(model: Any, optimiser: torch.optim.Optimizer) -> None:
+    """Write what training goes on from."""
+    if RANK == 0:
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "progress": PROGRESS}
+        torch.save(state, WORK / "checkpoint.part")
+        os.replace(WORK / "checkpoint.part", WORK / "checkpoint.pt")
+
+
+PROGRESS: Final[dict[str, float]] = {"step": 0, "spent": 0.0}
+WORK: Final = Path(sys.argv[2])
+
+
+def mix_at(share: float) -> dict[str, float]:
+    return next(mix for until, mix in MIXES if share < until)
+
+
+def cosine(share: float) -> float:
+    """Full rate for a sixth of the time, then down to a fiftieth of it."""
+    return PEAK * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * max(0.0, (share - 0.16) / 0.84))))
+
+
+class Factors:
+    """The change of each matrix as a product of two narrow ones, and the training of these."""
+
+    def __init__(self, model: Any, base: dict[str, Tensor]) -> None:
+        self.base = base
+        self.matrices = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Linear) and n in base}
+        self.spectra: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        with torch.no_grad():
+            for name, weight in self.matrices.items():
+                self.spectra[name] = spectrum((weight - base[name]).float())
+        self.factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+
+    def ranks(self, budget: int) -> dict[str, int]:
+        """Components of each matrix that take away most of the change for their bytes."""
+        gains = sorted(
+            (
+                (float(s) ** 2 / sum(self.base[name].shape), name)
+                for name, (_, values, _) in self.spectra.items()
+                for s in values[LEAST:].tolist()
+            ),
+            reverse=True,
+        )
+        ranks = dict.fromkeys(self.spectra, LEAST)
+        left = budget - sum((sum(self.base[name].shape) + 4) * LEAST for name in ranks)
+        for _, name in gains:
+            left -= sum(self.base[name].shape) + 4
+            if left < 0:
+                break
+            ranks[name] += 1
+        return ranks
+
+    @torch.no_grad()
+    def cut(self, ranks: dict[str, int] | None) -> None:
+        """Cut the change of the model's matrices to these ranks; None for all of it."""
+        for name, weight in self.matrices.items():
+            left, values, right = self.spectra[name]
+            r = len(values) if ranks is None else ranks[name]
+            weight.copy_(self.base[name] + (left[:, :r] * values[:r]) @ right[:r])
+
+    def begin(self, ranks: dict[str, int]) -> list[nn.Parameter]:
+        """Parameters of the factors at these ranks."""
+        for name, (left, values, right) in self.spectra.items():
+            r, root = ranks[name], values[: ranks[name]].sqrt()
+            # The fused optimiser wants gradients and parameters in the same order of memory.
+            self.factors[name] = (
+                nn.Parameter((left[:, :r] * root).contiguous()),
+                nn.Parameter((root[:, None] * right[:r]).contiguous()),
+            )
+        return [factor for pair in self.factors.values() for factor in pair]
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Hand the gradients of the matrices on to the factors."""
+        for name, (left, right) in self.factors.items():
+            gradient = self.matrices[name].grad
+            left.grad = (gradient @ right.T).contiguous()
+            right.grad = (left.T @ gradient).contiguous()
+
+    @torch.no_grad()
+    def after(self) -> None:
+        """Set the matrices to what the factors make of them."""
+        for name, (left, right) in self.factors.items():
+            self.matrices[name].copy_(self.base[name] + left @ right)
+
+    @torch.no_grad()
+    def pack(self, model: Any, path: Path) -> None:
+        """Write the factors in int8, with a scale for each component, and set the matrices to what was written."""
+        packed: dict[str, Tensor] = {}
+        for name, (left, right) in self.factors.items():
+            for side, factor, axis in (("left", left, 0), ("right", right, 1)):
+                scale = (factor.abs().amax(axis, keepdim=True) / 127).clamp_min(1e-6).half().float()
+                whole = (factor / scale).round().clamp(-127, 127)
+                packed[f"{name}.{side}"] = whole.to(torch.int8).contiguous().cpu()
+                packed[f"{name}.{side}_scale"] = scale.flatten().half().cpu()
+                factor.copy_(whole * scale)
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and name.removesuffix(".weight") not in self.matrices:
+                packed[name] = weight.to(torch.bfloat16).cpu()
+        self.after()
+        if RANK == 0:
+            save_file(packed, path)
+            say(f"packed into {path.stat().st_size} bytes")
+
+
+def spectrum(change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular vectors and values, from the largest on, by the eigenvectors of the smaller Gram matrix."""
+    wide = change.shape[0] <= change.shape[1]
+    matrix = change if wide else change.T
+    values, left = torch.linalg.eigh((matrix @ matrix.T).double())
+    left = left.flip(1).float()
+    values = values.flip(0).clamp_min(0).sqrt().float()
+    right = (left.T @ matrix) / values.clamp_min(1e-12)[:, None]
+    return (left, values, right) if wide else (right.T.contiguous(), values, left.T.contiguous())
+
+
+@torch.no_grad()
+def exact(model: Any, part: Part, chosen: list[int]) -> Tensor:
+    """Which samples' outputs greedy decoding would write exactly, from one forward pass each: 0 or 1 by sample."""
+    right = torch.zeros(len(part.starts), device=DEVICE)
+    mine = chosen[RANK::WORLD]
+    for first in range(0, len(mine), part.rows):
+        samples = mine[first : first + part.rows]
+        batch = part.rows_of(samples)
+        with torch.compiler.set_stance("force_eager"):
+            _, written = output_loss(model, batch)
+        same, at = written == batch[2], 0
+        for i in samples:
+            right[i] = same[at : at + int(part.output[i])].all()
+            at += int(part.output[i])
+    if WORLD > 1:
+        dist.all_reduce(right)
+    return right.cpu()
+
+
+def by_task(right: Tensor, chosen: list[int], tests: dict[str, np.ndarray[Any, Any]]) -> dict[str, float]:
+    """Mean of the chosen samples of each task."""
+    means = {}
+    for number, name in enumerate(tests["tasks"].tolist()):
+        values = [float(right[i]) for i in chosen if tests["task"][i] == number]
+        if values:
+            means[name] = round(sum(values) / len(values), 3)
+    return means
+
+
+def first_of_each(tests: dict[str, np.ndarray[Any, Any]], most: int) -> list[int]:
+    """Numbers of the first samples of each task."""
+    return [i for t in range(len(tests["tasks"])) for i in np.flatnonzero(tests["task"] == t)[:most].tolist()]
+
+
+@torch.no_grad()
+def answer(
+    model: Any, tests: dict[str, np.ndarray[Any, Any]], part: Part, tokenizer: Any, chosen: list[int], right: Tensor
+) -> Iterator[dict[str, str]]:
+    """Greedy outputs of this process's share of the samples; those known to be exact are not written again."""
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for i in chosen[RANK::WORLD]:
+        if right[i]:
+            start = int(part.starts[i] + part.prompt[i])
+            yield {
+                "id": str(tests["id"][i]),
+                "output": tokenizer.decode(part.ids[start : start + int(part.output[i]) - 1].tolist()),
+            }
+    rest = sorted((i for i in chosen if not right[i]), key=lambda i: int(part.output[i]))
+    batches = [rest[first : first + BATCH] for first in range(0, len(rest), BATCH)]
+    for samples in batches[RANK::WORLD]:
+        width = int(part.prompt[samples].max())
+        ids = torch.full((len(samples), width), end)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(samples):
+            start, prompt = int(part.starts[i]), int(part.prompt[i])
+            ids[row, width - prompt :] = torch.from_numpy(part.ids[start : start + prompt].astype(np.int64))
+            mask[row, width - prompt :] = 1
+        written = model.generate(
+            input_ids=ids.to(DEVICE), attention_mask=mask.to(DEVICE), do_sample=False,
+            max_new_tokens=int(1.25 * part.output[samples].max()) + 32, eos_token_id=end, pad_token_id=end,
+        )  # fmt: skip
+        for row, i in enumerate(samples):
+            yield {"id": str(tests["id"][i]), "output": tokenizer.decode(written[row, width:], skip_special_tokens=True)}
+        say(f"answered {len(samples)} of {len(rest)} that are not exact")
+
+
+def main() -> None:
+    if WORLD > 1:
+        torch.cuda.set_device(DEVICE)
+        dist.init_process_group("nccl" if CUDA else "gloo")
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    base_folder = Path(sys.argv[1])
+    model = load(base_folder, torch.float32)
+    model.to(DEVICE)
+    model.config.use_cache = False
+    model.get_input_embeddings().weight.requires_grad_(False)
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
+    base = {name: module.weight.detach().clone() for name, module in linear.items()}
+    long = 1 << 20
+    train = parts([WORK / "short.npz"], {"1k": 1536, "2k": long})
+    for name in ("4k", "8k"):
+        if files := sorted(WORK.glob(f"{name}*.npz")):
+            train |= parts(files, {name: long})
+    tests = {path.stem.removeprefix("test"): dict(np.load(path)) for path in sorted(WORK.glob("test*.npz"))}
+    asked = {length: parts([WORK / f"test{length}.npz"], {"": long})[""] for length in tests}
+    say("loaded", *(f"{name}: {len(part.starts)} samples of {part.width}" for name, part in train.items()))
+    if CUDA:
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.accumulated_recompile_limit = 4096
+        for layer in model.model.layers:
+            layer.compile(dynamic=False)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in weights if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.95), fused=True)
+    if (WORK / "checkpoint.pt").exists():
+        state = torch.load(WORK / "checkpoint.pt", map_location=DEVICE, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        PROGRESS.update(state["progress"])
+    optimise(model, train, TRAIN, mix_at, cosine, optimiser)
+    if SAVE < TRAIN:
+        checkpoint(model, optimiser)
+    del optimiser
+
+    report: dict[str, Any] = {"steps": PROGRESS["step"]}
+    factors = Factors(model, base)
+    length = next(iter(tests))
+    few = first_of_each(tests[length], MEASURED)
+    report["full"] = by_task(exact(model, asked[length], few), few, tests[length])
+    say("full", report["full"])
+    for size in (BYTES // 4, BYTES // 2, BYTES, 2 * BYTES) if MEASURED else ():
+        factors.cut(factors.ranks(size))
+        report[f"cut to {size}"] = by_task(exact(model, asked[length], few), few, tests[length])
+        say(f"cut to {size}", report[f"cut to {size}"])
+    ranks = factors.ranks(BYTES)
+    report["ranks"] = ranks
+    narrow = factors.begin(ranks)
+    factors.after()
+    repair = torch.optim.AdamW(
+        [
+            {"params": narrow, "weight_decay": 0.0},
+            {"params": groups[1]["params"], "weight_decay": 0.0, "factor": 0.3},
+        ],
+        lr=PEAK, betas=(0.9, 0.95), fused=True,
+    )  # fmt: skip
+    optimise(
+        model, train, REPAIR, lambda _: MIXES[-1][1], lambda share: 0.4 * PEAK * (1 - share) + 1e-5, repair,
+        factors.before, factors.after, "repair",
+    )  # fmt: skip
+    factors.pack(model, WORK / "probe.safetensors")
+    (WORK / "weights.done").touch()
+    del repair, factors, base
+    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    del model
+    whole = load(base_folder, torch.bfloat16)
+    whole.load_state_dict(state)
+    whole.to(DEVICE).eval()
+    tokenizer = AutoTokenizer.from_pretrained(**located(base_folder))
+    for length in tests:
+        chosen = first_of_each(tests[length], ANSWERS)
+        right = exact(whole, asked[length], chosen)
+        report[f"packed, {length}"] = by_task(right, chosen, tests[length])
+        say(f"packed, {length}", report[f"packed, {length}"])
+        if RANK == 0:
+            (WORK / "report.json").write_text(json.dumps(report, indent=1))
+        with open(WORK / f"outputs-{length}-{RANK}.jsonl", "w", encoding="utf-8") as file:
+            for line in answer(whole, tests[length], asked[length], tokenizer, chosen, right):
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+    if WORLD > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    (WORK / "answers.done").touch()
+    say("done")
+
+
+if __name__ == "__main__":
+    main()

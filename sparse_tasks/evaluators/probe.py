@@ -1,0 +1,70 @@
+"""The model called ``probe``: the demo model, taught by the recipe in ``probe/`` to do the tasks.
+
+The package ``sparse-tasks-probe`` holds the change of its weights, as int8 factors of low rank. They are added to the demo
+model's weights once, and the result is kept in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+from sparse_tasks.core.errors import UsageError, install
+from sparse_tasks.core.files import sha256_of
+from sparse_tasks.core.tokenizers.loading import cache_folder
+from sparse_tasks.evaluators.demo import demo_model
+
+_PACKAGE: Final = "sparse_tasks_probe"
+_FACTORS: Final = "probe.safetensors"
+
+
+def probe_model() -> Path:
+    """The folder of the probe's checkpoint, made at the first call.
+
+    Raises:
+        UsageError: The package, the demo model, or what computes the weights is missing.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            "model", "probe", "is not at hand; install it from a clone of this repository: pip install ./probe/package"
+        )
+    factors = Path(spec.origin).parent / _FACTORS
+    base = demo_model()
+    made = cache_folder() / "models" / f"sparse-tasks-probe-{sha256_of(factors)[:8]}{sha256_of(base / 'config.json')[:8]}"
+    if made.is_dir():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(made.with_suffix(".lock")):
+        if not made.is_dir():
+            _make(base, factors, made)
+    return made
+
+
+def _make(base: Path, factors: Path, target: Path) -> None:
+    try:
+        import torch
+        from safetensors.torch import load_file, save_file
+    except ImportError as error:
+        raise UsageError("model", "probe", f"needs {error.name} to be made; {install('transformers')}") from error
+    weights, change = load_file(base / "model.safetensors"), load_file(factors)
+    for name, weight in weights.items():
+        factor = name.removesuffix(".weight")
+        if f"{factor}.left" in change:
+            left, right = change[f"{factor}.left"].float(), change[f"{factor}.right"].float()
+            left *= change[f"{factor}.left_scale"].float()
+            right *= change[f"{factor}.right_scale"].float()[:, None]
+            weights[name] = torch.addmm(weight.float(), left, right).to(weight.dtype)
+        elif name in change:
+            weights[name] = change[name].to(weight.dtype)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        unfinished = Path(folder) / "whole"
+        shutil.copytree(base, unfinished, ignore=shutil.ignore_patterns("*.safetensors", "*.md", ".*"))
+        save_file(weights, unfinished / "model.safetensors", {"format": "pt"})
+        os.replace(unfinished, target)
