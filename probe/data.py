@@ -2,9 +2,9 @@
 
 Usage: data.py TOKENIZER WORK [PART ...]
 
-Each part becomes WORK/PART.npz: ``ids`` (uint16, one sample after another, each a prompt and then its output), ``prompt``
-and ``output`` (their lengths in tokens), ``task`` (index into ``tasks``) and ``id``. Parts and data sets that are there
-already are not made again.
+Each part becomes WORK/PART.npz: ``ids`` (uint16, one sample after another, each a prompt and then its output),
+``prompt`` and ``output`` (their lengths in tokens), ``task`` (index into ``tasks``) and ``id``. Parts and data sets
+that exist are not made again.
 """
 
 from __future__ import annotations
@@ -78,6 +78,10 @@ PARTS: Final[dict[str, list[Stage]]] = {
         Stage("4k", ("story_aggregation",), 150, 1018, settings={"story_aggregation.kind": "purse"}),
         Stage("4k", (*NEEDLES, "ruler_vt", *WORDS), 40, 1019, preset="ruler"),
         Stage("4k", (*NEEDLES, "ruler_vt", *WORDS), 25, 1020, template="none"),
+        Stage("4k", (*NEEDLES, "ruler_vt"), 60, 1031),
+        Stage("4k", WORDS, 500, 1032),
+        Stage("4k", ("story_retrieval", "story_filtering"), 1200, 1033),
+        Stage("4k", ("story_multihop", "story_aggregation", "qa_biographies"), 2000, 1034),
     ],
     "8k": [
         Stage("8k", (*NEEDLES, "ruler_vt"), 90, 1021),
@@ -87,14 +91,6 @@ PARTS: Final[dict[str, list[Stage]]] = {
         Stage("8k", (*STORIES, "qa_biographies"), 60, 1025, template="none"),
         Stage("8k", ("story_multihop",), 80, 1026, settings={"story_multihop.hops": 2}),
         Stage("8k", (*NEEDLES, "ruler_vt", *WORDS), 15, 1029, preset="ruler"),
-    ],
-    "4k-more": [
-        Stage("4k", (*NEEDLES, "ruler_vt"), 60, 1031),
-        Stage("4k", WORDS, 500, 1032),
-        Stage("4k", ("story_retrieval", "story_filtering"), 1200, 1033),
-        Stage("4k", ("story_multihop", "story_aggregation", "qa_biographies"), 2000, 1034),
-    ],
-    "8k-more": [
         Stage("8k", (*NEEDLES, "ruler_vt"), 40, 1041),
         Stage("8k", WORDS, 250, 1042),
         Stage("8k", ("story_retrieval", "story_filtering"), 700, 1043),
@@ -106,7 +102,9 @@ PARTS: Final[dict[str, list[Stage]]] = {
 }
 
 
-def encode(template: str, tokenizer: str, begun: bool, samples: list[dict[str, object]]) -> list[tuple[list[int], list[int]]]:
+def encode(
+    template: str, tokenizer: str, begun: bool, samples: list[dict[str, object]]
+) -> list[tuple[list[int], list[int]]]:
     """Ids of the prompts and of the outputs."""
     loaded = load_tokenizer(tokenizer, template)
     pairs = []

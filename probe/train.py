@@ -2,10 +2,11 @@
 
 Usage: torchrun --nproc-per-node GPUS train.py BASE WORK
 
-Three steps: all weights but the embedding are trained until ``TRAIN`` seconds have passed; the change of each matrix is
-cut to the components that fit into ``BYTES``; the factors are trained for ``REPAIR`` more seconds to make up for the cut.
-The loss is that of the outputs alone. WORK/checkpoint.pt, written every ``SAVE`` seconds, is gone on from where there is
-one. Then every test sample is answered greedily: WORK/outputs-*.jsonl, which ``evaluate --engine replay`` scores.
+BASE is a folder of a checkpoint or a GGUF file. All weights but the embedding are trained for ``TRAIN`` seconds;
+the change of each matrix is cut to the components that fit into ``BYTES``; the factors are trained for ``REPAIR`` more
+seconds to make up for the cut. The loss is that of the outputs alone. A run that was stopped goes on from
+WORK/checkpoint.pt, written every ``SAVE`` seconds. WORK/probe.safetensors is the result. Then every test sample is
+answered greedily: WORK/outputs-*.jsonl, which ``evaluate --engine replay`` scores.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -112,7 +112,9 @@ def parts(paths: list[Path], bounds: dict[str, int]) -> dict[str, Part]:
     cut, least = {}, 0
     for name, most in bounds.items():
         chosen = (lengths > least) & (lengths <= most)
-        cut[name], least = Part(ids, starts[chosen], prompt[chosen], output[chosen]), most
+        if chosen.any():
+            cut[name] = Part(ids, starts[chosen], prompt[chosen], output[chosen])
+        least = most
     return cut
 
 
@@ -122,10 +124,11 @@ def output_loss(model: Any, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tenso
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=CUDA):
         hidden = model.model(input_ids=ids).last_hidden_state.flatten(0, 1)[places]
         logits = model.lm_head(hidden).float()
-    return F.cross_entropy(logits, labels), logits.detach().argmax(-1)
+    return nn.functional.cross_entropy(logits, labels), logits.detach().argmax(-1)
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Set every gradient to its mean over the processes."""
     if WORLD > 1:
         flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         dist.all_reduce(flat)
@@ -162,7 +165,7 @@ def optimise(
     dealer, means = random.Random(f"{name} {PROGRESS['step']}"), dict[str, Tensor]()
     began, saved, spent = time.time(), time.time(), PROGRESS["spent"] if name == "train" else 0.0
     while (share := agreed((spent + time.time() - began) / seconds)) < 1:
-        mix = mix_at(share)
+        mix = {part: weight for part, weight in mix_at(share).items() if part in train}
         for group in optimiser.param_groups:
             group["lr"] = rate_at(share) * min(1.0, (PROGRESS["step"] + 1) / 40) * group.get("factor", 1.0)
         chosen = dealer.choices(list(mix), weights=list(mix.values()), k=max(1, STEP // MICRO))
@@ -198,6 +201,7 @@ WORK: Final = Path(sys.argv[2])
 
 
 def mix_at(share: float) -> dict[str, float]:
+    """Weights of the parts at a share of the time."""
     return next(mix for until, mix in MIXES if share < until)
 
 
@@ -340,13 +344,13 @@ def answer(
     model: Any, tests: dict[str, np.ndarray[Any, Any]], part: Part, tokenizer: Any, chosen: list[int], right: Tensor
 ) -> Iterator[dict[str, str]]:
     """Greedy outputs of this process's share of the samples; those known to be exact are not written again."""
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    end = tokenizer.eos_token_id
     for i in chosen[RANK::WORLD]:
         if right[i]:
             start = int(part.starts[i] + part.prompt[i])
             yield {
                 "id": str(tests["id"][i]),
-                "output": tokenizer.decode(part.ids[start : start + int(part.output[i]) - 1].tolist()),
+                "text": tokenizer.decode(part.ids[start : start + int(part.output[i]) - 1].tolist()),
             }
     rest = sorted((i for i in chosen if not right[i]), key=lambda i: int(part.output[i]))
     batches = [rest[first : first + BATCH] for first in range(0, len(rest), BATCH)]
@@ -363,11 +367,13 @@ def answer(
             max_new_tokens=int(1.25 * part.output[samples].max()) + 32, eos_token_id=end, pad_token_id=end,
         )  # fmt: skip
         for row, i in enumerate(samples):
-            yield {"id": str(tests["id"][i]), "output": tokenizer.decode(written[row, width:], skip_special_tokens=True)}
+            text = tokenizer.decode(written[row, width:], skip_special_tokens=True)
+            yield {"id": str(tests["id"][i]), "text": text}
         say(f"answered {len(samples)} of {len(rest)} that are not exact")
 
 
 def main() -> None:
+    """Train, cut, repair, pack and answer."""
     if WORLD > 1:
         torch.cuda.set_device(DEVICE)
         dist.init_process_group("nccl" if CUDA else "gloo")

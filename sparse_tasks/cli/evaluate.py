@@ -33,7 +33,7 @@ def evaluate(
             "--model",
             "-m",
             metavar="M",
-            help="Model: a folder, a Hub id, or demo; a name on a server; a file to replay.",
+            help="Model: a folder, a Hub id, demo or probe; a name on a server; a file to replay.",
         ),
     ],
     engine: Annotated[

@@ -26,7 +26,7 @@ def explain(
         str,
         typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
     ],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, or demo.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo or probe.")],
     attention: Annotated[
         str,
         typer.Option(

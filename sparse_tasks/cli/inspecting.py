@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, or demo.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo or probe.")],
     data: Annotated[
         str, typer.Option("--data", "-d", metavar="DATA", help="Data set: a folder, or ORG/NAME on the Hub.")
     ],

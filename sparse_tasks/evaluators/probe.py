@@ -1,7 +1,7 @@
 """The model called ``probe``: the demo model, taught by the recipe in ``probe/`` to do the tasks.
 
-The package ``sparse-tasks-probe`` holds the change of its weights, as int8 factors of low rank. They are added to the demo
-model's weights once, and the result is kept in the cache.
+The package ``sparse-tasks-probe`` holds the change of its weights, as int8 factors of low rank. They are added to the
+demo model's weights once, and the result is kept in the cache.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def probe_model() -> Path:
         )
     factors = Path(spec.origin).parent / _FACTORS
     base = demo_model()
-    made = cache_folder() / "models" / f"sparse-tasks-probe-{sha256_of(factors)[:8]}{sha256_of(base / 'config.json')[:8]}"
+    version = sha256_of(factors)[:8] + sha256_of(base / "config.json")[:8]
+    made = cache_folder() / "models" / f"sparse-tasks-probe-{version}"
     if made.is_dir():
         return made
     made.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,90 @@
+"""The probe is the demo model plus the factors in its package, made once; what is missing is named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators import probe
+from sparse_tasks.evaluators.models import find_model
+from sparse_tasks.evaluators.probe import probe_model
+
+Refused = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty package in the place of the probe's, and an empty cache."""
+    folder = tmp_path / "site/a_made_probe"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("SPARSE_TASKS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(probe, "_PACKAGE", folder.name)
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A demo model of two weights."""
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "README.md").write_text("the card of another model")
+    weights = {"a.weight": torch.arange(6.0).reshape(2, 3).bfloat16(), "norm.weight": torch.ones(3).bfloat16()}
+    safetensors.save_file(weights, folder / "model.safetensors")
+    monkeypatch.setattr(probe, "demo_model", lambda: folder)
+    return folder
+
+
+def write_factors(package: Path) -> None:
+    """Factors of rank one that add 1 to each number of the first row, and another norm."""
+    import torch
+    from safetensors.torch import save_file
+
+    factors = {
+        "a.left": torch.tensor([[2], [0]], dtype=torch.int8),
+        "a.left_scale": torch.tensor([0.5]).half(),
+        "a.right": torch.tensor([[4, 4, 4]], dtype=torch.int8),
+        "a.right_scale": torch.tensor([0.25]).half(),
+        "norm.weight": torch.full((3,), 2.0).bfloat16(),
+    }
+    save_file(factors, package / "probe.safetensors")
+
+
+def test_the_change_is_added_once(package: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+
+    write_factors(package)
+    folder = probe_model()
+    assert folder.parent == tmp_path / "cache/models"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    weights = load_file(folder / "model.safetensors")
+    assert weights["a.weight"].tolist() == [[1, 2, 3], [3, 4, 5]]
+    assert weights["norm.weight"].tolist() == [2, 2, 2]
+    monkeypatch.setattr(probe, "_make", None)
+    assert probe_model() == folder
+    assert find_model("probe").source == str(folder)
+
+
+def test_without_the_package_its_installation_is_named(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr(probe, "_PACKAGE", "no_such_package")
+    with refused(UsageError, "model: 'probe'", "pip install ./probe/package"):
+        find_model("probe")
+
+
+def test_without_torch_its_installation_is_named(
+    package: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    write_factors(package)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with refused(UsageError, "model: 'probe'", "needs torch", "sparse-tasks[transformers]"):
+        probe_model()
+    assert not list((tmp_path / "cache/models").glob("sparse-tasks-probe-*[!k]"))
