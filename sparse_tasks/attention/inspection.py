@@ -1,4 +1,4 @@
-"""What methods would see of a model's dense attention: the mass that they hold, and the error of what is left.
+"""The part of a model's dense attention that methods would see: the mass that they hold, and the error of what is left.
 
     run = Inspection(Attention.parse("quest", sparsity=0.9))
     with attended_by(model, run):
@@ -61,7 +61,7 @@ class Inspection(SparseRun):
         self._sums: dict[tuple[str, int], Tensor] = {}
 
     def inspected(self) -> list[Inspected]:
-        """What was seen so far, of each phase in which a method acts."""
+        """Results so far, by phase in which a method acts."""
         return [found for phase in ("prefill", "decode") if (found := self._of_phase(phase)) is not None]
 
     def _of_phase(self, phase: str) -> Inspected | None:

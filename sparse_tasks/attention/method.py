@@ -312,7 +312,7 @@ class EvictMethod(Method):
         return kept.append(position)
 
     def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
-        """What a step's query sees of the tokens that stay and its own: all, but for a control that knows the query.
+        """The part that a step sees of what stays and its own token: all, but for a control that knows the query.
 
         Args:
             seen: What stays, with the step's own token.

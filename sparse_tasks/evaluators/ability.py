@@ -1,4 +1,4 @@
-"""What a model can do at all: from a task that dense attention fails, nothing is concluded."""
+"""Tasks that a model can do at all: from one that dense attention fails, nothing is concluded."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def said(places: Collection[Place]) -> str:
 
 
 def told(failed: Collection[Place], of: int) -> str:
-    """What follows from failing some of ``of`` tasks at lengths, in a sentence or two."""
+    """The consequence of failing some of ``of`` tasks at lengths, in a sentence or two."""
     if len(failed) == of:
         return (
             f"Dense attention scores below {ABLE:g} on every task, so nothing can be concluded about sparse attention: "

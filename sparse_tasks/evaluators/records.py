@@ -309,7 +309,7 @@ class DifferenceInterval(Record, frozen=True, kw_only=True):
 
 
 class ServingVariance(Record, frozen=True, kw_only=True):
-    """What the serving stack alone makes of a difference: batches, engines, machines.
+    """The share of the serving stack in a difference: batches, engines, machines.
 
     Attributes:
         changed: Share of samples whose score is not the same in all repeats.

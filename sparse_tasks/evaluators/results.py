@@ -153,7 +153,7 @@ def read_result(folder: Path) -> Result:
 
 
 def prompting(query_aware: bool, begun: bool) -> str:
-    """What is said of a run's prompts: never are those of two kinds ranked together."""
+    """The kind of a run's prompts; runs of two kinds are never ranked together."""
     return ("query-aware" if query_aware else "query-agnostic") + (", answers begun" if begun else "")
 
 
@@ -210,7 +210,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
 
 
 def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:
-    """What is known of the abilities of two runs: dense scores, or else those of a run of another model."""
+    """Known abilities of two runs: dense scores, or else those of a run of another model."""
     known = [dense_scores(folder, result) for folder, result in ((a, result_a), (b, result_b))]
     several = any(known) and result_a.model != result_b.model
     for scores, result in zip(known, (result_a, result_b), strict=True):

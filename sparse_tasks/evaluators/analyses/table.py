@@ -148,7 +148,7 @@ class Runs:
         return self.samples[~self.samples["unable"]]
 
     def inability(self) -> list[str]:
-        """What the models cannot do, a sentence for each that cannot do something."""
+        """Tasks that models cannot do, in a sentence for each model that fails any."""
         groups: dict[tuple[str, ...], list[ScoredRun]] = {}
         for run in self.runs:
             groups.setdefault(run.pairing, []).append(run)

@@ -123,7 +123,7 @@ class TransformersEngine(Engine):
         return self._model is not None
 
     def _loads(self) -> tuple[object, ...]:
-        """What ``start`` depends on."""
+        """Settings on which ``start`` depends."""
         return self.settings.model, {key: value for key, value in self.settings.arguments.items() if key != "impl"}
 
     def version(self) -> str | None:

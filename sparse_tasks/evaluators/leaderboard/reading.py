@@ -280,7 +280,7 @@ def _converted(value: object, kind: type[R], where: str, code: str) -> R:
 
 
 def _check_run(name: str, run: SubmissionRun) -> None:
-    """What the types do not say of a run."""
+    """Checks of a run beyond its types."""
     samples, packed, where = run.settings.dataset.samples, run.predictions, f"{name}.predictions"
     try:
         datetime.fromisoformat(run.settings.started)

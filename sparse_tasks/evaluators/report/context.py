@@ -61,7 +61,7 @@ class Context:
         return {key: limit for key, limit in limits.items() if limit is not None}
 
     def unable(self) -> Iterator[Block]:
-        """What the models cannot do, in sentences."""
+        """Tasks that the models cannot do, in sentences."""
         yield from map(Note, self.runs.inability())
 
     def fails(self, group: Group, length: int, task: str) -> bool:
