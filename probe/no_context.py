@@ -2,8 +2,8 @@
 
 Usage: no_context.py DATA MODEL OUTPUTS [SAMPLES]
 
-OUTPUTS is a file for ``sparse-tasks evaluate DATA --engine replay --model OUTPUTS``. A probe that has learned to read, and
-not which answers are frequent, scores next to nothing.
+OUTPUTS is a file for ``sparse-tasks evaluate DATA --engine replay --model OUTPUTS``. A probe that has learned to read,
+and not which answers are frequent, scores next to nothing.
 """
 
 from __future__ import annotations
