@@ -13,6 +13,7 @@ from sparse_tasks import __version__
 from sparse_tasks.cli import (
     analyze,
     attention,
+    check,
     compare,
     evaluate,
     explain,
@@ -63,6 +64,7 @@ app.command("score")(score.score)
 app.command("compare")(compare.compare)
 app.command("analyze")(analyze.analyze)
 app.command("explain")(explain.explain)
+app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("publish")(publish.publish)

@@ -12,6 +12,7 @@ import sparse_tasks
 from sparse_tasks.cli import (
     analyze,
     attention,
+    check,
     compare,
     evaluate,
     explain,
@@ -41,6 +42,7 @@ COMMANDS = {
     "compare": compare.compare,
     "analyze": analyze.analyze,
     "explain": explain.explain,
+    "check": check.check,
     "report": report.report,
     "export": export.export,
     "publish": publish.publish,
