@@ -1,0 +1,113 @@
+"""Runs as the repository keeps them: submissions, and the golds that score them again.
+
+``submissions/DATA/manifest.json`` and ``golds.parquet`` are of the data set; each other ``*.json`` there is a
+submission. A submission has the outputs and no scores of single samples. They are computed here as ``score`` does it,
+and every mean has to be that of the submission, so that golds cannot be those of other data.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.files import write_whole
+from sparse_tasks.core.json import to_json
+from sparse_tasks.core.records import Manifest, convert
+from sparse_tasks.evaluators.analyses.table import Runs, read_runs
+from sparse_tasks.evaluators.dataset import open_dataset
+from sparse_tasks.evaluators.leaderboard.check import check
+from sparse_tasks.evaluators.leaderboard.reading import SubmittedRun, read_submission
+from sparse_tasks.evaluators.leaderboard.submission import make_submission
+from sparse_tasks.evaluators.records import PublicSettings, RunSettings
+from sparse_tasks.evaluators.results import Gold, Opened, scored_sample, scores_table
+from sparse_tasks.evaluators.runs import PREDICTIONS, RESULT, SCORES, SETTINGS
+
+MANIFEST, GOLDS = "manifest.json", "golds.parquet"
+
+
+def keep_golds(data: Path, target: Path) -> None:
+    """Write manifest and golds of a data set."""
+    target.mkdir(parents=True, exist_ok=True)
+    dataset = open_dataset(str(data))
+    rows = list(dataset.rows(dataset.select(), list(Gold.__struct_fields__)))
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd", compression_level=19)
+    write_whole(target / GOLDS, sink.getvalue())
+    write_whole(target / MANIFEST, (data / "sparse_tasks.json").read_bytes())
+
+
+def keep_runs(runs: Sequence[Path], target: Path, name: str) -> None:
+    """Write a submission of runs."""
+    write_whole(target, make_submission(read_runs(runs), name))
+
+
+def checked(submission: Path, data: Path) -> set[str]:
+    """Codes of the reasons for which ``leaderboard check`` refuses it; none where it is accepted."""
+    return {reason.code for reason in check(submission, [open_dataset(str(data))]).reasons}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What the data set of a folder of submissions was made with."""
+    path = folder / MANIFEST
+    return convert(msgspec.json.decode(path.read_bytes()), Manifest, path)
+
+
+def depth(folder: Path) -> str:
+    """Where the evidence of its data set stands, as in ``--depth``."""
+    return next(iter(read_manifest(folder).request.tasks.values())).depth
+
+
+def unpack(submissions: Sequence[Path], target: Path) -> Runs:
+    """The runs of submissions, scored again; a dense run that several have counts once.
+
+    Raises:
+        DataError: A mean is not that of the submission.
+    """
+    folders: list[Path] = []
+    seen: set[tuple[str, str]] = set()
+    for number, path in enumerate(submissions):
+        golds = {row["id"]: msgspec.convert(row, Gold) for row in pq.read_table(path.parent / GOLDS).to_pylist()}
+        begun = read_manifest(path.parent).request.begin_answer is True
+        for run in read_submission(path).runs:
+            key = run.packed.sha256, repr(run.pairing)
+            if run.dense and key in seen:
+                continue
+            seen.add(key)
+            folder = target / f"{path.parent.name}-{number}-{run.name}"
+            _unpacked(run, golds, begun, folder)
+            folders.append(folder)
+    return read_runs(folders)
+
+
+def _unpacked(run: SubmittedRun, golds: dict[str, Gold], begun: bool, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    predictions = list(run.predictions())
+    opened = Opened(begun, run.settings.begins_answer)
+    rows = [scored_sample(golds[prediction.id], prediction, opened) for prediction in predictions]
+    means = {(config.length, config.task): config.mean for config in run.result.configs}
+    for place, group in groupby(rows, lambda row: (row.length, row.task)):
+        scores = [row.score for row in group]
+        if not math.isclose(math.fsum(scores) / len(scores), means[place], abs_tol=1e-9):
+            raise DataError(
+                f"{run.path}, {run.name}: {place[1]} scores {math.fsum(scores) / len(scores):.4f} with the golds "
+                f"beside it, and {means[place]:.4f} in the submission; they are of other data"
+            )
+    settings = {name: getattr(run.settings, name) for name in PublicSettings.__struct_fields__}
+    (folder / SETTINGS).write_bytes(to_json(RunSettings(**settings, command_line=[])))
+    (folder / RESULT).write_bytes(to_json(run.result))
+    (folder / PREDICTIONS).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in predictions))
+    pq.write_table(scores_table(rows), folder / SCORES)
+
+
+def kept(submissions: Path) -> Iterator[Path]:
+    """Submissions in a folder, in order."""
+    for folder in sorted(path for path in submissions.iterdir() if path.is_dir()):
+        yield from sorted(path for path in folder.glob("*.json") if path.name != MANIFEST)
