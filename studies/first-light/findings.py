@@ -350,8 +350,8 @@ def averages_hide(found: Cells) -> Finding:
     estimate = Estimate(_within(row, intervals[worst]), intervals[worst].low, intervals[worst].high)
     runs = len({(case[0], case[1][:2]) for case in cases})
     text = (
-        f"of {runs} runs whose mean over tasks loses no more than {TOLERATED:g}, {name} has the worst task: its mean "
-        f"changes by {mean:+.3f}, and {_place(place)} by {estimate}"
+        f"among runs whose mean over tasks loses no more than {TOLERATED:g} ({runs}), {name} has the worst task: its "
+        f"mean changes by {mean:+.3f}, and {_place(place)} by {estimate}"
     )
     return Finding(statement, verdict, _sentence(text), estimate.value, estimate.low, estimate.high)
 

@@ -126,7 +126,7 @@ def _pictures(runs: Runs, folder: Path, small: bool) -> str:
         n = int(samples.groupby(["run", "task"], observed=True).size().max())
         mark = " (in miniature)" if small else ""
         title = f"{model} at {label(int(length))} tokens, n={n}{mark}; bars and grey bands: 95%"
-        path = folder / f"{model}-{label(int(length))}.svg"
+        path = folder / f"{str(model).rpartition('/')[2]}-{label(int(length))}.svg"
         drawing.curves(every, path, marks, title)
         text.append(f"![Score against measured sparsity, {model} at {label(int(length))}](findings/{path.name})\n")
         first = [(phase, shown[:MOST]) for phase, shown in _rows(samples, [name for name in PICTURED if name in plain])]

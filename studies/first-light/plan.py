@@ -20,8 +20,8 @@ WINDOWS = ("streaming_llm", "tri_shape", "window_decode", "window_evict")
 WINDOW_TASK = "ruler_niah_single_2"
 DEPTHS = ("0.3-0.7", "0.95-1")
 """Where the needle stands for window methods: outside of the window, and inside."""
-PHASES = ("decode", "prefill", "composed")
 CONTROLS = "controls"
+SLOW = ("sparq", "twilight", "tova", "h2o")  # look at requests one after the other; the last in their sweep
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ class Options:
     window_sparsities: tuple[float, ...] = (0.5, 0.7, 0.9)
     depths: tuple[str, ...] = DEPTHS
     window_lengths: tuple[int, ...] = field(default=())  # empty for the shortest of the first model
+    joined: bool = False  # all methods in one sweep, where it is the engine's start that takes time
+    windows_last: bool = False
 
 
 def free_tasks() -> tuple[str, ...]:
@@ -123,7 +125,8 @@ def free_tasks() -> tuple[str, ...]:
 def methods_of(part: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Methods of a part, ``prefill`` or ``decode`` (which has those that evict, too), without controls."""
     chosen = [method for method in METHODS if not method.control and (not only or method.name in only)]
-    return tuple(method.name for method in chosen if (method.phase == "prefill") == (part == "prefill"))
+    names = [method.name for method in chosen if (method.phase == "prefill") == (part == "prefill")]
+    return tuple(sorted(names, key=lambda name: name in SLOW))
 
 
 def data_sets(options: Options) -> list[Data]:
@@ -149,11 +152,11 @@ def sweeps(options: Options) -> list[Sweep]:
     Windows come first: they are small, and show that what is measured can be measured.
     """
     parts = {
-        "prefill": (methods_of("prefill", options.methods), options.sparsities),
         "decode": (
             methods_of("decode", options.methods),
             (*options.sparsities, *(() if options.decoding is None else (options.decoding,))),
         ),
+        "prefill": (methods_of("prefill", options.methods), options.sparsities),
         "composed": (options.compositions, options.sparsities),
     }
     controls = {method.name for method in METHODS if method.control}
@@ -163,9 +166,10 @@ def sweeps(options: Options) -> list[Sweep]:
             for part, wanted in (("windows", False), (CONTROLS, True)):
                 chosen = tuple(name for name in options.windows if (name in controls) == wanted)
                 planned.append(Sweep(data, part, chosen, options.window_sparsities))
-    planned += [
-        Sweep(data, part, *parts[part]) for part in PHASES for data in data_sets(options) if data.depth == "uniform"
-    ]
+    if options.joined:
+        parts = {"methods": (parts["decode"][0] + parts["prefill"][0] + options.compositions, options.sparsities)}
+    rest = [Sweep(data, part, *parts[part]) for part in parts for data in data_sets(options) if data.depth == "uniform"]
+    planned = rest + planned if options.windows_last else planned + rest
     return [sweep for sweep in planned if sweep.methods and sweep.sparsities]
 
 
