@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,3 +71,11 @@ def test_a_dry_run_tells_cells_and_an_estimate_and_does_nothing(tmp_path: Path) 
     assert "probe-1k/methods" in told
     assert "minutes" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_stopped_ends_with_all_that_it_started() -> None:
+    command = runpy.run_path(str(FIRST_LIGHT / "run"))
+    process = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True)
+    command["ended"](process.pid)
+    assert process.wait(10) == -9
+    command["ended"](process.pid)  # whoever is gone is no problem
