@@ -113,7 +113,6 @@ class Options:
     window_sparsities: tuple[float, ...] = (0.5, 0.7, 0.9)
     depths: tuple[str, ...] = DEPTHS
     window_lengths: tuple[int, ...] = field(default=())  # empty for the shortest of the first model
-    joined: bool = False  # all methods in one sweep, where it is the engine's start that takes time
     windows_last: bool = False
 
 
@@ -166,8 +165,6 @@ def sweeps(options: Options) -> list[Sweep]:
             for part, wanted in (("windows", False), (CONTROLS, True)):
                 chosen = tuple(name for name in options.windows if (name in controls) == wanted)
                 planned.append(Sweep(data, part, chosen, options.window_sparsities))
-    if options.joined:
-        parts = {"methods": (parts["decode"][0] + parts["prefill"][0] + options.compositions, options.sparsities)}
     rest = [Sweep(data, part, *parts[part]) for part in parts for data in data_sets(options) if data.depth == "uniform"]
     planned = rest + planned if options.windows_last else planned + rest
     return [sweep for sweep in planned if sweep.methods and sweep.sparsities]
