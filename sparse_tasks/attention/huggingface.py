@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import Layer
+from sparse_tasks.attention.method import EvictMethod, Layer
 from sparse_tasks.attention.prefill import sparse_prefill
-from sparse_tasks.attention.steps import Memory
+from sparse_tasks.attention.steps import Memory, attend_after
 from sparse_tasks.core.errors import UsageError, install
 
 _NAME: Final = "sparse_tasks"
@@ -50,8 +50,10 @@ class Density:
 class SparseRun:
     """Attention inside a ``sparse_attention`` block, and its measured density."""
 
-    def __init__(self, attention: Attention, impl: str) -> None:
+    def __init__(self, attention: Attention, impl: str, context: int | None = None) -> None:
         self.attention = attention
+        # What does not evict compresses nothing.
+        self._context = context if isinstance(attention.decode, EvictMethod) else None
         self.windowed = 0
         """Calls of layers with a sliding window, which are left to torch."""
         self._impl = impl
@@ -115,13 +117,27 @@ class SparseRun:
             if len(q) == 0:
                 continue
             sequence = self._sequence(number, row, layer, k, len(q))
-            if len(q) == 1 and len(k) > 1:
-                out[row, rows] = self._step(number, sequence.memory, q, k, v)
-            else:
-                out[row, rows] = self._prompt(number, q, k, v)
-                sequence.memory.read(q, k)
+            at_once = self._read_at_once(len(q), len(k))
+            past, parts = len(k) - len(q), list[Tensor]()
+            if at_once:
+                end = past + at_once
+                parts.append(self._prompt(number, q[:at_once], k[:end], v[:end]))
+                sequence.memory.read(q[:at_once], k[:end])
+            if len(q) - at_once > 1 and (kept := sequence.memory.follow(past + at_once, len(k))) is not None:
+                parts.append(self._follow(number, kept, q[at_once:], k, v))
+                at_once = len(q)
+            for i in range(at_once, len(q)):
+                end = past + i + 1
+                parts.append(self._step(number, sequence.memory, q[i : i + 1], k[:end], v[:end], of_prompt=len(q) > 1))
+            out[row, rows] = torch.cat(parts) if len(parts) > 1 else parts[0]
             sequence.seen, sequence.tail = len(k), k[-1].clone()
         return out
+
+    def _read_at_once(self, n_q: int, n_k: int) -> int:
+        """The number of queries, from the first, that are of a prompt; the others are steps, and see what was kept."""
+        if self._context is not None:
+            return min(n_q, max(0, self._context - (n_k - n_q)))
+        return 0 if n_q == 1 and n_k > 1 else n_q
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, head_size]``."""
@@ -129,9 +145,16 @@ class SparseRun:
         self._count_prefill(number, indices)
         return out
 
-    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, head_size]``."""
+        past = len(k) - len(q)
+        seen = kept.counts.double().mean() * len(q) + (len(q) + 1) * len(q) / 2
+        self._add("decode", number, seen, seen, past * len(q) + (len(q) + 1) * len(q) // 2)
+        return attend_after(kept, q, k, v)
+
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor, *, of_prompt: bool) -> Tensor:
         """Attention of the next token's query in one layer: ``[1, query_heads, head_size]``."""
-        cache, index = memory.step(q, k, v)
+        cache, index = memory.step(q, k, v, of_prompt=of_prompt)
         self._count_decode(number, index, len(k))
         return sparse_decode(q, cache, index, impl=self._impl)
 
@@ -194,6 +217,7 @@ def sparse_attention(
     *,
     sparsity: float | None = None,
     arguments: Mapping[str, object] | None = None,
+    context: int | None = None,
     impl: str = "auto",
 ) -> Iterator[SparseRun]:
     """Run a model of ``transformers`` with sparse attention inside a block.
@@ -203,11 +227,16 @@ def sparse_attention(
     evicts, a prompt that goes on from an earlier answer sees the whole cache again, and what is kept is chosen anew;
     beams cannot be reordered.
 
+    With ``context``, a method that evicts chooses after so many tokens, before it has seen what follows in the prompt
+    (the question): later tokens see what was kept, those between and themselves. They count as steps of decoding.
+
     Args:
         model: A causal language model whose attention goes through ``transformers.AttentionInterface``.
         attention: ``quest``, ``vertical_slash+quest``, ``dense``, or an ``Attention``.
         sparsity: For all methods that are named, in [0, 1).
         arguments: ``METHOD.PARAMETER`` to a value.
+        context: Tokens of each sequence, padding aside, after which methods that evict choose what they keep; None is
+            the whole prompt. Other methods are as without it.
         impl: "auto", "triton" or "torch".
 
     Yields:
@@ -217,11 +246,13 @@ def sparse_attention(
         UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit, which
             may show only as the block ends: all of its layers had a sliding window.
     """
+    if context is not None and context < 1:
+        raise UsageError("context", context, "has to be at least 1 token")
     if isinstance(attention, str):
         attention = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     elif sparsity is not None or arguments:
         raise UsageError("attention", attention.method, "has its parameters already; set them there")
-    with attended_by(model, SparseRun(attention, impl)) as run:
+    with attended_by(model, SparseRun(attention, impl, context)) as run:
         yield run
 
 

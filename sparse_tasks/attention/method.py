@@ -311,6 +311,13 @@ class EvictMethod(Method):
         """
         return kept.append(position)
 
+    def widen(self, kept: Kept) -> Kept:
+        """What stays, with room for a token of the prompt that was read after the eviction: it stays beside the budget.
+
+        It is for methods with ``each_step``, where that token would put out another one; for others nothing changes.
+        """
+        return kept if kept.capacity is None else replace(kept, capacity=kept.capacity + 1)
+
     def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
         """The part that a step sees of what stays and its own token: all, but for a control that knows the query.
 

@@ -54,13 +54,34 @@ class Memory:
         if isinstance(self._method, EvictMethod):
             self._kept = self._method.keep(q, k, layer=self._layer, impl=self._impl)
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[PagedCache, PageIndex]:
+    def follow(self, first: int, end: int) -> Kept | None:
+        """Let tokens follow what was kept, as their steps would, if the method then evicts and hides nothing.
+
+        Args:
+            first: Position of the first of them.
+            end: Position after the last.
+
+        Returns:
+            What was kept before them; None where ``step`` has to take one after the other.
+        """
+        kept, kind = self._kept, type(self._method)
+        if not isinstance(self._method, EvictMethod) or kept is None or kept.length != first or kind.each_step:
+            return None
+        if (kind.advance, kind.visible) != (EvictMethod.advance, EvictMethod.visible):
+            return None
+        for position in range(first, end):
+            self._kept = self._method.advance(self._kept, position)
+        return kept
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor, *, of_prompt: bool = False) -> tuple[PagedCache, PageIndex]:
         """Select for the next token's query.
 
         Args:
             q: ``[1, query_heads, head_size]``, scaled so that scores need ``head_size ** -0.5`` and no more.
             k: ``[n_k, kv_heads, head_size]``: all keys so far, its own the last; views will do.
             v: Like ``k``.
+            of_prompt: Whether the token is of the prompt, behind the part after which the method evicted: it stays
+                beside the budget.
 
         Returns:
             The cache for kernels, a batch of one, and the index of what the query sees.
@@ -71,6 +92,8 @@ class Memory:
         lengths = torch.tensor([len(k)], dtype=torch.int32, device=k.device)
         cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
         if isinstance(self._method, EvictMethod):
+            if of_prompt and self._kept is not None:
+                self._kept = self._method.widen(self._kept)
             return cache, self._evict(self._method, q, cache, len(k) - 1)
         if isinstance(self._method, DecodeMethod):
             self._notice(self._method, k, cache)
@@ -97,6 +120,31 @@ class Memory:
         slots = torch.arange(self._noticed, len(k), device=k.device)
         method.update(grown, k[self._noticed :], slots, cache.block_size, impl=self._impl)
         self._state, self._noticed = grown, len(k)
+
+
+def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of the tokens that follow an eviction: each sees what was kept, those before it and itself.
+
+    Args:
+        kept: Of the positions before them.
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        v: Like ``k``.
+
+    Returns:
+        ``[n_q, query_heads, head_size]`` in q's dtype.
+    """
+    (n_q, heads, size), (kv_heads, width) = q.shape, kept.positions.shape
+    own = torch.arange(kept.length, kept.length + n_q, device=k.device)
+    entry = torch.arange(width + n_q, device=k.device)
+    there = (entry < kept.counts[:, None]) | (entry >= width)  # past the counts anything
+    positions = torch.where(there, torch.cat([kept.positions.long(), own.expand(kv_heads, -1)], 1), 0)
+    seen = there[:, None] & (entry < width + torch.arange(1, n_q + 1, device=k.device)[:, None])
+    head = torch.arange(kv_heads, device=k.device)[:, None]
+    queries = q.view(n_q, kv_heads, -1, size).permute(1, 2, 0, 3).float()  # [kv_heads, group, n_q, head_size]
+    scores = queries @ k[positions, head].float().mT[:, None] * size**-0.5
+    weights = scores.masked_fill(~seen[:, None], float("-inf")).softmax(-1)
+    return (weights @ v[positions, head].float()[:, None]).permute(2, 0, 1, 3).reshape(n_q, heads, size).to(q.dtype)
 
 
 def step_weights(q: Tensor, cache: PagedCache, sequence: int, positions: Tensor) -> Tensor:

@@ -116,6 +116,13 @@ def evaluate(
     no_begin_answer: Annotated[
         bool, typer.Option("--no-begin-answer", help="Begin no answers, also where the data set does.")
     ] = False,
+    compress: Annotated[
+        str,
+        typer.Option(
+            metavar="PART",
+            help="What evicting methods read before they choose: the prompt, or its context, before the question.",
+        ),
+    ] = "prompt",
     no_score: Annotated[
         bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
     ] = False,
@@ -157,6 +164,7 @@ def evaluate(
         command_line=sys.argv[1:],
         attention=None if attention is None else chosen[0],
         begin_answer=False if no_begin_answer else begin_answer,
+        compress=compress,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

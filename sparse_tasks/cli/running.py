@@ -169,8 +169,9 @@ def attention_of(result: Result) -> str:
 
 def prompts(result: Result) -> str:
     """Words on prompts of another kind than the usual, for the end of a line."""
-    agnostic = "" if result.query_aware else ", query-agnostic"
-    return agnostic + (", answers begun" if result.begin_answer is True else "")
+    from sparse_tasks.evaluators.results import prompting
+
+    return f", {prompting(result)}".removeprefix(", query-aware")
 
 
 def _measured(configs: list[ConfigResult]) -> str:

@@ -35,6 +35,7 @@ def evaluate(
     tokenizer: str | None = None,
     chat_template: str = "auto",
     begin_answer: bool | None = None,
+    compress: str = "prompt",
 ) -> ScoredRun:
     """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
 
@@ -57,6 +58,8 @@ def evaluate(
         tokenizer: The model's tokenizer; None for its own.
         chat_template: ``auto``, ``none`` or a Jinja file.
         begin_answer: Whether prompts end inside the answer, after ``<answer>``; None: as the data set's.
+        compress: What methods that evict read before they choose what they keep: the whole ``prompt``, or its
+            ``context``, before the question.
 
     Raises:
         UsageError: An argument is not valid; the message names it.
@@ -77,6 +80,7 @@ def evaluate(
         chat_template=chat_template,
         attention=None if attention is None else chosen,
         begin_answer=begin_answer,
+        compress=compress,
     )
     folder = default_folder(request) if output is None else Path(output)
     with Run(folder) as run:

@@ -26,7 +26,7 @@ class _Inspecting(TransformersEngine):
 
         self.inspection = Inspection(settings.attention, settings.arguments.get("impl", "auto"))
 
-    def _sparse(self) -> AbstractContextManager[SparseRun | None]:
+    def _sparse(self, context: int | None) -> AbstractContextManager[SparseRun | None]:
         from sparse_tasks.attention.huggingface import attended_by
 
         return attended_by(self._model, self.inspection)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.core.errors import DataError, EngineError, UsageError
+from sparse_tasks.core.errors import DataError, EngineError, UsageError, nearest
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
@@ -23,6 +23,7 @@ from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.prompts import SampleInfo, check_context, count_tokens, made_for, requests
 from sparse_tasks.evaluators.records import (
+    COMPRESS,
     DatasetRecord,
     EngineRecord,
     ModelRecord,
@@ -53,6 +54,8 @@ class RunRequest:
         attention: Dense, or the methods that compute attention; of a model that runs elsewhere, its label. None is
             dense, and unknown elsewhere.
         begin_answer: Whether prompts end inside the answer; None: as the data set's.
+        compress: What methods that evict read before they choose what they keep: the whole ``prompt``, or its
+            ``context``, before the question.
     """
 
     dataset: Dataset
@@ -68,6 +71,7 @@ class RunRequest:
     command_line: Sequence[str] = ()
     attention: Attention | None = None
     begin_answer: bool | None = None
+    compress: str = "prompt"
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -76,6 +80,11 @@ class RunRequest:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
+        if self.compress not in COMPRESS:
+            raise UsageError("compress", self.compress, nearest(self.compress, COMPRESS))
+        if self.compress == "context" and self.dataset.manifest.request.question_position != "after":
+            remedy = "is too late: the question stands before the context, too; generate --question-position after"
+            raise UsageError("compress", self.compress, remedy)
 
     @property
     def begins_answer(self) -> bool:
@@ -138,6 +147,11 @@ def predict(
     """
     progress = progress or _Silent()
     kind = ENGINES.get(request.engine)
+    contexts = request.compress == "context"
+    if contexts and not kind.compresses_contexts:
+        able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).compresses_contexts)
+        remedy = f"lets methods that evict see the whole prompt; choose --engine from {able}, or --compress prompt"
+        raise UsageError("engine", request.engine, remedy)
     settings = request.settings()
     engine = kind(settings)
     begin_answer = request.begins_answer
@@ -173,7 +187,9 @@ def predict(
             record = msgspec.structs.replace(record, engine=started)
             run.begin(record)
             progress.started()
-            prompts = requests(request.dataset, request.selection, tokenizer, budgets, begin_answer=begin_answer)
+            prompts = requests(
+                request.dataset, request.selection, tokenizer, budgets, begin_answer=begin_answer, contexts=contexts
+            )
             with closing(engine.generate(prompts)) as outputs:
                 for output in outputs:
                     if output.id not in left:
@@ -253,8 +269,8 @@ def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | 
         ),
         engine=EngineRecord(name=engine.name, version=None, arguments=engine.arguments, details={}),
         attention=engine.attention,
-        # Where the question stands after the context alone, a cache could be compressed before it is seen.
         query_aware=generated.question_position == "both",
+        compress="context" if request.compress == "context" else UNSET,
         sampling=SamplingRecord(
             temperature=settings.temperature if engine.samples else None,
             seed=settings.seed if engine.samples else None,

@@ -25,6 +25,7 @@ class SampleInfo(Record, frozen=True, kw_only=True):
 
 class _Prompted(SampleInfo, frozen=True, kw_only=True):
     prompt: str
+    context: str
     answer_prefix: str
 
 
@@ -73,6 +74,7 @@ def requests(
     budgets: dict[str, int],
     *,
     begin_answer: bool = False,
+    contexts: bool = False,
 ) -> Iterator[Request]:
     """The requests for the samples in ``budgets``, read and encoded as they are needed.
 
@@ -82,15 +84,20 @@ def requests(
         tokenizer: None where the engine renders prompts itself.
         budgets: Answer budget in tokens by id.
         begin_answer: Whether prompts end inside the answer.
+        contexts: Whether each says how many of its tokens are of the context.
 
     Raises:
-        UsageError: A rendered prompt begins with its first special token twice.
+        UsageError: A rendered prompt begins with its first special token twice, or it cannot be told where its context
+            ends.
     """
     for sample in dataset.samples(selection, _Prompted):
         if sample.id in budgets:
             prompt, beginning = _turns(dataset, sample, tokenizer, begin_answer)
             ids = [] if tokenizer is None else checked_ids(tokenizer, prompt, beginning)
-            yield Request(sample.id, prompt, ids, budgets[sample.id], beginning)
+            context = None
+            if contexts and tokenizer is not None:
+                context = context_tokens(tokenizer, prompt, sample.context, ids, beginning)
+            yield Request(sample.id, prompt, ids, budgets[sample.id], beginning, context)
 
 
 def _turns(
@@ -120,6 +127,38 @@ def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "") ->
                 "(--chat-template FILE) or out of the tokenizer's post-processor",
             )
     return ids
+
+
+def context_tokens(tokenizer: PromptTokenizer, prompt: str, context: str, ids: list[int], beginning: str = "") -> int:
+    """The number of first ids of a rendered prompt that are of its context and of what the template puts before it.
+
+    They are those that the text up to the end of the context has by itself, so that no question changes them. Where
+    tokens reach over that end, it is the edge before it.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompt: The user's message.
+        context: Its beginning.
+        ids: Ids of the rendered prompt.
+        beginning: Beginning of the model's answer.
+
+    Raises:
+        UsageError: The prompt does not begin with the context, or the template does not write it once, as it is.
+    """
+    if not context or not prompt.startswith(context):
+        raise UsageError(
+            "compress", "context", "needs prompts that begin with their context; run sparse-tasks validate"
+        )
+    text = tokenizer.render(prompt, beginning)
+    if text.count(prompt) != 1:
+        raise UsageError(
+            "chat-template",
+            "auto" if tokenizer.template else "none",
+            "does not write prompts once and as they are, so that contexts have no known end; go without --compress",
+        )
+    end = text.index(prompt) + len(context)
+    alone: list[int] = tokenizer.backend.encode(text[:end], add_special_tokens=tokenizer.template is None).ids
+    return next((i for i, (one, other) in enumerate(zip(alone, ids, strict=False)) if one != other), len(alone))
 
 
 def check_context(needs: list[tuple[int, int, int]], context: int | None) -> int:

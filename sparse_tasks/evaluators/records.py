@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -26,6 +26,9 @@ SampleId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
 Timestamp: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$(?!\n)")]
 Level: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
 Probability: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+Compress: TypeAlias = Literal["prompt", "context"]
+COMPRESS: Final = ("prompt", "context")
+"""What methods that evict may have read before they choose what they keep."""
 UNIQUE = {"uniqueItems": True}
 
 
@@ -121,7 +124,13 @@ class EnvironmentRecord(Record, frozen=True, kw_only=True):
 
 
 class PublicSettings(Record, frozen=True, kw_only=True):
-    """Settings of a run that may leave its machine: ``run.json`` without the command line."""
+    """Settings of a run that may leave its machine: ``run.json`` without the command line.
+
+    Attributes:
+        query_aware: Whether the question stands before the context, too.
+        compress: What methods that evict read before they choose what they keep, if it is not the whole prompt: its
+            context alone, before the question.
+    """
 
     format: Literal["sparse-tasks-run"]
     schema_version: Literal["1.0"]
@@ -131,6 +140,7 @@ class PublicSettings(Record, frozen=True, kw_only=True):
     engine: EngineRecord
     attention: Attention
     query_aware: bool
+    compress: Literal["context"] | UnsetType = UNSET
     sampling: SamplingRecord
     prompt: PromptRecord
     environment: EnvironmentRecord
@@ -140,6 +150,11 @@ class PublicSettings(Record, frozen=True, kw_only=True):
     def begins_answer(self) -> bool:
         """Whether prompts end inside the answer."""
         return self.prompt.begin_answer is True
+
+    @property
+    def compresses(self) -> Compress:
+        """What methods that evict read before they choose what they keep."""
+        return "prompt" if self.compress is UNSET else "context"
 
 
 class RunSettings(PublicSettings, frozen=True, kw_only=True):
@@ -285,6 +300,8 @@ class Result(Record, frozen=True, kw_only=True):
     """``result.json``: scores of a run, by task and length.
 
     Attributes:
+        query_aware: Whether the question stood before the context, too.
+        compress: What methods that evict read before they chose; left out where it was the whole prompt.
         begin_answer: Whether prompts ended inside the answer; left out where they did not.
     """
 
@@ -294,6 +311,7 @@ class Result(Record, frozen=True, kw_only=True):
     model: ModelRecord
     attention: Attention
     query_aware: bool
+    compress: Literal["context"] | UnsetType = UNSET
     begin_answer: bool | UnsetType = UNSET
     configs: Annotated[list[ConfigResult], Meta(min_length=1)]
     averages: Annotated[list[AverageResult], Meta(min_length=1)]

@@ -22,7 +22,17 @@ from sparse_tasks.evaluators.statistics import RunToRun, run_to_run
 
 __all__ = ["compare_repeated", "differs", "serving_variance"]
 
-_EQUAL: Final = ("dataset", "model", "attention", "sparsity", "arguments", "sampling", "begin_answer", "query_aware")
+_EQUAL: Final = (
+    "dataset",
+    "model",
+    "attention",
+    "sparsity",
+    "arguments",
+    "sampling",
+    "begin_answer",
+    "query_aware",
+    "compress",
+)
 
 
 def compare_repeated(
@@ -78,7 +88,7 @@ def differs(run: PublicSettings, other: PublicSettings) -> str | None:
     """
     of_run, of_other = (
         (one.dataset.sha256, model_id(one).rpartition("/")[2], one.attention.method, one.attention.sparsity,
-         one.attention.arguments, one.sampling, one.begins_answer, one.query_aware)
+         one.attention.arguments, one.sampling, one.begins_answer, one.query_aware, one.compresses)
         for one in (run, other)
     )  # fmt: skip
     return next((name for name, a, b in zip(_EQUAL, of_run, of_other, strict=True) if a != b), None)

@@ -152,9 +152,19 @@ def read_result(folder: Path) -> Result:
     return read_record(folder / RESULT, Result)
 
 
-def prompting(query_aware: bool, begun: bool) -> str:
-    """The kind of a run's prompts; runs of two kinds are never ranked together."""
-    return ("query-aware" if query_aware else "query-agnostic") + (", answers begun" if begun else "")
+def prompting(settings: PublicSettings | Result) -> str:
+    """The kind of a run's prompts; runs of two kinds are never ranked together.
+
+    ``query-aware``: the question stands before the context, too; ``question after``: after it alone;
+    ``query-agnostic``: after it, and methods that evict chose what they kept before they saw it.
+    """
+    begun = settings.begin_answer is True if isinstance(settings, Result) else settings.begins_answer
+    return awareness(settings.query_aware, settings.compress == "context") + (", answers begun" if begun else "")
+
+
+def awareness(query_aware: bool, context: bool) -> str:
+    """Kind of a run's prompts by what is known of the question: see ``prompting``."""
+    return "query-aware" if query_aware else "query-agnostic" if context else "question after"
 
 
 def read_scores(folder: Path) -> list[ScoredSample]:
@@ -193,8 +203,10 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
     a, b = Path(run_a), Path(run_b)
     results = read_result(a), read_result(b)
     if results[0].query_aware != results[1].query_aware:
-        aware, other = (a, b) if results[0].query_aware else (b, a)
-        raise UsageError("runs", str(other), f"is query-agnostic and {aware} is not; compare runs of one kind")
+        kinds = [awareness(result.query_aware, result.compress == "context") for result in results]
+        raise UsageError("runs", str(b), f"is {kinds[1]} and {a} is {kinds[0]}; compare runs of one kind")
+    if results[0].compress != results[1].compress and DENSE not in {one.attention.method for one in results}:
+        _check_compress_alone(a, b)
     format_share = results[0].begin_answer != results[1].begin_answer
     if format_share:
         _check_format_alone(a, b)
@@ -244,6 +256,23 @@ def _check_format_alone(a: Path, b: Path) -> None:
             "runs",
             str(b),
             f"begins its answers, {a} does not, and they differ otherwise ({found}); compare runs that differ in one",
+        )
+
+
+def _check_compress_alone(a: Path, b: Path) -> None:
+    """Make sure that two sparse runs of which one compressed contexts alone differ in nothing else.
+
+    Raises:
+        UsageError: They do.
+    """
+    one, other = (read_record(folder / SETTINGS, RunSettings) for folder in (a, b))
+    alike = replace(other, compress=one.compress, dataset=one.dataset)
+    if (found := difference(one, alike)) is not None:
+        raise UsageError(
+            "runs",
+            str(b),
+            f"compresses another part of prompts than {a}, and they differ otherwise ({found}); "
+            "compare runs that differ in one",
         )
 
 
@@ -330,6 +359,7 @@ def run_result(settings: PublicSettings, selection: Selection, configs: list[Con
         model=settings.model,
         attention=settings.attention,
         query_aware=settings.query_aware,
+        compress=settings.compress,
         begin_answer=settings.prompt.begin_answer,
         configs=configs,
         averages=[average([config for config in configs if config.length == length]) for length in selection.lengths],

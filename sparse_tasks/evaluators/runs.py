@@ -34,7 +34,7 @@ COMPARISON = "comparison.json"
 # Identity of a run; the rest of run.json (versions, hardware, times) may differ when it goes on.
 _IDENTITY = (
     *("dataset.sha256", "dataset.tasks", "dataset.lengths", "dataset.limit"),
-    *("model", "engine.name", "engine.arguments", "attention", "sampling", "prompt"),
+    *("model", "engine.name", "engine.arguments", "attention", "compress", "sampling", "prompt"),
 )
 
 
@@ -303,7 +303,7 @@ def difference(recorded: RunSettings, settings: RunSettings) -> str | None:
 def _part(settings: dict[str, Any], path: str) -> Any:
     value: Any = settings
     for name in path.split("."):
-        value = value[name]
+        value = value.get(name)  # some are left out where there is nothing to say
     return value
 
 

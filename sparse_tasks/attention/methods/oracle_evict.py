@@ -82,6 +82,9 @@ class OracleEvict(TrueAttention, CapacityMethod):
         capacity = self.tokens(n_k if length is None else length, n_k, layer)
         return Kept(positions, counts, n_k, scores, capacity)
 
+    def widen(self, kept: Kept) -> Kept:
+        return kept if self.grows else super().widen(kept)  # seen beside the budget in any case
+
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
         grown = kept.append(position)
         if self.grows and grown.scores is not None:

@@ -41,7 +41,7 @@ class Certificate:
     """A sequence of sparsities and the largest one that is certified; NaN in its numbers where none is."""
 
     model: str
-    prompts: str  # query-aware or query-agnostic
+    prompts: str  # query-aware, question after or query-agnostic
     attention: str  # method, with ``(measured)`` where runs are ordered by measured sparsity
     scope: str  # one of ``SCOPES``
     task: str | None  # task, where the scope has one

@@ -22,7 +22,7 @@ class Cost:
 
     run: str
     model: str
-    prompts: str  # query-aware or query-agnostic
+    prompts: str  # query-aware, question after or query-agnostic
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     length: int

@@ -22,7 +22,7 @@ class LengthEffect:
     """A method at a sparsity and a length, against dense attention."""
 
     model: str
-    prompts: str  # query-aware or query-agnostic
+    prompts: str  # query-aware, question after or query-agnostic
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     length: int

@@ -30,7 +30,7 @@ class ParetoPoint:
     length: int
     run: str
     model: str
-    prompts: str  # query-aware or query-agnostic: each has a frontier of its own
+    prompts: str  # query-aware, question after or query-agnostic: each has a frontier of its own
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     cost: float  # FLOPs of a prompt, or elements read at a decoding step

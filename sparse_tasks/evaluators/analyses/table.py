@@ -29,7 +29,7 @@ from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
     "model": "category",
-    "prompts": "category",  # query-aware or query-agnostic, and whether answers were begun: never taken together
+    "prompts": "category",  # as ScoredRun.prompts: those of two kinds are never taken together
     "dataset": "category",  # its sha256
     "attention": "category",  # method, with its arguments where it has no target sparsity: what a curve is drawn for
     "asked": "float64",  # target sparsity; 0 for dense, NaN where budgets were given instead
@@ -113,17 +113,21 @@ class ScoredRun:
 
     @property
     def prompts(self) -> str:
-        """``query-aware`` (the question stands before the text, too) or ``query-agnostic``, and begun answers."""
-        return prompting(self.settings.query_aware, self.settings.begins_answer)
+        """``query-aware``, ``question after`` or ``query-agnostic``, and begun answers: see ``prompting``."""
+        return prompting(self.settings)
 
     @property
     def pairing(self) -> tuple[str, str, str]:
         """Model, data set and what else is equal in a dense and a sparse run that can be compared.
 
-        That is the sampling, and whether prompts end inside the answer.
+        That is the sampling, whether prompts end inside the answer, and what is read before anything is evicted.
         """
         settings = self.settings
-        return self.model, settings.dataset.sha256, repr((settings.sampling, settings.begins_answer))
+        return (
+            self.model,
+            settings.dataset.sha256,
+            repr((settings.sampling, settings.begins_answer, settings.compresses)),
+        )
 
 
 @dataclass(frozen=True)

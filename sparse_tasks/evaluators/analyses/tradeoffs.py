@@ -21,7 +21,7 @@ class Tradeoff:
     """A method in a task at a length, or in a mean over tasks or lengths."""
 
     model: str
-    prompts: str  # query-aware or query-agnostic
+    prompts: str  # query-aware, question after or query-agnostic
     asked: float  # target sparsity; NaN where budgets were given
     length: float  # length; NaN for the mean over lengths
     task: str | None  # task; None for the mean over tasks

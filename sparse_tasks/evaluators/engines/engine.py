@@ -26,6 +26,8 @@ class Request:
         ids: Token ids of the rendered prompt, special tokens included; empty where the engine takes none.
         max_new_tokens: Answer budget in tokens.
         beginning: Beginning of the answer in the model's turn, for engines that render prompts themselves.
+        context: First tokens of ``ids``, those of the prompt up to the end of its context, after which methods that
+            evict choose what they keep; None where they read the whole prompt first.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Request:
     ids: list[int]
     max_new_tokens: int
     beginning: str = ""
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Engine(ABC):
     """Whether it samples as ``EngineSettings`` says."""
     takes_ids: bool = True
     """Whether prompts come as token ids, which this project renders, or as text."""
+    compresses_contexts: ClassVar[bool] = False
+    """Whether methods that evict can choose what they keep before the question is read (``Request.context``)."""
     begins_answers: ClassVar[bool] = False
     """Whether it heeds ``Request.beginning`` where prompts come as text."""
 

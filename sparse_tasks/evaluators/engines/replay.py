@@ -29,6 +29,7 @@ class ReplayEngine(Engine):
     samples = False
     takes_ids = False
     begins_answers = True  # or not: the outputs are there already
+    compresses_contexts = True  # likewise
 
     def __init__(self, settings: EngineSettings) -> None:
         for argument, value in settings.arguments.items():

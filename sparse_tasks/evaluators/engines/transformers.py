@@ -30,6 +30,7 @@ class TransformersEngine(Engine):
     name = "transformers"
     runs_methods = True
     measures_sparsity = True
+    compresses_contexts = True
     packages = ("torch", "transformers", "accelerate")
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -86,7 +87,7 @@ class TransformersEngine(Engine):
             ids = torch.tensor([request.ids], device=self._model.device)
             clock = _Clock()
             try:
-                with torch.inference_mode(), self._sparse() as run:
+                with torch.inference_mode(), self._sparse(request.context) as run:
                     whole = self._model.generate(
                         input_ids=ids,
                         attention_mask=torch.ones_like(ids),
@@ -109,12 +110,13 @@ class TransformersEngine(Engine):
                 _measured(run),
             )
 
-    def _sparse(self) -> AbstractContextManager[SparseRun | None]:
+    def _sparse(self, context: int | None) -> AbstractContextManager[SparseRun | None]:
         if not self.settings.attention.sparse:
             return nullcontext()
         from sparse_tasks.attention.huggingface import sparse_attention
 
-        return sparse_attention(self._model, self.settings.attention, impl=self.settings.arguments.get("impl", "auto"))
+        impl = self.settings.arguments.get("impl", "auto")
+        return sparse_attention(self._model, self.settings.attention, context=context, impl=impl)
 
     def take_over(self, running: Engine, needed: int) -> bool:
         if not isinstance(running, TransformersEngine) or running._loads() != self._loads():

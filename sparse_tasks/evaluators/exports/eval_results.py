@@ -80,6 +80,7 @@ def _of_run(run: PublicSettings) -> list[str]:
     return [
         f"attention {run.attention.method}" + _budget(run),
         "query-aware" if run.query_aware else "not query-aware",
+        *(["compressed before the question"] if run.compresses == "context" else []),
         *(["answers begun"] if run.begins_answer else []),
         " ".join(filter(None, [run.engine.name, run.engine.version])),
         f"sparse-tasks {run.environment.sparse_tasks}",

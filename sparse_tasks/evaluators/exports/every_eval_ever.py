@@ -200,6 +200,7 @@ def _common(run: PublicSettings, name: str, row: ConfigResult | AverageResult) -
                 {
                     "seed": sampling.seed,
                     "query_aware": run.query_aware,
+                    "compress": run.compresses,
                     "begin_answer": run.begins_answer,
                     "attention_method": run.attention.method,
                     "attention_nominal_sparsity": run.attention.sparsity,

@@ -105,6 +105,7 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
             "engine": {"name": run.engine.name, "version": run.engine.version},
             "attention": run.attention,
             "query_aware": run.query_aware,
+            "compress": run.compresses,
             "begin_answer": run.begins_answer,
             "environment": run.environment,
             "configs": result.configs,
@@ -134,6 +135,7 @@ def _config(run: PublicSettings, task: str, config: ConfigResult) -> JsonObject:
         "metadata": {
             "attention": run.attention,
             "query_aware": run.query_aware,
+            "compress": run.compresses,
             "begin_answer": run.begins_answer,
             "dataset_revision": run.dataset.revision,
             "dataset_fingerprint": run.dataset.fingerprint,

@@ -147,6 +147,7 @@ def _data(board: list[Table]) -> JsonObject:
                 "dataset": table.dataset,
                 "sha256": table.sha256,
                 "query_aware": table.query_aware,
+                "compress": table.compress,
                 "tasks": list(table.tasks),
                 "samples": table.samples,
                 "lengths": list(table.lengths),

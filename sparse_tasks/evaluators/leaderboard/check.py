@@ -58,6 +58,7 @@ _OF_SETTINGS: Final = (
     "model",
     "attention",
     "query_aware",
+    "compress",
     "begin_answer",
     "format",
     "schema_version",
@@ -317,6 +318,8 @@ class _Check:
             ("dataset.samples", claimed.samples, len(claimed.tasks) * len(claimed.lengths) * of_each),
             ("dataset.fingerprint", claimed.fingerprint, manifest.fingerprint),
             ("query_aware", run.settings.query_aware, request.question_position == "both"),
+            # Where the question stands before the context too, there is no choosing before it is seen.
+            *([("compress", run.settings.compresses, "prompt")] if request.question_position == "both" else []),
         ]
         if prompt.as_generated:
             template = manifest.chat_template
@@ -530,7 +533,7 @@ def _unknown(settings: PublicSettings) -> bool:
 
 
 def _prompting(settings: PublicSettings) -> tuple[object, ...]:
-    return settings.prompt, settings.query_aware, settings.engine.name
+    return settings.prompt, settings.query_aware, settings.compress, settings.engine.name
 
 
 def _wrong_tokens(settings: PublicSettings, prediction: Prediction, sample: _Sample) -> str | None:

@@ -30,7 +30,7 @@ from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.leaderboard.reading import SubmissionFile, SubmittedRun
 from sparse_tasks.evaluators.leaderboard.standings import Score, Table, dense_scores, measured, scores, verdict
 from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, ComparedTask, ConfigResult
-from sparse_tasks.evaluators.results import mean_measure
+from sparse_tasks.evaluators.results import awareness, mean_measure
 from sparse_tasks.evaluators.statistics import Rank
 
 _SYMBOLS: Final = {
@@ -332,7 +332,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters |= {
         "against": _against,
         "target": lambda value: TYPESET.formatted(value, "g"),
-        "awareness": lambda aware: "query-aware" if aware else "query-agnostic",
+        "awareness": awareness,
         "columns": _columns,
         "count": counted,
         "is_mail": _is_mail,

@@ -11,13 +11,14 @@ import math
 from typing import Final, Protocol
 
 from sparse_tasks.attention.attention import DENSE, Attention
-from sparse_tasks.attention.method import METHODS, Method, PrefillMethod, Span
+from sparse_tasks.attention.method import METHODS, EvictMethod, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Phase, Phases
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.records import Prediction, PublicSettings
 
 _HAIR: Final = 1e-6  # of rounded sums
+_SLACK: Final = 0.9  # of budgets in whole tokens of a shorter context
 
 
 class _ImpossibleError(Exception):
@@ -61,7 +62,8 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
             "prefill": (2 / (prompt + 1), 1.0),  # a query sees itself at least
             "decode": (1 / ends[1], 1.0),
         }
-        for phase, span in _spans(settings.attention, prompt, ends).items():
+        contexts = settings.compress == "context"
+        for phase, span in _spans(settings.attention, prompt, ends, contexts).items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
         _check_phases(settings, measured, prediction.output_tokens)
         for phase, sparsity in measured.items():
@@ -96,7 +98,7 @@ def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None
     return prediction.sparsity
 
 
-def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[Phase, Span]:
+def _spans(attention: Attention, prompt: int, ends: tuple[int, int], contexts: bool) -> dict[Phase, Span]:
     """The least and the most density of each phase where that is known."""
     spans: dict[Phase, Span] = {}
     for method in _known(attention):
@@ -107,6 +109,12 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int]) -> dict[Pha
             least, most = 1.0, 1.0
         elif isinstance(method, PrefillMethod):
             least, most = method.density_span(prompt)
+            if contexts:  # it may have acted in the context alone
+                least, most = _SLACK * least, 1.0
+        elif contexts and isinstance(method, EvictMethod):
+            # After a context of unknown length the rest of the prompt is read, which may be all but a token.
+            least = 0.0 if method.each_step else _SLACK * _of(prompt + 1, method.read_span(prompt, prompt + 1)[0])
+            most = 1.0
         else:
             at_ends = [[_of(n, read) for read in method.read_span(prompt, n)] for n in ends]
             least, most = min(least for least, _ in at_ends), max(most for _, most in at_ends)

@@ -17,7 +17,7 @@ from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.compare import average as compared_average
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.leaderboard.reading import SubmittedRun
-from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, ComparedTask, Comparison, Result
+from sparse_tasks.evaluators.records import AverageResult, ComparedAverage, ComparedTask, Comparison, Compress, Result
 from sparse_tasks.evaluators.results import average, mean_measure
 from sparse_tasks.evaluators.statistics import Rank, interval_ranks
 
@@ -60,6 +60,7 @@ class Standing:
         prefill: Measured sparsity; 0 for dense, None where nothing was measured.
         decode: The same of decoding.
         query_aware: Whether the question stands before the text, too.
+        compress: What methods that evict read before they chose what they kept.
         result: Its ``result.json``.
         comparison: With the dense run of its submission; None where there is none.
         scores: By length.
@@ -80,14 +81,15 @@ class Standing:
     prefill: float | None
     decode: float | None
     query_aware: bool
+    compress: Compress
     result: Result
     comparison: Comparison | None
     scores: Mapping[int, Score]
 
     @property
-    def group(self) -> tuple[str, tuple[str, ...], int, bool, bool]:
+    def group(self) -> tuple[str, tuple[str, ...], int, bool, bool, str]:
         """Common to runs that answered the same samples of the same tasks, asked in the same way."""
-        return self.sha256, self.tasks, self.samples, self.begun, self.query_aware
+        return self.sha256, self.tasks, self.samples, self.begun, self.query_aware, self.compress
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Table:
         dataset: The name that most of the runs have for the data set.
         sha256: Its hash.
         query_aware: Whether the question stands before the text, too.
+        compress: What methods that evict read before they chose what they kept.
         tasks: Names, sorted.
         samples: Largest number of samples of a task at a length.
         begun: Whether prompts ended inside the answer.
@@ -110,6 +113,7 @@ class Table:
     dataset: str
     sha256: str
     query_aware: bool
+    compress: Compress
     tasks: tuple[str, ...]
     samples: int
     begun: bool
@@ -145,6 +149,7 @@ def standing(submission: str, page: str, number: int, run: SubmittedRun) -> Stan
         prefill=measured(run, "prefill"),
         decode=measured(run, "decode"),
         query_aware=run.settings.query_aware,
+        compress=run.settings.compresses,
         result=run.result,
         comparison=run.comparison,
         scores=scores(run.result, run.comparison, unable(dense_scores(run.result, run.comparison))),
@@ -199,7 +204,7 @@ def measured(run: ScoredRun, phase: Phase) -> float | None:
 
 def tables(standings: Iterable[Standing]) -> list[Table]:
     """A table for each data set and choice of tasks and samples, those with most runs first."""
-    groups: defaultdict[tuple[str, tuple[str, ...], int, bool, bool], list[Standing]] = defaultdict(list)
+    groups: defaultdict[tuple[str, tuple[str, ...], int, bool, bool, str], list[Standing]] = defaultdict(list)
     for row in standings:
         groups[row.group].append(row)
     return [_table(groups[key]) for key in sorted(groups, key=lambda key: (-len(groups[key]), key))]
@@ -240,6 +245,7 @@ def _table(members: Sequence[Standing]) -> Table:
         dataset=min(names, key=lambda name: (-names[name], name)),
         sha256=first.sha256,
         query_aware=first.query_aware,
+        compress=first.compress,
         tasks=first.tasks,
         samples=first.samples,
         begun=first.begun,

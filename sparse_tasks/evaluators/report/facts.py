@@ -81,12 +81,13 @@ def _runs(context: Context) -> Table:
             *(_engine(run), wording.settings(run.settings.engine.arguments)),
             *(wording.settings(to_builtins(run.settings.sampling)), "yes" if run.settings.query_aware else "no"),
             "yes" if run.settings.begins_answer else "no",
+            run.settings.compresses,
             *(f"{run.settings.dataset.samples:,}", run.settings.started),
         ]
         for run in context.runs.runs
     ]
     names = ("run", "model", "method", "target", "arguments", "engine", "engine's arguments", "sampling",
-             "question before the text, too", "answers begun", "samples", "started")  # fmt: skip
+             "question before the text, too", "answers begun", "compressed", "samples", "started")  # fmt: skip
     columns = _columns(names, ("target", "samples"), ("arguments", "engine's arguments", "sampling"))
     return Table("Runs", columns, rows, folded=len(rows) > LONG)
 

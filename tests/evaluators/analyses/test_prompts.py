@@ -40,38 +40,38 @@ def runs(folders: list[Path]) -> Runs:
 
 def test_no_row_takes_both_together(runs: Runs) -> None:
     analysis = Analysis(runs)
-    assert runs.prompts == ["query-agnostic", "query-aware"]
+    assert runs.prompts == ["query-aware", "question after"]
     for name in ("cost", "pareto", "iso_cost", "certified", "lengths", "tradeoffs"):
         table = getattr(analysis, name)
         assert set(table["prompts"]) == set(runs.prompts), name
     lengths = analysis.lengths.set_index(["prompts", "attention", "length"])
     assert lengths.loc[("query-aware", "snapkv", 1024), "sparse"] == 0.75
-    assert lengths.loc[("query-agnostic", "snapkv", 1024), "sparse"] == 0.25
+    assert lengths.loc[("question after", "snapkv", 1024), "sparse"] == 0.25
     assert set(lengths["n"]) == {20}
     # Each kind has a frontier of its own: the agnostic runs are not beaten by the others.
     points = analysis.pareto
     assert set(points[points["on_frontier"]]["prompts"]) == set(runs.prompts)
     assert set(analysis.tradeoffs["rank"]) == {1.5}
     assert analysis.scaling.coefficients.empty
-    assert "query-agnostic and query-aware runs follow no common law" in analysis.scaling.notes[0]
+    assert "query-aware and question after runs follow no common law" in analysis.scaling.notes[0]
 
 
 def test_tables_have_a_column_where_it_differs(folders: list[Path], runs: Runs) -> None:
     told = run("analyze", *folders, "--only", "lengths").out
     assert told.splitlines()[1].startswith("prompts")
-    assert sum(line.startswith("query-agnostic") for line in told.splitlines()) == 4
+    assert sum(line.startswith("question after") for line in told.splitlines()) == 4
     assert "query-aware" not in run("analyze", *folders[:3], "--only", "lengths").out
     root = parsed(make_report(Analysis(runs)).decode())
     rows = root.table("Mean over tasks of every run, by length")
-    assert {row[0] for row in rows} == {"acme/small, query-aware", "acme/small, query-agnostic"}
+    assert {row[0] for row in rows} == {"acme/small, query-aware", "acme/small, question after"}
     ranks = root.table("Ranks of methods by task")
     assert {row[1] for row in ranks} == set(runs.prompts)
     panels = [panel.text for panel in root.section("cost").all("figure")[0].all("p")]
-    assert panels == ["1k, query-agnostic", "1k, query-aware", "2k, query-agnostic", "2k, query-aware"]
+    assert panels == ["1k, query-aware", "1k, question after", "2k, query-aware", "2k, question after"]
 
 
 def test_two_runs_of_different_kinds_are_not_compared(folders: list[Path]) -> None:
-    with pytest.raises(UsageError, match=r"is query-agnostic and .*aware-dense is not"):
+    with pytest.raises(UsageError, match=r"is question after and .*aware-dense is not"):
         compare_runs(folders[0], folders[3])
     told = run("compare", folders[3], folders[4]).out.splitlines()
-    assert told[0].endswith("attention dense, query-agnostic)")
+    assert told[0].endswith("attention dense, question after)")
