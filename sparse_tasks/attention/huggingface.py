@@ -128,7 +128,9 @@ class SparseRun:
                 at_once = len(q)
             for i in range(at_once, len(q)):
                 end = past + i + 1
-                parts.append(self._step(number, sequence.memory, q[i : i + 1], k[:end], v[:end], of_prompt=len(q) > 1))
+                if len(q) > 1:
+                    sequence.memory.widen()
+                parts.append(self._step(number, sequence.memory, q[i : i + 1], k[:end], v[:end]))
             out[row, rows] = torch.cat(parts) if len(parts) > 1 else parts[0]
             sequence.seen, sequence.tail = len(k), k[-1].clone()
         return out
@@ -152,9 +154,9 @@ class SparseRun:
         self._add("decode", number, seen, seen, past * len(q) + (len(q) + 1) * len(q) // 2)
         return attend_after(kept, q, k, v)
 
-    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor, *, of_prompt: bool) -> Tensor:
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the next token's query in one layer: ``[1, query_heads, head_size]``."""
-        cache, index = memory.step(q, k, v, of_prompt=of_prompt)
+        cache, index = memory.step(q, k, v)
         self._count_decode(number, index, len(k))
         return sparse_decode(q, cache, index, impl=self._impl)
 

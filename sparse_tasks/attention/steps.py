@@ -64,24 +64,29 @@ class Memory:
         Returns:
             What was kept before them; None where ``step`` has to take one after the other.
         """
-        kept, kind = self._kept, type(self._method)
-        if not isinstance(self._method, EvictMethod) or kept is None or kept.length != first or kind.each_step:
+        kept, method = self._kept, self._method
+        if not isinstance(method, EvictMethod) or kept is None or kept.length != first or method.each_step:
             return None
-        if (kind.advance, kind.visible) != (EvictMethod.advance, EvictMethod.visible):
+        if (type(method).advance, type(method).visible) != (EvictMethod.advance, EvictMethod.visible):
             return None
+        after = kept
         for position in range(first, end):
-            self._kept = self._method.advance(self._kept, position)
+            after = method.advance(after, position)
+        self._kept = after
         return kept
 
-    def step(self, q: Tensor, k: Tensor, v: Tensor, *, of_prompt: bool = False) -> tuple[PagedCache, PageIndex]:
+    def widen(self) -> None:
+        """Make room for the next token beside the budget: it is of the prompt, and follows what was kept of that."""
+        if isinstance(self._method, EvictMethod) and self._kept is not None:
+            self._kept = self._method.widen(self._kept)
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[PagedCache, PageIndex]:
         """Select for the next token's query.
 
         Args:
             q: ``[1, query_heads, head_size]``, scaled so that scores need ``head_size ** -0.5`` and no more.
             k: ``[n_k, kv_heads, head_size]``: all keys so far, its own the last; views will do.
             v: Like ``k``.
-            of_prompt: Whether the token is of the prompt, behind the part after which the method evicted: it stays
-                beside the budget.
 
         Returns:
             The cache for kernels, a batch of one, and the index of what the query sees.
@@ -92,8 +97,6 @@ class Memory:
         lengths = torch.tensor([len(k)], dtype=torch.int32, device=k.device)
         cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
         if isinstance(self._method, EvictMethod):
-            if of_prompt and self._kept is not None:
-                self._kept = self._method.widen(self._kept)
             return cache, self._evict(self._method, q, cache, len(k) - 1)
         if isinstance(self._method, DecodeMethod):
             self._notice(self._method, k, cache)

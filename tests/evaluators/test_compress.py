@@ -186,3 +186,21 @@ def test_the_command_compresses_contexts_in_a_model(llama: Path, tmp_path: Path)
     assert measured["context"] == pytest.approx(dropped * len(steps) / sum(steps), abs=1e-9)
     assert measured["prompt"] > measured["context"]
     assert json.loads((tmp_path / "context" / "run.json").read_bytes())["compress"] == "context"
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(find_spec("sparse_tasks_probe") is None, reason="the probe model is not installed")
+def test_snapkv_keeps_the_answer_only_if_it_sees_the_question(tmp_path: Path) -> None:
+    from sparse_tasks.evaluators.models import find_model
+
+    options = ["-l", "1k", "-t", "ruler_niah_multikey_2", "-n", "8", "-w", "1", "--question-position", "after"]
+    assert run("generate", *options, "--tokenizer", find_model("probe").source, "-o", tmp_path / "data").code == 0
+    command = ["evaluate", tmp_path / "data", "-m", "probe", "--engine", "transformers", "--max-new-tokens", "24"]
+    for compress in ("prompt", "context"):
+        more = ["--engine-arg", "dtype=float32", "-a", "snapkv", "-s", "0.8", "--compress", compress]
+        assert run(*command, *more, "-o", tmp_path / compress).code == 0
+    (row,) = compare_runs(tmp_path / "prompt", tmp_path / "context").rows
+    assert row.mean_a >= 0.7
+    assert row.mean_b <= 0.3
+    assert row.interval.high < 0

@@ -71,7 +71,7 @@ def test_tables_have_a_column_where_it_differs(folders: list[Path], runs: Runs) 
 
 
 def test_two_runs_of_different_kinds_are_not_compared(folders: list[Path]) -> None:
-    with pytest.raises(UsageError, match=r"is question after and .*aware-dense is not"):
+    with pytest.raises(UsageError, match=r"is question after and .*aware-dense is query-aware"):
         compare_runs(folders[0], folders[3])
     told = run("compare", folders[3], folders[4]).out.splitlines()
     assert told[0].endswith("attention dense, question after)")

@@ -82,6 +82,7 @@ SPOILT: dict[str, list[Edit]] = {
         put(["all"], *SETTINGS, "dataset", "tasks"),
         put(3, *SETTINGS, "dataset", "limit"),
         put(False, *SETTINGS, "query_aware"),
+        put("context", *SETTINGS, "compress"),
         put(True, "runs", 0, "settings", "prompt", "begin_answer"),
         put("0" * 64, *SETTINGS, "prompt", "tokenizer_sha256"),
     ],
@@ -107,6 +108,7 @@ SPOILT: dict[str, list[Edit]] = {
         put("big", *RESULT, "model", "name"),
         put("geometric mean", *RESULT, "average_is"),
         put(True, *RESULT, "begin_answer"),
+        put("context", *RESULT, "compress"),
     ],
     "scores_differ": [
         put(1.0, *RESULT, "configs", 0, "mean"),

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.parameters import parameters
@@ -59,9 +59,11 @@ def found(
     engine: str = "vllm",
     shape: Shape | None = LLAMA_8B,
     ranks: object = 1,
+    compress: Literal["context"] | UnsetType = UNSET,
 ) -> str | None:
     """What ``implausible`` says of a prediction."""
     settings = made_settings(attention=method, sparsity=sparsity, arguments=arguments, shape=shape)
+    settings = structs.replace(settings, compress=compress)
     runner = EngineRecord(name=engine, version=None, arguments={"tensor_parallel_size": ranks}, details={})
     prediction = Prediction(
         id="x",
@@ -354,3 +356,13 @@ def test_what_ran_at_1k_is_let_pass_where_blocks_are_few(
 def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
     assert found("quest", {"decode": 0.9}, sparsity=0.9, tokens=None, written=None) is None
     assert found("quest", {"decode": 0.99}, sparsity=0.9, tokens=None, written=None) is not None
+
+
+def test_budgets_of_contexts_may_read_more_but_not_less() -> None:
+    for claimed, of_contexts, of_prompts in ((0.898, True, True), (0.7, True, False), (0.95, False, False)):
+        measured = {"prefill": 0.0, "decode": claimed}
+        assert (found("snapkv", measured, sparsity=0.9, compress="context") is None) is of_contexts
+        assert (found("snapkv", measured, sparsity=0.9) is None) is of_prompts
+    assert found("h2o", {"prefill": 0.0, "decode": 0.95}, sparsity=0.9, compress="context") is None
+    assert found("block_sparse+snapkv", {"prefill": 0.7, "decode": 0.7}, sparsity=0.8, compress="context") is None
+    assert found("snapkv", {"prefill": 0.2, "decode": 0.8}, sparsity=0.8, compress="context") is not None
