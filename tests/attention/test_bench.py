@@ -83,6 +83,7 @@ def test_a_method_of_no_phase_is_named() -> None:
     @dataclasses.dataclass(frozen=True)
     class Odd(Method):
         name = "odd"
+        oracle = None
 
     with pytest.raises(UsageError, match="has a phase that is not timed"):
         bench(Odd(), 64, SMALL)

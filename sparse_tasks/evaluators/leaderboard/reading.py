@@ -277,6 +277,8 @@ def _converted(value: object, kind: type[R], where: str, code: str) -> R:
     except msgspec.ValidationError as error:
         place, problem = located(error, value, kind)
         raise _refusal(code, f"{where}.{place}".strip(".") or "file", problem) from error
+    except UnicodeEncodeError as error:  # of msgspec, where half a character stands in the place of a number
+        raise _refusal(code, where or "file", f"holds a character that cannot be encoded: {error.object!r}") from error
 
 
 def _check_run(name: str, run: SubmissionRun) -> None:

@@ -79,15 +79,13 @@ def _runs(context: Context) -> Table:
             *(wording.name(run.name), wording.name(run.model), _method(run)),
             *(sparsity_text(run), wording.cut(wording.public(", ".join(arguments(run.settings))), 300)[0] or "–"),
             *(_engine(run), wording.settings(run.settings.engine.arguments)),
-            *(wording.settings(to_builtins(run.settings.sampling)), "yes" if run.settings.query_aware else "no"),
-            "yes" if run.settings.begins_answer else "no",
-            run.settings.compresses,
+            *(wording.settings(to_builtins(run.settings.sampling)), run.prompts),
             *(f"{run.settings.dataset.samples:,}", run.settings.started),
         ]
         for run in context.runs.runs
     ]
     names = ("run", "model", "method", "target", "arguments", "engine", "engine's arguments", "sampling",
-             "question before the text, too", "answers begun", "compressed", "samples", "started")  # fmt: skip
+             "prompts", "samples", "started")  # fmt: skip
     columns = _columns(names, ("target", "samples"), ("arguments", "engine's arguments", "sampling"))
     return Table("Runs", columns, rows, folded=len(rows) > LONG)
 

@@ -322,6 +322,7 @@ LINE = b'{"id":"x"}\n'
         (packed_with(b"\xff\xfe\n" * 16), "not valid JSON"),
         (lines(lambda rows: rows.pop()), "selects 16 samples"),
         (lines(lambda rows: rows[3].update(text="a\ud800b")), "UTF-8"),
+        (lines(lambda rows: rows[3].update(index="\ud800")), "cannot be encoded"),
         (lines(lambda rows: rows[3].update(length=1100.0)), "`int`"),
         (lines(lambda rows: rows[3].update(sparsity={"decode": 1.5})), "<= 1.0"),
         (lines(lambda rows: rows[3].update(kv_bytes_per_step=float("inf"))), "too large"),
