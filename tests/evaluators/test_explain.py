@@ -115,6 +115,7 @@ def test_bad_input_is_told(more: list[str], words: list[str], options: list[str]
     assert finished.says(*words)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.engine
 def test_the_demo_model_loses_by_selection_what_its_oracle_keeps(demo: Path, tmp_path: Path) -> None:
