@@ -9,12 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from sparse_tasks.cli.completion import complete_engine, complete_method, complete_task
+from sparse_tasks.cli.completion import complete_engine, complete_method
 from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.running import (
+    AnswerBudget,
+    Data,
     FormatOption,
+    Lengths,
+    Limit,
     RunBar,
     Set,
+    Sparsity,
+    Tasks,
     attentions,
     engine_arguments,
     tell_result,
@@ -23,10 +29,7 @@ from sparse_tasks.cli.running import (
 
 
 def evaluate(
-    data: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
-    ],
+    data: Data,
     model: Annotated[
         str,
         typer.Option(
@@ -59,37 +62,12 @@ def evaluate(
             autocompletion=complete_method,
         ),
     ] = None,
-    sparsity: Annotated[
-        str | None,
-        typer.Option(
-            "--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"
-        ),
-    ] = None,
+    sparsity: Sparsity = None,
     set_: Set = None,
     attention_arg: Annotated[list[str] | None, typer.Option("--attention-arg", hidden=True)] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="NAME",
-            help="Task or group of tasks. May be repeated.",
-            show_default="all",
-            autocompletion=complete_task,
-        ),
-    ] = None,
-    length: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
-        ),
-    ] = None,
+    task: Tasks = None,
+    length: Lengths = None,
+    limit: Limit = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -97,9 +75,7 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Sampling seed.")] = 42,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
-    ] = None,
+    max_new_tokens: AnswerBudget = None,
     temperature: Annotated[float, typer.Option(metavar="T", help="Sampling temperature; 0 is greedy.")] = 0.0,
     tokenizer: Annotated[
         str | None,

@@ -9,9 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.completion import complete_method, complete_task
 from sparse_tasks.cli.output import Format, frameless, print_json
-from sparse_tasks.cli.running import FormatOption, RunBar, Set, attentions, engine_arguments, tell_unable
+from sparse_tasks.cli.running import (
+    AnswerBudget,
+    Data,
+    FormatOption,
+    Lengths,
+    Limit,
+    LocalModel,
+    OneMethod,
+    RunBar,
+    Set,
+    Tasks,
+    attentions,
+    engine_arguments,
+    tell_unable,
+)
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
@@ -22,49 +35,15 @@ if TYPE_CHECKING:
 
 
 def explain(
-    data: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub."),
-    ],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo or probe.")],
-    attention: Annotated[
-        str,
-        typer.Option(
-            "--attention",
-            "-a",
-            metavar="NAME",
-            help="A method, or two (vertical_slash+quest).",
-            autocompletion=complete_method,
-        ),
-    ],
+    data: Data,
+    model: LocalModel,
+    attention: OneMethod,
     sparsity: Annotated[str, typer.Option("--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).")],
     set_: Set = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="NAME",
-            help="Task or group of tasks. May be repeated.",
-            show_default="all",
-            autocompletion=complete_task,
-        ),
-    ] = None,
-    length: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
-    ] = None,
+    task: Tasks = None,
+    length: Lengths = None,
+    limit: Limit = None,
+    max_new_tokens: AnswerBudget = None,
     engine_arg: Annotated[
         list[str] | None,
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="device or dtype, as of the engine transformers."),

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.completion import complete_method, complete_task
 from sparse_tasks.cli.output import Format, frameless, print_json
-from sparse_tasks.cli.running import FormatOption, RunBar, Set, attentions, engine_arguments
+from sparse_tasks.cli.running import (
+    FormatOption,
+    Lengths,
+    LocalModel,
+    OneMethod,
+    RunBar,
+    Set,
+    Sparsity,
+    Tasks,
+    attentions,
+    engine_arguments,
+)
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
@@ -19,48 +29,19 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo or probe.")],
+    model: LocalModel,
     data: Annotated[
         str, typer.Option("--data", "-d", metavar="DATA", help="Data set: a folder, or ORG/NAME on the Hub.")
     ],
-    attention: Annotated[
-        str,
-        typer.Option(
-            "--attention",
-            "-a",
-            metavar="NAME",
-            help="A method, or two (vertical_slash+quest).",
-            autocompletion=complete_method,
-        ),
-    ],
-    sparsity: Annotated[
-        str | None,
-        typer.Option(
-            "--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"
-        ),
-    ] = None,
+    attention: OneMethod,
+    sparsity: Sparsity = None,
     set_: Set = None,
     samples: Annotated[
         int, typer.Option("--samples", "-n", metavar="N", help="Samples of each task at each length, from the first.")
     ] = 2,
     steps: Annotated[int, typer.Option(metavar="N", help="Decoding steps after each prompt.", min=0)] = 16,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            "-t",
-            metavar="NAME",
-            help="Task or group of tasks. May be repeated.",
-            show_default="all",
-            autocompletion=complete_task,
-        ),
-    ] = None,
-    length: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
-        ),
-    ] = None,
+    task: Tasks = None,
+    length: Lengths = None,
     engine_arg: Annotated[
         list[str] | None,
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="device, dtype or impl, as of the engine transformers."),

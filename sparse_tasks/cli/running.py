@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparse_tasks.cli.completion import complete_method, complete_task
 from sparse_tasks.cli.output import Format, frameless, print_json
 from sparse_tasks.cli.progress import Bar
 from sparse_tasks.core.format import PLAIN
@@ -20,6 +21,52 @@ if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
     from sparse_tasks.evaluators.sweep import Swept
 
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Data set: a folder, or ORG/NAME or ORG/NAME@revision on the Hub.")
+]
+LocalModel = Annotated[
+    str, typer.Option("--model", "-m", metavar="M", help="Model: a folder, a Hub id, demo or probe.")
+]
+OneMethod = Annotated[
+    str,
+    typer.Option(
+        "--attention",
+        "-a",
+        metavar="NAME",
+        help="A method, or two (vertical_slash+quest).",
+        autocompletion=complete_method,
+    ),
+]
+Sparsity = Annotated[
+    str | None,
+    typer.Option("--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="NAME",
+        help="Task or group of tasks. May be repeated.",
+        show_default="all",
+        autocompletion=complete_task,
+    ),
+]
+Lengths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--length", "-l", metavar="N", help="Prompt length in the data set. May be repeated.", show_default="all"
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
+    ),
+]
+AnswerBudget = Annotated[
+    int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
