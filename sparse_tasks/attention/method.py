@@ -251,6 +251,8 @@ class EvictMethod(Method):
     phase = Phase.EVICT
     each_step: ClassVar[bool] = False
     """Whether it evicts at every step too, for which it needs that step's attention weights."""
+    reads_queries: ClassVar[bool] = True
+    """Whether queries decide what stays of a prompt."""
 
     @property
     def oracle(self) -> tuple[str, JsonObject]:
@@ -258,12 +260,14 @@ class EvictMethod(Method):
 
     @property
     def unshared(self) -> str | None:
+        if not self.reads_queries:
+            return None
         return "what stays of a prompt follows from queries that would not be computed again"
 
     @property
     def observes(self) -> int | None:
-        """Number of last queries of a prompt that ``keep`` needs; None for all of them."""
-        return None
+        """Number of last queries of a prompt that ``keep`` needs, at least 1; None for all of them."""
+        return None if self.reads_queries else 1
 
     @abstractmethod
     def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:

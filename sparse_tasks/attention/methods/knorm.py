@@ -29,14 +29,7 @@ class KNorm(CapacityMethod):
     summary: ClassVar[str] = "tokens by the norm of their keys, the lowest first"
     importance: ClassVar[str] = "keys alone"
     source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"
-
-    @property
-    def observes(self) -> int:
-        return 1  # it looks at none, and has to be given one
-
-    @property
-    def unshared(self) -> str | None:
-        return None  # keys alone decide
+    reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:
         """Norms of the keys, and a ranking."""

@@ -35,18 +35,11 @@ class OracleEvict(TrueAttention, CapacityMethod):
     summary: ClassVar[str] = "control: at each step the tokens that its query attends to"
     cache: ClassVar[str] = "kept; what is seen is limited"
     each_step: ClassVar[bool] = True
+    reads_queries: ClassVar[bool] = False
 
     @property
     def oracle(self) -> tuple[str, JsonObject]:
         return self.name, {"grows": self.grows, "shared": self.shared}
-
-    @property
-    def observes(self) -> int:
-        return 1  # it looks at none, and has to be given one
-
-    @property
-    def unshared(self) -> str | None:
-        return None  # nothing is evicted
 
     def at(self, length: int) -> Self:
         return replace(self, shared=False).at(length) if self.shared else super().at(length)

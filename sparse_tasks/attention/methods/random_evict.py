@@ -33,14 +33,7 @@ class RandomEvict(CapacityMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "random"
     source: ClassVar[str] = "Zaheer et al., 2020, arXiv:2007.14062"
-
-    @property
-    def observes(self) -> int:
-        return 1  # it looks at none, and has to be given one
-
-    @property
-    def unshared(self) -> str | None:
-        return None  # no query decides
+    reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:
         """A draw for each token, and a ranking."""

@@ -27,14 +27,7 @@ class WindowEvict(CapacityMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "fixed"
     source: ClassVar[str] = "Xiao et al., 2023, arXiv:2309.17453"
-
-    @property
-    def observes(self) -> int:
-        return 1  # it looks at none, and has to be given one
-
-    @property
-    def unshared(self) -> str | None:
-        return None  # no query decides
+    reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:
         return 0.0  # nothing is looked for
