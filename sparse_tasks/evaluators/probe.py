@@ -13,12 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
-
 from sparse_tasks.core.errors import UsageError, install
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.tokenizers.loading import cache_folder
-from sparse_tasks.evaluators.demo import demo_model
+from sparse_tasks.evaluators.demo import demo_model, made_once
 
 _PACKAGE: Final = "sparse_tasks_probe"
 _FACTORS: Final = "probe.safetensors"
@@ -39,13 +37,7 @@ def probe_model() -> Path:
     base = demo_model()
     version = sha256_of(factors)[:8] + sha256_of(base / "config.json")[:8]
     made = cache_folder() / "models" / f"sparse-tasks-probe-{version}"
-    if made.is_dir():
-        return made
-    made.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(made.with_suffix(".lock")):
-        if not made.is_dir():
-            _make(base, factors, made)
-    return made
+    return made_once(made, lambda: _make(base, factors, made))
 
 
 def _make(base: Path, factors: Path, target: Path) -> None:
