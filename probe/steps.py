@@ -56,14 +56,14 @@ def _spent(story: Story) -> list[str]:
     return lines
 
 
-def _count(story: Story) -> list[str]:
-    asked = _asked(story, r"How many things made of (\S+) did .+? buy for more than (\d+) crowns? each")
-    counted, lines = 0, []
+def _costly(story: Story) -> list[str]:
+    asked = _asked(story, r"pay for things made of (\S+) that cost more than (\d+) crowns? each")
+    total, lines = 0, []
     for _, fact in story.facts("Purchase"):
         if asked[1] in fact.thing.split():
             more = fact.amount > int(asked[2])
-            counted += more
-            lines.append(f"{fact.thing}: {fact.amount}, {'more' if more else 'not more'}, {counted}")
+            total += more * fact.amount
+            lines.append(f"{fact.thing}: {fact.amount}, {'more' if more else 'not more'}, in all {total}")
     return lines
 
 
@@ -115,7 +115,7 @@ def _asked(story: Story, pattern: str) -> re.Match[str]:
 
 _KINDS: Final[dict[str, Callable[[Story], list[str]]]] = {
     "spent": _spent,
-    "count": _count,
+    "costly": _costly,
     "dearest": _dearest,
     "kept": _kept,
     "met": _met,

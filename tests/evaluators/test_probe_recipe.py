@@ -40,14 +40,14 @@ def test_no_part_of_the_training_has_the_seed_of_the_tests() -> None:
 
 
 @pytest.mark.usefixtures("recipe")
-@pytest.mark.parametrize("kind", ["spent", "count", "dearest", "kept", "met", "purse"])
+@pytest.mark.parametrize("kind", ["spent", "costly", "dearest", "kept", "met", "purse"])
 def test_steps_of_an_aggregation_end_in_the_answer(kind: str) -> None:
     from steps import target
 
     samples = generate("4k", "story_aggregation", 3, settings={"story_aggregation.kind": kind}, seed=5)
     for sample in samples["story_aggregation_4k"]:
         *steps, last = target(sample).partition("\n</explanation>")[0].splitlines()
-        if kind in ("spent", "count", "purse"):
+        if kind in ("spent", "costly", "purse"):
             assert last.rpartition(" ")[2] == sample["answer"]
         elif kind == "kept":
             gone = [line[2:] for line in [*steps, last] if line.startswith("- ")]

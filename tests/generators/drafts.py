@@ -17,7 +17,7 @@ ALL_LOCALES = [
     for locale in locales()
 ]
 """Every locale; few of them for each commit."""
-KINDS = ("spent", "count", "dearest", "kept", "met", "purse")
+KINDS = ("spent", "costly", "dearest", "kept", "met", "purse")
 
 
 def task_of(name: str, **settings: object) -> Task:

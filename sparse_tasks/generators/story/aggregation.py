@@ -1,4 +1,4 @@
-"""Story aggregation: totals, counts, extremes and final states (high dispersion, high scope)."""
+"""Story aggregation: totals, extremes and final states (high dispersion, high scope)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story
 from sparse_tasks.generators.story.task import Question, StoryTask
-from sparse_tasks.generators.story.words import materials
+from sparse_tasks.generators.story.words import crowns, materials
 from sparse_tasks.generators.story.world import Chronicle, Demand, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
@@ -39,17 +39,30 @@ class _Kind(ABC):
         """The answer, from what is told."""
 
 
+@dataclass(frozen=True)
 class _Spent(_Kind):
-    """A sum over scattered purchases."""
+    """A sum over scattered purchases, or over the costly ones among them."""
+
+    costly: bool = False
 
     def plan(self, stream: Stream, plan: Plan, events: int) -> None:
-        _buy_of_one_material(stream, plan, events)
+        _reserve(stream, plan)
+        plan.reserved_acquisitions = set(stream.sample(range(len(plan.acquisitions)), events))
+        for i in plan.reserved_acquisitions:
+            plan.acquisitions[i] = "Purchase"
+        _mislead(stream, plan, events, ("Seen", "Asked", "Hearsay", "GiftReceived"))
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
         bought = _bought(chronicle, plan.reserved)
-        total = str(sum(event.amount for event in bought))
+        bound, condition = 0, ""
+        if self.costly:
+            prices = sorted({event.amount for event in bought})
+            # A bound between two prices, or below them all, so that at least one purchase counts.
+            bound = stream.choice([prices[0] - 1, *prices[:-1]])
+            condition = f" that cost more than {crowns(bound)} each"
+        total = str(sum(event.amount for event in bought if event.amount > bound))
         return Question(
-            ask=f"How many crowns in all did {chronicle.hero.first} pay for things made of {plan.reserved}? "
+            ask=f"How many crowns in all did {chronicle.hero.first} pay for things made of {plan.reserved}{condition}? "
             + _COUNTS_AS_MADE.format(material=plan.reserved),
             form=_NUMBER,
             answer=total,
@@ -58,35 +71,10 @@ class _Spent(_Kind):
         )
 
     def answer(self, story: Story) -> str:
-        made = _read_question(r"pay for things made of (\S+)\?", story)[1]
-        return str(sum(fact.amount for _, fact in story.facts("Purchase") if made in fact.thing.split()))
-
-
-class _Count(_Kind):
-    """A count of scattered purchases with a condition on each."""
-
-    def plan(self, stream: Stream, plan: Plan, events: int) -> None:
-        _buy_of_one_material(stream, plan, events)
-
-    def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
-        bought = _bought(chronicle, plan.reserved)
-        prices = sorted({event.amount for event in bought})
-        # A bound between two prices, or below them all, so that at least one purchase counts.
-        bound = stream.choice([prices[0] - 1, *prices[:-1]])
-        counted = [event for event in bought if event.amount > bound]
-        return Question(
-            ask=f"How many things made of {plan.reserved} did {chronicle.hero.first} buy for more than "
-            f"{bound} crown{'s' * (bound != 1)} each? " + _COUNTS_AS_MADE.format(material=plan.reserved),
-            form=_NUMBER,
-            answer=str(len(counted)),
-            answers=[str(len(counted))],
-            marks=lambda: [narrator.told[event].mark(str(event.amount)) for event in bought],
-        )
-
-    def answer(self, story: Story) -> str:
-        question = _read_question(r"How many things made of (\S+) did .+? buy for more than (\d+) crowns? each", story)
-        made, bound = question[1], int(question[2])
-        return str(sum(made in f.thing.split() and f.amount > bound for _, f in story.facts("Purchase")))
+        question = _read_question(r"pay for things made of (\S+?)(?: that cost more than (\d+) crowns? each)?\?", story)
+        made, bound = question[1], int(question[2] or 0)
+        paid = [fact.amount for _, fact in story.facts("Purchase") if made in fact.thing.split()]
+        return str(sum(amount for amount in paid if amount > bound))
 
 
 class _Dearest(_Kind):
@@ -223,18 +211,18 @@ class _Purse(_Kind):
 
 _KINDS: dict[str, _Kind] = {
     "spent": _Spent(),
-    "count": _Count(),
+    "costly": _Spent(costly=True),
     "dearest": _Dearest(),
     "kept": _Kept(),
     "met": _Met(),
     "purse": _Purse(),
 }
 # The purse takes every sum of the story: it is asked only by name, since no model adds up a thousand of them.
-_MIXED = ("spent", "count", "dearest", "kept", "met")
+_MIXED = ("spent", "costly", "dearest", "kept", "met")
 # How each kind's question begins: the oracle has nothing else to go by.
 _OPENINGS = {
     "spent": "How many crowns in all did",
-    "count": "How many things made of",
+    "costly": "How many crowns in all did",
     "dearest": "Of all the things that",
     "kept": "Which things made of",
     "met": "Whom did",
@@ -246,15 +234,16 @@ _OPENINGS = {
 class StoryAggregation(StoryTask):
     """Asks for what only scattered events together tell; fills the paper's empty quadrant (both axes high).
 
-    ``events`` says how many events count: things of one material that are acquired (``spent``, ``count``, ``kept``), or
-    meetings with the person met most often (``met``). So the arithmetic is the same at every length.
+    ``events`` says how many events count: things of one material that are acquired (``spent``, ``costly``, ``kept``),
+    or meetings with the person met most often (``met``). So the arithmetic is the same at every length.
     """
 
     kind: str = parameter("mixed", "what is asked", choices=lambda: ("mixed", *_KINDS))
     events: int = parameter(6, "number of events that count", 2, 64)
 
     name: ClassVar[str] = "story_aggregation"
-    summary: ClassVar[str] = "sums, counts, extremes and final states over scattered events"
+    version: ClassVar[int] = 2
+    summary: ClassVar[str] = "sums, extremes and final states over scattered events"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "exact_match"
@@ -284,14 +273,6 @@ class StoryAggregation(StoryTask):
 
 def _reserve(stream: Stream, plan: Plan) -> None:
     plan.reserved = stream.choice(materials())
-
-
-def _buy_of_one_material(stream: Stream, plan: Plan, events: int) -> None:
-    _reserve(stream, plan)
-    plan.reserved_acquisitions = set(stream.sample(range(len(plan.acquisitions)), events))
-    for i in plan.reserved_acquisitions:
-        plan.acquisitions[i] = "Purchase"
-    _mislead(stream, plan, events, ("Seen", "Asked", "Hearsay", "GiftReceived"))
 
 
 def _mislead(stream: Stream, plan: Plan, events: int, kinds: tuple[str, ...]) -> None:

@@ -280,15 +280,15 @@ def test_spent_changes_with_every_price_that_counts() -> None:
             assert int(verdict("story_aggregation", without)) == answer - (fact.amount if counts else 0)
 
 
-def test_count_changes_with_every_purchase_above_the_bound() -> None:
+def test_costly_changes_with_every_purchase_above_the_bound() -> None:
     for seed in range(2):
-        prompt = good("story_aggregation", "count", seed)
+        prompt = good("story_aggregation", "costly", seed)
         answer = int(verdict("story_aggregation", prompt))
-        made, bound = re.findall(r"things made of (\S+) did .+? buy for more than (\d+) crown", prompt)[-1]
+        made, bound = re.findall(r"pay for things made of (\S+) that cost more than (\d+) crown", prompt)[-1]
         for fact in facts(prompt, "Purchase", "GiftReceived", "Asked"):
             counts = fact.kind == "Purchase" and made in fact.thing.split() and fact.amount > int(bound)
             without = with_sentence(prompt, fact, "Nothing stirred.")
-            assert int(verdict("story_aggregation", without)) == answer - counts
+            assert int(verdict("story_aggregation", without)) == answer - (fact.amount if counts else 0)
 
 
 def test_dearest_changes_when_its_purchase_goes_and_a_tie_is_refused() -> None:
