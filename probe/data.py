@@ -82,6 +82,7 @@ PARTS: Final[dict[str, list[Stage]]] = {
         Stage("4k", WORDS, 500, 1032),
         Stage("4k", ("story_retrieval", "story_filtering"), 1200, 1033),
         Stage("4k", ("story_multihop", "story_aggregation", "qa_biographies"), 2000, 1034),
+        Stage("4k", ("ruler_vt",), 600, 1035),
     ],
     "8k": [
         Stage("8k", (*NEEDLES, "ruler_vt"), 90, 1021),
@@ -95,6 +96,7 @@ PARTS: Final[dict[str, list[Stage]]] = {
         Stage("8k", WORDS, 250, 1042),
         Stage("8k", ("story_retrieval", "story_filtering"), 700, 1043),
         Stage("8k", ("story_multihop", "story_aggregation", "qa_biographies"), 1200, 1044),
+        Stage("8k", ("ruler_vt",), 300, 1045),
     ],
     # The seed of tests, which no part above has.
     "test4k": [Stage("4k", ALL, 100, 42)],

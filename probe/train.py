@@ -442,6 +442,8 @@ def main() -> None:
     )  # fmt: skip
     factors.pack(model, WORK / "probe.safetensors")
     (WORK / "weights.done").touch()
+    report["packed"] = by_task(exact(model, asked[length], few), few, tests[length])
+    say("packed", report["packed"])
     del repair, factors, base
     state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
     del model

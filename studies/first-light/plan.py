@@ -21,7 +21,7 @@ WINDOW_TASK = "ruler_niah_single_2"
 DEPTHS = ("0.3-0.7", "0.95-1")
 """Where the needle stands for window methods: outside of the window, and inside."""
 CONTROLS = "controls"
-SLOW = ("sparq", "twilight", "tova", "h2o")  # look at requests one after the other; the last in their sweep
+SLOW = ("sparq", "twilight", "tova", "h2o")  # look at requests one after the other
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class Sweep:
     """A command of the study: methods at sparsities over a data set, in one live engine."""
 
     data: Data
-    part: str  # name of its folder, and of its submission
+    part: str  # name of its folder, which sweeps of the same part share, and of its submission
     methods: tuple[str, ...]
     sparsities: tuple[float, ...]
 
     @property
     def name(self) -> str:
-        return f"{self.data.name}/{self.part}"
+        return "/".join((self.data.name, self.part, *self.methods))
 
     @property
     def cells(self) -> list[str]:
@@ -124,8 +124,7 @@ def free_tasks() -> tuple[str, ...]:
 def methods_of(part: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Methods of a part, ``prefill`` or ``decode`` (which has those that evict, too), without controls."""
     chosen = [method for method in METHODS if not method.control and (not only or method.name in only)]
-    names = [method.name for method in chosen if (method.phase == "prefill") == (part == "prefill")]
-    return tuple(sorted(names, key=lambda name: name in SLOW))
+    return tuple(method.name for method in chosen if (method.phase == "prefill") == (part == "prefill"))
 
 
 def data_sets(options: Options) -> list[Data]:
@@ -166,6 +165,9 @@ def sweeps(options: Options) -> list[Sweep]:
                 chosen = tuple(name for name in options.windows if (name in controls) == wanted)
                 planned.append(Sweep(data, part, chosen, options.window_sparsities))
     rest = [Sweep(data, part, *parts[part]) for part in parts for data in data_sets(options) if data.depth == "uniform"]
+    # One method each, so that they run side by side; the slow ones last.
+    rest = [replace(sweep, methods=(method,)) for sweep in rest for method in sweep.methods]
+    rest.sort(key=lambda sweep: sweep.methods[0] in SLOW)
     planned = rest + planned if options.windows_last else planned + rest
     return [sweep for sweep in planned if sweep.methods and sweep.sparsities]
 

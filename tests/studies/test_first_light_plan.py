@@ -54,7 +54,7 @@ def test_windows_are_studied_inside_and_outside_with_controls_apart() -> None:
 def test_commands() -> None:
     sweep = next(sweep for sweep in plan.sweeps(OPTIONS) if sweep.part == "decode")
     words = sweep.command(Path("data"), ["ruler_vt"], Path("runs"), ["dtype=float32"])
-    assert plan.shown(words).startswith("sparse-tasks evaluate data --model probe --output runs --attention quest,")
+    assert plan.shown(words).startswith("sparse-tasks evaluate data --model probe --output runs --attention quest --")
     assert plan.shown(words).endswith("--sparsity 0.5,0.7,0.8,0.9,0.95,0.98 --task ruler_vt --engine-arg dtype=float32")
     assert "--seed 42" in plan.shown(sweep.data.command("tok", Path("data")))
 
