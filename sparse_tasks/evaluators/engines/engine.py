@@ -5,15 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.evaluators.models import Model, find_model
+
+# By --temperature, --seed and --max-new-tokens, and what would make something else than one text of them.
+_SET_BY_ENGINES = {
+    *("temperature", "do_sample", "seed", "max_tokens", "max_new_tokens", "max_length"),
+    *("n", "num_return_sequences", "return_dict_in_generate", "output_kind", "detokenize", "skip_clone", "extra_args"),
+}
+
+OVERRIDE: Final = "override_generation_config"
+"""Engine argument with settings of decoding, where those of a model's ``generation_config.json`` do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,27 @@ class Engine(ABC):
 
     def stop(self) -> None:  # noqa: B027 - most have nothing to release
         """Release what ``start`` loaded."""
+
+    def decoding(self, known: Iterable[str]) -> JsonObject:
+        """The user's settings of decoding (``--engine-arg 'override_generation_config={...}'``).
+
+        Args:
+            known: Names of the settings that the engine knows, those that it sets itself among them.
+
+        Raises:
+            UsageError: They are no JSON object, or one is unknown or set by the engine.
+        """
+        given = self.settings.arguments.get(OVERRIDE, {})
+        if not isinstance(given, dict):
+            raise UsageError(
+                "engine-arg", f"{OVERRIDE}={given}", 'is not a JSON object like {"repetition_penalty": 1.1}'
+            )
+        able = sorted(set(known) - _SET_BY_ENGINES)
+        for name, value in given.items():
+            if name not in able:
+                options = "is set by other options" if name in _SET_BY_ENGINES else nearest(name, able)
+                raise UsageError("engine-arg", f"{OVERRIDE}.{name}={value}", options)
+        return given
 
 
 ENGINES: Registry[type[Engine]] = Registry(

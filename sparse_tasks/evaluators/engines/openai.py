@@ -33,6 +33,15 @@ _LONGEST_WAIT = 60.0  # most seconds before a retry, unless the server names mor
 _LONGEST_RETRY_AFTER = 600.0  # beyond it a server is out of service, or its quota is used up
 # Fields of a chat request whose last message the server goes on with, as vLLM and SGLang call them.
 _CONTINUE: Final = {"continue_final_message": True, "add_generation_prompt": False}
+# Servers such as vLLM's and SGLang's take what a request leaves open from the model's ``generation_config.json``.
+_NEUTRAL: Final[JsonObject] = {
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 _SHORT_TIMEOUT = 30.0  # seconds for a connection, and for the list of models
 
 
@@ -98,6 +107,7 @@ class OpenAIEngine(Engine):
             "stream_options": {"include_usage": True},
         }
         self._check_extra_body()
+        self._neutral = {name: value for name, value in _NEUTRAL.items() if name not in self._extra_body}
         self._models: dict[str, JsonObject] | None = None
 
     def _check_extra_body(self) -> None:
@@ -260,11 +270,15 @@ class OpenAIEngine(Engine):
         transient = _transient_errors()
         attempt = 0
         while True:
-            budget = self._budget
+            budget, neutral = self._budget, self._neutral
             try:
-                return await self._attempt(client, request, budget)
+                return await self._attempt(client, request, budget, neutral)
             except transient as error:
-                refused = _status(error) in (400, 422) and budget in self._message(error)
+                if unknown := [name for name in neutral if _refuses(error, self._message(error), name)]:
+                    # A server that does not know a setting takes it from nowhere.
+                    self._neutral = {name: value for name, value in self._neutral.items() if name not in unknown}
+                    continue
+                refused = _refuses(error, self._message(error), budget)
                 if refused and budget == "max_completion_tokens":
                     # Hosted models refuse the old name of the budget, and some servers know no other.
                     self._budget = "max_tokens"
@@ -278,13 +292,13 @@ class OpenAIEngine(Engine):
             attempt += 1
             await asyncio.sleep(wait)
 
-    async def _attempt(self, client: AsyncOpenAI, request: Request, budget: str) -> Output:
+    async def _attempt(self, client: AsyncOpenAI, request: Request, budget: str, neutral: JsonObject) -> Output:
         began = perf_counter()
         first: float | None = None
         reasoning, content = "", ""
         finish_reason: str | None = None
         usage: Any = None
-        async with await self._stream(client, request, budget) as stream:
+        async with await self._stream(client, request, budget, neutral) as stream:
             async for event in stream:
                 usage = event.usage or usage
                 choice = event.choices[0] if event.choices else None
@@ -308,28 +322,38 @@ class OpenAIEngine(Engine):
                 f"{self._server.name} read {input_tokens} tokens of sample {request.id}, but was sent "
                 f"{len(request.ids)}: it adds special tokens or cuts prompts off; its scores would be of other prompts"
             )
+        output_tokens = getattr(usage, "completion_tokens", None)
+        # Thoughts are not counted everywhere.
+        if finish_reason == "length" and not reasoning and output_tokens not in (None, request.max_new_tokens):
+            raise EngineError(
+                f"{self._server.name} ended the answer to sample {request.id} after {output_tokens} of "
+                f"{request.max_new_tokens} tokens: it has a limit of its own, such as max_new_tokens in the model's "
+                "generation_config.json; start vLLM's with --generation-config vllm, or set --max-new-tokens"
+            )
         return Output(
             id=request.id,
             # The parser of answers strips reasoning, and so has to see where it ends.
             text=(f"<think>{reasoning}</think>" if reasoning else "") + content,
             finish_reason=finish_reason,
             input_tokens=input_tokens,
-            output_tokens=getattr(usage, "completion_tokens", None),
+            output_tokens=output_tokens,
             seconds_to_first_token=None if first is None else first - began,
             seconds=ended - began,
         )
 
-    async def _stream(self, client: AsyncOpenAI, request: Request, budget: str) -> AsyncStream[Any]:
+    async def _stream(
+        self, client: AsyncOpenAI, request: Request, budget: str, neutral: JsonObject
+    ) -> AsyncStream[Any]:
         common = {**self._body, budget: request.max_new_tokens}
         stream: AsyncStream[Any]
         if self.takes_ids:
             # The ids replace the prompt here, past the package's own conversion, which takes ten microseconds for
             # each: 10 s for a prompt of 1M tokens, in which no other request would move.
-            body = {**self._extra_body, "prompt": request.ids}
+            body = neutral | self._extra_body | {"prompt": request.ids}
             stream = await client.completions.create(prompt="", extra_body=body, **common)
         else:
             messages: list[Any] = [{"role": "user", "content": request.prompt}]
-            body = self._extra_body
+            body = neutral | self._extra_body
             if request.beginning:
                 messages.append({"role": "assistant", "content": request.beginning})
                 body = body | _CONTINUE
@@ -404,6 +428,11 @@ def _status(error: Exception) -> int | None:
     """HTTP status of an error, of the response or, once a stream has begun, of an event in it."""
     status = str(getattr(error, "status_code", None) or getattr(error, "code", None))
     return int(status) if status.isdecimal() else None
+
+
+def _refuses(error: Exception, message: str, name: str) -> bool:
+    """Whether a server refuses a field of a request."""
+    return _status(error) in (400, 422) and name in message
 
 
 def _wait(error: Exception, attempt: int) -> float | None:

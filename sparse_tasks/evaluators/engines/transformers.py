@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
 from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.tokenizers import load_tokenizer
-from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import ENGINES, OVERRIDE, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.models import Model
 
 if TYPE_CHECKING:
     from sparse_tasks.attention.huggingface import SparseRun
 
-_ARGUMENTS = ("device", "dtype", "attn_implementation", "impl")
+_ARGUMENTS = ("device", "dtype", "attn_implementation", "impl", OVERRIDE)
+_OF_RUNS = ("impl", OVERRIDE)  # which a loaded model does not depend on
+_OF_NO_EFFECT = ("_from_model_config", "transformers_version", "use_cache", "output_attentions", "output_hidden_states")
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 IMPLEMENTATIONS: Final = ("auto", "triton", "torch")
 
 
@@ -24,7 +29,9 @@ class TransformersEngine(Engine):
     """``AutoModelForCausalLM.generate`` on token ids.
 
     ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's),
-    ``attn_implementation``, and, of sparse attention, ``impl``: auto (kernels where there are any), triton or torch.
+    ``attn_implementation``, of sparse attention ``impl``: auto (kernels where there are any), triton or torch, and
+    ``override_generation_config``, settings of decoding. A model's ``generation_config.json`` says where answers end,
+    and nothing else.
     """
 
     name = "transformers"
@@ -41,15 +48,17 @@ class TransformersEngine(Engine):
         for argument, value in settings.arguments.items():
             if argument not in _ARGUMENTS:
                 raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, _ARGUMENTS))
-            if not isinstance(value, str):
+            if not isinstance(value, str) and argument != OVERRIDE:
                 raise UsageError("engine-arg", f"{argument}={value}", "must be a name")
         if (impl := settings.arguments.get("impl", "auto")) not in IMPLEMENTATIONS:
             raise UsageError("engine-arg", f"impl={impl}", f"is unknown; choose from {', '.join(IMPLEMENTATIONS)}")
         self._model: Any = None
+        self._unheeded: JsonObject = {}
 
     def context(self) -> int | None:
-        from transformers import AutoConfig
+        from transformers import AutoConfig, GenerationConfig
 
+        self.decoding(vars(GenerationConfig()))
         model = self.settings.model
         try:
             config = AutoConfig.from_pretrained(model.source, revision=model.revision)
@@ -60,10 +69,9 @@ class TransformersEngine(Engine):
 
     def start(self, needed: int) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
-        model, arguments = self.settings.model, dict(self.settings.arguments)
-        arguments.pop("impl", None)
+        model, arguments = self.settings.model, self._loads()[1]
         self._decoder = load_tokenizer(model.tokenizer, "none").backend
         device = arguments.pop("device", "cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -72,14 +80,19 @@ class TransformersEngine(Engine):
             self._model.to(device).eval()
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"transformers cannot load {model.name}: {first_line(error)}") from error
+        found: JsonObject = json.loads(self._model.generation_config.to_json_string())
+        # ``generate`` takes from it whatever it is not told: only where answers end may come from there.
+        self._model.generation_config = GenerationConfig(**{name: found.get(name) for name in _TOKENS})
+        self._unheeded = {name: value for name, value in found.items() if name not in (*_TOKENS, *_OF_NO_EFFECT)}
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         import torch
 
         config = self._model.generation_config
-        sampling: JsonObject = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        sampling: JsonObject = {"do_sample": False}
         if self.settings.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.settings.temperature, "top_p": 1.0, "top_k": 0}
+        sampling |= self.settings.arguments.get(OVERRIDE, {})
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         for request in requests:
             # Each prompt has a draw of its own, whatever ran before it.
@@ -121,12 +134,14 @@ class TransformersEngine(Engine):
     def take_over(self, running: Engine, needed: int) -> bool:
         if not isinstance(running, TransformersEngine) or running._loads() != self._loads():
             return False
-        self._model, self._decoder, running._model = running._model, running._decoder, None
+        self._model, self._decoder, self._unheeded = running._model, running._decoder, running._unheeded
+        running._model = None
         return self._model is not None
 
-    def _loads(self) -> tuple[object, ...]:
+    def _loads(self) -> tuple[Model, JsonObject]:
         """Settings on which ``start`` depends."""
-        return self.settings.model, {key: value for key, value in self.settings.arguments.items() if key != "impl"}
+        arguments = self.settings.arguments
+        return self.settings.model, {key: value for key, value in arguments.items() if key not in _OF_RUNS}
 
     def version(self) -> str | None:
         import transformers
@@ -135,7 +150,8 @@ class TransformersEngine(Engine):
         return version
 
     def details(self) -> JsonObject:
-        return {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
+        found = {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
+        return found | ({"generation_config_not_used": self._unheeded} if self._unheeded else {})
 
     def stop(self) -> None:
         self._model = None

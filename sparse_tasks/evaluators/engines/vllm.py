@@ -13,7 +13,7 @@ from typing import Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
 from sparse_tasks.core.records import JsonObject
-from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import ENGINES, OVERRIDE, Engine, EngineSettings, Output, Request
 
 # Bounds of the requests that wait in vLLM, whose ids take memory.
 _REQUESTS_AHEAD = 512
@@ -26,7 +26,8 @@ class VllmEngine(Engine):
     Every ``--engine-arg`` is an argument of ``vllm.LLM`` (``tensor_parallel_size=2``, ``enforce_eager=true``,
     ``gpu_memory_utilization=0.8``). ``max_model_len`` is what the samples need, unless it is given. On the CPU build
     the cache takes a quarter of the free memory, unless ``VLLM_CPU_KVCACHE_SPACE`` says how many GiB, and
-    ``enforce_eager`` is on.
+    ``enforce_eager`` is on. A model's ``generation_config.json`` says where answers end, and nothing else; for other
+    settings of decoding there is ``override_generation_config``, with fields of ``vllm.SamplingParams``.
     """
 
     name = "vllm"
@@ -45,8 +46,9 @@ class VllmEngine(Engine):
         self._llm: Any = None
 
     def context(self) -> int | None:
-        from vllm import EngineArgs
+        from vllm import EngineArgs, SamplingParams
 
+        self.decoding(name for name in SamplingParams.__struct_fields__ if not name.startswith("_"))
         known = {field.name for field in dataclasses.fields(EngineArgs)}
         for argument, value in self.settings.arguments.items():
             if argument not in known or argument in ("model", "revision", "tokenizer", "seed"):
@@ -95,10 +97,13 @@ class VllmEngine(Engine):
                 request = next(upcoming, None)
                 if request is None:
                     break
-                parameters = SamplingParams(
-                    temperature=self.settings.temperature, seed=self.settings.seed, max_tokens=request.max_new_tokens
-                )
                 with _failing_as(request.id):
+                    parameters = SamplingParams(
+                        temperature=self.settings.temperature,
+                        seed=self.settings.seed,
+                        max_tokens=request.max_new_tokens,
+                        **self.settings.arguments.get(OVERRIDE, {}),
+                    )
                     engine.add_request(request.id, {"prompt_token_ids": request.ids}, parameters)
                 pending[request.id] = request
                 tokens += len(request.ids)
@@ -119,12 +124,15 @@ class VllmEngine(Engine):
 
     def details(self) -> JsonObject:
         config = self._llm.llm_engine.vllm_config
+        given = self.settings.arguments.get(OVERRIDE, {})
+        found = config.model_config.get_diff_sampling_param().items()
+        unheeded = {name: value for name, value in found if name not in given}
         return {
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "max_model_len": config.model_config.max_model_len,
             "block_size": config.cache_config.block_size,
             "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
-        }
+        } | ({"generation_config_not_used": unheeded} if unheeded else {})
 
     def take_over(self, running: Engine, needed: int) -> bool:
         """Take the engine over if the settings differ in sparse methods or their budgets alone."""

@@ -27,6 +27,11 @@ from tests.evaluators.engines.server import MODEL, FakeServer, Reply
 
 pytest.importorskip("openai", reason="needs the package openai")
 
+# What a model's generation_config.json would else decide, in vLLM's and SGLang's servers.
+NEUTRAL = {
+    "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}  # fmt: skip
 KEY = "sk-secret-0123456789"
 
 
@@ -81,7 +86,7 @@ def test_what_is_sent_and_what_comes_back(server: FakeServer, endpoint: str, sen
     assert asked.takes_ids == (endpoint == "completions")
     (output,) = asked.generate(requests(1))
     always = {"model": MODEL, "temperature": 0.5, "seed": 7, "stream": True, "stream_options": {"include_usage": True}}
-    assert server.bodies == [always | sent]
+    assert server.bodies == [always | NEUTRAL | sent]
     assert (output.id, output.text, output.finish_reason) == ("s0", "an answer", "content_filter")
     assert (output.input_tokens, output.output_tokens, output.sparsity) == (tokens, 3, None)
     assert output.seconds_to_first_token is not None
@@ -122,9 +127,9 @@ def test_begun_answers_need_no_question_where_ids_are_sent(server: FakeServer) -
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
 def test_an_empty_answer_is_an_answer(server: FakeServer, endpoint: str) -> None:
-    server.reply = Reply(parts=(), finish_reason="length")
+    server.reply = Reply(parts=())
     (output,) = engine(server, endpoint=endpoint).generate(requests(1))
-    assert (output.text, output.finish_reason, output.output_tokens) == ("", "length", 0)
+    assert (output.text, output.finish_reason, output.output_tokens) == ("", "stop", 0)
     assert output.seconds_to_first_token is not None
 
 
@@ -152,8 +157,8 @@ def test_a_server_without_usage_leaves_the_counts_open(server: FakeServer) -> No
 
 def test_extra_fields_reach_the_server(server: FakeServer) -> None:
     for endpoint in ("completions", "chat"):
-        list(engine(server, endpoint=endpoint, extra_body={"repetition_penalty": 1.0}).generate(requests(1)))
-    assert [body["repetition_penalty"] for body in server.bodies] == [1.0, 1.0]
+        list(engine(server, endpoint=endpoint, extra_body={"repetition_penalty": 1.1}).generate(requests(1)))
+    assert [body["repetition_penalty"] for body in server.bodies] == [1.1, 1.1]
     assert server.bodies[0]["prompt"] == [0, 5, 6, 7]
 
 
@@ -347,6 +352,34 @@ def test_a_refused_budget_is_tried_once_under_each_name(server: FakeServer) -> N
     server.reply = Reply(status=400, message="'max_tokens' or 'max_completion_tokens' is too large: 20")
     until_failure(engine(server, endpoint="chat").generate(requests(1)))
     assert len(server.bodies) == 2
+
+
+def test_a_server_gets_only_the_settings_of_decoding_that_it_knows(server: FakeServer) -> None:
+    strangers = Reply(status=400, message="Unrecognized request arguments supplied: min_p, top_k")
+    another = Reply(status=422, message="repetition_penalty: extra fields not permitted")
+    server.script = {index: [strangers, another] for index in range(2)}
+    outputs = list(engine(server, concurrency=2, retries=0).generate(requests(4)))
+    assert len(outputs) == 4
+    known = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    for body in server.bodies[-2:]:
+        assert {name: value for name, value in body.items() if name in NEUTRAL} == known
+
+
+def test_a_setting_that_the_user_gave_is_not_left_out(server: FakeServer) -> None:
+    server.reply = Reply(status=400, message="Unrecognized request argument supplied: min_p")
+    came, error = until_failure(engine(server, extra_body={"min_p": 0.1}).generate(requests(1)))
+    assert (came, len(server.bodies)) == ([], 1)
+    assert "min_p" in str(error)
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_a_server_that_cuts_answers_short_is_an_error(server: FakeServer, endpoint: str) -> None:
+    server.reply = Reply(parts=("an", "swer"), finish_reason="length")
+    _, error = until_failure(engine(server, endpoint=endpoint).generate(requests(1)))
+    assert "ended the answer to sample s0 after 2 of 20 tokens" in str(error)
+    server.reply = Reply(parts=("word",) * 20, finish_reason="length")
+    (output,) = engine(server, endpoint=endpoint).generate(requests(1))
+    assert output.output_tokens == 20
 
 
 @pytest.mark.parametrize("read", [3, 5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,12 +39,21 @@ def engine(model: Model, **settings: Any) -> Engine:
 
 
 def outputs(model: Model, requests: list[Request], **settings: Any) -> list[Output]:
-    running = engine(model, **settings)
-    running.start(4096)
+    running = started(model, **settings)
     try:
         return list(running.generate(requests))
     finally:
         running.stop()
+
+
+def started(model: Model, **settings: Any) -> Engine:
+    running = engine(model, **settings)
+    running.start(4096)
+    return running
+
+
+def texts(outputs: list[Output]) -> list[tuple[str, str | None]]:
+    return [(output.text, output.finish_reason) for output in outputs]
 
 
 def requests(n: int, budget: int = 8) -> list[Request]:
@@ -54,6 +65,79 @@ def test_greedy_answers_do_not_depend_on_what_ran_before(model: Model) -> None:
     forward, backward = outputs(model, requests(3)), outputs(model, requests(3)[::-1])
     assert [output.text for output in forward] == [output.text for output in backward[::-1]]
     assert len({output.text for output in forward}) > 1
+
+
+# Each changes greedy answers, or what generate returns, or makes it fail.
+DECODING: dict[str, dict[str, Any]] = {
+    "repetition_penalty": {"repetition_penalty": 5.0},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 1},
+    "bad_words_ids": {"bad_words_ids": [[token] for token in range(600)]},
+    "min_new_tokens": {"min_new_tokens": 7},
+    "min_length": {"min_length": 12},
+    "forced_eos_token_id": {"forced_eos_token_id": 3, "max_new_tokens": 4},
+    "suppress_tokens": {"suppress_tokens": list(range(600))},
+    "begin_suppress_tokens": {"begin_suppress_tokens": list(range(600))},
+    "sequence_bias": {"sequence_bias": [[[4], 100.0]]},
+    "exponential_decay_length_penalty": {"exponential_decay_length_penalty": [1, 50.0]},
+    "guidance_scale": {"guidance_scale": 30.0},
+    "encoder_repetition_penalty": {"encoder_repetition_penalty": 50.0},
+    "num_beams": {"num_beams": 8, "length_penalty": -3.0, "early_stopping": True},
+    "num_return_sequences": {"num_beams": 2, "num_return_sequences": 2},
+    "watermarking_config": {"watermarking_config": {"bias": 50.0}},
+    "stop_strings": {"stop_strings": ["e"]},
+    "max_time": {"max_time": 1e-9},
+    "return_dict_in_generate": {"return_dict_in_generate": True},
+    "penalty_alpha": {"penalty_alpha": 0.6, "top_k": 4},
+    "dola_layers": {"dola_layers": "low"},
+    "sampling": {"do_sample": True, "temperature": 5.0, "top_k": 3, "top_p": 0.4},
+    "cache_implementation": {"cache_implementation": "static"},
+    "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 3},
+}
+
+
+@needs_torch
+@pytest.mark.parametrize("name", DECODING)
+def test_a_models_settings_of_decoding_do_not_count(name: str, llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    written = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    (folder / "generation_config.json").write_text(json.dumps(written | DECODING[name]), encoding="utf-8")
+    plain, other = find_model(str(llama)), find_model(str(folder))
+    assert texts(outputs(other, requests(3))) == texts(outputs(plain, requests(3)))
+    assert texts(outputs(other, requests(3), temperature=1.0)) == texts(outputs(plain, requests(3), temperature=1.0))
+    left_out = started(other).details()["generation_config_not_used"]
+    assert left_out.keys() == DECODING[name].keys()
+    assert json.loads(json.dumps(left_out)) == left_out
+    assert "generation_config_not_used" not in started(plain).details()
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["repetition_penalty", "suppress_tokens", "sequence_bias", "min_new_tokens"])
+def test_settings_of_decoding_can_be_given(name: str, model: Model) -> None:
+    arguments = {"override_generation_config": DECODING[name]}
+    given = outputs(model, requests(3), arguments=arguments)
+    if name != "min_new_tokens":  # a random model hardly ever ends
+        assert texts(given) != texts(outputs(model, requests(3)))
+    assert engine(model, arguments=arguments).arguments == arguments  # which run.json records
+    # The same loaded model serves with and without.
+    running, other = started(model, arguments=arguments), engine(model)
+    assert other.take_over(running, 4096)
+    assert texts(list(other.generate(requests(3)))) == texts(outputs(model, requests(3)))
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("high", r"override_generation_config=high.* is not a JSON object like"),
+        ({"repetition_penality": 1.1}, r"did you mean 'repetition_penalty'"),
+        ({"do_sample": True}, r"do_sample=True.* is set by other options"),
+        ({"max_new_tokens": 3}, r"max_new_tokens=3.* is set by other options"),
+    ],
+)
+def test_wrong_settings_of_decoding_are_told(given: object, said: str, model: Model) -> None:
+    with pytest.raises(UsageError, match=said):
+        engine(model, arguments={"override_generation_config": given}).context()
 
 
 @needs_torch
