@@ -91,6 +91,7 @@ class QaBiographies(Task):
     )
 
     name = "qa_biographies"
+    version = 2
     summary = "open questions of one or two hops on articles about an invented world"
     dispersion = "low"
     scope = "low"

@@ -20,7 +20,6 @@ _FEWEST_TOWNS, _FEWEST_FIRMS, _FEWEST_PEOPLE = 2, 2, 4
 FEWEST: Final = _FEWEST_TOWNS + _FEWEST_FIRMS + _FEWEST_PEOPLE  # fewest articles that make a world
 _BORN = (1780, 1920)
 _CHARTERS = (1080, 1690)
-_BUILDERS = 3  # number of professions, the first of the lexicon, whose members design landmarks
 
 
 @dataclass(slots=True, eq=False)
@@ -120,9 +119,9 @@ def _people(stream: Stream, n: int, locale: str) -> list[Entity]:
 
 
 def _firm(names: _Names) -> Entity:
-    trade, products = names.stream.choice(lexicon("trades.tsv"))
-    firm = Entity("firm", f"{names.name('firm')} {trade}", 0)
-    firm.set("product", names.stream.choice(products.split(",")))
+    # The name tells nothing of the product.
+    firm = Entity("firm", f"{names.name('firm')} {names.stream.choice(lexicon('firms.txt'))[0]}", 0)
+    firm.set("product", names.stream.choice(lexicon("products.txt"))[0])
     return firm
 
 
@@ -138,10 +137,8 @@ def _towns(stream: Stream, names: _Names, n: int) -> list[Entity]:
 
 
 def _landmarks(stream: Stream, world: World) -> None:
-    """Each town gets a landmark, designed by somebody of a profession that builds."""
-    builders = [row[0] for row in lexicon("professions.txt")[:_BUILDERS]]
+    """Each town gets a landmark, designed by somebody of any profession."""
     for town, designer in zip(world.towns, stream.sample(world.people, len(world.towns)), strict=True):
-        designer.facts["profession"] = stream.choice(builders)
         town.set("landmark", stream.choice(lexicon("landmarks.txt"))[0])
         town.set("designer", designer, designer.year + stream.between(28, 60))
 

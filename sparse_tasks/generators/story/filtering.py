@@ -15,6 +15,9 @@ from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.world import Chronicle, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
+# The first chapter's number is drawn up to this one, since small numbers alone could be guessed.
+_FIRST = 100
+
 
 @dataclass(frozen=True)
 class StoryFiltering(StoryTask):
@@ -23,6 +26,7 @@ class StoryFiltering(StoryTask):
     chapters: int = parameter(3, "number of chapters without a purchase", 1, 32)
 
     name: ClassVar[str] = "story_filtering"
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "the chapters in which nothing is bought"
     dispersion: ClassVar[str] = "low"
     scope: ClassVar[str] = "high"
@@ -35,10 +39,12 @@ class StoryFiltering(StoryTask):
         acquisitions: list[str | None] = ["Purchase"] * chapters
         for i in depth.slots(stream, chapters, self.chapters):
             acquisitions[i] = None
-        return Plan(acquisitions, self.locale, self.distractors, gifts=True)
+        first = stream.between(1, _FIRST)
+        return Plan(acquisitions, self.locale, self.distractors, gifts=True, first=first)
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
-        gold = [i + 1 for i, acquisition in enumerate(plan.acquisitions) if acquisition is None]
+        without = [i for i, acquisition in enumerate(plan.acquisitions) if acquisition is None]
+        gold = [plan.first + i for i in without]
         hero, many = chronicle.hero.first, len(gold) > 1
         return Question(
             ask=f"In exactly {len(gold)} chapter{'s' * many} {hero} buys nothing. "
@@ -47,7 +53,7 @@ class StoryFiltering(StoryTask):
             form="the number" + ("s of these chapters, separated by commas." if many else " of this chapter."),
             answer=", ".join(map(str, gold)),
             answers=[str(number) for number in gold],
-            marks=lambda: [narrator.chapter_mark(number) for number in gold],
+            marks=lambda: [narrator.chapter_mark(i) for i in without],
         )
 
     def answer(self, story: Story) -> str:

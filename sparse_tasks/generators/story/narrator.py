@@ -58,10 +58,10 @@ class Narrator:
         self.chapters = [self._chapter(chapter) for chapter in chronicle.chapters]
         self.body = [passage for chapter in self.chapters for passage in chapter]
 
-    def chapter_mark(self, number: int) -> Mark:
-        """All of a chapter as evidence; ``number`` counts from 1."""
-        passages = self.chapters[number - 1]
-        return Mark(passages[0], 0, passages[-1], len(passages[-1].text.rstrip()), f"Chapter {number}")
+    def chapter_mark(self, i: int) -> Mark:
+        """All of a chapter as evidence; ``i`` counts from 0."""
+        passages = self.chapters[i]
+        return Mark(passages[0], 0, passages[-1], len(passages[-1].text.rstrip()), passages[0].text.rstrip())
 
     def filler(self, stream: Stream, sentences: int) -> Offer:
         """A paragraph of so many sentences in which nothing happens; 0 is a short sentence alone."""

@@ -110,6 +110,7 @@ class Plan:
         company: For each chapter a number that stands for the person met; None leaves it to chance.
         dearest: A chapter whose purchase costs more than all others.
         topic: What the task wants to know again when it asks.
+        first: Number of the first chapter.
     """
 
     acquisitions: list[str | None]
@@ -122,6 +123,7 @@ class Plan:
     company: list[int] | None = None
     dearest: int | None = None
     topic: str = ""
+    first: int = 1
 
 
 def simulate(stream: Stream, plan: Plan) -> Chronicle:
@@ -167,7 +169,7 @@ class _Journey:
             events.append(self._wage(self.stream.between(40, 90)))
         for kind, demand in self._happenings(i):
             events += self._event(kind, demand, i, person)
-        return Chapter(i + 1, day, person, place, arrival, meeting, events)
+        return Chapter(self.plan.first + i, day, person, place, arrival, meeting, events)
 
     def _happenings(self, i: int) -> list[tuple[str, Demand | None]]:
         """Events of the day, in order; a thing that is to go must have come before."""

@@ -86,4 +86,10 @@ def test_evidence_is_each_of_the_chapters_whole() -> None:
 
 def test_a_shallow_depth_puts_them_at_the_beginning_even_where_there_is_hardly_room() -> None:
     draft = draft_of(NAME, 1, 9, Depth(0.0, 0.0), chapters=4)
-    assert draft.answer == "1, 2, 3, 4"
+    assert draft.answers == [str(page.number) for page in read(prompt_of(draft)).pages[:4]]
+
+
+def test_the_first_chapter_has_any_number() -> None:
+    firsts = [read(prompt_of(draft_of(NAME, seed, 4))).pages[0].number for seed in range(300)]
+    assert len(set(firsts)) > 80
+    assert set(firsts) <= set(range(1, 101))
