@@ -1,0 +1,118 @@
+"""No answer can be guessed: whoever does not read the context scores next to nothing.
+
+Drafts do for this, of the smallest size that a task allows, where there is least to choose from. Tasks on texts of
+others are left out: what these ask, and how many choices they offer, is not ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import pytest
+
+from sparse_tasks.generators.task import TASKS, Draft, parameters
+from tests.generators.drafts import ALL_LOCALES, draft_of, task_of
+
+SAMPLES = 200
+MOST = 0.05
+OURS = [name for name in TASKS.names() if not TASKS.get(name).texts.get("corpus")]
+KINDS = [
+    pytest.param(name, {p.name: choice}, id=f"{name} {p.name}={choice}")
+    for name in OURS
+    for p in parameters(TASKS.get(name))
+    if p.choices and p.name != "locale"
+    for choice in p.choices()
+]
+WITH_NAMES = [name for name in OURS if any(p.name == "locale" for p in parameters(TASKS.get(name)))]
+
+Asked = tuple[str, tuple[str, ...]]
+"""A question and the entries of its answer."""
+
+
+def asked(draft: Draft) -> Asked:
+    return draft.question, tuple(sorted(draft.answers))
+
+
+def drafts(name: str, samples: int = SAMPLES, **settings: object) -> list[Draft]:
+    size = task_of(name, **settings).smallest()
+    return [draft_of(name, f"guess {i}", size, **settings) for i in range(samples)]
+
+
+def guessed(samples: Sequence[Asked]) -> dict[str, float]:
+    """Shares of the samples that three ways to guess get right: all of an answer, nothing for a part."""
+    questions, answers = [set(question.split()) for question, _ in samples], [answer for _, answer in samples]
+    alike = [
+        max((j for j in range(len(samples)) if j != i), key=lambda j: len(own & questions[j]))
+        for i, own in enumerate(questions)
+    ]
+    right = {
+        "the most frequent answer": Counter(answers).most_common(1)[0][1],
+        "the answer to the question most alike": sum(
+            answers[j] == answer for j, answer in zip(alike, answers, strict=True)
+        ),
+        "what the question names": sum(
+            all(re.search(rf"(?<!\w){re.escape(entry)}(?!\w)", question) for entry in answer)
+            for question, answer in samples
+        ),
+    }
+    return {guess: hits / len(samples) for guess, hits in right.items()}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_task_can_be_guessed(name: str) -> None:
+    shares = guessed([asked(draft) for draft in drafts(name)])
+    assert max(shares.values()) < MOST, shares
+
+
+@pytest.mark.parametrize(("name", "settings"), KINDS)
+def test_no_kind_of_question_can_be_guessed(name: str, settings: dict[str, object]) -> None:
+    shares = guessed([asked(draft) for draft in drafts(name, **settings)])
+    assert max(shares.values()) < MOST, shares
+
+
+@pytest.mark.parametrize("locale", ALL_LOCALES)
+@pytest.mark.parametrize("name", WITH_NAMES)
+def test_no_locale_can_be_guessed(name: str, locale: str) -> None:
+    shares = guessed([asked(draft) for draft in drafts(name, locale=locale)])
+    assert max(shares.values()) < MOST, shares
+
+
+@pytest.mark.parametrize("locale", ALL_LOCALES)
+def test_the_person_met_most_cannot_be_guessed(locale: str) -> None:
+    shares = guessed([asked(draft) for draft in drafts("story_aggregation", locale=locale, kind="met")])
+    assert max(shares.values()) < MOST, shares
+
+
+@pytest.mark.parametrize("chapters", [1, 2, 3])
+def test_few_chapters_cannot_be_guessed(chapters: int) -> None:
+    shares = guessed([asked(draft) for draft in drafts("story_filtering", chapters=chapters)])
+    assert max(shares.values()) < MOST, shares
+
+
+def test_no_relation_of_the_articles_can_be_guessed() -> None:
+    by_relation = defaultdict[str, list[Asked]](list)
+    for draft in drafts("qa_biographies", 20 * SAMPLES):
+        by_relation[draft.drawn["relations"][-1]].append(asked(draft))
+    assert len(by_relation) == 16
+    for relation, samples in by_relation.items():
+        shares = guessed(samples[:SAMPLES])
+        assert max(shares.values()) < MOST, (relation, len(samples), shares)
+
+
+@pytest.mark.parametrize(
+    ("samples", "guess", "share"),
+    [
+        ([("How many?", (str(i % 6),)) for i in range(60)], "the most frequent answer", 1 / 6),
+        (
+            [(f"What did firm {i} {'Hatters' if i % 2 else 'Weavers'} make?", (str(i % 2),)) for i in range(60)],
+            "the answer to the question most alike",
+            1.0,
+        ),
+        ([(f"Was it {i} or {-i}?", (str(i),)) for i in range(60)], "what the question names", 1.0),
+        ([(f"Which of {i}?", (f"1{i}", "of")) for i in range(60)], "what the question names", 0.0),
+    ],
+)
+def test_a_guess_is_noticed(samples: list[Asked], guess: str, share: float) -> None:
+    assert guessed(samples)[guess] == pytest.approx(share)
