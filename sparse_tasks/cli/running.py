@@ -165,6 +165,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.ability import unable
+    from sparse_tasks.evaluators.forms import RULES
     from sparse_tasks.evaluators.results import dense_scores
 
     if format is Format.json:
@@ -189,6 +190,8 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
             print(f"measured sparsity at {label(average.length)}: {measured}")
     if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
+    if rules := sorted({name for config in result.configs for name in config.read_by or () if name in RULES}):
+        print(f"Some answers were read by rules ({', '.join(rules)}); result.json says how many (read_by).")
     tell_unable(failed, len(result.configs))
     print(f"run: {folder}")
 

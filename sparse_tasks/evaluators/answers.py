@@ -5,7 +5,7 @@ around it is not searched for a possible answer. Scoring whole
 prose when tags are missing rewards a model for repeating its context (sparse-frontier, variable tracking),
 and so does substring matching (RULER).
 
-Three steps, each public:
+Three steps, each public; between the first and the others, the rules of ``forms`` read what is not right as it stands:
 
 - ``extract`` (or ``extraction``, with the answer's form): output text -> answer text, or None.
 - ``items``: answer text -> the entries of a list answer.
@@ -45,7 +45,6 @@ class Extraction:
 _REASONING_TAG: Final = re.compile(r"<(?P<closing>/?)think(?:ing)?\s*>", re.IGNORECASE)
 _ANSWER_TAG: Final = re.compile(r"<(?P<closing>/?)answer\s*>", re.IGNORECASE)
 _BOX: Final = "\\boxed{"
-_LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
 
 
 def extract(text: str, begun: bool = False) -> str | None:
@@ -82,11 +81,11 @@ def extraction(text: str, begun: bool = False) -> Extraction | None:
                 break
             opened = None
     if closed is not None:
-        return _extraction(_unboxed(closed), "tag")
+        return _extraction(closed, "tag")
     if opened is not None:
-        return _extraction(_unboxed(visible[opened:]), "open_tag")
+        return _extraction(visible[opened:], "open_tag")
     boxed = _last_box(visible)
-    return None if boxed is None else _extraction(_plain_latex(boxed), "boxed")
+    return None if boxed is None else _extraction(boxed, "boxed")
 
 
 def _extraction(text: str, how: How) -> Extraction | None:
@@ -132,18 +131,6 @@ def _last_box(text: str) -> str | None:
     return None
 
 
-def _unboxed(answer: str) -> str:
-    r"""The answer without a box around all of it: ``<answer>\boxed{46}</answer>`` means 46."""
-    boxed = _last_box(answer)
-    if boxed is not None and answer.strip().strip("$").strip() == _BOX + boxed + "}":
-        return _plain_latex(boxed)
-    return answer
-
-
-def _plain_latex(text: str) -> str:
-    return _LATEX_TEXT.sub(r"\1", text)
-
-
 # --- entry -> the form that is compared -----------------------------------------------------------------
 
 _UNIFIED: Final = str.maketrans(
@@ -154,10 +141,17 @@ _UNIFIED: Final = str.maketrans(
         # Marks that cannot be seen: soft hyphen, zero-width space, direction marks, byte order mark. The
         # zero-width joiners stay: they are part of the spelling in Persian and in several Indian scripts.
         **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff", ""),
+        # Separators in Arabic numbers, of thousands and of decimals.
+        "\u066c": ",",
+        "\u066b": ".",
         # Markdown. Underscores are stripped at the ends only, because names of variables hold them.
         **dict.fromkeys("*`", ""),
     }
 )
+# What the removal of marks and the compatibility form would make part of a number: 4*6 and 4\u2076 are not 46.
+_TIMES: Final = re.compile(r"(?<=\d)[*`]+(?=\d)")
+_RAISED: Final = re.compile("(?<=[0-9])(?=[\u00b2\u00b3\u00b9\u2070-\u209c])")
+_OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
 _LEADING: Final = re.compile(r"""(?:[\s"'_$:]|(?:an?|the)\s)+""")
 _TRAILING: Final = " \"'_$.,;:!?\u3002\u3001\u061f\u060c\u0964"
 # A line of nothing else, such as "---" or the lone bracket of a JSON list, holds no answer.
@@ -175,7 +169,8 @@ def normalise(item: str) -> str:
     final punctuation dropped; "1,234" is "1234"; "Chapter 3" is "3"; "key : value" is "key: value", each side
     treated so. Hyphens, apostrophes and accents inside a word stay: they tell names apart.
     """
-    text = unicodedata.normalize("NFKC", item.translate(_UNIFIED)).casefold()
+    item = _RAISED.sub("^", ascii_digits(item))
+    text = unicodedata.normalize("NFKC", _TIMES.sub("\u00d7", item).translate(_UNIFIED)).casefold()
     # Again, because folding can undo the compatibility form, and that form can bring up marks to unify.
     text = unicodedata.normalize("NFKC", text).translate(_UNIFIED)
     text = " ".join(text.split())
@@ -189,6 +184,11 @@ def normalise(item: str) -> str:
     return ": ".join(part for part in (_tidy(key), _tidy(value)) if part)
 
 
+def ascii_digits(text: str) -> str:
+    """Text with the decimal digits of all scripts as 0 to 9."""
+    return text if text.isascii() else _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
+
+
 def _tidy(text: str) -> str:
     """Text without quotes around it, leading articles and final punctuation; "the" alone stays."""
     text = text.rstrip(_TRAILING)
@@ -198,7 +198,6 @@ def _tidy(text: str) -> str:
 
 # --- answer text -> the entries of a list -------------------------------------------------------------------
 
-_FENCE: Final = re.compile(r"\s*```\w*\s*")
 _MARKDOWN: Final = str.maketrans("", "", "*`")
 _BULLET: Final = re.compile(r"(?:[-+\u2013\u2014]\s+|[\u2022\u2023\u25e6\u25aa\u25cf\u00b7]\s*)")
 _NUMBERED: Final = re.compile(r"\(?([0-9]{1,3})[.)](?:\s+|(?=[^\W\d]))(?=\S)")
@@ -245,7 +244,7 @@ def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
             whether "Salt and Pepper Inn" is a single place, or "103,217,342" a single number; the gold answer can.
             It earns nothing: an entry still scores only if it equals a gold entry.
     """
-    lines = [_bare(line) for line in answer.splitlines() if not _FENCE.fullmatch(line)]
+    lines = [_bare(line) for line in answer.splitlines()]
     lines = [line for line in lines if line.strip(_PUNCTUATION)]
     if len(lines) > 1:
         # "The chapters are:" announces the list and is not an entry.
@@ -260,9 +259,14 @@ def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
     return [entry for entry in bare if entry.text.strip(_PUNCTUATION)]
 
 
+def unmarked(text: str) -> str:
+    """Text without Markdown's emphasis and code marks."""
+    return _TIMES.sub("\u00d7", text).translate(_MARKDOWN)
+
+
 def _bare(line: str) -> str:
     """A line without markdown and bullet."""
-    line = line.translate(_MARKDOWN).strip()
+    line = unmarked(line).strip()
     bullet = _BULLET.match(line)
     return line[bullet.end() :] if bullet else line
 

@@ -242,7 +242,8 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
     Attributes:
         metric: Name of the metric.
         extracted: The answer that was compared; None where none was extracted.
-        how: Form of the answer (see ``answers.Extraction``).
+        how: Place of the answer (see ``answers.Extraction``).
+        rules: Names of the rules that read it (see ``forms``); None in older files.
         depth: Mean depth of the evidence, in [0, 1].
         depth_spread: From the first to the last stretch of evidence, in [0, 1].
         prefill_sparsity: Measured; None where nothing was.
@@ -261,10 +262,19 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
     prefill_sparsity: float | None
     decode_sparsity: float | None
     kv_bytes_per_step: float | None
+    rules: list[str] | None = None
 
 
 class ConfigResult(Record, frozen=True, kw_only=True):
-    """Score and measurements of a task at a length."""
+    """Score and measurements of a task at a length.
+
+    Attributes:
+        unparsed: Share of outputs without an answer; they score 0 and count.
+        ambiguous: Share of outputs whose answer can be read in two ways; they are among the unparsed.
+        fallback: Share of answers that were not between tags.
+        read_by: Share of outputs whose answer was read at each place (``tag``, ``open_tag``, ``boxed``) and by each
+            rule (see ``forms.RULES``), where it is not 0; left out in older files.
+    """
 
     task: Name
     length: Count
@@ -275,7 +285,9 @@ class ConfigResult(Record, frozen=True, kw_only=True):
     high: Share
     interval: str
     unparsed: Share
+    ambiguous: Share | UnsetType = UNSET
     fallback: Share
+    read_by: dict[Name, Share] | UnsetType = UNSET
     truncated: Share
     input_tokens: Measure | None
     output_tokens: Measure | None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +25,10 @@ from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence
 from sparse_tasks.evaluators.ability import Place, config_means, unable
+from sparse_tasks.evaluators.answers import How
 from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
+from sparse_tasks.evaluators.forms import RULES
 from sparse_tasks.evaluators.records import (
     AverageResult,
     Comparison,
@@ -63,12 +66,16 @@ SCORES_SCHEMA = pa.schema(
         ("prefill_sparsity", pa.float64()),
         ("decode_sparsity", pa.float64()),
         ("kv_bytes_per_step", pa.float64()),
+        ("rules", pa.list_(pa.string())),
     ]
 )
+_NOT_IN_OLDER: Final = ("rules",)
+"""Columns that older runs lack."""
 
 _MAY_BE_NULL = (
     *("extracted", "how", "finish_reason", "depth", "depth_spread", "input_tokens", "output_tokens"),
     *("prefill_sparsity", "decode_sparsity", "kv_bytes_per_step"),
+    *_NOT_IN_OLDER,
 )
 
 
@@ -293,10 +300,17 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
     """
     path = folder / SCORES
     try:
-        if not pq.read_schema(path).equals(SCORES_SCHEMA):
+        schema = pq.read_schema(path)
+        added = [name for name in _NOT_IN_OLDER if name not in schema.names]
+        if not schema.equals(pa.schema([field for field in SCORES_SCHEMA if field.name not in added])):
             raise DataError(f"{path} has other columns than the scores of a run; run sparse-tasks score again")
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        names = SCORES_SCHEMA.names if columns is None else columns
+        table = pq.read_table(path, columns=[name for name in names if name not in added])
         table.validate(full=True)
+        for name in added:
+            if name in names:
+                field = SCORES_SCHEMA.field(name)
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     for name in table.column_names:
@@ -333,6 +347,7 @@ def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredS
         extracted=verdict.extracted,
         parsed=verdict.parsed,
         how=verdict.how,
+        rules=list(verdict.rules),
         finish_reason=prediction.finish_reason,
         depth=math.fsum(depths) / len(depths) if depths else None,
         depth_spread=max(depths) - min(depths) if depths else None,
@@ -387,7 +402,9 @@ def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction
         high=interval.high,
         interval=interval.method,
         unparsed=_share([not row.parsed for row in rows]),
+        ambiguous=_share([not row.parsed and bool(row.rules) for row in rows]),
         fallback=_share([row.how in ("open_tag", "boxed") for row in rows]),
+        read_by=_read_by(rows),
         truncated=_share([row.finish_reason == "length" for row in rows]),
         input_tokens=_mean([prediction.input_tokens for prediction in predictions]),
         output_tokens=_mean([prediction.output_tokens for prediction in predictions]),
@@ -409,6 +426,12 @@ def average(configs: Sequence[ConfigResult]) -> AverageResult:
         high=interval.high,
         interval=interval.method,
     )
+
+
+def _read_by(rows: Sequence[ScoredSample]) -> dict[str, float]:
+    """Shares of the outputs that were read at each place and by each rule."""
+    times = Counter(name for row in rows if row.how for name in (row.how, *(row.rules or ())))
+    return {name: times[name] / len(rows) for name in (*get_args(How), *RULES) if times[name]}
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.answers import How, extraction, normalise
+from sparse_tasks.evaluators.forms import read
 from sparse_tasks.evaluators.metrics import METRICS
 
 
@@ -16,14 +17,16 @@ class Score:
         value: In [0, 1]. An output without an answer scores 0 and counts in every mean.
         extracted: The text that was compared: the answer, or for a lenient metric the whole output; None without
             an answer.
-        parsed: Whether there was an answer. Reports give the share of outputs without.
-        how: Form of the answer (see ``answers.Extraction``); None without an answer, and for lenient metrics.
+        parsed: Whether there was an answer that can be read in one way. Reports give the share of outputs without.
+        how: Place of the answer (see ``answers.Extraction``); None without an answer, and for lenient metrics.
+        rules: Names of the rules that read the answer (see ``forms``); none where it was compared as it stands.
     """
 
     value: float
     extracted: str | None
     parsed: bool
     how: How | None = None
+    rules: tuple[str, ...] = ()
 
 
 def score(metric: str, output_text: str, answers: Sequence[str], begun: bool = False) -> Score:
@@ -49,7 +52,14 @@ def score(metric: str, output_text: str, answers: Sequence[str], begun: bool = F
     answer = extraction(output_text, begun)
     if answer is None:
         return Score(compare(None, answers), None, False, None)
-    return Score(compare(answer.text, answers), answer.text, True, answer.how)
+    plain, reading = compare(answer.text, answers), read(answer.text, answers)
+    value = compare(reading.text, answers)
+    if not reading.rules or value < plain == 1.0:
+        # Gold entries may look like clothing.
+        return Score(plain, answer.text, True, answer.how)
+    if reading.text is None:
+        return Score(0.0, None, False, None, reading.rules)
+    return Score(value, reading.text, True, answer.how, reading.rules)
 
 
 def gold_score(metric: str, answer: str, answers: Sequence[str]) -> float:

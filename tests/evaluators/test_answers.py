@@ -15,8 +15,6 @@ from sparse_tasks.evaluators.answers import Extraction, How, entries, extract, e
         ("<answer>45</answer> No, wait. <answer>46</answer>", "46"),
         ("I will write it in <answer> tags: <answer>46</answer>", "46"),
         ("<answer>46</answer><answer>46</answer><answer>4", "46"),
-        ("<answer>\\boxed{46}</answer>", "46"),
-        ("<answer>$\\boxed{\\text{46 crowns}}$</answer>", "46 crowns"),
     ],
 )
 def test_the_last_closed_tag_is_the_answer(output: str, answer: str) -> None:
@@ -55,7 +53,6 @@ def test_an_answer_cut_off_counts_to_the_end_and_says_so() -> None:
         ("<answer>46</answer>", "46", "tag"),
         ("<explanation>It says so.</explanation>\n<answer>46</answer>", "46", "tag"),
         ("Well, thinking.</think>46</answer>", "46", "tag"),
-        ("\\boxed{46}", "46", "open_tag"),
     ],
 )
 def test_an_output_that_was_begun_is_the_answer_until_it_is_closed(output: str, answer: str, how: How) -> None:
@@ -95,7 +92,6 @@ def test_an_answer_given_only_in_thought_is_none(output: str) -> None:
     [
         ("So it is $\\boxed{46}$.", "46"),
         ("\\boxed{45}, no, \\boxed{46}", "46"),
-        ("\\boxed{\\text{small brass telescope}}", "small brass telescope"),
         ("\\boxed{a {b} c}", "a {b} c"),
     ],
 )
@@ -130,7 +126,6 @@ def test_any_output_can_be_parsed(output: str) -> None:
         "**1. Otter Quay**\n**2.** Anna Kowalska\n3. `small brass telescope`",
         "\nOtter Quay\n\n  Anna Kowalska  \n\nsmall brass telescope\n",
         "The answers are:\n1. Otter Quay\n2. Anna Kowalska\n3. small brass telescope",
-        "```text\nOtter Quay\nAnna Kowalska\nsmall brass telescope\n```",
         '[\n  "Otter Quay",\n  "Anna Kowalska",\n  "small brass telescope"\n]',
         '["Otter Quay", "Anna Kowalska", "small brass telescope"]',
         "Otter Quay, Anna Kowalska, small brass telescope",
@@ -228,6 +223,10 @@ def test_nothing_holds_no_entries_or_nothing_else(answer: str) -> None:
         ("STRASSE", "stra\u00dfe"),
         ("Ce\u0301line", "C\u00e9line"),
         ("\uff14\uff16", "46"),
+        ("\u0664\u0666", "46"),
+        ("\u096a\u096c", "46"),
+        ("\u0661\u066c\u0662\u0663\u0664", "1234"),
+        ("46\u00b2", "46^2"),
         ("1,234,567.", "1234567"),
         ("$46$", "46"),
         ("Ch. 3.", "3"),
@@ -250,6 +249,10 @@ def test_the_same_said_differently_is_the_same(written: str, same: str) -> None:
         ("O'Brien", "Brien"),
         ("Jos\u00e9", "Jose"),
         ("4.6", "46"),
+        ("4*6", "46"),
+        ("4`6", "46"),
+        ("4\u2076", "46"),
+        ("\u0664\u066b\u0666", "46"),
         ("1,23", "123"),
         ("1,234.5", "12345"),
         ("theatre", "atre"),

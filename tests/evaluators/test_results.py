@@ -275,6 +275,19 @@ def test_a_scored_run_is_read(folder: Path) -> None:
     assert [row.score for row in read_outcomes(folder)] == [row["score"] for row in table]
 
 
+def test_a_run_that_an_older_version_scored_is_read(folder: Path) -> None:
+    result = scored(folder)
+    older = pq.read_table(folder / "scores.parquet").drop_columns(["rules"])
+    pq.write_table(older, folder / "scores.parquet")
+    for config in result["configs"]:
+        del config["ambiguous"], config["read_by"]
+    (folder / "result.json").write_text(json.dumps(result))
+    assert problems(result, "result-1.0") == []
+    assert to_builtins(read_result(folder)) == result
+    assert [row.score for row in read_scores(folder)] == older["score"].to_pylist()
+    assert {row.rules for row in read_scores(folder)} == {None}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "\xff", "[" * 100_000, '{"format": "sparse-tasks-result"}'])
 def test_a_damaged_result_is_refused(text: str, folder: Path, refused: Refused) -> None:
     scored(folder)

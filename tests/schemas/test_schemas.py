@@ -96,7 +96,18 @@ def test_a_submission_refers_to_the_records_that_it_holds() -> None:
 
 
 # What is left out where there is nothing to say.
-OPTIONAL = {"corpora", "completed", "template", "begin_answer", "compress", "format_share", "nominal", "serving"}
+OPTIONAL = {
+    "ambiguous",
+    "read_by",
+    "corpora",
+    "completed",
+    "template",
+    "begin_answer",
+    "compress",
+    "format_share",
+    "nominal",
+    "serving",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

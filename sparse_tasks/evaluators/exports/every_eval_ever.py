@@ -137,6 +137,7 @@ def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
                     "length": config.length,
                     "unparsed": config.unparsed,
                     "fallback": config.fallback,
+                    **{f"read_by_{name}": share for name, share in (config.read_by or {}).items()},
                     "truncated": config.truncated,
                     "mean_input_tokens": config.input_tokens,
                     "mean_output_tokens": config.output_tokens,

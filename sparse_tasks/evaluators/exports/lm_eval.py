@@ -168,6 +168,7 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
         "sparse_tasks": {
             "parsed": row.parsed,
             "how": row.how,
+            "rules": row.rules,
             "finish_reason": row.finish_reason,
             **{key: getattr(prediction, key, None) for key in ("input_tokens", "output_tokens", "seconds", "sparsity")},
         },

@@ -103,7 +103,7 @@ def scored() -> Scored:
             answer = {"extracted": "Otter Quay\nAnna", "how": "tag"} if answered else {"extracted": None, "how": None}
             scores.append(
                 {**row, **answer, "metric": METRICS[task], "score": value, "parsed": answered}
-                | {"depth": 0.5, "depth_spread": 0.0, "kv_bytes_per_step": 2048.5 if answered else None}
+                | {"rules": [], "depth": 0.5, "depth_spread": 0.0, "kv_bytes_per_step": 2048.5 if answered else None}
                 | {f"{phase}_sparsity": share if answered else None for phase, share in sparsity["sparsity"].items()}
             )
             text = "<answer>Otter Quay\nAnna</answer>" if answered else "Hm \u2028 \u00e9 \ud83d\ude00"

@@ -1,0 +1,304 @@
+r"""Forms of an answer: rules that read what is unambiguous, given the form of answer that the prompt asked for.
+
+The rules of ``RULES`` are applied in turn; each takes one kind of clothing off and leaves the content alone:
+``\(\boxed{46}\)`` is 46, and a code fence is not part of a name. The gold answer shows what form was asked for: only
+where every entry is a number does "Chapter 4: nothing bought" name chapter 4, and only where none holds a blank do
+blanks tell entries apart. What could be read in two ways is not read; it is wrong, or counts as unparsed.
+
+Every function takes time linear in its input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from sparse_tasks.evaluators.answers import ascii_digits, normalise, unmarked
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The form of answer that the prompt asked for, as the gold answer shows it.
+
+    Attributes:
+        known: Normalised gold entries.
+        numbers: Whether each is a whole number.
+        several_words: Whether there are several, none of which holds a blank.
+    """
+
+    known: frozenset[str]
+    numbers: bool
+    several_words: bool
+
+    @classmethod
+    def by(cls, answers: Sequence[str]) -> Asked:
+        """The form of these gold entries."""
+        known = frozenset(map(normalise, answers))
+        single = not any(" " in entry for entry in known)
+        return cls(known, all(_WHOLE_NUMBER.fullmatch(entry) for entry in known), single and len(known) > 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer as it was read.
+
+    Attributes:
+        text: The answer without its clothing; None where it could be read in two ways.
+        rules: Names of the rules that changed it, in their order.
+    """
+
+    text: str | None
+    rules: tuple[str, ...] = ()
+
+
+def read(answer: str, answers: Sequence[str]) -> Reading:
+    """Read an answer.
+
+    Args:
+        answer: The extracted answer text.
+        answers: The gold entries, which show the form that was asked for.
+    """
+    asked = Asked.by(answers)
+    used: dict[str, None] = {}
+    # Clothing may be worn in layers, in either order: "Answer: \boxed{46}", \boxed{\text{Answer: 46}}.
+    for _ in range(2):
+        for name, rule in RULES.items():
+            changed = rule(answer, asked)
+            if changed is None:
+                return Reading(None, (*used, name))
+            if changed != answer and changed.strip():
+                used[name] = None
+                answer = changed
+    return Reading(answer.strip(), tuple(name for name in RULES if name in used))
+
+
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
+
+# --- marks of LaTeX, Markdown and HTML ----------------------------------------------------------------------
+
+_FENCE: Final = re.compile(r"[ \t]*(?:```+|~~~+)(?:[A-Za-z][\w+-]*)?[ \t]*")
+_LINE_BREAK: Final = re.compile(r"<br *\/?>", re.IGNORECASE)
+_BOX_OR_BRACE: Final = re.compile(r"\\(?:boxed|fbox) ?\{|[{}]")
+_LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
+_MATH: Final = re.compile(r"\\[()\[\]]")
+_CELL: Final = re.compile(r"[ \t]*\|([^|]*)\|[ \t]*")
+_RULE_OF_TABLE: Final = re.compile(r"[ \t]*:?-+:?[ \t]*")
+
+
+def _code_fence(answer: str, asked: Asked) -> str:
+    """Without the lines that fence code."""
+    if "```" not in answer and "~~~" not in answer:
+        return answer
+    return "\n".join(line for line in answer.splitlines() if not _FENCE.fullmatch(line))
+
+
+def _line_break(answer: str, asked: Asked) -> str:
+    r"""``<br>`` is the end of a line."""
+    return _LINE_BREAK.sub("\n", answer)
+
+
+def _latex(answer: str, asked: Asked) -> str:
+    r"""``\[\boxed{3, 5}\]`` is 3, 5, and ``8{,}000`` is 8,000."""
+    if "\\" not in answer and "{,}" not in answer:
+        return answer
+    text = _LATEX_TEXT.sub(r"\1", _unboxed(answer))
+    return _MATH.sub(" ", text).replace("{,}", ",").replace("\\,", _THIN_SPACE).strip()
+
+
+def _unboxed(text: str) -> str:
+    r"""Text with what stands in each ``\boxed{}`` in its place; unchanged where a box is not closed."""
+    kept: list[str] = []
+    boxes: list[bool] = []
+    end = 0
+    for mark in _BOX_OR_BRACE.finditer(text):
+        if mark[0] != "}":
+            boxes.append(mark[0] != "{")
+        elif not boxes:
+            continue
+        if boxes[-1]:
+            kept += [text[end : mark.start()], " "]
+            end = mark.end()
+        if mark[0] == "}":
+            boxes.pop()
+    return text if any(boxes) else "".join([*kept, text[end:]])
+
+
+def _table(answer: str, asked: Asked) -> str:
+    """The cells of a table of one column, a line each, without a heading that only says what they are."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    cells = [cell[1].strip() for cell in map(_CELL.fullmatch, lines) if cell]
+    if len(cells) < len(lines) or not cells:
+        return answer
+    if len(cells) > 1 and _RULE_OF_TABLE.fullmatch(cells[1]) and _HEADING.fullmatch(cells[0]):
+        cells = cells[1:]
+    return "\n".join(cell for cell in cells if not _RULE_OF_TABLE.fullmatch(cell))
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+_THIN_SPACE: Final = "\u2009"
+_FIXED_SPACES: Final = "\u00a0\u202f\u2007" + _THIN_SPACE
+_GROUPED: Final = re.compile(
+    rf"(?<![\w.,{_FIXED_SPACES}])[0-9]{{1,3}}(?:[{_FIXED_SPACES}][0-9]{{3}})+(?![\w{_FIXED_SPACES}]|[.,][0-9])"
+)
+
+
+def _digits(answer: str, asked: Asked) -> str:
+    """Digits of all scripts as 0 to 9."""
+    return ascii_digits(answer)
+
+
+def _grouped_digits(answer: str, asked: Asked) -> str:
+    """A number whose groups of three are held together by blanks at which no line ends, such as no-break spaces."""
+    return _GROUPED.sub(lambda number: _joined(number[0], asked), answer)
+
+
+def _joined(number: str, asked: Asked) -> str:
+    parts = re.split(f"[{_FIXED_SPACES}]", number)
+    whole = "".join(parts)
+    # As with commas, the gold answer may show that it is a list.
+    return " ".join(parts) if whole not in asked.known and any(part in asked.known for part in parts) else whole
+
+
+# --- words around the answer --------------------------------------------------------------------------------
+
+NOUNS: Final = (
+    *("answer", "chapter", "number", "word", "variable", "name", "value", "key", "person", "people", "place", "thing"),
+    *(
+        "item",
+        "total",
+        "sum",
+        "count",
+        "amount",
+        "result",
+        "solution",
+        "entry",
+        "entries",
+        "option",
+        "choice",
+        "letter",
+    ),
+)
+"""What prompts and models call an answer or its entries."""
+_NOUN: Final = rf"(?:{'|'.join(NOUNS)})s?"
+_NAMED: Final = (
+    rf"(?:(?:the|these|my)\s)?(?:(?:final|correct|right|full|requested)\s)?{_NOUN}(?:\s(?:of\s(?:the\s)?)?{_NOUN})?"
+)
+_HEADING: Final = re.compile(rf"[*_ ]*{_NAMED}[*_: ]*", re.IGNORECASE)
+_SO: Final = r"\s*[*_]*(?:(?:so|thus|hence|therefore),?\s)?"
+_ARE: Final = rf"{_NAMED}\s(?:is|are)\b:?"
+_COLON: Final = r"[*_ ]*[:\uff1a=][*_]*"
+_ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_COLON}|{_ARE})(?=\s)", re.IGNORECASE)
+# "value: 46" may be a pair itself.
+_ANNOUNCED_PAIRS: Final = re.compile(rf"{_SO}(?:(?:final\s)?answers?{_COLON}|{_ARE})(?=\s)", re.IGNORECASE)
+_COMMENTED: Final = re.compile(
+    r"(?:[0-9]{1,3}[.)] )?ch(?:apters?|\.) ?([0-9]+)(?:[:\uff1a]| [-\u2013\u2014] | \()(.+)", re.IGNORECASE
+)
+_LABEL: Final = re.compile(r"((?:^|[,;\n]|\sand\s)[-*\u2022 \t]*(?:[0-9]{1,3}[.)] )?)(?:VAR|[Vv]ariable) (?=[A-Z])")
+
+
+def _announced(answer: str, asked: Asked) -> str:
+    """Without words that announce the answer: "The chapters are 4, 8, 11." is 4, 8, 11."""
+    pairs = any(": " in entry for entry in asked.known)
+    words = (_ANNOUNCED_PAIRS if pairs else _ANNOUNCED).match(answer)
+    return answer[words.end() :].strip() if words else answer
+
+
+def _comment(answer: str, asked: Asked) -> str | None:
+    """Chapters without their comment, as in "Chapter 4: nothing bought", where all have the same.
+
+    Ambiguous where they have not: one of them may be a denial.
+    """
+    if not asked.numbers:
+        return answer
+    plain = unmarked(answer).strip()
+    pieces = [piece.strip("-\u2022_ \t") for piece in re.split("\n" if "\n" in plain else "[,;]", plain)]
+    pieces = [piece for piece in pieces if piece]
+    entries = [entry for entry in map(_COMMENTED.fullmatch, pieces) if entry]
+    comments = {normalise(entry[2].rstrip(")")) for entry in entries}
+    if not entries or len(entries) < len(pieces) or any(re.search(r"\d|^$", comment) for comment in comments):
+        return answer
+    return "\n".join(entry[1] for entry in entries) if len(comments) == 1 else None
+
+
+def _label(answer: str, asked: Asked) -> str:
+    """Variables without the word that the prompt writes before them: "VAR WQSFP" is WQSFP."""
+    return _LABEL.sub(r"\1", answer) if not any(" " in entry for entry in asked.known) else answer
+
+
+# --- where one entry ends -----------------------------------------------------------------------------------
+
+_BY_DASH: Final = re.compile(r"\s*\(?([0-9]{1,3})\)? ?[-\u2013\u2014]\s+(?=\S)")
+# After the dot an identifier, such as 6goopbxl-3e0y or 3z5g7f0v: 1.5, 1.5kg and 1.5e6 are numbers.
+_IDENTIFIER: Final = r"[0-9]+[^\W\d_]+(?:[0-9]+[^\W\d_]|\S*[-_:])"
+_BY_DOT: Final = re.compile(rf"\s*([0-9]{{1,3}})[.)]\s*(?=[^\W\d]|{_IDENTIFIER})")
+_JOINED_BY_DOT: Final = re.compile(rf"\s*[0-9]{{1,3}}[.)]{_IDENTIFIER}")
+_NUMBERS: Final = re.compile(r"-?[0-9]+(?:,[0-9]+)*")
+_CHAPTER_WORD: Final = re.compile(r"\bch(?:apters?|\.) ?(?=[0-9])", re.IGNORECASE)
+_SENTENCE: Final = """
+a about after all also an and are as at be before both but by either else except for from had has have i in is it its
+maybe neither no none nor not of on only or perhaps possibly probably so than that the then there these they this to
+was we were which with without
+"""
+NOT_ENTRIES: Final = frozenset(_SENTENCE.split())
+"""Words of sentences; a line that has one is not a list of words."""
+
+
+def _numbering(answer: str, asked: Asked) -> str:
+    """Entries after "1- " and "1." (of "1.6goopbxl-3e0y: value") as the parser of lists numbers them, "1. "."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    if any(normalise(line) in asked.known for line in lines):
+        return answer
+    forms = [_BY_DASH, _BY_DOT] if any(map(_JOINED_BY_DOT.match, lines)) else [_BY_DASH]
+    for form in forms:
+        found = [form.match(line) for line in lines]
+        numbers = [int(mark[1]) for mark in found if mark]
+        if len(numbers) < len(lines) or numbers[:1] != [1] or any(b <= a for a, b in pairwise(numbers)):
+            continue
+        rest = [mark.string[mark.end() :] for mark in found if mark]
+        # A single "1 - 46" may be a range or a difference.
+        if len(rest) > 1 or not rest[0][0].isdigit() or form is _BY_DOT:
+            return "\n".join(f"{number}. {entry}" for number, entry in zip(numbers, rest, strict=True))
+    return answer
+
+
+def _blanks(answer: str, asked: Asked) -> str:
+    """Entries that blanks alone tell apart, such as "4 8 11", where no gold entry could hold a blank."""
+    if not asked.several_words:
+        return answer
+    lines = answer.splitlines()
+    if asked.numbers:
+        return "\n".join("\n".join(_numbers(line) or [line]) for line in lines)
+    words = answer.split()
+    plain = len(lines) == 1 and len(words) > 1 and not re.search(r"[,;:]|\w[.!?]\s", answer)
+    if not plain or any(word.strip("*`'\".").lower() in NOT_ENTRIES - asked.known for word in words):
+        return answer
+    return "\n".join(words)
+
+
+def _numbers(line: str) -> list[str]:
+    """The numbers of a line of nothing else, some of them with a blank alone between; none of any other line."""
+    words = _CHAPTER_WORD.sub("", line).split()
+    if not any(before[-1].isdigit() and after[0].isdigit() for before, after in pairwise(words)):
+        return []
+    numbers = [word.rstrip(",;.") for word in words if word.lower() != "and"]
+    return numbers if all(map(_NUMBERS.fullmatch, numbers)) else []
+
+
+RULES: Final[dict[str, Callable[[str, Asked], str | None]]] = {
+    "digits": _digits,
+    "code_fence": _code_fence,
+    "line_break": _line_break,
+    "table": _table,
+    "announced": _announced,
+    "latex": _latex,
+    "grouped_digits": _grouped_digits,
+    "comment": _comment,
+    "label": _label,
+    "numbering": _numbering,
+    "blanks": _blanks,
+}
+"""The rules by name, in their order: an answer in one form to the same in a plainer one, or None if ambiguous."""

@@ -1,0 +1,308 @@
+"""Forms of an answer: what is unambiguous is read and counted, what is not is unparsed, and no form earns anything."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.evaluators.dataset import Dataset
+from sparse_tasks.evaluators.forms import RULES
+from sparse_tasks.evaluators.predict import RunRequest, predict
+from sparse_tasks.evaluators.results import score_run
+from sparse_tasks.evaluators.runs import Run
+from sparse_tasks.evaluators.scoring import Score, score
+from tests.cli.program import run
+from tests.evaluators.metrics import METRICS
+
+CHAPTERS, VARIABLES = ["4", "8", "11"], ["WQSFP", "LSGEY"]
+PAIRS = ["6goopbxl-3e0y7d6b: 3z5g7f0v-kw2ih1y5", "8l78nhtx-xex62mwz: oic2p184-5k5oelx8", "tbr5roju-3xc1: e9fk4rgp"]
+NAMES = ["Otter Quay", "Anna Kowalska", "small brass telescope"]
+
+
+def scored(metric: str, answer: str, gold: list[str]) -> Score:
+    return score(metric, f"Well. <answer>{answer}</answer>", gold)
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "gold", "rules"),
+    [
+        ("exact_match", r"\(\boxed{46}\)", ["46"], ["latex"]),
+        ("exact_match", r"$\boxed{\text{46 crowns}}$", ["46"], ["latex"]),
+        ("set_iou", r"\[\boxed{4, 8, 11}\]", CHAPTERS, ["latex"]),
+        ("set_iou", r"\boxed{4}, \boxed{8}, \boxed{11}", CHAPTERS, ["latex"]),
+        ("exact_match", r"\boxed{8{,}000}", ["8000"], ["latex"]),
+        ("exact_match", r"\(8\,000\)", ["8000"], ["latex", "grouped_digits"]),
+        ("exact_match", "```\n46\n```", ["46"], ["code_fence"]),
+        ("exact_match", "```text\nAnna Kowalska\n```", ["Anna Kowalska"], ["code_fence"]),
+        ("token_f1", "~~~\nsmall brass telescope\n~~~", ["small brass telescope"], ["code_fence"]),
+        ("squad_em", "```markdown\nAnna\n```", ["Anna", "Ann"], ["code_fence"]),
+        ("ordered_fraction", "```text\n1. Otter Quay\n2. Anna\n```", ["Otter Quay", "Anna"], ["code_fence"]),
+        ("set_iou", "4 8 11", CHAPTERS, ["blanks"]),
+        ("set_iou", "Chapters 4 8 and 11", CHAPTERS, ["blanks"]),
+        ("set_iou", "4\u00a08\u00a011", CHAPTERS, ["blanks"]),
+        ("set_iou", "103\u00a0217\u00a0342", ["103", "217", "342"], ["grouped_digits", "blanks"]),
+        ("set_iou", "WQSFP LSGEY", VARIABLES, ["blanks"]),
+        ("ordered_fraction", "LSGEY  WQSFP", ["LSGEY", "WQSFP"], ["blanks"]),
+        ("set_match", "A C", ["A", "C"], ["blanks"]),
+        ("set_iou", "VAR WQSFP, VAR LSGEY", VARIABLES, ["label"]),
+        ("set_iou", "1. VAR WQSFP\n2. VAR LSGEY", VARIABLES, ["label"]),
+        ("set_iou", "VAR WQSFP and VAR LSGEY", VARIABLES, ["label"]),
+        ("unordered_fraction", "\n".join(f"{n}.{pair}" for n, pair in enumerate(PAIRS, 1)), PAIRS, ["numbering"]),
+        ("unordered_fraction", f"1.{PAIRS[0]}", PAIRS[:1], ["numbering"]),
+        ("ordered_fraction", "1- Otter Quay\n2- Anna", ["Otter Quay", "Anna"], ["numbering"]),
+        ("ordered_fraction", "1 \u2013 46\n2 \u2013 48", ["46", "48"], ["numbering"]),
+        ("set_iou", "\n".join(f"Chapter {n}: nothing bought" for n in CHAPTERS), CHAPTERS, ["comment"]),
+        ("set_iou", "\n".join(f"- **Chapter {n}** (no purchase)" for n in CHAPTERS), CHAPTERS, ["comment"]),
+        ("set_iou", "The chapters are 4, 8, 11.", CHAPTERS, ["announced"]),
+        ("set_iou", "The chapter numbers are: 4, 8 and 11", CHAPTERS, ["announced"]),
+        ("exact_match", "Answer: 46", ["46"], ["announced"]),
+        ("exact_match", "**Final answer:** 46", ["46"], ["announced"]),
+        ("exact_match", "So the total is 46 crowns.", ["46"], ["announced"]),
+        ("exact_match", r"\boxed{\text{Answer: 46}}", ["46"], ["announced", "latex"]),
+        ("exact_match", r"The answer is $\boxed{46}$.", ["46"], ["announced", "latex"]),
+        ("exact_match", "\u0664\u0666", ["46"], ["digits"]),
+        ("set_iou", "\u0664\u060c \u0668\u060c \u0661\u0661", CHAPTERS, ["digits"]),
+        ("set_iou", "\u096a, \u096e, \u0967\u0967", CHAPTERS, ["digits"]),
+        ("ordered_fraction", "\u0661. Otter Quay\n\u0662. Anna", ["Otter Quay", "Anna"], ["digits"]),
+        ("exact_match", "1\u00a0234", ["1234"], ["grouped_digits"]),
+        ("exact_match", "1\u202f234\u202f567 crowns", ["1234567"], ["grouped_digits"]),
+        ("set_iou", "3<br>5", ["3", "5"], ["line_break"]),
+        ("set_iou", "Otter Quay<br/>Anna Kowalska<BR />small brass telescope", NAMES, ["line_break"]),
+        ("set_iou", "| Chapter |\n| --- |\n| 4 |\n| 8 |\n| 11 |", CHAPTERS, ["table"]),
+        ("set_iou", "| 4 |\n|:-:|\n| 8 |\n| 11 |", CHAPTERS, ["table"]),
+        ("unordered_fraction", "|Names|\n|---|\n" + "\n".join(f"|{name}|" for name in NAMES), NAMES, ["table"]),
+    ],
+)
+def test_what_is_unambiguous_is_read_and_says_by_which_rule(
+    metric: str, answer: str, gold: list[str], rules: list[str]
+) -> None:
+    one = scored(metric, answer, gold)
+    assert (one.value, one.parsed, list(one.rules)) == (1.0, True, rules)
+
+
+def test_every_rule_is_tried_above() -> None:
+    cases = test_what_is_unambiguous_is_read_and_says_by_which_rule.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    assert {rule for *_, rules in cases for rule in rules} == set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "gold"),
+    [
+        ("exact_match", "1.46", ["46"]),
+        ("exact_match", "1- 46", ["46"]),
+        ("exact_match", "1 234", ["1234"]),
+        ("exact_match", "12\u00a034", ["1234"]),
+        ("exact_match", "8{,}00", ["800"]),
+        ("exact_match", "4\\boxed{6}", ["46"]),
+        ("exact_match", "The answer is not 46", ["46"]),
+        ("exact_match", "The answer is 46 or 47", ["46"]),
+        ("exact_match", "Answer: 45. Correct answer: 46", ["46"]),
+        ("exact_match", "| 45 |\n|---|\n| 46 |", ["46"]),
+        ("exact_match", "| 46 | 47 |", ["46"]),
+        ("exact_match", "Chapter 4: 46", ["4"]),
+        ("exact_match", "1.5kg", ["5kg"]),
+        ("exact_match", "1.5e6", ["5e6"]),
+        ("exact_match", "1.5m2", ["5m2"]),
+        ("set_iou", "1.4\n2.8\n3.11", CHAPTERS),
+        ("set_iou", "| apple |\n|---|\n| corn |\n| elixir |", ["corn", "elixir"]),
+        ("set_iou", "not WQSFP LSGEY", VARIABLES),
+        ("set_iou", "WQSFP or LSGEY", VARIABLES),
+        ("set_iou", "word corn, word elixir", ["corn", "elixir"]),
+        ("set_iou", "Otter Quay Anna Kowalska small brass telescope", NAMES),
+        ("set_match", "A or C", ["A", "C"]),
+    ],
+)
+def test_what_could_mean_something_else_is_not_read(metric: str, answer: str, gold: list[str]) -> None:
+    assert scored(metric, answer, gold).value < 1.0
+
+
+def test_an_answer_that_can_be_read_in_two_ways_is_unparsed_and_says_so() -> None:
+    answer = "Chapter 4: nothing bought\nChapter 8: a lamp bought\nChapter 11: nothing bought"
+    assert scored("set_iou", answer, CHAPTERS) == Score(0.0, None, False, None, ("comment",))
+
+
+def test_gold_that_looks_like_clothing_is_right_as_it_stands() -> None:
+    for gold in ("Answer: 46", "VAR WQSFP", "1- word", "| 46 |", r"\boxed{46}", "Chapter 4: nothing bought"):
+        assert scored("set_iou", gold, [gold]).value == 1.0
+
+
+# --- no form earns anything ---------------------------------------------------------------------------------
+
+LISTS = ("set_iou", "set_match", "unordered_fraction", "ordered_fraction")
+SINGLES = ("exact_match", "token_f1", "squad_em")
+LISTED: dict[str, Callable[[list[str]], str]] = {
+    "lines": "\n".join,
+    "commas": ", ".join,
+    "latex": lambda entries: rf"\[\boxed{{{', '.join(entries)}}}\]",
+    "boxes": lambda entries: ", ".join(rf"\boxed{{{entry}}}" for entry in entries),
+    "code_fence": lambda entries: "\n".join(["```text", *entries, "```"]),
+    "line_break": "<br>".join,
+    "table": lambda entries: "\n".join(["| Answer |", "| --- |", *(f"| {entry} |" for entry in entries)]),
+    "announced": lambda entries: f"The answers are {', '.join(entries)}.",
+    "numbering": lambda entries: "\n".join(f"{number}- {entry}" for number, entry in enumerate(entries, 1)),
+    "layers": lambda entries: "```\nAnswer: " + rf"$\boxed{{{'<br>'.join(entries)}}}$" + "\n```",
+}
+NUMBERS: dict[str, Callable[[list[str]], str]] = LISTED | {
+    "digits": lambda entries: ", ".join(entries).translate({48 + n: 0x660 + n for n in range(10)}),
+    "comment": lambda entries: "\n".join(f"Chapter {entry}: nothing bought" for entry in entries),
+    "blanks": " ".join,
+}
+CAPITALS: dict[str, Callable[[list[str]], str]] = LISTED | {
+    "label": lambda entries: ", ".join(f"VAR {entry}" for entry in entries),
+    "blanks": " ".join,
+}
+IDENTIFIERS: dict[str, Callable[[list[str]], str]] = LISTED | {
+    "dots": lambda entries: "\n".join(f"{number}.{entry}" for number, entry in enumerate(entries, 1))
+}
+SINGLE: dict[str, Callable[[list[str]], str]] = {
+    "plain": lambda entries: entries[0],
+    "latex": lambda entries: rf"\(\boxed{{{entries[0]}}}\)",
+    "code_fence": lambda entries: f"```\n{entries[0]}\n```",
+    "announced": lambda entries: f"Answer: {entries[0]}",
+    "table": lambda entries: f"| Answer |\n|---|\n| {entries[0]} |",
+    "layers": lambda entries: rf"**Answer:** $\boxed{{\text{{{entries[0]}}}}}$",
+}
+
+
+def word(draw: random.Random, letters: str, length: int) -> str:
+    return "".join(draw.choices(letters, k=length))
+
+
+def identifier(draw: random.Random) -> str:
+    return "-".join(
+        draw.choice(string.digits) + word(draw, string.ascii_lowercase, 3) + word(draw, string.digits, 2)
+        for _ in range(3)
+    )
+
+
+def name(draw: random.Random) -> str:
+    return f"{word(draw, string.ascii_lowercase, 5).title()} {word(draw, string.ascii_lowercase, 6).title()}"
+
+
+KINDS: dict[str, tuple[Callable[[random.Random], str], dict[str, Callable[[list[str]], str]]]] = {
+    "numbers": (lambda draw: str(draw.randrange(10, 999)), NUMBERS),
+    "variables": (lambda draw: word(draw, string.ascii_uppercase, 5), CAPITALS),
+    "words": (lambda draw: word(draw, string.ascii_lowercase, 6), LISTED | {"blanks": " ".join}),
+    "pairs": (lambda draw: f"{identifier(draw)}: {identifier(draw)}", IDENTIFIERS),
+    "names": (name, LISTED),
+}
+# Between two characters of an entry each of these makes another entry of it, or two; ``*`` does so in numbers.
+SEPARATING = ("\u00a0", "\\,", "{,}", "<br>", "|")
+INSERTED = (" or ", " not ", ".", "-", "/", "x", "7", "{,}", "\\,", "\u00a0", "<br>", "\\boxed{", "$", "'", "|", "^")
+
+
+def changed(draw: random.Random, entry: str) -> str:
+    """Another entry: a character replaced, left out, or something put in between, a denial, another number."""
+    places = [i for i in range(1, len(entry)) if entry[i - 1].isalnum() and entry[i].isalnum()]
+    place = draw.choice(places)
+    if entry.isdigit() and draw.random() < 0.3:
+        return draw.choice(
+            [f"-{entry}", f"{entry}.5", f"1.{entry}", f"{entry}000", f"0.{entry}", f"{entry[0]}*{entry[1:]}"]
+        )
+    way = draw.randrange(4)
+    if way == 0:
+        others = string.digits if entry[place].isdigit() else string.ascii_lowercase
+        return entry[:place] + draw.choice(others.replace(entry[place].lower(), "")) + entry[place + 1 :]
+    if way == 1:
+        return entry[:place] + entry[place + 1 :]
+    if way == 2:
+        return draw.choice([f"not {entry}", f"{entry} or {entry[::-1]}", f"about {entry}", f"no {entry}"])
+    inserted = INSERTED if entry[place - 1].isdigit() and entry[place].isdigit() else INSERTED[:-1]
+    return entry[:place] + draw.choice(inserted) + entry[place:]
+
+
+def wrong(draw: random.Random, gold: list[str], make: Callable[[random.Random], str], ordered: bool) -> list[str]:
+    """Entries that are not the gold ones."""
+    entries, at = list(gold), draw.randrange(len(gold))
+    way = draw.randrange(5)
+    if way == 0 and len(gold) > 1:
+        del entries[at]
+    elif way == 1:
+        entries.insert(at, make(draw))
+    elif way == 2 and ordered and len(gold) > 1:
+        entries = entries[1:] + entries[:1]
+    else:
+        entries[at] = changed(draw, entries[at])
+    return entries
+
+
+@pytest.mark.parametrize("cases", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_no_rule_turns_a_wrong_answer_into_a_right_one(cases: int) -> None:
+    draw = random.Random(cases)
+    for _ in range(cases):
+        kind = draw.choice(sorted(KINDS))
+        make, forms = KINDS[kind]
+        single = draw.random() < 0.3
+        metric = draw.choice(SINGLES if single else LISTS)
+        count = 1 if single else draw.randrange(1, 5)
+        gold = [make(draw) for _ in range(count)]
+        if len({entry.lower() for entry in gold}) < count:
+            continue
+        for form, write in (SINGLE if single else forms).items():
+            # A single "1- 46" may be a difference.
+            assert scored(metric, write(gold), gold).value == 1.0 or (form, count) == ("numbering", 1), (form, gold)
+        entries = [changed(draw, gold[0])] if single else wrong(draw, gold, make, metric == "ordered_fraction")
+        if metric in ("token_f1", "squad_em") and METRICS[metric](entries[0], gold) == 1.0:
+            continue  # SQuAD's tokens have no punctuation
+        plain = scored(metric, "\n".join(entries), gold).value
+        for form, write in (SINGLE if single else forms).items():
+            one = scored(metric, write(entries), gold)
+            assert one.value < 1.0, (form, metric, write(entries), gold)
+            if not any(mark in "".join(entries) for mark in SEPARATING):  # in lists these divide entries, or do not
+                assert one.value <= plain, (form, metric, write(entries), gold)
+
+
+# --- the run ------------------------------------------------------------------------------------------------
+
+
+def test_the_shares_of_all_rules_stand_in_the_result(
+    tmp_path: Path, dataset: Dataset, model: Path, fake: Any, rows: list[dict[str, Any]]
+) -> None:
+    texts = {}
+    for number, row in enumerate(rows):
+        entries = row["answer"].splitlines() if "\n" in row["answer"] else row["answer"].split(", ")
+        texts[row["id"]] = [
+            f"<answer>{row['answer']}</answer>",
+            "<answer>" + "<br>".join(entries) + "</answer>",
+            "<answer>```text\n" + "<br>".join(entries) + "\n```",
+            "I do not know.",
+        ][number % 4]
+    fake.texts = texts
+    with Run(tmp_path / "run") as opened:
+        predict(RunRequest(dataset, dataset.select(), str(model), "fake"), opened)
+        result = score_run(opened, dataset)
+    for config in result.configs:
+        assert config.mean == 0.75
+        assert config.read_by == {"tag": 0.5, "open_tag": 0.25, "code_fence": 0.25, "line_break": 0.5}
+        assert config.ambiguous == 0.0
+    written = json.loads((tmp_path / "run" / "result.json").read_bytes())
+    assert written["configs"][0]["read_by"]["line_break"] == 0.5
+    told = run("score", tmp_path / "run")
+    assert "read by rules (code_fence, line_break)" in " ".join(told.out.split())
+
+
+def test_hostile_answers_take_linear_time() -> None:
+    """Quadratic time would be felt."""
+    pieces = [
+        *"|*_ \n1-.,:{}(<",
+        "\\boxed{",
+        "\\text{",
+        "| a |\n",
+        "<br>",
+        "1\u00a0234",
+        "chapter 4: a\n",
+        "VAR A ",
+        "1- a\n",
+    ]
+    pieces += ["1.6a-b\n", "the answer is ", "answer: ", "```\n", "\\(", "\u0664", " and 1", "\u00a0"]
+    for piece in pieces:
+        text = piece * (30_000 // len(piece))
+        for answer in (text, f"x{text}x", f"answer: {text}"):
+            for gold in (CHAPTERS, VARIABLES, PAIRS):
+                scored("set_iou", answer, gold)
