@@ -99,7 +99,9 @@ def save(tokenizer: Tokenizer, folder: Path, template: str | None = CHAT) -> Pat
     """A folder as ``save_pretrained`` writes it, with a chat template if one is given."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config: dict[str, object] = {"bos_token": {"content": "<s>", "special": True}, "eos_token": "</s>"}
+    named = {"bos_token": {"content": "<s>", "special": True}, "eos_token": "</s>"}
+    texts = {"bos_token": "<s>", "eos_token": "</s>"}
+    config: dict[str, object] = {name: named[name] for name in named if tokenizer.token_to_id(texts[name]) is not None}
     if template is not None:
         config["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")

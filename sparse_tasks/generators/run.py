@@ -16,7 +16,7 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.corpora import mount
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.sampling import check_lengths, make_sample
+from sparse_tasks.generators.sampling import check_count, check_lengths, make_sample
 from sparse_tasks.generators.task import Task
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def generate_folder(
     Raises:
         UsageError: A length is too short, or the folder holds something else.
         OutputError: Files cannot be written; finished shards stay.
+        DataError: A file's first prompt has another number of tokens than were added up.
     """
     check_lengths(request, tokenizer)
     # Workers and requests that fail need no Parquet.
@@ -61,8 +62,10 @@ def generate_folder(
         keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
         with closing(generate_samples(request, tokenizer, keys, workers)) as samples:
             for shard in missing:
-                rows = []
+                rows: list[Sample] = []
                 for sample in islice(samples, shard.last - shard.first):
+                    if not rows and tokenizer.additive:
+                        check_count(request, tokenizer, sample)
                     rows.append(sample)
                     progress(sample)
                 folder.add(shard, shard_bytes(rows))

@@ -55,6 +55,19 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
     )
 
 
+def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) -> None:
+    """Compare a sample's count, which may be a sum over paragraphs, with one encode of its whole rendered prompt.
+
+    Raises:
+        DataError: They differ.
+    """
+    tokens = tokenizer.count(sample.prompt, _beginning(request, tokenizer))
+    if tokens != sample.input_tokens:
+        raise DataError(
+            f"{sample.id} has {tokens:,} tokens, but {sample.input_tokens:,} were added up: please report the tokenizer"
+        )
+
+
 def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:
     """Make sure that every sample of the request exists.
 
@@ -104,8 +117,12 @@ def _layout(request: Request, tokenizer: PromptTokenizer, task: Task) -> Layout:
     # A bare prompt is continued by the model, so it ends where the answer's first words would stand.
     bare = BARE_ANSWER if request.begin_answer else EXPLANATION
     prefix = "" if tokenizer.template else bare
-    beginning = ANSWER if request.begin_answer and tokenizer.template else ""
+    beginning = _beginning(request, tokenizer)
     return Layout(request.question_position, prefix, request.completed, request.template(task), beginning)
+
+
+def _beginning(request: Request, tokenizer: PromptTokenizer) -> str:
+    return ANSWER if request.begin_answer and tokenizer.template else ""
 
 
 def _shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:

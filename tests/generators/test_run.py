@@ -153,3 +153,29 @@ def test_length_that_is_too_short_writes_nothing(
     with pytest.raises(UsageError, match=r"the smallest that works is"):
         generate_folder(make_request(tasks=["ruler_vt"], **refuse), qwen, tmp_path / "data")  # type: ignore[arg-type]
     assert contents(tmp_path) == {}
+
+
+def test_one_prompt_of_every_file_is_encoded_whole(
+    qwen: PromptTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    count = PromptTokenizer.count
+    monkeypatch.setattr(
+        PromptTokenizer, "count", lambda self, prompt, *rest: encoded.append(prompt) or count(self, prompt, *rest)
+    )
+    first: list[tuple[str, str]] = []
+    for shard in shards(REQUEST):
+        (sample,) = generate_samples(REQUEST, qwen, [(shard.task, shard.length, shard.first)], 1)
+        first.append((shard.path, sample.prompt))
+    encoded.clear()
+    generate_folder(REQUEST, qwen, tmp_path / "data")
+    assert [path for path, prompt in first if prompt not in encoded] == []
+
+
+def test_counts_that_do_not_add_up_after_all_are_an_error(
+    qwen: PromptTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = PromptTokenizer.total
+    monkeypatch.setattr(PromptTokenizer, "total", lambda self, paragraphs: total(self, paragraphs) - 1)
+    with pytest.raises(DataError, match=r"^\w+-2048-00000-\w+ has 2,0\d\d tokens, but 2,0\d\d were added up"):
+        generate_folder(REQUEST, qwen, tmp_path / "data")

@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.tokenizers.tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
     from tokenizers import Tokenizer
 
     from sparse_tasks.core.tokenizers import qwen25
+    from sparse_tasks.core.tokenizers.special import special_tokens
 
     if source in BUILT_IN:
         template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
@@ -71,9 +73,19 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
         raise UsageError("tokenizer", source, f"is not a tokenizer.json that tokenizers can read: {error}") from error
     if getattr(backend.model, "dropout", None):
         raise UsageError("tokenizer", source, "drops merges at random (BPE dropout): its counts mean nothing")
-    own, special = _own_template(find, source)
+    config = _read("tokenizer_config.json", find, source)
+    try:
+        special, added = special_tokens(config, lambda name: _read(name, find, source), backend)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError("tokenizer", source, f"has special tokens that cannot be read: {error}") from error
+    before = repr(sorted(backend.get_added_tokens_decoder().items()))
+    backend.add_tokens(added)
+    if (after := repr(sorted(backend.get_added_tokens_decoder().items()))) != before:
+        content += after.encode()
+    backend.encode_special_tokens = bool(config.get("split_special_tokens"))
+    template = _template(chat_template, _own_template(config, find, source), special)
     name = path.resolve().name if is_file or is_folder else source
-    return PromptTokenizer(name, backend, hashlib.sha256(content).hexdigest(), _template(chat_template, own, special))
+    return PromptTokenizer(name, backend, hashlib.sha256(content).hexdigest(), template)
 
 
 def cache_folder() -> Path:
@@ -138,29 +150,30 @@ def _template(choice: str, own: object, special: dict[str, str]) -> ChatTemplate
         raise UsageError("chat-template", choice, f"is neither auto nor none nor a readable file: {error}") from error
 
 
-def _own_template(find: Find, source: str) -> tuple[object, dict[str, str]]:
-    """The chat template that belongs to a tokenizer, and the special tokens that it may print."""
-    config: dict[str, Any] = {}
-    if path := find("tokenizer_config.json"):
+def _own_template(config: JsonObject, find: Find, source: str) -> object:
+    """The chat template that belongs to a tokenizer, from where it is: newer places first."""
+    if path := find("chat_template.jinja"):
         try:
-            config = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise UsageError("tokenizer", source, f"has an unreadable tokenizer_config.json: {error}") from error
-    special = {
-        name: text
-        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-        if isinstance(text := token.get("content") if isinstance(token := config.get(name), dict) else token, str)
-    }
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError("tokenizer", source, f"has an unreadable chat_template.jinja: {error}") from error
     template = config.get("chat_template")
+    if template is None:  # models that also see or hear had it here
+        template = _read("chat_template.json", find, source).get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default", template)
-    if path := find("chat_template.jinja"):
-        try:
-            template = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError("tokenizer", source, f"has an unreadable chat_template.jinja: {error}") from error
-    return template, special
+    return template
+
+
+def _read(name: str, find: Find, source: str) -> JsonObject:
+    """A JSON file of the tokenizer; empty if it is missing."""
+    if (path := find(name)) is None:
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError("tokenizer", source, f"has an unreadable {name}: {error}") from error
 
 
 def _hub(source: str) -> Find:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -16,6 +17,10 @@ from sparse_tasks.core.errors import UsageError
 
 # Templates that print today's date (Llama 3) would make a sample depend on the day it was made.
 _TODAY = datetime(2025, 1, 1)
+# A data set's hash of its template covers these special tokens in any case, others where the template names them.
+_ALWAYS = ("bos_token", "eos_token", "unk_token", "pad_token")
+# A message with which a template shows what it does with one.
+_TRIAL = "How many?"
 
 
 class _Generation(Extension):
@@ -41,7 +46,9 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: dict[str, str] | None = None) -> None:
         self.source = source
-        self.special_tokens = dict(special_tokens or {})
+        self.special_tokens = {
+            name: text for name, text in (special_tokens or {}).items() if name in _ALWAYS or name in source
+        }
         extensions: list[str | type[Extension]] = [loopcontrols, _Generation]
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.filters["tojson"] = _to_json
@@ -68,13 +75,19 @@ class ChatTemplate:
         Raises:
             UsageError: The template refuses the conversation, or does not write what a model says as it is.
         """
-        messages = [{"role": "user", "content": prompt}]
         if not beginning:
-            return self._rendered(messages, "a single user message")
+            text = self._rendered("a single user message", prompt)
+            if prompt.strip() not in text:
+                raise UsageError(
+                    "chat-template",
+                    _shown(self.source),
+                    "does not write a prompt as it is; name another with --chat-template FILE, or none",
+                )
+            return text
         # Written by the template itself, which may put more before an answer, such as an empty block of thoughts. The
         # digit keeps the end of the beginning from being stripped.
         answer = beginning + "0"
-        text = self._rendered([*messages, {"role": "assistant", "content": answer}], "an assistant's message")
+        text = self._rendered("an assistant's message", prompt, answer)
         head, found, _ = text.rpartition(answer)
         if not found or prompt.strip() not in head:
             raise UsageError(
@@ -82,21 +95,46 @@ class ChatTemplate:
             )
         return head + beginning
 
-    def _rendered(self, messages: list[dict[str, str]], what: str) -> str:
+    @cached_property
+    def _in_parts(self) -> bool:
+        """Whether messages are lists of parts (``{"type": "text", "text": ...}``) for this template, not texts."""
+        return not self._shows_trial(in_parts=False) and self._shows_trial(in_parts=True)
+
+    def _shows_trial(self, in_parts: bool) -> bool:
         try:
-            return self._template.render(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=messages[-1]["role"] == "user",
-                **self.special_tokens,
-            )
-        except Exception as error:  # a template can raise anything: 1 / 0, 'a' + 1
+            return _TRIAL in self._write(in_parts, _TRIAL)
+        except Exception:  # a template can raise anything: 1 / 0, 'a' + 1
+            return False
+
+    def _rendered(self, what: str, *texts: str) -> str:
+        try:
+            return self._write(self._in_parts, *texts)
+        except Exception as error:
             raise UsageError("chat-template", _shown(self.source), f"refuses {what}: {error}") from error
 
+    def _write(self, in_parts: bool, *texts: str) -> str:
+        """The conversation of these messages: the user's, and perhaps the model's."""
+        roles = ("user", "assistant")
+        return self._template.render(
+            messages=[
+                {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
+                for role, text in zip(roles, texts, strict=False)
+            ],
+            tools=None,
+            documents=None,
+            add_generation_prompt=len(texts) == 1,
+            **self.special_tokens,
+        )
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -245,13 +245,12 @@ def test_a_template_file_beside_the_tokenizer_goes_first(tmp_path: Path) -> None
 def test_special_tokens_may_be_texts_or_objects_or_missing(tmp_path: Path) -> None:
     folder = configured(
         tmp_path,
-        chat_template="{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}",
+        chat_template="{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}|{{ messages[0].content }}",
         bos_token={"content": "<s>", "lstrip": False},
         eos_token="</s>",
         pad_token=None,
-        unk_token={},
     )
-    assert load_tokenizer(str(folder)).render("Hi") == "<s>|</s>||"
+    assert load_tokenizer(str(folder)).render("Hi") == "<s>|</s>|||Hi"
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
@@ -302,7 +301,8 @@ def test_a_hub_id_is_fetched_file_by_file(source: str, repository: str, revision
     assert tokenizer.name == source
     assert tokenizer.render("Hi").endswith("[user] Hi[end][assistant]")
     assert tokenizer.sha256 == load_tokenizer(str(hub.folder)).sha256
-    files = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+             "chat_template.jinja")  # fmt: skip
     assert hub.asked == [(repository, file, revision) for file in files]
 
 

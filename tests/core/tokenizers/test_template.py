@@ -12,6 +12,11 @@ from sparse_tasks.core.tokenizers import template as module
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 
+def rendered(source: str) -> str:
+    """What a template writes before a message."""
+    return ChatTemplate(source + "{{ messages[0].content }}").render("[x]").removesuffix("[x]")
+
+
 def test_the_prompt_is_one_user_message_and_the_model_is_to_answer() -> None:
     source = "{{ messages | length }} {{ messages[0].role }}: {{ messages[0]['content'] }}|{{ add_generation_prompt }}"
     assert ChatTemplate(source).render("How many?") == "1 user: How many?|True"
@@ -30,12 +35,12 @@ def test_blocks_are_trimmed_as_transformers_trims_them() -> None:
 def test_tools_and_documents_are_defined_and_none() -> None:
     # As in transformers: templates ask "tools is not none" before they print a list of tools.
     source = "{% for name in [tools, documents] %}{{ name is defined }} {{ name is none }} {% endfor %}"
-    assert ChatTemplate(source).render("x") == "True True True True "
+    assert rendered(source) == "True True True True "
 
 
 def test_loops_can_be_left_early_and_generation_blocks_print_what_they_hold() -> None:
     source = "{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{% generation %}{{ i }}{% endgeneration %}"
-    assert ChatTemplate(source + "{% endfor %}").render("x") == "012"
+    assert rendered(source + "{% endfor %}") == "012"
 
 
 CHAT = (
@@ -62,9 +67,56 @@ def test_a_template_that_does_not_write_an_answer_as_it_is_begins_none(source: s
         ChatTemplate(source).render("Who?", "<answer>\n")
 
 
+PARTS = "{% for part in messages[0].content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}!"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PARTS,  # which writes nothing of a text, and says nothing
+        "{{ messages[0].content[0].text }}!",
+        "{{ messages[0]['content'] | map(attribute='text') | join('') }}!",
+        "{% if messages[0].content is string %}{{ raise_exception('parts alone') }}{% endif %}" + PARTS,
+        "{% if messages[0].content is not string %}{{ raise_exception('texts alone') }}{% endif %}"
+        "{{ messages[0].content }}!",
+        "{% if messages[0].content is string %}{{ messages[0].content }}!{% else %}" + PARTS + "{% endif %}",
+    ],
+)
+@pytest.mark.parametrize("prompt", ["How many?", "a\n\nb ", "How"])
+def test_templates_get_a_text_or_a_list_of_parts_whichever_they_write(source: str, prompt: str) -> None:
+    assert ChatTemplate(source).render(prompt) == prompt + "!"
+
+
+def test_begun_answers_are_parts_too_where_messages_are() -> None:
+    source = "{% for message in messages %}[{{ message.role }}]{{ message.content[0].text }}{% endfor %}"
+    assert ChatTemplate(source).render("Who?", "<answer>\n") == "[user]Who?[assistant]<answer>\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "[user][assistant]",
+        "{{ messages[0].text }}",
+        "{{ messages[0].content | length }}",
+        "{{ messages[0].content[:5] }}",
+        "{{ messages[0].content | upper }}",
+        "{{ messages[0].content | tojson }}",
+        "{% for part in messages[0].content %}{% if part.type == 'image' %}{{ part.text }}{% endif %}{% endfor %}",
+    ],
+)
+def test_a_template_that_does_not_write_the_prompt_as_it_is_is_refused(source: str) -> None:
+    with pytest.raises(UsageError, match=r"chat-template: .* does not write a prompt as it is; name another"):
+        ChatTemplate(source).render("A prompt\nof two lines\n")
+
+
+def test_white_space_at_a_prompts_ends_may_go() -> None:
+    assert ChatTemplate("[{{ messages[0].content | trim }}]").render(" a b\n") == "[a b]"
+
+
 def test_json_keeps_letters_and_order() -> None:
-    assert ChatTemplate("{{ {'b': 'é<', 'a': 1} | tojson }}").render("x") == '{"b": "é<", "a": 1}'
-    assert ChatTemplate("{{ [1] | tojson(indent=2) }}").render("x") == "[\n  1\n]"
+    assert rendered("{{ {'b': 'é<', 'a': 1} | tojson }}") == '{"b": "é<", "a": 1}'
+    assert rendered("{{ [1] | tojson(indent=2) }}") == "[\n  1\n]"
+    assert rendered("{{ {'b': [2], 'a': 'é'} | tojson(True, None, (',', ':'), True) }}") == '{"a":"\\u00e9","b":[2]}'
 
 
 def test_the_date_is_the_same_on_any_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +126,7 @@ def test_the_date_is_the_same_on_any_day(monkeypatch: pytest.MonkeyPatch) -> Non
             return datetime(2031, 7, 9)
 
     monkeypatch.setattr(module, "datetime", Later)
-    assert ChatTemplate("{{ strftime_now('%d %b %Y, %H:%M') }}").render("x") == "01 Jan 2025, 00:00"
+    assert rendered("{{ strftime_now('%d %b %Y, %H:%M') }}") == "01 Jan 2025, 00:00"
 
 
 @pytest.mark.parametrize("source", ["{% for", "{% nonsense %}", "{{ 'a' | no_such_filter }}"])
@@ -133,5 +185,8 @@ def test_the_hash_stands_for_text_and_special_tokens() -> None:
     assert len(hashes) == 8
     one, other = {"bos_token": "<s>", "eos_token": "</s>"}, {"eos_token": "</s>", "bos_token": "<s>"}
     assert ChatTemplate("a", one).sha256 == ChatTemplate("a", other).sha256
+    # Tokens that templates did not use to see change no hash of one that does not name them.
+    assert ChatTemplate("a", one | {"cls_token": "[CLS]"}).sha256 == ChatTemplate("a", one).sha256
+    assert ChatTemplate("{{ cls_token }}", {"cls_token": "[CLS]"}).sha256 != ChatTemplate("{{ cls_token }}", {}).sha256
     # Data sets name it: another value for the same template would make every one of them look changed.
     assert ChatTemplate("a", {}).sha256 == hashlib.sha256(b'["a", {}]').hexdigest()
