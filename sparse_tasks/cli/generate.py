@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,7 +135,7 @@ def generate(
     from sparse_tasks.generators.sampling import check_lengths
     from sparse_tasks.generators.wording import read_templates
 
-    sources = dict(map(corpus_source, [*(corpus or []), *([f"essays={essays}"] if essays else [])]))
+    sources = corpus_sources([*(corpus or []), *([f"essays={essays}"] if essays else [])])
     options = GenerateOptions(
         lengths=length,
         tasks=task or (),
@@ -158,6 +159,8 @@ def generate(
     for notice in request.notices:
         warn(notice)
     loaded = load_tokenizer(tokenizer, chat_template)
+    for notice in (notice for chosen in request.tasks for notice in chosen.notices(loaded)):
+        warn(notice)
     if dry_run:
         check_lengths(request, loaded)
         _tell_plan(request, loaded, folder, n_workers, format)
@@ -177,14 +180,19 @@ def _setting(text: str) -> tuple[str, str]:
     return path, value
 
 
-def corpus_source(text: str) -> tuple[str, str]:
-    """Name and source of a corpus, out of ``NAME=SOURCE``."""
+def corpus_sources(texts: Iterable[str]) -> dict[str, str]:
+    """Sources of corpora by name, out of ``NAME=SOURCE`` each."""
     from sparse_tasks.core.errors import UsageError
 
-    name, equals, source = text.partition("=")
-    if not equals or not source:
-        raise UsageError("corpus", text, "names no file; write NAME=FILE, as in qa_squad=dev-v2.0.json")
-    return name, source
+    sources: dict[str, str] = {}
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals or not source:
+            raise UsageError("corpus", text, "names no file; write NAME=FILE, as in qa_squad=dev-v2.0.json")
+        if name in sources:
+            raise UsageError("corpus", text, f"is a second source of {name}; name one, or put the files together")
+        sources[name] = source
+    return sources
 
 
 class _Progress(Bar):

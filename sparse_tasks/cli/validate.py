@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.generate import corpus_source
+from sparse_tasks.cli.generate import corpus_sources
 from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.progress import Bar
 
@@ -72,7 +72,7 @@ def check_folder(folder: Path, tokenizer: str | None, workers: int | None, corpo
 
     n_workers = check_workers(workers)
     with Bar("validating") as bar:
-        sources = find_corpora(dict(map(corpus_source, corpora))).values()
+        sources = find_corpora(corpus_sources(corpora)).values()
         return validate_folder(folder, gold_score, tokenizer, n_workers, bar.advance, sources)
 
 

@@ -192,6 +192,10 @@ class Task(Parametric, ABC):
         """Identity of the task's text apart from length and index: name, version, parameters."""
         return json.dumps([self.name, self.version, self.settings()], sort_keys=True)
 
+    def notices(self, tokenizer: PromptTokenizer) -> list[str]:
+        """What a user should know of samples by this tokenizer: what was left out, say."""
+        return []
+
     def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
         """The task as it makes one sample; another than itself where samples share out what there is.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ END = "The documents end here."  # line between documents and question
 
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f]")
+# Control characters, the soft hyphen, the zero-width space, the word joiner, the byte order mark.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f\u00ad\u200b\u2060\ufeff]")
 # Lines by which prompts are read; a document that holds one would look like several.
 _RESERVED = re.compile(rf"^(?:Document \d+|{re.escape(END)})$", re.M)
 
@@ -34,6 +37,19 @@ def clean(text: str) -> str:
     """``text`` without control characters, white space around lines, and two empty lines in a row."""
     lines = [line.strip() for line in _BREAK.split(_CONTROL.sub("", text))]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def comparable(text: str) -> str:
+    """``text`` for a comparison: composed, without invisible characters, its words one blank apart.
+
+    Both sides are taken through it, so that neither spaces nor the form of an accent tells them apart.
+    """
+    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+
+
+def holds(document: str, answer: str) -> bool:
+    """Whether an answer stands in a document, however either is spaced or composed."""
+    return comparable(answer) in comparable(document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +91,41 @@ class Collection:
         return by_text
 
 
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A document that no question can be asked about."""
+
+    why: str  # as in: whose document ...
+
+
 class Collector:
     """Builder of a ``Collection``."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._documents: dict[str, int | None] = {}
+        self._documents: dict[str, int | Unusable] = {}
         self._n = 0
-        self._questions: dict[tuple[str, tuple[int, ...]], Question] = {}
+        self._questions: dict[tuple[str, tuple[str, ...], tuple[int, ...]], Question] = {}
         self._left_out: Counter[str] = Counter()
 
-    def document(self, text: str, title: str = "") -> int | None:
-        """Add a document unless it is known; returns its index, or None if it cannot be used."""
+    def document(self, text: str, title: str = "") -> int | Unusable:
+        """Add a document unless it is known; returns its index, or why it cannot be used."""
         name, body = clean(title), clean(text)
         whole = f"{name}\n{body}" if name else body
         if whole not in self._documents:
-            usable = bool(body) and not _RESERVED.search(whole)
-            self._documents[whole] = self._n if usable else None
-            self._n += usable
+            if not body:
+                self._documents[whole] = Unusable("is empty")
+            elif _RESERVED.search(whole):
+                self._documents[whole] = Unusable("holds a line like a heading of this package")
+            else:
+                self._documents[whole] = self._n
+                self._n += 1
         return self._documents[whole]
 
     def question(
         self,
         text: str,
-        gold: Iterable[int | None],
+        gold: Iterable[int | Unusable],
         answers: Iterable[str],
         choices: Iterable[str] = (),
         near: Sequence[int] = (),
@@ -106,29 +133,35 @@ class Collector:
     ) -> None:
         """Add a question, or count it as left out.
 
-        ``gold`` has None for a document that cannot be used; ``within`` says whether an open answer stands where it
+        ``gold`` are documents as ``document`` gave them; ``within`` says whether an open answer stands where it
         should: references that do not are dropped.
         """
-        documents = tuple(index for index in gold if index is not None)
+        gold = list(gold)
+        documents = tuple(index for index in gold if isinstance(index, int))
         text, choices = " ".join(text.split()), tuple(" ".join(choice.split()) for choice in choices)
-        answers = [" ".join(answer.split()) for answer in answers]
+        answers = [" ".join(answer.split()) for answer in answers if answer.strip()]
         # Metrics compare words, so an answer of punctuation alone could not be given.
-        answers = [answer for answer in answers if any(map(str.isalnum, answer))]
-        key = text.casefold(), documents
-        if not text or END in text:
+        spoken = [answer for answer in answers if any(map(str.isalnum, answer))]
+        # The same words may be asked twice with other choices.
+        key = text.casefold(), choices, documents
+        if not text:
             self.leave_out("without words")
-        elif len(documents) < len(list(gold)):
-            self.leave_out("whose document is empty or holds a line like a heading of this package")
+        elif END in text:
+            self.leave_out(f"that hold {END!r}, by which prompts are read")
+        elif unusable := [one for one in gold if isinstance(one, Unusable)]:
+            self.leave_out(f"whose document {unusable[0].why}")
         elif not all(choices):
             self.leave_out("with an empty choice")
         elif not answers:
             self.leave_out("without an answer")
-        elif within is not None and not (answers := [answer for answer in answers if within(answer)]):
+        elif not spoken:
+            self.leave_out("whose answer has no letter or digit")
+        elif within is not None and not (spoken := [answer for answer in spoken if within(answer)]):
             self.leave_out("whose answer is not in their document")
         elif key in self._questions:
             self.leave_out("that occur twice")
         else:
-            ranked = answers if choices else [answer for answer, _ in Counter(answers).most_common()]
+            ranked = spoken if choices else [answer for answer, _ in Counter(spoken).most_common()]
             self._questions[key] = Question(text, documents, tuple(ranked), choices, near)
 
     def leave_out(self, reason: str) -> None:
@@ -139,7 +172,7 @@ class Collector:
         if not self._questions:
             why = f": {_counted(self._left_out)}" if self._left_out else ""
             raise BadFileError(f"{self._corpus.origin} holds no question that {self._corpus.name} can ask{why}")
-        documents = tuple(text for text, index in self._documents.items() if index is not None)
+        documents = tuple(text for text, index in self._documents.items() if isinstance(index, int))
         return Collection(documents, tuple(self._questions.values()), self._left_out)
 
 

@@ -1,4 +1,4 @@
-"""JSON, JSON Lines, Parquet and plain text that others wrote.
+"""JSON, JSON Lines, both also packed with gzip, Parquet and plain text that others wrote.
 
 Every error names the file, the line or row, and the field. Nothing is guessed: text has to be UTF-8, a field of the
 type that its format says, a file no larger than what fits into memory.
@@ -6,13 +6,15 @@ type that its format says, a file no larger than what fits into memory.
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar, cast
 
 from sparse_tasks.core.errors import BadFileError, first_line
 
@@ -23,8 +25,19 @@ MOST_LINE = 64 * 2**20
 """Length limit of a line of JSON Lines in bytes; an article of QuALITY with its questions has 0.1 MiB."""
 MOST_UNPACKED = 2**32  # size limit of a Parquet file in bytes, unpacked
 
-_PACKED = {b"PK": "a zip archive", b"\x1f\x8b": "packed with gzip", b"\x28\xb5": "packed with zstd", b"BZ": "bzip2"}
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_GZIP = b"\x1f\x8b"
+_OPENINGS = {
+    b"PK": "a zip archive; unpack it and name the file inside",
+    _GZIP: "packed with gzip; unpack it and name the file inside",
+    b"\x28\xb5": "packed with zstd; unpack it and name the file inside",
+    b"BZ": "packed with bzip2; unpack it and name the file inside",
+    b"\xff\xfe": "UTF-16; convert it to UTF-8",
+    b"\xfe\xff": "UTF-16; convert it to UTF-8",
+    b"ARROW1": "an Arrow file; write it as Parquet",
+    b"\xff\xff\xff\xff": "an Arrow file; write it as Parquet",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+}
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # white space of JSON, and a byte order mark
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number",
           float: "a number"}  # fmt: skip
 
@@ -85,12 +98,6 @@ class Field:
         return self.value
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file begins as Parquet does."""
-    with _reading(path), path.open("rb") as file:
-        return file.read(4) == b"PAR1"
-
-
 def read_bytes(path: Path, most: int) -> bytes:
     """Content of a text file; a BadFileError if it is too large, empty, an archive or UTF-16."""
     with _reading(path):
@@ -101,46 +108,134 @@ def read_bytes(path: Path, most: int) -> bytes:
     return content
 
 
-def read_json(path: Path) -> Field:
-    """Content of a JSON file; a BadFileError if it is too large, not UTF-8 or not JSON."""
-    return Field(_parse(read_bytes(path, MOST_BYTES), path.name, 1), path.name)
+def read_records(path: Path, forms: str, columns: Iterable[str] = ()) -> Iterator[Field]:
+    """Records of a file: lines of JSON Lines, members of a JSON list, a JSON object by itself, or rows of Parquet.
 
+    JSON and JSON Lines may be packed with gzip.
 
-def read_lines(path: Path) -> Iterator[Field]:
-    """Records of a file that has a JSON object on every line, else a BadFileError; blank lines do not count."""
+    Args:
+        path: The file.
+        forms: A sentence on what is read, for errors.
+        columns: Columns that Parquet has to have; none where Parquet is not read.
+
+    Raises:
+        BadFileError: The file has another form, or cannot be read.
+    """
     with _reading(path), path.open("rb") as file:
-        for number in count(1):
-            line = file.readline(MOST_LINE + 1)
-            place = f"{path.name}, line {number}"
-            if len(line) > MOST_LINE:
-                raise BadFileError(f"{place} has more than {MOST_LINE:,} bytes")
-            if number == 1:
-                _check_opening(line, path.name)
-            if not line:
-                return
-            if line.strip():
-                record = Field(_parse(line, path.name, number), place)
-                if not isinstance(record.value, dict):
-                    raise record.error("is not a JSON object; every line has to be one")
-                yield record
+        opening = file.read(4)
+    if opening == b"PAR1":
+        yield from _read_parquet(path, forms, list(columns))
+        return
+    with _reading(path), path.open("rb") as file:
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if opening.startswith(_GZIP) else file
+        yield from _read_json(stream, path.name, forms)
 
 
-def read_parquet(path: Path, columns: Iterable[str]) -> Iterator[Field]:
-    """Rows of a Parquet file; a BadFileError if it cannot be read, or a column is missing."""
+def unknown(record: Field, forms: str) -> BadFileError:
+    """The error of a record with other fields than any form has."""
+    values = record.value.items() if isinstance(record.value, dict) else ()
+    fields = ", ".join(sorted(str(name) for name, value in values if value is not None))
+    return BadFileError(f"{record.place}: the record has {_among('the field', fields) or 'no fields'}; {forms}")
+
+
+def _among(what: str, names: str, most: int = 200) -> str:
+    """``the fields a, b, c``; empty for no names."""
+    shown = names if len(names) <= most else f"{names[:most].rpartition(', ')[0]}, …"
+    return f"{what}{'s' * (', ' in names)} {shown}" if names else ""
+
+
+def _read_json(stream: IO[bytes], name: str, forms: str) -> Iterator[Field]:
+    number, line = 1, stream.readline(MOST_LINE + 1)
+    _check_opening(line, name)
+    while line.endswith(b"\n") and not line.strip(_BLANK):
+        number, line = number + 1, stream.readline(MOST_LINE + 1)
+    if not line.lstrip(_BLANK).startswith((b"{", b"[")):
+        raise _no_records(line, name, number, forms)
+    try:
+        record = Field(_parse(line, name, number), f"{name}, line {number}")
+    except BadFileError:
+        # A value of several lines, or of a very long one; else its error is the same.
+        yield from _members(_read_whole(stream, line, name, number), forms)
+        return
+    lines = _lines(stream, name, number + 1)
+    if (second := next(lines, None)) is None:
+        yield from _members(record, forms)
+        return
+    yield _object(record)
+    for number, line in chain([second], lines):
+        yield _object(Field(_parse(line, name, number), f"{name}, line {number}"))
+
+
+def _read_whole(stream: IO[bytes], begun: bytes, name: str, first: int) -> Field:
+    """A value of several lines, of which the first was read."""
+    content = begun + stream.read(max(0, MOST_BYTES + 1 - len(begun)))
+    if len(content) > MOST_BYTES:
+        raise BadFileError(f"{name} holds more than {MOST_BYTES:,} bytes, which is all that is read of JSON")
+    if len(begun) > MOST_LINE and b"\n" in content.rstrip():
+        raise BadFileError(f"{name}, line {first} has more than {MOST_LINE:,} bytes")
+    return Field(_parse(content, name, first), name)
+
+
+def _no_records(line: bytes, name: str, number: int, forms: str) -> BadFileError:
+    """The error of a first line that begins neither an object nor a list."""
+    if len(line) > MOST_LINE:
+        return BadFileError(f"{name}, line {number} has more than {MOST_LINE:,} bytes, and is not JSON; {forms}")
+    try:
+        kind = _KINDS.get(type(_parse(line, name, number)), "nothing")
+    except BadFileError as error:
+        return BadFileError(f"{error}; it looks like {_look(line)}; {forms}")
+    return BadFileError(f"{name}, line {number}: the record is {kind}, not a JSON object or a list of them; {forms}")
+
+
+def _lines(stream: IO[bytes], name: str, first: int) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers."""
+    total = 0
+    for number in count(first):
+        line = stream.readline(MOST_LINE + 1)
+        total += len(line)
+        if len(line) > MOST_LINE:
+            raise BadFileError(f"{name}, line {number} has more than {MOST_LINE:,} bytes")
+        if total > MOST_UNPACKED:
+            raise BadFileError(f"{name} unpacks to more than {MOST_UNPACKED:,} bytes, which is all that is read")
+        if not line:
+            return
+        if line.strip(_BLANK):
+            yield number, line
+
+
+def _object(record: Field) -> Field:
+    if not isinstance(record.value, dict):
+        raise record.error("is not a JSON object; every line has to be one")
+    return record
+
+
+def _members(record: Field, forms: str) -> Iterator[Field]:
+    """Records of a JSON value: a list's members, or an object."""
+    if not isinstance(record.value, list):
+        yield record
+        return
+    for member in record.items():
+        if not isinstance(member.value, dict):
+            raise member.error(f"is {_KINDS.get(type(member.value), 'nothing')}, not an object; {forms}")
+        yield member
+
+
+def _read_parquet(path: Path, forms: str, columns: Sequence[str]) -> Iterator[Field]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names, row = list(columns), 0
+    row = 0
     try:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
             size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
             if size > MOST_UNPACKED:
                 raise BadFileError(f"{path.name} unpacks to {size:,} bytes; at most {MOST_UNPACKED:,} are read")
-            for name in names:
-                if name not in file.schema_arrow.names:
-                    raise BadFileError(f"{path.name}: column {name} is missing")
-            for batch in file.iter_batches(batch_size=256, columns=names):
+            names = file.schema_arrow.names
+            if not columns or not set(columns) <= set(names):
+                has = _among("the column", ", ".join(names)) or "no columns"
+                raise BadFileError(f"{path.name}: is Parquet with {has}; {forms}")
+            for batch in file.iter_batches(batch_size=256, columns=columns):
                 for record in batch.to_pylist():
                     yield Field(record, f"{path.name}, row {row}")
                     row += 1
@@ -163,6 +258,8 @@ def decode(content: bytes, name: str, first: int = 1) -> str:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadFileError(f"{path.name} cannot be unpacked: {error}; is the file cut off?") from error
     except OSError as error:
         raise BadFileError(f"{path.name} cannot be read: {error.strerror or error}") from error
 
@@ -170,11 +267,9 @@ def _reading(path: Path) -> Iterator[None]:
 def _check_opening(content: bytes, name: str) -> None:
     if not content:
         raise BadFileError(f"{name} is empty")
-    for mark, kind in _PACKED.items():
+    for mark, kind in _OPENINGS.items():
         if content.startswith(mark):
-            raise BadFileError(f"{name} is {kind}; unpack it and name the file inside")
-    if content.startswith(_UTF16):
-        raise BadFileError(f"{name} is UTF-16; convert it to UTF-8")
+            raise BadFileError(f"{name} is {kind}")
 
 
 def _parse(content: bytes, name: str, first: int) -> object:
@@ -191,3 +286,10 @@ def _parse(content: bytes, name: str, first: int) -> object:
     except MemoryError as error:
         raise BadFileError(f"{name} does not fit into memory") from error
     return value
+
+
+def _look(line: bytes) -> str:
+    """What a file may be whose first line is no JSON."""
+    if line.lstrip().startswith(b"<"):
+        return "a web page, or XML"
+    return "a table (CSV or TSV)" if b"\t" in line or line.count(b",") >= 2 else "plain text"

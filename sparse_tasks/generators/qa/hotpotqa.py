@@ -2,67 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
-from sparse_tasks.generators.qa.collection import Collection, Collector, Question, clean, left_out
-from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, read_parquet
+from sparse_tasks.generators.qa.collection import Collection, Collector, Question, Unusable, clean, comparable, left_out
+from sparse_tasks.generators.qa.formats import Field, read_records, unknown
 from sparse_tasks.generators.qa.packing import OpenTask
+from sparse_tasks.generators.qa.sentences import join
 from sparse_tasks.generators.task import TASKS
 
 _JUDGEMENTS = ("yes", "no")
 
 
+_FORMS = (
+    "HotpotQA is read from JSON or JSON Lines, also packed with gzip, of questions (question, answer, context, "
+    "supporting_facts), or from Parquet with these four columns"
+)
+_COLUMNS = ("question", "answer", "context", "supporting_facts")
+
+
 def read_hotpotqa(corpus: Corpus) -> Collection:
-    """Reader of HotpotQA with distractors: the published JSON, and the Hub's Parquet."""
+    """Reader of HotpotQA with distractors: the published JSON, and the Hub's rows, in every form of ``_FORMS``."""
     collector = Collector(corpus)
     for path in corpus.paths:
-        for record, paragraphs, titles in _records(path):
-            _add(collector, record, paragraphs, titles)
+        for record in read_records(path, _FORMS, _COLUMNS):
+            if record.find("context") is None and record.find("question") is None:
+                raise unknown(record, _FORMS)
+            _add(collector, record)
     return collector.done()
 
 
-def _records(path: Path) -> Iterator[tuple[Field, list[tuple[str, str]], list[str]]]:
-    """Questions with their paragraphs, title and text, and the titles of the two that hold the answer."""
-    if is_parquet(path):
-        for row in read_parquet(path, ("question", "answer", "context", "supporting_facts")):
-            context = row.get("context")
-            titles, texts = context.get("title").items(), context.get("sentences").items()
-            if len(titles) != len(texts):
-                raise context.error(f"has {len(titles)} titles and {len(texts)} paragraphs")
-            paragraphs = [(title.text(), _joined(text)) for title, text in zip(titles, texts, strict=True)]
-            yield row, paragraphs, [title.text() for title in row.get("supporting_facts").get("title").items()]
-        return
-    for record in read_json(path).items():
-        paragraphs = [
-            (title.text(), _joined(text)) for title, text in (entry.pair() for entry in record.get("context").items())
-        ]
-        yield record, paragraphs, [fact.pair()[0].text() for fact in record.get("supporting_facts").items()]
+def _pairs(field: Field, first: str, second: str) -> list[tuple[Field, Field]]:
+    """Pairs as the published JSON has them, in a list, or as the Hub's rows do, in two lists."""
+    if isinstance(field.value, list):
+        return [entry.pair() for entry in field.items()]
+    one, other = field.get(first).items(), field.get(second).items()
+    if len(one) != len(other):
+        raise field.error(f"has {len(one)} members of {first} and {len(other)} of {second}")
+    return list(zip(one, other, strict=True))
 
 
-def _joined(sentences: Field) -> str:
-    return "".join(sentence.text() for sentence in sentences.items())
-
-
-def _add(collector: Collector, record: Field, paragraphs: Sequence[tuple[str, str]], titles: Sequence[str]) -> None:
+def _add(collector: Collector, record: Field) -> None:
     question, answer = record.get("question").text(), record.get("answer").text()
-    texts = dict(paragraphs)
-    indices = {title: collector.document(text, title) for title, text in paragraphs}
-    gold = list(dict.fromkeys(titles))
-    if len(gold) != 2 or not set(gold) <= set(texts):
-        collector.leave_out("whose two paragraphs are missing")
-        return
-    whole = [f"{clean(title)}\n{clean(texts[title])}" for title in gold]
-    collector.question(
-        question,
-        [indices[title] for title in gold],
-        [answer],
-        near=tuple(dict.fromkeys(index for index in indices.values() if index is not None)),
-        within=lambda text: text in _JUDGEMENTS or any(text in paragraph for paragraph in whole),
-    )
+    paragraphs = [
+        (title.text(), join([sentence.text() for sentence in sentences.items()]))
+        for title, sentences in _pairs(record.get("context"), "title", "sentences")
+    ]
+    documents = [collector.document(text, title) for title, text in paragraphs]
+    # A title may stand over several paragraphs, and be spaced or composed in another way where it is referred to.
+    by_title: dict[str, dict[int | Unusable, str]] = {}
+    for document, (title, text) in zip(documents, paragraphs, strict=True):
+        by_title.setdefault(comparable(title), {})[document] = comparable(clean(f"{title}\n{text}"))
+    facts = _pairs(record.get("supporting_facts"), "title", "sent_id")
+    gold = list(dict.fromkeys(comparable(title.text()) for title, _ in facts))
+    if missing := [title for title in gold if title not in by_title]:
+        collector.leave_out(f"of which {len(missing)} paragraph{'s are' if len(missing) > 1 else ' is'} missing")
+    elif len(gold) != 2:
+        collector.leave_out(f"that rest on {len(gold)} paragraph{'s' * (len(gold) != 1)}, not 2")
+    elif any(len(by_title[title]) > 1 for title in gold):
+        collector.leave_out("of which one title stands over several paragraphs")
+    else:
+        whole = [text for title in gold for text in by_title[title].values()]
+        collector.question(
+            question,
+            [document for title in gold for document in by_title[title]],
+            [answer],
+            near=tuple(dict.fromkeys(document for document in documents if isinstance(document, int))),
+            within=lambda text: text in _JUDGEMENTS or any(comparable(text) in paragraph for paragraph in whole),
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, islice
@@ -16,9 +16,9 @@ from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.corpora import Corpus, mounted, read
 from sparse_tasks.generators.depth import Depth
-from sparse_tasks.generators.qa.collection import END, Collection, Question, heading, letters
+from sparse_tasks.generators.qa.collection import END, Collection, Question, heading, holds, letters
 from sparse_tasks.generators.qa.costs import document_costs
-from sparse_tasks.generators.qa.sentences import cut
+from sparse_tasks.generators.qa.sentences import cut, divisions, fragments
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Mark, Passage, Task, parameter
 
@@ -67,6 +67,7 @@ class PackedTask(Task):
     repeats: bool = parameter(False, "whether documents may come again within a sample (set by --allow-repeats)")
     _turn: _Turn | None = field(default=None, init=False, repr=False, compare=False)
 
+    version = 2
     dispersion = "low"
     scope = "low"
     steerable = True
@@ -101,6 +102,11 @@ class PackedTask(Task):
         bound = copy.copy(self)
         object.__setattr__(bound, "_turn", _Turn(question, costs, tokenizer))
         return bound
+
+    def notices(self, tokenizer: PromptTokenizer) -> list[str]:
+        left_out = len(self.collection().questions) - len(_order(self, tokenizer, 0))
+        what = f"question{'s' * (left_out != 1)} about a document of more than {MOST_GOLD:,} tokens"
+        return [f"{self.name}: left out {left_out:,} {what}"] if left_out else []
 
     def _bound(self) -> _Turn:
         if self._turn is None:
@@ -168,12 +174,15 @@ class PackedTask(Task):
                 if len(passed) > _MISSES:
                     break
         part: str | None = None
-        for _ in range(_MISSES):
+        for remaining in reversed(range(_MISSES)):
             # Where nothing was passed over, the corpus is used up.
             if not passed or size - used - turn.frame(n) < TOLERANCE - _slack(n):
                 break
             candidates = [*passed, *islice(queue, max(0, _CANDIDATES - len(passed)))]
-            part = self._part(candidates, size - used - turn.frame(n + 1), TOLERANCE - 1 - _slack(n + 1))
+            room, enough = size - used - turn.frame(n + 1), TOLERANCE - 1 - _slack(n + 1)
+            part = self._part(candidates, room, enough, divisions)
+            if part is None and not (whole and remaining):
+                part = self._part(candidates, room, enough, fragments)
             if part is not None or not whole:
                 break
             # Nothing begins with a sentence so short: one document less leaves more to be filled.
@@ -194,12 +203,14 @@ class PackedTask(Task):
             if not self.repeats or n <= len(left_out):
                 return
 
-    def _part(self, candidates: Sequence[int], room: int, enough: int) -> str | None:
+    def _part(
+        self, candidates: Sequence[int], room: int, enough: int, divide: Callable[[str], list[int]]
+    ) -> str | None:
         """Beginning of a document that leaves as little room as possible, the first that leaves ``enough`` if any."""
         documents, cost = self.collection().documents, self._bound().tokenizer.cost
         best, least = None, room + 1
         for index in candidates:
-            if (part := cut(documents[index], room, cost)) is not None and room - part[1] < least:
+            if (part := cut(documents[index], room, cost, divide)) is not None and room - part[1] < least:
                 best, least = part[0], room - part[1]
                 if least <= enough:
                     break
@@ -253,7 +264,7 @@ class OpenTask(PackedTask):
 
     def check(self, question: Question, documents: Sequence[str]) -> str | None:
         for answer in question.answers:
-            if answer not in self.judgements and not any(answer in document for document in documents):
+            if answer not in self.judgements and not any(holds(document, answer) for document in documents):
                 return f"the answer {answer!r} is not in the document{'' if self.named else 's'}"
         return None
 

@@ -7,31 +7,45 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
-from sparse_tasks.generators.qa.collection import Collection, Collector, Question, left_out, letters
-from sparse_tasks.generators.qa.formats import Field, is_parquet, read_lines, read_parquet
+from sparse_tasks.generators.qa.choices import read_questions
+from sparse_tasks.generators.qa.collection import Collection, Collector, Question, Unusable, left_out, letters
+from sparse_tasks.generators.qa.formats import Field, read_records, unknown
 from sparse_tasks.generators.qa.packing import ChoiceTask
 from sparse_tasks.generators.task import TASKS
 
+_FORMS = (
+    "QuALITY is read from JSON Lines or JSON, also packed with gzip, of articles (article, questions with options and "
+    "gold_label; or context, questions, answer) or of questions (article, question, options, answer), or from Parquet "
+    "with these four columns"
+)
+_COLUMNS = ("article", "question", "options", "answer")
+
 
 def read_quality(corpus: Corpus) -> Collection:
-    """Reader of QuALITY: the published JSON Lines of release 1.0.1, and the Hub's form, in Parquet or JSON Lines."""
+    """Reader of QuALITY, in the forms that ``docs/qa.md`` has: choices are counted from 1, from 0, or have letters."""
     collector = Collector(corpus)
     for path in corpus.paths:
-        columns = ("article", "question", "options", "answer")
-        for record in read_parquet(path, columns) if is_parquet(path) else read_lines(path):
+        for record in read_records(path, _FORMS, _COLUMNS):
+            if record.find("questions", "question") is None:
+                raise unknown(record, _FORMS)
             title = record.find("title")
-            document = collector.document(record.get("article").text(), title.text() if title is not None else "")
-            if (questions := record.find("questions")) is not None:
+            document = collector.document(
+                record.get("article", "context").text(), title.text() if title is not None else ""
+            )
+            questions, label, answer = record.find("questions"), record.find("gold_label"), record.find("answer")
+            if answer is not None and (questions is not None or isinstance(answer.value, str)):
+                read_questions(collector, document, record)
+            elif questions is not None:
                 for question in questions.items():
                     _add(collector, document, question, question.get("gold_label"), first=1)
-            elif (label := record.find("gold_label")) is not None:
+            elif label is not None:
                 _add(collector, document, record, label, first=1)
             else:
                 _add(collector, document, record, record.get("answer"), first=0)
     return collector.done()
 
 
-def _add(collector: Collector, document: int | None, question: Field, right: Field, first: int) -> None:
+def _add(collector: Collector, document: int | Unusable, question: Field, right: Field, first: int) -> None:
     options = [option.text() for option in question.get("options").items()]
     if not 2 <= len(options) <= 26:
         raise question.get("options").error(f"has {len(options)} members, not 2 to 26")

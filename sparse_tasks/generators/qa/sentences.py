@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 _LINE = re.compile(r"[^\n]+\n*")
-_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s|$)""")
+# Scripts whose words no blank divides: Thai, Lao, Tibetan, Burmese, Khmer; then the marks, kana and characters of
+# Chinese and Japanese.
+_UNSPACED = "\u0e00-\u109f\u1780-\u17ff"
+_IDEOGRAPHIC = "\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+# Stops that end a sentence whatever follows: of Chinese and Japanese, Arabic, Devanagari, Ethiopic, Burmese, Khmer,
+# Tibetan, Armenian and Syriac; and those of ASCII between Chinese or Japanese characters.
+_STOP = f"(?:[。．｡！？‼⁇⁈⁉؟۔।॥።፧፨။។៕།༎๚๛։܀܁܂]|(?<=[{_IDEOGRAPHIC}])[!?](?=[{_IDEOGRAPHIC}]))"
+_CLOSING = "\"'”’»)\\]」』】〉》〕）］｝｣"
+_WIDE_END = re.compile(rf"[.!?…]*{_STOP}(?:{_STOP}|[.!?…])*[{_CLOSING}]*")
+_END = re.compile(rf"{_WIDE_END.pattern}|[.!?…]+[{_CLOSING}]*(?=\s|$)")
+_PLAIN_END = re.compile(rf"[.!?…]+[{_CLOSING}]*")
+_BETWEEN = re.compile(f"[{_IDEOGRAPHIC}]{{2}}")  # two characters that no blank parts
+_LONGEST_WORD = 40  # in characters; where more of them stand together, no blank divides words
+_DENSE = re.compile(rf"[{_UNSPACED}{_IDEOGRAPHIC}]|(?<=\S{{{_LONGEST_WORD}}})\S")
+_LONG_RUN = re.compile(rf"\S{{{_LONGEST_WORD + 1}}}")
+_PAUSE = re.compile(r"[,;:、，；：،؛၊]|\s+")
+# A text whose sentences are longer than so many characters is taken to have none, and so its words.
+_FEW_SENTENCES, _FEW_WORDS = 400, 60
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Col|Lt|Capt|Sgt|Rev|vs|etc|No|Vol|e\.g|i\.e))$"
 )
@@ -25,7 +43,101 @@ def sentence_ends(text: str) -> list[int]:
     return ends if 3 * len(ends) > len(marks) else [mark.end() for mark in marks]
 
 
+def split_wide(text: str) -> Iterator[str]:
+    """A text, cut behind stops that end a sentence whatever follows.
+
+    >>> list(split_wide("你好。「再见！」Done. And on"))
+    ['你好。', '「再见！」', 'Done. And on']
+    """
+    start = 0
+    for mark in _WIDE_END.finditer(text):
+        yield text[start : mark.end()].strip()
+        start = mark.end()
+    if rest := text[start:].strip():
+        yield rest
+
+
+def divisions(text: str) -> list[int]:
+    """Offsets behind the sentences of a text; where there are next to none, behind its ``fragments``."""
+    ends = sentence_ends(text)
+    return ends if len(text) <= _FEW_SENTENCES * len(ends) else fragments(text)
+
+
+def fragments(text: str) -> list[int]:
+    """Offsets behind the words of a text; where blanks are rare, behind its characters.
+
+    Characters are grapheme clusters: what a reader takes for one.
+    """
+    words = [word.end() for word in re.finditer(r"\S+", text)]
+    return words if len(text) <= _FEW_WORDS * len(words) else _clusters(text)
+
+
+def _clusters(text: str) -> list[int]:
+    import regex
+
+    return [cluster.end() for cluster in regex.finditer(r"\X", text) if not cluster[0].isspace()]
+
+
+def dense(text: str) -> int:
+    """Number of characters of a text that belong to words which no blank divides.
+
+    >>> dense("A few words"), dense("几个字")
+    (0, 3)
+    """
+    return 0 if _is_spaced(text) else sum(1 for _ in _DENSE.finditer(text))
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether a text surely has no dense characters; a shortcut."""
+    return text.isascii() and _LONG_RUN.search(text) is None
+
+
+def pieces(text: str, most: int) -> Iterator[str]:
+    """A text in pieces of at most ``most`` dense characters, cut at a pause where there is one, else at a cluster."""
+    if _is_spaced(text):
+        yield text.strip()
+        return
+    start = 0
+    while (end := _piece_end(text, start, most)) is not None:
+        yield text[start:end].strip()
+        start = end
+    yield text[start:].strip()
+
+
+def _piece_end(text: str, start: int, most: int) -> int | None:
+    """End of the piece from an offset on; None if all that follows is one piece."""
+    beyond = next(islice(_DENSE.finditer(text, start), most, None), None)
+    if beyond is None:
+        return None
+    end = beyond.start()
+    if pauses := [pause.end() for pause in _PAUSE.finditer(text, (start + end) // 2, end)]:
+        return pauses[-1]
+    clusters = _clusters(text[start : end + 64])  # with what follows, or the last might be half a one
+    return start + max((at for at in clusters if start + at <= end), default=clusters[0])
+
+
+def gap(before: str, after: str) -> str:
+    """What belongs between two parts of a text: a blank, or nothing within Chinese or Japanese."""
+    if not before or not after or before[-1].isspace() or after[0].isspace():
+        return ""
+    return "" if _BETWEEN.fullmatch(before[-1] + after[0]) else " "
+
+
+def join(parts: Iterable[str]) -> str:
+    """Parts of a text, with the blanks that belong between them.
+
+    >>> join(["One.", "Two."]), join(["一。", "二。"])
+    ('One. Two.', '一。二。')
+    """
+    joined = [""]
+    for part in filter(None, parts):
+        joined += [gap(joined[-1], part), part]
+    return "".join(joined)
+
+
 def _is_end(text: str, mark: re.Match[str]) -> bool:
+    if not _PLAIN_END.fullmatch(mark[0]) or text[mark.end() : mark.end() + 1].strip():
+        return True
     rest = text[mark.end() : mark.end() + 8].lstrip()
     if not rest or "\n" in text[mark.end() : mark.end() + 1]:
         return True
@@ -37,16 +149,18 @@ def _is_end(text: str, mark: re.Match[str]) -> bool:
     return not rest[0].islower() or mark[0][-1] in "!?"
 
 
-def cut(text: str, room: int, cost: Callable[[str], int]) -> tuple[str, int] | None:
-    """The longest beginning of whole sentences that fits, with its tokens; None if there is none.
+def cut(
+    text: str, room: int, cost: Callable[[str], int], divide: Callable[[str], list[int]] = divisions
+) -> tuple[str, int] | None:
+    """The longest beginning that fits and ends where ``divide`` says, with its tokens; None if there is none.
 
     ``room`` is for the beginning and an empty line behind it, in tokens; ``cost`` gives those of a paragraph.
     """
-    ends = sentence_ends(text)
+    ends = divide(text)
     best: tuple[int, int, int] | None = None  # its end, the start of its last line, tokens ahead of that line
     spent = 0
     for line in _LINE.finditer(text):
-        here = [end for end in ends if line.start() < end <= line.end()]
+        here = ends[bisect_right(ends, line.start()) : bisect_right(ends, line.end())]
         tokens = cost(line[0] if line[0].endswith("\n") else f"{line[0]}\n\n")
         # As the last line it would have an empty one behind it, which may cost another token or two.
         if spent + tokens + 2 > room:

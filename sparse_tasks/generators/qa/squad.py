@@ -2,62 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind
-from sparse_tasks.generators.qa.collection import Collection, Collector, Question, clean, left_out
-from sparse_tasks.generators.qa.formats import Field, is_parquet, read_json, read_parquet
+from sparse_tasks.generators.qa.collection import Collection, Collector, Question, clean, comparable, left_out
+from sparse_tasks.generators.qa.formats import Field, read_records, unknown
 from sparse_tasks.generators.qa.packing import OpenTask
 from sparse_tasks.generators.task import TASKS
 
-_Question: TypeAlias = tuple[str, list[str]]  # a question and its references; none where it cannot be answered
-_Article: TypeAlias = tuple[str, list[tuple[str, list[_Question]]]]  # title, and paragraphs with questions about them
+_FORMS = (
+    "SQuAD is read from JSON or JSON Lines, also packed with gzip, of data or of articles (title, paragraphs), or of "
+    "questions (title, context, question, answers), or from Parquet with these four columns"
+)
+_COLUMNS = ("title", "context", "question", "answers")
+
+
+@dataclass(frozen=True)
+class _Paragraph:
+    text: str
+    questions: Sequence[Field]
 
 
 def read_squad(corpus: Corpus) -> Collection:
-    """Reader of SQuAD 1.1 and 2.0: the published JSON, and the Hub's Parquet."""
+    """Reader of SQuAD 1.1 and 2.0: the published JSON, and the Hub's rows, in every form that ``_FORMS`` has."""
     collector = Collector(corpus)
     for path in corpus.paths:
         for title, paragraphs in _articles(path):
-            indexed = [(collector.document(text, title), clean(text), questions) for text, questions in paragraphs]
-            near = tuple(dict.fromkeys(index for index, _, _ in indexed if index is not None))
-            for index, context, questions in indexed:
-                for question, answers in questions:
-                    if answers:
-                        collector.question(question, [index], answers, near=near, within=context.__contains__)
+            indexed = [(collector.document(one.text, title), one) for one in paragraphs]
+            near = tuple(dict.fromkeys(index for index, _ in indexed if isinstance(index, int)))
+            for index, paragraph in indexed:
+                within = partial(_within, comparable(clean(paragraph.text)))
+                for question in paragraph.questions:
+                    text, answers = question.get("question").text(), _answers(question)
+                    if answers is None:
+                        collector.leave_out("that cannot be answered")
+                    else:
+                        collector.question(text, [index], answers, near=near, within=within)
     return collector.done()
 
 
-def _articles(path: Path) -> Iterator[_Article]:
-    if is_parquet(path):
-        yield from _rows(path)
-        return
-    for article in read_json(path).get("data").items():
-        title = article.get("title").text().replace("_", " ")
-        paragraphs = article.get("paragraphs").items()
-        yield title, [(p.get("context").text(), [_question(qa) for qa in p.get("qas").items()]) for p in paragraphs]
+def _within(paragraph: str, answer: str) -> bool:
+    return comparable(answer) in paragraph
 
 
-def _question(qa: Field) -> _Question:
-    text = qa.get("question").text()
-    if (impossible := qa.find("is_impossible")) is not None and impossible.truth():
-        return text, []
-    return text, [answer.get("text").text() for answer in qa.get("answers").items()]
+def _articles(path: Path) -> Iterator[tuple[str, list[_Paragraph]]]:
+    """Articles with their titles; of rows those with one title that follow each other."""
+    records = read_records(path, _FORMS, _COLUMNS)
+    for is_row, group in groupby(records, lambda record: record.find("question") is not None):
+        if not is_row:
+            for record in group:
+                if (listed := record.find("data")) is not None:
+                    yield from map(_article, listed.items())
+                elif record.find("paragraphs") is not None:
+                    yield _article(record)
+                else:
+                    raise unknown(record, _FORMS)
+            continue
+        for title, rows in groupby(group, lambda row: row.get("title").text()):
+            paragraphs: dict[str, list[Field]] = {}  # its questions may stand apart
+            for row in rows:
+                paragraphs.setdefault(row.get("context").text(), []).append(row)
+            yield title.replace("_", " "), [_Paragraph(text, asked) for text, asked in paragraphs.items()]
 
 
-def _rows(path: Path) -> Iterator[_Article]:
-    """Articles of a table with a question a row, in which the rows of an article follow each other."""
-    title, paragraphs = "", dict[str, list[_Question]]()
-    for row in read_parquet(path, ("title", "context", "question", "answers")):
-        if (another := row.get("title").text().replace("_", " ")) != title:
-            yield title, list(paragraphs.items())
-            title, paragraphs = another, {}
-        answers = [answer.text() for answer in row.get("answers").get("text").items()]
-        paragraphs.setdefault(row.get("context").text(), []).append((row.get("question").text(), answers))
-    yield title, list(paragraphs.items())
+def _article(article: Field) -> tuple[str, list[_Paragraph]]:
+    paragraphs = [
+        _Paragraph(paragraph.get("context").text(), paragraph.get("qas").items())
+        for paragraph in article.get("paragraphs").items()
+    ]
+    return article.get("title").text().replace("_", " "), paragraphs
+
+
+def _answers(question: Field) -> list[str] | None:
+    """References of a question, as the published JSON or the Hub's rows have them; None if it cannot be answered."""
+    if (impossible := question.find("is_impossible")) is not None and impossible.truth():
+        return None
+    answers = question.get("answers")
+    if isinstance(answers.value, list):
+        return [answer.get("text").text() for answer in answers.items()]
+    return [answer.text() for answer in answers.get("text").items()] or None  # SQuAD 2.0's rows have no other mark
 
 
 @dataclass(frozen=True)

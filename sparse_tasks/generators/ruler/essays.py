@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,18 +14,22 @@ from sparse_tasks.core.errors import BadFileError
 from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind, read
 from sparse_tasks.generators.prose.grammar import Rule, read_grammars
 from sparse_tasks.generators.qa.formats import decode, read_bytes
+from sparse_tasks.generators.qa.sentences import dense, join, pieces, split_wide
 from sparse_tasks.generators.ruler.noise import read_lines
 from sparse_tasks.generators.seeds import Stream
 
 # Paragraphs of a generated essay; the next one has another subject.
 _ESSAY = 8
 _MIDDLE = ("Claim", "Detail", "Example", "History", "Objection")
-# The text of a file is cut into paragraphs and sentences no longer than these.
-_SENTENCES, _WORDS, _LONGEST_WORD = 8, 80, 1_000
+# The text of a file is cut into paragraphs and sentences no longer than these; a paragraph, so also a sentence, has at
+# most so many characters of words that no blank divides.
+_SENTENCES, _WORDS, _DENSE = 8, 80, 150
 # A file has to hold this much text, or its few sentences would come again and again.
 _FEWEST_CHARACTERS = 5_000
 _MOST_BYTES = 2**28
-_LONG_WORD = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD}}}")
+# What no language writes: data in letters.
+_LONGEST_WORD = 1_000
+_LONG_WORD = re.compile(rf"(?<![!-~])[!-~]{{{_LONGEST_WORD}}}")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 # Behind a stop with or without a closing quote, but not behind an initial or a title (J., Dr.).
 _END_OF_SENTENCE = re.compile(
@@ -105,8 +109,7 @@ def _paragraphs(path: Path, sha256: str) -> list[list[str]]:
             raise BadFileError(f"{path.name}, line {line}: {problem}; essays have to be plain text")
     paragraphs: list[list[str]] = []
     for block in re.split(r"\n\s*\n", text):
-        sentences = list(_sentences(" ".join(block.split())))
-        paragraphs += [sentences[i : i + _SENTENCES] for i in range(0, len(sentences), _SENTENCES)]
+        paragraphs += _grouped(_sentences(join(block.split())))
     characters = sum(len(sentence) for sentences in paragraphs for sentence in sentences)
     if characters < _FEWEST_CHARACTERS:
         needed = f"a haystack needs {_FEWEST_CHARACTERS:,} or more"
@@ -115,11 +118,25 @@ def _paragraphs(path: Path, sha256: str) -> list[list[str]]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Sentences of a text, long ones cut at some blank."""
+    """Sentences of a text, long ones cut: at some blank, or where no blank divides words at some pause or character."""
     for sentence in _END_OF_SENTENCE.split(text):
-        words = sentence.split()
-        for i in range(0, len(words), _WORDS):
-            yield " ".join(words[i : i + _WORDS])
+        for part in split_wide(sentence):
+            words = part.split()
+            for i in range(0, len(words), _WORDS):
+                yield from pieces(" ".join(words[i : i + _WORDS]), _DENSE)
+
+
+def _grouped(sentences: Iterable[str]) -> Iterator[list[str]]:
+    group, extent = list[str](), 0
+    for sentence in sentences:
+        # Where there are no sentences to speak of, two pieces make a paragraph.
+        more = _DENSE // 2 if sentence.count(" ") == _WORDS - 1 else dense(sentence)
+        if len(group) == _SENTENCES or (group and extent + more > _DENSE):
+            yield group
+            group, extent = [], 0
+        group, extent = [*group, sentence], extent + more
+    if group:
+        yield group
 
 
 CORPORA.register(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.qa.sentences import gap, join
 from sparse_tasks.generators.ruler.essays import Prose, prose
 from sparse_tasks.generators.ruler.noise import noise, offer_line
 from sparse_tasks.generators.ruler.words import described
@@ -272,18 +273,18 @@ class _Paragraphs:
         starts: _Starts = {}
         at = 0
         for sentences in self._sentences:
-            passage, pieces, length = Passage(""), list[str](), 0
+            passage, text = Passage(""), ""
             rest = iter(sentences)
             while True:
-                if at in needles:
-                    piece = needles[at].strip()
-                    starts[at] = (passage, length)
-                elif (piece := next(rest, "")) == "":
+                piece = needles[at].strip() if at in needles else next(rest, "")
+                if not piece:
                     break
-                pieces.append(piece)
-                length += len(piece) + 1
+                text += gap(text, piece)
+                if at in needles:
+                    starts[at] = (passage, len(text))
+                text += piece
                 at += 1
-            passage.text = _paragraph(pieces)
+            passage.text = f"{text}\n\n"
             body.append(passage)
         return body, starts
 
@@ -319,7 +320,7 @@ def _stack(task: Needles, stream: Stream, size: int, codes: _Codes) -> _Lines | 
 
 
 def _paragraph(sentences: Sequence[str]) -> str:
-    return " ".join(sentences) + "\n\n"
+    return join(sentences) + "\n\n"
 
 
 def _listed(keys: Sequence[str]) -> str:

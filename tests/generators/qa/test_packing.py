@@ -373,7 +373,6 @@ def test_a_text_is_cut_as_long_as_there_is_room() -> None:
         found = cut(text, room, cost)
         fitting = [end for end in sentence_ends(text) if end + 2 <= room]
         assert found == ((text[: fitting[-1]], fitting[-1] + 2) if fitting else None)
-    assert cut("No sentence", 100, cost) is None
 
 
 def test_candidates_are_tried_until_one_fits(tmp_path: Path, qwen: PromptTokenizer) -> None:
@@ -386,8 +385,11 @@ def test_candidates_are_tried_until_one_fits(tmp_path: Path, qwen: PromptTokeniz
         assert 3000 - TOLERANCE <= sample.input_tokens <= 3000
 
 
-def test_documents_that_cannot_be_cut(tmp_path: Path, qwen: PromptTokenizer) -> None:
-    corpus = squad_file(tmp_path / "endless.json", [f"Ada{i} " + "went on and on " * 100 for i in range(30)])
-    request = request_of("qa_squad", 3000, samples=1, corpus=corpus)
-    with pytest.raises(UsageError, match="length: 3000 cannot be reached with the documents of qa_squad"):
-        check_lengths(request, qwen)
+@pytest.mark.parametrize("end", ["", " at last."])
+def test_documents_without_sentences_are_cut_at_words(end: str, tmp_path: Path, qwen: PromptTokenizer) -> None:
+    contexts = [f"Ada{i} " + "went on and on " * (100 if not end else 20) + end for i in range(60)]
+    corpus = squad_file(tmp_path / "endless.json", contexts)
+    request = request_of("qa_squad", 3000, samples=3, corpus=corpus)
+    check_lengths(request, qwen)
+    for sample in samples_of(qwen, request):
+        assert 3000 - TOLERANCE <= sample.input_tokens <= 3000
