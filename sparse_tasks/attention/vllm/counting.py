@@ -159,7 +159,9 @@ class Counter:
         if tally is None:
             if not self._free:
                 size = len(self._read)
-                self._read = torch.cat([self._read, torch.zeros_like(self._read)])
+                # Grown in a forward pass, it would be an inference tensor, which ``take`` could not set to 0.
+                with torch.inference_mode(False):
+                    self._read = torch.cat([self._read, torch.zeros_like(self._read)])
                 self._free = list(range(size, 2 * size))
             tally = self._running[request] = _Tally(self._free.pop())
         return tally

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, TypeAlias
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -116,10 +117,14 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._graphs = WeakSet[torch.cuda.CUDAGraph]()
 
     def __call__(self, compute: Compute) -> Compute:
         """The computation as a graph that returns the same tensors each time."""
         graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        if not self._graphs:  # a pool ends with the last graph in it
+            self._pool = torch.cuda.graph_pool_handle()
+        self._graphs.add(graph)
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
             # Other threads copy results to the host meanwhile, and may.
