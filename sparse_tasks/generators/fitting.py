@@ -21,6 +21,7 @@ from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.sample import Evidence
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prompts import unexplained
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Offer, Task
 from sparse_tasks.generators.wording import Template
@@ -42,6 +43,7 @@ class Layout:
         completed: Whether questions are asked as completions, where a task can, with a prefix of their own.
         template: The user's words for parts of it.
         beginning: Opens the answer in the model's turn, behind the prompt.
+        begun: Whether the answer is begun, so that no explanation is asked for.
     """
 
     position: str
@@ -49,6 +51,7 @@ class Layout:
     completed: bool = False
     template: Template | None = None
     beginning: str = ""
+    begun: bool = False
 
     def before(self, draft: Draft) -> str:
         """Text ahead of the context."""
@@ -80,7 +83,8 @@ class Layout:
             own = draft.completion
         else:
             own = Completion(draft.preview, draft.question, self.answer_prefix)
-        return own if self.template is None else self.template.fill(own, draft.fields)
+        frame = own if self.template is None else self.template.fill(own, draft.fields)
+        return unexplained(frame) if self.begun else frame
 
 
 @dataclass(frozen=True, slots=True)

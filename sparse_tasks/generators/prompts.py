@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from sparse_tasks.generators.task import Completion
+
+_EXPLAINED: Final = (
+    "First explain briefly, between <explanation> and </explanation>, how you find the answer. Then give the answer"
+)
 
 
 def answer_format(form: str) -> str:
     """Instruction for the answer; ``form`` says what goes between the answer tags."""
-    return (
-        "First explain briefly, between <explanation> and </explanation>, how you find the answer. "
-        f"Then give the answer between <answer> and </answer>: {form}"
-    )
+    return f"{_EXPLAINED} between <answer> and </answer>: {form}"
+
+
+def unexplained(frame: Completion) -> Completion:
+    """The frame of a prompt that asks for no explanation, since the answer is begun for the model."""
+    preview, question = (text.replace(_EXPLAINED, "Give the answer") for text in (frame.preview, frame.question))
+    return replace(frame, preview=preview, question=question)
 
 
 def preview(kind: str, ask: str, form: str) -> str:

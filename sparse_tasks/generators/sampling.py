@@ -118,7 +118,8 @@ def _layout(request: Request, tokenizer: PromptTokenizer, task: Task) -> Layout:
     bare = BARE_ANSWER if request.begin_answer else EXPLANATION
     prefix = "" if tokenizer.template else bare
     beginning = _beginning(request, tokenizer)
-    return Layout(request.question_position, prefix, request.completed, request.template(task), beginning)
+    begun = request.begin_answer
+    return Layout(request.question_position, prefix, request.completed, request.template(task), beginning, begun)
 
 
 def _beginning(request: Request, tokenizer: PromptTokenizer) -> str:
