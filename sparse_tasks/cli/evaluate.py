@@ -99,6 +99,25 @@ def evaluate(
             help="What evicting methods read before they choose: the prompt, or its context, before the question.",
         ),
     ] = "prompt",
+    thinking: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Whether the prompt opens a block of thought: auto (as the chat template), open, closed.",
+        ),
+    ] = "auto",
+    thinking_tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAGS",
+            help="Marks of thought: a family, or two marks as in '<plan> </plan>'. May be repeated.",
+            show_default="all families",
+        ),
+    ] = None,
+    thinking_budget: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens of thought on top of the answer budget.", show_default="none"),
+    ] = None,
     no_score: Annotated[
         bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
     ] = False,
@@ -141,6 +160,9 @@ def evaluate(
         attention=None if attention is None else chosen[0],
         begin_answer=False if no_begin_answer else begin_answer,
         compress=compress,
+        thinking=thinking,
+        thinking_tags=thinking_tags or (),
+        thinking_budget=thinking_budget,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

@@ -188,12 +188,28 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
     for average in result.averages:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
             print(f"measured sparsity at {label(average.length)}: {measured}")
+    _tell_thinking(result)
     if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     if rules := sorted({name for config in result.configs for name in config.read_by or () if name in RULES}):
         print(f"Some answers were read by rules ({', '.join(rules)}); result.json says how many (read_by).")
     tell_unable(failed, len(result.configs))
     print(f"run: {folder}")
+
+
+def _tell_thinking(result: Result) -> None:
+    """Print mean tokens of thought and of answers, and the share cut off in thought, where the model thought."""
+    from rich.console import Console
+
+    from sparse_tasks.core.length import label
+
+    if not any(config.thinking_tokens or config.cut_thinking for config in result.configs):
+        return
+    table = frameless("tokens", ("length", "thinking", "answer", "cut off thinking"))
+    for config in result.configs:
+        tokens = [PLAIN.formatted(tokens or None, ",.0f") for tokens in (config.thinking_tokens, config.answer_tokens)]
+        table.add_row(config.task, label(config.length), *tokens, PLAIN.share(config.cut_thinking or 0.0, 0))
+    Console().print(table)
 
 
 def tell_unable(failed: Collection[Place], of: int) -> None:

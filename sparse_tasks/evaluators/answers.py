@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
+from sparse_tasks.evaluators.thinking import NO_PROMPT, Thinking
+
 How = Literal["tag", "open_tag", "boxed"]
 
 
@@ -42,24 +44,28 @@ class Extraction:
 
 # --- output text -> answer text -----------------------------------------------------------------------------
 
-_REASONING_TAG: Final = re.compile(r"<(?P<closing>/?)think(?:ing)?\s*>", re.IGNORECASE)
 _ANSWER_TAG: Final = re.compile(r"<(?P<closing>/?)answer\s*>", re.IGNORECASE)
 _BOX: Final = "\\boxed{"
+# Words between two tags that are named, not used; dots alone are none.
+_JOINING: Final = frozenset(
+    {"and", "or", "to", "then", "with", "the", "tag", "tags", "opening", "closing", "your", "my", "answer", "here"}
+)
+_NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation + "\u2026\u201c\u201d\u2018\u2019")
 
 
-def extract(text: str, begun: bool = False) -> str | None:
+def extract(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT) -> str | None:
     """The answer in a model's output, or None. See ``extraction``."""
-    extracted = extraction(text, begun)
+    extracted = extraction(text, begun, thinking)
     return None if extracted is None else extracted.text
 
 
-def extraction(text: str, begun: bool = False) -> Extraction | None:
+def extraction(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT) -> Extraction | None:
     r"""The answer in a model's output with its form, or None.
 
-    Outside reasoning blocks, in this order: the last closed ``<answer>...</answer>``; an unclosed
+    Outside of thought, in this order: the last closed ``<answer>...</answer>``; an unclosed
     ``<answer>``, to the end; the last ``\boxed{...}``. Tags are matched in any case. The first kind present
     decides: an empty ``<answer></answer>`` is not an answer, even after an earlier answer, because the last word
-    counts.
+    counts. Tags that are named and not used, as in "between <answer> and </answer>", are none.
 
     An output that was begun with ``<answer>`` is the answer up to the first ``</answer>``, or else to the end (an
     "open_tag"); what a model writes behind its answer is not looked at.
@@ -67,19 +73,23 @@ def extraction(text: str, begun: bool = False) -> Extraction | None:
     Args:
         text: Output of the model.
         begun: Whether the prompt ended with ``<answer>``.
+        thinking: The marks of thought, and whether the prompt opened a block.
     """
-    visible = _without_reasoning(text)
+    visible = thinking.visible(text)
     closed: str | None = None
     opened: int | None = 0 if begun else None
+    opened_at: int | None = None
     for tag in _ANSWER_TAG.finditer(visible):
         if not tag["closing"]:
             # A second opening starts afresh: "I will use <answer> tags. <answer>46</answer>" answers 46.
-            opened = tag.end()
+            opened_at, opened = tag.span()
         elif opened is not None:
-            closed = visible[opened : tag.start()]
+            between, opened = visible[opened : tag.start()], None
+            if opened_at is not None and _named(visible[max(0, opened_at - 2) : opened_at], between):
+                continue
+            closed = between
             if begun:
                 break
-            opened = None
     if closed is not None:
         return _extraction(closed, "tag")
     if opened is not None:
@@ -93,25 +103,17 @@ def _extraction(text: str, how: How) -> Extraction | None:
     return Extraction(stripped, how) if stripped else None
 
 
-def _without_reasoning(text: str) -> str:
-    """The text outside ``<think>...</think>``.
+def _named(before: str, between: str) -> bool:
+    """Whether tags are only named: "between <answer> and </answer>", "the <answer></answer> tags".
 
-    An unclosed opening tag hides all that follows: the output was cut off while the model was thinking. A
-    closing tag without its opening hides all that precedes: the chat template opened it in the prompt.
+    Args:
+        before: The two characters before the opening tag.
+        between: The text between the tags.
     """
-    kept: list[str] = []
-    start: int | None = 0  # where the visible stretch began; None inside a block
-    for tag in _REASONING_TAG.finditer(text):
-        if tag["closing"]:
-            if start is not None:
-                kept.clear()
-            start = tag.end()
-        elif start is not None:
-            kept.append(text[start : tag.start()])
-            start = None
-    if start is not None:
-        kept.append(text[start:])
-    return "".join(kept)
+    if not between.strip(" .\u2026"):
+        return between.strip() != "" or (before.endswith(" ") and before[:1].isalnum())
+    words = between.translate(_NO_PUNCTUATION).lower().split()
+    return bool(words) and _JOINING.issuperset(words) and words != ["answer"]
 
 
 def _last_box(text: str) -> str | None:
@@ -193,7 +195,8 @@ def _tidy(text: str) -> str:
     """Text without quotes around it, leading articles and final punctuation; "the" alone stays."""
     text = text.rstrip(_TRAILING)
     leading = _LEADING.match(text)
-    return text[leading.end() :] if leading else text
+    rest = text[leading.end() :] if leading else text
+    return rest if rest.strip(_PUNCTUATION) else text
 
 
 # --- answer text -> the entries of a list -------------------------------------------------------------------

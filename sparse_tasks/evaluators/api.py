@@ -36,6 +36,9 @@ def evaluate(
     chat_template: str = "auto",
     begin_answer: bool | None = None,
     compress: str = "prompt",
+    thinking: str = "auto",
+    thinking_tags: Sequence[str] | None = None,
+    thinking_budget: int | None = None,
 ) -> ScoredRun:
     """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
 
@@ -60,6 +63,10 @@ def evaluate(
         begin_answer: Whether prompts end inside the answer, after ``<answer>``; None: as the data set's.
         compress: What methods that evict read before they choose what they keep: the whole ``prompt``, or its
             ``context``, before the question.
+        thinking: Whether the prompt opens a block of thought: ``auto`` asks the chat template; ``open`` and ``closed``
+            say so of prompts that are rendered elsewhere.
+        thinking_tags: Marks of thought: names of families, or two marks with a blank between; None for all families.
+        thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
 
     Raises:
         UsageError: An argument is not valid; the message names it.
@@ -81,6 +88,9 @@ def evaluate(
         attention=None if attention is None else chosen,
         begin_answer=begin_answer,
         compress=compress,
+        thinking=thinking,
+        thinking_tags=list(thinking_tags or ()),
+        thinking_budget=thinking_budget,
     )
     folder = default_folder(request) if output is None else Path(output)
     with Run(folder) as run:

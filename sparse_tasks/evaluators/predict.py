@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET
 
 from sparse_tasks.attention.attention import Attention
+from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, EngineError, UsageError, nearest
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
 from sparse_tasks.evaluators.engines.running import Engines
@@ -31,8 +33,12 @@ from sparse_tasks.evaluators.records import (
     PromptRecord,
     RunSettings,
     SamplingRecord,
+    ThinkingRecord,
 )
 from sparse_tasks.evaluators.runs import PREDICTIONS, Run
+from sparse_tasks.evaluators.thinking import ANY, Thinking, counted, opened_by
+
+_THINKING: Final = ("auto", "open", "closed")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class RunRequest:
         begin_answer: Whether prompts end inside the answer; None: as the data set's.
         compress: What methods that evict read before they choose what they keep: the whole ``prompt``, or its
             ``context``, before the question.
+        thinking: Whether the prompt opens a block of thought: ``auto`` asks the chat template that renders it, or else
+            that of the data set; ``open`` and ``closed`` say so of prompts that are rendered elsewhere.
+        thinking_tags: Marks of thought (see ``Thinking.of``); empty for all families.
+        thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
     """
 
     dataset: Dataset
@@ -72,6 +82,9 @@ class RunRequest:
     attention: Attention | None = None
     begin_answer: bool | None = None
     compress: str = "prompt"
+    thinking: str = "auto"
+    thinking_tags: Sequence[str] = ()
+    thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -80,6 +93,8 @@ class RunRequest:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
+        if self.thinking not in _THINKING:
+            raise UsageError("thinking", self.thinking, nearest(self.thinking, _THINKING))
         if self.compress not in COMPRESS:
             raise UsageError("compress", self.compress, nearest(self.compress, COMPRESS))
         if self.compress == "context" and self.dataset.manifest.request.question_position != "after":
@@ -159,7 +174,8 @@ def predict(
         remedy = "renders prompts itself and cannot begin answers; add --no-begin-answer"
         raise UsageError("engine", request.engine, remedy)
     tokenizer = prompt_tokenizer(request, settings.model) if engine.takes_ids else None
-    record = _settings(request, engine, tokenizer)
+    thinking = _thinking(request, engine, tokenizer)
+    record = _settings(request, engine, tokenizer, thinking)
     run.check(record)
     done = run.finished()
 
@@ -172,9 +188,10 @@ def predict(
         samples[sample.id], counts[sample.id] = sample, tokens
     if strangers := sorted(done - samples.keys()):
         raise DataError(f"{run.path / PREDICTIONS}: {strangers[0]} is not a sample of the run's selection")
-    budgets = {
+    answer_budgets = {
         name: request.max_new_tokens or sample.max_new_tokens for name, sample in samples.items() if name not in done
     }
+    budgets = {name: budget + (thinking.budget or 0) for name, budget in answer_budgets.items()}
     if budgets:
         needs = [(samples[name].length, counts[name], budget) for name, budget in budgets.items()]
         needed = check_context(needs, engine.context())
@@ -198,6 +215,7 @@ def predict(
                     left.remove(output.id)
                     if tokenizer is not None:
                         _check_count(output, counts[output.id])
+                        output = _counted(output, tokenizer, thinking, answer_budgets[output.id])
                     run.add(_prediction(samples[output.id], output))
                     progress.predicted(output)
             if left:
@@ -240,7 +258,33 @@ def prompt_tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
         raise UsageError("model", model.name, remedy) from error
 
 
-def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> RunSettings:
+def _thinking(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None) -> Thinking:
+    """The blocks of thought of a run, and which of them its prompts open.
+
+    Raises:
+        UsageError: A tag is unknown, or the prompts are rendered here and open another block than the user says.
+    """
+    blocks = Thinking.of(request.thinking_tags, budget=request.thinking_budget)
+    if engine.thinks_in is not None and engine.thinks_in not in blocks.tags:
+        blocks = replace(blocks, tags=(*blocks.tags, engine.thinks_in))
+    if tokenizer is not None:
+        chat = tokenizer.template is not None
+        opened = opened_by(tokenizer, blocks.tags, ANSWER if request.begins_answer else "") if chat else None
+        if request.thinking != "auto" and (request.thinking == "open") != (opened is not None):
+            does = "opens no block" if opened is None else f"opens a block ({opened})"
+            raise UsageError("thinking", request.thinking, f"contradicts the chat template, which {does}; leave it out")
+        return replace(blocks, opened=opened)
+    recorded = request.dataset.manifest.chat_template
+    template = None if recorded is None else ChatTemplate(recorded.source, recorded.special_tokens)
+    opened = None if request.thinking == "closed" else opened_by(template, blocks.tags)
+    if request.thinking == "open" or (opened is not None and engine.thinks_in is not None):
+        opened = opened if opened is not None and engine.thinks_in is None else ANY
+    return replace(blocks, opened=opened)
+
+
+def _settings(
+    request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | None, thinking: Thinking
+) -> RunSettings:
     settings = engine.settings
     dataset, selection, model = request.dataset, request.selection, settings.model
     generated = dataset.manifest.request
@@ -283,6 +327,7 @@ def _settings(request: RunRequest, engine: Engine, tokenizer: PromptTokenizer | 
             as_generated=tokenizer is not None and made_for(dataset, tokenizer, request.begins_answer),
             begin_answer=request.begins_answer or UNSET,
         ),
+        thinking=ThinkingRecord(tags=list(thinking.tags), opened=thinking.opened, budget=thinking.budget),
         environment=environment(),
         other_environments=[],
         # An address may carry a password.
@@ -298,5 +343,16 @@ def _check_count(output: Output, counted: int) -> None:
         )
 
 
+def _counted(output: Output, tokenizer: PromptTokenizer, thinking: Thinking, budget: int) -> Output:
+    """An output whose tokens of thought are counted and, where they have a budget, held to it."""
+    if output.ids is None:
+        return output
+    found = counted(output.text, output.ids, tokenizer.backend, thinking, budget)
+    output = replace(output, text=found.text, output_tokens=found.tokens, thinking_tokens=found.thinking)
+    # When the last token that is kept came is not known.
+    return replace(output, finish_reason="length", seconds=None) if found.cut else output
+
+
 def _prediction(sample: SampleInfo, output: Output) -> Prediction:
-    return Prediction(task=sample.task, index=sample.index, length=sample.length, **asdict(output))
+    measured = {field.name: getattr(output, field.name) for field in fields(output) if field.name != "ids"}
+    return Prediction(task=sample.task, index=sample.index, length=sample.length, **measured)

@@ -21,11 +21,15 @@ from sparse_tasks.core.records import (
     unique,
 )
 from sparse_tasks.core.shape import Shape
+from sparse_tasks.evaluators.thinking import ANY, FAMILIES, NO_PROMPT, Thinking
 
 SampleId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
 Timestamp: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$(?!\n)")]
 Level: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
 Probability: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+_TAG = rf"{'|'.join(FAMILIES)}|[^\s]+ [^\s]+"
+Tag: TypeAlias = Annotated[str, Meta(max_length=200, pattern=rf"^(?:{_TAG})$(?!\n)")]
+OpenedTag: TypeAlias = Annotated[str, Meta(max_length=200, pattern=rf"^(?:{ANY}|{_TAG})$(?!\n)")]
 Compress: TypeAlias = Literal["prompt", "context"]
 COMPRESS: Final = ("prompt", "context")
 """What methods that evict may have read before they choose what they keep."""
@@ -104,6 +108,20 @@ class PromptRecord(Record, frozen=True, kw_only=True):
     as_generated: bool
 
 
+class ThinkingRecord(Record, frozen=True, kw_only=True):
+    """Blocks in which the model thinks; what stands in them is no answer.
+
+    Attributes:
+        tags: Names of families of marks (see ``thinking.FAMILIES``), or two marks each with a blank between.
+        opened: The one of them that the rendered prompt opens, or ``any``; None where it opens none.
+        budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
+    """
+
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=100)]
+    opened: OpenedTag | None
+    budget: Count | None
+
+
 class HardwareRecord(Record, frozen=True, kw_only=True):
     """The machine."""
 
@@ -130,6 +148,7 @@ class PublicSettings(Record, frozen=True, kw_only=True):
         query_aware: Whether the question stands before the context, too.
         compress: What methods that evict read before they choose what they keep, if it is not the whole prompt: its
             context alone, before the question.
+        thinking: Blocks in which the model thinks; left out in older files, of which nothing is known.
     """
 
     format: Literal["sparse-tasks-run"]
@@ -143,6 +162,7 @@ class PublicSettings(Record, frozen=True, kw_only=True):
     compress: Literal["context"] | UnsetType = UNSET
     sampling: SamplingRecord
     prompt: PromptRecord
+    thinking: ThinkingRecord | UnsetType = UNSET
     environment: EnvironmentRecord
     other_environments: list[EnvironmentRecord]
 
@@ -150,6 +170,12 @@ class PublicSettings(Record, frozen=True, kw_only=True):
     def begins_answer(self) -> bool:
         """Whether prompts end inside the answer."""
         return self.prompt.begin_answer is True
+
+    @property
+    def thoughts(self) -> Thinking:
+        """Blocks in which the model thinks."""
+        known = self.thinking
+        return NO_PROMPT if known is UNSET else Thinking(tuple(known.tags), known.opened, known.budget)
 
     @property
     def compresses(self) -> Compress:
@@ -175,6 +201,7 @@ class Prediction(Record, frozen=True, kw_only=True):
         finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
         input_tokens: Tokens of the prompt as the model got it.
         output_tokens: Tokens of the output.
+        thinking_tokens: Those of them that are of thought; left out in older files.
         seconds_to_first_token: From the moment the engine took the request up.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions left out, by phase, averaged over layers and heads.
@@ -190,6 +217,7 @@ class Prediction(Record, frozen=True, kw_only=True):
     finish_reason: str | None
     input_tokens: Natural | None
     output_tokens: Natural | None
+    thinking_tokens: Natural | UnsetType | None = UNSET
     seconds_to_first_token: Measure | None
     seconds: Measure | None
     sparsity: Phases | None
@@ -208,6 +236,7 @@ class SubmittedPrediction(Record, frozen=True, kw_only=True):
     finish_reason: str | None
     input_tokens: Natural | None
     output_tokens: Natural | None
+    thinking_tokens: Natural | UnsetType | None = UNSET
     sparsity: Phases | None
     sparsity_spread: Phases | None
     kv_bytes_per_step: Measure | None
@@ -221,6 +250,7 @@ class Replayed(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     finish_reason: str | UnsetType | None = UNSET
     input_tokens: Natural | UnsetType | None = UNSET
     output_tokens: Natural | UnsetType | None = UNSET
+    thinking_tokens: Natural | UnsetType | None = UNSET
     seconds_to_first_token: Measure | UnsetType | None = UNSET
     seconds: Measure | UnsetType | None = UNSET
     sparsity: Phases | UnsetType | None = UNSET
@@ -243,7 +273,10 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
         metric: Name of the metric.
         extracted: The answer that was compared; None where none was extracted.
         how: Place of the answer (see ``answers.Extraction``).
-        rules: Names of the rules that read it (see ``forms``); None in older files.
+        rules: Names of the rules that read it (see ``forms``); None in older files, as are the next three.
+        thinking_tokens: Tokens of thought, marks included; None where unknown.
+        answer_tokens: The other tokens of the output; None where unknown.
+        cut_thinking: Whether the output was cut off while the model was thinking.
         depth: Mean depth of the evidence, in [0, 1].
         depth_spread: From the first to the last stretch of evidence, in [0, 1].
         prefill_sparsity: Measured; None where nothing was.
@@ -263,6 +296,9 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
     decode_sparsity: float | None
     kv_bytes_per_step: float | None
     rules: list[str] | None = None
+    thinking_tokens: int | None = None
+    answer_tokens: int | None = None
+    cut_thinking: bool | None = None
 
 
 class ConfigResult(Record, frozen=True, kw_only=True):
@@ -274,6 +310,9 @@ class ConfigResult(Record, frozen=True, kw_only=True):
         fallback: Share of answers that were not between tags.
         read_by: Share of outputs whose answer was read at each place (``tag``, ``open_tag``, ``boxed``) and by each
             rule (see ``forms.RULES``), where it is not 0; left out in older files.
+        thinking_tokens: Mean tokens of thought; None where unknown, left out in older files.
+        answer_tokens: Mean tokens outside of thought; the same.
+        cut_thinking: Share of outputs that were cut off while the model was thinking; left out in older files.
     """
 
     task: Name
@@ -291,6 +330,9 @@ class ConfigResult(Record, frozen=True, kw_only=True):
     truncated: Share
     input_tokens: Measure | None
     output_tokens: Measure | None
+    thinking_tokens: Measure | UnsetType | None = UNSET
+    answer_tokens: Measure | UnsetType | None = UNSET
+    cut_thinking: Share | UnsetType = UNSET
     sparsity: Phases | None
     sparsity_spread: Phases | None
     kv_bytes_per_step: Measure | None

@@ -8,12 +8,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as dataclass_replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from sparse_tasks.attention.attention import DENSE
@@ -44,6 +46,7 @@ from sparse_tasks.evaluators.records import (
 from sparse_tasks.evaluators.runs import COMPARISON, RESULT, SCORES, SETTINGS, Run, checked, difference, read_record
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
+from sparse_tasks.evaluators.thinking import NO_PROMPT, Thinking
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -67,9 +70,12 @@ SCORES_SCHEMA = pa.schema(
         ("decode_sparsity", pa.float64()),
         ("kv_bytes_per_step", pa.float64()),
         ("rules", pa.list_(pa.string())),
+        ("thinking_tokens", pa.int64()),
+        ("answer_tokens", pa.int64()),
+        ("cut_thinking", pa.bool_()),
     ]
 )
-_NOT_IN_OLDER: Final = ("rules",)
+_NOT_IN_OLDER: Final = ("rules", "thinking_tokens", "answer_tokens", "cut_thinking")
 """Columns that older runs lack."""
 
 _MAY_BE_NULL = (
@@ -116,7 +122,7 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
     configs: list[ConfigResult] = []
     tables: list[pa.Table] = []
-    opened = Opened(dataset.begins_answer, settings.begins_answer)
+    opened = Opened(dataset.begins_answer, settings.begins_answer, settings.thoughts)
     pairs = zip(dataset.samples(selection, Gold), run.predictions(), strict=True)
     # Group by group, so that memory holds the samples of a single task and length.
     for _, group in groupby(pairs, lambda pair: (pair[0].length, pair[0].task)):
@@ -257,7 +263,9 @@ def _check_format_alone(a: Path, b: Path) -> None:
     prompt = replace(begun.prompt, begin_answer=plain.prompt.begin_answer, as_generated=plain.prompt.as_generated)
     # Replayed outputs of one model stand in two files, of which the hash is.
     model = replace(begun.model, sha256=plain.model.sha256)
-    alike = replace(begun, prompt=prompt, dataset=plain.dataset, model=model)
+    # A template that opens a block of thought does not where the answer is begun.
+    thinking = begun.thinking and plain.thinking and replace(begun.thinking, opened=plain.thinking.opened)
+    alike = replace(begun, prompt=prompt, dataset=plain.dataset, model=model, thinking=thinking)
     if (found := difference(plain, alike)) is not None:
         raise UsageError(
             "runs",
@@ -323,10 +331,11 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Whether prompts end inside the answer: as a data set was made, and as a run got them."""
+    """Whether prompts end inside the answer: as a data set was made, and as a run got them; or inside a thought."""
 
     made: bool
     run: bool
+    thinking: Thinking = NO_PROMPT
 
 
 def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredSample:
@@ -334,7 +343,12 @@ def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredS
     begun = opened.run and in_tags(gold.answer_prefix)
     # What else a prompt began of the answer belongs to what the model wrote.
     before = "" if begun or opened.made else gold.answer_prefix
-    verdict = score(gold.metric, before + prediction.text, gold.answers, begun)
+    # An answer that the prompt began is no thought, whatever its template opens.
+    thinking = dataclass_replace(opened.thinking, opened=None) if begun else opened.thinking
+    verdict = score(gold.metric, before + prediction.text, gold.answers, begun, thinking)
+    cut = prediction.finish_reason != "stop" and not verdict.parsed and thinking.unfinished(prediction.text)
+    thought = None if prediction.thinking_tokens is UNSET else prediction.thinking_tokens
+    known = thought is not None and prediction.output_tokens is not None
     depths = [stretch.depth for stretch in gold.evidence]
     sparsity = prediction.sparsity or {}
     return ScoredSample(
@@ -356,6 +370,9 @@ def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredS
         prefill_sparsity=sparsity.get("prefill"),
         decode_sparsity=sparsity.get("decode"),
         kv_bytes_per_step=prediction.kv_bytes_per_step,
+        thinking_tokens=thought,
+        answer_tokens=(prediction.output_tokens or 0) - (thought or 0) if known else None,
+        cut_thinking=cut,
     )
 
 
@@ -408,6 +425,9 @@ def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction
         truncated=_share([row.finish_reason == "length" for row in rows]),
         input_tokens=_mean([prediction.input_tokens for prediction in predictions]),
         output_tokens=_mean([prediction.output_tokens for prediction in predictions]),
+        thinking_tokens=_mean([row.thinking_tokens for row in rows]),
+        answer_tokens=_mean([row.answer_tokens for row in rows]),
+        cut_thinking=_share([row.cut_thinking is True for row in rows]),
         sparsity=_by_phase([prediction.sparsity for prediction in predictions]),
         sparsity_spread=_by_phase([prediction.sparsity_spread for prediction in predictions]),
         kv_bytes_per_step=_mean([prediction.kv_bytes_per_step for prediction in predictions]),

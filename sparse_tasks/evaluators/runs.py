@@ -34,7 +34,7 @@ COMPARISON = "comparison.json"
 # Identity of a run; the rest of run.json (versions, hardware, times) may differ when it goes on.
 _IDENTITY = (
     *("dataset.sha256", "dataset.tasks", "dataset.lengths", "dataset.limit"),
-    *("model", "engine.name", "engine.arguments", "attention", "compress", "sampling", "prompt"),
+    *("model", "engine.name", "engine.arguments", "attention", "compress", "sampling", "prompt", "thinking"),
 )
 
 

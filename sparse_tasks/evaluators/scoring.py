@@ -7,6 +7,7 @@ from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.answers import How, extraction, normalise
 from sparse_tasks.evaluators.forms import read
 from sparse_tasks.evaluators.metrics import METRICS
+from sparse_tasks.evaluators.thinking import NO_PROMPT, Thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class Score:
     rules: tuple[str, ...] = ()
 
 
-def score(metric: str, output_text: str, answers: Sequence[str], begun: bool = False) -> Score:
+def score(
+    metric: str, output_text: str, answers: Sequence[str], begun: bool = False, thinking: Thinking = NO_PROMPT
+) -> Score:
     """The score of a model's output.
 
     Args:
@@ -38,6 +41,7 @@ def score(metric: str, output_text: str, answers: Sequence[str], begun: bool = F
             puts the sample's ``answer_prefix`` back in front.
         answers: The gold entries, at least one, none of them blank.
         begun: Whether the prompt ended with ``<answer>``, so that the output begins inside.
+        thinking: The marks of thought, and whether the prompt opened a block.
 
     Raises:
         UsageError: The metric is unknown, or no answer could match the gold entries.
@@ -49,7 +53,7 @@ def score(metric: str, output_text: str, answers: Sequence[str], begun: bool = F
     if compare.lenient:
         whole = output_text.strip() or None
         return Score(compare(whole, answers), whole, whole is not None)
-    answer = extraction(output_text, begun)
+    answer = extraction(output_text, begun, thinking)
     if answer is None:
         return Score(compare(None, answers), None, False, None)
     plain, reading = compare(answer.text, answers), read(answer.text, answers)

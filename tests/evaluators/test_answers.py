@@ -1,7 +1,7 @@
 """The answer parser: what counts as an answer, where one entry ends, and when two are the same."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.answers import Extraction, How, entries, extract, extraction, items, normalise
@@ -270,6 +270,7 @@ def test_an_article_alone_stays_and_punctuation_alone_is_nothing(word: str, form
     assert normalise(word) == form
 
 
+@example("A \u2014")
 @given(st.text(alphabet="abAB the1,234'\"-.\u2019\u2014\u00e9\u0130\u00df\u6771", max_size=30))
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)

@@ -63,7 +63,9 @@ def test_a_run_holds_every_sample_and_what_it_was(
     expected = [
         {name: row[name] for name in ("id", "task", "index", "length", "input_tokens")}
         | {"text": fake.texts[row["id"]], "finish_reason": "stop", "output_tokens": 7}
-        | dict.fromkeys(["seconds_to_first_token", "seconds", "sparsity", "sparsity_spread", "kv_bytes_per_step"])
+        | dict.fromkeys(
+            ["thinking_tokens", "seconds_to_first_token", "seconds", "sparsity", "sparsity_spread", "kv_bytes_per_step"]
+        )
         for row in rows
     ]
     assert lines(tmp_path) == expected

@@ -277,15 +277,21 @@ def test_a_scored_run_is_read(folder: Path) -> None:
 
 def test_a_run_that_an_older_version_scored_is_read(folder: Path) -> None:
     result = scored(folder)
-    older = pq.read_table(folder / "scores.parquet").drop_columns(["rules"])
+    added = ["rules", "thinking_tokens", "answer_tokens", "cut_thinking"]
+    older = pq.read_table(folder / "scores.parquet").drop_columns(added)
     pq.write_table(older, folder / "scores.parquet")
     for config in result["configs"]:
-        del config["ambiguous"], config["read_by"]
+        for name in ("ambiguous", "read_by", "thinking_tokens", "answer_tokens", "cut_thinking"):
+            del config[name]
     (folder / "result.json").write_text(json.dumps(result))
     assert problems(result, "result-1.0") == []
     assert to_builtins(read_result(folder)) == result
     assert [row.score for row in read_scores(folder)] == older["score"].to_pylist()
-    assert {row.rules for row in read_scores(folder)} == {None}
+    assert {(row.rules, row.thinking_tokens, row.cut_thinking) for row in read_scores(folder)} == {(None, None, None)}
+    settings = json.loads((folder / "run.json").read_bytes())
+    del settings["thinking"]
+    (folder / "run.json").write_text(json.dumps(settings))
+    assert {config["mean"] for config in scored(folder)["configs"]} == {1.0}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "\xff", "[" * 100_000, '{"format": "sparse-tasks-result"}'])

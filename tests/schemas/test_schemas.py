@@ -97,6 +97,10 @@ def test_a_submission_refers_to_the_records_that_it_holds() -> None:
 
 # What is left out where there is nothing to say.
 OPTIONAL = {
+    "thinking",
+    "thinking_tokens",
+    "answer_tokens",
+    "cut_thinking",
     "ambiguous",
     "read_by",
     "corpora",

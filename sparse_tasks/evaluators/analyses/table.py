@@ -120,13 +120,14 @@ class ScoredRun:
     def pairing(self) -> tuple[str, str, str]:
         """Model, data set and what else is equal in a dense and a sparse run that can be compared.
 
-        That is the sampling, whether prompts end inside the answer, and what is read before anything is evicted.
+        That is the sampling, whether prompts end inside the answer or a thought, and what is read before anything is
+        evicted.
         """
         settings = self.settings
         return (
             self.model,
             settings.dataset.sha256,
-            repr((settings.sampling, settings.begins_answer, settings.compresses)),
+            repr((settings.sampling, settings.begins_answer, settings.compresses, settings.thoughts)),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -57,12 +57,14 @@ class Output:
         finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
         input_tokens: Tokens of the prompt as the model got it.
         output_tokens: Tokens of the output.
+        thinking_tokens: Those of them that are of thought, where the engine says so and gives no ids.
         seconds_to_first_token: From the moment the engine took the request up.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions that were not computed, in [0, 1], by phase
             (``prefill``, ``decode``), on average over layers and heads; None where nothing was measured.
         sparsity_spread: Its standard deviation over layers and heads, by phase.
         kv_bytes_per_step: Bytes of keys and values that a decoding step read, all layers together, on average.
+        ids: Token ids of the output, special tokens included.
     """
 
     id: str
@@ -75,6 +77,8 @@ class Output:
     sparsity: dict[Phase, float] | None = None
     sparsity_spread: dict[Phase, float] | None = None
     kv_bytes_per_step: float | None = None
+    thinking_tokens: int | None = None
+    ids: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ class Engine(ABC):
     """Whether prompts come as token ids, which this project renders, or as text."""
     compresses_contexts: ClassVar[bool] = False
     """Whether methods that evict can choose what they keep before the question is read (``Request.context``)."""
+    thinks_in: ClassVar[str | None] = None
+    """The family of marks (see ``thinking``) around thoughts that it gets apart from the answer."""
     begins_answers: ClassVar[bool] = False
     """Whether it heeds ``Request.beginning`` where prompts come as text."""
 

@@ -70,6 +70,7 @@ class OpenAIEngine(Engine):
     name = "openai"
     elsewhere = True
     begins_answers = True
+    thinks_in = "think"
     packages = ("openai",)
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -330,13 +331,15 @@ class OpenAIEngine(Engine):
                 f"{request.max_new_tokens} tokens: it has a limit of its own, such as max_new_tokens in the model's "
                 "generation_config.json; start vLLM's with --generation-config vllm, or set --max-new-tokens"
             )
+        # The parser of answers leaves thoughts out, and so has to see where they end, unless the budget ended them.
+        end = "" if finish_reason == "length" and not content else "</think>"
         return Output(
             id=request.id,
-            # The parser of answers strips reasoning, and so has to see where it ends.
-            text=(f"<think>{reasoning}</think>" if reasoning else "") + content,
+            text=(f"<think>{reasoning}{end}" if reasoning else "") + content,
             finish_reason=finish_reason,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
+            thinking_tokens=getattr(getattr(usage, "completion_tokens_details", None), "reasoning_tokens", None),
             seconds_to_first_token=None if first is None else first - began,
             seconds=ended - began,
         )

@@ -18,9 +18,10 @@ from sparse_tasks.evaluators.runs import parse_line
 class ReplayEngine(Engine):
     """Reader of lines ``{"id": ..., "text": ...}`` (schema ``replay-1.0``).
 
-    ``finish_reason``, ``input_tokens``, ``output_tokens``, ``seconds``, ``seconds_to_first_token`` and ``sparsity`` are
-    kept where present; other keys are ignored. The engine argument ``model`` names the model that wrote the answers, in
-    place of the file, so that runs of several files can be compared.
+    ``finish_reason``, ``input_tokens``, ``output_tokens``, ``thinking_tokens``, ``seconds``,
+    ``seconds_to_first_token`` and ``sparsity`` are kept where present; other keys are ignored. The engine argument
+    ``model`` names the model that wrote the answers, in place of the file, so that runs of several files can be
+    compared.
     """
 
     name = "replay"

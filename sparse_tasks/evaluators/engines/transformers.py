@@ -121,6 +121,7 @@ class TransformersEngine(Engine):
                 clock.first,
                 clock.last,
                 _measured(run),
+                ids=written,
             )
 
     def _sparse(self, context: int | None) -> AbstractContextManager[SparseRun | None]:

@@ -238,6 +238,7 @@ def _output(output: Any, measured: JsonObject | None = None) -> Output:
         len(answer.token_ids),
         times.first_token_ts - times.scheduled_ts,
         times.last_token_ts - times.scheduled_ts,
+        ids=list(answer.token_ids),
         **(measured or {}),
     )
 

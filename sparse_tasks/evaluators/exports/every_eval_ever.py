@@ -141,6 +141,8 @@ def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
                     "truncated": config.truncated,
                     "mean_input_tokens": config.input_tokens,
                     "mean_output_tokens": config.output_tokens,
+                    "mean_thinking_tokens": config.thinking_tokens or None,
+                    "cut_thinking": config.cut_thinking or None,
                     **{f"measured_sparsity_{phase}": share for phase, share in (config.sparsity or {}).items()},
                 }
             ),

@@ -45,6 +45,7 @@ from sparse_tasks.evaluators.records import (
     Verdict,
 )
 from sparse_tasks.evaluators.results import Gold, Opened, config_result, run_result, scored_sample
+from sparse_tasks.evaluators.thinking import FAMILIES
 
 _MOST: Final = 20  # reasons, after which the check stops
 _AT_ONCE: Final = 8  # runs that are scored beside each other while the data set is read once
@@ -52,8 +53,12 @@ _TOLERANCE: Final = 1e-9
 _FINISH_REASONS: Final = (None, "stop", "length", "content_filter", "tool_calls", "function_call", "repetition")
 _OTHER_TOKENIZER: Final = 10  # times as many or as few tokens as another tokenizer may make of a text
 _LONGEST_TOKEN: Final = 256  # characters; vocabularies have runs of 128 blanks
-_MEASURES: Final = ("input_tokens", "output_tokens", "sparsity", "sparsity_spread", "kv_bytes_per_step")
-_NOT_IN_OLDER: Final = ("ambiguous", "read_by")  # fields that results of older versions lack
+_MEASURES: Final = (
+    *("input_tokens", "output_tokens", "thinking_tokens", "answer_tokens"),
+    *("sparsity", "sparsity_spread", "kv_bytes_per_step"),
+)
+# Fields that results of older versions lack.
+_NOT_IN_OLDER: Final = ("ambiguous", "read_by", "thinking_tokens", "answer_tokens", "cut_thinking")
 _OF_SETTINGS: Final = (
     "dataset_sha256",
     "model",
@@ -222,7 +227,9 @@ class _Answered:
         """Score a sample; with the first of another task or length, those before it are complete."""
         if self._scored and (self._scored[0].length, self._scored[0].task) != (question.length, question.task):
             self.finish_config()
-        scored = scored_sample(question, prediction, Opened(self.made_begun, self.run.settings.begins_answer))
+        settings = self.run.settings
+        opened = Opened(self.made_begun, settings.begins_answer, settings.thoughts)
+        scored = scored_sample(question, prediction, opened)
         self._scored.append(scored)
         self._predictions.append(msgspec.structs.replace(prediction, text=""))  # the measurements alone
         self.scores.append(scored.score)
@@ -349,6 +356,9 @@ class _Check:
     def _warn(self, run: SubmittedRun, dataset: Dataset, selection: Selection) -> None:
         request, settings = dataset.manifest.request, run.settings
         whole = _whole(dataset)
+        if others := [name for name in FAMILIES if name not in settings.thoughts.tags]:
+            message = f"does not take marks of {', '.join(others)} for thought, so that a draft may count there"
+            self.warnings.add("thinking_tags", run.name, message)
         if selection.limit is not None and selection.limit < request.samples:
             self.warnings.add("partial", run.name, f"answered {selection.limit} of {request.samples} samples a task")
         elif (selection.tasks, selection.lengths) != (whole.tasks, whole.lengths):
@@ -547,8 +557,13 @@ def _wrong_tokens(settings: PublicSettings, prediction: Prediction, sample: _Sam
             return f"has a prompt of {read:,} tokens, and the sample {expected:,}"
         if not expected / _OTHER_TOKENIZER <= read <= expected * _OTHER_TOKENIZER:
             return f"has a prompt of {read:,} tokens, and by the data set's tokenizer {expected:,}"
-    budget = settings.sampling.max_new_tokens or sample.max_new_tokens
+    thought, most = prediction.thinking_tokens or 0, settings.thoughts.budget
+    budget = (settings.sampling.max_new_tokens or sample.max_new_tokens) + (most or 0)
+    if most is not None and thought > most:
+        return f"has {thought:,} tokens of thought, more than the budget of {most:,}"
     if written is not None:
+        if thought > written:
+            return f"has {thought:,} tokens of thought, and {written:,} altogether"
         if written > budget:
             return f"has an answer of {written:,} tokens, more than its budget of {budget:,}"
         if (characters := len(prediction.text)) > _LONGEST_TOKEN * written:

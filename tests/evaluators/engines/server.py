@@ -26,6 +26,7 @@ class Reply:
         finish_reason: The last part's.
         prompt_tokens: Count in the usage; None for the true count.
         usage: Whether there is usage.
+        reasoning_tokens: Tokens of thought in the usage; None where it has none.
         pause: Seconds before the first part.
         pause_each: Seconds after each part.
         ending: ``done`` as it should be; ``drop``: the connection breaks after the parts; ``cut``: the stream ends
@@ -42,6 +43,7 @@ class Reply:
     finish_reason: str | None = "stop"
     prompt_tokens: int | None = None
     usage: bool = True
+    reasoning_tokens: int | None = None
     pause: float = 0.0
     pause_each: float = 0.0
     ending: Literal["done", "drop", "cut", "hang", "garbage", "error", "nothing"] = "done"
@@ -185,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
                 sent = 7 if chat else len(body["prompt"])
                 prompt_tokens = sent if reply.prompt_tokens is None else reply.prompt_tokens
                 usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(reply.parts), "total_tokens": 0}
+                if reply.reasoning_tokens is not None:
+                    usage["completion_tokens_details"] = {"reasoning_tokens": reply.reasoning_tokens}
                 self._event({"choices": [], "usage": usage})
             self._chunk("data: [DONE]\n\n")
         self._chunk("")

@@ -23,6 +23,7 @@ from sparse_tasks.evaluators.engines import openai as module
 from sparse_tasks.evaluators.engines.engine import EngineSettings, Output, Request
 from sparse_tasks.evaluators.engines.openai import OpenAIEngine
 from sparse_tasks.evaluators.models import Model
+from sparse_tasks.evaluators.thinking import Thinking
 from tests.evaluators.engines.server import MODEL, FakeServer, Reply
 
 pytest.importorskip("openai", reason="needs the package openai")
@@ -146,7 +147,16 @@ def test_reasoning_stands_before_the_answer_once(server: FakeServer, fields: tup
 def test_reasoning_that_was_cut_off_is_no_answer(server: FakeServer) -> None:
     server.reply = Reply(reasoning=("<answer>41</answer>",), parts=(), finish_reason="length")
     (output,) = engine(server, endpoint="chat").generate(requests(1))
+    assert output.text == "<think><answer>41</answer>"
     assert extract(output.text) is None
+    assert Thinking().unfinished(output.text)
+
+
+@pytest.mark.parametrize("tokens", [None, 0, 3])
+def test_tokens_of_thought_are_those_that_the_server_reports(server: FakeServer, tokens: int | None) -> None:
+    server.reply = Reply(reasoning=("so",), reasoning_tokens=tokens)
+    (output,) = engine(server, endpoint="chat").generate(requests(1))
+    assert output.thinking_tokens == tokens
 
 
 def test_a_server_without_usage_leaves_the_counts_open(server: FakeServer) -> None:

@@ -103,7 +103,15 @@ def scored() -> Scored:
             answer = {"extracted": "Otter Quay\nAnna", "how": "tag"} if answered else {"extracted": None, "how": None}
             scores.append(
                 {**row, **answer, "metric": METRICS[task], "score": value, "parsed": answered}
-                | {"rules": [], "depth": 0.5, "depth_spread": 0.0, "kv_bytes_per_step": 2048.5 if answered else None}
+                | {
+                    "rules": [],
+                    "thinking_tokens": 3,
+                    "answer_tokens": 9,
+                    "cut_thinking": False,
+                    "depth": 0.5,
+                    "depth_spread": 0.0,
+                    "kv_bytes_per_step": 2048.5 if answered else None,
+                }
                 | {f"{phase}_sparsity": share if answered else None for phase, share in sparsity["sparsity"].items()}
             )
             text = "<answer>Otter Quay\nAnna</answer>" if answered else "Hm \u2028 \u00e9 \ud83d\ude00"
