@@ -8,12 +8,14 @@ from importlib import import_module
 from sparse_tasks.core.registry import Registry
 
 
-def _names_of(module: str, variable: str) -> Callable[[str], list[str]]:
-    """A completion of the names in a registry, which is imported when the shell asks."""
+def _names_of(module: str, *variables: str) -> Callable[[str], list[str]]:
+    """A completion of the names in registries, which are imported when the shell asks."""
 
     def complete(incomplete: str) -> list[str]:
-        registry: Registry[object] | Iterable[str] = getattr(import_module(module), variable)
-        names = registry.names() if isinstance(registry, Registry) else registry
+        registries: list[Registry[object] | Iterable[str]] = [
+            getattr(import_module(module), name) for name in variables
+        ]
+        names = [name for one in registries for name in (one.names() if isinstance(one, Registry) else one)]
         return [name for name in names if name.startswith(incomplete)]
 
     return complete
@@ -23,7 +25,7 @@ complete_engine = _names_of("sparse_tasks.evaluators.engines.engine", "ENGINES")
 complete_method = _names_of("sparse_tasks.attention.method", "METHODS")
 complete_preset = _names_of("sparse_tasks.generators.presets", "PRESETS")
 complete_tokenizer = _names_of("sparse_tasks.core.tokenizers", "BUILT_IN")
-complete_export = _names_of("sparse_tasks.evaluators.exports", "EXPORTS")
+complete_export = _names_of("sparse_tasks.evaluators.exports", "EXPORTS", "DATA_EXPORTS")
 complete_analysis = _names_of("sparse_tasks.evaluators.analyses.analysis", "ANALYSES")
 
 

@@ -49,8 +49,9 @@ class EngineError(SparseTasksError):
 
 
 def install(extra: str) -> str:
-    """The commands that install an extra with torch in it, from an index and from a clone."""
-    return f"pip install 'sparse-tasks[{extra}]', or in a clone pip install torch, then pip install -e '.[{extra}]'"
+    """The commands that install an extra: from a clone, which always works, and of a release."""
+    torch = "" if extra == "openai" else "pip install torch, then "
+    return f"in a clone {torch}pip install '.[{extra}]'; once there is a release, pip install 'sparse-tasks[{extra}]'"
 
 
 def first_line(error: Exception) -> str:

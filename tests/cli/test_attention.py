@@ -30,7 +30,7 @@ def test_missing_torch_is_told_kindly() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "torch" in done.stderr
-    assert "pip install 'sparse-tasks[attention]', or in a clone pip install torch, then" in done.stderr
+    assert "in a clone pip install torch, then pip install '.[attention]'; once there is a release," in done.stderr
 
 
 def test_methods_are_listed_and_their_runs_analysed_without_torch(tmp_path: Path) -> None:

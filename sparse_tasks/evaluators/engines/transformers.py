@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from sparse_tasks.core.errors import EngineError, UsageError, first_line, nearest
+from sparse_tasks.core.errors import EngineError, UsageError, first_line, install, nearest
 from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.engines.engine import ENGINES, OVERRIDE, Engine, EngineSettings, Output, Request
@@ -44,7 +44,7 @@ class TransformersEngine(Engine):
         super().__init__(settings)
         for package in ("torch", "transformers"):
             if find_spec(package) is None:
-                raise UsageError("engine", self.name, f"needs {package}; install sparse-tasks[transformers]")
+                raise UsageError("engine", self.name, f"needs {package}; {install('transformers')}")
         for argument, value in settings.arguments.items():
             if argument not in _ARGUMENTS:
                 raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, _ARGUMENTS))

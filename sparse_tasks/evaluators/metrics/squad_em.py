@@ -15,4 +15,4 @@ def squad_em(prediction: str | None, answers: Sequence[str]) -> float:
     return float(bool(given) and any(given == words(answer) for answer in answers))
 
 
-METRICS.register("squad_em", Metric(squad_em, binary=True))
+METRICS.register("squad_em", Metric(squad_em, binary=True, alternatives=True))

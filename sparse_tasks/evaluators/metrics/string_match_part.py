@@ -16,4 +16,4 @@ def string_match_part(prediction: str | None, answers: Sequence[str]) -> float:
     return float(any(answer.lower() in text for answer in answers))
 
 
-METRICS.register("string_match_part", Metric(string_match_part, binary=True, lenient=True))
+METRICS.register("string_match_part", Metric(string_match_part, binary=True, lenient=True, alternatives=True))

@@ -36,4 +36,4 @@ def _f1(given: Counter[str], gold: Counter[str]) -> float:
     return 2 * common / (given.total() + gold.total()) if common else 0.0
 
 
-METRICS.register("token_f1", Metric(token_f1))
+METRICS.register("token_f1", Metric(token_f1, alternatives=True))

@@ -602,7 +602,9 @@ def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
 
 def test_a_missing_package_is_told_kindly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UsageError, match=r"^engine: 'openai' needs the package openai; install sparse-tasks\[openai\]"):
+    with pytest.raises(
+        UsageError, match=r"^engine: 'openai' needs the package openai; in a clone pip install '\.\[openai\]'"
+    ):
         OpenAIEngine(EngineSettings(Model("m", "m")))
 
 

@@ -206,5 +206,7 @@ def test_wrong_argument_is_told(model: Model, arguments: dict[str, Any], said: s
 
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparse_tasks.evaluators.engines.transformers.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs torch; install sparse-tasks\[transformers\]"):
+    with pytest.raises(
+        UsageError, match=r"needs torch; in a clone pip install torch, then pip install '\.\[transformers\]'"
+    ):
         engine(Model("m", "m"))

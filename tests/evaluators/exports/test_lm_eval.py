@@ -22,6 +22,14 @@ SAMPLE_KEYS = {
 }
 
 
+# What lm-eval 0.4.13 adds of its environment and of the time that it took.
+ENVIRONMENT_KEYS = {
+    "git_hash", "pretty_env_info", "transformers_version", "lm_eval_version", "upper_git_hash", "system_instruction",
+    "system_instruction_sha", "fewshot_as_multiturn", "chat_template", "chat_template_sha", "start_time", "end_time",
+    "total_evaluation_time_seconds",
+}  # fmt: skip
+
+
 def results(scored: Scored) -> dict[str, Any]:
     written = scored.files(files)
     loaded: dict[str, Any] = json.loads(written[next(path for path in written if "/results_" in path)])
@@ -47,7 +55,11 @@ def test_files_are_named_as_lm_eval_names_them(scored: Scored) -> None:
 
 
 def test_results_have_lm_evals_keys_and_one_of_our_own(scored: Scored) -> None:
-    assert set(results(scored)) == RESULT_KEYS | {"sparse_tasks"}
+    loaded = results(scored)
+    assert set(loaded) == RESULT_KEYS | ENVIRONMENT_KEYS | {"sparse_tasks"}
+    # They are there for its readers; lm-eval did not run this, and no version of it is named.
+    assert loaded["lm_eval_version"] == f"none: written by sparse-tasks {loaded['sparse_tasks']['version']}"
+    assert {loaded[key] for key in ("git_hash", "upper_git_hash", "chat_template", "start_time", "end_time")} == {None}
 
 
 def test_a_task_has_its_metric_with_filter_and_standard_error(scored: Scored) -> None:
@@ -90,8 +102,6 @@ def test_what_lm_eval_has_no_field_for_is_kept(scored: Scored) -> None:
     assert loaded["sparse_tasks"]["attention"] == scored.run["attention"]
     assert loaded["sparse_tasks"]["query_aware"] is True
     assert loaded["sparse_tasks"]["configs"] == scored.result["configs"]
-    # lm-eval did not run this, so no version of it is named.
-    assert "lm_eval_version" not in loaded
     assert loaded["date"] == 1795680000
 
 
