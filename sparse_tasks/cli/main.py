@@ -29,6 +29,7 @@ from sparse_tasks.cli import (
     validate,
 )
 from sparse_tasks.core.errors import SparseTasksError
+from sparse_tasks.core.streams import own_standard_error
 
 app = typer.Typer(
     name="sparse-tasks",
@@ -78,6 +79,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
+    own_standard_error()
     try:
         try:
             app()

@@ -153,6 +153,10 @@ class RunBar(Bar):
             self.console.print("answering ...")
         self.stage("answering", self._to_answer)
 
+    def noted(self, note: str) -> None:
+        """Print what the engine says about itself."""
+        self.console.print(f"{self._name}{note}")
+
     def predicted(self, output: EngineOutput) -> None:
         """Show one more answer."""
         self.advance(tokens=(output.input_tokens or 0) + (output.output_tokens or 0))

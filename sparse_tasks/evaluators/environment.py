@@ -25,6 +25,23 @@ def environment() -> EnvironmentRecord:
     )
 
 
+_CPUINFO = Path("/proc/cpuinfo")
+# Flags of processors that multiply in a type, as Linux names them: of x86 and of ARM.
+_MULTIPLIES = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+
+
+def slow_on_cpu(dtype: str) -> bool:
+    """Whether this machine's processor has no instructions for a type of half precision, as far as is known.
+
+    It is many times slower then than in float32.
+    """
+    flags = {flag for line in _cpuinfo() if line.startswith(("flags", "Features")) for flag in line.split()}
+    return bool(flags) and dtype in _MULTIPLIES and not flags & _MULTIPLIES[dtype]
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -33,12 +50,16 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> str:
+    named = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    """What Linux says about the processor; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
+        return []
 
 
 def _memory_gib() -> int | None:

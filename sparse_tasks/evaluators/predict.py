@@ -139,6 +139,10 @@ class Progress(Protocol):
         """The engine is ready."""
         return
 
+    def noted(self, note: str) -> None:
+        """The engine says something about itself."""
+        return
+
     def predicted(self, output: Output) -> None:
         """An answer was written."""
         return
@@ -203,6 +207,8 @@ def predict(
             started = msgspec.structs.replace(record.engine, version=engine.version(), details=engine.details())
             record = msgspec.structs.replace(record, engine=started)
             run.begin(record)
+            for note in engine.notes():
+                progress.noted(note)
             progress.started()
             prompts = requests(
                 request.dataset, request.selection, tokenizer, budgets, begin_answer=begin_answer, contexts=contexts

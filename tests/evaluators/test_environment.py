@@ -16,7 +16,7 @@ import pytest
 from sparse_tasks import __version__
 from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.engines.engine import ENGINES
-from sparse_tasks.evaluators.environment import environment
+from sparse_tasks.evaluators.environment import environment, slow_on_cpu
 from sparse_tasks.evaluators.runs import checked
 
 NVIDIA = "NVIDIA H100 80GB HBM3, 81559 MiB, 550.54.15"
@@ -79,3 +79,24 @@ def test_a_system_that_tells_nothing_is_no_failure(monkeypatch: pytest.MonkeyPat
     assert checked(found, "environment") == found
     assert found.hardware.memory_gib is None
     assert found.hardware.cpu
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "slow"),
+    [
+        ("flags\t\t: fpu avx2 fma\nmodel name\t: bf16\n", {"bfloat16", "float16"}),
+        ("flags\t\t: avx512f avx512_bf16\n", {"float16"}),
+        ("flags\t\t: amx_bf16 amx_fp16 amx_tile\n", set()),
+        ("Features\t: fp asimd asimdhp\n", {"bfloat16"}),
+        ("Features\t: fp asimd asimdhp bf16\n", set()),
+        ("nothing that is known\n", set()),
+        (None, set()),  # another system
+    ],
+)
+def test_types_that_the_processor_has_no_instructions_for_are_known(
+    cpuinfo: str | None, slow: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr("sparse_tasks.evaluators.environment._CPUINFO", tmp_path / "cpuinfo")
+    assert {dtype for dtype in ("float32", "bfloat16", "float16") if slow_on_cpu(dtype)} == slow

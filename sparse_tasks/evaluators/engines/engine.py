@@ -24,6 +24,12 @@ _SET_BY_ENGINES = {
 OVERRIDE: Final = "override_generation_config"
 """Engine argument with settings of decoding, where those of a model's ``generation_config.json`` do not count."""
 
+NOT_USED: Final = "generation_config_not_used"
+"""Key of an engine's details: settings in that file that are left out."""
+
+INSTEAD_OF: Final = "dtype_instead_of"
+"""Key of an engine's details: the model's own type, where another is much faster on this machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -188,6 +194,17 @@ class Engine(ABC):
     def details(self) -> JsonObject:
         """Further facts for ``run.json`` once the engine has started."""
         return {}
+
+    def notes(self) -> list[str]:
+        """What the user should know of the engine that has started, a sentence each."""
+        details, notes = self.details(), list[str]()
+        if slow := details.get(INSTEAD_OF):
+            because = f"for which this processor has no instructions (--engine-arg dtype={slow} keeps it)"
+            notes.append(f"computes in {details['dtype']} instead of {slow}, {because}")
+        if left_out := details.get(NOT_USED):
+            named = ", ".join(f"{name}={value}" for name, value in left_out.items())
+            notes.append(f"leaves out {named} of the model's generation_config.json ({OVERRIDE} sets it)")
+        return notes
 
     def take_over(self, running: Engine, needed: int) -> bool:
         """Take over the model that another engine of this kind has loaded.

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from sparse_tasks.core.errors import EngineError, UsageError, first_line, install, nearest
 from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.tokenizers import load_tokenizer
-from sparse_tasks.evaluators.engines.engine import ENGINES, OVERRIDE, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import (
+    ENGINES,
+    INSTEAD_OF,
+    NOT_USED,
+    OVERRIDE,
+    Engine,
+    EngineSettings,
+    Output,
+    Request,
+)
+from sparse_tasks.evaluators.environment import slow_on_cpu
 from sparse_tasks.evaluators.models import Model
 
 if TYPE_CHECKING:
@@ -28,10 +38,10 @@ IMPLEMENTATIONS: Final = ("auto", "triton", "torch")
 class TransformersEngine(Engine):
     """``AutoModelForCausalLM.generate`` on token ids.
 
-    ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's),
-    ``attn_implementation``, of sparse attention ``impl``: auto (kernels where there are any), triton or torch, and
-    ``override_generation_config``, settings of decoding. A model's ``generation_config.json`` says where answers end,
-    and nothing else.
+    ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's;
+    float32 on a processor without instructions for that), ``attn_implementation``, of sparse attention ``impl``: auto
+    (kernels where there are any), triton or torch, and ``override_generation_config``, settings of decoding. A model's
+    ``generation_config.json`` says where answers end, and nothing else.
     """
 
     name = "transformers"
@@ -53,7 +63,7 @@ class TransformersEngine(Engine):
         if (impl := settings.arguments.get("impl", "auto")) not in IMPLEMENTATIONS:
             raise UsageError("engine-arg", f"impl={impl}", f"is unknown; choose from {', '.join(IMPLEMENTATIONS)}")
         self._model: Any = None
-        self._unheeded: JsonObject = {}
+        self._details: JsonObject = {}
 
     def context(self) -> int | None:
         from transformers import AutoConfig, GenerationConfig
@@ -83,7 +93,13 @@ class TransformersEngine(Engine):
         found: JsonObject = json.loads(self._model.generation_config.to_json_string())
         # ``generate`` takes from it whatever it is not told: only where answers end may come from there.
         self._model.generation_config = GenerationConfig(**{name: found.get(name) for name in _TOKENS})
-        self._unheeded = {name: value for name, value in found.items() if name not in (*_TOKENS, *_OF_NO_EFFECT)}
+        unheeded = {name: value for name, value in found.items() if name not in (*_TOKENS, *_OF_NO_EFFECT)}
+        dtype, slow = str(self._model.dtype).removeprefix("torch."), ""
+        if device == "cpu" and "dtype" not in arguments and slow_on_cpu(dtype):
+            self._model.float()
+            dtype, slow = "float32", dtype
+        self._details = {"device": str(self._model.device), "dtype": dtype}
+        self._details |= ({INSTEAD_OF: slow} if slow else {}) | ({NOT_USED: unheeded} if unheeded else {})
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         import torch
@@ -135,7 +151,7 @@ class TransformersEngine(Engine):
     def take_over(self, running: Engine, needed: int) -> bool:
         if not isinstance(running, TransformersEngine) or running._loads() != self._loads():
             return False
-        self._model, self._decoder, self._unheeded = running._model, running._decoder, running._unheeded
+        self._model, self._decoder, self._details = running._model, running._decoder, running._details
         running._model = None
         return self._model is not None
 
@@ -151,8 +167,7 @@ class TransformersEngine(Engine):
         return version
 
     def details(self) -> JsonObject:
-        found = {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
-        return found | ({"generation_config_not_used": self._unheeded} if self._unheeded else {})
+        return self._details
 
     def stop(self) -> None:
         self._model = None

@@ -5,15 +5,27 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import re
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from statistics import fmean, pstdev
 from typing import Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
 from sparse_tasks.core.records import JsonObject
-from sparse_tasks.evaluators.engines.engine import ENGINES, OVERRIDE, Engine, EngineSettings, Output, Request
+from sparse_tasks.core.streams import Chatter
+from sparse_tasks.evaluators.engines.engine import (
+    ENGINES,
+    INSTEAD_OF,
+    NOT_USED,
+    OVERRIDE,
+    Engine,
+    EngineSettings,
+    Output,
+    Request,
+)
+from sparse_tasks.evaluators.environment import slow_on_cpu
 
 # Bounds of the requests that wait in vLLM, whose ids take memory.
 _REQUESTS_AHEAD = 512
@@ -44,9 +56,17 @@ class VllmEngine(Engine):
         # Standard output is for results.
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None
+        self._slow = ""  # the model's type, if the processor has no instructions for it
+        self._chatter = Chatter()
+        self._heard = 0
 
     def context(self) -> int | None:
+        with self._quiet():
+            return self._context()
+
+    def _context(self) -> int | None:
         from vllm import EngineArgs, SamplingParams
+        from vllm.platforms import current_platform
 
         self.decoding(name for name in SamplingParams.__struct_fields__ if not name.startswith("_"))
         known = {field.name for field in dataclasses.fields(EngineArgs)}
@@ -55,11 +75,14 @@ class VllmEngine(Engine):
                 raise UsageError("engine-arg", f"{argument}={value}", nearest(argument, known))
         try:
             if self.settings.attention.sparse:
-                model = self._checked_config(EngineArgs(**(_for_cpu() | self._arguments()))).model_config
+                model = self._checked_config(EngineArgs(**(self._for_machine() | self._arguments()))).model_config
             else:
                 model = EngineArgs(**self._arguments()).create_model_config()
         except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
             raise UsageError("model", self.settings.model.name, f"is refused by vLLM: {_last_line(error)}") from error
+        dtype = str(model.dtype).removeprefix("torch.")
+        if current_platform.is_cpu() and "dtype" not in self.settings.arguments and slow_on_cpu(dtype):
+            self._slow = dtype
         limit: int = model.max_model_len
         return limit
 
@@ -76,15 +99,16 @@ class VllmEngine(Engine):
         return config
 
     def start(self, needed: int) -> None:
+        if _divertible():
+            self._chatter.divert()
         from vllm import LLM
 
-        arguments = {"max_model_len": needed} | _for_cpu() | self._arguments()
+        arguments = {"max_model_len": needed} | self._for_machine() | self._arguments()
         self._started_with = arguments
-        try:
+        with self._failing_as("does not start"):
             # Times to the first token are in the statistics.
             self._llm = LLM(**arguments, disable_log_stats=False)
-        except Exception as error:  # the engine's own process may fail in any way
-            raise EngineError(f"vLLM does not start: {_last_line(error)}") from error
+        self._heard = self._chatter.size
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         from vllm import SamplingParams
@@ -97,7 +121,7 @@ class VllmEngine(Engine):
                 request = next(upcoming, None)
                 if request is None:
                     break
-                with _failing_as(request.id):
+                with self._failing_as(f"failed at {request.id}"):
                     parameters = SamplingParams(
                         temperature=self.settings.temperature,
                         seed=self.settings.seed,
@@ -109,7 +133,7 @@ class VllmEngine(Engine):
                 tokens += len(request.ids)
             if not pending:
                 return
-            with _failing_as("a step"):
+            with self._failing_as("failed at a step"):
                 finished = [output for output in engine.step() if output.finished]
             measured = self._measured([output.request_id for output in finished])
             for output in finished:
@@ -127,12 +151,16 @@ class VllmEngine(Engine):
         given = self.settings.arguments.get(OVERRIDE, {})
         found = config.model_config.get_diff_sampling_param().items()
         unheeded = {name: value for name, value in found if name not in given}
-        return {
-            "dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "max_model_len": config.model_config.max_model_len,
-            "block_size": config.cache_config.block_size,
-            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
-        } | ({"generation_config_not_used": unheeded} if unheeded else {})
+        return (
+            {
+                "dtype": str(config.model_config.dtype).removeprefix("torch."),
+                "max_model_len": config.model_config.max_model_len,
+                "block_size": config.cache_config.block_size,
+                "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+            }
+            | ({INSTEAD_OF: self._slow} if self._slow else {})
+            | ({NOT_USED: unheeded} if unheeded else {})
+        )
 
     def take_over(self, running: Engine, needed: int) -> bool:
         """Take the engine over if the settings differ in sparse methods or their budgets alone."""
@@ -143,16 +171,17 @@ class VllmEngine(Engine):
         from sparse_tasks.attention.vllm.arguments import KEY
 
         theirs: JsonObject = running._started_with
-        ours = _for_cpu() | self._arguments() | {"max_model_len": theirs["max_model_len"]}
+        ours = self._for_machine() | self._arguments() | {"max_model_len": theirs["max_model_len"]}
         settings = ours["additional_config"][KEY]
         changed = theirs | {"additional_config": theirs["additional_config"] | {KEY: settings}}
         if needed > theirs["max_model_len"] or changed != ours:
             return False
-        with _failing_as("a change of attention"):
+        with self._failing_as("failed at a change of attention"):
             # Cached keys were computed under the other methods, and page summaries are made as pages are written.
             running._llm.reset_prefix_cache()
             running._llm.collective_rpc("sparse_tasks_change", args=(settings,))
         self._llm, self._started_with, running._llm = running._llm, changed, None
+        self._chatter, self._heard, running._chatter = running._chatter, running._heard, Chatter()
         return True
 
     def stop(self) -> None:
@@ -160,6 +189,45 @@ class VllmEngine(Engine):
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
             gc.collect()
+        self._chatter.restore()
+
+    def _for_machine(self) -> JsonObject:
+        """Settings of vLLM's CPU build for a machine with other work; nothing on a GPU."""
+        import psutil
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            return {}
+        # Left alone, it claims nine tenths of the memory, and does not start where that is not free.
+        quarter = psutil.virtual_memory().available // 2**30 // 4
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter)))
+        # It would keep one core free for a server, half of a small machine.
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+        # It would give a run up after a step of five minutes, which is not long where cores are few and busy.
+        os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", str(24 * 60 * 60))
+        # Compiling takes minutes there, and gains seconds.
+        found: JsonObject = {"enforce_eager": True, "use_tqdm_on_load": False}
+        if not self.settings.attention.sparse and self.settings.arguments.get("enable_chunked_prefill", True):
+            # Long prompts come in short steps; methods choose their tokens better over long ones.
+            seqs = self.settings.arguments.get("max_num_seqs")
+            found["max_num_batched_tokens"] = max(1024, seqs if isinstance(seqs, int) else 0)
+        if self._slow:
+            found["dtype"] = "float32"
+        return found
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        with self._chatter.diverted() if _divertible() else nullcontext():
+            yield
+
+    @contextmanager
+    def _failing_as(self, what: str) -> Iterator[None]:
+        """Raise any failure of the engine's processes as an ``EngineError`` with their own words."""
+        try:
+            yield
+        except Exception as error:  # they may fail in any way
+            said = self._chatter.lines(self._heard)
+            raise EngineError(f"vLLM {what}: {_cause(error, said)}") from error
 
     def _arguments(self) -> JsonObject:
         model = self.settings.model
@@ -182,34 +250,14 @@ class VllmEngine(Engine):
         """Measurements of finished requests over all ranks, as fields of an ``Output``."""
         if not self.settings.attention.sparse or not requests:
             return {}
-        with _failing_as("a measurement"):
+        with self._failing_as("failed at a measurement"):
             ranks = self._llm.collective_rpc("sparse_tasks_take", args=(requests,))
         return {request: _over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
 
 
-def _for_cpu() -> JsonObject:
-    """Settings of vLLM's CPU build for a machine with other work; nothing on a GPU."""
-    import psutil
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return {}
-    # Left alone, it claims nine tenths of the memory, and does not start where that is not free.
-    quarter = psutil.virtual_memory().available // 2**30 // 4
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter)))
-    # It would keep one core free for a server, half of a small machine.
-    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
-    # Compiling takes minutes there, and gains seconds.
-    return {"enforce_eager": True}
-
-
-@contextmanager
-def _failing_as(what: str) -> Iterator[None]:
-    """Raise any failure of the engine's process as an ``EngineError``."""
-    try:
-        yield
-    except Exception as error:
-        raise EngineError(f"vLLM failed at {what}: {_last_line(error)}") from error
+def _divertible() -> bool:
+    """Whether vLLM's words are kept from the terminal: unless the user wants to read its log."""
+    return os.environ.get("VLLM_LOGGING_LEVEL") == "ERROR"
 
 
 def _over_ranks(parts: list[JsonObject | None]) -> JsonObject:
@@ -241,6 +289,28 @@ def _output(output: Any, measured: JsonObject | None = None) -> Output:
         ids=list(answer.token_ids),
         **(measured or {}),
     )
+
+
+# What helps, by words of what vLLM or its processes say.
+_REMEDIES = {
+    r"timed out": "a step took longer than VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS: raise it, or lower "
+    "--engine-arg max_num_batched_tokens",
+    r"(?i)out ?of ?memory|bad_alloc|can(no|')t allocate|died unexpectedly|KV cache": "if memory is short: lower "
+    "--engine-arg gpu_memory_utilization or max_num_seqs, on a CPU VLLM_CPU_KVCACHE_SPACE, or take shorter --length",
+}
+_PREFIX = re.compile(r"^(\([\w ]+pid=\d+\) ?)?([A-Z]+ [\d-]+ [\d:]+ (\[[^]]*\])?)?\s*")
+_CAUSES = (r"^[\w.]*(Error|Exception): .|died unexpectedly", r"^[\w.]*(Error|Exception)$")
+_ELSE = "with VLLM_LOGGING_LEVEL=INFO its log is shown"
+
+
+def _cause(error: Exception, said: list[str]) -> str:
+    """What went wrong, in the words of the process in which it did, and what helps."""
+    words = [word for line in said if (word := _PREFIX.sub("", line).rstrip("."))]
+    # What came later follows from the first.
+    cause = next((word for pattern in _CAUSES for word in words if re.search(pattern, word)), _last_line(error))
+    told = cause if not words or words[-1] == cause else f"{cause}; its last line: {words[-1]}"
+    remedy = next((remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, told)), _ELSE)
+    return f"{told}; {remedy}"
 
 
 def _last_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ import pytest
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.dataset import open_dataset
-from sparse_tasks.evaluators.engines.engine import Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import EngineSettings, Output, Request
 from sparse_tasks.evaluators.engines.transformers import TransformersEngine
 from sparse_tasks.evaluators.models import Model, find_model
 from sparse_tasks.evaluators.predict import RunRequest, predict
@@ -34,7 +34,7 @@ def model(llama: Path) -> Model:
     return find_model(str(llama))
 
 
-def engine(model: Model, **settings: Any) -> Engine:
+def engine(model: Model, **settings: Any) -> TransformersEngine:
     return TransformersEngine(EngineSettings(model, **settings))
 
 
@@ -46,7 +46,7 @@ def outputs(model: Model, requests: list[Request], **settings: Any) -> list[Outp
         running.stop()
 
 
-def started(model: Model, **settings: Any) -> Engine:
+def started(model: Model, **settings: Any) -> TransformersEngine:
     running = engine(model, **settings)
     running.start(4096)
     return running
@@ -105,7 +105,10 @@ def test_a_models_settings_of_decoding_do_not_count(name: str, llama: Path, tmp_
     plain, other = find_model(str(llama)), find_model(str(folder))
     assert texts(outputs(other, requests(3))) == texts(outputs(plain, requests(3)))
     assert texts(outputs(other, requests(3), temperature=1.0)) == texts(outputs(plain, requests(3), temperature=1.0))
-    left_out = started(other).details()["generation_config_not_used"]
+    running = started(other)
+    (note,) = running.notes()
+    assert all(setting in note for setting in DECODING[name])
+    left_out = running.details()["generation_config_not_used"]
     assert left_out.keys() == DECODING[name].keys()
     assert json.loads(json.dumps(left_out)) == left_out
     assert "generation_config_not_used" not in started(plain).details()
@@ -138,6 +141,32 @@ def test_settings_of_decoding_can_be_given(name: str, model: Model) -> None:
 def test_wrong_settings_of_decoding_are_told(given: object, said: str, model: Model) -> None:
     with pytest.raises(UsageError, match=said):
         engine(model, arguments={"override_generation_config": given}).context()
+
+
+@needs_torch
+def test_the_type_follows_the_processor_and_is_told(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(llama, tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(llama, dtype="bfloat16").save_pretrained(tmp_path / "half")
+    half = find_model(str(tmp_path / "half"))
+    monkeypatch.setattr("sparse_tasks.evaluators.environment._CPUINFO", tmp_path / "cpuinfo")
+
+    def loaded(model: Model, flags: str, **arguments: Any) -> tuple[str, list[str]]:
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+        running = started(model, arguments={"device": "cpu"} | arguments)
+        assert {running.details()["dtype"]} == {
+            str(p.dtype).removeprefix("torch.") for p in running._model.parameters()
+        }
+        return running.details()["dtype"], running.notes()
+
+    dtype, (note,) = loaded(half, "avx2")
+    assert (dtype, note[:37]) == ("float32", "computes in float32 instead of bfloat")
+    assert loaded(half, "avx2", dtype="bfloat16") == ("bfloat16", [])
+    assert loaded(half, "avx2 avx512_bf16") == ("bfloat16", [])
+    assert loaded(find_model(str(llama)), "avx2") == ("float32", [])
 
 
 @needs_torch

@@ -1,0 +1,64 @@
+"""A failure of vLLM is told by its cause, in the words of the process in which it happened, with what helps."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparse_tasks.evaluators.engines.vllm import _cause
+
+CORE = "(EngineCore pid=16722) ERROR 11-29 21:55:52 [core.py:1512]"
+DEAD = RuntimeError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+TRACE = [f"{CORE} Traceback (most recent call last):", f'{CORE}   File "core.py", line 1', f"{CORE}     step()", CORE]
+DIED = (
+    "(EngineCore pid=7) ERROR 11-29 21:55:01 [multi.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: -9)."
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "remedy"),
+    [
+        # A step that took too long: an error without words, and the one that it became.
+        (
+            [f"{CORE} Dumping input data", *TRACE, f"{CORE} TimeoutError", *TRACE,
+             f"{CORE} TimeoutError: RPC call to execute_model timed out."],
+            "TimeoutError: RPC call to execute_model timed out; a step took longer",
+            "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS",
+        ),
+        # A worker that was killed says nothing; others notice it.
+        (
+            [DIED, *TRACE, f"{CORE} RuntimeError: cancelled"],
+            "Worker proc VllmWorker-0 died unexpectedly (exit code: -9); its last line: RuntimeError: cancelled; ",
+            "if memory is short",
+        ),
+        # A worker's own error, and all that follows from it.
+        (
+            ["(Worker pid=3) ERROR 11-29 21:57:19 [x.py:9] ValueError: 21.5 GiB is less than requested for KV cache",
+             f"{CORE} RuntimeError: Worker failed with error '21.5 GiB', please check the stack trace", DIED],
+            "ValueError: 21.5 GiB is less than requested for KV cache; its last line: Worker proc",
+            "VLLM_CPU_KVCACHE_SPACE",
+        ),
+        # Libraries below write as they like.
+        (
+            ["terminate called after throwing an instance of 'std::bad_alloc'"],
+            "EngineCore encountered an issue",
+            "its last line: terminate called after throwing an instance of 'std::bad_alloc'; if memory is short",
+        ),
+        (
+            [*TRACE, f"{CORE} torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB"],
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB; ",
+            "gpu_memory_utilization",
+        ),
+        ([*TRACE, f"{CORE} AssertionError", ""], "AssertionError; ", "with VLLM_LOGGING_LEVEL=INFO its log is shown"),
+        ([], "EngineCore encountered an issue", "with VLLM_LOGGING_LEVEL=INFO its log is shown"),
+    ],
+)  # fmt: skip
+def test_the_cause_is_told_with_what_helps(said: list[str], cause: str, remedy: str) -> None:
+    told = _cause(DEAD, said)
+    assert told.startswith(cause)
+    assert remedy in told
+    assert "\n" not in told
+
+
+def test_what_has_nothing_to_do_with_memory_is_not_blamed_on_it() -> None:
+    said = [f"{CORE} ValueError: no such layer", "resource_tracker: There appear to be 1 leaked shared_memory objects"]
+    assert "memory is short" not in _cause(DEAD, said)
