@@ -197,6 +197,8 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     if rules := sorted({name for config in result.configs for name in config.read_by or () if name in RULES}):
         print(f"Some answers were read by rules ({', '.join(rules)}); result.json says how many (read_by).")
+    if any(config.ambiguous for config in result.configs):
+        print("Some answers can be read in two ways and are unparsed; result.json says how many (ambiguous).")
     tell_unable(failed, len(result.configs))
     print(f"run: {folder}")
 

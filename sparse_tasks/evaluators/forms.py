@@ -80,11 +80,11 @@ _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
 # --- marks of LaTeX, Markdown and HTML ----------------------------------------------------------------------
 
 _FENCE: Final = re.compile(r"[ \t]*(?:```+|~~~+)(?:[A-Za-z][\w+-]*)?[ \t]*")
-_LINE_BREAK: Final = re.compile(r"<br *\/?>", re.IGNORECASE)
+_LINE_BREAK: Final = re.compile(r"</?br */?>", re.IGNORECASE)
 _BOX_OR_BRACE: Final = re.compile(r"\\(?:boxed|fbox) ?\{|[{}]")
 _LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
 _MATH: Final = re.compile(r"\\[()\[\]]")
-_CELL: Final = re.compile(r"[ \t]*\|([^|]*)\|[ \t]*")
+_CELL: Final = re.compile(r"[ \t]*\|([^|]*)(?:\|[ \t]*)?")
 _RULE_OF_TABLE: Final = re.compile(r"[ \t]*:?-+:?[ \t]*")
 
 
@@ -165,39 +165,30 @@ def _joined(number: str, asked: Asked) -> str:
 
 # --- words around the answer --------------------------------------------------------------------------------
 
-NOUNS: Final = (
-    *("answer", "chapter", "number", "word", "variable", "name", "value", "key", "person", "people", "place", "thing"),
-    *(
-        "item",
-        "total",
-        "sum",
-        "count",
-        "amount",
-        "result",
-        "solution",
-        "entry",
-        "entries",
-        "option",
-        "choice",
-        "letter",
-    ),
-)
+_CALLED: Final = """
+answer chapter number word variable name value key person people place thing item total sum count amount result solution
+entry entries option choice letter list
+"""
+NOUNS: Final = tuple(_CALLED.split())
 """What prompts and models call an answer or its entries."""
 _NOUN: Final = rf"(?:{'|'.join(NOUNS)})s?"
-_NAMED: Final = (
-    rf"(?:(?:the|these|my)\s)?(?:(?:final|correct|right|full|requested)\s)?{_NOUN}(?:\s(?:of\s(?:the\s)?)?{_NOUN})?"
-)
+_WHICH: Final = "final|correct|right|full|requested|following|[0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten"
+_NAMED: Final = rf"(?:(?:the|these|my)\s)?(?:(?:{_WHICH})\s){{0,2}}{_NOUN}(?:\s(?:of\s(?:the\s)?)?{_NOUN})?"
 _HEADING: Final = re.compile(rf"[*_ ]*{_NAMED}[*_: ]*", re.IGNORECASE)
+# "The chapters in which Ann buys nothing"; what is said of other chapters is no answer.
+_MORE: Final = (
+    r"(?:\s(?!(?:not|no|nor|neither|except|wrong|other|another|but)\b)[^\W\d][\w'\u2019-]{0,30}(?![\w'\u2019-])){0,8}?"
+)
 _SO: Final = r"\s*[*_]*(?:(?:so|thus|hence|therefore),?\s)?"
-_ARE: Final = rf"{_NAMED}\s(?:is|are)\b:?"
-_COLON: Final = r"[*_ ]*[:\uff1a=][*_]*"
-_ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_COLON}|{_ARE})(?=\s)", re.IGNORECASE)
+_ARE: Final = rf"(?:{_NAMED}{_MORE}|it|they|this|that|these|those)\s(?:is|are)\b:?(?=\s)"
+_COLON: Final = r"[*_ ]*[:\uff1a=][*_]*(?=.)"
+_ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_MORE}{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
 # "value: 46" may be a pair itself.
-_ANNOUNCED_PAIRS: Final = re.compile(rf"{_SO}(?:(?:final\s)?answers?{_COLON}|{_ARE})(?=\s)", re.IGNORECASE)
+_ANNOUNCED_PAIRS: Final = re.compile(rf"{_SO}(?:(?:final\s)?answers?{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
 _COMMENTED: Final = re.compile(
     r"(?:[0-9]{1,3}[.)] )?ch(?:apters?|\.) ?([0-9]+)(?:[:\uff1a]| [-\u2013\u2014] | \()(.+)", re.IGNORECASE
 )
-_LABEL: Final = re.compile(r"((?:^|[,;\n]|\sand\s)[-*\u2022 \t]*(?:[0-9]{1,3}[.)] )?)(?:VAR|[Vv]ariable) (?=[A-Z])")
+_LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 
 
 def _announced(answer: str, asked: Asked) -> str:
@@ -226,7 +217,7 @@ def _comment(answer: str, asked: Asked) -> str | None:
 
 def _label(answer: str, asked: Asked) -> str:
     """Variables without the word that the prompt writes before them: "VAR WQSFP" is WQSFP."""
-    return _LABEL.sub(r"\1", answer) if not any(" " in entry for entry in asked.known) else answer
+    return _LABEL.sub("", answer) if not any(" " in entry for entry in asked.known) else answer
 
 
 # --- where one entry ends -----------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Thinking:
             elif tag in FAMILIES or (len(marks) == 2 and marks[0] != marks[1]):
                 chosen[" ".join(marks)] = None
             else:
-                remedy = f"{nearest(tag, [*FAMILIES, 'all'])}, or give two marks, as in '<plan> </plan>'"
+                remedy = f"{nearest(tag, [*FAMILIES, 'all'])}; or give two marks, as in '<plan> </plan>'"
                 raise UsageError("thinking-tags", tag, remedy)
         if budget is not None and budget < 1:
             raise UsageError("thinking-budget", budget, "must be at least 1")
