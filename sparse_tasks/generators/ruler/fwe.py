@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate, takewhile
+from functools import lru_cache, partial
+from itertools import count, islice, takewhile, zip_longest
 from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError
@@ -35,10 +34,12 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 class RulerFwe(Task):
     """Asks for the ``words`` most frequent words of a text of made-up ones, whose frequencies follow Zipf's law.
 
-    The word of rank ``k`` occurs about ``n / (zeta(alpha) * k ** alpha)`` times in a text of ``n``. Rank 1 are dots,
-    which do not count, so the answer are ranks 2 and following (RULER, Hsieh et al. 2024, section 3). Its unit is the
-    line of twenty words.
+    The word of rank ``k`` occurs ``n / (zeta(alpha) * k ** alpha)`` times, rounded down, for some whole ``n``; words of
+    which that is less than one do not occur (RULER, Hsieh et al. 2024, section 3). Rank 1 are dots, which do not count,
+    so the answer are ranks 2 and following. Its unit is the line of twenty words.
     """
+
+    version = 2
 
     alpha: float = parameter(2.0, "exponent of the frequencies", 1.1, 4.0)
     words: int = parameter(3, "number of words asked for", 1, 10)
@@ -54,16 +55,17 @@ class RulerFwe(Task):
     placeholders: ClassVar[Mapping[str, str]] = {"words": "number of words asked for, spelt out: three"}
 
     def smallest(self) -> int:
-        return _smallest(self.alpha, self.words)
+        return math.ceil(_Law(self.alpha).total(_smallest(self.alpha, self.words)) / _LINE)
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         # Lines of the text itself, which hold each word with its frequency.
-        text = _text(stream, self, size)[0]
+        text = self._text(stream, size).words
         return [_line(stream.sample(text, _LINE)) for _ in range(_SPECIMENS)]
 
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
-        text, codes = _text(stream.fork("text"), self, size)
-        body = [Passage(_line(text[i : i + _LINE])) for i in range(0, len(text), _LINE)]
+        text = self._text(stream.fork("text"), size)
+        body = [Passage(_line(text.words[i : i + _LINE])) for i in range(0, len(text.words), _LINE)]
+        codes = text.codes
         gold = sorted(codes[1 : self.words + 1])
         ask, form = self._ask(), "the word." if self.words == 1 else "the words, separated by commas."
         return Draft(
@@ -73,7 +75,7 @@ class RulerFwe(Task):
             question=prompts.question(_END, ask, form),
             answer=", ".join(gold),
             answers=gold,
-            offers=_Growth(self.alpha, stream.fork("more"), body, Counter(text), codes, set(gold)).offers(),
+            offers=text.offers(stream.fork("more"), body),
             marks=lambda: [mark for passage in body for mark in _marks(passage, set(gold))],
             completion=self.complete({}),
             fields={"words": _NUMBERS[self.words], "format": prompts.answer_format(form)},
@@ -96,78 +98,92 @@ class RulerFwe(Task):
         n = 1 if question[1] is None else _NUMBERS.index(question[1])
         return most_frequent((word for word in text if word != _DOTS), n)
 
+    def _text(self, stream: Stream, lines: int) -> _Text:
+        law = _Law(self.alpha)
+        # As few as give so many lines.
+        least = _smallest(self.alpha, self.words)
+        n = bisect_left(range(lines * _LINE * 64), lines * _LINE, lo=least, key=law.total)
+        return _Text(law, n, stream, self.letters)
+
     def _ask(self) -> str:
         which = "Which word occurs" if self.words == 1 else f"Which {_NUMBERS[self.words]} words occur"
         return f"{which} most often in the coded text? Leave the dots out of account."
 
 
-class _Growth:
-    """Ways to make the text longer that keep its law and its answer."""
+class _Law:
+    """Zipf's law: how often each word occurs in a text of a nominal number of words."""
 
-    def __init__(
-        self, alpha: float, stream: Stream, body: list[Passage], counts: Counter[str], codes: list[str], gold: set[str]
-    ) -> None:
-        self._stream, self._body, self._counts, self._codes, self._gold = stream, body, counts, codes, gold
-        self._shares = list(accumulate(math.pow(k, -alpha) for k in range(1, len(codes) + 1)))
+    def __init__(self, alpha: float) -> None:
+        self._alpha, self._total = alpha, _zeta(alpha)
 
-    def offers(self) -> list[Callable[[], Offer | None]]:
-        return [lambda: self._more(_LINE), lambda: self._more(_SHORT_LINE), self._dots]
+    def counts(self, n: int) -> list[int]:
+        """Frequency by rank, down to the last word that occurs; each is rounded down, so that they sum up to less."""
+        ranks = count(1)
+        return list(takewhile(bool, (int(n * math.pow(rank, -self._alpha) / self._total) for rank in ranks)))
 
-    def _more(self, n: int) -> Offer:
-        """A line of words drawn by the law; where they would blur the answer, of dots."""
-        drawn = [
-            self._codes[min(bisect(self._shares, self._stream.uniform() * self._shares[-1]), len(self._codes) - 1)]
-            for _ in range(n)
-        ]
-        added = Counter(drawn)
-        least = min(self._counts[word] + added[word] for word in self._gold)
-        # No word that was not drawn was as frequent before.
-        rivals = added.keys() - self._gold - {_DOTS}
-        if any(self._counts[word] + added[word] >= least for word in rivals):
-            drawn, added = [_DOTS] * n, Counter({_DOTS: n})
-        text, passage = _line(drawn), self._stream.choice(self._body)
-
-        def accept() -> None:
-            self._counts.update(added)
-            # A passage, not a follower, so that words in it are evidence, too.
-            self._body.insert(self._body.index(passage) + 1, Passage(text))
-
-        return Offer([text], [], accept)
-
-    def _dots(self) -> Offer:
-        passage = self._stream.choice(self._body)
-        longer = f"{passage.text[:-1]} {_DOTS}\n"
-
-        def accept() -> None:
-            passage.text = longer
-
-        return Offer([longer], [passage.text], accept)
+    def total(self, n: int) -> int:
+        """Words of a text."""
+        return sum(self.counts(n))
 
 
-def _text(stream: Stream, task: RulerFwe, lines: int) -> tuple[list[str], list[str]]:
-    """Words of a text of so many lines in random order, and the distinct ones by rank, dots first."""
-    n = lines * _LINE
-    counts = _counts(n, task.alpha)
-    # The law's tail, in which no word would have a whole place: words that occur once.
-    counts = [*counts, *[1] * (n - sum(counts))]
-    codes = [_DOTS, *_codes(stream.fork("codes"), task.letters, len(counts) - 1)]
-    text = [code for code, count in zip(codes, counts, strict=True) for _ in range(count)]
-    stream.fork("order").shuffle(text)
-    return text, codes
+class _Text:
+    """A text by the law, and ways to make it longer by which it stays one.
+
+    Attributes:
+        words: Its words in random order.
+        codes: The distinct ones by rank, dots first.
+    """
+
+    def __init__(self, law: _Law, n: int, stream: Stream, letters: int) -> None:
+        self._law, self._n = law, n
+        counts = law.counts(n)
+        self._fresh = _codes(stream.fork("codes"), letters)
+        self.codes = [_DOTS, *islice(self._fresh, len(counts) - 1)]
+        self.words = [code for code, number in zip(self.codes, counts, strict=True) for _ in range(number)]
+        stream.fork("order").shuffle(self.words)
+
+    def offers(self, stream: Stream, body: list[Passage]) -> list[Callable[[], Offer | None]]:
+        """A line, a short one, or the law's next word at the end of some line."""
+
+        def line(more: int) -> Offer:
+            n, words = self._grown(more)
+            stream.shuffle(words)
+            text, passage = _line(words), stream.choice(body)
+
+            def accept() -> None:
+                self._n = n
+                # A passage, not a follower, so that words in it are evidence, too.
+                body.insert(body.index(passage) + 1, Passage(text))
+
+            return Offer([text], [], accept)
+
+        def word() -> Offer:
+            n, words = self._grown(1)
+            passage = stream.choice(body)
+            longer = f"{passage.text[:-1]} {_line(words)}"
+
+            def accept() -> None:
+                self._n, passage.text = n, longer
+
+            return Offer([longer], [passage.text], accept)
+
+        return [partial(line, _LINE), partial(line, _SHORT_LINE), word]
+
+    def _grown(self, more: int) -> tuple[int, list[str]]:
+        """A nominal number that is larger by so much, or by as much as gives a word; and the words that it adds."""
+        before, n = self._law.counts(self._n), self._n + more
+        while (after := self._law.counts(n)) == before:
+            n += 1
+        self.codes += islice(self._fresh, max(0, len(after) - len(self.codes)))
+        added = (new - old for old, new in zip_longest(before, after, fillvalue=0))
+        return n, [code for code, number in zip(self.codes, added, strict=False) for _ in range(number)]
 
 
 @lru_cache(maxsize=64)
 def _smallest(alpha: float, words: int) -> int:
-    """Fewest lines in which the last rank asked for occurs twice, and more often than the next."""
+    """Least nominal number by which the last rank asked for occurs twice, and more often than the next."""
     last, following = (math.pow(words + 1, -alpha), math.pow(words + 2, -alpha))
-    return math.ceil(_zeta(alpha) * max(1 / (last - following), 2 / last) / _LINE) + 1
-
-
-def _counts(n: int, alpha: float) -> list[int]:
-    """Frequency of each rank in a text of ``n`` words, as long as it is not zero."""
-    total = _zeta(alpha)
-    counts = (int(n / (total * math.pow(rank, alpha))) for rank in range(1, n + 1))
-    return list(takewhile(bool, counts))
+    return math.ceil(_zeta(alpha) * max(1 / (last - following), 2 / last)) + 1
 
 
 @lru_cache(maxsize=64)
@@ -178,9 +194,9 @@ def _zeta(alpha: float) -> float:
     return terms + math.pow(n, 1 - alpha) / (alpha - 1) + math.pow(n, -alpha) / 2
 
 
-def _codes(stream: Stream, letters: int, n: int) -> Iterator[str]:
+def _codes(stream: Stream, letters: int) -> Iterator[str]:
     used: set[str] = set()
-    while len(used) < n:
+    while True:
         code = stream.letters(_ALPHABET, letters)
         if code not in used:
             used.add(code)

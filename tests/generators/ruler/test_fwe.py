@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import zeta
 
 from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.ruler import fwe
+from sparse_tasks.generators.sampling import make_sample
 from tests.generators.drafts import context_of, depths, draft_of, farthest_from_uniform, fill, prompt_of, task_of
+from tests.generators.requests import make_request
 
 NAME = "ruler_fwe"
 
@@ -35,27 +40,57 @@ def test_answer_is_never_in_doubt(alpha: float, words: int, letters: int, more: 
     assert draft.answer == ", ".join(draft.answers) == oracle(prompt_of(draft))
 
 
-def test_frequencies_are_those_of_the_law() -> None:
-    # Zeta of 2 is pi ** 2 / 6: the dots, which do not count, are six of ten words.
-    text = context_of(draft_of(NAME, "law", 1_000)).partition("\n\n")[2].split()
-    assert len(text) == 20_000
-    dots = text.count("...")
-    counted = [n for _, n in Counter(word for word in text if word != "...").most_common()]
-    for rank, n in enumerate([dots, *counted[:8]], start=1):
-        assert n == int(20_000 * 6 / 9.869604401089358 / rank**2)
+def frequencies(text: str) -> list[int]:
+    """By rank, the dots first."""
+    counted = Counter(text.partition("\n\n")[2].split())
+    dots = counted.pop("...")
+    return [dots, *sorted(counted.values(), reverse=True)]
+
+
+def by_the_law(alpha: float, n: int) -> list[int]:
+    """As RULER rounds: down, each for itself."""
+    shares = (n * rank**-alpha / float(zeta(alpha)) for rank in range(1, n + 2))
+    return [int(share) for share in shares if share >= 1]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.floats(1.15, 3.5), st.integers(1, 5), st.integers(0, 300), st.integers(0, 40), st.integers(0, 2**32))
+def test_frequencies_are_those_of_the_law_however_it_is_filled(
+    alpha: float, words: int, more: int, taken: int, seed: int
+) -> None:
+    chosen = {"alpha": alpha, "words": words}
+    size = task_of(NAME, **chosen).smallest() + more
+    draft = draft_of(NAME, seed, size, **chosen)
+    for i in range(taken):
+        offer = draft.offers[i % 3]()
+        assert offer is not None
+        if i % 4:  # what does not fit is not taken
+            offer.accept()
+    counted = frequencies(context_of(draft))
+    nominal = (n for n in range(int(counted[0] * zeta(alpha)), int((counted[0] + 1) * zeta(alpha)) + 2))
+    assert any(counted == by_the_law(alpha, n) for n in nominal)
+    if not taken:
+        assert size * 20 <= sum(counted) < size * 20 + 20 + len(counted)
+
+
+def test_the_figures_of_4k_are_rulers() -> None:
+    assert fwe._Law(2.0).counts(2060) == by_the_law(2.0, 2060)
+    assert fwe._Law(2.0).counts(2060)[:6] == [1252, 313, 139, 78, 50, 34]
+    page = (Path(__file__).parents[3] / "docs" / "ruler.md").read_text(encoding="utf-8")
+    assert "1,252 dots, then 313, 139, 78, 50, 34" in page
     assert fwe._zeta(2.0) == pytest.approx(1.6449340668482264, abs=1e-9)
     assert fwe._zeta(1.1) == pytest.approx(10.584448464950809, abs=1e-6)
 
 
-def test_filling_keeps_the_law() -> None:
-    draft = draft_of(NAME, "fill", 400)
-    for _ in range(100):
-        offer = draft.offers[0]()
-        assert offer is not None
-        offer.accept()
-    counted = [n for _, n in counts_of(context_of(draft)).most_common(3)]
-    for rank, n in enumerate(counted, start=2):
-        assert n == pytest.approx(10_000 / 1.645 / rank**2, rel=0.12)
+@pytest.mark.parametrize("length", [1024, 4096, 32768])
+def test_prompts_keep_the_law_at_exact_length(length: int, qwen: PromptTokenizer) -> None:
+    request = make_request([length], [NAME], 2, preset="ruler")
+    for index in range(2):
+        sample = make_sample(request, qwen, request.tasks[0], length, index)
+        assert length - 32 <= sample.input_tokens + sample.max_new_tokens <= length
+        text = sample.context.partition("\n\n")[2].partition("Note how")[2].partition("\n\n")[2]
+        counted = frequencies(f"\n\n{text}")
+        assert any(counted == by_the_law(2.0, n) for n in range(int(1.64 * counted[0]), int(1.65 * counted[0]) + 3))
 
 
 def test_places_are_spread_and_differ_from_sample_to_sample() -> None:
