@@ -89,7 +89,8 @@ def differs(run: PublicSettings, other: PublicSettings) -> str | None:
     """
     of_run, of_other = (
         (one.dataset.sha256, model_id(one).rpartition("/")[2], one.attention.method, one.attention.sparsity,
-         one.attention.arguments, one.sampling, one.begins_answer, one.query_aware, one.compresses, one.thoughts)
+         one.attention.arguments, one.sampling, one.begins_answer, one.query_aware, one.compresses,
+         (one.thoughts.opened, one.thoughts.budget))
         for one in (run, other)
     )  # fmt: skip
     return next((name for name, a, b in zip(_EQUAL, of_run, of_other, strict=True) if a != b), None)

@@ -123,11 +123,11 @@ class ScoredRun:
         That is the sampling, whether prompts end inside the answer or a thought, and what is read before anything is
         evicted.
         """
-        settings = self.settings
+        settings, thoughts = self.settings, self.settings.thoughts
         return (
             self.model,
             settings.dataset.sha256,
-            repr((settings.sampling, settings.begins_answer, settings.compresses, settings.thoughts)),
+            repr((settings.sampling, settings.begins_answer, settings.compresses, thoughts.opened, thoughts.budget)),
         )
 
 

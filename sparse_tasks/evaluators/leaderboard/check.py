@@ -19,8 +19,10 @@ import msgspec
 
 from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
+from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.records import Record
+from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.ability import ABLE, said, unable
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
@@ -45,7 +47,7 @@ from sparse_tasks.evaluators.records import (
     Verdict,
 )
 from sparse_tasks.evaluators.results import Gold, Opened, config_result, run_result, scored_sample
-from sparse_tasks.evaluators.thinking import FAMILIES
+from sparse_tasks.evaluators.thinking import FAMILIES, opened_by
 
 _MOST: Final = 20  # reasons, after which the check stops
 _AT_ONCE: Final = 8  # runs that are scored beside each other while the data set is read once
@@ -336,6 +338,9 @@ class _Check:
                 ("prompt.begin_answer", run.settings.begins_answer, dataset.begins_answer),
                 ("prompt.chat_template_sha256", prompt.chat_template_sha256, template and template.sha256),
             ]
+            if run.settings.thinking is not msgspec.UNSET:
+                thoughts = run.settings.thoughts
+                facts.append(("thinking.opened", thoughts.opened, _opened(dataset, thoughts.tags)))
         for place, value, expected in facts:
             if value != expected:
                 message = f"is {value!r}; by the data set {expected!r}"
@@ -538,6 +543,13 @@ def _union(dataset: Dataset, selections: Sequence[Selection]) -> Selection:
         tuple(length for length in whole.lengths if any(length in selection.lengths for selection in selections)),
         max(limits) if len(limits) == len(selections) else None,
     )
+
+
+def _opened(dataset: Dataset, tags: tuple[str, ...]) -> str | None:
+    """The block of thought that the prompts of a data set open."""
+    recorded = dataset.manifest.chat_template
+    template = None if recorded is None else ChatTemplate(recorded.source, recorded.special_tokens)
+    return opened_by(template, tags, ANSWER if dataset.begins_answer else "")
 
 
 def _unknown(settings: PublicSettings) -> bool:

@@ -85,6 +85,7 @@ SPOILT: dict[str, list[Edit]] = {
         put("context", *SETTINGS, "compress"),
         put(True, "runs", 0, "settings", "prompt", "begin_answer"),
         put("0" * 64, *SETTINGS, "prompt", "tokenizer_sha256"),
+        put({"tags": ["think"], "opened": "think", "budget": None}, *SETTINGS, "thinking"),
     ],
     "sample_missing": [lines(lambda rows: rows.__setitem__(2, rows[3] | {"id": rows[4]["id"]}))],
     "sample_unknown": [
@@ -98,6 +99,11 @@ SPOILT: dict[str, list[Edit]] = {
         lines(lambda rows: rows[2].update(input_tokens=rows[2]["input_tokens"] - 1)),
         lines(put(10**6, 2, "output_tokens")),
         lines(put(0, 2, "output_tokens")),
+        lines(put(21, 2, "thinking_tokens")),
+        both(
+            put({"tags": ["think"], "opened": None, "budget": 5}, *SETTINGS, "thinking"),
+            lines(put(6, 2, "thinking_tokens")),
+        ),
         lines(put("x" * 6_000, 2, "text")),
         both(put(False, *SETTINGS, "prompt", "as_generated"), lines(put(20, 2, "input_tokens"))),
     ],
@@ -208,7 +214,16 @@ def test_controls_are_not_ranked(
     assert "a board does not rank" in reason.message
 
 
-NOTED = ("version", "partial", "no_dense", "attention_unknown", "method_unknown", "prompt_differs", "unable")
+NOTED = (
+    "version",
+    "partial",
+    "no_dense",
+    "attention_unknown",
+    "method_unknown",
+    "prompt_differs",
+    "unable",
+    "thinking_tags",
+)
 
 
 def test_what_a_keeper_may_want_to_know_is_noted(
@@ -229,6 +244,9 @@ def test_what_a_keeper_may_want_to_know_is_noted(
         settings["engine"]["name"] = "replay"
         settings["attention"]["nominal"] = True
 
+    def thinking(tags: list[str]) -> Callable[[dict[str, Any]], None]:
+        return lambda settings: settings.update(thinking={"tags": tags, "opened": None, "budget": None})
+
     def half(row: dict[str, Any]) -> str:
         return "none" if row["task"] == "ruler_vt" else f"<answer>{row['answer']}</answer>"
 
@@ -240,6 +258,7 @@ def test_what_a_keeper_may_want_to_know_is_noted(
         "method_unknown": noted(made("foreign", runs / "dense", attention="their_method", sparsity=0.5)),
         "prompt_differs": noted(made("other", runs / "dense", attention="quest", sparsity=0.5, settings=other_engine)),
         "unable": noted(made("unable", texts=half)),
+        "thinking_tags": noted(made("tags", settings=thinking(["mistral"]))),
     }
     for code, notes in found.items():
         assert set(notes) == {code}
