@@ -10,10 +10,12 @@ from sparse_tasks.generators.qa.formats import Field
 
 _PREFIX = re.compile(r"\A\s*Question\s*\d*\s*[:.]\s*", re.I)
 _HEADING = re.compile(r"\b(?:Options|Choices)\s*:\s*", re.I)
-# A choice on a line of its own: "A. a lecture", "(B) a lecture".
-_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.M)
-# The beginning of a choice among others on a line: "A.to sign up B.to report", "(A) to sign up (B) to report".
-_MARK = re.compile(r"(?:^|(?<=\s))(\(?)([A-Z])([.):])(\s*)(?=\S)")
+# A choice in a list: "A. a lecture", "(B) a lecture".
+_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*?)\s*")
+# The beginning of a choice in a text: "A.to sign up B.to report", "(A) to sign up (B) to report", "why?A. to sign up".
+_MARK = re.compile(r"(?:^|(?<=[\s?？:：]))(\(?)([A-Z])([.):])(\s*)(?=\S)")
+_FIRST = re.compile(r"(?<=[\s?？:：.!])(\(?)(A)([.):])(\s*)(?=\S)")
+_ASKED = re.compile(r"[?？:：]\s*$")
 
 
 def read_questions(collector: Collector, document: int | Unusable, record: Field) -> None:
@@ -41,40 +43,50 @@ def _add(collector: Collector, document: int | Unusable, question: Field, option
     if options is not None:
         choices = _without_letters([option.text() for option in options.items()])
     else:
-        text, choices = _split(question, text)
+        parts = _split(text)
+        if parts is None:
+            collector.leave_out("whose choices are not lettered A, B, C and so on")
+            return
+        text, choices = parts
     if not 2 <= len(choices) <= 26:
         raise question.error(f"has {len(choices)} choices, not 2 to 26")
     collector.question(text, [document], _letters(answer, len(choices)), choices)
 
 
 def _without_letters(choices: Sequence[str]) -> Sequence[str]:
-    lettered = [_LINE.fullmatch(choice) for choice in choices]
+    lettered = [_LETTERED.fullmatch(choice) for choice in choices]
     if [choice and choice[1] for choice in lettered] == list(letters(len(choices))):
         return [choice[2] for choice in lettered if choice]
     return choices
 
 
-def _split(question: Field, text: str) -> tuple[str, list[str]]:
-    """A question and the choices that stand in its text."""
-    if len(listed := list(_LINE.finditer(text))) > 1:
-        _check([choice[1] for choice in listed], question)
-        return _HEADING.sub("", text[: listed[0].start()]), [choice[2] for choice in listed]
+def _split(text: str) -> tuple[str, list[str]] | None:
+    """A question and the choices that stand in its text; None if it cannot be told which they are."""
     heading = _HEADING.search(text)
     marks = list(_MARK.finditer(text, heading.end() if heading else 0))
     if not marks:
         return text, []
+    chosen = _chosen(text, marks)
+    if [mark[2] for mark in chosen] != list(letters(len(chosen))):
+        return None
+    ends = [mark.start() for mark in chosen[1:]] + [len(text)]
+    choices = [text[mark.end() : end].strip() for mark, end in zip(chosen, ends, strict=True)]
+    return text[: heading.start() if heading else chosen[0].start()], choices
+
+
+def _chosen(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]]:
+    """Those of the marks that begin a choice."""
+    fresh = [mark for mark in marks if not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip()]
+    if fresh and fresh[0][2] == "B":
+        # The first choice stands on the question's line, behind the question.
+        firsts = list(_FIRST.finditer(text, 0, fresh[0].start()))
+        asked = [mark for mark in firsts if _ASKED.search(text, 0, mark.start())]
+        return [*(asked[:1] or firsts), *fresh]
+    if len(fresh) > 1:
+        return fresh
     # All are written as the first one is; so in "A.Robert E. Lee" the E begins no choice.
-    form = [marks[0][1], marks[0][3], bool(marks[0][4])]
-    marks = [mark for mark in marks if [mark[1], mark[3], bool(mark[4])] == form]
-    _check([mark[2] for mark in marks], question)
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    choices = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    return text[: heading.start() if heading else marks[0].start()], choices
-
-
-def _check(listed: Sequence[str], question: Field) -> None:
-    if list(listed) != list(letters(len(listed))):
-        raise question.error("has choices whose letters are not A, B, C and so on")
+    first = marks[0]
+    return [mark for mark in marks if (mark[1], mark[3], bool(mark[4])) == (first[1], first[3], bool(first[4]))]
 
 
 def _letters(answer: Field, n: int) -> list[str]:

@@ -52,8 +52,8 @@ CORPORA.register(
     Kind(
         name="qa_toefl",
         summary="TOEFL-QA: multiple-choice questions on transcripts of lectures and conversations",
-        supply="name JSON Lines made from https://github.com/iamyuanchung/TOEFL-QA with --corpus qa_toefl=FILE "
-        "(docs/qa.md says of what form)",
+        supply="take toeflqa.jsonl of https://github.com/PiotrNawrot/sparse-frontier, or make JSON Lines (docs/qa.md "
+        "says of what form) from https://github.com/iamyuanchung/TOEFL-QA, with --corpus qa_toefl=FILE",
         licence=None,
         notices=lambda corpus: left_out(corpus, read_toefl),
     ),
