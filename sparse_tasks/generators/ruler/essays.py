@@ -23,7 +23,7 @@ _ESSAY = 8
 _MIDDLE = ("Claim", "Detail", "Example", "History", "Objection")
 # The text of a file is cut into paragraphs and sentences no longer than these; a paragraph, so also a sentence, has at
 # most so many characters of words that no blank divides.
-_SENTENCES, _WORDS, _DENSE = 8, 80, 150
+_SENTENCES, _WORDS, _DENSE = 8, 80, 120
 # A file has to hold this much text, or its few sentences would come again and again.
 _FEWEST_CHARACTERS = 5_000
 _MOST_BYTES = 2**28

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
+from sparse_tasks.core.errors import install
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.exports import DATA_EXPORTS
@@ -295,3 +297,29 @@ def test_lm_eval_itself_runs_them(name: str, request: pytest.FixtureRequest, tmp
     scores = json.loads(done.stdout.splitlines()[-1])
     assert len(scores) == len(samples_of(dataset)) + 1  # and their mean
     assert set(scores.values()) == {1.0}
+
+
+# --- what is said of tools and extras ------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_message_that_names_an_extra_says_what_works_in_a_clone() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra in extras:
+        said = install(extra)
+        assert f"in a clone {'' if extra == 'openai' else 'pip install torch, then '}pip install '.[{extra}]'" in said
+        assert f"once there is a release, pip install 'sparse-tasks[{extra}]'" in said
+    # It is the only place: nothing else can promise what an index does not have.
+    for path in (ROOT / "sparse_tasks").rglob("*.py"):
+        named = re.findall(r"sparse-tasks\[", path.read_text(encoding="utf-8"))
+        assert not named or path.name == "errors.py", path
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        assert "'sparse-tasks[" not in page.read_text(encoding="utf-8"), page
+
+
+def test_pages_that_start_vllms_server_say_how_the_cpu_build_does() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        if re.search(r"^vllm serve|`vllm serve`", text, flags=re.MULTILINE):
+            assert "python -m vllm.entrypoints.openai.api_server" in text, page

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from sparse_tasks.core.errors import BadFileError, UsageError
 from sparse_tasks.core.length import TOLERANCE
-from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.generators.corpora import Corpus, find_corpora
 from sparse_tasks.generators.qa.collection import Collection, comparable
 from sparse_tasks.generators.qa.hotpotqa import read_hotpotqa
@@ -31,6 +32,7 @@ from sparse_tasks.generators.ruler.essays import read_essays
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.seeds import Stream
 from tests import made_corpora as made
+from tests import made_tokenizers
 from tests.cli.program import run
 from tests.generators.requests import make_request
 
@@ -413,6 +415,17 @@ def test_essays_of_any_script_fill_any_length(
             sample = make_sample(request, qwen, request.tasks[0], size, 0)
             assert size - TOLERANCE <= sample.input_tokens <= size
             assert request.tasks[0].oracle(sample.prompt) == sample.answer
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("made_tokenizer", [made_tokenizers.byte_level, made_tokenizers.llama])
+def test_essays_of_scripts_that_a_tokenizer_spells_in_bytes(
+    script: str, made_tokenizer: Callable[[], Tokenizer], tmp_path: Path
+) -> None:
+    (tmp_path / "essays.txt").write_text("\n".join(_paragraphs(script, 1380, 17)), encoding="utf-8")
+    request = make_request([2048], ["ruler_niah_multivalue"], 1, corpora=_of("essays", tmp_path / "essays.txt"))
+    tokenizer = load_tokenizer(str(made_tokenizers.save(made_tokenizer(), tmp_path / "tokenizer")))
+    assert 2048 - TOLERANCE <= make_sample(request, tokenizer, request.tasks[0], 2048, 0).input_tokens <= 2048
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
