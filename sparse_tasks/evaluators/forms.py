@@ -84,6 +84,7 @@ _LINE_BREAK: Final = re.compile(r"</?br */?>", re.IGNORECASE)
 _BOX_OR_BRACE: Final = re.compile(r"\\(?:boxed|fbox) ?\{|[{}]")
 _LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
 _MATH: Final = re.compile(r"\\[()\[\]]")
+_ESCAPED: Final = re.compile(r"\\([{}_$%&#])")
 _CELL: Final = re.compile(r"[ \t]*\|([^|]*)(?:\|[ \t]*)?")
 _RULE_OF_TABLE: Final = re.compile(r"[ \t]*:?-+:?[ \t]*")
 
@@ -105,7 +106,8 @@ def _latex(answer: str, asked: Asked) -> str:
     if "\\" not in answer and "{,}" not in answer:
         return answer
     text = _LATEX_TEXT.sub(r"\1", _unboxed(answer))
-    return _MATH.sub(" ", text).replace("{,}", ",").replace("\\,", _THIN_SPACE).strip()
+    text = _MATH.sub(" ", text).replace("{,}", ",").replace("\\,", _THIN_SPACE)
+    return _ESCAPED.sub(r"\1", text).strip().strip("$").strip()
 
 
 def _unboxed(text: str) -> str:
@@ -180,7 +182,7 @@ _MORE: Final = (
     r"(?:\s(?!(?:not|no|nor|neither|except|wrong|other|another|but)\b)[^\W\d][\w'\u2019-]{0,30}(?![\w'\u2019-])){0,8}?"
 )
 _SO: Final = r"\s*[*_]*(?:(?:so|thus|hence|therefore),?\s)?"
-_ARE: Final = rf"(?:{_NAMED}{_MORE}|it|they|this|that|these|those)\s(?:is|are)\b:?(?=\s)"
+_ARE: Final = rf"(?:{_NAMED}{_MORE}|it|they|this|that|these|those|here)\s(?:is|are)\b:?(?=\s)"
 _COLON: Final = r"[*_ ]*[:\uff1a=][*_]*(?=.)"
 _ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_MORE}{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
 # "value: 46" may be a pair itself.
