@@ -10,7 +10,7 @@ from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, split_hub_id
 from sparse_tasks.generators.corpora import Kind
 
-_DATA = re.compile(r".*\.(?:parquet|jsonl|json)")
+_DATA = re.compile(r".*\.(?:parquet|jsonl?(?:\.gz)?)")
 _METADATA = re.compile(r"(?:.*/)?(?:dataset_infos|dataset_dict|state|config)\.json|\..*")
 # The splits, the preferred one first; what trains models comes last.
 _SPLITS = (r"(?:.*[/_.-])?(?:validation|valid|dev)\b.*", r"(?:.*[/_.-])?test\b.*", r".*")

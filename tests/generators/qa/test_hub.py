@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -56,6 +57,7 @@ def test_corpora_come_from_a_hub_at_a_commit(tmp_path: Path) -> None:
     squad = made.write_rows(tmp_path / "squad.parquet", made.squad_rows(made.squad(2, 3))).read_bytes()
     old = made.write_rows(tmp_path / "old.parquet", made.squad_rows(made.squad(1, 3))).read_bytes()
     rows = made.write_rows(tmp_path / "quality.parquet", made.quality_rows(made.quality(3, 8))).read_bytes()
+    packed = gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in made.quality(3, 8)))
     name = CORPORA.get("qa_squad").files[0]
     with FakeHub() as hub:
         hub.repos = {
@@ -70,17 +72,19 @@ def test_corpora_come_from_a_hub_at_a_commit(tmp_path: Path) -> None:
                     }
                 }
             ),
+            "org/packed": repo(**{MAIN: {"README.md": b"x", "dev.jsonl.gz": packed}}),
             "org/several": repo(**{MAIN: {"one/x.parquet": rows, "two/x.parquet": rows}}),
             "org/none": repo(**{MAIN: {"README.md": b"x"}}),
             "hotpotqa/hotpot_qa": repo(**{MAIN: {"README.md": b"x"}}),
         }
-        main, earlier, pinned, quality, several, none, missing, nowhere, nosuch = fetched(
+        main, earlier, pinned, quality, lines, several, none, missing, nowhere, nosuch = fetched(
             hub,
             tmp_path,
             f"qa_squad={SQUAD}",
             f"qa_squad={SQUAD}@{OLD}",
             "qa_squad=hub",
             "qa_quality=org/quality",
+            "qa_quality=org/packed",
             "qa_quality=org/several",
             "qa_quality=org/none",
             "qa_hotpotqa=hotpotqa/hotpot_qa",
@@ -95,6 +99,8 @@ def test_corpora_come_from_a_hub_at_a_commit(tmp_path: Path) -> None:
     assert "gave other bytes of validation-00000-of-00001.parquet than those that are known" in pinned
     assert isinstance(quality, dict)
     assert (quality["origin"], quality["revision"]) == ("org/quality", MAIN)
+    assert isinstance(lines, dict)
+    assert lines["origin"] == "org/packed"
     assert "has several: one/x.parquet, two/x.parquet; download the one that is meant" in several
     assert "has no Parquet or JSON files" in none
     assert "does not have all of distractor/validation-00000-of-00001.parquet" in missing
@@ -115,5 +121,5 @@ def test_pinned_copies_are_pinned() -> None:
 
 
 def test_a_corpus_without_a_known_copy() -> None:
-    with pytest.raises(UsageError, match="has no copy on the Hub that is known here; name JSON Lines"):
+    with pytest.raises(UsageError, match="has no copy on the Hub that is known here; take toeflqa"):
         find_corpora({"qa_toefl": "hub"})
