@@ -6,6 +6,7 @@ demo model's weights once, and the result is kept in the cache.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from sparse_tasks.evaluators.demo import demo_model, made_once
 
 _PACKAGE: Final = "sparse_tasks_probe"
 _FACTORS: Final = "probe.safetensors"
+_POSITIONS: Final = 9728
+"""Positions of the probe: a prompt of 8k and the answer. The base has 8,192; the probe was trained at 8,704."""
 
 
 def probe_model() -> Path:
@@ -60,4 +63,6 @@ def _make(base: Path, factors: Path, target: Path) -> None:
         unfinished = Path(folder) / "whole"
         shutil.copytree(base, unfinished, ignore=shutil.ignore_patterns("*.safetensors", "*.md", ".*"))
         save_file(weights, unfinished / "model.safetensors", {"format": "pt"})
+        config = json.loads((unfinished / "config.json").read_bytes()) | {"max_position_embeddings": _POSITIONS}
+        (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         os.replace(unfinished, target)

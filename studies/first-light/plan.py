@@ -70,13 +70,13 @@ class Sweep:
     """A command of the study: methods at sparsities over a data set, in one live engine."""
 
     data: Data
-    part: str  # name of its folder, which sweeps of the same part share, and of its submission
+    part: str  # name of its submission, which sweeps of the same part share
     methods: tuple[str, ...]
     sparsities: tuple[float, ...]
 
     @property
     def name(self) -> str:
-        return "/".join((self.data.name, self.part, *self.methods))
+        return "/".join((self.data.name, self.part, ",".join(self.methods))).rstrip("/")
 
     @property
     def cells(self) -> list[str]:
