@@ -107,6 +107,13 @@ def generate(
             metavar="FILE", help="A TOML file with your own words around contexts.", show_default="the task's words"
         ),
     ] = None,
+    control_tokens: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Control tokens that a corpus, essays or a template spell (<|im_end|>): text, or keep what they are.",
+        ),
+    ] = "text",
     workers: Annotated[
         int | None,
         typer.Option("--workers", "-w", metavar="N", help="Processes that make samples.", show_default="all cores"),
@@ -152,13 +159,14 @@ def generate(
         corpora=find_corpora(sources),
         allow_repeats=allow_repeats,
         templates=read_templates(template) if template else {},
+        control_tokens=control_tokens,
     )
     request = make_request(options)
     n_workers = check_workers(workers)
     folder = output or Path("sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths))
     for notice in request.notices:
         warn(notice)
-    loaded = load_tokenizer(tokenizer, chat_template)
+    loaded = load_tokenizer(tokenizer, chat_template, keeps_control=request.keeps_control)
     for notice in (notice for chosen in request.tasks for notice in chosen.notices(loaded)):
         warn(notice)
     if dry_run:

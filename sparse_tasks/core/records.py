@@ -175,6 +175,7 @@ class ManifestRequest(Record, frozen=True, kw_only=True):
         question_position: Where the question stands: before and after the context, or after it.
         completed: Whether questions are asked as completions; left out where they are not.
         begin_answer: Whether prompts end inside the answer; left out where they do not.
+        control_tokens: ``keep`` where a control token that a prompt spells is that token; left out where it is text.
     """
 
     tasks: Annotated[dict[Name, ManifestTask], Meta(min_length=1)]
@@ -185,6 +186,7 @@ class ManifestRequest(Record, frozen=True, kw_only=True):
     question_position: Literal["both", "after"]
     completed: bool | UnsetType = UNSET
     begin_answer: bool | UnsetType = UNSET
+    control_tokens: Literal["keep"] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         unique(lengths=self.lengths)

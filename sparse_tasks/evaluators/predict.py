@@ -253,10 +253,11 @@ def prompt_tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
     Raises:
         UsageError: The model has no usable one, and none is named.
     """
+    keeps = bool(request.dataset.manifest.request.control_tokens)
     if request.tokenizer is not None:
-        return load_tokenizer(request.tokenizer, request.chat_template)
+        return load_tokenizer(request.tokenizer, request.chat_template, keeps_control=keeps)
     try:
-        return load_tokenizer(model.tokenizer, request.chat_template)
+        return load_tokenizer(model.tokenizer, request.chat_template, keeps_control=keeps)
     except UsageError as error:
         if error.field != "tokenizer":
             raise

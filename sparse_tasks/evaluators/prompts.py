@@ -157,7 +157,7 @@ def context_tokens(tokenizer: PromptTokenizer, prompt: str, context: str, ids: l
             "does not write prompts once and as they are, so that contexts have no known end; go without --compress",
         )
     end = text.index(prompt) + len(context)
-    alone: list[int] = tokenizer.backend.encode(text[:end], add_special_tokens=tokenizer.template is None).ids
+    alone = tokenizer.encode(text[:end], context)
     return next((i for i, (one, other) in enumerate(zip(alone, ids, strict=False)) if one != other), len(alone))
 
 

@@ -38,6 +38,7 @@ def generate(
     corpora: Mapping[str, str] | None = None,
     allow_repeats: bool = False,
     template: str | Path | None = None,
+    control_tokens: str = "text",
     workers: int | None = 1,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -64,6 +65,7 @@ def generate(
             haystacks.
         allow_repeats: Let documents come again where a corpus is too small for a length.
         template: A TOML file with your own wording (docs/ruler.md).
+        control_tokens: Whether control tokens that texts spell are ``text``, or ``keep`` what they are.
         workers: Processes that make samples; None takes all cores.
         output: Folder to write, as the command line does; None keeps the samples in memory.
         overwrite: Replace a data set of another configuration in ``output``.
@@ -90,9 +92,10 @@ def generate(
         corpora=find_corpora(corpora or {}),
         allow_repeats=allow_repeats,
         templates=read_templates(Path(template)) if template is not None else {},
+        control_tokens=control_tokens,
     )
     request = make_request(options)
-    loaded = load_tokenizer(tokenizer, chat_template)
+    loaded = load_tokenizer(tokenizer, chat_template, keeps_control=request.keeps_control)
     configs = [(task, tokens, f"{task.name}_{label(tokens)}") for tokens in request.lengths for task in request.tasks]
     if output is not None:
         generate_folder(request, loaded, Path(output), check_workers(workers), overwrite)

@@ -16,6 +16,7 @@ from sparse_tasks.generators.task import TASKS, Task, parameters, task_order
 from sparse_tasks.generators.wording import Template, check_templates
 
 POSITIONS = ("both", "after")
+CONTROL_TOKENS = ("text", "keep")
 DEFAULT = ("story", "ruler_niah", "ruler_vt", "ruler_cwe")
 """Tasks where none is named: those of The Sparse Frontier that need no corpus, and ``story_aggregation``."""
 _MOST_SAMPLES = 1_000_000
@@ -42,6 +43,7 @@ class Request:
         begin_answer: Whether prompts end inside the answer.
         corpora: The texts that tasks take theirs from.
         templates: For each task the user's wording, or None.
+        control_tokens: Whether control tokens that prompts spell are ``text``, or ``keep`` what they are.
         notices: What was decided in the user's place.
     """
 
@@ -59,7 +61,13 @@ class Request:
     begin_answer: bool = False
     corpora: tuple[Corpus, ...] = ()
     templates: tuple[Template | None, ...] = ()
+    control_tokens: str = "text"
     notices: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def keeps_control(self) -> bool:
+        """Whether a control token that a prompt spells is that token."""
+        return self.control_tokens == "keep"
 
     def new_tokens(self, task: Task) -> int:
         """The answer budget of a task."""
@@ -97,6 +105,7 @@ class Request:
             "question_position": self.question_position,
             **({"completed": True} if self.completed else {}),
             **({"begin_answer": True} if self.begin_answer else {}),
+            **({"control_tokens": "keep"} if self.keeps_control else {}),
         }
 
 
@@ -120,6 +129,7 @@ class GenerateOptions:
         corpora: The texts that are at hand, by name (``find_corpora``).
         allow_repeats: Whether texts may come again within a sample where a corpus is too small for a length.
         templates: The user's wording by task (``read_templates``).
+        control_tokens: ``text`` or ``keep`` (see ``Request``).
     """
 
     lengths: Iterable[str | int]
@@ -137,6 +147,7 @@ class GenerateOptions:
     corpora: Mapping[str, Corpus] = field(default_factory=dict)
     allow_repeats: bool = False
     templates: Mapping[str, Template] = field(default_factory=dict)
+    control_tokens: str = "text"
 
 
 def make_request(options: GenerateOptions) -> Request:
@@ -158,6 +169,9 @@ def make_request(options: GenerateOptions) -> Request:
     position = PRESETS[preset].question_position if options.question_position is None else options.question_position
     if position not in POSITIONS:
         raise UsageError("question-position", position, nearest(position, POSITIONS))
+    if options.control_tokens not in CONTROL_TOKENS:
+        remedy = nearest(options.control_tokens, CONTROL_TOKENS)
+        raise UsageError("control-tokens", options.control_tokens, remedy)
     parsed = tuple(sorted({parse_length(length) for length in options.lengths}))
     if not parsed:
         raise UsageError("length", "", "is missing; name at least one, such as 64k")
@@ -207,6 +221,7 @@ def make_request(options: GenerateOptions) -> Request:
         begin_answer=begin.begin_answer,
         corpora=tuple(corpora[name] for name in sorted(used) if name in corpora),
         templates=tuple(templates.get(task.name) for task in configured) if templates else (),
+        control_tokens=options.control_tokens,
         notices=tuple(notices),
     )
 

@@ -97,7 +97,9 @@ _worker: _Worker | None = None
 def _start(request: Request) -> None:
     global _worker
     mount(request.corpora)
-    _worker = _Worker(request, load_tokenizer(request.tokenizer, request.chat_template))
+    _worker = _Worker(
+        request, load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
+    )
 
 
 def _make(key: Key) -> Sample:

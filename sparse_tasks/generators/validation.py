@@ -111,7 +111,8 @@ def _tokenizer(manifest: Manifest, source: str | None) -> PromptTokenizer:
     """The tokenizer that the manifest names, with the template that the manifest holds."""
     name = manifest.tokenizer.name
     try:
-        bare = load_tokenizer(source or name, "none")
+        keeps = bool(manifest.request.control_tokens)
+        bare = load_tokenizer(source or name, "none", keeps_control=keeps)
     except UsageError as error:
         if source is not None:
             raise

@@ -26,7 +26,9 @@ BUILT_IN = {"qwen2.5": "Qwen2.5's vocabulary (151,643 tokens) and chat template;
 Find = Callable[[str], Path | None]
 
 
-def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> PromptTokenizer:
+def load_tokenizer(
+    source: str = "qwen2.5", chat_template: str = "auto", *, keeps_control: bool = False
+) -> PromptTokenizer:
     """A tokenizer with its chat template.
 
     Args:
@@ -34,6 +36,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
             (``ORG/NAME`` or ``ORG/NAME@revision``).
         chat_template: ``auto`` takes the tokenizer's own, if it has one; ``none`` leaves the prompt bare;
             else a file that holds a Jinja template.
+        keeps_control: Whether a control token that a prompt spells is that token; else it is encoded as text.
 
     Raises:
         UsageError: There is no such tokenizer or template, or it cannot be read.
@@ -45,7 +48,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
 
     if source in BUILT_IN:
         template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
-        return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template, additive=True)
+        return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template, True, keeps_control)
     try:
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
@@ -85,7 +88,7 @@ def load_tokenizer(source: str = "qwen2.5", chat_template: str = "auto") -> Prom
     backend.encode_special_tokens = bool(config.get("split_special_tokens"))
     template = _template(chat_template, _own_template(config, find, source), special)
     name = path.resolve().name if is_file or is_folder else source
-    return PromptTokenizer(name, backend, hashlib.sha256(content).hexdigest(), template)
+    return PromptTokenizer(name, backend, hashlib.sha256(content).hexdigest(), template, None, keeps_control)
 
 
 def cache_folder() -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from sparse_tasks.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from sparse_tasks.core.tokenizers.control import ControlText
     from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 # Paragraphs are measured between these two, so that what stands at a text's edge (a prefix space, a look-ahead)
@@ -18,6 +22,9 @@ _BEFORE, _AFTER = "a\n", "a"
 _CHUNK = 2_048
 # Paragraphs whose tokens are held in memory at once.
 _BATCH = 1_024
+
+NEVER: Final = 2**40
+"""Cost of a paragraph that cannot be encoded: it fits nowhere."""
 
 
 class PromptTokenizer:
@@ -29,13 +36,20 @@ class PromptTokenizer:
         sha256: Hash of what the tokenizer was made from, which stands for it in the keys of samples.
         template: Wraps the prompt as the user's message; None leaves it bare.
         additive: Whether counts are known to add up over paragraphs (see ``additivity``); None finds out.
+        keeps_control: Whether a control token that a prompt spells is that token; else it is encoded as text.
 
     Attributes:
         backend: The Hugging Face tokenizer, without truncation and padding.
     """
 
     def __init__(
-        self, name: str, backend: Tokenizer, sha256: str, template: ChatTemplate | None, additive: bool | None = None
+        self,
+        name: str,
+        backend: Tokenizer,
+        sha256: str,
+        template: ChatTemplate | None,
+        additive: bool | None = None,
+        keeps_control: bool = False,
     ) -> None:
         # Truncation or padding left in a tokenizer.json would falsify every count.
         backend.no_truncation()
@@ -46,6 +60,7 @@ class PromptTokenizer:
         self.backend = backend
         self._edges = self._encoded(_BEFORE + _AFTER)
         self._additive = additive
+        self.keeps_control = keeps_control
 
     @property
     def additive(self) -> bool:
@@ -76,19 +91,56 @@ class PromptTokenizer:
 
         A chat template writes the special tokens itself, so the tokenizer must not add them again.
         """
-        text = self.render(prompt, beginning)
-        ids: list[int] = self.backend.encode(text, add_special_tokens=self.template is None).ids
+        return self.encode(self.render(prompt, beginning), prompt)
+
+    def encode(self, text: str, prompt: str) -> list[int]:
+        """The token ids of a rendered text, or of a beginning of it.
+
+        Args:
+            text: The text.
+            prompt: The part of it that no chat template wrote, in which control tokens are text.
+
+        Raises:
+            UsageError: The prompt spells a control token that the tokenizer cannot encode as text.
+        """
+        special = self.template is None
+        if self.spells_control(prompt) is None:
+            ids: list[int] | None = self.backend.encode(text, add_special_tokens=special).ids
+        else:
+            ids = self._control.ids(text, prompt.strip(), special)
+        if ids is None:
+            raise UsageError(
+                "control-tokens",
+                self.spells_control(prompt),
+                "stands in a prompt, and this tokenizer cannot encode it as text; generate with --control-tokens keep",
+            )
         return ids
+
+    def spells_control(self, text: str) -> str | None:
+        """The first control token that a text spells, to be encoded as text; None if there is none."""
+        return None if self.keeps_control else self._control.spelt(text)
+
+    @cached_property
+    def _control(self) -> ControlText:
+        from sparse_tasks.core.tokenizers.control import ControlText
+
+        return ControlText(self.backend)
 
     def count(self, prompt: str, beginning: str = "") -> int:
         """Tokens of the rendered prompt, by one encode of the whole of it."""
+        if self.spells_control(prompt) is not None:
+            return len(self.ids(prompt, beginning))
         return self._encoded(self.render(prompt, beginning), special=self.template is None)
 
     def cost(self, paragraph: str) -> int:
-        """Tokens that ``paragraph`` adds where it stands between two others.
+        """Tokens that ``paragraph`` adds where it stands between two others; ``NEVER`` if it cannot be encoded.
 
         It has to begin with something other than white space and to end in a newline.
         """
+        if self.spells_control(paragraph) is not None:
+            text = _BEFORE + paragraph + _AFTER
+            ids = self._control.ids(text, text, special=False)
+            return NEVER if ids is None else len(ids) - self._edges
         return self._encoded(_BEFORE + paragraph + _AFTER) - self._edges
 
     def costs(self, paragraphs: Sequence[str]) -> list[int]:
@@ -97,7 +149,10 @@ class PromptTokenizer:
         for first in range(0, len(paragraphs), _BATCH):
             texts = [_BEFORE + paragraph + _AFTER for paragraph in paragraphs[first : first + _BATCH]]
             costs += map(len, self.backend.encode_batch_fast(texts, add_special_tokens=False))
-        return [tokens - self._edges for tokens in costs]
+        return [
+            tokens - self._edges if self.spells_control(paragraph) is None else self.cost(paragraph)
+            for paragraph, tokens in zip(paragraphs, costs, strict=True)
+        ]
 
     def total(self, paragraphs: Iterable[str]) -> int:
         """Tokens that all ``paragraphs`` add, one after the other."""

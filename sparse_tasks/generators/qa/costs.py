@@ -22,11 +22,12 @@ _counted: dict[tuple[str, str], Sequence[int]] = {}
 
 
 def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptTokenizer) -> Sequence[int]:
-    """Tokens of each document as a paragraph of its own; ``sha256`` is the hash of all of them."""
-    known = _counted.get((sha256, tokenizer.sha256))
+    """Tokens of each document as a paragraph of its own, or ``NEVER``; ``sha256`` is the hash of all of them."""
+    mode = f"{tokenizer.sha256} {'keep' if tokenizer.keeps_control else 'text'}"
+    known = _counted.get((sha256, mode))
     if known is not None:
         return known
-    key = hashlib.sha256(f"{sha256} {tokenizer.sha256} {version('tokenizers')} 1".encode()).hexdigest()
+    key = hashlib.sha256(f"{sha256} {mode} {version('tokenizers')} 2".encode()).hexdigest()
     path = cache_folder() / "costs" / f"{key[:32]}.json"
     costs = _load(path, key, len(documents))
     if costs is None:
@@ -34,7 +35,7 @@ def document_costs(sha256: str, documents: Sequence[str], tokenizer: PromptToken
         content = {"key": key, "sha256": _hash(costs), "costs": costs}
         with suppress(OutputError):
             write_whole(path, json.dumps(content).encode())
-    _counted[sha256, tokenizer.sha256] = costs
+    _counted[sha256, mode] = costs
     return costs
 
 

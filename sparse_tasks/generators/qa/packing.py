@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.tokenizers import NEVER
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.corpora import Corpus, mounted, read
 from sparse_tasks.generators.depth import Depth
@@ -104,9 +105,21 @@ class PackedTask(Task):
         return bound
 
     def notices(self, tokenizer: PromptTokenizer) -> list[str]:
-        left_out = len(self.collection().questions) - len(_order(self, tokenizer, 0))
-        what = f"question{'s' * (left_out != 1)} about a document of more than {MOST_GOLD:,} tokens"
-        return [f"{self.name}: left out {left_out:,} {what}"] if left_out else []
+        collection, order = self.collection(), len(_order(self, tokenizer, 0))
+        costs = document_costs(collection.sha256, collection.documents, tokenizer)
+        mute = sum(any(costs[index] == NEVER for index in question.gold) for question in collection.questions)
+        long, documents = len(collection.questions) - order - mute, sum(cost == NEVER for cost in costs)
+        notices = []
+        if long:
+            what = f"question{'s' * (long != 1)} about a document of more than {MOST_GOLD:,} tokens"
+            notices.append(f"{self.name}: left out {long:,} {what}")
+        if documents:
+            notices.append(
+                f"{self.name}: left out {documents:,} document{'s' * (documents != 1)}, and {mute:,} "
+                f"question{'s' * (mute != 1)} about them, for control tokens that this tokenizer cannot encode as text "
+                "(--control-tokens keep takes them as they are)"
+            )
+        return notices
 
     def _bound(self) -> _Turn:
         if self._turn is None:
@@ -121,7 +134,8 @@ class PackedTask(Task):
         turn = self._bound()
         if self.repeats and len(turn.costs) > len(turn.question.gold):
             return None
-        return sum(turn.costs) + turn.frame(len(turn.costs))
+        costs = [cost for cost in turn.costs if cost != NEVER]
+        return sum(costs) + turn.frame(len(costs))
 
     def specimens(self, stream: Stream, size: int) -> list[str]:
         return [f"{self.collection().documents[index]}\n\n" for index in self._bound().question.gold]
@@ -193,13 +207,15 @@ class PackedTask(Task):
     def _queue(self, stream: Stream) -> Iterator[int]:
         """Indices of the other documents in random order, again and again if they may repeat."""
         question, n = self._bound().question, len(self.collection().documents)
-        first = [index for index in question.near if index not in question.gold] if self.near else []
+        never = {index for index, cost in enumerate(self._bound().costs) if cost == NEVER}
+        out = {*question.gold, *never}
+        first = [index for index in question.near if index not in out] if self.near else []
         stream.shuffle(first)
         yield from first
-        left_out = {*question.gold, *first}
+        left_out = {*out, *first}
         while True:
             yield from (index for index in _shuffled(stream, n) if index not in left_out)
-            left_out = set(question.gold)
+            left_out = out
             if not self.repeats or n <= len(left_out):
                 return
 
