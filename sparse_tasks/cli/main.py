@@ -29,6 +29,7 @@ from sparse_tasks.cli import (
     validate,
 )
 from sparse_tasks.core.errors import SparseTasksError
+from sparse_tasks.core.parents import stopped_by_signals
 from sparse_tasks.core.streams import own_standard_error
 
 app = typer.Typer(
@@ -38,6 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_STOPPED: dict[object, str] = {130: "interrupted", 143: "stopped by SIGTERM", 129: "stopped by SIGHUP"}
 
 
 def _version(requested: bool) -> None:
@@ -74,8 +78,9 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(attention.app, name="attention")
 
 
+@stopped_by_signals()
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 128 + N stopped by signal N (130: Ctrl-C)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
@@ -88,8 +93,8 @@ def main() -> None:
     except SparseTasksError as error:
         _leave(error.exit_code, "error: " + " ".join(str(error).splitlines()))
     except SystemExit as leaving:
-        # Typer turns Ctrl-C into this code without a word.
-        _leave(leaving.code, "interrupted" if leaving.code == 130 else None)
+        # Typer turns Ctrl-C into such a code without a word.
+        _leave(leaving.code, _STOPPED.get(leaving.code))
     except OSError as error:
         # What goes wrong with a data set's files has its own error; this is about standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

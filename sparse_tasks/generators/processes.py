@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from sparse_tasks.core.errors import SparseTasksError
+from sparse_tasks.core.parents import STOPPING, starting
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,9 +36,9 @@ def in_processes(
 ) -> Iterator[Result]:
     """The results of ``work`` for ``items``, in order.
 
-    The processes end with this iterator and with this process, however it ends; Ctrl-C is for this process alone. Each
-    has a pipe of its own, which ends when it does: one that is killed while it writes keeps nobody waiting, as it would
-    with a queue that all share (``concurrent.futures``).
+    The processes end with this iterator and with this process, however it ends; signals that stop it are for it alone.
+    Each has a pipe of its own, which ends when it does: one that is killed while it writes keeps nobody waiting, as it
+    would with a queue that all share (``concurrent.futures``).
 
     Args:
         work: A function of a module; it runs in the processes.
@@ -95,7 +96,8 @@ def _begin(
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work, start, arguments), daemon=True)
-    process.start()
+    with starting():
+        process.start()
     theirs.close()
     return ours, process
 
@@ -124,7 +126,8 @@ def _serve(
     start: Callable[..., None],
     arguments: tuple[object, ...],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         start(*arguments)
@@ -155,22 +158,23 @@ def _leave_with_parent() -> None:
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """Hold Ctrl-C back: a process begins with the signals blocked that its parent blocks, and is never half begun."""
+    """Hold signals back: a process begins with those blocked that its parent blocks, and is never half begun."""
     came: list[tuple[int, FrameType | None]] = []
-    main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
-    if main and callable(before):
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: handler for number in STOPPING if callable(handler := signal.getsignal(number))} if main else {}
+    for number in before:
         # Blocking alone would not do: another thread may take the signal, and this one would handle it all the same.
-        signal.signal(signal.SIGINT, lambda *signalled: came.append(signalled))
+        signal.signal(number, lambda *signalled: came.append(signalled))
     blocked = None
     if hasattr(signal, "pthread_sigmask"):
         resource_tracker.ensure_running()  # the first process would start it, and Python 3.11 unblocks the signal then
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
         if blocked is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if main and callable(before):
-            signal.signal(signal.SIGINT, before)
-            if came:
-                before(*came[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            before[signal.Signals(came[0][0])](*came[0])

@@ -102,6 +102,41 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
     assert len(recorded) - files(folder) in (0, 1)
 
 
+@pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(("sent", "told"), [("SIGTERM", "stopped by SIGTERM\n"), ("SIGHUP", "stopped by SIGHUP\n")])
+def test_other_signals_stop_it_as_well(
+    sent: str, told: str, whole_group: bool, tmp_path: Path, scratch: Path, small: list[object]
+) -> None:
+    folder, number = tmp_path / "data", signal.Signals[sent]
+    started = start(scratch, *LONG, *small, "-w", 2, "-o", folder)
+    wait_for(lambda: files(folder) >= 3)
+    os.killpg(started.pid, number) if whole_group else started.send_signal(number)
+    assert ends(started) == (128 + number, "", told)
+    assert not [name for name in contents(folder) if ".sparse_tasks-" in name or name.endswith(".lock")]
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.nightly)])
+def test_killed_at_any_time_it_starts_again_at_once(kills: int, tmp_path: Path, scratch: Path) -> None:
+    request = ["generate", "-l", "4k", "-t", "story", "-n", "12", "-w", "2", "-o", tmp_path / "data"]
+    chance, begun = random.Random(kills), list[int]()
+    for _ in range(kills):
+        started = start(scratch, *request)
+        begun.append(started.pid)
+        time.sleep(chance.random() * chance.choice((0.1, 1, 6)))
+        assert started.poll() in (None, 0), started.communicate()
+        started.kill()
+        started.wait()
+        for pipe in (started.stdout, started.stderr):
+            assert pipe is not None
+            pipe.close()  # without waiting for workers, which hold them as well
+        time.sleep(chance.random() / 10)
+    done = process(scratch, *request, timeout=300)
+    assert done.code == 0, done.err
+    wait_for(lambda: not [pid for pid in begun if workers_of(pid)], seconds=5)
+    assert process(scratch, "generate", *request[1:-1], tmp_path / "other", timeout=300).code == 0
+    assert contents(tmp_path / "data") == contents(tmp_path / "other")
+
+
 @pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGKILL])
 @pytest.mark.parametrize("command", [pytest.param("generate", marks=pytest.mark.nightly), "validate"])
 def test_stopped_while_processes_start_it_leaves_none(

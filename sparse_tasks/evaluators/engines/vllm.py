@@ -13,6 +13,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
+from sparse_tasks.core.parents import starting
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.streams import Chatter
 from sparse_tasks.evaluators.engines.engine import (
@@ -105,7 +106,7 @@ class VllmEngine(Engine):
 
         arguments = {"max_model_len": needed} | self._for_machine() | self._arguments()
         self._started_with = arguments
-        with self._failing_as("does not start"):
+        with self._failing_as("does not start"), starting():
             # Times to the first token are in the statistics.
             self._llm = LLM(**arguments, disable_log_stats=False)
         self._heard = self._chatter.size

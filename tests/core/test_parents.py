@@ -1,0 +1,114 @@
+"""Processes end with the one that started them, also while they import what takes long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import wait_for
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+# As vLLM: an engine that starts a worker, each of which needs half a minute to import what it runs.
+SLOW = """
+import multiprocessing, os, time
+def engine(depth):
+    with open(f"{depth}.pid", "w") as file:
+        file.write(str(os.getpid()))
+    if depth:
+        multiprocessing.get_context("spawn").Process(target=engine, args=(depth - 1,)).start()
+    time.sleep(60)
+if multiprocessing.process.current_process().name != "MainProcess":
+    with open(f"importing-{os.getpid()}", "w"):
+        pass
+    time.sleep(float(os.environ["IMPORT_SECONDS"]))
+"""
+MAIN = """
+import multiprocessing, sys
+import sparse_tasks
+from sparse_tasks.core.parents import starting
+if __name__ == "__main__":
+    import slow
+    with starting():
+        process = multiprocessing.get_context("spawn").Process(target=slow.engine, args=(1,))
+        process.start()
+    assert "SPARSE_TASKS_STARTER" not in __import__("os").environ
+    process.join()
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("importing", [True, False])
+def test_an_engine_and_its_worker_end_with_a_parent_that_was_killed(importing: bool, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "main.py").write_text(MAIN)
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, "main.py"], cwd=tmp_path,
+        env=os.environ | {"IMPORT_SECONDS": "30" if importing else "0", "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    try:
+        wait_for(lambda: [*tmp_path.glob("importing-*")] if importing else (tmp_path / "0.pid").exists())
+        pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("importing-*")]
+        assert len(pids) == (1 if importing else 2)
+        assert all(map(lives, pids))
+    finally:
+        parent.kill()
+        parent.wait()
+    killed = time.monotonic()
+    wait_for(lambda: not any(map(lives, pids)), seconds=30)
+    # Half a second between two looks; a machine with other work may take its time.
+    assert time.monotonic() - killed < 5
+
+
+def test_processes_of_others_are_left_alone(tmp_path: Path) -> None:
+    # A child of a program that says nothing outlives it, as it would without this package.
+    script = (
+        "import multiprocessing, os, sys\nimport sparse_tasks, threading\n"
+        "def names():\n    print([thread.name for thread in threading.enumerate()][1:])\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=names)\n"
+        "    process.start()\n    process.join()\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("sent", "ignored"), [("TERM", False), ("HUP", False), ("HUP", True)])
+def test_a_signal_that_stops_lets_everything_end(sent: str, ignored: bool, tmp_path: Path) -> None:
+    script = (
+        "import signal, sys, time\nfrom sparse_tasks.core.parents import stopped_by_signals\n"
+        "with stopped_by_signals():\n    try:\n        print('ready', flush=True)\n        sys.stdin.readline()\n"
+        "    finally:\n        print('ended')\n"
+        "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)\n"
+    )
+    number = signal.Signals[f"SIG{sent}"]
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=(lambda: signal.signal(number, signal.SIG_IGN)) if ignored else None,
+    ) as started:  # fmt: skip
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        started.send_signal(number)
+        if ignored:  # as under nohup
+            time.sleep(0.3)
+            assert started.poll() is None
+        out, _ = started.communicate("\n" if ignored else None, timeout=30)
+    assert out == ("ended\nTrue\n" if ignored else "ended\n")
+    assert started.returncode == (0 if ignored else 128 + number)
