@@ -107,6 +107,7 @@ OPTIONAL = {
     "completed",
     "template",
     "begin_answer",
+    "control_tokens",
     "compress",
     "format_share",
     "nominal",
