@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,6 +149,73 @@ def test_run_killed_in_the_middle_ends_as_one_that_was_not(
     assert predictions(run) == predictions(sweep / "quest")
     for name in ("result.json", "scores.parquet"):
         assert (run / name).read_bytes() == (sweep / "quest" / name).read_bytes()
+
+
+@pytest.mark.nightly
+def test_a_models_settings_of_decoding_do_not_count_and_can_be_given(
+    data: Path, sweep: Path, short_demo: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(short_demo, changed)
+    own = json.loads((changed / "generation_config.json").read_text(encoding="utf-8"))
+    theirs = {"repetition_penalty": 1.8, "presence_penalty": 1.5, "min_p": 0.9, "temperature": 2.0, "max_new_tokens": 3}
+    (changed / "generation_config.json").write_text(json.dumps(own | theirs), encoding="utf-8")
+    texts = {}
+    given = ["--engine-arg", 'override_generation_config={"repetition_penalty": 1.8}']
+    for name, arguments in {"plain": [], "given": given}.items():
+        arguments = ["evaluate", data, "--model", changed, *ALONE, *arguments, "-o", tmp_path / name]
+        done = process(tmp_path, *arguments, timeout=400)
+        assert done.code == 0, done.err
+        texts[name] = [line["text"] for line in lines(tmp_path / name)]
+    assert texts["plain"] == [line["text"] for line in lines(sweep / "dense")]
+    assert texts["given"] != texts["plain"]
+    assert "presence_penalty=1.5" in done.err
+    assert "repetition_penalty" not in done.err  # of the run to which it was given
+    engine = json.loads((tmp_path / "plain" / "run.json").read_text(encoding="utf-8"))["engine"]
+    left_out = engine["details"]["generation_config_not_used"]
+    assert left_out == {("max_tokens" if name == "max_new_tokens" else name): value for name, value in theirs.items()}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_at_any_time_it_leaves_no_process_and_starts_again_at_once(
+    sent: signal.Signals, data: Path, sweep: Path, short_demo: Path, tmp_path: Path
+) -> None:
+    run, chance = tmp_path / "run", random.Random(sent)
+    arguments = ["evaluate", data, "--model", short_demo, *ALONE, "-o", run]
+    for _ in range(5):
+        started = start(tmp_path, *arguments)
+        time.sleep(chance.random() * chance.choice((2, 15, 40)))
+        started.send_signal(sent)
+        started.wait()
+        for pipe in (started.stdout, started.stderr):
+            assert pipe is not None
+            pipe.close()
+        ended = time.monotonic()
+        wait_for(partial(no_more, started.pid), seconds=60)
+        assert time.monotonic() - ended < 5
+    done = process(tmp_path, *arguments, timeout=400)
+    assert done.code == 0, done.err
+    assert predictions(run) == predictions(sweep / "dense")
+
+
+def no_more(pid: int) -> bool:
+    return not workers_of(pid)
+
+
+@pytest.mark.nightly
+def test_a_failure_is_told_with_its_cause_and_nothing_else_of_the_engine(
+    data: Path, short_demo: Path, tmp_path: Path
+) -> None:
+    started = start(tmp_path, "evaluate", data, "--model", short_demo, *ALONE, "-o", tmp_path / "run",
+                    env={"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "0"})  # fmt: skip
+    _, err = started.communicate(timeout=400)
+    assert started.returncode == 1
+    *_, last = err.splitlines()
+    assert last.startswith("error: vLLM failed at ")
+    assert ": TimeoutError: RPC call to execute_model timed out; a step took longer than" in last
+    assert "Traceback" not in err
+    assert "EngineCore" not in err
 
 
 def enough(run: Path, count: int, started: subprocess.Popen[str]) -> bool:
