@@ -78,6 +78,21 @@ class Cells:
     methods: Mapping[str, Mapping[Place, Scores]]
     passed: Sequence[tuple[str, Mapping[Place, Scores]]]  # each sparse run as it was, with its label
 
+    def of(self, model: str) -> Cells:
+        """The cells of a model, with the methods that were measured on it."""
+
+        def its(scores: Mapping[Place, Scores]) -> dict[Place, Scores]:
+            return {place: values for place, values in scores.items() if place[0] == model}
+
+        methods = {name: its(scores) for name, scores in self.methods.items()}
+        passed = [(name, its(scores)) for name, scores in self.passed]
+        return Cells(
+            self.at,
+            its(self.dense),
+            {name: scores for name, scores in methods.items() if scores},
+            [(name, scores) for name, scores in passed if scores],
+        )
+
     @cached_property
     def prefill(self) -> list[str]:
         return [name for name in self.methods if phase(name) == "prefill"]

@@ -66,9 +66,9 @@ def test_page_and_figures_come_from_submissions_alone(submissions: Path, tmp_pat
     assert "**In miniature: n=4, not yet the study.**" in text
     assert text.count("| **") == 7
     assert "| acme/small | 1100 | `block_sparse` | 0.8 | 0.720 |" in text
-    assert "| `quest` | 0.8 | 0.800 | 0.95-1 | 0.750 |" in text
+    assert "| acme/small | 1100 | `quest` | 0.8 | 0.800 | 0.95-1 | 0.750 |" in text
     pictures = {path.name: path.read_bytes() for path in (target.parent / "findings").iterdir()}
-    assert {"first-light.svg", "windows.svg", "small-1100.svg"} == set(pictures)
+    assert {"first-light.svg", "windows-small-1100.svg", "small-1100.svg"} == set(pictures)
     page.write(submissions, target, tmp_path / "two", 0.6)
     assert target.read_text(encoding="utf-8") == text
     assert {path.name: path.read_bytes() for path in (target.parent / "findings").iterdir()} == pictures
