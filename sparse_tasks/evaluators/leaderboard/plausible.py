@@ -63,6 +63,9 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
             "decode": (1 / ends[1], 1.0),
         }
         contexts = settings.compress == "context"
+        engine = settings.engine.name
+        if contexts and engine in ENGINES and not ENGINES.get(engine).compresses_contexts:
+            raise _ImpossibleError(f"chose what to keep before the question, which {engine} cannot")
         for phase, span in _spans(settings.attention, prompt, ends, contexts).items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
         _check_phases(settings, measured, prediction.output_tokens)

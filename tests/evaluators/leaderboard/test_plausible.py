@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.parameters import parameters
+from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.leaderboard.plausible import implausible
 from sparse_tasks.evaluators.records import EngineRecord, Prediction, Shape
 from tests.evaluators.made_runs import LLAMA_8B, made_settings
@@ -361,8 +362,31 @@ def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
 def test_budgets_of_contexts_may_read_more_but_not_less() -> None:
     for claimed, of_contexts, of_prompts in ((0.898, True, True), (0.7, True, False), (0.95, False, False)):
         measured = {"prefill": 0.0, "decode": claimed}
-        assert (found("snapkv", measured, sparsity=0.9, compress="context") is None) is of_contexts
+        assert (
+            found("snapkv", measured, sparsity=0.9, compress="context", engine="transformers") is None
+        ) is of_contexts
         assert (found("snapkv", measured, sparsity=0.9) is None) is of_prompts
-    assert found("h2o", {"prefill": 0.0, "decode": 0.95}, sparsity=0.9, compress="context") is None
-    assert found("block_sparse+snapkv", {"prefill": 0.7, "decode": 0.7}, sparsity=0.8, compress="context") is None
-    assert found("snapkv", {"prefill": 0.2, "decode": 0.8}, sparsity=0.8, compress="context") is not None
+    assert (
+        found("h2o", {"prefill": 0.0, "decode": 0.95}, sparsity=0.9, compress="context", engine="transformers") is None
+    )
+    assert (
+        found(
+            "block_sparse+snapkv",
+            {"prefill": 0.7, "decode": 0.7},
+            sparsity=0.8,
+            compress="context",
+            engine="transformers",
+        )
+        is None
+    )
+    assert (
+        found("snapkv", {"prefill": 0.2, "decode": 0.8}, sparsity=0.8, compress="context", engine="transformers")
+        is not None
+    )
+
+
+def test_an_engine_that_cannot_choose_before_the_question_has_not() -> None:
+    measured = {"prefill": 0.0, "decode": 0.898}
+    for name in ("vllm", "transformers"):
+        said = found("snapkv", measured, sparsity=0.9, compress="context", engine=name)
+        assert (said is None) == ENGINES.get(name).compresses_contexts
