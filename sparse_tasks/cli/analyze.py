@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from sparse_tasks.cli.completion import complete_analysis
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, PartialOption, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ def analyze(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the tables, as CSV.")
     ] = None,
+    partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
 ) -> None:
     """Draw conclusions from runs: what sparsity costs and saves, by method, task and length.
@@ -55,16 +56,18 @@ def analyze(
     for name in only or []:
         if name not in ANALYSES:
             raise UsageError("only", name, nearest(name, ANALYSES))
-    analysis = Analysis(read_runs(runs), tolerance, error)
+    analysis = Analysis(read_runs(runs, partial=partial), tolerance, error)
     names = [name for name in ANALYSES if name in (only or ANALYSES)]
     tables = {name: dict(analysis.tables(name)) for name in names}
     if output is not None:
         for files in tables.values():
             for name, table in files.items():
+                table = table.assign(partial=True) if analysis.runs.partial() else table
                 write_whole(output / f"{name}.csv", table.to_csv(index=False).encode())
     if format is Format.json:
         print_json(
-            {"unable": analysis.runs.inability()}
+            ({"partial": told} if (told := analysis.runs.partial()) else {})
+            | {"unable": analysis.runs.inability()}
             | {
                 name: {
                     "notes": list(analysis.notes(name)),
@@ -76,7 +79,7 @@ def analyze(
         return
     if not all(run.labelled for run in analysis.runs.runs):
         print(f"note: {UNLABELLED}\n")
-    for sentence in analysis.runs.inability():
+    for sentence in [*analysis.runs.partial(), *analysis.runs.inability()]:
         print(f"{sentence}\n")
     shown = ["model"] if len({run.model for run in analysis.runs.runs}) > 1 else []
     shown += ["prompts"] if len(analysis.runs.prompts) > 1 else []

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, PartialOption, frameless, print_json
 from sparse_tasks.cli.running import attention_of, prompts, tell_unable
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
-    from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, Result
+    from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, RunSettings
 
 
 def compare(
@@ -28,6 +28,7 @@ def compare(
             help="RUN_A or RUN_B once more, in other batches or by another engine: serving variance. May be repeated.",
         ),
     ] = None,
+    partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.human,
 ) -> None:
     """Compare two runs over the same data set, sample by sample.
@@ -38,22 +39,26 @@ def compare(
     """
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.repeats import compare_repeated
-    from sparse_tasks.evaluators.results import read_result
+    from sparse_tasks.evaluators.runs import read_settings
 
-    comparison = compare_repeated(run_a, run_b, repeat or [], common=common, level=level)
+    comparison = compare_repeated(run_a, run_b, repeat or [], common=common, level=level, partial=partial)
     if format is Format.json:
         print_json({"run_a": str(run_a), "run_b": str(run_b), **to_builtins(comparison)})
         return
-    _print(comparison, [(folder, read_result(folder)) for folder in (run_a, run_b)], bool(repeat))
+    _print(comparison, [(folder, read_settings(folder)) for folder in (run_a, run_b)], bool(repeat))
 
 
-def _print(comparison: Comparison, runs: list[tuple[Path, Result]], repeated: bool) -> None:
+def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeated: bool) -> None:
     from rich.console import Console
 
     from sparse_tasks.core.length import label
+    from sparse_tasks.evaluators.runs import told_missing
 
-    for name, (path, result) in zip("AB", runs, strict=True):
-        print(f"{name}: {path} ({result.model.name}, attention {attention_of(result)}{prompts(result)})")
+    lacking = (comparison.missing_a, comparison.missing_b)
+    for name, (path, run), missing in zip("AB", runs, lacking, strict=True):
+        print(f"{name}: {path} ({run.model.name}, attention {attention_of(run)}{prompts(run)})")
+        if missing:
+            print(f"   PARTIAL: {told_missing(name, missing, run.dataset.samples)}.")
     difference = "format" if comparison.format_share is True else "B - A"
     for length in sorted({row.length for row in comparison.rows}):
         interval = f"{comparison.level:.0%} interval"

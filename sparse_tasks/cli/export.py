@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.completion import complete_export
-from sparse_tasks.cli.output import warn
+from sparse_tasks.cli.output import PartialOption, warn
 
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.exports import DataExport, Export
@@ -28,6 +28,7 @@ def export(
             "--output", "-o", metavar="DIR", help="Folder to write.", show_default="RUN/exports/NAME, or ./DATA-NAME"
         ),
     ] = None,
+    partial: PartialOption = False,
 ) -> None:
     """Write a run's results, or a data set, in the format of another project.
 
@@ -53,7 +54,7 @@ def export(
     if to in DATA_EXPORTS:
         _export_data(DATA_EXPORTS.get(to), source, output or Path(f"{source.name.partition('@')[0]}-{to}"))
     elif to in EXPORTS:
-        _export_run(EXPORTS.get(to), source, output or source / "exports" / to)
+        _export_run(EXPORTS.get(to), source, output or source / "exports" / to, partial)
     else:
         raise UsageError("to", to, nearest(to, [*EXPORTS.names(), *DATA_EXPORTS.names()]))
 
@@ -67,18 +68,17 @@ def _export_data(export_data: DataExport, source: Path, folder: Path) -> None:
         print(folder / name)
 
 
-def _export_run(export_run: Export, run: Path, folder: Path) -> None:
-    from sparse_tasks.core.errors import UsageError
+def _export_run(export_run: Export, run: Path, folder: Path, partial: bool) -> None:
     from sparse_tasks.core.files import write_whole
-    from sparse_tasks.evaluators.results import read_result, read_scores
-    from sparse_tasks.evaluators.runs import Run
+    from sparse_tasks.evaluators.records import Prediction, ScoredSample
+    from sparse_tasks.evaluators.results import read_scored
+    from sparse_tasks.evaluators.runs import read_predictions, told_missing
 
-    result, rows = read_result(run), read_scores(run)
-    with Run(run) as opened:
-        settings = opened.settings
-        if settings is None:
-            raise UsageError("run", str(run), "holds no run.json; name a folder that evaluate has made")
-        files = export_run(settings, result, rows, opened.predictions())
+    read = read_scored(run, partial=partial)
+    rows = [ScoredSample(**row) for row in read.scores.to_pylist()]
+    files = export_run(read.settings, read.result, rows, read_predictions(run, Prediction).values())
+    if read.result.missing:
+        warn(f"PARTIAL: {told_missing(run, read.result.missing, read.settings.dataset.samples)}.")
     for name, content in files.items():
         write_whole(folder / name, content)
         print(folder / name)

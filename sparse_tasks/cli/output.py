@@ -7,10 +7,17 @@ import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+PartialOption = Annotated[
+    bool, typer.Option("--partial", help="Take runs with missing predictions, as far as they are; it is marked.")
+]
 
 
 class Format(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sparse_tasks.cli.analyze import RunsArgument, ToleranceOption
-from sparse_tasks.cli.output import Format, check_output, print_json
+from sparse_tasks.cli.output import Format, PartialOption, check_output, print_json, warn
 
 
 def report(
@@ -32,6 +32,7 @@ def report(
             help="A dense run once more, in other batches or by another engine: serving variance. May be repeated.",
         ),
     ] = None,
+    partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="How to print what was written.")] = Format.human,
 ) -> None:
     """Write what runs say of sparse attention as one HTML page.
@@ -48,10 +49,13 @@ def report(
     from sparse_tasks.evaluators.report.page import make_report
 
     check_output(output, "page", b"<!doctype html>")
-    read = read_runs(runs, repeat or [])
+    read = read_runs(runs, repeat or [], partial=partial)
     page = make_report(Analysis(read, tolerance), data, title)
     write_whole(output, page)
     if format is Format.json:
-        print_json({"report": str(output), "bytes": len(page), "runs": len(read.runs), "samples": len(read.samples)})
+        written = {"report": str(output), "bytes": len(page), "runs": len(read.runs), "samples": len(read.samples)}
+        print_json(written | {"partial": read.partial()} if read.partial() else written)
     else:
         print(f"{output} ({len(page) / 1000:,.0f} kB)")
+    for sentence in read.partial():
+        warn(sentence)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.ability import Place
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
-    from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result
+    from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result, RunSettings
     from sparse_tasks.evaluators.sweep import Swept
 
 Data = Annotated[
@@ -232,14 +232,14 @@ def _score(row: ConfigResult | AverageResult) -> list[str]:
     return [PLAIN.number(row.mean), PLAIN.interval(row.low, row.high)]
 
 
-def attention_of(result: Result) -> str:
+def attention_of(result: Result | RunSettings) -> str:
     """The method that computed attention, with its target sparsity."""
     method, sparsity = result.attention.method, result.attention.sparsity
     told = method if method == "dense" or sparsity is None else f"{method} at sparsity {sparsity:g}"
     return f"{told} (nominal)" if result.attention.nominal else told
 
 
-def prompts(result: Result) -> str:
+def prompts(result: Result | RunSettings) -> str:
     """Words on prompts of another kind than the usual, for the end of a line."""
     from sparse_tasks.evaluators.results import prompting
 

@@ -99,11 +99,15 @@ def evaluate(
     return load_run(folder)
 
 
-def load_run(folder: str | Path) -> ScoredRun:
+def load_run(folder: str | Path, *, partial: bool = False) -> ScoredRun:
     """Read a scored run: its settings and its result.
+
+    Args:
+        folder: The run.
+        partial: Take the samples that are answered where it is not whole.
 
     Raises:
         UsageError: The folder is not a scored run.
-        DataError: A file cannot be read.
+        DataError: It is not whole, and not ``partial``; or a file cannot be read.
     """
-    return read_runs([folder]).runs[0]
+    return read_runs([folder], partial=partial).runs[0]

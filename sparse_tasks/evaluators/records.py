@@ -225,6 +225,12 @@ class Prediction(Record, frozen=True, kw_only=True):
     kv_bytes_per_step: Measure | None
 
 
+class Answered(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The sample of a ``Prediction``."""
+
+    id: SampleId
+
+
 class SubmittedPrediction(Record, frozen=True, kw_only=True):
     """A line of a submission's predictions: a ``Prediction`` without its timings."""
 
@@ -357,6 +363,7 @@ class Result(Record, frozen=True, kw_only=True):
         query_aware: Whether the question stood before the context, too.
         compress: What methods that evict read before they chose; left out where it was the whole prompt.
         begin_answer: Whether prompts ended inside the answer; left out where they did not.
+        missing: Samples without a prediction, which no number counts; left out of a run that is whole.
     """
 
     format: Literal["sparse-tasks-result"]
@@ -370,6 +377,7 @@ class Result(Record, frozen=True, kw_only=True):
     configs: Annotated[list[ConfigResult], Meta(min_length=1)]
     averages: Annotated[list[AverageResult], Meta(min_length=1)]
     average_is: str
+    missing: Count | UnsetType = UNSET
 
 
 class DifferenceInterval(Record, frozen=True, kw_only=True):
@@ -461,6 +469,8 @@ class Comparison(Record, frozen=True, kw_only=True):
         left_out_b: Samples of b that a lacks, left out.
         format_share: Whether b begins its answers, and a is the same run without, so that the differences are what the
             form of the answer costs; left out where both do or neither does.
+        missing_a: Samples without a prediction in a; left out where it is whole.
+        missing_b: Samples without a prediction in b; left out where it is whole.
         rows: By length, then task.
         averages: By length; none of a length where the model can do no task.
     """
@@ -472,6 +482,8 @@ class Comparison(Record, frozen=True, kw_only=True):
     left_out_a: Natural
     left_out_b: Natural
     format_share: bool | UnsetType = UNSET
+    missing_a: Count | UnsetType = UNSET
+    missing_b: Count | UnsetType = UNSET
     rows: Annotated[list[ComparedTask], Meta(min_length=1)]
     averages: list[ComparedAverage]
 

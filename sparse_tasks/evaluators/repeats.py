@@ -15,9 +15,8 @@ import msgspec
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.ability import Place
 from sparse_tasks.evaluators.exports.parts import model_id
-from sparse_tasks.evaluators.records import Comparison, Outcome, PublicSettings, RunSettings, ServingVariance
-from sparse_tasks.evaluators.results import compare_runs, read_outcomes, read_result
-from sparse_tasks.evaluators.runs import SETTINGS, read_record
+from sparse_tasks.evaluators.records import Comparison, Outcome, PublicSettings, ServingVariance
+from sparse_tasks.evaluators.results import compare_runs, read_scored
 from sparse_tasks.evaluators.statistics import RunToRun, run_to_run
 
 __all__ = ["compare_repeated", "differs", "serving_variance"]
@@ -43,6 +42,7 @@ def compare_repeated(
     *,
     common: bool = False,
     level: float = 0.95,
+    partial: bool = False,
 ) -> Comparison:
     """``compare_runs``, with the serving variance of each difference, from repeats of either run.
 
@@ -53,33 +53,30 @@ def compare_repeated(
             run alone are known, the other is taken to vary as much.
         common: Compare the samples that both runs have, and leave out the others.
         level: Confidence level, in (0, 1).
+        partial: Take the samples that are answered where run a or b is not whole.
 
     Raises:
+        DataError: A run is not whole.
         UsageError: A folder is not a scored run or no repeat, or the runs answered different samples.
     """
-    comparison = compare_runs(run_a, run_b, common=common, level=level)
+    comparison = compare_runs(run_a, run_b, common=common, level=level, partial=partial)
     if not repeats:
         return comparison
     runs = [Path(run_a), Path(run_b)]
-    settings = [_settings(run) for run in runs]
-    outcomes = [[read_outcomes(run)] for run in runs]
+    files = [read_scored(run, Outcome.__struct_fields__, partial=partial) for run in runs]
+    settings, outcomes = [one.settings for one in files], [[one.outcomes] for one in files]
     seen = {run.resolve() for run in runs}
     for folder in map(Path, repeats):
         if folder.resolve() in seen:
             raise UsageError("repeat", str(folder), "is named twice; name other runs with the same settings")
         seen.add(folder.resolve())
-        repeat = _settings(folder)
-        different = [differs(run, repeat) for run in settings]
+        repeat = read_scored(folder, Outcome.__struct_fields__)
+        different = [differs(run, repeat.settings) for run in settings]
         if None not in different:
             remedy = f"has another {different[0]} than {run_a}; repeats differ in engine, batches or machine alone"
             raise UsageError("repeat", str(folder), remedy)
-        outcomes[different.index(None)].append(read_outcomes(folder))
+        outcomes[different.index(None)].append(repeat.outcomes)
     return serving_variance(comparison, *outcomes)
-
-
-def _settings(folder: Path) -> RunSettings:
-    read_result(folder)
-    return read_record(folder / SETTINGS, RunSettings)
 
 
 def differs(run: PublicSettings, other: PublicSettings) -> str | None:

@@ -32,6 +32,7 @@ from sparse_tasks.evaluators.compare import compare
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.forms import RULES
 from sparse_tasks.evaluators.records import (
+    Answered,
     AverageResult,
     Comparison,
     ConfigResult,
@@ -43,7 +44,20 @@ from sparse_tasks.evaluators.records import (
     RunSettings,
     ScoredSample,
 )
-from sparse_tasks.evaluators.runs import COMPARISON, RESULT, SCORES, SETTINGS, Run, checked, difference, read_record
+from sparse_tasks.evaluators.runs import (
+    COMPARISON,
+    PREDICTIONS,
+    RESULT,
+    SCORES,
+    SETTINGS,
+    Run,
+    checked,
+    difference,
+    incomplete,
+    read_predictions,
+    read_record,
+    read_settings,
+)
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
 from sparse_tasks.evaluators.thinking import NO_PROMPT, Thinking
@@ -110,13 +124,9 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
         UsageError: The data set is missing, or is not the run's.
         DataError: The run is not complete, or holds predictions for other samples.
     """
-    settings = run.settings
-    if settings is None:
-        raise UsageError("run", str(run.path), f"holds no {SETTINGS}; name a folder that evaluate has made")
+    settings = read_settings(run.path)
     recorded = settings.dataset
-    dataset = data if isinstance(data, Dataset) else _open(data, recorded)
-    if dataset.sha256 != recorded.sha256:
-        raise UsageError("data", dataset.name, "is not the data set of the run; name that with --data")
+    dataset = _dataset(data, recorded)
     selection = dataset.select(recorded.tasks, recorded.lengths, recorded.limit)
     run.repair()
     run.put_in_order([row["id"] for row in dataset.rows(selection, ["id"])])
@@ -139,6 +149,85 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     write_whole(run.path / SCORES, sink.getvalue())
     write_whole(run.path / RESULT, to_json(result))
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFiles:
+    """What a run's folder holds: settings, result, and a row of ``scores.parquet`` a sample."""
+
+    settings: RunSettings
+    result: Result
+    scores: pa.Table
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The columns that a comparison needs."""
+        return [Outcome(**row) for row in self.scores.select(Outcome.__struct_fields__).to_pylist()]
+
+
+def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: bool = False) -> ScoredFiles:
+    """Read a scored run: the one place that says whether a run is whole, each of its samples answered and scored.
+
+    Args:
+        folder: The run.
+        columns: Columns of its scores to read; None for all.
+        partial: Take the samples that have a prediction where others have none; ``Result.missing`` counts those.
+
+    Raises:
+        UsageError: It is not a scored run.
+        DataError: It is not whole, and not ``partial``; the message has the command that completes it. Or a file
+            cannot be read.
+    """
+    if not os.path.isfile(folder / SETTINGS):
+        read_result(folder)  # of no run at all, this says so
+    settings = read_settings(folder)
+    ids, samples = read_predictions(folder, Answered).keys(), settings.dataset.samples
+    if missing := max(0, samples - len(ids)):
+        if not partial:
+            remedy = "or take what is there with --partial"
+            raise DataError(f"{incomplete(folder, missing, samples, settings.command_line)}; {remedy}")
+        return _partial(folder, settings, missing, columns)
+    result, scores = read_result(folder), read_scores_table(folder, columns)
+    if ids != set(scores["id"].to_pylist()):
+        raise DataError(f"{folder}: its scores are not those of its predictions; run sparse-tasks score {folder}")
+    return ScoredFiles(settings, result, scores)
+
+
+def _partial(folder: Path, settings: RunSettings, missing: int, columns: Sequence[str] | None) -> ScoredFiles:
+    """The samples of a run that have a prediction, scored here where they were not."""
+    predictions = read_predictions(folder, Prediction)
+    if not predictions:
+        raise DataError(f"{incomplete(folder, missing, missing, settings.command_line)}; nothing is there to take")
+    known = {row.id: row for row in read_scores(folder)} if os.path.isfile(folder / SCORES) else {}
+    if predictions.keys() <= known.keys():
+        rows = [row for row in known.values() if row.id in predictions]
+    else:
+        dataset, recorded = _dataset(None, settings.dataset), settings.dataset
+        golds = dataset.samples(dataset.select(recorded.tasks, recorded.lengths, recorded.limit), Gold)
+        opened = Opened(dataset.begins_answer, settings.begins_answer, settings.thoughts)
+        rows = [scored_sample(gold, predictions[gold.id], opened) for gold in golds if gold.id in predictions]
+    if len(rows) != len(predictions):
+        raise DataError(f"{folder / PREDICTIONS} holds a prediction that is not a sample of the run's selection")
+    groups: dict[Place, list[ScoredSample]] = {}
+    for row in rows:
+        groups.setdefault((row.length, row.task), []).append(row)
+    configs = [config_result(group, [predictions[row.id] for row in group]) for group in groups.values()]
+    lengths = tuple(dict.fromkeys(length for length, _ in groups))
+    result = run_result(settings, Selection(tuple(settings.dataset.tasks), lengths, None), configs)
+    table = scores_table(rows)
+    return ScoredFiles(settings, replace(result, missing=missing), table if columns is None else table.select(columns))
+
+
+def _dataset(data: Dataset | str | None, recorded: DatasetRecord) -> Dataset:
+    """The named data set, or else the run's.
+
+    Raises:
+        UsageError: It is missing, or is not the run's.
+    """
+    dataset = data if isinstance(data, Dataset) else _open(data, recorded)
+    if dataset.sha256 != recorded.sha256:
+        raise UsageError("data", dataset.name, "is not the data set of the run; name that with --data")
+    return dataset
 
 
 def _open(data: str | None, recorded: DatasetRecord) -> Dataset:
@@ -198,7 +287,9 @@ def read_outcomes(folder: Path) -> list[Outcome]:
     return [Outcome(**row) for row in read_scores_table(folder, Outcome.__struct_fields__).to_pylist()]
 
 
-def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95) -> Comparison:
+def compare_runs(
+    run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95, partial: bool = False
+) -> Comparison:
     """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
 
     Where B is A with ``begin_answer``, they are the share of the form of the answer in A's loss (``format_share``).
@@ -208,13 +299,16 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
         run_b: Folder of the second run.
         common: Compare the samples that both runs have, and leave out the others.
         level: Confidence level of the intervals, in (0, 1).
+        partial: Take the samples that both runs have answered where a run is not whole.
 
     Raises:
+        DataError: A run is not whole, and not ``partial``.
         UsageError: A folder is not a scored run, the runs answered different samples, or one alone begins its answers
             and they differ in more.
     """
     a, b = Path(run_a), Path(run_b)
-    results = read_result(a), read_result(b)
+    files = [read_scored(folder, Outcome.__struct_fields__, partial=partial) for folder in (a, b)]
+    results = files[0].result, files[1].result
     if results[0].query_aware != results[1].query_aware:
         kinds = [awareness(result.query_aware, result.compress == "context") for result in results]
         raise UsageError("runs", str(b), f"is {kinds[1]} and {a} is {kinds[0]}; compare runs of one kind")
@@ -224,14 +318,15 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *, common: bool = False, 
     if format_share:
         _check_format_alone(a, b)
     comparison = compare(
-        *(read_outcomes(folder) for folder in (a, b)),
+        *(one.outcomes for one in files),
         dataset_a=results[0].dataset_sha256,
         dataset_b=results[1].dataset_sha256,
-        common=common,
+        common=common or partial,
         level=level,
         unable=unable(*_abilities(a, b, *results)),
     )
-    return replace(comparison, format_share=True) if format_share else comparison
+    missing = {"missing_a": results[0].missing, "missing_b": results[1].missing}
+    return replace(comparison, format_share=True if format_share else UNSET, **missing)
 
 
 def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:

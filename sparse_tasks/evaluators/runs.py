@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +21,10 @@ from sparse_tasks.core.errors import DataError, OutputError, UsageError
 from sparse_tasks.core.files import LOCK, PARTIAL_PREFIX, hold, write_whole
 from sparse_tasks.core.json import parse_json, read_json, to_json
 from sparse_tasks.core.records import Record, convert, to_builtins
-from sparse_tasks.evaluators.records import Prediction, RunSettings
+from sparse_tasks.evaluators.records import Answered, Prediction, RunSettings
 
 R = TypeVar("R", bound=Record)
+P = TypeVar("P", Prediction, Answered)
 
 SETTINGS = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -202,10 +204,9 @@ class Run:
         path = self.path / PREDICTIONS
         places = self._places(frozenset(ids))
         if missing := [identifier for identifier in ids if identifier not in places]:
-            raise DataError(
-                f"{self.path} is not complete: {len(missing)} of {len(ids)} predictions are missing, {missing[0]} "
-                "first; give the same command again and it goes on"
-            )
+            settings = self.settings
+            command = () if settings is None else settings.command_line
+            raise DataError(incomplete(self.path, len(missing), len(ids), command))
         ordered = [places[identifier] for identifier in ids]
         if ordered == sorted(ordered):
             return
@@ -235,6 +236,52 @@ class Run:
                 places[identifier] = (start, len(line))
                 start += len(line)
         return places
+
+
+def told_missing(name: object, missing: int, of: int) -> str:
+    """What a run that is not whole lacks, in words."""
+    return f"{name}: {missing:,} of {of:,} predictions are missing"
+
+
+def incomplete(folder: Path, missing: int, of: int, command_line: Sequence[str]) -> str:
+    """What a run lacks, and the command that completes it."""
+    command = shlex.join(["sparse-tasks", *command_line]) if command_line else "evaluate() with the same arguments"
+    return f"{told_missing(folder, missing, of)}; complete the run: {command}"
+
+
+def read_predictions(folder: Path, kind: type[P]) -> dict[str, P]:
+    """Predictions of a run by id, or their ids alone; nothing is repaired, and half a line at the end is none.
+
+    Raises:
+        DataError: A line is damaged, or a sample occurs twice.
+    """
+    path, predictions = folder / PREDICTIONS, dict[str, P]()
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                prediction = parse_line(line, kind, f"{path}, line {number}")
+                if prediction.id in predictions:
+                    raise DataError(f"{path}, line {number}: {prediction.id} occurs twice")
+                predictions[prediction.id] = prediction
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return predictions
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """Read the ``run.json`` of a run.
+
+    Raises:
+        UsageError: There is none.
+        DataError: The file cannot be read, or says something else.
+    """
+    if not os.path.isfile(folder / SETTINGS):  # of a path that is too long, Path.is_file raises
+        raise UsageError("run", str(folder), f"holds no {SETTINGS}; name a folder that evaluate has made")
+    return read_record(folder / SETTINGS, RunSettings)
 
 
 def read_record(path: Path, kind: type[R]) -> R:

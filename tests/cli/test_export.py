@@ -64,7 +64,7 @@ def test_a_folder_that_is_not_scored_is_one_line(tmp_path: Path) -> None:
     [
         ("run.json", 2, ["run", "holds no run.json"]),
         ("scores.parquet", 1, ["scores.parquet", "cannot be read"]),
-        ("predictions.jsonl", 1, ["predictions.jsonl", "cannot be read"]),
+        ("predictions.jsonl", 1, ["8 of 8 predictions are missing", "complete the run: sparse-tasks evaluate"]),
     ],
 )
 def test_a_file_that_is_gone_is_one_line(missing: str, code: int, words: list[str], scored: Path) -> None:

@@ -97,6 +97,9 @@ def test_a_submission_refers_to_the_records_that_it_holds() -> None:
 
 # What is left out where there is nothing to say.
 OPTIONAL = {
+    "missing",
+    "missing_a",
+    "missing_b",
     "thinking",
     "thinking_tokens",
     "answer_tokens",

@@ -21,10 +21,10 @@ from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.ability import Place, told, unable
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
-from sparse_tasks.evaluators.records import PublicSettings, Result, RunSettings
+from sparse_tasks.evaluators.records import PublicSettings, Result
 from sparse_tasks.evaluators.repeats import differs
-from sparse_tasks.evaluators.results import dense_scores, prompting, read_outcomes, read_result, read_scores_table
-from sparse_tasks.evaluators.runs import RESULT, SETTINGS, read_record
+from sparse_tasks.evaluators.results import ScoredFiles, dense_scores, prompting, read_scored
+from sparse_tasks.evaluators.runs import RESULT, SETTINGS, told_missing
 
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
@@ -165,21 +165,30 @@ class Runs:
                 sentences.append((f"{members[0].model}: " if several else "") + told(failed, len(places)))
         return list(dict.fromkeys(sentences))
 
+    def partial(self) -> list[str]:
+        """The runs that are not whole, each in a sentence."""
+        return [
+            f"PARTIAL: {told_missing(run.name, run.result.missing, run.settings.dataset.samples)}."
+            for run in self.runs
+            if run.result.missing
+        ]
+
     def __getitem__(self, name: str) -> ScoredRun:
         return next(run for run in self.runs if run.name == name)
 
 
-def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = ()) -> Runs:
+def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = (), *, partial: bool = False) -> Runs:
     """Read scored runs; a folder that holds runs, such as that of a sweep, stands for all of them.
 
     Args:
         paths: The runs.
         repeats: Repeats of their dense runs (see ``repeats``).
+        partial: Take the samples that are answered where a run is not whole.
 
     Raises:
         UsageError: A folder is no scored run and holds none, or is named twice; a sparse run has two dense partners; a
             repeat is none of a dense run.
-        DataError: A file cannot be read, or is invalid.
+        DataError: A run is not whole, and not ``partial``; a file cannot be read, or is invalid.
     """
     if not paths:
         raise UsageError("runs", [], "holds none; name folders that evaluate or score have finished")
@@ -187,9 +196,14 @@ def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = ()) -
     for folder, times in Counter(folder.resolve() for folder in folders).items():
         if times > 1:
             raise UsageError("runs", str(folder), "is named twice")
-    runs = tuple(_read(name, folder) for name, folder in zip(_names(folders), folders, strict=True))
+    files = [read_scored(folder, _READ, partial=partial) for folder in folders]
+    names = _names(folders)
+    runs = tuple(
+        ScoredRun(name, folder, one.settings, one.result)
+        for name, folder, one in zip(names, folders, files, strict=True)
+    )
     dense = _dense(runs)
-    tables = {run.name: _samples(run) for run in runs}
+    tables = {run.name: _samples(run, one) for run, one in zip(runs, files, strict=True)}
     failed = {}
     for run in runs:
         partner = dense.get(run.pairing)
@@ -214,21 +228,21 @@ def _repeats(
         if folder.resolve() in seen:
             raise UsageError("repeat", str(folder), "is named twice; name other runs with the same settings")
         seen.add(folder.resolve())
-        settings = _read("", folder).settings
-        of = next((run for run in dense if differs(run.settings, settings) is None), None)
+        repeat = read_scored(folder)
+        of = next((run for run in dense if differs(run.settings, repeat.settings) is None), None)
         if of is None:
             remedy = "repeats no dense run among these; repeats differ in engine, batches or machine alone"
             raise UsageError("repeat", str(folder), remedy)
-        read.setdefault(of.name, []).append({outcome.id: outcome.score for outcome in read_outcomes(folder)})
+        read.setdefault(of.name, []).append({outcome.id: outcome.score for outcome in repeat.outcomes})
     return read
 
 
 def _scored(path: Path) -> list[Path]:
-    """A scored run, or those right under a folder."""
-    if os.path.isfile(path / RESULT):  # of a path that is too long, Path.is_file raises
+    """A run, or those right under a folder, scored or not: one that is not whole is not left out unsaid."""
+    if _is_run(path):
         return [path]
     try:
-        folders = sorted(folder for folder in path.iterdir() if (folder / RESULT).is_file())
+        folders = sorted(folder for folder in path.iterdir() if _is_run(folder))
     except OSError as error:
         remedy = f"cannot be read ({error.strerror or error}); name a run's folder, or one that holds runs"
         raise UsageError("runs", str(path), remedy) from error
@@ -247,10 +261,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder.resolve()) for folder in folders]
 
 
-def _read(name: str, folder: Path) -> ScoredRun:
-    if not (folder / SETTINGS).is_file():
-        raise UsageError("runs", str(folder), f"holds no {SETTINGS}; name a run that evaluate or predict has made")
-    return ScoredRun(name, folder, read_record(folder / SETTINGS, RunSettings), read_result(folder))
+def _is_run(folder: Path) -> bool:
+    # Of a path that is too long, Path.is_file raises.
+    return any(os.path.isfile(folder / name) for name in (SETTINGS, RESULT))
 
 
 def _dense(runs: Iterable[ScoredRun]) -> dict[tuple[str, str, str], ScoredRun]:
@@ -262,8 +275,8 @@ def _dense(runs: Iterable[ScoredRun]) -> dict[tuple[str, str, str], ScoredRun]:
     return dense
 
 
-def _samples(run: ScoredRun) -> pd.DataFrame:
-    table = read_scores_table(run.path, _READ).to_pandas()
+def _samples(run: ScoredRun, files: ScoredFiles) -> pd.DataFrame:
+    table = files.scores.to_pandas()
     if table["id"].duplicated().any():
         raise DataError(f"{run.path} has a sample twice")
     for phase in ("prefill_sparsity", "decode_sparsity"):

@@ -18,6 +18,7 @@ from sparse_tasks.evaluators.exports.parts import (
     average_id,
     dataset_id,
     file_name,
+    mark,
     task_id,
     tasks_of,
     variant,
@@ -41,7 +42,8 @@ def files(
     """A YAML file with an entry for each configuration and average. See ``exports.Export``."""
     del scores, predictions  # the format holds no samples
     entries = [
-        _entry(run, task_id(run, config.task, config.length), config, _of_config(config)) for config in result.configs
+        _entry(run, task_id(run, config.task, config.length), config, [*_of_partial(result), *_of_config(config)])
+        for config in result.configs
     ]
     entries += [
         _entry(run, average_id(run, average), average, _of_average(result, average)) for average in result.averages
@@ -73,7 +75,11 @@ def _of_config(config: ConfigResult) -> list[str]:
 
 
 def _of_average(result: Result, average: AverageResult) -> list[str]:
-    return [f"mean over {', '.join(tasks_of(result, average))}"]
+    return [*_of_partial(result), f"mean over {', '.join(tasks_of(result, average))}"]
+
+
+def _of_partial(result: Result) -> list[str]:
+    return [f"PARTIAL, {name} {missing}" for name, missing in mark(result).items()]
 
 
 def _of_run(run: PublicSettings) -> list[str]:

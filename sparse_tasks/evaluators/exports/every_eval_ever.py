@@ -41,7 +41,7 @@ def files(
         f"data/{_COLLECTION}/{parts.file_name(model['developer'])}/{parts.file_name(_within_developer(model['id']))}"
     )
     texts = parts.by_id(predictions)
-    samples = parts.jsonl_bytes(_sample(run, row, texts.get(row.id)) for row in scores)
+    samples = parts.jsonl_bytes(_sample(run, row, texts[row.id], parts.mark(result)) for row in scores)
     name = _uuid4(parts.json_bytes([run, result]) + samples)
     record = {
         "schema_version": _SCHEMA_VERSION,
@@ -59,7 +59,7 @@ def files(
             "name": "sparse-tasks",
             "version": run.environment.sparse_tasks,
             "additional_details": parts.details(
-                {key: getattr(run.environment, key) for key in ("python", "packages", "hardware")}
+                {key: getattr(run.environment, key) for key in ("python", "packages", "hardware")} | parts.mark(result)
             ),
         },
         "model_info": model,
@@ -230,8 +230,8 @@ def _result_id(run: PublicSettings, row: ConfigResult | ScoredSample) -> str:
     return f"{parts.task_id(run, row.task, row.length)}:{row.metric}"
 
 
-def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> JsonObject:
-    sparsity = {} if prediction is None or prediction.sparsity is None else prediction.sparsity
+def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction, mark: dict[str, int]) -> JsonObject:
+    sparsity = prediction.sparsity or {}
     sample = {
         "schema_version": _SCHEMA_VERSION,
         "evaluation_id": _evaluation_id(run),
@@ -241,16 +241,15 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
         "sample_id": row.id,
         "interaction_type": "single_turn",
         "input": {"raw": f"(the prompt of sample {row.id} in the data set)", "reference": []},
-        "output": {"raw": ["" if prediction is None else prediction.text]},
+        "output": {"raw": [prediction.text]},
         "answer_attribution": _attribution(row),
         "evaluation": {"score": row.score, "is_correct": row.score == 1.0},
         "metadata": parts.details(
             {key: getattr(row, key) for key in ("task", "index", "length", "metric", "parsed", "finish_reason")}
             | {f"measured_sparsity_{phase}": share for phase, share in sparsity.items()}
+            | mark
         ),
     }
-    if prediction is None:
-        return sample | {"error": "no output for this sample"}
     read, written = prediction.input_tokens, prediction.output_tokens
     if read is not None and written is not None:
         sample["token_usage"] = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}

@@ -23,7 +23,7 @@ class Export(Protocol):
             run: Settings of the run.
             result: Its result.
             scores: Its scores.
-            predictions: Its predictions.
+            predictions: Its predictions, one for each score.
         """
         ...
 

@@ -38,7 +38,7 @@ def files(
     date = parts.file_name(run.started.removesuffix("Z").replace(":", "-"))
     written = {f"{folder}/results_{date}.json": parts.json_bytes(_results(run, result, rows, folder))}
     for task, its_rows in sorted(rows.items()):
-        lines = (_sample(run, row, texts.get(row.id)) for row in its_rows)
+        lines = (_sample(run, row, texts[row.id], parts.mark(result)) for row in its_rows)
         written[f"{folder}/samples_{parts.file_name(task)}_{date}.jsonl"] = parts.jsonl_bytes(lines)
     return written
 
@@ -114,6 +114,7 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
         "end_time": None,
         "total_evaluation_time_seconds": None,
         "sparse_tasks": {
+            **parts.mark(result),
             "version": run.environment.sparse_tasks,
             "dataset": replace(run.dataset, name=parts.dataset_id(run)),
             "engine": {"name": run.engine.name, "version": run.engine.version},
@@ -164,14 +165,14 @@ def _generation(run: PublicSettings) -> JsonObject:
     return kwargs | ({} if budget is None else {"max_gen_toks": budget})
 
 
-def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | None) -> JsonObject:
+def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction, mark: dict[str, int]) -> JsonObject:
     document = {"id": row.id, "task": row.task, "index": row.index, "length": row.length}
     return {
         "doc_id": row.index,
         "doc": document,
         "target": "",
         "arguments": {"gen_args_0": {"arg_0": "", "arg_1": _generation(run)}},
-        "resps": [["" if prediction is None else prediction.text]],
+        "resps": [[prediction.text]],
         "filtered_resps": [row.extracted or ""],
         "filter": "none",
         "metrics": [row.metric],
@@ -180,6 +181,7 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
         "target_hash": "",
         row.metric: row.score,
         "sparse_tasks": {
+            **mark,
             "parsed": row.parsed,
             "how": row.how,
             "rules": row.rules,
@@ -187,7 +189,7 @@ def _sample(run: PublicSettings, row: ScoredSample, prediction: Prediction | Non
             "answer_tokens": row.answer_tokens,
             "cut_thinking": row.cut_thinking,
             "finish_reason": row.finish_reason,
-            **{key: getattr(prediction, key, None) for key in ("input_tokens", "output_tokens", "seconds", "sparsity")},
+            **{key: getattr(prediction, key) for key in ("input_tokens", "output_tokens", "seconds", "sparsity")},
         },
     }
 

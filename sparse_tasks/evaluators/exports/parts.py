@@ -95,6 +95,11 @@ def epoch(run: PublicSettings) -> int:
     return int(datetime.fromisoformat(run.started).timestamp())
 
 
+def mark(result: Result) -> dict[str, int]:
+    """The mark of a run that is not whole, for every file of an export: its number of missing predictions."""
+    return {"missing_predictions": result.missing} if result.missing else {}
+
+
 def details(values: Mapping[str, object]) -> dict[str, str]:
     """Values as strings, those that are None left out: strings as they are, all else as JSON."""
     return {

@@ -27,6 +27,7 @@ from sparse_tasks.evaluators.results import average
 def summary(context: Context) -> Section:
     """The verdict, the runs, and the mean over tasks of every run."""
     section = Section("summary", "Summary")
+    section.blocks += (Text(wording.name(sentence), strong=True) for sentence in context.runs.partial())
     section.blocks += _verdict(context)
     if costs := list(_costs(context)):
         section.blocks.append(_cost_table(context, costs))

@@ -120,7 +120,6 @@ def scored() -> Scored:
                 {**row, "text": text, "seconds_to_first_token": seconds[0], "seconds": seconds[1]}
                 | (sparsity if answered else dict.fromkeys(sparsity))
             )
-    predictions.pop()
     averages = [{"length": 65536, "tasks": 2, "n": 6, "mean": 5 / 12, "low": 0.2, "high": 0.6, "interval": "mover"}]
     result = {
         "format": "sparse-tasks-result",

@@ -119,9 +119,9 @@ def test_sample_rows_have_lm_evals_keys(scored: Scored) -> None:
     assert rows[2]["sparse_tasks"]["parsed"] is False
 
 
-def test_a_sample_without_output_is_there(scored: Scored) -> None:
+def test_a_sample_without_an_answer_is_there(scored: Scored) -> None:
     row = samples(scored, "story_multihop_64k")[2]
-    assert (row["resps"], row["exact_match"]) == ([[""]], 0.0)
+    assert (row["resps"], row["exact_match"]) == ([["Hm \u2028 \u00e9 \U0001f600"]], 0.0)
 
 
 def test_tasks_with_hostile_names_do_not_share_a_file(hostile: Scored) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset
@@ -129,8 +129,11 @@ def test_a_run_that_is_not_complete_is_refused(runs: Path, tmp_path: Path, datas
     run = answered(tmp_path / "run", dataset)
     kept = (run / "predictions.jsonl").read_bytes()
     (run / "predictions.jsonl").write_bytes(b"".join(kept.splitlines(keepends=True)[:-1]))
-    with refused(UsageError, "runs:", "'run'", "is not complete", "15 predictions and 16 scores of 16", "evaluate"):
+    with refused(DataError, str(run), "1 of 16 predictions are missing", "complete the run"):
         make_submission(read_runs([run]))
+    with refused(UsageError, "runs:", "'run'", "is not complete", "15 predictions and 16 scores of 16", "evaluate"):
+        make_submission(read_runs([run], partial=True))
+    (run / "predictions.jsonl").write_bytes(kept)
     (run / "result.json").unlink()
     with refused(UsageError, "holds no result.json", "evaluate or score"):
         read_runs([run])
