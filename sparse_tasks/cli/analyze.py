@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from sparse_tasks.cli.completion import complete_analysis
-from sparse_tasks.cli.output import Format, PartialOption, print_json
+from sparse_tasks.cli.output import Format, PartialOption, print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +186,6 @@ def _columns(name: str) -> list[TextColumn]:
 
 def _print(name: str, table: pd.DataFrame, shown: Sequence[str]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from sparse_tasks.core.format import PLAIN
@@ -207,7 +206,7 @@ def _print(name: str, table: pd.DataFrame, shown: Sequence[str]) -> None:
     for row in table.itertuples():
         printed.add_row(*(column.cell(row) for column in columns))
     # A file or a pipe has no edge.
-    Console(width=None if sys.stdout.isatty() else 200).print(printed)
+    print_table(printed, width=None if sys.stdout.isatty() else 200)
 
 
 _EXPLAINED: Final = """\

@@ -9,7 +9,7 @@ import typer
 
 from sparse_tasks.cli import inspecting
 from sparse_tasks.cli.completion import complete_method
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import FormatOption, Set, method_arguments
 
 if TYPE_CHECKING:
@@ -258,46 +258,36 @@ def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
-    from rich.console import Console
-
-    # Names are there to be typed, so they are never cut short.
-    console = Console(highlight=False, markup=False, emoji=False)
     for control, title in ((False, "Methods"), (True, "\nControls: to hold methods against; no board ranks them")):
-        console.print(title)
+        print(title)
         table = frameless("name", ("phase", "unit", "budget", "KV cache"), numeric=False)
         for row in rows:
             if row["control"] == control:
                 table.add_row(*(row[key] for key in ("name", "phase", "unit", "budget", "cache")))
-        console.print(table)
-    console.print()
+        print_table(table)
+    print()
     table = frameless("name", ("importance",), numeric=False)
     table.add_column("source", no_wrap=True)
     for row in rows:
         table.add_row(row["name"], row["importance"], row["source"])
-    console.print(table)
+    print_table(table)
     if not verbose:
         print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest;")
         print("oracle is short for oracle_prefill+oracle_decode, and so with other controls.")
         return
-    console.print("\nParameters (--set); * is what sparsity sets")
+    print("\nParameters (--set); * is what sparsity sets")
     table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
     for row in rows:
         for p in row["parameters"]:
             star = "*" if p["name"] in row["set_by_sparsity"] else ""
             table.add_row(f"{row['name']}.{p['name']}{star}", str(p["default"]), p["range"], p["help"])
-    console.print(table)
+    print_table(table)
 
 
 def _print_timings(timings: list[Timing], device: str, evicting: set[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from sparse_tasks.core.length import label
 
-    table = Table()
-    table.add_column("method", no_wrap=True)
-    for name in ("length", "dense\nms", "sparse\nms", "index\nms", "density", "speedup", "bound"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = frameless("method", ("length", "dense ms", "sparse ms", "index ms", "density", "speedup", "bound"))
 
     def short(milliseconds: float) -> str:
         return f"{milliseconds:.{0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 3}f}"
@@ -314,7 +304,7 @@ def _print_timings(timings: list[Timing], device: str, evicting: set[str]) -> No
         table.add_row(t.method + (" *" if t.method in evicting else ""), label(t.length), *numbers)
     if device == "cpu":
         print("Torch twins on the CPU: they show that all works, and nothing of how fast the kernels are.")
-    Console().print(table)
+    print_table(table)
     print("dense: torch's scaled_dot_product_attention; sparse: with its index; bound: 1 / density, of what runs.")
     if any(t.method in evicting for t in timings):
         print("*: its index is made once after the prompt, and so is not in a step's time.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.completion import complete_method
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import FormatOption, RunBar
 from sparse_tasks.core.format import PLAIN
 
@@ -101,8 +101,6 @@ def _numbers(text: str) -> list[float]:
 
 
 def _print(checked: Checked) -> None:
-    from rich.console import Console
-
     against = "reference" if checked.against == "reference" else "difference"
     names = ("length", "target", "measured", "score", against, "verdict")
     table = frameless("task", names)
@@ -117,7 +115,7 @@ def _print(checked: Checked) -> None:
         print(f"{checked.method}, against its reference curve of {checked.opponent[:10]}, {samples}")
     else:
         print(f"{checked.method}, which has no reference curve, against chance, {samples}")
-    Console().print(table)
+    print_table(table)
     if checked.against == "reference":
         print("reference: 95% interval of the score it had, and room for rounding.")
     else:

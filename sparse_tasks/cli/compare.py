@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.output import Format, PartialOption, frameless, print_json
+from sparse_tasks.cli.output import Format, PartialOption, frameless, print_json, print_table
 from sparse_tasks.cli.running import attention_of, prompts, tell_unable
 from sparse_tasks.core.format import PLAIN
 
@@ -49,8 +49,6 @@ def compare(
 
 
 def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeated: bool) -> None:
-    from rich.console import Console
-
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.runs import told_missing
 
@@ -74,7 +72,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeate
             if average.length == length and average.tasks > 1:
                 table.add_row("mean of tasks", *_means(average), *_difference(average))
         print(f"\nlength {label(length)}")
-        Console().print(table)
+        print_table(table)
     print()
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")

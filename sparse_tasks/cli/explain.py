@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import (
     AnswerBudget,
     Data,
@@ -140,8 +140,6 @@ def _table(
     length: int,
     tasks: Sequence[str],
 ) -> None:
-    from rich.console import Console
-
     table = frameless("part", ("run", "prefill", "decode", "score", "difference", "95% interval"))
     total = compared["total"]
     for (name, result), part in zip(explanation.results.items(), ["", *compared], strict=False):
@@ -151,7 +149,7 @@ def _table(
     table.add_section()
     table.add_row("total", "", "", "", "", *_difference(total))
     print(f"\n{title}, {total.n:,} samples")
-    Console().print(table)
+    print_table(table)
 
 
 def _measured(configs: list[ConfigResult]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparse_tasks.cli.completion import complete_locale_or_setting, complete_preset, complete_task, complete_tokenizer
-from sparse_tasks.cli.output import Format, print_json, warn
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table, warn
 from sparse_tasks.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -261,15 +261,9 @@ def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, fo
 
 
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     # Not as the table's title: that would break a long path in two.
     print(title)
-    table = Table()
-    table.add_column("task")
-    for name in ("length", "samples", "tokens", last):
-        table.add_column(name, justify="right")
+    table = frameless("task", ("length", "samples", "tokens", last))
 
     def end(row: dict[str, Any]) -> str:
         return _duration(row["seconds"]) if "seconds" in row else f"{row['bytes'] / 2**20:,.1f} MiB"
@@ -278,7 +272,7 @@ def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, 
         table.add_row(row["task"], f"{row['length']:,}", f"{row['samples']:,}", f"{row['tokens']:,}", end(row))
     table.add_section()
     table.add_row("all", "", f"{total['samples']:,}", f"{total['tokens']:,}", end(total))
-    Console().print(table)
+    print_table(table)
 
 
 def _duration(seconds: float) -> str:

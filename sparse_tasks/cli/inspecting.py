@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import (
     FormatOption,
     Lengths,
@@ -114,8 +114,6 @@ def inspect(
 
 
 def _print(found: Inspected) -> None:
-    from rich.console import Console
-
     table = frameless("layer", ("sparsity", "recall", "worst", "head", "error", "worst", "head"))
     for number, sparsity, recall, error in zip(found.layers, found.sparsity, found.recall, found.error, strict=True):
         table.add_row(str(number), PLAIN.number(sparsity), *_told(recall, min(recall)), *_told(error, max(error)))
@@ -124,7 +122,7 @@ def _print(found: Inspected) -> None:
     table.add_section()
     table.add_row("mean", means[0], means[1], "", "", means[2], "", "")
     print(f"\n{found.phase}, {found.queries:,} queries")
-    Console().print(table)
+    print_table(table)
 
 
 def _told(heads: list[float], worst: float) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 
 
 def listing(format: Annotated[Format, typer.Option(help="How to print the list.")] = Format.human) -> None:
@@ -52,19 +52,18 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
 
 
 def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from shutil import get_terminal_size
+    from textwrap import fill
 
-    # Names are there to be typed, so they are never cut short.
-    console = Console(highlight=False, markup=False, emoji=False)
+    from sparse_tasks.generators.task import TASKS
 
     def glossary(title: str, meanings: dict[str, str]) -> None:
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True)
+        table = frameless("", ("",), numeric=False)
+        table.show_header = False
         for name, meaning in meanings.items():
-            grid.add_row(f"  {name}", meaning)
-        console.print(title)
-        console.print(grid)
+            table.add_row(f"  {name}", meaning)
+        print(fill(title, get_terminal_size().columns, break_on_hyphens=False))
+        print_table(table)
 
     groups = dict.fromkeys(group for task in tasks for group in task["groups"])
     glossary(f"Tasks (--task; groups: {', '.join(groups)}, all)", {task["name"]: task["summary"] for task in tasks})
@@ -72,14 +71,19 @@ def _print(tasks: list[dict[str, Any]], presets: dict[str, Any], tokenizers: dic
     for task in tasks:
         steered = "steered" if task["depth"] else "everywhere"
         table.add_row(task["name"], task["dispersion"], task["scope"], steered, task["metric"])
-    console.print(table)
-    console.print("\nParameters (--set)")
+    print_table(table)
+    print("\nParameters (--set)")
     table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
+    owners: dict[tuple[str, ...], list[str]] = {}
     for task in tasks:
         for p in task["parameters"]:
-            table.add_row(f"{task['name']}.{p['name']}", str(p["default"]), p["range"], p["help"])
-    console.print(table)
-    console.print()
+            meaning = (p["name"], str(p["default"]), p["range"], p["help"])
+            owners.setdefault((TASKS.get(task["name"]).group(), *meaning), []).append(task["name"])
+    for (group, name, *told), names in owners.items():
+        whole = len(names) > 1 and len(names) == sum(task.group() == group for task in TASKS)
+        table.add_row("\n".join(f"{owner}.{name}" for owner in ([group] if whole else names)), *told)
+    print_table(table)
+    print()
     glossary("Presets (--preset)", {name: preset["summary"] for name, preset in presets.items()})
-    console.print()
+    print()
     glossary("Tokenizers (--tokenizer; or a folder, a tokenizer.json, a Hub id)", tokenizers)

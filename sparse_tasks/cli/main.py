@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from sparse_tasks import __version__
 from sparse_tasks.cli import (
@@ -32,8 +33,31 @@ from sparse_tasks.core.errors import SparseTasksError
 from sparse_tasks.core.parents import stopped_by_signals
 from sparse_tasks.core.streams import own_standard_error
 
+
+class _Command(TyperCommand):
+    """A command whose help shows no type for options that take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _bare_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """Commands under one name, with the same help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _bare_flags(super().get_params(ctx))
+
+
+def _bare_flags(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 app = typer.Typer(
     name="sparse-tasks",
+    cls=_Group,
     help="Long-context tasks of exact length, to measure what sparse attention costs a language model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -74,8 +98,11 @@ app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("publish")(publish.publish)
 app.command("submit")(submit.submit)
-app.add_typer(leaderboard.app, name="leaderboard")
-app.add_typer(attention.app, name="attention")
+app.add_typer(leaderboard.app, name="leaderboard", cls=_Group)
+app.add_typer(attention.app, name="attention", cls=_Group)
+for commands in (app, leaderboard.app, attention.app):
+    for command in commands.registered_commands:
+        command.cls = _Command
 
 
 @stopped_by_signals()

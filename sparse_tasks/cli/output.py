@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
+    from rich.table import Column, Table
 
 
 PartialOption = Annotated[
@@ -53,6 +54,49 @@ def frameless(first: str, columns: Iterable[str], *, numeric: bool = True) -> Ta
     for column in columns:
         table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
     return table
+
+
+_WORDS: Final = 12
+"""The narrowest column in which a text is wrapped, in letters."""
+
+
+def print_table(table: Table, *, width: int | None = None) -> None:
+    """Print a table with its numbers and names whole: beside each other, or, where they do not fit, a row a block.
+
+    Args:
+        table: A ``frameless`` one, of strings.
+        width: Letters in a line; None for the terminal's.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    gap = 2  # a blank of padding, and one in place of a line
+    if sum(_least_width(console, column) + gap for column in table.columns) - gap <= console.width:
+        console.print(table)
+    else:
+        _print_stacked(console, table)
+
+
+def _least_width(console: Console, column: Column) -> int:
+    """The letters that a column needs so that nothing is cut: all of a line, or the longest word."""
+    sizes = [console.measure(cell) for cell in (column.header, *column.cells)]
+    longest = max(size.maximum for size in sizes)
+    return longest if column.no_wrap else max(min(longest, _WORDS), *(size.minimum for size in sizes))
+
+
+def _print_stacked(console: Console, table: Table) -> None:
+    from rich.table import Table as Grid
+
+    _, *others = table.columns
+    for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(name, soft_wrap=True)
+        block = Grid.grid(padding=(0, 1, 0, 0))
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for column, cell in zip(others, cells, strict=True):
+            if cell:
+                block.add_row(f"  {column.header}" if column.header else "", cell)
+        console.print(block)
 
 
 def check_output(path: Path, kind: str, sign: bytes) -> None:

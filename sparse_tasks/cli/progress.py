@@ -18,16 +18,27 @@ class Bar:
 
     def __init__(self, description: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TextColumn("{task.fields[rate]:>11}"),
-            TimeRemainingColumn(),
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            ProgressColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
         )
+        from rich.table import Column
+
         self.console = Console(stderr=True, highlight=False)
+        # What matters first, and no more than there is room for: nothing is cut.
+        columns: list[ProgressColumn] = [
+            TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.description}"),
+        ]
+        if (room := self.console.width) >= 60:
+            columns.append(TextColumn("{task.fields[count]}"))
+        if room >= 80:
+            columns += [TextColumn("{task.fields[rate]:>11}"), BarColumn(bar_width=min(40, room - 70))]
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._task = self._progress.add_task(description, total=None, count="", rate="")
         self.stage(description)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparse_tasks.cli.completion import complete_method, complete_task
-from sparse_tasks.cli.output import Format, frameless, print_json
+from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.progress import Bar
 from sparse_tasks.core.format import PLAIN
 
@@ -164,8 +164,6 @@ class RunBar(Bar):
 
 def tell_result(result: Result, folder: Path, format: Format) -> None:
     """Print the scores of a run."""
-    from rich.console import Console
-
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.ability import unable
@@ -188,7 +186,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
             table.add_row("mean of tasks", label(average.length), f"{average.n:,}", *_score(average), "", "")
         table.add_section()
     print(f"{result.model.name}, attention {attention_of(result)}{prompts(result)}")
-    Console().print(table)
+    print_table(table)
     for average in result.averages:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
             print(f"measured sparsity at {label(average.length)}: {measured}")
@@ -205,8 +203,6 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
 
 def _tell_thinking(result: Result) -> None:
     """Print mean tokens of thought and of answers, and the share cut off in thought, where the model thought."""
-    from rich.console import Console
-
     from sparse_tasks.core.length import label
 
     if not any(config.thinking_tokens or config.cut_thinking for config in result.configs):
@@ -215,7 +211,7 @@ def _tell_thinking(result: Result) -> None:
     for config in result.configs:
         tokens = [PLAIN.formatted(tokens or None, ",.0f") for tokens in (config.thinking_tokens, config.answer_tokens)]
         table.add_row(config.task, label(config.length), *tokens, PLAIN.share(config.cut_thinking or 0.0, 0))
-    Console().print(table)
+    print_table(table)
 
 
 def tell_unable(failed: Collection[Place], of: int) -> None:
@@ -263,8 +259,6 @@ def _measured(configs: list[ConfigResult]) -> str:
 
 def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
     """Print the scores of a sweep, and the difference of each run from dense attention."""
-    from rich.console import Console
-
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.ability import unable
@@ -303,7 +297,7 @@ def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
             table.add_row(*row)
         what = f"{scored.tasks} tasks" if scored.tasks > 1 else (able or tasks)[0]
         print(f"\nlength {label(length)}, {what}, {scored.n:,} samples")
-        Console().print(table)
+        print_table(table)
     print("\nprefill, decode: measured sparsity; score: mean of the tasks; vs dense: paired difference, as in compare")
     tell_unable(failed, len(first.configs))
     print(f"runs: {folder}{os.sep}*")

@@ -26,7 +26,7 @@ def test_json_holds_every_task_with_its_parameters() -> None:
     assert listed["tokenizers"] == BUILT_IN
 
 
-@pytest.mark.parametrize("columns", ["80", "200"])
+@pytest.mark.parametrize("columns", ["40", "60", "80", "200"])
 def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A name that is cut short on a narrow terminal cannot be typed.
     monkeypatch.setenv("COLUMNS", columns)
@@ -36,7 +36,7 @@ def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch
     for task in TASKS:
         assert task.name in finished.out
         for p in parameters(task):
-            assert f"{task.name}.{p.name}" in finished.out
+            assert f"{task.name}.{p.name}" in finished.out or f"{task.group()}.{p.name}" in finished.out
     for name in [*PRESETS, *BUILT_IN]:
         assert name in finished.out
     for metric in {task.metric for task in TASKS}:
@@ -45,3 +45,10 @@ def test_names_can_be_copied_whole(columns: str, monkeypatch: pytest.MonkeyPatch
         assert word in finished.out
     assert "…" not in finished.out  # where a word is cut
     assert max(map(len, finished.out.splitlines())) <= int(columns)
+
+
+def test_what_a_group_shares_stands_once() -> None:
+    out = run("list").out
+    assert out.count("story.locale") == 1
+    assert "story_retrieval.locale" not in out
+    assert len(out.splitlines()) < 250
