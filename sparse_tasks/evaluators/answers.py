@@ -50,6 +50,7 @@ _BOX: Final = "\\boxed{"
 _JOINING: Final = frozenset(
     {"and", "or", "to", "then", "with", "the", "tag", "tags", "opening", "closing", "your", "my", "answer", "here"}
 )
+_TELLING: Final = _JOINING - {"the", "opening", "closing", "your", "my", "answer"}
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation + "\u2026\u201c\u201d\u2018\u2019")
 
 
@@ -113,7 +114,7 @@ def _named(before: str, between: str) -> bool:
     if not between.strip(" .\u2026"):
         return between.strip() != "" or (before.endswith(" ") and before[:1].isalnum())
     words = between.translate(_NO_PUNCTUATION).lower().split()
-    return bool(words) and _JOINING.issuperset(words) and words != ["answer"]
+    return _JOINING.issuperset(words) and not _TELLING.isdisjoint(words)
 
 
 def _last_box(text: str) -> str | None:

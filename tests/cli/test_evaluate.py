@@ -150,7 +150,7 @@ def test_a_run_that_is_not_complete_is_not_scored(evaluate: Callable[..., Finish
     path = tmp_path / "run/predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[2:]))
     finished = run("score", tmp_path / "run")
-    assert finished.says("2 of 8 predictions are missing", "goes on")
+    assert finished.says("2 of 8 predictions are missing", "complete the run: sparse-tasks predict")
     assert finished.code == 1
     assert evaluate().code == 0
 

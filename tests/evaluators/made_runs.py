@@ -174,8 +174,8 @@ def made_run(
                     "output_tokens": 20,
                     "seconds_to_first_token": 0.5,
                     "seconds": 1.0,
-                    "sparsity": None if dense else ran,
-                    "sparsity_spread": None if dense else dict.fromkeys(ran, 0.01),
+                    "sparsity": None if dense or not ran else ran,
+                    "sparsity_spread": None if dense or not ran else dict.fromkeys(ran, 0.01),
                     "kv_bytes_per_step": None if dense else 1e6,
                 }
                 parsed = index not in unparsed

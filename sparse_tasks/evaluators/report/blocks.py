@@ -102,11 +102,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The output of a model; None where it is not kept."""
+    """The output of a model."""
 
     who: str
     score: str
-    words: str | None
+    words: str
     left_out: int = 0
 
 

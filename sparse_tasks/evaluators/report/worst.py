@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +12,16 @@ import pandas as pd
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.hub import split_hub_id
-from sparse_tasks.core.json import parse_json
 from sparse_tasks.core.length import label
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.analyses.columns import Row
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
+from sparse_tasks.evaluators.records import Prediction
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Answer, Note, Sample, Section, Text
 from sparse_tasks.evaluators.report.context import Context
-from sparse_tasks.evaluators.runs import PREDICTIONS
+from sparse_tasks.evaluators.runs import read_predictions
 from sparse_tasks.generators.excerpt import Piece, excerpt
 
 _SHOWN: Final = 6
@@ -140,39 +139,20 @@ def _excerpt(row: JsonObject) -> tuple[Piece, ...]:
 
 
 def _outputs(chosen: Iterable[_Chosen]) -> dict[tuple[str, str], str]:
-    """Outputs by run and id: files are read line by line, and only lines that name a chosen sample are parsed."""
+    """Outputs of the chosen samples, by run and id."""
     of_run: dict[str, tuple[ScoredRun, set[str]]] = {}
     for one in chosen:
         of_run.setdefault(one.run.name, (one.run, set()))[1].add(one.row.id)
     outputs: dict[tuple[str, str], str] = {}
     for name, (run, ids) in of_run.items():
-        path = run.path / PREDICTIONS
-        marks = {json.dumps(id, ensure_ascii=ascii).encode(errors="replace") for id in ids for ascii in (True, False)}
-        try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if not any(mark in line for mark in marks):
-                        continue
-                    try:
-                        prediction = parse_json(line)
-                        if prediction["id"] in ids:
-                            outputs[name, prediction["id"]] = str(prediction["text"])
-                    except (KeyError, TypeError, ValueError, RecursionError) as error:
-                        raise DataError(f"{path}, line {number}: is not a prediction: {error!r}") from error
-                    if sum(run_name == name for run_name, _ in outputs) == len(ids):
-                        break
-        except FileNotFoundError:
-            continue  # a run may be kept without what it wrote
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        predictions = read_predictions(run.path, Prediction)
+        outputs |= {(name, id): predictions[id].text for id in ids}
     return outputs
 
 
 def _answer(run: ScoredRun, id: str, score: float, words: Mapping[tuple[str, str], str]) -> Answer:
-    written = words.get((run.name, id))
-    who = wording.name(run.label)
-    text, left_out = (None, 0) if written is None else wording.cut(written, _LONGEST_OUTPUT)
-    return Answer(who, TYPESET.number(score, 2), text, left_out)
+    text, left_out = wording.cut(words[run.name, id], _LONGEST_OUTPUT)
+    return Answer(wording.name(run.label), TYPESET.number(score, 2), text, left_out)
 
 
 def _sample(number: int, one: _Chosen, row: JsonObject | None, answers: Sequence[Answer]) -> Sample:

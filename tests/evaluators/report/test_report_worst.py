@@ -75,20 +75,6 @@ def test_where_the_data_set_is_now_can_be_told(answered: Path, report: Report, c
     assert "<mark>" in report(answered, data=str(copy))
 
 
-def test_a_run_that_is_kept_without_its_outputs_says_so(answered: Path, report: Report) -> None:
-    (answered / "quest" / "predictions.jsonl").unlink()
-    assert "What it wrote is not kept with the run." in samples(report(answered))[0].text
-
-
-def test_only_lines_of_wanted_samples_are_parsed(tmp_path: Path, report: Report) -> None:
-    folder = made_run(tmp_path / "dense", {("ruler_vt", 1024): [0.0, 1.0]}, text="seen")
-    path = folder / "predictions.jsonl"
-    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] + b"no JSON\n")
-    shown = samples(report(folder))
-    assert len(shown) == 1
-    assert "seen" in shown[0].text
-
-
 def test_what_lost_most_comes_first_and_what_lost_nothing_not_at_all(tmp_path: Path, report: Report) -> None:
     made_run(tmp_path / "dense", {("ruler_vt", 1024): [1.0, 1.0, 0.5, 0.0]})
     made_run(tmp_path / "quest", {("ruler_vt", 1024): [0.75, 0.0, 0.5, 1.0]}, attention="quest", sparsity=0.9)
