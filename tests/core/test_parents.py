@@ -90,6 +90,7 @@ def test_processes_of_others_are_left_alone(tmp_path: Path) -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow  # tracing takes SIGTERM for itself
 @pytest.mark.parametrize(("sent", "ignored"), [("TERM", False), ("HUP", False), ("HUP", True)])
 def test_a_signal_that_stops_lets_everything_end(sent: str, ignored: bool, tmp_path: Path) -> None:
     script = (
