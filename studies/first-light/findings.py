@@ -215,7 +215,7 @@ def less(a: tuple[float, Interval], b: tuple[float, Interval]) -> Estimate:
 
 
 def findings(found: Cells) -> list[Finding]:
-    """The seven statements, in the paper's order."""
+    """The seven statements about a model, in the paper's order; see ``Cells.of``."""
     return [
         no_winner(found),
         single_needles(found),
@@ -297,31 +297,28 @@ def single_needles(found: Cells) -> Finding:
 
 
 def longer_inputs(found: Cells) -> Finding:
-    """Share that is lost at the shortest length, less that at the longest, on the same tasks of a model."""
+    """Share that is lost at the shortest length, less that at the longest, on the same tasks."""
     statement = "Longer inputs tolerate more at equal sparsity."
     names = list(found.methods)
     places = found.places(names) if names else []
-    by_model: dict[str, dict[int, set[str]]] = {}
-    for model, length, task in places:
-        by_model.setdefault(model, {}).setdefault(length, set()).add(task)
-    parts, estimates = [], []
-    for model, lengths in by_model.items():
-        short, long = min(lengths), max(lengths)
-        tasks = sorted(lengths[short] & lengths[long])
-        if short == long or not tasks:
-            continue
-        losses = []
-        for length in (short, long):
-            of_length: list[Place] = [(model, length, task) for task in tasks]
-            losses.append(lost([(found.dense[place], found.mean(names, place)) for place in of_length]))
-        estimates.append(less(*losses))
-        parts.append(
-            f"{model} loses {_share(losses[0])} of the dense score at {label(short)} and {_share(losses[1])} at "
-            f"{label(long)} on {len(tasks)} tasks, a difference of {estimates[-1]}"
-        )
-    if not estimates:
+    tasks_at: dict[int, set[str]] = {}
+    for _, length, task in places:
+        tasks_at.setdefault(length, set()).add(task)
+    ends = sorted({min(tasks_at), max(tasks_at)}) if tasks_at else []
+    tasks = sorted(set.intersection(*(tasks_at[length] for length in ends))) if len(ends) == 2 else []
+    if not tasks:
         return _undecided(statement, "it takes two lengths of a task")
-    return _joined(statement, parts, estimates)
+    model = places[0][0]
+    losses = [
+        lost([(found.dense[model, length, task], found.mean(names, (model, length, task))) for task in tasks])
+        for length in ends
+    ]
+    estimate = less(*losses)
+    text = (
+        f"{model} loses {_share(losses[0])} of the dense score at {label(ends[0])} and {_share(losses[1])} at "
+        f"{label(ends[1])} on {len(tasks)} tasks, a difference of {estimate}"
+    )
+    return Finding(statement, estimate.verdict, _sentence(text), estimate.value, estimate.low, estimate.high)
 
 
 def decoding_tolerates(found: Cells) -> Finding:
@@ -458,14 +455,6 @@ def quest_even(found: Cells) -> Finding:
 def single(task: str) -> bool:
     """Whether a task asks for one needle."""
     return task.startswith(("ruler_niah_single", "ruler_niah_multikey"))
-
-
-def _joined(statement: str, parts: Sequence[str], estimates: Sequence[Estimate]) -> Finding:
-    """Of several models: true where it is true of each, false where it is of one, as the weakest one says."""
-    verdicts = [estimate.verdict for estimate in estimates]
-    whole: Verdict = "false" if "false" in verdicts else "undecided" if "undecided" in verdicts else "true"
-    weakest = estimates[verdicts.index(whole)]
-    return Finding(statement, whole, _sentence("; ".join(parts)), weakest.value, weakest.low, weakest.high)
 
 
 def _change(found: Cells, name: str, place: Place) -> float:
