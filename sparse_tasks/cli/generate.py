@@ -167,7 +167,8 @@ def generate(
     for notice in request.notices:
         warn(notice)
     loaded = load_tokenizer(tokenizer, chat_template, keeps_control=request.keeps_control)
-    for notice in (notice for chosen in request.tasks for notice in chosen.notices(loaded)):
+    # Once, where tasks share a text.
+    for notice in dict.fromkeys(notice for chosen in request.tasks for notice in chosen.notices(loaded)):
         warn(notice)
     if dry_run:
         check_lengths(request, loaded)

@@ -10,13 +10,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.hub import is_hub_id
 from sparse_tasks.core.registry import Registry, import_modules
 
 T = TypeVar("T")
+
+UNENCODABLE: Final = (
+    "for control tokens that this tokenizer cannot encode as text (--control-tokens keep takes them as they are)"
+)
+"""Reason of what is left out of a text, for a notice."""
 
 
 @dataclass(frozen=True)

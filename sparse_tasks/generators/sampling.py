@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from itertools import chain
-from typing import Final
 
 from sparse_tasks.core.beginning import ANSWER, BARE_ANSWER, EXPLANATION
 from sparse_tasks.core.errors import DataError, TooShortError, UsageError
 from sparse_tasks.core.sample import Sample
-from sparse_tasks.core.tokenizers import NEVER, PromptTokenizer
-from sparse_tasks.generators.corpora import read
+from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.fitting import Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
-
-_KEEP: Final = "add --control-tokens keep"
 
 
 def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Sample:
@@ -74,26 +69,17 @@ def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) ->
 
 
 def check_texts(request: Request, tokenizer: PromptTokenizer) -> None:
-    """Make sure that control tokens in the user's words are meant, and those in essays can be encoded as text.
+    """Make sure that control tokens in the user's words are meant.
 
     Raises:
-        UsageError: They are not, or cannot.
+        UsageError: They are not.
     """
     for task in request.tasks:
         for part, text in ({} if (template := request.template(task)) is None else template.describe()).items():
             if (token := tokenizer.spells_control(text)) is not None:
                 where = f"{task.name}.{part}"
-                raise UsageError(
-                    "template", where, f"spells {token}, which prompts hold as text; {_KEEP}, if it is meant"
-                )
-    for corpus in request.corpora:
-        if corpus.name == "essays":
-            from sparse_tasks.generators.ruler.essays import read_essays
-
-            for sentence in chain.from_iterable(read(corpus.sha256, read_essays)):
-                if (token := tokenizer.spells_control(sentence)) and tokenizer.cost(f"{sentence}\n") >= NEVER:
-                    why = f"spells {token}, which this tokenizer cannot encode as text: take it out, or {_KEEP}"
-                    raise UsageError("essays", corpus.origin, why)
+                why = f"spells {token}, which prompts hold as text; add --control-tokens keep, if it is meant"
+                raise UsageError("template", where, why)
 
 
 def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:

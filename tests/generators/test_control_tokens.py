@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import BadFileError, UsageError
 from sparse_tasks.core.tokenizers import NEVER, PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.prompts import requests
 from sparse_tasks.evaluators.scoring import gold_score
 from sparse_tasks.generators.corpora import Corpus, find_corpora
+from sparse_tasks.generators.qa.squad import read_squad
+from sparse_tasks.generators.ruler.essays import read_essays
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import check_lengths, make_sample
 from sparse_tasks.generators.validation import validate_folder
@@ -93,7 +96,7 @@ def test_documents_that_cannot_be_text_are_left_out_and_counted(
     request = make_request([4000], ["qa_squad"], samples=6, corpora=corpora, tokenizer=mute)
     (task,) = request.tasks
     (notice,) = task.notices(tokenizer)
-    assert notice.startswith("qa_squad: left out 40 documents, and ")
+    assert re.match(r"qa_squad: left out 40 documents and \d{2,3} questions, for control tokens", notice)
     assert "--control-tokens keep" in notice
     for index in range(6):
         assert TOKEN not in make_sample(request, tokenizer, task, 4000, index).prompt
@@ -103,19 +106,97 @@ def test_documents_that_cannot_be_text_are_left_out_and_counted(
     assert any(TOKEN in make_sample(kept, keeping, kept.tasks[0], 4000, index).prompt for index in range(6))
 
 
-def test_essays_are_text_or_refused(mute: str, tmp_path: Path) -> None:
-    (tmp_path / "essays.txt").write_text(f"A {TOKEN} in an essay, and more. " * 300, encoding="utf-8")
-    essays = find_corpora({"essays": str(tmp_path / "essays.txt")})
-    options: dict[str, Any] = {"corpora": essays, "samples": 2}
+def test_questions_that_cannot_be_text_are_left_out_and_counted(mute: str, tmp_path: Path) -> None:
+    content = squad(articles=20, paragraphs=4)
+    questions = [qa for article in content["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+    for number, qa in enumerate(questions):
+        if number % 2:
+            qa["question"] += f" {TOKEN}"
+    (tmp_path / "squad.json").write_text(json.dumps(content), encoding="utf-8")
+    corpora = find_corpora({"qa_squad": str(tmp_path / "squad.json")})
+    request = make_request([2000], ["qa_squad"], samples=8, corpora=corpora, tokenizer=mute)
+    (task,), tokenizer = request.tasks, load_tokenizer(mute)
+    unfit = sum(TOKEN in question.text for question in read_squad(corpora["qa_squad"]).questions)
+    assert unfit > 10
+    (notice,) = task.notices(tokenizer)
+    assert notice.startswith(f"qa_squad: left out 0 documents and {unfit} questions, for control tokens")
+    assert not any(TOKEN in make_sample(request, tokenizer, task, 2000, index).prompt for index in range(8))
+    for qa in questions:
+        qa["question"] = f"{qa['question'].removesuffix(f' {TOKEN}')} {TOKEN}"
+    (tmp_path / "squad.json").write_text(json.dumps(content), encoding="utf-8")
+    corpora = find_corpora({"qa_squad": str(tmp_path / "squad.json")})
+    request = make_request([2000], ["qa_squad"], corpora=corpora, tokenizer=mute)
+    with pytest.raises(UsageError, match=r"has no question .* tokens or fewer; others are left out for control tokens"):
+        request.tasks[0].notices(tokenizer)
+
+
+_ESSAYS = ("ruler_niah_single_2", "ruler_niah_multiquery")
+
+
+def essays(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "essays.txt").write_text(text, encoding="utf-8")
+    return {"corpora": find_corpora({"essays": str(folder / "essays.txt")}), "samples": 3}
+
+
+def test_essays_that_spell_one_are_text(tmp_path: Path) -> None:
     tokenizer = load_tokenizer()
-    request = make_request([1500], ["ruler_niah_single_2"], **options)
+    request = make_request([1500], ["ruler_niah_single_2"], **essays(tmp_path, f"A {TOKEN} in it, and more. " * 300))
     check_lengths(request, tokenizer)
+    assert request.tasks[0].notices(tokenizer) == []
     sample = make_sample(request, tokenizer, request.tasks[0], 1500, 0)
     ids = tokenizer.ids(sample.prompt)
     assert len(ids) == sample.input_tokens
     assert ids.count(tokenizer.backend.token_to_id(TOKEN)) == 2 < sample.prompt.count(TOKEN)
-    with pytest.raises(UsageError, match=r"essays: 'essays\.txt' spells <\|im_end\|>, .* --control-tokens keep"):
+
+
+def test_sentences_of_essays_that_cannot_be_text_are_left_out_and_counted(mute: str, tmp_path: Path) -> None:
+    one = f"This stays. This goes: {TOKEN} is spelt. And this stays too, for it spells none. "
+    # Without blanks it is cut, somewhere within a token; then no piece of it spells one.
+    divided = TOKEN * 60
+    options = essays(tmp_path, f"{one * 150}\n\n{divided}\n\n{TOKEN} is all there is.")
+    request = make_request([1500], list(_ESSAYS), tokenizer=mute, **options)
+    tokenizer, keeping = load_tokenizer(mute), load_tokenizer(mute, keeps_control=True)
+    check_lengths(request, tokenizer)
+    pieces = [sentence for sentences in read_essays(options["corpora"]["essays"]) for sentence in sentences]
+    stay = sum(sentence.startswith(("This stays", "And this")) for sentence in pieces)
+    assert stay == 300
+    (notice,) = {notice for task in request.tasks for notice in task.notices(tokenizer)}
+    assert notice.startswith(f"essays: left out {len(pieces) - stay} sentences, for control tokens that this tokenizer")
+    for task in request.tasks:
+        for index in range(3):
+            sample = make_sample(request, tokenizer, task, 1500, index)
+            assert "stays too" in sample.prompt
+            assert TOKEN not in sample.prompt
+            assert tokenizer.count(sample.prompt) == sample.input_tokens
+    kept = make_request([1500], list(_ESSAYS), tokenizer=mute, control_tokens="keep", **options)
+    assert [task.notices(keeping) for task in kept.tasks] == [[], []]
+    assert TOKEN in make_sample(kept, keeping, kept.tasks[0], 1500, 0).prompt
+
+
+def test_essays_of_which_too_little_can_be_text_are_refused(mute: str, tmp_path: Path) -> None:
+    request = make_request([1500], [_ESSAYS[0]], **essays(tmp_path, f"This stays. A {TOKEN} in it, and more. " * 300))
+    with pytest.raises(BadFileError, match=r"essays: .* 3,300 characters remain; a haystack needs 5,000 or more"):
         check_lengths(request, load_tokenizer(mute))
+
+
+def test_what_texts_of_others_gave_before_has_another_version(corpora: dict[str, Corpus], tmp_path: Path) -> None:
+    def versions(**given: Any) -> dict[str, int]:
+        tasks = make_request([1500], [*_ESSAYS, "ruler_vt"], **given).describe()["tasks"]
+        return {name: task["version"] for name, task in tasks.items()}
+
+    assert versions() == dict.fromkeys((*_ESSAYS, "ruler_vt"), 1)
+    mine = essays(tmp_path, "Words of mine, and more. " * 300)
+    assert versions(**mine) == dict.fromkeys(_ESSAYS, 2) | {"ruler_vt": 1}
+    (task,) = make_request([1500], ["qa_squad"], corpora=corpora).tasks
+    assert json.loads(task.key())[:2] == ["qa_squad", 3]
+
+
+def test_tasks_that_share_essays_tell_once_what_is_left_out(mute: str, tmp_path: Path) -> None:
+    essays(tmp_path, f"This stays, all of it. A {TOKEN} in it. " * 300)
+    options = ["--tokenizer", mute, "--essays", str(tmp_path / "essays.txt"), *(f"-t{task}" for task in _ESSAYS)]
+    done = run("generate", "-l", "1500", "-n", "1", "-w", "1", *options, "-o", tmp_path / "data")
+    assert done.code == 0, done.err
+    assert done.err.count("left out 300 sentences") == 1
 
 
 def test_words_of_a_template_that_spell_one_are_asked_about(qwen: PromptTokenizer) -> None:

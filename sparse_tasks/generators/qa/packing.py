@@ -15,7 +15,7 @@ from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.tokenizers import NEVER
 from sparse_tasks.generators import prompts
-from sparse_tasks.generators.corpora import Corpus, mounted, read
+from sparse_tasks.generators.corpora import UNENCODABLE, Corpus, mounted, read
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.qa.collection import END, Collection, Question, heading, holds, letters
 from sparse_tasks.generators.qa.costs import document_costs
@@ -68,7 +68,7 @@ class PackedTask(Task):
     repeats: bool = parameter(False, "whether documents may come again within a sample (set by --allow-repeats)")
     _turn: _Turn | None = field(default=None, init=False, repr=False, compare=False)
 
-    version = 2
+    version = 3
     dispersion = "low"
     scope = "low"
     steerable = True
@@ -107,18 +107,15 @@ class PackedTask(Task):
     def notices(self, tokenizer: PromptTokenizer) -> list[str]:
         collection, order = self.collection(), len(_order(self, tokenizer, 0))
         costs = document_costs(collection.sha256, collection.documents, tokenizer)
-        mute = sum(any(costs[index] == NEVER for index in question.gold) for question in collection.questions)
+        mute = sum(_tokens(question, costs, tokenizer) >= NEVER for question in collection.questions)
         long, documents = len(collection.questions) - order - mute, sum(cost == NEVER for cost in costs)
         notices = []
         if long:
             what = f"question{'s' * (long != 1)} about a document of more than {MOST_GOLD:,} tokens"
             notices.append(f"{self.name}: left out {long:,} {what}")
-        if documents:
-            notices.append(
-                f"{self.name}: left out {documents:,} document{'s' * (documents != 1)}, and {mute:,} "
-                f"question{'s' * (mute != 1)} about them, for control tokens that this tokenizer cannot encode as text "
-                "(--control-tokens keep takes them as they are)"
-            )
+        if documents or mute:
+            what = f"{documents:,} document{'s' * (documents != 1)} and {mute:,} question{'s' * (mute != 1)}"
+            notices.append(f"{self.name}: left out {what}, {UNENCODABLE}")
         return notices
 
     def _bound(self) -> _Turn:
@@ -352,10 +349,21 @@ def _order(task: PackedTask, tokenizer: PromptTokenizer, seed: int) -> list[int]
     costs = document_costs(collection.sha256, collection.documents, tokenizer)
     order = list(range(len(collection.questions)))
     Stream("questions", task.name, task.version, task.corpus, seed).shuffle(order)
-    order = [i for i in order if all(costs[index] <= MOST_GOLD for index in collection.questions[i].gold)]
+    tokens = [_tokens(question, costs, tokenizer) for question in collection.questions]
+    order = [i for i in order if tokens[i] <= MOST_GOLD]
     if not order:
-        raise UsageError("task", task.name, f"has no question about a document of {MOST_GOLD:,} tokens or fewer")
+        others = f"; others are left out {UNENCODABLE}" if max(tokens, default=0) >= NEVER else ""
+        what = f"has no question about a document of {MOST_GOLD:,} tokens or fewer{others}"
+        raise UsageError("task", task.name, what)
     return order
+
+
+def _tokens(question: Question, costs: Sequence[int], tokenizer: PromptTokenizer) -> int:
+    """Tokens of the longest document that a question is about; ``NEVER`` if that, or it, cannot be encoded."""
+    words = "\n".join([question.text, *question.choices])
+    if tokenizer.spells_control(words) is not None and tokenizer.cost(f"{words}\n") >= NEVER:
+        return NEVER
+    return max(costs[index] for index in question.gold)
 
 
 def _places(depth: Depth, stream: Stream, n: int, k: int) -> list[int]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from sparse_tasks.core.errors import BadFileError
-from sparse_tasks.generators.corpora import CORPORA, Corpus, Kind, read
+from sparse_tasks.core.tokenizers import NEVER
+from sparse_tasks.generators.corpora import CORPORA, UNENCODABLE, Corpus, Kind, read
 from sparse_tasks.generators.prose.grammar import Rule, read_grammars
 from sparse_tasks.generators.qa.formats import decode, read_bytes
 from sparse_tasks.generators.qa.sentences import dense, join, pieces, split_wide
 from sparse_tasks.generators.ruler.noise import read_lines
 from sparse_tasks.generators.seeds import Stream
+
+if TYPE_CHECKING:
+    from sparse_tasks.core.tokenizers import PromptTokenizer
 
 # Paragraphs of a generated essay; the next one has another subject.
 _ESSAY = 8
@@ -26,6 +30,7 @@ _MIDDLE = ("Claim", "Detail", "Example", "History", "Objection")
 _SENTENCES, _WORDS, _DENSE = 8, 80, 120
 # A file has to hold this much text, or its few sentences would come again and again.
 _FEWEST_CHARACTERS = 5_000
+_NEEDED = f"a haystack needs {_FEWEST_CHARACTERS:,} or more"
 _MOST_BYTES = 2**28
 # What no language writes: data in letters.
 _LONGEST_WORD = 1_000
@@ -37,12 +42,40 @@ _END_OF_SENTENCE = re.compile(
 )
 
 
-def prose(stream: Stream, sha256: str) -> Prose:
-    """Prose of one sample: generated, or taken from the file of a hash from a random paragraph on."""
-    if not sha256:
-        return _Generated(stream)
-    text = read(sha256, read_essays)
-    return _Quoted(text, stream.below(len(text)))
+def prose(stream: Stream, text: list[list[str]] | None) -> Prose:
+    """Prose of one sample: paragraphs of a file from a random one on, or, without them, generated ones."""
+    return _Generated(stream) if text is None else _Quoted(text, stream.below(len(text)))
+
+
+@lru_cache(maxsize=16)
+def encodable(sha256: str, tokenizer: PromptTokenizer) -> tuple[list[list[str]], int]:
+    """Paragraphs of the file of a hash, and the number of sentences that are left out of them.
+
+    Left out are those that spell a control token which the tokenizer cannot encode as text.
+
+    Raises:
+        BadFileError: Too little is left.
+    """
+
+    def fits(text: str) -> bool:
+        return tokenizer.spells_control(text) is None or tokenizer.cost(f"{text}\n") < NEVER
+
+    paragraphs: list[list[str]] = []
+    left_out = 0
+    for sentences in read(sha256, read_essays):
+        rest = sentences
+        if not fits(join(sentences)):
+            rest = [sentence for sentence in sentences if fits(sentence)]
+            # Pieces of a text without blanks may spell a token together.
+            rest = rest if fits(join(rest)) else []
+            left_out += len(sentences) - len(rest)
+        if rest:
+            paragraphs.append(rest)
+    if left_out and (characters := _characters(paragraphs)) < _FEWEST_CHARACTERS:
+        raise BadFileError(
+            f"essays: without the sentences left out {UNENCODABLE}, {characters:,} characters remain; {_NEEDED}"
+        )
+    return paragraphs, left_out
 
 
 class _Generated:
@@ -110,11 +143,13 @@ def _paragraphs(path: Path, sha256: str) -> list[list[str]]:
     paragraphs: list[list[str]] = []
     for block in re.split(r"\n\s*\n", text):
         paragraphs += _grouped(_sentences(join(block.split())))
-    characters = sum(len(sentence) for sentences in paragraphs for sentence in sentences)
-    if characters < _FEWEST_CHARACTERS:
-        needed = f"a haystack needs {_FEWEST_CHARACTERS:,} or more"
-        raise BadFileError(f"{path.name} holds {characters:,} characters of text; {needed}")
+    if (characters := _characters(paragraphs)) < _FEWEST_CHARACTERS:
+        raise BadFileError(f"{path.name} holds {characters:,} characters of text; {_NEEDED}")
     return paragraphs
+
+
+def _characters(paragraphs: list[list[str]]) -> int:
+    return sum(len(sentence) for sentences in paragraphs for sentence in sentences)
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
+from sparse_tasks.generators.corpora import UNENCODABLE
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.qa.sentences import gap, join
-from sparse_tasks.generators.ruler.essays import Prose, prose
+from sparse_tasks.generators.ruler.essays import Prose, encodable, prose
 from sparse_tasks.generators.ruler.noise import noise, offer_line
 from sparse_tasks.generators.ruler.words import described
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.task import Completion, Draft, Mark, Offer, Passage, Task, parameter
+
+if TYPE_CHECKING:
+    from sparse_tasks.core.tokenizers import PromptTokenizer
 
 _HAYSTACKS = ("noise", "essay", "needles")
 _KINDS = ("words", "numbers", "uuids")
@@ -57,6 +62,7 @@ class Needles(Task):
     values: int = parameter(1, "number of values of each key", 1, 16)
     distractors: int = parameter(0, "number of keys that nobody asks for, beside those of the haystack", 0, 64)
     essays: str = parameter("", "SHA-256 of the user's text for essays; empty for made ones")
+    _text: list[list[str]] | None = field(default=None, init=False, repr=False, compare=False)
 
     dispersion = "low"
     scope = "low"
@@ -75,6 +81,22 @@ class Needles(Task):
         if self.haystack != "essay":
             # A text that is not used is not part of the key.
             object.__setattr__(self, "essays", "")
+        if self.essays:
+            # Texts of users were divided otherwise, and control tokens in them encoded as such; what is made stays.
+            object.__setattr__(self, "version", 2)
+
+    def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
+        if not self.essays:
+            return self
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_text", encodable(self.essays, tokenizer)[0])
+        return bound
+
+    def notices(self, tokenizer: PromptTokenizer) -> list[str]:
+        left_out = encodable(self.essays, tokenizer)[1] if self.essays else 0
+        if not left_out:
+            return []
+        return [f"essays: left out {left_out:,} sentence{'s' * (left_out != 1)}, {UNENCODABLE}"]
 
     def smallest(self) -> int:
         # Each paragraph has a place for at least one needle.
@@ -86,7 +108,7 @@ class Needles(Task):
         if self.haystack == "needles":
             codes = _Codes(stream, self)
             return [codes.line(codes.key(), codes.value()) for _ in range(_SPECIMENS)]
-        text = prose(stream, self.essays)
+        text = prose(stream, self._prose())
         # From all over the text, since its beginning may be unlike the rest.
         step = max((text.period or 0) // _SPECIMENS, 1)
         return [_paragraph(text.paragraph(step * i)) for i in range(_SPECIMENS)]
@@ -170,6 +192,11 @@ class Needles(Task):
         if " are all " not in question[0] and numbers != {1}:
             raise DataError("the question asks for one value, and there are several")
         return ", ".join(answers)
+
+    def _prose(self) -> list[list[str]] | None:
+        if self.essays and self._text is None:
+            raise RuntimeError(f"{self.name} makes samples of essays only after at()")
+        return self._text
 
     def _needles(self) -> int:
         return self.values * (self.queries + self.distractors)
@@ -313,7 +340,7 @@ class _Paragraphs:
 
 def _stack(task: Needles, stream: Stream, size: int, codes: _Codes) -> _Lines | _Paragraphs:
     if task.haystack == "essay":
-        return _Paragraphs(stream.fork("order"), size, prose(stream.fork("text"), task.essays))
+        return _Paragraphs(stream.fork("order"), size, prose(stream.fork("text"), task._prose()))
     if task.haystack == "noise":
         return _Lines(stream, size, noise, others=False)
     return _Lines(stream, size, lambda _: codes.line(codes.key(), codes.value()), others=True)

@@ -31,7 +31,7 @@ def paragraphs(tmp_path: Path, text: str) -> list[list[str]]:
 
 
 def test_made_sentences_are_whole() -> None:
-    text = prose(Stream("whole"), "")
+    text = prose(Stream("whole"), None)
     for i in range(2_000):
         sentences = text.paragraph(i)
         assert 3 <= len(sentences) <= 7
@@ -41,7 +41,7 @@ def test_made_sentences_are_whole() -> None:
 
 
 def test_paragraphs_and_subjects_vary() -> None:
-    text = prose(Stream("vary"), "")
+    text = prose(Stream("vary"), None)
     made = [" ".join(text.paragraph(i)) for i in range(5_000)]
     assert len(set(made)) == 5_000
     sentences = Counter(sentence for i in range(5_000) for sentence in text.paragraph(i))
@@ -51,10 +51,10 @@ def test_paragraphs_and_subjects_vary() -> None:
 
 
 def test_a_paragraph_depends_on_its_number_alone() -> None:
-    one, other = prose(Stream("alone"), ""), prose(Stream("alone"), "")
+    one, other = prose(Stream("alone"), None), prose(Stream("alone"), None)
     backward = [other.paragraph(i) for i in reversed(range(40))]
     assert [one.paragraph(i) for i in range(40)] == backward[::-1]
-    assert prose(Stream("another"), "").paragraph(3) != one.paragraph(3)
+    assert prose(Stream("another"), None).paragraph(3) != one.paragraph(3)
 
 
 def test_every_alternative_can_be_written() -> None:
