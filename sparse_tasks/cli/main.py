@@ -30,6 +30,7 @@ from sparse_tasks.cli import (
     validate,
 )
 from sparse_tasks.core.errors import SparseTasksError
+from sparse_tasks.core.format import visible
 from sparse_tasks.core.parents import stopped_by_signals
 from sparse_tasks.core.streams import own_standard_error
 
@@ -118,11 +119,13 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except SparseTasksError as error:
-        _leave(error.exit_code, "error: " + " ".join(str(error).splitlines()))
+        _leave(error.exit_code, "error: " + visible(" ".join(str(error).splitlines())))
     except SystemExit as leaving:
         # Typer turns Ctrl-C into such a code without a word.
         _leave(leaving.code, _STOPPED.get(leaving.code))
     except OSError as error:
+        if error.filename is not None:
+            _leave(1, f"error: {error.filename}: {error.strerror}")
         # What goes wrong with a data set's files has its own error; this is about standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         gone = isinstance(error, BrokenPipeError)

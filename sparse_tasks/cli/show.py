@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, print_json, warn
 
 _MARGIN = 300
 
@@ -27,27 +28,33 @@ def show(
     from rich.console import Console
     from rich.text import Text
 
+    from sparse_tasks.core.format import visible
+    from sparse_tasks.core.manifest import MANIFEST
     from sparse_tasks.generators.excerpt import excerpt
     from sparse_tasks.generators.lookup import find_sample
 
-    row = find_sample(folder, task, index, length)
+    found = find_sample(folder, task, index, length)
+    row = found.row
+    if found.changed:
+        check = shlex.join(["sparse-tasks", "validate", str(folder)])
+        warn(f"{found.path} is not the file that {MANIFEST} names; what was changed says {check}")
     if format is Format.json:
         print_json(row)
         return
     # Soft wrap leaves the lines of the prompt as they are.
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(f"{row['id']}: {row['input_tokens']:,} tokens of {row['length']:,}, {row['metric']}", style="bold")
-    console.print(f"params {row['params']}\n", style="dim")
+    console.print(f"params {visible(row['params'])}\n", style="dim")
     text = Text()
     margin = len(row["prompt"]) if full else _MARGIN
     for kind, words in excerpt(row["prompt"], row["evidence"], margin, most=10**6 if full else 8):
         if kind == "gap":
             text.append(f"\n\n{words}\n\n", style="dim")
         else:
-            text.append(words, style="black on yellow" if kind == "evidence" else "")
+            text.append(visible(words), style="black on yellow" if kind == "evidence" else "")
     console.print(text)
     depths = ", ".join(f"{span['depth']:.3f}" for span in row["evidence"][:16])
     more = f", ... ({len(row['evidence'])} spans)" if len(row["evidence"]) > 16 else ""
     console.print(f"\nevidence at depth {depths}{more}", style="dim")
     console.print("answer", style="bold")
-    console.print(Text(row["answer"]))
+    console.print(Text(visible(row["answer"])))

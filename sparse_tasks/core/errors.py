@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SparseTasksError(Exception):
@@ -58,6 +60,25 @@ def first_line(error: Exception) -> str:
     """The first line of what a library says went wrong, or else what kind of error it is."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def unreadable(path: Path, error: Exception, kind: str) -> str:
+    """What keeps a file from being read, by name and in words, whatever a library said.
+
+    Args:
+        path: The file.
+        error: What went wrong.
+        kind: What the file should be, as in "Parquet".
+    """
+    if os.path.isdir(path):
+        reason = "it is a folder"
+    elif isinstance(error, OSError) and error.errno is not None:
+        reason = os.strerror(error.errno)
+    elif os.path.isfile(path) and os.path.getsize(path) == 0:
+        reason = "it is empty"
+    else:
+        reason = f"it is not a whole {kind} file ({first_line(error)})"
+    return f"{path} cannot be read: {reason}"
 
 
 def quoted(text: str) -> str:

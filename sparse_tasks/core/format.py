@@ -1,8 +1,9 @@
-"""Numbers as text: for terminals, the report and the board."""
+"""Numbers as text: for terminals, the report and the board; and texts of strangers as what can be seen of them."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,3 +83,24 @@ TYPESET: Final = Numbers("−", "–", " to ")
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """``1 run``, ``1,200 runs``."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes: ``1.5 MiB``; below 0.1 MiB ``80.2 KiB``; below 0.1 KiB ``12 bytes``."""
+    for unit, one in (("MiB", 2**20), ("KiB", 2**10)):
+        if count >= 0.1 * one:
+            return f"{count / one:,.1f} {unit}"
+    return counted(round(count), "byte")
+
+
+_TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: str) -> str:
+    """A text with control characters, and those that turn the direction of writing, escaped; lines and tabs stay."""
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c in _TURNING or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Zl", "Zp"))
+        else c
+        for c in text
+    )

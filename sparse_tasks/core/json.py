@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.errors import DataError, unreadable
 from sparse_tasks.core.records import to_builtins
 
 
@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(unreadable(path, error, "JSON")) from error
 
 
 def parse_json(content: bytes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 
 from sparse_tasks.attention.attention import DENSE
 from sparse_tasks.core.beginning import in_tags
-from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.errors import DataError, UsageError, unreadable
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import to_json
@@ -415,7 +416,8 @@ def read_scores_table(folder: Path, columns: Sequence[str] | None = None) -> pa.
                 field = SCORES_SCHEMA.field(name)
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        again = f"run sparse-tasks score {shlex.quote(str(folder))}"
+        raise DataError(f"{unreadable(path, error, 'Parquet')}; {again}") from error
     for name in table.column_names:
         if table[name].null_count and name not in _MAY_BE_NULL:
             raise DataError(f"{path} has a row without {name}")

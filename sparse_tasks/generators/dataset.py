@@ -98,7 +98,7 @@ class DatasetFolder:
             else:
                 self._clear(records)
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write {error.filename or self.path}: {error.strerror or error}") from error
 
     @property
     def missing(self) -> list[Shard]:

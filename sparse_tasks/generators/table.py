@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparse_tasks.core.errors import DataError
+from sparse_tasks.core.errors import DataError, unreadable
 from sparse_tasks.core.sample import Sample
 
 SCHEMA = pa.schema(
@@ -103,7 +103,7 @@ def _metadata(path: Path) -> Any:
     try:
         return pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(unreadable(path, error, "Parquet")) from error
 
 
 def read_rows(
@@ -122,5 +122,5 @@ def read_rows(
         parts = [table] if rows is None else [table.slice(row, 1) for row in rows]
         values: list[dict[str, Any]] = [value for part in parts for value in part.to_pylist()]
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(unreadable(path, error, "Parquet")) from error
     return values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,8 @@ from typing import Any
 from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.files import sha256_of
-from sparse_tasks.core.length import TOLERANCE
+from sparse_tasks.core.format import counted
+from sparse_tasks.core.length import TOLERANCE, label
 from sparse_tasks.core.manifest import MANIFEST, read_manifest
 from sparse_tasks.core.records import Manifest, problem, to_builtins
 from sparse_tasks.core.sample import Sample
@@ -55,9 +55,10 @@ class _Checked:
     """Result of checking one shard."""
 
     problems: list[Problem]
-    ids: list[str]
-    prompts: list[tuple[bytes, str]]
-    tokens: int
+    samples: int = 0
+    ids: list[tuple[str, str]] = field(default_factory=list)
+    prompts: list[tuple[bytes, str]] = field(default_factory=list)
+    tokens: int = 0
 
 
 def validate_folder(
@@ -89,21 +90,22 @@ def validate_folder(
     mount(texts)
     report = Report(list(_check_files(path, manifest)))
     names = [name for name in manifest.files if (path / name).is_file()]
-    ids: Counter[str] = Counter()
+    ids: dict[str, str] = {}
     prompts: dict[bytes, str] = {}
     checker = _Checker(path, manifest, loaded, gold_score)
     with closing(_check_shards(checker, names, tokenizer, workers, texts)) as shards:
         for checked in shards:
             report.problems += checked.problems
             report.files += 1
-            report.samples += len(checked.ids)
+            report.samples += checked.samples
             report.tokens += checked.tokens
-            ids.update(checked.ids)
             for prompt, where in checked.prompts:
                 if (first := prompts.setdefault(prompt, where)) != where:
                     report.problems.append(Problem(where, f"has the prompt of {first}"))
-            progress(len(checked.ids))
-    report.problems += [Problem(id, f"is the id of {n} samples") for id, n in ids.items() if n > 1]
+            for id, where in checked.ids:
+                if (first := ids.setdefault(id, where)) != where:
+                    report.problems.append(Problem(where, f"has the id of {first}: {id}"))
+            progress(checked.samples)
     return report
 
 
@@ -155,19 +157,22 @@ def _check_files(path: Path, manifest: Manifest) -> Iterator[Problem]:
         if int(name.partition("/")[0]) not in request.lengths:
             yield Problem(name, "has a length that the data set does not have")
         if not file.is_file():
-            yield Problem(name, "is missing")
+            yield Problem(name, "is a folder" if file.is_dir() else "is missing")
         elif sha256_of(file) != entry.sha256:
             yield Problem(name, "does not have the recorded SHA-256")
         elif file.stat().st_size != entry.bytes:
-            yield Problem(name, f"has {file.stat().st_size} bytes, not {entry.bytes}")
+            yield Problem(name, f"has {file.stat().st_size:,} bytes; {MANIFEST} says {entry.bytes:,}")
     for file in sorted(path.glob("**/*.parquet")):
         if (name := file.relative_to(path).as_posix()) not in listed:
             yield Problem(name, "is not in the manifest")
     for length in request.lengths:
         for task in request.tasks:
-            rows = sum(entry.rows for entry in manifest.files_of(length, task).values())
-            if rows != request.samples:
-                yield Problem(f"{length}/{task}", f"has {rows} samples, not {request.samples}")
+            rows = {name: entry.rows for name, entry in manifest.files_of(length, task).items()}
+            if sum(rows.values()) != request.samples:
+                samples, at = counted(sum(rows.values()), "sample"), label(length)
+                files = ", ".join(f"{name}: {n:,}" for name, n in rows.items()) or "no file"
+                what = f"counts {samples} of {task} at {at} in its files ({files}), and asks for {request.samples:,}"
+                yield Problem(MANIFEST, what)
 
 
 @dataclass
@@ -209,14 +214,16 @@ def _check_in_process(name: str) -> _Checked:
 
 
 def _check_shard(checker: _Checker, name: str) -> _Checked:
-    manifest, checked = checker.manifest, _Checked([], [], [], 0)
+    manifest, checked = checker.manifest, _Checked([])
     try:
         rows = read_rows(checker.path / name)
     except DataError as error:
-        checked.problems.append(Problem(name, str(error)))
+        checked.problems.append(Problem(name, str(error).removeprefix(f"{checker.path / name} ")))
         return checked
+    checked.samples = len(rows)
     if len(rows) != manifest.files[name].rows:
-        checked.problems.append(Problem(name, f"has {len(rows)} rows, not {manifest.files[name].rows}"))
+        what = f"has {counted(len(rows), 'row')}; {MANIFEST} says {manifest.files[name].rows:,}"
+        checked.problems.append(Problem(name, what))
     shard = ShardPath.parse(name)
     if shard is None:  # the schema of manifests has no such names
         raise ValueError(f"{name} is not the path of a data file")
@@ -237,10 +244,11 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
             checked.tokens += row["input_tokens"]
             digest = hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest()
             checked.prompts.append((digest, f"{name}, row {i}"))
-        checked.ids.append(str(row["id"]))
+        checked.ids.append((str(row["id"]), f"{name}, row {i}"))
         checked.problems += [Problem(where, what) for what in wrong]
     if not checked.problems and checked.tokens != manifest.files[name].tokens:
-        checked.problems.append(Problem(name, f"has {checked.tokens} tokens, not {manifest.files[name].tokens}"))
+        what = f"has prompts of {checked.tokens:,} tokens together; {MANIFEST} says {manifest.files[name].tokens:,}"
+        checked.problems.append(Problem(name, what))
     return checked
 
 
@@ -248,17 +256,19 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
     """Everything that is wrong with one sample."""
     request = checker.manifest.request
     recorded = request.tasks[task.name]
-    expected = {
-        "task": task.name,
-        "length": length,
-        "index": index,
-        "seed": request.seed,
-        "question_position": request.question_position,
-        "max_new_tokens": recorded.max_new_tokens,
+    expected: dict[str, dict[str, object]] = {
+        "the file's name": {"task": task.name, "length": length},
+        "its place": {"index": index},
+        MANIFEST: {
+            "seed": request.seed,
+            "question_position": request.question_position,
+            "max_new_tokens": recorded.max_new_tokens,
+        },
     }
-    for column, value in expected.items():
-        if row[column] != value:
-            yield f"{column} is {row[column]!r}, not {value!r}"
+    for source, values in expected.items():
+        for column, value in values.items():
+            if row[column] != value:
+                yield f"{column} is {row[column]!r}; by {source} it is {value!r}"
     if not row["id"].startswith(f"{task.name}-{length}-{index:05d}-"):
         yield "id does not name the sample's task, length and index"
     beginning = ANSWER if request.begin_answer is True and checker.manifest.chat_template else ""
@@ -268,9 +278,9 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
     try:
         tokens = checker.tokenizer.count(row["prompt"], beginning)
         if tokens != row["input_tokens"]:
-            yield f"the prompt has {tokens} tokens, not {row['input_tokens']}"
+            yield f"the prompt has {tokens:,} tokens; its input_tokens says {row['input_tokens']:,}"
         if not target - TOLERANCE <= tokens <= target:
-            yield f"the prompt has {tokens} tokens, not {target - TOLERANCE} to {target}"
+            yield f"the prompt has {tokens:,} tokens; {MANIFEST} asks for {target - TOLERANCE:,} to {target:,}"
         params = json.loads(row["params"])
         drawn = params.pop("drawn", None)
         if params != recorded.parameters | {"depth": recorded.depth} or not isinstance(drawn, dict):

@@ -107,6 +107,15 @@ def rewrite(path: Path, name: str, rows: list[Row], schema: pa.Schema = SCHEMA) 
     sign(path, manifest)
 
 
+def miscounted(task: str, *rows: int | None) -> str:
+    """What is said where the files of a task hold so many rows, by the manifest, and not three."""
+    files = [NIAH.replace("ruler_niah", task), SECOND.replace("ruler_niah", task)]
+    counts = ", ".join(f"{file}: {n}" for file, n in zip(files, rows, strict=True) if n is not None)
+    total = sum(n or 0 for n in rows)
+    samples = "1 sample" if total == 1 else f"{total} samples"
+    return f"{MANIFEST}: counts {samples} of {task} at 3500 in its files ({counts}), and asks for 3"
+
+
 def test_what_was_generated_is_valid(good: Path) -> None:
     told: list[int] = []
     before = contents(good)
@@ -195,10 +204,10 @@ def other_value(row: Row) -> None:
 
 CHANGES: dict[str, tuple[str, Callable[[Row], None], str]] = {
     "prompt shortened at its end": (NIAH, edit("prompt", lambda text: text[:-3]), "does not end in context + question"),
-    "prompt shortened at its beginning": (NIAH, edit("prompt", lambda text: text[10:]), "tokens, not 3"),
-    "prompt without a line": (NIAH, cut_line, "tokens, not 3"),
-    "prompt without a line, counted": (NIAH, cut_line_and_count, "tokens, not 3468 to 3500"),
-    "prompt padded": (HOP, edit("prompt", lambda text: "Well, " * 50 + text), "tokens, not 3"),
+    "prompt shortened at its beginning": (NIAH, edit("prompt", lambda text: text[10:]), "its input_tokens says 3,"),
+    "prompt without a line": (NIAH, cut_line, "its input_tokens says 3,"),
+    "prompt without a line, counted": (NIAH, cut_line_and_count, "sparse_tasks.json asks for 3,468 to 3,500"),
+    "prompt padded": (HOP, edit("prompt", lambda text: "Well, " * 50 + text), "its input_tokens says 3,"),
     "value in the text": (NIAH, other_value, "the prompt says"),
     "context of another sample": (HOP, edit("context", lambda text: text[::-1]), "does not end in context"),
     "question": (HOP, edit("question", lambda text: text + " Please."), "does not end in context + question"),
@@ -244,13 +253,21 @@ CHANGES: dict[str, tuple[str, Callable[[Row], None], str]] = {
     "parameters that are no JSON": (HOP, edit("params", lambda text: text[:-1]), "delimiter"),
     "parameters too deep": (HOP, edit("params", lambda text: '{"a":' * 100_000), "cannot be checked: RecursionError"),
     "parameters of another sort": (HOP, edit("params", lambda text: "[]"), "params: expected `str` matching"),
-    "token count": (HOP, edit("input_tokens", lambda n: n - 1), "tokens, not 34"),
-    "index": (HOP, edit("index", lambda n: 2), "index is 2, not 1"),
-    "length": (HOP, edit("length", lambda n: 3600), "length is 3600, not 3500"),
-    "task": (HOP, edit("task", lambda name: "ruler_niah"), "task is 'ruler_niah', not 'story_multihop'"),
-    "seed": (HOP, edit("seed", lambda n: 43), "seed is 43, not 42"),
+    "token count": (HOP, edit("input_tokens", lambda n: n - 1), "its input_tokens says 3,4"),
+    "index": (HOP, edit("index", lambda n: 2), "index is 2; by its place it is 1"),
+    "length": (HOP, edit("length", lambda n: 3600), "length is 3600; by the file's name it is 3500"),
+    "task": (
+        HOP,
+        edit("task", lambda name: "ruler_niah"),
+        "task is 'ruler_niah'; by the file's name it is 'story_multihop'",
+    ),
+    "seed": (HOP, edit("seed", lambda n: 43), "seed is 43; by sparse_tasks.json it is 42"),
     "budget": (HOP, edit("max_new_tokens", lambda n: n + 1), "max_new_tokens is "),
-    "position": (HOP, edit("question_position", lambda name: "after"), "question_position is 'after', not 'both'"),
+    "position": (
+        HOP,
+        edit("question_position", lambda name: "after"),
+        "question_position is 'after'; by sparse_tasks.json it is 'both'",
+    ),
     "id of another sample": (HOP, edit("id", lambda name: name.replace("-00001-", "-00002-")), "id does not name the"),
     "id of no form": (HOP, edit("id", lambda name: "first"), "id: expected `str` matching"),
     "no prompt": (HOP, edit("prompt", lambda text: None), "prompt: expected `str`, not null"),
@@ -277,9 +294,9 @@ def test_row_that_stands_twice_is_found(data: Path) -> None:
     rows = read_rows(data / HOP)
     rewrite(data, HOP, [rows[0], rows[0], rows[1]])
     problems = found(data)
-    assert f"{rows[0]['id']}: is the id of 2 samples" in problems
+    assert f"{HOP}, row 1: has the id of {HOP}, row 0: {rows[0]['id']}" in problems
     assert f"{HOP}, row 1: has the prompt of {HOP}, row 0" in problems
-    assert "3500/story_multihop: has 4 samples, not 3" in problems
+    assert miscounted("story_multihop", 3, 1) in problems
 
 
 def test_prompt_that_stands_twice_is_found_across_files(data: Path) -> None:
@@ -292,18 +309,21 @@ def test_id_that_stands_twice_is_found(data: Path) -> None:
     rows = read_rows(data / HOP)
     rows[1]["id"] = rows[0]["id"]
     rewrite(data, HOP, rows)
-    assert f"{rows[0]['id']}: is the id of 2 samples" in found(data)
+    assert f"{HOP}, row 1: has the id of {HOP}, row 0: {rows[0]['id']}" in found(data)
 
 
 def test_rows_in_another_order_are_found(data: Path) -> None:
     rewrite(data, HOP, read_rows(data / HOP)[::-1])
     problems = found(data)
-    assert any(problem.startswith(f"{HOP}, row 0") and problem.endswith("index is 1, not 0") for problem in problems)
+    assert any(
+        problem.startswith(f"{HOP}, row 0") and problem.endswith("index is 1; by its place it is 0")
+        for problem in problems
+    )
 
 
 def test_row_that_is_missing_is_found(data: Path) -> None:
     rewrite(data, HOP, read_rows(data / HOP)[:1])
-    assert "3500/story_multihop: has 2 samples, not 3" in found(data)
+    assert miscounted("story_multihop", 1, 1) in found(data)
 
 
 @pytest.mark.parametrize("at", [0, 100, 0.3, 0.6, 0.9, -1])
@@ -319,7 +339,8 @@ def test_flipped_byte_is_found(data: Path, at: float) -> None:
 @pytest.mark.parametrize("content", [b"", b"words", None])
 def test_file_that_is_no_parquet_is_found(data: Path, content: bytes | None) -> None:
     (data / NIAH).write_bytes((data / NIAH).read_bytes()[:1000] if content is None else content)
-    assert any("cannot be read" in problem for problem in found(data))
+    said = [problem for problem in found(data) if "cannot be read" in problem]
+    assert said[0].startswith(f"{NIAH}: cannot be read: it is ")
 
 
 def test_other_columns_are_found(data: Path) -> None:
@@ -338,7 +359,7 @@ def test_shard_missing_from_files_and_manifest_is_found(data: Path) -> None:
     manifest = manifest_of(data)
     del manifest["files"][NIAH]
     sign(data, manifest)
-    assert "3500/ruler_niah: has 1 samples, not 3" in found(data)
+    assert miscounted("ruler_niah", None, 1) in found(data)
 
 
 @pytest.mark.parametrize("name", ["3500/more.parquet", "more.parquet", "a/b/more.parquet"])
@@ -408,24 +429,28 @@ def test_changed_manifest_is_found(data: Path, path: str, value: object) -> None
 
 
 SIGNED = [
-    ("request/samples", 2, "has 3 samples, not 2"),
-    ("request/seed", 1, "seed is 42, not 1"),
-    ("request/lengths", [3500, 4000], "4000/ruler_niah: has 0 samples, not 3"),
+    ("request/samples", 2, "counts 3 samples of ruler_niah at 3500 in its files"),
+    ("request/seed", 1, "seed is 42; by sparse_tasks.json it is 1"),
+    (
+        "request/lengths",
+        [3500, 4000],
+        f"{MANIFEST}: counts 0 samples of ruler_niah at 4000 in its files (no file), and asks for 3",
+    ),
     ("request/tasks/story_multihop/parameters/hops", 2, "params differ"),
     ("request/tasks/story_multihop/depth", "0.5", "params differ"),
     ("request/tasks/story_multihop/max_new_tokens", 9, "max_new_tokens is"),
     (
         "request/tasks/ruler_vt",
         {"version": 1, "parameters": {}, "depth": "uniform", "max_new_tokens": 9},
-        "3500/ruler_vt",
+        "counts 0 samples of ruler_vt at 3500",
     ),
-    ("request/length_includes_output", True, "tokens, not"),
-    ("request/question_position", "after", "question_position is 'both', not 'after'"),
-    ("chat_template", None, "tokens, not"),
+    ("request/length_includes_output", True, "tokens; sparse_tasks.json asks for"),
+    ("request/question_position", "after", "question_position is 'both'; by sparse_tasks.json it is 'after'"),
+    ("chat_template", None, "tokens; its input_tokens says"),
     ("card_sha256", "0" * 64, f"{CARD}: is missing or was changed"),
-    (f"{FILE}/bytes", 9, f"{NIAH}: has "),
-    (f"{FILE}/rows", 1, f"{NIAH}: has 2 rows, not 1"),
-    (f"{FILE}/tokens", 9, f"{NIAH}: has "),
+    (f"{FILE}/bytes", 9, f"bytes; {MANIFEST} says 9"),
+    (f"{FILE}/rows", 1, f"{NIAH}: has 2 rows; {MANIFEST} says 1"),
+    (f"{FILE}/tokens", 9, f"tokens together; {MANIFEST} says 9"),
     (f"{FILE}/sha256", "0" * 64, f"{NIAH}: does not have the recorded SHA-256"),
 ]
 
