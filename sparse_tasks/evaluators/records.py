@@ -523,7 +523,8 @@ class Reason(Record, frozen=True, kw_only=True):
 
     Attributes:
         code: Kind of the reason, a word that stays the same.
-        where: Place in the submission, such as ``runs[0].result``; "file" for all of it.
+        where: The run by its model, method and sparsity, and the place in it, such as
+            ``acme/small, quest 0.5: result.configs[ruler_vt 4k].mean``; "file" for all of a submission.
         message: One line without control characters.
     """
 

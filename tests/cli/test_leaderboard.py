@@ -41,7 +41,7 @@ def test_an_honest_submission_is_accepted(submission: Path, data: Path) -> None:
     assert (finished.code, finished.err) == (0, "")
     out = finished.out.splitlines()
     assert out[0] == "ACCEPTED"
-    assert out[1] == "  note, attention_unknown: runs[0]: was made by replay"
+    assert out[1] == "  note, attention_unknown: run.jsonl, unknown: was made by replay"
     assert out[2] == "One: 1 run, 8 predictions scored again"
     assert out[3] == f"sha256 {sha256(submission.read_bytes()).hexdigest()}"
     verdict = run("leaderboard", "check", submission, "--data", data, "--format", "json").json()
@@ -55,7 +55,9 @@ def test_a_forged_one_is_refused_with_reasons(forged: Path, data: Path) -> None:
     assert (finished.code, finished.err) == (1, "")
     out = finished.out.splitlines()
     assert out[0] == "REFUSED"
-    assert out[1].startswith("  scores_differ: runs[0].result.configs[0].mean: is 1.0; by the predictions 0.5")
+    assert out[1].startswith(
+        "  scores_differ: run.jsonl, unknown: result.configs[story_multihop 3k].mean: is 1.0; by the predictions 0.5"
+    )
     finished = run("leaderboard", "check", forged, "--data", data, "--format", "json")
     assert (finished.code, finished.json()["accepted"]) == (1, False)
 

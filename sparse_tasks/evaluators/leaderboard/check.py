@@ -31,6 +31,7 @@ from sparse_tasks.evaluators.leaderboard.reading import (
     SubmissionError,
     SubmissionFile,
     SubmittedRun,
+    entry,
     parse_submission,
     plain,
     read_file,
@@ -158,7 +159,8 @@ class _Findings:
     def add(self, code: str, run: str, message: str, place: str = "") -> None:
         key = code, run
         if key not in self._first:
-            self._first[key] = Reason(code=code, where=plain(run + place), message=plain(message))
+            where = f"{run}: {place}" if place else run
+            self._first[key] = Reason(code=code, where=plain(where), message=plain(message))
         self._times[key] += 1
 
     @property
@@ -294,18 +296,18 @@ class _Check:
         if dataset is None:
             known = ", ".join(dataset.name for dataset in self.datasets.values())
             message = f"is over a data set that is not {known}"
-            self.reasons.add("dataset_unknown", run.name, message, ".settings.dataset")
+            self.reasons.add("dataset_unknown", run.name, message, "settings.dataset")
             return []
         selection = self._selection(run, dataset)
         if selection is None:
             return []
         if run.dense and (settings.attention.sparsity or settings.attention.arguments):
             message = "says that attention was dense, and sparse"
-            self.reasons.add("dense_sparse", run.name, message, ".settings.attention")
+            self.reasons.add("dense_sparse", run.name, message, "settings.attention")
             return []
         if controls := settings.attention.controls:
             message = f"is under {controls[0]}, a control that methods are held against, which a board does not rank"
-            self.reasons.add("control", run.name, message, ".settings.attention")
+            self.reasons.add("control", run.name, message, "settings.attention")
             return []
         self._warn(run, dataset, selection)
         return [_Answered(run, self._samples(dataset, selection), run.predictions(), dataset.begins_answer)]
@@ -321,7 +323,7 @@ class _Check:
             # In another order, they would be another run's.
             if values != [value for value in available if value in values]:
                 message = f"has {part} {values}; choose from {', '.join(map(str, available))}, in this order"
-                self.reasons.add("dataset_differs", run.name, message, f".settings.dataset.{part}")
+                self.reasons.add("dataset_differs", run.name, message, f"settings.dataset.{part}")
                 return None
         of_each = min(request.samples, claimed.limit or request.samples)
         facts: list[tuple[str, object, object]] = [
@@ -344,7 +346,7 @@ class _Check:
         for place, value, expected in facts:
             if value != expected:
                 message = f"is {value!r}; by the data set {expected!r}"
-                self.reasons.add("dataset_differs", run.name, message, f".settings.{place}")
+                self.reasons.add("dataset_differs", run.name, message, f"settings.{place}")
                 return None
         return Selection(tuple(claimed.tasks), tuple(claimed.lengths), claimed.limit)
 
@@ -402,9 +404,9 @@ class _Check:
         of = answered.samples.numbers.get(prediction.id)
         if of is None:
             message = f"{prediction.id!r} is not a sample that the run selects"
-            self.reasons.add("sample_unknown", run.name, message, ".predictions")
+            self.reasons.add("sample_unknown", run.name, message, "predictions")
         elif of in answered.numbers:
-            self.reasons.add("sample_twice", run.name, f"{prediction.id!r} is there twice", ".predictions")
+            self.reasons.add("sample_twice", run.name, f"{prediction.id!r} is there twice", "predictions")
         else:
             answered.numbers[of] = None
             self._check_prediction(run, prediction, answered.samples.rows[of])
@@ -419,13 +421,13 @@ class _Check:
             return next(answered.predictions, None)
         except SubmissionError as error:
             reason, name = error.reason, answered.run.name
-            self.reasons.add(reason.code, name, reason.message, reason.where.removeprefix(name))
+            self.reasons.add(reason.code, name, reason.message, reason.where.removeprefix(f"{name}: "))
             answered.damaged = True
             return None  # as for all that follow: a generator that has raised is at its end
 
     def _check_prediction(self, run: SubmittedRun, prediction: Prediction, sample: _Sample) -> None:
         """Everything that can be said of a prediction without its prompt."""
-        settings, name, place = run.settings, prediction.id, ".predictions"
+        settings, name, place = run.settings, prediction.id, "predictions"
         for part in ("task", "index", "length"):
             if (value := getattr(prediction, part)) != (expected := getattr(sample, part)):
                 message = f"{name!r} has {part} {value!r}, and the sample {expected!r}"
@@ -461,17 +463,17 @@ class _Check:
             self.warnings.add("unable", run.name, message)
         findings = self.reasons if answered.echoing else self.warnings
         for echo in answered.echoes:
-            findings.add("echo", run.name, echo, ".predictions")
+            findings.add("echo", run.name, echo, "predictions")
 
     def _check_complete(self, run: SubmittedRun, rows: Sequence[_Sample], numbers: Sequence[int]) -> None:
         missing = [rows[number].id for number in sorted(set(range(len(rows))).difference(numbers))]
         at = next((i for i, number in enumerate(numbers) if number != i), None)
         if missing:
             more = f", nor have {len(missing) - 1:,} more" if len(missing) > 1 else ""
-            self.reasons.add("sample_missing", run.name, f"{missing[0]!r} has no prediction{more}", ".predictions")
+            self.reasons.add("sample_missing", run.name, f"{missing[0]!r} has no prediction{more}", "predictions")
         elif at is not None:
             message = f"line {at + 1} is not {rows[at].id!r}, as in the data set"
-            self.reasons.add("order", run.name, message, ".predictions")
+            self.reasons.add("order", run.name, message, "predictions")
 
     def _echoes(self, dataset: Dataset) -> Echoes:
         """The golds of a data set, all of them: a run over a part may hold those of another."""
@@ -496,7 +498,7 @@ class _Check:
                 code = "measures_differ"
             else:
                 code = "scores_differ"
-            self.reasons.add(code, run.name, f"is {value!r}; by the predictions {right!r}", f".result.{path}")
+            self.reasons.add(code, run.name, f"is {value!r}; by the predictions {right!r}", f"result.{path}")
 
     def _compare(self, run: SubmittedRun) -> None:
         """Whether the comparison with the dense run is what both runs' scores give."""
@@ -510,11 +512,11 @@ class _Check:
         if run.comparison is None or expected is None:
             if run.comparison is not expected:
                 message = "is missing" if expected is not None else "is there, without a dense run to compare with"
-                self.reasons.add("comparison_differs", run.name, message, ".comparison")
+                self.reasons.add("comparison_differs", run.name, message, "comparison")
             return
         for path, value, right in _differences(run.comparison, expected):
             message = f"is {value!r}; by the scores {right!r}"
-            self.reasons.add("comparison_differs", run.name, message, f".comparison.{path}")
+            self.reasons.add("comparison_differs", run.name, message, f"comparison.{path}")
 
 
 # --- the pieces ---------------------------------------------------------------------------------------------
@@ -591,7 +593,7 @@ def _differences(value: Any, expected: Any, path: str = "") -> Iterator[tuple[st
             yield from _differences(value.get(name), expected.get(name), f"{path}.{name}" if path else name)
     elif isinstance(value, list) and isinstance(expected, list) and len(value) == len(expected):
         for number, (item, other) in enumerate(zip(value, expected, strict=True)):
-            yield from _differences(item, other, f"{path}[{number}]")
+            yield from _differences(item, other, f"{path}[{entry(other) or number}]")
     elif _is_number(value) and _is_number(expected):
         if not math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=1e-12):
             yield path, value, expected

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.json import finite, small
+from sparse_tasks.core.length import label
 from sparse_tasks.core.records import Record, located
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.records import (
@@ -59,6 +60,8 @@ _LIMITS: Final[Mapping[str, int]] = {
 _MEAN_LINE: Final = 64 * 2**10  # bytes a prediction, on average
 _CHUNK: Final = 64 * 2**10
 _UNPACKING: Final = 64 * 2**20  # bytes of memory that xz may take
+_OF_RUN: Final = re.compile(r"runs\[(?P<run>[0-9]{1,3})\]\.?(?P<rest>.*)", re.DOTALL)
+_STEP: Final = re.compile(r"\[[0-9]+\]|\.?[^.\[]+|[.\[]")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
 
 R = TypeVar("R", bound=Record)
@@ -82,7 +85,7 @@ class SubmissionError(DataError):
 
 @dataclass(frozen=True)
 class SubmittedRun(ScoredRun):
-    """A run of a submission; ``name`` is its place there, ``path`` the submission.
+    """A run of a submission; ``name`` says model, method and sparsity, ``path`` is the submission.
 
     Attributes:
         comparison: With the dense run of the same submission; None for a dense run, and where there is none.
@@ -99,7 +102,7 @@ class SubmittedRun(ScoredRun):
             SubmissionError: They are not what the submission says, or too large. Their hash is known only at the
                 end, so predictions that were yielded before may be worthless too.
         """
-        where, said = f"{self.name}.predictions", self.packed
+        where, said = f"{self.name}: predictions", self.packed
         digest, lines = hashlib.sha256(), 0
         for line in _lines(_unpacked(said, where), where):
             digest.update(line)
@@ -196,14 +199,68 @@ def parse_submission(content: bytes, path: Path) -> SubmissionFile:
     if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise _refusal("size", "file", f"holds more than {_MOST_VALUES:,} values")
     document = _parsed(content, "ascii", "file")
-    _check_sizes(document)
-    submission = _converted(document, Submission, "", "schema")
+    try:
+        _check_sizes(document)
+        submission = _converted(document, Submission, "", "schema")
+    except SubmissionError as error:
+        raise _refusal(error.reason.code, named(error.reason.where, document), error.reason.message) from error
     runs = []
-    for number, run in enumerate(submission.runs):
-        name = f"runs[{number}]"
+    for name, run in zip(_titles(document), submission.runs, strict=True):
         _check_run(name, run)
         runs.append(SubmittedRun(name, path, run.settings, run.result, run.comparison, run.predictions))
     return SubmissionFile(hashlib.sha256(content).hexdigest(), submission, tuple(runs))
+
+
+def named(path: str, document: Any) -> str:
+    """A path in a submission with names in place of numbers: of runs their titles, of results their task and length.
+
+    Args:
+        path: As in ``runs[1].result.configs[0].mean``.
+        document: The submission as JSON, which may have any form.
+
+    Returns:
+        As in ``acme/small, quest 0.5: result.configs[ruler_vt 4k].mean``.
+    """
+    match, titles = _OF_RUN.match(path), _titles(document)
+    if match is None or int(match["run"]) >= len(titles):
+        return path
+    value, written = document["runs"][int(match["run"])], ""
+    for step in _STEP.findall(match["rest"]):
+        if step.endswith("]") and isinstance(value, list) and int(step[1:-1]) < len(value):
+            value = value[int(step[1:-1])]
+            written += f"[{entry(value)}]" if entry(value) else step
+        else:
+            value = value.get(step.removeprefix(".")) if isinstance(value, dict) else None
+            written += step
+    return ": ".join(filter(None, (titles[int(match["run"])], written)))
+
+
+def entry(value: object) -> str | None:
+    """The task and the length that an entry of a result is of, or the length alone; None where it says neither."""
+    if not isinstance(value, dict) or not isinstance(length := value.get("length"), int):
+        return None
+    task = value.get("task")
+    return f"{task} {label(length)}" if isinstance(task, str) else label(length)
+
+
+def _titles(document: Any) -> list[str]:
+    """Model, method and sparsity of each run, with its number where that is not unique, as far as it says any."""
+    runs = document.get("runs") if isinstance(document, dict) else None
+    titles = [_title(run) for run in runs] if isinstance(runs, list) else []
+    unique = len(set(titles)) == len(titles)
+    numbered = [f"{title} (runs[{i}])" if title else f"runs[{i}]" for i, title in enumerate(titles)]
+    return titles if unique and all(titles) else numbered
+
+
+def _title(run: Any) -> str:
+    try:
+        model, attention = run["settings"]["model"]["name"], run["settings"]["attention"]
+        method, sparsity = attention["method"], attention.get("sparsity")
+    except (AttributeError, KeyError, TypeError):
+        return ""
+    return plain(
+        f"{model}, {method}" + (f" {sparsity:g}" if sparsity and isinstance(sparsity, int | float) else ""), 60
+    )
 
 
 def _refusal(code: str, where: str, message: object) -> SubmissionError:
@@ -283,11 +340,11 @@ def _converted(value: object, kind: type[R], where: str, code: str) -> R:
 
 def _check_run(name: str, run: SubmissionRun) -> None:
     """Checks of a run beyond its types."""
-    samples, packed, where = run.settings.dataset.samples, run.predictions, f"{name}.predictions"
+    samples, packed, where = run.settings.dataset.samples, run.predictions, f"{name}: predictions"
     try:
         datetime.fromisoformat(run.settings.started)
     except ValueError as error:
-        raise _refusal("schema", f"{name}.settings.started", f"is not a time: {error}") from error
+        raise _refusal("schema", f"{name}: settings.started", f"is not a time: {error}") from error
     if packed.bytes > samples * _MEAN_LINE + 2**20:
         raise _refusal("size", where, f"take {packed.bytes:,} bytes, too many for {samples:,} samples")
     if packed.lines != samples:

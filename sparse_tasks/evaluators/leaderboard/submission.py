@@ -188,7 +188,7 @@ def clash(runs: Sequence[ScoredRun]) -> Reason | None:
         alike = before.setdefault(_identity(run), [])
         other = next((other for other in alike if run.dense or _share_samples(run, other)), None)
         if other is not None:
-            message = f"is the same as {other.name}: {run.model}, {run.label}; name one of them"
+            message = f"is the same as {other.name}, by model, method and samples; name one of them"
             return Reason(code="run_twice", where=run.name, message=plain(message))
         alike.append(run)
     for run in runs:

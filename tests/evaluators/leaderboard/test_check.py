@@ -350,6 +350,42 @@ def test_without_a_data_set_nothing_is_checked(honest: bytes, handed_in: Written
 def test_every_run_is_named_with_its_own_reason(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
     edit = both(put(0.5, "runs", 0, "result", "configs", 0, "mean"), put(0.5, *RESULT, "configs", 0, "mean"))
     verdict = check(handed_in(changed(honest, edit)), [dataset])
-    assert [reason.where for reason in verdict.reasons] == [f"runs[{i}].result.configs[0].mean" for i in (0, 1)]
+    assert [reason.where for reason in verdict.reasons] == [
+        f"acme/small, {label}: result.configs[ruler_niah 1100].mean" for label in ("dense", "quest 0.5")
+    ]
     assert "0.5" in verdict.reasons[0].message
     assert "1.0" in verdict.reasons[0].message
+
+
+@pytest.mark.parametrize(
+    ("code", "edit"),
+    [pytest.param(code, edit, id=f"{code}-{i}") for code, edits in SPOILT.items() for i, edit in enumerate(edits)],
+)
+def test_runs_and_results_are_named_and_not_numbered(
+    code: str, edit: Edit, honest: bytes, handed_in: Written, dataset: Dataset
+) -> None:
+    content = changed(honest, edit)
+    verdict = check(handed_in(content), [dataset])
+    document = json.loads(content) if code != "json" else {"runs": [0]}
+    twice = len(document["runs"]) > 2  # names that are not unique have their number, too
+    for reason in [*verdict.reasons, *verdict.warnings]:
+        said = reason.where + reason.message
+        assert twice or not re.search(r"(runs|configs|rows|averages)\[\d{1,2}\]", said), said
+        names = ("acme/small, dense", "acme/small, quest 0.5", "so\\ue000, dense")
+        assert reason.where == "file" or reason.where.startswith(names), said
+
+
+def test_runs_that_have_the_same_name_have_their_number_too(
+    dataset: Dataset, handed_in: Written, tmp_path: Path
+) -> None:
+    def of_engine(name: str) -> Path:
+        engine = {"name": name, "version": None, "arguments": {}, "details": {}}
+        settings: dict[str, Any] = {"engine": engine}
+        return answered(tmp_path / name, dataset, attention="random_decode", sparsity=0.5,
+                        settings=lambda of_run: of_run.update(settings))  # fmt: skip
+
+    content = make_submission(read_runs([of_engine("vllm"), of_engine("transformers")]))
+    reasons = check(handed_in(content), [dataset]).reasons
+    assert [reason.where for reason in reasons] == [
+        f"acme/small, random_decode 0.5 (runs[{number}]): settings.attention" for number in (0, 1)
+    ]

@@ -255,11 +255,15 @@ def test_the_form_is_checked(place: tuple[str | int, ...], value: object, honest
     ("place", "value", "where"),
     [
         (("more",), {f"x{i}": i for i in range(101)}, "more"),
-        ((*ENGINE, "details"), {f"x{i}": i for i in range(101)}, "runs[0].settings.engine.details"),
-        ((*ENGINE, "arguments"), {"x" * 201: 0}, "runs[0].settings.engine.arguments"),
-        ((*ENGINE, "name"), "x" * 201, "runs[0].settings.engine.name"),
-        ((*RUN, "settings", "environment", "packages"), {"x": "y" * 201}, "runs[0].settings.environment.packages.x"),
-        ((*RUN, "result", "configs"), [0] * 5001, "runs[0].result.configs"),
+        ((*ENGINE, "details"), {f"x{i}": i for i in range(101)}, "acme/small, dense: settings.engine.details"),
+        ((*ENGINE, "arguments"), {"x" * 201: 0}, "acme/small, dense: settings.engine.arguments"),
+        ((*ENGINE, "name"), "x" * 201, "acme/small, dense: settings.engine.name"),
+        (
+            (*RUN, "settings", "environment", "packages"),
+            {"x": "y" * 201},
+            "acme/small, dense: settings.environment.packages.x",
+        ),
+        ((*RUN, "result", "configs"), [0] * 5001, "acme/small, dense: result.configs"),
         (("runs",), [0] * 201, "runs"),
     ],
 )
@@ -339,7 +343,7 @@ def test_predictions_that_are_not_what_they_say_are_refused(
     reason = reason_of(handed_in(changed(honest, edit)))
     assert reason.code in ("predictions", "size", "schema", "samples", "json", "text")
     assert word in reason.message
-    assert reason.where.startswith("runs[0].predictions")
+    assert reason.where.startswith("acme/small, dense: predictions")
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
