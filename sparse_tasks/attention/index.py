@@ -147,21 +147,6 @@ class LineIndex:
     slashes: Tensor | None = None
     slash_counts: Tensor | None = None
 
-    def padded(self, heads: int, multiple: int, far: int) -> tuple[Tensor, Tensor]:
-        """Columns and bands for each of ``heads`` query heads, with ``far`` past the counts.
-
-        Returns:
-            int32 ``[heads, width]`` twice, ascending; the width of columns is a multiple of ``multiple``.
-        """
-
-        def fill(numbers: Tensor, counts: Tensor, width: int) -> Tensor:
-            valid = torch.arange(numbers.shape[1], device=numbers.device) < counts[:, None]
-            kept = torch.nn.functional.pad(torch.where(valid, numbers, far), (0, width - numbers.shape[1]), value=far)
-            return kept.repeat_interleave(heads // len(kept), 0).contiguous()
-
-        width = multiple * max(1, ceil_div(self.columns.shape[1], multiple))
-        return fill(self.columns, self.column_counts, width), fill(self.bands, self.band_counts, self.bands.shape[1])
-
     def tail(self, n_q: int) -> LineIndex:
         """The index of the last ``n_q`` of its queries alone."""
         return replace(self, n_q=n_q)

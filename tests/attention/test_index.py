@@ -276,27 +276,9 @@ def test_without_a_count_of_lines_the_bands_are_what_was_selected() -> None:
     assert (index.selected_density() < index.density()).all()
 
 
-def test_lists_are_padded_with_what_is_far() -> None:
-    index, columns, _ = make_lines(300, 300)
-    wide, bands = poison_bands(index).padded(6, 128, 2**30)
-    assert wide.shape == (6, 128)
-    assert bands.shape == (6, index.bands.shape[1])
-    assert wide.is_contiguous()
-    assert bands.is_contiguous()
-    for head in range(6):
-        there = torch.nonzero(columns[head // 3]).flatten().tolist()
-        assert wide[head].tolist() == there + [2**30] * (128 - len(there))
-        kept = index.bands[head // 3, : index.band_counts[head // 3]].tolist()
-        assert bands[head].tolist() == kept + [2**30] * (bands.shape[1] - len(kept))
-
-
-def test_lists_of_no_columns_are_padded_to_a_whole_tile() -> None:
+def test_lines_without_columns_are_counted() -> None:
     index, _, _ = make_lines(90, 90, share=0.0, heads=1)
-    index = dataclasses.replace(index, columns=index.columns[:, :0])
-    columns, bands = index.padded(2, 128, 9999)
-    assert columns.tolist() == [[9999] * 128] * 2
-    assert (bands == 9999).all()
-    assert index.computed().tolist() == [0]
+    assert dataclasses.replace(index, columns=index.columns[:, :0]).computed().tolist() == [0]
 
 
 @settings(max_examples=40, deadline=None)

@@ -138,6 +138,54 @@ def test_lines_of_a_method_run_as_they_are(impl: str, seed: int) -> None:
     check(make_prompt(90, 200, 4, 2, 32, torch.float32, seed), index, impl, seed, scale=0.3)
 
 
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("stretch", [1, 128])
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "heads", "block_q", "unit"),
+    [(300, 300, 3, 128, 64), (75, 700, 2, 64, 64), (1, 130, 1, 128, 128), (5, 5, 2, 64, 64)],
+)
+def test_lists_of_tiles_are_those_of_loops(
+    n_q: int, n_k: int, heads: int, block_q: int, unit: int, stretch: int, seed: int
+) -> None:
+    """Gluon's kernel, which the interpreter cannot run, reads them too."""
+    from sparse_tasks.attention.kernels.triton.lines import FAR, STRETCH, tile_lists
+
+    index = make_index(n_q, n_k, heads, seed, block_q, unit, columns=0.5)
+    for kept in (index, dataclasses.replace(index, columns=index.columns[:, :0], column_counts=0 * index.band_counts)):
+        found = tile_lists(kept, stretch=stretch)
+        assert found.columns.shape[1] % STRETCH == 0
+        tiles = range((n_k - n_q) // block_q, ceil_div(n_k, block_q))
+        for head in range(heads):
+            columns = kept.columns[head, : kept.column_counts[head]].tolist()
+            bands = kept.bands[head, : kept.band_counts[head]].tolist()
+            assert found.columns[head].tolist() == columns + [FAR] * (found.columns.shape[1] - len(columns))
+            assert found.band_counts[head].tolist() == [
+                sum((tile + 1) * block_q - (band + 1) * unit >= 0 for band in bands) for tile in tiles
+            ]
+            assert found.column_counts[head].tolist() == [
+                ceil_div(sum(column < (tile + 1) * block_q for column in columns), stretch) for tile in tiles
+            ]
+            assert torch.equal(found.band_flags[head].bool(), kept.band_mask()[head])
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("index_heads", [1, 2, 4])
+def test_keys_of_verticals_are_gathered_for_each_query_head(index_heads: int, seed: int) -> None:
+    from sparse_tasks.attention.kernels.triton.columns import gather_columns
+    from sparse_tasks.attention.kernels.triton.lines import FAR, tile_lists
+
+    _, k, v = make_prompt(310, 310, 4, 2, 48, torch.float32, seed)
+    index = make_index(310, 310, index_heads, seed, columns=0.6)
+    columns = tile_lists(index, stretch=128).columns
+    for gathered, of in zip(gather_columns(k, v, columns, 4, FAR), (k, v), strict=True):
+        assert gathered.shape == (columns.shape[1], 4, 48)
+        for head in range(4):
+            at = columns[head * index_heads // 4]
+            stretches = int((at < FAR).sum() + 127) // 128 * 128
+            expected = torch.where((at < FAR)[:, None], of[at.clamp_max(309), head // 2], 0.0)
+            assert torch.equal(gathered[:stretches, head], expected[:stretches])
+
+
 INDEX = make_index(100, 100, 1, 0)
 
 

@@ -35,9 +35,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.triton.columns import gather_columns
-
-FAR: Final = 2**30
-"""A position after every query, which hides what has it."""
+from sparse_tasks.attention.kernels.triton.lines import FAR, tile_lists
 
 _FAR = gl.constexpr(FAR)
 
@@ -366,16 +364,9 @@ def block_sparse_gluon(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, sc
 
 def vertical_slash_gluon(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float) -> Tensor:
     """As ``vertical_slash.vertical_slash_attention``, for what ``serves`` accepts."""
-    heads = q.shape[1]
-    rows = BlockIndex.rows(index.n_q, index.n_k, index.block_q)
-    row = torch.arange(rows, device=q.device, dtype=torch.int32) + (index.n_k - index.n_q) // index.block_q + 1
-    columns, bands = index.padded(heads, TILE, FAR)
-    reach = (row * (index.block_q // index.unit)).expand(heads, -1).contiguous()
-    counts = torch.searchsorted(bands, reach, out_int32=True)
-    ends = (row * index.block_q).expand(heads, -1).contiguous()
-    column_tiles = (torch.searchsorted(columns, ends, out_int32=True) + (TILE - 1)) // TILE
-    flags = index.band_mask().to(torch.int8).repeat_interleave(heads // len(index.bands), 0)
-    column_k, column_v = gather_columns(k, v, columns, FAR)
+    columns, counts, column_tiles, flags = tile_lists(index, stretch=TILE)
+    column_k, column_v = gather_columns(k, v, columns, q.shape[1], FAR)
+    bands = index.bands.contiguous()
     return _launch(q, k, v, column_k, column_v, bands, counts, columns, column_tiles, flags, index, index.unit, scale)
 
 

@@ -8,7 +8,6 @@ wrong numbers in the masked one on an H100, and gains little in the other.
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import torch
 import triton
@@ -18,9 +17,7 @@ from torch import Tensor
 from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.dispatch import power_of_2
-
-FAR: Final = 2**30
-"""A position after every query, which hides what has it."""
+from sparse_tasks.attention.kernels.triton.lines import FAR
 
 _FAR = tl.constexpr(FAR)
 
