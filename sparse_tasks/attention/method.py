@@ -9,11 +9,12 @@ Classes are imported and listed without torch; methods import it, and kernels, w
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias, cast
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import Parametric, parameter
@@ -105,7 +106,7 @@ class Method(Parametric, ABC):
         """
         if self.sparsity is None or not self.exact:
             return self
-        return replace(self, sparsity=None, **self.solve(length, 1 - self.sparsity))
+        return cast("Self", _solved(self, length))
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         """The budgets whose count is nearest to ``density`` at a length. Exact methods override it."""
@@ -144,6 +145,12 @@ class Method(Parametric, ABC):
     @abstractmethod
     def oracle(self) -> tuple[str, JsonObject]:
         """Name and parameters, ``sparsity`` aside, of the control that selects the same units by the true attention."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _solved(method: Method, length: int) -> Method:
+    """What ``at`` solves: every layer of a prompt asks the same."""
+    return replace(method, sparsity=None, **method.solve(length, 1 - (method.sparsity or 0.0)))
 
 
 class PrefillMethod(Method):

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
+from sparse_tasks.attention.once import made_once
 from sparse_tasks.core.errors import UsageError
 
 _BLOCK = 128  # of dense attention, for speed alone
+_SMALL = 1 << 16  # entries of an index that is kept: 256 KB
 
 
 def sparse_prefill(
@@ -91,8 +94,19 @@ def select_stretches(
         seen += len(queries)
         index = None if method is None else method.select(queries, k[:seen], length=length, impl=impl)
         if index is None:
-            index = BlockIndex.dense(len(queries), seen, _BLOCK, _BLOCK, q.device)
+            index = dense_index(q.device, len(queries), seen)
         yield queries, index
+
+
+def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
+    """The index of dense attention; one for all layers where it is small."""
+    small = BlockIndex.rows(n_q, n_k, _BLOCK) * ceil_div(n_k, _BLOCK) <= _SMALL
+    return _shared_dense(device, n_q, n_k) if small else BlockIndex.dense(n_q, n_k, _BLOCK, _BLOCK, device)
+
+
+@made_once
+def _shared_dense(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
+    return BlockIndex.dense(n_q, n_k, _BLOCK, _BLOCK, device)
 
 
 def attend(

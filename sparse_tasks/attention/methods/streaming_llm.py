@@ -69,28 +69,15 @@ class StreamingLLM(PrefillMethod):
         return {"window": max(1, size - self.sinks)}
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
-        import torch
-
         from sparse_tasks.attention.kernels.dispatch import check_sequence
-        from sparse_tasks.attention.ops.lines import line_index
+        from sparse_tasks.attention.ops.window import window_index
 
         check_sequence(q, k)
-        n_k, device = len(k), k.device
+        n_k = len(k)
         window = self.at(n_k if length is None else length).window or _WINDOW
         if self.sinks + window >= n_k:
             return None
-        # Filled on the device: a tensor of numbers of the host would be waited for.
-        return line_index(
-            torch.arange(max(1, self.sinks), dtype=torch.int32, device=device)[None],
-            torch.full((1,), self.sinks, dtype=torch.int32, device=device),
-            torch.arange(window, dtype=torch.int32, device=device)[None],
-            torch.full((1,), window, dtype=torch.int32, device=device),
-            block_q=BLOCK_Q,
-            unit=UNIT,
-            n_q=len(q),
-            n_k=n_k,
-            impl=impl,
-        )
+        return window_index(k.device, self.sinks, window, BLOCK_Q, UNIT, len(q), n_k, impl)
 
 
 METHODS.register("streaming_llm", StreamingLLM)

@@ -1,0 +1,33 @@
+"""Tensors that follow from lengths alone, made once: all layers share them, and short prompts wait for none."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Final, TypeVar, TypeVarTuple
+
+import torch
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+ENTRIES: Final = 64
+"""Results that a function keeps: at least the prompts, or parts of prompts, of a step."""
+
+
+def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device, *Ts], T]:
+    """Keep the last ``ENTRIES`` results of a function of a device and numbers, which nobody may change.
+
+    Each is of one stream, for others would not wait until it is made, and is no inference tensor, whatever the mode.
+    """
+
+    @functools.lru_cache(maxsize=ENTRIES)
+    def kept(_stream: int, device: torch.device, *numbers: *Ts) -> T:
+        with torch.inference_mode(False):
+            return make(device, *numbers)
+
+    def shared(device: torch.device, *numbers: *Ts) -> T:
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        return kept(stream, device, *numbers)
+
+    return shared
