@@ -10,7 +10,9 @@ for the query block ``first_row + r``, which covers the positions from ``(first_
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import torch
@@ -47,6 +49,16 @@ class BlockIndex:
     def first_row(self) -> int:
         """The query block that row 0 stands for."""
         return (self.n_k - self.n_q) // self.block_q
+
+    @property
+    def form(self) -> Hashable:
+        """What indices share that can be one, head after head."""
+        return self.blocks.shape, self.block_q, self.block_k, self.n_q, self.n_k
+
+    def with_heads_of(self, others: Sequence[BlockIndex]) -> BlockIndex:
+        """This index with the heads of others of its form after its own."""
+        every = (self, *others)
+        return replace(self, blocks=torch.cat([x.blocks for x in every]), counts=torch.cat([x.counts for x in every]))
 
     @staticmethod
     def rows(n_q: int, n_k: int, block_q: int) -> int:
@@ -147,6 +159,24 @@ class LineIndex:
     slashes: Tensor | None = None
     slash_counts: Tensor | None = None
 
+    @property
+    def form(self) -> Hashable:
+        """What indices share that can be one, head after head."""
+        return self.columns.shape, self.bands.shape, self.block_q, self.unit, self.n_q, self.n_k
+
+    def with_heads_of(self, others: Sequence[LineIndex]) -> LineIndex:
+        """This index with the heads of others of its form after its own, without slashes, which are not computed."""
+        every = (self, *others)
+        return replace(
+            self,
+            columns=torch.cat([x.columns for x in every]),
+            column_counts=torch.cat([x.column_counts for x in every]),
+            bands=torch.cat([x.bands for x in every]),
+            band_counts=torch.cat([x.band_counts for x in every]),
+            slashes=None,
+            slash_counts=None,
+        )
+
     def tail(self, n_q: int) -> LineIndex:
         """The index of the last ``n_q`` of its queries alone."""
         return replace(self, n_q=n_q)
@@ -193,6 +223,7 @@ class LineIndex:
         return sum(x.numel() * x.element_size() for x in held if x is not None)
 
 
+@lru_cache(maxsize=64)  # layers share it; a line of numbers each
 def band_interactions(n_q: int, n_k: int, block_q: int, unit: int, device: torch.device | str) -> Tensor:
     """int64 ``[bands]``: causal interactions of all queries in each band of a ``LineIndex``."""
     per_row = block_q // unit
@@ -266,6 +297,12 @@ class _Bands(Pattern):
 
 
 PrefillIndex: TypeAlias = BlockIndex | LineIndex
+
+
+def computed_by(indices: Sequence[PrefillIndex]) -> Tensor:
+    """int64 ``[indices, heads]``: what each index of one form computes, in as few launches as one takes."""
+    first, *others = indices
+    return first.with_heads_of(others).computed().view(len(indices), -1)  # type: ignore[arg-type]  # all of one form
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ class LineMethod(PrefillMethod):
                 block_q=BLOCK_Q,
                 unit=UNIT,
                 fewest=min(self.recent, n_k),
+                impl=impl,
             )
             numbers = torch.stack((columns.clamp_min(self.sinks), distances))
         chosen, counts = select_top(both, numbers[:, None], width=most, impl=impl)

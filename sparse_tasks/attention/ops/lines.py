@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import LineIndex, band_interactions, queries_outside
+from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.interactions import causal_count, ceil_div
+from sparse_tasks.attention.kernels.line_counts import LineCounts, line_counts
 from sparse_tasks.attention.kernels.selection import select_top
 
 _TRIED: Final = 48  # numbers of lines that are tried at once
@@ -48,7 +51,15 @@ def line_index(
 
 
 def lines_for_density(
-    vertical: Tensor, slash: Tensor, *, n_q: int, density: float, block_q: int, unit: int, fewest: int = 1
+    vertical: Tensor,
+    slash: Tensor,
+    *,
+    n_q: int,
+    density: float,
+    block_q: int,
+    unit: int,
+    fewest: int = 1,
+    impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The numbers of lines whose ``LineIndex`` computes a density, on average over the heads.
 
@@ -63,38 +74,35 @@ def lines_for_density(
         block_q: Queries in the tiles that slashes are rounded up to.
         unit: Keys in these tiles; it divides ``block_q``.
         fewest: Slashes that there have to be, at most ``n_k``, unless they alone compute more than half of the density.
+        impl: "auto", "triton" or "torch".
 
     Returns:
         int32 ``[]`` each: verticals and slashes, at least 1 each, also where these are too much.
     """
     heads, n_k = vertical.shape
-    device = vertical.device
-    target = density * causal_count(n_q, n_k) * heads
-    tiles = band_interactions(n_q, n_k, block_q, unit, device)
+    target = math.floor(density * causal_count(n_q, n_k) * heads)
     order, rank = _ranked(vertical)
-    best = _best_by_band(_ranked(slash)[1], block_q, unit)
+    best = best_by_band(_ranked(slash)[1], block_q, unit)
 
-    def in_bands(slashes: Tensor) -> tuple[Tensor, Tensor]:
-        """Interactions of the bands for each number of slashes, and those that a vertical in each unit adds."""
-        kept = best < slashes[:, None, None]
-        return (kept * tiles).sum((1, 2)).double(), queries_outside(kept, n_q, n_k, block_q, unit)
+    def count(lines: Tensor, rank: Tensor | None = None) -> LineCounts:
+        return line_counts(best, lines, rank, n_q=n_q, n_k=n_k, block_q=block_q, unit=unit, impl=impl)
 
-    low = torch.full((), fewest, dtype=torch.int32, device=device)
+    low = torch.full((1,), fewest, dtype=torch.int32, device=vertical.device)
     high = torch.full_like(low, n_k)
-    low = torch.where(2 * in_bands(low[None])[0][0] <= target, low, torch.ones_like(low))
-    for shares in _shares(n_k, device):
+    low = torch.where(2 * count(low).computed <= target, low, torch.ones_like(low))
+    for shares in _shares(n_k, vertical.device):
         some = (low + (high - low) * shares).round().int()
-        computed, alone = in_bands(some)
-        computed += _added(rank, some, alone, unit)
-        fitting = (computed <= target).sum()  # the more lines, the more they compute
-        # Taken, not indexed: torch would read a lone index on the host.
+        fitting = (count(some, rank).computed <= target).sum(0, keepdim=True)  # the more lines, the more they compute
         low, high = some.take((fitting - 1).clamp_min(0)), some.take(fitting.clamp_max(_TRIED - 1))
-    computed, alone = in_bands(low[None])
+    computed, alone = count(low)
+    if alone is None:
+        raise RuntimeError("line_counts gave no counts by unit")
     added = alone[0].gather(1, torch.div(order, unit, rounding_mode="floor")).sum(0).cumsum(0)
     verticals = (added + computed <= target).sum(dtype=torch.int32)
-    return verticals.clamp_min(1), low
+    return verticals.clamp_min(1), low[0]
 
 
+@lru_cache(maxsize=64)  # layers share it
 def _shares(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Steps of a search for a number from 1 to ``n``, by factors and then evenly between two of them; float64 each.
 
@@ -105,27 +113,6 @@ def _shares(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return (n**even - 1) / max(1, n - 1), even
 
 
-def _added(rank: Tensor, lines: Tensor, alone: Tensor, unit: int) -> Tensor:
-    """float64 ``[tried]``: what the best ``lines`` verticals add, of which one in a unit adds ``alone``.
-
-    Args:
-        rank: int32 ``[heads, n_k]``: the place of each vertical among its head's.
-        lines: int32 ``[tried]``, ascending.
-        alone: int64 ``[tried, heads, units]``.
-        unit: Keys in a unit.
-    """
-    heads, n_k = rank.shape
-    tried, _, units = alone.shape
-    # With how many of the numbers a vertical is not taken yet.
-    missed = torch.searchsorted(lines, rank, right=True, out_int32=True)
-    number = torch.arange(heads, device=rank.device)[:, None] * units + torch.arange(n_k, device=rank.device) // unit
-    place = (missed * (heads * units) + number).flatten().long()
-    counts = torch.zeros((tried + 1) * heads * units, dtype=torch.int32, device=rank.device)
-    counts.scatter_add_(0, place, torch.ones_like(rank).flatten())
-    taken = counts.view(tried + 1, heads, units)[:tried].cumsum(0, dtype=torch.int32)
-    return (taken * alone).sum((1, 2)).double()
-
-
 def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Columns ``[heads, n]`` from the highest score on, of equal ones the lower first; and each column's place."""
     order = scores.argsort(dim=1, descending=True, stable=True)
@@ -133,7 +120,7 @@ def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
     return order, torch.empty_like(order, dtype=torch.int32).scatter_(1, order, place)
 
 
-def _best_by_band(rank: Tensor, block_q: int, unit: int) -> Tensor:
+def best_by_band(rank: Tensor, block_q: int, unit: int) -> Tensor:
     """int32 ``[heads, bands]``: the place of the best slash that crosses a band.
 
     Band ``b`` is crossed at the distances from ``unit * b - block_q + 1`` to ``unit * (b + 1) - 1``: all of some units,

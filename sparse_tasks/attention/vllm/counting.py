@@ -6,20 +6,21 @@ Computed interactions are summed on the device; those of dense attention follow 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import PageIndex, PrefillIndex
+from sparse_tasks.attention.index import PageIndex, PrefillIndex, computed_by
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.vllm.plan import Plan
 
 _KEPT: Final = 4096  # finished requests whose counts are kept until they are taken
 _ROOM: Final = 64  # requests that the first buffer holds
+_HELD: Final = 2**24  # bytes of prompts' indices that wait for each other
 
 
 @dataclass
@@ -27,7 +28,7 @@ class _Tally:
     """Counts of a request. Interactions of dense attention are those of one head of one layer."""
 
     slot: int
-    prompt: dict[int, Tensor] = field(default_factory=dict)  # computed: float64 [query_heads], by layer
+    prompt: Tensor  # computed: float64 [layers, query_heads]
     prompt_dense: int = 0
     prompt_whole: int = 0  # the part of these that ran as dense attention
     steps: int = 0
@@ -56,15 +57,17 @@ class Counter:
         self._free = list(range(_ROOM))
         self._running: dict[str, _Tally] = {}
         self._finished: OrderedDict[str, _Tally] = OrderedDict()
+        self._prompts: list[tuple[str, int, PrefillIndex]] = []  # not counted yet: request, layer, index
+        self._held = 0  # bytes of these
         self._pending: dict[int, PageIndex] = {}
         self._slots: tuple[tuple[str, ...], Tensor] | None = None
 
     def prompt(self, request: str, layer: int, index: PrefillIndex) -> None:
         """Count queries of a prompt that ran under an index in a layer."""
-        tally, computed = self._tally(request), index.computed().double()
-        computed = computed.repeat_interleave(self._heads // len(computed))
-        before = tally.prompt.get(layer)
-        tally.prompt[layer] = computed if before is None else before + computed
+        self._prompts.append((request, layer, index))
+        self._held += index.nbytes()
+        if self._held > _HELD:
+            self._count_prompts()
 
     def steps(self, layer: int, index: PageIndex) -> None:
         """Count decoding that ran under an index in a layer."""
@@ -81,6 +84,7 @@ class Counter:
         pending, self._pending = self._pending, {}
         if pending and len(pending) < self._read.shape[1]:
             return  # the step failed, which vLLM reports
+        self._count_prompts()
         for prompt in plan.prompts:
             tally, dense = self._tally(prompt.request), causal_count(prompt.end - prompt.start, prompt.end)
             tally.prompt_dense += dense
@@ -95,6 +99,19 @@ class Counter:
         if pending:
             indices = [pending[layer] for layer in range(self._read.shape[1])]
             self._add(indices, self._slots_of(plan.steps.requests), plan.steps.cached)
+
+    def _count_prompts(self) -> None:
+        """Count the indices of prompts that wait: those of a request's layers at once, which takes few launches."""
+        groups: dict[tuple[str, Hashable], list[tuple[int, PrefillIndex]]] = {}
+        for request, layer, index in self._prompts:
+            groups.setdefault((request, index.form), []).append((layer, index))
+        for (request, _), group in groups.items():
+            computed = computed_by([index for _, index in group]).double()
+            computed = computed.repeat_interleave(self._heads // computed.shape[1], 1)
+            tally = self._tally(request)
+            for (layer, _), row in zip(group, computed.unbind(), strict=True):
+                tally.prompt[layer] += row
+        self._prompts, self._held = [], 0
 
     def _add(self, indices: list[PageIndex], slots: Tensor, cached: Tensor) -> None:
         """Add the positions that each layer's index lists, in few launches."""
@@ -140,9 +157,8 @@ class Counter:
             return None
         taken: dict[str, Any] = {}
         if tally.prompt_dense:
-            nothing = torch.zeros(self._heads, dtype=torch.float64, device=self._read.device)
-            computed = torch.cat([tally.prompt.get(layer, nothing) for layer in range(self._read.shape[1])]).tolist()
             # Divided here: a device multiplies by the reciprocal, and all of it would be a hair less than 1.
+            computed = tally.prompt.flatten().tolist()
             densities = [(count + tally.prompt_whole) / tally.prompt_dense for count in computed]
             taken["prefill"] = {"densities": densities}
         if tally.steps:
@@ -163,7 +179,8 @@ class Counter:
                 with torch.inference_mode(False):
                     self._read = torch.cat([self._read, torch.zeros_like(self._read)])
                 self._free = list(range(size, 2 * size))
-            tally = self._running[request] = _Tally(self._free.pop())
+            prompt = torch.zeros(self._read.shape[1], self._heads, dtype=torch.float64, device=self._read.device)
+            tally = self._running[request] = _Tally(self._free.pop(), prompt)
         return tally
 
     def _release(self, tally: _Tally) -> None:

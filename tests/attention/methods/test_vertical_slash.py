@@ -114,7 +114,7 @@ def test_numbers_of_lines_meet_a_density(
 ) -> None:
     n_q, (block_q, unit) = max(1, round(chunk * n_k)), tiles
     vertical, slash = scores(n_k, heads, seed)
-    counts = lines_for_density(vertical, slash, n_q=n_q, density=density, block_q=block_q, unit=unit)
+    counts = lines_for_density(vertical, slash, n_q=n_q, density=density, block_q=block_q, unit=unit, impl="torch")
     verticals, slashes = (int(count) for count in counts)
     assert 1 <= slashes <= verticals <= n_k
 

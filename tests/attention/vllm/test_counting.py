@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, PrefillIndex
 from sparse_tasks.attention.interactions import causal_count, ceil_div
-from sparse_tasks.attention.vllm.counting import _KEPT, _ROOM, Counter
+from sparse_tasks.attention.vllm import counting
+from sparse_tasks.attention.vllm.counting import _HELD, _KEPT, _ROOM, Counter
 from sparse_tasks.attention.vllm.plan import Plan
 from sparse_tasks.attention.vllm.requests import Row
 from tests.attention.toys import block_index
@@ -300,6 +301,37 @@ def test_positions_of_all_layers_are_those_of_each(
     expected = torch.stack([index.computed() for index in indices], dim=1)
     assert torch.equal(one._read[: len(lengths)].flip(0), expected)
     assert not one._read[len(lengths) :].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+    held=st.sampled_from([0, 300, _HELD]),
+    seed=st.integers(0, 999),
+)
+def test_prompts_of_all_layers_are_those_of_each(widths: list[int], held: int, seed: int) -> None:
+    """Whatever forms the indices of layers and stretches have, and however many wait for each other."""
+    maker = torch.Generator().manual_seed(seed)
+    one, total = counter(layers=len(widths)), 200
+    expected: dict[str, list[list[float]]] = {"a": [], "b": []}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_HELD", held)
+        for layer, width in enumerate(widths):
+            for request in ("a", "b"):
+                heads = (1, KV_HEADS, KV_HEADS * GROUP)[(layer + width) % 3]
+                numbers = torch.rand(heads, total, generator=maker).argsort(1)[:, : 9 * width].sort(1).values.int()
+                lines = LineIndex(numbers, torch.full((heads,), 8 * width).int(), numbers[:, :2] % 4,
+                                  torch.full((heads,), width % 3).int(), 128, 64, 120, total)  # fmt: skip
+                first = blocks(80, 80, [[0], [0, 1][:width]])
+                one.prompt(request, layer, first)
+                one.prompt(request, layer, lines)
+                sums = sum(
+                    x.computed().repeat_interleave(KV_HEADS * GROUP // len(x.computed())) for x in (first, lines)
+                )
+                expected[request].append((sums / causal_count(total, total)).tolist())
+    one.end(step(("a", 0, total, total), ("b", 0, total, total)), prompts_dense=False, steps_dense=False)
+    for request, densities in expected.items():
+        assert one.take(request) == {"prefill": {"densities": pytest.approx([x for layer in densities for x in layer])}}
 
 
 @settings(max_examples=25, deadline=None)
