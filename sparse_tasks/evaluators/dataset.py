@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.length import label, parse_length
 from sparse_tasks.core.manifest import MANIFEST, read_manifest
 from sparse_tasks.core.records import Manifest, Record, convert
+from sparse_tasks.evaluators.records import DatasetRecord
 from sparse_tasks.generators.table import read_rows
 from sparse_tasks.generators.task import TASKS
 
@@ -165,6 +166,32 @@ def open_dataset(name: str) -> Dataset:
     hashes = {file: entry.sha256 for file, entry in manifest.files.items()}
     sha256 = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     return Dataset(name, path, revision, manifest, sha256)
+
+
+def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dict[str, Dataset]:
+    """Data sets of runs by their hash, those that are named or still where the runs found them; others are left out.
+
+    Raises:
+        UsageError: A name is no data set, or none of the runs'.
+        DataError: The manifest of one that is named cannot be read or is not valid.
+    """
+    records = {record.sha256: record for record in recorded}
+    opened: dict[str, Dataset] = {}
+    for name in named:
+        dataset = open_dataset(name)
+        if dataset.sha256 not in records:
+            raise UsageError("data", name, "is not a data set that these runs were made on; name that one")
+        opened[dataset.sha256] = dataset
+    for sha256, record in records.items():
+        if sha256 in opened:
+            continue
+        try:
+            dataset = open_dataset(record.place)
+        except (UsageError, DataError):
+            continue
+        if dataset.sha256 == sha256:
+            opened[sha256] = dataset
+    return opened
 
 
 def _from_hub(name: str) -> tuple[Path, str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import UNSET, Meta, UnsetType
 
 from sparse_tasks.attention.attention import Attention
+from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.records import (
     Count,
     Difference,
@@ -58,6 +59,11 @@ class DatasetRecord(Record, frozen=True, kw_only=True):
     lengths: Annotated[list[Count], Meta(min_length=1, extra_json_schema=UNIQUE)]
     limit: Count | None
     samples: Count
+
+    @property
+    def place(self) -> str:
+        """Where the run found it; on the Hub, at the same commit."""
+        return self.name if self.revision is None else f"{split_hub_id(self.name)[0]}@{self.revision}"
 
     def __post_init__(self) -> None:
         unique(tasks=self.tasks, lengths=self.lengths)

@@ -23,7 +23,6 @@ from sparse_tasks.attention.attention import DENSE
 from sparse_tasks.core.beginning import in_tags
 from sparse_tasks.core.errors import DataError, UsageError, unreadable
 from sparse_tasks.core.files import write_whole
-from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence
@@ -185,7 +184,7 @@ def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: 
     ids, samples = read_predictions(folder, Answered).keys(), settings.dataset.samples
     if missing := max(0, samples - len(ids)):
         if not partial:
-            remedy = "or take what is there with --partial"
+            remedy = "compare, analyze, report and export take what is there with --partial"
             raise DataError(f"{incomplete(folder, missing, samples, settings.command_line)}; {remedy}")
         return _partial(folder, settings, missing, columns)
     result, scores = read_result(folder), read_scores_table(folder, columns)
@@ -235,12 +234,11 @@ def _open(data: str | None, recorded: DatasetRecord) -> Dataset:
     """The named data set, or else the run's, on the Hub at the same commit."""
     if data is not None:
         return open_dataset(data)
-    at = recorded.name if recorded.revision is None else f"{split_hub_id(recorded.name)[0]}@{recorded.revision}"
     try:
-        return open_dataset(at)
+        return open_dataset(recorded.place)
     except UsageError as error:
         remedy = "held the run's data set and does not now; name its folder with --data"
-        raise UsageError("data", at, remedy) from error
+        raise UsageError("data", recorded.place, remedy) from error
 
 
 def read_result(folder: Path) -> Result:

@@ -26,7 +26,7 @@ from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.ability import ABLE, said, unable
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.leaderboard.echoes import Echoes, too_many
-from sparse_tasks.evaluators.leaderboard.plausible import foreign, implausible
+from sparse_tasks.evaluators.leaderboard.plausible import contradiction, foreign, implausible
 from sparse_tasks.evaluators.leaderboard.reading import (
     SubmissionError,
     SubmissionFile,
@@ -132,8 +132,7 @@ def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
             warnings=[],
             sparse_tasks=__version__,
         )
-    check = _Check(submission, datasets)
-    check.all()
+    check = _checked(submission, datasets)
     reasons = check.reasons.listed()
     return Verdict(
         format="sparse-tasks-verdict",
@@ -147,6 +146,28 @@ def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
         warnings=check.warnings.listed(),
         sparse_tasks=__version__,
     )
+
+
+def foreseen(content: bytes, path: Path, datasets: Sequence[Dataset]) -> list[Reason]:
+    """Reasons for which every check refuses a submission that is about to be handed in.
+
+    Args:
+        content: The submission.
+        path: The file that it will be.
+        datasets: Those that are at hand; of runs over others, the settings alone are looked at.
+
+    Raises:
+        UsageError: A data set is damaged.
+        SubmissionError: It is not a submission.
+    """
+    reasons = _checked(parse_submission(content, path), datasets).reasons.listed()
+    return [reason for reason in reasons if reason.code != "dataset_unknown"]
+
+
+def _checked(submission: SubmissionFile, datasets: Sequence[Dataset]) -> _Check:
+    check = _Check(submission, datasets)
+    check.all()
+    return check
 
 
 class _Findings:
@@ -292,6 +313,17 @@ class _Check:
     def _started(self, run: SubmittedRun) -> list[_Answered]:
         """The run, ready to be read; nothing if its settings are wrong or its data set is unknown."""
         settings = run.settings
+        if run.dense and (settings.attention.sparsity or settings.attention.arguments):
+            message = "says that attention was dense, and sparse"
+            self.reasons.add("dense_sparse", run.name, message, "settings.attention")
+            return []
+        if controls := settings.attention.controls:
+            message = f"is under {controls[0]}, a control that methods are held against, which a board does not rank"
+            self.reasons.add("control", run.name, message, "settings.attention")
+            return []
+        if impossible := contradiction(settings):
+            self.reasons.add("sparsity_implausible", run.name, impossible, "settings")
+            return []
         dataset = self.datasets.get(settings.dataset.sha256)
         if dataset is None:
             known = ", ".join(dataset.name for dataset in self.datasets.values())
@@ -300,14 +332,6 @@ class _Check:
             return []
         selection = self._selection(run, dataset)
         if selection is None:
-            return []
-        if run.dense and (settings.attention.sparsity or settings.attention.arguments):
-            message = "says that attention was dense, and sparse"
-            self.reasons.add("dense_sparse", run.name, message, "settings.attention")
-            return []
-        if controls := settings.attention.controls:
-            message = f"is under {controls[0]}, a control that methods are held against, which a board does not rank"
-            self.reasons.add("control", run.name, message, "settings.attention")
             return []
         self._warn(run, dataset, selection)
         return [_Answered(run, self._samples(dataset, selection), run.predictions(), dataset.begins_answer)]

@@ -46,6 +46,20 @@ def _ours(name: str) -> bool:
     return name in METHODS and METHODS.get(name).__module__.startswith("sparse_tasks.")
 
 
+def contradiction(settings: PublicSettings) -> str | None:
+    """The reason why no run can have these settings, a sentence without its subject; None where one can."""
+    engine, attention = settings.engine.name, settings.attention
+    if settings.compress == "context" and engine in ENGINES and not ENGINES.get(engine).compresses_contexts:
+        return f"chose what to keep before the question, which {engine} cannot"
+    try:
+        phases = [_phase(type(method)) for method in _known(attention)]
+    except _ImpossibleError as reason:
+        return str(reason)
+    if len(set(phases)) < len(phases):
+        return f"is under {_quoted(attention.method)}, two methods of one phase"
+    return None
+
+
 def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes) -> str | None:
     """The reason why a prediction cannot have run as its run says; None where it can have.
 
@@ -62,11 +76,7 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
             "prefill": (2 / (prompt + 1), 1.0),  # a query sees itself at least
             "decode": (1 / ends[1], 1.0),
         }
-        contexts = settings.compress == "context"
-        engine = settings.engine.name
-        if contexts and engine in ENGINES and not ENGINES.get(engine).compresses_contexts:
-            raise _ImpossibleError(f"chose what to keep before the question, which {engine} cannot")
-        for phase, span in _spans(settings.attention, prompt, ends, contexts).items():
+        for phase, span in _spans(settings.attention, prompt, ends, settings.compress == "context").items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
         _check_phases(settings, measured, prediction.output_tokens)
         for phase, sparsity in measured.items():
@@ -106,8 +116,6 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int], contexts: b
     spans: dict[Phase, Span] = {}
     for method in _known(attention):
         phase = _phase(type(method))
-        if phase in spans:
-            raise _ImpossibleError(f"is under {_quoted(attention.method)}, two methods of one phase")
         if method.sparsity == 0:
             least, most = 1.0, 1.0
         elif isinstance(method, PrefillMethod):

@@ -9,14 +9,12 @@ from typing import Final, NamedTuple
 
 import pandas as pd
 
-from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.format import TYPESET
-from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.length import label
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.analyses.columns import Row
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
-from sparse_tasks.evaluators.dataset import Dataset, open_dataset
+from sparse_tasks.evaluators.dataset import Dataset, at_hand
 from sparse_tasks.evaluators.records import Prediction
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Answer, Note, Sample, Section, Text
@@ -40,7 +38,8 @@ def worst(context: Context, data: str | None = None) -> Section:
     """A handful of samples, spread over tasks; errors are those of ``make_report``."""
     section = Section("worst", "Worst samples")
     chosen, compared = _choose(context.runs)
-    datasets = _datasets(context.runs.runs, data)
+    named = () if data is None else (data,)
+    datasets = at_hand((run.settings.dataset for run in context.runs.runs), named)
     if not chosen:
         section.blocks.append(Text("No sample lost anything."))
         return section
@@ -86,25 +85,6 @@ def _spread(table: pd.DataFrame) -> list[Row]:
         shown[row.run] += 1
         left = [other for other in left if other.id != row.id]
     return chosen
-
-
-def _datasets(runs: Iterable[ScoredRun], data: str | None) -> dict[str, Dataset]:
-    recorded = {run.settings.dataset.sha256: run.settings.dataset for run in runs}
-    if data is not None:
-        given = open_dataset(data)
-        if given.sha256 not in recorded:
-            raise UsageError("data", data, "is not a data set that these runs were made on; name that one")
-        del recorded[given.sha256]
-    opened = {} if data is None else {given.sha256: given}
-    for sha256, dataset in recorded.items():
-        name, revision = dataset.name, dataset.revision
-        try:
-            at_hand = open_dataset(name if revision is None else f"{split_hub_id(name)[0]}@{revision}")
-        except (UsageError, DataError):
-            continue  # the page says so
-        if at_hand.sha256 == sha256:
-            opened[sha256] = at_hand
-    return opened
 
 
 def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tuple[str, str], JsonObject]:

@@ -82,7 +82,7 @@ SPOILT: dict[str, list[Edit]] = {
         put(["all"], *SETTINGS, "dataset", "tasks"),
         put(3, *SETTINGS, "dataset", "limit"),
         put(False, *SETTINGS, "query_aware"),
-        put("context", *SETTINGS, "compress"),
+        both(put("transformers", *SETTINGS, "engine", "name"), put("context", *SETTINGS, "compress")),
         put(True, "runs", 0, "settings", "prompt", "begin_answer"),
         put("0" * 64, *SETTINGS, "prompt", "tokenizer_sha256"),
         put({"tags": ["think"], "opened": "think", "budget": None}, *SETTINGS, "thinking"),
@@ -141,7 +141,12 @@ SPOILT: dict[str, list[Edit]] = {
         lines(put({"decode": 0.1}, 2, "sparsity"), 0),
         put(0.5, "runs", 0, "settings", "attention", "sparsity"),
     ],
-    "sparsity_implausible": [lines(put({"prefill": 0.0, "decode": 0.97}, 2, "sparsity"))],
+    "sparsity_implausible": [
+        lines(put({"prefill": 0.0, "decode": 0.97}, 2, "sparsity")),
+        put("context", *SETTINGS, "compress"),  # vLLM cannot
+        put("quest+quest", *SETTINGS, "attention", "method"),
+        put({"no_such": 1}, *SETTINGS, "attention", "arguments"),
+    ],
 }
 
 
@@ -371,7 +376,7 @@ def test_runs_and_results_are_named_and_not_numbered(
     for reason in [*verdict.reasons, *verdict.warnings]:
         said = reason.where + reason.message
         assert twice or not re.search(r"(runs|configs|rows|averages)\[\d{1,2}\]", said), said
-        names = ("acme/small, dense", "acme/small, quest 0.5", "so\\ue000, dense")
+        names = ("acme/small, dense", "acme/small, quest 0.5", "acme/small, quest+quest 0.5", "so\\ue000, dense")
         assert reason.where == "file" or reason.where.startswith(names), said
 
 

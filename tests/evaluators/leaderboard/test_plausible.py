@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType, structs
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.parameters import parameters
 from sparse_tasks.evaluators.engines.engine import ENGINES
-from sparse_tasks.evaluators.leaderboard.plausible import implausible
+from sparse_tasks.evaluators.leaderboard.plausible import contradiction, implausible
 from sparse_tasks.evaluators.records import EngineRecord, Prediction, Shape
 from tests.evaluators.made_runs import LLAMA_8B, made_settings
 from tests.methods import OURS
@@ -62,7 +62,7 @@ def found(
     ranks: object = 1,
     compress: Literal["context"] | UnsetType = UNSET,
 ) -> str | None:
-    """What ``implausible`` says of a prediction."""
+    """What is said of settings, or else of a prediction."""
     settings = made_settings(attention=method, sparsity=sparsity, arguments=arguments, shape=shape)
     settings = structs.replace(settings, compress=compress)
     runner = EngineRecord(name=engine, version=None, arguments={"tensor_parallel_size": ranks}, details={})
@@ -82,7 +82,8 @@ def found(
         kv_bytes_per_step=kv_bytes,
     )
     sample = Tokens(tokens or 8192, 40)
-    return implausible(structs.replace(settings, engine=runner), prediction, sample)
+    settings = structs.replace(settings, engine=runner)
+    return contradiction(settings) or implausible(settings, prediction, sample)
 
 
 @pytest.mark.parametrize(
