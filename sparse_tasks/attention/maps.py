@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sparse_tasks.attention.inspection import Inspected
 from sparse_tasks.attention.picture import check_path
-from sparse_tasks.core.errors import OutputError
+from sparse_tasks.core.files import write_whole
 
 _LOW, _HIGH = "#f7fbff", "#08306b"  # one hue: lightness tells, not colour
 _CELL: Final = 0.16  # inches
@@ -36,10 +37,9 @@ def draw_maps(inspected: Sequence[Inspected], path: Path | str, *, title: str = 
         _panel(figure, axes[0], found.recall, found.layers, f"{found.phase}: recall of attention")
         _panel(figure, axes[1], found.error, found.layers, f"{found.phase}: relative error of the output")
     figure.suptitle(title, fontsize=9)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    sink = io.BytesIO()
+    figure.savefig(sink, format=path.suffix[1:].lower())
+    write_whole(path, sink.getvalue())
 
 
 def _panel(figure: Any, axis: Any, values: list[list[float]], layers: list[int], title: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,8 @@ from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Method, PrefillMethod
 from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.attention.steps import Memory, select_prompt
-from sparse_tasks.core.errors import OutputError, UsageError
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.length import label
 
 FORMATS: Final = (".png", ".svg", ".pdf")
@@ -124,10 +126,9 @@ def draw(
     mean_selected, mean_computed = float(selected.mean()), float(computed.mean())
     density = f"selected density {mean_selected:.3f}, computed {mean_computed:.3f}"
     figure.suptitle(f"{title}\n{density}" if title else density, fontsize=9)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    sink = io.BytesIO()
+    figure.savefig(sink, format=path.suffix[1:].lower())
+    write_whole(path, sink.getvalue())
     return mean_selected, mean_computed
 
 

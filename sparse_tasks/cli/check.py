@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,7 @@ def check(
     """
     from tempfile import TemporaryDirectory
 
-    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.core.errors import UsageError, keeping, keeping_nothing
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.core.json import to_json
     from sparse_tasks.core.records import to_builtins
@@ -74,7 +75,8 @@ def check(
             raise UsageError("write-reference", str(write_reference), remedy)
         if write_reference.is_dir() or not write_reference.parent.is_dir():
             raise UsageError("write-reference", str(write_reference), "has to be a file in a folder that exists")
-    with TemporaryDirectory(prefix="sparse-tasks-check-") as temporary:
+    keep = keeping_nothing() if output is None else keeping(output, partial(_finished, output))
+    with TemporaryDirectory(prefix="sparse-tasks-check-") as temporary, keep:
         folder = output or Path(temporary)
         if write_reference is not None:
             written = reference_of(method, folder, RunBar)
@@ -89,6 +91,13 @@ def check(
         _print(checked)
     if not checked.passed:
         raise typer.Exit(1)
+
+
+def _finished(folder: Path) -> str:
+    from sparse_tasks.evaluators.runs import RESULT
+
+    runs = len(list(folder.glob(f"**/{RESULT}")))
+    return f"{runs} finished run{'s' * (runs != 1)}" if runs else ""
 
 
 def _numbers(text: str) -> list[float]:

@@ -11,7 +11,7 @@ import typer
 
 from sparse_tasks.cli.completion import complete_locale_or_setting, complete_preset, complete_task, complete_tokenizer
 from sparse_tasks.cli.output import Format, frameless, print_json, print_table, warn
-from sparse_tasks.cli.progress import Bar
+from sparse_tasks.cli.progress import Bar, duration
 
 if TYPE_CHECKING:
     from sparse_tasks.core.records import Manifest
@@ -235,7 +235,7 @@ def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, worke
         print_json({"output": str(folder), "workers": workers, "configs": rows, "total": total})
         return
     _print_table(rows, total, f"{folder} (not written)", last="expected time")
-    print(f"With {workers} worker{'s' * (workers != 1)} about {_duration(total['seconds'])}.")
+    print(f"With {workers} worker{'s' * (workers != 1)} about {duration(total['seconds'])}.")
 
 
 def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, format: Format) -> None:
@@ -255,7 +255,7 @@ def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, fo
         return
     _print_table(rows, total, str(folder), last="size")
     if made:
-        print(f"Made {made:,} tokens in {_duration(seconds)} ({made / seconds:,.0f} tokens/s).")
+        print(f"Made {made:,} tokens in {duration(seconds)} ({made / seconds:,.0f} tokens/s).")
     else:
         print("Everything was there already.")
     print(f'\nfrom datasets import load_dataset\ndata = load_dataset("{folder}", "{first}", split="test")')
@@ -267,16 +267,10 @@ def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, 
     table = frameless("task", ("length", "samples", "tokens", last))
 
     def end(row: dict[str, Any]) -> str:
-        return _duration(row["seconds"]) if "seconds" in row else f"{row['bytes'] / 2**20:,.1f} MiB"
+        return duration(row["seconds"]) if "seconds" in row else f"{row['bytes'] / 2**20:,.1f} MiB"
 
     for row in rows:
         table.add_row(row["task"], f"{row['length']:,}", f"{row['samples']:,}", f"{row['tokens']:,}", end(row))
     table.add_section()
     table.add_row("all", "", f"{total['samples']:,}", f"{total['tokens']:,}", end(total))
     print_table(table)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

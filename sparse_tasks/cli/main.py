@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -29,7 +31,8 @@ from sparse_tasks.cli import (
     submit,
     validate,
 )
-from sparse_tasks.core.errors import SparseTasksError
+from sparse_tasks.core.errors import DataError, SparseTasksError, UsageError, kept, without_passwords
+from sparse_tasks.core.files import WRITTEN
 from sparse_tasks.core.format import visible
 from sparse_tasks.core.parents import stopped_by_signals
 from sparse_tasks.core.streams import own_standard_error
@@ -109,6 +112,7 @@ for commands in (app, leaderboard.app, attention.app):
 @stopped_by_signals()
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 128 + N stopped by signal N (130: Ctrl-C)."""
+    WRITTEN.clear()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
@@ -119,10 +123,14 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except SparseTasksError as error:
-        _leave(error.exit_code, "error: " + visible(" ".join(str(error).splitlines())))
+        # After bad input there is nothing to go on with.
+        ended = "" if isinstance(error, UsageError | DataError) else _kept(error)
+        _leave(error.exit_code, "error: " + visible(" ".join(str(error).splitlines())) + ended)
     except SystemExit as leaving:
         # Typer turns Ctrl-C into such a code without a word.
-        _leave(leaving.code, _STOPPED.get(leaving.code))
+        stopped = _STOPPED.get(leaving.code)
+        again = f"; nothing was kept; start again: {_command()}"
+        _leave(leaving.code, None if stopped is None else stopped + (_kept(leaving) or again))
     except OSError as error:
         if error.filename is not None:
             _leave(1, f"error: {error.filename}: {error.strerror}")
@@ -130,6 +138,22 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         gone = isinstance(error, BrokenPipeError)
         _leave(1, None if gone else f"error: cannot print: {error.strerror or error}")
+
+
+def _kept(error: BaseException) -> str:
+    """What a command has kept that this error or signal ends, and the command to give then; "" for nothing."""
+    if notes := kept(error):
+        return "; ".join(["", *notes, f"go on: {_command()}"])
+    if written := {path.absolute() for path in WRITTEN if not path.name.startswith(".") and path.exists()}:
+        folder = Path(os.path.commonpath([path.parent for path in written]))
+        shown = folder.relative_to(here) if folder.is_relative_to(here := Path.cwd()) else folder
+        files = f"{len(written):,} file{'s' * (len(written) != 1)}"
+        return f"; kept in {shown}: {files}; start again: {_command()}"
+    return ""
+
+
+def _command() -> str:
+    return shlex.join(["sparse-tasks", *without_passwords(sys.argv[1:])])
 
 
 def _leave(code: str | int | None, message: str | None) -> NoReturn:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from typing import Self
 
+# Seconds between two lines where there is no terminal; between the two, a fifth of the time that has passed.
+_SHORTEST, _LONGEST = 10.0, 60.0
+
 
 class Bar:
-    """A progress bar with the number of samples, tokens a second and the time left; shown in terminals only.
+    """A progress bar with the number of samples, tokens a second and the time left; without a terminal, lines of it.
 
     Args:
         description: The first stage, whose size is not known.
+        name: Begins each line, where several things go on one after the other.
 
     Attributes:
         tokens: Tokens processed in this stage.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, name: str = "") -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -29,6 +33,7 @@ class Bar:
         from rich.table import Column
 
         self.console = Console(stderr=True, highlight=False)
+        self._name = f"{name}: " if name else ""
         # What matters first, and no more than there is room for: nothing is cut.
         columns: list[ProgressColumn] = [
             TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
@@ -59,8 +64,9 @@ class Bar:
             work: Length of the bar; None for ``samples``.
         """
         self._began, self.tokens, self._done, self._samples = time.monotonic(), 0, 0, samples
-        total = samples if work is None else work
-        self._progress.reset(self._task, description=description, total=total, count="", rate="")
+        self._told, self._stage = self._began, description
+        self._total, self._work = samples if work is None else work, 0.0
+        self._progress.reset(self._task, description=description, total=self._total, count="", rate="")
 
     def advance(
         self, samples: int = 1, *, work: float | None = None, tokens: int = 0, description: str | None = None
@@ -75,7 +81,9 @@ class Bar:
         """
         self.tokens += tokens
         self._done += samples
-        rate = f"{self.tokens / max(time.monotonic() - self._began, 1e-3):,.0f} tok/s" if self.tokens else ""
+        self._work += samples if work is None else work
+        now = time.monotonic()
+        rate = f"{self.tokens / max(now - self._began, 1e-3):,.0f} tok/s" if self.tokens else ""
         count = f"{self._done:,}{f'/{self._samples:,}' if self._samples else ''} samples"
         self._progress.update(
             self._task,
@@ -84,3 +92,23 @@ class Bar:
             rate=rate,
             description=description,
         )
+        pause = min(_LONGEST, max(_SHORTEST, (now - self._began) / 5))
+        if not self.console.is_terminal and now - self._told >= pause:
+            self._told = now
+            self._tell(count, rate)
+
+    def _tell(self, count: str, rate: str) -> None:
+        """Print a line."""
+        parts = [count, rate]
+        if self._total and self._work:
+            left = (self._told - self._began) * (self._total / self._work - 1)
+            parts = [f"{count} ({self._work / self._total:.0%})", rate, f"{duration(left)} left"]
+        told = ", ".join(part for part in parts if part)
+        self.console.print(f"{self._name}{self._stage}: {told}", soft_wrap=True, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

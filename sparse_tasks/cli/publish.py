@@ -46,6 +46,7 @@ def publish(
 
     Example: sparse-tasks publish sparse-tasks-64k my-name/sparse-tasks-64k
     """
+    from sparse_tasks.core.errors import keeping
     from sparse_tasks.evaluators.dataset import open_dataset
     from sparse_tasks.hub.package import check_rights, package
     from sparse_tasks.hub.publish import Repository, progress_bars
@@ -71,7 +72,8 @@ def publish(
         return
     if state.replaces and not overwrite:
         _ask(target, state)
-    with progress_bars(sys.stderr.isatty()):
+    sent = keeping(repository, lambda: "what was sent; it is published by the last step")
+    with progress_bars(sys.stderr.isatty()), sent:
         done = target.publish(state, files, f"Publish {_name(dataset)}")
     n, size = len(state.sent), sum(file.size for file in state.sent)
     did = f"sent {n} file{'s' * (n != 1)} ({_size(size)})" if n else "sent nothing"

@@ -127,8 +127,7 @@ class RunBar(Bar):
     """
 
     def __init__(self, name: str = "") -> None:
-        super().__init__("reading")
-        self._name = f"{name}: " if name else ""
+        super().__init__("reading", name)
 
     def counting(self, samples: int) -> None:
         """Show that prompts are being encoded."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+_KEPT: Final = "kept in "
 
 
 class SparseTasksError(Exception):
@@ -48,6 +53,44 @@ class BadFileError(DataError):
 
 class EngineError(SparseTasksError):
     """An engine or a server failed; answers that came before stay."""
+
+
+def note_kept(error: BaseException, folder: object, what: str) -> None:
+    """Note on an error, or a signal that is raised, what a command that ends by it has kept in a folder."""
+    error.add_note(f"{_KEPT}{folder}: {what}")
+
+
+@contextmanager
+def keeping(folder: object, what: Callable[[], str]) -> Iterator[None]:
+    """``note_kept`` on whatever ends the block early, if ``what`` says anything then."""
+    try:
+        yield
+    except BaseException as error:
+        if told := what():
+            note_kept(error, folder, told)
+        raise
+
+
+@contextmanager
+def keeping_nothing() -> Iterator[None]:
+    """Take back the notes of ``note_kept`` in the block, which deletes what it made."""
+    try:
+        yield
+    except BaseException as error:
+        error.__notes__ = [note for note in getattr(error, "__notes__", []) if not note.startswith(_KEPT)]
+        raise
+
+
+def kept(error: BaseException) -> list[str]:
+    """The notes of ``note_kept`` on an error and on those that it came from."""
+    earlier = error.__cause__ or error.__context__
+    notes = [note for note in getattr(error, "__notes__", []) if note.startswith(_KEPT)]
+    return [*(kept(earlier) if earlier is not None else []), *notes]
+
+
+def without_passwords(words: Iterable[str]) -> list[str]:
+    """Words of a command line, without the passwords that addresses among them may carry."""
+    return [re.sub(r"://[^/@\s]*@", "://", word) for word in words]
 
 
 def install(extra: str) -> str:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from sparse_tasks.core.errors import OutputError, UsageError
 
@@ -16,6 +17,10 @@ LOCK = ".sparse_tasks.lock"
 
 PARTIAL_PREFIX = ".sparse_tasks-"
 """Prefix of the names of unfinished files; data set readers skip hidden files."""
+
+
+WRITTEN: Final[list[Path]] = []
+"""Files that this process has put into their places, for what it says if it is stopped."""
 
 
 @contextmanager
@@ -62,6 +67,7 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(unfinished, 0o666 & ~_umask())
         os.replace(unfinished, path)
+        WRITTEN.append(path)
     except BaseException as error:
         if unfinished is not None:
             with suppress(OSError):

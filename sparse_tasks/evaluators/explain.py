@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import UsageError, keeping
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.engines.running import Engines
@@ -74,7 +74,8 @@ def explain(
     if _has_kernels(request):
         runs[KERNEL] = (attention, {"impl": "triton"})
     results: dict[str, Result] = {}
-    with Engines() as engines:
+    finished = lambda: f"{len(results)} of {len(runs)} runs, finished" if results else ""  # noqa: E731
+    with keeping(folder, finished), Engines() as engines:
         for name, (computed_by, more) in runs.items():
             settings = replace(request, attention=computed_by, engine_arguments={**request.engine_arguments, **more})
             with Run(folder / name) as run:

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.beginning import ANSWER
-from sparse_tasks.core.errors import DataError, EngineError, UsageError, nearest
+from sparse_tasks.core.errors import DataError, EngineError, UsageError, nearest, without_passwords
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.dataset import Dataset, Selection
@@ -337,8 +337,7 @@ def _settings(
         thinking=ThinkingRecord(tags=list(thinking.tags), opened=thinking.opened, budget=thinking.budget),
         environment=environment(),
         other_environments=[],
-        # An address may carry a password.
-        command_line=[re.sub(r"://[^/@\s]*@", "://", word) for word in request.command_line],
+        command_line=without_passwords(request.command_line),
     )
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
-from sparse_tasks.core.errors import DataError, OutputError, UsageError
+from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError, note_kept
 from sparse_tasks.core.files import LOCK, PARTIAL_PREFIX, hold, write_whole
 from sparse_tasks.core.json import parse_json, read_json, to_json
 from sparse_tasks.core.records import Record, convert, to_builtins
@@ -70,6 +70,8 @@ class Run:
         with suppress(OSError):  # a full disk was reported by the write
             if self._file is not None:
                 self._file.close()
+        if error is not None and (answers := self._kept()):
+            note_kept(error, self.path, answers)
         self._held.__exit__(kind, error, trace)
         with suppress(OSError):  # a folder with content stays
             for folder in self._made:
@@ -83,6 +85,16 @@ class Run:
             DataError: It cannot be read.
         """
         return read_record(self.path / SETTINGS, RunSettings) if (self.path / SETTINGS).exists() else None
+
+    def _kept(self) -> str:
+        """How many answers are there, in words; "" where none is."""
+        try:
+            settings = self.settings
+            with (self.path / PREDICTIONS).open("rb") as file:
+                answers = sum(line.endswith(b"\n") for line in file)
+        except (SparseTasksError, OSError):
+            return ""
+        return "" if settings is None or not answers else f"{answers:,} of {settings.dataset.samples:,} answers"
 
     def check(self, settings: RunSettings) -> None:
         """Make sure that the folder is empty or holds a run of these settings, or one without predictions.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.attention.attention import DENSE, Attention, share_out
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import UsageError, keeping
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.engines.engine import ENGINES
@@ -81,7 +81,8 @@ def sweep(
     ordered = [*dense, *(attention for attention in attentions if attention.sparse)]
     _check(request, ordered)
     swept: list[Swept] = []
-    with Engines() as engines:
+    finished = lambda: f"{len(swept)} of {len(ordered)} runs, finished" if swept else ""  # noqa: E731
+    with keeping(folder, finished), Engines() as engines:
         for attention in ordered:
             with Run(folder / attention.label) as run:
                 with progress(attention) as receiver:

@@ -105,6 +105,13 @@ class DatasetFolder:
         """The shards still to be made."""
         return [shard for shard in shards(self.request) if shard.path not in self.files]
 
+    def kept(self) -> str:
+        """What is there of a data set that is not complete, in words; "" where no file is."""
+        rows = [entry["rows"] for name, entry in self.files.items() if (self.path / name).exists()]
+        of = list(shards(self.request))
+        samples = sum(shard.last - shard.first for shard in of)
+        return f"{len(rows):,} of {len(of):,} files ({sum(rows):,} of {samples:,} samples)" if rows else ""
+
     def add(self, shard: Shard, content: bytes) -> None:
         """Put a finished shard into its place."""
         self.files[shard.path] = _entry(shard, content)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_tasks.core.errors import keeping
 from sparse_tasks.core.files import hold
 from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.sample import Sample
@@ -60,7 +61,8 @@ def generate_folder(
         missing = folder.missing
         started(missing)
         keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
-        with closing(generate_samples(request, tokenizer, keys, workers)) as samples:
+        samples = generate_samples(request, tokenizer, keys, workers)
+        with keeping(path, folder.kept), closing(samples):
             for shard in missing:
                 rows: list[Sample] = []
                 for sample in islice(samples, shard.last - shard.first):

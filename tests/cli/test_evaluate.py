@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -216,7 +217,9 @@ def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path
     assert other.code == 1
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "interrupted")
+    go_on = shlex.join(["sparse-tasks", *map(str, arguments)])
+    told = f"interrupted; kept in {folder}: 1 of 8 answers; go on: {go_on}"
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", told)
     assert len(err.splitlines()) == 3
     assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]
     assert run(*arguments).code == 0

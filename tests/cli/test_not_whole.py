@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -172,3 +173,38 @@ def test_scores_of_other_predictions_are_not_taken(reader: str, whole: Path, tmp
     finished = run(*_readers(copied, tmp_path / "out")[reader])
     assert finished.code == 1
     assert finished.says(str(copied / "quest"), "not those of its predictions", "run sparse-tasks score")
+
+
+# --- how far a command is, without a terminal -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["generate", "validate", "evaluate", "sweep of one", "hurried"])
+def test_without_a_terminal_lines_tell_how_far_it_is(
+    command: str, data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = ["generate", "-l", "3k", "-t", "ruler_niah", "-n", "4", "-w", "1", "-o", tmp_path / "new"]
+    evaluate = ["evaluate", data, "--engine", "replay", "-m", gold, "-o", tmp_path / "run"]
+    stage, arguments, of = {
+        "generate": ("generating", generate, 4),
+        "validate": ("validating", ["validate", data, "-w", "1"], None),
+        "evaluate": ("answering", evaluate, 8),
+        "sweep of one": ("answering", [*evaluate, "-a", "quest", "-s", "0.5"], 8),
+        "hurried": ("generating", generate, None),
+    }[command]
+    if command != "hurried":
+        monkeypatch.setattr("sparse_tasks.cli.progress._SHORTEST", 0.0)
+        monkeypatch.setattr("sparse_tasks.cli.progress._LONGEST", 0.0)
+    finished = run(*arguments)
+    assert finished.code == 0, finished.err
+    lines = [line for line in finished.err.splitlines() if line.startswith(f"{stage}: ")]
+    if command == "hurried":  # it ends before the first is due
+        assert finished.err == ""
+    elif of is None:
+        assert [line.split()[1] for line in lines] == ["2", "4", "6", "8"]  # a file each
+    else:
+        assert [line.split()[1] for line in lines] == [f"{n}/{of}" for n in range(1, of + 1)]
+        told = rf"{stage}: 1/{of} samples \({1 / of:.0%}\), ([\d,]+ tok/s, )?[\d.]+ (s|min|h) left"
+        assert re.fullmatch(told, lines[0])
+        assert lines[-1].endswith("0.0 s left")
+    assert "\r" not in finished.err
+    assert "\x1b" not in finished.err

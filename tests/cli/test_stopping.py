@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.cli.program import contents, process, run, start, wait_for, workers_of
+from sparse_tasks.evaluators.runs import Run
+from tests.cli.program import Finished, contents, process, run, start, wait_for, workers_of
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
@@ -56,6 +63,12 @@ def ends(started: subprocess.Popen[str]) -> tuple[int, str, str]:
     return started.returncode, out, err
 
 
+def assert_tells(err: str, how: str, folder: Path, started: subprocess.Popen[str]) -> None:
+    """One line, which counts what is there and gives the very command."""
+    n, command = files(folder), shlex.join(["sparse-tasks", *started.args[2:]])  # type: ignore[misc]
+    assert err == f"{how}; kept in {folder}: {n:,} of 4,000 files ({n:,} of 4,000 samples); go on: {command}\n"
+
+
 @pytest.mark.parametrize(("seed", "workers"), [pytest.param(1, 1, marks=pytest.mark.nightly), (2, 2)])
 def test_killed_again_and_again_ends_with_the_same_bytes(
     seed: int, workers: int, tmp_path: Path, scratch: Path, unstopped: Path, small: list[object]
@@ -94,7 +107,9 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
     wait_for(lambda: files(folder) >= 3)
     began = time.monotonic()
     os.killpg(started.pid, signal.SIGINT) if whole_group else started.send_signal(signal.SIGINT)
-    assert ends(started) == (130, "", "interrupted\n")
+    code, out, err = ends(started)
+    assert (code, out) == (130, "")
+    assert_tells(err, "interrupted", folder, started)
     assert time.monotonic() - began < 10
     left = contents(folder)
     assert not [name for name in left if ".sparse_tasks-" in name or name.endswith(".lock")]
@@ -104,7 +119,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_process(
 
 @pytest.mark.slow  # tracing takes SIGTERM for itself
 @pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize(("sent", "told"), [("SIGTERM", "stopped by SIGTERM\n"), ("SIGHUP", "stopped by SIGHUP\n")])
+@pytest.mark.parametrize(("sent", "told"), [("SIGTERM", "stopped by SIGTERM"), ("SIGHUP", "stopped by SIGHUP")])
 def test_other_signals_stop_it_as_well(
     sent: str, told: str, whole_group: bool, tmp_path: Path, scratch: Path, small: list[object]
 ) -> None:
@@ -112,7 +127,9 @@ def test_other_signals_stop_it_as_well(
     started = start(scratch, *LONG, *small, "-w", 2, "-o", folder)
     wait_for(lambda: files(folder) >= 3)
     os.killpg(started.pid, number) if whole_group else started.send_signal(number)
-    assert ends(started) == (128 + number, "", told)
+    code, out, err = ends(started)
+    assert (code, out) == (128 + number, "")
+    assert_tells(err, told, folder, started)
     assert not [name for name in contents(folder) if ".sparse_tasks-" in name or name.endswith(".lock")]
 
 
@@ -149,7 +166,9 @@ def test_stopped_while_processes_start_it_leaves_none(
     wait_for(lambda: len(workers_of(started.pid)) >= 3)
     if sent == signal.SIGINT:
         os.killpg(started.pid, sent)
-        assert ends(started) == (130, "", "interrupted\n")
+        code, out, err = ends(started)
+        again = shlex.join(started.args[2:])  # type: ignore[arg-type]
+        assert (code, out, err) == (130, "", f"interrupted; nothing was kept; start again: sparse-tasks {again}\n")
     else:
         time.sleep(0.2)
         started.kill()
@@ -177,3 +196,102 @@ def test_reader_that_leaves_early_is_no_error() -> None:
     os.close(theirs)
     os.close(ours)
     assert started.communicate(timeout=60)[1] == ""
+
+
+# --- every command, at every write ----------------------------------------------------------------------------------
+
+COMMANDS = {
+    "generate": "generate -l 3k -t ruler_niah -n 3 -w 1 --tokenizer TOKENIZER -o OUT",
+    "validate": "validate DATA -w 1",
+    "list": "list",
+    "evaluate": "evaluate DATA --engine replay -m GOLD -o OUT",
+    "score": "score OUT",
+    "compare": "compare RUNS/dense RUNS/quest",
+    "analyze": "analyze RUNS/dense RUNS/quest --only cost --format json -o OUT",
+    "report": "report RUNS/dense RUNS/quest -o OUT/report.html",
+    "submit": "submit RUNS/dense RUNS/quest -o OUT/submission.json",
+    "export": "export RUNS/dense --to lm_eval -o OUT",
+    "export of data": "export DATA --to kvpress -o OUT",
+    "leaderboard check": "leaderboard check RUNS/submissions/one.json --data DATA",
+    "leaderboard build": "leaderboard build RUNS/submissions -o OUT/site",
+}
+STOPS = [("interrupted", 130), ("stopped by SIGTERM", 143), ("stopped by SIGHUP", 129)]
+
+
+@pytest.fixture(scope="module")
+def scored(data: Path, gold: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs and a submission; nobody may change them."""
+    runs = tmp_path_factory.mktemp("scored")
+    for name, attention in (("dense", ["-a", "dense"]), ("quest", ["-a", "quest", "-s", "0.5"])):
+        assert run("evaluate", data, "--engine", "replay", "-m", gold, "-o", runs / name, *attention).code == 0
+    assert run("submit", runs / "dense", runs / "quest", "-o", runs / "submissions/one.json").code == 0
+    assert run("predict", data, "--engine", "replay", "-m", gold, "-o", runs / "unscored").code == 0
+    return runs
+
+
+def stopped(n: int, code: int, command: list[str]) -> tuple[Finished, bool]:
+    """A command that a signal stops at its n-th file, answer or print, and whether it came so far."""
+    left = n
+
+    def before(real: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt if code == 130 else SystemExit(code)
+            return real(*arguments, **options)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparse_tasks.core.files.os.fsync", before(os.fsync))
+        patch.setattr("sparse_tasks.evaluators.runs.Run.add", before(Run.add))
+        patch.setattr("builtins.print", before(print))
+        return run(*command), left <= 0
+
+
+def counted(folder: Path, what: str) -> int:
+    """What there is of it."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if "answers" in what:
+        return sum(path.read_bytes().count(b"\n") for path in found if path.name == "predictions.jsonl")
+    return sum(path.suffix == ".parquet" for path in found) if "samples" in what else len(found)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_wherever_it_is_stopped_it_says_what_is_kept_and_how_to_go_on(
+    name: str, data: Path, gold: Path, scored: Path, small: list[object], tmp_path: Path
+) -> None:
+    patch = pytest.MonkeyPatch()
+    patch.setattr("sparse_tasks.generators.dataset._SHARD_TOKENS", 1)
+    for n in itertools.count(1):
+        out, (how, code) = tmp_path / f"out {n}", STOPS[n % 3]
+        places = {"DATA": data, "GOLD": gold, "RUNS": scored, "OUT": out, "TOKENIZER": small[1]}
+        words = COMMANDS[name].split()
+        command = [str(Path(str(places.get(first, first)), rest)) if first in places else word
+                   for word in words for first, _, rest in [word.partition("/")]]  # fmt: skip
+        if name == "score":
+            shutil.copytree(scored / "unscored", out)
+        finished, reached = stopped(n, code, command)
+        if not reached:
+            assert n > 1
+            assert finished.code == 0
+            break
+        last = finished.err.splitlines()[-1]
+        assert finished.code == code
+        assert "Traceback" not in finished.err
+        assert not [path for path in contents(out) if ".sparse_tasks-" in path or path.endswith(".lock")]
+        told = re.fullmatch(
+            rf"{how}; (?:kept in (.+): ([0-9,]+) (.*)|nothing was kept); (go on|start again): (.+)", last
+        )
+        assert told, last
+        if told[1] is None:
+            assert not out.exists() or not counted(out, "files")
+        else:
+            assert Path(told[1]).resolve().is_relative_to(out.resolve())
+            assert int(told[2]) == counted(Path(told[1]), told[3]) > 0
+        again = shlex.split(told[5])
+        assert again == ["sparse-tasks", *command]
+        ended = run(*again[1:])
+        assert ended.code == 0, ended.err
+    patch.undo()

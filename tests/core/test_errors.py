@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, TooShortError, UsageError, nearest
+from sparse_tasks.core.errors import (
+    DataError,
+    OutputError,
+    SparseTasksError,
+    TooShortError,
+    UsageError,
+    keeping,
+    keeping_nothing,
+    kept,
+    nearest,
+    without_passwords,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +75,37 @@ def test_the_name_suggested_is_one_of_the_choices(choices: list[str], name: str)
         assert any(f"did you mean {choice!r}?" in remedy for choice in choices)
     elif len(choices) <= 40:
         assert all(choice in remedy for choice in choices)
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(143), OutputError("full"), MemoryError()])
+def test_whatever_ends_a_block_early_is_told_what_is_kept(ending: BaseException) -> None:
+    done: list[int] = []
+
+    def command() -> None:
+        with keeping("all", lambda: "1 run"), keeping("one", lambda: f"{len(done)} files" if done else ""):
+            done.append(1)
+            raise ending
+
+    def program() -> None:
+        try:
+            command()
+        except BaseException as error:
+            raise SystemExit(1) from error
+
+    with pytest.raises(SystemExit) as leaving:
+        program()
+    assert kept(leaving.value) == ["kept in one: 1 files", "kept in all: 1 run"]
+
+
+def test_nothing_is_told_of_what_is_deleted_nor_where_there_is_nothing() -> None:
+    for words in ("", "8 files"):
+        with pytest.raises(OutputError) as raised, keeping_nothing(), keeping("here", lambda words=words: words):  # type: ignore[misc]
+            raise OutputError("full")
+        assert kept(raised.value) == []
+    with keeping("here", lambda: pytest.fail("nothing ended early")):
+        pass
+
+
+def test_commands_are_told_without_passwords() -> None:
+    words = ["--engine-arg", "base_url=https://me:secret@host/v1", "a@b"]
+    assert without_passwords(words) == ["--engine-arg", "base_url=https://host/v1", "a@b"]

@@ -287,9 +287,8 @@ class OpenAIEngine(Engine):
                 wait = _wait(error, attempt) if attempt < self._given.retries else None
                 if wait is None:
                     tries = f" after {attempt} {'retry' if attempt == 1 else 'retries'}" if attempt else ""
-                    remedy = self._remedy(error) or "; the same command goes on from where it stopped"
                     reason = f"gave no answer for sample {request.id}{tries}: {self._reason(error)}"
-                    raise EngineError(f"{self._server.name} {reason}{remedy}") from None
+                    raise EngineError(f"{self._server.name} {reason}{self._remedy(error)}") from None
             attempt += 1
             await asyncio.sleep(wait)
 

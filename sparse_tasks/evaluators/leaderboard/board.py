@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError, quoted
-from sparse_tasks.core.files import PARTIAL_PREFIX
+from sparse_tasks.core.files import PARTIAL_PREFIX, WRITTEN
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.evaluators.leaderboard.pages import board_page, slug, submission_page
 from sparse_tasks.evaluators.leaderboard.reading import SubmissionFile, read_submission
@@ -76,6 +76,7 @@ def build(folder: Path, site: Path) -> Built:
         try:
             built = _build(paths, work / "new", site)
             _put(work, site)
+            WRITTEN.extend(path for path in site.rglob("*") if path.is_file())
         finally:
             if site.exists() or not (work / "old").exists():  # the older board is never lost
                 shutil.rmtree(work, ignore_errors=True)

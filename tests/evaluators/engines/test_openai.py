@@ -272,14 +272,13 @@ def test_retries_end(server: FakeServer, trouble: str) -> None:
     came, error = until_failure(engine(server, retries=2).generate(requests(1)))
     assert (came, len(server.bodies)) == ([], 3)
     assert str(error).startswith(f"{server.url} gave no answer for sample s0 after 2 retries: ")
-    assert str(error).endswith("; the same command goes on from where it stopped")
 
 
 def test_no_retries_means_one_try(server: FakeServer) -> None:
     server.reply = Reply(status=500, message="out of memory\nand a long trace")
     _, error = until_failure(engine(server, retries=0).generate(requests(1)))
     assert len(server.bodies) == 1
-    assert "sample s0: it answered 500 (out of memory); the same" in str(error)
+    assert str(error).endswith("sample s0: it answered 500 (out of memory)")
 
 
 def test_the_server_says_how_long_to_wait(server: FakeServer) -> None:
@@ -327,7 +326,6 @@ def test_what_was_finished_before_the_server_died_is_kept(server: FakeServer) ->
     came, error = until_failure(engine(server, concurrency=2, retries=1).generate(requests(50)))
     assert sorted(output.id for output in came) == sorted(f"s{body['prompt'][0]}" for body in server.bodies[:5])
     assert server.url in str(error)
-    assert "goes on from where it stopped" in str(error)
     # At most two were in flight, each was tried twice, and nothing more was asked of the dead.
     assert len(server.bodies) in (5 + 2, 5 + 4)
 
