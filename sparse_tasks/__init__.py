@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparse_tasks.core.parents import end_if_started
-
 __all__ = ["__version__", "compare", "evaluate", "generate", "list_methods", "list_tasks", "load_run"]
 
 __version__ = "0.1.0"
@@ -18,8 +16,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.api import compare, evaluate, load_run
     from sparse_tasks.generators.api import generate
-
-end_if_started()  # in a process of an engine, long before it has imported that
 
 # Imported on first use, since importing the package has to stay cheap.
 _LAZY = {

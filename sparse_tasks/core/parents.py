@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
 STOPPING: Final = {signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])}
 """Signals that stop a program: Ctrl-C, ``kill``, and a terminal that closes."""
 
-_STARTER: Final = "SPARSE_TASKS_STARTER"
-_WATCHER: Final = "sparse-tasks: ends with its starter"
-_PAUSE = 0.5  # seconds between two looks
+_MARK: Final = "SPARSE_TASKS_STARTED_BY"
+_WATCHER: Final = Path(__file__).with_name("watcher.py")
 
 
 @contextmanager
@@ -42,35 +42,39 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Let Python processes that are started within the block end with this one, from their first import on.
+    """Let processes that are started within the block, and those that they start, end within seconds of this one.
 
-    Each imports the main module again before it does anything else, and with it, as a rule, this package.
+    They are marked in their environment, and a small process watches over them: a thread of their own would have to
+    wait until they have imported what they run. On Linux alone; elsewhere nothing is done.
     """
-    os.environ[_STARTER] = str(os.getpid())
+    if not Path("/proc/self/environ").exists():
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # not marked: it cleans up after those that were killed
+    # Without the latter, new titles of processes would be written over their environment.
+    marks = {_MARK: _watched(os.getpid()), "SPT_NOENV": "1"}
+    before = {name: os.environ.get(name) for name in marks}
+    os.environ.update(marks)
     try:
         yield
     finally:
-        del os.environ[_STARTER]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def end_if_started() -> None:
-    """End this process within a second of the one that is ``starting`` it, or of its parent, if it is started so."""
-    starter = os.environ.get(_STARTER, "")
-    if starter.isdecimal() and "--multiprocessing-fork" in sys.orig_argv:
-        threading.Thread(target=_end_after, args=(os.getppid(), int(starter)), name=_WATCHER, daemon=True).start()
-
-
-def _end_after(parent: int, starter: int) -> None:
-    while os.getppid() == parent and _lives(starter):
-        time.sleep(_PAUSE)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+@cache
+def _watched(process: int) -> str:
+    """The mark of what ``process``, this one, starts, for which a watcher looks from now on."""
+    mark = secrets.token_hex(8)
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-IS", str(_WATCHER), str(process), f"{_MARK}={mark}"],
+        {name: value for name, value in os.environ.items() if name != _MARK},
+        file_actions=[(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in range(3)],
+    )
+    return mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 SLOW = """
 import multiprocessing, os, time
 def engine(depth):
+    try:
+        from setproctitle import setproctitle
+        setproctitle("An engine " * 9)
+    except ImportError:
+        pass
     with open(f"{depth}.pid", "w") as file:
         file.write(str(os.getpid()))
     if depth:
@@ -29,16 +35,20 @@ if multiprocessing.process.current_process().name != "MainProcess":
         pass
     time.sleep(float(os.environ["IMPORT_SECONDS"]))
 """
+# What it starts does not import this package, which knows nothing of it.
 MAIN = """
-import multiprocessing, sys
-import sparse_tasks
-from sparse_tasks.core.parents import starting
+import multiprocessing, os, subprocess
 if __name__ == "__main__":
     import slow
+    from sparse_tasks.core.parents import starting
+    before = dict(os.environ)
+    other = subprocess.Popen(["sleep", "20"])
     with starting():
         process = multiprocessing.get_context("spawn").Process(target=slow.engine, args=(1,))
         process.start()
-    assert "SPARSE_TASKS_STARTER" not in __import__("os").environ
+    assert dict(os.environ) == before
+    with open("other", "w") as file:
+        file.write(str(other.pid))
     process.join()
 """
 
@@ -48,6 +58,15 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def watchers(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return [pid for pid in found if b"watcher.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("importing", [True, False])
@@ -60,7 +79,9 @@ def test_an_engine_and_its_worker_end_with_a_parent_that_was_killed(importing: b
         env=os.environ | {"IMPORT_SECONDS": "30" if importing else "0", "PYTHONPATH": str(root)},
     )  # fmt: skip
     try:
+        wait_for(lambda: (tmp_path / "other").exists())
         wait_for(lambda: [*tmp_path.glob("importing-*")] if importing else (tmp_path / "0.pid").exists())
+        (watcher,) = watchers(parent.pid)
         pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("importing-*")]
         assert len(pids) == (1 if importing else 2)
         assert all(map(lives, pids))
@@ -69,25 +90,38 @@ def test_an_engine_and_its_worker_end_with_a_parent_that_was_killed(importing: b
         parent.wait()
     killed = time.monotonic()
     wait_for(lambda: not any(map(lives, pids)), seconds=30)
+    wait_for(lambda: not lives(watcher), seconds=30)
     # Half a second between two looks; a machine with other work may take its time.
     assert time.monotonic() - killed < 5
+    # It was started before, by somebody else for all that is known.
+    other = int((tmp_path / "other").read_text())
+    assert lives(other)
+    os.kill(other, signal.SIGKILL)
 
 
-def test_processes_of_others_are_left_alone(tmp_path: Path) -> None:
-    # A child of a program that says nothing outlives it, as it would without this package.
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_watcher_waits_for_its_parent_and_holds_nothing_that_others_wait_for(sent: signal.Signals) -> None:
     script = (
-        "import multiprocessing, os, sys\nimport sparse_tasks, threading\n"
-        "def names():\n    print([thread.name for thread in threading.enumerate()][1:])\n"
-        "if __name__ == '__main__':\n"
-        "    process = multiprocessing.get_context('spawn').Process(target=names)\n"
-        "    process.start()\n    process.join()\n"
+        "import signal, sys\nfrom sparse_tasks.core.parents import starting\n"
+        "for _ in range(2):\n    with starting():\n        pass\n"
+        "print('started', flush=True)\nsys.stdin.readline()\n"
     )
-    (tmp_path / "main.py").write_text(script)
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "main.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"started\n"
+        (watcher,) = watchers(parent.pid)
+        wait_for(lambda: os.getsid(watcher) == watcher)
+        time.sleep(0.2)
+        os.kill(watcher, sent)
+        began = time.monotonic()
+        out, _ = parent.communicate(b"\n", timeout=30)
+        assert time.monotonic() - began < 1
+        assert (out, parent.returncode) == (b"", 0)
+        assert lives(watcher)
+    wait_for(lambda: not lives(watcher), seconds=30)
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.slow  # tracing takes SIGTERM for itself

@@ -176,16 +176,39 @@ def test_a_models_settings_of_decoding_do_not_count_and_can_be_given(
     assert left_out == {("max_tokens" if name == "max_new_tokens" else name): value for name, value in theirs.items()}
 
 
+# Its engine imports nothing of this package before it has imported all of vLLM.
+SCRIPT = """
+import sys
+if __name__ == "__main__":
+    import sparse_tasks
+    data, model, output = sys.argv[1:]
+    given = {"max_num_seqs": 1, "dtype": "float32"}
+    sparse_tasks.evaluate(data, model, engine_arguments=given, max_new_tokens=%d, output=output)
+"""
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("sent", "scripted"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGKILL, True)]
+)
 def test_killed_at_any_time_it_leaves_no_process_and_starts_again_at_once(
-    sent: signal.Signals, data: Path, sweep: Path, short_demo: Path, tmp_path: Path
+    sent: signal.Signals, scripted: bool, data: Path, sweep: Path, short_demo: Path, tmp_path: Path
 ) -> None:
-    run, chance = tmp_path / "run", random.Random(sent)
+    run, chance = tmp_path / "run", random.Random(f"{sent} {scripted}")
     arguments = ["evaluate", data, "--model", short_demo, *ALONE, "-o", run]
+    (tmp_path / "script.py").write_text(SCRIPT % TOKENS, encoding="utf-8")
     for _ in range(5):
-        started = start(tmp_path, *arguments)
-        time.sleep(chance.random() * chance.choice((2, 15, 40)))
+        if scripted:
+            started = subprocess.Popen(
+                [sys.executable, tmp_path / "script.py", data, short_demo, run],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            )  # fmt: skip
+            wait_for(partial(has_engine, started.pid))
+            time.sleep(chance.random() * 8)  # while that imports vLLM
+        else:
+            started = start(tmp_path, *arguments)
+            time.sleep(chance.random() * chance.choice((2, 15, 40)))
         started.send_signal(sent)
         started.wait()
         for pipe in (started.stdout, started.stderr):
@@ -201,6 +224,14 @@ def test_killed_at_any_time_it_leaves_no_process_and_starts_again_at_once(
 
 def no_more(pid: int) -> bool:
     return not workers_of(pid)
+
+
+def has_engine(pid: int) -> bool:
+    for worker in workers_of(pid):
+        with contextlib.suppress(OSError):  # it has ended
+            if b"--multiprocessing-fork" in Path(f"/proc/{worker}/cmdline").read_bytes():
+                return True
+    return False
 
 
 @pytest.mark.nightly
