@@ -28,12 +28,13 @@ def main(data: Path, name: str, outputs: Path, samples: int) -> None:
     """Answer the first samples of each file, a file at a time."""
     folder = find_model(name).source
     tokenizer, loaded = AutoTokenizer.from_pretrained(folder, padding_side="left"), load_tokenizer(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     with outputs.open("w", encoding="utf-8") as file:
         for path in sorted(data.glob("*/*.parquet")):
             rows = pq.read_table(path, columns=["id", "prompt", "context"]).slice(0, samples).to_pylist()
             texts = [loaded.render(row["prompt"].replace(row["context"], "", 1)) for row in rows]
-            batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+            batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(device)
             written = model.generate(**batch, max_new_tokens=MOST, do_sample=False)
             for row, ids in zip(rows, written[:, batch["input_ids"].shape[1] :], strict=True):
                 file.write(
