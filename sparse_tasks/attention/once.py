@@ -8,11 +8,22 @@ from typing import Final, TypeVar, TypeVarTuple
 
 import torch
 
+from sparse_tasks.attention.interactions import ceil_div
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 ENTRIES: Final = 64
 """Results that a function keeps: at least the prompts, or parts of prompts, of a step."""
+
+
+SMALL: Final = 1 << 16
+"""Entries of a table of blocks that is worth keeping: of 4 bytes each, 256 KB."""
+
+
+def is_small(n_q: int, n_k: int, block: int) -> bool:
+    """Whether a table of the blocks of the last ``n_q`` of ``n_k`` positions is worth keeping."""
+    return (ceil_div(n_k, block) - (n_k - n_q) // block) * ceil_div(n_k, block) <= SMALL
 
 
 def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device, *Ts], T]:

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
-from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
-from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.once import is_small, made_once
 from sparse_tasks.core.errors import UsageError
 
 _BLOCK = 128  # of dense attention, for speed alone
-_SMALL = 1 << 16  # entries of an index that is kept: 256 KB
 
 
 def sparse_prefill(
@@ -100,13 +98,14 @@ def select_stretches(
 
 def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
     """The index of dense attention; one for all layers where it is small."""
-    small = BlockIndex.rows(n_q, n_k, _BLOCK) * ceil_div(n_k, _BLOCK) <= _SMALL
-    return _shared_dense(device, n_q, n_k) if small else BlockIndex.dense(n_q, n_k, _BLOCK, _BLOCK, device)
+    return (_kept_dense if is_small(n_q, n_k, _BLOCK) else _dense)(device, n_q, n_k)
 
 
-@made_once
-def _shared_dense(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
+def _dense(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
     return BlockIndex.dense(n_q, n_k, _BLOCK, _BLOCK, device)
+
+
+_kept_dense = made_once(_dense)
 
 
 def attend(

@@ -57,31 +57,44 @@ def antidiagonal_scores(
 
 
 def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, scale: float) -> Tensor:
-    """The computation itself, a stretch of query blocks of one head at a time."""
+    """The computation itself, for as many query blocks and heads at a time as ``_CELLS`` holds."""
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     first, rows = (n_k - n_q) // block, BlockIndex.rows(n_q, n_k, block)
-    columns, per_block = ceil_div(n_k, block), block // stride
+    columns, per_block, group = ceil_div(n_k, block), block // stride, heads // kv_heads
     before = n_k - n_q - first * block  # positions of the first query block that the input does not have
     reversed_queries = _groups(q, before, rows * block, stride).flip(2).flatten(2)
     keys = _groups(k, 0, columns * block, stride).flatten(2)
-    group = torch.arange(rows * per_block, device=q.device)
-    held = (group >= before // stride) & (group < ceil_div(before + n_q, stride))
+    own = torch.arange(first * per_block, (first + rows) * per_block, device=q.device)[:, None]
+    number = torch.arange(columns * per_block, device=q.device)
+    held = (own >= (n_k - n_q) // stride) & (own < ceil_div(n_k, stride))  # at least one of them in a query block
+    weight = held.view(rows, per_block, 1)
+    groups = weight.sum(1)
     out = torch.zeros(heads, rows, columns, dtype=torch.float32, device=q.device)
-    at_once = max(1, _CELLS // (columns * per_block * per_block))
-    for start in range(0, rows, at_once):
-        stop = min(start + at_once, rows)
+    cells = columns * per_block * per_block
+    rows_at_once = min(rows, max(1, _CELLS // cells))
+    heads_at_once = _whole_groups(_CELLS // (cells * rows_at_once), heads, group)
+    for start in range(0, rows, rows_at_once):
+        stop = min(start + rows_at_once, rows)
         reach = first + stop  # key blocks up to the diagonal of the last row
         chosen = slice(start * per_block, stop * per_block)
-        own = (group[chosen] + first * per_block)[:, None]
-        later = torch.arange(reach * per_block, device=q.device) > own
-        weight = held[chosen].view(-1, per_block)
-        for head in range(heads):
-            scores = _product(reversed_queries[head, chosen], keys[head * kv_heads // heads, : reach * per_block])
+        later = number[: reach * per_block] > own[chosen]
+        for head in range(0, heads, heads_at_once):
+            together = slice(head, head + heads_at_once)
+            kv = keys[head // group : ceil_div(head + heads_at_once, group), : reach * per_block]
+            # Heads of a group lie one after the other, and are multiplied with their keys as one.
+            queries = reversed_queries[together, chosen]
+            scores = _product(queries.reshape(len(kv), -1, queries.shape[2]), kv).view(len(queries), *later.shape)
             shares = scores.mul_(scale / stride).masked_fill_(later, float("-inf")).softmax(-1)
-            by_block = shares.view(len(weight), per_block, reach, per_block).sum(3)
-            mean = (by_block * weight[:, :, None]).sum(1) / weight.sum(1)[:, None]
-            out[head, start:stop, :reach] = mean
+            by_block = shares.view(len(queries), stop - start, per_block, reach, per_block).sum(4)
+            out[together, start:stop, :reach] = (by_block * weight[start:stop]).sum(2) / groups[start:stop]
     return out
+
+
+def _whole_groups(most: int, heads: int, group: int) -> int:
+    """How many heads, at most ``most`` but at least one, make up groups, or equal parts of one."""
+    if most >= group:
+        return min(heads, most // group * group)
+    return next(number for number in range(max(1, most), 0, -1) if group % number == 0)
 
 
 def _groups(x: Tensor, before: int, length: int, stride: int) -> Tensor:
@@ -91,7 +104,7 @@ def _groups(x: Tensor, before: int, length: int, stride: int) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b.T`` in fp32; on a GPU straight from 16 bits, which needs torch 2.8 (vLLM's is newer)."""
+    """``a @ b.mT`` of matrices in fp32; on a GPU straight from 16 bits, which needs torch 2.8 (vLLM's is newer)."""
     if a.is_cuda and a.dtype != torch.float32:
-        return torch.mm(a, b.T, out_dtype=torch.float32)
-    return a.float() @ b.float().T
+        return torch.bmm(a, b.mT, out_dtype=torch.float32)
+    return a.float() @ b.float().mT

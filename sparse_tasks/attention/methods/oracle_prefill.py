@@ -50,9 +50,9 @@ class OraclePrefill(TrueAttention, BlockMethod):
 
         from sparse_tasks.attention.index import BlockIndex
         from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.kernels.mass import mass_from
         from sparse_tasks.attention.kernels.selection import select_top
         from sparse_tasks.attention.ops.coverage import blocks_that_hold
-        from sparse_tasks.attention.ops.pooled import mass_from
         from sparse_tasks.attention.ops.true_mass import block_mass
 
         check_sequence(q, k)
@@ -64,7 +64,7 @@ class OraclePrefill(TrueAttention, BlockMethod):
         row = torch.arange(mass.shape[1], device=q.device)[:, None] + (n_k - n_q) // block
         diagonal = torch.arange(mass.shape[2], device=q.device) == row
         if self.p is not None:
-            mass = mass_from(mass, diagonal)
+            mass = mass_from(mass, diagonal, impl=impl)
             return blocks_that_hold(mass, n_q=n_q, n_k=n_k, share=self.p, block=block, impl=impl)
         mass = mass.masked_fill(diagonal, float("inf"))
         if top_k is None and self.sparsity is not None:

@@ -90,8 +90,9 @@ class Twilight(DecodeMethod):
         import torch
 
         from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.mass import mass_from
         from sparse_tasks.attention.kernels.selection import select_mass
-        from sparse_tasks.attention.ops.pooled import mass_from, top_of_all_heads
+        from sparse_tasks.attention.ops.pooled import top_of_all_heads
 
         first = self._quest.select(q, cache, state, impl=impl)
         estimates = [self._estimate(q[row], cache, first, row) for row in range(cache.batch)]
@@ -102,7 +103,7 @@ class Twilight(DecodeMethod):
         else:
             total = (cache.lengths.double() * (cache.kv_heads * (1 - self.sparsity))).round()
             total = total.clamp_min(cache.kv_heads).int()
-            chosen, counts = top_of_all_heads(mass_from(weights), total, width=width, impl=impl)
+            chosen, counts = top_of_all_heads(mass_from(weights, impl=impl), total, width=width, impl=impl)
         inside = chosen.clamp(0, width - 1).long()  # past the counts it may be anything
         return PageIndex(tokens.gather(2, inside), counts, 1, cache.lengths)
 

@@ -55,12 +55,10 @@ class XAttention(AdaptiveBlocks):
         return shape.query_heads * products + block_ranking_flops(shape, length, BLOCK)
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
-        import torch
-
         from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
         from sparse_tasks.attention.kernels.dispatch import check_sequence
-        from sparse_tasks.attention.ops.coverage import blocks_that_hold, room_for_first
-        from sparse_tasks.attention.ops.pooled import mass_from
+        from sparse_tasks.attention.kernels.mass import mass_from
+        from sparse_tasks.attention.ops.coverage import always_read, blocks_that_hold, room_for_first
 
         check_sequence(q, k)
         n_q, n_k = len(q), len(k)
@@ -69,15 +67,9 @@ class XAttention(AdaptiveBlocks):
         if n_k <= BLOCK or (threshold if density is None else density) == 1:
             return None
         scores = antidiagonal_scores(q, k, block=BLOCK, stride=self.stride, impl=impl)
-        _, rows, columns = scores.shape
-        row = torch.arange(rows, device=q.device)[:, None] + (n_k - n_q) // BLOCK
-        column = torch.arange(columns, device=q.device)
-        always = column == row
-        if room_for_first(n_q, n_k, density):
-            always = always | (column == 0)
-        return blocks_that_hold(
-            mass_from(scores, always), n_q=n_q, n_k=n_k, share=threshold, density=density, impl=impl
-        )  # fmt: skip
+        always = always_read(q.device, n_q, n_k, room_for_first(n_q, n_k, density))
+        mass = mass_from(scores, always, impl=impl)
+        return blocks_that_hold(mass, n_q=n_q, n_k=n_k, share=threshold, density=density, impl=impl)
 
 
 METHODS.register("xattention", XAttention)

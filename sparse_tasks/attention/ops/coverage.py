@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex
-from sparse_tasks.attention.interactions import BLOCK, causal_count
+from sparse_tasks.attention.interactions import BLOCK, causal_count, ceil_div
 from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.once import is_small, made_once
 from sparse_tasks.attention.patterns import block_interactions
 
 
@@ -49,19 +50,66 @@ def blocks_that_hold(
         block: Positions in a block.
         impl: "auto", "triton" or "torch".
     """
-    rows, columns = mass.shape[1:]
-    row = torch.arange(rows, device=mass.device)[:, None] + (n_k - n_q) // block
-    column = torch.arange(columns, device=mass.device)
+    columns = mass.shape[2]
+    make = _kept_grid if is_small(n_q, n_k, block) else _grid
+    cells, allowed, never = make(mass.device, n_q, n_k, block)
     if density is None:
         kept = mass > 1 - share
     else:
         target = round(density * causal_count(n_q, n_k) * len(mass))
-        cells = block_interactions(row, column, block, block, n_q, n_k)
-        order = mass.masked_fill(column > row, float("-inf")).flatten().argsort(descending=True, stable=True)
-        added = cells.flatten()[order % cells.numel()]
+        # Entries after the diagonal have no interactions, so that it does not matter where they stand.
+        order = mass.flatten().argsort(descending=True, stable=True)
+        added = cells.take(order % cells.numel())
         # A block that crosses the mark is taken if less than half of it is beyond.
-        fits = 2 * added.cumsum(0) - added <= 2 * target
+        fits = torch.sub(added, added.cumsum(0), alpha=2) >= -2 * target
         kept = torch.empty_like(fits).scatter_(0, order, fits).view(mass.shape) | (mass == float("inf"))
-    kept = kept & (column <= row)
-    blocks, counts = select_top(torch.where(kept, 0.0, float("-inf")), columns, impl=impl)
+    blocks, counts = select_top(torch.where(kept, allowed, never), columns, impl=impl)
     return BlockIndex(blocks, counts, block, block, n_q, n_k)
+
+
+def always_read(device: torch.device, n_q: int, n_k: int, first: bool, block: int = BLOCK) -> Tensor:
+    """Bool ``[rows, columns]``: True on the diagonal, and in the first key block if ``first``; not to be changed."""
+    return (_kept_always if is_small(n_q, n_k, block) else _always)(device, n_q, n_k, first, block)
+
+
+def after_diagonal(device: torch.device, n_q: int, n_k: int, block: int = BLOCK) -> Tensor:
+    """Bool ``[rows, columns]``: True where a key block comes after the query block; not to be changed."""
+    return (_kept_after if is_small(n_q, n_k, block) else _after)(device, n_q, n_k, block)
+
+
+def blocks_before(device: torch.device, n_q: int, n_k: int, block: int = BLOCK) -> Tensor:
+    """int64 ``[rows, columns]``: blocks from a key block to the query block, 0 after it; not to be changed."""
+    return (_kept_before if is_small(n_q, n_k, block) else _before)(device, n_q, n_k, block)
+
+
+def _numbers(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tensor, Tensor]:
+    """int64 ``[rows, 1]`` and ``[columns]``: numbers of query blocks and of key blocks."""
+    column = torch.arange(ceil_div(n_k, block), device=device)
+    return column[(n_k - n_q) // block :, None], column
+
+
+def _always(device: torch.device, n_q: int, n_k: int, first: bool, block: int) -> Tensor:
+    row, column = _numbers(device, n_q, n_k, block)
+    return (column == row) | (column == 0) if first else column == row
+
+
+def _after(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
+    row, column = _numbers(device, n_q, n_k, block)
+    return column > row
+
+
+def _before(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
+    row, column = _numbers(device, n_q, n_k, block)
+    return (row - column).clamp_min(0)
+
+
+def _grid(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each query block and key block the interactions, int64; 0, but -inf after the diagonal, fp32; and -inf."""
+    row, column = _numbers(device, n_q, n_k, block)
+    cells = block_interactions(row, column, block, block, n_q, n_k)
+    never = torch.full((), float("-inf"), device=device)
+    return cells, torch.where(column > row, never, torch.zeros_like(never)), never
+
+
+_kept_always, _kept_after = made_once(_always), made_once(_after)
+_kept_before, _kept_grid = made_once(_before), made_once(_grid)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import BLOCK
+from sparse_tasks.attention.kernels.mass import mass_from
 from sparse_tasks.attention.kernels.pooling import mean_pool
 from sparse_tasks.attention.kernels.window_scores import window_scores
-from sparse_tasks.attention.ops.pooled import mass_from
+from sparse_tasks.attention.once import made_once
+from sparse_tasks.attention.ops.coverage import after_diagonal, always_read, blocks_before
 
 
 def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl: str) -> Tensor:
@@ -30,51 +31,45 @@ def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl
     vertical, slash = window_scores(q, k, BLOCK, impl=impl)
     if slash is None:
         raise RuntimeError("window_scores gave no sums by distance")
-    verticals, slashes = _by_block(vertical), _by_block(slash)
-    mass = _mass_of_lines(verticals, slashes, BlockIndex.rows(n_q, n_k, BLOCK), first, least)
+    lines = _by_block(torch.stack((vertical, slash)))
+    heads, blocks = lines.shape[1:]
+    by_key, by_distance = mass_from(lines, _first_lines(q.device, heads, blocks, first), least, impl=impl)
+    mass = torch.maximum(by_key[:, None], by_distance[:, blocks_before(q.device, n_q, n_k)])
     if tau == 0:
         return mass
-    k_pool = mean_pool(k, BLOCK, impl=impl)
-    expected = _products(mean_pool(q[-BLOCK:], BLOCK, impl=impl), k_pool).softmax(2)
-    aware = _distance(verticals, expected[:, 0]) < tau
-    products = _products(mean_pool(q, BLOCK, offset=n_k - n_q, impl=impl), k_pool)
-    row, column = _grid(products)
-    weights = products.masked_fill(column > row, float("-inf")).softmax(2)
-    by_means = mass_from(weights, (column == row) | ((column == 0) & first), least)
+    of_last, of_all = mean_pool(q[-BLOCK:], BLOCK, impl=impl), mean_pool(q, BLOCK, offset=n_k - n_q, impl=impl)
+    products = _products(torch.cat((of_last, of_all), 1), mean_pool(k, BLOCK, impl=impl))
+    aware = _distance(lines[0], products[:, 0].softmax(1)) < tau
+    weights = products[:, 1:].masked_fill(after_diagonal(q.device, n_q, n_k), float("-inf")).softmax(2)
+    by_means = mass_from(weights, always_read(q.device, n_q, n_k, first), least, impl=impl)
     return torch.where(aware[:, None, None], by_means, mass)
 
 
 def _by_block(scores: Tensor) -> Tensor:
-    """fp32 ``[heads, blocks]``, which sums to 1: sums of ``[heads, n_k]`` over blocks."""
-    padded = torch.nn.functional.pad(scores, (0, -scores.shape[1] % BLOCK))
-    sums = padded.unflatten(1, (-1, BLOCK)).sum(2)
-    return sums / sums.sum(1, keepdim=True)
+    """fp32 ``[..., blocks]``, which sums to 1: sums of ``[..., n_k]`` over blocks."""
+    padded = torch.nn.functional.pad(scores, (0, -scores.shape[-1] % BLOCK))
+    sums = padded.unflatten(-1, (-1, BLOCK)).sum(-1)
+    return sums / sums.sum(-1, keepdim=True)
 
 
-def _grid(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers of query blocks ``[rows, 1]``, the last of which meets the last key block, and of key blocks."""
-    rows, columns = scores.shape[1:]
-    column = torch.arange(columns, device=scores.device)
-    return column[columns - rows :, None], column
-
-
-def _mass_of_lines(verticals: Tensor, slashes: Tensor, rows: int, first: bool, least: int) -> Tensor:
-    """``mass_from`` of a block, that of its vertical or of its slash: fp32 ``[heads, rows, columns]``."""
-    number = torch.arange(verticals.shape[1], device=verticals.device)
-    by_key = mass_from(verticals, (number == 0) & first, least)
-    by_distance = mass_from(slashes, number == 0, least)
-    before = number[len(number) - rows :, None] - number  # how many blocks a key block lies before its query block
-    return torch.maximum(by_key[:, None], by_distance[:, before.clamp_min(0)])
+@made_once
+def _first_lines(device: torch.device, heads: int, blocks: int, first: bool) -> Tensor:
+    """Bool ``[2, heads, blocks]``: True for the shortest distances, and the first keys if ``first``."""
+    found = torch.zeros(2, heads, blocks, dtype=torch.bool, device=device)
+    found[0 if first else 1 :, :, 0] = True
+    return found
 
 
 def _products(q_pool: Tensor, k_pool: Tensor) -> Tensor:
     """fp32 ``[heads, rows, columns]``: scaled products of pooled queries and keys, ``[heads, blocks, head_size]``."""
-    keys = k_pool.float().repeat_interleave(len(q_pool) // len(k_pool), 0)
-    return q_pool.float() @ keys.mT * q_pool.shape[2] ** -0.5
+    (heads, rows, size), (kv_heads, columns, _) = q_pool.shape, k_pool.shape
+    # Heads of a group lie one after the other, and are multiplied with their keys as one.
+    products = q_pool.float().view(kv_heads, -1, size) @ k_pool.float().mT
+    return products.mul_(size**-0.5).view(heads, rows, columns)
 
 
 def _distance(p: Tensor, q: Tensor) -> Tensor:
     """The root of the Jensen-Shannon divergence, in nats, of distributions ``[heads, blocks]``."""
-    middle = (p + q) / 2
-    divergence = sum((x.xlogy(x) - x.xlogy(middle)).sum(1) for x in (p, q)) / 2
+    both = torch.stack((p, q))
+    divergence = (both.xlogy(both) - both.xlogy(both.mean(0))).sum(2).sum(0) / 2
     return divergence.clamp_min(0).sqrt()

@@ -86,11 +86,21 @@ def test_stride_one_is_attention_itself() -> None:
     torch.testing.assert_close(antidiagonal_scores(q, k, block=16, stride=1)[0], expected)
 
 
-def test_bounded_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    q, k = make(150, 190, 2, 1, 32)
+@pytest.mark.parametrize("cells", [1, 600, 2000, 7000, 40_000])
+def test_bounded_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    """One head and query block at a time, parts of a group, whole groups, all: 192 cells a head and query block."""
+    q, k = make(150, 190, 8, 2, 32)
     whole = antidiagonal_scores(q, k, block=16, stride=4)
-    monkeypatch.setattr(antidiagonal, "_CELLS", 100)
+    monkeypatch.setattr(antidiagonal, "_CELLS", cells)
     torch.testing.assert_close(antidiagonal_scores(q, k, block=16, stride=4), whole)
+
+
+def test_heads_are_taken_in_groups_or_equal_parts_of_one() -> None:
+    for heads, group in ((12, 1), (12, 3), (8, 8), (12, 6)):
+        for most in range(15):
+            taken = antidiagonal._whole_groups(most, heads, group)
+            assert 1 <= taken <= max(1, min(most, heads))
+            assert taken % group == 0 or group % taken == 0
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import causal_count
+from sparse_tasks.attention.kernels.mass import mass_from
 from sparse_tasks.attention.methods.xattention import XAttention
 from sparse_tasks.attention.ops.coverage import blocks_that_hold, room_for_first
-from sparse_tasks.attention.ops.pooled import mass_from
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.test_antidiagonal import naive as antidiagonals
 from tests.attention.methods.naive import Array, before_each, block_lists, cells, make_sequence
@@ -103,18 +103,21 @@ def test_any_density_is_met_to_half_a_block(n_k: int, chunk: float, density: flo
     draw = torch.Generator().manual_seed(seed)
     weights = torch.randint(0, 4, (heads, rows, columns), generator=draw).float() + 1  # many are equal
     diagonal = torch.arange(columns) == torch.arange(columns - rows, columns)[:, None]
-    index = blocks_that_hold(mass_from(weights, diagonal), n_q=n_q, n_k=n_k, density=density, impl="torch")
+    index = blocks_that_hold(
+        mass_from(weights, diagonal, impl="torch"), n_q=n_q, n_k=n_k, density=density, impl="torch"
+    )
     block_lists(index)
     least = int(block_index(diagonal[None], 128, 128, n_q, n_k).seen()) * heads
     wanted = max(density * heads * causal_count(n_q, n_k), least)
     assert abs(int(index.computed().sum()) - wanted) <= 128 * 128 / 2 + 1
 
 
-def test_mass_tells_small_weights_apart() -> None:
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+def test_mass_tells_small_weights_apart(impl: str) -> None:
     weights = torch.tensor([[1.0, 1e-12, 3e-12, 0.0, 2e-12]])
-    found = mass_from(weights, torch.tensor([True, False, False, False, False]))
+    found = mass_from(weights, torch.tensor([True, False, False, False, False]), impl=impl)
     assert found[0].tolist() == pytest.approx([float("inf"), 1e-12, 6e-12, 0, 3e-12])
-    found = mass_from(weights, torch.tensor(False), least=2)
+    found = mass_from(weights, torch.tensor(False), least=2, impl=impl)
     assert (found == float("inf")).tolist() == [[True, False, True, False, False]]
 
 
