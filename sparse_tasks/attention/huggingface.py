@@ -52,8 +52,8 @@ class SparseRun:
 
     def __init__(self, attention: Attention, impl: str, context: int | None = None) -> None:
         self.attention = attention
-        # What does not evict compresses nothing.
-        self._context = context if isinstance(attention.decode, EvictMethod) else None
+        self.context = context
+        """Tokens of a prompt after which methods that evict choose; None is all of them."""
         self.windowed = 0
         """Calls of layers with a sliding window, which are left to torch."""
         self._impl = impl
@@ -137,8 +137,9 @@ class SparseRun:
 
     def _read_at_once(self, n_q: int, n_k: int) -> int:
         """The number of queries, from the first, that are of a prompt; the others are steps, and see what was kept."""
-        if self._context is not None:
-            return min(n_q, max(0, self._context - (n_k - n_q)))
+        # What does not evict compresses nothing.
+        if self.context is not None and isinstance(self.attention.decode, EvictMethod):
+            return min(n_q, max(0, self.context - (n_k - n_q)))
         return 0 if n_q == 1 and n_k > 1 else n_q
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -149,9 +150,7 @@ class SparseRun:
 
     def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, head_size]``."""
-        past = len(k) - len(q)
-        seen = kept.counts.double().mean() * len(q) + (len(q) + 1) * len(q) / 2
-        self._add("decode", number, seen, seen, past * len(q) + (len(q) + 1) * len(q) // 2)
+        self._count_follow(number, kept, len(q), len(k))
         return attend_after(kept, q, k, v)
 
     def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -171,6 +170,10 @@ class SparseRun:
     def _count_decode(self, number: int, index: PageIndex, cached: int) -> None:
         computed = index.computed().double().mean()
         self._add("decode", number, computed, computed, cached)
+
+    def _count_follow(self, number: int, kept: Kept, n_q: int, n_k: int) -> None:
+        seen = kept.counts.double().mean() * n_q + (n_q + 1) * n_q / 2
+        self._add("decode", number, seen, seen, (n_k - n_q) * n_q + (n_q + 1) * n_q // 2)
 
     def _count_prefill(self, number: int, indices: list[PrefillIndex]) -> None:
         for index in indices:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun
+from sparse_tasks.attention.index import Kept
 from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import select_stretches
@@ -89,6 +90,15 @@ class Inspection(SparseRun):
             self._count_prefill(number, [index])
             parts.append(out)
         return torch.cat(parts).to(q.dtype)
+
+    def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen = kept.append(kept.length).pages().mask(kept.length + 1)[0]  # of the first of them
+        after = seen.new_ones(len(seen), len(k) - kept.length)
+        rows = torch.cat([seen[:, : kept.length], after], 1)[:, None].expand(-1, len(q), -1)
+        out, sums = seen_of_dense(q, k, v, Rows(rows))
+        self._note("decode", number, sums)
+        self._count_follow(number, kept, len(q), len(k))
+        return out.to(q.dtype)
 
     def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.attention.decode is None:

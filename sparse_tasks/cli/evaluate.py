@@ -13,6 +13,7 @@ from sparse_tasks.cli.completion import complete_engine, complete_method
 from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.running import (
     AnswerBudget,
+    Compress,
     Data,
     FormatOption,
     Lengths,
@@ -92,13 +93,7 @@ def evaluate(
     no_begin_answer: Annotated[
         bool, typer.Option("--no-begin-answer", help="Begin no answers, also where the data set does.")
     ] = False,
-    compress: Annotated[
-        str,
-        typer.Option(
-            metavar="PART",
-            help="What evicting methods read before they choose: the prompt, or its context, before the question.",
-        ),
-    ] = "prompt",
+    compress: Compress = "prompt",
     thinking: Annotated[
         str,
         typer.Option(

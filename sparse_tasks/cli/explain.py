@@ -12,6 +12,7 @@ import typer
 from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import (
     AnswerBudget,
+    Compress,
     Data,
     FormatOption,
     Lengths,
@@ -23,6 +24,7 @@ from sparse_tasks.cli.running import (
     Tasks,
     attentions,
     engine_arguments,
+    prompts,
     tell_unable,
 )
 from sparse_tasks.core.format import PLAIN
@@ -44,6 +46,7 @@ def explain(
     length: Lengths = None,
     limit: Limit = None,
     max_new_tokens: AnswerBudget = None,
+    compress: Compress = "prompt",
     engine_arg: Annotated[
         list[str] | None,
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="device or dtype, as of the engine transformers."),
@@ -85,6 +88,7 @@ def explain(
         engine="transformers",
         engine_arguments=engine_arguments(engine_arg or []),
         max_new_tokens=max_new_tokens,
+        compress=compress,
         command_line=sys.argv[1:],
         attention=chosen[0],
     )
@@ -108,7 +112,8 @@ def _print(explanation: Explanation, folder: Path) -> None:
     from sparse_tasks.core.length import label
 
     total = explanation.parts["total"]
-    print(f"{next(iter(explanation.results.values())).model.name}, {explanation.attention.label}")
+    dense = next(iter(explanation.results.values()))
+    print(f"{dense.model.name}, {explanation.attention.label}{prompts(dense)}")
     settings = [f"{path}={value}" for path, value in explanation.oracle.arguments.items() if "sparsity" not in path]
     print("oracle:", explanation.oracle.method, *settings)
     for length in sorted({row.length for row in total.rows}):

@@ -11,6 +11,7 @@ import typer
 
 from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import (
+    Compress,
     FormatOption,
     Lengths,
     LocalModel,
@@ -42,6 +43,7 @@ def inspect(
     steps: Annotated[int, typer.Option(metavar="N", help="Decoding steps after each prompt.", min=0)] = 16,
     task: Tasks = None,
     length: Lengths = None,
+    compress: Compress = "prompt",
     engine_arg: Annotated[
         list[str] | None,
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="device, dtype or impl, as of the engine transformers."),
@@ -85,6 +87,7 @@ def inspect(
         engine_arguments=engine_arguments(engine_arg or []),
         command_line=sys.argv[1:],
         attention=chosen[0],
+        compress=compress,
     )
     with RunBar() as bar:
         inspected = inspect_model(request, steps, bar)
@@ -100,6 +103,7 @@ def inspect(
                 "attention": chosen[0].method,
                 "sparsity": chosen[0].sparsity,
                 "arguments": chosen[0].arguments,
+                "compress": compress,
                 "phases": [asdict(found) for found in inspected],
                 "file": None if output is None else str(output),
             }

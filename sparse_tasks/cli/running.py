@@ -67,6 +67,13 @@ Limit = Annotated[
 AnswerBudget = Annotated[
     int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
 ]
+Compress = Annotated[
+    str,
+    typer.Option(
+        metavar="PART",
+        help="What evicting methods read before they choose: the prompt, or its context, before the question.",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

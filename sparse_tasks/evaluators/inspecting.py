@@ -29,6 +29,7 @@ class _Inspecting(TransformersEngine):
     def _sparse(self, context: int | None) -> AbstractContextManager[SparseRun | None]:
         from sparse_tasks.attention.huggingface import attended_by
 
+        self.inspection.context = context
         return attended_by(self._model, self.inspection)
 
 
@@ -69,7 +70,10 @@ def inspect(request: RunRequest, steps: int, progress: Progress) -> list[Inspect
         engine.start(needed)
         progress.started()
         budgets = {sample.id: steps + 1 for sample, _ in counted}
-        prompts = requests(request.dataset, request.selection, tokenizer, budgets, begin_answer=begun)
+        contexts = request.compress == "context"
+        prompts = requests(
+            request.dataset, request.selection, tokenizer, budgets, begin_answer=begun, contexts=contexts
+        )
         for output in engine.generate(prompts):
             progress.predicted(output)
     finally:

@@ -188,6 +188,59 @@ def test_the_command_compresses_contexts_in_a_model(llama: Path, tmp_path: Path)
     assert json.loads((tmp_path / "context" / "run.json").read_bytes())["compress"] == "context"
 
 
+@pytest.fixture
+def asked_after(llama: Path, tmp_path: Path) -> list[Any]:
+    options = ["-l", "700", "-t", "ruler_niah_single_2", "-n", "1", "-w", "1", "--tokenizer", llama]
+    assert run("generate", *options, "--question-position", "after", "-o", tmp_path / "data").code == 0
+    return [tmp_path / "data", "--model", llama, "--attention", "snapkv", "--sparsity", "0.8"]
+
+
+@pytest.mark.skipif(find_spec("torch") is None or find_spec("transformers") is None, reason="torch is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_loss_is_explained_of_compressed_contexts(asked_after: list[Any], tmp_path: Path) -> None:
+    measured = {}
+    for compress in ("prompt", "context"):
+        options = ["--max-new-tokens", "3", "--compress", compress, "-o", tmp_path / compress]
+        done = run("explain", *asked_after, *options, "--format", "json")
+        assert done.code == 0, done.err
+        results = done.json()["results"]
+        assert [result.get("compress") for result in results.values()] == [
+            None if compress == "prompt" else compress
+        ] * 3
+        measured[compress] = [results[name]["configs"][0]["sparsity"]["decode"] for name in ("oracle", "twin")]
+        told = run("explain", *asked_after, *options)
+        assert told.out.splitlines()[0].endswith("question after" if compress == "prompt" else "query-agnostic")
+    # Tokens of the question are steps, too, and nothing of it is put out.
+    assert all(context < prompt for context, prompt in zip(measured["context"], measured["prompt"], strict=True))
+
+
+@pytest.mark.skipif(find_spec("torch") is None or find_spec("transformers") is None, reason="torch is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_attention_is_inspected_under_compressed_contexts(asked_after: list[Any], llama: Path) -> None:
+    data, *options = asked_after
+    found = {}
+    for compress in ("prompt", "context"):
+        more = ["--data", data, "-n", "1", "--steps", "3", "--compress", compress, "--format", "json"]
+        done = run("attention", "inspect", *options, *more)
+        assert done.code == 0, done.err
+        assert done.json()["compress"] == compress
+        (found[compress],) = done.json()["phases"]
+    row = next(open_dataset(str(data)).rows(open_dataset(str(data)).select()))
+    tokenizer = load_tokenizer(str(llama))
+    ids = tokenizer.ids(row["prompt"])
+    context = context_tokens(tokenizer, row["prompt"], row["context"], ids)
+    assert found["prompt"]["queries"] == 3
+    assert found["context"]["queries"] == 3 + len(ids) - context
+
+
+@pytest.mark.parametrize("command", [["explain"], ["attention", "inspect"]])
+def test_questions_before_the_context_are_refused(command: list[str], data: Path, llama: Path) -> None:
+    options = [data] if command == ["explain"] else ["--data", data]
+    done = run(*command, *options, "-m", llama, "-a", "snapkv", "-s", "0.8", "--compress", "context")
+    assert done.code == 2
+    assert done.says("compress: 'context' is too late", "generate --question-position after")
+
+
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(find_spec("sparse_tasks_probe") is None, reason="the probe model is not installed")
