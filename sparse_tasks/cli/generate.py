@@ -217,25 +217,32 @@ class _Progress(Bar):
 
 
 def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, workers: int, format: Format) -> None:
-    from sparse_tasks.generators.sampling import estimate_seconds
+    from sparse_tasks.generators.estimate import estimate
 
+    with Bar("measuring"):
+        expected = estimate(request, tokenizer, workers)
     rows: list[dict[str, Any]] = [
         {
             "task": task.name,
             "length": length,
             "samples": request.samples,
             "tokens": request.samples * request.target(task, length),
-            "seconds": round(request.samples * estimate_seconds(request, tokenizer, task, length) / workers, 1),
+            "seconds": round(expected.configs[task.name, length], 1),
         }
         for length in request.lengths
         for task in request.tasks
     ]
-    total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in ("samples", "tokens", "seconds")}
+    total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in ("samples", "tokens")}
+    total |= {name: round(getattr(expected, name), 1) for name in ("seconds", "low", "high")}
     if format is Format.json:
         print_json({"output": str(folder), "workers": workers, "configs": rows, "total": total})
         return
     _print_table(rows, total, f"{folder} (not written)", last="expected time")
-    print(f"With {workers} worker{'s' * (workers != 1)} about {duration(total['seconds'])}.")
+    busy = f", if other programs go on to take {1 - expected.free:.0%} of the cores" if expected.free < 1 else ""
+    print(
+        f"With {workers} worker{'s' * (workers != 1)} about {duration(expected.seconds)}: "
+        f"{duration(expected.low)} to {duration(expected.high)}{busy}."
+    )
 
 
 def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, format: Format) -> None:

@@ -79,32 +79,43 @@ def generate_samples(
 ) -> Generator[Sample, None, None]:
     """The samples with these keys, in order, made by so many processes."""
     if workers > 1 and len(keys) > 1:
-        yield from in_processes(_make, keys, min(workers, len(keys)), _start, (request,))
+        yield from in_processes(_make, keys, min(workers, len(keys)), start_worker, (request,))
         return
     for task, length, index in keys:
         yield make_sample(request, tokenizer, task, length, index)
 
 
 @dataclass
-class _Worker:
+class Worker:
     """State of a worker process between samples."""
 
     request: Request
     tokenizer: PromptTokenizer
 
 
-_worker: _Worker | None = None
+_worker: Worker | None = None
 
 
-def _start(request: Request) -> None:
+def start_worker(request: Request) -> None:
+    """Make this process one that makes samples of a request."""
     global _worker
     mount(request.corpora)
-    _worker = _Worker(
+    _worker = Worker(
         request, load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
     )
 
 
-def _make(key: Key) -> Sample:
+def worker() -> Worker:
+    """The state of this process.
+
+    Raises:
+        RuntimeError: It was not started.
+    """
     if _worker is None:
         raise RuntimeError("the worker was not started")
-    return make_sample(_worker.request, _worker.tokenizer, *key)
+    return _worker
+
+
+def _make(key: Key) -> Sample:
+    here = worker()
+    return make_sample(here.request, here.tokenizer, *key)

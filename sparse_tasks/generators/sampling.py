@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 
 from sparse_tasks.core.beginning import ANSWER, BARE_ANSWER, EXPLANATION
-from sparse_tasks.core.errors import DataError, TooShortError, UsageError
+from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.fitting import Layout, Seeds, fit, smallest_prompt
@@ -93,7 +92,7 @@ def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:
     for task in request.tasks:
         task.at(tokenizer, request.seed, request.samples - 1)
     for length in request.lengths:
-        needed = {task.name: _shortest_length(request, tokenizer, task, length) for task in request.tasks}
+        needed = {task.name: shortest_length(request, tokenizer, task, length) for task in request.tasks}
         if short := [name for name, shortest in needed.items() if shortest > length]:
             remedy = f"is too short for {', '.join(short)}; the smallest that works is {max(needed.values())}"
             raise UsageError("length", length, remedy)
@@ -142,7 +141,7 @@ def _beginning(request: Request, tokenizer: PromptTokenizer) -> str:
     return ANSWER if request.begin_answer and tokenizer.template else ""
 
 
-def _shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
+def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
     """The length that all samples of a task need; an estimate where ``length`` is far above it."""
     layout, depth = _layout(request, tokenizer, task), request.depth(task)
     answer = request.new_tokens(task) if request.length_includes_output else 0
@@ -155,17 +154,3 @@ def _shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, l
     # Made texts are alike in length, those of a corpus are not.
     far = length - answer >= 2 * (first - answer) and not task.sized_in_tokens
     return first if far else max(map(needed, range(request.samples)))
-
-
-def estimate_seconds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> float:
-    """About how long one sample takes here: a short one is made and timed, since the cost is linear in the length."""
-    short = min(length, max(16_384, 2 * (length - request.target(task, length))))
-    try:
-        # The first sample pays for the estimate of sizes, which later ones share.
-        make_sample(request, tokenizer, task, short, 0)
-    except TooShortError:
-        short = length
-        make_sample(request, tokenizer, task, short, 0)
-    began = time.perf_counter()
-    make_sample(request, tokenizer, task, short, 1)
-    return (time.perf_counter() - began) * length / short

@@ -73,7 +73,10 @@ def test_dry_run_tells_and_writes_nothing(tmp_path: Path, format: str) -> None:
     if format == "human":
         assert "(not written)" in finished.out
         assert re.search(r"ruler_niah +1,048,576 +50 +52,428,800 ", finished.out)
-        assert re.search(r"With 2 workers about \d+(\.\d s| min)\.", finished.out)
+        time = r"\d+(\.\d)? (s|min)"
+        assert re.search(
+            rf"With 2 workers about {time}: {time} to {time}(, if other programs .* cores)?\.$", finished.out
+        )
         return
     plan = finished.json()
     assert plan["output"] == str(output)
@@ -83,6 +86,7 @@ def test_dry_run_tells_and_writes_nothing(tmp_path: Path, format: str) -> None:
         (2**20, 50, 50 * 2**20),
     ]
     assert 0 < plan["configs"][0]["seconds"] < plan["configs"][1]["seconds"]
+    assert 0 < plan["total"]["low"] < plan["total"]["seconds"] < plan["total"]["high"]
     assert plan["total"]["samples"] == 100
     assert plan["total"]["tokens"] == 50 * (8192 + 2**20)
 

@@ -17,7 +17,7 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators import sampling
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.sampling import check_lengths, estimate_seconds, make_sample
+from sparse_tasks.generators.sampling import check_lengths, make_sample
 from sparse_tasks.generators.task import TASKS
 from tests.generators.requests import make_request
 
@@ -235,19 +235,3 @@ def test_an_answer_longer_than_the_length_is_too_short(qwen: PromptTokenizer) ->
     assert shortest(request, qwen) > 5_000
     with pytest.raises(TooShortError):
         make_sample(request, qwen, request.tasks[0], 4_096, 0)
-
-
-def test_time_is_estimated_in_proportion_to_the_length(qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    clock = iter([10.0, 12.0])
-    real = sampling.make_sample
-
-    def record(request: Request, tokenizer: PromptTokenizer, task: Any, length: int, index: int) -> Sample:
-        made.append(length)
-        return real(request, tokenizer, task, length, index)
-
-    monkeypatch.setattr(sampling, "make_sample", record)
-    monkeypatch.setattr(sampling.time, "perf_counter", lambda: next(clock))
-    request = make_request(["1M"], ["ruler_vt"])
-    assert estimate_seconds(request, qwen, request.tasks[0], 2**20) == pytest.approx(2.0 * 2**20 / made[0])
-    assert max(made) <= 32_768

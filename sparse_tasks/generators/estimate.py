@@ -1,0 +1,159 @@
+"""The time that a data set takes: its own worker processes make a few samples of each task, all at once.
+
+What is counted is processor time, which other programs hardly change; what they take of the cores is told apart.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.generators.processes import in_processes
+from sparse_tasks.generators.request import Request, check_workers
+from sparse_tasks.generators.run import start_worker, worker
+from sparse_tasks.generators.sampling import check_count, make_sample, shortest_length
+from sparse_tasks.generators.task import Task
+
+# Longer samples are not made: their time is in proportion to their length from here on.
+_LONGEST: Final = 2**15
+# Seconds for a task at a length, and for all of them; but two samples at least, after the first.
+_EACH, _ALL = 0.3, 6.0
+# Runs took this much more or less than was estimated (benchmarks/estimate.py).
+_ROUGHLY: Final = 1.2
+# Cores of which as much is free as this are free.
+_FREE: Final = 0.85
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The time that a data set takes, in seconds.
+
+    Attributes:
+        configs: By task and length, without the start of processes.
+        seconds: All of it, on cores that are free.
+        low: As fast as it may well be.
+        high: As slow as it may well be, if other programs go on to take what they take now.
+        free: Share of the cores' time that these processes had, of what they could have had, in (0, 1].
+    """
+
+    configs: dict[tuple[str, int], float]
+    seconds: float
+    low: float
+    high: float
+    free: float
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds of processor time in one process.
+
+    Attributes:
+        first: Of the first sample, which pays for what later ones share.
+        later: Of each later one.
+        check: Of the check of a file's first sample.
+    """
+
+    first: float
+    later: list[float]
+    check: float
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a process measured: before it began, each pair of task and length, and both clocks' time for these."""
+
+    start: float
+    paces: list[_Pace]
+    processor: float
+    wall: float
+
+
+Pair = tuple[Task, int]
+
+
+def estimate(request: Request, tokenizer: PromptTokenizer, workers: int) -> Estimate:
+    """Measure how long the request takes with so many processes.
+
+    Raises:
+        UsageError: A sample cannot be made.
+    """
+    from sparse_tasks.generators.dataset import shards  # Parquet, which workers do without
+
+    workers = min(workers, request.samples * len(request.tasks) * len(request.lengths))
+    cores = min(workers, check_workers(None))
+    configs = [(task, length) for length in request.lengths for task in request.tasks]
+    shorts = {(task.name, length): _short(request, tokenizer, task, length) for task, length in configs}
+    pairs = {(task.name, shorts[task.name, length]): task for task, length in configs}
+    plan = [(task, short) for (_, short), task in pairs.items()]
+    start = time.process_time()
+    if workers == 1:
+        measured = [_measure(request, tokenizer, plan)]
+        start = 0.0  # it is this process that begins
+    else:
+        measured = list(in_processes(_measure_in_process, [plan] * workers, workers, start_worker, (request,)))
+    start += fmean(one.start for one in measured) * workers / cores
+    paces = {pair: [one.paces[k] for one in measured] for k, pair in enumerate(pairs)}
+    files = [(shard.task.name, shard.length) for shard in shards(request)]
+
+    def seconds(task: str, length: int, share: slice) -> float:
+        """Of a task at a length, by a share of the later samples, from the fastest to the slowest."""
+        short = shorts[task, length]
+        found, ratio = paces[task, short], length / short
+        later = sorted(second for pace in found for second in pace.later)
+        each = fmean(later[share.start * len(later) // 2 : max(1, share.stop * len(later) // 2)])
+        first = max(0.0, fmean(pace.first for pace in found) - each) * min(workers, request.samples)
+        check = fmean(pace.check for pace in found) * files.count((task, length)) if tokenizer.additive else 0.0
+        return (first + (request.samples * each + check) * ratio) / cores
+
+    slower, faster, all_of_them = slice(1, 2), slice(0, 1), slice(0, 2)
+    expected = {pair: seconds(*pair, all_of_them) for pair in shorts}
+    free = sum(one.processor for one in measured) / sum(one.wall for one in measured) * workers / cores
+    free = 1.0 if free > _FREE else free
+    return Estimate(
+        expected,
+        start + sum(expected.values()),
+        (start + sum(seconds(*pair, faster) for pair in shorts)) / _ROUGHLY,
+        (start + sum(seconds(*pair, slower) for pair in shorts)) * _ROUGHLY / free,
+        free,
+    )
+
+
+def _short(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
+    """The length to measure: this one, or a shorter one that holds a sample and, where it is counted in, an answer."""
+    short = min(length, max(_LONGEST, 2 * (length - request.target(task, length))))
+    return short if shortest_length(request, tokenizer, task, short) <= short else length
+
+
+def _measure_in_process(plan: list[Pair]) -> _Measured:
+    here = worker()
+    return _measure(here.request, here.tokenizer, plan)
+
+
+def _measure(request: Request, tokenizer: PromptTokenizer, plan: list[Pair]) -> _Measured:
+    start, began = time.process_time(), time.perf_counter()
+    most = min(_EACH, _ALL / len(plan))
+    paces = [_pace(request, tokenizer, *pair, most) for pair in plan]
+    return _Measured(start, paces, time.process_time() - start, time.perf_counter() - began)
+
+
+def _pace(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, most: float) -> _Pace:
+    """Make samples of a task until ``most`` seconds have passed."""
+    first, sample = _timed(request, tokenizer, task, length, 0)
+    later: list[float] = []
+    while len(later) < 2 or sum(later) < most:
+        seconds, sample = _timed(request, tokenizer, task, length, (len(later) + 1) % request.samples)
+        later.append(seconds)
+    began = time.process_time()
+    if tokenizer.additive:
+        check_count(request, tokenizer, sample)
+    return _Pace(first, later, time.process_time() - began)
+
+
+def _timed(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> tuple[float, Sample]:
+    began = time.process_time()
+    sample = make_sample(request, tokenizer, task, length, index)
+    return time.process_time() - began, sample
