@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
+from sparse_tasks.attention.once import made_once
 from sparse_tasks.core.errors import UsageError
 
 _CELLS: Final = 1 << 24  # scores of groups that are held at once: 64 MB of fp32, and as much of what comes of them
@@ -64,11 +65,7 @@ def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, 
     before = n_k - n_q - first * block  # positions of the first query block that the input does not have
     reversed_queries = _groups(q, before, rows * block, stride).flip(2).flatten(2)
     keys = _groups(k, 0, columns * block, stride).flatten(2)
-    own = torch.arange(first * per_block, (first + rows) * per_block, device=q.device)[:, None]
-    number = torch.arange(columns * per_block, device=q.device)
-    held = (own >= (n_k - n_q) // stride) & (own < ceil_div(n_k, stride))  # at least one of them in a query block
-    weight = held.view(rows, per_block, 1)
-    groups = weight.sum(1)
+    own, number, weight, groups = _numbers(q.device, n_q, n_k, block, stride)
     out = torch.zeros(heads, rows, columns, dtype=torch.float32, device=q.device)
     cells = columns * per_block * per_block
     rows_at_once = min(rows, max(1, _CELLS // cells))
@@ -88,6 +85,23 @@ def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, 
             by_block = shares.view(len(queries), stop - start, per_block, reach, per_block).sum(4)
             out[together, start:stop, :reach] = (by_block * weight[start:stop]).sum(2) / groups[start:stop]
     return out
+
+
+@made_once
+def _numbers(
+    device: torch.device, n_q: int, n_k: int, block: int, stride: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Numbers of groups, and which of the query blocks' groups hold a query.
+
+    Returns:
+        int32 ``[query groups, 1]`` and ``[key groups]``: numbers; bool ``[rows, groups of a block, 1]`` and int64
+        ``[rows, 1]``: whether a group holds a query, and how many of a block do, at least one.
+    """
+    first, rows, columns = (n_k - n_q) // block, BlockIndex.rows(n_q, n_k, block), ceil_div(n_k, block)
+    number = torch.arange(columns * (block // stride), dtype=torch.int32, device=device)
+    own = number[first * (block // stride) :, None]
+    weight = ((own >= (n_k - n_q) // stride) & (own < ceil_div(n_k, stride))).view(rows, -1, 1)
+    return own, number, weight, weight.sum(1)
 
 
 def _whole_groups(most: int, heads: int, group: int) -> int:

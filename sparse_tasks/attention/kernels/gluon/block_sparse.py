@@ -17,6 +17,7 @@ gathered once into tensors of their own; those that lie in a band are masked the
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Final
 
@@ -370,6 +371,12 @@ def vertical_slash_gluon(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, s
     return _launch(q, k, v, column_k, column_v, bands, counts, columns, column_tiles, flags, index, index.unit, scale)
 
 
+@functools.cache
+def _layout(width: int, dtype: gl.dtype) -> gl.NVMMASharedLayout:
+    """Kept, for it takes longer to make than to launch a kernel, and each launch needs six."""
+    return gl.NVMMASharedLayout.get_default_for([64, width], dtype)
+
+
 def _launch(
     q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor,
     blocks: Tensor, counts: Tensor, columns: Tensor, column_tiles: Tensor, band_flags: Tensor,
@@ -384,11 +391,12 @@ def _launch(
     out = torch.empty(before + n_q, heads, size, dtype=q.dtype, device=q.device)
 
     def described(x: Tensor, width: int) -> TensorDescriptor:
-        layout = gl.NVMMASharedLayout.get_default_for([64, width], dtype)
         # Copies begin at multiples of 16 bytes.
         fits = x.stride(1) == size and x.stride(2) == 1 and x.stride(0) % 8 == 0 and x.data_ptr() % 16 == 0
         flat = x if fits else x.clone(memory_format=torch.contiguous_format)
-        return TensorDescriptor(flat, [x.shape[0], x.shape[1] * size], [flat.stride(0), 1], [64, width], layout)
+        return TensorDescriptor(
+            flat, [x.shape[0], x.shape[1] * size], [flat.stride(0), 1], [64, width], _layout(width, dtype)
+        )
 
     rows = counts.shape[1]
     programs = min(rows * heads, torch.cuda.get_device_properties(q.device).multi_processor_count)
