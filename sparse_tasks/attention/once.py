@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, TypeVarTuple
 
 import torch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparse_tasks.attention.interactions import ceil_div
 
@@ -38,6 +39,8 @@ def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device,
             return make(device, *numbers)
 
     def shared(device: torch.device, *numbers: *Ts) -> T:
+        if is_in_torch_dispatch_mode():
+            return make(device, *numbers)  # perhaps of tensors without values, which must not outlive the mode
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         return kept(stream, device, *numbers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.method import METHODS, PrefillMethod
@@ -63,3 +64,14 @@ def test_no_more_is_kept_than_said_and_never_as_inference_tensors() -> None:
     for size in [3, *range(10, 10 + ENTRIES), 3]:
         assert len(zeros(CPU, size)) == size
     assert calls == [3, *range(10, 10 + ENTRIES), 3]
+
+
+def test_tensors_without_values_are_not_kept() -> None:
+    for _ in range(2):
+        with FakeTensorMode():
+            method = METHODS.get("streaming_llm")(sparsity=0.8)
+            assert isinstance(method, PrefillMethod)
+            assert method.select(torch.empty(90, 2, 16), torch.empty(901, 1, 16), impl="torch") is not None
+    index = method.select(torch.zeros(90, 2, 16), torch.zeros(901, 1, 16), impl="torch")
+    assert isinstance(index, LineIndex)
+    assert int(index.column_counts) == 4
