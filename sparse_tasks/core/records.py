@@ -208,12 +208,18 @@ class ChatTemplateRecord(Record, frozen=True, kw_only=True):
 
 
 class DataFile(Record, frozen=True, kw_only=True):
-    """A Parquet file of a data set."""
+    """A Parquet file of a data set.
+
+    Attributes:
+        sha256: Hash of the file, whose bytes differ by what has written it.
+        samples_sha256: Hash of its samples, whatever has written them; left out in older files.
+    """
 
     bytes: Count
     rows: Count
     sha256: Sha256
     tokens: Count
+    samples_sha256: Sha256 | UnsetType = UNSET
 
 
 class Corpus(Record, frozen=True, kw_only=True):
@@ -229,8 +235,8 @@ class Corpus(Record, frozen=True, kw_only=True):
 ShardName: TypeAlias = Annotated[str, Meta(pattern=SHARD_PATTERN)]
 
 
-class Manifest(Record, frozen=True, kw_only=True):
-    """The manifest of a data set folder: what is in it, and what it was generated from and with.
+class Description(Record, frozen=True, kw_only=True):
+    """What a data set was generated from and with: the samples follow from it.
 
     Attributes:
         generator: The program.
@@ -239,9 +245,6 @@ class Manifest(Record, frozen=True, kw_only=True):
         request: What was generated.
         tokenizer: The tokenizer that counted.
         chat_template: The template that rendered the prompts; None for bare prompts.
-        fingerprint: Hash of everything that decides about the bytes.
-        card_sha256: Hash of the card.
-        files: The Parquet files by path.
     """
 
     format: Literal["sparse-tasks-dataset"]
@@ -252,9 +255,25 @@ class Manifest(Record, frozen=True, kw_only=True):
     request: ManifestRequest
     tokenizer: TokenizerRecord
     chat_template: ChatTemplateRecord | None
+
+
+class Manifest(Description, frozen=True, kw_only=True):
+    """The manifest of a data set folder: what is in it, and what it was generated from and with.
+
+    Attributes:
+        fingerprint: Hash of everything that decides about the bytes.
+        card_sha256: Hash of the card.
+        files: The Parquet files by path.
+    """
+
     fingerprint: Sha256
     card_sha256: Sha256
     files: Annotated[dict[ShardName, DataFile], Meta(min_length=1)]
+
+    @property
+    def description(self) -> Description:
+        """What it was generated from and with."""
+        return Description(**{name: getattr(self, name) for name in Description.__struct_fields__})
 
     def files_of(self, length: int, task: str) -> dict[str, DataFile]:
         """Files of a task at a length, by path in order."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import UNSET
+
 from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
@@ -46,7 +48,9 @@ class Dataset:
         path: Where its files are.
         revision: Commit of a data set on the Hub; None for a folder.
         manifest: What the folder says of itself.
-        sha256: Hash of the manifest's hashes of the files: equal hashes mean equal samples.
+        sha256: Hash of the samples, by the manifest: equal hashes mean equal samples, whatever wrote the files. Of
+            the files, where the manifest is of an older version, which knew of no other.
+        also: Other hashes by which it is known.
     """
 
     name: str
@@ -54,6 +58,11 @@ class Dataset:
     revision: str | None
     manifest: Manifest
     sha256: str
+    also: tuple[str, ...] = ()
+
+    def is_called(self, sha256: str) -> bool:
+        """Whether a hash is this data set's; runs of an older version have that of its files."""
+        return sha256 in (*identities(self.manifest), *self.also)
 
     @property
     def begins_answer(self) -> bool:
@@ -163,9 +172,18 @@ def open_dataset(name: str) -> Dataset:
                     f"{name}: {MANIFEST} names {samples} samples, not {manifest.request.samples}, of {task} at "
                     f"{length}; run sparse-tasks validate"
                 )
-    hashes = {file: entry.sha256 for file, entry in manifest.files.items()}
-    sha256 = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    return Dataset(name, path, revision, manifest, sha256)
+    return Dataset(name, path, revision, manifest, identities(manifest)[0])
+
+
+def identities(manifest: Manifest) -> tuple[str, ...]:
+    """Hashes by which a data set is known: of its samples, which older manifests lack, and of its files."""
+    samples = {name: file.samples_sha256 for name, file in manifest.files.items()}
+    files = {name: file.sha256 for name, file in manifest.files.items()}
+    return tuple(
+        hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+        for hashes in (samples, files)
+        if UNSET not in hashes.values()
+    )
 
 
 def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dict[str, Dataset]:
@@ -179,9 +197,9 @@ def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dic
     opened: dict[str, Dataset] = {}
     for name in named:
         dataset = open_dataset(name)
-        if dataset.sha256 not in records:
+        if not (theirs := [sha256 for sha256 in records if dataset.is_called(sha256)]):
             raise UsageError("data", name, "is not a data set that these runs were made on; name that one")
-        opened[dataset.sha256] = dataset
+        opened |= dict.fromkeys(theirs, dataset)
     for sha256, record in records.items():
         if sha256 in opened:
             continue
@@ -189,7 +207,7 @@ def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dic
             dataset = open_dataset(record.place)
         except (UsageError, DataError):
             continue
-        if dataset.sha256 == sha256:
+        if dataset.is_called(sha256):
             opened[sha256] = dataset
     return opened
 

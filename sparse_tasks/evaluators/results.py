@@ -225,7 +225,7 @@ def _dataset(data: Dataset | str | None, recorded: DatasetRecord) -> Dataset:
         UsageError: It is missing, or is not the run's.
     """
     dataset = data if isinstance(data, Dataset) else _open(data, recorded)
-    if dataset.sha256 != recorded.sha256:
+    if not dataset.is_called(recorded.sha256):
         raise UsageError("data", dataset.name, "is not the data set of the run; name that with --data")
     return dataset
 

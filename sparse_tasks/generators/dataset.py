@@ -22,7 +22,7 @@ from sparse_tasks.core.records import JsonObject, Manifest, convert, to_builtins
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.table import count_tokens
+from sparse_tasks.generators.table import rows_of, samples_sha256
 from sparse_tasks.generators.task import Task
 
 CARD = "README.md"
@@ -153,21 +153,24 @@ class DatasetFolder:
         recorded = records[0]["files"] if records else {}
         for shard in shards(self.request):
             if shard.path in recorded:
-                if self._intact(shard, recorded[shard.path]):
-                    self.files[shard.path] = recorded[shard.path]
+                if (entry := self._intact(shard, recorded[shard.path])) is not None:
+                    self.files[shard.path] = entry
                 else:
                     (self.path / shard.path).unlink(missing_ok=True)
         if self.missing:
             self._record()
 
-    def _intact(self, shard: Shard, entry: object) -> bool:
+    def _intact(self, shard: Shard, recorded: object) -> dict[str, Any] | None:
+        """The entry of a file that is as recorded; older records say less."""
         try:
             content = (self.path / shard.path).read_bytes()
         except OSError:
-            return False
+            return None
         # Only what has the recorded hash is opened.
-        hashed = isinstance(entry, dict) and entry.get("sha256") == hashlib.sha256(content).hexdigest()
-        return hashed and entry == _entry(shard, content)
+        if not isinstance(recorded, dict) or recorded.get("sha256") != hashlib.sha256(content).hexdigest():
+            return None
+        entry = _entry(shard, content)
+        return entry if recorded.items() <= entry.items() else None
 
     def _strangers(self) -> list[str]:
         if not self.path.exists():
@@ -189,11 +192,13 @@ class DatasetFolder:
 
 
 def _entry(shard: Shard, content: bytes) -> dict[str, Any]:
+    rows = rows_of(content)
     return {
         "bytes": len(content),
         "rows": shard.last - shard.first,
         "sha256": hashlib.sha256(content).hexdigest(),
-        "tokens": count_tokens(content),
+        "tokens": sum(row["input_tokens"] for row in rows),
+        "samples_sha256": samples_sha256(rows),
     }
 
 
@@ -214,6 +219,6 @@ def _describe(request: Request, tokenizer: PromptTokenizer) -> JsonObject:
 
 
 def fingerprint(description: JsonObject) -> str:
-    """Hash of a manifest without what is only known at the end."""
+    """Hash of a manifest without what is only known at the end, or of a description."""
     content = {key: value for key, value in description.items() if key not in ("fingerprint", "card_sha256", "files")}
     return hashlib.sha256(to_json(content)).hexdigest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -74,9 +76,19 @@ def shard_bytes(samples: Sequence[Sample]) -> bytes:
     return sink.getvalue()
 
 
-def count_tokens(content: bytes) -> int:
-    """Tokens of all prompts of a Parquet file."""
-    return sum(pq.ParquetFile(io.BytesIO(content)).read(["input_tokens"])["input_tokens"].to_pylist())
+def rows_of(content: bytes) -> list[dict[str, Any]]:
+    """All rows of the bytes of a Parquet file as plain data."""
+    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(content)).read().to_pylist()
+    return rows
+
+
+def samples_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hash of samples in their order, all columns of each; files of the same samples may differ by what wrote them."""
+    digest = hashlib.sha256()
+    for row in rows:
+        text = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        digest.update(text.encode(errors="surrogatepass") + b"\n")
+    return digest.hexdigest()
 
 
 def count_rows(path: Path) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, UsageError, quoted
 from sparse_tasks.core.files import sha256_of
@@ -24,7 +26,7 @@ from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators.corpora import Corpus, mount
 from sparse_tasks.generators.dataset import CARD, fingerprint
 from sparse_tasks.generators.processes import in_processes
-from sparse_tasks.generators.table import read_rows
+from sparse_tasks.generators.table import read_rows, samples_sha256
 from sparse_tasks.generators.task import TASKS, Task
 from sparse_tasks.generators.wording import parse_template
 
@@ -246,9 +248,12 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
             checked.prompts.append((digest, f"{name}, row {i}"))
         checked.ids.append((str(row["id"]), f"{name}, row {i}"))
         checked.problems += [Problem(where, what) for what in wrong]
-    if not checked.problems and checked.tokens != manifest.files[name].tokens:
-        what = f"has prompts of {checked.tokens:,} tokens together; {MANIFEST} says {manifest.files[name].tokens:,}"
+    entry = manifest.files[name]
+    if not checked.problems and checked.tokens != entry.tokens:
+        what = f"has prompts of {checked.tokens:,} tokens together; {MANIFEST} says {entry.tokens:,}"
         checked.problems.append(Problem(name, what))
+    if entry.samples_sha256 is not UNSET and samples_sha256(rows) != entry.samples_sha256:
+        checked.problems.append(Problem(name, f"holds other samples than those of which {MANIFEST} has the hash"))
     return checked
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from sparse_tasks.core.errors import DataError, UsageError
@@ -51,8 +53,39 @@ def test_the_hash_is_that_of_the_samples_wherever_they_lie(dataset: Dataset, cop
     changed(copy, lambda manifest: manifest.update(card_sha256="0" * 64))
     changed(copy, lambda manifest: manifest.update(files=dict(reversed(manifest["files"].items()))))
     assert open_dataset(str(copy)).sha256 == dataset.sha256
-    changed(copy, lambda manifest: next(iter(manifest["files"].values())).update(sha256="0" * 64))
+    changed(copy, lambda manifest: next(iter(manifest["files"].values())).update(sha256="0" * 64, bytes=1))
+    assert open_dataset(str(copy)).sha256 == dataset.sha256
+    changed(copy, lambda manifest: next(iter(manifest["files"].values())).update(samples_sha256="0" * 64))
     assert open_dataset(str(copy)).sha256 != dataset.sha256
+
+
+def test_other_parquet_of_the_same_samples_is_the_same_data_set(dataset: Dataset, copy: Path) -> None:
+    def rewrite(manifest: dict[str, Any]) -> None:
+        for name, entry in manifest["files"].items():
+            table = pq.ParquetFile(copy / name).read()
+            pq.write_table(table, copy / name, compression="gzip", version="1.0")
+            content = (copy / name).read_bytes()
+            entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    changed(copy, rewrite)
+    other = open_dataset(str(copy))
+    assert {file.sha256 for file in other.manifest.files.values()}.isdisjoint(
+        file.sha256 for file in dataset.manifest.files.values()
+    )
+    assert other.sha256 == dataset.sha256
+    assert list(other.rows(other.select())) == list(dataset.rows(dataset.select()))
+
+
+def test_an_older_folder_keeps_its_hash_and_a_newer_one_answers_to_it(dataset: Dataset, copy: Path) -> None:
+    changed(copy, lambda manifest: [entry.pop("samples_sha256") for entry in manifest["files"].values()])
+    older = open_dataset(str(copy))
+    files = {name: entry.sha256 for name, entry in dataset.manifest.files.items()}
+    assert older.sha256 == hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest() != dataset.sha256
+    assert older.is_called(older.sha256)
+    assert dataset.is_called(older.sha256)
+    assert dataset.is_called(dataset.sha256)
+    assert not older.is_called(dataset.sha256)
+    assert not dataset.is_called("0" * 64)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "no where/at all", "/no/such/folder", "a" * 300, "~nobody-has-this/data"])

@@ -349,6 +349,19 @@ def test_record_that_lies_about_a_file_is_not_believed(
     assert contents(path) == contents(clean["a"])
 
 
+def test_a_folder_of_an_older_version_keeps_its_files_and_gains_their_samples_hashes(
+    make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(clean["a"], tmp_path / "older")
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    for entry in manifest["files"].values():
+        del entry["samples_sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    monkeypatch.setattr(run, "make_sample", lambda *key: pytest.fail("a sample was made again"))
+    make(folder)
+    assert contents(folder) == contents(clean["a"])
+
+
 @pytest.mark.parametrize("field", ["bytes", "rows", "tokens"])
 def test_wrong_number_in_the_record_does_not_survive(
     make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path, field: str

@@ -11,14 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.sample import Evidence, Sample
 from sparse_tasks.generators.table import (
     SCHEMA,
     count_rows,
-    count_tokens,
     read_rows,
+    rows_of,
+    samples_sha256,
     shard_bytes,
     to_table,
     unpacked_bytes,
@@ -55,7 +57,22 @@ def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, s
     path.write_bytes(shard_bytes(samples))
     assert read_rows(path) == [one.row() for one in samples]
     assert count_rows(path) == len(samples)
-    assert count_tokens(path.read_bytes()) == sum(one.input_tokens for one in samples)
+    assert rows_of(path.read_bytes()) == read_rows(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(SAMPLES, min_size=1, max_size=4), st.data())
+def test_the_hash_is_of_the_samples_and_not_of_what_wrote_them(samples: list[Sample], data: st.DataObject) -> None:
+    found = samples_sha256([one.row() for one in samples])
+    for options in ({"compression": "none"}, {"compression": "gzip", "version": "1.0"}, {"row_group_size": 1}):
+        sink = io.BytesIO()
+        pq.write_table(to_table(samples), sink, **options)
+        assert samples_sha256(rows_of(sink.getvalue())) == found
+    which = data.draw(st.integers(0, len(samples) - 1))
+    column = data.draw(st.sampled_from(Sample.__struct_fields__))
+    value = data.draw(FIELDS[column].filter(lambda value: value != getattr(samples[which], column)))
+    changed = [structs.replace(one, **{column: value}) if i == which else one for i, one in enumerate(samples)]
+    assert samples_sha256([one.row() for one in changed]) != found
 
 
 def test_same_samples_give_the_same_bytes() -> None:

@@ -290,6 +290,13 @@ def test_changed_sample_is_found(data: Path, name: str, change: Callable[[Row], 
     assert all(problem.startswith(f"{name}, row 1") for problem in problems), problems
 
 
+def test_a_manifest_that_lies_about_its_samples_is_found(data: Path) -> None:
+    manifest = manifest_of(data)
+    manifest["files"][HOP]["samples_sha256"] = "0" * 64
+    sign(data, manifest)
+    assert found(data) == [f"{HOP}: holds other samples than those of which {MANIFEST} has the hash"]
+
+
 def test_row_that_stands_twice_is_found(data: Path) -> None:
     rows = read_rows(data / HOP)
     rewrite(data, HOP, [rows[0], rows[0], rows[1]])

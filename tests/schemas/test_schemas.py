@@ -115,6 +115,9 @@ OPTIONAL = {
     "format_share",
     "nominal",
     "serving",
+    "samples_sha256",
+    "made_from",
+    "datasets",
 }
 
 

@@ -45,7 +45,9 @@ def test_a_submission_is_checked_against_whichever_data_set_it_is_over(
 ) -> None:
     manifest = copy / "sparse_tasks.json"
     text = json.loads(manifest.read_text(encoding="utf-8"))
-    text["files"] = {name: entry | {"sha256": "0" * 64} for name, entry in text["files"].items()}
+    text["files"] = {
+        name: entry | {"sha256": "0" * 64, "samples_sha256": "0" * 64} for name, entry in text["files"].items()
+    }
     manifest.write_text(json.dumps(text), encoding="utf-8")
     assert check(handed_in(honest), [open_dataset(str(copy)), dataset]).accepted
 
