@@ -175,7 +175,7 @@ def generate(
         _tell_plan(request, loaded, folder, n_workers, format)
         return
     began = time.monotonic()
-    with _Progress("generating") as bar:
+    with Progress("generating") as bar:
         manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.made)
     _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
 
@@ -204,7 +204,9 @@ def corpus_sources(texts: Iterable[str]) -> dict[str, str]:
     return sources
 
 
-class _Progress(Bar):
+class Progress(Bar):
+    """The progress of generating."""
+
     def started(self, missing: list[Shard]) -> None:
         """Show the samples that are to be made; the bar counts their tokens."""
         samples = sum(shard.last - shard.first for shard in missing)

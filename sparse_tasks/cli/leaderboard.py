@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparse_tasks.cli.generate import Progress, corpus_sources
 from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.validate import CorpusOption, WorkersOption
 from sparse_tasks.core.format import counted
 
 if TYPE_CHECKING:
@@ -24,11 +26,22 @@ app = typer.Typer(
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A submission.")],
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
-            "--data", "-d", metavar="DATA", help="Data set that runs may be over: a folder or ORG/NAME. Repeatable."
+            "--data",
+            "-d",
+            metavar="DATA",
+            help="Data set that runs may be over: a folder, ORG/NAME, or a manifest (sparse_tasks.json), from which it "
+            "is generated again. Repeatable.",
+            show_default="those that the submission describes, generated again",
         ),
-    ],
+    ] = None,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(help="A tokenizer to generate with, if it is not in the cache. Repeatable.", show_default=False),
+    ] = None,
+    corpus: CorpusOption = None,
+    workers: WorkersOption = None,
     format: Annotated[Format, typer.Option(help="Format of the verdict.")] = Format.human,
 ) -> None:
     """Check a submission: every number is computed again from its raw predictions.
@@ -36,10 +49,17 @@ def check(
     Exit codes: 0 accepted, 1 refused, 2 where nothing could be checked.
     """
     from sparse_tasks.core.records import to_builtins
-    from sparse_tasks.evaluators.dataset import open_dataset
     from sparse_tasks.evaluators.leaderboard.check import check as check_file
+    from sparse_tasks.evaluators.leaderboard.regenerated import Watch, named
+    from sparse_tasks.generators.again import Means
+    from sparse_tasks.generators.corpora import find_corpora
+    from sparse_tasks.generators.request import check_workers
 
-    verdict = check_file(file, [open_dataset(name) for name in data])
+    means = Means(tuple(tokenizer or ()), find_corpora(corpus_sources(corpus or ())), check_workers(workers))
+    with Progress("checking") as bar:
+        watch = Watch(bar.started, bar.made)
+        with named(data or (), means, watch) as datasets:
+            verdict = check_file(file, datasets, means, watch)
     if format is Format.json:
         print_json(to_builtins(verdict))
     else:

@@ -338,6 +338,7 @@ def _settings(
         environment=environment(),
         other_environments=[],
         command_line=without_passwords(request.command_line),
+        made_from=dataset.manifest.description,
     )
 
 

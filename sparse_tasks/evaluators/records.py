@@ -10,6 +10,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.hub import split_hub_id
 from sparse_tasks.core.records import (
     Count,
+    Description,
     Difference,
     JsonObject,
     Measure,
@@ -190,9 +191,14 @@ class PublicSettings(Record, frozen=True, kw_only=True):
 
 
 class RunSettings(PublicSettings, frozen=True, kw_only=True):
-    """``run.json``: data set, model, engine, attention and everything else that a run was started with."""
+    """``run.json``: data set, model, engine, attention and everything else that a run was started with.
+
+    Attributes:
+        made_from: What the data set was generated from and with; left out in older files.
+    """
 
     command_line: list[str]
+    made_from: Description | UnsetType = UNSET
 
 
 class Prediction(Record, frozen=True, kw_only=True):
@@ -514,7 +520,12 @@ class SubmissionRun(Record, frozen=True, kw_only=True):
 
 
 class Submission(Record, frozen=True, kw_only=True):
-    """A submission to a leaderboard: runs that a keeper can check without trusting them."""
+    """A submission to a leaderboard: runs that a keeper can check without trusting them.
+
+    Attributes:
+        datasets: What the data sets of the runs were generated from and with, so that they can be generated again;
+            left out in older files.
+    """
 
     format: Literal["sparse-tasks-submission"]
     schema_version: Literal["1.0"]
@@ -522,6 +533,7 @@ class Submission(Record, frozen=True, kw_only=True):
     contact: Annotated[str, Meta(min_length=1, max_length=200)] | None
     sparse_tasks: Annotated[str, Meta(min_length=1, max_length=50)]
     runs: Annotated[list[SubmissionRun], Meta(min_length=1, max_length=200)]
+    datasets: list[Description] | UnsetType = UNSET
 
 
 class Reason(Record, frozen=True, kw_only=True):

@@ -158,12 +158,7 @@ def make_request(options: GenerateOptions) -> Request:
     """
     samples, seed, corpora, templates = options.samples, options.seed, options.corpora, options.templates
     max_new_tokens, preset, depth = options.max_new_tokens, options.preset, options.depth
-    if not 1 <= samples <= _MOST_SAMPLES:
-        raise UsageError("samples", samples, f"is out of range; choose from 1 to {_MOST_SAMPLES}")
-    if not 0 <= seed < 2**63:
-        raise UsageError("seed", seed, "is out of range; choose from 0 to 2**63 - 1")
-    if max_new_tokens is not None and not 1 <= max_new_tokens <= _MOST_NEW_TOKENS:
-        raise UsageError("max-new-tokens", max_new_tokens, f"is out of range; choose from 1 to {_MOST_NEW_TOKENS}")
+    check_ranges(samples, seed, [] if max_new_tokens is None else [max_new_tokens])
     if preset not in PRESETS:
         raise UsageError("preset", preset, nearest(preset, PRESETS))
     position = PRESETS[preset].question_position if options.question_position is None else options.question_position
@@ -224,6 +219,21 @@ def make_request(options: GenerateOptions) -> Request:
         control_tokens=options.control_tokens,
         notices=tuple(notices),
     )
+
+
+def check_ranges(samples: int, seed: int, budgets: Iterable[int]) -> None:
+    """Make sure that numbers of samples and answer budgets, and a seed, can be meant.
+
+    Raises:
+        UsageError: One is out of range.
+    """
+    if not 1 <= samples <= _MOST_SAMPLES:
+        raise UsageError("samples", samples, f"is out of range; choose from 1 to {_MOST_SAMPLES}")
+    if not 0 <= seed < 2**63:
+        raise UsageError("seed", seed, "is out of range; choose from 0 to 2**63 - 1")
+    for budget in budgets:
+        if not 1 <= budget <= _MOST_NEW_TOKENS:
+            raise UsageError("max-new-tokens", budget, f"is out of range; choose from 1 to {_MOST_NEW_TOKENS}")
 
 
 def check_workers(workers: int | None) -> int:

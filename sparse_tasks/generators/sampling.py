@@ -23,7 +23,6 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
         TooShortError: The length does not hold the question.
         DataError: The oracle does not find the gold answer: a defect of the task.
     """
-    key = _key(request, tokenizer, task, length, index)
     layout = _layout(request, tokenizer, task)
     seeds = _seeds(request, tokenizer, task, length, index)
     bound = task.at(tokenizer, request.seed, index)
@@ -31,10 +30,10 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
     draft = fitted.draft
     canonical = fitted.prompt if layout.template is None else layout.template.read_back(task, fitted.prompt)
     if (wrong := task.verify(canonical, draft.answer, draft.answers)) is not None:
-        raise DataError(f"{task.name}: {wrong} ({key})")
+        raise DataError(f"{task.name}: {wrong} ({_key(request, tokenizer, task, length, index)})")
     params = task.settings() | {"depth": str(request.depth(task))} | {"drawn": draft.drawn}
     return Sample(
-        id=f"{task.name}-{length}-{index:05d}-{digest(*key).hex()[:12]}",
+        id=sample_id(request, tokenizer, task, length, index),
         task=task.name,
         index=index,
         length=length,
@@ -52,6 +51,12 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
         params=json.dumps(params, ensure_ascii=False, sort_keys=True),
         seed=request.seed,
     )
+
+
+def sample_id(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> str:
+    """The id of the sample with this key, which tells the key and needs no sample."""
+    key = digest(*_key(request, tokenizer, task, length, index)).hex()[:12]
+    return f"{task.name}-{length}-{index:05d}-{key}"
 
 
 def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparse_tasks import __version__
+from sparse_tasks.generators.dataset import fingerprint
 from tests.cli.program import ABSENT, contents, run
 from tests.cli.test_compare import evaluated
 from tests.cli.test_imports import CALL, loaded
@@ -50,6 +51,27 @@ def test_an_honest_submission_is_accepted(submission: Path, data: Path) -> None:
     assert (contents(data), submission.read_bytes()) == before
 
 
+def test_without_data_it_is_generated_again(submission: Path, data: Path, tmp_path: Path) -> None:
+    expected = run("leaderboard", "check", submission, "--data", data)
+    assert run("leaderboard", "check", submission, "-w", "1") == expected
+    manifest = tmp_path / "board.json"
+    manifest.write_bytes((data / "sparse_tasks.json").read_bytes())
+    assert run("leaderboard", "check", submission, "-d", manifest, "-w", "1") == expected
+    document = json.loads(submission.read_bytes())
+    document["datasets"][0]["request"]["samples"] = 10**9
+    for part in document["runs"]:
+        part["settings"]["dataset"]["fingerprint"] = fingerprint(document["datasets"][0])
+    forged = tmp_path / "forged.json"
+    forged.write_text(json.dumps(document), encoding="ascii")
+    finished = run("leaderboard", "check", forged)
+    assert (finished.code, finished.err) == (1, "")
+    assert finished.out.splitlines()[:2] == [
+        "REFUSED",
+        "  dataset_unknown: runs[0].settings.dataset: cannot be generated again: samples: 1000000000 is out of range; "
+        "choose from 1 to 1000000; or name the data set with --data",
+    ]
+
+
 def test_a_forged_one_is_refused_with_reasons(forged: Path, data: Path) -> None:
     finished = run("leaderboard", "check", forged, "--data", data)
     assert (finished.code, finished.err) == (1, "")
@@ -68,12 +90,14 @@ def test_what_cannot_be_checked_is_one_line(submission: Path, data: Path, tmp_pa
         (["check", data, "--data", data], ["file", str(data), "is a folder", "name a submission"]),
         (["check", submission, "--data", tmp_path], ["data", "sparse_tasks.json"]),
         (["check", submission, "--data", "/no/folder"], ["data", "/no/folder"]),
+        (["check", submission, "--data", submission], ["data: ", str(submission), "unknown field"]),
+        (["check", submission, "--tokenizer", "/no/folder"], ["tokenizer", "/no/folder"]),
+        (["check", submission, "--corpus", "essays"], ["corpus", "essays", "NAME=FILE"]),
         (["build", tmp_path / "nowhere", "-o", tmp_path / "site"], ["folder", "nowhere", "cannot be read"]),
     ):
         finished = run("leaderboard", *arguments)
         assert finished.says("error: ", *words)
         assert finished.code == 2
-    assert run("leaderboard", "check", submission).code == 2
     assert not (tmp_path / "site").exists()
 
 

@@ -1,6 +1,7 @@
 """Check of a submission for a keeper who trusts nothing: what can be computed again is, and the rest has bounds.
 
-Only the submission and the data sets that the keeper names are opened. Nothing in a submission is executed, and no
+Only the submission and the data sets that the keeper names are opened; without them, those of the submission are
+generated again. Nothing in a submission is executed, and no
 path or address in it is followed.
 """
 
@@ -11,6 +12,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,7 +23,7 @@ from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, UsageError
-from sparse_tasks.core.records import Record
+from sparse_tasks.core.records import Description, Record, to_builtins
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.ability import ABLE, said, unable
 from sparse_tasks.evaluators.dataset import Dataset, Selection
@@ -36,6 +38,14 @@ from sparse_tasks.evaluators.leaderboard.reading import (
     plain,
     read_file,
 )
+from sparse_tasks.evaluators.leaderboard.regenerated import (
+    FromManifest,
+    Regenerated,
+    Watch,
+    described,
+    refused,
+    regenerated,
+)
 from sparse_tasks.evaluators.leaderboard.submission import clash, compared, dense_partner
 from sparse_tasks.evaluators.records import (
     Comparison,
@@ -49,6 +59,8 @@ from sparse_tasks.evaluators.records import (
 )
 from sparse_tasks.evaluators.results import Gold, Opened, config_result, run_result, scored_sample
 from sparse_tasks.evaluators.thinking import FAMILIES, opened_by
+from sparse_tasks.generators.again import Means
+from sparse_tasks.generators.dataset import fingerprint
 
 _MOST: Final = 20  # reasons, after which the check stops
 _AT_ONCE: Final = 8  # runs that are scored beside each other while the data set is read once
@@ -101,18 +113,21 @@ class _Question(Gold, frozen=True, kw_only=True):
     prompt: str
 
 
-def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
-    """Check a submission against the data sets that a keeper has.
+def check(
+    path: Path, datasets: Sequence[Dataset | FromManifest] = (), means: Means | None = None, watch: Watch | None = None
+) -> Verdict:
+    """Check a submission against the data sets that a keeper has, or else against those that it describes.
 
     Args:
         path: The file.
-        datasets: Its runs have to be over one of these.
+        datasets: Its runs have to be over one of these; none: their data sets are generated again.
+        means: What is at hand for that; None: what is in the caches.
+        watch: Is told of the samples that are generated.
 
     Raises:
-        UsageError: The file does not exist, no data set was named, or one is damaged.
+        UsageError: The file does not exist, or a data set is damaged.
+        OutputError: There is no place for what is generated.
     """
-    if not datasets:
-        raise UsageError("data", "", "names none; name the data sets that submissions may be over")
     sha256 = None
     try:
         content = read_file(path)
@@ -132,7 +147,8 @@ def check(path: Path, datasets: Sequence[Dataset]) -> Verdict:
             warnings=[],
             sparse_tasks=__version__,
         )
-    check = _checked(submission, datasets)
+    with nullcontext() if datasets else regenerated(submission, means or Means(), watch or Watch()) as made:
+        check = _checked(submission, datasets, made)
     reasons = check.reasons.listed()
     return Verdict(
         format="sparse-tasks-verdict",
@@ -164,8 +180,10 @@ def foreseen(content: bytes, path: Path, datasets: Sequence[Dataset]) -> list[Re
     return [reason for reason in reasons if reason.code != "dataset_unknown"]
 
 
-def _checked(submission: SubmissionFile, datasets: Sequence[Dataset]) -> _Check:
-    check = _Check(submission, datasets)
+def _checked(
+    submission: SubmissionFile, datasets: Sequence[Dataset | FromManifest], made: Regenerated | None = None
+) -> _Check:
+    check = _Check(submission, datasets, made)
     check.all()
     return check
 
@@ -215,7 +233,6 @@ class _Answered:
     """A run while its predictions are read and scored, once and in step with the data set's rows.
 
     Attributes:
-        made_begun: Whether the data set's prompts end inside the answer.
         numbers: Numbers of the samples that the predictions are for, in the predictions' order.
         read: Predictions read so far.
         damaged: Whether the predictions could not be read to their end.
@@ -226,9 +243,9 @@ class _Answered:
     """
 
     run: SubmittedRun
+    dataset: Dataset
     samples: _Samples
     predictions: Iterator[Prediction]
-    made_begun: bool
     numbers: dict[int, None] = field(default_factory=dict)
     read: int = 0
     damaged: bool = False
@@ -253,7 +270,7 @@ class _Answered:
         if self._scored and (self._scored[0].length, self._scored[0].task) != (question.length, question.task):
             self.finish_config()
         settings = self.run.settings
-        opened = Opened(self.made_begun, settings.begins_answer, settings.thoughts)
+        opened = Opened(self.dataset.begins_answer, settings.begins_answer, settings.thoughts)
         scored = scored_sample(question, prediction, opened)
         self._scored.append(scored)
         self._predictions.append(msgspec.structs.replace(prediction, text=""))  # the measurements alone
@@ -276,9 +293,12 @@ class _Answered:
 class _Check:
     """The check of one submission."""
 
-    def __init__(self, submission: SubmissionFile, datasets: Sequence[Dataset]) -> None:
+    def __init__(
+        self, submission: SubmissionFile, datasets: Sequence[Dataset | FromManifest], regenerated: Regenerated | None
+    ) -> None:
         self.submission = submission
-        self.datasets = {dataset.sha256: dataset for dataset in datasets}
+        self.datasets, self.regenerated = datasets, regenerated
+        self.described = described(submission)
         self.reasons, self.warnings = _Findings(), _Findings()
         self.samples = 0
         self._selected: dict[tuple[str, Selection], _Samples] = {}
@@ -297,8 +317,8 @@ class _Check:
             if self.reasons.full:
                 return
             started += self._started(run)
-        for sha256, dataset in self.datasets.items():
-            of_dataset = [each for each in started if each.run.settings.dataset.sha256 == sha256]
+        for dataset in {each.dataset.sha256: each.dataset for each in started}.values():
+            of_dataset = [each for each in started if each.dataset.sha256 == dataset.sha256]
             for start in range(0, len(of_dataset), _AT_ONCE):
                 if self.reasons.full:
                     return
@@ -324,22 +344,45 @@ class _Check:
         if impossible := contradiction(settings):
             self.reasons.add("sparsity_implausible", run.name, impossible, "settings")
             return []
-        dataset = self.datasets.get(settings.dataset.sha256)
-        if dataset is None:
-            known = ", ".join(dataset.name for dataset in self.datasets.values())
-            message = f"is over a data set that is not {known}"
-            self.reasons.add("dataset_unknown", run.name, message, "settings.dataset")
-            return []
-        selection = self._selection(run, dataset)
-        if selection is None:
+        try:
+            # What costs nothing comes before what may have to be generated.
+            selection = self._selection(run, self._description(run))
+            if selection is None:
+                return []
+            dataset = self._dataset(run)
+        except SubmissionError as error:
+            self._refuse(run, error)
             return []
         self._warn(run, dataset, selection)
-        return [_Answered(run, self._samples(dataset, selection), run.predictions(), dataset.begins_answer)]
+        return [_Answered(run, dataset, self._samples(dataset, selection), run.predictions())]
 
-    def _selection(self, run: SubmittedRun, dataset: Dataset) -> Selection | None:
+    def _description(self, run: SubmittedRun) -> Description:
+        """What the data set of a run was generated from.
+
+        Raises:
+            SubmissionError: It is unknown.
+        """
+        return self._named(run).manifest if self.regenerated is None else self.regenerated.description(run)
+
+    def _dataset(self, run: SubmittedRun) -> Dataset:
+        """The data set of a run with a description."""
+        if self.regenerated is not None:
+            return self.regenerated.dataset(run)
+        found = self._named(run)
+        return found.dataset if isinstance(found, FromManifest) else found
+
+    def _named(self, run: SubmittedRun) -> Dataset | FromManifest:
+        """The data set of a run, of those that the keeper named."""
+        found = next((each for each in self.datasets if each.is_called(run.settings.dataset.sha256)), None)
+        if found is None:
+            known = ", ".join(each.name for each in self.datasets)
+            raise refused("dataset_unknown", run, f"is over a data set that is not {known}")
+        return found
+
+    def _selection(self, run: SubmittedRun, description: Description) -> Selection | None:
         """The samples that a run selects; None where its settings contradict the data set."""
-        claimed, prompt, manifest = run.settings.dataset, run.settings.prompt, dataset.manifest
-        request = manifest.request
+        claimed, prompt, request = run.settings.dataset, run.settings.prompt, description.request
+        begun = request.begin_answer is True
         for part, values, available in (
             ("tasks", claimed.tasks, list(request.tasks)),
             ("lengths", claimed.lengths, request.lengths),
@@ -352,27 +395,33 @@ class _Check:
         of_each = min(request.samples, claimed.limit or request.samples)
         facts: list[tuple[str, object, object]] = [
             ("dataset.samples", claimed.samples, len(claimed.tasks) * len(claimed.lengths) * of_each),
-            ("dataset.fingerprint", claimed.fingerprint, manifest.fingerprint),
+            ("dataset.fingerprint", claimed.fingerprint, self._fingerprint(claimed.fingerprint, description)),
             ("query_aware", run.settings.query_aware, request.question_position == "both"),
             # Where the question stands before the context too, there is no choosing before it is seen.
             *([("compress", run.settings.compresses, "prompt")] if request.question_position == "both" else []),
         ]
         if prompt.as_generated:
-            template = manifest.chat_template
+            template = description.chat_template
             facts += [
-                ("prompt.tokenizer_sha256", prompt.tokenizer_sha256, manifest.tokenizer.sha256),
-                ("prompt.begin_answer", run.settings.begins_answer, dataset.begins_answer),
+                ("prompt.tokenizer_sha256", prompt.tokenizer_sha256, description.tokenizer.sha256),
+                ("prompt.begin_answer", run.settings.begins_answer, begun),
                 ("prompt.chat_template_sha256", prompt.chat_template_sha256, template and template.sha256),
             ]
             if run.settings.thinking is not msgspec.UNSET:
                 thoughts = run.settings.thoughts
-                facts.append(("thinking.opened", thoughts.opened, _opened(dataset, thoughts.tags)))
+                facts.append(("thinking.opened", thoughts.opened, _opened(description, thoughts.tags)))
         for place, value, expected in facts:
             if value != expected:
                 message = f"is {value!r}; by the data set {expected!r}"
                 self.reasons.add("dataset_differs", run.name, message, f"settings.{place}")
                 return None
         return Selection(tuple(claimed.tasks), tuple(claimed.lengths), claimed.limit)
+
+    def _fingerprint(self, claimed: str, description: Description) -> str:
+        """The fingerprint that a run over a data set has: also that of other libraries, which made the same of it."""
+        other = self.described.get(claimed)
+        same = other is not None and _asked(other) == _asked(description)
+        return claimed if same else fingerprint(to_builtins(description))
 
     def _samples(self, dataset: Dataset, selection: Selection) -> _Samples:
         key = dataset.sha256, selection
@@ -444,10 +493,13 @@ class _Check:
         try:
             return next(answered.predictions, None)
         except SubmissionError as error:
-            reason, name = error.reason, answered.run.name
-            self.reasons.add(reason.code, name, reason.message, reason.where.removeprefix(f"{name}: "))
+            self._refuse(answered.run, error)
             answered.damaged = True
             return None  # as for all that follow: a generator that has raised is at its end
+
+    def _refuse(self, run: SubmittedRun, error: SubmissionError) -> None:
+        reason = error.reason
+        self.reasons.add(reason.code, run.name, reason.message, reason.where.removeprefix(f"{run.name}: "))
 
     def _check_prediction(self, run: SubmittedRun, prediction: Prediction, sample: _Sample) -> None:
         """Everything that can be said of a prediction without its prompt."""
@@ -571,11 +623,17 @@ def _union(dataset: Dataset, selections: Sequence[Selection]) -> Selection:
     )
 
 
-def _opened(dataset: Dataset, tags: tuple[str, ...]) -> str | None:
+def _asked(description: Description) -> tuple[object, ...]:
+    """What decides about the samples, whatever made them."""
+    template = description.chat_template
+    return description.request, description.tokenizer.sha256, template and template.sha256
+
+
+def _opened(description: Description, tags: tuple[str, ...]) -> str | None:
     """The block of thought that the prompts of a data set open."""
-    recorded = dataset.manifest.chat_template
+    recorded = description.chat_template
     template = None if recorded is None else ChatTemplate(recorded.source, recorded.special_tokens)
-    return opened_by(template, tags, ANSWER if dataset.begins_answer else "")
+    return opened_by(template, tags, ANSWER if description.request.begin_answer is True else "")
 
 
 def _unknown(settings: PublicSettings) -> bool:

@@ -45,8 +45,10 @@ _DEEPEST: Final = 64
 _MOST_VALUES: Final = 500_000  # commas and opening brackets; 200 runs of 40 configurations have fewer
 _LONGEST_TEXT: Final = 200
 _MOST_ENTRIES: Final = 100
-_LARGEST_FREE: Final = 16 * 2**10  # characters of the arguments of an engine or a method, as JSON
-_FREE: Final = ("arguments", "details")
+_LARGEST_FREE: Final = 16 * 2**10  # characters of the arguments of an engine, a method or a task, as JSON
+_FREE: Final = ("arguments", "details", "parameters")
+_WORDS: Final = ("chat_template", "template")  # with texts of any characters; they are shown nowhere
+_LONGEST_WORDS: Final = 64 * 2**10
 _LIMITS: Final[Mapping[str, int]] = {
     "runs": 200,
     "configs": 5000,
@@ -54,6 +56,7 @@ _LIMITS: Final[Mapping[str, int]] = {
     "gpus": 64,
     "data": LARGEST_FILE,
     **dict.fromkeys(_FREE, _LARGEST_FREE),
+    **dict.fromkeys(_WORDS, _LONGEST_WORDS),
 }
 """Entries of arrays and characters of texts by the field's name; others have ``_MOST_ENTRIES``, ``_LONGEST_TEXT``."""
 
@@ -296,13 +299,13 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def _check_sizes(value: object, place: str = "", name: str = "", depth: int = 0) -> None:
-    """Limits that the types do not have: on texts, which have to be printable, and on entries and depth.
+    """Limits that the types do not have: on texts, most of which have to be printable, and on entries and depth.
 
     Raises:
         SubmissionError: One is exceeded.
     """
     if isinstance(value, str):
-        _check_text(value, place, _LIMITS.get(name, _LONGEST_TEXT))
+        _check_text(value, place, _LIMITS.get(name, _LONGEST_TEXT), shown=name not in _WORDS)
     elif isinstance(value, dict | list):
         most = _LIMITS.get(name, _MOST_ENTRIES) if isinstance(value, list) else _MOST_ENTRIES
         if len(value) > most:
@@ -318,13 +321,14 @@ def _check_sizes(value: object, place: str = "", name: str = "", depth: int = 0)
         for key, inner in value.items():
             _check_text(key, place or "file", _LONGEST_TEXT)
             if isinstance(inner, str | dict | list):  # most fields are numbers
-                _check_sizes(inner, f"{place}.{key}" if place else key, name if name in _FREE else key, depth + 1)
+                inherited = name in _FREE or name in _WORDS
+                _check_sizes(inner, f"{place}.{key}" if place else key, name if inherited else key, depth + 1)
 
 
-def _check_text(text: str, place: str, most: int) -> None:
+def _check_text(text: str, place: str, most: int, shown: bool = True) -> None:
     if len(text) > most:
         raise _refusal("size", place, f"has {len(text):,} characters, more than {most:,}")
-    if not text.isprintable():
+    if shown and not text.isprintable():
         raise _refusal("text", place, f"has characters that cannot be shown: {text!r}")
 
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
-from sparse_tasks.core.records import Record
+from sparse_tasks.core.json import to_json
+from sparse_tasks.core.records import Description, Record
 from sparse_tasks.evaluators.ability import dense_means, unable
 from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 from sparse_tasks.evaluators.compare import compare
@@ -40,6 +42,7 @@ from sparse_tasks.evaluators.records import (
     PublicSettings,
     Reason,
     Result,
+    RunSettings,
     Submission,
     SubmissionRun,
     SubmittedPrediction,
@@ -74,6 +77,7 @@ def make_submission(runs: Runs, name: str | None = None, contact: str | None = N
         contact=_checked_name("contact", contact, _LONGEST_CONTACT),
         sparse_tasks=__version__,
         runs=_submitted(runs.runs),
+        datasets=_datasets(runs.runs) or UNSET,
     )
     content = _sorted_json(submission)
     if len(content) > LARGEST_FILE:
@@ -117,9 +121,19 @@ def _place(run: ScoredRun) -> tuple[bool, str, str, float]:
     return not run.dense, run.model, run.attention, -1.0 if run.target is None else run.target
 
 
+def _datasets(runs: Sequence[ScoredRun]) -> list[Description]:
+    """What the data sets of runs were generated from; nothing of runs of older versions, which do not know it."""
+    made = (run.settings.made_from for run in runs if isinstance(run.settings, RunSettings))
+    texts = {to_json(description): description for description in made if description is not UNSET}
+    return [texts[text] for text in sorted(texts)]
+
+
 def _sorted_json(value: Record) -> bytes:
-    """JSON in ASCII, with its names in order."""
-    return json_bytes(msgspec.to_builtins(value, order="sorted"))
+    """JSON in ASCII, with its names in order; those of descriptions as they are, since fingerprints are of that."""
+    document = msgspec.to_builtins(value, order="sorted")
+    if isinstance(value, Submission) and value.datasets is not UNSET:
+        document["datasets"] = msgspec.to_builtins(value.datasets)
+    return json_bytes(document)
 
 
 def _packed(run: ScoredRun) -> PackedPredictions:

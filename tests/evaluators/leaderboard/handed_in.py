@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_tasks.core.json import to_json
+from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
@@ -64,6 +65,7 @@ def answered(
         "tokenizer_sha256": manifest.tokenizer.sha256,
         "chat_template_sha256": template and template.sha256,
     }
+    of_run["made_from"] = to_builtins(manifest.description)
     settings(of_run)
     (folder / "run.json").write_bytes(to_json(of_run))
     ran = dict({"prefill": 0.0, "decode": sparsity} if measured is None else measured) or None

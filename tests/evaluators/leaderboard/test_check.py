@@ -349,11 +349,6 @@ def test_a_keepers_damaged_data_set_is_no_fault_of_the_submission(
         check(handed_in(honest), [open_dataset(str(copy))])
 
 
-def test_without_a_data_set_nothing_is_checked(honest: bytes, handed_in: Written) -> None:
-    with pytest.raises(UsageError, match="data"):
-        check(handed_in(honest), [])
-
-
 def test_every_run_is_named_with_its_own_reason(honest: bytes, handed_in: Written, dataset: Dataset) -> None:
     edit = both(put(0.5, "runs", 0, "result", "configs", 0, "mean"), put(0.5, *RESULT, "configs", 0, "mean"))
     verdict = check(handed_in(changed(honest, edit)), [dataset])

@@ -57,7 +57,6 @@ class Forge:
         (self.theirs / "submissions").mkdir(parents=True)
         self.git("init", "-q", "-b", "main")
         (self.theirs / "submissions" / "old.json").write_text("{}")
-        (self.theirs / "datasets.txt").write_text("org/data@1\n")
         self.base = self.commit()
 
     def git(self, *arguments: str) -> str:
@@ -98,12 +97,14 @@ def test_the_workflow_does_not_mind_what_the_board_did_meanwhile(workflow: dict[
     assert (code, listed) == (0, "submissions/new.json\n"), output
 
 
+@pytest.mark.parametrize("datasets", [(), ("long texts.json", "needles.json")], ids=["any", "two"])
 @pytest.mark.parametrize(("refused", "code"), [("nothing", 0), ("b.json", 1)])
 def test_the_workflow_fails_where_a_check_does(
-    refused: str, code: int, workflow: dict[Any, Any], tmp_path: Path
+    refused: str, code: int, datasets: tuple[str, ...], workflow: dict[Any, Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "board").mkdir()
-    (tmp_path / "board" / "datasets.txt").write_text("# all of them\n\norg/data@1\norg/more@2")
+    (tmp_path / "board" / "datasets").mkdir(parents=True)
+    for name in datasets:
+        (tmp_path / "board" / "datasets" / name).write_text("{}")
     (tmp_path / "changed.txt").write_text("submissions/a.json\nsubmissions/b.json\nsubmissions/c.json\n")
     program = tmp_path / "bin" / "sparse-tasks"
     program.parent.mkdir()
@@ -121,9 +122,8 @@ def test_the_workflow_fails_where_a_check_does(
     )
     assert done.returncode == code
     lines = [line for line in done.stdout.splitlines() if "::" in line]
-    assert lines == [
-        f"| ::leaderboard check theirs/submissions/{name}.json --data org/data@1 --data org/more@2" for name in "abc"
-    ]
+    data = "".join(f" --data board/datasets/{name}" for name in datasets)
+    assert lines == [f"| ::leaderboard check theirs/submissions/{name}.json{data}" for name in "abc"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,8 @@ def test_the_workflow_fails_where_a_check_does(
     [
         *("echo '{ }' > submissions/old.json", "rm submissions/old.json", "mv submissions/old.json submissions/x.json"),
         *("ln -s /etc/passwd submissions/x.json", "touch submissions/x.json; chmod +x submissions/x.json"),
-        *("echo x > datasets.txt", "mkdir submissions/x; touch submissions/x/x.json", "touch submissions/x.py"),
+        *("mkdir datasets; echo x > datasets/x.json", "touch submissions/x.py"),
+        "mkdir submissions/x; touch submissions/x/x.json",
         *("touch submissions/Ä.json", "touch submissions/-x.json", "touch $'submissions/new\\nline.json'"),
     ],
 )

@@ -1,0 +1,228 @@
+"""Data sets that a keeper does not have: generated again from what a submission, or a manifest, says of them.
+
+A forged description costs little: what it may say is bounded, ids tell a sample's key without the sample, and what was
+generated has to have the hash of the samples that the runs were over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from os.path import isfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from msgspec import UNSET
+
+from sparse_tasks.core.errors import BadFileError, DataError, UsageError
+from sparse_tasks.core.json import read_json
+from sparse_tasks.core.records import Description, Manifest, convert, to_builtins
+from sparse_tasks.core.sample import Sample
+from sparse_tasks.evaluators.dataset import Dataset, identities, open_dataset
+from sparse_tasks.evaluators.leaderboard.reading import SubmissionError, SubmissionFile, SubmittedRun, plain
+from sparse_tasks.evaluators.records import Reason
+from sparse_tasks.generators.again import MOST_TOKENS, Means, Recipe, recipe
+from sparse_tasks.generators.dataset import Shard, fingerprint
+from sparse_tasks.generators.run import generate_folder
+
+_FIRST: Final = 64  # predictions of a run whose ids are looked at before anything is generated
+_LARGEST: Final = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Is told of samples while they are generated.
+
+    Attributes:
+        started: With the files that are to be made.
+        made: With each sample.
+    """
+
+    started: Callable[[list[Shard]], None] = lambda missing: None
+    made: Callable[[Sample], None] = lambda sample: None
+
+
+def refused(code: str, run: SubmittedRun, message: str) -> SubmissionError:
+    """The error that refuses a run for its data set."""
+    return SubmissionError(Reason(code=code, where=f"{run.name}: settings.dataset", message=plain(message, 400)))
+
+
+def described(submission: SubmissionFile) -> dict[str, Description]:
+    """What a submission says of its data sets, by the fingerprint of what it says, not by one that is claimed."""
+    descriptions = submission.content.datasets
+    return {} if descriptions is UNSET else {fingerprint(to_builtins(each)): each for each in descriptions}
+
+
+class Regenerated:
+    """The data sets of a submission, each generated when the first run over it is looked at.
+
+    Args:
+        submission: The submission, which describes them.
+        means: What is at hand.
+        folder: An empty folder that they are written to.
+        watch: Is told of samples.
+    """
+
+    def __init__(self, submission: SubmissionFile, means: Means, folder: Path, watch: Watch) -> None:
+        self._described = described(submission)
+        self._means, self._folder, self._watch = means, folder, watch
+        self._recipes: dict[str, Recipe | UsageError] = {}
+        self._made: dict[str, Dataset | str] = {}
+        self._tokens = 0
+
+    def description(self, run: SubmittedRun) -> Description:
+        """What the data set of a run was generated from, once it is sure that it can be, and that ids agree.
+
+        Raises:
+            SubmissionError: It cannot, or they do not.
+        """
+        key = run.settings.dataset.fingerprint
+        if key not in self._described:
+            which = "is over a data set that the submission does not describe"
+            if not self._described:
+                which = "does not say how its data set was generated, as those of older versions do not"
+            raise refused("dataset_unknown", run, f"{which}; name the data set, or its manifest, with --data")
+        if key not in self._recipes:
+            try:
+                self._recipes[key] = recipe(self._described[key], self._means)
+            except UsageError as error:
+                self._recipes[key] = error
+        found = self._recipes[key]
+        if isinstance(found, UsageError):
+            raise refused("dataset_unknown", run, _cannot(found))
+        self._check_ids(run, found)
+        return self._described[key]
+
+    def dataset(self, run: SubmittedRun) -> Dataset:
+        """The data set of a run with a description.
+
+        Raises:
+            SubmissionError: It has other samples than the run says, or is too large.
+            OutputError: It cannot be written.
+        """
+        claimed = run.settings.dataset
+        found = self._recipes[claimed.fingerprint]
+        if claimed.fingerprint not in self._made and isinstance(found, Recipe):
+            self._made[claimed.fingerprint] = self._make(claimed.fingerprint, found)
+        made = self._made[claimed.fingerprint]
+        if isinstance(made, str):
+            raise refused("dataset_unknown", run, made)
+        if not made.is_called(claimed.sha256):
+            by, here = _versions(self._described[claimed.fingerprint]), _versions(made.manifest)
+            raise refused(
+                "dataset_differs", run, f"is of other samples than those that {here} makes; it was made by {by}"
+            )
+        return made
+
+    def _check_ids(self, run: SubmittedRun, found: Recipe) -> None:
+        """Look at the first ids of a run, which no other request, tokenizer or version of a task gives."""
+        for prediction in islice(run.predictions(), _FIRST):
+            if prediction.id != (right := found.id(prediction.task, prediction.length, prediction.index)):
+                what = f"{right!r} by its description" if right else "no sample of its data set"
+                raise refused("dataset_differs", run, f"has a prediction for {prediction.id!r}: {what}")
+
+    def _make(self, name: str, found: Recipe) -> Dataset | str:
+        """The data set, or why there is none."""
+        self._tokens += found.tokens
+        if self._tokens > MOST_TOKENS:
+            return f"is one of several, of more than {MOST_TOKENS:,} tokens altogether; name it with --data"
+        try:
+            return _made(found, self._means, self._folder / name, self._watch)
+        except (DataError, UsageError) as error:
+            return _cannot(error)
+
+
+@contextmanager
+def regenerated(submission: SubmissionFile, means: Means, watch: Watch) -> Iterator[Regenerated]:
+    """The data sets of a submission, while they are needed."""
+    with _folder() as folder:
+        yield Regenerated(submission, means, folder, watch)
+
+
+@dataclass(frozen=True)
+class FromManifest:
+    """A data set of which a keeper has the manifest alone; it is generated where a run is over it.
+
+    Attributes:
+        name: The manifest's file.
+        manifest: The manifest.
+        means: What is at hand.
+        folder: Where to write it.
+        watch: Is told of samples.
+    """
+
+    name: str
+    manifest: Manifest
+    means: Means
+    folder: Path
+    watch: Watch
+
+    def is_called(self, sha256: str) -> bool:
+        """Whether a hash is this data set's."""
+        return sha256 in identities(self.manifest)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, under the hashes of its manifest.
+
+        Raises:
+            UsageError: It cannot be generated here, or is of other samples then.
+            OutputError: It cannot be written.
+        """
+        made = _made(recipe(self.manifest.description, self.means), self.means, self.folder, self.watch)
+        known = identities(self.manifest)
+        # Files of the same samples differ by what wrote them: where nothing else is known, equal programs have to do.
+        same = made.sha256 == known[0] if len(known) > 1 else made.manifest.description == self.manifest.description
+        if not same:
+            here, theirs = _versions(made.manifest), _versions(self.manifest)
+            remedy = f"is of other samples than those that {here} makes; it was made by {theirs}"
+            raise UsageError("data", self.name, remedy)
+        return replace(made, name=self.name, also=known)
+
+
+@contextmanager
+def named(names: Sequence[str], means: Means, watch: Watch) -> Iterator[list[Dataset | FromManifest]]:
+    """The data sets that a keeper names: folders, data sets on the Hub, and manifests.
+
+    Raises:
+        UsageError: One does not exist.
+        BadFileError: One is damaged, or a file is no manifest.
+    """
+    with _folder() as folder:
+        yield [_named(name, means, folder / str(number), watch) for number, name in enumerate(names)]
+
+
+def _named(name: str, means: Means, folder: Path, watch: Watch) -> Dataset | FromManifest:
+    try:
+        if not isfile(name):
+            return open_dataset(name)
+        if (path := Path(name)).stat().st_size > _LARGEST:
+            raise UsageError("data", name, f"is larger than {_LARGEST // 2**20} MiB; name a manifest, or a folder")
+        return FromManifest(name, convert(read_json(path), Manifest, path), means, folder, watch)
+    except DataError as error:  # the keeper's own mistake: nothing was checked
+        raise BadFileError(f"data: {error}") from error
+
+
+def _made(found: Recipe, means: Means, folder: Path, watch: Watch) -> Dataset:
+    generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=watch.made)
+    return open_dataset(str(folder))
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="sparse-tasks-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _cannot(error: Exception) -> str:
+    return f"cannot be generated again: {plain(error, 250)}; or name the data set with --data"
+
+
+def _versions(of: Description) -> str:
+    """Program and libraries, in words."""
+    libraries = ", ".join(f"{name} {version}" for name, version in of.libraries.items())
+    return f"{of.generator.name} {of.generator.version} ({libraries})"
