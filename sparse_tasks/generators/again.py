@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +29,10 @@ from sparse_tasks.generators.sampling import sample_id
 from sparse_tasks.generators.task import TASKS, Task
 
 MOST_TOKENS: Final = 2**28
-"""Tokens of the data sets that are generated again for one check: minutes to half an hour of one core."""
+"""Tokens of the data sets that are generated again for one check: from five minutes to an hour of one core."""
 
 _SHORTEST: Final = 2**11  # tokens that a shorter sample costs, too
-_DEMO: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_DEMO: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where the demo model was fetched, not converted
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _tokenizer(description: Description, means: Means) -> tuple[str, PromptToken
     keeps = description.request.control_tokens == "keep"
     for source in (*means.tokenizers, *_sources(recorded)):
         try:
-            found = load_tokenizer(source, "none" if template is None else "auto", keeps_control=keeps)
+            found = _loaded(source, "none" if template is None else "auto", keeps)
         except UsageError as error:
             if source in means.tokenizers:  # no fault of the description
                 raise BadFileError(str(error)) from error
@@ -167,10 +168,17 @@ def _tokenizer(description: Description, means: Means) -> tuple[str, PromptToken
         if template is not None and own != (template.source, template.special_tokens, template.sha256):
             remedy = "is under another chat template than its own, which is not taken from strangers"
             raise UsageError("tokenizer", recorded.name, remedy)
+        found = found.with_template(found.template)
         found.name = recorded.name
         return source, found
     raise UsageError("tokenizer", recorded.name, f"(SHA-256 {recorded.sha256[:16]}…) is not on this machine; say where "
                      "it is with --tokenizer")  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _loaded(source: str, chat_template: str, keeps_control: bool) -> PromptTokenizer:
+    """A tokenizer, read once: a submission may describe many data sets."""
+    return load_tokenizer(source, chat_template, keeps_control=keeps_control)
 
 
 def _sources(recorded: TokenizerRecord) -> Iterator[str]:

@@ -113,9 +113,9 @@ class Regenerated:
             raise refused("dataset_unknown", run, made)
         if not made.is_called(claimed.sha256):
             by, here = _versions(self._described[claimed.fingerprint]), _versions(made.manifest)
-            raise refused(
-                "dataset_differs", run, f"is of other samples than those that {here} makes; it was made by {by}"
-            )
+            message = f"is of other samples than those that {here} makes; it was made by {by}"
+            remedy = "where the hash is of its files, as in older versions, name its manifest with --data"
+            raise refused("dataset_differs", run, f"{message}; {remedy}")
         return made
 
     def _check_ids(self, run: SubmittedRun, found: Recipe) -> None:

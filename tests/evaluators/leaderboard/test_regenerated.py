@@ -363,10 +363,10 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "built-in tokenizer": (tokenizer(name="qwen2.5", sha256=HASH), "tokenizer: 'qwen2.5' (SHA-256 55"),
     "corpus": (with_corpora, "corpora: 'essays' are not those of the tasks: none"),
     "corpus unnamed": (
-        another_task("ruler_niah_single_2", parameters={"essays": HASH}),
+        another_task("ruler_niah_single_2", version=2, parameters={"essays": HASH}),
         "are not those of the tasks: essays",
     ),
-    "no corpus": (another_task("qa_squad", version=2), "request: "),
+    "no corpus": (another_task("qa_squad", version=3), "request: "),
     # What could be executed.
     "template's text": (
         template(source="{% for i in range(99999) %}{% endfor %}"),
