@@ -67,8 +67,8 @@ def test_without_data_it_is_generated_again(submission: Path, data: Path, tmp_pa
     assert (finished.code, finished.err) == (1, "")
     assert finished.out.splitlines()[:2] == [
         "REFUSED",
-        "  dataset_unknown: runs[0].settings.dataset: cannot be generated again: samples: 1000000000 is out of range; "
-        "choose from 1 to 1000000; or name the data set with --data",
+        "  dataset_unknown: run.jsonl, unknown: settings.dataset: cannot be generated again: samples: 1000000000 is "
+        "out of range; choose from 1 to 1000000; or name the data set with --data",
     ]
 
 
