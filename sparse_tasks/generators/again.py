@@ -31,7 +31,7 @@ from sparse_tasks.generators.task import TASKS, Task
 MOST_TOKENS: Final = 2**28
 """Tokens of the data sets that are generated again for one check: from five minutes to an hour of one core."""
 
-_SHORTEST: Final = 2**11  # tokens that a shorter sample costs, too
+_SHORTEST: Final = 2**12  # tokens that a shorter sample costs, too
 _DEMO: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where the demo model was fetched, not converted
 
 

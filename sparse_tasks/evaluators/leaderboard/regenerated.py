@@ -6,6 +6,7 @@ generated has to have the hash of the samples that the runs were over.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,10 @@ from sparse_tasks.evaluators.records import Reason
 from sparse_tasks.generators.again import MOST_TOKENS, Means, Recipe, recipe
 from sparse_tasks.generators.dataset import Shard, fingerprint
 from sparse_tasks.generators.run import generate_folder
+from sparse_tasks.generators.sampling import check_lengths
+
+MOST_SECONDS: Final = 3600
+"""Time for a data set that is generated again."""
 
 _FIRST: Final = 64  # predictions of a run whose ids are looked at before anything is generated
 _LARGEST: Final = 64 * 2**20
@@ -208,7 +213,16 @@ def _named(name: str, means: Means, folder: Path, watch: Watch) -> Dataset | Fro
 
 
 def _made(found: Recipe, means: Means, folder: Path, watch: Watch) -> Dataset:
-    generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=watch.made)
+    # A length that one sample does not fit into costs one sample, not all of them.
+    check_lengths(replace(found.request, samples=1), found.tokenizer)
+    began = time.monotonic()
+
+    def made(sample: Sample) -> None:
+        if time.monotonic() - began > MOST_SECONDS:
+            raise UsageError("data", sample.id, f"is not the last sample, and {MOST_SECONDS:,} seconds have passed")
+        watch.made(sample)
+
+    generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=made)
     return open_dataset(str(folder))
 
 

@@ -484,10 +484,10 @@ def test_several_data_sets_may_not_be_larger_than_one(
     answered(tmp_path / "runs" / "one", dataset)
     answered(tmp_path / "runs" / "two", open_dataset(str(tmp_path / "other")))
     for module in (again, regenerated):
-        monkeypatch.setattr(module, "MOST_TOKENS", 16 * 2048)
+        monkeypatch.setattr(module, "MOST_TOKENS", 16 * 4096)
     [(code, message)] = told(check(handed_in(make_submission(read_runs([tmp_path / "runs"]))), means=means))
     assert code == "dataset_unknown"
-    assert "one of several, of more than 32,768 tokens altogether" in message
+    assert "one of several, of more than 65,536 tokens altogether" in message
 
 
 def test_a_data_set_that_cannot_exist_is_refused(honest: bytes, handed_in: Written, means: Means) -> None:
@@ -508,6 +508,41 @@ def test_a_data_set_that_cannot_exist_is_refused(honest: bytes, handed_in: Writt
     reasons = told(check(handed_in(changed(too_short, edit)), means=means))
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "length: 40 is too short for ruler_niah, ruler_vt; the smallest that works is" in reasons[0][1]
+
+
+def test_a_length_that_holds_no_sample_is_found_by_one(honest: bytes, handed_in: Written, means: Means) -> None:
+    # The smallest length that works is that of the largest sample, for which all of them are composed.
+    content = signed(honest, asked(lengths=[40], samples=30_000))
+    description = json.loads(content)["datasets"][0]
+    known = again.recipe(convert(description, Description, "description"), means)
+
+    def edit(document: Any) -> None:
+        for part in document["runs"]:
+            part["settings"]["dataset"].update(lengths=[40], samples=16, limit=8)
+            repacked(part, renamed)
+
+    def renamed(lines: list[dict[str, Any]]) -> None:
+        for number, line in enumerate(lines):
+            line.update(length=40, index=number % 8, task=("ruler_niah", "ruler_vt")[number // 8])
+            line["id"] = known.id(line["task"], 40, line["index"])
+
+    began = time.process_time()
+    reasons = told(check(handed_in(changed(content, edit)), means=means))
+    assert time.process_time() - began < 2
+    assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
+    assert "length: 40 is too short for ruler_niah, ruler_vt" in reasons[0][1]
+
+
+def test_what_takes_too_long_is_given_up(
+    honest: bytes, handed_in: Written, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regenerated, "MOST_SECONDS", 0)
+    made: list[str] = []
+    watch = Watch(made=lambda sample: made.append(sample.id))
+    reasons = told(check(handed_in(honest), means=means, watch=watch))
+    assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
+    assert "and 0 seconds have passed" in reasons[0][1]
+    assert made == []
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
