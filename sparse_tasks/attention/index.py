@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TypeAlias
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.interactions import causal_count, ceil_div
+from sparse_tasks.attention.once import made_once
 from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions
 
 
@@ -194,7 +194,7 @@ class LineIndex:
     def computed(self) -> Tensor:
         """int64 ``[heads]``: causal interactions that a kernel computes."""
         kept, per_row = self.band_mask(), self.block_q // self.unit
-        tiles = band_interactions(self.n_q, self.n_k, self.block_q, self.unit, kept.device)
+        tiles = band_interactions(kept.device, self.n_q, self.n_k, self.block_q, self.unit)
         valid = torch.arange(self.columns.shape[1], device=kept.device) < self.column_counts[:, None]
         column = torch.where(valid, self.columns, 0).long()
         later = queries_outside(kept, self.n_q, self.n_k, self.block_q, self.unit).gather(1, column // self.unit)
@@ -223,8 +223,8 @@ class LineIndex:
         return sum(x.numel() * x.element_size() for x in held if x is not None)
 
 
-@lru_cache(maxsize=64)  # layers share it; a line of numbers each
-def band_interactions(n_q: int, n_k: int, block_q: int, unit: int, device: torch.device | str) -> Tensor:
+@made_once
+def band_interactions(device: torch.device, n_q: int, n_k: int, block_q: int, unit: int) -> Tensor:
     """int64 ``[bands]``: causal interactions of all queries in each band of a ``LineIndex``."""
     per_row = block_q // unit
     rows = torch.arange((n_k - n_q) // block_q, ceil_div(n_k, block_q), device=device)[:, None]

@@ -285,7 +285,7 @@ def test_lines_without_columns_are_counted() -> None:
 @given(n_k=st.integers(1, 90), missing=st.integers(0, 80), tiles=st.sampled_from([(4, 4), (8, 4), (32, 8), (64, 64)]))
 def test_interactions_of_bands_are_those_of_a_loop(n_k: int, missing: int, tiles: tuple[int, int]) -> None:
     n_q, (block_q, unit) = max(1, n_k - missing), tiles
-    found = band_interactions(n_q, n_k, block_q, unit, "cpu")
+    found = band_interactions(torch.device("cpu"), n_q, n_k, block_q, unit)
     expected = [0] * len(found)
     for i in range(n_k - n_q, n_k):
         for j in range(i + 1):

@@ -71,7 +71,7 @@ def line_counts_torch(
     best: Tensor, lines: Tensor, rank: Tensor | None, *, n_q: int, n_k: int, block_q: int, unit: int
 ) -> LineCounts:
     """Torch twin of ``line_counts``."""
-    tiles = band_interactions(n_q, n_k, block_q, unit, best.device)
+    tiles = band_interactions(best.device, n_q, n_k, block_q, unit)
     kept = best < lines[:, None, None]
     alone = queries_outside(kept, n_q, n_k, block_q, unit)
     computed = (kept * tiles).sum((1, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Final
 
 import torch
@@ -13,6 +12,7 @@ from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.kernels.line_counts import LineCounts, line_counts
 from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.once import made_once
 
 _TRIED: Final = 48  # numbers of lines that are tried at once
 
@@ -90,7 +90,7 @@ def lines_for_density(
     low = torch.full((1,), fewest, dtype=torch.int32, device=vertical.device)
     high = torch.full_like(low, n_k)
     low = torch.where(2 * count(low).computed <= target, low, torch.ones_like(low))
-    for shares in _shares(n_k, vertical.device):
+    for shares in _shares(vertical.device, n_k):
         some = (low + (high - low) * shares).round().int()
         fitting = (count(some, rank).computed <= target).sum(0, keepdim=True)  # the more lines, the more they compute
         low, high = some.take((fitting - 1).clamp_min(0)), some.take(fitting.clamp_max(_TRIED - 1))
@@ -102,8 +102,8 @@ def lines_for_density(
     return verticals.clamp_min(1), low[0]
 
 
-@lru_cache(maxsize=64)  # layers share it
-def _shares(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+@made_once
+def _shares(device: torch.device, n: int) -> tuple[Tensor, Tensor]:
     """Steps of a search for a number from 1 to ``n``, by factors and then evenly between two of them; float64 each.
 
     Many at once, for a device computes a few dozens in hardly more time than one. It is found to within 1%, more

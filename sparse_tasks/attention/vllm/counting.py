@@ -179,7 +179,9 @@ class Counter:
                 with torch.inference_mode(False):
                     self._read = torch.cat([self._read, torch.zeros_like(self._read)])
                 self._free = list(range(size, 2 * size))
-            prompt = torch.zeros(self._read.shape[1], self._heads, dtype=torch.float64, device=self._read.device)
+            # Made in a forward pass, it would be an inference tensor, to which nothing could be added after it.
+            with torch.inference_mode(False):
+                prompt = torch.zeros(self._read.shape[1], self._heads, dtype=torch.float64, device=self._read.device)
             tally = self._running[request] = _Tally(self._free.pop(), prompt)
         return tally
 

@@ -307,14 +307,15 @@ def test_positions_of_all_layers_are_those_of_each(
 @given(
     widths=st.lists(st.integers(1, 3), min_size=1, max_size=6),
     held=st.sampled_from([0, 300, _HELD]),
+    inference=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_prompts_of_all_layers_are_those_of_each(widths: list[int], held: int, seed: int) -> None:
-    """Whatever forms the indices of layers and stretches have, and however many wait for each other."""
+def test_prompts_of_all_layers_are_those_of_each(widths: list[int], held: int, inference: bool, seed: int) -> None:
+    """Whatever forms the indices have, and however many wait; a step ends outside of inference mode."""
     maker = torch.Generator().manual_seed(seed)
     one, total = counter(layers=len(widths)), 200
     expected: dict[str, list[list[float]]] = {"a": [], "b": []}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode(inference):
         patch.setattr(counting, "_HELD", held)
         for layer, width in enumerate(widths):
             for request in ("a", "b"):

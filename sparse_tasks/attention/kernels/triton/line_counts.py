@@ -70,7 +70,7 @@ def line_counts_triton(
     """As ``line_counts.line_counts``."""
     (heads, bands), tried = best.shape, len(lines)
     units, rows = ceil_div(n_k, unit), ceil_div(n_k, block_q)
-    tiles = band_interactions(n_q, n_k, block_q, unit, best.device)
+    tiles = band_interactions(best.device, n_q, n_k, block_q, unit)
     computed = torch.empty(tried, heads, dtype=torch.int64, device=best.device)
     by_unit = torch.empty(tried, heads, units, dtype=torch.int32, device=best.device)
     lines = lines.contiguous()

@@ -42,12 +42,13 @@ def _mass(
     total = tl.sum(whole, 0).to(tl.float32)
     for start in range(0, columns, TILE):
         column = start + lane
-        weight, rank, _ = _ranked(weights, first, column, columns, FIRST)
+        # Each name in a loop keeps one type.
+        weight, rank, own = _ranked(weights, first, column, columns, FIRST)
         held = tl.zeros([TILE], tl.float64)
         before = tl.zeros([TILE], tl.int32)
         for other in range(0, columns, TILE):
             at = other + lane
-            _, others, added = _ranked(weights, first, at, columns, FIRST)
+            raw, others, added = _ranked(weights, first, at, columns, FIRST)
             equal = others[None, :] == rank[:, None]
             after = (others[None, :] < rank[:, None]) | (equal & (at[None, :] >= column[:, None]))
             held += tl.sum(tl.where(after, added[None, :], 0.0), 1)
