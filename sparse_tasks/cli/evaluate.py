@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from functools import wraps
 from pathlib import Path
@@ -173,7 +174,7 @@ def evaluate(
     if format is Format.json:
         print_json({"run": str(run.path), "predictions": samples})
     else:
-        print(f"{run.path}: {samples:,} predictions\nnext: sparse-tasks score {run.path}")
+        print(f"{run.path}: {samples:,} predictions\nnext: sparse-tasks score {shlex.quote(str(run.path))}")
 
 
 @wraps(evaluate)

@@ -12,6 +12,7 @@ import typer
 from sparse_tasks.cli.completion import complete_locale_or_setting, complete_preset, complete_task, complete_tokenizer
 from sparse_tasks.cli.output import Format, frameless, print_json, print_table, warn
 from sparse_tasks.cli.progress import Bar, duration
+from sparse_tasks.core.format import size
 
 if TYPE_CHECKING:
     from sparse_tasks.core.records import Manifest
@@ -267,7 +268,7 @@ def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, fo
         print(f"Made {made:,} tokens in {duration(seconds)} ({made / seconds:,.0f} tokens/s).")
     else:
         print("Everything was there already.")
-    print(f'\nfrom datasets import load_dataset\ndata = load_dataset("{folder}", "{first}", split="test")')
+    print(f"\nfrom datasets import load_dataset\ndata = load_dataset({str(folder)!r}, {first!r}, split='test')")
 
 
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:
@@ -276,7 +277,7 @@ def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, 
     table = frameless("task", ("length", "samples", "tokens", last))
 
     def end(row: dict[str, Any]) -> str:
-        return duration(row["seconds"]) if "seconds" in row else f"{row['bytes'] / 2**20:,.1f} MiB"
+        return duration(row["seconds"]) if "seconds" in row else size(row["bytes"])
 
     for row in rows:
         table.add_row(row["task"], f"{row['length']:,}", f"{row['samples']:,}", f"{row['tokens']:,}", end(row))

@@ -10,7 +10,7 @@ import typer
 from sparse_tasks.cli.generate import Progress, corpus_sources
 from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.validate import CorpusOption, WorkersOption
-from sparse_tasks.core.format import counted
+from sparse_tasks.core.format import counted, size
 
 if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import Verdict
@@ -92,4 +92,4 @@ def build(
 
     built = build_site(folder, output)
     counts = f"{counted(built.submissions, 'submission')}, {counted(built.runs, 'run')}"
-    print(f"{counts}: {output / 'index.html'} ({built.bytes:,} bytes)")
+    print(f"{counts}: {output / 'index.html'} ({size(built.bytes)})")

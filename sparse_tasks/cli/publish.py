@@ -10,6 +10,7 @@ import typer
 
 from sparse_tasks.cli.output import warn
 from sparse_tasks.cli.validate import CorpusOption, TokenizerOption, WorkersOption, check_folder, print_problems
+from sparse_tasks.core.format import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +76,8 @@ def publish(
     sent = keeping(repository, lambda: "what was sent; it is published by the last step")
     with progress_bars(sys.stderr.isatty()), sent:
         done = target.publish(state, files, f"Publish {_name(dataset)}")
-    n, size = len(state.sent), sum(file.size for file in state.sent)
-    did = f"sent {n} file{'s' * (n != 1)} ({_size(size)})" if n else "sent nothing"
+    n = len(state.sent)
+    did = f"sent {counted(n, 'file')} ({size(sum(file.size for file in state.sent))})" if n else "sent nothing"
     if state.removed:
         did += f", removed {len(state.removed)}"
     print(f"{repository}: {did}, commit {done.commit[:12]}")
@@ -101,20 +102,19 @@ def _ask(target: Repository, state: State) -> None:
 
 
 def _print_plan(files: Sequence[PackedFile], target: Repository) -> None:
-    total = sum(file.size for file in files)
-    width = len(f"{total:,}")
     for file in files:
-        print(f"{file.size:>{width},}  {file.path}")
-    print(f"{total:>{width},}  bytes in {len(files)} files for {target.address}; nothing was sent.")
+        print(f"{size(file.size):>12}  {file.path}")
+    total = size(sum(file.size for file in files))
+    print(f"{total:>12}  in {counted(len(files), 'file')} for {target.address}; nothing was sent.")
 
 
 def _print_address(address: str, dataset: Dataset, target: Repository) -> None:
     print(address)
     if target.create_pr:
         return
-    revision = "" if target.revision is None else f', revision="{target.revision}"'
+    revision = "" if target.revision is None else f", revision={target.revision!r}"
     print("\nfrom datasets import load_dataset")
-    print(f'data = load_dataset("{target.name}", "{_name(dataset)}", split="test"{revision})')
+    print(f"data = load_dataset({target.name!r}, {_name(dataset)!r}, split='test'{revision})")
 
 
 def _name(dataset: Dataset) -> str:
@@ -122,7 +122,3 @@ def _name(dataset: Dataset) -> str:
     from sparse_tasks.core.length import label
 
     return label(dataset.manifest.request.lengths[0])
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.format import size
 from sparse_tasks.core.json import read_json
 from sparse_tasks.core.records import Manifest, convert
 
@@ -38,5 +39,5 @@ def read_manifest(folder: Path, name: str | None = None) -> Manifest:
         )
         raise UsageError("data", name, remedy)
     if file.stat().st_size > _LARGEST:
-        raise DataError(f"{file} is larger than {_LARGEST} bytes")
+        raise DataError(f"{file} is larger than {size(_LARGEST)}")
     return convert(read_json(file), Manifest, file)

@@ -189,7 +189,8 @@ def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: 
         return _partial(folder, settings, missing, columns)
     result, scores = read_result(folder), read_scores_table(folder, columns)
     if ids != set(scores["id"].to_pylist()):
-        raise DataError(f"{folder}: its scores are not those of its predictions; run sparse-tasks score {folder}")
+        again = f"run sparse-tasks score {shlex.quote(str(folder))}"
+        raise DataError(f"{folder}: its scores are not those of its predictions; {again}")
     return ScoredFiles(settings, result, scores)
 
 

@@ -27,11 +27,11 @@ def test_summary_names_every_task_and_length(tmp_path: Path) -> None:
     assert finished.out.startswith(f"{tmp_path}/data\n")
     for task in ("ruler_niah", "story_multihop"):
         for length in ("3,072", "4,096"):
-            assert re.search(rf"{task} +{length} +1 +{length[0]},\d\d\d +0.\d MiB", finished.out)
+            assert re.search(rf"{task} +{length} +1 +{length[0]},\d\d\d +\d+\.\d KiB", finished.out)
     total = sum(int(found.replace(",", "")) for found in re.findall(r",\d\d\d +1 +([\d,]+) ", finished.out))
     assert re.search(rf"all +4 +{total:,} ", finished.out)
     assert re.search(rf"Made {total:,} tokens in \d+\.\d s \([\d,]+ tokens/s\)\.", finished.out)
-    assert f'data = load_dataset("{tmp_path}/data", "story_multihop_3k", split="test")' in finished.out
+    assert f"data = load_dataset('{tmp_path}/data', 'story_multihop_3k', split='test')" in finished.out
 
 
 def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:

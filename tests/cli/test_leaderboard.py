@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparse_tasks import __version__
+from sparse_tasks.core.format import size
 from sparse_tasks.generators.dataset import fingerprint
 from tests.cli.program import ABSENT, contents, run
 from tests.cli.test_compare import evaluated
@@ -132,8 +133,8 @@ def test_the_board_is_built_of_what_was_accepted(submission: Path, tmp_path: Pat
     (folder / "one.json").write_bytes(submission.read_bytes())
     finished = run("leaderboard", "build", folder, "-o", site)
     assert (finished.code, finished.err) == (0, "")
-    size = (site / "index.html").stat().st_size
-    assert finished.out == f"1 submission, 1 run: {site}/index.html ({size:,} bytes)\n"
+    page = size((site / "index.html").stat().st_size)
+    assert finished.out == f"1 submission, 1 run: {site}/index.html ({page})\n"
 
 
 def test_checking_loads_nothing_that_generates_or_draws(submission: Path, data: Path) -> None:

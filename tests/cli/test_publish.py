@@ -17,6 +17,7 @@ import pytest
 from huggingface_hub import constants
 from msgspec import convert, to_builtins
 
+from sparse_tasks.core.format import size
 from sparse_tasks.core.records import Manifest
 from sparse_tasks.generators.dataset import fingerprint
 from tests.cli.program import ROOT, contents, process, run, start, wait_for
@@ -47,10 +48,10 @@ def test_address_and_the_lines_that_load_it_are_printed(hub: FakeHub, data: Path
     finished = run("publish", data, NAME, "-w", "1")
     assert (finished.code, finished.err) == (0, "")
     first, address, blank, *code = finished.out.splitlines()
-    assert re.fullmatch(r"org/data: sent 7 files \([\d.]+ KiB\), commit [0-9a-f]{12}", first)
+    assert re.fullmatch(r"org/data: sent 7 files \([\d.]+ [KM]iB\), commit [0-9a-f]{12}", first)
     assert address == f"{hub.url}/datasets/{NAME}"
     assert blank == ""
-    assert code == ["from datasets import load_dataset", 'data = load_dataset("org/data", "3k", split="test")']
+    assert code == ["from datasets import load_dataset", "data = load_dataset('org/data', '3k', split='test')"]
     assert contents(data) == before
 
 
@@ -59,11 +60,10 @@ def test_dry_run_lists_files_and_sizes_and_asks_nobody(data: Path, monkeypatch: 
     finished = run("publish", data, NAME, "-w", "1", "--dry-run")
     assert (finished.code, finished.err) == (0, "")
     *lines, last = finished.out.splitlines()
-    sizes = {name: int(size.replace(",", "")) for size, name in map(str.split, lines)}
-    here = {name: len(content) for name, content in contents(data).items() if content is not None}
-    assert {name: size for name, size in sizes.items() if name != "eval.yaml"} == here
-    assert last.split(maxsplit=1)[0] == f"{sum(sizes.values()):,}"
-    assert last.endswith("/datasets/org/data; nothing was sent.")
+    sizes = {name: f"{number} {unit}" for number, unit, name in map(str.split, lines)}
+    here = {name: size(len(content)) for name, content in contents(data).items() if content is not None}
+    assert {name: said for name, said in sizes.items() if name != "eval.yaml"} == here
+    assert re.fullmatch(r" +0\.1 MiB  in 7 files for .*/datasets/org/data; nothing was sent\.", last)
 
 
 def test_other_data_is_not_replaced_unless_told_to(hub: FakeHub, data: Path, other: Path) -> None:

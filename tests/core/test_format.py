@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sparse_tasks.core.format import PLAIN, TYPESET, counted
+from sparse_tasks.core.format import PLAIN, TYPESET, counted, size, visible
 
 
 @pytest.mark.parametrize("value", [None, math.nan])
@@ -33,3 +36,42 @@ def test_shares_factors_and_large_numbers() -> None:
         "1,200 runs",
         "2 queries",
     )
+
+
+UNITS = {"bytes": 1, "byte": 1, "KiB": 2**10, "MiB": 2**20}
+
+
+@given(st.integers(0, 2**50))
+def test_a_size_says_what_it_is_within_its_last_digit(count: int) -> None:
+    number, unit = size(count).split()
+    said = float(number.replace(",", "")) * UNITS[unit]
+    assert abs(said - count) <= 0.05001 * UNITS[unit]
+    assert said > 0 or count == 0
+    assert unit == ("MiB" if count >= 0.1 * 2**20 else "KiB" if count >= 0.1 * 2**10 else size(count).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (102, "102 bytes"),
+        (103, "0.1 KiB"),
+        (1536, "1.5 KiB"),
+        (104_857, "102.4 KiB"),
+        (104_858, "0.1 MiB"),
+        (2**20, "1.0 MiB"),
+        (10 * 2**30, "10,240.0 MiB"),
+    ],
+)
+def test_sizes_below_a_tenth_of_a_mebibyte_are_in_kibibytes(count: int, said: str) -> None:
+    assert size(count) == said
+
+
+@given(st.text())
+def test_nothing_invisible_is_left_and_nothing_visible_is_lost(text: str) -> None:
+    shown = visible(text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", shown)
+    if text.isprintable():
+        assert shown == text
+    assert visible("a\n\tb\u200d\u00a0") == "a\n\tb\u200d\u00a0"

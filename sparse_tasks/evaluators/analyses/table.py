@@ -7,7 +7,6 @@ same sample.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -193,9 +192,10 @@ def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = (), *
     if not paths:
         raise UsageError("runs", [], "holds none; name folders that evaluate or score have finished")
     folders = [folder for path in paths for folder in _scored(Path(path))]
-    for folder, times in Counter(folder.resolve() for folder in folders).items():
-        if times > 1:
-            raise UsageError("runs", str(folder), "is named twice")
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        if (first := seen.setdefault(folder.resolve(), folder)) is not folder:
+            raise UsageError("runs", str(folder), "is named twice" + (f", as {first}, too" if first != folder else ""))
     files = [read_scored(folder, _READ, partial=partial) for folder in folders]
     names = _names(folders)
     runs = tuple(

@@ -68,7 +68,8 @@ def build(folder: Path, site: Path) -> Built:
         OutputError: The site cannot be written.
     """
     paths = _submissions(folder)
-    site = Path(os.path.abspath(site))
+    if site.name in ("", ".."):  # such as ".", which cannot be renamed
+        site = Path(os.path.abspath(site))
     _check_replaceable(site)
     try:
         site.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from typing import Final
 import jinja2
 from markupsafe import Markup
 
-from sparse_tasks.core.format import TYPESET, counted
+from sparse_tasks.core.format import TYPESET, counted, size
 from sparse_tasks.core.length import label
 from sparse_tasks.core.records import JsonObject, Phase, Phases, to_builtins
 from sparse_tasks.evaluators.ability import ABLE, unable
@@ -337,12 +337,12 @@ def _template(name: str) -> jinja2.Template:
         "count": counted,
         "is_mail": _is_mail,
         "label": label,
-        "mebibytes": lambda value: TYPESET.formatted(value and value / 2**20, ",.1f"),
         "p": TYPESET.p_value,
         "percent": lambda value: TYPESET.share(value, 0),
         "phase": _phase,
         "rank": _rank,
         "share": _share,
+        "size": lambda value: TYPESET.missing if value is None else size(value),
         "shown": shown,
         "times": TYPESET.factor,
     }

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.format import size
 from sparse_tasks.core.json import finite, small
 from sparse_tasks.core.length import label
 from sparse_tasks.core.records import Record, located
@@ -179,7 +180,7 @@ def read_file(path: Path) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise _refusal("file", "file", "is not a regular file")
             if status.st_size > LARGEST_FILE:
-                raise _refusal("size", "file", f"is larger than {LARGEST_FILE // 2**20} MiB")
+                raise _refusal("size", "file", f"is larger than {size(LARGEST_FILE)}")
             return file.read(status.st_size)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error

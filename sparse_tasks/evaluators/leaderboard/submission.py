@@ -21,6 +21,7 @@ from msgspec import UNSET
 from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.format import size
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Description, Record
 from sparse_tasks.evaluators.ability import dense_means, unable
@@ -81,8 +82,8 @@ def make_submission(runs: Runs, name: str | None = None, contact: str | None = N
     )
     content = _sorted_json(submission)
     if len(content) > LARGEST_FILE:
-        raise UsageError("runs", len(runs.runs), f"make {len(content) / 2**20:,.0f} MiB, more than "
-                         f"{LARGEST_FILE // 2**20}; hand in fewer at once, each with its dense run")  # fmt: skip
+        raise UsageError("runs", len(runs.runs), f"make {size(len(content))}, more than "
+                         f"{size(LARGEST_FILE)}; hand in fewer at once, each with its dense run")  # fmt: skip
     try:
         parse_submission(content, Path("submission.json"))
     except SubmissionError as error:
