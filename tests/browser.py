@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-__all__ = ["CHROMIUM", "browser", "needs_chromium", "opened", "violations"]
+__all__ = ["CHROMIUM", "browser", "needs_chromium", "opened", "violations", "wrongly_cut"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _running: list[Browser] = []
@@ -62,3 +62,25 @@ def violations(page: Page) -> list[str]:
 
     found = Axe().run(page).response["violations"]
     return [f"{one['id']} ({one['impact']}): {one['nodes'][0]['html'][:200]}" for one in found]
+
+
+_CUT = """[...document.querySelectorAll('.scroll')].filter(one => one.checkVisibility()).map(one => {
+    one.scrollLeft = at * one.scrollWidth;
+    const cut = /([0-9.]+)px\\)$/.exec(getComputedStyle(one).maskImage);
+    const more = one.scrollWidth - one.clientWidth - Math.ceil(one.scrollLeft);
+    return [one.textContent.trim().slice(0, 40), more, cut ? Number(cut[1]) : -1];
+})"""
+
+
+def wrongly_cut(page: Page, at: float = 0.0) -> list[str]:
+    """What scrolls sideways and does not fade at its right edge, or fades though nothing more is there.
+
+    Args:
+        page: The page.
+        at: Where all of it is scrolled to, from 0 to 1.
+    """
+    page.evaluate(f"at => {_CUT}", at)
+    page.wait_for_timeout(100)  # scroll-driven animations follow with the next frame
+    found = page.evaluate(f"at => {_CUT}", at)
+    assert found
+    return [f"{name}: {more} px more, fades over {cut} px" for name, more, cut in found if (more > 0) != (cut > 0)]

@@ -44,6 +44,7 @@ def report(
     The page needs no other file and no network.
     """
     from sparse_tasks.core.files import write_whole
+    from sparse_tasks.core.format import size
     from sparse_tasks.evaluators.analyses.analysis import Analysis
     from sparse_tasks.evaluators.analyses.table import read_runs
     from sparse_tasks.evaluators.report.page import make_report
@@ -56,6 +57,6 @@ def report(
         written = {"report": str(output), "bytes": len(page), "runs": len(read.runs), "samples": len(read.samples)}
         print_json(written | {"partial": read.partial()} if read.partial() else written)
     else:
-        print(f"{output} ({len(page) / 1000:,.0f} kB)")
+        print(f"{output} ({size(len(page))})")
     for sentence in read.partial():
         warn(sentence)

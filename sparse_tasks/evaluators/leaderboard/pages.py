@@ -103,7 +103,7 @@ class _Section:
 
 def board_page(tables: Sequence[Table], *, submissions: int, runs: int) -> str:
     """The index page: a table for each data set."""
-    css, js = _text("board.css") + _length_rules({table.lengths for table in tables}), _text("board.js")
+    css, js = _css() + _length_rules({table.lengths for table in tables}), _text("board.js")
     return _template("board.html.j2").render(
         tables=tables,
         submissions=submissions,
@@ -124,7 +124,7 @@ def submission_page(submission: SubmissionFile, file: str) -> str:
     """
     runs = submission.runs
     lengths = tuple(sorted({average.length for run in runs for average in run.result.averages}))
-    css = _text("board.css") + _length_rules({lengths})
+    css = _css() + _length_rules({lengths})
     settings = [dict(_flat(to_builtins(run.settings))) for run in runs]
     common = {key: value for key, value in settings[0].items() if all(other.get(key) == value for other in settings)}
     return _template("submission.html.j2").render(
@@ -313,6 +313,11 @@ def _policy(css: str, js: str | None) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _css() -> str:
+    """The styles of all pages."""
+    return _text("board.css") + (files("sparse_tasks.evaluators") / "scrolls.css").read_text(encoding="utf-8")
 
 
 @cache

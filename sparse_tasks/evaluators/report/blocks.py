@@ -6,12 +6,13 @@ Everything is plain text here; the template escapes it. Only ``svg`` is markup, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from sparse_tasks.core.format import TYPESET
 from sparse_tasks.generators.excerpt import Piece
 
 __all__ = ["Answer", "Block", "Cell", "Column", "Figure", "Key", "Lines", "Note", "Picture", "Sample", "Section",
-           "Shaded", "Table", "Text"]  # fmt: skip
+           "Shaded", "Table", "Text", "filled"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,14 @@ class Table:
     @property
     def heat(self) -> bool:
         return any(isinstance(cell, Shaded) for row in self.rows for cell in row)
+
+
+def filled(table: Table) -> Table:
+    """A table without the columns in which no row has anything."""
+    of_rows = range(table.headers, len(table.columns))
+    kept = [*range(table.headers), *(i for i in of_rows if any(row[i] != TYPESET.missing for row in table.rows))]
+    columns = tuple(table.columns[i] for i in kept)
+    return replace(table, columns=columns, rows=[[row[i] for i in kept] for row in table.rows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from sparse_tasks.evaluators.report.context import (
     ATTENTION,
     MAKE,
     MOST_LINES,
-    NEEDS_BOTH,
     TARGET,
     Context,
     rows,
@@ -36,6 +35,8 @@ def iso_cost(context: Context) -> Section:
     """Score against cost, a panel for each phase and length, and what serves best for the cost of each dense run."""
     section = Section("cost", "Score against cost")
     points = context.analysis.pareto.dropna(subset="cost")
+    if points.empty and not context.differences:
+        return section
     if points.empty:
         section.blocks += context.notes("pareto")
         section.blocks.append(Note("No cost is known: it takes the sizes of the models, and measured sparsity."))
@@ -171,7 +172,7 @@ def certified(context: Context) -> Section:
     section = Section("certified", "Certified sparsity")
     table = context.analysis.certified
     if table.empty:
-        section.blocks += [*context.notes("certified"), *([] if context.differences else [NEEDS_BOTH])]
+        section.blocks += context.notes("certified") if context.differences else ()
         return section
     tolerance, error = context.analysis.tolerance, context.analysis.error
     section.blocks.append(
@@ -206,7 +207,6 @@ def lengths_and_laws(context: Context) -> Section:
     """Whether longer prompts tolerate more, what a law says of other runs, and which method leads where."""
     section = Section("laws", "Length, scaling laws and ranks")
     if not context.differences:
-        section.blocks.append(NEEDS_BOTH)
         return section
     section.blocks += [*_length_effects(context), *_laws(context), *_ranks(context)]
     return section

@@ -35,7 +35,7 @@ LONG: Final = 24  # rows from which on a table is folded away
 MOST_LINES: Final = 8  # lines that one panel holds and can still be read
 NEEDS_BOTH: Final = Note(
     "A dense and a sparse run of the same model over the same data set, with the same sampling, are needed to say "
-    "what sparse attention costs; these runs hold no such pair."
+    "what sparse attention costs; these runs hold no such pair, so that the page has scores alone."
 )
 MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "length": 24}
 """Panels of a section; each takes some 10 kB and 50 ms."""
@@ -67,6 +67,11 @@ class Context:
     def fails(self, group: Group, length: int, task: str) -> bool:
         """Whether the model of a group cannot do a task."""
         return any((length, task) in self.runs.unable.get(run.name, ()) for run in group.runs)
+
+    @property
+    def methods(self) -> bool:
+        """Whether any run is under a method that is known and not dense."""
+        return any(run.labelled for group in self.groups for run in group.sparse)
 
     @property
     def several(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,9 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
         sections += [lengths_and_laws(context), worst(context, data)]
     sections.append(settings(context))
     models = list(dict.fromkeys(run.model for run in analysis.runs.runs))
-    named = "What sparse attention costs" + (f" {wording.name(models[0])}" if len(models) == 1 else "")
+    named = "What sparse attention costs" if context.methods else "Scores"
+    if len(models) == 1:
+        named += f"{'' if context.methods else ' of'} {wording.name(models[0])}"
     shades = [(step, shade_colour(step)) for step in range(-SHADES, SHADES + 1)]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
@@ -52,9 +55,10 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
     environment.filters["svg"] = Markup  # what plots makes, and nothing else
     page = environment.get_template("report.html.j2").render(
         title=wording.name(title) if title else named,
-        sections=sections,
+        sections=[section for section in sections if section.blocks],  # the others do not apply to these runs
         shades=[(step, colour, readable_on(colour)) for step, colour in shades],
         next_id=count(1).__next__,
+        scrolls=Markup((files("sparse_tasks.evaluators") / "scrolls.css").read_text(encoding="utf-8")),  # noqa: S704
         version=__version__,
     )
     return page.encode("utf-8", errors="replace")

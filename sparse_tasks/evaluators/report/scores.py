@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sparse_tasks.core.format import TYPESET
@@ -11,8 +12,19 @@ from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import UNLABELLED, ScoredRun
 from sparse_tasks.evaluators.records import ConfigResult
 from sparse_tasks.evaluators.report import wording
-from sparse_tasks.evaluators.report.blocks import Block, Cell, Column, Figure, Note, Picture, Section, Table, Text
-from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, NEEDS_BOTH, Context, headings
+from sparse_tasks.evaluators.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Note,
+    Picture,
+    Section,
+    Table,
+    Text,
+    filled,
+)
+from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, Context, headings
 from sparse_tasks.evaluators.report.groups import Group, measured, scale, shaded, signed_with_interval, sparsity_text
 from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, depth_axis, lines, sparsity_axis
 from sparse_tasks.evaluators.statistics import mean_interval
@@ -23,8 +35,8 @@ _CONCENTRATED: Final = 0.25  # mean depth spread below which the evidence of a t
 
 def against_sparsity(context: Context) -> Section:
     """A figure for each group and length, with a panel a task and a line a method."""
-    section = Section("sparsity", "Score against sparsity")
-    if not context.runs.able.empty:
+    section = Section("sparsity", "Score against sparsity" if context.methods else "Scores by task")
+    if context.methods and not context.runs.able.empty:
         section.blocks.append(
             Text(
                 "Each panel is a task, each line a method, each point a run: its mean score, over the sparsity that "
@@ -33,7 +45,10 @@ def against_sparsity(context: Context) -> Section:
                 "better."
             )
         )
+    if not context.runs.able.empty:
         section.blocks += context.unable()
+    if not context.methods and any(group.sparse for group in context.groups):
+        section.blocks.append(Note(f"No curve is drawn: {UNLABELLED}."))
     for group in context.groups:
         for length in group.lengths:
             section.blocks += _curves(context, group, length)
@@ -51,7 +66,9 @@ def _curves(context: Context, group: Group, length: int) -> Iterator[Block]:
         for task in group.tasks
         if any(_config(run, length, task) for run in group.runs) and not context.fails(group, length, task)
     ]
-    if not tasks:
+    if not (group.sparse and context.methods):
+        yield replace(table, folded=len(table.rows) > LONG)
+    elif not tasks:
         yield table
     elif not any(_placed(run, length, task) for run in group.sparse for task in tasks):
         yield Note(f"At {at} nothing is drawn: {_why_unplaced(group)}.")
@@ -112,8 +129,6 @@ def _nominal(run: ScoredRun, length: int) -> bool:
 
 def _why_unplaced(group: Group) -> str:
     """The reason why no sparse run of a group has a place in a figure."""
-    if not group.sparse:
-        return "no run is sparse"
     if not all(run.labelled for run in group.sparse):
         return UNLABELLED
     return "no sparse run has a target sparsity, and none was measured"
@@ -141,14 +156,13 @@ def _curve_table(context: Context, group: Group, length: int) -> Table:
                     *difference,
                 ]
             )
-    return Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True)
+    return filled(Table(f"Scores at {label(length)}{context.of(group)}", columns, rows, headers=2, folded=True))
 
 
 def by_task(context: Context) -> Section:
     """Heat maps: the difference to dense attention of each method and task."""
     section = Section("tasks", "Which tasks pay")
     if not context.differences:
-        section.blocks.append(NEEDS_BOTH)
         return section
     section.blocks.append(
         Text(
@@ -197,10 +211,12 @@ def against_depth(context: Context) -> Section:
         [str(task) for task in spread.index[chosen]]
         for chosen in (spread < _CONCENTRATED, spread >= _CONCENTRATED, spread.isna())
     )
+    if not concentrated:
+        return section
     section.blocks.append(
         Text(
             "Depth is where in the prompt the evidence lies, from 0 (its beginning) to 1 (its end); samples of all "
-            f"lengths are taken together, in {_BINS} bins. A line that sags shows where a method loses what it reads."
+            f"lengths are taken together, in {_BINS} bins. A line that sags shows where what is read is lost."
         )
     )
     if wide:
@@ -208,9 +224,6 @@ def against_depth(context: Context) -> Section:
         section.blocks.append(Note(text))
     if unknown:
         section.blocks.append(Note(f"{wording.listed(unknown, 12)}: the data set records no evidence; left out."))
-    if not concentrated:
-        section.blocks.append(Note("There is no task whose evidence lies in one place."))
-        return section
     for group in context.groups:
         section.blocks += _depths(context, group, [task for task in group.tasks if task in concentrated])
     return section

@@ -10,7 +10,7 @@ from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.exports.parts import dataset_id
 from sparse_tasks.evaluators.report import wording
-from sparse_tasks.evaluators.report.blocks import Block, Lines, Section, Table, Text
+from sparse_tasks.evaluators.report.blocks import Block, Lines, Section, Table, Text, filled
 from sparse_tasks.evaluators.report.context import NEEDS_BOTH, Context, rows
 from sparse_tasks.evaluators.report.groups import (
     Difference,
@@ -160,7 +160,7 @@ def _means(context: Context) -> Table:
         for run in group.runs
         for length in sorted({config.length for config in run.result.configs})
     ]
-    return context.table("Mean over tasks of every run, by length", names, rows)
+    return filled(context.table("Mean over tasks of every run, by length", names, rows))
 
 
 def _mean(context: Context, group: Group, run: ScoredRun, length: int) -> list[str]:

@@ -41,7 +41,7 @@ def worst(context: Context, data: str | None = None) -> Section:
     named = () if data is None else (data,)
     datasets = at_hand((run.settings.dataset for run in context.runs.runs), named)
     if not chosen:
-        section.blocks.append(Text("No sample lost anything."))
+        section.blocks += [Text("No sample lost anything.")] if compared else []
         return section
     lost = "Samples that sparse attention lost most on against dense attention"
     said = f"{lost if compared else 'Samples with the lowest scores'}, {len(chosen)} in all, spread over tasks."

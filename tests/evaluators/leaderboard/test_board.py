@@ -104,7 +104,8 @@ def test_rows_say_model_method_sparsity_score_and_interval(site: Path) -> None:
     result = json.loads((site / "board.json").read_bytes())["tables"][0]
     of_it = next(row for row in result["rows"] if row["submission"] == "Alpha" and row["attention"] == "quest")
     score = of_it["scores"][0]
-    assert quest[6] == f"{score['mean']:.3f} #1–5 {score['low']:.3f}–{score['high']:.3f}"
+    assert quest[6] == f"{score['mean']:.3f} #1–5 of 6 {score['low']:.3f}–{score['high']:.3f}"
+    assert score["rank"] == {"first": 1, "last": 5, "of": 6}
     assert score["mean"] == 0.75
     assert score["low"] < 0.75 < score["high"]
 
@@ -239,7 +240,7 @@ def test_its_tables_hold_every_task_and_length(site: Path) -> None:
     assert slash[1][3] == "0.750"
     assert slash[1][4].startswith("▼ worse −0.450 −")
     assert float(slash[1][5]) <= 0.05
-    assert slash[1][6:] == ["20", "0%", "0%", "0.900", "0", "1.0"]
+    assert slash[1][6:] == ["20", "0%", "0%", "0.900", "0", "1.0 MiB"]
 
 
 def test_it_says_what_sparsity_saves_in_theory(site: Path) -> None:

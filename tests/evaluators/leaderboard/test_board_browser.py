@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sparse_tasks.evaluators.leaderboard.board import build
-from tests.browser import browser, needs_chromium, opened, violations
+from tests.browser import browser, needs_chromium, opened, violations, wrongly_cut
 from tests.evaluators.leaderboard.boards import accepted
 
 if TYPE_CHECKING:
@@ -199,6 +199,23 @@ def test_axe_finds_nothing(site: Path, name: str, width: int) -> None:
         assert violations(page) == []
         page.emulate_media(color_scheme="dark")
         assert violations(page) == []
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+@pytest.mark.parametrize("scripts", [True, False])
+def test_what_scrolls_sideways_looks_cut_until_its_end(site: Path, width: int, scripts: bool) -> None:
+    for address in pages(site).values():
+        with opened(address, width, scripts=scripts) as page:
+            assert [wrongly_cut(page, at) for at in (0, 0.2, 1)] == [[], [], []]
+
+
+def test_a_rank_says_among_how_many_and_is_not_broken(index: str) -> None:
+    for width in (360, 1280):
+        with opened(index, width) as page:
+            ranks = page.locator("span.rank")
+            assert ranks.count() > 10
+            assert all(re.fullmatch(r"#\d+(–\d+)? of \d+", text) for text in ranks.all_text_contents())
+            assert ranks.evaluate_all("ranks => Math.max(...ranks.map(one => one.getClientRects().length))") == 1
 
 
 def test_narrow_screens_show_rows_as_cards_with_names_of_columns(index: str) -> None:

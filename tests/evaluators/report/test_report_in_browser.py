@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import browser, needs_chromium, opened, violations
+from tests.browser import browser, needs_chromium, opened, violations, wrongly_cut
 from tests.evaluators.made_runs import made_run
 from tests.evaluators.report.sweeps import DENSE, Report, worse
 
@@ -31,6 +31,15 @@ def test_axe_finds_nothing_and_the_page_does_not_scroll_sideways(address: str, w
         assert violations(page) == []
         root = "document.documentElement"
         assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_what_scrolls_sideways_looks_cut_until_its_end(address: str, width: int) -> None:
+    with opened(address, width) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        assert [wrongly_cut(page, at) for at in (0, 0.2, 1)] == [[], [], []]
+        scrolls = "[...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
+        assert page.evaluate(scrolls) >= (3 if width == 360 else 0)
 
 
 def test_the_page_is_read_without_scripts(address: str) -> None:

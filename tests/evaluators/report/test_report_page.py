@@ -237,9 +237,50 @@ def test_a_single_run_gives_a_page_that_says_what_is_missing(tmp_path: Path, rep
     made_run(tmp_path / "only", DENSE, attention=attention, sparsity=None if attention == "dense" else 0.5)
     root = parsed(report(tmp_path))
     assert "A dense and a sparse run of the same model" in root.section("summary").text
-    assert "A dense and a sparse run" in root.section("tasks").text
     assert "Samples with the lowest scores" in root.section("worst").text
     assert len(root.table("Mean over tasks of every run, by length")) == 2
+
+
+# Runs that no section on methods applies to, as arguments of ``made_run``.
+WITHOUT_A_PAIR: dict[str, list[dict[str, Any]]] = {
+    "dense": [{"attention": "dense"}],
+    "dense of two models": [{"attention": "dense"}, {"attention": "dense", "model": "acme/large"}],
+    "unknown": [{"attention": "unknown", "measured": {}}],
+    "unknown of two models": [
+        {"attention": "unknown", "measured": {}},
+        {"attention": "unknown", "measured": {}, "model": "acme/large"},
+    ],
+    "sparse": [{"attention": "quest", "sparsity": 0.5}],
+    "dense and sparse of two models": [
+        {"attention": "dense"},
+        {"attention": "quest", "sparsity": 0.5, "model": "acme/large"},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_A_PAIR)
+@pytest.mark.parametrize("shape", ["known", "unknown"])
+@pytest.mark.parametrize("right", [True, False])
+def test_what_does_not_apply_is_left_out(kind: str, shape: str, right: bool, tmp_path: Path, report: Report) -> None:
+    for number, options in enumerate(WITHOUT_A_PAIR[kind]):
+        scores = {key: [1.0] * len(values) for key, values in DENSE.items()} if right else DENSE
+        made_run(tmp_path / f"run-{number}", scores, **options, **({} if shape == "known" else {"shape": None}))
+    root = parsed(report(tmp_path))
+    sections = {section.attributes["id"]: section for section in root.all("section")}
+    assert {"tasks", "certified", "laws"}.isdisjoint(sections)
+    assert {"summary", "sparsity", "unparsed", "settings"} <= set(sections)
+    links = [str(link.attributes["href"]) for link in root.all("nav")[0].all("a")]
+    assert links == [f"#{name}" for name in sections]
+    # Each section has more than sentences about what is missing.
+    assert all(section.all("table") or section.all("article") for section in sections.values())
+    assert root.text.count("A dense and a sparse run of the same model") == 1
+    assert ("Score against sparsity" in root.text) == ("quest" in str(WITHOUT_A_PAIR[kind]))
+    for table in root.all("table"):
+        _, *rows = ([cell.text.strip() for cell in row.all("th") + row.all("td")] for row in table.all("tr"))
+        caption = table.all("caption")[0].text
+        if caption.startswith(("Mean over tasks", "Scores at")):
+            assert rows
+            assert not [column for column in zip(*rows, strict=True) if set(column) == {"–"}], caption
 
 
 def test_runs_of_which_nothing_is_known_give_a_page(tmp_path: Path, report: Report) -> None:
@@ -263,7 +304,7 @@ def test_answers_of_unknown_attention_are_not_drawn_and_the_page_says_why(tmp_pa
     made_run(tmp_path / "dense", DENSE)
     made_run(tmp_path / "other", worse(0.5, 2), attention="unknown", measured={})
     section = parsed(report(tmp_path)).section("sparsity")
-    assert "nothing is drawn: answers made elsewhere have unknown attention; evaluate a file of them" in section.text
+    assert section.text.count("No curve is drawn: answers made elsewhere have unknown attention; evaluate a file") == 1
     assert not section.all("figure")
 
 
