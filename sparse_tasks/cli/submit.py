@@ -70,7 +70,8 @@ def submit(
         compared = ", compared with dense" if run.comparison else alone
         print(f"  {run.model}, {run.label}: {run.packed.lines:,} predictions over {dataset_id(run.settings)} "
               f"({len(dataset.tasks)} tasks at {lengths}){compared}")  # fmt: skip
-    places = [datasets[sha256].name if sha256 in datasets else "DATA" for sha256 in records]
-    options = [word for place in dict.fromkeys(places) for word in ("--data", place)]
+    # Without them the data is generated again.
+    places = dict.fromkeys(dataset.name for dataset in datasets.values()) if records.keys() == datasets.keys() else ()
+    options = [word for place in places for word in ("--data", place)]
     command = shlex.join(["sparse-tasks", "leaderboard", "check", str(output), *options])
     print(f"Check it as a keeper would: {command}")

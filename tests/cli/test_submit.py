@@ -209,7 +209,7 @@ def test_a_data_set_that_is_gone_is_said_and_can_be_named(data: Path, tmp_path: 
     finished = run("submit", folder, "-o", path)
     assert finished.code == 0
     assert finished.err.startswith(f"note: {here} is not the runs' data set, or is gone: settings alone were checked")
-    assert finished.out.splitlines()[-1].endswith(f"leaderboard check '{tmp_path}/it'\"'\"'s.json' --data DATA")
+    assert finished.out.splitlines()[-1].endswith(f"leaderboard check '{tmp_path}/it'\"'\"'s.json'")
     finished = run("submit", folder, "-o", path, "--data", moved)
     assert (finished.code, finished.err) == (0, "")
     assert finished.out.splitlines()[-1].endswith(f" --data {moved}")
