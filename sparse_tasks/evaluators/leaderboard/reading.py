@@ -230,8 +230,9 @@ def named(path: str, document: Any) -> str:
         return path
     value, written = document["runs"][int(match["run"])], ""
     for step in _STEP.findall(match["rest"]):
-        if step.endswith("]") and isinstance(value, list) and int(step[1:-1]) < len(value):
-            value = value[int(step[1:-1])]
+        number = step[1:-1] if step.startswith("[") else ""  # a long path has been shortened: not all of it is steps
+        if number and isinstance(value, list) and int(number) < len(value):
+            value = value[int(number)]
             written += f"[{entry(value)}]" if entry(value) else step
         else:
             value = value.get(step.removeprefix(".")) if isinstance(value, dict) else None

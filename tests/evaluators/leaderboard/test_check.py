@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.analyses.table import read_runs
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.leaderboard.check import check
+from sparse_tasks.evaluators.leaderboard.reading import named, plain
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import Verdict
 from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, put, repacked
@@ -357,6 +360,21 @@ def test_every_run_is_named_with_its_own_reason(honest: bytes, handed_in: Writte
     ]
     assert "0.5" in verdict.reasons[0].message
     assert "1.0" in verdict.reasons[0].message
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    path=st.from_regex(r"runs\[[01]\]\.result(\[[0-9]\]| … |\]|\[|\.[a-z]{1,3}){0,30}", fullmatch=True),
+    most=st.integers(9, 60),
+)
+def test_any_path_can_be_named_also_one_that_was_shortened(path: str, most: int) -> None:
+    part: Any = {"task": "ruler_vt", "length": 4096}
+    for _ in range(20):
+        part = [part] * 10
+    settings = {"model": {"name": "acme"}, "attention": {"method": "quest"}}
+    document = {"runs": [{"settings": settings, "result": part}] * 2}
+    for written in (path, plain(path, most)):
+        assert named(written, document).isprintable()
 
 
 @pytest.mark.parametrize(
