@@ -13,6 +13,9 @@ from sparse_tasks.core.records import JsonObject
 KEY: Final = "sparse_tasks"
 """Our key of vLLM's ``additional_config``."""
 
+CONTEXT: Final = "sparse_tasks_context"
+"""Key of ``extra_args`` of a request: the tokens of its prompt after which methods that evict choose what they keep."""
+
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
 _PARTS: Final = ("attention", "sparsity", "arguments")

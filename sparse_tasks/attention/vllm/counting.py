@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -71,6 +71,8 @@ class Counter:
 
     def steps(self, layer: int, index: PageIndex) -> None:
         """Count decoding that ran under an index in a layer."""
+        if index.unit == 1:  # lists of tokens may be long, and are counted without a look at them
+            index = replace(index, pages=index.pages[..., :0].clone())
         self._pending[layer] = index
 
     def end(self, plan: Plan, *, prompts_dense: bool, steps_dense: bool) -> None:
@@ -123,7 +125,8 @@ class Counter:
             counts, pages = torch.stack([index.counts for index in indices]), [index.pages for index in indices]
             add_positions_read(self._read, slots, torch.stack(pages), counts, cached, unit=unit, impl=self._impl)
         else:
-            self._read.index_add_(0, slots, torch.stack([index.computed() for index in indices], dim=1))
+            counts = [index.counts.long() if index.unit == 1 else index.computed() for index in indices]
+            self._read.index_add_(0, slots, torch.stack(counts, dim=1))
 
     def finish(self, requests: Iterable[str]) -> None:
         """Keep the counts of finished requests until they are taken."""

@@ -64,9 +64,12 @@ class Evicted:
         if self._method.each_step:
             return self._evict(steps, q, cache)
         # The kept part of the prompt and all that was written since: lists change only with the requests.
-        if self._stack is None or not self._stack.holds(steps):
-            self._stack = _Stack(steps, [self._of(request) for request in steps.requests])
-        return self._stack.index(cache.lengths)
+        stack = self._stack
+        if stack is None or not stack.holds(steps):
+            stack = _Stack(steps, [self._of(request) for request in steps.requests])
+            # Those of a question, a list for each of its tokens, are of no more use.
+            self._stack = stack if len(set(steps.requests)) == len(steps.requests) else None
+        return stack.index(cache.lengths)
 
     def _evict(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
         """Evict a token at each step; queries of one request stand in their order."""
@@ -75,6 +78,8 @@ class Evicted:
             kept = self._of(request)
             if kept.length != length - 1:
                 raise EngineError(f"{request}: {self._method.name} has seen {kept.length} tokens of {length - 1}")
+            if length <= steps.asked.get(request, 0):
+                kept = self._method.widen(kept)
             now = kept.append(length - 1)
             weights = step_weights(q[row], cache, row, now.positions)
             self._kept[request] = self._method.advance(kept, length - 1, weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,7 +42,7 @@ class Prompt(Span):
     """Prompt, or a chunk of one.
 
     Attributes:
-        length: Tokens of the whole prompt.
+        length: Tokens of the whole prompt, or of its context where the rest is read as steps.
     """
 
     length: int
@@ -57,7 +57,8 @@ class Prompt(Span):
 class Steps:
     """Decoding: queries that see the cached positions of their request up to their own.
 
-    A request has one query, or, where it was preempted and is computed again, one for each token that it had written.
+    A request has one query, or several: where it was preempted and is computed again, one for each token that it had
+    written, and where what follows its context is a question, one for each token of that.
 
     Attributes:
         spans: Spans of the queries.
@@ -66,6 +67,8 @@ class Steps:
         tokens: int64 ``[queries]``: places of the queries in the step; None if they are the whole step, in order.
         table: int32 ``[queries, blocks]``: block table.
         cached: int32 ``[queries]``: the lengths, on the device.
+        asked: Tokens of the prompt of each request that goes on behind its context: queries below that are of the
+            question.
         shared: Tensors that follow from the lengths alone, made by the first layer that needs them.
     """
 
@@ -75,6 +78,7 @@ class Steps:
     tokens: Tensor | None
     table: Tensor
     cached: Tensor
+    asked: Mapping[str, int] = field(default_factory=dict)
     shared: dict[object, Tensor] = field(default_factory=dict)
 
 
@@ -117,21 +121,23 @@ class Plan:
         table = table[: len(rows), : ceil_div(blocks, grain) * grain]
         prompts, spans = [], []
         for number, row in enumerate(rows):
-            split = min(max(row.start, row.prompt), row.end)
+            length = row.prompt if row.context is None else row.context
+            split = min(max(row.start, length), row.end)
             if row.start < split:
-                prompts.append(Prompt(number, row.request, row.first, row.start, split, row.prompt))
+                prompts.append(Prompt(number, row.request, row.first, row.start, split, length))
             if split < row.end:
                 spans.append(Span(number, row.request, row.first + split - row.start, split, row.end))
         tokens = sum(row.end - row.start for row in rows)
-        steps = _steps(spans, table, cached[: len(rows)], tokens) if spans else None
+        asked = {row.request: row.prompt for row in rows if row.context is not None}
+        steps = _steps(spans, table, cached[: len(rows)], tokens, asked) if spans else None
         return cls(tuple(prompts), steps, tokens, table, block_size)
 
 
-def _steps(spans: list[Span], table: Tensor, cached: Tensor, tokens: int) -> Steps:
+def _steps(spans: list[Span], table: Tensor, cached: Tensor, tokens: int, asked: Mapping[str, int]) -> Steps:
     requests = tuple(span.request for span in spans for _ in range(span.start, span.end))
     lengths = tuple(position + 1 for span in spans for position in range(span.start, span.end))
     if len(spans) == tokens == len(table):  # every row decodes one token
-        return Steps(tuple(spans), requests, lengths, None, table, cached)
+        return Steps(tuple(spans), requests, lengths, None, table, cached, asked)
     places = [span.first + n for span in spans for n in range(span.end - span.start)]
     rows = torch.tensor([span.row for span in spans for _ in range(span.start, span.end)], device=table.device)
     return Steps(
@@ -141,4 +147,5 @@ def _steps(spans: list[Span], table: Tensor, cached: Tensor, tokens: int) -> Ste
         torch.tensor(places, device=table.device),
         table[rows],
         torch.tensor(lengths, dtype=torch.int32, device=table.device),
+        asked,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparse_tasks.attention.vllm.arguments import CONTEXT
 from sparse_tasks.core.errors import EngineError
 
 
@@ -19,6 +20,7 @@ class Row:
         start: Position of that token in the sequence.
         end: Position after its last token.
         prompt: Tokens of its prompt; the model wrote those after them.
+        context: Of these, the tokens after which a method that evicts chooses; None is all of them.
     """
 
     request: str
@@ -26,6 +28,7 @@ class Row:
     start: int
     end: int
     prompt: int
+    context: int | None = None
 
 
 class Requests:
@@ -33,11 +36,16 @@ class Requests:
 
     def __init__(self) -> None:
         self._prompts: dict[str, int] = {}
+        self._contexts: dict[str, int] = {}  # of those that have one
         self._cached: dict[str, int] = {}
         self._scheduled: dict[str, int] = {}
 
-    def begin(self, scheduled: Any) -> set[str]:
+    def begin(self, scheduled: Any, *, contexts: bool = False) -> set[str]:
         """Read vLLM's ``SchedulerOutput`` before its step runs.
+
+        Args:
+            scheduled: It.
+            contexts: Whether a request may say how many tokens of its prompt are its context (``CONTEXT``).
 
         Returns:
             Requests that have finished since the last step.
@@ -45,11 +53,15 @@ class Requests:
         finished = set(scheduled.finished_req_ids)
         for request in finished:
             self._prompts.pop(request, None)
+            self._contexts.pop(request, None)
             self._cached.pop(request, None)
         for new in scheduled.scheduled_new_reqs:
             # A preempted request may come as a new one whose tokens the model wrote in part: its prompt stays.
             tokens = new.prompt_token_ids if new.prompt_token_ids is not None else new.prompt_embeds
             self._prompts.setdefault(new.req_id, len(tokens))
+            context = (getattr(new.sampling_params, "extra_args", None) or {}).get(CONTEXT) if contexts else None
+            if isinstance(context, int) and 0 < context < len(tokens):
+                self._contexts.setdefault(new.req_id, context)
             self._cached[new.req_id] = new.num_computed_tokens
         cached = scheduled.scheduled_cached_reqs
         self._cached.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
@@ -81,5 +93,5 @@ class Requests:
             raise EngineError("vLLM's rows are in another order than this version of it should have; please report it")
         for request in order:
             count, start = self._scheduled[request], self._cached[request]
-            yield Row(request, first, start, start + count, self._prompts[request])
+            yield Row(request, first, start, start + count, self._prompts[request], self._contexts.get(request))
             first += count

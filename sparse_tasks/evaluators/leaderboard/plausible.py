@@ -82,7 +82,9 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
         for phase, sparsity in measured.items():
             _check_sparsity(settings.attention, phase, sparsity, spans[phase], prompt, ends)
         _check_spread(measured, prediction.sparsity_spread)
-        _check_bytes(settings, measured, prediction.kv_bytes_per_step, ends)
+        # Where the question is read as steps, they begin at the end of the context.
+        cached = (1, ends[1]) if settings.compress == "context" else ends
+        _check_bytes(settings, measured, prediction.kv_bytes_per_step, cached)
     except _ImpossibleError as reason:
         return str(reason)
     return None

@@ -20,6 +20,7 @@ from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, Layer, Method
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory
+from sparse_tasks.attention.vllm.arguments import CONTEXT
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Plan
 from sparse_tasks.attention.vllm.session import Session
@@ -59,6 +60,7 @@ def scheduled(
     new: Mapping[str, tuple[int, int]] | None = None,
     cached: Mapping[str, int] | None = None,
     finished: Iterable[str] = (),
+    contexts: Mapping[str, int] | None = None,
 ) -> SimpleNamespace:
     """A ``SchedulerOutput`` of vLLM, as much of it as is read.
 
@@ -67,13 +69,20 @@ def scheduled(
         new: The tokens that new requests come with, and how many of them are computed already.
         cached: How many tokens the others have computed.
         finished: Those that are over.
+        contexts: Tokens of the contexts of new requests that say so.
     """
     cached = cached or {}
     return SimpleNamespace(
         finished_req_ids=set(finished),
         scheduled_new_reqs=[
             SimpleNamespace(
-                req_id=name, prompt_token_ids=list(range(length)), prompt_embeds=None, num_computed_tokens=computed
+                req_id=name,
+                prompt_token_ids=list(range(length)),
+                prompt_embeds=None,
+                num_computed_tokens=computed,
+                sampling_params=SimpleNamespace(
+                    extra_args={CONTEXT: contexts[name]} if contexts and name in contexts else None
+                ),
             )
             for name, (length, computed) in (new or {}).items()
         ],
@@ -91,6 +100,7 @@ class Text:
     written: int
     seed: int = 0
     loud: float = 1.0
+    context: int | None = None
     layers: list[list[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -203,7 +213,9 @@ class Served:
             while len(one.blocks) * self.block_size < one.computed + tokens[name]:
                 one.blocks.append(self.free.pop())
         over, self.over = self.over, []
-        self.session.begin(scheduled(tokens, new=new, cached=cached, finished=over), lambda: order)
+        contexts = {name: one.text.context for name, one in self.requests.items() if one.text.context is not None}
+        step = scheduled(tokens, new=new, cached=cached, finished=over, contexts=contexts)
+        self.session.begin(step, lambda: order)
         plan = self.session.plan(self.names, self._metadata(order, tokens), self.block_size)
         assert plan is not None
         slots = torch.cat([*(self._slots(self.requests[name], tokens[name]) for name in order), _filled(-1)])

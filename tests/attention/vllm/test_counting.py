@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -142,6 +143,19 @@ def test_steps_are_counted_by_head_and_bytes_by_step(unit: int) -> None:
     read = [16 * 2, 8 + 9, 16 * 2 + 8 + 9, 16 * 2]
     taken = one.take("a")
     assert taken == {"decode": {"densities": [n / 81 for n in read], "kv_bytes": sum(read) * KEY_BYTES / 2}}
+
+
+def test_lists_of_tokens_are_not_held_until_the_step_ends() -> None:
+    """Those of a question have a row for each of its tokens, in every layer."""
+    one, plan = counter(kv_heads=1), step(("a", 19, 1, 9))
+    for layer in (0, 1):
+        index = pages(plan, [[[0, 5, 7]]], 1)
+        held = weakref.ref(index.pages)
+        one.steps(layer, index)
+        del index
+        assert held() is None
+    one.end(plan, prompts_dense=True, steps_dense=False)
+    assert one.take("a") == {"decode": {"densities": [0.15, 0.15], "kv_bytes": 6 * KEY_BYTES}}
 
 
 def test_units_may_differ_by_layer() -> None:

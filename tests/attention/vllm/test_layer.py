@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.method import METHODS, Phase, PrefillMethod
+from sparse_tasks.attention.huggingface import SparseRun
+from sparse_tasks.attention.method import METHODS, Layer, Phase, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.attention.prefill import sparse_prefill
@@ -197,6 +198,83 @@ def test_chunks_of_two_prompts_may_alternate(name: str) -> None:
     found = run(served, [{"b": 150, "e": 140}, {"e": 110}, {"b": 105}, {"b": 5, "e": 5}])
     same(found["b"], Alone(named(name), B).chunks(150, 255, 260))
     same(found["e"], Alone(named(name), e).chunks(140, 250, 255))
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+CONTEXT = 150
+EVICT = [name for name in AFTER if METHODS.get(name).phase is Phase.EVICT]
+
+
+def asking() -> Text:
+    return Text("q", 190, 5, 8, context=CONTEXT)
+
+
+def in_transformers(attention: Attention, text: Text, count: int) -> tuple[Tensor, list[float]]:
+    """What all tokens get in ``transformers``, and the density of the steps of each layer."""
+    out, read = [], []
+    for number, layer in enumerate(text.layers):
+        run_of_layer, parts = SparseRun(attention, "torch", text.context), []
+        q, k, v = (x.transpose(0, 1)[None] for x in layer)
+        for start, end in [(0, text.prompt), *((n, n + 1) for n in range(text.prompt, text.prompt + count))]:
+            heads = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
+            parts.append(run_of_layer.attend(number, Layer(number, LAYERS), *heads, None, SIZE**-0.5)[0])
+        out.append(torch.cat(parts))
+        density = run_of_layer.density("decode")
+        assert density is not None
+        read.append(density.computed)
+    return torch.stack(out), read
+
+
+@pytest.mark.parametrize("cuts", [[190], [150, 190], [60, 155, 156, 190], [150, *range(151, 191)]])
+@pytest.mark.parametrize("name", EVICT)
+def test_a_question_is_read_after_the_eviction_as_in_transformers(name: str, cuts: list[int]) -> None:
+    """Whole or in chunks, which may begin in the context and end in the question, beside other requests."""
+    served, text = Served(named(name)), asking()
+    served.add(text, A, C)
+    steps = [{"q": end - start} for start, end in zip([0, *cuts], cuts, strict=False)]
+    steps[0] |= {"c": 33}
+    steps[-1] |= {"c": 1, "a": 170}
+    found = run(served, [*steps, {"q": 1}, *[{"c": 1, "q": 1, "a": 1}] * 2])
+    expected, read = in_transformers(named(name), text, 3)
+    assert found["q"][:, :CONTEXT].isnan().all()  # the context is left to dense attention
+    same(found["q"][:, CONTEXT:], expected[:, CONTEXT:])
+    densities = measured(served, "q")
+    assert densities["prefill"]["densities"] == [1.0] * LAYERS * HEADS
+    by_layer = torch.tensor(densities["decode"]["densities"], dtype=torch.float64).view(LAYERS, KV_HEADS).mean(1)
+    assert by_layer.tolist() == pytest.approx(read)
+    same(found["a"][:, 170:], Alone(named(name), A).steps(2))  # requests without a context see all of their prompt
+
+
+def test_a_prefill_method_works_in_the_context_of_one_that_evicts() -> None:
+    served, text = Served(named("block_sparse+snapkv")), asking()
+    served.add(text)
+    found = run(served, [{"q": 190}, {"q": 1}])["q"]
+    same(found, in_transformers(named("block_sparse+snapkv"), text, 1)[0])
+
+
+@pytest.mark.parametrize("name", ["snapkv", "h2o"])
+@pytest.mark.parametrize("at", [170, 193])
+def test_a_question_is_asked_again_after_a_preemption(name: str, at: int) -> None:
+    served, text = Served(named(name)), asking()
+    served.add(text)
+    run(served, [{"q": 100}, {"q": min(at, 190) - 100}, *[{"q": 1}] * max(0, at - 190)])
+    served.preempt("q")
+    rest = [{"q": 160}, {"q": 30}, *[{"q": 1}] * 5]
+    same(run(served, rest)["q"][:, CONTEXT:], in_transformers(named(name), text, 5)[0][:, CONTEXT:])
+
+
+@pytest.mark.parametrize("name", ["quest", "vertical_slash"])
+def test_methods_that_do_not_evict_read_questions_with_their_prompts(name: str) -> None:
+    served, text = Served(named(name)), asking()
+    served.add(text)
+    found = run(served, [{"q": 190}, {"q": 1}])["q"]
+    alone = Alone(named(name), text)
+    if name in PREFILL:
+        same(found[:, :190], alone.chunks(190))
+    else:
+        assert found[:, :190].isnan().all()
+        same(found[:, 190:], alone.steps(1))
 
 
 # --- preemption -------------------------------------------------------------------------------------------------

@@ -151,6 +151,30 @@ def test_run_killed_in_the_middle_ends_as_one_that_was_not(
         assert (run / name).read_bytes() == (sweep / "quest" / name).read_bytes()
 
 
+def test_contexts_are_compressed_as_in_transformers(demo: Path, short_demo: Path, tmp_path: Path) -> None:
+    request = ["-l", "600", "-t", "ruler_niah", "--set", "ruler_niah.queries=1", "-n", "2", "-w", "1"]
+    done = process(tmp_path, "generate", *request, "--question-position", "after", "--tokenizer", demo,
+                   "-o", tmp_path / "data")  # fmt: skip
+    assert done.code == 0, done.err
+    methods = ["snapkv", "h2o", "knorm"]
+    # Chunks of prompts that end within contexts and questions; knorm lets requests share what begins alike.
+    own = {"vllm": ["--engine-arg", "max_num_seqs=2", "--engine-arg", "max_num_batched_tokens=150"], "transformers": []}
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for engine, more in own.items():
+        arguments = ["--engine", engine, *more, "--engine-arg", "dtype=float32", "--max-new-tokens", TOKENS,
+                     "--attention", ",".join(methods), "--sparsity", "0.6", "--compress", "context"]  # fmt: skip
+        done = process(tmp_path, "evaluate", tmp_path / "data", "--model", short_demo, *arguments,
+                       "-o", tmp_path / engine, timeout=600)  # fmt: skip
+        assert done.code == 0, done.err
+        found[engine] = [lines(tmp_path / engine / f"{method}-0.6") for method in methods]
+    for ours, theirs in zip(found["vllm"], found["transformers"], strict=True):
+        by_id = {line["id"]: line for line in theirs}
+        for line in ours:
+            assert line["text"] == by_id[line["id"]]["text"]
+            assert line["sparsity"]["decode"] == pytest.approx(by_id[line["id"]]["sparsity"]["decode"], abs=1e-6)
+            assert 0.3 < line["sparsity"]["decode"] < 0.6
+
+
 @pytest.mark.nightly
 def test_a_models_settings_of_decoding_do_not_count_and_can_be_given(
     data: Path, sweep: Path, short_demo: Path, tmp_path: Path

@@ -87,7 +87,7 @@ SPOILT: dict[str, list[Edit]] = {
         put(["all"], *SETTINGS, "dataset", "tasks"),
         put(3, *SETTINGS, "dataset", "limit"),
         put(False, *SETTINGS, "query_aware"),
-        both(put("transformers", *SETTINGS, "engine", "name"), put("context", *SETTINGS, "compress")),
+        put("context", *SETTINGS, "compress"),
         put(True, "runs", 0, "settings", "prompt", "begin_answer"),
         put("0" * 64, *SETTINGS, "prompt", "tokenizer_sha256"),
         put({"tags": ["think"], "opened": "think", "budget": None}, *SETTINGS, "thinking"),
@@ -148,7 +148,7 @@ SPOILT: dict[str, list[Edit]] = {
     ],
     "sparsity_implausible": [
         lines(put({"prefill": 0.0, "decode": 0.97}, 2, "sparsity")),
-        put("context", *SETTINGS, "compress"),  # vLLM cannot
+        both(put("openai", *SETTINGS, "engine", "name"), put("context", *SETTINGS, "compress")),  # which cannot
         put("quest+quest", *SETTINGS, "attention", "method"),
         put({"no_such": 1}, *SETTINGS, "attention", "arguments"),
     ],

@@ -360,6 +360,20 @@ def test_tokens_that_are_not_said_are_those_of_the_data_set() -> None:
     assert found("quest", {"decode": 0.99}, sparsity=0.9, tokens=None, written=None) is not None
 
 
+def test_steps_that_begin_at_the_end_of_a_context_read_fewer_bytes() -> None:
+    """A question of half the prompt in two-byte numbers: its steps see less than the prompt."""
+    read = 0.5 * 32 * 2 * 8 * 128 * 2 * 400
+    for compress, fits in (("context", True), (UNSET, False)):
+        told = found("h2o", {"decode": 0.5}, sparsity=0.5, kv_bytes=read, compress=compress)  # type: ignore[arg-type]
+        assert (told is None) is fits, told
+
+
+def test_a_server_does_not_choose_before_the_question() -> None:
+    told = found("unknown", None, engine="openai", compress="context")
+    assert told == "chose what to keep before the question, which openai cannot"
+    assert found("snapkv", {"prefill": 0.0, "decode": 0.8}, sparsity=0.9, compress="context", engine="vllm") is None
+
+
 def test_budgets_of_contexts_may_read_more_but_not_less() -> None:
     for claimed, of_contexts, of_prompts in ((0.898, True, True), (0.7, True, False), (0.95, False, False)):
         measured = {"prefill": 0.0, "decode": claimed}
