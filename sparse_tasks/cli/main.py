@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -34,12 +35,22 @@ from sparse_tasks.cli import (
 from sparse_tasks.core.errors import DataError, SparseTasksError, UsageError, kept, without_passwords
 from sparse_tasks.core.files import WRITTEN
 from sparse_tasks.core.format import visible
-from sparse_tasks.core.parents import stopped_by_signals
+from sparse_tasks.core.parents import go_on_in_child, stopped_by_signals
+from sparse_tasks.core.shortages import ABORTS, OF_PROCESS, check_limits, out_of_memory, shortage
 from sparse_tasks.core.streams import own_standard_error
 
 
 class _Command(TyperCommand):
-    """A command whose help shows no type for options that take no value."""
+    """A command whose help shows no type for options without a value; it needs memory to run in."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if check_limits() and (ended := go_on_in_child()) is not None:
+            if ended not in ABORTS:
+                os._exit(ended if ended >= 0 else 128 - ended)  # it has said everything
+            what, remedy = out_of_memory()
+            told = f"{what}: a library broke off ({signal.Signals(-ended).name}); {remedy}"
+            raise SparseTasksError(f"{told}; finished files and answers are kept; go on: {_command()}")
+        return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _bare_flags(super().get_params(ctx))
@@ -123,21 +134,27 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except SparseTasksError as error:
+        helps = f"; {lack.remedy}" if (lack := shortage(error)) else ""
         # After bad input there is nothing to go on with.
         ended = "" if isinstance(error, UsageError | DataError) else _kept(error)
-        _leave(error.exit_code, "error: " + visible(" ".join(str(error).splitlines())) + ended)
+        _leave(error.exit_code, "error: " + visible(" ".join(str(error).splitlines())) + helps + ended)
     except SystemExit as leaving:
         # Typer turns Ctrl-C into such a code without a word.
         stopped = _STOPPED.get(leaving.code)
         again = f"; nothing was kept; start again: {_command()}"
         _leave(leaving.code, None if stopped is None else stopped + (_kept(leaving) or again))
     except OSError as error:
-        if error.filename is not None:
-            _leave(1, f"error: {error.filename}: {error.strerror}")
-        # What goes wrong with a data set's files has its own error; this is about standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        gone = isinstance(error, BrokenPipeError)
-        _leave(1, None if gone else f"error: cannot print: {error.strerror or error}")
+        if error.filename is None and error.errno not in OF_PROCESS:
+            # What goes wrong with a data set's files has its own error; this is about standard output.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            gone = isinstance(error, BrokenPipeError)
+            _leave(1, None if gone else f"error: cannot print: {error.strerror or error}")
+        lack, file = shortage(error), f"{error.filename}: " if error.filename else ""
+        _leave(1, f"error: {file}{f'{lack.what}; {lack.remedy}' if lack else error.strerror}{_kept(error)}")
+    except Exception as error:
+        if (lack := shortage(error)) is None:
+            raise
+        _leave(1, f"error: {lack.what}; {lack.remedy}{_kept(error)}")
 
 
 def _kept(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -37,7 +38,39 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # what ends now is not disturbed by another one
     raise SystemExit(128 + number)
+
+
+def go_on_in_child() -> int | None:
+    """Fork a process that goes on, and wait for it: libraries abort where memory is short, and nobody could tell.
+
+    Signals that stop this process stop the other one; it ends with this one, whatever kills it.
+
+    Returns:
+        None in the new process; here its exit code, or the number of the signal that ended it, negative.
+    """
+    numbers = {*STOPPING, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    ours, theirs = os.pipe()  # ends with this process
+    if (child := os.fork()) == 0:
+        os.close(theirs)
+        threading.Thread(target=_end_at_end_of, args=(ours,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return None
+    os.close(ours)
+    while True:
+        came = signal.sigwaitinfo(numbers)
+        if came.si_signo != signal.SIGCHLD:
+            if came.si_code <= 0:  # of a process; a terminal's goes to both
+                os.kill(child, came.si_signo)
+        elif (ended := os.waitpid(child, os.WNOHANG))[0]:
+            return os.waitstatus_to_exitcode(ended[1])
+
+
+def _end_at_end_of(pipe: int) -> None:
+    os.read(pipe, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
@@ -23,8 +23,11 @@ Result = TypeVar("Result")
 # Items that a process holds: one that it works on, and one that it finds when it is done.
 _HELD = 2
 
-# The number of the answer that says that a process could not start.
+# The number of the answer that says that a process could not start, or go on.
 _START = -1
+
+# Seconds until a process whose pipe has ended is gone.
+_LAST_SECONDS = 5
 
 
 def in_processes(
@@ -61,13 +64,13 @@ def in_processes(
         idle = list(crew) * _HELD
         while True:
             for numbered in islice(upcoming, min(len(idle), yielded + 2 * _HELD * workers - begun)):
-                _send(idle.pop(0), numbered)
+                _send(channel := idle.pop(0), crew[channel], numbered)
                 begun += 1
             if begun == yielded:
                 break
             ready = connection.wait(list(crew))
             for channel in (channel for channel in crew if channel in ready):
-                number, result, error = _receive(channel)
+                number, result, error = _receive(channel, crew[channel])
                 if number == _START:
                     raise error
                 early[number] = (result, error)
@@ -102,22 +105,35 @@ def _begin(
     return ours, process
 
 
-def _send(channel: Connection, numbered: tuple[int, object]) -> None:
-    with _deaths_told():
+def _send(channel: Connection, process: SpawnProcess, numbered: tuple[int, object]) -> None:
+    with _deaths_told(process):
         channel.send(numbered)
 
 
-def _receive(channel: Connection) -> Any:
-    with _deaths_told():
+def _receive(channel: Connection, process: SpawnProcess) -> Any:
+    with _deaths_told(process):
         return channel.recv()
 
 
 @contextmanager
-def _deaths_told() -> Iterator[None]:
+def _deaths_told(process: SpawnProcess) -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError) as error:
-        raise SparseTasksError("a worker process died; what is finished stays, and the next run goes on") from error
+        process.join(_LAST_SECONDS)
+        raise SparseTasksError(f"a worker process {_death(process.exitcode)}") from error
+
+
+def _death(code: int | None) -> str:
+    """How a process ended, and what helps where that was for want of memory."""
+    if code is None or code >= 0:
+        return "died" if code is None else f"ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+    if name == "SIGKILL":
+        return f"was killed ({name}), as systems do when memory runs out: take fewer --workers, or end other programs"
+    if name == "SIGABRT":
+        return f"broke off ({name}), as libraries do when memory runs out: take fewer --workers, or raise ulimit -v"
+    return f"died ({name})"
 
 
 def _serve(
@@ -134,11 +150,15 @@ def _serve(
     except Exception as error:
         channel.send((_START, None, error))
         return
-    with suppress(EOFError, ConnectionError):
+    try:
         # Until the other end closes.
         while True:
             number, item = channel.recv()
             channel.send((number, *_answer(work, item)))
+    except (EOFError, ConnectionError):
+        return
+    except Exception as error:  # there was no memory for an item or an answer
+        channel.send((_START, None, error))
 
 
 def _answer(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, Exception | None]:
