@@ -44,7 +44,7 @@ class DatasetRecord(Record, frozen=True, kw_only=True):
     Attributes:
         name: Folder or Hub id, as the user named it.
         revision: Commit on the Hub; None for a folder.
-        sha256: Hash of the manifest's file hashes.
+        sha256: Hash of the data set's samples; of its files, where an older version wrote them.
         fingerprint: The manifest's.
         tasks: Names of tasks.
         lengths: Lengths in tokens.

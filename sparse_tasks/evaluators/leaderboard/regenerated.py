@@ -19,7 +19,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from sparse_tasks.core.errors import BadFileError, DataError, UsageError
+from sparse_tasks.core.errors import BadFileError, DataError, SparseTasksError, UsageError
 from sparse_tasks.core.json import read_json
 from sparse_tasks.core.records import Description, Manifest, convert, to_builtins
 from sparse_tasks.core.sample import Sample
@@ -223,7 +223,13 @@ def _made(found: Recipe, means: Means, folder: Path, watch: Watch) -> Dataset:
             raise UsageError("data", sample.id, f"is not the last sample, and {MOST_SECONDS:,} seconds have passed")
         watch.made(sample)
 
-    generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=made)
+    try:
+        generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=made)
+    except (DataError, UsageError):
+        raise
+    except SparseTasksError as error:  # no room, or a process that died: it does not mean that anything is refused
+        error.exit_code = 2
+        raise
     return open_dataset(str(folder))
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import OutputError, SparseTasksError, UsageError
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.records import Description, convert, to_builtins
 from sparse_tasks.evaluators.analyses.table import read_runs
@@ -529,6 +529,21 @@ def test_a_length_that_holds_no_sample_is_found_by_one(honest: bytes, handed_in:
     assert time.process_time() - began < 2
     assert [code for code, _ in reasons] == ["dataset_unknown"] * 2
     assert "length: 40 is too short for ruler_niah, ruler_vt" in reasons[0][1]
+
+
+@pytest.mark.parametrize(
+    "error", [OutputError("no room"), SparseTasksError("a worker process died")], ids=["disk", "worker"]
+)
+def test_a_machine_that_fails_refuses_nothing(
+    error: SparseTasksError, honest: bytes, handed_in: Written, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(regenerated, "generate_folder", fails)
+    with pytest.raises(SparseTasksError) as caught:
+        check(handed_in(honest), means=means)
+    assert (caught.value, caught.value.exit_code) == (error, 2)
 
 
 def test_what_takes_too_long_is_given_up(
