@@ -124,7 +124,7 @@ def _find(name: str, source: str) -> Corpus:
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a home that nobody has
         raise UsageError("corpus", f"{name}={source}", f"is not a path: {error}") from error
     if is_file:
-        return Corpus(name, (path.absolute(),), _sha256([path]), path.name, None)
+        return Corpus(name, (path,), _sha256([path]), path.name, None)
     if is_folder:
         raise UsageError("corpus", f"{name}={source}", "is a folder; name the file itself")
     address = kind.hub if source == "hub" else source if is_hub_id(source) else None

@@ -128,6 +128,32 @@ def test_no_path_becomes_absolute(line: str, here: Callable[[str], None], tmp_pa
         assert not path.is_file() or str(tmp_path) not in path.read_bytes().decode("latin-1"), path
 
 
+# Files that a user names, where what stands in them cannot be read.
+READ = {
+    "corpus": "generate -l 3k -t qa_squad -n 1 -w 1 -o new --corpus qa_squad=FILE",
+    "essays": "generate -l 3k -t ruler_niah_single_2 -n 1 -w 1 -o new --essays FILE",
+    "template": "generate -l 3k -t ruler_niah -n 1 -w 1 -o new --template FILE",
+    "outputs": "evaluate data --engine replay -o new -m FILE",
+    "reference": "check quest --reference FILE",
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_file_that_cannot_be_read_is_named_as_it_was_given(
+    kind: str, absolute: bool, here: Callable[[str], None], tmp_path: Path
+) -> None:
+    here("data")
+    Path("folder").mkdir()
+    for name in ("bad.json", "bad.jsonl"):
+        Path("folder", name).write_bytes(b"\xff{")
+    given = str(Path(tmp_path if absolute else "", "folder", "bad.jsonl" if kind == "outputs" else "bad.json"))
+    finished = run(*[word.replace("FILE", given) for word in READ[kind].split()])
+    assert finished.code == 2
+    assert given in finished.err
+    assert absolute or str(tmp_path) not in finished.err
+
+
 def test_an_absolute_path_stays_one(here: Callable[[str], None], tmp_path: Path) -> None:
     here("data")
     assert str(tmp_path / "data") in run("validate", tmp_path / "data", "-w", "1").out

@@ -102,9 +102,9 @@ def read_bytes(path: Path, most: int) -> bytes:
     """Content of a text file; a BadFileError if it is too large, empty, an archive or UTF-16."""
     with _reading(path):
         if (size := path.stat().st_size) > most:
-            raise BadFileError(f"{path.name} has {size:,} bytes; at most {most:,} are read")
+            raise BadFileError(f"{path} has {size:,} bytes; at most {most:,} are read")
         content = path.read_bytes()
-    _check_opening(content, path.name)
+    _check_opening(content, str(path))
     return content
 
 
@@ -128,7 +128,7 @@ def read_records(path: Path, forms: str, columns: Iterable[str] = ()) -> Iterato
         return
     with _reading(path), path.open("rb") as file:
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if opening.startswith(_GZIP) else file
-        yield from _read_json(stream, path.name, forms)
+        yield from _read_json(stream, str(path), forms)
 
 
 def unknown(record: Field, forms: str) -> BadFileError:
@@ -230,17 +230,17 @@ def _read_parquet(path: Path, forms: str, columns: Sequence[str]) -> Iterator[Fi
             metadata = file.metadata
             size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
             if size > MOST_UNPACKED:
-                raise BadFileError(f"{path.name} unpacks to {size:,} bytes; at most {MOST_UNPACKED:,} are read")
+                raise BadFileError(f"{path} unpacks to {size:,} bytes; at most {MOST_UNPACKED:,} are read")
             names = file.schema_arrow.names
             if not columns or not set(columns) <= set(names):
                 has = _among("the column", ", ".join(names)) or "no columns"
-                raise BadFileError(f"{path.name}: is Parquet with {has}; {forms}")
+                raise BadFileError(f"{path}: is Parquet with {has}; {forms}")
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 for record in batch.to_pylist():
-                    yield Field(record, f"{path.name}, row {row}")
+                    yield Field(record, f"{path}, row {row}")
                     row += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadFileError(f"{path.name}, near row {row}: cannot be read as Parquet: {first_line(error)}") from error
+        raise BadFileError(f"{path}, near row {row}: cannot be read as Parquet: {first_line(error)}") from error
 
 
 def decode(content: bytes, name: str, first: int = 1) -> str:
@@ -259,9 +259,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadFileError(f"{path.name} cannot be unpacked: {error}; is the file cut off?") from error
+        raise BadFileError(f"{path} cannot be unpacked: {error}; is the file cut off?") from error
     except OSError as error:
-        raise BadFileError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise BadFileError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _check_opening(content: bytes, name: str) -> None:

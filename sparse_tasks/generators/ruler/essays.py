@@ -133,18 +133,18 @@ def read_essays(corpus: Corpus) -> list[list[str]]:
 def _paragraphs(path: Path, sha256: str) -> list[list[str]]:
     content = read_bytes(path, _MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise BadFileError(f"{path.name} was changed since this run began; give the command again")
-    text = decode(content, path.name).replace("\r\n", "\n").replace("\r", "\n")
+        raise BadFileError(f"{path} was changed since this run began; give the command again")
+    text = decode(content, str(path)).replace("\r\n", "\n").replace("\r", "\n")
     problems = {_CONTROL: "a control character", _LONG_WORD: f"a word of {_LONGEST_WORD:,} characters"}
     for pattern, problem in problems.items():
         if match := pattern.search(text):
             line = text.count("\n", 0, match.start()) + 1
-            raise BadFileError(f"{path.name}, line {line}: {problem}; essays have to be plain text")
+            raise BadFileError(f"{path}, line {line}: {problem}; essays have to be plain text")
     paragraphs: list[list[str]] = []
     for block in re.split(r"\n\s*\n", text):
         paragraphs += _grouped(_sentences(join(block.split())))
     if (characters := _characters(paragraphs)) < _FEWEST_CHARACTERS:
-        raise BadFileError(f"{path.name} holds {characters:,} characters of text; {_NEEDED}")
+        raise BadFileError(f"{path} holds {characters:,} characters of text; {_NEEDED}")
     return paragraphs
 
 
