@@ -109,7 +109,10 @@ OF_SETTINGS: dict[str, tuple[dict[str, Any], Spoil]] = {
     "control": ({"attention": "oracle_decode", "sparsity": 0.5}, lambda of_run: None),
     "control, composed": ({"attention": "quest+window_prefill", "sparsity": 0.5}, lambda of_run: None),
     "dense_sparse": ({"attention": "dense"}, lambda of_run: of_run["attention"].update(sparsity=0.5)),
-    "sparsity_implausible, context in vLLM": (SNAPKV, lambda of_run: of_run.update(compress="context")),
+    "sparsity_implausible, context on a server": (
+        {"attention": "unknown"},
+        lambda of_run: (of_run.update(compress="context"), of_run.get("engine", {}).update(name="openai")),
+    ),
     "sparsity_implausible, twice": (QUEST, lambda of_run: of_run["attention"].update(method="quest+quest")),
     "sparsity_implausible, argument": (QUEST, lambda of_run: of_run["attention"]["arguments"].update(no_such=1)),
 }

@@ -20,6 +20,7 @@ from typing import Final
 
 import jinja2
 from markupsafe import Markup
+from msgspec import UNSET
 
 from sparse_tasks.core.format import TYPESET, counted, size
 from sparse_tasks.core.length import label
@@ -137,7 +138,7 @@ def submission_page(submission: SubmissionFile, file: str) -> str:
         ],
         common=list(common.items()),
         lengths=lengths,
-        command=_command(file, runs),
+        command=_command(file, submission),
         css=Markup(css),  # noqa: S704
         policy=_policy(css, None),
     )
@@ -221,12 +222,15 @@ def _place(score: float) -> float:
     return round(_PLOT[0] + score * (_PLOT[1] - _PLOT[0]), 1)
 
 
-def _command(file: str, runs: Sequence[SubmittedRun]) -> str:
-    """The command that checks the submission; a data set is named with its commit, where it has one."""
-    revisions = [(dataset_id(run.settings), run.settings.dataset.revision) for run in runs]
+def _command(file: str, submission: SubmissionFile) -> str:
+    """The command that checks the submission; where that does not describe its data sets, they are named."""
+    command = f"sparse-tasks leaderboard check {shlex.quote(shown(file))}"
+    if submission.content.datasets is not UNSET:
+        return command
+    revisions = [(dataset_id(run.settings), run.settings.dataset.revision) for run in submission.runs]
     names = dict.fromkeys(name if revision is None else f"{name}@{revision}" for name, revision in revisions)
     data = " ".join(f"--data {shlex.quote(shown(name))}" for name in names)
-    return f"sparse-tasks leaderboard check {shlex.quote(shown(file))} {data}"
+    return f"{command} {data}"
 
 
 def _flat(value: JsonObject, path: str = "", depth: int = 1) -> list[tuple[str, str]]:

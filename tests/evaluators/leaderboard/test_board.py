@@ -217,6 +217,16 @@ def test_a_submission_has_a_page_that_the_table_links_to(site: Path) -> None:
     }
 
 
+def test_data_sets_that_are_described_need_no_name(honest: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_bytes(honest)
+    build(tmp_path / "in", tmp_path / "site")
+    [page] = (tmp_path / "site" / "submissions").glob("*.html")
+    text = Page(page).text
+    assert "sparse-tasks leaderboard check a.json" in text
+    assert "--data" not in text
+
+
 def test_it_says_who_what_and_how_to_check(site: Path, folder: Path) -> None:
     page = Page(page_of(site, "alpha"))
     sha256 = hashlib.sha256((folder / "a.json").read_bytes()).hexdigest()
