@@ -12,6 +12,7 @@ import pytest
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.core.errors import kept as kept_by
 from sparse_tasks.core.records import to_builtins
 from sparse_tasks.evaluators.dataset import Dataset
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine
@@ -250,9 +251,12 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_bytes(
     make(tmp_path / "clean", QUESTS)
     able.asked.clear()
     able.fails_for = killed
-    with pytest.raises(EngineError, match="the fake fell over"):
+    with pytest.raises(EngineError, match="the fake fell over") as fell:
         make(tmp_path / "run", QUESTS)
     assert able.alive == set()
+    before = ["dense", "quest-0.5", "quest-0.9"].index(killed)
+    runs = [f"kept in {tmp_path / 'run'}: {before} of 3 runs, finished"] if before else []
+    assert kept_by(fell.value) == [f"kept in {tmp_path / 'run' / killed}: 3 of 4 answers", *runs]
     assert able.log[-1] == ("stop", killed)
     kept = lines(tmp_path / "run" / killed)
     assert len(kept) == 3
