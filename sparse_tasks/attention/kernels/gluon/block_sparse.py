@@ -40,6 +40,10 @@ from sparse_tasks.attention.kernels.triton.lines import FAR, tile_lists
 
 _FAR = gl.constexpr(FAR)
 
+# Triton 3.9 knows the new names alone.
+_load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+_store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+
 TILE: Final = 128
 """Queries of a tile, and keys."""
 
@@ -128,8 +132,8 @@ def _copy(desc, first, second, column, ring, full, empty, slot, phase, HEAD: gl.
     for panel in gl.static_range(HEAD // _PANEL):
         place = ring.index(slot).slice(panel * _PANEL, _PANEL, 1)
         at = column + panel * _PANEL
-        tma.async_copy_global_to_shared(desc, [first, at], full.index(slot), place.slice(0, 64, 0))
-        tma.async_copy_global_to_shared(desc, [second, at], full.index(slot), place.slice(64, 64, 0))
+        _load(desc, [first, at], full.index(slot), place.slice(0, 64, 0))
+        _load(desc, [second, at], full.index(slot), place.slice(64, 64, 0))
 
 
 @gluon.jit
@@ -156,9 +160,7 @@ def _produce(
         mbarrier.wait(q_empty.index(q_slot), q_phase)
         mbarrier.expect(q_full.index(q_slot), 2 * q_desc.block_type.nbytes)
         for half in gl.static_range(2):
-            tma.async_copy_global_to_shared(
-                q_desc, [q_start + half * 64, head * HEAD], q_full.index(q_slot), q_ring.index(q_slot * 2 + half)
-            )
+            _load(q_desc, [q_start + half * 64, head * HEAD], q_full.index(q_slot), q_ring.index(q_slot * 2 + half))
         q_slot, q_phase = _next(q_slot, q_phase, Q_STAGES)
         for tile in range(gl.maximum((count + PER_ROW - 1) // PER_ROW, 1)):
             _copy(k_desc, first, second, kv_head * HEAD, k_ring, k_full, k_empty, slot, phase, HEAD)
@@ -295,7 +297,7 @@ def _consume(
         # The queries are done with: their place takes the output on its way out.
         q.store(o.to(dtype))
         fence_async_shared()
-        tma.async_copy_shared_to_global(o_desc, [row * 128 + WHICH * 64 - (n_k - n_q), head * HEAD], q)
+        _store(o_desc, [row * 128 + WHICH * 64 - (n_k - n_q), head * HEAD], q)
         tma.store_wait(0)
         mbarrier.arrive(q_empty.index(q_slot))
         q_slot, q_phase = _next(q_slot, q_phase, Q_STAGES)

@@ -1,0 +1,135 @@
+"""Compiles for a Hopper GPU, without one, each kernel that the methods launch: ``python compile_only.py``.
+
+The interpreter runs what Triton's compiler refuses, such as a variable that changes its type in a loop. Here launches
+compile and do nothing, and memory is zeros, so that what a kernel would have written is a valid index. Prints, as JSON,
+the kernels that were compiled by the name of their module, and what failed by what was run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+from types import SimpleNamespace
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)  # read when kernels are declared
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import BlockIndex, LineIndex
+from sparse_tasks.attention.kernels import gluon, triton
+from sparse_tasks.attention.kernels.gluon.block_sparse import block_sparse_gluon, vertical_slash_gluon
+from sparse_tasks.attention.kernels.positions_read import add_positions_read
+from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
+from sparse_tasks.attention.prefill import attend, select_stretches
+
+N = 700  # positions of a prompt: ragged
+HEADS, KV_HEADS = 9, 3
+PAGE = 16
+OFTEN = ("vertical_slash", "block_sparse", "quest", "snapkv")  # between them they launch nearly all kernels
+
+
+class Hopper:
+    """A driver that knows which GPU it would have."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+
+def compile_only(compiled: set[str]) -> None:
+    """From now on launches compile alone; each adds its kernel's name."""
+    for folder in (triton, gluon):  # all are declared now, for later they would be interpreted
+        for module in iter_modules(folder.__path__, f"{folder.__name__}."):
+            import_module(module.name)
+    driver.set_active(Hopper())
+    launch = JITFunction.run
+
+    def run(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        launch(self, *args, grid=grid, warmup=True, **options)
+        compiled.add(f"{self.fn.__module__}.{self.fn.__name__}")
+
+    JITFunction.run = run
+    torch.empty, torch.empty_like = torch.zeros, torch.zeros_like
+    torch.Tensor.new_empty = torch.Tensor.new_zeros
+    torch.cuda.get_device_properties = lambda device: SimpleNamespace(multi_processor_count=132)
+    os.environ["TRITON_INTERPRET"] = "1"  # read when they are launched: kernels serve tensors of the CPU
+
+
+def prompt(size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return torch.randn(N, HEADS, size).to(dtype), torch.randn(N, KV_HEADS, size).to(dtype)
+
+
+def prefill(method: PrefillMethod, size: int, dtype: torch.dtype) -> None:
+    q, k = prompt(size, dtype)
+    for queries, index in select_stretches(method, q, k, impl="triton"):
+        keys = k[: index.n_k]
+        attend(queries, keys, keys, index, impl="triton")
+        if dtype == torch.bfloat16:
+            if isinstance(index, LineIndex):
+                vertical_slash_gluon(queries, keys, keys, index, scale=1.0)
+            elif index.block_q >= 64:
+                block_sparse_gluon(queries, keys, keys, index, scale=1.0)
+
+
+def decode(method: DecodeMethod, size: int, dtype: torch.dtype) -> None:
+    lengths = torch.tensor([N, 17], dtype=torch.int32)
+    table = torch.arange(2 * 48, dtype=torch.int32).view(2, 48)
+    keys = torch.randn(2 * 48, PAGE, KV_HEADS, size).to(dtype)
+    cache = PagedCache(keys, keys, table, lengths)
+    state = method.new_state(cache)
+    method.update(state, keys.flatten(0, 1)[:5], torch.arange(5), PAGE, impl="triton")
+    queries = torch.randn(2, HEADS, size).to(dtype)
+    index = method.select(queries, cache, state, impl="triton")
+    sparse_decode(queries, cache, index, impl="triton")
+    read = torch.zeros(2, 1, KV_HEADS, dtype=torch.int64)
+    add_positions_read(read, torch.arange(2), index.pages[None], index.counts[None], lengths, unit=index.unit,
+                       impl="triton")  # fmt: skip
+
+
+def evict(method: EvictMethod, size: int, dtype: torch.dtype) -> None:
+    q, k = prompt(size, dtype)
+    method.keep(q, k, impl="triton")
+
+
+def runs() -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is compiled, by name: every method, and one of each kernel for other heads and types."""
+    for kind in METHODS:
+        for size, dtype in ((64, torch.bfloat16), *(((128, torch.float32),) if kind.name in OFTEN else ())):
+            method = kind(sparsity=0.8)
+            run: Any = {"prefill": prefill, "decode": decode, "evict": evict}[str(kind.phase)]
+            yield f"{kind.name} {size} {dtype}", lambda run=run, m=method, s=size, d=dtype: run(m, s, d)  # type: ignore[misc]
+    for block in (16, 64):
+        q, k = prompt(64, torch.bfloat16)
+        index = BlockIndex.dense(N, N, block, block)
+        yield f"blocks of {block}", lambda q=q, k=k, index=index: attend(q, k, k, index, impl="triton")  # type: ignore[misc]
+
+
+def main() -> None:
+    compiled: set[str] = set()
+    compile_only(compiled)
+    failed: dict[str, str] = {}
+    for name, run in runs():
+        try:
+            run()
+        except Exception as error:  # whatever the compiler says is the result
+            failed[name] = f"{type(error).__name__}: {error}"[-2000:]
+    json.dump({"compiled": sorted(compiled), "failed": failed}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
