@@ -265,7 +265,14 @@ def test_stored_curves_are_whole(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.filterwarnings("ignore")  # the torch twins serve
-@pytest.mark.parametrize("method", [path.stem for path in sorted(REFERENCES.glob("*.json"))][:2])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "quest",
+        "vertical_slash",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("snapkv", "streaming_llm")),
+    ],
+)
 @pytest.mark.skipif(
     not all(map(find_spec, ("torch", "transformers", "sparse_tasks_probe"))), reason="torch or the probe is missing"
 )
