@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
 from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
@@ -41,7 +43,7 @@ def check_config(config: Any, attention: Attention) -> None:
     Raises:
         UsageError: The model, or an option, does not go with sparse attention or with a method.
     """
-    _check_model(config.model_config)
+    _check_model(config)
     cache, parallel, scheduler = config.cache_config, config.parallel_config, config.scheduler_config
     if config.attention_config.backend is None or config.attention_config.backend.name != BACKEND:
         backend = config.attention_config.backend
@@ -97,8 +99,8 @@ def check_config(config: Any, attention: Attention) -> None:
         raise UsageError("runner", scheduler.runner_type, "does not generate; choose a model that does")
 
 
-def _check_model(model: Any) -> None:
-    name, text = model.model, model.hf_text_config
+def _check_model(config: Any) -> None:
+    model, text = config.model_config, config.model_config.hf_text_config
     kind = getattr(text, "model_type", "")
     why: str | None = None
     if model.use_mla:
@@ -121,9 +123,42 @@ def _check_model(model: Any) -> None:
         why = "biases scores by distance (ALiBi), which the kernels do not know"
     elif getattr(model, "is_mm_prefix_lm", False):
         why = "has attention in both directions within images"
+    elif hasattr(text, "prefix_lm"):  # in vLLM whatever its value
+        why = "attends in both directions within a prompt (prefix_lm)"
+    elif getattr(config.attention_config, "use_non_causal", False):
+        why = "has attention that is not causal (use_non_causal)"
+    elif getattr(model, "rswa_window", None) is not None:
+        why = "lets what it writes see a window and the prompt alone (rswa_window), which the methods do not know"
+    elif getattr(text, "num_kv_shared_layers", 0):
+        why = "has layers that share the keys and values of others (num_kv_shared_layers)"
+    elif config.cache_config.sliding_window is not None or not (heads := _heads(text)):
+        why = "has a sliding window in every layer, and methods are for layers that see all keys"
+    elif len(heads) > 1:
+        why = "has layers that differ in their heads, which is not supported"
     if why is not None:
-        raise UsageError("model", name, f"{why}; choose another model, or --attention dense")
+        raise UsageError("model", model.model, f"{why}; choose another model, or --attention dense")
     check_head_size(model.get_head_size())
+
+
+def _heads(text: Any) -> set[str]:
+    """Heads of layers that see all keys, as the config gives them: one element where all layers are alike."""
+    count = getattr(text, "num_hidden_layers", 1)
+    kinds = getattr(text, "layer_types", None) or [""] * count
+    layers = text.per_layer_config if getattr(text, "is_heterogeneous", False) else [text] * count
+    if blocks := getattr(text, "block_configs", None):  # of an architecture search, which may drop attention
+        layers = [getattr(block, "attention", None) for block in blocks]
+    names = {"num_attention_heads", "num_key_value_heads", "head_dim", "n_heads_in_group"}
+    names |= {name for name in vars(text) if "heads" in name}
+
+    def size(layer: object, number: int, name: str) -> object:
+        value = getattr(layer, name, None)
+        return value[number] if isinstance(value, list | tuple) and len(value) == count else value
+
+    return {
+        str([size(layer, number, name) for name in sorted(names)])
+        for number, (layer, kind) in enumerate(zip(layers, kinds, strict=False))
+        if "sliding" not in kind and not getattr(layer, "no_op", False)
+    }
 
 
 def _alibi(text: Any, kind: str) -> bool:
@@ -163,21 +198,91 @@ def check_page(method: Any, block_size: int) -> None:
         )
 
 
-def check_layer(impl: Any, alibi_slopes: object, sinks: object) -> None:
-    """Refuse an attention layer that is more than causal attention over all keys.
+def check_layer(module: Any) -> None:
+    """Refuse an attention layer that is, or may be, more than causal attention over all keys.
+
+    What is not known to be handled is refused: another class than vLLM's ``Attention``, and an attribute that is known
+    neither to leave attention as it is nor to be off.
+
+    Args:
+        module: A layer of ``vllm.model_executor.layers.attention``, with its ``impl``.
 
     Raises:
-        UsageError: It has biases, sinks, capped scores or shared keys, or is not causal.
+        UsageError: Names the class, or the attribute.
     """
-    for name, value in (
-        ("alibi_slopes", alibi_slopes),
-        ("sinks", sinks),
-        ("logits_soft_cap", impl.logits_soft_cap or None),
-        ("kv_sharing_target_layer_name", impl.kv_sharing_target_layer_name),
-    ):
-        if value is not None:
-            shown = value if isinstance(value, float | str) else "given"
+    kind = type(module).__name__
+    if kind != "Attention":
+        raise UsageError("model", kind, "is attention of another kind than causal attention over all keys")
+    if not getattr(module.impl, "may_be_sparse", False):
+        raise UsageError("model", type(module.impl).__name__, "is not the plugin's, so that no method runs there")
+    own = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
+    # Of a ``torch.nn.Module``, that much is not among its variables.
+    parts = {name: part for of in ("_parameters", "_buffers", "_modules") for name, part in vars(module)[of].items()}
+    check_attributes(own | parts)
+    check_attributes(vars(module.impl))
+    if module.head_size_v != module.head_size:
+        raise UsageError("head_size_v", module.head_size_v, f"is not that of keys, {module.head_size}")
+
+
+def check_cache(spec: Any) -> None:
+    """Refuse a layer by its ``KVCacheSpec``, by the same rule as ``check_layer``.
+
+    Raises:
+        UsageError: Names the class, or the attribute.
+    """
+    kind = type(spec).__name__
+    if kind != "FullAttentionSpec":
+        raise UsageError("model", kind, "is no cache of causal attention over all keys")
+    check_attributes(vars(spec))
+
+
+def check_attributes(attributes: Mapping[str, Any]) -> None:
+    """Refuse attributes, or arguments, of an attention layer that are not known to be handled.
+
+    Args:
+        attributes: Values by name. None is off, whatever the name.
+
+    Raises:
+        UsageError: Names the first attribute that is not known, or has a value that is not.
+    """
+    for name, value in attributes.items():
+        if value is None or name in _HANDLED:
+            continue
+        plain = isinstance(value, int | float | str | tuple) and value in _PLAIN.get(name, ())
+        if not plain:
+            shown = value if isinstance(value, int | float | str | tuple) else "given"
             raise UsageError(name, shown, "is a part of the model's attention that the kernels do not know")
-    if impl.attn_type != "decoder":
-        raise UsageError("attn_type", impl.attn_type, "is not causal; sparse attention is for decoders")
-    check_head_size(impl.head_size)
+    if "head_size" in attributes:
+        check_head_size(attributes["head_size"])
+
+
+# Of vLLM 0.26 to 0.32: attributes of attention layers, of their ``impl`` on CPUs and GPUs, and of their caches.
+_HANDLED: Final = frozenset({
+    "num_heads", "num_kv_heads", "num_queries_per_kv", "head_size", "head_size_v", "scale", "dtype",
+    # which layer it is, and with which code
+    "layer_name", "impl", "backend", "attn_backend", "use_direct_call", "isa", "vllm_flash_attn_version", "fa4_hd256",
+    "batch_invariant_enabled", "supports_quant_query_input", "use_zentorch_sdpa", "may_be_sparse", "sparse",
+    # weights, and scales of caches in 8 bits, which are refused
+    "quant_config", "quant_method", "k_scale", "v_scale", "q_scale", "prob_scale", "_k_scale", "_v_scale", "_q_scale",
+    "_prob_scale", "_k_scale_cpu", "_v_scale_cpu", "_k_scale_float", "_v_scale_float", "_q_scale_float",
+    "_prob_scale_float", "_o_scale_float", "q_range", "k_range", "v_range",
+    # how the cache lies in memory
+    "kv_cache", "kv_cache_torch_dtype", "block_size", "page_size_padded", "indexes_kv_by_block_stride",
+    "block_stride_alignment", "max_tp_shards", "dcp_sharded",
+    # ranks of contexts that are split, of which there is one
+    "dcp_rank", "pcp_rank", "total_cp_rank", "need_to_return_lse_for_decode", "dcp_combine", "_dcp_dtype",
+    "_dcp_max_num_tokens",
+})  # fmt: skip
+# And those that leave attention as it is at some values alone.
+_PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
+    "attn_type": ("decoder",),
+    "sliding_window": (-1, (-1, -1)),
+    "logits_soft_cap": (0,),
+    "kv_cache_dtype": ("auto", "float32", "float16", "bfloat16"),
+    "kv_quant_mode": (0,),
+    "tokens_per_state": (1,),
+    **dict.fromkeys(("dcp_world_size", "pcp_world_size", "total_cp_world_size"), (1,)),
+    **dict.fromkeys(("use_alibi_sqrt", "has_sink", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
+                     "is_fp8_kv_cache", "calculate_kv_scales"), (False,)),
+}  # fmt: skip
+_OF_MODULES: Final = frozenset(vars(torch.nn.Module()))

@@ -18,7 +18,7 @@ from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Plan
 from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.attention.vllm.requests import Requests
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import EngineError, UsageError
 
 _WORK: Final = 2**28  # bytes that selection takes at any length
 
@@ -114,7 +114,12 @@ class Session:
 
         Returns:
             The plan; None where no layer is sparse, or in a trial run of vLLM's.
+
+        Raises:
+            EngineError: Attention of these layers is not causal in this step.
         """
+        if any(name in self._layers for name in layers) and metadata.causal is not True:
+            raise EngineError("vLLM asks for attention that is not causal, which no method computes")
         if self.warming_up or not self.requests.running or not any(name in self._layers for name in layers):
             return None
         order = list(self._order())

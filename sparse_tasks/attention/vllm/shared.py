@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from vllm.config import get_current_vllm_config
 
-from sparse_tasks.attention.vllm.checks import check_layer
+from sparse_tasks.attention.vllm.checks import check_attributes
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import Session, session_of
 
@@ -26,8 +26,6 @@ class ImplMixin:
 
     sparse: SparseLayer | None = None
     head_size: int
-    alibi_slopes: Any
-    sinks: Any
 
     def __init__(
         self,
@@ -40,12 +38,14 @@ class ImplMixin:
         *args: Any,
         **options: Any,
     ) -> None:
+        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
+        if self.may_be_sparse:
+            check_attributes(options)  # before vLLM's own class is given what it does not know
         super().__init__(  # type: ignore[call-arg]
             num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options
         )
-        self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
         if self.may_be_sparse:
-            check_layer(self, self.alibi_slopes, self.sinks)
+            check_attributes(vars(self))
 
     def split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of vLLM's joint cache, ``[blocks, block_size, kv_heads, head_size]`` each."""

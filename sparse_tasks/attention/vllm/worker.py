@@ -10,7 +10,7 @@ from vllm.model_executor.layers.attention import Attention as AttentionModule
 from vllm.platforms import current_platform
 
 from sparse_tasks.attention.vllm.arguments import KEY, parse_attention
-from sparse_tasks.attention.vllm.checks import check_config, check_page, check_version
+from sparse_tasks.attention.vllm.checks import check_cache, check_config, check_layer, check_page, check_version
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
@@ -43,11 +43,20 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         sparse = {
             name: module
             for name, module in modules.items()
-            if isinstance(module, AttentionModule) and getattr(module.impl, "may_be_sparse", False)
+            if isinstance(module, AttentionModule) and module.sliding_window is None
         }
+        for module in sparse.values():
+            check_layer(module)
+        self._names = list(sparse)
         mode = self.vllm_config.compilation_config.cudagraph_mode
         records = mode is not None and mode.has_piecewise_cudagraphs() and not current_platform.is_cpu()
         self._sparse.join(sparse, self.device, Replays(CudaRecorder(self.device)) if records else None)
+
+    def get_kv_cache_spec(self) -> dict[str, Any]:
+        specs: dict[str, Any] = super().get_kv_cache_spec()
+        for name in self._names:
+            check_cache(specs[name])
+        return specs
 
     def determine_available_memory(self) -> int:
         """Memory for the cache, without that of methods, which vLLM's trial run does not see."""

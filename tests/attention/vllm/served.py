@@ -260,6 +260,7 @@ class Served:
         starts = torch.tensor([0, *(tokens[name] for name in order), 0], dtype=torch.int32).cumsum(0).int()
         return SimpleNamespace(
             num_reqs=len(order),
+            causal=True,
             query_start_loc_cpu=starts,
             block_table_tensor=table,
             seq_lens=torch.tensor([*lengths, 0], dtype=torch.int32),

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from sparse_tasks.attention.attention import Attention
+pytest.importorskip("transformers")
+
+from transformers import LlamaConfig
+
+from sparse_tasks.attention.attention import Attention as Methods
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm.checks import (
+    check_attributes,
+    check_cache,
     check_config,
     check_layer,
     check_version,
@@ -25,7 +33,7 @@ def config() -> SimpleNamespace:
     return SimpleNamespace(
         model_config=SimpleNamespace(
             model="acme/small",
-            hf_text_config=SimpleNamespace(model_type="qwen2", position_embedding_type=None),
+            hf_text_config=SimpleNamespace(model_type="qwen2", num_hidden_layers=2, position_embedding_type=None),
             use_mla=False,
             is_encoder_decoder=False,
             runner_type="generate",
@@ -35,7 +43,11 @@ def config() -> SimpleNamespace:
             get_head_size=lambda: 128,
         ),
         cache_config=SimpleNamespace(
-            enable_prefix_caching=False, user_specified_block_size=False, block_size=16, cache_dtype="auto"
+            enable_prefix_caching=False,
+            user_specified_block_size=False,
+            block_size=16,
+            cache_dtype="auto",
+            sliding_window=None,
         ),
         attention_config=SimpleNamespace(backend=SimpleNamespace(name="CUSTOM")),
         compilation_config=SimpleNamespace(cudagraph_mode=mode("PIECEWISE", full=False)),
@@ -56,6 +68,16 @@ def mode(name: str, *, full: bool) -> SimpleNamespace:
     return SimpleNamespace(name=name, has_full_cudagraphs=lambda: full)
 
 
+def group(heads: int | None, *, no_op: bool = False) -> SimpleNamespace:
+    """A layer of Nemotron-NAS."""
+    return SimpleNamespace(attention=SimpleNamespace(n_heads_in_group=heads, no_op=no_op))
+
+
+def swapped(kinds: list[str]) -> SimpleNamespace:
+    """Heads differ, but not among layers that see all keys."""
+    return SimpleNamespace(num_hidden_layers=2, layer_types=kinds, num_attention_heads_per_layer=[8, 4])
+
+
 def setting(path: str, value: object) -> Change:
     """Sets ``part.part.name`` of a configuration."""
 
@@ -71,7 +93,7 @@ def setting(path: str, value: object) -> Change:
 
 @pytest.mark.parametrize("name", ["dense", *METHODS.names(), "vertical_slash+quest"])
 def test_a_plain_model_runs_every_method(name: str) -> None:
-    check_config(config(), Attention.parse(name))
+    check_config(config(), Methods.parse(name))
 
 
 @pytest.mark.parametrize(
@@ -86,19 +108,26 @@ def test_a_plain_model_runs_every_method(name: str) -> None:
         ("model_config.hf_text_config", SimpleNamespace(attn_config=SimpleNamespace(alibi=False), alibi=False)),
         ("model_config.hf_text_config", SimpleNamespace(position_embedding_type="rope", attention_chunk_size=None)),
         ("model_config.get_head_size", lambda: 64),
+        ("model_config.rswa_window", None),
+        ("attention_config.use_non_causal", False),
+        ("model_config.hf_text_config.num_kv_shared_layers", 0),
+        ("model_config.hf_text_config.layer_types", ["sliding_attention", "full_attention"]),
+        ("model_config.hf_text_config.num_attention_heads_per_layer", [4, 4]),
+        ("model_config.hf_text_config.block_configs", [group(2), group(None, no_op=True)]),
+        ("model_config.hf_text_config", swapped(["sliding_attention", "full_attention"])),
     ],
 )
 def test_what_does_not_matter_is_let_through(path: str, value: object) -> None:
     made = config()
     setting(path, value)(made)
-    check_config(made, Attention.parse("vertical_slash+quest"))
+    check_config(made, Methods.parse("vertical_slash+quest"))
 
 
 def test_a_model_need_not_know_of_everything() -> None:
     made = config()
     del made.model_config.is_mm_prefix_lm
     made.model_config.hf_text_config = SimpleNamespace()
-    check_config(made, Attention.DENSE)
+    check_config(made, Methods.DENSE)
 
 
 CUSTOM = '{"backend": "CUSTOM"}'
@@ -125,6 +154,19 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("model_config.is_attention_free", True, "model", "acme/small", ["has no attention"]),
     ("model_config.is_hybrid", True, "model", "acme/small", ["other kinds"]),
     ("model_config.is_mm_prefix_lm", True, "model", "acme/small", ["both directions"]),
+    ("model_config.hf_text_config.prefix_lm", True, "model", "acme/small", ["both directions within a prompt"]),
+    ("model_config.hf_text_config.prefix_lm", False, "model", "acme/small", ["both directions within a prompt"]),
+    ("attention_config.use_non_causal", True, "model", "acme/small", ["not causal"]),
+    ("model_config.rswa_window", 512, "model", "acme/small", ["rswa_window"]),
+    ("model_config.hf_text_config.num_kv_shared_layers", 1, "model", "acme/small", ["num_kv_shared_layers"]),
+    ("cache_config.sliding_window", 4096, "model", "acme/small", ["sliding window in every layer"]),
+    ("model_config.hf_text_config.layer_types", ["sliding_attention"] * 2, "model", "acme/small",
+     ["sliding window in every layer"]),
+    ("model_config.hf_text_config.num_attention_heads_per_layer", [8, 4], "model", "acme/small", ["in their heads"]),
+    ("model_config.hf_text_config.num_key_value_heads", [2, 4], "model", "acme/small", ["in their heads"]),
+    ("model_config.hf_text_config.block_configs", [group(2), group(4)], "model", "acme/small", ["in their heads"]),
+    ("model_config.hf_text_config", LlamaConfig(num_hidden_layers=2, per_layer_config={1: {"num_key_value_heads": 4}}),
+     "model", "acme/small", ["in their heads"]),
     ("model_config.hf_text_config.attention_chunk_size", 8192, "model", "acme/small", ["chunks"]),
     ("model_config.hf_text_config.model_type", "gpt_oss", "model", "acme/small", ["sinks"]),
     ("model_config.hf_text_config.attn_logit_softcapping", 50.0, "model", "acme/small", ["attn_logit_softcapping"]),
@@ -148,7 +190,7 @@ def test_what_does_not_go_together_is_refused(
     """Also where no method is asked for: the backend is the same."""
     made = config()
     setting(path, value)(made)
-    for attention in (Attention.DENSE, Attention.parse("vertical_slash+quest")):
+    for attention in (Methods.DENSE, Methods.parse("vertical_slash+quest")):
         with pytest.raises(UsageError) as error:
             check_config(made, attention)
         assert (error.value.field, error.value.value) == (field, named)
@@ -161,7 +203,7 @@ def test_what_does_not_go_together_is_refused(
 
 @pytest.mark.parametrize("name", METHODS.names())
 def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
-    attention = Attention.parse(name, sparsity=0.5)
+    attention = Methods.parse(name, sparsity=0.5)
     made = config()
     made.cache_config.enable_prefix_caching = True
     method = attention.methods[0]
@@ -179,11 +221,11 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     """Where vLLM has chosen none yet, the worker checks."""
     made = config()
     made.cache_config.block_size = None
-    check_config(made, Attention.parse("quest"))
+    check_config(made, Methods.parse("quest"))
     made.cache_config.block_size = 24
-    check_config(made, Attention.parse("quest", arguments={"page": 8}))
+    check_config(made, Methods.parse("quest", arguments={"page": 8}))
     with pytest.raises(UsageError, match="does not divide vLLM's block size, 24") as error:
-        check_config(made, Attention.parse("vertical_slash+quest"))
+        check_config(made, Methods.parse("vertical_slash+quest"))
     assert (error.value.field, error.value.value) == ("quest.page", 16)
     assert "--set quest.page=16" in error.value.remedy
 
@@ -202,30 +244,94 @@ def test_other_versions_are_refused(version: str) -> None:
     assert (error.value.field, error.value.value) == ("vllm", version)
 
 
-def layer(**other: Any) -> SimpleNamespace:
-    plain = {"logits_soft_cap": 0, "kv_sharing_target_layer_name": None, "attn_type": "decoder", "head_size": 64}
-    return SimpleNamespace(**plain | other)
+class Attention(torch.nn.Module):
+    """vLLM's layer, as much of it as is looked at."""
 
-
-@pytest.mark.parametrize("plain", [layer(), layer(logits_soft_cap=None), layer(logits_soft_cap=0.0)])
-def test_a_plain_layer_is_let_through(plain: SimpleNamespace) -> None:
-    check_layer(plain, None, None)
+    def __init__(self, **other: Any) -> None:
+        super().__init__()
+        impl: dict[str, Any] = {
+            "num_heads": 4, "head_size": 64, "scale": 0.125, "sliding_window": -1, "alibi_slopes": None, "sinks": None,
+            "logits_soft_cap": 0, "kv_sharing_target_layer_name": None, "attn_type": "decoder", "may_be_sparse": True,
+        }  # fmt: skip
+        own: dict[str, Any] = {"layer_name": "layers.0", "head_size": 64, "head_size_v": 64, "kv_cache_dtype": "auto"}
+        self.impl = SimpleNamespace(**impl | {name: value for name, value in other.items() if name in impl})
+        for name, value in (own | other).items():
+            setattr(self, name, value)
+        self.register_buffer("_k_scale", torch.ones(2))
 
 
 @pytest.mark.parametrize(
-    ("impl", "slopes", "sinks", "field", "value"),
+    "other",
+    [{}, {"logits_soft_cap": None}, {"logits_soft_cap": 0.0}, {"sliding_window": (-1, -1)}, {"sliding_window": None},
+     {"kv_cache_dtype": "bfloat16"}, {"has_sink": False}, {"something_new": None}],
+)  # fmt: skip
+def test_a_plain_layer_is_let_through(other: dict[str, Any]) -> None:
+    check_layer(Attention(**other))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
     [
-        (layer(), [0.5], None, "alibi_slopes", "given"),
-        (layer(), None, object(), "sinks", "given"),
-        (layer(logits_soft_cap=30.0), None, None, "logits_soft_cap", 30.0),
-        (layer(kv_sharing_target_layer_name="layers.1"), None, None, "kv_sharing_target_layer_name", "layers.1"),
-        (layer(attn_type="encoder_only"), None, None, "attn_type", "encoder_only"),
-        (layer(head_size=72), None, None, "head_size", 72),
+        ("alibi_slopes", [0.5], "given"),
+        ("sinks", torch.ones(4), "given"),
+        ("logits_soft_cap", 30.0, 30.0),
+        ("kv_sharing_target_layer_name", "layers.1", "layers.1"),
+        ("attn_type", "encoder_only", "encoder_only"),
+        ("head_size", 72, 72),
+        ("head_size_v", 32, 32),
+        ("sliding_window", 512, 512),
+        ("kv_cache_dtype", "fp8", "fp8"),
+        ("use_mm_prefix", True, True),
+        ("rswa_window", 512, 512),
+        ("causal", False, False),
+        ("segmented_causal", True, True),
+        ("something_new", 0, 0),
+        ("something_new", object(), "given"),
+        ("query_quant", torch.nn.Identity(), "given"),
+        ("bias", torch.nn.Parameter(torch.ones(4)), "given"),
     ],
 )
-def test_a_layer_that_does_more_is_refused(
-    impl: SimpleNamespace, slopes: object, sinks: object, field: str, value: object
-) -> None:
+def test_a_layer_with_what_is_not_known_is_refused_by_name(name: str, value: object, shown: object) -> None:
     with pytest.raises(UsageError) as error:
-        check_layer(impl, slopes, sinks)
-    assert (error.value.field, error.value.value) == (field, value)
+        check_layer(Attention(**{name: value}))
+    assert (error.value.field, error.value.value) == (name, shown)
+
+
+def test_a_layer_of_another_kind_or_backend_is_refused() -> None:
+    class PrefixAttention(Attention):
+        pass
+
+    with pytest.raises(UsageError, match="model: 'PrefixAttention' is attention of another kind"):
+        check_layer(PrefixAttention())
+    with pytest.raises(UsageError, match="model: 'SimpleNamespace' is not the plugin's"):
+        check_layer(Attention(may_be_sparse=False))
+
+
+@dataclass(frozen=True)
+class FullAttentionSpec:
+    """vLLM's, as much of it as is looked at."""
+
+    block_size: int = 16
+    head_size: int = 64
+    sliding_window: int | None = None
+    non_causal: bool = False
+    tokens_per_state: int = 1
+
+
+def test_a_cache_of_prefix_attention_is_refused() -> None:
+    class RSWASpec(FullAttentionSpec):
+        pass
+
+    check_cache(FullAttentionSpec())
+    with pytest.raises(UsageError, match="non_causal: True"):
+        check_cache(FullAttentionSpec(non_causal=True))
+    with pytest.raises(UsageError, match="tokens_per_state: 4"):
+        check_cache(FullAttentionSpec(tokens_per_state=4))
+    with pytest.raises(UsageError, match="model: 'RSWASpec' is no cache"):
+        check_cache(RSWASpec())
+
+
+def test_arguments_that_are_not_known_are_refused_before_vllm_gets_them() -> None:
+    check_attributes({"sinks": None, "chunk_lookback": None})
+    with pytest.raises(UsageError, match="chunk_lookback: 4"):
+        check_attributes({"chunk_lookback": 4})

@@ -36,6 +36,7 @@ def metadata(*counts: int) -> SimpleNamespace:
     starts = torch.tensor([0, *counts, 0, 0], dtype=torch.int32).cumsum(0).int()
     return SimpleNamespace(
         num_reqs=len(counts),
+        causal=True,
         query_start_loc_cpu=starts,
         block_table_tensor=torch.zeros(len(counts) + 2, 8, dtype=torch.int32),
         seq_lens=torch.tensor([*counts, 0, 0], dtype=torch.int32),
