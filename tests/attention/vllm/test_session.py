@@ -97,6 +97,16 @@ def test_there_is_no_plan_for_layers_that_are_not_sparse() -> None:
     assert session.plan(["window.0", "layers.1"], metadata(5), 16) is not None
 
 
+@pytest.mark.parametrize("causal", [False, None, torch.tensor([True, False])])
+def test_attention_that_is_not_causal_is_an_error(causal: object) -> None:
+    """Also while vLLM warms up, and not where vLLM computes it."""
+    session, step = joined(), metadata(5)
+    step.causal = causal
+    with pytest.raises(EngineError, match="not causal"):
+        session.plan(["window.0", "layers.1"], step, 16)
+    assert session.plan(["window.0"], step, 16) is None
+
+
 def test_rows_that_vllm_counts_otherwise_are_an_error() -> None:
     session = joined()
     session.begin(scheduled({"a": 5}, new={"a": (5, 0)}), lambda: ["a"])
