@@ -272,6 +272,8 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
         raise UsageError("model", type(model).__name__, "has no layer of causal attention over all keys")
     if any(module in _LAYERS for module in modules):
         raise UsageError("model", type(model).__name__, "is in another block already; leave that one first")
+    if isinstance(run.attention.decode, EvictMethod) and (why := _attends_often(modules)):
+        raise UsageError("model", type(model).__name__, f"{why}, and methods that evict keep one set of tokens a layer")
     # Parts of a model may have implementations of their own; the whole comes first, so that they get theirs back last.
     before = [(m, m.config._attn_implementation) for m in model.modules() if hasattr(m, "set_attn_implementation")]
     for place, module in enumerate(modules):
@@ -291,9 +293,24 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
 
 
 def _is_sparse(module: Any) -> bool:
-    """Whether a module is causal self-attention that sees all keys, by the names that ``transformers`` gives."""
-    attends = getattr(module, "is_causal", False) and getattr(module, "layer_idx", None) is not None
-    return attends and getattr(module, "sliding_window", None) is None
+    """Whether a module is causal self-attention that sees all keys, by the names that ``transformers`` gives.
+
+    Where the config says nothing of a layer's kind, the layer itself says as it attends whether it has a window.
+    """
+    number = getattr(module, "layer_idx", None)
+    if number is None or not getattr(module, "is_causal", False):
+        return False
+    kinds = getattr(getattr(module, "config", None), "layer_types", None) or ()
+    return number >= len(kinds) or "sliding" not in kinds[number]
+
+
+def _attends_often(modules: list[Any]) -> str | None:
+    """Why layers attend more than once to a token, if they do."""
+    if any(hasattr(module, "lambda_init") for module in modules):
+        return "attends twice in each layer (differential attention)"
+    if len({module.layer_idx for module in modules}) < len(modules):
+        return "has several layers of one number, as models do that run theirs in cycles"
+    return None
 
 
 def _register() -> None:
@@ -348,6 +365,9 @@ def _forward(
         raise UsageError(
             "attention_mask", tuple(attention_mask.shape), "hides more than padding; give [batch, tokens] of 0 and 1"
         )
+    if value.shape[3] != key.shape[3]:
+        raise UsageError("model", type(module).__name__, f"has values of {value.shape[3]} numbers and keys of "
+                         f"{key.shape[3]}, as latent attention (MLA) has, which no kernel takes")  # fmt: skip
     if dropout:
         raise UsageError("model", type(module).__name__, "is in training; call model.eval()")
     run, layer = _LAYERS[module]

@@ -6,7 +6,7 @@ Each method runs in ``generate`` and is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -219,8 +219,20 @@ def gemma() -> Any:
     return transformers.Gemma3ForCausalLM(config).eval()
 
 
-def test_layers_with_a_window_are_left_alone() -> None:
-    model = gemma()
+def exaone() -> Any:
+    """Every second layer has a window of 16, and all layers have its size."""
+    torch.manual_seed(0)
+    config = transformers.Exaone4Config(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, sliding_window=16, initializer_range=0.3,
+        layer_types=["sliding_attention", "full_attention"] * 2, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.Exaone4ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [gemma, exaone])
+def test_layers_with_a_window_are_left_alone(make: Callable[[], Any]) -> None:
+    model = make()
     ids, mask = tokens(90, 55)
     _, expected = generate(model, ids, mask)
     with sparse_attention(model, "dense", impl="torch") as run:
@@ -310,6 +322,36 @@ def test_attention_with_what_methods_do_not_know_is_refused() -> None:
     model = transformers.Gemma2ForCausalLM(config).eval()
     with pytest.raises(UsageError, match="softcap"), sparse_attention(model, "dense", impl="torch"):
         model(tokens(20)[0])
+
+
+def test_latent_attention_is_refused_by_name() -> None:
+    config = transformers.DeepseekV3Config(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=4, q_lora_rank=None, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16,
+        v_head_dim=16, first_k_dense_replace=1,
+    )  # fmt: skip
+    model = transformers.DeepseekV3ForCausalLM(config).eval()
+    words = r"values of 16 numbers and keys of 32, as latent attention \(MLA\)"
+    with pytest.raises(UsageError, match=words), sparse_attention(model, "quest", impl="torch"):
+        model(tokens(20)[0])
+
+
+@pytest.mark.parametrize(("kind", "words"), [("DiffLlama", "differential attention"), ("HrmText", "in cycles")])
+def test_models_that_attend_often_in_a_layer_run_what_does_not_evict(kind: str, words: str) -> None:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=4, head_dim=16, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    ids, mask = tokens(60)
+    _, expected = generate(model, ids, mask)
+    with sparse_attention(model, "quest", sparsity=0.0, impl="torch"):
+        _, found = generate(model, ids, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(UsageError, match=words), sparse_attention(model, "snapkv", impl="torch"):
+        pass
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_of_sliding_windows_alone_is_refused_when_the_block_ends() -> None:
