@@ -228,11 +228,17 @@ class VllmEngine(Engine):
 
     @contextmanager
     def _failing_as(self, what: str) -> Iterator[None]:
-        """Raise any failure of the engine's processes as an ``EngineError`` with their own words."""
+        """Raise any failure of the engine's processes as an ``EngineError`` with their own words.
+
+        Raises:
+            UsageError: The plugin refused the model as it was loaded.
+        """
         try:
             yield
         except Exception as error:  # they may fail in any way
             said = self._chatter.lines(self._heard)
+            if refusal := _refusal(said):
+                raise UsageError("model", self.settings.model.name, f"is refused: {refusal}") from error
             raise EngineError(f"vLLM {what}: {_cause(error, said)}") from error
 
     def _arguments(self) -> JsonObject:
@@ -315,6 +321,13 @@ _REMEDIES = {
 _PREFIX = re.compile(r"^(\([\w ]+pid=\d+\) ?)?([A-Z]+ [\d-]+ [\d:]+ (\[[^]]*\])?)?\s*")
 _CAUSES = (r"^[\w.]*(Error|Exception): .|died unexpectedly", r"^[\w.]*(Error|Exception)$")
 _ELSE = "with VLLM_LOGGING_LEVEL=INFO its log is shown"
+
+
+def _refusal(said: list[str]) -> str | None:
+    """Why the plugin refused what it was given, if one of vLLM's processes says so."""
+    of_plugin = f"{UsageError.__module__}.{UsageError.__name__}: "
+    words = (_PREFIX.sub("", line) for line in said)
+    return next((word.removeprefix(of_plugin) for word in words if word.startswith(of_plugin)), None)
 
 
 def _cause(error: Exception, said: list[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_tasks.evaluators.engines.vllm import _cause
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.engines.vllm import _cause, _refusal
 
 CORE = "(EngineCore pid=16722) ERROR 11-29 21:55:52 [core.py:1512]"
 DEAD = RuntimeError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
@@ -62,3 +63,11 @@ def test_the_cause_is_told_with_what_helps(said: list[str], cause: str, remedy: 
 def test_what_has_nothing_to_do_with_memory_is_not_blamed_on_it() -> None:
     said = [f"{CORE} ValueError: no such layer", "resource_tracker: There appear to be 1 leaked shared_memory objects"]
     assert "memory is short" not in _cause(DEAD, said)
+
+
+def test_a_refusal_of_the_plugin_is_told_alone() -> None:
+    refused = UsageError("sinks", "given", "is not known")
+    worker = "(Worker pid=3) ERROR 11-29 21:57:19 [x.py:9]"
+    said = [*TRACE, f"{worker} {UsageError.__module__}.UsageError: {refused}", f"{CORE} Exception: WorkerProc failed"]
+    assert _refusal(said) == "sinks: 'given' is not known"
+    assert _refusal([*TRACE, f"{CORE} ValueError: sinks"]) is None
