@@ -292,6 +292,26 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
         raise UsageError("model", type(model).__name__, "has a sliding window in every layer that ran; all were dense")
 
 
+def check_config(name: str, config: Any) -> None:
+    """Refuse a model by its config, before it is loaded; what shows only as it runs is refused then.
+
+    Args:
+        name: Of the model.
+        config: Its ``PretrainedConfig``.
+
+    Raises:
+        UsageError: All of its layers have a sliding window, or latent attention.
+    """
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    if kinds and all("sliding" in kind for kind in kinds):
+        raise UsageError("model", name, "has a sliding window in every layer, and methods are for layers that see all "
+                         "keys; choose another model, or --attention dense")  # fmt: skip
+    if getattr(text, "kv_lora_rank", None) and text.v_head_dim != text.qk_nope_head_dim + text.qk_rope_head_dim:
+        raise UsageError("model", name, "has latent attention (MLA), whose values are of another size than its keys; "
+                         "choose another model, or --attention dense")  # fmt: skip
+
+
 def _is_sparse(module: Any) -> bool:
     """Whether a module is causal self-attention that sees all keys, by the names that ``transformers`` gives.
 

@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 import transformers
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.huggingface import SparseRun, sparse_attention
+from sparse_tasks.attention.huggingface import SparseRun, check_config, sparse_attention
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.errors import UsageError
 
@@ -322,6 +322,26 @@ def test_attention_with_what_methods_do_not_know_is_refused() -> None:
     model = transformers.Gemma2ForCausalLM(config).eval()
     with pytest.raises(UsageError, match="softcap"), sparse_attention(model, "dense", impl="torch"):
         model(tokens(20)[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (transformers.DeepseekV3Config(qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16), "latent attention"),
+        (transformers.Exaone4Config(num_hidden_layers=2, layer_types=["sliding_attention"] * 2), "in every layer"),
+        (transformers.DeepseekV3Config(qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=32), None),
+        (transformers.Exaone4Config(num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"]), None),
+        (transformers.LlamaConfig(), None),
+    ],
+)
+def test_a_config_that_no_method_goes_with_is_refused_before_the_model_is_loaded(
+    config: Any, words: str | None
+) -> None:
+    if words is None:
+        check_config("acme/small", config)
+        return
+    with pytest.raises(UsageError, match=f"model: 'acme/small' has .*{words}"):
+        check_config("acme/small", config)
 
 
 def test_latent_attention_is_refused_by_name() -> None:

@@ -74,6 +74,10 @@ class TransformersEngine(Engine):
             config = AutoConfig.from_pretrained(model.source, revision=model.revision)
         except (ValueError, OSError) as error:
             raise UsageError("model", model.name, f"is refused by transformers: {first_line(error)}") from error
+        if self.settings.attention.sparse:
+            from sparse_tasks.attention.huggingface import check_config
+
+            check_config(model.name, config)
         limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         return limit
 
