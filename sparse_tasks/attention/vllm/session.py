@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import torch
 
@@ -29,10 +29,12 @@ class Session:
     Args:
         attention: The methods.
         impl: "auto", "triton" or "torch".
+        modules: vLLM's table of the engine's attention modules (``static_forward_context``), by which it is known.
     """
 
-    def __init__(self, attention: Attention, impl: str = "auto") -> None:
+    def __init__(self, attention: Attention, impl: str = "auto", *, modules: dict[str, Any] | None = None) -> None:
         self.attention = attention
+        self.modules = modules
         self.requests = Requests()
         self.counter: Counter | None = None
         self.warming_up = False
@@ -161,10 +163,15 @@ class Session:
         return _WORK + 4 * ceil_div(longest, 128) * 128 * kv_heads * head_size * size
 
 
-SESSIONS: WeakValueDictionary[str, Session] = WeakValueDictionary()
-"""Sessions by vLLM's ``instance_id``, held by their workers."""
+SESSIONS: WeakSet[Session] = WeakSet()
+"""Sessions of this process, held by their workers."""
 
 
 def session_of(config: Any) -> Session | None:
-    """Session of an engine; None without sparse attention."""
-    return SESSIONS.get(config.instance_id)
+    """Session of an engine; None without sparse attention.
+
+    A model with images builds its text model under a copy of the configuration, which shares the table in which vLLM
+    looks attention modules up.
+    """
+    modules = config.compilation_config.static_forward_context
+    return next((session for session in SESSIONS if session.modules is modules), None)

@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import vllm
-from vllm.model_executor.layers.attention import Attention as AttentionModule
 from vllm.platforms import current_platform
 
 from sparse_tasks.attention.vllm.arguments import KEY, parse_attention
-from sparse_tasks.attention.vllm.checks import check_cache, check_config, check_layer, check_page, check_version
+from sparse_tasks.attention.vllm.checks import (
+    check_cache,
+    check_config,
+    check_layer,
+    check_page,
+    check_version,
+    importing,
+)
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
 
-if current_platform.is_cpu():
-    from vllm.v1.worker.cpu_worker import CPUWorker as VllmWorker
-else:
-    from vllm.v1.worker.gpu_worker import Worker as VllmWorker
+with importing():
+    from vllm.model_executor.layers.attention import Attention as AttentionModule
+
+    if current_platform.is_cpu():
+        from vllm.v1.worker.cpu_worker import CPUWorker as VllmWorker
+    else:
+        from vllm.v1.worker.gpu.model_runner import sort_batch_req_ids
+        from vllm.v1.worker.gpu_worker import Worker as VllmWorker
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+
+_LOG: Final = logging.getLogger("vllm.sparse_tasks")
 
 
 class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     """vLLM's worker, which tells the session of each step and returns measurements."""
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **options: Any) -> None:
-        check_version(vllm.__version__)
+        if untested := check_version(vllm.__version__):
+            _LOG.warning(untested)
         attention = parse_attention(vllm_config.additional_config)
         check_config(vllm_config, attention)
         if current_platform.is_cpu():
             take_the_place_of_cpu_attention()
-        self._sparse = Session(attention, "torch" if current_platform.is_cpu() else "auto")
-        SESSIONS[vllm_config.instance_id] = self._sparse
+        self._sparse = Session(
+            attention,
+            "torch" if current_platform.is_cpu() else "auto",
+            modules=vllm_config.compilation_config.static_forward_context,
+        )
+        SESSIONS.add(self._sparse)
         super().__init__(vllm_config, *args, **options)
 
     def load_model(self, *args: Any, **options: Any) -> None:
@@ -107,7 +125,5 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         if not self.use_v2_model_runner:
             rows: Sequence[str] = self.model_runner.input_batch.req_ids
             return rows
-        from vllm.v1.worker.gpu.model_runner import sort_batch_req_ids
-
         ordered: list[str] = sort_batch_req_ids(scheduled.num_scheduled_tokens, self.model_runner.decode_query_len)
         return ordered

@@ -63,6 +63,7 @@ class VllmEngine(Engine):
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None
         self._slow = ""  # the model's type, if the processor has no instructions for it
+        self._untested: str | None = None  # a warning of vLLM's version
         self._chatter = Chatter()
         self._heard = 0
 
@@ -99,7 +100,7 @@ class VllmEngine(Engine):
         from sparse_tasks.attention.vllm.arguments import parse_attention
         from sparse_tasks.attention.vllm.checks import check_config, check_version
 
-        check_version(vllm.__version__)
+        self._untested = check_version(vllm.__version__)
         config = arguments.create_engine_config()
         check_config(config, parse_attention(config.additional_config))
         return config
@@ -167,6 +168,9 @@ class VllmEngine(Engine):
             | ({INSTEAD_OF: self._slow} if self._slow else {})
             | ({NOT_USED: unheeded} if unheeded else {})
         )
+
+    def notes(self) -> list[str]:
+        return [*super().notes(), *([self._untested] if self._untested else [])]
 
     def take_over(self, running: Engine, needed: int) -> bool:
         """Take the engine over if the settings differ in sparse methods or their budgets alone."""

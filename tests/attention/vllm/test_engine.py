@@ -107,16 +107,33 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
         "settings": SMALL | {"num_hidden_layers": 4, "sliding_window": 128, "query_pre_attn_scalar": 64,
                              "layer_types": ["sliding_attention", "full_attention"] * 2},
     }  # fmt: skip
+    # Of the models with images one that starts without torchvision.
+    wrapper = {
+        "folder": str(tmp_path_factory.mktemp("models") / "wrapper"), "kind": "PaliGemmaForConditionalGeneration",
+        "config": "PaliGemmaConfig", "tokenizer": str(demo),
+        "settings": {
+            "text_config": SMALL | {"model_type": "gemma", "num_hidden_layers": 2}, "projection_dim": 256,
+            "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 64, "intermediate_size": 64,
+                              "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 56, "patch_size": 14},
+            "image_token_index": 11,
+        },
+    }  # fmt: skip
     quest, few = of("quest", 0.5), OPTIONS | FEW_BLOCKS | {"model": str(short_demo)}
     engines = {
         "own": {"attention": None, "options": few, "runs": {"dense": {"prompts": [short[1], long], "tokens": 4}}},
         "methods": {"attention": quest, "options": few, "runs": methods},
         "gemma": {"attention": quest, "options": OPTIONS | {"model": gemma["folder"]},
                   "runs": {"quest": {"prompts": short[1:], "tokens": 6}}},
+        "wrapper": {"attention": quest, "options": OPTIONS | {"model": wrapper["folder"], "language_model_only": True},
+                    "runs": {
+                        "dense": {"attention": {"attention": "dense"}, "prompts": short[1:], "tokens": 4},
+                        "whole": {"attention": of("quest", NOTHING_LEFT_OUT), "prompts": short[1:], "tokens": 4},
+                        "quest": {"attention": quest, "prompts": short[1:], "tokens": 4},
+                    }},
         "prefix": {"attention": quest, "options": OPTIONS | {"model": str(short_demo), "enable_prefix_caching": True},
                    "runs": {"first": again, "again": again}},
     }  # fmt: skip
-    return run(tmp_path_factory.mktemp("engine"), {"models": [gemma], "engines": engines})
+    return run(tmp_path_factory.mktemp("engine"), {"models": [gemma, wrapper], "engines": engines})
 
 
 def gap(a: dict[str, Any], b: dict[str, Any]) -> float:
@@ -210,6 +227,15 @@ def test_prefix_caching_goes_with_page_summaries(done: Any) -> None:
 def test_layers_with_a_sliding_window_are_left_alone(done: Any) -> None:
     for answer in done["gemma"]["quest"]["answers"]:
         (ran,) = answer["ran"]
+        assert ran["decode"]["heads"] == 2 * SMALL["num_key_value_heads"]
+        assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_text_model_of_a_model_with_images_is_sparse(done: Any) -> None:
+    runs = done["wrapper"]
+    for sparse, whole, dense in zip(*(runs[name]["answers"] for name in ("quest", "whole", "dense")), strict=True):
+        assert gap(whole, dense) <= 0.05
+        (ran,) = sparse["ran"]
         assert ran["decode"]["heads"] == 2 * SMALL["num_key_value_heads"]
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.05)
 

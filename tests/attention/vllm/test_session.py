@@ -231,10 +231,18 @@ def test_room_is_left_for_what_methods_need_and_none_for_dense_attention() -> No
 
 
 def test_the_session_of_an_engine_is_found_while_it_lives() -> None:
-    config = SimpleNamespace(instance_id="test-session")
-    assert session_of(config) is None
-    session = SESSIONS["test-session"] = Session(Attention.DENSE)
-    assert session_of(config) is session
-    assert session_of(SimpleNamespace(instance_id="other")) is None
+    def config(modules: dict[str, object]) -> SimpleNamespace:
+        return SimpleNamespace(compilation_config=SimpleNamespace(static_forward_context=modules))
+
+    modules: dict[str, object] = {}
+    equal: dict[str, object] = {}
+    assert session_of(config(modules)) is None
+    session = Session(Attention.DENSE, modules=modules)
+    other = Session(Attention.DENSE, modules=equal)
+    SESSIONS.update((session, other))
+    assert session_of(config(modules)) is session  # also under a copy of the configuration, which shares the table
+    assert session_of(config(equal)) is other
+    assert session_of(config({})) is None
     del session
-    assert session_of(config) is None
+    assert session_of(config(modules)) is None
+    assert session_of(config(equal)) is other
