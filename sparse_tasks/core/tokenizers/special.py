@@ -18,6 +18,7 @@ _STANDARD: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_tok
 _FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _EXTRA: Final = "extra_special_tokens"
 _OLDER: Final = "additional_special_tokens"  # counts where the newer name is missing
+_OF_MODEL: Final = "model_specific_special_tokens"  # counts where the configuration names no others of the model
 
 
 def special_tokens(
@@ -41,7 +42,7 @@ def special_tokens(
         init[_EXTRA] = init.pop(_OLDER)
     # Those of the model alone, under names of its own.
     own = {name: init.pop(name) for name in [*init] if _is_own(name) and isinstance(init[name], str)}
-    own |= _popped_names(init)
+    own = own | _popped_names(init) or dict(init.get(_OF_MODEL) or {})
     listed = init.get("added_tokens_decoder")
     if listed is None:
         for name, value in read("special_tokens_map.json").items():
@@ -49,19 +50,25 @@ def special_tokens(
                 value = [*(init.get(name) or []), *value]
             init[name] = {**value, "special": True} if isinstance(value, Mapping) and name != _EXTRA else value
         own |= _popped_names(init)
+        named = {name: init[name] for name in _STANDARD if init.get(name) is not None}
+        known = [*named.values(), *(init.get(_EXTRA) or [])]
+        special = {_text(token) for token in known if not (isinstance(token, Mapping) and "__type" in token)}
+        companion = read("added_tokens.json")
+        tokens = {
+            text: {"content": text, "special": text in special, "normalized": text not in special} for text in companion
+        }
+        # Of two texts with one id the later is that token, and tokenizer.json has the last word; names know both.
+        taken = backend.get_added_tokens_decoder()
+        listed = {index: tokens[text] for text, index in companion.items() if index not in taken}
+        init |= {name: tokens.get(str(_text(value)), value) for name, value in named.items()}
     if _OLDER in init and _EXTRA not in init:
         init[_EXTRA] = init.pop(_OLDER)
     if backend.padding:
         init.setdefault("pad_token", backend.padding["pad_token"])
-    named = {name: init[name] for name in _STANDARD if init.get(name) is not None} | _popped_names(init)
+    named = {name: init.get(name) for name in _STANDARD} | _popped_names(init)  # in the order in which they are added
     named |= {name: value for name, value in init.items() if _is_own(name) and _text(value) is not None} | own
+    named = {name: value for name, value in named.items() if value is not None or name not in _STANDARD}
     extra = init.get(_EXTRA) or []
-    if listed is None:
-        special = {_text(token) for token in (*named.values(), *extra)}
-        listed = {
-            index: {"content": text, "special": text in special, "normalized": text not in special}
-            for text, index in read("added_tokens.json").items()
-        }
     texts = {name: _token(value).content for name, value in named.items()}
     return texts, _added(
         [listed[index] for index in sorted(listed, key=int)], [*named.values(), *extra], texts, backend

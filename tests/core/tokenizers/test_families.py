@@ -120,14 +120,21 @@ _DICTS = st.dictionaries(st.sampled_from(["boi_token", "image_token", "audio"]),
 _EXTRAS = st.fixed_dictionaries(
     {}, optional={"extra_special_tokens": _LISTED | _DICTS, "additional_special_tokens": _LISTED | _DICTS}
 )
-_CONFIGS = st.tuples(_NAMED, _EXTRAS).map(lambda parts: parts[0] | parts[1])
+_OF_MODEL = st.fixed_dictionaries(
+    {},
+    optional={
+        "model_specific_special_tokens": st.none()
+        | st.dictionaries(st.sampled_from(["boi_token", "image_token", "audio", "bos_token"]), _TOKEN, max_size=2)
+    },
+)
+_CONFIGS = st.tuples(_NAMED, _EXTRAS, _OF_MODEL).map(lambda parts: parts[0] | parts[1] | parts[2])
 _LEGACY = st.fixed_dictionaries(
     {},
     optional={
         "special_tokens_map": st.tuples(
             st.dictionaries(st.sampled_from(_NAMES), st.sampled_from(_TEXTS) | _ADDED, max_size=3), _EXTRAS
         ).map(lambda parts: parts[0] | parts[1]),
-        "added_tokens": st.dictionaries(st.sampled_from(["<new>", "the"]), st.integers(1300, 1310), max_size=2),
+        "added_tokens": st.dictionaries(st.sampled_from(["<new>", "the", "é"]), st.integers(1200, 1204), max_size=3),
     },
 )
 _PRINTED = "".join(f"[{{{{ {name} }}}}]" for name in [*_NAMES, "boi_token", "audio"]) + "{{ messages[0].content }}"
@@ -156,6 +163,42 @@ def test_a_configuration_that_lists_its_tokens_needs_no_companions(
     compared(lambda: folder_of(whole, tuple(marks), **files))
 
 
+_OF_MODEL_ALONE = {"model_specific_special_tokens": {"image_token": "<image>", "audio": "the"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "marks"),
+    [
+        # Two added tokens have one id, and a name is one of them.
+        (
+            {},
+            {
+                "added_tokens": {"the": 1300, "<new>": 1300},
+                "special_tokens_map": {"bos_token": {"content": "the", "lstrip": True}},
+            },
+            (),
+        ),
+        ({"bos_token": "the"}, {"added_tokens": {"<new>": 1300, "the": 1300}}, ()),
+        # An added token has the id of one of tokenizer.json.
+        ({}, {"added_tokens": {"the": 1200}}, ("<s>",)),
+        (_OF_MODEL_ALONE, {}, ()),
+        (_OF_MODEL_ALONE | {"added_tokens_decoder": {}}, {}, ()),
+        (_OF_MODEL_ALONE, {"special_tokens_map": {"extra_special_tokens": {"boi_token": "<s>"}}}, ()),
+        (_OF_MODEL_ALONE | {"boi_token": "<s>"}, {}, ()),
+    ],
+)
+def test_tokens_that_are_in_each_others_way(
+    config: dict[str, Any], files: dict[str, dict[str, Any]], marks: tuple[str, ...]
+) -> None:
+    folder = folder_of(config | {"chat_template": _PRINTED}, marks, **files)
+    same(*both(folder), _TEXT)
+
+
+def test_tokens_of_the_model_alone_reach_the_template() -> None:
+    folder = folder_of({**_OF_MODEL_ALONE, "chat_template": "{{ image_token }}{{ audio }}: {{ messages[0].content }}"})
+    assert load_tokenizer(str(folder)).render("Hi") == "<image>the: Hi"
+
+
 def compared(make: Callable[[], Path]) -> None:
     folder = make()
     try:
@@ -173,6 +216,8 @@ def compared(make: Callable[[], Path]) -> None:
         {"extra_special_tokens": 7},
         {"extra_special_tokens": [7]},
         {"extra_special_tokens": {"image_token": 7}},
+        {"model_specific_special_tokens": {"image_token": None}},
+        {"model_specific_special_tokens": 7},
         {"added_tokens_decoder": {"x": "<s>"}},
         {"added_tokens_decoder": ["<s>"]},
     ],
