@@ -54,13 +54,13 @@ _TELLING: Final = _JOINING - {"the", "opening", "closing", "your", "my", "answer
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation + "\u2026\u201c\u201d\u2018\u2019")
 
 
-def extract(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT) -> str | None:
+def extract(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT, before: str = "") -> str | None:
     """The answer in a model's output, or None. See ``extraction``."""
-    extracted = extraction(text, begun, thinking)
+    extracted = extraction(text, begun, thinking, before)
     return None if extracted is None else extracted.text
 
 
-def extraction(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT) -> Extraction | None:
+def extraction(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT, before: str = "") -> Extraction | None:
     r"""The answer in a model's output with its form, or None.
 
     Outside of thought, in this order: the last closed ``<answer>...</answer>``; an unclosed
@@ -75,8 +75,9 @@ def extraction(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT) -
         text: Output of the model.
         begun: Whether the prompt ended with ``<answer>``.
         thinking: The marks of thought, and whether the prompt opened a block.
+        before: What the prompt began of the answer and the model went on from; no part of its thought.
     """
-    visible = thinking.visible(text)
+    visible = before + thinking.visible(text)
     closed: str | None = None
     opened: int | None = 0 if begun else None
     opened_at: int | None = None

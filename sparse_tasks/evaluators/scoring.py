@@ -31,17 +31,22 @@ class Score:
 
 
 def score(
-    metric: str, output_text: str, answers: Sequence[str], begun: bool = False, thinking: Thinking = NO_PROMPT
+    metric: str,
+    output_text: str,
+    answers: Sequence[str],
+    begun: bool = False,
+    thinking: Thinking = NO_PROMPT,
+    before: str = "",
 ) -> Score:
     """The score of a model's output.
 
     Args:
         metric: A name in ``METRICS``.
-        output_text: The model's whole output, reasoning included. Where the prompt ends in a completion, the caller
-            puts the sample's ``answer_prefix`` back in front.
+        output_text: The model's whole output, reasoning included.
         answers: The gold entries, at least one, none of them blank.
         begun: Whether the prompt ended with ``<answer>``, so that the output begins inside.
         thinking: The marks of thought, and whether the prompt opened a block.
+        before: The sample's ``answer_prefix`` where the prompt ends in it and not inside the answer.
 
     Raises:
         UsageError: The metric is unknown, or no answer could match the gold entries.
@@ -51,9 +56,9 @@ def score(
         # A string is a sequence too, of letters, and would be scored letter by letter without a word.
         raise UsageError("answers", answers, "must be a list of gold entries, none of them blank")
     if compare.lenient:
-        whole = output_text.strip() or None
+        whole = (before + output_text).strip() or None
         return Score(compare(whole, answers), whole, whole is not None)
-    answer = extraction(output_text, begun, thinking)
+    answer = extraction(output_text, begun, thinking, before)
     if answer is None:
         return Score(compare(None, answers), None, False, None)
     plain, reading = compare(answer.text, answers), read(answer.text, answers)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Generator, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
+from sparse_tasks.core.beginning import EXPLANATION
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
@@ -62,11 +64,12 @@ def test_every_family_is_tried() -> None:
 @pytest.mark.parametrize("family", WRITTEN)
 def test_a_draft_never_counts_and_what_follows_does(family: str, draft: str) -> None:
     start, end = WRITTEN[family]
-    for before in ("", "\n"):
+    # A mark that counts at the start of an output does so whatever the prompt began.
+    for before, prefix in product(("", "\n"), ("", EXPLANATION)):
         for text in (f"{before}{start}{draft}", f"{before}{start}{draft}{end}", f"{before}{start}{draft}{end}Hm."):
-            assert extract(text) is None, text
-        assert extract(f"{before}{start}{draft}{end}<answer>46</answer>") == "46"
-        assert extract(f"{before}{start}{end}<answer>46</answer>") == "46"
+            assert extract(text, before=prefix) is None, text
+        assert extract(f"{before}{start}{draft}{end}<answer>46</answer>", before=prefix) == "46"
+        assert extract(f"{before}{start}{end}<answer>46</answer>", before=prefix) == "46"
     # The template wrote the opening mark.
     assert extract(f"{draft}{end}<answer>46</answer>") == "46"
     assert extract(f"{draft}{end}Hm.") is None
@@ -265,6 +268,24 @@ def test_replayed_outputs_learn_it_from_the_data_set_or_the_user(
     known = run(*command, "--thinking-tags", "<plan> </plan>", "-o", tmp_path / "known")
     assert known.json()["configs"][0]["unparsed"] == 1.0
     assert settings_of(tmp_path / "known")["thinking"]["tags"] == ["<plan> </plan>"]
+
+
+@pytest.mark.parametrize("family", WRITTEN)
+def test_a_draft_behind_a_bare_prompt_never_counts(family: str, tmp_path: Path, model: Path, outputs: Any) -> None:
+    """A bare prompt begins the explanation, which stands before the text where that is scored."""
+    made, (start, end) = tmp_path / "bare", WRITTEN[family]
+    arguments = ["-l", "1100", "-t", "ruler_vt", "-n", "2", "-w", "1", "--tokenizer", model]
+    assert run("generate", *arguments, "--chat-template", "none", "-o", made).code == 0
+    rows = list(open_dataset(str(made)).rows(open_dataset(str(made)).select()))
+    assert {row["answer_prefix"] for row in rows} == {EXPLANATION}
+    for name, rest, mean in (("draft", "", 0.0), ("final", "{end}<answer>{answer}</answer>", 1.0)):
+        texts = {
+            row["id"]: f"{start}We need... <answer>{row['answer']}</answer>" + rest.format(end=end, **row)
+            for row in rows
+        }
+        command = ["evaluate", made, "--engine", "replay", "-m", outputs(texts, f"{name}.jsonl"), "--format", "json"]
+        config = run(*command, "-o", tmp_path / name).json()["configs"][0]
+        assert (config["mean"], config["unparsed"]) == (mean, 1.0 - mean)
 
 
 # --- tokens -------------------------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ def files(dataset: Dataset, tell: Callable[[str], None]) -> Iterator[tuple[str, 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """The score of the harness' first output for a line of an exported file, as the harness calls it."""
-    text = doc["before"] + results[0]
-    return {_METRIC: score(doc["metric"], text, doc["answers"], doc["begun"]).value}
+    found = score(doc["metric"], results[0], doc["answers"], doc["begun"], before=doc["before"])
+    return {_METRIC: found.value}
 
 
 def _task(name: str, config: str, samples: Sequence[Sample], dataset: Dataset) -> bytes:
