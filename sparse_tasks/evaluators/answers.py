@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
+from sparse_tasks.evaluators.announcements import HEADING_LINE
 from sparse_tasks.evaluators.thinking import NO_PROMPT, Thinking
 
 How = Literal["tag", "open_tag", "boxed"]
@@ -253,7 +254,7 @@ def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
     lines = [line for line in lines if line.strip(_PUNCTUATION)]
     if len(lines) > 1:
         # "The chapters are:" announces the list and is not an entry.
-        lines = [line for line in lines if not line.endswith((":", "\uff1a"))]
+        lines = [line for line in lines if not HEADING_LINE.fullmatch(line)]
     if len(lines) == 1:
         pieces = _split_line(lines[0], known)
     else:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from sparse_tasks.evaluators.announcements import AFFIRMED, ANNOUNCED, ANNOUNCED_PAIRS, HEADING
 from sparse_tasks.evaluators.answers import ascii_digits, normalise, unmarked
 
 
@@ -79,7 +80,8 @@ _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
 
 # --- marks of LaTeX, Markdown and HTML ----------------------------------------------------------------------
 
-_FENCE: Final = re.compile(r"[ \t]*(?:```+|~~~+)(?:[A-Za-z][\w+-]*)?[ \t]*")
+_LANGUAGE: Final = "text|txt|plain|plaintext|markdown|md|json|csv|yaml|python|latex|tex|html|xml|bash|sh|output|answer"
+_FENCE: Final = re.compile(rf"[ \t]*(?:```+|~~~+)(?:{_LANGUAGE})?[ \t]*", re.IGNORECASE)
 _LINE_BREAK: Final = re.compile(r"</?br */?>", re.IGNORECASE)
 _BOX_OR_BRACE: Final = re.compile(r"\\(?:boxed|fbox) ?\{|[{}]")
 _LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
@@ -134,7 +136,7 @@ def _table(answer: str, asked: Asked) -> str:
     cells = [cell[1].strip() for cell in map(_CELL.fullmatch, lines) if cell]
     if len(cells) < len(lines) or not cells:
         return answer
-    if len(cells) > 1 and _RULE_OF_TABLE.fullmatch(cells[1]) and _HEADING.fullmatch(cells[0]):
+    if len(cells) > 1 and _RULE_OF_TABLE.fullmatch(cells[1]) and HEADING.fullmatch(cells[0]):
         cells = cells[1:]
     return "\n".join(cell for cell in cells if not _RULE_OF_TABLE.fullmatch(cell))
 
@@ -167,26 +169,6 @@ def _joined(number: str, asked: Asked) -> str:
 
 # --- words around the answer --------------------------------------------------------------------------------
 
-_CALLED: Final = """
-answer chapter number word variable name value key person people place thing item total sum count amount result solution
-entry entries option choice letter list
-"""
-NOUNS: Final = tuple(_CALLED.split())
-"""What prompts and models call an answer or its entries."""
-_NOUN: Final = rf"(?:{'|'.join(NOUNS)})s?"
-_WHICH: Final = "final|correct|right|full|requested|following|[0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten"
-_NAMED: Final = rf"(?:(?:the|these|my)\s)?(?:(?:{_WHICH})\s){{0,2}}{_NOUN}(?:\s(?:of\s(?:the\s)?)?{_NOUN})?"
-_HEADING: Final = re.compile(rf"[*_ ]*{_NAMED}[*_: ]*", re.IGNORECASE)
-# "The chapters in which Ann buys nothing"; what is said of other chapters is no answer.
-_MORE: Final = (
-    r"(?:\s(?!(?:not|no|nor|neither|except|wrong|other|another|but)\b)[^\W\d][\w'\u2019-]{0,30}(?![\w'\u2019-])){0,8}?"
-)
-_SO: Final = r"\s*[*_]*(?:(?:so|thus|hence|therefore),?\s)?"
-_ARE: Final = rf"(?:{_NAMED}{_MORE}|it|they|this|that|these|those|here)\s(?:is|are)\b:?(?=\s)"
-_COLON: Final = r"[*_ ]*[:\uff1a=][*_]*(?=.)"
-_ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_MORE}{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
-# "value: 46" may be a pair itself.
-_ANNOUNCED_PAIRS: Final = re.compile(rf"{_SO}(?:(?:final\s)?answers?{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
 _COMMENTED: Final = re.compile(
     r"(?:[0-9]{1,3}[.)] )?ch(?:apters?|\.) ?([0-9]+)(?:[:\uff1a]| [-\u2013\u2014] | \()(.+)", re.IGNORECASE
 )
@@ -196,14 +178,14 @@ _LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 def _announced(answer: str, asked: Asked) -> str:
     """Without words that announce the answer: "The chapters are 4, 8, 11." is 4, 8, 11."""
     pairs = any(": " in entry for entry in asked.known)
-    words = (_ANNOUNCED_PAIRS if pairs else _ANNOUNCED).match(answer)
+    words = (ANNOUNCED_PAIRS if pairs else ANNOUNCED).match(answer)
     return answer[words.end() :].strip() if words else answer
 
 
 def _comment(answer: str, asked: Asked) -> str | None:
-    """Chapters without their comment, as in "Chapter 4: nothing bought", where all have the same.
+    """Chapters without their comment, as in "Chapter 4: nothing bought", where each says what the question asks for.
 
-    Ambiguous where they have not: one of them may be a denial.
+    Ambiguous where one says anything else: it may be a denial.
     """
     if not asked.numbers:
         return answer
@@ -211,10 +193,10 @@ def _comment(answer: str, asked: Asked) -> str | None:
     pieces = [piece.strip("-\u2022_ \t") for piece in re.split("\n" if "\n" in plain else "[,;]", plain)]
     pieces = [piece for piece in pieces if piece]
     entries = [entry for entry in map(_COMMENTED.fullmatch, pieces) if entry]
-    comments = {normalise(entry[2].rstrip(")")) for entry in entries}
+    comments = [normalise(entry[2].rstrip(")")) for entry in entries]
     if not entries or len(entries) < len(pieces) or any(re.search(r"\d|^$", comment) for comment in comments):
         return answer
-    return "\n".join(entry[1] for entry in entries) if len(comments) == 1 else None
+    return "\n".join(entry[1] for entry in entries) if all(map(AFFIRMED.fullmatch, comments)) else None
 
 
 def _label(answer: str, asked: Asked) -> str:

@@ -25,6 +25,31 @@ PAIRS = ["6goopbxl-3e0y7d6b: 3z5g7f0v-kw2ih1y5", "8l78nhtx-xex62mwz: oic2p184-5k
 NAMES = ["Otter Quay", "Anna Kowalska", "small brass telescope"]
 
 
+# What may be said of an answer to deny it, of which there is no end.
+DENIALS = """
+left out|ruled out|not|excluded|wrong|that are left out|that must be ruled out|that is ruled out|without discount
+to skip|I do not mean|in which something is bought|with a purchase|other than these|except|besides|before|unlike|never
+in which nobody buys nothing|of the wrong list|Ann did not find|without purchases left out|I doubt|where not nothing was
+"""
+DENIED = DENIALS.strip().replace("\n", "|").split("|")
+COMMENTS = [
+    *(
+        "something was bought",
+        "a lamp bought",
+        "excluded",
+        "not",
+        "maybe",
+        "wrong",
+        "ruled out",
+        "left out",
+        "no",
+        "none",
+    ),
+    *("not nothing bought", "nothing bought, but a lamp", "something bought, not nothing bought", "no, a purchase"),
+    *("nobody bought nothing", "nothing sold", "without a purchase?? no", "nothing bought is untrue", "see below"),
+]
+
+
 def scored(metric: str, answer: str, gold: list[str]) -> Score:
     return score(metric, f"Well. <answer>{answer}</answer>", gold)
 
@@ -66,10 +91,14 @@ def scored(metric: str, answer: str, gold: list[str]) -> Score:
         ("set_iou", "The chapters are 4, 8, 11.", CHAPTERS, ["announced"]),
         ("set_iou", "The chapter numbers are: 4, 8 and 11", CHAPTERS, ["announced"]),
         ("set_iou", "The three chapters are 4, 8, 11", CHAPTERS, ["announced"]),
-        ("set_iou", "The chapters in which Ann buys nothing are 4, 8, 11.", CHAPTERS, ["announced"]),
+        ("set_iou", "The chapters in which nothing is bought are 4, 8, 11.", CHAPTERS, ["announced"]),
+        ("set_iou", "The numbers of these chapters are 4, 8, 11.", CHAPTERS, ["announced"]),
+        ("set_iou", "The chapters where she buys nothing: 4, 8, 11", CHAPTERS, ["announced"]),
         ("set_iou", "Chapters without a purchase: 4 8 11", CHAPTERS, ["announced", "blanks"]),
         ("set_iou", "They are 4, 8 and 11.", CHAPTERS, ["announced"]),
-        ("exact_match", "The person whom Ann met most often is Alex Johnson.", ["Alex Johnson"], ["announced"]),
+        ("exact_match", "The person is Alex Johnson.", ["Alex Johnson"], ["announced"]),
+        ("exact_match", "The secret number is 46.", ["46"], ["announced"]),
+        ("set_iou", "The secret UUIDs are 4a-1, 8b-2", ["4a-1", "8b-2"], ["announced"]),
         ("exact_match", "Answer: 46", ["46"], ["announced"]),
         ("exact_match", "Answer:46", ["46"], ["announced"]),
         ("exact_match", "Here is the answer:\n```\n46\n```", ["46"], ["code_fence", "announced"]),
@@ -147,6 +176,29 @@ def test_an_answer_that_can_be_read_in_two_ways_is_unparsed_and_says_so() -> Non
     assert scored("set_iou", answer, CHAPTERS) == Score(0.0, None, False, None, ("comment",))
 
 
+@pytest.mark.parametrize("comment", COMMENTS)
+def test_a_comment_that_says_more_than_the_question_is_not_read(comment: str) -> None:
+    for entry in ("Chapter {}: {}", "Chapter {} ({})", "- **Chapter {}** - {}", "1. Ch. {}: {}"):
+        answer = "\n".join(entry.format(number, comment) for number in CHAPTERS)
+        assert scored("set_iou", answer, CHAPTERS) == Score(0.0, None, False, None, ("comment",))
+
+
+def test_comments_that_say_what_the_question_says_may_differ() -> None:
+    answer = "Chapter 4: nothing bought\nChapter 8: Nothing was bought.\nChapter 11: no purchase was made"
+    assert scored("set_iou", answer, CHAPTERS).value == 1.0
+
+
+@pytest.mark.parametrize("unit", ["more", "less", "not", "excluded", "wrong", "maybe", "thousand", "dozen"])
+def test_a_word_behind_a_number_is_a_unit_or_the_answer_is_wrong(unit: str) -> None:
+    assert scored("exact_match", "46 crowns", ["46"]).value == 1.0
+    for answer in (f"46 {unit}", f"It is 46 {unit}", rf"\boxed{{46 {unit}}}"):
+        assert scored("exact_match", answer, ["46"]).value == 0.0
+
+
+def test_the_line_that_fences_code_says_no_more_than_a_language() -> None:
+    assert scored("exact_match", "```not\n46\n```", ["46"]).value == 0.0
+
+
 def test_gold_that_looks_like_clothing_is_right_as_it_stands() -> None:
     for gold in ("Answer: 46", "VAR WQSFP", "1- word", "| 46 |", r"\boxed{46}", "Chapter 4: nothing bought"):
         assert scored("set_iou", gold, [gold]).value == 1.0
@@ -165,7 +217,7 @@ LISTED: dict[str, Callable[[list[str]], str]] = {
     "line_break": "<br>".join,
     "table": lambda entries: "\n".join(["| Answer |", "| --- |", *(f"| {entry} |" for entry in entries)]),
     "announced": lambda entries: f"The answers are {', '.join(entries)}.",
-    "sentence": lambda entries: f"The answers that I found are {', '.join(entries)}.",
+    "sentence": lambda entries: f"So the three correct answers are {', '.join(entries)}.",
     "numbering": lambda entries: "\n".join(f"{number}- {entry}" for number, entry in enumerate(entries, 1)),
     "layers": lambda entries: "```\nAnswer: " + rf"$\boxed{{{'<br>'.join(entries)}}}$" + "\n```",
 }
@@ -277,6 +329,32 @@ def test_no_rule_turns_a_wrong_answer_into_a_right_one(cases: int) -> None:
             assert one.value < 1.0, (form, metric, write(entries), gold)
             if not any(mark in "".join(entries) for mark in SEPARATING):  # in lists these divide entries, or do not
                 assert one.value <= plain, (form, metric, write(entries), gold)
+
+
+def denying(draw: random.Random) -> Callable[[list[str]], str]:
+    """A form that denies the entries it holds."""
+    noun = draw.choice(["answer", "chapter", "number", "word", "value", "person", "total", "entry"])
+    denial = " ".join(draw.sample(DENIED, draw.choice([1, 1, 2])))
+    subject = draw.choice(
+        [f"the {noun} {denial}", f"the {noun}s {denial}", f"{denial} {noun}s", denial, f"all but {noun}s"]
+    )
+    verb = draw.choice([" is ", " are ", ": ", " is: ", " are:\n", ":\n", ":<br>"])
+    start = draw.choice(["", "So ", "**", "Here are ", "It is "]) + subject.capitalize() + verb
+    return lambda entries: start + draw.choice([", ", "\n", "<br>"]).join(entries)
+
+
+@pytest.mark.parametrize("cases", [2000, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_no_denial_is_read_as_an_announcement_or_a_comment(cases: int) -> None:
+    draw = random.Random(cases)
+    for _ in range(cases):
+        make = KINDS[draw.choice(sorted(KINDS))][0]
+        gold = [make(draw) for _ in range(draw.randrange(1, 5))]
+        metric = draw.choice((*LISTS, *SINGLES) if len(gold) == 1 else LISTS)
+        answer = denying(draw)(gold)
+        assert scored(metric, answer, gold).value < 1.0, (metric, answer, gold)
+        numbers = [str(draw.randrange(10, 99)) for _ in range(3)]
+        commented = [f"Chapter {number}: {draw.choice(COMMENTS)}" for number in numbers]
+        assert scored("set_iou", "\n".join(commented), numbers).value == 0.0, commented
 
 
 # --- the run ------------------------------------------------------------------------------------------------

@@ -8,18 +8,14 @@ from sparse_tasks.evaluators.answers import normalise
 from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
-_LETTERS: Final = re.compile(r"[^\W\d_]+")
-# Words that change a number or offer an alternative, so they are not units.
-_NOT_UNITS: Final = frozenset(
-    {"and", "or", "to", "plus", "minus", "times", "half", "dozen", "score"}
-    | {"hundred", "thousand", "million", "billion", "trillion"}
-)
+# No other word: "46 more", "46 thousand" and "46 excluded" are not 46.
+_UNITS: Final = re.compile("(?:crown|coin|thing|item|chapter)s?")
 
 
 def exact_match(prediction: str | None, answers: Sequence[str]) -> float:
     """1.0 where the prediction is ``answers[0]`` after normalisation, else 0.0.
 
-    Where the gold answer is a whole number, a unit word may follow it: "46 crowns" is 46. "46 or 47", "46
+    Where the gold answer is a whole number, a unit of the tasks may follow it: "46 crowns" is 46. "46 or 47", "46
     thousand" and "about 46" are not.
     """
     given, gold = normalise(prediction or ""), normalise(answers[0])
@@ -27,7 +23,7 @@ def exact_match(prediction: str | None, answers: Sequence[str]) -> float:
         return 0.0
     if _WHOLE_NUMBER.fullmatch(gold):
         number, _, unit = given.partition(" ")
-        if _LETTERS.fullmatch(unit) and unit not in _NOT_UNITS:
+        if _UNITS.fullmatch(unit):
             given = number
     return float(given == gold)
 

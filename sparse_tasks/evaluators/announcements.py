@@ -1,0 +1,48 @@
+"""Words that may stand around an answer without changing it.
+
+These are lists of what is allowed, never of what is not: there is always one more way to deny ("left out", "ruled out",
+"excluded", "without discount"), and whatever is not in a list here stays part of the answer, which is then wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_CALLED: Final = """
+answer chapter number word variable name value key uuid person people place thing item total sum count amount result
+solution entry entries option choice letter list
+"""
+_NOUN: Final = rf"(?:(?:chapter|variable)\s)?(?:{'|'.join(_CALLED.split())})"
+# "The numbers of these chapters"; the number of the chapters is another number.
+_OF: Final = r"(?:s\sof\s(?:the|these)\s(?:chapter|variable|key)s|\sof\s(?:the|this)\s(?:chapter|variable|key)|s?)"
+_WHICH: Final = (
+    "final|correct|right|full|requested|following|secret|[0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten"
+)
+# The chapters that ``story_filtering`` asks for.
+_UNBOUGHT: Final = (
+    r"(?:nothing\s(?:(?:is|was)\s)?(?:bought|purchased)"
+    r"|no\s(?:items?|things?)\s(?:(?:is|are|was|were)\s)?(?:bought|purchased)"
+    r"|no\spurchases?(?:\s(?:is|are|was|were)\smade)?"
+    r"|(?:he|she)\s(?:buys|bought)\snothing)"
+)
+_WITHOUT: Final = r"without\s(?:an?\s|any\s)?purchases?"
+_THAT: Final = rf"(?:\s(?:{_WITHOUT}|with\sno\spurchases?|(?:in\swhich|where)\s{_UNBOUGHT}))?"
+_NAMED: Final = rf"(?:(?:the|these|my)\s)?(?:(?:{_WHICH})\s){{0,2}}{_NOUN}{_OF}{_THAT}"
+_SO: Final = r"\s*[*_]*(?:(?:so|thus|hence|therefore),?\s)?"
+_POINTING: Final = r"(?:it|they|this|that|these|those|here)\s(?:is|are)"
+_ARE: Final = rf"(?:{_NAMED}\s(?:is|are)|{_POINTING})\b:?(?=\s)"
+_COLON: Final = r"[*_ ]*[:\uff1a=][*_]*(?=.)"
+
+ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
+"""Matches the words before an answer: "The chapters are", "Answer:"."""
+ANNOUNCED_PAIRS: Final = re.compile(rf"{_SO}(?:(?:final\s)?answers?{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
+"""The same before an answer of pairs, of which "value: 46" may be one."""
+HEADING: Final = re.compile(rf"[*_ ]*{_NAMED}[*_: ]*", re.IGNORECASE)
+"""Matches the whole heading of a column."""
+HEADING_LINE: Final = re.compile(
+    rf"{_SO}(?:(?:{_POINTING}\s)?{_NAMED}(?:\s(?:is|are))?|{_POINTING})\s?[:\uff1a]", re.IGNORECASE
+)
+"""Matches a whole line that announces those below."""
+AFFIRMED: Final = re.compile(rf"{_UNBOUGHT}|{_WITHOUT}", re.IGNORECASE)
+"""Matches a whole comment on a chapter that says no more than the question."""
