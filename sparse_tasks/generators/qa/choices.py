@@ -14,6 +14,11 @@ _HEADING = re.compile(r"\b(?:Options|Choices)\s*:\s*", re.I)
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*?)\s*")
 # The beginning of a choice in a text: "A.to sign up B.to report", "(A) to sign up (B) to report", "why?A. to sign up".
 _MARK = re.compile(r"(?:^|(?<=[\s?？:：]))(\(?)([A-Z])([.):])(\s*)(?=\S)")
+# Initials and abbreviations within a line: "a U.S. official", "D.H. Lawrence"; but "D.U.S. officials" is a choice.
+_SHORT = re.compile(r"[A-Z]\.(?!U\.[A-Z]\.)[A-Z]\.")
+_NEVER = re.compile(
+    r"A\.[DM]\.|[BD]\.C\."
+)  # of times and places, which begin no choice: "at 9 A.M.", "Washington D.C."
 _FIRST = re.compile(r"(?<=[\s?？:：.!])(\(?)(A)([.):])(\s*)(?=\S)")
 _ASKED = re.compile(r"[?？:：]\s*$")
 
@@ -45,7 +50,7 @@ def _add(collector: Collector, document: int | Unusable, question: Field, option
     else:
         parts = _split(text)
         if parts is None:
-            collector.leave_out("whose choices are not lettered A, B, C and so on")
+            collector.leave_out("whose choices cannot be told apart by the letters A, B, C and so on")
             return
         text, choices = parts
     if not 2 <= len(choices) <= 26:
@@ -67,15 +72,15 @@ def _split(text: str) -> tuple[str, list[str]] | None:
     if not marks:
         return text, []
     chosen = _chosen(text, marks)
-    if [mark[2] for mark in chosen] != list(letters(len(chosen))):
+    if chosen is None or [mark[2] for mark in chosen] != list(letters(len(chosen))):
         return None
     ends = [mark.start() for mark in chosen[1:]] + [len(text)]
     choices = [text[mark.end() : end].strip() for mark, end in zip(chosen, ends, strict=True)]
     return text[: heading.start() if heading else chosen[0].start()], choices
 
 
-def _chosen(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]]:
-    """Those of the marks that begin a choice."""
+def _chosen(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]] | None:
+    """Those of the marks that begin a choice; None if more than one reading has letters that follow each other."""
     fresh = [mark for mark in marks if not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip()]
     if fresh and fresh[0][2] == "B":
         # The first choice stands on the question's line, behind the question.
@@ -84,9 +89,27 @@ def _chosen(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]]:
         return [*(asked[:1] or firsts), *fresh]
     if len(fresh) > 1:
         return fresh
-    # All are written as the first one is; so in "A.Robert E. Lee" the E begins no choice.
-    first = marks[0]
-    return [mark for mark in marks if (mark[1], mark[3], bool(mark[4])) == (first[1], first[3], bool(first[4]))]
+    return _in_order(text, [mark for mark in marks if not _NEVER.match(text, mark.start(2))])
+
+
+def _in_order(text: str, marks: list[re.Match[str]]) -> list[re.Match[str]] | None:
+    """Choices of one line: marks whose letters follow each other, where there is one way to read them."""
+    asked = [mark for mark in marks if mark[2] == "A" and _ASKED.search(text, 0, mark.start())]
+    begun = [mark for mark in marks if mark.start() >= asked[0].start()] if asked else marks
+    readings: dict[int, list[list[re.Match[str]]]] = {0: [[]]}  # by their number of choices, at most two each
+    for mark in begun:
+        first = begun[0]
+        # All are written as the first one is; so in "A.Robert E. Lee" the E begins no choice.
+        if (mark[1], mark[3], bool(mark[4])) != (first[1], first[3], bool(first[4])):
+            continue
+        number, is_short = ord(mark[2]) - ord("A"), bool(_SHORT.match(text, mark.start(2))) and mark is not first
+        following = [[*reading, mark] for reading in readings.get(number, [])]
+        if is_short:
+            readings[number + 1] = [*readings.get(number + 1, []), *following][:2]
+        elif following or number < 6:
+            readings = {number + 1: following}
+    found = [reading for some in readings.values() for reading in some]
+    return found[0] if len(found) == 1 and len(found[0]) > 1 else None
 
 
 def _letters(answer: Field, n: int) -> list[str]:

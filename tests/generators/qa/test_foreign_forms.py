@@ -191,6 +191,16 @@ def test_choices_in_the_questions_text(
         ("who? Options: A.vitamin C. B.vitamin D. ", ["vitamin C.", "vitamin D."]),
         ("what does B. F. Skinner say? Options: A.yes B.no", ["yes", "no"]),
         ("what? (A) a (B) b: A. c", ["a", "b: A. c"]),
+        ("why? Options: A.to see a U.S. official B.to go C.x D.y", ["to see a U.S. official", "to go", "x", "y"]),
+        (
+            "why? Options: A.U.S. law B.at 9 A.M. C.at 9 P.M. D.U.N. law",
+            ["U.S. law", "at 9 A.M.", "at 9 P.M.", "U.N. law"],
+        ),
+        ("where? A.Washington D.C. B.x C.in Washington D.C. D.y", ["Washington D.C.", "x", "in Washington D.C.", "y"]),
+        ("where? A.x B.y C.Washington D.C.", ["x", "y", "Washington D.C."]),
+        ("who? A.C.S. Lewis B.B.F. Skinner C.D.H. Lawrence D.x", ["C.S. Lewis", "B.F. Skinner", "D.H. Lawrence", "x"]),
+        ("who leaves at 9 A.M.? A.a U.S. man B.John Smith", ["a U.S. man", "John Smith"]),
+        ("who? A. Mr. J. Smith B. Mrs. U. Doe", ["Mr. J. Smith", "Mrs. U. Doe"]),
         (
             "Question 8.Why does I.V. Hendricks fly? A. Vitamin A. \n B. Mr. B. Franklin\n",
             ["Vitamin A.", "Mr. B. Franklin"],
@@ -208,11 +218,43 @@ def test_letters_that_are_no_choices(text: str, choices: list[str], tmp_path: Pa
 
 
 def test_letters_that_do_not_follow_each_other_are_not_guessed(tmp_path: Path) -> None:
-    texts = ["who? A.Lee C.Grant", "who? Options: A. Plan B. B. Plan C.", "who? B.x C.y", "who? A. x\nC. y\nD. z"]
-    record = {"context": "A text.", "questions": [*texts, "who? A. x B. y"], "answer": ["A"] * 5}
+    texts = [
+        "who? A.Lee C.Grant",
+        "who? Options: A. Plan B. B. Plan C.",
+        "who? B.x C.y",
+        "who? A. x\nC. y\nD. z",
+        "who? A.x B.y D.z",
+        "who? A.x B.y C.of D.H. Lawrence",  # three choices, or four
+        "who? A.x of B.F. Skinner or B.B. King C.y",
+        "B.x A.y B.z",
+    ]
+    record = {"context": "A text.", "questions": [*texts, "who? A. x B. y"], "answer": ["A"] * (len(texts) + 1)}
     found = read_toefl(corpus(made.write_lines(tmp_path / "t.jsonl", [record])))
     assert len(found.questions) == 1
-    assert found.left_out == {"whose choices are not lettered A, B, C and so on": 4}
+    assert found.left_out == {"whose choices cannot be told apart by the letters A, B, C and so on": len(texts)}
+
+
+PLAIN = st.sampled_from(["to go", "a vitamin C", "the law.", "Robert E. Lee", "Dr. J. Smith", "Mr. x"])
+SHORT = st.sampled_from(
+    [
+        "U.S. law",
+        "at 9 A.M.",
+        "at 10 P.M. sharp",
+        "Washington D.C.",
+        "300 B.C. and A.D. 20",
+        "the U.N. and the U.K.",
+        "an I.V. x",
+    ]
+)
+
+
+@given(choices=st.lists(PLAIN | SHORT | st.tuples(PLAIN, SHORT).map(" ".join), min_size=2, max_size=5))
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_abbreviations_begin_no_choice_of_a_line(choices: list[str], tmp_path: Path) -> None:
+    text = "Question: why? Options: " + " ".join(map("{}.{}".format, "ABCDE", choices))
+    record = {"context": "A text.", "questions": [text], "answer": ["A"]}
+    (question,) = read_toefl(corpus(made.write_lines(tmp_path / "t.jsonl", [record]))).questions
+    assert (question.text, list(question.choices)) == ("why?", choices)
 
 
 # --- comparisons, and what is left out -----------------------------------------------------------------------
