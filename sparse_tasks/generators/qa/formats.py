@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import IO, TypeVar, cast
@@ -49,6 +49,8 @@ class Field:
     value: object  # as ``json`` or ``pyarrow`` gave it
     place: str  # the file, and the line or row
     path: str = ""  # names that lead to it; empty for the record itself
+    forms: str = ""  # of a record: a sentence on what is read
+    record: Field | None = None  # of a record's own fields: the record
 
     def error(self, what: str) -> BadFileError:
         return BadFileError(f"{self.place}: {self.path or 'the record'} {what}")
@@ -58,13 +60,15 @@ class Field:
         record = self._of(dict)
         for name in names:
             if record.get(name) is not None:
-                return Field(record[name], self.place, f"{self.path}.{name}" if self.path else name)
+                if self.path:
+                    return Field(record[name], self.place, f"{self.path}.{name}")
+                return Field(record[name], self.place, name, record=self)
         return None
 
     def get(self, *names: str) -> Field:
         """The first of the named fields that exists, one of which has to."""
         if (field := self.find(*names)) is None:
-            inside = f" in {self.path}" if self.path else ""
+            inside = f" in {self.path}" if self.path else self._form()
             raise BadFileError(f"{self.place}: {' or '.join(names)} is missing{inside}")
         return field
 
@@ -94,8 +98,13 @@ class Field:
     def _of(self, kind: type[T]) -> T:
         if not isinstance(self.value, kind) or (kind is int and isinstance(self.value, bool)):
             actual = _KINDS.get(type(self.value), "nothing" if self.value is None else type(self.value).__name__)
-            raise self.error(f"is {actual}, not {_KINDS[kind]}")
+            form = self.record._form() if self.record else ""
+            raise self.error(f"is {actual}, not {_KINDS[kind]}{form}")
         return self.value
+
+    def _form(self) -> str:
+        """Of a record: what it is, and what is read instead; a file of another form shows by a field alone."""
+        return f"; the record has {_fields(self)}; {self.forms}" if self.forms else ""
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -124,18 +133,24 @@ def read_records(path: Path, forms: str, columns: Iterable[str] = ()) -> Iterato
     with _reading(path), path.open("rb") as file:
         opening = file.read(4)
     if opening == b"PAR1":
-        yield from _read_parquet(path, forms, list(columns))
+        for record in _read_parquet(path, forms, list(columns)):
+            yield replace(record, forms=forms)
         return
     with _reading(path), path.open("rb") as file:
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if opening.startswith(_GZIP) else file
-        yield from _read_json(stream, str(path), forms)
+        for record in _read_json(stream, str(path), forms):
+            yield replace(record, forms=forms)
 
 
-def unknown(record: Field, forms: str) -> BadFileError:
+def unknown(record: Field) -> BadFileError:
     """The error of a record with other fields than any form has."""
+    return BadFileError(f"{record.place}: the record has {_fields(record)}; {record.forms}")
+
+
+def _fields(record: Field) -> str:
     values = record.value.items() if isinstance(record.value, dict) else ()
     fields = ", ".join(sorted(str(name) for name, value in values if value is not None))
-    return BadFileError(f"{record.place}: the record has {_among('the field', fields) or 'no fields'}; {forms}")
+    return _among("the field", fields) or "no fields"
 
 
 def _among(what: str, names: str, most: int = 200) -> str:

@@ -29,7 +29,7 @@ def read_hotpotqa(corpus: Corpus) -> Collection:
     for path in corpus.paths:
         for record in read_records(path, _FORMS, _COLUMNS):
             if record.find("context") is None and record.find("question") is None:
-                raise unknown(record, _FORMS)
+                raise unknown(record)
             _add(collector, record)
     return collector.done()
 

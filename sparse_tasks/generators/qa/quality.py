@@ -27,7 +27,7 @@ def read_quality(corpus: Corpus) -> Collection:
     for path in corpus.paths:
         for record in read_records(path, _FORMS, _COLUMNS):
             if record.find("questions", "question") is None:
-                raise unknown(record, _FORMS)
+                raise unknown(record)
             title = record.find("title")
             document = collector.document(
                 record.get("article", "context").text(), title.text() if title is not None else ""

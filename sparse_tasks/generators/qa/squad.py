@@ -61,7 +61,7 @@ def _articles(path: Path) -> Iterator[tuple[str, list[_Paragraph]]]:
                 elif record.find("paragraphs") is not None:
                     yield _article(record)
                 else:
-                    raise unknown(record, _FORMS)
+                    raise unknown(record)
             continue
         for title, rows in groupby(group, lambda row: row.get("title").text()):
             paragraphs: dict[str, list[Field]] = {}  # its questions may stand apart

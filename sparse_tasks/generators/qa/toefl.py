@@ -25,7 +25,7 @@ def read_toefl(corpus: Corpus) -> Collection:
     for path in corpus.paths:
         for record in read_records(path, _FORMS):
             if record.find("questions", "question") is None:
-                raise unknown(record, _FORMS)
+                raise unknown(record)
             document = collector.document(record.get("context", "passage", "article").text())
             read_questions(collector, document, record)
     return collector.done()
