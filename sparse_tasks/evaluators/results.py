@@ -185,7 +185,7 @@ def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: 
     if missing := max(0, samples - len(ids)):
         if not partial:
             remedy = "compare, analyze, report and export take what is there with --partial"
-            raise DataError(f"{incomplete(folder, missing, samples, settings.command_line)}; {remedy}")
+            raise DataError(f"{incomplete(folder, missing, samples, settings)}; {remedy}")
         return _partial(folder, settings, missing, columns)
     result, scores = read_result(folder), read_scores_table(folder, columns)
     if ids != set(scores["id"].to_pylist()):
@@ -198,7 +198,7 @@ def _partial(folder: Path, settings: RunSettings, missing: int, columns: Sequenc
     """The samples of a run that have a prediction, scored here where they were not."""
     predictions = read_predictions(folder, Prediction)
     if not predictions:
-        raise DataError(f"{incomplete(folder, missing, missing, settings.command_line)}; nothing is there to take")
+        raise DataError(f"{incomplete(folder, missing, missing, settings)}; nothing is there to take")
     known = {row.id: row for row in read_scores(folder)} if os.path.isfile(folder / SCORES) else {}
     if predictions.keys() <= known.keys():
         rows = [row for row in known.values() if row.id in predictions]

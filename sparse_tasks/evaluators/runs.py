@@ -216,9 +216,7 @@ class Run:
         path = self.path / PREDICTIONS
         places = self._places(frozenset(ids))
         if missing := [identifier for identifier in ids if identifier not in places]:
-            settings = self.settings
-            command = () if settings is None else settings.command_line
-            raise DataError(incomplete(self.path, len(missing), len(ids), command))
+            raise DataError(incomplete(self.path, len(missing), len(ids), self.settings))
         ordered = [places[identifier] for identifier in ids]
         if ordered == sorted(ordered):
             return
@@ -255,10 +253,45 @@ def told_missing(name: object, missing: int, of: int) -> str:
     return f"{name}: {missing:,} of {of:,} predictions are missing"
 
 
-def incomplete(folder: Path, missing: int, of: int, command_line: Sequence[str]) -> str:
+def incomplete(folder: Path, missing: int, of: int, settings: RunSettings | None) -> str:
     """What a run lacks, and the command that completes it."""
-    command = shlex.join(["sparse-tasks", *command_line]) if command_line else "evaluate() with the same arguments"
+    command = "evaluate() with the same arguments"
+    if settings is not None and settings.command_line:
+        command = shlex.join(["sparse-tasks", *_command(folder, settings)])
     return f"{told_missing(folder, missing, of)}; complete the run: {command}"
+
+
+def _command(folder: Path, settings: RunSettings) -> list[str]:
+    """The command line that a run was made with, for the folder where it is now."""
+    words, attention = settings.command_line, settings.attention
+    if words[0] not in ("evaluate", "predict"):
+        return words
+    if any(
+        "," in value for value in _split_off(words, "-a", "--attention", "-s", "--sparsity")[1]
+    ):  # one run of a sweep
+        words, _ = _split_off(words, "-a", "--attention", "-s", "--sparsity", "--set", "--attention-arg")
+        words = [*words, "--attention", attention.method]
+        if attention.sparse and attention.sparsity is not None:
+            words += ["--sparsity", str(attention.sparsity)]
+        for name, value in attention.arguments.items():
+            words += ["--set", f"{name}={json.dumps(value)}"]
+    return [*_split_off(words, "-o", "--output")[0], "-o", str(folder)]
+
+
+def _split_off(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
+    """The other words of a command line, and the values of these options: ``-o X``, ``-oX``, ``--output=X``."""
+    others, values, left = list[str](), list[str](), iter(words)
+    for word in left:
+        option, equals, value = word.partition("=")
+        if word in options:
+            values.append(next(left, ""))
+        elif equals and option in options and option.startswith("--"):
+            values.append(value)
+        elif word[:2] in options and not word.startswith("--"):
+            values.append(word[2:])
+        else:
+            others.append(word)
+    return others, values
 
 
 def read_predictions(folder: Path, kind: type[P]) -> dict[str, P]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.evaluators.exports import EXPORTS
+from sparse_tasks.evaluators.runs import incomplete, read_settings
 from tests.cli.program import Finished, contents, run
 
 # 8 samples: two tasks at two lengths.
@@ -149,6 +153,40 @@ def test_score_names_evaluate_and_evaluate_completes_it(runs: Path, data: Path, 
     assert run("evaluate", data, "--engine", "replay", "-m", gold, *arguments).code == 0
     assert run("compare", runs / "dense", runs / "quest").code == 0
     assert contents(runs)["quest/result.json"] == contents(whole)["quest/result.json"]
+
+
+@pytest.mark.parametrize("written", [["-o", "{}"], ["-o{}"], ["--output", "{}"], ["--output={}"], []])
+def test_the_command_completes_the_run_where_it_is_now(
+    written: list[str], data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = [word.format("first") for word in written]
+    assert run("evaluate", data, "--engine", "replay", "-m", gold, *output, "-a", "quest", "-s", "0.5").code == 0
+    first = Path("first") if written else next(Path("runs").iterdir())
+    moved = Path(shutil.copytree(first, tmp_path / "moved here"))
+    before = contents(first)
+    _killed(moved)
+    command = shlex.split(run("score", "moved here").err.rpartition("complete the run: ")[2])
+    assert command[-2:] == ["-o", "moved here"]
+    assert run(*command[1:]).code == 0
+    assert contents(moved) == before == contents(first)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("evaluate D -m M -a dense,quest -s 0.5,0.9 --set quest.page=32 -o sweep --seed 3",
+         "evaluate D -m M --seed 3 --attention quest --sparsity 0.9 --set quest.page=32 -o moved"),
+        ("evaluate D -aquest --sparsity=0,0.9 -m M",
+         "evaluate D -m M --attention quest --sparsity 0.9 --set quest.page=32 -o moved"),
+        ("predict D -m M -o old", "predict D -m M -o moved"),
+        ("explain D -m M -o old", "explain D -m M -o old"),
+    ],
+)  # fmt: skip
+def test_a_run_of_a_sweep_is_completed_by_itself(command: str, expected: str, whole: Path) -> None:
+    attention = Attention(method="quest", sparsity=0.9, arguments={"quest.page": 32})
+    settings = replace(read_settings(whole / "quest"), command_line=command.split(), attention=attention)
+    assert incomplete(Path("moved"), 1, 2, settings).endswith(f"complete the run: sparse-tasks {expected}")
 
 
 def test_a_run_without_any_prediction_has_nothing_to_take(runs: Path) -> None:
