@@ -172,6 +172,7 @@ def _joined(number: str, asked: Asked) -> str:
 _COMMENTED: Final = re.compile(
     r"(?:[0-9]{1,3}[.)] )?ch(?:apters?|\.) ?([0-9]+)(?:[:\uff1a]| [-\u2013\u2014] | \()(.+)", re.IGNORECASE
 )
+_ALTERNATIVES: Final = re.compile(r"-?[0-9]+(?:,? or -?[0-9]+)+[.?]?", re.IGNORECASE)
 _LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 
 
@@ -197,6 +198,11 @@ def _comment(answer: str, asked: Asked) -> str | None:
     if not entries or len(entries) < len(pieces) or any(re.search(r"\d|^$", comment) for comment in comments):
         return answer
     return "\n".join(entry[1] for entry in entries) if all(map(AFFIRMED.fullmatch, comments)) else None
+
+
+def _alternatives(answer: str, asked: Asked) -> str | None:
+    """Ambiguous where one number or another is given, as in "45 or 46"."""
+    return None if asked.numbers and _ALTERNATIVES.fullmatch(unmarked(answer).strip()) else answer
 
 
 def _label(answer: str, asked: Asked) -> str:
@@ -272,6 +278,7 @@ RULES: Final[dict[str, Callable[[str, Asked], str | None]]] = {
     "latex": _latex,
     "grouped_digits": _grouped_digits,
     "comment": _comment,
+    "alternatives": _alternatives,
     "label": _label,
     "numbering": _numbering,
     "blanks": _blanks,
