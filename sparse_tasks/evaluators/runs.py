@@ -89,12 +89,13 @@ class Run:
     def _kept(self) -> str:
         """How many answers are there, in words; "" where none is."""
         try:
-            settings = self.settings
+            if (settings := self.settings) is None:
+                return ""
             with (self.path / PREDICTIONS).open("rb") as file:
                 answers = sum(line.endswith(b"\n") for line in file)
         except (SparseTasksError, OSError):
             return ""
-        return "" if settings is None or not answers else f"{answers:,} of {settings.dataset.samples:,} answers"
+        return f"{answers:,} of {settings.dataset.samples:,} answers" if answers else ""
 
     def check(self, settings: RunSettings) -> None:
         """Make sure that the folder is empty or holds a run of these settings, or one without predictions.

@@ -20,7 +20,7 @@ from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import SCORES_SCHEMA, read_outcomes, read_result, read_scores, score_run
 from sparse_tasks.evaluators.runs import Run
 from sparse_tasks.evaluators.statistics import mean_interval
-from sparse_tasks.generators.table import SCHEMA
+from sparse_tasks.generators.table import SCHEMA, samples_sha256
 from tests.cli.program import contents, run
 from tests.schemas.validation import problems
 
@@ -87,6 +87,7 @@ def rewritten(folder: Path, **fields: Any) -> Dataset:
         rows = [row | fields for row in pq.read_table(folder / name).to_pylist()]
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / name)
         entry["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        entry["samples_sha256"] = samples_sha256(rows)
     (folder / "sparse_tasks.json").write_text(json.dumps(manifest))
     return open_dataset(str(folder))
 
