@@ -47,8 +47,8 @@ def special_tokens(
     if listed is None:
         for name, value in read("special_tokens_map.json").items():
             if name == _EXTRA and isinstance(value, list):
-                value = [*(init.get(name) or []), *value]
-            init[name] = {**value, "special": True} if isinstance(value, Mapping) and name != _EXTRA else value
+                value = [*(init.get(name) or []), *map(_of_map, value)]
+            init[name] = _of_map(value) if name != _EXTRA else value
         own |= _popped_names(init)
         named = {name: init[name] for name in _STANDARD if init.get(name) is not None}
         known = [*named.values(), *(init.get(_EXTRA) or [])]
@@ -98,6 +98,13 @@ def _is_own(name: str) -> bool:
 def _popped_names(init: JsonObject) -> JsonObject:
     """Further tokens where they have names; a list of them stays."""
     return dict(init.pop(_EXTRA)) if isinstance(init.get(_EXTRA), Mapping) else {}
+
+
+def _of_map(value: object) -> object:
+    """An entry of ``special_tokens_map.json``, where a token is special, and has a text with or without its type."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: flag for name, flag in value.items() if name != "__type"} | {"special": True}
 
 
 def _text(value: object) -> str | None:
