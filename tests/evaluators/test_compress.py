@@ -203,9 +203,9 @@ def test_a_loss_is_explained_of_compressed_contexts(asked_after: list[Any], tmp_
         done = run("explain", *asked_after, *options, "--format", "json")
         assert done.code == 0, done.err
         results = done.json()["results"]
-        assert [result.get("compress") for result in results.values()] == [
-            None if compress == "prompt" else compress
-        ] * 3
+        # A fourth, of kernels, where they run on a CPU, too.
+        assert {result.get("compress") for result in results.values()} == {None if compress == "prompt" else compress}
+        assert len(results) in (3, 4)
         measured[compress] = [results[name]["configs"][0]["sparsity"]["decode"] for name in ("oracle", "twin")]
         told = run("explain", *asked_after, *options)
         assert told.out.splitlines()[0].endswith("question after" if compress == "prompt" else "query-agnostic")

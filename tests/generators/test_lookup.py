@@ -54,24 +54,24 @@ def dataset(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("index", range(5))
 def test_the_index_counts_over_all_shards(index: int, dataset: Path) -> None:
-    row = find_sample(dataset, "ruler_vt", index)
+    row = find_sample(dataset, "ruler_vt", index).row
     assert (row["index"], row["length"], row["task"]) == (index, 4_096, "ruler_vt")
 
 
 def test_the_row_is_the_sample(dataset: Path, sample: Sample) -> None:
-    row = find_sample(dataset, "ruler_vt", 2, "64k")
+    row = find_sample(dataset, "ruler_vt", 2, "64k").row
     identity = f"ruler_vt-65536-00002-{'0' * 12}"
     assert row == structs.replace(sample, index=2, length=65_536, id=identity).row()
 
 
 def test_without_a_length_the_shortest_is_taken_by_size_and_not_by_name(dataset: Path) -> None:
-    assert find_sample(dataset, "ruler_vt", 0)["length"] == 4_096
-    assert find_sample(dataset, "story_multihop", 1)["length"] == 65_536
+    assert find_sample(dataset, "ruler_vt", 0).row["length"] == 4_096
+    assert find_sample(dataset, "story_multihop", 1).row["length"] == 65_536
 
 
 @pytest.mark.parametrize(("text", "length"), [("4k", 4_096), ("4096", 4_096), ("10000", 10_000), ("64K", 65_536)])
 def test_a_length_may_be_written_in_any_way(text: str, length: int, dataset: Path) -> None:
-    assert find_sample(dataset, "ruler_vt", 0, text)["length"] == length
+    assert find_sample(dataset, "ruler_vt", 0, text).row["length"] == length
 
 
 @pytest.mark.parametrize("index", [5, 99, -1, 10**12])
