@@ -151,6 +151,7 @@ def test_run_killed_in_the_middle_ends_as_one_that_was_not(
         assert (run / name).read_bytes() == (sweep / "quest" / name).read_bytes()
 
 
+@pytest.mark.nightly
 def test_contexts_are_compressed_as_in_transformers(demo: Path, short_demo: Path, tmp_path: Path) -> None:
     request = ["-l", "600", "-t", "ruler_niah", "--set", "ruler_niah.queries=1", "-n", "2", "-w", "1"]
     done = process(tmp_path, "generate", *request, "--question-position", "after", "--tokenizer", demo,
