@@ -155,10 +155,13 @@ SPOILT: dict[str, list[Edit]] = {
 }
 
 
-@pytest.mark.parametrize(
+each_spoilt = pytest.mark.parametrize(
     ("code", "edit"),
     [pytest.param(code, edit, id=f"{code}-{i}") for code, edits in SPOILT.items() for i, edit in enumerate(edits)],
 )
+
+
+@each_spoilt
 def test_what_is_spoilt_is_refused_for_what_is_wrong(
     code: str, edit: Edit, honest: bytes, handed_in: Written, dataset: Dataset
 ) -> None:
@@ -377,10 +380,7 @@ def test_any_path_can_be_named_also_one_that_was_shortened(path: str, most: int)
         assert named(written, document).isprintable()
 
 
-@pytest.mark.parametrize(
-    ("code", "edit"),
-    [pytest.param(code, edit, id=f"{code}-{i}") for code, edits in SPOILT.items() for i, edit in enumerate(edits)],
-)
+@each_spoilt
 def test_runs_and_results_are_named_and_not_numbered(
     code: str, edit: Edit, honest: bytes, handed_in: Written, dataset: Dataset
 ) -> None:
