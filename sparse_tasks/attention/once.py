@@ -22,11 +22,6 @@ SMALL: Final = 1 << 16
 """Entries of a table of blocks that is worth keeping: of 4 bytes each, 256 KB."""
 
 
-def is_small(n_q: int, n_k: int, block: int) -> bool:
-    """Whether a table of the blocks of the last ``n_q`` of ``n_k`` positions is worth keeping."""
-    return (ceil_div(n_k, block) - (n_k - n_q) // block) * ceil_div(n_k, block) <= SMALL
-
-
 def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device, *Ts], T]:
     """Keep the last ``ENTRIES`` results of a function of a device and numbers, which nobody may change.
 
@@ -43,5 +38,21 @@ def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device,
             return make(device, *numbers)  # perhaps of tensors without values, which must not outlive the mode
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         return kept(stream, device, *numbers)
+
+    return shared
+
+
+def made_once_if_small(
+    make: Callable[[torch.device, int, int, int, *Ts], T],
+) -> Callable[[torch.device, int, int, int, *Ts], T]:
+    """``made_once`` where a table of the blocks of the last ``n_q`` of ``n_k`` positions is worth keeping.
+
+    The function takes a device, ``n_q``, ``n_k``, the positions in a block, and further numbers.
+    """
+    kept = made_once(make)
+
+    def shared(device: torch.device, n_q: int, n_k: int, block: int, *numbers: *Ts) -> T:
+        cells = (ceil_div(n_k, block) - (n_k - n_q) // block) * ceil_div(n_k, block)
+        return (kept if cells <= SMALL else make)(device, n_q, n_k, block, *numbers)
 
     return shared

@@ -12,7 +12,7 @@ from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
-from sparse_tasks.attention.once import is_small, made_once
+from sparse_tasks.attention.once import made_once_if_small
 from sparse_tasks.core.errors import UsageError
 
 _BLOCK = 128  # of dense attention, for speed alone
@@ -98,14 +98,12 @@ def select_stretches(
 
 def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
     """The index of dense attention; one for all layers where it is small."""
-    return (_kept_dense if is_small(n_q, n_k, _BLOCK) else _dense)(device, n_q, n_k)
+    return _dense(device, n_q, n_k, _BLOCK)
 
 
-def _dense(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
-    return BlockIndex.dense(n_q, n_k, _BLOCK, _BLOCK, device)
-
-
-_kept_dense = made_once(_dense)
+@made_once_if_small
+def _dense(device: torch.device, n_q: int, n_k: int, block: int) -> BlockIndex:
+    return BlockIndex.dense(n_q, n_k, block, block, device)
 
 
 def attend(

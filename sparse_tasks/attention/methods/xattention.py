@@ -67,7 +67,7 @@ class XAttention(AdaptiveBlocks):
         if n_k <= BLOCK or (threshold if density is None else density) == 1:
             return None
         scores = antidiagonal_scores(q, k, block=BLOCK, stride=self.stride, impl=impl)
-        always = always_read(q.device, n_q, n_k, room_for_first(n_q, n_k, density))
+        always = always_read(q.device, n_q, n_k, BLOCK, room_for_first(n_q, n_k, density))
         mass = mass_from(scores, always, impl=impl)
         return blocks_that_hold(mass, n_q=n_q, n_k=n_k, share=threshold, density=density, impl=impl)
 

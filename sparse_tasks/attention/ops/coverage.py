@@ -8,7 +8,7 @@ from torch import Tensor
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import BLOCK, causal_count, ceil_div
 from sparse_tasks.attention.kernels.selection import select_top
-from sparse_tasks.attention.once import is_small, made_once
+from sparse_tasks.attention.once import made_once_if_small
 from sparse_tasks.attention.patterns import block_interactions
 
 
@@ -51,8 +51,7 @@ def blocks_that_hold(
         impl: "auto", "triton" or "torch".
     """
     columns = mass.shape[2]
-    make = _kept_grid if is_small(n_q, n_k, block) else _grid
-    cells, allowed, never = make(mass.device, n_q, n_k, block)
+    cells, allowed, never = _grid(mass.device, n_q, n_k, block)
     if density is None:
         kept = mass > 1 - share
     else:
@@ -67,19 +66,25 @@ def blocks_that_hold(
     return BlockIndex(blocks, counts, block, block, n_q, n_k)
 
 
-def always_read(device: torch.device, n_q: int, n_k: int, first: bool, block: int = BLOCK) -> Tensor:
+@made_once_if_small
+def always_read(device: torch.device, n_q: int, n_k: int, block: int, first: bool) -> Tensor:
     """Bool ``[rows, columns]``: True on the diagonal, and in the first key block if ``first``; not to be changed."""
-    return (_kept_always if is_small(n_q, n_k, block) else _always)(device, n_q, n_k, first, block)
+    row, column = _numbers(device, n_q, n_k, block)
+    return (column == row) | (column == 0) if first else column == row
 
 
-def after_diagonal(device: torch.device, n_q: int, n_k: int, block: int = BLOCK) -> Tensor:
+@made_once_if_small
+def after_diagonal(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
     """Bool ``[rows, columns]``: True where a key block comes after the query block; not to be changed."""
-    return (_kept_after if is_small(n_q, n_k, block) else _after)(device, n_q, n_k, block)
+    row, column = _numbers(device, n_q, n_k, block)
+    return column > row
 
 
-def blocks_before(device: torch.device, n_q: int, n_k: int, block: int = BLOCK) -> Tensor:
+@made_once_if_small
+def blocks_before(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
     """int64 ``[rows, columns]``: blocks from a key block to the query block, 0 after it; not to be changed."""
-    return (_kept_before if is_small(n_q, n_k, block) else _before)(device, n_q, n_k, block)
+    row, column = _numbers(device, n_q, n_k, block)
+    return (row - column).clamp_min(0)
 
 
 def _numbers(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tensor, Tensor]:
@@ -88,28 +93,10 @@ def _numbers(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tens
     return column[(n_k - n_q) // block :, None], column
 
 
-def _always(device: torch.device, n_q: int, n_k: int, first: bool, block: int) -> Tensor:
-    row, column = _numbers(device, n_q, n_k, block)
-    return (column == row) | (column == 0) if first else column == row
-
-
-def _after(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
-    row, column = _numbers(device, n_q, n_k, block)
-    return column > row
-
-
-def _before(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
-    row, column = _numbers(device, n_q, n_k, block)
-    return (row - column).clamp_min(0)
-
-
+@made_once_if_small
 def _grid(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of each query block and key block the interactions, int64; 0, but -inf after the diagonal, fp32; and -inf."""
     row, column = _numbers(device, n_q, n_k, block)
     cells = block_interactions(row, column, block, block, n_q, n_k)
     never = torch.full((), float("-inf"), device=device)
     return cells, torch.where(column > row, never, torch.zeros_like(never)), never
-
-
-_kept_always, _kept_after = made_once(_always), made_once(_after)
-_kept_before, _kept_grid = made_once(_before), made_once(_grid)

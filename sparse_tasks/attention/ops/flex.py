@@ -34,14 +34,14 @@ def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl
     lines = _by_block(torch.stack((vertical, slash)))
     heads, blocks = lines.shape[1:]
     by_key, by_distance = mass_from(lines, _first_lines(q.device, heads, blocks, first), least, impl=impl)
-    mass = torch.maximum(by_key[:, None], by_distance[:, blocks_before(q.device, n_q, n_k)])
+    mass = torch.maximum(by_key[:, None], by_distance[:, blocks_before(q.device, n_q, n_k, BLOCK)])
     if tau == 0:
         return mass
     of_last, of_all = mean_pool(q[-BLOCK:], BLOCK, impl=impl), mean_pool(q, BLOCK, offset=n_k - n_q, impl=impl)
     products = _products(torch.cat((of_last, of_all), 1), mean_pool(k, BLOCK, impl=impl))
     aware = _distance(lines[0], products[:, 0].softmax(1)) < tau
-    weights = products[:, 1:].masked_fill(after_diagonal(q.device, n_q, n_k), float("-inf")).softmax(2)
-    by_means = mass_from(weights, always_read(q.device, n_q, n_k, first), least, impl=impl)
+    weights = products[:, 1:].masked_fill(after_diagonal(q.device, n_q, n_k, BLOCK), float("-inf")).softmax(2)
+    by_means = mass_from(weights, always_read(q.device, n_q, n_k, BLOCK, first), least, impl=impl)
     return torch.where(aware[:, None, None], by_means, mass)
 
 
