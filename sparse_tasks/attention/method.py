@@ -226,7 +226,7 @@ class DecodeMethod(Method):
         return "oracle_decode", {}
 
     def new_state(self, cache: PagedCache) -> Tensor | None:
-        """An empty state for each physical page of a cache; None if the method keeps none."""
+        """An empty state for each physical page of a cache, the same at any budget; None if the method keeps none."""
         return None
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:

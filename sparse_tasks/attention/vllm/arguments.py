@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from sparse_tasks.attention.attention import DENSE, Attention
+from sparse_tasks.attention.attention import DENSE, Attention, share_out, spell_out
+from sparse_tasks.attention.method import Method
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject
 
@@ -16,13 +18,66 @@ KEY: Final = "sparse_tasks"
 CONTEXT: Final = "sparse_tasks_context"
 """Key of ``extra_args`` of a request: the tokens of its prompt after which methods that evict choose what they keep."""
 
+MARK: Final = "sparse_tasks_request"
+"""Key of ``extra_args`` of a request: a name of the caller's, under which its counts can be taken."""
+
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
-_PARTS: Final = ("attention", "sparsity", "arguments")
+_PARTS: Final = ("attention", "sparsity", "arguments", "choices")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The attention of an engine, and what its requests may choose in its place.
+
+    Attributes:
+        attention: The engine's own.
+        choices: All that requests may name, that of the engine among them, at the sparsity that they have unless a
+            request names another; empty where requests have no choice.
+    """
+
+    attention: Attention
+    choices: tuple[Attention, ...] = ()
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Methods of all of them, some perhaps several times."""
+        return tuple(method for each in (self.attention, *self.choices) for method in each.methods)
+
+    def choose(self, attention: object = None, sparsity: object = None) -> Attention:
+        """The attention of a request.
+
+        Args:
+            attention: A name, as the request has it; None for the engine's own.
+            sparsity: Target, in [0, 1), as the request has it; None for the engine's.
+
+        Raises:
+            UsageError: It is not among the choices, or takes no such sparsity.
+        """
+        if attention is None and sparsity is None:
+            return self.attention
+        if not self.choices:
+            given = ("sparsity", sparsity) if attention is None else ("attention", attention)
+            raise UsageError(*given, "cannot be chosen by a request here; start the server with sparse-tasks serve")
+        name = self.attention.method if attention is None else attention
+        if name == DENSE:
+            return Attention.parse(DENSE, sparsity=sparsity)  # type: ignore[arg-type]  # which is checked there
+        able = {each.method: each for each in self.choices}
+        if not isinstance(name, str) or spell_out(name) not in able:
+            names = ", ".join(dict.fromkeys([DENSE, *able]))
+            raise UsageError("attention", name, f"is not what this server was started with; choose from {names}")
+        own = able[spell_out(name)]
+        if sparsity is None:
+            return own
+        return Attention.parse(own.method, sparsity=sparsity, arguments=own.arguments)  # type: ignore[arg-type]
 
 
 def engine_arguments(
-    attention: str, *, sparsity: float | None = None, arguments: Mapping[str, object] | None = None
+    attention: str,
+    *,
+    sparsity: float | None = None,
+    arguments: Mapping[str, object] | None = None,
+    choices: Sequence[str] = (),
 ) -> JsonObject:
     """Arguments of ``vllm.LLM`` for a method: ``LLM(model, **engine_arguments("quest", sparsity=0.9))``.
 
@@ -32,29 +87,37 @@ def engine_arguments(
         attention: ``dense``, a method, or two for prefill and after it: ``vertical_slash+quest``.
         sparsity: Target of all methods, in [0, 1).
         arguments: ``METHOD.PARAMETER`` to a value.
+        choices: Methods that a request may name in ``extra_args`` (``attention`` and ``sparsity``); the engine's own
+            is among them. None: requests have no choice.
 
     Raises:
         UsageError: A method or a parameter is unknown or wrong.
     """
-    parsed = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     # Given as JSON, of which vLLM makes a hash.
-    settings = {"attention": attention, "sparsity": sparsity, "arguments": dict(arguments or {})}
+    settings: JsonObject = {"attention": attention, "sparsity": sparsity, "arguments": dict(arguments or {})}
+    if choices:
+        settings["choices"] = list(choices)
+    offer = parse_offer({KEY: settings})
     given: JsonObject = {
         "attention_config": {"backend": BACKEND},
         "worker_cls": WORKER,
         "additional_config": {KEY: settings},
         "compilation_config": {"cudagraph_mode": "PIECEWISE"},
     }
-    if any(method.unshared for method in parsed.methods):
+    if any(method.unshared for method in offer.methods):
         given["enable_prefix_caching"] = False
     return given
 
 
 def serve_arguments(
-    attention: str, *, sparsity: float | None = None, arguments: Mapping[str, object] | None = None
+    attention: str,
+    *,
+    sparsity: float | None = None,
+    arguments: Mapping[str, object] | None = None,
+    choices: Sequence[str] = (),
 ) -> list[str]:
     """``engine_arguments`` as options of ``vllm serve MODEL``."""
-    given = engine_arguments(attention, sparsity=sparsity, arguments=arguments)
+    given = engine_arguments(attention, sparsity=sparsity, arguments=arguments, choices=choices)
     words = [
         *("--attention-backend", BACKEND, "--worker-cls", WORKER),
         *("--additional-config", json.dumps(given["additional_config"])),
@@ -63,8 +126,8 @@ def serve_arguments(
     return words if given.get("enable_prefix_caching", True) else [*words, "--no-enable-prefix-caching"]
 
 
-def parse_attention(additional_config: object) -> Attention:
-    """Attention that vLLM's ``additional_config`` names.
+def parse_offer(additional_config: object) -> Offer:
+    """Attention that vLLM's ``additional_config`` names, with what requests may choose.
 
     Raises:
         UsageError: The attention, or its table, is missing or not valid.
@@ -75,11 +138,20 @@ def parse_attention(additional_config: object) -> Attention:
         raise UsageError("additional_config", additional_config, f"has to say which attention, as in {example}")
     if unknown := sorted(set(settings) - set(_PARTS)):
         raise UsageError(f"additional_config.{KEY}", unknown[0], f"is unknown; choose from {', '.join(_PARTS)}")
-    name, sparsity, arguments = (settings.get(part) for part in _PARTS)
+    name, sparsity, arguments, choices = (settings.get(part) for part in _PARTS)
     if not isinstance(name, str):
         raise UsageError(f"additional_config.{KEY}.attention", name, f"has to be a name, {DENSE!r} or of a method")
     if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, int | float)):
         raise UsageError(f"additional_config.{KEY}.sparsity", sparsity, "has to be a number in [0, 1)")
     if arguments is not None and not isinstance(arguments, Mapping):
         raise UsageError(f"additional_config.{KEY}.arguments", arguments, "has to be a table of METHOD.PARAMETER")
-    return Attention.parse(name, sparsity=sparsity, arguments=arguments)
+    if not choices:
+        return Offer(Attention.parse(name, sparsity=sparsity, arguments=arguments))
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise UsageError(f"additional_config.{KEY}.choices", choices, "has to be a list of names")
+    named = list(dict.fromkeys([name, *choices]))
+    able = tuple(
+        Attention.parse(each, sparsity=0.0 if each == DENSE else sparsity, arguments=given)
+        for each, given in zip(named, share_out(arguments or {}, named), strict=True)
+    )
+    return Offer(able[0], able)

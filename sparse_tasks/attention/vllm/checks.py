@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import takes_head_size
-from sparse_tasks.attention.vllm.arguments import BACKEND
+from sparse_tasks.attention.vllm.arguments import BACKEND, Offer
 from sparse_tasks.core.errors import UsageError
 
 _OLDEST: Final = Version("0.26")
@@ -58,12 +58,12 @@ def importing() -> Iterator[None]:
         ) from error
 
 
-def check_config(config: Any, attention: Attention) -> None:
+def check_config(config: Any, attention: Attention | Offer) -> None:
     """Refuse a configuration that methods do not support.
 
     Args:
         config: ``vllm.config.VllmConfig``.
-        attention: The methods.
+        attention: The methods, those that requests may choose among them.
 
     Raises:
         UsageError: The model, or an option, does not go with sparse attention or with a method.

@@ -17,6 +17,7 @@ from sparse_tasks.attention.index import PageIndex, PrefillIndex, computed_by
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.vllm.plan import Plan
+from sparse_tasks.attention.vllm.requests import Choice
 
 _KEPT: Final = 4096  # finished requests whose counts are kept until they are taken
 _ROOM: Final = 64  # requests that the first buffer holds
@@ -59,7 +60,7 @@ class Counter:
         self._finished: OrderedDict[str, _Tally] = OrderedDict()
         self._prompts: list[tuple[str, int, PrefillIndex]] = []  # not counted yet: request, layer, index
         self._held = 0  # bytes of these
-        self._pending: dict[int, PageIndex] = {}
+        self._pending: dict[Choice | None, dict[int, PageIndex]] = {}
         self._slots: tuple[tuple[str, ...], Tensor] | None = None
 
     def prompt(self, request: str, layer: int, index: PrefillIndex) -> None:
@@ -69,21 +70,21 @@ class Counter:
         if self._held > _HELD:
             self._count_prompts()
 
-    def steps(self, layer: int, index: PageIndex) -> None:
-        """Count decoding that ran under an index in a layer."""
+    def steps(self, layer: int, index: PageIndex, choice: Choice | None = None) -> None:
+        """Count decoding that ran under an index in a layer, of the step's requests of one choice."""
         if index.unit == 1:  # lists of tokens may be long, and are counted without a look at them
             index = replace(index, pages=index.pages[..., :0].clone())
-        self._pending[layer] = index
+        self._pending.setdefault(choice, {})[layer] = index
 
     def end(self, plan: Plan, *, prompts_dense: bool, steps_dense: bool) -> None:
-        """Add up a step that all layers have run.
+        """Add up a step that all layers have run, or its part of one choice.
 
         Args:
-            plan: The plan of the step.
+            plan: Its plan.
             prompts_dense: Whether prompts ran as dense attention, which is not counted by index.
             steps_dense: Whether decoding did.
         """
-        pending, self._pending = self._pending, {}
+        pending = self._pending.pop(plan.choice, {})
         if pending and len(pending) < self._read.shape[1]:
             return  # the step failed, which vLLM reports
         self._count_prompts()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.vllm.checks import importing
-from sparse_tasks.attention.vllm.plan import Plan, Span
+from sparse_tasks.attention.vllm.plan import Span, Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
 with importing():
@@ -61,23 +61,23 @@ class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]
         *scales: Any,
         **options: Any,
     ) -> Tensor:
-        plan: Plan | None = getattr(attn_metadata, "sparse", None)
+        step: Step | None = getattr(attn_metadata, "sparse", None)
         if self.sparse is None:
             attended: Tensor = super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output, *scales, **options
             )
             return attended
-        if plan is None:  # a trial of vLLM's, whose output nobody reads
+        if step is None:  # a trial of vLLM's, whose output nobody reads
             return output.zero_()
         keys, values = self.split(kv_cache)
-        self.sparse.attend(plan, query, key, value, keys, values, output)
-        for span in plan.spans(prompts=self.sparse.prefill is None, steps=self.sparse.decode is None):
-            output[span.tokens] = self._dense(plan, span, query[span.tokens], keys, values)
+        self.sparse.attend(step, query, key, value, keys, values, output)
+        for span in step.dense:
+            output[span.tokens] = self._dense(step, span, query[span.tokens], keys, values)
         return output
 
-    def _dense(self, plan: Plan, span: Span, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _dense(self, step: Step, span: Span, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Causal attention of the last positions of a sequence over all of it."""
-        blocks = plan.table[span.row, : ceil_div(span.end, keys.shape[1])].long()
+        blocks = step.table[span.row, : ceil_div(span.end, keys.shape[1])].long()
         k, v = (x[blocks].flatten(0, 1)[: span.end].transpose(0, 1) for x in (keys, values))
         mask = None
         if len(q) > 1 and span.start > 0:

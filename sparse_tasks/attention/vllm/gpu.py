@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.vllm.checks import importing
-from sparse_tasks.attention.vllm.plan import Plan, Span
+from sparse_tasks.attention.vllm.plan import Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
 with importing():
@@ -51,20 +51,19 @@ class SparseBuilder(BuilderMixin, FlashAttentionMetadataBuilder):  # type: ignor
         metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
         if self._session is None:
             return metadata
-        plan = metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.block_size)
-        if plan is not None and plan.prompts and plan.steps is not None:
-            prompts, steps = self._session.dense
-            if prompts != steps:
-                metadata.dense = _part(metadata, plan, plan.spans(prompts=prompts, steps=steps))
+        step = metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.block_size)
+        if step is not None and step.mixed:
+            metadata.dense = _dense_part(metadata, step)
         return metadata
 
     def use_cascade_attention(self, *args: Any, **options: Any) -> bool:
         return False
 
 
-def _part(metadata: Any, plan: Plan, spans: tuple[Span, ...]) -> _Dense:
-    """The part of a step that some spans are."""
-    device, counts = plan.table.device, [span.end - span.start for span in spans]
+def _dense_part(metadata: Any, step: Step) -> _Dense:
+    """The part of a step that no method computes."""
+    spans = step.dense
+    device, counts = step.table.device, [span.end - span.start for span in spans]
     starts = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     together = all(one.tokens.stop == two.first for one, two in pairwise(spans))
     tokens: slice | Tensor = slice(spans[0].first, spans[-1].tokens.stop)
@@ -79,7 +78,7 @@ def _part(metadata: Any, plan: Plan, spans: tuple[Span, ...]) -> _Dense:
             query_start_loc=starts.to(device, non_blocking=True),
             max_seq_len=max(span.end for span in spans),
             seq_lens=torch.tensor([span.end for span in spans], dtype=torch.int32, device=device),
-            block_table=plan.table[torch.tensor([span.row for span in spans], device=device)],
+            block_table=step.table[torch.tensor([span.row for span in spans], device=device)],
             # The schedule of the whole step does not fit; FlashAttention makes its own.
             scheduler_metadata=None,
         ),
@@ -108,15 +107,13 @@ class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
         *scales: Any,
         **options: Any,
     ) -> Tensor:
-        plan: Plan | None = getattr(attn_metadata, "sparse", None)
-        sparse = self.sparse
-        if sparse is not None and plan is not None:
+        step: Step | None = getattr(attn_metadata, "sparse", None)
+        if self.sparse is not None and step is not None:
             keys, values = self.split(kv_cache)
-            sparse.attend(plan, query, key, value, keys, values, output)
-            dense = plan.spans(prompts=sparse.prefill is None, steps=sparse.decode is None)
-            if not dense:
+            self.sparse.attend(step, query, key, value, keys, values, output)
+            if not step.dense:
                 return output
-            if sum(span.end - span.start for span in dense) < plan.tokens:
+            if step.mixed:
                 part: _Dense = attn_metadata.dense
                 if isinstance(part.tokens, slice):
                     super().forward(layer, query[part.tokens], key, value, kv_cache, part.metadata,

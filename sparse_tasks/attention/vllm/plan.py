@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
-from sparse_tasks.attention.vllm.requests import Row
+from sparse_tasks.attention.vllm.requests import Choice, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,16 @@ class Steps:
 
 @dataclass(frozen=True)
 class Plan:
-    """Work of a step.
+    """Work of a step, or of its requests under one attention.
 
     Attributes:
         prompts: Prompts, or chunks of them.
         steps: Decoding; None if nothing is decoded.
-        tokens: Number of tokens, without padding.
+        tokens: Number of tokens in the step, without padding.
         table: int32 ``[requests, blocks]``: block table.
         block_size: Positions in a block.
+        choice: The attention; None is the engine's.
+        alone: Whether it is the whole step.
     """
 
     prompts: tuple[Prompt, ...]
@@ -99,20 +101,25 @@ class Plan:
     tokens: int
     table: Tensor
     block_size: int
+    choice: Choice | None = None
+    alone: bool = True
 
     def spans(self, *, prompts: bool, steps: bool) -> tuple[Span, ...]:
         """Spans of prompts, of decoding, or of both."""
         return (*(self.prompts if prompts else ()), *(self.steps.spans if steps and self.steps is not None else ()))
 
     @classmethod
-    def of(cls, rows: Sequence[Row], table: Tensor, cached: Tensor, block_size: int) -> Plan:
-        """Plan of a step.
+    def of(
+        cls, rows: Sequence[Row], table: Tensor, cached: Tensor, block_size: int, choice: Choice | None = None
+    ) -> Plan:
+        """Plan of a step for its requests of one choice.
 
         Args:
             rows: The step's tokens by request, in the order of the table.
             table: int32 ``[at least requests, blocks]``, on the device.
             cached: int32 ``[at least requests]``: cached positions of each request after the step.
             block_size: Positions in a block.
+            choice: The choice.
         """
         # The table has room for the longest possible sequence. Its used part grows by an eighth at a time, so that
         # consecutive steps have the same shapes.
@@ -121,6 +128,8 @@ class Plan:
         table = table[: len(rows), : ceil_div(blocks, grain) * grain]
         prompts, spans = [], []
         for number, row in enumerate(rows):
+            if row.choice is not choice:
+                continue
             length = row.prompt if row.context is None else row.context
             split = min(max(row.start, length), row.end)
             if row.start < split:
@@ -130,7 +139,30 @@ class Plan:
         tokens = sum(row.end - row.start for row in rows)
         asked = {row.request: row.prompt for row in rows if row.context is not None}
         steps = _steps(spans, table, cached[: len(rows)], tokens, asked) if spans else None
-        return cls(tuple(prompts), steps, tokens, table, block_size)
+        alone = all(row.choice is choice for row in rows)
+        return cls(tuple(prompts), steps, tokens, table, block_size, choice, alone)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step for all layers.
+
+    Attributes:
+        plans: A plan for each attention of its requests, in no order.
+        dense: Spans that no method computes, in the step's order.
+        tokens: Number of tokens, without padding.
+        table: int32 ``[requests, blocks]``: block table.
+    """
+
+    plans: tuple[Plan, ...]
+    dense: tuple[Span, ...]
+    tokens: int
+    table: Tensor
+
+    @property
+    def mixed(self) -> bool:
+        """Whether methods compute a part of it, and vLLM the other."""
+        return 0 < sum(span.end - span.start for span in self.dense) < self.tokens
 
 
 def _steps(spans: list[Span], table: Tensor, cached: Tensor, tokens: int, asked: Mapping[str, int]) -> Steps:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.method import EvictMethod
 from sparse_tasks.attention.vllm.arguments import CONTEXT
 from sparse_tasks.core.errors import EngineError
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """An attention that requests chose in place of the engine's, one object for all of them."""
+
+    attention: Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,7 @@ class Row:
         end: Position after its last token.
         prompt: Tokens of its prompt; the model wrote those after them.
         context: Of these, the tokens after which a method that evicts chooses; None is all of them.
+        choice: Its attention; None is the engine's.
     """
 
     request: str
@@ -29,23 +39,34 @@ class Row:
     end: int
     prompt: int
     context: int | None = None
+    choice: Choice | None = None
 
 
 class Requests:
-    """Unfinished requests of a worker."""
+    """Unfinished requests of a worker.
 
-    def __init__(self) -> None:
+    Args:
+        attention: The engine's; None has no method.
+    """
+
+    def __init__(self, attention: Attention | None = None) -> None:
+        self.attention = attention or Attention.DENSE
+        self._choices: dict[str, Choice] = {}  # of those that have one
         self._prompts: dict[str, int] = {}
         self._contexts: dict[str, int] = {}  # of those that have one
         self._cached: dict[str, int] = {}
         self._scheduled: dict[str, int] = {}
 
-    def begin(self, scheduled: Any, *, contexts: bool = False) -> set[str]:
+    def begin(
+        self, scheduled: Any, choose: Callable[[Mapping[str, object]], Choice | None] = lambda extra: None
+    ) -> set[str]:
         """Read vLLM's ``SchedulerOutput`` before its step runs.
+
+        Where its method evicts, a request may say how many tokens of its prompt are its context (``CONTEXT``).
 
         Args:
             scheduled: It.
-            contexts: Whether a request may say how many tokens of its prompt are its context (``CONTEXT``).
+            choose: The choice of a request, by its ``extra_args``; None is the engine's attention.
 
         Returns:
             Requests that have finished since the last step.
@@ -54,12 +75,17 @@ class Requests:
         for request in finished:
             self._prompts.pop(request, None)
             self._contexts.pop(request, None)
+            self._choices.pop(request, None)
             self._cached.pop(request, None)
         for new in scheduled.scheduled_new_reqs:
             # A preempted request may come as a new one whose tokens the model wrote in part: its prompt stays.
             tokens = new.prompt_token_ids if new.prompt_token_ids is not None else new.prompt_embeds
             self._prompts.setdefault(new.req_id, len(tokens))
-            context = (getattr(new.sampling_params, "extra_args", None) or {}).get(CONTEXT) if contexts else None
+            extra = getattr(new.sampling_params, "extra_args", None) or {}
+            if (choice := choose(extra)) is not None:
+                self._choices.setdefault(new.req_id, choice)
+            attention = self.attention if choice is None else choice.attention
+            context = extra.get(CONTEXT) if isinstance(attention.decode, EvictMethod) else None
             if isinstance(context, int) and 0 < context < len(tokens):
                 self._contexts.setdefault(new.req_id, context)
             self._cached[new.req_id] = new.num_computed_tokens
@@ -93,5 +119,6 @@ class Requests:
             raise EngineError("vLLM's rows are in another order than this version of it should have; please report it")
         for request in order:
             count, start = self._scheduled[request], self._cached[request]
-            yield Row(request, first, start, start + count, self._prompts[request], self._contexts.get(request))
+            prompt, context = self._prompts[request], self._contexts.get(request)
+            yield Row(request, first, start, start + count, prompt, context, self._choices.get(request))
             first += count

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer
+from sparse_tasks.attention.method import DecodeMethod, Layer
+from sparse_tasks.attention.vllm.arguments import MARK, Offer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import SparseLayer
-from sparse_tasks.attention.vllm.plan import Plan
+from sparse_tasks.attention.vllm.plan import Plan, Span, Step
 from sparse_tasks.attention.vllm.replay import Replays
-from sparse_tasks.attention.vllm.requests import Requests
+from sparse_tasks.attention.vllm.requests import Choice, Requests
 from sparse_tasks.core.errors import EngineError, UsageError
+from sparse_tasks.core.records import JsonObject
 
 _WORK: Final = 2**28  # bytes that selection takes at any length
+_MARKED: Final = 4096  # marks of requests that are kept until their counts are taken
 
 
 class Session:
@@ -29,13 +33,21 @@ class Session:
     Args:
         attention: The methods.
         impl: "auto", "triton" or "torch".
+        choices: What requests may choose in their place (see ``Offer``).
         modules: vLLM's table of the engine's attention modules (``static_forward_context``), by which it is known.
     """
 
-    def __init__(self, attention: Attention, impl: str = "auto", *, modules: dict[str, Any] | None = None) -> None:
-        self.attention = attention
+    def __init__(
+        self,
+        attention: Attention,
+        impl: str = "auto",
+        *,
+        choices: tuple[Attention, ...] = (),
+        modules: dict[str, Any] | None = None,
+    ) -> None:
+        self.offer = Offer(attention, choices)
         self.modules = modules
-        self.requests = Requests()
+        self.requests = Requests(attention)
         self.counter: Counter | None = None
         self.warming_up = False
         """Whether vLLM warms up with requests of its own, under dense attention."""
@@ -43,7 +55,9 @@ class Session:
         self._replays: Replays | None = None
         self._layers: dict[str, SparseLayer] = {}
         self._order: Callable[[], Sequence[str]] = list
-        self._plan: Plan | None = None
+        self._step: Step | None = None
+        self._choices: WeakValueDictionary[tuple[str, float | None], Choice] = WeakValueDictionary()
+        self._marked: OrderedDict[str, list[str]] = OrderedDict()  # vLLM's names of sequences, by mark
 
     def join(self, modules: dict[str, Any], device: torch.device, replays: Replays | None = None) -> None:
         """Register the model's attention layers, in their order, once the model is loaded.
@@ -67,30 +81,28 @@ class Session:
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
             layer = Layer(number, len(modules))
-            self._layers[name] = SparseLayer(
-                layer, self.attention, self.counter, module.impl.scale, self._impl, replays
-            )
+            self._layers[name] = SparseLayer(layer, self.offer, self.counter, module.impl.scale, self._impl, replays)
             module.impl.sparse = self._layers[name]
 
-    @property
-    def dense(self) -> tuple[bool, bool]:
-        """Whether prefill is dense, and whether decoding is."""
-        layer = next(iter(self._layers.values()))
-        return layer.prefill is None, layer.decode is None
+    def dense(self, choice: Choice | None = None) -> tuple[bool, bool]:
+        """Whether prefill is dense, and whether decoding is, of a choice or of the engine."""
+        methods = next(iter(self._layers.values())).methods(choice)
+        return methods.prefill is None, methods.decode is None
 
-    def change(self, attention: Attention, block_size: int) -> None:
+    def change(self, attention: Attention, block_size: int, choices: tuple[Attention, ...] = ()) -> None:
         """Switch to other methods, between requests.
 
         Raises:
             UsageError: A method's pages do not fit into the blocks.
         """
-        for method in attention.methods:
+        offer = Offer(attention, choices)
+        for method in offer.methods:
             check_page(method, block_size)
-        self.attention = attention
+        self.offer, self.requests.attention = offer, attention
         if self._replays is not None:
             self._replays.clear()
         for layer in self._layers.values():
-            layer.change(attention)
+            layer.change(offer)
 
     def begin(self, scheduled: Any, order: Callable[[], Sequence[str]]) -> None:
         """Prepare a step.
@@ -99,14 +111,20 @@ class Session:
             scheduled: vLLM's ``SchedulerOutput``.
             order: Returns the requests in the model's order, which vLLM decides later.
         """
-        finished = self.requests.begin(scheduled, contexts=isinstance(self.attention.decode, EvictMethod))
+        finished = self.requests.begin(scheduled, self._choose)
         for layer in self._layers.values():
             layer.forget(finished)
         if self.counter is not None:
             self.counter.finish(finished)
-        self._order, self._plan = order, None
+        for new in scheduled.scheduled_new_reqs:
+            mark = (getattr(new.sampling_params, "extra_args", None) or {}).get(MARK)
+            if isinstance(mark, str) and new.req_id not in (names := self._marked.setdefault(mark, [])):
+                names.append(new.req_id)
+        while len(self._marked) > _MARKED:
+            self._marked.popitem(last=False)
+        self._order, self._step = order, None
 
-    def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Plan | None:
+    def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Step | None:
         """Plan of the running step, for layers that share a block table.
 
         Args:
@@ -127,25 +145,59 @@ class Session:
         order = list(self._order())
         starts = metadata.query_start_loc_cpu[: metadata.num_reqs + 1]
         rows = list(self.requests.rows(order, starts.diff().tolist()))
-        self._plan = Plan.of(rows, metadata.block_table_tensor, metadata.seq_lens, block_size)
-        return self._plan
+        table, cached = metadata.block_table_tensor, metadata.seq_lens
+        choices = dict.fromkeys(row.choice for row in rows)
+        plans = tuple(Plan.of(rows, table, cached, block_size, choice) for choice in choices)
+        dense = list[Span]()
+        for plan in plans:
+            prompts, steps = self.dense(plan.choice)
+            dense += plan.spans(prompts=prompts, steps=steps)
+        dense.sort(key=lambda span: span.first)
+        self._step = Step(plans, tuple(dense), plans[0].tokens, plans[0].table)
+        return self._step
 
     def end(self) -> None:
         """Count the step that has run."""
         self.requests.end()
-        if self._plan is not None and self.counter is not None:
-            prompts, steps = self.dense
-            self.counter.end(self._plan, prompts_dense=prompts, steps_dense=steps)
-        self._plan = None
+        if self._step is not None and self.counter is not None:
+            for plan in self._step.plans:
+                prompts, steps = self.dense(plan.choice)
+                self.counter.end(plan, prompts_dense=prompts, steps_dense=steps)
+        self._step = None
+
+    def take(self, mark: str) -> list[JsonObject]:
+        """Counts of the sequences of a request, by its ``MARK``, which are then dropped."""
+        names = self._marked.pop(mark, [])
+        if self.counter is None:
+            return []
+        return [counts for name in names if (counts := self.counter.take(name)) is not None]
+
+    def _choose(self, extra: Mapping[str, object]) -> Choice | None:
+        """The choice of a request.
+
+        Raises:
+            UsageError: It is not one that requests have; a server has refused such requests before.
+        """
+        given = extra.get("attention"), extra.get("sparsity")
+        if given == (None, None):
+            return None
+        chosen = self.offer.choose(*given)
+        key = chosen.method, chosen.sparsity
+        if key == (self.offer.attention.method, self.offer.attention.sparsity):
+            return None
+        choice = self._choices.get(key)
+        if choice is None:
+            choice = self._choices[key] = Choice(chosen)
+        return choice
 
     def share_of_state(self, block_size: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> float:
         """Bytes of page summaries for each byte of keys and values."""
-        if not isinstance(self.attention.decode, DecodeMethod):
-            return 0.0
         keys = torch.empty(1, block_size, kv_heads, head_size, dtype=dtype, device="meta")
         one = torch.zeros(1, dtype=torch.int32, device="meta")
-        state = self.attention.decode.new_state(PagedCache(keys, keys, one[None], one))
-        return 0.0 if state is None else state.numel() * state.element_size() / (2 * keys.numel() * keys.element_size())
+        noting = {method.name: method for method in self.offer.methods if isinstance(method, DecodeMethod)}
+        states = [method.new_state(PagedCache(keys, keys, one[None], one)) for method in noting.values()]
+        size: int = sum(state.numel() * state.element_size() for state in states if state is not None)
+        return size / int(2 * keys.numel() * keys.element_size())
 
     def work(self, longest: int, kv_heads: int, head_size: int, dtype: torch.dtype) -> int:
         """Bytes that selection and gathered keys of one layer need beside the cache.
@@ -156,7 +208,7 @@ class Session:
             head_size: Numbers in a key.
             dtype: Type of keys and values.
         """
-        if not self.attention.methods:
+        if not self.offer.methods:
             return 0
         # Keys and values in one piece, and as much again for scores and lists by position.
         size: int = torch.empty(0, dtype=dtype).element_size()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import vllm
 from vllm.platforms import current_platform
 
-from sparse_tasks.attention.vllm.arguments import KEY, parse_attention
+from sparse_tasks.attention.vllm.arguments import KEY, parse_offer
 from sparse_tasks.attention.vllm.checks import (
     check_cache,
     check_config,
@@ -43,13 +43,14 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     def __init__(self, vllm_config: VllmConfig, *args: Any, **options: Any) -> None:
         if untested := check_version(vllm.__version__):
             _LOG.warning(untested)
-        attention = parse_attention(vllm_config.additional_config)
-        check_config(vllm_config, attention)
+        offer = parse_offer(vllm_config.additional_config)
+        check_config(vllm_config, offer)
         if current_platform.is_cpu():
             take_the_place_of_cpu_attention()
         self._sparse = Session(
-            attention,
+            offer.attention,
             "torch" if current_platform.is_cpu() else "auto",
+            choices=offer.choices,
             modules=vllm_config.compilation_config.static_forward_context,
         )
         SESSIONS.add(self._sparse)
@@ -88,7 +89,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         for group in kv_cache_config.kv_cache_groups:
-            for method in self._sparse.attention.methods:
+            for method in self._sparse.offer.methods:
                 check_page(method, group.kv_cache_spec.block_size)
         super().initialize_from_config(kv_cache_config)
 
@@ -111,14 +112,18 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         counter = self._sparse.counter
         return [None if counter is None else counter.take(request) for request in requests]
 
+    def sparse_tasks_measure(self, mark: str) -> list[dict[str, Any]]:
+        """Counts of the sequences of a request that has a ``MARK``, which are then dropped (see ``Counter.take``)."""
+        return self._sparse.take(mark)
+
     def sparse_tasks_change(self, settings: dict[str, Any]) -> None:
         """Switch to other methods or budgets, between requests and after ``LLM.reset_prefix_cache``.
 
         Cached keys were computed under the old methods, and new ones summarise pages as they are written.
         """
-        attention = parse_attention({KEY: settings})
-        check_config(self.vllm_config, attention)
-        self._sparse.change(attention, self.cache_config.block_size)
+        offer = parse_offer({KEY: settings})
+        check_config(self.vllm_config, offer)
+        self._sparse.change(offer.attention, self.cache_config.block_size, offer.choices)
 
     def _rows(self, scheduled: Any) -> Sequence[str]:
         """The requests in the model's order."""

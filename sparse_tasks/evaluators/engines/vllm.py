@@ -97,12 +97,12 @@ class VllmEngine(Engine):
         """Configuration of vLLM, checked here since the engine's own process would fail less readably."""
         import vllm
 
-        from sparse_tasks.attention.vllm.arguments import parse_attention
+        from sparse_tasks.attention.vllm.arguments import parse_offer
         from sparse_tasks.attention.vllm.checks import check_config, check_version
 
         self._untested = check_version(vllm.__version__)
         config = arguments.create_engine_config()
-        check_config(config, parse_attention(config.additional_config))
+        check_config(config, parse_offer(config.additional_config))
         return config
 
     def start(self, needed: int) -> None:

@@ -22,7 +22,7 @@ from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.attention.vllm.arguments import CONTEXT
 from sparse_tasks.attention.vllm.layer import SparseLayer
-from sparse_tasks.attention.vllm.plan import Plan
+from sparse_tasks.attention.vllm.plan import Step
 from sparse_tasks.attention.vllm.session import Session
 from sparse_tasks.core.parameters import parameters
 
@@ -60,7 +60,7 @@ def scheduled(
     new: Mapping[str, tuple[int, int]] | None = None,
     cached: Mapping[str, int] | None = None,
     finished: Iterable[str] = (),
-    contexts: Mapping[str, int] | None = None,
+    extra: Mapping[str, Mapping[str, object]] | None = None,
 ) -> SimpleNamespace:
     """A ``SchedulerOutput`` of vLLM, as much of it as is read.
 
@@ -69,7 +69,7 @@ def scheduled(
         new: The tokens that new requests come with, and how many of them are computed already.
         cached: How many tokens the others have computed.
         finished: Those that are over.
-        contexts: Tokens of the contexts of new requests that say so.
+        extra: ``extra_args`` of new requests that have some.
     """
     cached = cached or {}
     return SimpleNamespace(
@@ -80,9 +80,7 @@ def scheduled(
                 prompt_token_ids=list(range(length)),
                 prompt_embeds=None,
                 num_computed_tokens=computed,
-                sampling_params=SimpleNamespace(
-                    extra_args={CONTEXT: contexts[name]} if contexts and name in contexts else None
-                ),
+                sampling_params=SimpleNamespace(extra_args=(extra or {}).get(name)),
             )
             for name, (length, computed) in (new or {}).items()
         ],
@@ -101,6 +99,7 @@ class Text:
     seed: int = 0
     loud: float = 1.0
     context: int | None = None
+    extra: dict[str, object] = field(default_factory=dict)
     layers: list[list[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +128,7 @@ class Served:
         attention: The methods.
         block_size: Positions in a block.
         blocks: Of the cache.
+        choices: What requests may choose in their place.
         seed: Of the order of blocks and rows.
         scale: Factor of the scores.
     """
@@ -137,12 +137,13 @@ class Served:
         self,
         attention: Attention,
         *,
+        choices: tuple[Attention, ...] = (),
         block_size: int = 16,
         blocks: int = 80,
         seed: int = 0,
         scale: float = SIZE**-0.5,
     ) -> None:
-        self.session = Session(attention, impl="torch")
+        self.session = Session(attention, impl="torch", choices=choices)
         modules = [
             SimpleNamespace(
                 impl=SimpleNamespace(num_kv_heads=KV_HEADS, num_heads=HEADS, head_size=SIZE, scale=scale, sparse=None),
@@ -213,8 +214,11 @@ class Served:
             while len(one.blocks) * self.block_size < one.computed + tokens[name]:
                 one.blocks.append(self.free.pop())
         over, self.over = self.over, []
-        contexts = {name: one.text.context for name, one in self.requests.items() if one.text.context is not None}
-        step = scheduled(tokens, new=new, cached=cached, finished=over, contexts=contexts)
+        texts = {name: one.text for name, one in self.requests.items()}
+        extra = {
+            name: text.extra | ({} if text.context is None else {CONTEXT: text.context}) for name, text in texts.items()
+        }
+        step = scheduled(tokens, new=new, cached=cached, finished=over, extra=extra)
         self.session.begin(step, lambda: order)
         plan = self.session.plan(self.names, self._metadata(order, tokens), self.block_size)
         assert plan is not None
@@ -229,7 +233,7 @@ class Served:
         assert out[:, first:].isnan().all()  # nothing is written past the step's tokens
         return found
 
-    def _layer(self, number: int, plan: Plan, order: list[str], tokens: Mapping[str, int], slots: Tensor) -> Tensor:
+    def _layer(self, number: int, step: Step, order: list[str], tokens: Mapping[str, int], slots: Tensor) -> Tensor:
         layer = self.layers[number]
         keys, values = self.cache[number].unbind(2)
         parts = [self._tokens(self.requests[name], number, tokens[name]) for name in order]
@@ -240,7 +244,7 @@ class Served:
         values[real // self.block_size, real % self.block_size] = v[: len(real)]
         layer.notice(k, keys, slots)
         out = torch.full_like(q, float("nan"))
-        layer.attend(plan, q, k, v, keys, values, out)
+        layer.attend(step, q, k, v, keys, values, out)
         return out
 
     def _tokens(self, one: _Served, layer: int, count: int) -> list[Tensor]:

@@ -13,8 +13,9 @@ from sparse_tasks.attention.vllm.arguments import (
     BACKEND,
     KEY,
     WORKER,
+    Offer,
     engine_arguments,
-    parse_attention,
+    parse_offer,
     serve_arguments,
 )
 from sparse_tasks.core.errors import UsageError
@@ -43,7 +44,7 @@ def test_what_is_asked_in_python_is_what_runs(given: dict[str, Any]) -> None:
     assert arguments["worker_cls"] == WORKER
     assert arguments["compilation_config"] == {"cudagraph_mode": "PIECEWISE"}
     sent = json.loads(json.dumps(arguments["additional_config"]))  # vLLM makes a hash of it, from JSON
-    assert parse_attention(sent) == parse_attention(arguments["additional_config"]) == Attention.parse(name, **options)
+    assert parse_offer(sent) == parse_offer(arguments["additional_config"]) == Offer(Attention.parse(name, **options))
 
 
 @pytest.mark.parametrize("given", ASKED, ids=str)
@@ -55,7 +56,7 @@ def test_what_is_asked_on_the_command_line_is_the_same(given: dict[str, Any]) ->
     assert flags["--attention-backend"] == arguments["attention_config"]["backend"]
     assert flags["--worker-cls"] == arguments["worker_cls"]
     assert json.loads(flags["--compilation-config"]) == arguments["compilation_config"]
-    assert parse_attention(json.loads(flags["--additional-config"])) == Attention.parse(name, **options)
+    assert parse_offer(json.loads(flags["--additional-config"])).attention == Attention.parse(name, **options)
     rest = [] if arguments.get("enable_prefix_caching", True) else ["--no-enable-prefix-caching"]
     assert words[8:] == rest
 
@@ -117,7 +118,7 @@ def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, A
             make(name, **rest)
         assert error.value.field == field
     with pytest.raises(UsageError) as error:
-        parse_attention({KEY: options})
+        parse_offer({KEY: options})
     assert error.value.field == field
 
 
@@ -125,22 +126,24 @@ def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, A
                                     {KEY: {"sparsity": 0.5}}], ids=str)  # fmt: skip
 def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> None:
     with pytest.raises(UsageError, match=r"has to say which attention, as in \{\"sparse_tasks\"") as error:
-        parse_attention(config)
+        parse_offer(config)
     assert (error.value.field, error.value.value) == ("additional_config", config)
     example = json.loads(error.value.remedy.partition(" as in ")[2])
-    assert parse_attention(example) == Attention.parse("quest", sparsity=0.9)
+    assert parse_offer(example).attention == Attention.parse("quest", sparsity=0.9)
 
 
 @pytest.mark.parametrize(
     ("part", "field", "value", "words"),
     [
-        ({"sparsiti": 0.5}, "", "sparsiti", "is unknown; choose from attention, sparsity, arguments"),
+        ({"sparsiti": 0.5}, "", "sparsiti", "is unknown; choose from attention, sparsity, arguments, choices"),
         ({"attention": None}, ".attention", None, "has to be a name, 'dense' or of a method"),
         ({"attention": ["quest"]}, ".attention", ["quest"], "has to be a name"),
         ({"sparsity": "0.5"}, ".sparsity", "0.5", "has to be a number in"),
         ({"sparsity": True}, ".sparsity", True, "has to be a number in"),
         ({"sparsity": [0.5]}, ".sparsity", [0.5], "has to be a number in"),
         ({"arguments": "page=8"}, ".arguments", "page=8", "has to be a table of METHOD.PARAMETER"),
+        ({"choices": "snapkv"}, ".choices", "snapkv", "has to be a list of names"),
+        ({"choices": [1]}, ".choices", [1], "has to be a list of names"),
         ({"arguments": [8]}, ".arguments", [8], "has to be a table of METHOD.PARAMETER"),
     ],
     ids=str,
@@ -149,13 +152,13 @@ def test_a_part_of_the_configuration_that_is_wrong_is_named(
     part: dict[str, Any], field: str, value: object, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words) as error:
-        parse_attention({KEY: {"attention": "quest"} | part})
+        parse_offer({KEY: {"attention": "quest"} | part})
     assert (error.value.field, error.value.value) == (f"additional_config.{KEY}{field}", value)
 
 
 def test_the_rest_of_the_configuration_is_somebody_elses() -> None:
     assert (
-        parse_attention({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]})
+        parse_offer({KEY: {"attention": DENSE, "arguments": None, "sparsity": None}, "other": [1]}).attention
         == Attention.DENSE
     )
 
@@ -165,3 +168,66 @@ def test_what_is_asked_is_not_held_on_to() -> None:
     given = engine_arguments("quest", arguments=arguments)
     arguments["quest.page"] = 4
     assert given["additional_config"][KEY]["arguments"] == {"quest.page": 8}
+
+
+OFFER = parse_offer({KEY: {"attention": "quest", "sparsity": 0.9, "arguments": {"quest.page": 8},
+                           "choices": ["snapkv", "vertical_slash+quest"]}})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, ("quest", 0.9)),
+        ({"sparsity": 0.5}, ("quest", 0.5)),
+        ({"sparsity": 0}, ("quest", 0.0)),
+        ({"attention": "snapkv"}, ("snapkv", 0.9)),
+        ({"attention": "vertical_slash+quest", "sparsity": 0.25}, ("vertical_slash+quest", 0.25)),
+        ({"attention": DENSE}, (DENSE, 0.0)),
+        ({"attention": DENSE, "sparsity": 0}, (DENSE, 0.0)),
+    ],
+)
+def test_a_request_chooses_within_what_the_engine_was_started_with(
+    chosen: dict[str, Any], expected: tuple[str, float]
+) -> None:
+    found = OFFER.choose(**chosen)
+    assert (found.method, found.sparsity) == expected
+    assert found.arguments == ({"quest.page": 8} if "quest" in found.method else {})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"attention": "h2o"}, "attention: 'h2o' is not what this server was started with; choose from dense, quest, "),
+        ({"attention": "vertical_slash"}, "choose from dense, quest, snapkv, vertical_slash.quest"),
+        ({"attention": ["quest"]}, "is not what this server was started with"),
+        ({"attention": {"quest": 1}, "sparsity": 0.5}, "is not what this server was started with"),
+        ({"attention": True}, "attention: True is not"),
+        ({"sparsity": 1}, "sparsity: 1 has to be a number from 0 up to"),
+        ({"sparsity": True}, "has to be a number"),
+        ({"sparsity": "0.5"}, "has to be a number"),
+        ({"sparsity": float("nan")}, "has to be a number"),
+        ({"attention": DENSE, "sparsity": 0.5}, "sparsity: 0.5 goes with a method"),
+    ],
+)
+def test_anything_else_is_refused_with_what_would_go(chosen: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        OFFER.choose(**chosen)
+
+
+@pytest.mark.parametrize("chosen", [{"attention": "quest"}, {"sparsity": 0.9}, {"attention": DENSE}])
+def test_where_requests_have_no_choice_none_is_taken(chosen: dict[str, Any]) -> None:
+    offer = Offer(Attention.parse("quest", sparsity=0.9))
+    assert offer.choose() == offer.attention
+    with pytest.raises(UsageError, match="cannot be chosen by a request here; start the server with sparse-tasks"):
+        offer.choose(**chosen)
+
+
+def test_a_budget_of_its_own_leaves_a_method_no_sparsity_to_choose() -> None:
+    offer = parse_offer({KEY: {"attention": "quest", "arguments": {"token_budget": 512}, "choices": ["quest"]}})
+    with pytest.raises(UsageError, match="is what sparsity would set"):
+        offer.choose(sparsity=0.5)
+
+
+def test_prefix_caching_is_off_where_a_request_may_choose_what_forbids_it() -> None:
+    assert "enable_prefix_caching" not in engine_arguments("quest", sparsity=0.9, choices=["quest"])
+    assert engine_arguments("quest", sparsity=0.9, choices=["snapkv"])["enable_prefix_caching"] is False

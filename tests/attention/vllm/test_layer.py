@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -16,7 +17,7 @@ from sparse_tasks.attention.method import METHODS, Layer, Phase, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.attention.prefill import sparse_prefill
-from sparse_tasks.core.errors import EngineError
+from sparse_tasks.core.errors import EngineError, UsageError
 from tests.attention.vllm.served import HEADS, KV_HEADS, LAYERS, SIZE, Alone, Served, Text, named, same, small
 
 NAMES = METHODS.names()
@@ -129,8 +130,7 @@ def test_without_methods_nothing_is_written_and_all_is_counted_as_dense() -> Non
 @pytest.mark.parametrize("name", ["vertical_slash", "quest", "snapkv"])
 def test_sparsity_of_nothing_leaves_everything_to_dense_attention(name: str) -> None:
     served, found = mixed(named(name, 0.0))
-    assert served.session.dense == (True, True)
-    assert all(layer.prefill is None and layer.decode is None for layer in served.layers)
+    assert served.session.dense() == (True, True)
     for text in (A, B):
         assert found[text.name].isnan().all()
         taken = measured(served, text.name)
@@ -364,6 +364,59 @@ def test_another_cache_is_another_cache(name: str) -> None:
 # --- other methods, and what is over ----------------------------------------------------------------------------
 
 
+CHOSEN: dict[str, Attention] = {
+    "a": named("vertical_slash+quest"),
+    "b": named("snapkv"),
+    "c": Attention.DENSE,
+    "d": Attention.parse("quest", sparsity=0.8),
+    "e": named("flexprefill+h2o"),
+}
+
+
+def choosing(only: str | None = None) -> tuple[Served, dict[str, Tensor]]:
+    """Requests under attentions of their own, in the same steps, beside one under the engine's."""
+    own, *others = CHOSEN.values()
+    served = Served(own, choices=(own, others[0], Attention.parse("quest", sparsity=0.3), others[-1]))
+    prompts = {"a": 170, "b": 200, "c": 90, "d": 150, "e": 120}
+    for number, (name, prompt) in enumerate(prompts.items()):
+        extra: dict[str, object] = {} if name == "a" else {"attention": CHOSEN[name].method}
+        served.add(Text(name, prompt, 6, number, extra=extra | ({"sparsity": 0.8} if name == "d" else {})))
+    steps = [{"a": 170, "c": 90, "d": 100}, {"a": 1, "b": 140, "c": 1, "d": 50, "e": 119}, {"a": 1, "b": 60, "e": 1},
+             *[dict.fromkeys(prompts, 1)] * 3]  # fmt: skip
+    return served, run(served, [step for step in steps if only is None or only in step], only)
+
+
+def test_requests_under_attentions_of_their_own_get_what_each_gets_alone() -> None:
+    """Under an engine of that attention alone, with the same counts."""
+    served, found = choosing()
+    for name, attention in CHOSEN.items():
+        alone = Served(attention)
+        text = served.requests[name].text
+        alone.add(Text(name, text.prompt, text.written, text.seed))
+        cuts = {"b": [140, 60], "d": [100, 50], "e": [119, 1]}.get(name, [text.prompt])
+        steps = found[name].shape[1] - text.prompt
+        expected = run(alone, [{name: cut} for cut in cuts] + [{name: 1}] * steps)[name]
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+        assert measured(served, name) == measured(alone, name)
+
+
+def test_what_was_chosen_ends_with_the_requests_that_chose_it() -> None:
+    """A server may be asked for any number of sparsities."""
+    served, _ = choosing()
+    assert [len(layer._chosen) for layer in served.layers] == [4] * LAYERS
+    served.finish("b", "d", "e")
+    served.step(a=1)
+    gc.collect()
+    assert [len(layer._chosen) for layer in served.layers] == [1] * LAYERS  # "c" goes on
+
+
+def test_a_choice_that_no_server_lets_through_ends_the_engine() -> None:
+    served = Served(named("quest"))
+    served.add(Text("a", 40, 2, extra={"attention": "snapkv"}))
+    with pytest.raises(UsageError, match="attention: 'snapkv' cannot be chosen by a request here"):
+        served.step(a=40)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [("vertical_slash+quest", "flexprefill+tova"), ("tri_shape+h2o", "quest"), ("snapkv", "xattention")],
@@ -412,9 +465,10 @@ def test_after_a_change_pages_are_noticed_anew_as_the_new_method_wants_them() ->
         served.add(Text("a", 40, 2, page))
         served.step(a=40)
         for layer in served.layers:
-            assert layer._state is not None
-            assert layer._state.shape == (len(served.cache[0]) * 16 // page, KV_HEADS, 2, SIZE)
-            assert layer._state.count_nonzero(dim=(1, 2, 3)).count_nonzero() == -(-40 // page)
+            state = layer._states["quest"]
+            assert state is not None
+            assert state.shape == (len(served.cache[0]) * 16 // page, KV_HEADS, 2, SIZE)
+            assert state.count_nonzero(dim=(1, 2, 3)).count_nonzero() == -(-40 // page)
         served.finish("a")
 
 
@@ -426,10 +480,11 @@ def test_what_is_over_is_forgotten() -> None:
     served.finish("a", "b")
     served.step(c=1)
     for layer in served.layers:
-        assert layer._queries == {}
-        assert layer._evicted is not None
-        assert layer._evicted._seen == {}
-        assert set(layer._evicted._kept) == {"c"}
+        methods = layer.methods(None)
+        assert methods.queries == {}
+        assert methods.evicted is not None
+        assert methods.evicted._seen == {}
+        assert set(methods.evicted._kept) == {"c"}
 
 
 @pytest.mark.parametrize("name", ["snapkv", "tova", "h2o", "knorm"])

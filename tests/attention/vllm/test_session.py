@@ -14,6 +14,7 @@ from sparse_tasks.attention.methods.snapkv import SnapKV
 from sparse_tasks.attention.methods.sparq import SparQ
 from sparse_tasks.attention.methods.twilight import Twilight
 from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
+from sparse_tasks.attention.vllm.arguments import MARK
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import SESSIONS, Session, session_of
 from sparse_tasks.core.errors import EngineError, UsageError
@@ -48,7 +49,7 @@ def test_the_plan_is_of_the_rows_in_the_models_order() -> None:
     session.begin(scheduled({"a": 5, "b": 3}, new={"a": (5, 0), "b": (4, 0)}), lambda: ["b", "a"])
     plan = session.plan(["layers.1"], metadata(3, 5), 16)
     assert plan is not None
-    assert [(prompt.request, prompt.first, prompt.end, prompt.complete) for prompt in plan.prompts] == [
+    assert [(prompt.request, prompt.first, prompt.end, prompt.complete) for prompt in plan.plans[0].prompts] == [
         ("b", 0, 3, False),
         ("a", 3, 5, True),
     ]
@@ -62,7 +63,7 @@ def test_the_order_is_asked_for_when_it_is_known() -> None:
     order.reverse()
     plan = session.plan(["layers.0"], metadata(3, 5), 16)
     assert plan is not None
-    assert [prompt.request for prompt in plan.prompts] == ["b", "a"]
+    assert [prompt.request for prompt in plan.plans[0].prompts] == ["b", "a"]
 
 
 def test_there_is_no_plan_while_vllm_warms_up() -> None:
@@ -163,11 +164,11 @@ def test_a_step_that_begins_before_layers_are_there_is_let_through() -> None:
     ],
 )
 def test_a_phase_without_a_method_is_dense(attention: str, expected: tuple[bool, bool]) -> None:
-    assert joined(Attention.parse(attention)).dense == expected
-    assert joined(Attention.parse(attention, sparsity=0.0)).dense == (True, True)
+    assert joined(Attention.parse(attention)).dense() == expected
+    assert joined(Attention.parse(attention, sparsity=0.0)).dense() == (True, True)
     session = joined()
     session.change(Attention.parse(attention), 16)
-    assert session.dense == expected
+    assert session.dense() == expected
 
 
 def test_layers_join_in_their_order_with_what_they_are() -> None:
@@ -199,7 +200,7 @@ def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
     with pytest.raises(UsageError, match=f"block size, 24; take one that does .--set {name}.page=16") as error:
         session.change(Attention.parse(f"tri_shape+{name}"), 24)
     assert (error.value.field, error.value.value) == (f"{name}.page", 16)
-    assert session.attention == Attention.parse(name, arguments={"page": 8})  # as it was
+    assert session.offer.attention == Attention.parse(name, arguments={"page": 8})  # as it was
     session.change(Attention.parse("snapkv"), 24)  # has no pages
 
 
@@ -210,6 +211,30 @@ def test_what_pages_remember_is_two_keys_each(page: int, dtype: torch.dtype) -> 
     for method in (Quest(page=page), Twilight(page=page)):
         share = Session(Attention.of(method)).share_of_state(32, 8, 128, dtype)
         assert share == pytest.approx(1 / page)
+
+
+def test_room_is_kept_for_what_requests_may_choose() -> None:
+    quest, both = Attention.of(Quest()), (Attention.of(Quest(sparsity=0.5)), Attention.of(Twilight()))
+    shares = [Session(Attention.DENSE, choices=choices).share_of_state(16, 8, 128, torch.bfloat16)
+              for choices in ((), (quest,), (quest, *both))]  # fmt: skip
+    assert shares == [0, shares[1], pytest.approx(2 * shares[1])]
+    assert shares[1] > 0
+    assert Session(Attention.DENSE, choices=both).work(1000, 8, 128, torch.bfloat16) > 0
+
+
+def test_counts_are_taken_by_the_mark_of_a_request() -> None:
+    """One request may have several sequences, whose names are vLLM's."""
+    session = joined()
+    extra: dict[str, dict[str, object]] = {"0_x-1": {MARK: "m"}, "1_x-2": {MARK: "m"}, "y": {}}
+    tokens = {"0_x-1": 5, "1_x-2": 3, "y": 2}
+    step = scheduled(tokens, new={name: (count, 0) for name, count in tokens.items()}, extra=extra)
+    session.begin(step, lambda: list(tokens))
+    session.plan(["layers.0"], metadata(5, 3, 2), 16)
+    session.end()
+    assert session.take("m") == [{"prefill": {"densities": [1.0] * 8}}] * 2
+    assert session.take("m") == session.take("other") == []
+    assert session.counter is not None
+    assert session.counter.take("y") is not None
 
 
 @pytest.mark.parametrize(
