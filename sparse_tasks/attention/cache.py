@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking
 from sparse_tasks.core.errors import UsageError
+
+_NUMBERS: Final = 1 << 25
+"""Numbers of keys that are held at once, or those of a single sequence: 128 MB in fp32, beside 64 MB as cached."""
 
 
 @dataclass(frozen=True)
@@ -110,24 +114,44 @@ class PagedCache:
         """Positions that a row of the table has room for."""
         return int(self.block_table.shape[1]) * self.block_size
 
-    def locate(self, sequence: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Blocks and offsets of positions of a sequence.
+    def rows(self, which: slice) -> PagedCache:
+        """The cache of some sequences of the batch."""
+        if which == slice(0, self.batch):
+            return self
+        return replace(self, block_table=self.block_table[which], lengths=self.lengths[which], shared=None)
+
+    def groups(self, numbers: int) -> Iterator[tuple[slice, PagedCache]]:
+        """The sequences in turn, as many at once as memory is meant to hold keys of.
 
         Args:
-            sequence: Its number in the batch.
-            positions: Integers of any shape, at least 0.
+            numbers: Numbers of keys that are gathered of each sequence.
+
+        Yields:
+            Which of the batch they are, and their cache.
+        """
+        at_once = max(1, _NUMBERS // numbers)
+        for start in range(0, self.batch, at_once):
+            which = slice(start, min(start + at_once, self.batch))
+            yield which, self.rows(which)
+
+    def locate(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Blocks and offsets of positions.
+
+        Args:
+            positions: Integers of at least 0, ``[batch or 1, ...]``; of a batch of 1 they are those of all sequences.
 
         Returns:
-            Of that shape: block numbers and offsets within them, int64, both 0 past the sequence's end; and bool,
+            ``[batch, ...]``: block numbers and offsets within them, int64, both 0 past a sequence's end; and bool,
             whether the sequence has the position.
         """
-        held = positions < self.lengths[sequence]
+        held = positions < self.lengths.view(-1, *[1] * (positions.ndim - 1))
         inside = torch.where(held, positions, 0).long()
-        block = torch.where(held, self.block_table[sequence][inside // self.block_size].long(), 0)
-        return block, inside % self.block_size, held
+        place = torch.div(inside, self.block_size, rounding_mode="floor")
+        block = self.block_table.gather(1, place.flatten(1)).view_as(place)
+        return torch.where(held, block.long(), 0), inside % self.block_size, held
 
     def gather(self, sequence: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one sequence, copied: ``[length, kv_heads, head_size]`` each. Reads the length."""
         positions = torch.arange(int(self.lengths[sequence]), device=self.keys.device)
-        block, offset, _ = self.locate(sequence, positions)
+        (block,), (offset,), _ = self.rows(slice(sequence, sequence + 1)).locate(positions[None])
         return self.keys[block, offset], self.values[block, offset]

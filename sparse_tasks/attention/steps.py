@@ -109,7 +109,9 @@ class Memory:
                 "cache", f"{position} tokens", f"have not all been read with {method.name}, so what it kept is unknown"
             )
         seen = self._kept.append(position)
-        weights = step_weights(q[0], cache, 0, seen.positions) if method.each_step else None
+        weights = None
+        if method.each_step:
+            (weights,) = step_weights(q, cache, seen.positions[None], seen.counts[None])
         self._kept = method.advance(self._kept, position, weights)
         return method.visible(seen, weights, impl=self._impl).pages()
 
@@ -150,20 +152,28 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (weights @ v[positions, head].float()[:, None]).permute(2, 0, 1, 3).reshape(n_q, heads, size).to(q.dtype)
 
 
-def step_weights(q: Tensor, cache: PagedCache, sequence: int, positions: Tensor) -> Tensor:
+def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor) -> Tensor:
     """Attention weights of a step over some positions, summed over the group, for ``EvictMethod.advance``.
 
     Args:
-        q: ``[query_heads, head_size]``.
+        q: ``[batch, query_heads, head_size]``.
         cache: The cache.
-        sequence: Row of the batch.
-        positions: int32 ``[kv_heads, width]``, all of them cached.
+        positions: int32 ``[batch, kv_heads, width]``, all of them cached; past the count anything.
+        counts: int32 ``[batch, kv_heads]``.
 
     Returns:
-        fp32 ``[kv_heads, width]``.
+        fp32 ``[batch, kv_heads, width]``; 0 past the count.
     """
-    block, offset, _ = cache.locate(sequence, positions)
-    head = torch.arange(cache.kv_heads, device=q.device)[:, None]
-    keys = cache.keys[block, offset, head].float()
-    scores = q.reshape(cache.kv_heads, -1, cache.head_size).float() @ keys.mT * cache.head_size**-0.5
-    return scores.softmax(-1).sum(1)
+    listed = torch.arange(positions.shape[2], device=q.device) < counts[..., None]
+    positions = torch.where(listed, positions, 0)
+    groups = cache.groups(positions[0].numel() * cache.head_size)
+    return torch.cat([_step_weights(q[rows], some, positions[rows], listed[rows]) for rows, some in groups])
+
+
+def _step_weights(q: Tensor, cache: PagedCache, positions: Tensor, listed: Tensor) -> Tensor:
+    """``step_weights`` of sequences whose keys are held at once."""
+    block, offset, _ = cache.locate(positions)
+    keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
+    queries = q.reshape(cache.batch, cache.kv_heads, -1, cache.head_size).float()
+    scores = queries @ keys.mT * cache.head_size**-0.5
+    return scores.masked_fill(~listed[:, :, None], float("-inf")).softmax(3).sum(2)

@@ -183,7 +183,7 @@ def test_a_method_that_evicts_has_to_have_read_what_came_before(method: EvictMet
 
 @pytest.mark.parametrize("block_size", [4, 16, 64])
 def test_weights_of_a_step_are_those_of_its_sequence_wherever_its_blocks_lie(block_size: int) -> None:
-    """A softmax over the listed positions alone, summed over the group; of no other sequence of the batch."""
+    """A softmax over the listed positions alone, summed over the group; past the count anything may stand."""
     q, k, _ = make()
     maker = torch.Generator().manual_seed(0)
     blocks = ceil_div(END, block_size)
@@ -193,9 +193,14 @@ def test_weights_of_a_step_are_those_of_its_sequence_wherever_its_blocks_lie(blo
     for row, one in enumerate((k.flip(0), k)):
         keys[order[row][position // block_size].long(), position % block_size] = one
     cache = PagedCache(keys, keys, order, torch.tensor([END, END], dtype=torch.int32))
-    positions = torch.tensor([[0, 3, 17, 51], [1, 2, 40, 51]], dtype=torch.int32)
-    found = step_weights(q[-1], cache, 1, positions)
-    assert (found.shape, found.dtype) == ((2, 4), torch.float32)
-    for head, listed_here in enumerate(positions.tolist()):
-        expected = sum((k[listed_here, head] @ q[-1, 2 * head + i] / 4).softmax(0) for i in range(2))
-        torch.testing.assert_close(found[head], expected, rtol=1e-4, atol=1e-6)
+    positions = torch.tensor([[[0, 3, 17, 51], [1, 2, 40, 51]]] * 2, dtype=torch.int32)
+    counts = torch.tensor([[4, 4], [3, 1]], dtype=torch.int32)
+    positions[1, 0, 3], positions[1, 1, 1:] = -7, 2**31 - 1
+    found = step_weights(q[-1:].expand(2, -1, -1), cache, positions, counts)
+    assert (found.shape, found.dtype) == ((2, 2, 4), torch.float32)
+    for row, one in enumerate((k.flip(0), k)):
+        for head, count in enumerate(counts[row].tolist()):
+            here = one[positions[row, head, :count].long(), head]
+            expected = sum((here @ q[-1, 2 * head + i] / 4).softmax(0) for i in range(2))
+            torch.testing.assert_close(found[row, head, :count], expected, rtol=1e-4, atol=1e-6)
+            assert found[row, head, count:].tolist() == [0] * (4 - count)

@@ -62,21 +62,24 @@ def page_scores_torch(
     current: bool = False,
 ) -> Tensor:
     """Torch twin of ``page_scores``: ``max(q * low, q * high)`` is ``q * high`` for positive q, else ``q * low``."""
-    longest = cache.capacity if longest is None else longest
-    page = torch.arange(ceil_div(longest, unit), device=q.device)
-    scores = []
-    for row in range(cache.batch):
-        held = page * unit < cache.lengths[row]
-        start = torch.where(held, page * unit, 0)
-        block = torch.where(held, cache.block_table[row].long()[start // cache.block_size], 0)
-        number = block * ceil_div(cache.block_size, unit) + start % cache.block_size // unit
-        low, high = summaries[number].permute(2, 1, 3, 0).float()  # [kv_heads, head_size, pages] each
-        queries = q[row].view(cache.kv_heads, -1, cache.head_size).float()
-        bound = (queries.clamp_min(0) @ high + queries.clamp_max(0) @ low).amax(1)
-        bound = bound.masked_fill(~held, float("-inf"))
-        last = (page + 1) * unit >= cache.lengths[row]
-        scores.append(bound.masked_fill(held & last, float("inf")) if current else bound)
-    return torch.stack(scores)
+    pages = ceil_div(cache.capacity if longest is None else longest, unit)
+    groups = cache.groups(2 * pages * cache.kv_heads * cache.head_size)
+    return torch.cat([_page_scores(q[rows], summaries, some, unit, pages, current) for rows, some in groups])
+
+
+def _page_scores(q: Tensor, summaries: Tensor, cache: PagedCache, unit: int, pages: int, current: bool) -> Tensor:
+    """Scores of sequences whose summaries are held at once."""
+    start = torch.arange(pages, device=q.device) * unit
+    block, offset, held = cache.locate(start[None])
+    number = block * ceil_div(cache.block_size, unit) + torch.div(offset, unit, rounding_mode="floor")
+    head = torch.arange(cache.kv_heads, device=q.device)[:, None]
+    low, high = summaries[number[:, None], head].float().unbind(3)  # [batch, kv_heads, pages, head_size] each
+    queries = q.view(cache.batch, cache.kv_heads, -1, cache.head_size).float()
+    bound = (queries.clamp_min(0) @ high.mT + queries.clamp_max(0) @ low.mT).amax(2)
+    if current:
+        last = held & (start + unit >= cache.lengths[:, None])
+        bound = bound.masked_fill(last[:, None], float("inf"))
+    return bound.masked_fill(~held[:, None], float("-inf"))
 
 
 def _check(q: Tensor, summaries: Tensor, cache: PagedCache, unit: int, longest: int) -> None:

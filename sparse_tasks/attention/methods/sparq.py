@@ -70,7 +70,8 @@ class SparQ(DecodeMethod):
 
         check_queries(q, cache)
         budget, width = self._tokens(cache, impl)
-        scores = torch.stack([self._estimate(q[row], cache, row) for row in range(cache.batch)])
+        groups = cache.groups(cache.kv_heads * cache.capacity * min(self.r, cache.head_size))
+        scores = torch.cat([self._estimate(q[rows], some) for rows, some in groups])
         age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
         local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
         scores = scores.masked_fill(local[:, None], float("inf"))
@@ -90,22 +91,22 @@ class SparQ(DecodeMethod):
         tokens = cache.once(("tokens", density), lambda: page_budgets(cache.lengths, density, 1, impl=impl))
         return tokens, page_budget(cache.capacity, density, 1)
 
-    def _estimate(self, q: Tensor, cache: PagedCache, sequence: int) -> Tensor:
-        """fp32 ``[kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
+    def _estimate(self, q: Tensor, cache: PagedCache) -> Tensor:
+        """fp32 ``[batch, kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
         import torch
 
-        queries = q.float().view(cache.kv_heads, -1, cache.head_size)
-        largest = queries.abs().sum(1).topk(min(self.r, cache.head_size)).indices  # [kv_heads, r]
-        some = queries.gather(2, largest[:, None].expand(-1, queries.shape[1], -1))
-        share = some.abs().sum(2) / queries.abs().sum(2).clamp_min(torch.finfo(torch.float32).tiny)
+        queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
+        largest = queries.abs().sum(2).topk(min(self.r, cache.head_size)).indices[:, :, None]  # [batch, kv_heads, 1, r]
+        some = queries.gather(3, largest.expand(-1, -1, queries.shape[2], -1))
+        share = some.abs().sum(3) / queries.abs().sum(3).clamp_min(torch.finfo(torch.float32).tiny)
         temperature = (cache.head_size * share).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
 
-        block, offset, held = cache.locate(sequence, torch.arange(cache.capacity, device=q.device))
-        head = torch.arange(cache.kv_heads, device=q.device)[:, None, None]
-        # Of each key only these components are read: [kv_heads, capacity, r].
-        keys = cache.keys[block[:, None], offset[:, None], head, largest[:, None]]
-        scores = (some @ keys.float().transpose(1, 2) / temperature[..., None]).masked_fill(~held, float("-inf"))
-        return scores.softmax(2).sum(1).masked_fill(~held, float("-inf"))
+        block, offset, held = cache.locate(torch.arange(cache.capacity, device=q.device)[None])
+        head, held = torch.arange(cache.kv_heads, device=q.device)[:, None, None], held[:, None]
+        # Of each key only these components are read: [batch, kv_heads, capacity, r].
+        keys = cache.keys[block[:, None, :, None], offset[:, None, :, None], head, largest]
+        scores = some @ keys.float().mT / temperature[..., None]
+        return scores.masked_fill(~held[:, None], float("-inf")).softmax(3).sum(2).masked_fill(~held, float("-inf"))
 
 
 METHODS.register("sparq", SparQ)

@@ -95,8 +95,9 @@ class Twilight(DecodeMethod):
         from sparse_tasks.attention.ops.pooled import top_of_all_heads
 
         first = self._quest.select(q, cache, state, impl=impl)
-        estimates = [self._estimate(q[row], cache, first, row) for row in range(cache.batch)]
-        tokens, weights = (torch.stack(parts) for parts in zip(*estimates, strict=True))
+        groups = cache.groups(cache.kv_heads * first.pages.shape[2] * self.page * cache.head_size)
+        estimates = [self._estimate(q[rows], some, first.pages[rows], first.counts[rows]) for rows, some in groups]
+        tokens, weights = (torch.cat(parts) for parts in zip(*estimates, strict=True))
         width = weights.shape[2]
         if self.sparsity is None:
             chosen, counts = select_mass(weights, _P if self.p is None else self.p, width=width, impl=impl)
@@ -107,22 +108,22 @@ class Twilight(DecodeMethod):
         inside = chosen.clamp(0, width - 1).long()  # past the counts it may be anything
         return PageIndex(tokens.gather(2, inside), counts, 1, cache.lengths)
 
-    def _estimate(self, q: Tensor, cache: PagedCache, first: PageIndex, sequence: int) -> tuple[Tensor, Tensor]:
-        """Tokens of the pages, int32 ``[kv_heads, width * page]``, and their weights, fp32, -inf for none."""
+    def _estimate(self, q: Tensor, cache: PagedCache, pages: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of the pages, int32 ``[batch, kv_heads, width * page]``, and their weights, fp32, -inf for none."""
         import torch
 
-        pages, counts = first.pages[sequence], first.counts[sequence]
-        listed = torch.arange(pages.shape[1], device=q.device) < counts[:, None]
+        listed = torch.arange(pages.shape[2], device=q.device) < counts[..., None]
         tokens = torch.where(listed, pages, 0)[..., None] * self.page + torch.arange(self.page, device=q.device)
-        tokens = tokens.flatten(1).int()
-        block, offset, held = cache.locate(sequence, tokens)
-        held &= listed.repeat_interleave(self.page, 1)
+        tokens = tokens.flatten(2).int()
+        block, offset, held = cache.locate(tokens)
+        held &= listed.repeat_interleave(self.page, 2)
         keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
-        step = (keys.abs().amax(2, keepdim=True) / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
-        keys = (keys / step).round() * step
-        queries = q.float().view(cache.kv_heads, -1, cache.head_size)
-        scores = queries @ keys.transpose(1, 2) * cache.head_size**-0.5
-        weights = scores.masked_fill(~held[:, None], float("-inf")).softmax(2).sum(1)
+        largest = torch.maximum(keys.amax(3, keepdim=True), -keys.amin(3, keepdim=True))
+        step = (largest / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
+        keys = keys.div_(step).round_().mul_(step)
+        queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
+        scores = queries @ keys.mT * cache.head_size**-0.5
+        weights = scores.masked_fill(~held[:, :, None], float("-inf")).softmax(3).sum(2)
         return tokens, weights.masked_fill(~held, float("-inf"))
 
 

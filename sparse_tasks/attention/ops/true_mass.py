@@ -57,15 +57,17 @@ def page_mass(q: Tensor, cache: PagedCache, page: int) -> Tensor:
     Returns:
         fp32 ``[batch, kv_heads, pages]``; -inf past a sequence's end.
     """
-    return torch.stack([_of_sequence(q[row], cache, row, page) for row in range(cache.batch)])
+    groups = cache.groups(cache.kv_heads * cache.capacity * cache.head_size)
+    return torch.cat([_page_mass(q[rows], some, page) for rows, some in groups])
 
 
-def _of_sequence(q: Tensor, cache: PagedCache, sequence: int, page: int) -> Tensor:
-    position = torch.arange(cache.capacity, device=q.device)
-    block, offset, held = cache.locate(sequence, position)
-    keys = cache.keys[block, offset].transpose(0, 1).float()
-    queries = q.float().view(cache.kv_heads, -1, cache.head_size)
-    scores = (queries @ keys.mT * cache.head_size**-0.5).masked_fill(~held, float("-inf"))
-    weights = torch.nn.functional.pad(scores.softmax(2).sum(1), (0, -cache.capacity % page))
-    mass = weights.unflatten(1, (-1, page)).sum(2)
-    return mass.masked_fill(~held[::page], float("-inf"))
+def _page_mass(q: Tensor, cache: PagedCache, page: int) -> Tensor:
+    """``page_mass`` of sequences whose keys are held at once."""
+    block, offset, held = cache.locate(torch.arange(cache.capacity, device=q.device)[None])
+    head = torch.arange(cache.kv_heads, device=q.device)[:, None]
+    keys = cache.keys[block[:, None], offset[:, None], head].float()  # [batch, kv_heads, capacity, head_size]
+    queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
+    scores = (queries @ keys.mT * cache.head_size**-0.5).masked_fill(~held[:, None, None], float("-inf"))
+    weights = torch.nn.functional.pad(scores.softmax(3).sum(2), (0, -cache.capacity % page))
+    mass = weights.unflatten(2, (-1, page)).sum(3)
+    return mass.masked_fill(~held[:, None, ::page], float("-inf"))

@@ -81,7 +81,8 @@ class Evicted:
             if length <= steps.asked.get(request, 0):
                 kept = self._method.widen(kept)
             now = kept.append(length - 1)
-            weights = step_weights(q[row], cache, row, now.positions)
+            alone = slice(row, row + 1)
+            (weights,) = step_weights(q[alone], cache.rows(alone), now.positions[None], now.counts[None])
             self._kept[request] = self._method.advance(kept, length - 1, weights)
             seen.append(self._method.visible(now, weights, impl=self._impl))
         return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,

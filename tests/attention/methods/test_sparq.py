@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparse_tasks.attention import cache as cache_module
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.methods.sparq import SparQ
 from tests.attention.kernels.test_sparse_decode import make_cache
@@ -36,6 +37,33 @@ def naive(q: Tensor, cache: PagedCache, r: int, tokens: list[int]) -> list[list[
             recent = min(n, math.ceil(budget / 4))
             chosen[-1].append(top(estimate, budget, set(range(n - recent, n))))
     return chosen
+
+
+def estimate(q: Tensor, cache: PagedCache, sequence: int, r: int) -> Tensor:
+    """The estimated softmax of one sequence of a batch, ``[kv_heads, length]``, with a few operations on it alone."""
+    keys = cache.gather(sequence)[0].transpose(0, 1).float()
+    queries = q[sequence].float().view(cache.kv_heads, -1, cache.head_size)
+    largest = queries.abs().sum(1).topk(min(r, cache.head_size)).indices[:, None]
+    some = queries.gather(2, largest.expand(-1, queries.shape[1], -1))
+    share = some.abs().sum(2) / queries.abs().sum(2)
+    scores = some @ keys.gather(2, largest.expand(-1, keys.shape[1], -1)).mT
+    return (scores / (cache.head_size * share).sqrt()[..., None]).softmax(2).sum(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("numbers", [1, 5000, 1 << 25])
+def test_a_batch_is_estimated_as_each_of_its_sequences(
+    numbers: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is held at once."""
+    monkeypatch.setattr(cache_module, "_NUMBERS", numbers)
+    lengths = [1, 160, 33, 2, 97, 160, 16]
+    cache = make_cache(lengths, 2, 64, 16, dtype)
+    q = torch.randn(len(lengths), 4, 64, generator=torch.Generator().manual_seed(5)).to(dtype)
+    method = SparQ(token_budget=20, r=8, recent=0.0)
+    found = page_lists(method.select(q, cache, None, impl="torch"))
+    for row in range(len(lengths)):
+        assert found[row] == [top(head, 20, set()) for head in estimate(q, cache, row, 8).numpy()]
 
 
 @pytest.mark.parametrize("impl", ["torch", "triton"])
