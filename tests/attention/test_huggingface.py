@@ -21,6 +21,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun, check_config, sparse_attention
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.core.errors import UsageError
+from tests.attention.hybrids import HYBRIDS
 
 VOCABULARY = 128
 
@@ -243,6 +244,29 @@ def test_layers_with_a_window_are_left_alone(make: Callable[[], Any]) -> None:
         generate(model, ids, mask)
     first, last = (run.density("decode", layer).computed for layer in run.layers)  # type: ignore[union-attr]
     assert first > 2 * last
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("Qwen3Next", "Lfm2") else pytest.param(name, marks=pytest.mark.nightly) for name in HYBRIDS],
+)
+def test_hybrids_are_sparse_in_their_attention_alone(name: str) -> None:
+    torch.manual_seed(0)
+    config, settings, sparse = HYBRIDS[name]
+    given = settings | {"vocab_size": VOCABULARY, "pad_token_id": 0, "initializer_range": 0.1}
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, config)(**given)).eval()
+    check_config(name, model.config)
+    ids, mask = tokens(160, 97)
+    expected_tokens, expected = generate(model, ids, mask)
+    with sparse_attention(model, "dense", impl="torch") as run:
+        found_tokens, found = generate(model, ids, mask)
+    assert torch.equal(found_tokens, expected_tokens)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with sparse_attention(model, "tri_shape+quest", sparsity=0.5, impl="torch") as run:
+        _, found = generate(model, ids, mask)
+    assert len(run.layers) == sparse
+    assert run.density("decode").computed == pytest.approx(0.5, abs=0.05)  # type: ignore[union-attr]
+    assert not torch.allclose(found, expected, rtol=1e-2, atol=1e-2)
 
 
 def test_model_is_left_as_it_was_after_an_exception(model: Any) -> None:

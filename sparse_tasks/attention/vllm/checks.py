@@ -78,6 +78,13 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             f'is not the backend of sparse attention; set attention_config={{"backend": "{BACKEND}"}} '
             f"(--attention-backend {BACKEND})",
         )
+    if loses_prefixes(config) and cache.enable_prefix_caching:
+        raise UsageError(
+            "enable_prefix_caching",
+            True,
+            "gives other answers, or fails, in vLLM's CPU build where a model has layers of other kinds beside "
+            "attention; set enable_prefix_caching=false (--no-enable-prefix-caching)",
+        )
     for method in attention.methods:
         if cache.enable_prefix_caching and method.unshared:
             raise UsageError(
@@ -86,7 +93,8 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
                 f"does not go with {method.name}: {method.unshared}; set enable_prefix_caching=false "
                 "(--no-enable-prefix-caching)",
             )
-        if cache.block_size is not None:  # vLLM may still change it, so the worker checks again
+        # vLLM may still change it, and does for hybrids, so that the worker checks again.
+        if cache.block_size is not None and not config.model_config.is_hybrid:
             check_page(method, cache.block_size)
     if str(cache.cache_dtype).startswith(("fp8", "int", "nvfp4", "turboquant")):
         raise UsageError(
@@ -124,6 +132,15 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         raise UsageError("runner", scheduler.runner_type, "does not generate; choose a model that does")
 
 
+def loses_prefixes(config: Any) -> bool:
+    """Whether vLLM itself is wrong about cached prefixes, as its CPU build is with hybrids.
+
+    Args:
+        config: ``vllm.config.VllmConfig``.
+    """
+    return bool(config.model_config.is_hybrid and config.device_config.device_type == "cpu")
+
+
 def _check_model(config: Any) -> None:
     model, text = config.model_config, config.model_config.hf_text_config
     kind = getattr(text, "model_type", "")
@@ -136,8 +153,6 @@ def _check_model(config: Any) -> None:
         why = "is an encoder or pools, and does not generate"
     elif model.is_attention_free:
         why = "has no attention"
-    elif model.is_hybrid:
-        why = "has layers of other kinds beside attention, which were not tested"
     elif getattr(text, "attention_chunk_size", None):
         why = "attends in chunks, which is not causal attention over all keys"
     elif kind == "gpt_oss":

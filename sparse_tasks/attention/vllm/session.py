@@ -54,6 +54,7 @@ class Session:
         self._impl = impl
         self._replays: Replays | None = None
         self._layers: dict[str, SparseLayer] = {}
+        self._block_sizes: set[int] = set()
         self._order: Callable[[], Sequence[str]] = list
         self._step: Step | None = None
         self._choices: WeakValueDictionary[tuple[str, float | None], Choice] = WeakValueDictionary()
@@ -89,15 +90,36 @@ class Session:
         methods = next(iter(self._layers.values())).methods(choice)
         return methods.prefill is None, methods.decode is None
 
-    def change(self, attention: Attention, block_size: int, choices: tuple[Attention, ...] = ()) -> None:
+    def lay_out(self, layers: Sequence[str], block_size: int) -> None:
+        """Take note of blocks, once vLLM has chosen them.
+
+        Beside layers of other kinds they are made as large as the state of such a layer, and cut into smaller ones for
+        attention: those count.
+
+        Args:
+            layers: Names of layers.
+            block_size: Positions in a block of theirs, as their tables number them.
+
+        Raises:
+            UsageError: A method's pages do not fit into the blocks.
+        """
+        if any(name in self._layers for name in layers):
+            self._block_sizes.add(block_size)
+            self._check_pages(self.offer)
+
+    def _check_pages(self, offer: Offer) -> None:
+        for method in offer.methods:
+            for block_size in sorted(self._block_sizes):
+                check_page(method, block_size)
+
+    def change(self, attention: Attention, choices: tuple[Attention, ...] = ()) -> None:
         """Switch to other methods, between requests.
 
         Raises:
             UsageError: A method's pages do not fit into the blocks.
         """
         offer = Offer(attention, choices)
-        for method in offer.methods:
-            check_page(method, block_size)
+        self._check_pages(offer)
         self.offer, self.requests.attention = offer, attention
         if self._replays is not None:
             self._replays.clear()

@@ -19,6 +19,8 @@ class BuilderMixin:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)  # type: ignore[call-arg]
         self._session: Session | None = session_of(vllm_config)
         self._names = layer_names
+        if self._session is not None:
+            self._session.lay_out(layer_names, kv_cache_spec.block_size)
 
 
 class ImplMixin:

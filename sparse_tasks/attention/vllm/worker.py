@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import vllm
 from vllm.platforms import current_platform
 
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.vllm.arguments import KEY, parse_offer
 from sparse_tasks.attention.vllm.checks import (
     check_cache,
     check_config,
     check_layer,
-    check_page,
     check_version,
     importing,
 )
@@ -75,6 +76,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         specs: dict[str, Any] = super().get_kv_cache_spec()
         for name in self._names:
             check_cache(specs[name])
+        self._of_each_kind = Counter(specs.values())
         return specs
 
     def determine_available_memory(self) -> int:
@@ -85,13 +87,10 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         model, block_size = self.model_config, self.cache_config.block_size
         shape = (model.get_num_kv_heads(self.parallel_config), model.get_head_size(), model.dtype)
         left = available - self._sparse.work(model.max_model_len, *shape)
-        return max(0, int(left / (1 + self._sparse.share_of_state(block_size, *shape))))
-
-    def initialize_from_config(self, kv_cache_config: Any) -> None:
-        for group in kv_cache_config.kv_cache_groups:
-            for method in self._sparse.offer.methods:
-                check_page(method, group.kv_cache_spec.block_size)
-        super().initialize_from_config(kv_cache_config)
+        # Layers of several kinds share memory: it is cut for as many layers as the rarest kind has, and others come in
+        # several groups, each of which may take all of it.
+        groups = ceil_div(len(self._names), min(self._of_each_kind.values()))
+        return max(0, int(left / (1 + groups * self._sparse.share_of_state(block_size, *shape))))
 
     def compile_or_warm_up_model(self) -> Any:
         self._sparse.warming_up = True
@@ -116,6 +115,10 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         """Counts of the sequences of a request that has a ``MARK``, which are then dropped (see ``Counter.take``)."""
         return self._sparse.take(mark)
 
+    def sparse_tasks_layers(self) -> int:
+        """Layers that methods run in, and measured sparsity is of."""
+        return len(self._names)
+
     def sparse_tasks_change(self, settings: dict[str, Any]) -> None:
         """Switch to other methods or budgets, between requests and after ``LLM.reset_prefix_cache``.
 
@@ -123,7 +126,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         """
         offer = parse_offer({KEY: settings})
         check_config(self.vllm_config, offer)
-        self._sparse.change(offer.attention, self.cache_config.block_size, offer.choices)
+        self._sparse.change(offer.attention, offer.choices)
 
     def _rows(self, scheduled: Any) -> Sequence[str]:
         """The requests in the model's order."""

@@ -30,6 +30,12 @@ NOT_USED: Final = "generation_config_not_used"
 INSTEAD_OF: Final = "dtype_instead_of"
 """Key of an engine's details: the model's own type, where another is much faster on this machine."""
 
+SPARSE_LAYERS: Final = "sparse_layers"
+"""Key of an engine's details: layers in which methods run, of which alone sparsity is measured."""
+
+LAYERS: Final = "layers"
+"""Key of an engine's details: all layers of the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -204,6 +210,9 @@ class Engine(ABC):
         if left_out := details.get(NOT_USED):
             named = ", ".join(f"{name}={value}" for name, value in left_out.items())
             notes.append(f"leaves out {named} of the model's generation_config.json ({OVERRIDE} sets it)")
+        if (sparse := details.get(SPARSE_LAYERS)) != (layers := details.get(LAYERS)):
+            others = "the others have a sliding window, or no attention"
+            notes.append(f"runs methods in {sparse} of {layers} layers, of which alone sparsity is measured; {others}")
         return notes
 
     def take_over(self, running: Engine, needed: int) -> bool:

@@ -21,8 +21,10 @@ from sparse_tasks.core.streams import Chatter
 from sparse_tasks.evaluators.engines.engine import (
     ENGINES,
     INSTEAD_OF,
+    LAYERS,
     NOT_USED,
     OVERRIDE,
+    SPARSE_LAYERS,
     Engine,
     EngineSettings,
     Output,
@@ -63,6 +65,8 @@ class VllmEngine(Engine):
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None
         self._slow = ""  # the model's type, if the processor has no instructions for it
+        self._loses_prefixes = False  # where vLLM itself does
+        self._layers = 0  # in which methods run
         self._untested: str | None = None  # a warning of vLLM's version
         self._chatter = Chatter()
         self._heard = 0
@@ -85,6 +89,7 @@ class VllmEngine(Engine):
                 model = self._checked_config(EngineArgs(**(self._for_machine() | self._arguments()))).model_config
             else:
                 model = EngineArgs(**self._arguments()).create_model_config()
+                self._loses_prefixes = model.is_hybrid and current_platform.is_cpu()
         except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
             raise UsageError("model", self.settings.model.name, f"is refused by vLLM: {_last_line(error)}") from error
         dtype = str(model.dtype).removeprefix("torch.")
@@ -98,10 +103,13 @@ class VllmEngine(Engine):
         import vllm
 
         from sparse_tasks.attention.vllm.arguments import parse_offer
-        from sparse_tasks.attention.vllm.checks import check_config, check_version
+        from sparse_tasks.attention.vllm.checks import check_config, check_version, loses_prefixes
 
         self._untested = check_version(vllm.__version__)
         config = arguments.create_engine_config()
+        self._loses_prefixes = loses_prefixes(config)
+        if self._loses_prefixes and "enable_prefix_caching" not in self.settings.arguments:
+            config.cache_config.enable_prefix_caching = False  # as it is started
         check_config(config, parse_offer(config.additional_config))
         return config
 
@@ -115,6 +123,8 @@ class VllmEngine(Engine):
         with self._failing_as("does not start"), starting():
             # Times to the first token are in the statistics.
             self._llm = LLM(**arguments, disable_log_stats=False)
+            if self.settings.attention.sparse:
+                self._layers = self._llm.collective_rpc("sparse_tasks_layers")[0]
         self._heard = self._chatter.size
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
@@ -165,6 +175,11 @@ class VllmEngine(Engine):
                 "block_size": config.cache_config.block_size,
                 "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
             }
+            | (
+                {SPARSE_LAYERS: self._layers, LAYERS: config.model_config.hf_text_config.num_hidden_layers}
+                if self._layers
+                else {}
+            )
             | ({INSTEAD_OF: self._slow} if self._slow else {})
             | ({NOT_USED: unheeded} if unheeded else {})
         )
@@ -191,6 +206,7 @@ class VllmEngine(Engine):
             running._llm.reset_prefix_cache()
             running._llm.collective_rpc("sparse_tasks_change", args=(settings,))
         self._llm, self._started_with, running._llm = running._llm, changed, None
+        self._layers = running._layers
         self._chatter, self._heard, running._chatter = running._chatter, running._heard, Chatter()
         return True
 
@@ -223,6 +239,8 @@ class VllmEngine(Engine):
             found["max_num_batched_tokens"] = max(1024, seqs if isinstance(seqs, int) else 0)
         if self._slow:
             found["dtype"] = "float32"
+        if self._loses_prefixes:
+            found["enable_prefix_caching"] = False
         return found
 
     @contextmanager

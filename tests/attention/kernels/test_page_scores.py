@@ -45,6 +45,7 @@ def naive(q: Tensor, cache: PagedCache, unit: int, longest: int, dtype: torch.dt
         ([90], 3, 3, 128, 32, 8, torch.float16),
         ([90, 10], 7, 1, 16, 12, 3, torch.float32),
         ([60], 20, 1, 80, 16, 16, torch.float32),  # a group above 16
+        ([600, 40], 2, 1, 256, 528, 16, torch.float16),  # blocks as large as the state of a layer of another kind
     ],
 )
 def test_like_naive(

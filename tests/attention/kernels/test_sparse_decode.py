@@ -82,6 +82,7 @@ def naive(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, dtype: t
         ([90, 91], 3, 1, 16, 12, 8, torch.float32),  # neither divides the other
         ([300], 4, 2, 128, 32, 128, torch.float16),
         ([65], 20, 1, 80, 16, 16, torch.float32),  # a group above 16
+        ([450, 31], 4, 2, 256, 400, 16, torch.float16),  # blocks as large as the state of a layer of another kind
     ],
 )
 def test_like_naive(

@@ -153,6 +153,7 @@ class Served:
         ]
         self.names = [f"model.layers.{number}.attn" for number in range(LAYERS)]
         self.session.join(dict(zip(self.names, modules, strict=True)), torch.device("cpu"))
+        self.session.lay_out(self.names, block_size)
         self.layers: list[SparseLayer] = [module.impl.sparse for module in modules]
         self.block_size = block_size
         self.random = random.Random(seed)

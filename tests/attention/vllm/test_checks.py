@@ -52,6 +52,7 @@ def config() -> SimpleNamespace:
         ),
         attention_config=SimpleNamespace(backend=SimpleNamespace(name="CUSTOM")),
         compilation_config=SimpleNamespace(cudagraph_mode=mode("PIECEWISE", full=False)),
+        device_config=SimpleNamespace(device_type="cuda"),
         parallel_config=SimpleNamespace(
             pipeline_parallel_size=1,
             decode_context_parallel_size=1,
@@ -109,6 +110,7 @@ def test_a_plain_model_runs_every_method(name: str) -> None:
         ("model_config.hf_text_config", SimpleNamespace(attn_config=SimpleNamespace(alibi=False), alibi=False)),
         ("model_config.hf_text_config", SimpleNamespace(position_embedding_type="rope", attention_chunk_size=None)),
         ("model_config.get_head_size", lambda: 64),
+        ("model_config.is_hybrid", True),
         ("model_config.rswa_window", None),
         ("attention_config.use_non_causal", False),
         ("model_config.hf_text_config.num_kv_shared_layers", 0),
@@ -153,7 +155,6 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("model_config.is_encoder_decoder", True, "model", "acme/small", ["encoder"]),
     ("model_config.runner_type", "pooling", "model", "acme/small", ["pools"]),
     ("model_config.is_attention_free", True, "model", "acme/small", ["has no attention"]),
-    ("model_config.is_hybrid", True, "model", "acme/small", ["other kinds"]),
     ("model_config.is_mm_prefix_lm", True, "model", "acme/small",
      ["both directions", "language_model_only=true", "limit_mm_per_prompt"]),
     ("model_config.hf_text_config.prefix_lm", True, "model", "acme/small", ["both directions within a prompt"]),
@@ -219,6 +220,22 @@ def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
     assert "--no-enable-prefix-caching" in error.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("hybrid", "device", "refused"), [(True, "cpu", True), (True, "cuda", False), (False, "cpu", False)]
+)
+def test_prefixes_of_hybrids_are_refused_where_vllm_loses_them(hybrid: bool, device: str, refused: bool) -> None:
+    made = config()
+    made.model_config.is_hybrid, made.device_config.device_type = hybrid, device
+    check_config(made, Methods.DENSE)
+    made.cache_config.enable_prefix_caching = True
+    if not refused:
+        check_config(made, Methods.DENSE)
+        return
+    with pytest.raises(UsageError, match="layers of other kinds beside attention; set enable_prefix") as error:
+        check_config(made, Methods.DENSE)
+    assert (error.value.field, error.value.value) == ("enable_prefix_caching", True)
+
+
 def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     """Where vLLM has chosen none yet, the worker checks."""
     made = config()
@@ -226,6 +243,9 @@ def test_pages_have_to_fit_into_blocks_as_far_as_they_are_known() -> None:
     check_config(made, Methods.parse("quest"))
     made.cache_config.block_size = 24
     check_config(made, Methods.parse("quest", arguments={"page": 8}))
+    made.model_config.is_hybrid = True
+    check_config(made, Methods.parse("vertical_slash+quest"))  # vLLM makes them as large as a state
+    made.model_config.is_hybrid = False
     with pytest.raises(UsageError, match="does not divide vLLM's block size, 24") as error:
         check_config(made, Methods.parse("vertical_slash+quest"))
     assert (error.value.field, error.value.value) == ("quest.page", 16)

@@ -63,7 +63,7 @@ def measured(served: Served, name: str) -> dict[str, Any]:
 # --- against sequences alone ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "block_size"), [*zip(PREFILL, cycle([16, 32]), strict=False)])
+@pytest.mark.parametrize(("name", "block_size"), [*zip(PREFILL, cycle([16, 32, 48]), strict=False)])
 def test_prompts_are_those_of_sparse_prefill(name: str, block_size: int) -> None:
     served, found = mixed(named(name), block_size=block_size)
     sparse = 0
@@ -78,7 +78,10 @@ def test_prompts_are_those_of_sparse_prefill(name: str, block_size: int) -> None
     assert sparse == 2  # the others are too short
 
 
-@pytest.mark.parametrize(("name", "block_size"), [*zip(AFTER, cycle([32, 16]), strict=False), ("quest", 16)])
+@pytest.mark.parametrize(
+    ("name", "block_size"),
+    [*zip(AFTER, cycle([32, 16, 528]), strict=False), ("quest", 16), ("quest", 48), ("twilight", 400)],
+)
 def test_steps_are_those_of_a_memory(name: str, block_size: int) -> None:
     served, found = mixed(named(name), block_size=block_size)
     for text in (A, B, C, D):
@@ -427,7 +430,7 @@ def test_other_methods_start_afresh(first: str, second: str) -> None:
     run(served, [{"a": 170, "b": 100}, {"a": 1, "b": 50}])
     served.finish("a", "b")
     served.step_without_tokens()
-    served.session.change(named(second), served.block_size)
+    served.session.change(named(second))
     text = Text("a", 170, 4, 6)  # a name that was there
     served.add(text)
     found = run(served, [{"a": 165}, {"a": 5}, {"a": 1}, {"a": 1}])["a"]
@@ -446,7 +449,7 @@ def test_a_change_to_dense_and_back() -> None:
     quest = Attention.of(StreamingLLM(window=20), Quest(sparsity=0.6))
     served = Served(quest)
     for number, attention in enumerate((quest, Attention.DENSE, quest)):
-        served.session.change(attention, served.block_size)
+        served.session.change(attention)
         text = Text(f"r{number}", 140, 3, number)
         served.add(text)
         found = run(served, [{text.name: 140}, {text.name: 1}, {text.name: 1}])[text.name]
@@ -461,7 +464,7 @@ def test_after_a_change_pages_are_noticed_anew_as_the_new_method_wants_them() ->
     """Without what it remembers, a method would make it of the whole cache at each step."""
     served = Served(Attention.of(Quest(page=16)))
     for page in (16, 8, 8):
-        served.session.change(Attention.of(Quest(page=page)), served.block_size)
+        served.session.change(Attention.of(Quest(page=page)))
         served.add(Text("a", 40, 2, page))
         served.step(a=40)
         for layer in served.layers:
@@ -493,7 +496,7 @@ def test_what_was_never_read_cannot_be_decoded(name: str) -> None:
     served = Served(Attention.of(Quest(sparsity=0.5)))
     served.add(A)
     run(served, [{"a": 170}])
-    served.session.change(named(name), served.block_size)
+    served.session.change(named(name))
     with pytest.raises(EngineError, match=f"a: decoding begins before {name} has seen the prompt"):
         served.step(a=1)
 

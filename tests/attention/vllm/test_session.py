@@ -167,7 +167,7 @@ def test_a_phase_without_a_method_is_dense(attention: str, expected: tuple[bool,
     assert joined(Attention.parse(attention)).dense() == expected
     assert joined(Attention.parse(attention, sparsity=0.0)).dense() == (True, True)
     session = joined()
-    session.change(Attention.parse(attention), 16)
+    session.change(Attention.parse(attention))
     assert session.dense() == expected
 
 
@@ -196,12 +196,23 @@ def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["quest", "twilight"])
 def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
     session = joined(named("vertical_slash"))
-    session.change(Attention.parse(name, arguments={"page": 8}), 16)
+    session.lay_out(["layers.0", "layers.1"], 24)
+    session.change(Attention.parse(name, arguments={"page": 8}))
     with pytest.raises(UsageError, match=f"block size, 24; take one that does .--set {name}.page=16") as error:
-        session.change(Attention.parse(f"tri_shape+{name}"), 24)
+        session.change(Attention.parse(f"tri_shape+{name}"))
     assert (error.value.field, error.value.value) == (f"{name}.page", 16)
     assert session.offer.attention == Attention.parse(name, arguments={"page": 8})  # as it was
-    session.change(Attention.parse("snapkv"), 24)  # has no pages
+    session.change(Attention.parse("snapkv"))  # has no pages
+
+
+def test_pages_have_to_fit_blocks_of_sparse_layers_alone() -> None:
+    """Blocks of layers of other kinds are as long as a sequence may be, or as a state needs."""
+    session = joined(Attention.parse("quest"))
+    session.lay_out(["mamba.0"], 1000)
+    session.lay_out(["layers.0"], 528)
+    with pytest.raises(UsageError, match="block size, 40") as error:
+        session.lay_out(["layers.1"], 40)
+    assert (error.value.field, error.value.value) == ("quest.page", 16)
 
 
 @pytest.mark.parametrize("page", [1, 8, 16, 32])

@@ -20,6 +20,8 @@ import pytest
 
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.dataset import open_dataset
+from tests.attention.hybrids import HYBRIDS
+from tests.attention.vllm.engine import random_model
 from tests.cli.program import ROOT, process, start, wait_for, workers_of
 from tests.vllm_server import serving
 
@@ -124,7 +126,26 @@ def test_every_prediction_says_what_it_took(data: Path, sweep: Path, name: str) 
     settings = json.loads((sweep / name / "run.json").read_text(encoding="utf-8"))
     assert settings["prompt"]["as_generated"] is True
     assert settings["engine"]["version"]
-    assert settings["engine"]["details"]["max_model_len"] == max(line["input_tokens"] for line in found) + TOKENS
+    details = settings["engine"]["details"]
+    assert details["max_model_len"] == max(line["input_tokens"] for line in found) + TOKENS
+    assert (details.get("sparse_layers"), details.get("layers")) == ((None, None) if name == "dense" else (3, 3))
+
+
+@pytest.mark.nightly
+def test_hybrid_says_of_which_layers_its_sparsity_is(data: Path, demo: Path, tmp_path: Path) -> None:
+    config, settings, sparse = HYBRIDS["Lfm2"]
+    random_model(str(tmp_path / "model"), "Lfm2ForCausalLM", config, settings, str(demo))
+    done = process(tmp_path, "evaluate", data, "--model", tmp_path / "model", *ALONE, "--attention", "dense,quest",
+                   "--sparsity", "0.5", "--engine-arg", "max_num_batched_tokens=256", "-o", tmp_path / "sweep",
+                   timeout=400)  # fmt: skip
+    assert done.code == 0, done.err
+    assert f"runs methods in {sparse} of 4 layers, of which alone sparsity is measured" in " ".join(done.err.split())
+    details = json.loads((tmp_path / "sweep" / "quest-0.5" / "run.json").read_text(encoding="utf-8"))["engine"][
+        "details"
+    ]
+    assert (details["sparse_layers"], details["layers"]) == (sparse, 4)
+    for line in lines(tmp_path / "sweep" / "quest-0.5"):
+        assert line["sparsity"]["decode"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_run_killed_in_the_middle_ends_as_one_that_was_not(

