@@ -1,7 +1,8 @@
-"""Words that may stand around an answer without changing it.
+"""Words around an answer: those that may stand there without changing it, and signs of those that do.
 
-These are lists of what is allowed, never of what is not: there is always one more way to deny ("left out", "ruled out",
-"excluded", "without discount"), and whatever is not in a list here stays part of the answer, which is then wrong.
+The former are lists of what is allowed: there is always one more way to deny ("left out", "ruled out", "excluded",
+"without discount"), and whatever is not in a list stays part of the answer, which is then not right. The latter only
+take credit away, where a list would be right in part although it is denied.
 """
 
 from __future__ import annotations
@@ -46,3 +47,19 @@ HEADING_LINE: Final = re.compile(
 """Matches a whole line that announces those below."""
 AFFIRMED: Final = re.compile(rf"{_UNBOUGHT}|{_WITHOUT}", re.IGNORECASE)
 """Matches a whole comment on a chapter that says no more than the question."""
+
+_DENYING: Final = """
+not none nor neither never nothing but except excepting excluding exclude excludes without unlike besides barring minus
+than skip skipping omit omitting cannot can't don't doesn't didn't
+"""
+_LEAVING_OUT: Final = "or no not excluded left ruled out"
+DENYING: Final = frozenset(_DENYING.split())
+"""Words that deny what stands behind them."""
+BEFORE: Final = DENYING | frozenset([*_LEAVING_OUT.split(" "), "is", "are", "was", "were", "isn't", "aren't"])
+"""Words before an entry with which a sentence says something of it."""
+BEHIND: Final = frozenset([*_LEAVING_OUT.split(" "), "are", "were", "aren't", "weren't"])
+"""Words behind the last of several entries with which a sentence says something of them."""
+LINKS: Final = frozenset({"of", "for", "the", "these", "those", "any"})
+"""Words that may stand between the former and the entry."""
+ABSENT: Final = frozenset({"none", "nothing", "not found", "not given", "not mentioned", "not stated"})
+"""Entries that say of themselves alone that there is no answer."""

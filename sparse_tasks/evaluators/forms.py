@@ -3,7 +3,7 @@ r"""Forms of an answer: rules that read what is unambiguous, given the form of a
 The rules of ``RULES`` are applied in turn; each takes one kind of clothing off and leaves the content alone:
 ``\(\boxed{46}\)`` is 46, and a code fence is not part of a name. The gold answer shows what form was asked for: only
 where every entry is a number does "Chapter 4: nothing bought" name chapter 4, and only where none holds a blank do
-blanks tell entries apart. What could be read in two ways is not read; it is wrong, or counts as unparsed.
+blanks tell entries apart. What is left is unparsed where ``AMBIGUOUS`` finds that it can be read in two ways.
 
 Every function takes time linear in its input.
 """
@@ -16,8 +16,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from sparse_tasks.evaluators.announcements import AFFIRMED, ANNOUNCED, ANNOUNCED_PAIRS, HEADING
-from sparse_tasks.evaluators.answers import ascii_digits, normalise, unmarked
+from sparse_tasks.evaluators.announcements import (
+    ABSENT,
+    AFFIRMED,
+    ANNOUNCED,
+    ANNOUNCED_PAIRS,
+    BEFORE,
+    BEHIND,
+    DENYING,
+    HEADING,
+    LINKS,
+)
+from sparse_tasks.evaluators.answers import Entry, ascii_digits, entries, normalise, unmarked
+from sparse_tasks.evaluators.questions import Clause, clauses, said_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +37,27 @@ class Asked:
 
     Attributes:
         known: Normalised gold entries.
+        free: Whether they are alternatives in free words, so that no form was asked for.
         numbers: Whether each is a whole number.
+        pairs: Whether some are pairs, "key: value".
         several_words: Whether there are several, none of which holds a blank.
+        clauses: What the question asks for.
     """
 
     known: frozenset[str]
+    free: bool
     numbers: bool
+    pairs: bool
     several_words: bool
+    clauses: tuple[Clause, ...]
 
     @classmethod
-    def by(cls, answers: Sequence[str]) -> Asked:
+    def by(cls, answers: Sequence[str], question: str = "", free: bool = False) -> Asked:
         """The form of these gold entries."""
         known = frozenset(map(normalise, answers))
-        single = not any(" " in entry for entry in known)
-        return cls(known, all(_WHOLE_NUMBER.fullmatch(entry) for entry in known), single and len(known) > 1)
+        numbers = not free and all(_WHOLE_NUMBER.fullmatch(entry) for entry in known)
+        words = not free and len(known) > 1 and not any(" " in entry for entry in known)
+        return cls(known, free, numbers, any(": " in entry for entry in known), words, clauses(question))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +73,30 @@ class Reading:
     rules: tuple[str, ...] = ()
 
 
-def read(answer: str, answers: Sequence[str]) -> Reading:
+def read(answer: str, answers: Sequence[str], question: str = "", free: bool = False) -> Reading:
     """Read an answer.
 
     Args:
         answer: The extracted answer text.
         answers: The gold entries, which show the form that was asked for.
+        question: The question, which an answer may repeat.
+        free: Whether the gold entries are alternatives in free words.
     """
-    asked = Asked.by(answers)
-    used: dict[str, None] = {}
+    asked = Asked.by(answers, question, free)
+    used: set[str] = set()
     # Clothing may be worn in layers, in either order: "Answer: \boxed{46}", \boxed{\text{Answer: 46}}.
     for _ in range(2):
         for name, rule in RULES.items():
             changed = rule(answer, asked)
-            if changed is None:
-                return Reading(None, (*used, name))
             if changed != answer and changed.strip():
-                used[name] = None
+                used.add(name)
                 answer = changed
-    return Reading(answer.strip(), tuple(name for name in RULES if name in used))
+    rules = tuple(name for name in RULES if name in used)
+    pieces = entries(answer, asked.known)
+    for name, ambiguous in AMBIGUOUS.items():
+        if ambiguous(pieces, asked):
+            return Reading(None, (*rules, name))
+    return Reading(answer.strip(), rules)
 
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
@@ -172,37 +195,38 @@ def _joined(number: str, asked: Asked) -> str:
 _COMMENTED: Final = re.compile(
     r"(?:[0-9]{1,3}[.)] )?ch(?:apters?|\.) ?([0-9]+)(?:[:\uff1a]| [-\u2013\u2014] | \()(.+)", re.IGNORECASE
 )
-_ALTERNATIVES: Final = re.compile(r"-?[0-9]+(?:,? or -?[0-9]+)+[.?]?", re.IGNORECASE)
+# No other word is known to be a unit: see _beside_number.
+_UNITS: Final = re.compile(r"(-?[0-9][0-9,]*) (?:crown|coin|thing|item|chapter)s?[.]?", re.IGNORECASE)
 _LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 
 
 def _announced(answer: str, asked: Asked) -> str:
     """Without words that announce the answer: "The chapters are 4, 8, 11." is 4, 8, 11."""
-    pairs = any(": " in entry for entry in asked.known)
-    words = (ANNOUNCED_PAIRS if pairs else ANNOUNCED).match(answer)
+    words = (ANNOUNCED_PAIRS if asked.pairs else ANNOUNCED).match(answer)
     return answer[words.end() :].strip() if words else answer
 
 
-def _comment(answer: str, asked: Asked) -> str | None:
-    """Chapters without their comment, as in "Chapter 4: nothing bought", where each says what the question asks for.
+def _repeated(answer: str, asked: Asked) -> str:
+    """Without a repetition of the question: "The secret number of obedient-horde is 46." is 46."""
+    return next(filter(None, (said_of(clause, answer) for clause in asked.clauses)), answer)
 
-    Ambiguous where one says anything else: it may be a denial.
-    """
+
+def _comment(answer: str, asked: Asked) -> str:
+    """Chapters without their comment, as in "Chapter 4: nothing bought", where each says what the question asks for."""
     if not asked.numbers:
         return answer
     plain = unmarked(answer).strip()
     pieces = [piece.strip("-\u2022_ \t") for piece in re.split("\n" if "\n" in plain else "[,;]", plain)]
-    pieces = [piece for piece in pieces if piece]
-    entries = [entry for entry in map(_COMMENTED.fullmatch, pieces) if entry]
-    comments = [normalise(entry[2].rstrip(")")) for entry in entries]
-    if not entries or len(entries) < len(pieces) or any(re.search(r"\d|^$", comment) for comment in comments):
-        return answer
-    return "\n".join(entry[1] for entry in entries) if all(map(AFFIRMED.fullmatch, comments)) else None
+    found = [_COMMENTED.fullmatch(piece) for piece in pieces if piece]
+    if all(entry and AFFIRMED.fullmatch(normalise(entry[2].rstrip(")"))) for entry in found):
+        return "\n".join(entry[1] for entry in found if entry)
+    return answer
 
 
-def _alternatives(answer: str, asked: Asked) -> str | None:
-    """Ambiguous where one number or another is given, as in "45 or 46"."""
-    return None if asked.numbers and _ALTERNATIVES.fullmatch(unmarked(answer).strip()) else answer
+def _unit(answer: str, asked: Asked) -> str:
+    """A number without a unit of the tasks: "46 crowns" is 46."""
+    number = _UNITS.fullmatch(unmarked(answer).strip()) if asked.numbers else None
+    return number[1] if number else answer
 
 
 def _label(answer: str, asked: Asked) -> str:
@@ -269,18 +293,85 @@ def _numbers(line: str) -> list[str]:
     return numbers if all(map(_NUMBERS.fullmatch, numbers)) else []
 
 
-RULES: Final[dict[str, Callable[[str, Asked], str | None]]] = {
+RULES: Final[dict[str, Callable[[str, Asked], str]]] = {
     "digits": _digits,
     "code_fence": _code_fence,
     "line_break": _line_break,
     "table": _table,
     "announced": _announced,
+    "repeated": _repeated,
     "latex": _latex,
     "grouped_digits": _grouped_digits,
     "comment": _comment,
-    "alternatives": _alternatives,
+    "unit": _unit,
     "label": _label,
     "numbering": _numbering,
     "blanks": _blanks,
 }
-"""The rules by name, in their order: an answer in one form to the same in a plainer one, or None if ambiguous."""
+"""The rules by name, in their order: an answer in one form to the same in a plainer one."""
+
+# --- what can be read in two ways ---------------------------------------------------------------------------
+
+# Runs of digits without an end, as broken models write, are no number.
+_NUMBER: Final = re.compile(r"[-+~(\u20ac\u00a3]*[0-9][0-9.,]{0,15}(?:[^\W\d_]{1,2}|%)?[).,:;!?]*")
+_WORDY: Final = re.compile(r"[^\W\d_]|[%\u20ac\u00a3]")
+_LONGEST_NAME: Final = 4  # words
+_HEADING: Final = re.compile(r"[^:]*:[*_]*(?:\s.*)?", re.DOTALL)
+
+
+def _beside_number(pieces: Sequence[Entry], asked: Asked) -> bool:
+    """Whether words stand beside a number where numbers were asked for: "46 km", "about 46", "not 4", "8 or 11".
+
+    There is no end of units, as of denials: "46 km" may be 46 with a careless word, or another amount, as "46
+    thousand" is. No list could tell them apart, so such an answer is neither right nor wrong.
+    """
+    return asked.numbers and any(
+        _WORDY.search(entry) and any(map(_NUMBER.fullmatch, entry.split()))
+        for entry in (normalise(piece.text) for piece in pieces)
+        if entry not in asked.known
+    )
+
+
+def _says_more(pieces: Sequence[Entry], asked: Asked) -> bool:
+    """Whether the first or last entry says something of the others: "none of A, B, C", "The ones left out: A, B, C"."""
+    if asked.free or not pieces:
+        return False
+    longest = 1 if asked.several_words else _LONGEST_NAME
+    first, last = _words(pieces[0], asked), _words(pieces[-1], asked)
+    before = [word for word in first if word not in LINKS][-longest - 1 : -1]
+    behind = [] if NOT_ENTRIES.issuperset(last[:1]) else last[1 : longest + 1]
+    several = len(pieces) > 1
+    return (
+        (several and bool(first) and _is_heading(pieces[0].text, asked))
+        or _denies(first, alone=not several)
+        or _denies(last, alone=True)
+        or not (BEFORE.isdisjoint(before) and BEHIND.isdisjoint(behind))
+    )
+
+
+def _words(entry: Entry, asked: Asked) -> list[str]:
+    """The words of an entry, of a pair those of its key; none of a gold entry and of one with a number of its own."""
+    text = normalise(entry.text)
+    if entry.number is not None or text in asked.known:
+        return []
+    return text.partition(": ")[0].split() if asked.pairs else text.split()
+
+
+def _is_heading(text: str, asked: Asked) -> bool:
+    """Whether words with a colon stand before an entry, or alone; a pair has one of its own behind its key."""
+    if asked.pairs and ": " in text:
+        first = text.partition(":")[0]
+        return text.count(": ") > 1 and (" " in first or first.isalpha())
+    return bool(_HEADING.fullmatch(text)) and not (asked.numbers and re.search(r"\d", text))
+
+
+def _denies(words: Sequence[str], *, alone: bool) -> bool:
+    """Whether the words begin with a denial, and do not just say, of themselves alone, that there is no answer."""
+    return not DENYING.isdisjoint(words[:1]) and not (alone and " ".join(words) in ABSENT)
+
+
+AMBIGUOUS: Final[dict[str, Callable[[Sequence[Entry], Asked], bool]]] = {
+    "beside_number": _beside_number,
+    "says_more": _says_more,
+}
+"""Why an answer can be read in two ways, by name."""

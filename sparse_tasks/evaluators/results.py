@@ -110,6 +110,7 @@ class Gold(Record, frozen=True, kw_only=True):
     answers: list[str]
     answer_prefix: str
     evidence: list[Evidence]
+    question: str = ""
 
 
 def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> Result:
@@ -441,7 +442,7 @@ def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredS
     before = "" if begun or opened.made else gold.answer_prefix
     # An answer that the prompt began is no thought, whatever its template opens.
     thinking = dataclass_replace(opened.thinking, opened=None) if begun else opened.thinking
-    verdict = score(gold.metric, prediction.text, gold.answers, begun, thinking, before)
+    verdict = score(gold.metric, prediction.text, gold.answers, begun, thinking, before, gold.question)
     cut = prediction.finish_reason != "stop" and not verdict.parsed and thinking.unfinished(prediction.text)
     thought = None if prediction.thinking_tokens is UNSET else prediction.thinking_tokens
     known = thought is not None and prediction.output_tokens is not None

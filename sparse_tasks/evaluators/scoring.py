@@ -37,6 +37,7 @@ def score(
     begun: bool = False,
     thinking: Thinking = NO_PROMPT,
     before: str = "",
+    question: str = "",
 ) -> Score:
     """The score of a model's output.
 
@@ -47,6 +48,7 @@ def score(
         begun: Whether the prompt ended with ``<answer>``, so that the output begins inside.
         thinking: The marks of thought, and whether the prompt opened a block.
         before: The sample's ``answer_prefix`` where the prompt ends in it and not inside the answer.
+        question: The sample's, which an answer may repeat; "" where it is not known, and no repetition is read.
 
     Raises:
         UsageError: The metric is unknown, or no answer could match the gold entries.
@@ -61,7 +63,8 @@ def score(
     answer = extraction(output_text, begun, thinking, before)
     if answer is None:
         return Score(compare(None, answers), None, False, None)
-    plain, reading = compare(answer.text, answers), read(answer.text, answers)
+    plain = compare(answer.text, answers)
+    reading = read(answer.text, answers, question, free=compare.alternatives)
     value = compare(reading.text, answers)
     if not reading.rules or value < plain == 1.0:
         # Gold entries may look like clothing.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.evaluators.dataset import Dataset
-from sparse_tasks.evaluators.forms import RULES
+from sparse_tasks.evaluators.forms import AMBIGUOUS, RULES
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import score_run
 from sparse_tasks.evaluators.runs import Run
@@ -50,15 +50,20 @@ COMMENTS = [
 ]
 
 
-def scored(metric: str, answer: str, gold: list[str]) -> Score:
-    return score(metric, f"Well. <answer>{answer}</answer>", gold)
+QUESTION = (
+    "The text ends here.\n\nWhat is the secret number of obedient-horde?\n\nGive it between <answer> and </answer>."
+)
+
+
+def scored(metric: str, answer: str, gold: list[str], question: str = QUESTION) -> Score:
+    return score(metric, f"Well. <answer>{answer}</answer>", gold, question=question)
 
 
 @pytest.mark.parametrize(
     ("metric", "answer", "gold", "rules"),
     [
         ("exact_match", r"\(\boxed{46}\)", ["46"], ["latex"]),
-        ("exact_match", r"$\boxed{\text{46 crowns}}$", ["46"], ["latex"]),
+        ("exact_match", r"$\boxed{\text{46 crowns}}$", ["46"], ["latex", "unit"]),
         ("set_iou", r"\[\boxed{4, 8, 11}\]", CHAPTERS, ["latex"]),
         ("set_iou", r"\boxed{4}, \boxed{8}, \boxed{11}", CHAPTERS, ["latex"]),
         ("set_iou", r"$\boxed{\{4, 8, 11\}}$", CHAPTERS, ["latex"]),
@@ -103,7 +108,12 @@ def scored(metric: str, answer: str, gold: list[str]) -> Score:
         ("exact_match", "Answer:46", ["46"], ["announced"]),
         ("exact_match", "Here is the answer:\n```\n46\n```", ["46"], ["code_fence", "announced"]),
         ("exact_match", "**Final answer:** 46", ["46"], ["announced"]),
-        ("exact_match", "So the total is 46 crowns.", ["46"], ["announced"]),
+        ("exact_match", "So the total is 46 crowns.", ["46"], ["announced", "unit"]),
+        ("exact_match", "46 Crowns.", ["46"], ["unit"]),
+        ("exact_match", "The secret number of obedient-horde is 46.", ["46"], ["repeated"]),
+        ("exact_match", "**The secret number of obedient-horde:** 46", ["46"], ["repeated"]),
+        ("exact_match", r"So the secret number of obedient-horde is $\boxed{46}$.", ["46"], ["repeated", "latex"]),
+        ("set_iou", "The secret number of obedient-horde are 4 8 11", CHAPTERS, ["repeated", "blanks"]),
         ("exact_match", r"\boxed{\text{Answer: 46}}", ["46"], ["announced", "latex"]),
         ("exact_match", r"The answer is $\boxed{46}$.", ["46"], ["announced", "latex"]),
         ("exact_match", "\u0664\u0666", ["46"], ["digits"]),
@@ -111,7 +121,7 @@ def scored(metric: str, answer: str, gold: list[str]) -> Score:
         ("set_iou", "\u096a, \u096e, \u0967\u0967", CHAPTERS, ["digits"]),
         ("ordered_fraction", "\u0661. Otter Quay\n\u0662. Anna", ["Otter Quay", "Anna"], ["digits"]),
         ("exact_match", "1\u00a0234", ["1234"], ["grouped_digits"]),
-        ("exact_match", "1\u202f234\u202f567 crowns", ["1234567"], ["grouped_digits"]),
+        ("exact_match", "1\u202f234\u202f567 crowns", ["1234567"], ["grouped_digits", "unit"]),
         ("set_iou", "3<br>5", ["3", "5"], ["line_break"]),
         ("set_iou", "Otter Quay<br/>Anna Kowalska<BR />small brass telescope", NAMES, ["line_break"]),
         ("set_iou", "| Chapter |\n| --- |\n| 4 |\n| 8 |\n| 11 |", CHAPTERS, ["table"]),
@@ -129,7 +139,7 @@ def test_what_is_unambiguous_is_read_and_says_by_which_rule(
 
 def test_every_rule_is_tried_above() -> None:
     cases = test_what_is_unambiguous_is_read_and_says_by_which_rule.pytestmark[0].args[1]  # type: ignore[attr-defined]
-    assert {rule for *_, rules in cases for rule in rules} == set(RULES) - {"alternatives"}  # which reads nothing
+    assert {rule for *_, rules in cases for rule in rules} == set(RULES)
 
 
 @pytest.mark.parametrize(
@@ -141,17 +151,13 @@ def test_every_rule_is_tried_above() -> None:
         ("exact_match", "12\u00a034", ["1234"]),
         ("exact_match", "8{,}00", ["800"]),
         ("exact_match", "4\\boxed{6}", ["46"]),
-        ("exact_match", "The answer is not 46", ["46"]),
-        ("exact_match", "The answer is 46 or 47", ["46"]),
         ("exact_match", "The number that is not the answer is 46", ["46"]),
         ("exact_match", "The wrong answer is 46", ["46"]),
-        ("exact_match", "The sum of 40 and 6 is 46", ["46"]),
         ("set_iou", "All chapters but 4, 8, 11", CHAPTERS),
         ("set_iou", "The chapters other than these are 4, 8, 11", CHAPTERS),
         ("exact_match", "Answer: 45. Correct answer: 46", ["46"]),
         ("exact_match", "| 45 |\n|---|\n| 46 |", ["46"]),
         ("exact_match", "| 46 | 47 |", ["46"]),
-        ("exact_match", "Chapter 4: 46", ["4"]),
         ("exact_match", "1.5kg", ["5kg"]),
         ("exact_match", "1.5e6", ["5e6"]),
         ("exact_match", "1.5m2", ["5m2"]),
@@ -171,35 +177,155 @@ def test_what_could_mean_something_else_is_not_read(metric: str, answer: str, go
     assert scored(metric, answer, gold).value < 1.0
 
 
-def test_an_answer_that_can_be_read_in_two_ways_is_unparsed_and_says_so() -> None:
-    answer = "Chapter 4: nothing bought\nChapter 8: a lamp bought\nChapter 11: nothing bought"
-    assert scored("set_iou", answer, CHAPTERS) == Score(0.0, None, False, None, ("comment",))
+# Questions as the tasks write them, and answers that repeat them.
+REPEATED = [
+    ("What are all the secret numbers of tan-abacus?", "The secret numbers of tan-abacus are {}."),
+    ("What are the secret numbers of a-b and c-d?", "The secret numbers of a-b and c-d are: {}"),
+    ("10 words are more frequent in the list than all others. Which are they?",
+     "The 10 words that are more frequent in the list than all others are {}."),
+    ("Which three words occur most often in the coded text? Leave the dots out.",
+     "The three words that occur most often in the coded text are {}"),
+    ("In exactly 3 chapters James buys nothing. Which are they? Only things that are paid for count.",
+     "The chapters in which James bought nothing are {}."),
+    ("In exactly 3 chapters James buys nothing. Which are they?", "The 3 chapters James buys nothing in are: {}"),
+    ("Which variables have the value 60558, either assigned directly or through others? There are 5 of them.",
+     "The variables that have the value 60558 are {}."),
+    ("Which variables have the value 60558, either assigned directly or through others?",
+     "The variables that have the value 60558, either assigned directly or through others, are {}."),
+    ("Whom did Seth meet in more chapters than anybody else?",
+     "The person whom Seth met in more chapters than anybody else is {}."),
+    ("How many crowns are left in James's purse when the story ends?",
+     "The total number of crowns left in James's purse when the story ends is {}."),
+    ("What was the profession of Laura Nolan?", "The profession of Laura Nolan was {}."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("question", "sentence"), REPEATED)
+def test_a_sentence_that_repeats_the_question_is_read_up_to_its_value(question: str, sentence: str) -> None:
+    for metric, gold in (
+        ("set_iou", CHAPTERS),
+        ("set_iou", VARIABLES),
+        ("exact_match", ["46"]),
+        ("token_f1", NAMES[:1]),
+    ):
+        if "James buys nothing in" in sentence:
+            continue
+        one = scored(metric, sentence.format(", ".join(gold)), gold, f"The end.\n\n{question}\n\nAnswer in <answer>.")
+        assert (one.value, one.rules) == (1.0, ("repeated",))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is the secret number of obedient-horde?", "The secret number of another-horde is 46."),
+        ("What is the secret number of obedient-horde?", "The secret number of obedient-hordes is 46."),
+        ("What is the secret number of obedient-horde?", "The secret number not of obedient-horde is 46."),
+        ("What is the secret number of obedient-horde?", "The number of obedient-horde is 46."),
+        ("What is the secret number of obedient-horde?", "The secret number of obedient-horde is not 46."),
+        ("What is the secret number of obedient-horde?", "The secret number of obedient-horde is 46 or 47."),
+        ("What is the secret number of obedient-horde?", "The secret number of obedient-horde was never 46."),
+        ("What is the secret number of obedient-horde?", "Unlike the secret number of obedient-horde is 46."),
+        ("What is the secret number of a? What is the secret number of b?", "The secret number of a is 46"),
+        ("In exactly 1 chapter Ann buys nothing. Which is it?", "The chapter in which Ann buys something is 46"),
+        ("In exactly 1 chapter Ann buys nothing. Which is it?", "The chapter in which Ann buys is 46"),
+        ("", "The secret number of obedient-horde is 46."),
+    ],
+)
+def test_a_sentence_that_says_anything_else_is_unparsed(question: str, answer: str) -> None:
+    one = scored("exact_match", answer, ["46"], question)
+    assert (one.value, one.parsed) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "46 km",
+        "46km",
+        "46 %",
+        "46 more",
+        "46 thousand",
+        "46 crowns excluded",
+        "about 46",
+        "not 46",
+        "45 or 46",
+        "46 or 45.",
+        "**44, or 45 or 46?**",
+        "The answer is 45 or 46",
+        "The sum of 40 and 6 is 46",
+        "The answer is not 46",
+        "Chapter 4: 46",
+        "Chapter 46: nothing bought\nChapter 47: a lamp bought",
+    ],
+)
+def test_words_beside_a_number_make_it_unparsed_whether_or_not_it_is_right(answer: str) -> None:
+    for metric in ("exact_match", "set_iou"):
+        for gold in ("46", "45", "7"):
+            assert scored(metric, answer, [gold]) == Score(0.0, None, False, None, scored(metric, answer, [gold]).rules)
+            assert scored(metric, answer, [gold]).rules[-1] == "beside_number"
+
+
+@pytest.mark.parametrize("answer", ["forty-six", "46.5", "1.46", "46, 47", "4*6", "46/47", "none", "1.5e6"])
+def test_another_number_or_none_is_wrong_and_parsed(answer: str) -> None:
+    one = scored("exact_match", answer, ["46"])
+    assert (one.value, one.parsed) == (0.0, True)
+
+
+# Denials of whole lists; {} is the list.
+DENIED_LISTS = """
+not {}|None of {}|none of these: {}|neither {}|Not these:/{}|never {}|All but {}|anything other than {}|excluding {}
+everything except {}|except for {}|without {}|{} excluded|{} are left out|{} were ruled out|{} are not among them
+{} are wrong|The ones left out: {}|The ones left out are {}|All others are left out: {}|Ruled out: {}|**Not** {}
+isn't {}|The one that is not: {}
+"""
+DENYING = [form.replace("/", "\n") for form in DENIED_LISTS.strip().replace("\n", "|").split("|")]
+
+
+@pytest.mark.parametrize("form", DENYING)
+def test_a_denied_list_is_unparsed(form: str) -> None:
+    for metric in LISTS:
+        for gold in (CHAPTERS, VARIABLES, NAMES, NAMES[:2], ["corn", "elixir", "year"]):
+            for joined in (
+                ", ".join(gold),
+                f"{', '.join(gold[:-1])} or {gold[-1]}",
+                f"{', '.join(gold[:-1])} and {gold[-1]}",
+            ):
+                one = scored(metric, form.format(joined), gold)
+                assert (one.value, one.parsed) == (0.0, False), (form.format(joined), one)
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "gold", "value"),
+    [
+        ("set_iou", "WQSFP, not LSGEY, EBVVF", ["WQSFP", "EBVVF"], 2 / 3),
+        ("set_iou", "R WQSFP, LSGEY", VARIABLES, 1 / 3),
+        ("unordered_fraction", "4, 8, not found", CHAPTERS, 2 / 3),
+        ("unordered_fraction", "a-1: not found\nb-2: x-2", ["a-1: x-1", "b-2: x-2"], 1 / 2),
+        ("ordered_fraction", "1. not stated\n2. Anna Kowalska\n3. none", NAMES, 1 / 3),
+        ("ordered_fraction", "1. Otter Quay\n2. none of them", NAMES[:2], 1 / 2),
+        ("token_f1", "not small brass", ["small brass"], 0.8),
+    ],
+)
+def test_what_is_said_of_one_entry_leaves_the_others_alone(
+    metric: str, answer: str, gold: list[str], value: float
+) -> None:
+    assert scored(metric, answer, gold).value == pytest.approx(value)
+
+
+def test_every_reason_for_two_readings_is_tried_above() -> None:
+    assert {scored("set_iou", answer, VARIABLES).rules[-1:] for answer in ("not A, B", "4")} == {("says_more",), ()}
+    assert set(AMBIGUOUS) == {"says_more", "beside_number"}
 
 
 @pytest.mark.parametrize("comment", COMMENTS)
 def test_a_comment_that_says_more_than_the_question_is_not_read(comment: str) -> None:
     for entry in ("Chapter {}: {}", "Chapter {} ({})", "- **Chapter {}** - {}", "1. Ch. {}: {}"):
         answer = "\n".join(entry.format(number, comment) for number in CHAPTERS)
-        assert scored("set_iou", answer, CHAPTERS) == Score(0.0, None, False, None, ("comment",))
-
-
-@pytest.mark.parametrize("answer", ["45 or 46", "46 or 45.", "**44, or 45 or 46?**", "The answer is 45 or 46"])
-def test_one_number_or_another_is_unparsed(answer: str) -> None:
-    for metric in ("exact_match", "set_iou"):
-        one = scored(metric, answer, ["46"])
-        assert (one.value, one.parsed, one.rules[-1]) == (0.0, False, "alternatives")
+        assert scored("set_iou", answer, CHAPTERS) == Score(0.0, None, False, None, ("beside_number",))
 
 
 def test_comments_that_say_what_the_question_says_may_differ() -> None:
     answer = "Chapter 4: nothing bought\nChapter 8: Nothing was bought.\nChapter 11: no purchase was made"
     assert scored("set_iou", answer, CHAPTERS).value == 1.0
-
-
-@pytest.mark.parametrize("unit", ["more", "less", "not", "excluded", "wrong", "maybe", "thousand", "dozen"])
-def test_a_word_behind_a_number_is_a_unit_or_the_answer_is_wrong(unit: str) -> None:
-    assert scored("exact_match", "46 crowns", ["46"]).value == 1.0
-    for answer in (f"46 {unit}", f"It is 46 {unit}", rf"\boxed{{46 {unit}}}"):
-        assert scored("exact_match", answer, ["46"]).value == 0.0
 
 
 def test_the_line_that_fences_code_says_no_more_than_a_language() -> None:
@@ -225,6 +351,7 @@ LISTED: dict[str, Callable[[list[str]], str]] = {
     "table": lambda entries: "\n".join(["| Answer |", "| --- |", *(f"| {entry} |" for entry in entries)]),
     "announced": lambda entries: f"The answers are {', '.join(entries)}.",
     "sentence": lambda entries: f"So the three correct answers are {', '.join(entries)}.",
+    "repeated": lambda entries: f"The secret number of obedient-horde is {', '.join(entries)}.",
     "numbering": lambda entries: "\n".join(f"{number}- {entry}" for number, entry in enumerate(entries, 1)),
     "layers": lambda entries: "```\nAnswer: " + rf"$\boxed{{{'<br>'.join(entries)}}}$" + "\n```",
 }
@@ -245,6 +372,7 @@ SINGLE: dict[str, Callable[[list[str]], str]] = {
     "latex": lambda entries: rf"\(\boxed{{{entries[0]}}}\)",
     "code_fence": lambda entries: f"```\n{entries[0]}\n```",
     "announced": lambda entries: f"Answer: {entries[0]}",
+    "repeated": lambda entries: f"The secret number of obedient-horde is {entries[0]}.",
     "table": lambda entries: f"| Answer |\n|---|\n| {entries[0]} |",
     "layers": lambda entries: rf"**Answer:** $\boxed{{\text{{{entries[0]}}}}}$",
 }
@@ -330,7 +458,8 @@ def test_no_rule_turns_a_wrong_answer_into_a_right_one(cases: int) -> None:
         entries = [changed(draw, gold[0])] if single else wrong(draw, gold, make, metric == "ordered_fraction")
         if metric in ("token_f1", "squad_em") and METRICS[metric](entries[0], gold) == 1.0:
             continue  # SQuAD's tokens have no punctuation
-        plain = scored(metric, "\n".join(entries), gold).value
+        lines = "\n".join(entries), "\n".join(f"{number}. {entry}" for number, entry in enumerate(entries, 1))
+        plain = max(scored(metric, answer, gold).value for answer in lines)
         for form, write in (SINGLE if single else forms).items():
             one = scored(metric, write(entries), gold)
             assert one.value < 1.0, (form, metric, write(entries), gold)
@@ -358,7 +487,9 @@ def test_no_denial_is_read_as_an_announcement_or_a_comment(cases: int) -> None:
         gold = list(dict.fromkeys(make(draw) for _ in range(draw.randrange(1, 5))))
         metric = draw.choice((*LISTS, *SINGLES) if len(gold) == 1 else LISTS)
         answer = denying(draw)(gold)
-        assert scored(metric, answer, gold).value < 1.0, (metric, answer, gold)
+        one = scored(metric, answer, gold)
+        # Of a single answer in free words some are the right ones.
+        assert one.value == 0.0 or (len(gold) == 1 and one.value < 1.0), (metric, answer, gold)
         numbers = [str(draw.randrange(10, 99)) for _ in range(3)]
         commented = [f"Chapter {number}: {draw.choice(COMMENTS)}" for number in numbers]
         assert scored("set_iou", "\n".join(commented), numbers).value == 0.0, commented

@@ -8,7 +8,7 @@ from tests.evaluators.metrics import LENIENT
 
 
 def test_a_score_says_what_was_compared_and_how_it_was_found() -> None:
-    assert score("exact_match", "So: <answer>46 crowns</answer>", ["46"]) == Score(1.0, "46 crowns", True, "tag")
+    assert score("exact_match", "So: <answer>46 crowns</answer>", ["46"]) == Score(1.0, "46", True, "tag", ("unit",))
     assert score("exact_match", "So: <answer>46", ["46"]) == Score(1.0, "46", True, "open_tag")
     assert score("exact_match", "So: \\boxed{46}", ["46"]) == Score(1.0, "46", True, "boxed")
     assert score("exact_match", "So: 46", ["46"]) == Score(0.0, None, False, None)

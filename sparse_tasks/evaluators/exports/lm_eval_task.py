@@ -52,7 +52,9 @@ def files(dataset: Dataset, tell: Callable[[str], None]) -> Iterator[tuple[str, 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """The score of the harness' first output for a line of an exported file, as the harness calls it."""
-    found = score(doc["metric"], results[0], doc["answers"], doc["begun"], before=doc["before"])
+    found = score(
+        doc["metric"], results[0], doc["answers"], doc["begun"], before=doc["before"], question=doc["question"]
+    )
     return {_METRIC: found.value}
 
 
@@ -89,6 +91,7 @@ def _line(sample: Sample, begins_answer: bool) -> JsonObject:
         "answer": sample.answer,
         "answers": sample.answers,
         "metric": sample.metric,
+        "question": sample.question,
         # What the output goes on from where that is scored too, and whether that is inside the answer.
         "before": "" if begins_answer else sample.answer_prefix,
         "begun": begins_answer and in_tags(sample.answer_prefix),
