@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sparse_tasks.attention.attention import DENSE, Attention, share_out, spell_out
 from sparse_tasks.attention.method import Method
@@ -23,7 +23,7 @@ MARK: Final = "sparse_tasks_request"
 
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
-_PARTS: Final = ("attention", "sparsity", "arguments", "choices")
+_PARTS: Final = ("attention", "sparsity", "arguments", "choices", "self_test")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def engine_arguments(
     sparsity: float | None = None,
     arguments: Mapping[str, object] | None = None,
     choices: Sequence[str] = (),
+    self_test: bool = True,
 ) -> JsonObject:
     """Arguments of ``vllm.LLM`` for a method: ``LLM(model, **engine_arguments("quest", sparsity=0.9))``.
 
@@ -89,6 +90,7 @@ def engine_arguments(
         arguments: ``METHOD.PARAMETER`` to a value.
         choices: Methods that a request may name in ``extra_args`` (``attention`` and ``sparsity``); the engine's own
             is among them. None: requests have no choice.
+        self_test: Whether layers are held against vLLM's own attention at the start, which fails where they differ.
 
     Raises:
         UsageError: A method or a parameter is unknown or wrong.
@@ -97,6 +99,8 @@ def engine_arguments(
     settings: JsonObject = {"attention": attention, "sparsity": sparsity, "arguments": dict(arguments or {})}
     if choices:
         settings["choices"] = list(choices)
+    if not self_test:
+        settings["self_test"] = False
     offer = parse_offer({KEY: settings})
     given: JsonObject = {
         "attention_config": {"backend": BACKEND},
@@ -115,9 +119,10 @@ def serve_arguments(
     sparsity: float | None = None,
     arguments: Mapping[str, object] | None = None,
     choices: Sequence[str] = (),
+    self_test: bool = True,
 ) -> list[str]:
     """``engine_arguments`` as options of ``vllm serve MODEL``."""
-    given = engine_arguments(attention, sparsity=sparsity, arguments=arguments, choices=choices)
+    given = engine_arguments(attention, sparsity=sparsity, arguments=arguments, choices=choices, self_test=self_test)
     words = [
         *("--attention-backend", BACKEND, "--worker-cls", WORKER),
         *("--additional-config", json.dumps(given["additional_config"])),
@@ -138,7 +143,7 @@ def parse_offer(additional_config: object) -> Offer:
         raise UsageError("additional_config", additional_config, f"has to say which attention, as in {example}")
     if unknown := sorted(set(settings) - set(_PARTS)):
         raise UsageError(f"additional_config.{KEY}", unknown[0], f"is unknown; choose from {', '.join(_PARTS)}")
-    name, sparsity, arguments, choices = (settings.get(part) for part in _PARTS)
+    name, sparsity, arguments, choices, _ = (settings.get(part) for part in _PARTS)
     if not isinstance(name, str):
         raise UsageError(f"additional_config.{KEY}.attention", name, f"has to be a name, {DENSE!r} or of a method")
     if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, int | float)):
@@ -155,3 +160,15 @@ def parse_offer(additional_config: object) -> Offer:
         for each, given in zip(named, share_out(arguments or {}, named), strict=True)
     )
     return Offer(able[0], able)
+
+
+def parse_self_test(additional_config: Mapping[str, Any]) -> bool:
+    """Whether vLLM's ``additional_config``, which ``parse_offer`` has read, wants the self-test.
+
+    Raises:
+        UsageError: It is neither true nor false.
+    """
+    wanted = additional_config[KEY].get("self_test", True)
+    if not isinstance(wanted, bool):
+        raise UsageError(f"additional_config.{KEY}.self_test", wanted, "has to be true or false")
+    return wanted

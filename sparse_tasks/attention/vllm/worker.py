@@ -11,7 +11,7 @@ import vllm
 from vllm.platforms import current_platform
 
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.vllm.arguments import KEY, parse_offer
+from sparse_tasks.attention.vllm.arguments import KEY, parse_offer, parse_self_test
 from sparse_tasks.attention.vllm.checks import (
     check_cache,
     check_config,
@@ -21,6 +21,7 @@ from sparse_tasks.attention.vllm.checks import (
 )
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
+from sparse_tasks.attention.vllm.selftest import self_test
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
 
 with importing():
@@ -46,6 +47,8 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             _LOG.warning(untested)
         offer = parse_offer(vllm_config.additional_config)
         check_config(vllm_config, offer)
+        self._tests_itself = parse_self_test(vllm_config.additional_config)
+        self._tested: dict[str, Any] | None = None
         if current_platform.is_cpu():
             take_the_place_of_cpu_attention()
         self._sparse = Session(
@@ -67,14 +70,14 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         }
         for module in sparse.values():
             check_layer(module)
-        self._names = list(sparse)
+        self._modules = sparse
         mode = self.vllm_config.compilation_config.cudagraph_mode
         records = mode is not None and mode.has_piecewise_cudagraphs() and not current_platform.is_cpu()
         self._sparse.join(sparse, self.device, Replays(CudaRecorder(self.device)) if records else None)
 
     def get_kv_cache_spec(self) -> dict[str, Any]:
         specs: dict[str, Any] = super().get_kv_cache_spec()
-        for name in self._names:
+        for name in self._modules:
             check_cache(specs[name])
         self._of_each_kind = Counter(specs.values())
         return specs
@@ -95,9 +98,12 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
     def compile_or_warm_up_model(self) -> Any:
         self._sparse.warming_up = True
         try:
-            return super().compile_or_warm_up_model()
+            done = super().compile_or_warm_up_model()
         finally:
             self._sparse.warming_up = False
+        if self._tests_itself:
+            self._tested = self.sparse_tasks_self_test()
+        return done
 
     def execute_model(self, scheduler_output: Any) -> Any:
         self._sparse.begin(scheduler_output, lambda: self._rows(scheduler_output))
@@ -105,6 +111,14 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             return super().execute_model(scheduler_output)
         finally:
             self._sparse.end()
+
+    def sparse_tasks_self_test(self) -> dict[str, Any]:
+        """Hold the layers against vLLM's own attention (see ``self_test``), between requests; empties their cache."""
+        return self_test(self.vllm_config, self._sparse, self._modules, self.device)
+
+    def sparse_tasks_tested(self) -> dict[str, Any] | None:
+        """Result of the self-test at the start; None where there was none."""
+        return self._tested
 
     def sparse_tasks_take(self, requests: Sequence[str]) -> list[dict[str, Any] | None]:
         """Counts of requests, which are then dropped (see ``Counter.take``)."""
