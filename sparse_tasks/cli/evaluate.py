@@ -114,6 +114,12 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Tokens of thought on top of the answer budget.", show_default="none"),
     ] = None,
+    no_self_test: Annotated[
+        bool,
+        typer.Option(
+            "--no-self-test", help="Start vLLM without holding sparse attention against its own (docs/serving.md)."
+        ),
+    ] = False,
     no_score: Annotated[
         bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
     ] = False,
@@ -159,6 +165,7 @@ def evaluate(
         thinking=thinking,
         thinking_tags=thinking_tags or (),
         thinking_budget=thinking_budget,
+        self_test=not no_self_test,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

@@ -39,6 +39,7 @@ def evaluate(
     thinking: str = "auto",
     thinking_tags: Sequence[str] | None = None,
     thinking_budget: int | None = None,
+    self_test: bool = True,
 ) -> ScoredRun:
     """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
 
@@ -67,6 +68,7 @@ def evaluate(
             say so of prompts that are rendered elsewhere.
         thinking_tags: Marks of thought: names of families, or two marks with a blank between; None for all families.
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
+        self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
 
     Raises:
         UsageError: An argument is not valid; the message names it.
@@ -91,6 +93,7 @@ def evaluate(
         thinking=thinking,
         thinking_tags=list(thinking_tags or ()),
         thinking_budget=thinking_budget,
+        self_test=self_test,
     )
     folder = default_folder(request) if output is None else Path(output)
     with Run(folder) as run:

@@ -66,6 +66,7 @@ class RunRequest:
             that of the data set; ``open`` and ``closed`` say so of prompts that are rendered elsewhere.
         thinking_tags: Marks of thought (see ``Thinking.of``); empty for all families.
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
+        self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
     """
 
     dataset: Dataset
@@ -85,6 +86,7 @@ class RunRequest:
     thinking: str = "auto"
     thinking_tags: Sequence[str] = ()
     thinking_budget: int | None = None
+    self_test: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -116,7 +118,13 @@ class RunRequest:
         model = kind.find(self.model)
         attention = self.attention or (Attention.UNKNOWN if kind.elsewhere else Attention.DENSE)
         return EngineSettings(
-            model, self.temperature, self.seed, dict(self.engine_arguments), attention, self.begins_answer
+            model,
+            self.temperature,
+            self.seed,
+            dict(self.engine_arguments),
+            attention,
+            self.begins_answer,
+            self.self_test,
         )
 
 

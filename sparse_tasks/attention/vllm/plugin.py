@@ -8,8 +8,11 @@ import threading
 import time
 from multiprocessing import parent_process
 
-from vllm.platforms import current_platform
-from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+from sparse_tasks.attention.vllm.checks import importing
+
+with importing():
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
 GPU_BACKEND = "sparse_tasks.attention.vllm.gpu.SparseBackend"
 CPU_BACKEND = "sparse_tasks.attention.vllm.cpu.SparseBackend"

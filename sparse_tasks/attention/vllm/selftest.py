@@ -1,7 +1,7 @@
 """Self-test of a loaded engine: what its sparse layers compute with nothing left out, against vLLM's own attention.
 
-Both get the same random queries, keys and values, by the code and in the cache that requests meet later. The rest of the
-model does not run, so that it takes a moment whatever the model's size.
+Both get the same random queries, keys and values, by the code and in the cache that requests meet later. The rest of
+the model does not run, so that it takes a moment whatever the model's size.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _Step: TypeAlias = list[_Part]
 
 def rounding(dtype: torch.dtype) -> float:
     """The greatest difference between outputs that rounding explains, as a share of their size."""
-    return max(8 * torch.finfo(dtype).eps, 1e-4)
+    return max(8 * float(torch.finfo(dtype).eps), 1e-4)
 
 
 def self_test(config: Any, session: Session, modules: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _differences(
     tested = {each.method: Attention.of(*map(_whole, each.methods)) for each in (own.attention, *own.choices)}
     try:
         for attention in (tested | {DENSE: Attention.DENSE}).values():
-            session.change(attention, block_size)
+            session.change(attention)
             for step in _steps(sequences):
                 session.begin(_scheduled(step), lambda step=step: [part.of.name for part in step])  # type: ignore[misc]
                 common, q = _metadata(step, device), _queries(step, first, device)
@@ -141,7 +141,7 @@ def _differences(
         for sequence in sequences:
             if session.counter is not None:
                 session.counter.take(sequence.name)
-        session.change(own.attention, block_size, own.choices)
+        session.change(own.attention, own.choices)
 
 
 def _whole(method: Method) -> Method:
@@ -185,7 +185,7 @@ def _queries(step: _Step, module: Any, device: torch.device) -> Tensor:
 
 
 def _metadata(step: _Step, device: torch.device) -> Any:
-    """vLLM's ``CommonAttentionMetadata`` of a step."""
+    """Metadata of a step as vLLM has it (``CommonAttentionMetadata``)."""
     counts = [part.end - part.start for part in step]
     lengths = torch.tensor([part.end for part in step], dtype=torch.int32)
     starts = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
@@ -207,7 +207,7 @@ def _metadata(step: _Step, device: torch.device) -> Any:
 
 
 def _scheduled(step: _Step, finished: list[str] | None = None) -> Any:
-    """vLLM's ``SchedulerOutput`` of a step, as much of it as a session reads."""
+    """The schedule of a step as vLLM has it (``SchedulerOutput``), as much of it as a session reads."""
     return SimpleNamespace(
         finished_req_ids=set(finished or ()),
         scheduled_new_reqs=[

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from vllm.config import get_current_vllm_config
 
-from sparse_tasks.attention.vllm.checks import check_attributes
+from sparse_tasks.attention.vllm.checks import check_attributes, importing
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import Session, session_of
+
+with importing():
+    from vllm.config import get_current_vllm_config
 
 
 class BuilderMixin:

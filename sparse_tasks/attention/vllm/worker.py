@@ -48,7 +48,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         offer = parse_offer(vllm_config.additional_config)
         check_config(vllm_config, offer)
         self._tests_itself = parse_self_test(vllm_config.additional_config)
-        self._tested: dict[str, Any] | None = None
+        self._tested: dict[str, Any] | None = None  # None where there was no self-test
         if current_platform.is_cpu():
             take_the_place_of_cpu_attention()
         self._sparse = Session(
@@ -102,7 +102,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         finally:
             self._sparse.warming_up = False
         if self._tests_itself:
-            self._tested = self.sparse_tasks_self_test()
+            self._test()
         return done
 
     def execute_model(self, scheduler_output: Any) -> Any:
@@ -112,12 +112,8 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         finally:
             self._sparse.end()
 
-    def sparse_tasks_self_test(self) -> dict[str, Any]:
-        """Hold the layers against vLLM's own attention (see ``self_test``), between requests; empties their cache."""
-        return self_test(self.vllm_config, self._sparse, self._modules, self.device)
-
     def sparse_tasks_tested(self) -> dict[str, Any] | None:
-        """Result of the self-test at the start; None where there was none."""
+        """Result of the self-test of the methods that run (see ``self_test``); None where there was none."""
         return self._tested
 
     def sparse_tasks_take(self, requests: Sequence[str]) -> list[dict[str, Any] | None]:
@@ -141,6 +137,18 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         offer = parse_offer({KEY: settings})
         check_config(self.vllm_config, offer)
         self._sparse.change(offer.attention, offer.choices)
+        self._tested = None
+        if parse_self_test({KEY: settings}):
+            self._test()
+
+    def _test(self) -> None:
+        """Run the self-test, between requests; it writes to the cache."""
+        self._tested = self_test(self.vllm_config, self._sparse, self._modules, self.device)
+        _LOG.info(
+            "self-test: %(layers)d layers differ from vLLM's own attention by at most %(difference).2g, where rounding "
+            "explains %(bound).2g",
+            self._tested,
+        )
 
     def _rows(self, scheduled: Any) -> Sequence[str]:
         """The requests in the model's order."""

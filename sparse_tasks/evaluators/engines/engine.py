@@ -27,6 +27,9 @@ OVERRIDE: Final = "override_generation_config"
 NOT_USED: Final = "generation_config_not_used"
 """Key of an engine's details: settings in that file that are left out."""
 
+SELF_TEST: Final = "self_test"
+"""Key of an engine's details: how far sparse attention that leaves nothing out is from its own; None for untested."""
+
 INSTEAD_OF: Final = "dtype_instead_of"
 """Key of an engine's details: the model's own type, where another is much faster on this machine."""
 
@@ -105,6 +108,7 @@ class EngineSettings:
             as JSON, else strings.
         attention: Dense, or the methods that compute attention.
         begin_answer: Whether prompts end inside the answer.
+        self_test: Whether an engine that has attention of its own holds sparse attention against it first.
     """
 
     model: Model
@@ -113,6 +117,7 @@ class EngineSettings:
     arguments: JsonObject = field(default_factory=dict)
     attention: Attention = Attention.DENSE
     begin_answer: bool = False
+    self_test: bool = True
 
 
 class Engine(ABC):

@@ -24,6 +24,7 @@ from sparse_tasks.evaluators.engines.engine import (
     LAYERS,
     NOT_USED,
     OVERRIDE,
+    SELF_TEST,
     SPARSE_LAYERS,
     Engine,
     EngineSettings,
@@ -182,10 +183,16 @@ class VllmEngine(Engine):
             )
             | ({INSTEAD_OF: self._slow} if self._slow else {})
             | ({NOT_USED: unheeded} if unheeded else {})
+            | ({SELF_TEST: self._self_test()} if self.settings.attention.sparse else {})
         )
 
     def notes(self) -> list[str]:
-        return [*super().notes(), *([self._untested] if self._untested else [])]
+        skipped = self.settings.attention.sparse and not self.settings.self_test
+        return [
+            *super().notes(),
+            *([self._untested] if self._untested else []),
+            *(["runs without its self-test: sparse attention may differ from vLLM's own"] if skipped else []),
+        ]
 
     def take_over(self, running: Engine, needed: int) -> bool:
         """Take the engine over if the settings differ in sparse methods or their budgets alone."""
@@ -278,7 +285,9 @@ class VllmEngine(Engine):
             return {}
         from sparse_tasks.attention.vllm import engine_arguments
 
-        return engine_arguments(asked.method, sparsity=asked.sparsity, arguments=asked.arguments)
+        return engine_arguments(
+            asked.method, sparsity=asked.sparsity, arguments=asked.arguments, self_test=self.settings.self_test
+        )
 
     def _of_context(self, request: Request) -> JsonObject:
         """Parameters by which a method that evicts chooses at the end of the context, all of which it has to read."""
@@ -287,6 +296,12 @@ class VllmEngine(Engine):
         from sparse_tasks.attention.vllm.arguments import CONTEXT
 
         return {"extra_args": {CONTEXT: request.context}, "skip_reading_prefix_cache": True}
+
+    def _self_test(self) -> JsonObject | None:
+        """The self-test's result over all ranks; None where it was left out."""
+        with self._failing_as("failed at its self-test"):
+            ranks: list[JsonObject] = self._llm.collective_rpc("sparse_tasks_tested")
+        return max(ranks, key=lambda rank: float(rank["difference"])) if all(ranks) else None
 
     def _measured(self, requests: list[str]) -> dict[str, JsonObject]:
         """Measurements of finished requests over all ranks, as fields of an ``Output``."""

@@ -42,7 +42,8 @@ def work(engine: Json) -> Json:
         if "attention" in run:
             llm.reset_prefix_cache()
             llm.collective_rpc(
-                "sparse_tasks_change", args=(engine_arguments(**run["attention"])["additional_config"][KEY],)
+                "sparse_tasks_change",
+                args=(engine_arguments(**run["attention"], self_test=False)["additional_config"][KEY],),
             )
         before = preemptions(llm)
         answers = answer(llm, run["prompts"], run["tokens"], sparse)

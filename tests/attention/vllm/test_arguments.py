@@ -16,6 +16,7 @@ from sparse_tasks.attention.vllm.arguments import (
     Offer,
     engine_arguments,
     parse_offer,
+    parse_self_test,
     serve_arguments,
 )
 from sparse_tasks.core.errors import UsageError
@@ -88,6 +89,21 @@ def test_methods_that_forbid_prefix_caching(name: str, options: dict[str, Any], 
     assert ("enable_prefix_caching" in engine_arguments(name, **options)) == forbidden
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_engines_test_themselves_unless_they_are_told_not_to(wanted: bool) -> None:
+    words = serve_arguments("quest", self_test=wanted)
+    config = engine_arguments("quest", self_test=wanted)["additional_config"]
+    assert json.loads(words[words.index("--additional-config") + 1]) == config
+    assert parse_self_test(config) is wanted
+    assert parse_offer(config) == Offer(Attention.parse("quest"))
+    assert parse_self_test(engine_arguments("quest")["additional_config"]) is True
+
+
+def test_a_wish_for_the_self_test_is_yes_or_no() -> None:
+    with pytest.raises(UsageError, match=r"additional_config.sparse_tasks.self_test: 'no' has to be true or false"):
+        parse_self_test({KEY: {"attention": "quest", "self_test": "no"}})
+
+
 def test_the_worker_is_where_it_is_said_to_be() -> None:
     """By name, for vLLM imports it in its own processes; here it may be missing."""
     from importlib.util import find_spec
@@ -135,7 +151,12 @@ def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> No
 @pytest.mark.parametrize(
     ("part", "field", "value", "words"),
     [
-        ({"sparsiti": 0.5}, "", "sparsiti", "is unknown; choose from attention, sparsity, arguments, choices"),
+        (
+            {"sparsiti": 0.5},
+            "",
+            "sparsiti",
+            "is unknown; choose from attention, sparsity, arguments, choices, self_test",
+        ),
         ({"attention": None}, ".attention", None, "has to be a name, 'dense' or of a method"),
         ({"attention": ["quest"]}, ".attention", ["quest"], "has to be a name"),
         ({"sparsity": "0.5"}, ".sparsity", "0.5", "has to be a number in"),
