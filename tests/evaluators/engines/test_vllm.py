@@ -128,8 +128,12 @@ def test_every_prediction_says_what_it_took(data: Path, sweep: Path, name: str) 
     assert settings["engine"]["version"]
     details = settings["engine"]["details"]
     assert details["max_model_len"] == max(line["input_tokens"] for line in found) + TOKENS
-<<<<<<< HEAD
     assert (details.get("sparse_layers"), details.get("layers")) == ((None, None) if name == "dense" else (3, 3))
+    if name == "dense":
+        assert "self_test" not in details
+    else:
+        assert details["self_test"]["difference"] <= details["self_test"]["bound"] == 1e-4
+        assert details["self_test"]["layers"] == 3
 
 
 @pytest.mark.nightly
@@ -147,13 +151,6 @@ def test_hybrid_says_of_which_layers_its_sparsity_is(data: Path, demo: Path, tmp
     assert (details["sparse_layers"], details["layers"]) == (sparse, 4)
     for line in lines(tmp_path / "sweep" / "quest-0.5"):
         assert line["sparsity"]["decode"] == pytest.approx(0.5, abs=0.02)
-=======
-    if name == "dense":
-        assert "self_test" not in details
-    else:
-        assert details["self_test"]["difference"] <= details["self_test"]["bound"] == 1e-4
-        assert details["self_test"]["layers"] == 3
->>>>>>> 3da43f9 (Runs, the command line and servers have the self-test: --no-self-test leaves it out, run.json says how far the two are apart)
 
 
 def test_run_killed_in_the_middle_ends_as_one_that_was_not(
