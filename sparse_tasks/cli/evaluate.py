@@ -53,6 +53,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="Argument of the engine. May be repeated."),
     ] = None,
+    engines: Annotated[
+        int,
+        typer.Option(metavar="N", help="Engines that share the samples, each on its GPUs, or its part of the cores."),
+    ] = 1,
     attention: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +170,7 @@ def evaluate(
         thinking_tags=thinking_tags or (),
         thinking_budget=thinking_budget,
         self_test=not no_self_test,
+        engines=engines,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

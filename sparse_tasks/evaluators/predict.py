@@ -20,7 +20,8 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
-from sparse_tasks.evaluators.engines.running import Engines
+from sparse_tasks.evaluators.engines.group import engines
+from sparse_tasks.evaluators.engines.running import Starter
 from sparse_tasks.evaluators.environment import environment
 from sparse_tasks.evaluators.models import Model
 from sparse_tasks.evaluators.prompts import SampleInfo, check_context, count_tokens, made_for, requests
@@ -67,6 +68,7 @@ class RunRequest:
         thinking_tags: Marks of thought (see ``Thinking.of``); empty for all families.
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
         self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
+        engines: Engines that run at once and share the samples.
     """
 
     dataset: Dataset
@@ -87,6 +89,7 @@ class RunRequest:
     thinking_tags: Sequence[str] = ()
     thinking_budget: int | None = None
     self_test: bool = True
+    engines: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -95,6 +98,10 @@ class RunRequest:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
+        if self.engines < 1:
+            raise UsageError("engines", self.engines, "must be at least 1")
+        if self.engines > 1 and ENGINES.get(self.engine).elsewhere:
+            raise UsageError("engines", self.engines, f"are of models that run here, and {self.engine} starts none")
         if self.thinking not in _THINKING:
             raise UsageError("thinking", self.thinking, nearest(self.thinking, _THINKING))
         if self.compress not in COMPRESS:
@@ -161,7 +168,7 @@ class _Silent(Progress):
 
 
 def predict(
-    request: RunRequest, run: Run, progress: Progress | None = None, engines: Engines | None = None
+    request: RunRequest, run: Run, progress: Progress | None = None, starter: Starter | None = None
 ) -> RunSettings:
     """Answer every sample of the selection that ``run`` does not hold yet.
 
@@ -211,17 +218,17 @@ def predict(
         progress.starting(request.engine, len(budgets), tokens, len(samples) - len(budgets))
         left = set(budgets)
         with ExitStack() as held:
-            (engines or held.enter_context(Engines())).start(engine, needed)
-            started = msgspec.structs.replace(record.engine, version=engine.version(), details=engine.details())
+            running = (starter or held.enter_context(engines(request.engines))).start(engine, needed)
+            started = msgspec.structs.replace(record.engine, version=running.version(), details=running.details())
             record = msgspec.structs.replace(record, engine=started)
             run.begin(record)
-            for note in engine.notes():
+            for note in running.notes():
                 progress.noted(note)
             progress.started()
             prompts = requests(
                 request.dataset, request.selection, tokenizer, budgets, begin_answer=begin_answer, contexts=contexts
             )
-            with closing(engine.generate(prompts)) as outputs:
+            with closing(running.generate(prompts)) as outputs:
                 for output in outputs:
                     if output.id not in left:
                         what = "again" if output.id in samples else "which was not requested"

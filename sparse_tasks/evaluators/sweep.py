@@ -13,7 +13,7 @@ from sparse_tasks.core.errors import UsageError, keeping
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.engines.engine import ENGINES
-from sparse_tasks.evaluators.engines.running import Engines
+from sparse_tasks.evaluators.engines.group import engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.records import Comparison, Result
 from sparse_tasks.evaluators.results import compare_runs, score_run
@@ -82,11 +82,11 @@ def sweep(
     _check(request, ordered)
     swept: list[Swept] = []
     finished = lambda: f"{len(swept)} of {len(ordered)} runs, finished" if swept else ""  # noqa: E731
-    with keeping(folder, finished), Engines() as engines:
+    with keeping(folder, finished), engines(request.engines) as starter:
         for attention in ordered:
             with Run(folder / attention.label) as run:
                 with progress(attention) as receiver:
-                    predict(replace(request, attention=attention), run, receiver, engines)
+                    predict(replace(request, attention=attention), run, receiver, starter)
                 result = score_run(run, request.dataset)
                 comparison = compare_runs(folder / dense[0].label, run.path) if attention.sparse else None
                 if comparison is not None:

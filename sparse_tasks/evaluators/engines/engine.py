@@ -171,6 +171,11 @@ class Engine(ABC):
         """The arguments that may decide about answers; a run goes on only with the same ones."""
         return dict(self.settings.arguments)
 
+    @property
+    def devices(self) -> int:
+        """GPUs that one engine takes, where there are any."""
+        return 1
+
     @classmethod
     def find(cls, name: str) -> Model:
         """The model that the user named.

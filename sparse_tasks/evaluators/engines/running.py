@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable
 from types import TracebackType
+from typing import Protocol, Self
 
-from sparse_tasks.evaluators.engines.engine import Engine
+from sparse_tasks.core.records import JsonObject
+from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
 
 
-class Engines:
-    """Starts engines in turn, and stops the last: ``with Engines() as engines``."""
+class Running(Protocol):
+    """What answers: an engine that has started, or several."""
 
-    def __init__(self) -> None:
-        self._running: Engine | None = None
+    def version(self) -> str | None:
+        """As of ``Engine``, and so are the others."""
 
-    def __enter__(self) -> Engines:
+    def details(self) -> JsonObject:
+        """Facts for ``run.json``."""
+
+    def notes(self) -> list[str]:
+        """Sentences for the user."""
+
+    def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
+        """Answers to requests."""
+
+
+class Starter(ABC):
+    """Starts engines in turn, and stops the last: ``with Engines() as starter``."""
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -21,15 +38,29 @@ class Engines:
     ) -> None:
         self._stop()
 
-    def start(self, engine: Engine, needed: int) -> None:
+    @abstractmethod
+    def start(self, engine: Engine, needed: int) -> Running:
         """Start an engine, for requests of at most ``needed`` tokens, or let it take over what runs."""
+
+    @abstractmethod
+    def _stop(self) -> None: ...
+
+
+class Engines(Starter):
+    """One engine at a time."""
+
+    def __init__(self) -> None:
+        self._running: Engine | None = None
+
+    def start(self, engine: Engine, needed: int) -> Running:
         running = self._running
         if running is not None and engine.take_over(running, needed):
             self._running = engine
-            return
+            return engine
         self._stop()
         self._running = engine  # an engine that fails to start may hold resources too
         engine.start(needed)
+        return engine
 
     def _stop(self) -> None:
         running, self._running = self._running, None

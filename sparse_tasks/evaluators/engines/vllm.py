@@ -10,6 +10,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from math import prod
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -71,6 +72,11 @@ class VllmEngine(Engine):
         self._untested: str | None = None  # a warning of vLLM's version
         self._chatter = Chatter()
         self._heard = 0
+
+    @property
+    def devices(self) -> int:
+        sizes = (self.settings.arguments.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+        return prod(size for size in sizes if isinstance(size, int))
 
     def context(self) -> int | None:
         with self._quiet():
