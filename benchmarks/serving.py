@@ -36,8 +36,10 @@ ROUNDS, STEPS = 9, 16  # of decoding: the median of so many rounds of so many st
 
 
 @contextmanager
-def engine(arguments: argparse.Namespace, attention: str | None, **options: Any) -> Iterator[Any]:
-    """An engine, with vLLM's own attention where none is named."""
+def engine(
+    arguments: argparse.Namespace, attention: str | None, shape: dict[str, Any] = SHAPE, **options: Any
+) -> Iterator[Any]:
+    """An engine of a model of this shape, with vLLM's own attention where none is named."""
     from vllm import LLM
 
     from sparse_tasks.attention.vllm import engine_arguments
@@ -48,7 +50,7 @@ def engine(arguments: argparse.Namespace, attention: str | None, **options: Any)
         given.pop("compilation_config", None)
         options["enforce_eager"] = True
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(SHAPE | {"num_hidden_layers": arguments.layers}))
+        (Path(folder) / "config.json").write_text(json.dumps(shape | {"num_hidden_layers": arguments.layers}))
         began = time.monotonic()
         llm = LLM(
             model=folder, skip_tokenizer_init=True, load_format="dummy", max_model_len=arguments.tokens + ROOM, seed=0,
@@ -79,8 +81,8 @@ def ask(llm: Any, count: int, tokens: int, written: int, seed: int) -> list[str]
 
 
 def measured(llm: Any, names: list[str], phase: str) -> float:
-    """Sparsity that ran, on average over requests, layers and heads."""
-    taken = llm.collective_rpc("sparse_tasks_take", args=(names,))[0]
+    """Sparsity that ran, on average over requests, layers and heads, those of all ranks."""
+    taken = [one for rank in llm.collective_rpc("sparse_tasks_take", args=(names,)) for one in rank]
     return 1 - statistics.fmean(statistics.fmean(one[phase]["densities"]) for one in taken)
 
 
