@@ -28,6 +28,7 @@ from sparse_tasks.cli import (
     publish,
     report,
     score,
+    serve,
     show,
     submit,
     validate,
@@ -103,6 +104,7 @@ app.command("validate")(validate.validate)
 app.command("show")(show.show)
 app.command("list")(listing.listing)
 app.command("evaluate")(evaluate.evaluate)
+app.command("serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve.serve)
 app.command("predict", hidden=True)(evaluate.predict)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)

@@ -42,6 +42,19 @@ def slow_on_cpu(dtype: str) -> bool:
     return bool(flags) and dtype in _MULTIPLIES and not flags & _MULTIPLIES[dtype]
 
 
+def share_cpu() -> None:
+    """Have vLLM's CPU build run on a machine with other work, unless the user's environment says otherwise."""
+    import psutil
+
+    # Left alone, it claims nine tenths of the memory, and does not start where that is not free.
+    quarter = psutil.virtual_memory().available // 2**30 // 4
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter)))
+    # It would keep one core free for a server, half of a small machine.
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    # It would give a run up after a step of five minutes, which is not long where cores are few and busy.
+    os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", str(24 * 60 * 60))
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -23,7 +23,7 @@ from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettin
 from sparse_tasks.evaluators.engines.group import engines
 from sparse_tasks.evaluators.engines.running import Starter
 from sparse_tasks.evaluators.environment import environment
-from sparse_tasks.evaluators.models import Model
+from sparse_tasks.evaluators.models import DEMO, PROBE, Model, find_model
 from sparse_tasks.evaluators.prompts import SampleInfo, check_context, count_tokens, made_for, requests
 from sparse_tasks.evaluators.records import (
     COMPRESS,
@@ -220,7 +220,9 @@ def predict(
         with ExitStack() as held:
             running = (starter or held.enter_context(engines(request.engines))).start(engine, needed)
             started = msgspec.structs.replace(record.engine, version=running.version(), details=running.details())
-            record = msgspec.structs.replace(record, engine=started)
+            # A server says what it runs once it is asked.
+            model = msgspec.structs.replace(record.model, shape=engine.settings.model.shape)
+            record = msgspec.structs.replace(record, engine=started, model=model, attention=engine.attention)
             run.begin(record)
             for note in running.notes():
                 progress.noted(note)
@@ -269,10 +271,13 @@ def prompt_tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
         UsageError: The model has no usable one, and none is named.
     """
     keeps = bool(request.dataset.manifest.request.control_tokens)
+    source = model.tokenizer if request.tokenizer is None else request.tokenizer
+    if source in (DEMO, PROBE):  # as a server calls it, too
+        source = find_model(source).tokenizer
     if request.tokenizer is not None:
-        return load_tokenizer(request.tokenizer, request.chat_template, keeps_control=keeps)
+        return load_tokenizer(source, request.chat_template, keeps_control=keeps)
     try:
-        return load_tokenizer(model.tokenizer, request.chat_template, keeps_control=keeps)
+        return load_tokenizer(source, request.chat_template, keeps_control=keeps)
     except UsageError as error:
         if error.field != "tokenizer":
             raise

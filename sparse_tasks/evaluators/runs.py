@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, OutputError, SparseTasksError, UsageError, note_kept
 from sparse_tasks.core.files import LOCK, PARTIAL_PREFIX, hold, write_whole
 from sparse_tasks.core.json import parse_json, read_json, to_json
@@ -34,9 +35,11 @@ COMPARISON = "comparison.json"
 """Of the sparse runs of a sweep: their comparison with dense attention."""
 
 # Identity of a run; the rest of run.json (versions, hardware, times) may differ when it goes on.
+_ATTENTION = ("attention.method", "attention.sparsity", "attention.arguments")
 _IDENTITY = (
     *("dataset.sha256", "dataset.tasks", "dataset.lengths", "dataset.limit"),
-    *("model", "engine.name", "engine.arguments", "attention", "compress", "sampling", "prompt", "thinking"),
+    *("model.name", "model.revision", "model.config_sha256", "model.sha256"),  # from which its shape follows
+    *("engine.name", "engine.arguments", *_ATTENTION, "compress", "sampling", "prompt", "thinking"),
 )
 
 
@@ -111,15 +114,24 @@ class Run:
         if not self._has_predictions():
             return
         if (found := difference(recorded, settings)) is not None:
-            remedy = f"holds another run ({found}; name another folder with --output)"
-            raise UsageError("output", str(self.path), remedy)
+            raise self._other(found)
+
+    def _other(self, found: str) -> UsageError:
+        return UsageError("output", str(self.path), f"holds another run ({found}; name another folder with --output)")
 
     def begin(self, settings: RunSettings) -> None:
-        """Write the settings; a run that goes on keeps its own and adds the environment, if that changed."""
+        """Write the settings; a run that goes on keeps its own and adds the environment, if that changed.
+
+        Raises:
+            UsageError: The engine, which has started, runs under another attention than it did.
+        """
         recorded = self.settings
         if recorded is None or not self._has_predictions():
             write_whole(self.path / SETTINGS, to_json(checked(settings, SETTINGS)))
-        elif settings.environment not in [recorded.environment, *recorded.other_environments]:
+            return
+        if recorded.attention != settings.attention:
+            raise self._other(_difference("attention", *map(to_builtins, (recorded.attention, settings.attention))))
+        if settings.environment not in [recorded.environment, *recorded.other_environments]:
             environments = [*recorded.other_environments, settings.environment]
             settings = msgspec.structs.replace(recorded, other_environments=environments)
             write_whole(self.path / SETTINGS, to_json(checked(settings, SETTINGS)))
@@ -384,9 +396,15 @@ def _end_of_last_line(file: IO[bytes], size: int) -> int:
 
 
 def difference(recorded: RunSettings, settings: RunSettings) -> str | None:
-    """The first setting, in words, that makes two runs different ones; None where all are the same."""
+    """The first setting, in words, that makes two runs different ones; None where all are the same.
+
+    What a server runs that was not asked yet is not known.
+    """
     before, now = to_builtins(recorded), to_builtins(settings)
+    unknown = settings.attention == Attention.UNKNOWN and recorded.attention.nominal is not True
     for name in _IDENTITY:
+        if unknown and name in _ATTENTION:
+            continue
         old, new = _part(before, name), _part(now, name)
         if old != new:
             return _difference(name, old, new)

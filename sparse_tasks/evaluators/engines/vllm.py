@@ -11,10 +11,10 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from math import prod
-from statistics import fmean, pstdev
 from typing import Any
 
 from sparse_tasks.attention.method import EvictMethod
+from sparse_tasks.attention.vllm.measured import over_ranks
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
 from sparse_tasks.core.parents import starting
 from sparse_tasks.core.records import JsonObject
@@ -32,7 +32,7 @@ from sparse_tasks.evaluators.engines.engine import (
     Output,
     Request,
 )
-from sparse_tasks.evaluators.environment import slow_on_cpu
+from sparse_tasks.evaluators.environment import share_cpu, slow_on_cpu
 
 # Bounds of the requests that wait in vLLM, whose ids take memory.
 _REQUESTS_AHEAD = 512
@@ -232,18 +232,11 @@ class VllmEngine(Engine):
 
     def _for_machine(self) -> JsonObject:
         """Settings of vLLM's CPU build for a machine with other work; nothing on a GPU."""
-        import psutil
         from vllm.platforms import current_platform
 
         if not current_platform.is_cpu():
             return {}
-        # Left alone, it claims nine tenths of the memory, and does not start where that is not free.
-        quarter = psutil.virtual_memory().available // 2**30 // 4
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter)))
-        # It would keep one core free for a server, half of a small machine.
-        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
-        # It would give a run up after a step of five minutes, which is not long where cores are few and busy.
-        os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", str(24 * 60 * 60))
+        share_cpu()
         # Compiling takes minutes there, and gains seconds.
         found: JsonObject = {"enforce_eager": True, "use_tqdm_on_load": False}
         if not self.settings.attention.sparse and self.settings.arguments.get("enable_chunked_prefill", True):
@@ -315,28 +308,12 @@ class VllmEngine(Engine):
             return {}
         with self._failing_as("failed at a measurement"):
             ranks = self._llm.collective_rpc("sparse_tasks_take", args=(requests,))
-        return {request: _over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
+        return {request: over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
 
 
 def _divertible() -> bool:
     """Whether vLLM's words are kept from the terminal: unless the user wants to read its log."""
     return os.environ.get("VLLM_LOGGING_LEVEL") == "ERROR"
-
-
-def _over_ranks(parts: list[JsonObject | None]) -> JsonObject:
-    """Sparsity of a request over all layers and heads of all ranks, and the bytes of a step."""
-    shares = {
-        phase: [1 - density for part in parts if part for density in part.get(phase, {}).get("densities", [])]
-        for phase in ("prefill", "decode")
-    }
-    shares = {phase: values for phase, values in shares.items() if values}
-    read = [part["decode"]["kv_bytes"] for part in parts if part and "decode" in part]
-    return {
-        # Rounded sums may stand a hair outside of [0, 1].
-        "sparsity": {phase: min(1.0, max(0.0, fmean(values))) for phase, values in shares.items()} or None,
-        "sparsity_spread": {phase: pstdev(values) for phase, values in shares.items()} or None,
-        "kv_bytes_per_step": sum(read) if read else None,
-    }
 
 
 def _output(output: Any, measured: JsonObject | None = None) -> Output:

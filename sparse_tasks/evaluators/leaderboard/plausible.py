@@ -108,7 +108,7 @@ def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None
         if settings.attention.sparse and _measures(engine):
             raise _ImpossibleError(f"has no measured sparsity; {engine} measures what {_quoted(method)} leaves out")
         return None
-    if method == Attention.UNKNOWN.method or (engine in ENGINES and ENGINES.get(engine).elsewhere):
+    if method == Attention.UNKNOWN.method or settings.attention.nominal is True or _only_told(engine):
         raise _ImpossibleError(f"has a measured sparsity, which {engine[:40]} cannot know")
     return prediction.sparsity
 
@@ -154,6 +154,11 @@ def _phase(kind: type[Method]) -> Phase:
 def _of(cached: int, read: float) -> float:
     """The density of a step: at least one position is read, at most all of them."""
     return min(max(1.0, read), cached) / cached
+
+
+def _only_told(engine: str) -> bool:
+    """Whether an engine has answers that were made elsewhere, by what does not measure."""
+    return engine in ENGINES and ENGINES.get(engine).elsewhere and not _measures(engine)
 
 
 def _measures(engine: str) -> bool:

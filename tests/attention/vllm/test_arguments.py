@@ -12,6 +12,7 @@ from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm.arguments import (
     BACKEND,
     KEY,
+    MIDDLEWARE,
     WORKER,
     Offer,
     engine_arguments,
@@ -53,13 +54,14 @@ def test_what_is_asked_on_the_command_line_is_the_same(given: dict[str, Any]) ->
     name, options = asked(given)
     words, arguments = serve_arguments(name, **options), engine_arguments(name, **options)
     assert all(isinstance(word, str) for word in words)
-    flags = dict(zip(words[:8:2], words[1:8:2], strict=True))
+    flags = dict(zip(words[:10:2], words[1:10:2], strict=True))
     assert flags["--attention-backend"] == arguments["attention_config"]["backend"]
     assert flags["--worker-cls"] == arguments["worker_cls"]
     assert json.loads(flags["--compilation-config"]) == arguments["compilation_config"]
     assert parse_offer(json.loads(flags["--additional-config"])).attention == Attention.parse(name, **options)
     rest = [] if arguments.get("enable_prefix_caching", True) else ["--no-enable-prefix-caching"]
-    assert words[8:] == rest
+    assert flags["--middleware"] == MIDDLEWARE
+    assert words[10:] == rest
 
 
 @pytest.mark.parametrize("given", ASKED, ids=str)

@@ -113,7 +113,7 @@ def test_what_is_dense_is_all_there_and_needs_no_index() -> None:
     heads = LAYERS * KV_HEADS
     assert one.take("a") == {
         "prefill": {"densities": [1.0] * heads * GROUP},
-        "decode": {"densities": [1.0] * heads, "kv_bytes": heads * KEY_BYTES * (8 + 9) / 2},
+        "decode": {"densities": [1.0] * heads, "kv_bytes": heads * KEY_BYTES * (8 + 9) / 2, "steps": 2},
     }
     assert one.take("b") == {"prefill": {"densities": [1.0] * heads * GROUP}}
 
@@ -142,7 +142,7 @@ def test_steps_are_counted_by_head_and_bytes_by_step(unit: int) -> None:
         one.end(plan, prompts_dense=True, steps_dense=False)
     read = [16 * 2, 8 + 9, 16 * 2 + 8 + 9, 16 * 2]
     taken = one.take("a")
-    assert taken == {"decode": {"densities": [n / 81 for n in read], "kv_bytes": sum(read) * KEY_BYTES / 2}}
+    assert taken == {"decode": {"densities": [n / 81 for n in read], "kv_bytes": sum(read) * KEY_BYTES / 2, "steps": 2}}
 
 
 def test_lists_of_tokens_are_not_held_until_the_step_ends() -> None:
@@ -155,7 +155,7 @@ def test_lists_of_tokens_are_not_held_until_the_step_ends() -> None:
         del index
         assert held() is None
     one.end(plan, prompts_dense=True, steps_dense=False)
-    assert one.take("a") == {"decode": {"densities": [0.15, 0.15], "kv_bytes": 6 * KEY_BYTES}}
+    assert one.take("a") == {"decode": {"densities": [0.15, 0.15], "kv_bytes": 6 * KEY_BYTES, "steps": 1}}
 
 
 def test_units_may_differ_by_layer() -> None:
@@ -163,7 +163,7 @@ def test_units_may_differ_by_layer() -> None:
     one.steps(0, pages(plan, [[[0, 1]]], 16))
     one.steps(1, pages(plan, [[[0, 5]]], 1))
     one.end(plan, prompts_dense=True, steps_dense=False)
-    assert one.take("a") == {"decode": {"densities": [1.0, 0.1], "kv_bytes": 22 * KEY_BYTES}}
+    assert one.take("a") == {"decode": {"densities": [1.0, 0.1], "kv_bytes": 22 * KEY_BYTES, "steps": 1}}
 
 
 def test_a_request_may_have_several_queries_in_a_step() -> None:
@@ -175,9 +175,9 @@ def test_a_request_may_have_several_queries_in_a_step() -> None:
     one.end(plan, prompts_dense=False, steps_dense=False)
     assert one.take("a") == {
         "prefill": {"densities": [1.0] * 2},
-        "decode": {"densities": [6 / (6 + 7 + 8)], "kv_bytes": 6 * KEY_BYTES / 3},
+        "decode": {"densities": [6 / (6 + 7 + 8)], "kv_bytes": 6 * KEY_BYTES / 3, "steps": 3},
     }
-    assert one.take("b") == {"decode": {"densities": [2 / 5], "kv_bytes": 2 * KEY_BYTES}}
+    assert one.take("b") == {"decode": {"densities": [2 / 5], "kv_bytes": 2 * KEY_BYTES, "steps": 1}}
 
 
 def decoded(one: Counter, *names: str, pages_read: int = 1, length: int = 10) -> None:
@@ -197,9 +197,9 @@ def test_there_is_room_for_more_requests_than_at_first() -> None:
         decoded(one, *early, *many, pages_read=3)
         decoded(one, *many, pages_read=2)
     for name in early:
-        assert one.take(name) == {"decode": {"densities": [4 / 20] * 4, "kv_bytes": 8.0 * KEY_BYTES}}
+        assert one.take(name) == {"decode": {"densities": [4 / 20] * 4, "kv_bytes": 8.0 * KEY_BYTES, "steps": 2}}
     for name in many:
-        assert one.take(name) == {"decode": {"densities": [5 / 20] * 4, "kv_bytes": 10.0 * KEY_BYTES}}
+        assert one.take(name) == {"decode": {"densities": [5 / 20] * 4, "kv_bytes": 10.0 * KEY_BYTES, "steps": 2}}
 
 
 def test_slots_are_used_again_and_are_clean() -> None:
@@ -220,7 +220,7 @@ def test_the_finished_wait_until_they_are_taken_once() -> None:
     decoded(one, "a")
     one.finish(["a", "stranger"])
     decoded(one, "b", pages_read=4)
-    expected = {"decode": {"densities": [0.1] * 4, "kv_bytes": 4.0 * KEY_BYTES}}
+    expected = {"decode": {"densities": [0.1] * 4, "kv_bytes": 4.0 * KEY_BYTES, "steps": 1}}
     assert one.take("a") == expected
     assert one.take("a") is None
     assert one.take("stranger") is None

@@ -130,7 +130,7 @@ def test_the_end_of_a_step_counts_what_was_planned() -> None:
     session.end()
     assert session.counter.take("a") == {
         "prefill": {"densities": [1.0] * 8},
-        "decode": {"densities": [1.0] * 4, "kv_bytes": 4 * 6 * 2 * 16 * 4.0},
+        "decode": {"densities": [1.0] * 4, "kv_bytes": 4 * 6 * 2 * 16 * 4.0, "steps": 1},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
@@ -58,6 +58,7 @@ class FakeServer(ThreadingHTTPServer):
         script: Replies to a prompt, by its first id or its text, first to last; after them, and else, ``reply``.
         reply: Reply to all other prompts.
         key: The only accepted key; None for any.
+        measures: Its measurements of a request, by what was sent; None where it measures nothing.
         continues: Whether it goes on with an assistant's message.
         dies_after: Requests, counted over all, after which every connection breaks; None for never.
         bodies: Requests received.
@@ -76,6 +77,7 @@ class FakeServer(ThreadingHTTPServer):
         self.script: dict[int | str, list[Reply]] = {}
         self.reply = Reply()
         self.key: str | None = None
+        self.measures: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda body: None
         self.continues = True
         self.dies_after: int | None = None
         self.bodies: list[dict[str, Any]] = []
@@ -190,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if reply.reasoning_tokens is not None:
                     usage["completion_tokens_details"] = {"reasoning_tokens": reply.reasoning_tokens}
                 self._event({"choices": [], "usage": usage})
+            if (measured := self.server.measures(body)) is not None:
+                self._event({"choices": [], "sparse_tasks": measured})
             self._chunk("data: [DONE]\n\n")
         self._chunk("")
 

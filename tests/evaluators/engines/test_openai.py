@@ -472,7 +472,7 @@ def test_a_server_that_cannot_be_reached_is_named_with_what_to_do() -> None:
     with pytest.raises(EngineError) as caught:
         asked.context()
     assert str(caught.value).startswith(f"no server answers at {gone.url} (Connection error")
-    assert f"'vllm serve {MODEL}'" in str(caught.value)
+    assert f"'sparse-tasks serve {MODEL}'" in str(caught.value)
     assert "--engine-arg base_url=URL" in str(caught.value)
     _, error = until_failure(asked.generate(requests(2)))
     assert str(error).startswith(f"{gone.url} gave no answer for sample s")

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -338,7 +340,8 @@ def test_server_runs_a_method_by_its_options_and_gives_the_same_texts(
 ) -> None:
     from sparse_tasks.attention.vllm import serve_arguments
 
-    given = ["--max-num-seqs", "1", "--dtype", "float32", *serve_arguments("streaming_llm", arguments=WINDOW)]
+    given = ["--max-num-seqs", "1", "--dtype", "float32",
+             *serve_arguments("streaming_llm", arguments=WINDOW, choices=["streaming_llm"])]  # fmt: skip
     with serving(str(short_demo), tmp_path, *given, **THREADS) as address:
         options = ["--engine", "openai", "--engine-arg", f"base_url={address}", "--tokenizer", short_demo,
                    "--model", "demo-model"]  # fmt: skip
@@ -347,6 +350,40 @@ def test_server_runs_a_method_by_its_options_and_gives_the_same_texts(
         assert done.code == 0, done.err
         texts = {line["id"]: line["text"] for line in lines(tmp_path / "served")}
         assert texts == {line["id"]: line["text"] for line in lines(sweep / "streaming_llm")}
+        # It says which attention that was, and measures it as an engine of ours does.
+        here, there = (
+            json.loads((run / "run.json").read_text()) for run in (sweep / "streaming_llm", tmp_path / "served")
+        )
+        assert there["attention"] == here["attention"]
+        assert there["model"]["shape"] == here["model"]["shape"]
+        for name in ("sparsity", "sparsity_spread", "kv_bytes_per_step"):
+            assert {line["id"]: line[name] for line in lines(tmp_path / "served")} == {
+                line["id"]: line[name] for line in lines(sweep / "streaming_llm")
+            }
+        # Its requests choose dense attention, and nothing that it was not started with.
+        dense = process(tmp_path, "evaluate", data, *options, "--max-new-tokens", TOKENS, "-a", "dense",
+                        "-o", tmp_path / "dense", timeout=400)  # fmt: skip
+        assert dense.code == 0, dense.err
+        assert {line["id"]: line["text"] for line in lines(tmp_path / "dense")} == {
+            line["id"]: line["text"] for line in lines(sweep / "dense")
+        }
+        assert all(line["sparsity"] == {"prefill": 0.0, "decode": 0.0} for line in lines(tmp_path / "dense"))
+        other = process(tmp_path, "evaluate", data, *options, "-a", "quest", "-s", "0.5", "-o", tmp_path / "other")
+        assert other.says(
+            "attention: 'quest' is not what this server was started with; choose from dense, streaming_llm"
+        )
+        assert other.code == 2
+        body = json.dumps({"model": "demo-model", "prompt": "a", "attention": "quest"}).encode()
+        asked = urllib.request.Request(f"{address}/completions", body, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked)
+        assert refused.value.code == 400
+        assert "attention: 'quest' is not what this server" in json.loads(refused.value.read())["error"]["message"]
+        with urllib.request.urlopen(f"{address.removesuffix('/v1')}/metrics") as answer:
+            told = answer.read().decode()
+        for method in ("streaming_llm", "dense"):
+            assert f'sparse_tasks_sparsity_count{{method="{method}",phase="decode"}} {SAMPLES}.0' in told
+        assert 'sparse_tasks_kv_read_bytes_total{method="streaming_llm"}' in told
         # Too long for the server is told before anything is sent.
         long = process(tmp_path, "evaluate", data, *options, "--max-new-tokens", "2000", "-o", tmp_path / "long")
         assert long.says("length: 600 is too long for the model", "context of 2,048")

@@ -61,10 +61,12 @@ def found(
     shape: Shape | None = LLAMA_8B,
     ranks: object = 1,
     compress: Literal["context"] | UnsetType = UNSET,
+    nominal: bool | UnsetType = UNSET,
 ) -> str | None:
     """What is said of settings, or else of a prediction."""
     settings = made_settings(attention=method, sparsity=sparsity, arguments=arguments, shape=shape)
-    settings = structs.replace(settings, compress=compress)
+    attention = structs.replace(settings.attention, nominal=nominal)
+    settings = structs.replace(settings, compress=compress, attention=attention)
     runner = EngineRecord(name=engine, version=None, arguments={"tensor_parallel_size": ranks}, details={})
     prediction = Prediction(
         id="x",
@@ -207,7 +209,19 @@ def test_dense_attention_leaves_nothing_out() -> None:
 def test_what_ran_elsewhere_has_measured_nothing(engine: str) -> None:
     assert found("unknown", None, engine=engine) is None
     assert found("unknown", {"decode": 0.5}, engine=engine) is not None
-    assert found("quest", {"decode": 0.5}, sparsity=0.5, engine=engine) is not None
+    assert found("quest", {"decode": 0.5}, sparsity=0.5, engine=engine, nominal=True) is not None
+    assert found("dense", {"decode": 0.0}, engine=engine, nominal=True) is not None
+
+
+def test_a_server_is_held_to_what_it_measured_as_engines_of_this_program_are() -> None:
+    """A claim that nothing measured stays refused, and replayed answers have none."""
+    both = {"prefill": 0.0, "decode": 0.9}
+    for engine in ("vllm", "openai"):
+        assert found("quest", both, sparsity=0.9, engine=engine) is None
+        assert "has no measured sparsity" in str(found("quest", None, sparsity=0.9, engine=engine))
+        assert "leaves out" in str(found("quest", both | {"decode": 0.99}, sparsity=0.9, engine=engine))
+        assert "has no decode sparsity" in str(found("quest", {"prefill": 0.0}, sparsity=0.9, engine=engine))
+    assert "replay cannot know" in str(found("quest", both, sparsity=0.9, engine="replay"))
 
 
 def test_an_engine_that_measures_does_not_keep_it_to_itself() -> None:

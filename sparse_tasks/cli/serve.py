@@ -1,0 +1,52 @@
+"""``sparse-tasks serve``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from sparse_tasks.cli.completion import complete_method
+from sparse_tasks.cli.running import Set, method_arguments
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model: a folder, a Hub id, demo or probe.")],
+    attention: Annotated[
+        str,
+        typer.Option(
+            "--attention",
+            "-a",
+            metavar="NAMES",
+            help="Attention, or several, of which requests choose; the first is of those that choose none.",
+            autocompletion=complete_method,
+        ),
+    ] = "dense",
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            "--sparsity",
+            "-s",
+            metavar="S",
+            help="Target sparsity, in [0, 1), where a request names none.",
+            show_default="their own budgets",
+        ),
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Serve a model under sparse attention, with vLLM's own server; answers say what was left out.
+
+    Further options are those of vLLM's server: --port, --max-model-len, --api-key and so on.
+
+    Example: sparse-tasks serve demo --attention quest,snapkv --sparsity 0.9 --port 8000
+    """
+    from sparse_tasks.evaluators.serving import serve_command
+
+    names = [name.strip() for name in attention.split(",")]
+    command = serve_command(model, names, sparsity, method_arguments(set_ or []), context.args)
+    print(shlex.join(command), file=sys.stderr, flush=True)
+    os.execv(command[0], command)  # noqa: S606 - without a shell

