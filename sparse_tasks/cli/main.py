@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -37,6 +39,7 @@ from sparse_tasks.core.errors import DataError, SparseTasksError, UsageError, ke
 from sparse_tasks.core.files import WRITTEN
 from sparse_tasks.core.format import visible
 from sparse_tasks.core.parents import go_on_in_child, stopped_by_signals
+from sparse_tasks.core.paths import as_given
 from sparse_tasks.core.shortages import ABORTS, OF_PROCESS, check_limits, out_of_memory, shortage
 from sparse_tasks.core.streams import own_standard_error
 
@@ -69,6 +72,14 @@ def _bare_flags(params: list[Any]) -> list[Any]:
         if getattr(param, "is_flag", False):
             param.metavar = ""
     return params
+
+
+def _with_paths_as_given(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def call(**arguments: Any) -> Any:
+        return command(**{name: as_given(value, sys.argv[1:]) for name, value in arguments.items()})
+
+    return call
 
 
 app = typer.Typer(
@@ -120,6 +131,8 @@ app.add_typer(attention.app, name="attention", cls=_Group)
 for commands in (app, leaderboard.app, attention.app):
     for command in commands.registered_commands:
         command.cls = _Command
+        if command.callback is not None:
+            command.callback = _with_paths_as_given(command.callback)
 
 
 @stopped_by_signals()
@@ -167,7 +180,7 @@ def _kept(error: BaseException) -> str:
         folder = Path(os.path.commonpath([path.parent for path in written]))
         shown = folder.relative_to(here) if folder.is_relative_to(here := Path.cwd()) else folder
         files = f"{len(written):,} file{'s' * (len(written) != 1)}"
-        return f"; kept in {shown}: {files}; start again: {_command()}"
+        return f"; kept in {as_given(shown, sys.argv[1:])}: {files}; start again: {_command()}"
     return ""
 
 

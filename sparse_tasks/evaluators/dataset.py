@@ -16,6 +16,7 @@ from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.length import label, parse_length
 from sparse_tasks.core.manifest import MANIFEST, read_manifest
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Manifest, Record, convert
 from sparse_tasks.evaluators.records import DatasetRecord
 from sparse_tasks.generators.table import read_rows
@@ -153,7 +154,7 @@ def open_dataset(name: str) -> Dataset:
     """
     revision = None
     try:
-        path = Path(name).expanduser()
+        path = to_path(name).expanduser()
         is_folder = path.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name, an unknown home
         raise UsageError("data", name, f"is not a path ({error}); name a folder, or a Hub id (ORG/NAME)") from error

@@ -24,6 +24,7 @@ from sparse_tasks.core.beginning import in_tags
 from sparse_tasks.core.errors import DataError, UsageError, unreadable
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence
 from sparse_tasks.evaluators.ability import Place, config_means, unable
@@ -307,7 +308,7 @@ def compare_runs(
         UsageError: A folder is not a scored run, the runs answered different samples, or one alone begins its answers
             and they differ in more.
     """
-    a, b = Path(run_a), Path(run_b)
+    a, b = to_path(run_a), to_path(run_b)
     files = [read_scored(folder, Outcome.__struct_fields__, partial=partial) for folder in (a, b)]
     results = files[0].result, files[1].result
     if results[0].query_aware != results[1].query_aware:

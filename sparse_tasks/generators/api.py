@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_tasks.core.length import label
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.generators.corpora import find_corpora
 from sparse_tasks.generators.request import GenerateOptions, check_workers, make_request
@@ -91,7 +92,7 @@ def generate(
         question_position=question_position,
         corpora=find_corpora(corpora or {}),
         allow_repeats=allow_repeats,
-        templates=read_templates(Path(template)) if template is not None else {},
+        templates=read_templates(to_path(template)) if template is not None else {},
         control_tokens=control_tokens,
     )
     request = make_request(options)

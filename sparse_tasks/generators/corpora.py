@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 from sparse_tasks.core.errors import DataError, UsageError, nearest
 from sparse_tasks.core.hub import is_hub_id
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.registry import Registry, import_modules
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ def _find(name: str, source: str) -> Corpus:
         raise UsageError("corpus", f"{name}={source}", f"names no corpus: {name!r} {nearest(name, CORPORA.names())}")
     kind = CORPORA.get(name)
     try:
-        path = Path(source).expanduser()
+        path = to_path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a home that nobody has
         raise UsageError("corpus", f"{name}={source}", f"is not a path: {error}") from error

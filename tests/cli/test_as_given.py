@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import Finished, run
+from tests.cli.program import run
 
 # Folders that code in quotes does not survive.
 NAMES = ["plain", "two words", "it's", 'a "quote"', 'it\'s "both"', "back\\slash", "$HOME `id`", "zażółć"]
@@ -63,11 +64,11 @@ def _command(text: str, before: str) -> list[str]:
     return shlex.split(line.rpartition(before)[2])
 
 
-def _commands() -> dict[str, Callable[[], Finished]]:
+def _commands() -> dict[str, tuple[str, ...]]:
     """A command line each for what reads or writes a path, well and not."""
     replay = ("--engine", "replay", "-m", "gold.jsonl")
     generate = ("generate", "-l", "3k", "-t", "ruler_niah", "-n", "1", "-w", "1")
-    lines: list[tuple[object, ...]] = [
+    lines: list[tuple[str, ...]] = [
         (*generate, "-o", "new"),
         (*generate, "-o", "data"),
         (*generate, "-o", "data run"),
@@ -109,23 +110,50 @@ def _commands() -> dict[str, Callable[[], Finished]]:
         ("leaderboard", "build", "accepted", "-o", "gold.jsonl/below"),
         ("leaderboard", "build", "none", "-o", "new"),
     ]
-    return {" ".join(map(str, line)): lambda line=line: run(*line) for line in lines}  # type: ignore[misc]
+    return {" ".join(line): line for line in lines}
+
+
+def _damage(name: str) -> None:
+    """Put what is damaged beside a data set and its run."""
+    shutil.copytree(name, "damaged")
+    for path in Path("damaged").glob("*/*.parquet"):
+        path.write_bytes(b"damaged")
+    shutil.copytree(f"{name} run", "damaged run")
+    Path("damaged run", "result.json").write_text("{")
+    Path("accepted").mkdir()
+
+
+FILES = ("data", "damaged", "new", "gold.jsonl", "none", "accepted")
 
 
 @pytest.mark.parametrize("line", _commands())
-def test_no_path_becomes_absolute(line: str, here: Callable[[str], None], tmp_path: Path) -> None:
-    here("data")
-    shutil.copytree("data", "damaged")
-    for path in Path("damaged").glob("*/*.parquet"):
-        path.write_bytes(b"damaged")
-    shutil.copytree("data run", "damaged run")
-    Path("damaged run", "result.json").write_text("{")
-    Path("accepted").mkdir()
-    finished = _commands()[line]()
+def test_paths_stay_relative_and_keep_their_dot(
+    line: str, here: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    here("out/data")
+    shutil.move("gold.jsonl", "out")
+    shutil.rmtree("out/data run")
+    replay = ("--engine", "replay", "-m", "./out/gold.jsonl")
+    assert run("evaluate", "./out/data", *replay, "-o", "./out/data run").code == 0
+    monkeypatch.chdir("out")
+    _damage("data")
+    monkeypatch.chdir(tmp_path)
+    finished = run(*(f"./out/{word}" if word.startswith(FILES) else word for word in _commands()[line]))
     assert "Traceback" not in finished.err
-    assert str(tmp_path) not in finished.out + finished.err
-    for path in (path for name in ("new", "new.html", "new.json") for path in [Path(name), *Path(name).rglob("*")]):
-        assert not path.is_file() or str(tmp_path) not in path.read_bytes().decode("latin-1"), path
+    said = finished.out + finished.err
+    assert str(tmp_path) not in said
+    assert not re.search(r"(?<!\./)\bout/", said), said
+    for written in Path("out").rglob("*"):
+        if written.is_file() and written.parts[1].startswith("new"):
+            assert str(tmp_path) not in written.read_bytes().decode("latin-1"), written
+
+
+def test_files_say_nothing_of_the_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("./dotted", "plain"):
+        assert run("generate", "-l", "3k", "-t", "ruler_niah", "-n", "1", "-w", "1", "-o", folder).code == 0
+    assert Path("dotted/sparse_tasks.json").read_bytes() == Path("plain/sparse_tasks.json").read_bytes()
 
 
 # Files that a user names, where what stands in them cannot be read.

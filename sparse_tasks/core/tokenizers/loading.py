@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sparse_tasks.core.errors import UsageError, nearest
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.tokenizers.tokenizer import PromptTokenizer
 
@@ -50,7 +51,7 @@ def load_tokenizer(
         template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
         return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template, True, keeps_control)
     try:
-        path = Path(source).expanduser()
+        path = to_path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
         raise UsageError("tokenizer", source, f"is not a path: {error}") from error

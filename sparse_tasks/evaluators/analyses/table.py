@@ -17,6 +17,7 @@ import pandas as pd
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.core.errors import DataError, UsageError
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.ability import Place, told, unable
 from sparse_tasks.evaluators.exports.parts import arguments, model_id
@@ -191,7 +192,7 @@ def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = (), *
     """
     if not paths:
         raise UsageError("runs", [], "holds none; name folders that evaluate or score have finished")
-    folders = [folder for path in paths for folder in _scored(Path(path))]
+    folders = [folder for path in paths for folder in _scored(to_path(path))]
     seen: dict[Path, Path] = {}
     for folder in folders:
         if (first := seen.setdefault(folder.resolve(), folder)) is not folder:
@@ -214,7 +215,7 @@ def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = (), *
         scores = None if partner is None else tables[partner.name].set_index("id")["score"]
         table["dense"] = float("nan") if scores is None else table["id"].map(scores)
     samples = pd.concat(tables.values(), ignore_index=True)
-    read = _repeats([folder for path in repeats for folder in _scored(Path(path))], folders, dense.values())
+    read = _repeats([folder for path in repeats for folder in _scored(to_path(path))], folders, dense.values())
     return Runs(runs, samples[list(COLUMNS)].astype(COLUMNS), failed, read)
 
 

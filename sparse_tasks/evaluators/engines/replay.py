@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from sparse_tasks.core.errors import BadFileError, DataError, UsageError
 from sparse_tasks.core.files import sha256_of
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import JsonObject, to_builtins
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
 from sparse_tasks.evaluators.models import Model
@@ -38,13 +38,13 @@ class ReplayEngine(Engine):
                 raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes model=NAME alone")
             settings = replace(settings, model=replace(settings.model, name=value))
         super().__init__(settings)
-        self._path = Path(settings.model.source)
+        self._path = to_path(settings.model.source)
         self._places: dict[str, int] | None = None
 
     @classmethod
     def find(cls, name: str) -> Model:
         try:
-            path = Path(name).expanduser()
+            path = to_path(name).expanduser()
             if not path.is_file():
                 raise UsageError("model", name, "is not a file; for replay name a JSONL file of outputs")
             return Model(path.name, str(path), sha256=sha256_of(path))

@@ -21,6 +21,7 @@ from msgspec import UNSET
 
 from sparse_tasks.core.errors import BadFileError, DataError, SparseTasksError, UsageError
 from sparse_tasks.core.json import read_json
+from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Description, Manifest, convert, to_builtins
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.evaluators.dataset import Dataset, identities, open_dataset
@@ -206,7 +207,7 @@ def _named(name: str, means: Means, folder: Path, watch: Watch) -> Dataset | Fro
     try:
         if not isfile(name):
             return open_dataset(name)
-        if (path := Path(name)).stat().st_size > _LARGEST:
+        if (path := to_path(name)).stat().st_size > _LARGEST:
             raise UsageError("data", name, f"is larger than {_LARGEST // 2**20} MiB; name a manifest, or a folder")
         return FromManifest(name, convert(read_json(path), Manifest, path), means, folder, watch)
     except DataError as error:  # the keeper's own mistake: nothing was checked
