@@ -19,6 +19,7 @@ from sparse_tasks.cli.running import (
     FormatOption,
     Lengths,
     Limit,
+    NoSelfTest,
     RunBar,
     Set,
     Sparsity,
@@ -118,12 +119,7 @@ def evaluate(
         int | None,
         typer.Option(metavar="N", help="Tokens of thought on top of the answer budget.", show_default="none"),
     ] = None,
-    no_self_test: Annotated[
-        bool,
-        typer.Option(
-            "--no-self-test", help="Start vLLM without holding sparse attention against its own (docs/serving.md)."
-        ),
-    ] = False,
+    no_self_test: NoSelfTest = False,
     no_score: Annotated[
         bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
     ] = False,

@@ -83,6 +83,12 @@ Set = Annotated[
         show_default=False,
     ),
 ]
+NoSelfTest = Annotated[
+    bool,
+    typer.Option(
+        "--no-self-test", help="Start vLLM without holding sparse attention against its own (docs/serving.md)."
+    ),
+]
 FormatOption = Annotated[Format, typer.Option(help="Output format.")]
 
 

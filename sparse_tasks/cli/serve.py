@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sparse_tasks.cli.completion import complete_method
-from sparse_tasks.cli.running import Set, method_arguments
+from sparse_tasks.cli.running import NoSelfTest, Set, method_arguments
 
 
 def serve(
@@ -37,6 +37,7 @@ def serve(
         ),
     ] = None,
     set_: Set = None,
+    no_self_test: NoSelfTest = False,
 ) -> None:
     """Serve a model under sparse attention, with vLLM's own server; answers say what was left out.
 
@@ -47,6 +48,7 @@ def serve(
     from sparse_tasks.evaluators.serving import serve_command
 
     names = [name.strip() for name in attention.split(",")]
-    command = serve_command(model, names, sparsity, method_arguments(set_ or []), context.args)
+    arguments = method_arguments(set_ or [])
+    command = serve_command(model, names, sparsity, arguments, context.args, self_test=not no_self_test)
     print(shlex.join(command), file=sys.stderr, flush=True)
     os.execv(command[0], command)  # noqa: S606 - without a shell

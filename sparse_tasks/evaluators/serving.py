@@ -22,6 +22,8 @@ def serve_command(
     sparsity: float | None,
     arguments: Mapping[str, object],
     options: Sequence[str],
+    *,
+    self_test: bool = True,
 ) -> list[str]:
     """The command line of a server, for this process to become; on a CPU its environment is set, too.
 
@@ -31,6 +33,7 @@ def serve_command(
         sparsity: Of methods, in [0, 1), where a request names none; None for their own budgets.
         arguments: ``METHOD.PARAMETER`` to a value.
         options: Further options of vLLM's server, which go before ours.
+        self_test: Whether sparse attention is held against vLLM's own at the start.
 
     Raises:
         UsageError: The model, a method or a parameter is wrong, or vLLM is missing.
@@ -41,7 +44,9 @@ def serve_command(
         Attention.parse(DENSE, sparsity=sparsity, arguments=arguments)
         ours = []
     else:
-        ours = serve_arguments(attentions[0], sparsity=sparsity, arguments=arguments, choices=attentions)
+        ours = serve_arguments(
+            attentions[0], sparsity=sparsity, arguments=arguments, choices=attentions, self_test=self_test
+        )
     found = find_model(model)
     ours += ["--served-model-name", model, *(["--revision", found.revision] if found.revision else [])]
     try:

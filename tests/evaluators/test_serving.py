@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.vllm.arguments import MIDDLEWARE, WORKER, parse_offer
+from sparse_tasks.attention.vllm.arguments import MIDDLEWARE, WORKER, parse_offer, parse_self_test
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators import serving
 from sparse_tasks.evaluators.serving import serve_command
@@ -62,6 +62,9 @@ def test_a_server_is_vllms_with_the_methods_that_were_named(model: Path) -> None
     assert [choice.label for choice in offer.choices] == ["quest-0.9", "snapkv-0.9"]
     assert offer.choose(sparsity=0.5).sparsity == 0.5
     assert "--enforce-eager" not in command
+    assert parse_self_test(json.loads(found["--additional-config"]))
+    left_out = options(serve_command(str(model), ["quest"], 0.9, {}, [], self_test=False))
+    assert not parse_self_test(json.loads(left_out["--additional-config"]))
 
 
 @pytest.mark.usefixtures("cpu")

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.core.records import Count, JsonObject, Measure, Phase, Phases, Record, Text
+from sparse_tasks.core.records import Count, JsonObject, Measure, Natural, Phase, Phases, Record, Text
 
 FIELD: Final = "sparse_tasks"
 """Field of an answer with its ``Measured``, and of an entry in the list of models with its ``Card``."""
@@ -26,6 +26,9 @@ class Card(Record, frozen=True, kw_only=True):
         versions: Of ``sparse-tasks`` and ``vllm``.
         dtype: Type of the computation.
         tensor_parallel_size: GPUs that share the heads.
+        layers: Layers of the model.
+        sparse_layers: Those that methods run in, and that measured sparsity is of.
+        self_test: Result of the self-test; None where it was left out.
         config: The model's configuration, as its ``config.json`` has it.
     """
 
@@ -34,6 +37,9 @@ class Card(Record, frozen=True, kw_only=True):
     versions: dict[str, str]
     dtype: Text
     tensor_parallel_size: Count
+    layers: Count
+    sparse_layers: Natural
+    self_test: JsonObject | None
     config: JsonObject
 
 
@@ -51,6 +57,12 @@ class Measured(Record, frozen=True, kw_only=True):
     sparsity: Phases | None
     sparsity_spread: Annotated[dict[Phase, Measure], Meta(min_length=1)] | None
     kv_bytes_per_step: Measure | None
+
+
+def worst(ranks: Sequence[JsonObject | None]) -> JsonObject | None:
+    """The self-test of all ranks, by the rank that differs most; None where it was left out."""
+    tested = [rank for rank in ranks if rank is not None]
+    return max(tested, key=lambda rank: float(rank["difference"])) if len(tested) == len(ranks) else None
 
 
 def over_ranks(parts: Sequence[JsonObject | None]) -> JsonObject:

@@ -20,7 +20,7 @@ from prometheus_client import Counter, Histogram
 from sparse_tasks import __version__
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.vllm.arguments import MARK, Offer, parse_offer
-from sparse_tasks.attention.vllm.measured import FIELD, Card, Measured, mean, over_ranks
+from sparse_tasks.attention.vllm.measured import FIELD, Card, Measured, mean, over_ranks, worst
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, to_builtins
 
@@ -113,7 +113,7 @@ class _Models(_Whole):
 
     async def changed(self, body: bytes) -> bytes:
         answer = json.loads(body)
-        card = to_builtins(_card(self._engine.vllm_config))
+        card = to_builtins(await _card(self._engine))
         return msgspec.json.encode({**answer, "data": [entry | {FIELD: card} for entry in answer["data"]]})
 
 
@@ -261,14 +261,11 @@ def _table(given: dict[str, Raw], key: str) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _card(config: Any) -> Card:
-    """The card of a server.
-
-    Args:
-        config: ``vllm.config.VllmConfig``.
-    """
+async def _card(engine: Any) -> Card:
+    """The card of a server, by vLLM's ``EngineClient``."""
     import vllm
 
+    config = engine.vllm_config
     offer = parse_offer(config.additional_config)
     return Card(
         attention=offer.attention,
@@ -276,5 +273,8 @@ def _card(config: Any) -> Card:
         versions={"sparse-tasks": __version__, "vllm": vllm.__version__},
         dtype=str(config.model_config.dtype).removeprefix("torch."),
         tensor_parallel_size=config.parallel_config.tensor_parallel_size,
+        layers=config.model_config.hf_text_config.num_hidden_layers,
+        sparse_layers=(await engine.collective_rpc("sparse_tasks_layers"))[0],
+        self_test=worst(await engine.collective_rpc("sparse_tasks_tested")),
         config=json.loads(config.model_config.hf_config.to_json_string(use_diff=False)),
     )

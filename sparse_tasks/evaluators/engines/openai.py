@@ -26,7 +26,16 @@ from sparse_tasks.core.errors import DataError, EngineError, UsageError, install
 from sparse_tasks.core.parameters import Parametric, parameter, parameters
 from sparse_tasks.core.records import JsonObject, convert
 from sparse_tasks.evaluators.costs import read_shape
-from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, Request
+from sparse_tasks.evaluators.engines.engine import (
+    ENGINES,
+    LAYERS,
+    SELF_TEST,
+    SPARSE_LAYERS,
+    Engine,
+    EngineSettings,
+    Output,
+    Request,
+)
 from sparse_tasks.evaluators.models import Model
 
 if TYPE_CHECKING:
@@ -302,6 +311,9 @@ class OpenAIEngine(Engine):
             "server": card.versions,
             "dtype": card.dtype,
             "tensor_parallel_size": card.tensor_parallel_size,
+            SPARSE_LAYERS: card.sparse_layers,
+            LAYERS: card.layers,
+            SELF_TEST: card.self_test,
         }
 
     def _list_models(self) -> dict[str, JsonObject]:

@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from sparse_tasks.attention.method import EvictMethod
-from sparse_tasks.attention.vllm.measured import over_ranks
+from sparse_tasks.attention.vllm.measured import over_ranks, worst
 from sparse_tasks.core.errors import EngineError, UsageError, nearest
 from sparse_tasks.core.parents import starting
 from sparse_tasks.core.records import JsonObject
@@ -299,8 +299,7 @@ class VllmEngine(Engine):
     def _self_test(self) -> JsonObject | None:
         """The self-test's result over all ranks; None where it was left out."""
         with self._failing_as("failed at its self-test"):
-            ranks: list[JsonObject] = self._llm.collective_rpc("sparse_tasks_tested")
-        return max(ranks, key=lambda rank: float(rank["difference"])) if all(ranks) else None
+            return worst(self._llm.collective_rpc("sparse_tasks_tested"))
 
     def _measured(self, requests: list[str]) -> dict[str, JsonObject]:
         """Measurements of finished requests over all ranks, as fields of an ``Output``."""

@@ -47,12 +47,18 @@ class Engine:
         self.vllm_config = SimpleNamespace(
             additional_config=engine_arguments(**settings)["additional_config"],
             model_config=SimpleNamespace(
-                dtype="torch.float32", hf_config=SimpleNamespace(to_json_string=lambda use_diff: '{"hidden_size": 8}')
+                dtype="torch.float32",
+                hf_config=SimpleNamespace(to_json_string=lambda use_diff: '{"hidden_size": 8}'),
+                hf_text_config=SimpleNamespace(num_hidden_layers=4),
             ),
             parallel_config=SimpleNamespace(tensor_parallel_size=2),
         )
 
-    async def collective_rpc(self, method: str, args: tuple[str]) -> list[list[Json]]:
+    async def collective_rpc(self, method: str, args: tuple[str, ...] = ()) -> Any:
+        if method == "sparse_tasks_layers":
+            return [3, 3]
+        if method == "sparse_tasks_tested":
+            return [{"difference": 1e-7}, {"difference": 3e-7}]
         assert method == "sparse_tasks_measure"
         self.marks += args
         if isinstance(self.ranks, Exception):
@@ -299,6 +305,7 @@ def test_the_list_of_models_says_how_they_are_served() -> None:
     assert cards[0].attention == Attention.parse("quest", sparsity=0.9)
     assert [choice.label for choice in cards[0].choices] == ["quest-0.9", "snapkv-0.9"]
     assert (cards[0].dtype, cards[0].tensor_parallel_size, cards[0].config) == ("float32", 2, {"hidden_size": 8})
+    assert (cards[0].layers, cards[0].sparse_layers, cards[0].self_test) == (4, 3, {"difference": 3e-7})
 
 
 def test_measurements_are_of_all_ranks_and_a_mean_of_sequences() -> None:

@@ -42,7 +42,8 @@ def card(*choices: Attention, **changed: Any) -> Json:
     own, *_ = choices
     entry = {
         "attention": to_builtins(own), "choices": [to_builtins(choice) for choice in choices],
-        "versions": {"vllm": "0.32.0"}, "dtype": "float32", "tensor_parallel_size": 1, "config": CONFIG,
+        "versions": {"vllm": "0.32.0"}, "dtype": "float32", "tensor_parallel_size": 1, "layers": 2,
+        "sparse_layers": 2, "self_test": None, "config": CONFIG,
     }  # fmt: skip
     return entry | changed
 
@@ -104,6 +105,7 @@ def test_each_request_names_the_attention_and_comes_back_measured(
     assert to_builtins(made.attention) == to_builtins(expected)  # the server says so: it is not nominal
     details = made.details()
     assert (details["server"], details["dtype"], details["tensor_parallel_size"]) == ({"vllm": "0.32.0"}, "float32", 1)
+    assert (details["layers"], details["sparse_layers"], details["self_test"]) == (2, 2, None)
     assert made.settings.model.shape is not None
     assert made.settings.model.shape.kv_heads == 2
 
