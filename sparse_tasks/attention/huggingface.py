@@ -7,7 +7,7 @@
 Each layer asks the interface for its attention by name and hands over queries, keys and values; no module is patched,
 and the model has its own attention back when the block ends. A cache stays whole: what a method evicts is no longer
 seen, which is what it costs in accuracy, but is not freed. Each sequence of a batch is computed on its own, without its
-padding. Layers with a sliding window are left to torch.
+padding. Layers with a sliding window are dense, and left to torch.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import EvictMethod, Layer
 from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory, attend_after
 from sparse_tasks.core.errors import UsageError, install
 
 _NAME: Final = "sparse_tasks"
 _UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache")
+# Models of which it is known that these do what ``Softmax`` says, and nothing else is new in their attention.
+_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "softcap": ("gemma2", "vaultgemma"),
+    "s_aux": ("gpt_oss", "granite_swa", "granitemoe_swa"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,15 @@ class SparseRun:
         return sorted({number for _, number in self._totals})
 
     def attend(
-        self, number: int, layer: Layer, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+        self,
+        number: int,
+        layer: Layer,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        softmax: Softmax,
     ) -> Tensor:
         """Attention of one layer, called by the interface.
 
@@ -101,6 +115,7 @@ class SparseRun:
             value: Like ``key``.
             mask: Bool ``[batch, n_k]``, False at padding, or None.
             scaling: Factor of the scores.
+            softmax: Sinks and soft cap of the layer.
 
         Returns:
             ``[batch, n_q, query_heads, head_size]``, 0 at padding.
@@ -116,21 +131,21 @@ class SparseRun:
             k, v = (x[row, :, start:end].transpose(0, 1) for x in (key, value))
             if len(q) == 0:
                 continue
-            sequence = self._sequence(number, row, layer, k, len(q))
+            sequence = self._sequence(number, row, layer, k, len(q), softmax)
             at_once = self._read_at_once(len(q), len(k))
             past, parts = len(k) - len(q), list[Tensor]()
             if at_once:
                 end = past + at_once
-                parts.append(self._prompt(number, q[:at_once], k[:end], v[:end]))
+                parts.append(self._prompt(number, q[:at_once], k[:end], v[:end], softmax))
                 sequence.memory.read(q[:at_once], k[:end])
             if len(q) - at_once > 1 and (kept := sequence.memory.follow(past + at_once, len(k))) is not None:
-                parts.append(self._follow(number, kept, q[at_once:], k, v))
+                parts.append(self._follow(number, kept, q[at_once:], k, v, softmax))
                 at_once = len(q)
             for i in range(at_once, len(q)):
                 end = past + i + 1
                 if len(q) > 1:
                     sequence.memory.widen()
-                parts.append(self._step(number, sequence.memory, q[i : i + 1], k[:end], v[:end]))
+                parts.append(self._step(number, sequence.memory, q[i : i + 1], k[:end], v[:end], softmax))
             out[row, rows] = torch.cat(parts) if len(parts) > 1 else parts[0]
             sequence.seen, sequence.tail = len(k), k[-1].clone()
         return out
@@ -142,29 +157,30 @@ class SparseRun:
             return min(n_q, max(0, self.context - (n_k - n_q)))
         return 0 if n_q == 1 and n_k > 1 else n_q
 
-    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, head_size]``."""
-        out, indices = sparse_prefill(self.attention.prefill, q, k, v, impl=self._impl)
+        out, indices = sparse_prefill(self.attention.prefill, q, k, v, softmax=softmax, impl=self._impl)
         self._count_prefill(number, indices)
         return out
 
-    def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, head_size]``."""
         self._count_follow(number, kept, len(q), len(k))
-        return attend_after(kept, q, k, v)
+        return attend_after(kept, q, k, v, softmax)
 
-    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of the next token's query in one layer: ``[1, query_heads, head_size]``."""
         cache, index = memory.step(q, k, v)
         self._count_decode(number, index, len(k))
-        return sparse_decode(q, cache, index, impl=self._impl)
+        return sparse_decode(q, cache, index, softmax=softmax, impl=self._impl)
 
-    def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int) -> _Sequence:
+    def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int, softmax: Softmax) -> _Sequence:
         """The state of a sequence, new where its cache is not the one that the last step left."""
         past = len(k) - new
         known = self._sequences.get((number, row))
         if known is None or known.seen != past or not torch.equal(known.tail, k[past - 1]):
-            known = self._sequences[number, row] = _Sequence(Memory(self.attention.decode, layer, self._impl))
+            memory = Memory(self.attention.decode, layer, self._impl, softmax)
+            known = self._sequences[number, row] = _Sequence(memory)
         return known
 
     def _count_decode(self, number: int, index: PageIndex, cached: int) -> None:
@@ -372,15 +388,22 @@ def _forward(
     """Attention for ``transformers``; layers that are not sparse are torch's."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    kind = getattr(getattr(module, "config", None), "model_type", None)
     for name in _UNSUPPORTED:
-        if options.get(name) is not None:
+        if options.get(name) is not None and kind not in _SUPPORTED.get(name, ()):
             raise UsageError("model", type(module).__name__, f"attends with {name}, which the methods do not know")
+    softmax = Softmax(options.get("s_aux"), options.get("softcap"))
     causal = options.get("is_causal")
     if module in _LAYERS and options.get("sliding_window") is not None:
         _LAYERS[module][0].windowed += 1
     if module not in _LAYERS or options.get("sliding_window") is not None or causal is False:
-        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
-        return out, None
+        if softmax.plain:
+            out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+            return out, None
+        if dropout or causal is False or (attention_mask is not None and attention_mask.dtype != torch.bool):
+            raise UsageError("model", type(module).__name__, f"has {softmax.what}, which run on causal layers alone, "
+                             "and not in training; call model.eval()")  # fmt: skip
+        return _windowed(query, key, value, attention_mask, scaling, softmax), None
     if attention_mask is not None and attention_mask.ndim != 2:
         raise UsageError(
             "attention_mask", tuple(attention_mask.shape), "hides more than padding; give [batch, tokens] of 0 and 1"
@@ -392,4 +415,33 @@ def _forward(
         raise UsageError("model", type(module).__name__, "is in training; call model.eval()")
     run, layer = _LAYERS[module]
     scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-    return run.attend(module.layer_idx, layer, query, key, value, attention_mask, scaling), None
+    return run.attend(module.layer_idx, layer, query, key, value, attention_mask, scaling, softmax), None
+
+
+def _windowed(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softmax: Softmax
+) -> Tensor:
+    """Dense attention of a layer with a window and a softmax of its own, which torch's does not know.
+
+    Args:
+        query: ``[batch, query_heads, n_q, head_size]``, the last ``n_q`` positions.
+        key: ``[batch, kv_heads, n_k, head_size]``.
+        value: Like ``key``.
+        mask: Bool ``[batch, 1, n_q, n_k]``, False where a query does not see a key, or None for causal attention.
+        scaling: Factor of the scores; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the layer.
+
+    Returns:
+        ``[batch, n_q, query_heads, head_size]``.
+    """
+    (n_q, size), (kv_heads, n_k) = query.shape[2:], key.shape[1:3]
+    scaling = size**-0.5 if scaling is None else scaling
+    if mask is None:
+        mask = torch.ones(n_q, n_k, dtype=torch.bool, device=query.device).tril(n_k - n_q)
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    group = query.shape[1] // kv_heads
+    for head in range(query.shape[1]):
+        scores = softmax.capped(query[:, head].float() @ key[:, head // group].float().mT * scaling)
+        weights = softmax.of(head).weights(scores.masked_fill(~mask.squeeze(-3), float("-inf")))
+        out[:, :, head] = weights.nan_to_num(0.0) @ value[:, head // group].float()
+    return out

@@ -22,6 +22,7 @@ from sparse_tasks.attention.index import Kept
 from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import select_stretches
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.steps import Memory
 
 _CELLS: Final = 1 << 24  # scores held at once: 64 MB of fp32
@@ -35,8 +36,8 @@ class Inspected:
         phase: "prefill" or "decode".
         queries: Queries that were looked at in each head.
         layers: Numbers of the layers, as the model has them.
-        recall: Share of the attention that falls on keys the method sees, averaged over queries, by layer and query
-            head.
+        recall: Share of the attention to keys that falls on those the method sees, averaged over queries, by layer and
+            query head. What a sink takes is on no key, and does not count.
         error: Root of the summed squares of what the output is off by, over that of the dense output, likewise.
         sparsity: Measured share of query-key interactions left out, by layer.
     """
@@ -80,31 +81,31 @@ class Inspection(SparseRun):
             [1 - density.computed for density in densities if density is not None],
         )
 
-    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         if self.attention.prefill is None:
-            return super()._prompt(number, q, k, v)
+            return super()._prompt(number, q, k, v, softmax)
         parts = []
-        for queries, index in select_stretches(self.attention.prefill, q, k, impl=self._impl):
-            out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], index.pattern())
+        for queries, index in select_stretches(self.attention.prefill.under(softmax), q, k, impl=self._impl):
+            out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], index.pattern(), softmax)
             self._note("prefill", number, sums)
             self._count_prefill(number, [index])
             parts.append(out)
         return torch.cat(parts).to(q.dtype)
 
-    def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         seen = kept.append(kept.length).pages().mask(kept.length + 1)[0]  # of the first of them
         after = seen.new_ones(len(seen), len(k) - kept.length)
         rows = torch.cat([seen[:, : kept.length], after], 1)[:, None].expand(-1, len(q), -1)
-        out, sums = seen_of_dense(q, k, v, Rows(rows))
+        out, sums = seen_of_dense(q, k, v, Rows(rows), softmax)
         self._note("decode", number, sums)
         self._count_follow(number, kept, len(q), len(k))
         return out.to(q.dtype)
 
-    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         if self.attention.decode is None:
-            return super()._step(number, memory, q, k, v)
+            return super()._step(number, memory, q, k, v, softmax)
         _, index = memory.step(q, k, v)
-        out, sums = seen_of_dense(q, k, v, Rows(index.mask(len(k))[0][:, None]))
+        out, sums = seen_of_dense(q, k, v, Rows(index.mask(len(k))[0][:, None]), softmax)
         self._note("decode", number, sums)
         self._count_decode(number, index, len(k))
         return out.to(q.dtype)
@@ -114,7 +115,7 @@ class Inspection(SparseRun):
         self._sums[phase, number] = sums if before is None else before + sums
 
 
-def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: Softmax = PLAIN) -> tuple[Tensor, Tensor]:
     """Dense attention of one sequence, and what a pattern lets through of it.
 
     Args:
@@ -123,11 +124,13 @@ def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> tuple[Te
         k: ``[n_k, kv_heads, head_size]``.
         v: Like ``k``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``.
+        softmax: Sinks and soft cap of the model.
 
     Returns:
         The dense output, fp32 ``[n_q, query_heads, head_size]``; and sums over the queries, float64
-        ``[4, query_heads]``: of the weights on keys that are seen, of 1, of the squared differences between the output
-        of attention to these alone (0 where there are none) and the dense output, and of the squares of the latter.
+        ``[4, query_heads]``: of the share of keys that are seen in the weights of all keys, of 1, of the squared
+        differences between the output of attention to these alone, and to the sink (0 where there are none), and the
+        dense output, and of the squares of the latter.
     """
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     out = torch.empty(n_q, heads, size, dtype=torch.float32, device=q.device)
@@ -138,12 +141,13 @@ def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> tuple[Te
         for start in range(0, n_q, rows):
             some = slice(start, min(start + rows, n_q))
             position = torch.arange(some.start, some.stop, device=q.device) + (n_k - n_q)
-            scores = q[some, head].float() @ key.T * size**-0.5
-            weights = scores.masked_fill(keys > position[:, None], float("-inf")).softmax(1)
-            dense = out[some, head] = weights @ value
-            weights = weights * pattern.of_head(head * pattern.heads // heads, position, n_k)
-            mass = weights.sum(1)
-            off = torch.where(mass[:, None] > 0, weights @ value / mass[:, None], 0.0) - dense
+            scores = softmax.capped(q[some, head].float() @ key.T * size**-0.5)
+            scores = scores.masked_fill(keys > position[:, None], float("-inf"))
+            dense = out[some, head] = softmax.of(head).weights(scores) @ value
+            seen = pattern.of_head(head * pattern.heads // heads, position, n_k)
+            mass = (scores.softmax(1) * seen).sum(1)  # of keys alone
+            weights = softmax.of(head).weights(scores.masked_fill(~seen, float("-inf")))
+            off = torch.where(mass[:, None] > 0, weights @ value, 0.0) - dense
             for row, each in enumerate((mass, torch.ones_like(mass), off.square().sum(1), dense.square().sum(1))):
                 sums[row, head] += each.double().sum()
     return out, sums

@@ -9,6 +9,7 @@ Classes are imported and listed without torch; methods import it, and kernels, w
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias, cast
 
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import Parametric, parameter
 from sparse_tasks.core.records import JsonObject
@@ -67,6 +69,8 @@ class Method(Parametric, ABC):
         exact: Whether ``sparsity`` is met by the count at a length, whatever the content.
         control: Whether it is there for others to be held against, as one that knows the true attention is; boards
             rank none.
+        any_softmax: Whether its selection holds where a model has sinks or caps its scores: it looks at no scores, or
+            at their order alone, or weighs them by ``softmax``. Other methods are refused there.
     """
 
     summary: ClassVar[str]
@@ -80,6 +84,9 @@ class Method(Parametric, ABC):
     place: ClassVar[int]
     """Place in lists among the methods of its phase that come with this package."""
     control: ClassVar[bool] = False
+    any_softmax: ClassVar[bool] = False
+    softmax: ClassVar[Softmax] = PLAIN
+    """That of the layer, where the method was taken ``under`` one."""
     budgets: ClassVar[tuple[str, ...]] = ()
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
@@ -106,7 +113,30 @@ class Method(Parametric, ABC):
         """
         if self.sparsity is None or not self.exact:
             return self
-        return cast("Self", _solved(self, length))
+        return cast("Self", _solved(self, length)).under(self.softmax)
+
+    def under(self, softmax: Softmax) -> Self:
+        """The method for a layer with such a softmax.
+
+        Raises:
+            UsageError: Its selection does not hold there.
+        """
+        if softmax is self.softmax or (softmax.plain and self.softmax.plain):
+            return self
+        self.check_softmax(softmax.what)
+        bound = copy.copy(self)
+        bound.__dict__["softmax"] = softmax
+        return bound
+
+    def check_softmax(self, what: str) -> None:
+        """Refuse a model whose softmax has more to it than scores, said in words; none are plain softmax.
+
+        Raises:
+            UsageError: Its selection does not hold there.
+        """
+        if what and not self.any_softmax:
+            remedy = f"does not go with a model that has {what}: it estimates another softmax; choose another method"
+            raise UsageError("attention", self.name, remedy)
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         """The budgets whose count is nearest to ``density`` at a length. Exact methods override it."""

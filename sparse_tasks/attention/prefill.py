@@ -13,6 +13,7 @@ from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
 from sparse_tasks.attention.once import made_once_if_small
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
 _BLOCK = 128  # of dense attention, for speed alone
@@ -25,6 +26,7 @@ def sparse_prefill(
     v: Tensor,
     *,
     scale: float | None = None,
+    softmax: Softmax = PLAIN,
     length: int | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, list[PrefillIndex]]:
@@ -36,6 +38,7 @@ def sparse_prefill(
         k: ``[n_k, kv_heads, head_size]``.
         v: Like ``k``.
         scale: Factor of the scores; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
         length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
         impl: "auto", "triton" or "torch".
 
@@ -44,13 +47,14 @@ def sparse_prefill(
         queries where the method takes them in turn to bound its index.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not fit, or the method does not go with the softmax.
     """
     check_sequence(q, k, v)
+    method = None if method is None else method.under(softmax)
     out: Tensor | None = None
     indices: list[PrefillIndex] = []
     for queries, index in select_stretches(method, q, k, length=length, impl=impl):
-        part = attend(queries, k[: index.n_k], v[: index.n_k], index, scale=scale, impl=impl)
+        part = attend(queries, k[: index.n_k], v[: index.n_k], index, scale=scale, softmax=softmax, impl=impl)
         indices.append(index)
         if len(part) == len(q):
             return part, indices
@@ -107,9 +111,16 @@ def _dense(device: torch.device, n_q: int, n_k: int, block: int) -> BlockIndex:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, *, scale: float | None = None, impl: str = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: PrefillIndex,
+    *,
+    scale: float | None = None,
+    softmax: Softmax = PLAIN,
+    impl: str = "auto",
 ) -> Tensor:
     """Attention under an index, by the kernel that takes it."""
     if isinstance(index, LineIndex):
-        return vertical_slash_attention(q, k, v, index, scale=scale, impl=impl)
-    return block_sparse_attention(q, k, v, index, scale=scale, impl=impl)
+        return vertical_slash_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)
+    return block_sparse_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)

@@ -6,13 +6,20 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.patterns import Everything, Pattern
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 _CELLS = 1 << 26  # scores held at once: 256 MB of fp32
 _ROWS = 128  # queries that torch's own attention takes at once
 
 
 def attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern | None = None, *, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern | None = None,
+    *,
+    scale: float | None = None,
+    softmax: Softmax = PLAIN,
 ) -> Tensor:
     """Masked softmax attention of one sequence.
 
@@ -22,6 +29,7 @@ def attention_reference(
         v: Like ``k``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``. None: all.
         scale: Factor of the scores; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
 
     Returns:
         fp32 ``[n_q, query_heads, head_size]``; 0 where a query sees nothing.
@@ -39,13 +47,15 @@ def attention_reference(
             query = torch.arange(start, min(start + rows, n_q), device=q.device)
             position = query[:, None] + (n_k - n_q)
             seen = pattern.sees(number, position, keys[None, :]) & (keys[None, :] <= position)
-            scores = (q[query, head].float() @ key.T * scale).masked_fill(~seen, float("-inf"))
-            out[query, head] = torch.nan_to_num(scores.softmax(-1), nan=0.0) @ value
+            scores = softmax.capped(q[query, head].float() @ key.T * scale).masked_fill(~seen, float("-inf"))
+            out[query, head] = torch.nan_to_num(softmax.of(head).weights(scores), nan=0.0) @ value
     return out
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale: float) -> Tensor:
-    """``attention_reference`` by torch's own attention, in the type of q, for devices without kernels."""
+def masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale: float, softmax: Softmax = PLAIN
+) -> Tensor:
+    """``attention_reference`` in the type of q, for devices without kernels; by torch's own attention if it can."""
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
@@ -62,9 +72,15 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale
             if count == 0:
                 continue
             # Only keys that one of the queries sees are multiplied.
-            key, value = (x[by_any, kv_head].expand(1, group, count, size) for x in (k, v))
-            attended = torch.nn.functional.scaled_dot_product_attention(
-                q[rows, some].transpose(0, 1)[None], key, value, attn_mask=seen[:, by_any], scale=scale
-            )
-            out[rows, some] = torch.where(seen.any(1)[:, None], attended[0], 0).transpose(0, 1)
+            query, key, value = q[rows, some].transpose(0, 1), k[by_any, kv_head], v[by_any, kv_head]
+            if softmax.plain:
+                keys_and_values = (x.expand(1, group, count, size) for x in (key, value))
+                attended = torch.nn.functional.scaled_dot_product_attention(
+                    query[None], *keys_and_values, attn_mask=seen[:, by_any], scale=scale
+                )[0]
+            else:
+                scores = softmax.capped(query.float() @ key.float().T * scale)
+                scores = scores.masked_fill(~seen[:, by_any], float("-inf"))
+                attended = (softmax.of(some, -1, 1).weights(scores) @ value.float()).to(q.dtype)
+            out[rows, some] = torch.where(seen.any(1)[:, None], attended, 0).transpose(0, 1)
     return out

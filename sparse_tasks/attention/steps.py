@@ -9,6 +9,7 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
 from sparse_tasks.attention.prefill import select_stretches
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
 _PAGE = 16  # of dense attention, for speed alone
@@ -36,10 +37,21 @@ class Memory:
         method: None is dense attention.
         layer: Position among the layers.
         impl: "auto", "triton" or "torch".
+        softmax: Sinks and soft cap of the model.
+
+    Raises:
+        UsageError: The method does not go with the softmax.
     """
 
-    def __init__(self, method: DecodeMethod | EvictMethod | None, layer: Layer = ONLY, impl: str = "auto") -> None:
-        self._method, self._layer, self._impl = method, layer, impl
+    def __init__(
+        self,
+        method: DecodeMethod | EvictMethod | None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+        softmax: Softmax = PLAIN,
+    ) -> None:
+        self._method = None if method is None else method.under(softmax)
+        self._layer, self._impl = layer, impl
         self._kept: Kept | None = None
         self._state: Tensor | None = None
         self._noticed = 0  # keys that the state knows of
@@ -111,7 +123,7 @@ class Memory:
         seen = self._kept.append(position)
         weights = None
         if method.each_step:
-            (weights,) = step_weights(q, cache, seen.positions[None], seen.counts[None])
+            (weights,) = step_weights(q, cache, seen.positions[None], seen.counts[None], method.softmax)
         self._kept = method.advance(self._kept, position, weights)
         return method.visible(seen, weights, impl=self._impl).pages()
 
@@ -127,7 +139,7 @@ class Memory:
         self._state, self._noticed = grown, len(k)
 
 
-def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax = PLAIN) -> Tensor:
     """Attention of the tokens that follow an eviction: each sees what was kept, those before it and itself.
 
     Args:
@@ -135,6 +147,7 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         v: Like ``k``.
+        softmax: Sinks and soft cap of the model.
 
     Returns:
         ``[n_q, query_heads, head_size]`` in q's dtype.
@@ -147,12 +160,12 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     seen = there[:, None] & (entry < width + torch.arange(1, n_q + 1, device=k.device)[:, None])
     head = torch.arange(kv_heads, device=k.device)[:, None]
     queries = q.view(n_q, kv_heads, -1, size).permute(1, 2, 0, 3).float()  # [kv_heads, group, n_q, head_size]
-    scores = queries @ k[positions, head].float().mT[:, None] * size**-0.5
-    weights = scores.masked_fill(~seen[:, None], float("-inf")).softmax(-1)
+    scores = softmax.capped(queries @ k[positions, head].float().mT[:, None] * size**-0.5)
+    weights = softmax.of(slice(None), kv_heads, -1, 1).weights(scores.masked_fill(~seen[:, None], float("-inf")))
     return (weights @ v[positions, head].float()[:, None]).permute(2, 0, 1, 3).reshape(n_q, heads, size).to(q.dtype)
 
 
-def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor) -> Tensor:
+def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, softmax: Softmax = PLAIN) -> Tensor:
     """Attention weights of a step over some positions, summed over the group, for ``EvictMethod.advance``.
 
     Args:
@@ -160,6 +173,7 @@ def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor
         cache: The cache.
         positions: int32 ``[batch, kv_heads, width]``, all of them cached; past the count anything.
         counts: int32 ``[batch, kv_heads]``.
+        softmax: Sinks and soft cap of the model.
 
     Returns:
         fp32 ``[batch, kv_heads, width]``; 0 past the count.
@@ -167,13 +181,13 @@ def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor
     listed = torch.arange(positions.shape[2], device=q.device) < counts[..., None]
     positions = torch.where(listed, positions, 0)
     groups = cache.groups(positions[0].numel() * cache.head_size)
-    return torch.cat([_step_weights(q[rows], some, positions[rows], listed[rows]) for rows, some in groups])
+    return torch.cat([_step_weights(q[rows], some, positions[rows], listed[rows], softmax) for rows, some in groups])
 
 
-def _step_weights(q: Tensor, cache: PagedCache, positions: Tensor, listed: Tensor) -> Tensor:
+def _step_weights(q: Tensor, cache: PagedCache, positions: Tensor, listed: Tensor, softmax: Softmax) -> Tensor:
     """``step_weights`` of sequences whose keys are held at once."""
     block, offset, _ = cache.locate(positions)
     keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
     queries = q.reshape(cache.batch, cache.kv_heads, -1, cache.head_size).float()
-    scores = queries @ keys.mT * cache.head_size**-0.5
-    return scores.masked_fill(~listed[:, :, None], float("-inf")).softmax(3).sum(2)
+    scores = softmax.capped(queries @ keys.mT * cache.head_size**-0.5).masked_fill(~listed[:, :, None], float("-inf"))
+    return softmax.of(slice(None), cache.kv_heads, -1).weights(scores).sum(2)

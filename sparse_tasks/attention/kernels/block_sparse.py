@@ -7,11 +7,19 @@ from torch import Tensor
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
 from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, prefill_implementation
 from sparse_tasks.attention.reference import masked_attention
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
 
 def block_sparse_attention(
-    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None, impl: str = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: BlockIndex,
+    *,
+    scale: float | None = None,
+    softmax: Softmax = PLAIN,
+    impl: str = "auto",
 ) -> Tensor:
     """Softmax attention in which each block of queries sees the key blocks of its list, and of those no later keys.
 
@@ -21,6 +29,7 @@ def block_sparse_attention(
         v: Like ``k``.
         index: Block sizes 16, 32, 64 or 128; blocks below 64 are gathered into larger tiles.
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -29,31 +38,35 @@ def block_sparse_attention(
     Raises:
         UsageError: Shapes, types or devices do not fit.
     """
-    scale = check_prefill(q, k, v, index, scale)
+    scale = check_prefill(q, k, v, index, scale, softmax)
     chosen = prefill_implementation(impl, q, index.block_q, index.block_k)
     if chosen == "torch":
-        return block_sparse_torch(q, k, v, index, scale=scale)
+        return block_sparse_torch(q, k, v, index, scale=scale, softmax=softmax)
     if chosen == "gluon":
         from sparse_tasks.attention.kernels.gluon.block_sparse import block_sparse_gluon
 
-        return block_sparse_gluon(q, k, v, index, scale=scale)
+        return block_sparse_gluon(q, k, v, index, scale=scale, softmax=softmax)
     from sparse_tasks.attention.kernels.triton.block_sparse import block_sparse_triton
 
-    return block_sparse_triton(q, k, v, index, scale=scale)
+    return block_sparse_triton(q, k, v, index, scale=scale, softmax=softmax)
 
 
-def block_sparse_torch(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None) -> Tensor:
+def block_sparse_torch(
+    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float | None = None, softmax: Softmax = PLAIN
+) -> Tensor:
     """Torch twin of ``block_sparse_attention``: a masked softmax."""
-    return masked_attention(q, k, v, index.pattern(), scale=q.shape[2] ** -0.5 if scale is None else scale)
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    return masked_attention(q, k, v, index.pattern(), scale=scale, softmax=softmax)
 
 
-def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: float | None) -> float:
+def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: float | None, softmax: Softmax) -> float:
     """Check the inputs of a prompt's kernel, and return the scale.
 
     Raises:
-        UsageError: Shapes, types, devices, the index or the scale do not fit.
+        UsageError: Shapes, types, devices, the index, the scale or the sinks do not fit.
     """
     check_sequence(q, k, v)
+    softmax.check(q)
     tensors = (
         {"blocks": index.blocks, "counts": index.counts}
         if isinstance(index, BlockIndex)

@@ -18,6 +18,7 @@ from sparse_tasks.attention.kernels.dispatch import (
     checking,
     implementation,
 )
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
 
@@ -27,6 +28,7 @@ def sparse_decode(
     index: PageIndex,
     *,
     scale: float | None = None,
+    softmax: Softmax = PLAIN,
     impl: str = "auto",
     return_lse: bool = False,
     out: Tensor | None = None,
@@ -38,13 +40,15 @@ def sparse_decode(
         cache: Keys and values. Its lengths bound what is seen.
         index: Pages of any size; it need not be related to the cache's blocks.
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
         impl: "auto", "triton" or "torch".
         return_lse: Whether to return the logarithm of the softmax's denominator too.
         out: Like q, contiguous, to be written to; made if None.
 
     Returns:
         ``[batch, query_heads, head_size]`` in q's dtype, 0 where nothing is listed; with ``return_lse`` also fp32
-        ``[batch, query_heads]``, the natural logarithm of the sum of exponentials, -inf where nothing is listed.
+        ``[batch, query_heads]``, the natural logarithm of the sum of exponentials, that of the sink among them; -inf
+        where nothing is listed and there is no sink.
 
     Raises:
         UsageError: Shapes, types or devices do not fit.
@@ -53,11 +57,12 @@ def sparse_decode(
     out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     if checking():
         _check(q, cache, index, out)
+        softmax.check(q)
     if implementation(impl, q) == "torch":
-        return sparse_decode_torch(q, cache, index, scale=scale, return_lse=return_lse, out=out)
+        return sparse_decode_torch(q, cache, index, scale=scale, softmax=softmax, return_lse=return_lse, out=out)
     from sparse_tasks.attention.kernels.triton.sparse_decode import sparse_decode_triton
 
-    return sparse_decode_triton(q, cache, index, out, scale=scale, return_lse=return_lse)
+    return sparse_decode_triton(q, cache, index, out, scale=scale, softmax=softmax, return_lse=return_lse)
 
 
 def sparse_decode_torch(
@@ -66,6 +71,7 @@ def sparse_decode_torch(
     index: PageIndex,
     *,
     scale: float | None = None,
+    softmax: Softmax = PLAIN,
     return_lse: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -88,8 +94,8 @@ def sparse_decode_torch(
         where = (block, position % cache.block_size, kv_head)
         keys, values = (torch.where(seen[..., None], x[where], 0).float() for x in (cache.keys, cache.values))
         queries = q[row].view(cache.kv_heads, -1, size).float()
-        scores = (queries @ keys.mT * scale).masked_fill(~seen[:, None], float("-inf"))
-        lse[row] = scores.logsumexp(-1).flatten()
+        scores = softmax.capped(queries @ keys.mT * scale).masked_fill(~seen[:, None], float("-inf"))
+        lse[row] = softmax.of(slice(None), cache.kv_heads, -1).log_sum(scores).flatten()
         weights = torch.where(seen[:, None], scores - lse[row].view(cache.kv_heads, -1, 1), float("-inf")).exp()
         out[row] = (weights @ values).view(heads, size)
     return (out, lse) if return_lse else out

@@ -8,10 +8,18 @@ from sparse_tasks.attention.index import LineIndex
 from sparse_tasks.attention.kernels.block_sparse import check_prefill
 from sparse_tasks.attention.kernels.dispatch import prefill_implementation
 from sparse_tasks.attention.reference import masked_attention
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 
 def vertical_slash_attention(
-    q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None, impl: str = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: LineIndex,
+    *,
+    scale: float | None = None,
+    softmax: Softmax = PLAIN,
+    impl: str = "auto",
 ) -> Tensor:
     """Softmax attention in which queries see their head's verticals and the tiles of its bands, and no later keys.
 
@@ -21,6 +29,7 @@ def vertical_slash_attention(
         v: Like ``k``.
         index: Tiles of 64 or 128.
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -29,19 +38,22 @@ def vertical_slash_attention(
     Raises:
         UsageError: Shapes, types or devices do not fit.
     """
-    scale = check_prefill(q, k, v, index, scale)
+    scale = check_prefill(q, k, v, index, scale, softmax)
     chosen = prefill_implementation(impl, q, index.block_q, index.unit)
     if chosen == "torch":
-        return vertical_slash_torch(q, k, v, index, scale=scale)
+        return vertical_slash_torch(q, k, v, index, scale=scale, softmax=softmax)
     if chosen == "gluon":
         from sparse_tasks.attention.kernels.gluon.block_sparse import vertical_slash_gluon
 
-        return vertical_slash_gluon(q, k, v, index, scale=scale)
+        return vertical_slash_gluon(q, k, v, index, scale=scale, softmax=softmax)
     from sparse_tasks.attention.kernels.triton.vertical_slash import vertical_slash_triton
 
-    return vertical_slash_triton(q, k, v, index, scale=scale)
+    return vertical_slash_triton(q, k, v, index, scale=scale, softmax=softmax)
 
 
-def vertical_slash_torch(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None) -> Tensor:
+def vertical_slash_torch(
+    q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float | None = None, softmax: Softmax = PLAIN
+) -> Tensor:
     """Torch twin of ``vertical_slash_attention``: a masked softmax."""
-    return masked_attention(q, k, v, index.pattern(), scale=q.shape[2] ** -0.5 if scale is None else scale)
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    return masked_attention(q, k, v, index.pattern(), scale=scale, softmax=softmax)

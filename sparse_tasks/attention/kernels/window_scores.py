@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
 _CELLS: Final = 1 << 24  # probabilities that the twin holds at once: 64 MB of fp32
@@ -17,7 +18,8 @@ class WindowScores(NamedTuple):
     """Attention probabilities of the last queries, summed in two ways.
 
     Attributes:
-        vertical: fp32 ``[query_heads, n_k]``, by the key's position. Sums to the number of queries.
+        vertical: fp32 ``[query_heads, n_k]``, by the key's position. Sums to the number of queries, less what falls on
+            a sink.
         slash: fp32 ``[query_heads, n_k]``, by the distance from query to key; None without ``slashes``.
     """
 
@@ -26,7 +28,14 @@ class WindowScores(NamedTuple):
 
 
 def window_scores(
-    q: Tensor, k: Tensor, window: int, *, scale: float | None = None, slashes: bool = True, impl: str = "auto"
+    q: Tensor,
+    k: Tensor,
+    window: int,
+    *,
+    scale: float | None = None,
+    softmax: Softmax = PLAIN,
+    slashes: bool = True,
+    impl: str = "auto",
 ) -> WindowScores:
     """Causal softmax of the last queries over all keys, summed over the queries by key and by distance.
 
@@ -38,6 +47,7 @@ def window_scores(
         k: ``[n_k, kv_heads, head_size]``.
         window: Number of queries, at least 1; all of them if they are fewer.
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
         slashes: Whether to sum by distance too.
         impl: "auto", "triton" or "torch".
 
@@ -50,16 +60,17 @@ def window_scores(
     check_sequence(q, k)
     if window < 1:
         raise UsageError("window", window, "has to be at least 1")
+    softmax.check(q)
     scale = checked_scale(scale, q.shape[2])
     q = q[-window:]
     if implementation(impl, q) == "torch":
-        return window_scores_torch(q, k, scale=scale, slashes=slashes)
+        return window_scores_torch(q, k, scale=scale, softmax=softmax, slashes=slashes)
     from sparse_tasks.attention.kernels.triton.window_scores import window_scores_triton
 
-    return window_scores_triton(q, k, scale=scale, slashes=slashes)
+    return window_scores_triton(q, k, scale=scale, softmax=softmax, slashes=slashes)
 
 
-def window_scores_torch(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -> WindowScores:
+def window_scores_torch(q: Tensor, k: Tensor, *, scale: float, slashes: bool, softmax: Softmax = PLAIN) -> WindowScores:
     """Torch twin of ``window_scores`` for all of ``q``: a softmax, sums of its columns and of its diagonals."""
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     vertical = torch.zeros(heads, n_k, dtype=torch.float32, device=q.device)
@@ -71,8 +82,8 @@ def window_scores_torch(q: Tensor, k: Tensor, *, scale: float, slashes: bool) ->
         for start in range(0, n_q, rows):
             query = q[start : start + rows, head].float()
             position = torch.arange(len(query), device=q.device)[:, None] + (n_k - n_q + start)
-            scores = (query @ keys.T * scale).masked_fill(number > position, float("-inf"))
-            weights = scores.softmax(-1)
+            scores = softmax.capped(query @ keys.T * scale).masked_fill(number > position, float("-inf"))
+            weights = softmax.of(head).weights(scores)
             vertical[head] += weights.sum(0)
             if slashes:
                 before = position - number  # the key at each distance

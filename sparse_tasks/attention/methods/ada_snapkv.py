@@ -31,6 +31,7 @@ class AdaSnapKV(ObservedMethod):
     summary: ClassVar[str] = "SnapKV with a budget shared across heads"
     budget: ClassVar[str] = "adaptive across heads"
     source: ClassVar[str] = "Feng et al., 2024, arXiv:2407.11550"
+    any_softmax: ClassVar[bool] = True
 
     @property
     def oracle(self) -> tuple[str, JsonObject]:

@@ -30,6 +30,7 @@ class BlockSparse(BlockMethod):
     summary: ClassVar[str] = "key blocks by products of mean queries and keys"
     importance: ClassVar[str] = "mean-pooled queries and keys"
     source: ClassVar[str] = "Jiang et al., 2024, arXiv:2407.02490"
+    any_softmax: ClassVar[bool] = True
 
     def index_flops(self, shape: Shape, length: float) -> float:
         """Means of blocks, their products, and a ranking."""

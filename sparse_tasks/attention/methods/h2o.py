@@ -28,6 +28,7 @@ class H2O(CapacityMethod):
     importance: ClassVar[str] = "accumulated attention of all queries"
     cache: ClassVar[str] = "evicted after the prompt and at each step"
     source: ClassVar[str] = "Zhang et al., 2023, arXiv:2306.14048"
+    any_softmax: ClassVar[bool] = True
     each_step: ClassVar[bool] = True
 
     def fixed(self, capacity: int) -> tuple[int, int]:
@@ -36,7 +37,7 @@ class H2O(CapacityMethod):
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         from sparse_tasks.attention.kernels.window_scores import window_scores
 
-        vertical = window_scores(q, k, len(q), slashes=False, impl=impl).vertical
+        vertical = window_scores(q, k, len(q), softmax=self.softmax, slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
 
     def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:

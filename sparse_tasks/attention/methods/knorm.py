@@ -29,6 +29,7 @@ class KNorm(CapacityMethod):
     summary: ClassVar[str] = "tokens by the norm of their keys, the lowest first"
     importance: ClassVar[str] = "keys alone"
     source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"
+    any_softmax: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:

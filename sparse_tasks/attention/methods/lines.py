@@ -102,7 +102,7 @@ class LineMethod(PrefillMethod):
         verticals, slashes = self._lines
         if self.sparsity == 0 or (self.sparsity is None and max(verticals, slashes) >= n_k):
             return None
-        vertical, slash = window_scores(q, k, self.observes, impl=impl)
+        vertical, slash = window_scores(q, k, self.observes, softmax=self.softmax, impl=impl)
         if slash is None:
             raise RuntimeError("window_scores gave no sums by distance")
         both = torch.stack((vertical, slash))

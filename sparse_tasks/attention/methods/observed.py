@@ -46,6 +46,6 @@ class ObservedMethod(CapacityMethod):
 
         from sparse_tasks.attention.kernels.window_scores import window_scores
 
-        scores = window_scores(q, k, self.window, slashes=False, impl=impl).vertical
+        scores = window_scores(q, k, self.window, softmax=self.softmax, slashes=False, impl=impl).vertical
         smooth = avg_pool1d(scores[:, None], self.kernel, stride=1, padding=self.kernel // 2)
         return smooth.view(k.shape[1], -1, len(k))

@@ -33,6 +33,7 @@ class OracleDecode(TrueAttention, PagedMethod):
     name: ClassVar[str] = "oracle_decode"
     place: ClassVar[int] = 1
     summary: ClassVar[str] = "control: tokens or pages by the true attention"
+    any_softmax: ClassVar[bool] = True
     unit: ClassVar[str] = "tokens or pages"
 
     @property
@@ -59,7 +60,7 @@ class OracleDecode(TrueAttention, PagedMethod):
         from sparse_tasks.attention.ops.true_mass import page_mass
 
         check_queries(q, cache)
-        mass = page_mass(q, cache, self.page)
+        mass = page_mass(q, cache, self.page, self.softmax)
         width = mass.shape[2]
         if self.p is not None:
             pages, counts = select_mass(mass, self.p, width=width, impl=impl)

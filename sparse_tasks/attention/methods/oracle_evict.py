@@ -33,6 +33,7 @@ class OracleEvict(TrueAttention, CapacityMethod):
     name: ClassVar[str] = "oracle_evict"
     place: ClassVar[int] = 1
     summary: ClassVar[str] = "control: at each step the tokens that its query attends to"
+    any_softmax: ClassVar[bool] = True
     cache: ClassVar[str] = "kept; what is seen is limited"
     each_step: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False

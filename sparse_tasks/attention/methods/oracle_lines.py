@@ -24,6 +24,7 @@ class OracleLines(LineMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "true attention"
     source: ClassVar[str] = "Jiang et al., 2024, arXiv:2407.02490"
+    any_softmax: ClassVar[bool] = True
 
     @property
     def observes(self) -> int:

@@ -30,6 +30,7 @@ class OraclePrefill(TrueAttention, BlockMethod):
     name: ClassVar[str] = "oracle_prefill"
     place: ClassVar[int] = 1
     summary: ClassVar[str] = "control: key blocks by the true attention"
+    any_softmax: ClassVar[bool] = True
 
     @property
     def oracle(self) -> tuple[str, JsonObject]:
@@ -60,7 +61,7 @@ class OraclePrefill(TrueAttention, BlockMethod):
         top_k = None if self.shared or self.p is not None else self.blocks_read(n_k if length is None else length)
         if self.sparsity == 0 or self.p == 1 or (top_k is not None and top_k >= ceil_div(n_k, block)):
             return None
-        mass = block_mass(q, k, block)
+        mass = block_mass(q, k, block, self.softmax)
         row = torch.arange(mass.shape[1], device=q.device)[:, None] + (n_k - n_q) // block
         diagonal = torch.arange(mass.shape[2], device=q.device) == row
         if self.p is not None:

@@ -30,6 +30,7 @@ class PyramidKV(ObservedMethod):
     summary: ClassVar[str] = "SnapKV with more tokens in lower layers"
     budget: ClassVar[str] = "linear over layers"
     source: ClassVar[str] = "Cai et al., 2024, arXiv:2406.02069"
+    any_softmax: ClassVar[bool] = True
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         return self.observed(q, k, impl=impl).mean(1)

@@ -30,6 +30,7 @@ class Quest(PagedMethod):
     summary: ClassVar[str] = "pages by an upper bound of their scores"
     importance: ClassVar[str] = "bound from each page's minimum and maximum keys"
     source: ClassVar[str] = "Tang et al., 2024, arXiv:2406.10774"
+    any_softmax: ClassVar[bool] = True
 
     def index_reads(self, shape: Shape, length: float) -> float:
         """The smallest and the largest key of each page."""

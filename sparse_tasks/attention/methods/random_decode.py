@@ -35,6 +35,7 @@ class RandomDecode(PagedMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "random"
     source: ClassVar[str] = "Zaheer et al., 2020, arXiv:2007.14062"
+    any_softmax: ClassVar[bool] = True
 
     def index_reads(self, shape: Shape, length: float) -> float:
         return 0.0  # no key is looked at

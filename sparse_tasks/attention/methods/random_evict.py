@@ -33,6 +33,7 @@ class RandomEvict(CapacityMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "random"
     source: ClassVar[str] = "Zaheer et al., 2020, arXiv:2007.14062"
+    any_softmax: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:

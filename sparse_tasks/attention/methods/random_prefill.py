@@ -33,6 +33,7 @@ class RandomPrefill(BlockMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "random"
     source: ClassVar[str] = "Zaheer et al., 2020, arXiv:2007.14062"
+    any_softmax: ClassVar[bool] = True
 
     def index_flops(self, shape: Shape, length: float) -> float:
         """A draw for each block, and a ranking."""

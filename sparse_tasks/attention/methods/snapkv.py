@@ -20,6 +20,7 @@ class SnapKV(ObservedMethod):
     place: ClassVar[int] = 1
     summary: ClassVar[str] = "tokens by the attention of the last queries"
     source: ClassVar[str] = "Li et al., 2024, arXiv:2404.14469"
+    any_softmax: ClassVar[bool] = True
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         return self.observed(q, k, impl=impl).mean(1)

@@ -41,6 +41,7 @@ class SparQ(DecodeMethod):
     budget: ClassVar[str] = "uniform"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Ribar et al., 2024, arXiv:2312.04985"
+    any_softmax: ClassVar[bool] = True
     recordable: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
@@ -105,8 +106,10 @@ class SparQ(DecodeMethod):
         head, held = torch.arange(cache.kv_heads, device=q.device)[:, None, None], held[:, None]
         # Of each key only these components are read: [batch, kv_heads, capacity, r].
         keys = cache.keys[block[:, None, :, None], offset[:, None, :, None], head, largest]
-        scores = some @ keys.float().mT / temperature[..., None]
-        return scores.masked_fill(~held[:, None], float("-inf")).softmax(3).sum(2).masked_fill(~held, float("-inf"))
+        scores = self.softmax.capped(some @ keys.float().mT / temperature[..., None])
+        softmax = self.softmax.of(slice(None), cache.kv_heads, -1)
+        weights = softmax.weights(scores.masked_fill(~held[:, None], float("-inf"))).sum(2)
+        return weights.masked_fill(~held, float("-inf"))
 
 
 METHODS.register("sparq", SparQ)

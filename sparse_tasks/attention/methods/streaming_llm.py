@@ -41,6 +41,7 @@ class StreamingLLM(PrefillMethod):
     budget: ClassVar[str] = "uniform"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Xiao et al., 2023, arXiv:2309.17453"
+    any_softmax: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("window",)
 

@@ -28,6 +28,7 @@ class TOVA(CapacityMethod):
     importance: ClassVar[str] = "attention of the last query"
     cache: ClassVar[str] = "evicted after the prompt and at each step"
     source: ClassVar[str] = "Oren et al., 2024, arXiv:2401.06104"
+    any_softmax: ClassVar[bool] = True
     each_step: ClassVar[bool] = True
 
     @property
@@ -37,7 +38,7 @@ class TOVA(CapacityMethod):
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         from sparse_tasks.attention.kernels.window_scores import window_scores
 
-        vertical = window_scores(q, k, 1, slashes=False, impl=impl).vertical
+        vertical = window_scores(q, k, 1, softmax=self.softmax, slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:

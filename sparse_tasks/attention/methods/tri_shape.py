@@ -33,6 +33,7 @@ class TriShape(StreamingLLM):
     summary: ClassVar[str] = "first tokens, a window, and last queries that see everything"
     unit: ClassVar[str] = "sinks, a window and dense queries"
     source: ClassVar[str] = "Li et al., 2024, arXiv:2412.10319"
+    any_softmax: ClassVar[bool] = True
 
     @property
     def unshared(self) -> str | None:

@@ -52,6 +52,7 @@ class Twilight(DecodeMethod):
     budget: ClassVar[str] = "threshold, adaptive across heads"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Lin et al., 2025, arXiv:2502.02770"
+    any_softmax: ClassVar[bool] = True
     recordable: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     budgets: ClassVar[tuple[str, ...]] = ("p",)
@@ -122,8 +123,9 @@ class Twilight(DecodeMethod):
         step = (largest / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
         keys = keys.div_(step).round_().mul_(step)
         queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
-        scores = queries @ keys.mT * cache.head_size**-0.5
-        weights = scores.masked_fill(~held[:, :, None], float("-inf")).softmax(3).sum(2)
+        scores = self.softmax.capped(queries @ keys.mT * cache.head_size**-0.5)
+        softmax = self.softmax.of(slice(None), cache.kv_heads, -1)
+        weights = softmax.weights(scores.masked_fill(~held[:, :, None], float("-inf"))).sum(2)
         return tokens, weights.masked_fill(~held, float("-inf"))
 
 

@@ -30,6 +30,7 @@ class VerticalSlash(LineMethod):
     summary: ClassVar[str] = "columns and diagonals by the attention of the last queries"
     importance: ClassVar[str] = "attention of the last queries"
     source: ClassVar[str] = "Jiang et al., 2024, arXiv:2407.02490"
+    any_softmax: ClassVar[bool] = True
 
     @property
     def observes(self) -> int:

@@ -31,6 +31,7 @@ class WindowDecode(PagedMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "fixed"
     source: ClassVar[str] = "Xiao et al., 2023, arXiv:2309.17453"
+    any_softmax: ClassVar[bool] = True
 
     def index_reads(self, shape: Shape, length: float) -> float:
         return 0.0  # no key is looked at

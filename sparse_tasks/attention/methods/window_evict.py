@@ -27,6 +27,7 @@ class WindowEvict(CapacityMethod):
     control: ClassVar[bool] = True
     importance: ClassVar[str] = "fixed"
     source: ClassVar[str] = "Xiao et al., 2023, arXiv:2309.17453"
+    any_softmax: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:

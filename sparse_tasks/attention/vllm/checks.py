@@ -85,7 +85,9 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             "gives other answers, or fails, in vLLM's CPU build where a model has layers of other kinds beside "
             "attention; set enable_prefix_caching=false (--no-enable-prefix-caching)",
         )
+    softmax = _softmax(config.model_config.hf_text_config)
     for method in attention.methods:
+        method.check_softmax(softmax)
         if cache.enable_prefix_caching and method.unshared:
             raise UsageError(
                 "enable_prefix_caching",
@@ -155,10 +157,6 @@ def _check_model(config: Any) -> None:
         why = "has no attention"
     elif getattr(text, "attention_chunk_size", None):
         why = "attends in chunks, which is not causal attention over all keys"
-    elif kind == "gpt_oss":
-        why = "has attention sinks of its own, which the kernels do not know"
-    elif getattr(text, "attn_logit_softcapping", None):
-        why = "caps its attention scores (attn_logit_softcapping), which the kernels do not know"
     elif _alibi(text, kind):
         why = "biases scores by distance (ALiBi), which the kernels do not know"
     elif getattr(model, "is_mm_prefix_lm", False):
@@ -181,6 +179,13 @@ def _check_model(config: Any) -> None:
     if why is not None:
         raise UsageError("model", model.model, f"{why}; choose another model, or --attention dense")
     check_head_size(model.get_head_size())
+
+
+def _softmax(text: Any) -> str:
+    """What a model's softmax has more to it, as far as its config says; its layers tell for sure, once it is loaded."""
+    sinks = getattr(text, "model_type", "") in ("gpt_oss", "granite_swa", "granitemoe_swa")
+    parts = {"attention sinks": sinks, "a soft cap of its scores": getattr(text, "attn_logit_softcapping", None)}
+    return " and ".join(part for part, there in parts.items() if there)
 
 
 def _heads(text: Any) -> set[str]:
@@ -302,6 +307,7 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
 # Of vLLM 0.26 to 0.32: attributes of attention layers, of their ``impl`` on CPUs and GPUs, and of their caches.
 _HANDLED: Final = frozenset({
     "num_heads", "num_kv_heads", "num_queries_per_kv", "head_size", "head_size_v", "scale", "dtype",
+    "sinks", "has_sink", "logits_soft_cap",
     # which layer it is, and with which code
     "layer_name", "impl", "backend", "attn_backend", "use_direct_call", "isa", "vllm_flash_attn_version", "fa4_hd256",
     "batch_invariant_enabled", "supports_quant_query_input", "use_zentorch_sdpa", "may_be_sparse", "sparse",
@@ -320,12 +326,11 @@ _HANDLED: Final = frozenset({
 _PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
     "attn_type": ("decoder",),
     "sliding_window": (-1, (-1, -1)),
-    "logits_soft_cap": (0,),
     "kv_cache_dtype": ("auto", "float32", "float16", "bfloat16"),
     "kv_quant_mode": (0,),
     "tokens_per_state": (1,),
     **dict.fromkeys(("dcp_world_size", "pcp_world_size", "total_cp_world_size"), (1,)),
-    **dict.fromkeys(("use_alibi_sqrt", "has_sink", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
+    **dict.fromkeys(("use_alibi_sqrt", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
                      "is_fp8_kv_cache", "calculate_kv_scales"), (False,)),
 }  # fmt: skip
 _OF_MODULES: Final = frozenset(vars(torch.nn.Module()))

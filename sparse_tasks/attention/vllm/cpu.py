@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.patterns import Everything
+from sparse_tasks.attention.reference import masked_attention
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.vllm.checks import importing
 from sparse_tasks.attention.vllm.plan import Span, Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
@@ -72,18 +75,20 @@ class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]
         keys, values = self.split(kv_cache)
         self.sparse.attend(step, query, key, value, keys, values, output)
         for span in step.dense:
-            output[span.tokens] = self._dense(step, span, query[span.tokens], keys, values)
+            output[span.tokens] = self._dense(step, span, query[span.tokens], keys, values, self.sparse.softmax)
         return output
 
-    def _dense(self, step: Step, span: Span, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _dense(self, step: Step, span: Span, q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax) -> Tensor:
         """Causal attention of the last positions of a sequence over all of it."""
         blocks = step.table[span.row, : ceil_div(span.end, keys.shape[1])].long()
-        k, v = (x[blocks].flatten(0, 1)[: span.end].transpose(0, 1) for x in (keys, values))
+        k, v = (x[blocks].flatten(0, 1)[: span.end] for x in (keys, values))
+        if not softmax.plain:
+            return masked_attention(q, k, v, Everything(), scale=self.scale, softmax=softmax)
         mask = None
         if len(q) > 1 and span.start > 0:
             mask = torch.arange(span.end) <= torch.arange(span.start, span.end)[:, None]
         attended = torch.nn.functional.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k[None], v[None], attn_mask=mask, is_causal=span.start == 0 and len(q) > 1,
+            *(x.transpose(0, 1)[None] for x in (q, k, v)), attn_mask=mask, is_causal=span.start == 0 and len(q) > 1,
             scale=self.scale, enable_gqa=True,
         )  # fmt: skip
         return attended[0].transpose(0, 1)

@@ -82,7 +82,8 @@ class Evicted:
                 kept = self._method.widen(kept)
             now = kept.append(length - 1)
             alone = slice(row, row + 1)
-            (weights,) = step_weights(q[alone], cache.rows(alone), now.positions[None], now.counts[None])
+            listed = now.positions[None], now.counts[None]
+            (weights,) = step_weights(q[alone], cache.rows(alone), *listed, self._method.softmax)
             self._kept[request] = self._method.advance(kept, length - 1, weights)
             seen.append(self._method.visible(now, weights, impl=self._impl))
         return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,

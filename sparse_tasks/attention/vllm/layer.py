@@ -17,6 +17,7 @@ from sparse_tasks.attention.kernels.dispatch import checks
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer, PrefillMethod
 from sparse_tasks.attention.prefill import attend, select_stretches
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.vllm.arguments import Offer
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.evicted import Evicted
@@ -36,13 +37,11 @@ class Methods:
         evicted: What an evicting method keeps of each request.
     """
 
-    def __init__(self, attention: Attention, layer: Layer, impl: str) -> None:
+    def __init__(self, attention: Attention, layer: Layer, impl: str, softmax: Softmax = PLAIN) -> None:
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
-        self.prefill, self.decode = attention.prefill, attention.decode
-        if self.prefill is not None and self.prefill.sparsity == 0:
-            self.prefill = None
-        if self.decode is not None and self.decode.sparsity == 0:
-            self.decode = None
+        prefill, decode = attention.prefill, attention.decode
+        self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
+        self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
         self.queries: dict[str, Tensor] = {}
         self.evicted = Evicted(self.decode, layer, impl) if isinstance(self.decode, EvictMethod) else None
 
@@ -63,6 +62,10 @@ class SparseLayer:
         scale: Factor of the scores.
         impl: "auto", "triton" or "torch".
         replays: Recorder of decoding steps, shared by all layers; None launches each step anew.
+        softmax: Sinks and soft cap of the layer.
+
+    Raises:
+        UsageError: A method does not go with the softmax.
     """
 
     def __init__(
@@ -73,15 +76,19 @@ class SparseLayer:
         scale: float,
         impl: str = "auto",
         replays: Replays | None = None,
+        softmax: Softmax = PLAIN,
     ) -> None:
         self._layer, self._counter, self._scale, self._impl, self._replays = layer, counter, scale, impl, replays
+        self.softmax = softmax
         # All layers are alike: what fits in the first fits in the others.
         self._checked = layer.index == 0
         self.change(offer)
 
     def change(self, offer: Offer) -> None:
         """Switch to other methods, between requests. Page summaries are made anew as pages are written."""
-        self._own = Methods(offer.attention, self._layer, self._impl)
+        for method in offer.methods:
+            method.check_softmax(self.softmax.what)
+        self._own = Methods(offer.attention, self._layer, self._impl, self.softmax)
         self._chosen: WeakKeyDictionary[Choice, Methods] = WeakKeyDictionary()
         # What a method notes of the cache is the same at any sparsity.
         noting = [self._own.decode, *(choice.decode for choice in offer.choices)]
@@ -94,7 +101,7 @@ class SparseLayer:
         if choice is None:
             return self._own
         if choice not in self._chosen:
-            self._chosen[choice] = Methods(choice.attention, self._layer, self._impl)
+            self._chosen[choice] = Methods(choice.attention, self._layer, self._impl, self.softmax)
         return self._chosen[choice]
 
     def forget(self, requests: Iterable[str]) -> None:
@@ -184,9 +191,9 @@ class SparseLayer:
             elif isinstance(methods.decode, DecodeMethod):
                 index = methods.decode.select(queries, cache, state, impl=self._impl)
             if steps.tokens is None:
-                sparse_decode(queries, cache, index, impl=self._impl, out=out[places])
+                sparse_decode(queries, cache, index, softmax=self.softmax, impl=self._impl, out=out[places])
             else:
-                out[places] = sparse_decode(queries, cache, index, impl=self._impl)
+                out[places] = sparse_decode(queries, cache, index, softmax=self.softmax, impl=self._impl)
         return index
 
     def _prefill(
@@ -209,8 +216,9 @@ class SparseLayer:
                 continue
             index = whole if count == len(part) else whole.tail(count)
             seen = slice(index.n_k)
-            attended = attend(part[len(part) - count :], key[seen], value[seen], index, impl=self._impl)
-            out[done - earlier - count : done - earlier] = attended
+            out[done - earlier - count : done - earlier] = attend(
+                part[len(part) - count :], key[seen], value[seen], index, softmax=self.softmax, impl=self._impl
+            )
             self._counter.prompt(prompt.request, self._layer.index, index)
 
     def _scaled(self, q: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.method import DecodeMethod, Layer
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.vllm.arguments import MARK, Offer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
@@ -82,7 +83,11 @@ class Session:
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
             layer = Layer(number, len(modules))
-            self._layers[name] = SparseLayer(layer, self.offer, self.counter, module.impl.scale, self._impl, replays)
+            # Without a cap vLLM has 0.
+            softmax = Softmax(module.impl.sinks, module.impl.logits_soft_cap or None)
+            self._layers[name] = SparseLayer(
+                layer, self.offer, self.counter, module.impl.scale, self._impl, replays, softmax
+            )
             module.impl.sparse = self._layers[name]
 
     def dense(self, choice: Choice | None = None) -> tuple[bool, bool]:

@@ -31,6 +31,7 @@ from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.prefill import attend, select_stretches
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 N = 700  # positions of a prompt: ragged
 HEADS, KV_HEADS = 9, 3
@@ -74,19 +75,20 @@ def prompt(size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.randn(N, HEADS, size).to(dtype), torch.randn(N, KV_HEADS, size).to(dtype)
 
 
-def prefill(method: PrefillMethod, size: int, dtype: torch.dtype) -> None:
+def prefill(method: PrefillMethod, size: int, dtype: torch.dtype, softmax: Softmax = PLAIN) -> None:
     q, k = prompt(size, dtype)
+    method = method.under(softmax)
     for queries, index in select_stretches(method, q, k, impl="triton"):
         keys = k[: index.n_k]
-        attend(queries, keys, keys, index, impl="triton")
+        attend(queries, keys, keys, index, softmax=softmax, impl="triton")
         if dtype == torch.bfloat16:
             if isinstance(index, LineIndex):
-                vertical_slash_gluon(queries, keys, keys, index, scale=1.0)
+                vertical_slash_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
             elif index.block_q >= 64:
-                block_sparse_gluon(queries, keys, keys, index, scale=1.0)
+                block_sparse_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
 
 
-def decode(method: DecodeMethod, size: int, dtype: torch.dtype) -> None:
+def decode(method: DecodeMethod, size: int, dtype: torch.dtype, softmax: Softmax = PLAIN) -> None:
     lengths = torch.tensor([N, 17], dtype=torch.int32)
     table = torch.arange(2 * 48, dtype=torch.int32).view(2, 48)
     keys = torch.randn(2 * 48, PAGE, KV_HEADS, size).to(dtype)
@@ -95,15 +97,15 @@ def decode(method: DecodeMethod, size: int, dtype: torch.dtype) -> None:
     method.update(state, keys.flatten(0, 1)[:5], torch.arange(5), PAGE, impl="triton")
     queries = torch.randn(2, HEADS, size).to(dtype)
     index = method.select(queries, cache, state, impl="triton")
-    sparse_decode(queries, cache, index, impl="triton")
+    sparse_decode(queries, cache, index, softmax=softmax, impl="triton")
     read = torch.zeros(2, 1, KV_HEADS, dtype=torch.int64)
     add_positions_read(read, torch.arange(2), index.pages[None], index.counts[None], lengths, unit=index.unit,
                        impl="triton")  # fmt: skip
 
 
-def evict(method: EvictMethod, size: int, dtype: torch.dtype) -> None:
+def evict(method: EvictMethod, size: int, dtype: torch.dtype, softmax: Softmax = PLAIN) -> None:
     q, k = prompt(size, dtype)
-    method.keep(q, k, impl="triton")
+    method.under(softmax).keep(q, k, impl="triton")
 
 
 def runs() -> Iterator[tuple[str, Callable[[], None]]]:
@@ -113,6 +115,15 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
             method = kind(sparsity=0.8)
             run: Any = {"prefill": prefill, "decode": decode, "evict": evict}[str(kind.phase)]
             yield f"{kind.name} {size} {dtype}", lambda run=run, m=method, s=size, d=dtype: run(m, s, d)  # type: ignore[misc]
+    sinks = torch.zeros(HEADS, dtype=torch.bfloat16)
+    for softmax in (Softmax(sinks=sinks), Softmax(soft_cap=50.0), Softmax(sinks=sinks, soft_cap=50.0)):
+        for name in OFTEN:
+            method = METHODS.get(name)(sparsity=0.8)
+            run = {"prefill": prefill, "decode": decode, "evict": evict}[str(method.phase)]
+            yield (
+                f"{name} with {softmax.what}",
+                lambda run=run, m=method, s=softmax: run(m, 64, torch.bfloat16, s),  # type: ignore[misc]
+            )
     for block in (16, 64):
         q, k = prompt(64, torch.bfloat16)
         index = BlockIndex.dense(N, N, block, block)

@@ -19,6 +19,7 @@ from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, Layer, Method
 from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.attention.vllm.arguments import CONTEXT
 from sparse_tasks.attention.vllm.layer import SparseLayer
@@ -131,6 +132,7 @@ class Served:
         choices: What requests may choose in their place.
         seed: Of the order of blocks and rows.
         scale: Factor of the scores.
+        softmax: Sinks and soft cap of its layers.
     """
 
     def __init__(
@@ -142,11 +144,20 @@ class Served:
         blocks: int = 80,
         seed: int = 0,
         scale: float = SIZE**-0.5,
+        softmax: Softmax = PLAIN,
     ) -> None:
         self.session = Session(attention, impl="torch", choices=choices)
         modules = [
             SimpleNamespace(
-                impl=SimpleNamespace(num_kv_heads=KV_HEADS, num_heads=HEADS, head_size=SIZE, scale=scale, sparse=None),
+                impl=SimpleNamespace(
+                    num_kv_heads=KV_HEADS,
+                    num_heads=HEADS,
+                    head_size=SIZE,
+                    scale=scale,
+                    sparse=None,
+                    sinks=softmax.sinks,
+                    logits_soft_cap=softmax.soft_cap or 0,
+                ),  # fmt: skip
                 dtype=torch.float32,
             )
             for _ in range(LAYERS)
@@ -282,14 +293,15 @@ class Alone:
     Args:
         attention: The methods.
         text: The sequence.
+        softmax: Sinks and soft cap of its layers.
     """
 
-    def __init__(self, attention: Attention, text: Text) -> None:
-        self.attention, self.text = attention, text
+    def __init__(self, attention: Attention, text: Text, softmax: Softmax = PLAIN) -> None:
+        self.attention, self.text, self.softmax = attention, text, softmax
         self._computed = torch.zeros(LAYERS, HEADS, dtype=torch.float64)
         self._read = torch.zeros(LAYERS, KV_HEADS, dtype=torch.float64)
         self._lengths: list[int] = []
-        self._memories = [Memory(attention.decode, Layer(number, LAYERS), impl="torch") for number in range(LAYERS)]
+        self._memories = [Memory(attention.decode, Layer(number, LAYERS), "torch", softmax) for number in range(LAYERS)]
         if attention.decode is not None:
             for memory, (q, k, _) in zip(self._memories, text.layers, strict=True):
                 memory.read(q[: text.prompt], k[: text.prompt])
@@ -324,7 +336,7 @@ class Alone:
         first = min(start, max(0, end - method.observes))
         for computed, (q, k, v) in zip(self._computed, self.text.layers, strict=True):
             part, indices = sparse_prefill(
-                method, q[first:end], k[:end], v[:end], length=self.text.prompt, impl="torch"
+                method, q[first:end], k[:end], v[:end], softmax=self.softmax, length=self.text.prompt, impl="torch"
             )
             out.append(part[start - first :])
             for index in indices:
@@ -339,7 +351,7 @@ class Alone:
         for read, memory, (q, k, v) in zip(self._read, self._memories, self.text.layers, strict=True):
             cache, index = memory.step(q[position:seen], k[:seen], v[:seen])
             read += index.computed()[0]
-            attended = sparse_decode(q[position:seen], cache, index, impl="torch")
+            attended = sparse_decode(q[position:seen], cache, index, softmax=self.softmax, impl="torch")
             assert isinstance(attended, Tensor)
             out.append(attended)
         return torch.stack(out)

@@ -18,7 +18,6 @@ gathered once into tensors of their own; those that lie in a band are masked the
 from __future__ import annotations
 
 import functools
-import math
 from typing import Final
 
 import torch
@@ -37,8 +36,10 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.triton.columns import gather_columns
 from sparse_tasks.attention.kernels.triton.lines import FAR, tile_lists
+from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 
 _FAR = gl.constexpr(FAR)
+_LOG2_E = gl.constexpr(LOG2_E)
 
 # Triton 3.9 knows the new names alone.
 _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
@@ -181,8 +182,13 @@ def _produce(
 
 
 @gluon.jit
-def _softmax(s, m, total, factor, query, key, MASKED: gl.constexpr):
-    """One step of the online softmax; ``m`` is in units of the scores, ``factor`` turns them into powers of two."""
+def _softmax(s, m, total, factor, bend, query, key, MASKED: gl.constexpr):
+    """One step of the online softmax; ``m`` is in units of the scores, ``factor`` turns them into powers of two.
+
+    ``bend``, which is None without a soft cap, as of ``Softmax.exponents``.
+    """
+    if bend is not None:
+        s = 1.0 - 2.0 / (gl.exp2(gl.minimum(s * bend, 126.0)) + 1.0)
     if MASKED:
         s = gl.where(key[None, :] <= query[:, None], s, float("-inf"))
     new = gl.maximum(m, gl.max(s, 1))
@@ -197,7 +203,7 @@ def _softmax(s, m, total, factor, query, key, MASKED: gl.constexpr):
 
 @gluon.jit
 def _step(
-    q, rings, barriers, slot, phase, p, o, m, total, factor, query, key, nothing,
+    q, rings, barriers, slot, phase, p, o, m, total, factor, bend, query, key, nothing,
     STAGES: gl.constexpr, S_LAYOUT: gl.constexpr, O_LAYOUT: gl.constexpr, P_LAYOUT: gl.constexpr, MASKED: gl.constexpr,
 ):  # fmt: skip
     """Scores of the next tile, and meanwhile the output of the last one, whose weights are ``p``."""
@@ -212,7 +218,7 @@ def _step(
     o = warpgroup_mma(p, v_ring.index(last_slot), o, is_async=True)
     s = warpgroup_mma_wait(1, [s])
     mbarrier.arrive(k_empty.index(slot))
-    p_next, m, total, shrink = _softmax(s, m, total, factor, query, key, MASKED)
+    p_next, m, total, shrink = _softmax(s, m, total, factor, bend, query, key, MASKED)
     o = warpgroup_mma_wait(0, [o])
     mbarrier.arrive(v_empty.index(last_slot))
     o = o * gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT))[:, None]
@@ -222,7 +228,7 @@ def _step(
 
 @gluon.jit
 def _consume(
-    o_desc, read, rings, barriers, sizes, factor,
+    o_desc, read, rings, barriers, sizes, sinks, factor, bend,
     WHICH: gl.constexpr, HEAD: gl.constexpr, PER_ROW: gl.constexpr,
     STAGES: gl.constexpr, Q_STAGES: gl.constexpr, LINES: gl.constexpr,
 ):  # fmt: skip
@@ -254,6 +260,10 @@ def _consume(
         query = row * 128 + WHICH * 64 + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
         m = gl.full([64], float("-inf"), gl.float32, gl.SliceLayout(1, S_LAYOUT))
         total = gl.zeros([64], gl.float32, gl.SliceLayout(1, S_LAYOUT))
+        if sinks is not None:  # as a key of that score and no value, which comes first
+            m = gl.zeros([64], gl.float32, gl.SliceLayout(1, S_LAYOUT))
+            m += gl.load(sinks + head).to(gl.float32) * (_LOG2_E / factor)
+            total += 1.0
         o = gl.zeros([64, HEAD], gl.float32, O_LAYOUT)
         q = q_ring.index(q_slot * 2 + WHICH)
         mbarrier.wait(q_full.index(q_slot), q_phase)
@@ -261,19 +271,19 @@ def _consume(
         s = warpgroup_mma(q, k_ring.index(slot).permute((1, 0)), nothing, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(0, [s])
         mbarrier.arrive(k_empty.index(slot))
-        p, m, total, _ = _softmax(s, m, total, factor, query, key, True)
+        p, m, total, _ = _softmax(s, m, total, factor, bend, query, key, True)
         p = gl.convert_layout(p.to(dtype), P_LAYOUT)
         # Of an odd number of blocks of 64, the second on the diagonal comes in the second tile.
         for tile in range(1, gl.minimum(tiles, PER_ROW)):
             first, second, entry = _pair(blocks, line, index_head, row, width, count, tile, LINES, PER_ROW)
             slot, phase, p, o, m, total = _step(
-                q, rings, barriers, slot, phase, p, o, m, total, factor, query,
+                q, rings, barriers, slot, phase, p, o, m, total, factor, bend, query,
                 _keys(first, second, entry, count, lane, PER_ROW), nothing,
                 STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, True,
             )  # fmt: skip
         for _ in range(PER_ROW, tiles):
             slot, phase, p, o, m, total = _step(
-                q, rings, barriers, slot, phase, p, o, m, total, factor, query, key, nothing,
+                q, rings, barriers, slot, phase, p, o, m, total, factor, bend, query, key, nothing,
                 STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, False,
             )  # fmt: skip
         if LINES:
@@ -283,8 +293,8 @@ def _consume(
                 inside = (band >= 0) & (band < bands)
                 seen = gl.load(band_flags + index_head.to(gl.int64) * bands + band, mask=inside, other=0)
                 slot, phase, p, o, m, total = _step(
-                    q, rings, barriers, slot, phase, p, o, m, total, factor, query, gl.where(seen != 0, _FAR, key),
-                    nothing,
+                    q, rings, barriers, slot, phase, p, o, m, total, factor, bend, query,
+                    gl.where(seen != 0, _FAR, key), nothing,
                     STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, True,
                 )  # fmt: skip
         mbarrier.wait(v_full.index(slot), phase)
@@ -314,8 +324,8 @@ def _barriers(SLOTS: gl.constexpr, arrivals: gl.constexpr):
 @gluon.jit(do_not_specialize=["n_q", "n_k", "rows", "width", "columns_width", "bands"])
 def _kernel(
     q_desc, k_desc, v_desc, column_k_desc, column_v_desc, o_desc,
-    blocks, counts, columns, column_tiles, band_flags,
-    n_q, n_k, rows, width, columns_width, heads, group, index_group, bands, factor,
+    blocks, counts, columns, column_tiles, band_flags, sinks,
+    n_q, n_k, rows, width, columns_width, heads, group, index_group, bands, factor, bend,
     HEAD: gl.constexpr, PER_ROW: gl.constexpr, STAGES: gl.constexpr, Q_STAGES: gl.constexpr, LINES: gl.constexpr,
 ):  # fmt: skip
     TILE_LAYOUT: gl.constexpr = gl.NVMMASharedLayout.get_default_for([128, HEAD], k_desc.dtype)
@@ -335,8 +345,12 @@ def _kernel(
     read = (blocks, counts, columns, column_tiles, band_flags)
     gl.warp_specialize(
         [
-            (_consume, (o_desc, read, rings, barriers, sizes, factor, 0, HEAD, PER_ROW, STAGES, Q_STAGES, LINES)),
-            (_consume, (o_desc, read, rings, barriers, sizes, factor, 1, HEAD, PER_ROW, STAGES, Q_STAGES, LINES)),
+            (_consume, (
+                o_desc, read, rings, barriers, sizes, sinks, factor, bend, 0, HEAD, PER_ROW, STAGES, Q_STAGES, LINES,
+            )),
+            (_consume, (
+                o_desc, read, rings, barriers, sizes, sinks, factor, bend, 1, HEAD, PER_ROW, STAGES, Q_STAGES, LINES,
+            )),
             (_produce, (
                 q_desc, k_desc, v_desc, column_k_desc, column_v_desc, read, rings, barriers, sizes,
                 HEAD, PER_ROW, STAGES, Q_STAGES, LINES,
@@ -359,18 +373,24 @@ def serves(q: Tensor, block_q: int, block_k: int) -> bool:
     )
 
 
-def block_sparse_gluon(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float) -> Tensor:
+def block_sparse_gluon(
+    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float, softmax: Softmax = PLAIN
+) -> Tensor:
     """As ``block_sparse.block_sparse_attention``, for what ``serves`` accepts."""
     none = index.counts
-    return _launch(q, k, v, k, v, index.blocks, index.counts, none, none, none, index, index.block_k, scale)
+    return _launch(q, k, v, k, v, index.blocks, index.counts, none, none, none, index, index.block_k, scale,
+                   softmax)  # fmt: skip
 
 
-def vertical_slash_gluon(q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float) -> Tensor:
+def vertical_slash_gluon(
+    q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float, softmax: Softmax = PLAIN
+) -> Tensor:
     """As ``vertical_slash.vertical_slash_attention``, for what ``serves`` accepts."""
     columns, counts, column_tiles, flags = tile_lists(index, stretch=TILE)
     column_k, column_v = gather_columns(k, v, columns, q.shape[1], FAR)
     bands = index.bands.contiguous()
-    return _launch(q, k, v, column_k, column_v, bands, counts, columns, column_tiles, flags, index, index.unit, scale)
+    return _launch(q, k, v, column_k, column_v, bands, counts, columns, column_tiles, flags, index, index.unit,
+                   scale, softmax)  # fmt: skip
 
 
 @functools.cache
@@ -382,7 +402,7 @@ def _layout(width: int, dtype: gl.dtype) -> gl.NVMMASharedLayout:
 def _launch(
     q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor,
     blocks: Tensor, counts: Tensor, columns: Tensor, column_tiles: Tensor, band_flags: Tensor,
-    index: BlockIndex | LineIndex, block_k: int, scale: float,
+    index: BlockIndex | LineIndex, block_k: int, scale: float, softmax: Softmax,
 ) -> Tensor:  # fmt: skip
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     dtype = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}[q.dtype]
@@ -401,13 +421,14 @@ def _launch(
         )
 
     rows = counts.shape[1]
+    factor, bend = softmax.exponents(scale)
     programs = min(rows * heads, torch.cuda.get_device_properties(q.device).multi_processor_count)
     _kernel[(programs,)](
         described(q, size), described(k, 64), described(v, 64),
         described(column_k, 64), described(column_v, 64), described(out, size),
-        blocks, counts, columns, column_tiles, band_flags,
+        blocks, counts, columns, column_tiles, band_flags, softmax.sinks,
         before + n_q, n_k, rows, blocks.shape[-1], columns.shape[-1], heads, heads // kv_heads,
-        heads // blocks.shape[0], band_flags.shape[-1], scale * math.log2(math.e),
+        heads // blocks.shape[0], band_flags.shape[-1], factor, bend,
         HEAD=size, PER_ROW=TILE // block_k, STAGES=2, Q_STAGES=2,
         LINES=isinstance(index, LineIndex), num_warps=4,
     )  # fmt: skip

@@ -7,8 +7,6 @@ wrong numbers in the masked one on an H100, and gains little in the other.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
@@ -18,22 +16,30 @@ from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.lines import FAR
+from sparse_tasks.attention.kernels.triton.soft_cap import bent
+from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 
 _FAR = tl.constexpr(FAR)
+_LOG2_E = tl.constexpr(LOG2_E)
 
 
 @triton.jit
 def _accumulate(
-    q, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k, o, m, total, factor,
+    q, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k, o, m, total, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """One step of the online softmax, over the keys at the positions ``key``; ``m`` is in units of the scores."""
+    """One step of the online softmax, over the keys at the positions ``key``; ``m`` is in units of the scores.
+
+    ``factor`` and ``bend``, which is None without a soft cap, as of ``Softmax.exponents``.
+    """
     dim = tl.arange(0, PADDED)
     there = key < n_k
     inside = there[:, None] & (dim < HEAD)[None, :]
     rows = key.to(tl.int64)[:, None]
     keys = tl.load(k + rows * stride_kn + kv_head * stride_kh + dim[None, :], mask=inside, other=0.0)
     s = tl.dot(q, tl.trans(keys), input_precision="ieee")
+    if bend is not None:
+        s = bent(s, bend)
     s = tl.where(visible & there[None, :], s, float("-inf"))
     new = tl.maximum(m, tl.max(s, 1))
     safe = tl.where(new == float("-inf"), 0.0, new)
@@ -46,7 +52,7 @@ def _accumulate(
 
 @triton.jit
 def _accumulate_all(
-    q, k, v, start, stride_kn, stride_vn, o, m, total, factor,
+    q, k, v, start, stride_kn, stride_vn, o, m, total, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
     """One step over the keys from ``start`` on, all of which exist and are seen by all queries."""
@@ -55,6 +61,8 @@ def _accumulate_all(
     inside = (dim < HEAD)[None, :]
     keys = tl.load(k + rows * stride_kn + dim[None, :], mask=inside, other=0.0)
     s = tl.dot(q, tl.trans(keys), input_precision="ieee")
+    if bend is not None:
+        s = bent(s, bend)
     new = tl.maximum(m, tl.max(s, 1))
     p = tl.exp2(s * factor - (new * factor)[:, None])
     shrink = tl.exp2((m - new) * factor)
@@ -65,9 +73,9 @@ def _accumulate_all(
 
 @triton.jit(do_not_specialize=["n_q", "n_k", "rows", "width", "columns_width", "bands"])
 def _kernel(
-    q, k, v, out, blocks, counts, bits, columns, column_counts, band_flags,
+    q, k, v, out, blocks, counts, bits, columns, column_counts, band_flags, sinks,
     stride_qn, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh,
-    n_q, n_k, rows, width, columns_width, bands, heads, group, index_group, factor,
+    n_q, n_k, rows, width, columns_width, bands, heads, group, index_group, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr,
     WHOLE: tl.constexpr, DIAGONAL: tl.constexpr,
@@ -88,6 +96,9 @@ def _kernel(
     o = tl.zeros([TILE_Q, PADDED], tl.float32)
     m = tl.full([TILE_Q], float("-inf"), tl.float32)
     total = tl.zeros([TILE_Q], tl.float32)
+    if sinks is not None:  # as a key of that score and no value, which comes first
+        m = tl.zeros([TILE_Q], tl.float32) + tl.load(sinks + head).to(tl.float32) * (_LOG2_E / factor)
+        total += 1.0
     within = tl.arange(0, TILE_K)
     count = tl.load(counts + line)
     begin = 0
@@ -99,7 +110,7 @@ def _kernel(
             start = block * BLOCK_K + step % (BLOCK_K // TILE_K) * TILE_K
             o, m, total = _accumulate_all(
                 queries, k + kv_head * stride_kh, v + kv_head * stride_vh, start, stride_kn, stride_vn,
-                o, m, total, factor, HEAD, PADDED, TILE_K,
+                o, m, total, factor, bend, HEAD, PADDED, TILE_K,
             )  # fmt: skip
         begin = free * BLOCK_K
     for first in range(begin, count * BLOCK_K, TILE_K):
@@ -115,8 +126,8 @@ def _kernel(
             bit = tl.load(bits + line * width + entry, mask=entry < count, other=0).to(tl.int32)
             visible &= ((bit[None, :] >> (tl.arange(0, TILE_Q) // BLOCK_Q)[:, None]) & 1) == 1
         o, m, total = _accumulate(
-            queries, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k, o, m, total, factor,
-            HEAD, PADDED,
+            queries, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k,
+            o, m, total, factor, bend, HEAD, PADDED,
         )  # fmt: skip
     if LINES:
         for first in range(0, tl.load(column_counts + line), TILE_K):
@@ -127,25 +138,29 @@ def _kernel(
             visible = (key[None, :] <= query[:, None]) & ~seen[None, :]
             o, m, total = _accumulate(
                 queries, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k,
-                o, m, total, factor, HEAD, PADDED,
+                o, m, total, factor, bend, HEAD, PADDED,
             )  # fmt: skip
     o = o / tl.where(total > 0, total, 1.0)[:, None]
     tl.store(out + (at * heads + head) * HEAD + dim[None, :], o.to(out.dtype.element_ty), mask=held)
 
 
-def block_sparse_triton(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float) -> Tensor:
+def block_sparse_triton(
+    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float, softmax: Softmax = PLAIN
+) -> Tensor:
     """As ``block_sparse.block_sparse_attention``."""
     if index.block_q < TILE:
         gathered = gather_rows(index)
-        return launch(q, k, v, gathered.blocks, gathered.counts, index, TILE, scale, bits=gathered.bits)
-    return launch(q, k, v, index.blocks, index.counts, index, index.block_q, scale)
+        return launch(q, k, v, gathered.blocks, gathered.counts, index, TILE, scale, softmax,
+                      bits=gathered.bits)  # fmt: skip
+    return launch(q, k, v, index.blocks, index.counts, index, index.block_q, scale, softmax)
 
 
 def launch(
     q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, counts: Tensor, index: BlockIndex | LineIndex,
-    tile_q: int, scale: float, *, bits: Tensor | None = None, lines: tuple[Tensor, Tensor, Tensor] | None = None,
+    tile_q: int, scale: float, softmax: Softmax, *, bits: Tensor | None = None,
+    lines: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Launch the kernel; q, k, v and scale as in ``block_sparse_attention``.
+    """Launch the kernel; q, k, v, scale and softmax as in ``block_sparse_attention``.
 
     Args:
         blocks: int32 ``[index_heads, tiles, width]``, or bands, ``[index_heads, width]``.
@@ -164,11 +179,12 @@ def launch(
     rows = counts.shape[1]
     tile_k = 32 if size > 128 or q.element_size() == 4 else 64
     block_k = index.block_k if isinstance(index, BlockIndex) else index.unit
+    factor, bend = softmax.exponents(scale)
     _kernel[(rows * heads,)](
         q, k, v, out, blocks, counts, counts if bits is None else bits, columns, column_counts, band_flags,
-        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+        softmax.sinks, q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         n_q, n_k, rows, blocks.shape[-1], columns.shape[-1], band_flags.shape[-1],
-        heads, heads // kv_heads, heads // blocks.shape[0], scale * math.log2(math.e),
+        heads, heads // kv_heads, heads // blocks.shape[0], factor, bend,
         HEAD=size, PADDED=power_of_2(size), TILE_Q=tile_q, TILE_K=tile_k,
         BLOCK_Q=index.block_q, BLOCK_K=block_k,
         LINES=lines is not None, BITS=bits is not None,

@@ -8,7 +8,6 @@ tile is computed, the blocks of the next and the pages of the one after it are o
 from __future__ import annotations
 
 import functools
-import math
 from typing import Final
 
 import torch
@@ -20,6 +19,8 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
+from sparse_tasks.attention.kernels.triton.soft_cap import bent
+from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 
 FAR: Final = 2**30
 """A position after every sequence's end, which hides what has it; also the block size of a sequence in one block."""
@@ -34,6 +35,7 @@ TILES: Final = 4
 """Tiles that a split should have at least, so that its pipeline is worth filling."""
 
 _FAR = tl.constexpr(FAR)
+_LOG2_E = tl.constexpr(LOG2_E)
 
 
 @triton.jit
@@ -55,7 +57,7 @@ def _locate(table, page, place, length, UNIT: tl.constexpr, BLOCK_SIZE: tl.const
 def _attend(
     q, keys, values, table, lengths, pages, counts, parts, part_lse,
     stride_qb, stride_qh, stride_kb, stride_kn, stride_kh, stride_vb, stride_vn, stride_vh,
-    width, table_stride, factor,
+    width, table_stride, factor, bend,
     GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
     TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
@@ -89,8 +91,10 @@ def _attend(
         inside = seen[:, None] & (dim < HEAD)[None, :]
         base, offset = block.to(tl.int64), slot.to(tl.int64)
         k = tl.load(keys + (base * stride_kb + offset * stride_kn)[:, None] + dim[None, :], mask=inside, other=0.0)
-        s = tl.dot(queries, tl.trans(k), input_precision="tf32x3") * factor
-        s = tl.where(seen[None, :], s, float("-inf"))
+        s = tl.dot(queries, tl.trans(k), input_precision="tf32x3")
+        if bend is not None:
+            s = bent(s, bend)
+        s = tl.where(seen[None, :], s * factor, float("-inf"))
         new = tl.maximum(m, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
         p = tl.exp2(s - safe[:, None])
@@ -110,7 +114,7 @@ def _attend(
 
 @triton.jit(do_not_specialize=["splits"])
 def _combine(
-    parts, part_lse, out, lse, splits,
+    parts, part_lse, out, lse, sinks, splits,
     GROUP: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """The parts of a query head, weighted by their shares of the softmax's denominator."""
@@ -119,6 +123,9 @@ def _combine(
     o = tl.zeros([PADDED], tl.float32)
     m = tl.full([], float("-inf"), tl.float32)
     total = tl.zeros([], tl.float32)
+    if sinks is not None:  # as a part that holds no value, so that it joins the denominator once
+        m = tl.load(sinks + tl.program_id(0)).to(tl.float32) * _LOG2_E
+        total += 1.0
     for first in range(0, splits, CHUNK):
         split = first + tl.arange(0, CHUNK)
         part = (head // GROUP * splits + split) * GROUP + head % GROUP
@@ -135,7 +142,14 @@ def _combine(
 
 
 def sparse_decode_triton(
-    q: Tensor, cache: PagedCache, index: PageIndex, out: Tensor, *, scale: float, return_lse: bool = False
+    q: Tensor,
+    cache: PagedCache,
+    index: PageIndex,
+    out: Tensor,
+    *,
+    scale: float,
+    softmax: Softmax = PLAIN,
+    return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """As ``sparse_decode.sparse_decode``; ``out`` is contiguous and written to."""
     (batch, heads, size), kv_heads = q.shape, cache.kv_heads
@@ -151,18 +165,20 @@ def sparse_decode_triton(
     parts = torch.empty(batch * kv_heads, splits, group, size, dtype=torch.float32, device=q.device)
     part_lse = torch.empty(batch * kv_heads, splits, group, dtype=torch.float32, device=q.device)
     lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
+    factor, bend = softmax.exponents(scale)
     _attend[(kv_heads, splits, batch)](
         q, keys, values, table, cache.lengths.contiguous(), pages, index.counts.contiguous(), parts, part_lse,
         q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
         values.stride(0), values.stride(1), values.stride(2),
-        pages.shape[2], table.stride(0), scale * math.log2(math.e),
+        pages.shape[2], table.stride(0), factor, bend,
         GROUP=group, ROWS=max(16, power_of_2(group)), HEAD=size, PADDED=padded,
         TILE=tile, UNIT=index.unit, BLOCK_SIZE=cache.block_size if table.shape[1] > 1 else FAR,
         num_warps=4 if q.element_size() == 2 and group <= 32 else 8, num_stages=3,
     )  # fmt: skip
     _combine[(heads, batch)](
-        parts, part_lse, out, lse, splits, GROUP=group, HEAD=size, PADDED=padded, CHUNK=16, num_warps=2
-    )
+        parts, part_lse, out, lse, softmax.sinks, splits,
+        GROUP=group, HEAD=size, PADDED=padded, CHUNK=16, num_warps=2,
+    )  # fmt: skip
     return (out, lse) if return_lse else out
 
 

@@ -8,7 +8,6 @@ that goes through keys in order carries half a stretch along, and begins one til
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import torch
@@ -18,7 +17,9 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
+from sparse_tasks.attention.kernels.triton.soft_cap import bent
 from sparse_tasks.attention.kernels.window_scores import WindowScores
+from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 
 TILE: Final = 64
 """Queries, and keys, of a tile; half as many in fp32, so that it fits."""
@@ -31,6 +32,9 @@ TILES: Final = 4
 
 PACK: Final = 4
 """Heads of a group that a program of the first pass takes, in 16 bits, where they come in fours."""
+
+
+_LOG2_E = tl.constexpr(LOG2_E)
 
 
 @triton.jit
@@ -46,7 +50,7 @@ def _load_queries(q, tile, window, head, n_k, stride_qn, stride_qh, HEAD: tl.con
 
 
 @triton.jit
-def _score(queries, position, k, first, n_k, stride_kn, factor, HEAD: tl.constexpr, PADDED: tl.constexpr,
+def _score(queries, position, k, first, n_k, stride_kn, factor, bend, HEAD: tl.constexpr, PADDED: tl.constexpr,
            TILE: tl.constexpr):  # fmt: skip
     """Scores with the keys from ``first`` on, in powers of 2; -inf where a query does not see the key."""
     key = first + tl.arange(0, TILE)
@@ -54,13 +58,15 @@ def _score(queries, position, k, first, n_k, stride_kn, factor, HEAD: tl.constex
     there = (key >= 0) & (key < n_k)
     at = key.to(tl.int64)[:, None] * stride_kn + dim[None, :]
     keys = tl.load(k + at, mask=there[:, None] & (dim < HEAD)[None, :], other=0.0)
-    s = tl.dot(queries, tl.trans(keys), input_precision="ieee") * factor
-    return tl.where(there[None, :] & (key[None, :] <= position[:, None]), s, float("-inf"))
+    s = tl.dot(queries, tl.trans(keys), input_precision="ieee")
+    if bend is not None:
+        s = bent(s, bend)
+    return tl.where(there[None, :] & (key[None, :] <= position[:, None]), s * factor, float("-inf"))
 
 
 @triton.jit(do_not_specialize=["window", "n_k", "tiles_each"])
 def _normalise(
-    q, k, parts, stride_qn, stride_qh, stride_kn, stride_kh, window, n_k, tiles_each, query_tiles, group, factor,
+    q, k, parts, stride_qn, stride_qh, stride_kn, stride_kh, window, n_k, tiles_each, query_tiles, group, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr,
 ):  # fmt: skip
     """The logarithm of the sum of the exponentials over a split of the keys, to base 2."""
@@ -73,7 +79,7 @@ def _normalise(
     total = tl.zeros([PACK * TILE], tl.float32)
     stop = tl.minimum((split + 1) * tiles_each, tl.cdiv(n_k, TILE))
     for tile in range(split * tiles_each, stop):
-        s = _score(queries, position, k, tile * TILE, n_k, stride_kn, factor, HEAD, PADDED, TILE)
+        s = _score(queries, position, k, tile * TILE, n_k, stride_kn, factor, bend, HEAD, PADDED, TILE)
         new = tl.maximum(m, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
         total = total * tl.exp2(m - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1)
@@ -86,8 +92,8 @@ def _normalise(
 
 @triton.jit(do_not_specialize=["window", "n_k", "tiles_each", "query_tile", "splits"])
 def _sum(
-    q, k, parts, vertical, slash, stride_qn, stride_qh, stride_kn, stride_kh,
-    window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor,
+    q, k, parts, vertical, slash, sinks, stride_qn, stride_qh, stride_kn, stride_kh,
+    window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
     SLASHES: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
@@ -102,6 +108,11 @@ def _sum(
     high = tl.max(part, 1)
     high = tl.where(high == float("-inf"), 0.0, high)  # of rows past the window, whose probabilities are 0 anyway
     total = tl.sum(tl.exp2(part - high[:, None]), 1)
+    if sinks is not None:
+        sink = tl.load(sinks + head).to(tl.float32) * _LOG2_E
+        highest = tl.maximum(high, sink)
+        total = total * tl.exp2(high - highest) + tl.exp2(sink - highest)
+        high = highest
     norm = high + tl.log2(tl.where(total > 0, total, 1.0))
 
     before = n_k - window + query_tile * TILE  # the position of the tile's first query
@@ -113,7 +124,8 @@ def _sum(
     stop = tl.minimum(start + tiles_each, tl.cdiv(n_k, TILE) + 1)
     for tile in range(start - SLASHES, stop):
         first = tile * TILE
-        p = tl.exp2(_score(queries, position, k, first, n_k, stride_kn, factor, HEAD, PADDED, TILE) - norm[:, None])
+        s = _score(queries, position, k, first, n_k, stride_kn, factor, bend, HEAD, PADDED, TILE)
+        p = tl.exp2(s - norm[:, None])
         key = first + lane
         ours = key >= start * TILE
         store = ours & (key < n_k)
@@ -132,7 +144,9 @@ def _sum(
             carried = tl.sum(tl.where(first_half, 0.0, diagonals), 0)
 
 
-def window_scores_triton(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -> WindowScores:
+def window_scores_triton(
+    q: Tensor, k: Tensor, *, scale: float, slashes: bool, softmax: Softmax = PLAIN
+) -> WindowScores:
     """As ``window_scores.window_scores`` for all of ``q``."""
     (window, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     q, k = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k))
@@ -146,17 +160,18 @@ def window_scores_triton(q: Tensor, k: Tensor, *, scale: float, slashes: bool) -
     vertical = torch.empty(heads, n_k, dtype=torch.float32, device=q.device)
     slash = torch.empty_like(vertical) if slashes else vertical
     strides = q.stride(0), q.stride(1), k.stride(0), k.stride(1)
-    factor = scale * math.log2(math.e)
+    factor, bend = softmax.exponents(scale)
     sizes = {"HEAD": size, "PADDED": power_of_2(size), "TILE": tile}
     settings = {"num_warps": 4 if q.element_size() == 2 else 8, "num_stages": 2}
     _normalise[(heads // pack * query_tiles, splits)](
-        q, k, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, **sizes, PACK=pack, **settings
-    )
+        q, k, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, bend,
+        **sizes, PACK=pack, **settings,
+    )  # fmt: skip
     # The last tile of queries reaches every distance, so that it can be the first to write.
     for query_tile in reversed(range(query_tiles)):
         _sum[(heads, ceil_div(tiles + 1, tiles_each))](
-            q, k, parts, vertical, slash, *strides,
-            window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor,
+            q, k, parts, vertical, slash, softmax.sinks, *strides,
+            window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor, bend,
             **sizes, SPLITS=power_of_2(splits), SLASHES=slashes, ADD=query_tile < query_tiles - 1,
             **settings,
         )  # fmt: skip
