@@ -27,7 +27,7 @@ from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import EvictMethod, Layer
 from sparse_tasks.attention.prefill import sparse_prefill
-from sparse_tasks.attention.softmax import Softmax
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.steps import Memory, attend_after
 from sparse_tasks.core.errors import UsageError, install
 
@@ -103,7 +103,7 @@ class SparseRun:
         value: Tensor,
         mask: Tensor | None,
         scaling: float,
-        softmax: Softmax,
+        softmax: Softmax = PLAIN,
     ) -> Tensor:
         """Attention of one layer, called by the interface.
 

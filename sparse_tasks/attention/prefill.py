@@ -50,7 +50,7 @@ def sparse_prefill(
         UsageError: Shapes, types or devices do not fit, or the method does not go with the softmax.
     """
     check_sequence(q, k, v)
-    method = None if method is None else method.under(softmax)
+    method = method.under(softmax) if isinstance(method, PrefillMethod) else method
     out: Tensor | None = None
     indices: list[PrefillIndex] = []
     for queries, index in select_stretches(method, q, k, length=length, impl=impl):

@@ -338,13 +338,79 @@ def test_beams_that_move_are_noticed(model: Any) -> None:
         generate(model, ids, mask, new=20, num_beams=4)
 
 
+SMALL = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 16, "pad_token_id": 0,
+    "layer_types": ["sliding_attention", "full_attention"], "initializer_range": 0.5, "attn_implementation": "eager",
+}  # fmt: skip
+OTHER_SOFTMAXES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma2": ("Gemma2", {"attn_logit_softcapping": 1.5}),  # most of its scores are above that
+    "vaultgemma": ("VaultGemma", {"attn_logit_softcapping": 1.5}),
+    "gpt_oss": ("GptOss", {"num_local_experts": 2, "num_experts_per_tok": 1}),
+    "granite_swa": ("GraniteSWA", {"attention_multiplier": 0.25}),
+    "granitemoe_swa": ("GraniteMoeSWA", {"attention_multiplier": 0.25, "num_local_experts": 2,
+                                         "num_experts_per_tok": 1}),
+}  # fmt: skip
+
+
+def of_another_softmax(kind: str) -> Any:
+    torch.manual_seed(0)
+    name, changes = OTHER_SOFTMAXES[kind]
+    if not hasattr(transformers, f"{name}Config"):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
+    config = getattr(transformers, f"{name}Config")(**SMALL | changes)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    for module in model.modules():
+        if hasattr(module, "sinks"):
+            module.sinks.data = torch.tensor([2.0, -5.0, 0.5, 6.0])
+    return model
+
+
+@pytest.mark.parametrize("kind", OTHER_SOFTMAXES)
+def test_sinks_and_caps_are_those_of_the_model_in_layers_with_and_without_a_window(kind: str) -> None:
+    model = of_another_softmax(kind)
+    ids, mask = tokens(90, 61)
+    expected_tokens, expected = generate(model, ids, mask)
+    with sparse_attention(model, "dense", impl="torch") as run:
+        found_tokens, found = generate(model, ids, mask)
+    assert torch.equal(found_tokens, expected_tokens)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert run.layers == [1]
+    # Without them it is another model.
+    for module in model.modules():
+        if hasattr(module, "sinks"):
+            module.sinks.data.fill_(-1e4)
+        if getattr(module, "attn_logit_softcapping", None):
+            module.attn_logit_softcapping = 1e4
+    _, other = generate(model, ids, mask)
+    assert float((other - expected).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_goes_with_sinks_and_caps_or_is_refused_by_name(name: str, kind: str) -> None:
+    model = of_another_softmax(kind)
+    ids, mask = tokens(150)
+    _, expected = generate(model, ids, mask)
+    if not METHODS.get(name).any_softmax:
+        with pytest.raises(UsageError, match=f"^attention: '{name}' "), sparse_attention(model, name, sparsity=0.5):
+            model(ids)
+        return
+    with sparse_attention(model, name, sparsity=0.0, impl="torch"):
+        _, found = generate(model, ids, mask)
+    same = 2 if getattr(METHODS.get(name), "each_step", False) else len(found)
+    torch.testing.assert_close(found[:same], expected[:same], rtol=1e-3, atol=1e-3)
+    with sparse_attention(model, name, sparsity=0.7, impl="torch"):
+        assert generate(model, ids, mask)[1].isfinite().all()
+
+
 def test_attention_with_what_methods_do_not_know_is_refused() -> None:
-    config = transformers.Gemma2Config(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, sliding_window=16, attn_implementation="eager",
-    )  # fmt: skip
-    model = transformers.Gemma2ForCausalLM(config).eval()
-    with pytest.raises(UsageError, match="softcap"), sparse_attention(model, "dense", impl="torch"):
+    """Of a model whose sinks come with more that is new."""
+    model = of_another_softmax("gpt_oss")
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config.model_type = "gpt_oss_next"
+    with pytest.raises(UsageError, match="s_aux"), sparse_attention(model, "dense", impl="torch"):
         model(tokens(20)[0])
 
 

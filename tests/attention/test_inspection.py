@@ -18,6 +18,7 @@ from sparse_tasks.attention.huggingface import SparseRun, attended_by, sparse_at
 from sparse_tasks.attention.inspection import Inspected, Inspection
 from sparse_tasks.attention.maps import draw_maps
 from sparse_tasks.attention.method import Layer
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory, select_prompt
 from tests.attention.test_huggingface import generate, llama, tokens
 
@@ -32,13 +33,13 @@ class Recorder(SparseRun):
         super().__init__(Attention.DENSE, "torch")
         self.calls: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
-    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         self.calls.setdefault(number, []).append((q.clone(), k.clone(), v.clone()))
-        return super()._prompt(number, q, k, v)
+        return super()._prompt(number, q, k, v, softmax)
 
-    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         self.calls[number].append((q.clone(), k.clone(), v.clone()))
-        return super()._step(number, memory, q, k, v)
+        return super()._step(number, memory, q, k, v, softmax)
 
 
 def plainly(q: Tensor, k: Tensor, v: Tensor, seen: list[list[list[bool]]]) -> list[list[float]]:

@@ -24,8 +24,12 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import Kept, PageIndex
 from sparse_tasks.attention.interactions import causal_count
+from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Layer, Method, Phase, PrefillMethod
+from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameters
@@ -165,6 +169,58 @@ def test_nothing_waits_for_the_device(name: str, sparsity: float | None) -> None
             kept = method.keep(torch.empty(20_000, 4, 64), k, impl="torch")
             grown = method.advance(kept, 20_000, torch.empty(2, kept.positions.shape[1] + 1))
             assert grown.counts.shape == (2,)
+
+
+SOFTMAXES = {
+    "sinks": Softmax(sinks=torch.tensor([2.0, -3.0, 7.0, 0.0])),
+    "cap": Softmax(soft_cap=3.0),
+    "both": Softmax(sinks=torch.tensor([2.0, -3.0, 7.0, 0.0]), soft_cap=3.0),
+}
+
+
+@pytest.mark.parametrize(("kind", "sparsity"), [("both", 0.0), ("sinks", 0.5), ("cap", 0.5)])
+@pytest.mark.parametrize("name", OURS)
+def test_sinks_and_caps_are_computed_or_refused_by_name(name: str, kind: str, sparsity: float) -> None:
+    """Attention under a method is that of the reference under its index; at sparsity 0 it is dense."""
+    method, softmax, n = METHODS.get(name)(sparsity=sparsity), SOFTMAXES[kind], 333
+    q, k, v = structured(n + 1, HEADS, KV_HEADS, SIZE, seed=3)
+    last = q[n:], k, v
+    if not method.any_softmax:
+        words = f"^attention: '{name}' does not go with a model that has {softmax.what}: "
+        with pytest.raises(UsageError, match=words):
+            sparse_prefill(method, q, k, v, softmax=softmax, impl="torch")  # type: ignore[arg-type]
+        return
+    if isinstance(method, PrefillMethod):
+        out, indices = sparse_prefill(method, q, k, v, softmax=softmax, impl="torch")
+        expected = torch.cat([
+            attention_reference(q[i.n_k - i.n_q : i.n_k], k[: i.n_k], v[: i.n_k], i.pattern(), softmax=softmax)
+            for i in indices
+        ])  # fmt: skip
+        dense = attention_reference(q, k, v, softmax=softmax)
+    else:
+        memory = Memory(method, impl="torch", softmax=softmax)
+        memory.read(q[:n], k[:n])
+        cache, index = memory.step(*last)
+        out = sparse_decode(q[n:], cache, index, softmax=softmax, impl="torch")
+        expected = attention_reference(*last, Rows(index.mask(n + 1)[0][:, None]), softmax=softmax)
+        dense = attention_reference(*last, softmax=softmax)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    if sparsity == 0:
+        torch.testing.assert_close(out, dense, rtol=1e-4, atol=1e-4)
+    else:
+        assert float((out - dense).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_method_under_a_softmax_is_the_same_but_for_that(name: str) -> None:
+    method, softmax = METHODS.get(name)(sparsity=0.5), SOFTMAXES["both"]
+    assert method.under(Softmax()) is method
+    if not method.any_softmax:
+        return
+    under = method.under(softmax)
+    assert (under, under.softmax, method.softmax.plain) == (method, softmax, True)
+    assert under.at(900).softmax is softmax
+    assert method.at(900).softmax.plain
 
 
 @pytest.mark.parametrize("name", OURS)

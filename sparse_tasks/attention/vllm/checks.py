@@ -183,7 +183,7 @@ def _check_model(config: Any) -> None:
 
 def _softmax(text: Any) -> str:
     """What a model's softmax has more to it, as far as its config says; its layers tell for sure, once it is loaded."""
-    sinks = getattr(text, "model_type", "") in ("gpt_oss", "granite_swa", "granitemoe_swa")
+    sinks = getattr(text, "attention_sinks", getattr(text, "model_type", "") in _OF_SINKS)
     parts = {"attention sinks": sinks, "a soft cap of its scores": getattr(text, "attn_logit_softcapping", None)}
     return " and ".join(part for part, there in parts.items() if there)
 
@@ -333,4 +333,5 @@ _PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
     **dict.fromkeys(("use_alibi_sqrt", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
                      "is_fp8_kv_cache", "calculate_kv_scales"), (False,)),
 }  # fmt: skip
+_OF_SINKS: Final = ("gpt_oss", "granite_swa", "granitemoe_swa")
 _OF_MODULES: Final = frozenset(vars(torch.nn.Module()))

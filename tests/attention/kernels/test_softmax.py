@@ -195,7 +195,8 @@ def test_all_that_weighs_keys_weighs_them_alike(softmax: Softmax, seed: int) -> 
     last = weights[:, -1].view(KV_HEADS, 2, 70).sum(1)
     same(page_mass(q[-1:], cache, 10, softmax)[0], last.view(KV_HEADS, 7, 10).sum(2))
     everything = torch.arange(70, dtype=torch.int32).expand(KV_HEADS, -1)
-    same(step_weights(q[-1], cache, 0, everything, softmax), last)
+    counts = torch.tensor([[70, 70]], dtype=torch.int32)
+    same(step_weights(q[-1:], cache, everything[None], counts, softmax)[0], last)
 
     kept = Kept(everything[:, :30].contiguous(), torch.tensor([30, 30], dtype=torch.int32), 30)
     same(attend_after(kept, q, k, v, softmax), looped(q, k, v, causal[None], softmax, scale))

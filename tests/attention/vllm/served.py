@@ -157,7 +157,7 @@ class Served:
                     sparse=None,
                     sinks=softmax.sinks,
                     logits_soft_cap=softmax.soft_cap or 0,
-                ),  # fmt: skip
+                ),
                 dtype=torch.float32,
             )
             for _ in range(LAYERS)

@@ -171,8 +171,6 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("model_config.hf_text_config", LlamaConfig(num_hidden_layers=2, per_layer_config={1: {"num_key_value_heads": 4}}),
      "model", "acme/small", ["in their heads"]),
     ("model_config.hf_text_config.attention_chunk_size", 8192, "model", "acme/small", ["chunks"]),
-    ("model_config.hf_text_config.model_type", "gpt_oss", "model", "acme/small", ["sinks"]),
-    ("model_config.hf_text_config.attn_logit_softcapping", 50.0, "model", "acme/small", ["attn_logit_softcapping"]),
     ("model_config.hf_text_config.model_type", "bloom", "model", "acme/small", ["ALiBi"]),
     ("model_config.hf_text_config.alibi", True, "model", "acme/small", ["ALiBi"]),
     ("model_config.hf_text_config.attn_config", {"alibi": True}, "model", "acme/small", ["ALiBi"]),
@@ -202,6 +200,28 @@ def test_what_does_not_go_together_is_refused(
             assert word in error.value.remedy
         if field == "model":
             assert "choose another model, or --attention dense" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["dense", *METHODS.names()])
+@pytest.mark.parametrize(
+    ("setting_of", "value", "words"),
+    [
+        ("model_type", "gpt_oss", "attention sinks"),
+        ("model_type", "granite_swa", "attention sinks"),
+        ("attention_sinks", True, "attention sinks"),
+        ("attn_logit_softcapping", 50.0, "a soft cap of its scores"),
+    ],
+)
+def test_methods_that_do_not_go_with_a_models_softmax_are_refused_by_name(
+    setting_of: str, value: object, words: str, name: str
+) -> None:
+    made = config()
+    setting(f"model_config.hf_text_config.{setting_of}", value)(made)
+    if name == "dense" or METHODS.get(name).any_softmax:
+        check_config(made, Methods.parse(name))
+        return
+    with pytest.raises(UsageError, match=f"^attention: '{name}' does not go with a model that has {words}: "):
+        check_config(made, Methods.parse(name))
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -301,7 +321,8 @@ class Attention(torch.nn.Module):
 @pytest.mark.parametrize(
     "other",
     [{}, {"logits_soft_cap": None}, {"logits_soft_cap": 0.0}, {"sliding_window": (-1, -1)}, {"sliding_window": None},
-     {"kv_cache_dtype": "bfloat16"}, {"has_sink": False}, {"something_new": None}],
+     {"kv_cache_dtype": "bfloat16"}, {"has_sink": True}, {"sinks": torch.ones(4)}, {"logits_soft_cap": 30.0},
+     {"something_new": None}],
 )  # fmt: skip
 def test_a_plain_layer_is_let_through(other: dict[str, Any]) -> None:
     check_layer(Attention(**other))
@@ -311,8 +332,6 @@ def test_a_plain_layer_is_let_through(other: dict[str, Any]) -> None:
     ("name", "value", "shown"),
     [
         ("alibi_slopes", [0.5], "given"),
-        ("sinks", torch.ones(4), "given"),
-        ("logits_soft_cap", 30.0, 30.0),
         ("kv_sharing_target_layer_name", "layers.1", "layers.1"),
         ("attn_type", "encoder_only", "encoder_only"),
         ("head_size", 72, 72),

@@ -17,6 +17,7 @@ from sparse_tasks.attention.method import METHODS, Layer, Phase, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.attention.prefill import sparse_prefill
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.core.errors import EngineError, UsageError
 from tests.attention.vllm.served import HEADS, KV_HEADS, LAYERS, SIZE, Alone, Served, Text, named, same, small
 
@@ -93,6 +94,30 @@ def test_steps_are_those_of_a_memory(name: str, block_size: int) -> None:
         assert taken["decode"]["densities"] == pytest.approx(alone.read, rel=1e-9)
         assert taken["decode"]["kv_bytes"] == pytest.approx(alone.read_bytes, rel=1e-9)
         assert text in (C, D) or sum(alone.read) / len(alone.read) < 0.5
+
+
+SINKS_AND_CAP = Softmax(sinks=torch.tensor([1.0, -3.0, 4.0, 0.5]), soft_cap=2.5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).any_softmax])
+def test_sinks_and_caps_of_a_layer_are_those_of_the_sequence_alone(name: str) -> None:
+    served, found = mixed(named(name), softmax=SINKS_AND_CAP)
+    for text in (A, B):
+        alone = Alone(named(name), text, SINKS_AND_CAP)
+        if name in PREFILL:
+            same(found[text.name][:, : text.prompt], alone.chunks(*CUTS[text.name]))
+        else:
+            same(found[text.name][:, text.prompt :], alone.steps(found[text.name].shape[1] - text.prompt))
+        assert measured(served, text.name)
+
+
+@pytest.mark.parametrize("name", ["xattention", "flexprefill"])
+def test_methods_of_another_softmax_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^attention: '{name}' does not go with a model that has attention sinks"):
+        Served(named(name), softmax=SINKS_AND_CAP)
+    served = Served(named("quest"), softmax=SINKS_AND_CAP)
+    with pytest.raises(UsageError, match=f"^attention: '{name}' "):
+        served.session.change(named(name))
 
 
 @pytest.mark.parametrize("name", ["vertical_slash+quest", "flexprefill+snapkv", "tri_shape+h2o", "block_sparse+sparq"])
