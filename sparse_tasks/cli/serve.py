@@ -14,8 +14,11 @@ from sparse_tasks.cli.running import NoSelfTest, Set, method_arguments
 
 
 def serve(
-    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model: a folder, a Hub id, demo or probe.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="VLLM", help="Options of vLLM's server, as in --port 8000.", show_default=False),
+    ] = None,
     attention: Annotated[
         str,
         typer.Option(
@@ -41,14 +44,12 @@ def serve(
 ) -> None:
     """Serve a model under sparse attention, with vLLM's own server; answers say what was left out.
 
-    Further options are those of vLLM's server: --port, --max-model-len, --api-key and so on.
-
     Example: sparse-tasks serve demo --attention quest,snapkv --sparsity 0.9 --port 8000
     """
     from sparse_tasks.evaluators.serving import serve_command
 
     names = [name.strip() for name in attention.split(",")]
     arguments = method_arguments(set_ or [])
-    command = serve_command(model, names, sparsity, arguments, context.args, self_test=not no_self_test)
+    command = serve_command(model, names, sparsity, arguments, options or [], self_test=not no_self_test)
     print(shlex.join(command), file=sys.stderr, flush=True)
     os.execv(command[0], command)  # noqa: S606 - without a shell
