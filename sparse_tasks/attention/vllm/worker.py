@@ -92,7 +92,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         left = available - self._sparse.work(model.max_model_len, *shape)
         # Layers of several kinds share memory: it is cut for as many layers as the rarest kind has, and others come in
         # several groups, each of which may take all of it.
-        groups = ceil_div(len(self._names), min(self._of_each_kind.values()))
+        groups = ceil_div(len(self._modules), min(self._of_each_kind.values()))
         return max(0, int(left / (1 + groups * self._sparse.share_of_state(block_size, *shape))))
 
     def compile_or_warm_up_model(self) -> Any:
@@ -127,7 +127,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
 
     def sparse_tasks_layers(self) -> int:
         """Layers that methods run in, and measured sparsity is of."""
-        return len(self._names)
+        return len(self._modules)
 
     def sparse_tasks_change(self, settings: dict[str, Any]) -> None:
         """Switch to other methods or budgets, between requests and after ``LLM.reset_prefix_cache``.
