@@ -123,6 +123,13 @@ def generate(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default="sparse-tasks-<length>"),
     ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto (a faster encoder counts where it is proven to give Hugging Face's token ids), or hf.",
+        ),
+    ] = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set of another configuration.")
     ] = False,
@@ -173,11 +180,11 @@ def generate(
         warn(notice)
     if dry_run:
         check_lengths(request, loaded)
-        _tell_plan(request, loaded, folder, n_workers, format)
+        _tell_plan(request, loaded, folder, n_workers, encoder, format)
         return
     began = time.monotonic()
     with Progress("generating") as bar:
-        manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.made)
+        manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.made, encoder, warn)
     _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
 
 
@@ -219,11 +226,14 @@ class Progress(Bar):
         self.advance(work=sample.length, tokens=sample.input_tokens, description=f"{sample.task} {sample.length:,}")
 
 
-def _tell_plan(request: Request, tokenizer: PromptTokenizer, folder: Path, workers: int, format: Format) -> None:
+def _tell_plan(
+    request: Request, tokenizer: PromptTokenizer, folder: Path, workers: int, encoder: str, format: Format
+) -> None:
+    from sparse_tasks.generators.encoding import choose
     from sparse_tasks.generators.estimate import estimate
 
     with Bar("measuring"):
-        expected = estimate(request, tokenizer, workers)
+        expected = estimate(request, tokenizer, workers, choose(tokenizer, request.tokens, encoder, warn))
     rows: list[dict[str, Any]] = [
         {
             "task": task.name,

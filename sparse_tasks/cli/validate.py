@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparse_tasks.cli.generate import corpus_sources
-from sparse_tasks.cli.output import Format, print_json
+from sparse_tasks.cli.output import Format, print_json, warn
 from sparse_tasks.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ CorpusOption = Annotated[
         show_default=False,
     ),
 ]
+FullOption = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Encode every prompt with Hugging Face's encoder, not one in a hundred of each file beside another.",
+    ),
+]
 
 
 def validate(
@@ -38,6 +45,7 @@ def validate(
     tokenizer: TokenizerOption = None,
     corpus: CorpusOption = None,
     workers: WorkersOption = None,
+    full: FullOption = False,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
 ) -> None:
     """Check a data set: files, schema, lengths, answers, uniqueness.
@@ -46,7 +54,7 @@ def validate(
 
     Exit code 1 if anything is wrong.
     """
-    report = check_folder(folder, tokenizer, workers, corpus or [])
+    report = check_folder(folder, tokenizer, workers, corpus or [], full)
     if format is Format.json:
         print_json(
             {
@@ -63,7 +71,9 @@ def validate(
         raise typer.Exit(1)
 
 
-def check_folder(folder: Path, tokenizer: str | None, workers: int | None, corpora: Sequence[str] = ()) -> Report:
+def check_folder(
+    folder: Path, tokenizer: str | None, workers: int | None, corpora: Sequence[str] = (), full: bool = False
+) -> Report:
     """Validate a data set behind a progress bar on standard error."""
     from sparse_tasks.evaluators.scoring import gold_score
     from sparse_tasks.generators.corpora import find_corpora
@@ -73,7 +83,7 @@ def check_folder(folder: Path, tokenizer: str | None, workers: int | None, corpo
     n_workers = check_workers(workers)
     with Bar("validating") as bar:
         sources = find_corpora(corpus_sources(corpora)).values()
-        return validate_folder(folder, gold_score, tokenizer, n_workers, bar.advance, sources)
+        return validate_folder(folder, gold_score, tokenizer, n_workers, bar.advance, sources, full, warn)
 
 
 def print_problems(folder: Path, report: Report) -> None:

@@ -213,6 +213,7 @@ class DataFile(Record, frozen=True, kw_only=True):
     Attributes:
         sha256: Hash of the file, whose bytes differ by what has written it.
         samples_sha256: Hash of its samples, whatever has written them; left out in older files.
+        encoder: Name and version of the encoder that counted; left out where it was Hugging Face's.
     """
 
     bytes: Count
@@ -220,6 +221,7 @@ class DataFile(Record, frozen=True, kw_only=True):
     sha256: Sha256
     tokens: Count
     samples_sha256: Sha256 | UnsetType = UNSET
+    encoder: Text | UnsetType = UNSET
 
 
 class Corpus(Record, frozen=True, kw_only=True):

@@ -112,12 +112,20 @@ class DatasetFolder:
         samples = sum(shard.last - shard.first for shard in of)
         return f"{len(rows):,} of {len(of):,} files ({sum(rows):,} of {samples:,} samples)" if rows else ""
 
-    def add(self, shard: Shard, content: bytes) -> None:
-        """Put a finished shard into its place."""
-        self.files[shard.path] = _entry(shard, content)
+    def add(self, shard: Shard, content: bytes, encoder: str | None = None) -> None:
+        """Put a finished shard into its place; ``encoder`` counted it, if not Hugging Face's."""
+        self.files[shard.path] = _entry(shard, content, encoder)
         # The record comes first: it may name a file that is not there, but no file of ours is ever unknown.
         self._record()
         write_whole(self.path / shard.path, content)
+
+    def discard(self, encoder: str) -> None:
+        """Delete the shards that an encoder counted."""
+        wrong = [path for path, entry in self.files.items() if entry.get("encoder") == encoder]
+        for path in wrong:
+            del self.files[path]
+            (self.path / path).unlink(missing_ok=True)
+        self._record()
 
     def finish(self, card: str) -> Manifest:
         """Write card and manifest; returns the manifest."""
@@ -169,7 +177,7 @@ class DatasetFolder:
         # Only what has the recorded hash is opened.
         if not isinstance(recorded, dict) or recorded.get("sha256") != hashlib.sha256(content).hexdigest():
             return None
-        entry = _entry(shard, content)
+        entry = _entry(shard, content, recorded.get("encoder"))
         return entry if recorded.items() <= entry.items() else None
 
     def _strangers(self) -> list[str]:
@@ -191,7 +199,7 @@ class DatasetFolder:
         (self.path / MANIFEST).unlink(missing_ok=True)
 
 
-def _entry(shard: Shard, content: bytes) -> dict[str, Any]:
+def _entry(shard: Shard, content: bytes, encoder: str | None) -> dict[str, Any]:
     rows = rows_of(content)
     return {
         "bytes": len(content),
@@ -199,6 +207,7 @@ def _entry(shard: Shard, content: bytes) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
         "tokens": sum(row["input_tokens"] for row in rows),
         "samples_sha256": samples_sha256(rows),
+        **({} if encoder is None else {"encoder": encoder}),
     }
 
 

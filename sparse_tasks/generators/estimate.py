@@ -12,6 +12,7 @@ from typing import Final
 
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request, check_workers
 from sparse_tasks.generators.run import start_worker, worker
@@ -75,8 +76,10 @@ class _Measured:
 Pair = tuple[Task, int]
 
 
-def estimate(request: Request, tokenizer: PromptTokenizer, workers: int) -> Estimate:
-    """Measure how long the request takes with so many processes.
+def estimate(
+    request: Request, tokenizer: PromptTokenizer, workers: int, encoder: type[Fastokens] | None = None
+) -> Estimate:
+    """Measure how long the request takes with so many processes; ``encoder`` counts.
 
     Raises:
         UsageError: A sample cannot be made.
@@ -91,12 +94,13 @@ def estimate(request: Request, tokenizer: PromptTokenizer, workers: int) -> Esti
     plan = [(task, short) for (_, short), task in pairs.items()]
     start = time.process_time()
     if workers == 1:
-        measured = [_measure(request, tokenizer, plan)]
+        measured = [_measure(request, tokenizer.with_encoder(encoder), plan)]
         start = 0.0  # it is this process that begins
     else:
-        measured = list(in_processes(_measure_in_process, [plan] * workers, workers, start_worker, (request,)))
+        measured = list(in_processes(_measure_in_process, [plan] * workers, workers, start_worker, (request, encoder)))
     start += fmean(one.start for one in measured) * workers / cores
     paces = {pair: [one.paces[k] for one in measured] for k, pair in enumerate(pairs)}
+    checked = tokenizer.additive or encoder is not None
     files = [(shard.task.name, shard.length) for shard in shards(request)]
 
     def seconds(task: str, length: int, share: slice) -> float:
@@ -106,7 +110,7 @@ def estimate(request: Request, tokenizer: PromptTokenizer, workers: int) -> Esti
         later = sorted(second for pace in found for second in pace.later)
         each = fmean(later[share.start * len(later) // 2 : max(1, share.stop * len(later) // 2)])
         first = max(0.0, fmean(pace.first for pace in found) - each) * min(workers, request.samples)
-        check = fmean(pace.check for pace in found) * files.count((task, length)) if tokenizer.additive else 0.0
+        check = fmean(pace.check for pace in found) * files.count((task, length)) if checked else 0.0
         return (first + (request.samples * each + check) * ratio) / cores
 
     slower, faster, all_of_them = slice(1, 2), slice(0, 1), slice(0, 2)

@@ -85,6 +85,11 @@ class Request:
         """Where the evidence of a task stands."""
         return self.depths[self.tasks.index(task)]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts, about."""
+        return self.samples * sum(self.target(task, length) for task in self.tasks for length in self.lengths)
+
     def describe(self) -> dict[str, Any]:
         """Everything but the tokenizer, as plain data."""
         return {

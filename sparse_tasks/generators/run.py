@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import warnings
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +15,9 @@ from sparse_tasks.core.files import hold
 from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators.corpora import mount
+from sparse_tasks.generators.encoding import EVERY, Notice, choose, with_fallback
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_count, check_lengths, make_sample
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from sparse_tasks.generators.dataset import Shard
 
 Key = tuple[Task, int, int]
+"""Task, length, index."""
 Progress = Callable[[Sample], None]
 """Called for every sample as it is finished, in order."""
 
@@ -36,18 +40,22 @@ def generate_folder(
     overwrite: bool = False,
     started: Callable[[list[Shard]], None] = lambda missing: None,
     progress: Progress = lambda sample: None,
+    encoder: str = "auto",
+    notice: Notice = warnings.warn,
 ) -> Manifest:
     """Make the folder ``path`` hold the request, and return its manifest.
 
     Args:
         workers: Processes that make samples; 1 is this one.
         overwrite: Replace a data set of another configuration.
-        started: Told which shards are missing, before the first is made.
+        started: Told which shards are missing, before the first is made, and again if an encoder turns out to be wrong.
+        encoder: Which encoder counts: one of ``ENCODERS``. The samples are the same.
+        notice: Told what a user should know.
 
     Raises:
-        UsageError: A length is too short, or the folder holds something else.
+        UsageError: A length is too short, the folder holds something else, or there is no such encoder.
         OutputError: Files cannot be written; finished shards stay.
-        DataError: A file's first prompt has another number of tokens than were added up.
+        DataError: A prompt has another number of tokens than were added up.
     """
     check_lengths(request, tokenizer)
     # Workers and requests that fail need no Parquet.
@@ -58,31 +66,51 @@ def generate_folder(
     with hold(path):
         folder = DatasetFolder(path, request, tokenizer)
         folder.open(overwrite)
-        missing = folder.missing
-        started(missing)
-        keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
-        samples = generate_samples(request, tokenizer, keys, workers)
-        with keeping(path, folder.kept), closing(samples):
-            for shard in missing:
-                rows: list[Sample] = []
-                for sample in islice(samples, shard.last - shard.first):
-                    if not rows and tokenizer.additive:
-                        check_count(request, tokenizer, sample)
-                    rows.append(sample)
-                    progress(sample)
-                folder.add(shard, shard_bytes(rows))
+
+        def complete(fast: type[Fastokens] | None) -> None:
+            missing = folder.missing
+            started(missing)
+            keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
+            checked = {
+                (shard.task, shard.length, index)
+                for shard in missing
+                for index in range(shard.first, shard.last, EVERY)
+            }
+            with closing(generate_samples(request, tokenizer, keys, workers, fast, checked)) as samples:
+                for shard in missing:
+                    rows: list[Sample] = []
+                    for sample in islice(samples, shard.last - shard.first):
+                        rows.append(sample)
+                        progress(sample)
+                    folder.add(shard, shard_bytes(rows), None if fast is None else fast.label())
+
+        with keeping(path, folder.kept):
+            fast = choose(tokenizer, request.tokens, encoder, notice) if folder.missing else None
+            with_fallback(tokenizer, fast, complete, notice, folder.discard)
         return folder.finish(card(folder))
 
 
 def generate_samples(
-    request: Request, tokenizer: PromptTokenizer, keys: list[Key], workers: int
+    request: Request,
+    tokenizer: PromptTokenizer,
+    keys: list[Key],
+    workers: int,
+    encoder: type[Fastokens] | None = None,
+    checked: Collection[Key] = (),
 ) -> Generator[Sample, None, None]:
-    """The samples with these keys, in order, made by so many processes."""
+    """The samples with these keys, in order, made by so many processes.
+
+    Args:
+        encoder: Counts, in the place of Hugging Face's.
+        checked: Keys of samples whose counts are checked.
+    """
+    work = [(key, key in checked) for key in keys]
     if workers > 1 and len(keys) > 1:
-        yield from in_processes(_make, keys, min(workers, len(keys)), start_worker, (request,))
+        yield from in_processes(_make_in_process, work, min(workers, len(keys)), start_worker, (request, encoder))
         return
-    for task, length, index in keys:
-        yield make_sample(request, tokenizer, task, length, index)
+    here = Worker(request, tokenizer.with_encoder(encoder))
+    for one in work:
+        yield _make(here, *one)
 
 
 @dataclass
@@ -96,13 +124,12 @@ class Worker:
 _worker: Worker | None = None
 
 
-def start_worker(request: Request) -> None:
-    """Make this process one that makes samples of a request."""
+def start_worker(request: Request, encoder: type[Fastokens] | None = None) -> None:
+    """Make this process one that makes samples of a request; ``encoder`` counts."""
     global _worker
     mount(request.corpora)
-    _worker = Worker(
-        request, load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
-    )
+    loaded = load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
+    _worker = Worker(request, loaded.with_encoder(encoder))
 
 
 def worker() -> Worker:
@@ -116,6 +143,12 @@ def worker() -> Worker:
     return _worker
 
 
-def _make(key: Key) -> Sample:
-    here = worker()
-    return make_sample(here.request, here.tokenizer, *key)
+def _make_in_process(work: tuple[Key, bool]) -> Sample:
+    return _make(worker(), *work)
+
+
+def _make(here: Worker, key: Key, checked: bool) -> Sample:
+    sample = make_sample(here.request, here.tokenizer, *key)
+    if checked and (here.tokenizer.additive or here.tokenizer.encoder is not None):
+        check_count(here.request, here.tokenizer, sample)
+    return sample

@@ -8,6 +8,8 @@ from sparse_tasks.core.beginning import ANSWER, BARE_ANSWER, EXPLANATION
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.tokenizers.fast import EncoderError
+from sparse_tasks.generators.encoding import compare
 from sparse_tasks.generators.fitting import Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
@@ -62,11 +64,17 @@ def sample_id(request: Request, tokenizer: PromptTokenizer, task: Task, length: 
 def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) -> None:
     """Compare a sample's count, which may be a sum over paragraphs, with one encode of its whole rendered prompt.
 
+    It is encoded by Hugging Face's encoder, and by the tokenizer's if that is another.
+
     Raises:
-        DataError: They differ.
+        EncoderError: The encoders differ.
+        DataError: The counts differ.
     """
-    tokens = tokenizer.count(sample.prompt, _beginning(request, tokenizer))
+    text = tokenizer.render(sample.prompt, _beginning(request, tokenizer))
+    tokens = len(compare(tokenizer, text, sample.prompt, sample.id))
     if tokens != sample.input_tokens:
+        if tokenizer.encoder is not None:
+            raise EncoderError(f"{sample.id} has {tokens:,} tokens, not {sample.input_tokens:,}")
         raise DataError(
             f"{sample.id} has {tokens:,} tokens, but {sample.input_tokens:,} were added up: please report the tokenizer"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,11 @@ from sparse_tasks.core.records import Manifest, problem, to_builtins
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators.corpora import Corpus, mount
 from sparse_tasks.generators.dataset import CARD, fingerprint
+from sparse_tasks.generators.encoding import EVERY, Notice, choose, compare, with_fallback
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows, samples_sha256
 from sparse_tasks.generators.task import TASKS, Task
@@ -70,6 +73,8 @@ def validate_folder(
     workers: int = 1,
     progress: Callable[[int], None] = lambda rows: None,
     corpora: Iterable[Corpus] = (),
+    full: bool = False,
+    notice: Notice = warnings.warn,
 ) -> Report:
     """Check manifest, files, schema, lengths, oracles and uniqueness.
 
@@ -81,6 +86,9 @@ def validate_folder(
         progress: Told after each shard how many samples it held.
         corpora: Texts that samples were taken from; questions on them are looked up there. Without them, only what a
             prompt can show is checked.
+        full: Whether Hugging Face's encoder encodes every prompt; else one in a hundred of each file, where another is
+            proven to give the same ids.
+        notice: Told what a user should know.
 
     Raises:
         UsageError: There is no data set, its tokenizer cannot be found, or a corpus is another than the data set's.
@@ -90,12 +98,32 @@ def validate_folder(
     loaded = _tokenizer(manifest, tokenizer)
     texts = _corpora(manifest, corpora)
     mount(texts)
+    tokens = sum(file.tokens for file in manifest.files.values())
+
+    def check(encoder: type[Fastokens] | None) -> Report:
+        checker = _Checker(path, manifest, loaded.with_encoder(encoder if workers == 1 else None), gold_score)
+        return _report(checker, _Means(tokenizer, encoder, workers, texts), progress)
+
+    return with_fallback(loaded, choose(loaded, tokens, "hf" if full else "auto", notice), check, notice)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What processes need to check shards."""
+
+    tokenizer: str | None
+    encoder: type[Fastokens] | None
+    workers: int
+    corpora: tuple[Corpus, ...]
+
+
+def _report(checker: _Checker, means: _Means, progress: Callable[[int], None]) -> Report:
+    path, manifest = checker.path, checker.manifest
     report = Report(list(_check_files(path, manifest)))
     names = [name for name in manifest.files if (path / name).is_file()]
     ids: dict[str, str] = {}
     prompts: dict[bytes, str] = {}
-    checker = _Checker(path, manifest, loaded, gold_score)
-    with closing(_check_shards(checker, names, tokenizer, workers, texts)) as shards:
+    with closing(_check_shards(checker, names, means)) as shards:
         for checked in shards:
             report.problems += checked.problems
             report.files += 1
@@ -187,12 +215,10 @@ class _Checker:
     gold_score: GoldScore
 
 
-def _check_shards(
-    checker: _Checker, names: list[str], tokenizer: str | None, workers: int, corpora: tuple[Corpus, ...]
-) -> Generator[_Checked, None, None]:
-    if workers > 1 and len(names) > 1:
-        arguments = (checker.path, checker.manifest, tokenizer, checker.gold_score, corpora)
-        yield from in_processes(_check_in_process, names, min(workers, len(names)), _start, arguments)
+def _check_shards(checker: _Checker, names: list[str], means: _Means) -> Generator[_Checked, None, None]:
+    if means.workers > 1 and len(names) > 1:
+        arguments = (checker.path, checker.manifest, checker.gold_score, means)
+        yield from in_processes(_check_in_process, names, min(means.workers, len(names)), _start, arguments)
         return
     for name in names:
         yield _check_shard(checker, name)
@@ -201,12 +227,11 @@ def _check_shards(
 _checker: _Checker | None = None
 
 
-def _start(
-    path: Path, manifest: Manifest, tokenizer: str | None, gold_score: GoldScore, corpora: tuple[Corpus, ...]
-) -> None:
+def _start(path: Path, manifest: Manifest, gold_score: GoldScore, means: _Means) -> None:
     global _checker
-    mount(corpora)
-    _checker = _Checker(path, manifest, _tokenizer(manifest, tokenizer), gold_score)
+    mount(means.corpora)
+    tokenizer = _tokenizer(manifest, means.tokenizer).with_encoder(means.encoder)
+    _checker = _Checker(path, manifest, tokenizer, gold_score)
 
 
 def _check_in_process(name: str) -> _Checked:
@@ -242,7 +267,7 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
         invalid = problem(row, Sample)
         wrong = [invalid] if invalid else []
         if not wrong:
-            wrong = list(_check_row(row, task, shard.length, offset + i, checker))
+            wrong = list(_check_row(row, task, shard.length, offset + i, checker, both=i % EVERY == 0))
             checked.tokens += row["input_tokens"]
             digest = hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest()
             checked.prompts.append((digest, f"{name}, row {i}"))
@@ -257,8 +282,14 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
     return checked
 
 
-def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker) -> Iterator[str]:
-    """Everything that is wrong with one sample."""
+def _check_row(
+    row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker, both: bool
+) -> Iterator[str]:
+    """Everything that is wrong with one sample; ``both`` encoders encode its prompt.
+
+    Raises:
+        EncoderError: They differ.
+    """
     request = checker.manifest.request
     recorded = request.tasks[task.name]
     expected: dict[str, dict[str, object]] = {
@@ -282,6 +313,9 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
     target = length - recorded.max_new_tokens if request.length_includes_output else length
     try:
         tokens = checker.tokenizer.count(row["prompt"], beginning)
+        if both and checker.tokenizer.encoder is not None:
+            rendered = checker.tokenizer.render(row["prompt"], beginning)
+            compare(checker.tokenizer, rendered, row["prompt"], row["id"])
         if tokens != row["input_tokens"]:
             yield f"the prompt has {tokens:,} tokens; its input_tokens says {row['input_tokens']:,}"
         if not target - TOLERANCE <= tokens <= target:
@@ -301,6 +335,8 @@ def _check_row(row: dict[str, Any], task: Task, length: int, index: int, checker
         for entry in sorted(set(row["answers"])):
             if row["answers"].count(entry) > row["answer"].count(entry) and not task.references:
                 yield f"answers holds {quoted(entry)}, which the stored answer does not"
+    except EncoderError:
+        raise
     except (DataError, UsageError, ValueError) as error:
         yield str(error)
     except Exception as error:  # what is read here may be anything, and so may the oracle that reads it

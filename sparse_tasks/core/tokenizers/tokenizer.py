@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from sparse_tasks.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from sparse_tasks.core.tokenizers.control import ControlText
+    from sparse_tasks.core.tokenizers.fast import Fastokens
     from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 # Paragraphs are measured between these two, so that what stands at a text's edge (a prefix space, a look-ahead)
@@ -40,7 +41,10 @@ class PromptTokenizer:
 
     Attributes:
         backend: The Hugging Face tokenizer, without truncation and padding.
+        encoder: Encodes in its place, where it can; None: itself.
     """
+
+    encoder: Fastokens | None = None
 
     def __init__(
         self,
@@ -77,6 +81,18 @@ class PromptTokenizer:
         other.template = template
         return other
 
+    def with_encoder(self, encoder: type[Fastokens] | None) -> PromptTokenizer:
+        """The same tokenizer, with another encoder; None for Hugging Face's.
+
+        Raises:
+            EncoderError: It does not support the tokenizer.
+        """
+        if encoder is None and self.encoder is None:
+            return self
+        other = copy(self)
+        other.encoder = None if encoder is None else encoder(self.backend)
+        return other
+
     def render(self, prompt: str, beginning: str = "") -> str:
         """The text that the engine gets: the prompt, wrapped by the chat template if there is one.
 
@@ -105,7 +121,7 @@ class PromptTokenizer:
         """
         special = self.template is None
         if self.spells_control(prompt) is None:
-            ids: list[int] | None = self.backend.encode(text, add_special_tokens=special).ids
+            ids: list[int] | None = self._ids(text, special)
         else:
             ids = self._control.ids(text, prompt.strip(), special)
         if ids is None:
@@ -145,6 +161,8 @@ class PromptTokenizer:
 
     def costs(self, paragraphs: Sequence[str]) -> list[int]:
         """``cost`` of each, many at a time."""
+        if self.encoder is not None:
+            return [self.cost(paragraph) for paragraph in paragraphs]
         costs: list[int] = []
         for first in range(0, len(paragraphs), _BATCH):
             texts = [_BEFORE + paragraph + _AFTER for paragraph in paragraphs[first : first + _BATCH]]
@@ -166,5 +184,13 @@ class PromptTokenizer:
         return tokens + (self.cost("".join(chunk)) if chunk else 0)
 
     def _encoded(self, text: str, special: bool = False) -> int:
+        tokens = None if self.encoder is None else self.encoder.count(text, special)
+        return len(self._encoding(text, special)) if tokens is None else tokens
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        ids = None if self.encoder is None else self.encoder.ids(text, special)
+        return self._encoding(text, special).ids if ids is None else ids
+
+    def _encoding(self, text: str, special: bool) -> Encoding:
         # The batch call leaves out the offsets, which nobody reads here.
-        return len(self.backend.encode_batch_fast([text], add_special_tokens=special)[0])
+        return self.backend.encode_batch_fast([text], add_special_tokens=special)[0]
