@@ -159,9 +159,9 @@ def test_one_prompt_of_every_file_is_encoded_whole(
     qwen: PromptTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[str] = []
-    count = PromptTokenizer.count
+    encode = PromptTokenizer.encode
     monkeypatch.setattr(
-        PromptTokenizer, "count", lambda self, prompt, *rest: encoded.append(prompt) or count(self, prompt, *rest)
+        PromptTokenizer, "encode", lambda self, text, prompt: encoded.append(prompt) or encode(self, text, prompt)
     )
     first: list[tuple[str, str]] = []
     for shard in shards(REQUEST):

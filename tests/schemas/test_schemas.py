@@ -97,6 +97,7 @@ def test_a_submission_refers_to_the_records_that_it_holds() -> None:
 
 # What is left out where there is nothing to say.
 OPTIONAL = {
+    "encoder",
     "missing",
     "missing_a",
     "missing_b",
