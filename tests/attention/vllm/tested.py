@@ -35,7 +35,7 @@ FAULTS: Final[dict[str, Callable[[Any], None]]] = {
     "scale": _scale,
     "window": _attribute("sliding_window", 300),
     "cap": _attribute("logits_soft_cap", 50.0),
-    "sinks": lambda module: setattr(module.impl, "sinks", torch.zeros(module.impl.num_heads)),
+    "sinks": lambda module: setattr(module.impl, "sinks", torch.zeros(module.impl.num_heads, dtype=torch.bfloat16)),
 }
 
 
