@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 @dataclass(eq=False)
 class Own:
-    """Attention of a layer: vLLM's, with whatever a model has beside causal attention, or ours, which has nothing."""
+    """Attention of a layer: vLLM's, with whatever a model has beside causal attention, or ours."""
 
     scale: float = SIZE**-0.5
     causal: bool = True
@@ -46,6 +46,8 @@ class Own:
     cap: float | None = None
     backwards: bool = False  # its cache is another one, as the CPU build's is
     sparse: Any = None
+    sinks: None = None
+    logits_soft_cap: int = 0
     num_heads: int = HEADS
     num_kv_heads: int = KV_HEADS
     head_size: int = SIZE
