@@ -114,9 +114,9 @@ class PagedCache:
         """Positions that a row of the table has room for."""
         return int(self.block_table.shape[1]) * self.block_size
 
-    def rows(self, which: slice) -> PagedCache:
-        """The cache of some sequences of the batch."""
-        if which == slice(0, self.batch):
+    def rows(self, which: slice | Tensor) -> PagedCache:
+        """The cache of some sequences of the batch; a tensor has their numbers."""
+        if isinstance(which, slice) and which == slice(0, self.batch):
             return self
         return replace(self, block_table=self.block_table[which], lengths=self.lengths[which], shared=None)
 

@@ -21,6 +21,7 @@ from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.once import made_once
 from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions
+from sparse_tasks.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -384,16 +385,112 @@ class Kept:
 
     def append(self, position: int) -> Kept:
         """With one more position, the last, which every head sees; its score begins at 0."""
-        heads = len(self.positions)
-        positions = torch.cat([self.positions, self.positions.new_zeros(heads, 1)], dim=1)
-        positions.scatter_(1, self.counts.long()[:, None], position)
-        scores = None
-        if self.scores is not None:
-            scores = torch.cat([self.scores, self.scores.new_zeros(heads, 1)], dim=1)
-            scores.scatter_(1, self.counts.long()[:, None], 0.0)
+        positions, scores = _appended(self.positions, self.counts, position, self.scores)
         return Kept(positions, self.counts + 1, position + 1, scores, self.capacity)
 
     def pages(self) -> PageIndex:
         """As the index of a batch of one: pages of one position."""
         lengths = torch.tensor([self.length], dtype=torch.int32, device=self.positions.device)
         return PageIndex(self.positions[None], self.counts[None], 1, lengths)
+
+
+@dataclass(frozen=True)
+class KeptBatch:
+    """The ``Kept`` of all sequences of a batch, under a method that evicts at each step.
+
+    Attributes:
+        positions: int32 ``[batch, kv_heads, width]``, ascending; past the count anything.
+        counts: int32 ``[batch, kv_heads]``.
+        capacities: int32 ``[batch]``.
+        sizes: The most that a head of each sequence keeps, of which the largest is ``width``: the host knows shapes
+            without waiting for counts.
+        limits: The capacities once more, for the host.
+        scores: fp32 ``[batch, kv_heads, width]``; None if the method accumulates nothing.
+    """
+
+    positions: Tensor
+    counts: Tensor
+    capacities: Tensor
+    sizes: tuple[int, ...]
+    limits: tuple[int, ...]
+    scores: Tensor | None = None
+
+    @classmethod
+    def of(cls, kept: Kept) -> KeptBatch:
+        """A batch of one.
+
+        Raises:
+            UsageError: It has no capacity.
+        """
+        if kept.capacity is None:
+            raise UsageError("kept.capacity", None, "has to be a number of tokens where a method evicts at each step")
+        scores = None if kept.scores is None else kept.scores[None]
+        capacities = kept.counts.new_full((1,), kept.capacity)
+        return cls(
+            kept.positions[None], kept.counts[None], capacities, (kept.positions.shape[1],), (kept.capacity,), scores
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[KeptBatch]) -> KeptBatch:
+        """The sequences of several batches of one method, one batch after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.positions.shape[2] for part in parts)
+
+        def wide(lists: Sequence[Tensor]) -> Tensor:
+            return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[2])) for one in lists])
+
+        scores = None
+        if any(part.scores is not None for part in parts):
+            scores = wide(
+                [torch.zeros_like(p.positions, dtype=torch.float32) if p.scores is None else p.scores for p in parts]
+            )
+        return cls(
+            wide([part.positions for part in parts]),
+            torch.cat([part.counts for part in parts]),
+            torch.cat([part.capacities for part in parts]),
+            tuple(size for part in parts for size in part.sizes),
+            tuple(limit for part in parts for limit in part.limits),
+            scores,
+        )
+
+    def only(self, length: int) -> Kept:
+        """The one sequence of the batch, of so many positions."""
+        scores = None if self.scores is None else self.scores[0]
+        return Kept(self.positions[0], self.counts[0], length, scores, self.limits[0])
+
+    def take(self, rows: Sequence[int]) -> KeptBatch:
+        """Some sequences, in that order."""
+        if list(rows) == list(range(len(self.sizes))):
+            return self
+        sizes = tuple(self.sizes[row] for row in rows)
+        index = torch.tensor(rows, device=self.positions.device)
+        return KeptBatch(
+            self.positions[index, :, : max(sizes)],
+            self.counts[index],
+            self.capacities[index],
+            sizes,
+            tuple(self.limits[row] for row in rows),
+            None if self.scores is None else self.scores[index, :, : max(sizes)],
+        )
+
+    def append(self, position: Tensor) -> KeptBatch:
+        """With one more position of each sequence, int32 ``[batch]``; its score begins at 0."""
+        positions, scores = _appended(self.positions, self.counts, position[:, None, None], self.scores)
+        sizes = tuple(size + 1 for size in self.sizes)
+        return replace(self, positions=positions, counts=self.counts + 1, sizes=sizes, scores=scores)
+
+    def widen(self, which: Sequence[bool]) -> KeptBatch:
+        """With a capacity of one token more for some of the sequences."""
+        more = 1 if all(which) else torch.tensor(which, dtype=torch.int32, device=self.capacities.device)
+        limits = tuple(limit + wider for limit, wider in zip(self.limits, which, strict=True))
+        return replace(self, capacities=self.capacities + more, limits=limits)
+
+
+def _appended(
+    positions: Tensor, counts: Tensor, position: int | Tensor, scores: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Lists ``[..., kv_heads, width]`` with a column more, where a position of score 0 follows what each head has."""
+    own = torch.arange(positions.shape[-1] + 1, device=positions.device) == counts[..., None]
+    grown = torch.where(own, position, torch.nn.functional.pad(positions, (0, 1)))
+    return grown, None if scores is None else torch.nn.functional.pad(scores, (0, 1)).masked_fill(own, 0.0)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparse_tasks.attention.cache import PagedCache
-    from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
+    from sparse_tasks.attention.index import Kept, KeptBatch, PageIndex, PrefillIndex
 
 Span: TypeAlias = tuple[float, float]
 """The least and the most of something."""
@@ -368,6 +368,59 @@ class EvictMethod(Method):
             impl: "auto", "triton" or "torch".
         """
         return seen
+
+
+class StepMethod(EvictMethod):
+    """A method that evicts at each step, and takes all sequences of a batch at once, with as many launches as for one.
+
+    One that takes a sequence alone derives from ``EvictMethod`` instead, and sets ``each_step``. A subclass that
+    overrides ``advance``, ``visible`` or ``widen`` takes one alone, too.
+    """
+
+    each_step: ClassVar[bool] = True
+
+    @abstractmethod
+    def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
+        """The tokens that stay after a decoding step of all sequences.
+
+        Args:
+            seen: What each could see, its own token, the last, included.
+            weights: fp32 ``[batch, kv_heads, width]``: attention weights of the step, summed over the group, of what
+                ``seen`` lists; 0 past the counts.
+        """
+
+    def visible_all(self, seen: KeptBatch, weights: Tensor, *, impl: str = "auto") -> KeptBatch:
+        """The part that a step sees of what stays and its own token. Arguments as of ``advance_all``."""
+        return seen
+
+    @property
+    def widens(self) -> bool:
+        """Whether a token of the prompt that is read after the eviction needs room beside the budget."""
+        return True
+
+    @property
+    def together(self) -> bool:
+        """Whether all sequences are taken at once: no subclass has overridden what takes one."""
+        names = ("advance", "visible", "widen")
+        return all(getattr(type(self), name) is getattr(StepMethod, name) for name in names)
+
+    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+        from sparse_tasks.attention.index import KeptBatch
+        from sparse_tasks.attention.ops.eviction import check_step
+
+        seen = kept.append(position)
+        weights = check_step(self.name, seen, weights)
+        return self.advance_all(KeptBatch.of(seen), weights[None]).only(seen.length)
+
+    def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
+        from sparse_tasks.attention.index import KeptBatch
+        from sparse_tasks.attention.ops.eviction import check_step
+
+        weights = check_step(self.name, seen, weights)
+        return self.visible_all(KeptBatch.of(seen), weights[None], impl=impl).only(seen.length)
+
+    def widen(self, kept: Kept) -> Kept:
+        return super().widen(kept) if self.widens else kept
 
 
 METHODS: Registry[type[Method]] = Registry(

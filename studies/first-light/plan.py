@@ -21,7 +21,6 @@ WINDOW_TASK = "ruler_niah_single_2"
 DEPTHS = ("0.3-0.7", "0.95-1")
 """Where the needle stands for window methods: outside of the window, and inside."""
 CONTROLS = "controls"
-SLOW = ("sparq", "twilight", "tova", "h2o")  # look at requests one after the other
 
 
 @dataclass(frozen=True)
@@ -165,9 +164,8 @@ def sweeps(options: Options) -> list[Sweep]:
                 chosen = tuple(name for name in options.windows if (name in controls) == wanted)
                 planned.append(Sweep(data, part, chosen, options.window_sparsities))
     rest = [Sweep(data, part, *parts[part]) for part in parts for data in data_sets(options) if data.depth == "uniform"]
-    # One method each, so that they run side by side; the slow ones last.
+    # One method each, so that they run side by side.
     rest = [replace(sweep, methods=(method,)) for sweep in rest for method in sweep.methods]
-    rest.sort(key=lambda sweep: sweep.methods[0] in SLOW)
     planned = rest + planned if options.windows_last else planned + rest
     return [sweep for sweep in planned if sweep.methods and sweep.sparsities]
 

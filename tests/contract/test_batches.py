@@ -17,11 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparse_tasks.attention import cache as cache_module
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.method import METHODS, DecodeMethod, Phase
+from sparse_tasks.attention.method import METHODS, ONLY, DecodeMethod, EvictMethod, Phase, StepMethod
+from sparse_tasks.attention.vllm.evicted import Evicted
+from sparse_tasks.attention.vllm.plan import Plan, Prompt
+from sparse_tasks.attention.vllm.requests import Row
 from tests.attention.methods.naive import page_lists
 from tests.methods import OURS
 
-DECODE = [name for name in OURS if METHODS.get(name).phase is Phase.DECODE]
+DECODE, EVICT = ([name for name in OURS if METHODS.get(name).phase is phase] for phase in (Phase.DECODE, Phase.EVICT))
 HEADS, KV_HEADS, SIZE, BLOCK = 4, 2, 32, 16
 
 
@@ -87,5 +90,31 @@ def test_selecting_for_a_batch_takes_no_more_operations(name: str, sparsity: flo
         q, cache, state = inputs([200] * batch, type(method))
         with Operations() as operations:
             method.select(q, cache, state, impl="torch")
+        counts.append(operations.count)
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.8])
+@pytest.mark.parametrize("name", EVICT)
+def test_evicting_from_a_batch_takes_no_more_operations(name: str, sparsity: float | None) -> None:
+    """While the same requests decode; one that joins or leaves has its lists moved."""
+    method, prompt, counts = METHODS.get(name)(sparsity=sparsity), 100, []
+    assert isinstance(method, EvictMethod)
+    assert not method.each_step or (isinstance(method, StepMethod) and method.together)
+    for batch in (1, 16):
+        evicted, names = Evicted(method, ONLY, "torch"), [str(number) for number in range(batch)]
+        keys = torch.randn(batch, prompt + 9, KV_HEADS, SIZE, generator=torch.Generator().manual_seed(0))
+        for row, request in enumerate(names):
+            evicted.read(
+                Prompt(row, request, 0, 0, prompt, prompt), keys[row, :prompt].repeat(1, 2, 1), keys[row, :prompt]
+            )
+        for end in (prompt + 1, prompt + 2):
+            rows = [Row(request, row, end - 1, end, prompt) for row, request in enumerate(names)]
+            table = torch.arange(batch, dtype=torch.int32)[:, None]
+            steps = Plan.of(rows, table, torch.full((batch,), end, dtype=torch.int32), keys.shape[1]).steps
+            assert steps is not None
+            q, cache = torch.randn(batch, HEADS, SIZE), PagedCache(keys, keys, steps.table, steps.cached)
+            with Operations() as operations:
+                evicted.step(steps, q, cache)
         counts.append(operations.count)
     assert counts[0] == counts[1] > 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.attention.method import METHODS, ONLY, Layer
+from sparse_tasks.attention.method import METHODS, ONLY, Layer, StepMethod
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_tasks.attention.index import Kept
+    from sparse_tasks.attention.index import Kept, KeptBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class H2O(CapacityMethod):
+class H2O(StepMethod, CapacityMethod):
     """Half of the capacity is for heavy hitters, by the attention of all queries so far; half for the last tokens.
 
     ``keep`` needs all queries of the prompt: its work grows with their number times that of the keys, as dense
@@ -29,7 +29,6 @@ class H2O(CapacityMethod):
     cache: ClassVar[str] = "evicted after the prompt and at each step"
     source: ClassVar[str] = "Zhang et al., 2023, arXiv:2306.14048"
     any_softmax: ClassVar[bool] = True
-    each_step: ClassVar[bool] = True
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         return 0, capacity - capacity // 2
@@ -56,14 +55,11 @@ class H2O(CapacityMethod):
         kept = super().choose(scores, capacity, impl=impl)
         return replace(kept, scores=scores.gather(1, kept.positions.long()))
 
-    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
-        from sparse_tasks.attention.ops.eviction import check_step, drop_lowest
+    def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
+        from sparse_tasks.attention.ops.eviction import drop_lowest
 
-        capacity, weights = check_step(self.name, kept, weights)
-        grown = kept.append(position)
-        scores = weights if grown.scores is None else grown.scores + weights
-        _, recent = self.fixed(capacity)
-        return drop_lowest(replace(grown, scores=scores), scores, capacity, recent)
+        scores = weights if seen.scores is None else seen.scores + weights
+        return drop_lowest(replace(seen, scores=scores), scores, seen.capacities - seen.capacities // 2)
 
 
 METHODS.register("h2o", H2O)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from sparse_tasks.attention.method import METHODS, ONLY, Layer, Span
+from sparse_tasks.attention.method import METHODS, ONLY, Layer, Span, StepMethod
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.attention.methods.true_attention import TrueAttention
 from sparse_tasks.core.errors import UsageError
@@ -16,11 +16,11 @@ from sparse_tasks.core.shape import Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_tasks.attention.index import Kept
+    from sparse_tasks.attention.index import Kept, KeptBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class OracleEvict(TrueAttention, CapacityMethod):
+class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
     """Evicts nothing, and shows each step the ``capacity`` tokens of the prompt that its queries attend to most.
 
     No method that evicts can do better at that budget: it would have to know the queries to come. Tokens written since
@@ -35,7 +35,6 @@ class OracleEvict(TrueAttention, CapacityMethod):
     summary: ClassVar[str] = "control: at each step the tokens that its query attends to"
     any_softmax: ClassVar[bool] = True
     cache: ClassVar[str] = "kept; what is seen is limited"
-    each_step: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False
 
     @property
@@ -76,36 +75,41 @@ class OracleEvict(TrueAttention, CapacityMethod):
         capacity = self.tokens(n_k if length is None else length, n_k, layer)
         return Kept(positions, counts, n_k, scores, capacity)
 
-    def widen(self, kept: Kept) -> Kept:
-        return kept if self.grows else super().widen(kept)  # seen beside the budget in any case
+    @property
+    def widens(self) -> bool:
+        return not self.grows  # else such a token is seen beside the budget in any case
 
-    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
-        grown = kept.append(position)
-        if self.grows and grown.scores is not None:
-            grown.scores[:, -1] = float("inf")  # written since the prompt
-        return grown
+    def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
+        import torch
 
-    def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
+        if not self.grows or seen.scores is None:
+            return seen
+        own = torch.arange(weights.shape[2], device=weights.device) == seen.counts[..., None] - 1
+        return replace(seen, scores=seen.scores.masked_fill(own, float("inf")))  # written since the prompt
+
+    def visible_all(self, seen: KeptBatch, weights: Tensor, *, impl: str = "auto") -> KeptBatch:
         import torch
 
         from sparse_tasks.attention.kernels.selection import select_mass, select_top
         from sparse_tasks.attention.ops.pooled import top_of_all_heads
 
-        if weights is None or seen.scores is None or seen.capacity is None:
-            raise UsageError("weights", None, f"are what {self.name} selects by, of all tokens that it has read")
-        weights, width = weights.float(), weights.shape[1]
+        if seen.scores is None:
+            raise UsageError("kept.scores", None, f"say what was written since the prompt; {self.name} sets them")
+        width, last = weights.shape[2], seen.counts[..., None] - 1
+        place = torch.arange(width, device=weights.device)
+        weights = weights.masked_fill(place > last, float("-inf"))
         if self.p is not None:
             columns, counts = select_mass(weights, self.p, width=width, impl=impl)
         else:
-            own = torch.arange(width, device=weights.device) == width - 1
-            always = own | (seen.scores == float("inf"))
+            always = (place == last) | ((seen.scores == float("inf")) & (place < last))
             weights = weights.masked_fill(always, float("inf"))
-            budget = always.sum(1, dtype=torch.int32) + seen.capacity
+            budget = always.sum(2, dtype=torch.int32) + seen.capacities[:, None]
             if self.shared:
-                columns, counts = top_of_all_heads(weights, budget.sum(dtype=torch.int32), width=width, impl=impl)
+                budget = budget.sum(1, dtype=torch.int32)
+                columns, counts = top_of_all_heads(weights, budget, width=width, impl=impl)
             else:
                 columns, counts = select_top(weights, budget, width=width, impl=impl)
-        positions = seen.positions.gather(1, columns.clamp_max(width - 1).long())  # past the counts anything
+        positions = seen.positions.gather(2, columns.clamp(0, width - 1).long())  # past the counts anything
         return replace(seen, positions=positions, counts=counts)
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.method import METHODS, StepMethod
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_tasks.attention.index import Kept
+    from sparse_tasks.attention.index import KeptBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class TOVA(CapacityMethod):
+class TOVA(StepMethod, CapacityMethod):
     """Keeps what the last query attends to; neither first nor recent tokens are safe.
 
     ``keep`` needs the last query of the prompt. Each KV head decides by the attention of its group; the paper takes the
@@ -29,7 +29,6 @@ class TOVA(CapacityMethod):
     cache: ClassVar[str] = "evicted after the prompt and at each step"
     source: ClassVar[str] = "Oren et al., 2024, arXiv:2401.06104"
     any_softmax: ClassVar[bool] = True
-    each_step: ClassVar[bool] = True
 
     @property
     def observes(self) -> int:
@@ -41,11 +40,10 @@ class TOVA(CapacityMethod):
         vertical = window_scores(q, k, 1, softmax=self.softmax, slashes=False, impl=impl).vertical
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
 
-    def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
-        from sparse_tasks.attention.ops.eviction import check_step, drop_lowest
+    def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
+        from sparse_tasks.attention.ops.eviction import drop_lowest
 
-        capacity, weights = check_step(self.name, kept, weights)
-        return drop_lowest(kept.append(position), weights, capacity, recent=0)
+        return drop_lowest(seen, weights)
 
 
 METHODS.register("tova", TOVA)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import Kept
+from sparse_tasks.attention.index import Kept, KeptBatch
 from sparse_tasks.core.errors import UsageError
 
 
@@ -17,36 +17,43 @@ def protect(scores: Tensor, first: int, last: int) -> Tensor:
     return scores.masked_fill((column < first) | (column >= scores.shape[1] - last), float("inf"))
 
 
-def check_step(name: str, kept: Kept, weights: Tensor | None) -> tuple[int, Tensor]:
-    """The capacity, and the weights of a step, fp32: one for each kept token and one for the new one.
+def check_step(name: str, seen: Kept, weights: Tensor | None) -> Tensor:
+    """The weights of a step, fp32: one for each token that it sees, its own, the last, included.
 
     Raises:
-        UsageError: There are no weights, or not as many, or the method did not keep these tokens itself.
+        UsageError: There are none, or not as many.
     """
-    shape = (kept.positions.shape[0], kept.positions.shape[1] + 1)
-    if kept.capacity is None:
-        raise UsageError("kept.capacity", None, f"has to be a number of tokens, as {name} sets it after the prompt")
+    shape = tuple(seen.positions.shape)
     if weights is None:
         raise UsageError("weights", None, f"are what {name} evicts by at each step; give fp32 {shape}")
     if tuple(weights.shape) != shape:
         raise UsageError("weights", tuple(weights.shape), f"has to be {shape}: the kept tokens and the new one")
-    return kept.capacity, weights.float()
+    return weights.float()
 
 
-def drop_lowest(kept: Kept, scores: Tensor, capacity: int, recent: int) -> Kept:
-    """``kept`` without the token of the lowest score, one of each head, if there are more than ``capacity``.
+def drop_lowest(seen: KeptBatch, scores: Tensor, recent: int | Tensor = 0) -> KeptBatch:
+    """What a step saw without the token of the lowest score, one of each head, if there are more than its capacity.
 
     Args:
-        kept: With the new token; ``counts`` are ``width``, at most one above the capacity.
-        scores: fp32 ``[kv_heads, width]``.
-        capacity: Tokens that may stay.
-        recent: So many of the last tokens stay whatever their scores.
+        seen: With the step's own token; a head has at most one more than its capacity.
+        scores: fp32 ``[batch, kv_heads, width]``.
+        recent: So many of the last tokens stay whatever their scores; or int32 ``[batch]``.
     """
-    width = scores.shape[1]
-    if width <= capacity:
-        return kept
-    lowest = protect(scores, 0, recent).argmin(1, keepdim=True)
-    place = torch.arange(width - 1, device=scores.device)
-    stay = place + (place >= lowest)  # [kv_heads, width - 1]: from the lowest on, the next
-    left = None if kept.scores is None else kept.scores.gather(1, stay)
-    return replace(kept, positions=kept.positions.gather(1, stay), counts=kept.counts - 1, scores=left)
+    sizes = tuple(map(min, seen.sizes, seen.limits))
+    if sizes == seen.sizes:
+        return seen
+    width = scores.shape[2]
+    place = torch.arange(width, device=scores.device)
+    over = seen.counts > seen.capacities[:, None]
+    safe = recent[:, None] if isinstance(recent, Tensor) else recent
+    may_go = place < (seen.counts - safe)[..., None]
+    lowest = torch.where(over, scores.masked_fill(~may_go, float("inf")).argmin(2), width)[..., None]
+    place = place[: max(sizes)]
+    stay = (place + (place >= lowest)).clamp_max(width - 1)  # from the lowest on, the next
+    return replace(
+        seen,
+        positions=seen.positions.gather(2, stay),
+        counts=seen.counts - over.int(),
+        sizes=sizes,
+        scores=None if seen.scores is None else seen.scores.gather(2, stay),
+    )

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex
-from sparse_tasks.attention.method import EvictMethod, Layer
+from sparse_tasks.attention.method import EvictMethod, Layer, StepMethod
 from sparse_tasks.attention.steps import step_weights
 from sparse_tasks.attention.vllm.plan import Prompt, Steps
+from sparse_tasks.attention.vllm.together import Together
 from sparse_tasks.core.errors import EngineError
 
 _ROOM = 128  # written tokens that lists have room for before they are made anew
@@ -29,11 +30,14 @@ class Evicted:
         self._seen: dict[str, Tensor] = {}  # state of prompts that are not complete
         self._kept: dict[str, Kept] = {}
         self._stack: _Stack | None = None
+        self._together = Together(method, impl) if isinstance(method, StepMethod) and method.together else None
 
     def forget(self, request: str) -> None:
         """Drop a finished request."""
         self._seen.pop(request, None)
         self._kept.pop(request, None)
+        if self._together is not None:
+            self._together.forget(request)
 
     def read(self, prompt: Prompt, q: Tensor, k: Tensor) -> None:
         """Observe a prompt, or a chunk of it; with its last chunk, choose the tokens that stay.
@@ -46,10 +50,11 @@ class Evicted:
         earlier = self._seen.pop(prompt.request, None) if prompt.start else None
         seen = self._method.observe(earlier, q, k, impl=self._impl)
         if prompt.complete:
-            self._kept[prompt.request] = self._method.settle(
-                seen, k, length=prompt.length, layer=self._layer, impl=self._impl
-            )
-            self._stack = None
+            kept = self._method.settle(seen, k, length=prompt.length, layer=self._layer, impl=self._impl)
+            if self._together is not None:
+                self._together.begin(prompt.request, kept)
+            else:
+                self._kept[prompt.request], self._stack = kept, None
         else:
             self._seen[prompt.request] = seen
 
@@ -61,6 +66,8 @@ class Evicted:
             q: ``[queries, query_heads, head_size]``, scaled as in ``read``.
             cache: The cache of these queries.
         """
+        if self._together is not None:
+            return self._together.step(steps, q, cache)
         if self._method.each_step:
             return self._evict(steps, q, cache)
         # The kept part of the prompt and all that was written since: lists change only with the requests.
@@ -72,7 +79,7 @@ class Evicted:
         return stack.index(cache.lengths)
 
     def _evict(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
-        """Evict a token at each step; queries of one request stand in their order."""
+        """Evict a token of one request after the other; queries of one request stand in their order."""
         seen = []
         for row, (request, length) in enumerate(zip(steps.requests, steps.lengths, strict=True)):
             kept = self._of(request)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex
-from sparse_tasks.attention.method import ONLY, EvictMethod, Layer
+from sparse_tasks.attention.method import METHODS, ONLY, EvictMethod, Layer, StepMethod
 from sparse_tasks.attention.methods.tova import TOVA
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.vllm.evicted import _ROOM, Evicted
 from sparse_tasks.attention.vllm.plan import Plan, Prompt, Steps
 from sparse_tasks.attention.vllm.requests import Row
 from sparse_tasks.core.errors import EngineError
 from tests.attention.toys import First
+from tests.methods import OURS
 
 KV_HEADS, SIZE, LONGEST = 2, 16, 600
+EACH_STEP = [name for name in OURS if getattr(METHODS.get(name), "each_step", False)]
 
 
+@functools.cache
 def made(name: str) -> tuple[Tensor, Tensor]:
     """Queries and keys of a request, by its name."""
     maker = torch.Generator().manual_seed(sum(map(ord, name)))
@@ -35,12 +42,16 @@ def read(evicted: Evicted, name: str, *cuts: int) -> None:
         evicted.read(Prompt(0, name, 0, start, end, cuts[-1]), q[start:end], k[:end])
 
 
-def step(evicted: Evicted, **lengths: int | tuple[int, ...]) -> PageIndex:
-    """A step whose queries see so many positions each, their own included; several of one request in turn."""
+def step(evicted: Evicted, asked: dict[str, int] | None = None, **lengths: int | tuple[int, ...]) -> PageIndex:
+    """A step whose queries see so many positions each, their own included; several of one request in turn.
+
+    Of requests that are ``asked``, what follows a context is of the prompt up to there.
+    """
     rows, first, prompts = [], 0, {}
     for name, length in lengths.items():
         each = (length,) if isinstance(length, int) else length
-        rows.append(Row(name, first, each[0] - 1, each[-1], 0))
+        question = (asked or {}).get(name)
+        rows.append(Row(name, first, each[0] - 1, each[-1], question or 0, None if question is None else 0))
         first += len(each)
         prompts[name] = each
     table = torch.arange(len(rows), dtype=torch.int32)[:, None]
@@ -190,3 +201,103 @@ def test_a_method_for_each_step_lets_one_token_go_and_keeps_its_own_for_each_req
     assert seen(step(together, b=6, a=24)) == [other[1], one[3]]
     assert all(len(head) == 7 for query in one for head in query)  # six, and its own
     assert [len(query[0]) for query in other] == [5, 6, 7, 7]
+
+
+def alone(method: StepMethod) -> StepMethod:
+    """The method as one that takes a request after the other."""
+
+    class Alone(type(method)):  # type: ignore[misc]
+        def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
+            assert weights is not None
+            assert weights.shape == (KV_HEADS, kept.positions.shape[1] + 1)
+            return super().advance(kept, position, weights)
+
+    found: StepMethod = Alone(**method.settings())
+    assert not found.together
+    return found
+
+
+NAMES = "abcdef"
+PARTS = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from([1, 1, 1, 2, 3])),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda x: x[0],
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings_of"),
+    [
+        *((name, {budget: size}) for name in EACH_STEP for budget, size in (("capacity", 12), ("sparsity", 0.7))),
+        ("oracle_evict", {"sparsity": 0.7, "shared": True}),
+        ("oracle_evict", {"capacity": 12, "grows": False}),
+        ("oracle_evict", {"p": 0.6}),
+    ],
+    ids=str,
+)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    prompts=st.lists(st.integers(1, 40) | st.just(300), min_size=6, max_size=6),
+    steps=st.lists(st.tuples(PARTS, st.sampled_from([*NAMES, "", "", ""])), min_size=1, max_size=12),
+    questions=st.lists(st.integers(0, 6), min_size=6, max_size=6),
+    softmax=st.sampled_from([PLAIN, Softmax(torch.tensor([3.0, -1.0, 2.0, 0.0]), 1.5)]),
+)
+def test_a_batch_evicts_as_each_request_alone(
+    name: str,
+    settings_of: dict[str, float],
+    prompts: list[int],
+    steps: list[tuple[list[tuple[str, int]], str]],
+    questions: list[int],
+    softmax: Softmax,
+) -> None:
+    """Requests come and go, change places, are preempted, ask several tokens at once, and have budgets of their own."""
+    method = METHODS.get(name)(**settings_of)
+    assert isinstance(method, StepMethod)
+    together, apart = (Evicted(one.under(softmax), Layer(1, 3), "torch") for one in (method, alone(method)))
+    length = dict(zip(NAMES, prompts, strict=True))
+    asked = {one: length[one] + count for one, count in zip(NAMES, questions, strict=True) if count}
+    for one in NAMES:
+        read(together, one, length[one])
+        read(apart, one, length[one])
+    for parts, preempted in steps:
+        if preempted:
+            prompt = dict(zip(NAMES, prompts, strict=True))[preempted]
+            length[preempted] = prompt
+            for evicted in (together, apart):
+                evicted.forget(preempted)
+                read(evicted, preempted, *sorted({max(1, prompt // 2), prompt}))
+        queries: dict[str, int | tuple[int, ...]] = {
+            one: tuple(range(length[one] + 1, length[one] + count + 1)) for one, count in parts
+        }
+        assert seen(step(together, asked, **queries)) == seen(step(apart, asked, **queries))
+        length.update({one: length[one] + count for one, count in parts})
+
+
+def test_lists_of_other_lengths_stand_apart() -> None:
+    """One long request would widen those of all others: none is padded to more than twice its own."""
+    method = METHODS.get("tova")(sparsity=0.5)
+    assert isinstance(method, StepMethod)
+    evicted = Evicted(method, ONLY, "torch")
+    lengths = {"a": 500, "b": 20, "c": 300, "d": 24, "e": 4}
+    for name, length in lengths.items():
+        read(evicted, name, length)
+    index = step(evicted, **{name: length + 1 for name, length in lengths.items()})
+    assert index.counts[:, 0].tolist() == [length // 2 + 1 for length in lengths.values()]
+    assert evicted._together is not None
+    batches = {id(batch): batch.kept.sizes for batch in evicted._together._batches.values()}
+    assert sorted(batches.values()) == [(2,), (10, 12), (250, 150)]
+
+
+def test_a_request_that_waits_holds_no_lists_but_its_own() -> None:
+    evicted = Evicted(TOVA(capacity=5), ONLY, "torch")
+    for name in "abc":
+        read(evicted, name, 9)
+    step(evicted, a=10, b=10, c=10)
+    step(evicted, a=11, c=11)
+    assert evicted._together is not None
+    assert len(evicted._together._batches["b"].kept.positions) == 1
+    assert len(evicted._together._batches["a"].kept.positions) == 2
+    evicted.forget("a")
+    step(evicted, c=12, b=11)
+    assert [len(batch.kept.positions) for batch in evicted._together._batches.values()] == [2, 2]
