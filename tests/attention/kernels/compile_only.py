@@ -1,8 +1,9 @@
-"""Compiles for a Hopper GPU, without one, each kernel that the methods launch: ``python compile_only.py``.
+"""Compiles for a Hopper GPU, without one, each kernel that the methods launch: ``python compile_only.py [large]``.
 
 The interpreter runs what Triton's compiler refuses, such as a variable that changes its type in a loop. Here launches
 compile and do nothing, and memory is zeros, so that what a kernel would have written is a valid index. Prints, as JSON,
-the kernels that were compiled by the name of their module, and what failed by what was run.
+the kernels that were compiled by the name of their module, and what failed by what was run. With ``large``, heads have 256
+numbers, which take most room in shared memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from triton.runtime.jit import JITFunction
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels import gluon, triton
-from sparse_tasks.attention.kernels.gluon.block_sparse import block_sparse_gluon, vertical_slash_gluon
+from sparse_tasks.attention.kernels.gluon.block_sparse import SIZES, block_sparse_gluon, vertical_slash_gluon
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
@@ -36,6 +37,8 @@ from sparse_tasks.attention.softmax import PLAIN, Softmax
 N = 700  # positions of a prompt: ragged
 HEADS, KV_HEADS = 9, 3
 PAGE = 16
+LARGE = "large" in sys.argv
+SHARED = 232448  # bytes of shared memory that a program may take
 OFTEN = ("vertical_slash", "block_sparse", "quest", "snapkv")  # between them they launch nearly all kernels
 
 
@@ -61,7 +64,9 @@ def compile_only(compiled: set[str]) -> None:
     launch = JITFunction.run
 
     def run(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        launch(self, *args, grid=grid, warmup=True, **options)
+        kernel = launch(self, *args, grid=grid, warmup=True, **options)
+        if kernel.metadata.shared > SHARED:
+            raise ValueError(f"{self.fn.__name__} takes {kernel.metadata.shared:,} bytes of shared memory")
         compiled.add(f"{self.fn.__module__}.{self.fn.__name__}")
 
     JITFunction.run = run
@@ -81,7 +86,7 @@ def prefill(method: PrefillMethod, size: int, dtype: torch.dtype, softmax: Softm
     for queries, index in select_stretches(method, q, k, impl="triton"):
         keys = k[: index.n_k]
         attend(queries, keys, keys, index, softmax=softmax, impl="triton")
-        if dtype == torch.bfloat16:
+        if dtype == torch.bfloat16 and size in SIZES:
             if isinstance(index, LineIndex):
                 vertical_slash_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
             elif index.block_q >= 64:
@@ -111,7 +116,9 @@ def evict(method: EvictMethod, size: int, dtype: torch.dtype, softmax: Softmax =
 def runs() -> Iterator[tuple[str, Callable[[], None]]]:
     """What is compiled, by name: every method, and one of each kernel for other heads and types."""
     for kind in METHODS:
-        for size, dtype in ((64, torch.bfloat16), *(((128, torch.float32),) if kind.name in OFTEN else ())):
+        often = ((128, torch.float32),) if kind.name in OFTEN else ()
+        large = ((256, torch.bfloat16), (256, torch.float32)) if kind.name in OFTEN else ()
+        for size, dtype in large if LARGE else ((64, torch.bfloat16), *often):
             method = kind(sparsity=0.8)
             run: Any = {"prefill": prefill, "decode": decode, "evict": evict}[str(kind.phase)]
             yield f"{kind.name} {size} {dtype}", lambda run=run, m=method, s=size, d=dtype: run(m, s, d)  # type: ignore[misc]

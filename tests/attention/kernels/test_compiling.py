@@ -22,17 +22,30 @@ def launched() -> set[str]:
     return {f"{file.stem}.{name}" for file in files for name in re.findall(r"\b(_\w+)\[\(", file.read_text())}
 
 
-@pytest.mark.slow
-def test_every_kernel_compiles(tmp_path: Path) -> None:
+def compiled(folder: Path, *arguments: str) -> list[str]:
+    """Kernels that compile, by the script; none fails."""
     pytest.importorskip("triton")
-    script = Path(__file__).with_name("compile_only.py")
-    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", script], env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-W", "ignore", Path(__file__).with_name("compile_only.py"), *arguments],
+        env=os.environ | {"TRITON_CACHE_DIR": str(folder)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["failed"] == {}
-    assert {name.removeprefix("sparse_tasks.attention.kernels.").partition(".")[2] for name in result["compiled"]} >= (
+    names: list[str] = result["compiled"]
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_heads_of_256_numbers_have_room(tmp_path: Path) -> None:
+    """Of Qwen3-Next, Qwen3.5 and Gemma 3."""
+    assert {name.rpartition(".")[2] for name in compiled(tmp_path, "large")} >= {"_attend", "_kernel", "_score"}
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles(tmp_path: Path) -> None:
+    names = compiled(tmp_path)
+    assert {name.removeprefix("sparse_tasks.attention.kernels.").partition(".")[2] for name in names} >= (
         launched() - ALONE
     )

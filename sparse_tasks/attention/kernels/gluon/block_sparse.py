@@ -45,6 +45,9 @@ _LOG2_E = gl.constexpr(LOG2_E)
 _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 _store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 
+SIZES: Final = (64, 128)
+"""Head sizes whose tiles have room in shared memory: of 256 numbers, queries and keys would take 384 KB of 227."""
+
 TILE: Final = 128
 """Queries of a tile, and keys."""
 
@@ -367,7 +370,7 @@ def serves(q: Tensor, block_q: int, block_k: int) -> bool:
         q.is_cuda
         and torch.cuda.get_device_capability(q.device)[0] == 9
         and q.element_size() == 2
-        and q.shape[2] in (64, 128)
+        and q.shape[2] in SIZES
         and block_q == TILE
         and block_k in (64, 128)
     )
