@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking
+from sparse_tasks.attention.kernels.dispatch import check_cached, check_same, checking
 from sparse_tasks.core.errors import UsageError
 
 _NUMBERS: Final = 1 << 25
@@ -23,7 +23,9 @@ class PagedCache:
     Position ``p`` of a sequence lies in block ``block_table[sequence, p // block_size]`` at offset ``p % block_size``.
 
     Attributes:
-        keys: ``[blocks, block_size, kv_heads, head_size]``, any strides but in the last dimension, which is dense.
+        keys: ``[blocks, block_size, kv_heads, head_size]``, any strides but in the last dimension, which is dense. In 8
+            bits (``EIGHT_BITS``) they are without their scale, which goes into the queries, and that of the values into
+            what comes out.
         values: Like ``keys``; its strides may differ.
         block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
         lengths: int32 ``[batch]``: cached positions, the current query's own included.
@@ -56,7 +58,7 @@ class PagedCache:
         if keys.ndim != 4 or 0 in keys.shape:
             raise UsageError("keys", tuple(keys.shape), "has to be [blocks, block_size, kv_heads, head_size], none 0")
         check_same("shape", keys=keys, values=values)
-        check_floats(keys=keys, values=values)
+        check_cached(keys=keys, values=values)
         for name, tensor in (("keys", keys), ("values", values)):
             if tensor.stride(3) != 1:
                 raise UsageError(name, tensor.stride(), "strides have to end in 1: a head's numbers lie side by side")

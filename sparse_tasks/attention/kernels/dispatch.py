@@ -20,6 +20,9 @@ Implementation: TypeAlias = Literal["auto", "triton", "torch"]
 
 FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 
+EIGHT_BITS: Final = torch.float8_e4m3fn
+"""Type of cached keys and values in 8 bits, which kernels turn into that of the queries as they read them."""
+
 
 class TwinWarning(UserWarning):
     """A torch twin runs for want of a kernel, and is slow."""
@@ -112,6 +115,16 @@ def check_floats(**tensors: Tensor) -> None:
             raise UsageError(name, str(tensor.dtype), f"is not a type that attention takes; use {known}")
         if tensor.dtype != first.dtype:
             raise UsageError(name, str(tensor.dtype), f"differs from {first.dtype} of the other inputs; convert it")
+
+
+def check_cached(**tensors: Tensor) -> None:
+    """Refuse cached tensors that are not all of one type: a floating type of the kernels, or 8 bits.
+
+    Raises:
+        UsageError: Names the first tensor that does not fit.
+    """
+    if any(tensor.dtype != EIGHT_BITS for tensor in tensors.values()):
+        check_floats(**tensors)
 
 
 def check_same(what: str, **tensors: Tensor) -> None:

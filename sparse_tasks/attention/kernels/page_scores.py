@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking, implementation
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS, check_floats, check_same, checking, implementation
 from sparse_tasks.attention.kernels.page_summaries import check_unit
 from sparse_tasks.attention.kernels.sparse_decode import check_queries
 from sparse_tasks.core.errors import UsageError
@@ -91,5 +91,6 @@ def _check(q: Tensor, summaries: Tensor, cache: PagedCache, unit: int, longest: 
     shape = (pages, cache.kv_heads, 2, cache.head_size)
     if tuple(summaries.shape) != shape or not summaries.is_contiguous():
         raise UsageError("summaries", tuple(summaries.shape), f"has to be {shape}, contiguous")
-    check_floats(q=q, summaries=summaries)
+    if summaries.dtype != EIGHT_BITS:
+        check_floats(q=q, summaries=summaries)
     check_same("device", q=q, summaries=summaries)

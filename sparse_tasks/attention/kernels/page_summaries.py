@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_same, checking, implementation
+from sparse_tasks.attention.kernels.dispatch import check_cached, check_same, checking, implementation
 from sparse_tasks.core.errors import UsageError
 
 
@@ -81,7 +81,7 @@ def _check_update(summaries: Tensor, keys: Tensor, slots: Tensor, unit: int) -> 
         raise UsageError("slots", str(slots.dtype), "has to be torch.int64 or torch.int32")
     if unit < 1:
         raise UsageError("unit", unit, "has to be at least 1 position")
-    check_floats(summaries=summaries, keys=keys)
+    check_cached(summaries=summaries, keys=keys)
     check_same("device", summaries=summaries, keys=keys, slots=slots)
 
 
@@ -90,17 +90,17 @@ def update_page_summaries_torch(
 ) -> None:
     """Torch twin of ``update_page_summaries``; slots of one page need not stand together."""
     block_size = unit if block_size is None else block_size
-    keys, slots = keys[slots >= 0], slots[slots >= 0].long()
+    keys, slots = keys[slots >= 0].float(), slots[slots >= 0].long()
     offset = slots % block_size
     pages, run = torch.unique(slots // block_size * ceil_div(block_size, unit) + offset // unit, return_inverse=True)
     anew = torch.zeros(len(pages), dtype=torch.bool, device=keys.device)
     anew[run[offset % unit == 0]] = True
-    low, high = summaries[pages].unbind(2)
+    low, high = summaries[pages].float().unbind(2)
     low = torch.where(anew[:, None, None], float("inf"), low)
     high = torch.where(anew[:, None, None], float("-inf"), high)
     run = run[:, None, None].expand_as(keys)
     low, high = low.scatter_reduce(0, run, keys, "amin"), high.scatter_reduce(0, run, keys, "amax")
-    summaries[pages] = torch.stack([low, high], dim=2)
+    summaries[pages] = torch.stack([low, high], dim=2).to(summaries.dtype)  # of keys, and so exact
 
 
 def page_summaries(cache: PagedCache, unit: int, *, impl: str = "auto") -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.kernels.dispatch import (
+    EIGHT_BITS,
     check_floats,
     check_heads,
     check_same,
@@ -111,7 +112,7 @@ def check_queries(q: Tensor, cache: PagedCache) -> None:
         expected = f"[{cache.batch}, query_heads, {cache.head_size}]"
         raise UsageError("q", tuple(q.shape), f"has to be {expected}, one query a sequence of the cache")
     check_heads(q.shape[1], cache.kv_heads, q.shape[2])
-    check_floats(q=q, keys=cache.keys)
+    check_floats(q=q) if cache.keys.dtype == EIGHT_BITS else check_floats(q=q, keys=cache.keys)
     check_same("device", q=q, keys=cache.keys)
 
 

@@ -98,9 +98,9 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         # vLLM may still change it, and does for hybrids, so that the worker checks again.
         if cache.block_size is not None and not config.model_config.is_hybrid:
             check_page(method, cache.block_size)
-    if str(cache.cache_dtype).startswith(("fp8", "int", "nvfp4", "turboquant")):
+    if cache.cache_dtype not in _CACHED:
         raise UsageError(
-            "kv_cache_dtype", cache.cache_dtype, "is not a type that the kernels read; use auto or bfloat16"
+            "kv_cache_dtype", cache.cache_dtype, f"is not a type that the kernels read; use {', '.join(_CACHED)}"
         )
     mode = config.compilation_config.cudagraph_mode
     if mode is not None and mode.has_full_cudagraphs():
@@ -266,10 +266,23 @@ def check_layer(module: Any) -> None:
     own = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
     # Of a ``torch.nn.Module``, that much is not among its variables.
     parts = {name: part for of in ("_parameters", "_buffers", "_modules") for name, part in vars(module)[of].items()}
+    in_8_bits = getattr(module, "kv_cache_dtype", None) in ("fp8", "fp8_e4m3")
+    if in_8_bits and type(parts.get("query_quant")).__name__ == "QuantFP8":
+        del parts["query_quant"]
     check_attributes(own | parts)
+    if in_8_bits:
+        _check_scales(module)
     check_attributes(vars(module.impl))
     if module.head_size_v != module.head_size:
         raise UsageError("head_size_v", module.head_size_v, f"is not that of keys, {module.head_size}")
+
+
+def _check_scales(module: Any) -> None:
+    """Refuse scales of a cache in 8 bits that are not one number for a tensor, given with the weights."""
+    for name in ("_q_scale", "_k_scale", "_v_scale"):
+        scale = getattr(module, name)
+        if scale.numel() != 1 or float(scale) != getattr(module, f"{name}_float"):
+            raise UsageError(name, scale.tolist(), "is not one scale for a tensor, known as the model is loaded")
 
 
 def check_cache(spec: Any) -> None:
@@ -304,6 +317,7 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
         check_head_size(attributes["head_size"])
 
 
+_CACHED: Final = ("auto", "float32", "float16", "bfloat16", "fp8", "fp8_e4m3")
 # Of vLLM 0.26 to 0.32: attributes of attention layers, of their ``impl`` on CPUs and GPUs, and of their caches.
 _HANDLED: Final = frozenset({
     "num_heads", "num_kv_heads", "num_queries_per_kv", "head_size", "head_size_v", "scale", "dtype",
@@ -311,7 +325,7 @@ _HANDLED: Final = frozenset({
     # which layer it is, and with which code
     "layer_name", "impl", "backend", "attn_backend", "use_direct_call", "isa", "vllm_flash_attn_version", "fa4_hd256",
     "batch_invariant_enabled", "supports_quant_query_input", "use_zentorch_sdpa", "may_be_sparse", "sparse",
-    # weights, and scales of caches in 8 bits, which are refused
+    # weights, and scales of caches in 8 bits
     "quant_config", "quant_method", "k_scale", "v_scale", "q_scale", "prob_scale", "_k_scale", "_v_scale", "_q_scale",
     "_prob_scale", "_k_scale_cpu", "_v_scale_cpu", "_k_scale_float", "_v_scale_float", "_q_scale_float",
     "_prob_scale_float", "_o_scale_float", "q_range", "k_range", "v_range",
@@ -326,12 +340,13 @@ _HANDLED: Final = frozenset({
 _PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
     "attn_type": ("decoder",),
     "sliding_window": (-1, (-1, -1)),
-    "kv_cache_dtype": ("auto", "float32", "float16", "bfloat16"),
-    "kv_quant_mode": (0,),
+    "kv_cache_dtype": _CACHED,
+    "kv_quant_mode": (0, 1),  # none, and one scale for a tensor
+    "is_fp8_kv_cache": (False, True),
     "tokens_per_state": (1,),
     **dict.fromkeys(("dcp_world_size", "pcp_world_size", "total_cp_world_size"), (1,)),
     **dict.fromkeys(("use_alibi_sqrt", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
-                     "is_fp8_kv_cache", "calculate_kv_scales"), (False,)),
+                     "calculate_kv_scales"), (False,)),
 }  # fmt: skip
 _OF_SINKS: Final = ("gpt_oss", "granite_swa", "granitemoe_swa")
 _OF_MODULES: Final = frozenset(vars(torch.nn.Module()))

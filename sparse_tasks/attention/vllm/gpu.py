@@ -119,7 +119,7 @@ class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
                     super().forward(layer, query[part.tokens], key, value, kv_cache, part.metadata,
                                     output[part.tokens], *scales, **options)  # fmt: skip
                 else:
-                    some = torch.empty_like(query[part.tokens])
+                    some = torch.empty_like(output[part.tokens])
                     super().forward(layer, query[part.tokens], key, value, kv_cache, part.metadata, some, *scales,
                                     **options)  # fmt: skip
                     output[part.tokens] = some

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,7 +15,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import checks
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS, checks
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer, PrefillMethod
 from sparse_tasks.attention.prefill import attend, select_stretches
@@ -52,6 +54,25 @@ class Methods:
             self.evicted.forget(request)
 
 
+@dataclass(frozen=True)
+class Scales:
+    """Factors of what is held in 8 bits, each of a whole tensor.
+
+    Attributes:
+        q: Of queries, where vLLM hands them over in 8 bits.
+        k: Of cached keys.
+        v: Of cached values.
+    """
+
+    q: float = 1.0
+    k: float = 1.0
+    v: float = 1.0
+
+
+UNSCALED: Final = Scales()
+"""Of a cache in 16 bits or more."""
+
+
 class SparseLayer:
     """One layer, with its state of requests and of the cache.
 
@@ -63,6 +84,7 @@ class SparseLayer:
         impl: "auto", "triton" or "torch".
         replays: Recorder of decoding steps, shared by all layers; None launches each step anew.
         softmax: Sinks and soft cap of the layer.
+        scales: Of a cache in 8 bits.
 
     Raises:
         UsageError: A method does not go with the softmax.
@@ -77,7 +99,9 @@ class SparseLayer:
         impl: str = "auto",
         replays: Replays | None = None,
         softmax: Softmax = PLAIN,
+        scales: Scales = UNSCALED,
     ) -> None:
+        self.scales = scales
         self._layer, self._counter, self._scale, self._impl, self._replays = layer, counter, scale, impl, replays
         self.softmax = softmax
         # All layers are alike: what fits in the first fits in the others.
@@ -114,7 +138,7 @@ class SparseLayer:
         """Update the decoding methods' states with keys just written to the cache.
 
         Args:
-            k: ``[at least tokens, kv_heads, head_size]``.
+            k: ``[at least tokens, kv_heads, head_size]``; read from the cache instead if that has 8 bits.
             keys: ``[blocks, block_size, kv_heads, head_size]``: the cache.
             slots: int64 ``[tokens]``: ``block * block_size + offset``; -1 is padding.
         """
@@ -123,6 +147,9 @@ class SparseLayer:
             cache = PagedCache(keys, keys, empty[None], empty)
             self._states = {name: method.new_state(cache) for name, method in self._noting.items()}
             self._states_of = (keys.data_ptr(), keys.shape)
+        if keys.dtype == EIGHT_BITS and self._noting:
+            places = slots.clamp_min(0)
+            k = keys[places // keys.shape[1], places % keys.shape[1]]
         with checks(self._checked):
             for name, method in self._noting.items():
                 method.update(self._states[name], k[: len(slots)], slots, keys.shape[1], impl=self._impl)
@@ -132,7 +159,7 @@ class SparseLayer:
 
         Args:
             step: The step.
-            q: ``[at least tokens, query_heads, head_size]``.
+            q: ``[at least tokens, query_heads, head_size]``; in 8 bits, too.
             k: ``[at least tokens, kv_heads, head_size]``; in the cache already.
             v: Like ``k``.
             keys: ``[blocks, block_size, kv_heads, head_size]``: the cache.
@@ -147,7 +174,7 @@ class SparseLayer:
             methods = self.methods(plan.choice)
             if methods.prefill is not None or methods.evicted is not None:
                 for prompt in plan.prompts:
-                    queries, key = self._scaled(q[prompt.tokens]), _sequence(plan, prompt, k, keys)
+                    queries, key = self._scaled(q[prompt.tokens], out.dtype), _sequence(plan, prompt, k, keys)
                     if methods.prefill is not None:
                         value = _sequence(plan, prompt, v, values)
                         self._prefill(methods, methods.prefill, prompt, queries, key, value, out[prompt.tokens])
@@ -184,16 +211,18 @@ class SparseLayer:
         """Attention of decoding, and the index that ran; ``shared`` as of a ``PagedCache``."""
         places = slice(len(steps.requests)) if steps.tokens is None else steps.tokens
         with checks(self._checked):
-            queries = self._scaled(q[places])
+            queries = self._scaled(q[places], out.dtype)
             cache = PagedCache(keys, values, steps.table, steps.cached, shared)
             if methods.evicted is not None:
                 index: PageIndex = methods.evicted.step(steps, queries, cache)
             elif isinstance(methods.decode, DecodeMethod):
                 index = methods.decode.select(queries, cache, state, impl=self._impl)
-            if steps.tokens is None:
-                sparse_decode(queries, cache, index, softmax=self.softmax, impl=self._impl, out=out[places])
-            else:
-                out[places] = sparse_decode(queries, cache, index, softmax=self.softmax, impl=self._impl)
+            attended = out[places] if steps.tokens is None else torch.empty_like(queries)
+            sparse_decode(queries, cache, index, softmax=self.softmax, impl=self._impl, out=attended)
+            if self.scales.v != 1:
+                attended *= self.scales.v
+            if steps.tokens is not None:
+                out[places] = attended
         return index
 
     def _prefill(
@@ -216,14 +245,20 @@ class SparseLayer:
                 continue
             index = whole if count == len(part) else whole.tail(count)
             seen = slice(index.n_k)
-            out[done - earlier - count : done - earlier] = attend(
+            attended = attend(
                 part[len(part) - count :], key[seen], value[seen], index, softmax=self.softmax, impl=self._impl
             )
+            out[done - earlier - count : done - earlier] = attended if self.scales.v == 1 else attended * self.scales.v
             self._counter.prompt(prompt.request, self._layer.index, index)
 
-    def _scaled(self, q: Tensor) -> Tensor:
-        """Queries scaled so that scores need ``head_size ** -0.5`` alone, which methods and kernels apply."""
-        factor = self._scale * q.shape[2] ** 0.5
+    def _scaled(self, q: Tensor, dtype: torch.dtype) -> Tensor:
+        """Queries scaled so that scores need ``head_size ** -0.5`` alone, which methods and kernels apply.
+
+        The scale of keys in 8 bits goes in as well: all that methods do with keys is the same at any scale.
+        """
+        factor = self._scale * q.shape[2] ** 0.5 * self.scales.k
+        if q.dtype == EIGHT_BITS:
+            factor, q = factor * self.scales.q, q.to(dtype)
         return q if abs(factor - 1) < 1e-6 else q * factor
 
 
@@ -240,9 +275,10 @@ def _with_earlier(before: dict[str, Tensor], observed: int, prompt: Prompt, quer
 def _sequence(plan: Plan, prompt: Prompt, new: Tensor, cached: Tensor) -> Tensor:
     """Keys, or values, of a prompt up to where a chunk ends: ``[end, kv_heads, head_size]``.
 
-    Those of the step for the first chunk, gathered from the cache for later ones.
+    Those of the step for the first chunk, gathered from the cache for later ones; always from one in 8 bits, as what is
+    decoded sees them.
     """
-    if prompt.start == 0:
+    if prompt.start == 0 and cached.dtype != EIGHT_BITS:
         return new[prompt.tokens]
     blocks = plan.table[prompt.row, : ceil_div(prompt.end, cached.shape[1])]
-    return cached[blocks.long()].flatten(0, 1)[: prompt.end]
+    return cached[blocks.long()].flatten(0, 1)[: prompt.end].to(new.dtype)

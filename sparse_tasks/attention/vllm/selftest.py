@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import Method
 from sparse_tasks.attention.vllm.checks import importing
 from sparse_tasks.attention.vllm.session import Session
@@ -95,6 +96,8 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
     """
     dtype = next(iter(modules.values())).dtype
     bound, greatest = rounding(dtype), 0.0
+    if any(getattr(module, "query_quant", None) is not None for module in modules.values()):
+        bound = float(torch.finfo(EIGHT_BITS).eps)  # vLLM rounds weights to 8 bits too, to multiply them by values
     with torch.inference_mode(), set_current_vllm_config(config):
         for name, method, difference in _differences(config, session, modules, device):
             if not difference <= bound:  # nor where it is no number
@@ -230,6 +233,8 @@ def _outputs(module: Any, q: Tensor, step: _Step, metadata: Any, *, sparse: bool
     k = torch.cat([part.of.k[part.positions] for part in step])
     v = torch.cat([part.of.v[part.positions] for part in step])
     out = torch.full_like(q, torch.nan)
+    if (quantize := getattr(module, "query_quant", None)) is not None:
+        q = quantize(q.flatten(1), module._q_scale)[0].view(q.shape)
     impl.sparse = layer if sparse else None
     try:
         for part in step:  # the two may lay the cache out otherwise, so each writes all of it

@@ -17,7 +17,7 @@ from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.vllm.arguments import MARK, Offer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
-from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.layer import UNSCALED, Scales, SparseLayer
 from sparse_tasks.attention.vllm.plan import Plan, Span, Step
 from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.attention.vllm.requests import Choice, Requests
@@ -75,7 +75,10 @@ class Session:
         if not modules:
             raise UsageError("model", "given", "has no layer with attention over all keys, so no method can run")
         self._replays = replays
-        shapes = {(m.impl.num_kv_heads, m.impl.num_heads, m.impl.head_size, m.dtype) for m in modules.values()}
+        shapes = {
+            (m.impl.num_kv_heads, m.impl.num_heads, m.impl.head_size, getattr(m, "kv_cache_torch_dtype", m.dtype))
+            for m in modules.values()
+        }
         if len(shapes) > 1:
             raise UsageError("model", "given", "has layers that differ in their heads, which is not supported")
         kv_heads, heads, size, dtype = shapes.pop()
@@ -86,7 +89,7 @@ class Session:
             # Without a cap vLLM has 0.
             softmax = Softmax(module.impl.sinks, module.impl.logits_soft_cap or None)
             self._layers[name] = SparseLayer(
-                layer, self.offer, self.counter, module.impl.scale, self._impl, replays, softmax
+                layer, self.offer, self.counter, module.impl.scale, self._impl, replays, softmax, scales_of(module)
             )
             module.impl.sparse = self._layers[name]
 
@@ -240,6 +243,13 @@ class Session:
         # Keys and values in one piece, and as much again for scores and lists by position.
         size: int = torch.empty(0, dtype=dtype).element_size()
         return _WORK + 4 * ceil_div(longest, 128) * 128 * kv_heads * head_size * size
+
+
+def scales_of(module: Any) -> Scales:
+    """Scales of a layer of vLLM with a cache in 8 bits; of another all 1."""
+    if not str(getattr(module, "kv_cache_dtype", "")).startswith("fp8"):
+        return UNSCALED
+    return Scales(module._q_scale_float, module._k_scale_float, module._v_scale_float)
 
 
 SESSIONS: WeakSet[Session] = WeakSet()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.vllm.checks import check_attributes, importing
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import Session, session_of
@@ -53,5 +55,7 @@ class ImplMixin:
 
     def split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of vLLM's joint cache, ``[blocks, block_size, kv_heads, head_size]`` each."""
+        if kv_cache.dtype == torch.uint8:  # so vLLM calls 8 bits of any type, of which one is let through
+            kv_cache = kv_cache.view(EIGHT_BITS)
         keys, values = kv_cache.transpose(1, 2).split(self.head_size, dim=-1)
         return keys, values

@@ -2,8 +2,8 @@
 
 The interpreter runs what Triton's compiler refuses, such as a variable that changes its type in a loop. Here launches
 compile and do nothing, and memory is zeros, so that what a kernel would have written is a valid index. Prints, as JSON,
-the kernels that were compiled by the name of their module, and what failed by what was run. With ``large``, heads have 256
-numbers, which take most room in shared memory.
+the kernels that were compiled by the name of their module, and what failed by what was run. With ``large``, heads have
+256 numbers, which take most room in shared memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from triton.runtime.jit import JITFunction
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels import gluon, triton
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.kernels.gluon.block_sparse import SIZES, block_sparse_gluon, vertical_slash_gluon
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
+from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.prefill import attend, select_stretches
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
@@ -93,10 +95,16 @@ def prefill(method: PrefillMethod, size: int, dtype: torch.dtype, softmax: Softm
                 block_sparse_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
 
 
-def decode(method: DecodeMethod, size: int, dtype: torch.dtype, softmax: Softmax = PLAIN) -> None:
+def decode(
+    method: DecodeMethod,
+    size: int,
+    dtype: torch.dtype,
+    softmax: Softmax = PLAIN,
+    cached: torch.dtype | None = None,
+) -> None:
     lengths = torch.tensor([N, 17], dtype=torch.int32)
     table = torch.arange(2 * 48, dtype=torch.int32).view(2, 48)
-    keys = torch.randn(2 * 48, PAGE, KV_HEADS, size).to(dtype)
+    keys = torch.randn(2 * 48, PAGE, KV_HEADS, size).to(cached or dtype)
     cache = PagedCache(keys, keys, table, lengths)
     state = method.new_state(cache)
     method.update(state, keys.flatten(0, 1)[:5], torch.arange(5), PAGE, impl="triton")
@@ -131,6 +139,8 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
                 f"{name} with {softmax.what}",
                 lambda run=run, m=method, s=softmax: run(m, 64, torch.bfloat16, s),  # type: ignore[misc]
             )
+    for size in (64, 256):
+        yield f"quest {size} in 8 bits", lambda s=size: decode(Quest(), s, torch.bfloat16, cached=EIGHT_BITS)  # type: ignore[misc]
     for block in (16, 64):
         q, k = prompt(64, torch.bfloat16)
         index = BlockIndex.dense(N, N, block, block)

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
+from sparse_tasks.attention.kernels.page_scores import page_scores
 from sparse_tasks.attention.kernels.page_summaries import new_page_summaries, page_summaries, update_page_summaries
 from sparse_tasks.core.errors import UsageError
-from tests.attention.kernels.test_sparse_decode import make_cache
+from tests.attention.kernels.test_sparse_decode import in_8_bits, make_cache
 
 KERNELS = ["triton", "torch"]
 
@@ -100,6 +102,25 @@ def test_order_within_a_page_does_not_matter(impl: str) -> None:
     assert torch.equal(summaries[1, 0], torch.stack([keys[:3, 0].amin(0), keys[:3, 0].amax(0)]))  # anew
     assert (summaries[[0, 2], :, 0] == -50).all()  # untouched, and folded into what was wider
     assert (summaries[[0, 2], :, 1] == 50).all()
+
+
+@pytest.mark.parametrize("impl", KERNELS)
+def test_keys_in_8_bits_have_summaries_in_8_bits(impl: str) -> None:
+    """The extremes of keys are keys, so that nothing is rounded again."""
+    small, large = in_8_bits(make_cache([50, 1, 33], 2, 64, 16))
+    built = page_summaries(small, 16, impl=impl)
+    assert built.dtype == EIGHT_BITS
+    updated = new_page_summaries(small.keys, 16)
+    for row in range(3):
+        keys, slots = small.gather(row)[0], slots_of(small, row)
+        for part in (slice(0, 20), slice(20, None)):
+            if len(slots[part]):
+                update_page_summaries(updated, keys[part], slots[part], unit=16, impl=impl)
+        for summaries in (built, updated):
+            assert torch.equal(of_sequence(summaries.float(), small, row, 16), naive(large, row, 16))
+    q = torch.randn(3, 4, 64)
+    scores = page_scores(q, built, small, unit=16, impl=impl)
+    assert torch.equal(scores, page_scores(q, built.float(), large, unit=16, impl=impl))
 
 
 @pytest.mark.parametrize("impl", KERNELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.prompts import close
@@ -105,6 +107,28 @@ def test_like_naive(
     assert lse.dtype == torch.float32
     close(out, expected, low.to(dtype), 1e-5)
     torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=1e-5)
+
+
+def in_8_bits(cache: PagedCache) -> tuple[PagedCache, PagedCache]:
+    """A cache whose numbers are rounded to 8 bits, in these and as they were."""
+    small = [x.to(EIGHT_BITS) for x in (cache.keys, cache.values)]
+    return (
+        replace(cache, keys=small[0], values=small[1]),
+        replace(cache, keys=small[0].to(cache.keys.dtype), values=small[1].to(cache.keys.dtype)),
+    )
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_cache_in_8_bits_is_read_as_what_it_means(impl: str, dtype: torch.dtype) -> None:
+    small, large = in_8_bits(make_cache([130, 1, 77], 2, 64, 16, dtype))
+    index = make_index(small, 16, 0.6)
+    q = torch.randn(3, 4, 64, generator=torch.Generator().manual_seed(5)).to(dtype)
+    out, expected = (sparse_decode(q, cache, index, impl=impl) for cache in (small, large))
+    assert isinstance(out, Tensor)
+    assert out.dtype == dtype
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.usefixtures("poisoned")

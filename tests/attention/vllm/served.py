@@ -16,13 +16,14 @@ from torch import Tensor
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.interactions import causal_count
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, Layer, Method
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.attention.vllm.arguments import CONTEXT
-from sparse_tasks.attention.vllm.layer import SparseLayer
+from sparse_tasks.attention.vllm.layer import Scales, SparseLayer
 from sparse_tasks.attention.vllm.plan import Step
 from sparse_tasks.attention.vllm.session import Session
 from sparse_tasks.core.parameters import parameters
@@ -133,6 +134,7 @@ class Served:
         seed: Of the order of blocks and rows.
         scale: Factor of the scores.
         softmax: Sinks and soft cap of its layers.
+        scales: Of a cache in 8 bits.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class Served:
         seed: int = 0,
         scale: float = SIZE**-0.5,
         softmax: Softmax = PLAIN,
+        scales: Scales | None = None,
     ) -> None:
         self.session = Session(attention, impl="torch", choices=choices)
         modules = [
@@ -159,6 +162,11 @@ class Served:
                     logits_soft_cap=softmax.soft_cap or 0,
                 ),
                 dtype=torch.float32,
+                kv_cache_torch_dtype=torch.float32 if scales is None else torch.uint8,
+                kv_cache_dtype="auto" if scales is None else "fp8",
+                _q_scale_float=1.0,
+                _k_scale_float=1.0 if scales is None else scales.k,
+                _v_scale_float=1.0 if scales is None else scales.v,
             )
             for _ in range(LAYERS)
         ]
@@ -166,7 +174,7 @@ class Served:
         self.session.join(dict(zip(self.names, modules, strict=True)), torch.device("cpu"))
         self.session.lay_out(self.names, block_size)
         self.layers: list[SparseLayer] = [module.impl.sparse for module in modules]
-        self.block_size = block_size
+        self.block_size, self.scales = block_size, scales
         self.random = random.Random(seed)
         self.requests: dict[str, _Served] = {}
         self.over: list[str] = []
@@ -175,7 +183,7 @@ class Served:
     def new_cache(self, blocks: int) -> None:
         """A cache of NaN, whose first block belongs to no request."""
         shape = (LAYERS, blocks, self.block_size, 2, KV_HEADS, SIZE)
-        self.cache = torch.full(shape, float("nan"))
+        self.cache = torch.full(shape, float("nan")).to(torch.float32 if self.scales is None else EIGHT_BITS)
         self.free = list(range(1, blocks))
         self.random.shuffle(self.free)
 
@@ -252,12 +260,15 @@ class Served:
         padding = [torch.full((_PADDING, heads, SIZE), float("nan")) for heads in (HEADS, KV_HEADS, KV_HEADS)]
         q, k, v = (torch.cat(part) for part in zip(*parts, padding, strict=True))
         real = slots[slots >= 0]
-        keys[real // self.block_size, real % self.block_size] = k[: len(real)]
-        values[real // self.block_size, real % self.block_size] = v[: len(real)]
+        keys[real // self.block_size, real % self.block_size] = self._stored(k[: len(real)], "k")
+        values[real // self.block_size, real % self.block_size] = self._stored(v[: len(real)], "v")
         layer.notice(k, keys, slots)
         out = torch.full_like(q, float("nan"))
         layer.attend(step, q, k, v, keys, values, out)
         return out
+
+    def _stored(self, x: Tensor, what: str) -> Tensor:
+        return x if self.scales is None else (x / getattr(self.scales, what)).to(EIGHT_BITS)
 
     def _tokens(self, one: _Served, layer: int, count: int) -> list[Tensor]:
         return [x[one.computed : one.computed + count] for x in one.text.layers[layer]]

@@ -104,6 +104,8 @@ def test_a_plain_model_runs_every_method(name: str) -> None:
         ("cache_config.cache_dtype", "bfloat16"),
         ("cache_config.cache_dtype", "float16"),
         ("cache_config.cache_dtype", "auto"),
+        ("cache_config.cache_dtype", "fp8"),
+        ("cache_config.cache_dtype", "fp8_e4m3"),
         ("compilation_config.cudagraph_mode", None),
         ("compilation_config.cudagraph_mode", mode("NONE", full=False)),
         ("model_config.hf_text_config", SimpleNamespace(attn_config={"alibi": False})),
@@ -138,10 +140,10 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("attention_config.backend", None, "attention_config.backend", None, [CUSTOM, "--attention-backend CUSTOM"]),
     ("attention_config.backend", SimpleNamespace(name="FLASH_ATTN"), "attention_config.backend", "FLASH_ATTN",
      [CUSTOM, "--attention-backend CUSTOM"]),
-    ("cache_config.cache_dtype", "fp8", "kv_cache_dtype", "fp8", ["use auto or bfloat16"]),
-    ("cache_config.cache_dtype", "fp8_e5m2", "kv_cache_dtype", "fp8_e5m2", ["use auto or bfloat16"]),
-    ("cache_config.cache_dtype", "nvfp4", "kv_cache_dtype", "nvfp4", ["use auto or bfloat16"]),
-    ("cache_config.cache_dtype", "int8", "kv_cache_dtype", "int8", ["use auto or bfloat16"]),
+    ("cache_config.cache_dtype", "fp8_e5m2", "kv_cache_dtype", "fp8_e5m2", ["use auto", "fp8_e4m3"]),
+    ("cache_config.cache_dtype", "nvfp4", "kv_cache_dtype", "nvfp4", ["use auto", "fp8_e4m3"]),
+    ("cache_config.cache_dtype", "fp8_per_token_head", "kv_cache_dtype", "fp8_per_token_head", ["fp8_e4m3"]),
+    ("cache_config.cache_dtype", "int8", "kv_cache_dtype", "int8", ["use auto", "fp8_e4m3"]),
     ("compilation_config.cudagraph_mode", mode("FULL_AND_PIECEWISE", full=True), "cudagraph_mode", "FULL_AND_PIECEWISE",
      ['compilation_config={"cudagraph_mode": "PIECEWISE"}', "enforce_eager=true"]),
     ("speculative_config", SimpleNamespace(method="ngram"), "speculative_config", "ngram", ["leave it out"]),
@@ -337,7 +339,7 @@ def test_a_plain_layer_is_let_through(other: dict[str, Any]) -> None:
         ("head_size", 72, 72),
         ("head_size_v", 32, 32),
         ("sliding_window", 512, 512),
-        ("kv_cache_dtype", "fp8", "fp8"),
+        ("kv_cache_dtype", "fp8_e5m2", "fp8_e5m2"),
         ("use_mm_prefix", True, True),
         ("rswa_window", 512, 512),
         ("causal", False, False),
@@ -352,6 +354,27 @@ def test_a_layer_with_what_is_not_known_is_refused_by_name(name: str, value: obj
     with pytest.raises(UsageError) as error:
         check_layer(Attention(**{name: value}))
     assert (error.value.field, error.value.value) == (name, shown)
+
+
+class QuantFP8(torch.nn.Identity):
+    """vLLM's, which rounds queries where FlashAttention takes 8 bits."""
+
+
+def in_8_bits(**scales: object) -> Attention:
+    plain = {f"_{name}_scale": torch.tensor(0.5) for name in "qkv"} | {f"_{name}_scale_float": 0.5 for name in "qkv"}
+    module = Attention(kv_cache_dtype="fp8", query_quant=QuantFP8())
+    del module._k_scale
+    for name, value in (plain | scales).items():
+        setattr(module, name, value)
+    return module
+
+
+def test_a_cache_in_8_bits_has_one_scale_for_a_tensor() -> None:
+    check_layer(in_8_bits())
+    for other in ({"_k_scale": torch.tensor([0.5, 0.25])}, {"_v_scale_float": 1.0}):
+        with pytest.raises(UsageError, match="is not one scale for a tensor") as error:
+            check_layer(in_8_bits(**other))
+        assert error.value.field in ("_k_scale", "_v_scale")
 
 
 def test_a_layer_of_another_kind_or_backend_is_refused() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sparse_tasks.core.tokenizers import load_tokenizer
 from tests.attention.hybrids import HYBRIDS
@@ -26,6 +27,7 @@ NAMES = ["FalconH1", "GraniteMoeHybrid", "Lfm2", "NemotronH", "Qwen3Next",
          *(["Qwen3_5"] if find_spec("torchvision") else [])]  # fmt: skip
 BF16 = ("Qwen3Next", "Qwen3_5")  # vLLM has no other kernel for their linear attention
 KV_HEADS = 2
+EIGHT_BITS = "AVX512" in torch.backends.cpu.get_cpu_capability()  # other processors have no such cache in vLLM
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,10 @@ def done(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     # Blocks that are no power of 2, and sequences that are no multiple of a page.
     options = OPTIONS | {"model": models[NAMES.index("Lfm2")]["folder"], "block_size": 96}
     engines["odd"] = {"attention": of("quest", 0.5), "options": options | {"max_model_len": 1000}, "runs": runs}
+    if EIGHT_BITS:
+        options = OPTIONS | {"model": models[NAMES.index("GraniteMoeHybrid")]["folder"], "kv_cache_dtype": "fp8"}
+        engines["8 bits own"] = {"attention": None, "options": options, "runs": {"dense": asked}}
+        engines["8 bits"] = {"attention": of("quest", 0.5), "options": options, "runs": runs}
     return run(tmp_path_factory.mktemp("engine"), {"models": models, "engines": engines})
 
 
@@ -86,6 +92,18 @@ def test_density_is_of_the_attention_layers_alone(done: Any, name: str) -> None:
         assert (ran["prefill"]["sparsity"] > 0.3) == (kind == "both")
     dense, sparse = (done[name][kind]["answers"][1]["ran"][0]["decode"]["kv_bytes"] for kind in ("dense", "quest"))
     assert sparse / dense == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.skipif(not EIGHT_BITS, reason="vLLM has caches in 8 bits on processors with AVX-512 alone")
+def test_cache_in_8_bits_is_exact_and_sparse(done: Any) -> None:
+    own = done["8 bits own"]["dense"]["answers"]
+    assert apart(own, done["GraniteMoeHybrid own"]["dense"]["answers"]) > 1e-3
+    for kind in ("dense", "whole"):
+        assert apart(done["8 bits"][kind]["answers"], own) <= 1e-4
+    for kind in ("quest", "both"):
+        (ran,), (large,) = (done[name][kind]["answers"][1]["ran"] for name in ("8 bits", "GraniteMoeHybrid"))
+        assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
+        assert ran["decode"]["kv_bytes"] == pytest.approx(large["decode"]["kv_bytes"] / 4, rel=1e-6)
 
 
 def test_blocks_of_another_size_change_nothing(done: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun
+from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import METHODS, Layer, Phase, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.softmax import Softmax
+from sparse_tasks.attention.vllm.layer import Scales
 from sparse_tasks.core.errors import EngineError, UsageError
 from tests.attention.vllm.served import HEADS, KV_HEADS, LAYERS, SIZE, Alone, Served, Text, named, same, small
 
@@ -118,6 +121,27 @@ def test_methods_of_another_softmax_are_refused_by_name(name: str) -> None:
     served = Served(named("quest"), softmax=SINKS_AND_CAP)
     with pytest.raises(UsageError, match=f"^attention: '{name}' "):
         served.session.change(named(name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vertical_slash+quest", "block_sparse+twilight", "flexprefill+snapkv", "tri_shape+h2o", "streaming_llm+sparq"],
+)
+def test_cache_in_8_bits_is_a_cache_of_what_they_mean(name: str) -> None:
+    """Prompts, too, see what the cache holds, whichever chunk reads it; bytes are those that are read."""
+    scales = Scales(k=0.3, v=1.7)
+    served, found = mixed(named(name), scales=scales)
+    for text in (A, B, C, D):
+        rounded = replace(text)  # whose numbers are made anew
+        for tensors in rounded.layers:
+            for place, scale in ((1, scales.k), (2, scales.v)):
+                tensors[place] = (tensors[place] / scale).to(EIGHT_BITS).float() * scale
+        alone = Alone(named(name), rounded)
+        same(found[text.name][:, : text.prompt], alone.chunks(*CUTS[text.name]))
+        same(found[text.name][:, text.prompt :], alone.steps(found[text.name].shape[1] - text.prompt))
+        taken = measured(served, text.name)
+        assert taken["decode"]["densities"] == pytest.approx(alone.read, rel=1e-9)
+        assert taken["decode"]["kv_bytes"] == pytest.approx(alone.read_bytes / 4, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["vertical_slash+quest", "flexprefill+snapkv", "tri_shape+h2o", "block_sparse+sparq"])

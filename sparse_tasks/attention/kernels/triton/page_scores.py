@@ -59,8 +59,8 @@ def _score(
         inside = held[:, None] & there
         number = block.to(tl.int64) * block_pages + page % BLOCK_PAGES
         where = summaries + ((number * kv_heads + kv_head) * (2 * HEAD))[:, None] + dim[None, :]
-        low = tl.load(where, mask=inside, other=0.0)
-        high = tl.load(where + HEAD, mask=inside, other=0.0)
+        low = tl.load(where, mask=inside, other=0.0).to(queries.dtype)  # from 8 bits, or as it is
+        high = tl.load(where + HEAD, mask=inside, other=0.0).to(queries.dtype)
         bound = tl.dot(negative, tl.trans(low), input_precision="tf32x3")
         bound = tl.dot(positive, tl.trans(high), bound, input_precision="tf32x3")
         best = tl.where(held, tl.max(bound, 0), float("-inf"))

@@ -91,6 +91,7 @@ def _attend(
         inside = seen[:, None] & (dim < HEAD)[None, :]
         base, offset = block.to(tl.int64), slot.to(tl.int64)
         k = tl.load(keys + (base * stride_kb + offset * stride_kn)[:, None] + dim[None, :], mask=inside, other=0.0)
+        k = k.to(queries.dtype)  # from 8 bits, or as it is
         s = tl.dot(queries, tl.trans(k), input_precision="tf32x3")
         if bend is not None:
             s = bent(s, bend)
@@ -100,6 +101,7 @@ def _attend(
         p = tl.exp2(s - safe[:, None])
         shrink = tl.exp2(m - safe)
         v = tl.load(values + (base * stride_vb + offset * stride_vn)[:, None] + dim[None, :], mask=inside, other=0.0)
+        v = v.to(queries.dtype)
         o = o * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision="tf32x3")
         m, total = new, total * shrink + tl.sum(p, 1)
         block, slot = _locate(table, page, place + TILE, length, UNIT, BLOCK_SIZE)
