@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
@@ -58,16 +59,22 @@ class SparsityMiddleware:
 
     def __init__(self, app: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]) -> None:
         self._app = app
+        self._card: JsonObject | None = None  # asked once, for a step may take long
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             engine, path = scope["app"].state.engine_client, scope["path"]
             if scope["method"] == "GET" and path.endswith("/v1/models"):
-                send = _Models(engine, send).send
+                send = _Models(partial(self._card_of, engine), send).send
             elif scope["method"] == "POST" and _is_json(scope["headers"]):
                 exchange = _Exchange(engine, path.endswith(_PATHS), receive, send)
                 receive, send = exchange.receive, exchange.send
         await self._app(scope, receive, send)
+
+    async def _card_of(self, engine: Any) -> JsonObject:
+        if self._card is None:
+            self._card = to_builtins(await _card(engine))
+        return self._card
 
 
 def _is_json(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -107,13 +114,12 @@ class _Whole:
 class _Models(_Whole):
     """The list of models, each of which says how it is served."""
 
-    def __init__(self, engine: Any, send: Send) -> None:
+    def __init__(self, card: Callable[[], Awaitable[JsonObject]], send: Send) -> None:
         super().__init__(send)
-        self._engine = engine
+        self._card = card
 
     async def changed(self, body: bytes) -> bytes:
-        answer = json.loads(body)
-        card = to_builtins(await _card(self._engine))
+        answer, card = json.loads(body), await self._card()
         return msgspec.json.encode({**answer, "data": [entry | {FIELD: card} for entry in answer["data"]]})
 
 
