@@ -28,6 +28,7 @@ def main(data: Path, name: str, outputs: Path, samples: int) -> None:
     """Answer the first samples of each file, a file at a time."""
     folder = find_model(name).source
     tokenizer, loaded = AutoTokenizer.from_pretrained(folder, padding_side="left"), load_tokenizer(folder)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     with outputs.open("w", encoding="utf-8") as file:

@@ -30,6 +30,8 @@ SETTINGS = {
     "ytick.color": "#333333",
 }
 
+COLUMNS = 4  # panels side by side
+
 
 @dataclass(frozen=True)
 class Point:
@@ -55,11 +57,14 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     return {name: style(number) for number, name in enumerate(dict.fromkeys(names))}
 
 
-def curves(rows: Sequence[tuple[str, Sequence[Panel]]], path: Path, marks: dict[str, Style], title: str) -> None:
-    """Panels side by side, a row a phase, with the names of methods at the ends of their lines."""
+def curves(phases: Sequence[tuple[str, Sequence[Panel]]], path: Path, marks: dict[str, Style], title: str) -> None:
+    """Panels of each phase in rows, with the names of methods at the ends of their lines beside each row."""
+    columns = min(COLUMNS, max(len(panels) for _, panels in phases))
+    rows = [
+        (phase, panels[start : start + columns]) for phase, panels in phases for start in range(0, len(panels), columns)
+    ]
     with mpl.rc_context(SETTINGS):
-        columns = max(len(panels) for _, panels in rows)
-        figure = Figure(figsize=(2.45 * columns + 1.5, 2.5 * len(rows) + 0.75), layout="constrained")
+        figure = Figure(figsize=(2.45 * columns + 1.5, 2.6 * len(rows) + 0.75), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
         for number, (phase, panels) in enumerate(rows):
             for column in range(columns):
@@ -68,12 +73,12 @@ def curves(rows: Sequence[tuple[str, Sequence[Panel]]], path: Path, marks: dict[
                     axis.set_axis_off()
                     continue
                 _panel(axis, panels[column], marks)
-                if not number:
-                    axis.set_title(panels[column].title, fontsize=9.5, fontweight="bold", loc="left")
+                axis.set_title(panels[column].title, fontsize=9.5, fontweight="bold", loc="left")
                 if number == len(rows) - 1:
                     axis.set_xlabel("measured sparsity")
             axes[number][0].set_ylabel(f"score, sparse {phase}")
-            _names(axes[number][len(panels) - 1], panels[-1], marks)
+            if len(panels) == columns or len(panels) == max(len(of) for name, of in phases if name == phase):
+                _names(axes[number][len(panels) - 1], panels[-1], marks)  # a row that is cut short has those above it
         figure.suptitle(title, fontsize=9, color="#555555", x=0.01, ha="left")
         _save(figure, path)
 

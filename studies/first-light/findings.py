@@ -37,6 +37,7 @@ Scores: TypeAlias = npt.NDArray[np.float64]  # of the samples of a place, in the
 Place: TypeAlias = tuple[str, int, str]  # model, length, task
 
 TOLERATED = 0.1  # loss of a mean that a reader may let pass
+NEAR = 0.005  # difference in sparsity below which a run counts as at it: a grain of another one would be mixed in
 LEVEL = 0.95
 
 
@@ -166,8 +167,11 @@ def _plain(name: str) -> bool:
 def interpolated(points: Sequence[tuple[float, Scores]], at: float) -> Scores | None:
     """Scores at a sparsity, on the line between the two sparsities around it; None outside of what was measured.
 
-    Of several points at one sparsity, as tiles make them, the first counts.
+    A run that is near it stands for it. Of several points at one sparsity, as tiles make them, the first counts.
     """
+    distance, nearest = min(((abs(sparsity - at), scores) for sparsity, scores in points), key=lambda point: point[0])
+    if distance <= NEAR:
+        return nearest
     known: dict[float, Scores] = {}
     for sparsity, scores in sorted(points, key=lambda point: point[0]):
         known.setdefault(round(sparsity, 6), scores)
@@ -299,7 +303,7 @@ def single_needles(found: Cells) -> Finding:
 def longer_inputs(found: Cells) -> Finding:
     """Share that is lost at the shortest length, less that at the longest, on the same tasks."""
     statement = "Longer inputs tolerate more at equal sparsity."
-    names = list(found.methods)
+    names = [name for name, scores in found.methods.items() if len({length for _, length, _ in scores}) > 1]
     places = found.places(names) if names else []
     tasks_at: dict[int, set[str]] = {}
     for _, length, task in places:
@@ -315,8 +319,8 @@ def longer_inputs(found: Cells) -> Finding:
     ]
     estimate = less(*losses)
     text = (
-        f"{model} loses {_share(losses[0])} of the dense score at {label(ends[0])} and {_share(losses[1])} at "
-        f"{label(ends[1])} on {len(tasks)} tasks, a difference of {estimate}"
+        f"under {_methods(names)}, {model} loses {_share(losses[0])} of the dense score at {label(ends[0])} and "
+        f"{_share(losses[1])} at {label(ends[1])} on {len(tasks)} tasks, a difference of {estimate}"
     )
     return Finding(statement, estimate.verdict, _sentence(text), estimate.value, estimate.low, estimate.high)
 

@@ -27,7 +27,6 @@ SHOWN = (  # likewise, before other tasks, where the model can do them half the 
     "ruler_niah_single_3", "ruler_niah_multiquery", "ruler_niah_multikey_2", "ruler_vt", "story_filtering",
     "story_multihop",
 )  # fmt: skip
-MOST = 4  # panels side by side
 
 
 def write(submissions: Path, page: Path, scratch: Path, at: float | None = None) -> str:
@@ -44,7 +43,11 @@ def write(submissions: Path, page: Path, scratch: Path, at: float | None = None)
     folder.mkdir(parents=True, exist_ok=True)
     at_of = {model: reached(runs, model) if at is None else at for model in sorted({run.model for run in runs.runs})}
     tested = {model: findings.findings(findings.cells(runs, at).of(model)) for model, at in at_of.items()}
-    parts = [_heading(runs, int(per_task.min()), int(per_task.max()), small), _statements(tested, at_of)]
+    parts = [
+        f"<!-- of submissions with SHA-256 {records.digest(submissions)} -->\n",
+        _heading(runs, int(per_task.min()), int(per_task.max()), small),
+        _statements(tested, at_of),
+    ]
     parts.append(_pictures(runs, folder, small))
     abilities = [path for path in uniform if path.stem == "ability"]
     parts.append(_ability(records.unpack(abilities, scratch / "ability") if abilities else runs))
@@ -135,12 +138,13 @@ def _point(rows: pd.DataFrame, measure: str) -> Point:
 
 
 def _pictures(runs: Runs, folder: Path, small: bool) -> str:
-    """A figure a model and length with all methods, and the first picture, of that with the most runs."""
+    """A figure a model and length with all methods, and the first picture, of the longest prompts."""
     text = ["## Score against measured sparsity\n"]
     names = sorted({str(name) for name in runs.able["attention"].unique()} - {"dense"})
     plain = [name for name in names if findings.phase(name) != "composed"]
-    marks = drawing.styles([*PICTURED, *plain])
-    most = 0
+    # Colours repeat, and within a phase they must not: its methods have places side by side.
+    marks = drawing.styles(sorted([*PICTURED, *plain], key=lambda name: findings.phase(name) != "prefill"))
+    longest = (0, 0)
     for (model, length), samples in runs.able.groupby(["model", "length"], observed=True):
         every = _rows(samples, plain)
         if not every:
@@ -153,11 +157,11 @@ def _pictures(runs: Runs, folder: Path, small: bool) -> str:
         text.append(f"![Score against measured sparsity, {model} at {label(int(length))}](findings/{path.name})\n")
         pictured = _rows(samples, [name for name in PICTURED if name in plain])
         first = [
-            (phase, sorted(shown, key=lambda panel: panel.title not in SHOWN or panel.dense.y < 0.5)[:MOST])
+            (phase, sorted(shown, key=lambda panel: panel.title not in SHOWN or panel.dense.y < 0.5)[: drawing.COLUMNS])
             for phase, shown in pictured
         ]
-        if first and (count := samples["run"].nunique()) > most:
-            most = count
+        if first and (size := (int(length), samples["run"].nunique())) > longest:
+            longest = size
             drawing.curves(first, folder / "first-light.svg", marks, title)
     return "\n".join(text)
 

@@ -7,6 +7,7 @@ and every mean has to be that of the submission, so that golds cannot be those o
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -105,6 +106,15 @@ def _unpacked(run: SubmittedRun, golds: dict[str, Gold], begun: bool, folder: Pa
     (folder / RESULT).write_bytes(to_json(run.result))
     (folder / PREDICTIONS).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in predictions))
     pq.write_table(scores_table(rows), folder / SCORES)
+
+
+def digest(submissions: Path) -> str:
+    """SHA-256 of the names and bytes of all files in a folder of submissions."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in submissions.rglob("*") if path.is_file()):
+        total.update(f"{path.relative_to(submissions).as_posix()}\n".encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def kept(submissions: Path) -> Iterator[Path]:

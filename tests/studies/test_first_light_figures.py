@@ -16,6 +16,8 @@ from tests.cli.program import run
 from tests.evaluators.leaderboard.handed_in import answered
 from tests.studies.conftest import FIRST_LIGHT
 
+DOCS = FIRST_LIGHT.parents[1] / "docs" / "findings.md"
+HERE = pytest.mark.skipif(not (FIRST_LIGHT / "submissions").is_dir(), reason="a source distribution has no submissions")
 RUNS = (
     ("block_sparse", 0.5, {"prefill": 0.45, "decode": 0.0}, (1,)),
     ("block_sparse", 0.8, {"prefill": 0.72, "decode": 0.0}, (1, 2, 3)),
@@ -91,12 +93,17 @@ def test_a_page_without_markers_is_left_alone(submissions: Path, tmp_path: Path)
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.skipif(not (FIRST_LIGHT / "submissions").is_dir(), reason="a source distribution has no submissions")
+@HERE
+def test_the_page_in_docs_was_made_from_the_submissions_here() -> None:
+    assert records.digest(FIRST_LIGHT / "submissions") in DOCS.read_text(encoding="utf-8")
+
+
+@HERE
+@pytest.mark.nightly  # scores all outputs again, which takes a minute
 def test_the_page_in_docs_is_that_of_the_submissions_here(tmp_path: Path) -> None:
-    docs = FIRST_LIGHT.parents[1] / "docs" / "findings.md"
     target = tmp_path / "findings.md"
-    shutil.copy(docs, target)
+    shutil.copy(DOCS, target)
     page.write(FIRST_LIGHT / "submissions", target, tmp_path / "scratch")
-    assert target.read_text(encoding="utf-8") == docs.read_text(encoding="utf-8")
+    assert target.read_text(encoding="utf-8") == DOCS.read_text(encoding="utf-8")
     for path in (tmp_path / "findings").iterdir():  # other versions of matplotlib draw other bytes
-        assert (docs.parent / "findings" / path.name).is_file()
+        assert (DOCS.parent / "findings" / path.name).is_file()
