@@ -44,6 +44,8 @@ class Own:
     window: int | None = None
     sink: float | None = None
     cap: float | None = None
+    sinks: Tensor | None = None  # as vLLM says them, and sparse attention knows them
+    logits_soft_cap: float = 0
     backwards: bool = False  # its cache is another one, as the CPU build's is
     sparse: Any = None
     sinks: None = None
@@ -68,7 +70,8 @@ class Own:
             self.sparse.attend(metadata.sparse, query, key, value, keys, values, output)
             for span in metadata.sparse.dense:
                 held = (x[metadata.sparse.table[span.row].long()].flatten(0, 1)[: span.end] for x in (keys, values))
-                output[span.tokens] = Own(self.scale).attend(query[span.tokens], *held)
+                known = Own(self.scale, sinks=self.sinks, logits_soft_cap=self.logits_soft_cap)
+                output[span.tokens] = known.attend(query[span.tokens], *held)
             return
         sign = -1 if self.backwards else 1
         for row, (first, last) in enumerate(zip(metadata.starts, metadata.starts[1:], strict=False)):
@@ -78,15 +81,16 @@ class Own:
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = (x.repeat_interleave(HEADS // KV_HEADS, 1).float() for x in (k, v))
         scores = torch.einsum("qhd,khd->hqk", q.float(), k) * self.scale
-        if self.cap is not None:
-            scores = self.cap * (scores / self.cap).tanh()
+        if cap := self.cap or self.logits_soft_cap:
+            scores = cap * (scores / cap).tanh()
         behind = torch.arange(len(k) - len(q), len(k))[:, None] - torch.arange(len(k))
         if self.causal:
             scores = scores.masked_fill(behind < 0, -torch.inf)
         if self.window is not None:
             scores = scores.masked_fill(behind >= self.window, -torch.inf)
-        if self.sink is not None:
-            scores = torch.cat([scores, torch.full_like(scores[..., :1], self.sink)], -1)
+        sinks = self.sinks if self.sink is None else torch.full((HEADS,), self.sink)
+        if sinks is not None:
+            scores = torch.cat([scores, sinks[:, None, None].expand(-1, len(q), 1)], -1)
         weights = scores.softmax(-1)[..., : len(k)]
         return torch.einsum("hqk,khd->qhd", weights, v).to(q.dtype)
 
@@ -207,6 +211,14 @@ def test_a_scale_that_layers_do_not_have_is_refused(attention: str, factor: floa
     given.modules["layers.1"].impl.scale *= factor  # after its sparse layer was made
     with pytest.raises(UsageError, match=rf"layers\.1, outputs of {attention} differ by"):
         given.test()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("attention", ["dense", "quest", "block_sparse", "vertical_slash", "snapkv", "h2o"])
+def test_sinks_and_caps_that_layers_tell_pass(dtype: torch.dtype, attention: str) -> None:
+    own = Own(sinks=torch.tensor([0.0, 3.0, -5.0, 8.0]), logits_soft_cap=15.0)
+    tested = engine(attention, [Own(), own], dtype=dtype).test()
+    assert tested["difference"] < tested["bound"] / 2
 
 
 def test_what_is_no_number_is_refused() -> None:
