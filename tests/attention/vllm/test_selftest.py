@@ -48,8 +48,6 @@ class Own:
     logits_soft_cap: float = 0
     backwards: bool = False  # its cache is another one, as the CPU build's is
     sparse: Any = None
-    sinks: None = None
-    logits_soft_cap: int = 0
     num_heads: int = HEADS
     num_kv_heads: int = KV_HEADS
     head_size: int = SIZE
