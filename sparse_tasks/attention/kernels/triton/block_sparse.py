@@ -7,6 +7,8 @@ wrong numbers in the masked one on an H100, and gains little in the other.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import triton
 import triton.language as tl
@@ -18,6 +20,9 @@ from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.kernels.triton.lines import FAR
 from sparse_tasks.attention.kernels.triton.soft_cap import bent
 from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
+
+LARGE_HEAD_KEYS: Final = 32
+"""Keys of a tile where heads have more than 128 numbers of 16 bits."""
 
 _FAR = tl.constexpr(FAR)
 _LOG2_E = tl.constexpr(LOG2_E)
@@ -177,7 +182,7 @@ def launch(
     out = torch.empty(n_q, heads, size, dtype=q.dtype, device=q.device)
     columns, column_counts, band_flags = lines or (counts, counts, counts)
     rows = counts.shape[1]
-    tile_k = 32 if size > 128 or q.element_size() == 4 else 64
+    tile_k = 32 if q.element_size() == 4 else LARGE_HEAD_KEYS if size > 128 else 64
     block_k = index.block_k if isinstance(index, BlockIndex) else index.unit
     factor, bend = softmax.exponents(scale)
     _kernel[(rows * heads,)](
