@@ -21,11 +21,11 @@ def watch(parent: int, mark: str) -> None:
         time.sleep(_PAUSE)
     quiet = 0
     while quiet < _QUIET:
-        quiet = 0 if _kill_all(mark.encode()) else quiet + 1
+        quiet = 0 if kill_all(mark.encode()) else quiet + 1
         time.sleep(_PAUSE)
 
 
-def _kill_all(mark: bytes) -> bool:
+def kill_all(mark: bytes) -> bool:
     """Kill the processes with the mark; whether there were any."""
     found = False
     for process in filter(str.isdecimal, os.listdir("/proc")):

@@ -99,6 +99,51 @@ def test_an_engine_and_its_worker_end_with_a_parent_that_was_killed(importing: b
     os.kill(other, signal.SIGKILL)
 
 
+# Ends within half a minute if it is asked to, as an engine in a step.
+STUBBORN = """
+import multiprocessing, signal, sys, time
+def engine(started):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started.set()
+    time.sleep(30)
+if __name__ == "__main__":
+    from sparse_tasks.core.parents import starting, stopped_by_signals
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    process = context.Process(target=engine, args=(started,))
+    with stopped_by_signals():
+        with starting(killed=True):
+            process.start()
+        started.wait()
+        try:
+            print("started", flush=True)
+            time.sleep(60)
+        finally:
+            process.join()
+            print("joined")
+"""
+
+
+@pytest.mark.slow  # tracing takes SIGTERM for itself
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_has_nothing_to_keep_is_killed_by_a_signal_that_stops(sent: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "stubborn.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"
+        began = time.monotonic()
+        parent.send_signal(sent)
+        out, _ = parent.communicate(timeout=60)
+    assert out == "joined\n"
+    assert parent.returncode == (-sent if sent == signal.SIGINT else 128 + sent)
+    assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_watcher_waits_for_its_parent_and_holds_nothing_that_others_wait_for(sent: signal.Signals) -> None:
     script = (

@@ -120,7 +120,7 @@ class EngineGroup(Starter):
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,))
-        with starting(), _environment(place):
+        with starting(killed=True), _environment(place):
             process.start()
         theirs.close()
         self._members[ours] = process

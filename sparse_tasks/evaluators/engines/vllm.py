@@ -127,7 +127,8 @@ class VllmEngine(Engine):
 
         arguments = {"max_model_len": needed} | self._for_machine() | self._arguments()
         self._started_with = arguments
-        with self._failing_as("does not start"), starting():
+        # vLLM gives a worker nine seconds to end, which in a step it does not.
+        with self._failing_as("does not start"), starting(killed=True):
             # Times to the first token are in the statistics.
             self._llm = LLM(**arguments, disable_log_stats=False)
             if self.settings.attention.sparse:
