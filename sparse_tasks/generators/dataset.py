@@ -7,7 +7,7 @@ folder with a manifest is complete. Nothing in it depends on when, where or in h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,11 @@ from sparse_tasks.core.files import remove_leftovers, write_whole
 from sparse_tasks.core.json import read_json, to_json
 from sparse_tasks.core.manifest import MANIFEST, PROGRESS
 from sparse_tasks.core.records import JsonObject, Manifest, convert, to_builtins
+from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.table import rows_of, samples_sha256
+from sparse_tasks.generators.table import rows_of, samples_sha256, shard_bytes
 from sparse_tasks.generators.task import Task
 
 CARD = "README.md"
@@ -112,9 +113,10 @@ class DatasetFolder:
         samples = sum(shard.last - shard.first for shard in of)
         return f"{len(rows):,} of {len(of):,} files ({sum(rows):,} of {samples:,} samples)" if rows else ""
 
-    def add(self, shard: Shard, content: bytes, encoder: str | None = None) -> None:
+    def add(self, shard: Shard, samples: Sequence[Sample], encoder: str | None = None) -> None:
         """Put a finished shard into its place; ``encoder`` counted it, if not Hugging Face's."""
-        self.files[shard.path] = _entry(shard, content, encoder)
+        content = shard_bytes(samples)
+        self.files[shard.path] = _entry(shard, content, [sample.row() for sample in samples], encoder)
         # The record comes first: it may name a file that is not there, but no file of ours is ever unknown.
         self._record()
         write_whole(self.path / shard.path, content)
@@ -177,7 +179,7 @@ class DatasetFolder:
         # Only what has the recorded hash is opened.
         if not isinstance(recorded, dict) or recorded.get("sha256") != hashlib.sha256(content).hexdigest():
             return None
-        entry = _entry(shard, content, recorded.get("encoder"))
+        entry = _entry(shard, content, rows_of(content), recorded.get("encoder"))
         return entry if recorded.items() <= entry.items() else None
 
     def _strangers(self) -> list[str]:
@@ -199,8 +201,7 @@ class DatasetFolder:
         (self.path / MANIFEST).unlink(missing_ok=True)
 
 
-def _entry(shard: Shard, content: bytes, encoder: str | None) -> dict[str, Any]:
-    rows = rows_of(content)
+def _entry(shard: Shard, content: bytes, rows: list[JsonObject], encoder: str | None) -> dict[str, Any]:
     return {
         "bytes": len(content),
         "rows": shard.last - shard.first,

@@ -61,7 +61,6 @@ def generate_folder(
     # Workers and requests that fail need no Parquet.
     from sparse_tasks.generators.card import card
     from sparse_tasks.generators.dataset import DatasetFolder
-    from sparse_tasks.generators.table import shard_bytes
 
     with hold(path):
         folder = DatasetFolder(path, request, tokenizer)
@@ -82,7 +81,7 @@ def generate_folder(
                     for sample in islice(samples, shard.last - shard.first):
                         rows.append(sample)
                         progress(sample)
-                    folder.add(shard, shard_bytes(rows), None if fast is None else fast.label())
+                    folder.add(shard, rows, None if fast is None else fast.label())
 
         with keeping(path, folder.kept):
             fast = choose(tokenizer, request.tokens, encoder, notice) if folder.missing else None

@@ -66,12 +66,14 @@ class Stream:
 
     def choice(self, items: Sequence[T]) -> T:
         """One of ``items``, each as likely as the others."""
-        return items[(self.word() * len(items)) >> 64]
+        words = self._words  # most draws are choices, and a call costs as much as they do
+        return items[((words.pop() if words else self.word()) * len(items)) >> 64]
 
     def shuffle(self, items: MutableSequence[T]) -> None:
         """Bring ``items`` into a random order, in place (Fisher and Yates)."""
         for i in range(len(items) - 1, 0, -1):
-            j = (self.word() * (i + 1)) >> 64
+            words = self._words
+            j = ((words.pop() if words else self.word()) * (i + 1)) >> 64
             items[i], items[j] = items[j], items[i]
 
     def sample(self, items: Sequence[T], k: int) -> list[T]:

@@ -36,10 +36,10 @@ class Rule:
 
     def _collect(self, stream: Stream, pieces: list[str]) -> None:
         for piece in stream.choice(self.alternatives):
-            if isinstance(piece, str):
-                pieces.append(piece)
-            else:
+            if isinstance(piece, Rule):
                 piece._collect(stream, pieces)
+            else:
+                pieces.append(piece)
 
 
 def read_lexicon(file: Traversable) -> list[list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
+from operator import itemgetter
 
 from sparse_tasks.generators.prose.grammar import Rule
 
@@ -47,6 +48,7 @@ class Phrasing:
 
     Attributes:
         key: A text that every sentence holds, to look for before a sentence is matched.
+        word: A word, between blanks, that every sentence holds; "" where none is sure.
     """
 
     def __init__(self, kind: str, alternative: tuple[str | Rule, ...], slots: Slots) -> None:
@@ -55,6 +57,8 @@ class Phrasing:
         self._slots = slots
         self._texts = [text for piece in alternative if isinstance(piece, str) for text in slots.read(piece)[1]]
         self.key = max(self._texts, key=len, default="")
+        words = [word for text in self._texts for word in text.split(" ")[1:-1]]
+        self.word = max(words, key=len, default="")
         self._seen = False
 
     def match(self, sentence: str) -> re.Match[str] | None:
@@ -92,3 +96,22 @@ class Phrasing:
                     return None
                 written += pattern
         return written
+
+
+class Phrasings:
+    """Phrasings, of which a sentence is matched with those alone whose words it holds."""
+
+    def __init__(self, phrasings: Iterable[Phrasing]) -> None:
+        self._by_word: dict[str, list[tuple[int, Phrasing]]] = {}
+        for numbered in enumerate(phrasings):
+            self._by_word.setdefault(numbered[1].word, []).append(numbered)
+        self._words = frozenset(self._by_word)
+
+    def matches(self, sentence: str) -> Iterator[tuple[Phrasing, re.Match[str]]]:
+        """The phrasings that a whole sentence, behind the blank that precedes it, may be of, in order."""
+        # A sentence begins with a blank, so that "" is among its words.
+        found = [numbered for word in self._words.intersection(sentence.split(" ")) for numbered in self._by_word[word]]
+        found = [numbered for numbered in found if numbered[1].key in sentence]
+        for _, phrasing in sorted(found, key=itemgetter(0)):
+            if match := phrasing.match(sentence):
+                yield phrasing, match

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.prose.grammar import Rule
-from sparse_tasks.generators.prose.phrasing import Phrasing, Slots
+from sparse_tasks.generators.prose.phrasing import Phrasing, Phrasings, Slots
 from sparse_tasks.generators.qa.phrases import capitals, facts
 
 _NAME = r"[^\d,.;:]+?"
@@ -225,17 +224,12 @@ class _Mask:
 def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
     """Facts that a sentence of an article states; a DataError if it can be read in two ways."""
     masked = mask.on(sentence)
-    start = chr(_MASK) if ord(masked[0]) & ~0xFF == _MASK else masked[0]
     readings = set()
-    spaced = f" {masked}"
-    for phrasing in _phrasings(start):
-        if phrasing.key in spaced and (match := phrasing.match(spaced)):
-            named = {slot: mask.off(text) for slot, text in match.groupdict().items()} | {"x": title}
-            if any(_NO_NAME.intersection(name.split()) for name in named.values()):
-                continue
-            readings.add(
-                tuple(Fact(relation, named[whose], named[what]) for relation, whose, what in _SAYS[phrasing.kind])
-            )
+    for phrasing, match in _phrasings().matches(f" {masked}"):
+        named = {slot: mask.off(text) for slot, text in match.groupdict().items()} | {"x": title}
+        if any(_NO_NAME.intersection(name.split()) for name in named.values()):
+            continue
+        readings.add(tuple(Fact(relation, named[whose], named[what]) for relation, whose, what in _SAYS[phrasing.kind]))
     if len(readings) > 1:
         raise DataError(f"two readings of one sentence: {sentence}")
     for reading in readings:
@@ -243,27 +237,8 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
 
 
 @cache
-def _phrasings(start: str) -> list[Phrasing]:
-    """Phrasings that may begin with a character."""
-    return [phrasing for phrasing, starts in _all_phrasings() if starts is None or start in starts]
-
-
-@cache
-def _all_phrasings() -> list[tuple[Phrasing, frozenset[str] | None]]:
-    """All phrasings of facts, each with its first characters; None if it may begin with any."""
-    return [
-        (Phrasing(kind, alternative, _SLOTS), _starts(alternative))
-        for kind, rule in facts().items()
-        for alternative in rule.alternatives
-    ]
-
-
-def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
-    """Characters with which a phrasing may begin; None if it may be any."""
-    first = alternative[0]
-    if isinstance(first, Rule):
-        return None
-    text = first.lstrip()
-    if text.startswith("{x}"):
-        return frozenset(f"{chr(_MASK)}HSIT")
-    return None if text.startswith("{") else frozenset(text[0])
+def _phrasings() -> Phrasings:
+    """All phrasings of facts."""
+    return Phrasings(
+        Phrasing(kind, alternative, _SLOTS) for kind, rule in facts().items() for alternative in rule.alternatives
+    )

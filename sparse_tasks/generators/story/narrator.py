@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from sparse_tasks.generators.prose.grammar import Rule
@@ -41,7 +40,9 @@ class Narrator:
         self._stream = stream
         self._scenes = scenes()
         self._events = events()
-        self._recent: deque[str] = deque(maxlen=_MEMORY)
+        # Scenes so far, and by sentence the number of the last one that is that sentence.
+        self._scene_count = 0
+        self._last: dict[str, int] = {}
         self._phrases: set[str] = set()
         self._met: set[str] = set()
         self._deck: list[str] = []
@@ -141,15 +142,17 @@ class Narrator:
 
     def _scene(self, element: str, stream: Stream | None = None) -> str:
         sentence = self._drawn(self._scenes[element], stream or self._stream)
-        self._recent.append(sentence)
+        self._scene_count += 1
+        self._last[sentence] = self._scene_count
         return sentence
 
     def _drawn(self, rule: Rule, stream: Stream) -> str:
         """An open sentence that was not used a little earlier and repeats no phrase, if a few draws find one."""
+        forgotten = max(0, self._scene_count - _MEMORY)
         for _ in range(_REDRAWS):
             pieces = rule.pieces(stream)
             sentence = "".join(pieces)[1:]
-            if self._phrases.isdisjoint(pieces) and sentence not in self._recent:
+            if self._phrases.isdisjoint(pieces) and self._last.get(sentence, 0) <= forgotten:
                 break
         # A phrase has two words at least.
         self._phrases.update([piece for piece in pieces if " " in piece[1:]])

@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.generators.prose.grammar import Rule
-from sparse_tasks.generators.prose.phrasing import Phrasing, Slots
+from sparse_tasks.generators.prose.phrasing import Phrasing, Phrasings, Slots
 from sparse_tasks.generators.story.grammar import events
 
 _NAME = r"[^,.;:!?“”–]+?"
@@ -50,7 +49,10 @@ _TITLE = re.compile(r"^This is the story of (?P<name>.+), called (?P<first>.+) f
 _HEADING = re.compile(r"^Chapter (\d+)\n\n", re.M)
 _END = re.compile(r"^The story ends here\.", re.M)
 _SENTENCE = re.compile(r"[^\n]+?[.!?]”?(?=\s)(?! [a-z])")
-_DATE = re.compile(r"\b([A-Z][a-z]+day), (\d{1,2}) ([A-Z][a-z]+) (\d{4})\b")
+# These begin with a text, for which expressions are searched much faster than for a class of characters.
+_DATE = re.compile(r"day, (\d{1,2}) ([A-Z][a-z]+) (\d{4})\b")
+_WEEKDAY = re.compile(r"\b[A-Z][a-z]+$")
+_LETTERS = 20  # of a weekday, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Story:
                     yield page, fact
 
 
+@lru_cache(maxsize=1)  # an oracle and the auditor read the same prompt, one after the other
 def read(prompt: str) -> Story:
     """The story that a prompt tells.
 
@@ -168,13 +171,14 @@ def audit(prompt: str) -> list[str]:
 
 def _dates(text: str) -> list[tuple[str, date]]:
     return [
-        (weekday, datetime.strptime(f"{day} {month} {year}", "%d %B %Y").date())
-        for weekday, day, month, year in _DATE.findall(text)
+        (f"{weekday[0]}day", datetime.strptime(f"{found[1]} {found[2]} {found[3]}", "%d %B %Y").date())
+        for found in _DATE.finditer(text)
+        if (weekday := _WEEKDAY.search(text[max(0, found.start() - _LETTERS) : found.start()]))
     ]
 
 
 def _facts(text: str, hero: str) -> Iterator[Fact]:
-    name = re.compile(rf"(?<![^\s“]){re.escape(hero)}(?![^\s,.;:!?’”'–])")
+    name = re.compile(rf"{re.escape(hero)}(?<![^\s“]{re.escape(hero)})(?![^\s,.;:!?’”'–])")
     for match in _SENTENCE.finditer(name.sub(_HERO, text)):
         if (fact := _fact(match[0].lstrip(), hero)) is not None:
             yield fact
@@ -183,12 +187,10 @@ def _facts(text: str, hero: str) -> Iterator[Fact]:
 def _fact(sentence: str, hero: str) -> Fact | None:
     """The event that a sentence tells of, if any; the traveller's name is masked in it."""
     # Every piece of a phrasing brings the blank that precedes it, the first one too.
-    spaced = f" {sentence}"
-    for phrasing in _phrasings(sentence[0]):
-        if phrasing.key in spaced and (match := phrasing.match(spaced)):
-            break
-    else:
+    found = next(_phrasings().matches(f" {sentence}"), None)
+    if found is None:
         return None
+    phrasing, match = found
     groups = match.groupdict()
     # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
     who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
@@ -197,28 +199,10 @@ def _fact(sentence: str, hero: str) -> Fact | None:
 
 
 @cache
-def _phrasings(start: str) -> list[Phrasing]:
-    """Phrasings that may begin with a character."""
-    return [phrasing for phrasing, starts in _all_phrasings() if starts is None or start in starts]
-
-
-@cache
-def _all_phrasings() -> list[tuple[Phrasing, frozenset[str] | None]]:
-    """All phrasings of events, each with its first characters; None if it may begin with any."""
-    return [
-        (Phrasing(_SAME.get(kind, kind), alternative, _SLOTS), _starts(alternative))
+def _phrasings() -> Phrasings:
+    """All phrasings of events."""
+    return Phrasings(
+        Phrasing(_SAME.get(kind, kind), alternative, _SLOTS)
         for kind, rule in events().items()
         for alternative in rule.alternatives
-    ]
-
-
-def _starts(alternative: tuple[str | Rule, ...]) -> frozenset[str] | None:
-    first = alternative[0]
-    if isinstance(first, Rule):
-        starts = [_starts(choice) for choice in first.alternatives]
-        known = [characters for characters in starts if characters is not None]
-        return frozenset().union(*known) if len(known) == len(starts) else None
-    text = first.lstrip()
-    if text.startswith("{hero}"):
-        return frozenset(_HERO)
-    return None if text.startswith("{") else frozenset(text[0])
+    )
