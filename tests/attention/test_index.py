@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_tasks.attention.index import (
     BlockIndex,
     Kept,
+    KeptBatch,
     LineIndex,
     PageIndex,
     band_interactions,
@@ -377,3 +378,32 @@ def test_what_is_kept_is_read_as_pages_of_one_position() -> None:
     assert (index.unit, index.lengths.tolist(), index.lengths.dtype) == (1, [6], torch.int32)
     assert torch.nonzero(index.mask(6)[0]).tolist() == [[0, 0], [0, 3], [1, 4]]
     assert index.density().tolist() == [[2 / 6, 1 / 6]]
+
+
+def kept(size: int, capacity: int, scores: bool) -> Kept:
+    positions = torch.arange(2 * size, dtype=torch.int32).view(2, size)
+    numbers = positions + 0.5 if scores else None
+    return Kept(positions, torch.full((2,), size, dtype=torch.int32), 50, numbers, capacity)
+
+
+def test_sequences_of_batches_are_joined_and_taken_with_what_is_theirs() -> None:
+    """Padded to the longest that is there, and no further; scores that a method has yet to give begin at 0."""
+    alone = [kept(3, 4, True), kept(1, 7, False), kept(6, 6, True)]
+    batch = KeptBatch.joined([KeptBatch.of(one) for one in alone])
+    assert (batch.sizes, batch.limits, batch.positions.shape) == ((3, 1, 6), (4, 7, 6), (3, 2, 6))
+    few = batch.take([1, 0])
+    assert (few.sizes, few.limits, few.capacities.tolist()) == ((1, 3), (7, 4), [7, 4])
+    assert few.positions.shape == (2, 2, 3)
+    assert few.scores is not None
+    for row, one in ((0, alone[1]), (1, alone[0])):
+        size = one.positions.shape[1]
+        assert torch.equal(few.positions[row, :, :size], one.positions)
+        assert torch.equal(few.counts[row], one.counts)
+        expected = torch.zeros(2, size) if one.scores is None else one.scores
+        assert torch.equal(few.scores[row, :, :size], expected)
+    grown = few.append(torch.tensor([50, 60], dtype=torch.int32)).widen([False, True])
+    assert grown.positions[:, 1].tolist() == [[1, 50, 0, 0], [3, 4, 5, 60]]
+    assert grown.scores is not None
+    assert grown.scores[:, 1].tolist() == [[0, 0, 0, 0], [3.5, 4.5, 5.5, 0]]
+    assert (grown.sizes, grown.limits, grown.capacities.tolist()) == ((2, 4), (7, 5), [7, 5])
+    assert few.widen([True, True]).capacities.tolist() == [8, 5]
