@@ -27,7 +27,7 @@ from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import EvictMethod, Layer
 from sparse_tasks.attention.prefill import sparse_prefill
-from sparse_tasks.attention.softmax import PLAIN, Softmax
+from sparse_tasks.attention.softmax import PLAIN, Softmax, what_config_says
 from sparse_tasks.attention.steps import Memory, attend_after
 from sparse_tasks.core.errors import UsageError, install
 
@@ -308,17 +308,20 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
         raise UsageError("model", type(model).__name__, "has a sliding window in every layer that ran; all were dense")
 
 
-def check_config(name: str, config: Any) -> None:
+def check_config(name: str, config: Any, attention: Attention = Attention.DENSE) -> None:
     """Refuse a model by its config, before it is loaded; what shows only as it runs is refused then.
 
     Args:
         name: Of the model.
         config: Its ``PretrainedConfig``.
+        attention: The methods.
 
     Raises:
-        UsageError: All of its layers have a sliding window, or latent attention.
+        UsageError: All of its layers have a sliding window, or latent attention, or a method estimates another softmax.
     """
     text = config.get_text_config()
+    for method in attention.methods:
+        method.check_softmax(what_config_says(text))
     kinds = getattr(text, "layer_types", None)
     if kinds and all("sliding" in kind for kind in kinds):
         raise UsageError("model", name, "has a sliding window in every layer, and methods are for layers that see all "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sparse_tasks.core.errors import UsageError
 
@@ -42,8 +42,7 @@ class Softmax:
     @property
     def what(self) -> str:
         """What it adds, in words."""
-        parts = {"attention sinks": self.sinks is not None, "a soft cap of its scores": self.soft_cap is not None}
-        return " and ".join(part for part, there in parts.items() if there)
+        return _words(sinks=self.sinks is not None, cap=self.soft_cap is not None)
 
     def check(self, q: Tensor) -> None:
         """Refuse sinks that do not fit queries ``[..., query_heads, head_size]``.
@@ -91,3 +90,19 @@ class Softmax:
 
 
 PLAIN: Final = Softmax()
+_OF_SINKS: Final = ("gpt_oss", "granite_swa", "granitemoe_swa")
+
+
+def what_config_says(text: Any) -> str:
+    """``Softmax.what`` of a model before it is loaded, as far as its config says it.
+
+    Args:
+        text: ``PretrainedConfig`` of the text model.
+    """
+    sinks = getattr(text, "attention_sinks", getattr(text, "model_type", "") in _OF_SINKS)
+    return _words(sinks=bool(sinks), cap=bool(getattr(text, "attn_logit_softcapping", None)))
+
+
+def _words(*, sinks: bool, cap: bool) -> str:
+    parts = {"attention sinks": sinks, "a soft cap of its scores": cap}
+    return " and ".join(part for part, there in parts.items() if there)

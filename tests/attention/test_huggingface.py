@@ -393,9 +393,12 @@ def test_every_method_goes_with_sinks_and_caps_or_is_refused_by_name(name: str, 
     ids, mask = tokens(150)
     _, expected = generate(model, ids, mask)
     if not METHODS.get(name).any_softmax:
+        with pytest.raises(UsageError, match=f"^attention: '{name}' "):
+            check_config("acme/small", model.config, Attention.parse(name))
         with pytest.raises(UsageError, match=f"^attention: '{name}' "), sparse_attention(model, name, sparsity=0.5):
             model(ids)
         return
+    check_config("acme/small", model.config, Attention.parse(name))
     with sparse_attention(model, name, sparsity=0.0, impl="torch"):
         _, found = generate(model, ids, mask)
     same = 2 if getattr(METHODS.get(name), "each_step", False) else len(found)

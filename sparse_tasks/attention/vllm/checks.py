@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import takes_head_size
+from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, Offer
 from sparse_tasks.core.errors import UsageError
 
@@ -87,7 +88,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             "gives other answers, or fails, in vLLM's CPU build where a model has layers of other kinds beside "
             "attention; set enable_prefix_caching=false (--no-enable-prefix-caching)",
         )
-    softmax = _softmax(config.model_config.hf_text_config)
+    softmax = what_config_says(config.model_config.hf_text_config)  # layers tell for sure, once they are loaded
     for method in attention.methods:
         method.check_softmax(softmax)
         if cache.enable_prefix_caching and method.unshared:
@@ -181,13 +182,6 @@ def _check_model(config: Any) -> None:
     if why is not None:
         raise UsageError("model", model.model, f"{why}; choose another model, or --attention dense")
     check_head_size(model.get_head_size())
-
-
-def _softmax(text: Any) -> str:
-    """What a model's softmax has more to it, as far as its config says; its layers tell for sure, once it is loaded."""
-    sinks = getattr(text, "attention_sinks", getattr(text, "model_type", "") in _OF_SINKS)
-    parts = {"attention sinks": sinks, "a soft cap of its scores": getattr(text, "attn_logit_softcapping", None)}
-    return " and ".join(part for part, there in parts.items() if there)
 
 
 def _heads(text: Any) -> set[str]:
@@ -350,5 +344,4 @@ _PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
     **dict.fromkeys(("use_alibi_sqrt", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
                      "calculate_kv_scales"), (False,)),
 }  # fmt: skip
-_OF_SINKS: Final = ("gpt_oss", "granite_swa", "granitemoe_swa")
 _OF_MODULES: Final = frozenset(vars(torch.nn.Module()))

@@ -77,7 +77,7 @@ class TransformersEngine(Engine):
         if self.settings.attention.sparse:
             from sparse_tasks.attention.huggingface import check_config
 
-            check_config(model.name, config)
+            check_config(model.name, config, self.settings.attention)
         limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         return limit
 
