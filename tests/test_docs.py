@@ -82,7 +82,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     content = page.read_text(encoding="utf-8")
     for path in re.findall(r"\]\((?!http|#)([^)#]+)", content):
         assert (page.parent / path).exists(), path
-    for path in re.findall(r"\b(?:benchmarks|scripts)/[\w.]*\w", content):
+    for path in re.findall(r"\b(?:benchmarks|scripts)/[\w.-]*\w", content):
         assert (ROOT / path).exists(), path
 
 
