@@ -3,9 +3,9 @@
     python benchmarks/generation.py            # the whole table, some ten minutes
     python benchmarks/generation.py --quick    # fewer samples, 64k and 256k
 
-All numbers are ratios or sizes within one run. The unit is one ``tokenizers.Tokenizer.encode`` of the rendered prompt
-on one core, measured right beside the sample. Every sample is made as ``sparse-tasks generate`` makes it: composed,
-fitted, read by its oracle.
+All numbers are ratios or sizes within one run. The unit is one ``tokenizers.Tokenizer.encode`` of the rendered prompt,
+in processor time, measured right beside the sample. Every sample is made as ``sparse-tasks generate`` makes it:
+composed, fitted with the encoder that counts there, read by its oracle.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from rich.table import Table
 
 from sparse_tasks.core.length import label
 from sparse_tasks.core.tokenizers import load_tokenizer
+from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators.request import GenerateOptions, make_request
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.task import TASKS
 
-LIMITS = {"unit": 1.5, "growth": 1.2, "memory": 1500, "workers": 1.7}
+LIMITS = {"unit": 0.3, "growth": 1.2, "memory": 1500, "workers": 1.7}
 
 
 def unit_cost(task_name: str, length: int, samples: int) -> float:
     """Seconds to make the samples over seconds to encode their prompts once."""
-    tokenizer = load_tokenizer()
+    tokenizer = load_tokenizer().with_encoder(Fastokens)
     request = make_request(GenerateOptions(lengths=[length], tasks=[task_name], samples=samples))
     task = request.tasks[0]
     make_sample(request, tokenizer, task, length, samples)  # loads word lists, estimates the size: once a run
     making = encoding = 0.0
     for index in range(samples):
-        began = time.perf_counter()
+        began = time.process_time()
         sample = make_sample(request, tokenizer, task, length, index)
-        making += time.perf_counter() - began
+        making += time.process_time() - began
         text = tokenizer.render(sample.prompt)
-        began = time.perf_counter()
+        began = time.process_time()
         tokenizer.backend.encode(text, add_special_tokens=False)
-        encoding += time.perf_counter() - began
+        encoding += time.process_time() - began
     return making / encoding
 
 
@@ -108,6 +109,9 @@ def main() -> None:
     numbers["workers"] = gain
     if gain < LIMITS["workers"]:
         missed.append("workers")
+    seconds = [generate("--length", "64k", "--samples", n, "--encoder", name)[0] for name in ("hf", "auto")]
+    numbers["encoder"] = seconds[0] / seconds[1]
+    console.print(f"A proven encoder over Hugging Face's, the same data set on all cores: {numbers['encoder']:.2f} x.")
     console.print(f"missed: {', '.join(missed)}" if missed else "All limits held.")
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
