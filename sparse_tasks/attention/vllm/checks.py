@@ -173,8 +173,8 @@ def _check_model(config: Any) -> None:
         why = "has attention that is not causal (use_non_causal)"
     elif getattr(model, "rswa_window", None) is not None:
         why = "lets what it writes see a window and the prompt alone (rswa_window), which the methods do not know"
-    elif getattr(text, "num_kv_shared_layers", 0):
-        why = "has layers that share the keys and values of others (num_kv_shared_layers)"
+    elif getattr(config.cache_config, "kv_sharing_fast_prefill", False):
+        why = "reads prompts in some layers alone (kv_sharing_fast_prefill), which methods do not expect"
     elif config.cache_config.sliding_window is not None or not (heads := _heads(text)):
         why = "has a sliding window in every layer, and methods are for layers that see all keys"
     elif len(heads) > 1:
@@ -319,6 +319,7 @@ _HANDLED: Final = frozenset({
     "num_heads", "num_kv_heads", "num_queries_per_kv", "head_size", "head_size_v", "scale", "dtype",
     "sinks", "has_sink", "logits_soft_cap",
     # which layer it is, and with which code
+    "kv_sharing_target_layer_name",
     "layer_name", "impl", "backend", "attn_backend", "use_direct_call", "isa", "vllm_flash_attn_version", "fa4_hd256",
     "batch_invariant_enabled", "supports_quant_query_input", "use_zentorch_sdpa", "may_be_sparse", "sparse",
     # weights, and scales of caches in 8 bits

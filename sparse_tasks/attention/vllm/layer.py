@@ -85,6 +85,7 @@ class SparseLayer:
         replays: Recorder of decoding steps, shared by all layers; None launches each step anew.
         softmax: Sinks and soft cap of the layer.
         scales: Of a cache in 8 bits.
+        of: Layer whose cache, and what methods note of it, this one reads; None has a cache of its own.
 
     Raises:
         UsageError: A method does not go with the softmax.
@@ -100,7 +101,9 @@ class SparseLayer:
         replays: Replays | None = None,
         softmax: Softmax = PLAIN,
         scales: Scales = UNSCALED,
+        of: SparseLayer | None = None,
     ) -> None:
+        self._of = of
         self.scales = scales
         self._layer, self._counter, self._scale, self._impl, self._replays = layer, counter, scale, impl, replays
         self.softmax = softmax
@@ -142,6 +145,9 @@ class SparseLayer:
             keys: ``[blocks, block_size, kv_heads, head_size]``: the cache.
             slots: int64 ``[tokens]``: ``block * block_size + offset``; -1 is padding.
         """
+        if self._of is not None:
+            self._of.notice(k, keys, slots)
+            return
         if self._states_of != (keys.data_ptr(), keys.shape):  # another cache, as after a trial of vLLM's own
             empty = torch.zeros(1, dtype=torch.int32, device=keys.device)
             cache = PagedCache(keys, keys, empty[None], empty)
@@ -154,18 +160,29 @@ class SparseLayer:
             for name, method in self._noting.items():
                 method.update(self._states[name], k[: len(slots)], slots, keys.shape[1], impl=self._impl)
 
-    def attend(self, step: Step, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+    def attend(
+        self,
+        step: Step,
+        q: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        keys: Tensor,
+        values: Tensor,
+        out: Tensor,
+    ) -> None:
         """Attention of a step: of its prompts and of its decoding, where a method is for them.
 
         Args:
             step: The step.
             q: ``[at least tokens, query_heads, head_size]``; in 8 bits, too.
-            k: ``[at least tokens, kv_heads, head_size]``; in the cache already.
+            k: ``[at least tokens, kv_heads, head_size]``; in the cache already; read there if it is another layer's.
             v: Like ``k``.
             keys: ``[blocks, block_size, kv_heads, head_size]``: the cache.
             values: Like ``keys``.
             out: ``[at least tokens, query_heads, head_size]``, written to.
         """
+        if self._of is not None:
+            k = v = None
         for plan in step.plans:
             if keys.shape[1] != plan.block_size:
                 raise EngineError(
@@ -174,9 +191,12 @@ class SparseLayer:
             methods = self.methods(plan.choice)
             if methods.prefill is not None or methods.evicted is not None:
                 for prompt in plan.prompts:
-                    queries, key = self._scaled(q[prompt.tokens], out.dtype), _sequence(plan, prompt, k, keys)
+                    queries, key = (
+                        self._scaled(q[prompt.tokens], out.dtype),
+                        _sequence(plan, prompt, k, keys, out.dtype),
+                    )
                     if methods.prefill is not None:
-                        value = _sequence(plan, prompt, v, values)
+                        value = _sequence(plan, prompt, v, values, out.dtype)
                         self._prefill(methods, methods.prefill, prompt, queries, key, value, out[prompt.tokens])
                     if methods.evicted is not None:
                         methods.evicted.read(prompt, queries, key)
@@ -186,7 +206,8 @@ class SparseLayer:
     def _decode(
         self, plan: Plan, steps: Steps, methods: Methods, q: Tensor, keys: Tensor, values: Tensor, out: Tensor
     ) -> None:
-        state = self._states.get(methods.decode.name) if isinstance(methods.decode, DecodeMethod) else None
+        states = self._states if self._of is None else self._of._states
+        state = states.get(methods.decode.name) if isinstance(methods.decode, DecodeMethod) else None
         compute = partial(self._step, methods, state, steps, q=q, keys=keys, values=values, out=out)
         recordable = isinstance(methods.decode, DecodeMethod) and methods.decode.recordable
         # Recorded steps follow each other, and so are of the engine's attention alone.
@@ -272,13 +293,13 @@ def _with_earlier(before: dict[str, Tensor], observed: int, prompt: Prompt, quer
     return queries
 
 
-def _sequence(plan: Plan, prompt: Prompt, new: Tensor, cached: Tensor) -> Tensor:
+def _sequence(plan: Plan, prompt: Prompt, new: Tensor | None, cached: Tensor, dtype: torch.dtype) -> Tensor:
     """Keys, or values, of a prompt up to where a chunk ends: ``[end, kv_heads, head_size]``.
 
     Those of the step for the first chunk, gathered from the cache for later ones; always from one in 8 bits, as what is
-    decoded sees them.
+    decoded sees them, and from that of another layer.
     """
-    if prompt.start == 0 and cached.dtype != EIGHT_BITS:
+    if prompt.start == 0 and cached.dtype != EIGHT_BITS and new is not None:
         return new[prompt.tokens]
     blocks = plan.table[prompt.row, : ceil_div(prompt.end, cached.shape[1])]
-    return cached[blocks.long()].flatten(0, 1)[: prompt.end].to(new.dtype)
+    return cached[blocks.long()].flatten(0, 1)[: prompt.end].to(dtype)

@@ -88,8 +88,12 @@ class Session:
             layer = Layer(number, len(modules))
             # Without a cap vLLM has 0.
             softmax = Softmax(module.impl.sinks, module.impl.logits_soft_cap or None)
+            target = getattr(module, "kv_sharing_target_layer_name", None)
+            if target is not None and target not in self._layers:
+                raise UsageError("kv_sharing_target_layer_name", target, f"of {name} is no layer that sees all keys")
+            of = None if target is None else self._layers[target]
             self._layers[name] = SparseLayer(
-                layer, self.offer, self.counter, module.impl.scale, self._impl, replays, softmax, scales_of(module)
+                layer, self.offer, self.counter, module.impl.scale, self._impl, replays, softmax, scales_of(module), of
             )
             module.impl.sparse = self._layers[name]
 

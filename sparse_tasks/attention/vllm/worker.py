@@ -77,7 +77,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
 
     def get_kv_cache_spec(self) -> dict[str, Any]:
         specs: dict[str, Any] = super().get_kv_cache_spec()
-        for name in self._modules:
+        for name in self._modules.keys() & specs.keys():  # others read the cache of one of these
             check_cache(specs[name])
         self._of_each_kind = Counter(specs.values())
         return specs

@@ -135,6 +135,7 @@ class Served:
         scale: Factor of the scores.
         softmax: Sinks and soft cap of its layers.
         scales: Of a cache in 8 bits.
+        shares: Whether the second layer reads the cache of the first.
     """
 
     def __init__(
@@ -148,7 +149,9 @@ class Served:
         scale: float = SIZE**-0.5,
         softmax: Softmax = PLAIN,
         scales: Scales | None = None,
+        shares: bool = False,
     ) -> None:
+        self.shares = shares
         self.session = Session(attention, impl="torch", choices=choices)
         modules = [
             SimpleNamespace(
@@ -171,6 +174,8 @@ class Served:
             for _ in range(LAYERS)
         ]
         self.names = [f"model.layers.{number}.attn" for number in range(LAYERS)]
+        if shares:
+            modules[1].kv_sharing_target_layer_name = self.names[0]
         self.session.join(dict(zip(self.names, modules, strict=True)), torch.device("cpu"))
         self.session.lay_out(self.names, block_size)
         self.layers: list[SparseLayer] = [module.impl.sparse for module in modules]
@@ -255,16 +260,18 @@ class Served:
 
     def _layer(self, number: int, step: Step, order: list[str], tokens: Mapping[str, int], slots: Tensor) -> Tensor:
         layer = self.layers[number]
-        keys, values = self.cache[number].unbind(2)
+        shares = self.shares and number == 1
+        keys, values = self.cache[0 if shares else number].unbind(2)
         parts = [self._tokens(self.requests[name], number, tokens[name]) for name in order]
         padding = [torch.full((_PADDING, heads, SIZE), float("nan")) for heads in (HEADS, KV_HEADS, KV_HEADS)]
         q, k, v = (torch.cat(part) for part in zip(*parts, padding, strict=True))
-        real = slots[slots >= 0]
-        keys[real // self.block_size, real % self.block_size] = self._stored(k[: len(real)], "k")
-        values[real // self.block_size, real % self.block_size] = self._stored(v[: len(real)], "v")
-        layer.notice(k, keys, slots)
+        if not shares:
+            real = slots[slots >= 0]
+            keys[real // self.block_size, real % self.block_size] = self._stored(k[: len(real)], "k")
+            values[real // self.block_size, real % self.block_size] = self._stored(v[: len(real)], "v")
+            layer.notice(k, keys, slots)
         out = torch.full_like(q, float("nan"))
-        layer.attend(step, q, k, v, keys, values, out)
+        layer.attend(step, q, None if shares else k, None if shares else v, keys, values, out)
         return out
 
     def _stored(self, x: Tensor, what: str) -> Tensor:

@@ -27,6 +27,12 @@ NAMES = ["FalconH1", "GraniteMoeHybrid", "Lfm2", "NemotronH", "Qwen3Next",
          *(["Qwen3_5"] if find_spec("torchvision") else [])]  # fmt: skip
 BF16 = ("Qwen3Next", "Qwen3_5")  # vLLM has no other kernel for their linear attention
 KV_HEADS = 2
+SHARING = {"vocab_size": 49152, "vocab_size_per_layer_input": 49152, "hidden_size": 256, "num_attention_heads": 4,
+           "hidden_size_per_layer_input": 32, "intermediate_size": 256, "num_key_value_heads": 2, "head_dim": 64,
+           "num_hidden_layers": 8, "num_kv_shared_layers": 4, "sliding_window": 128, "laurel_rank": 16,
+           "layer_types": ["sliding_attention", "full_attention"] * 4,
+           "activation_sparsity_pattern": [0.0] * 8, "max_position_embeddings": 4096}  # fmt: skip
+"""Of Gemma 3n: half of the layers read the keys and values of earlier ones."""
 EIGHT_BITS = "AVX512" in torch.backends.cpu.get_cpu_capability()  # other processors have no such cache in vLLM
 
 
@@ -53,6 +59,12 @@ def done(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     # Blocks that are no power of 2, and sequences that are no multiple of a page.
     options = OPTIONS | {"model": models[NAMES.index("Lfm2")]["folder"], "block_size": 96}
     engines["odd"] = {"attention": of("quest", 0.5), "options": options | {"max_model_len": 1000}, "runs": runs}
+    folder = str(tmp_path_factory.mktemp("models") / "Gemma3n")
+    models.append({"folder": folder, "kind": "Gemma3nForCausalLM", "config": "Gemma3nTextConfig", "settings": SHARING,
+                   "tokenizer": str(demo)})  # fmt: skip
+    options = OPTIONS | {"model": folder}
+    engines["Gemma3n own"] = {"attention": None, "options": options, "runs": {"dense": asked}}
+    engines["Gemma3n"] = {"attention": of("quest", 0.5), "options": options, "runs": runs}
     if EIGHT_BITS:
         options = OPTIONS | {"model": models[NAMES.index("GraniteMoeHybrid")]["folder"], "kv_cache_dtype": "fp8"}
         engines["8 bits own"] = {"attention": None, "options": options, "runs": {"dense": asked}}
@@ -104,6 +116,16 @@ def test_cache_in_8_bits_is_exact_and_sparse(done: Any) -> None:
         (ran,), (large,) = (done[name][kind]["answers"][1]["ran"] for name in ("8 bits", "GraniteMoeHybrid"))
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
         assert ran["decode"]["kv_bytes"] == pytest.approx(large["decode"]["kv_bytes"] / 4, rel=1e-6)
+
+
+def test_layers_that_share_keys_are_exact_and_sparse(done: Any) -> None:
+    own = done["Gemma3n own"]["dense"]["answers"]
+    for kind in ("dense", "whole"):
+        assert apart(done["Gemma3n"][kind]["answers"], own) <= 1e-4
+    for kind in ("quest", "both"):
+        (ran,) = done["Gemma3n"][kind]["answers"][1]["ran"]
+        assert ran["decode"]["heads"] == 4 * KV_HEADS
+        assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_blocks_of_another_size_change_nothing(done: Any) -> None:

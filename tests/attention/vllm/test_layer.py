@@ -144,6 +144,23 @@ def test_cache_in_8_bits_is_a_cache_of_what_they_mean(name: str) -> None:
         assert taken["decode"]["kv_bytes"] == pytest.approx(alone.read_bytes / 4, rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["vertical_slash+quest", "flexprefill+snapkv", "tri_shape+h2o"])
+def test_layer_that_reads_the_cache_of_another_is_given_no_keys(name: str) -> None:
+    """It gets what it would get of a cache of its own with the same numbers, and counts as any other."""
+    texts = [replace(text) for text in (A, B, C, D)]
+    for text in texts:
+        text.layers[1][1:] = text.layers[0][1:]
+    found = []
+    for shares in (False, True):
+        served = Served(named(name), shares=shares)
+        served.add(*texts)
+        found.append((run(served, MIXED), [measured(served, text.name) for text in texts]))
+    (own, counts), (shared, shared_counts) = found
+    assert counts == shared_counts
+    for text in texts:
+        same(shared[text.name], own[text.name])
+
+
 @pytest.mark.parametrize("name", ["vertical_slash+quest", "flexprefill+snapkv", "tri_shape+h2o", "block_sparse+sparq"])
 def test_methods_for_both_phases_do_not_meet(name: str) -> None:
     """Prompts come out as under the one alone, and steps as under the other."""

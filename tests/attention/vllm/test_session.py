@@ -194,6 +194,14 @@ def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
     assert error.value.field == "model"
 
 
+def test_a_layer_that_shares_the_cache_of_one_that_is_not_sparse_is_refused() -> None:
+    sharing = module()
+    sharing.kv_sharing_target_layer_name = "sliding"
+    with pytest.raises(UsageError, match="of b is no layer that sees all keys") as error:
+        Session(Attention.DENSE).join({"a": module(), "b": sharing}, torch.device("cpu"))
+    assert (error.value.field, error.value.value) == ("kv_sharing_target_layer_name", "sliding")
+
+
 @pytest.mark.parametrize("name", ["quest", "twilight"])
 def test_other_methods_have_to_fit_the_blocks(name: str) -> None:
     session = joined(named("vertical_slash"))
