@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -386,8 +387,7 @@ def test_sinks_and_caps_are_those_of_the_model_in_layers_with_and_without_a_wind
     assert float((other - expected).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize(("name", "kind"), [*zip(METHODS.names(), cycle(["gemma2", "gpt_oss"]), strict=False)])
 def test_every_method_goes_with_sinks_and_caps_or_is_refused_by_name(name: str, kind: str) -> None:
     model = of_another_softmax(kind)
     ids, mask = tokens(150)
