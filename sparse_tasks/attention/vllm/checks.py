@@ -165,7 +165,8 @@ def _check_model(config: Any) -> None:
     elif getattr(model, "is_mm_prefix_lm", False):
         why = (
             "has attention in both directions within images, which language_model_only=true, or "
-            'limit_mm_per_prompt={"image": 0} with every other kind that it takes, leaves out'
+            'limit_mm_per_prompt={"image": 0} with every other kind that it takes, leaves out with '
+            "vLLM 0.27 or newer"
         )
     elif hasattr(text, "prefix_lm"):  # in vLLM whatever its value
         why = "attends in both directions within a prompt (prefix_lm)"

