@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.attention import DENSE, Attention
+from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import Method
@@ -29,6 +29,7 @@ with importing():
 LENGTHS: Final = (41, 4352)
 """Tokens of the sequences, at most: a prompt that is read at once, and one that is longer than windows of 4,096."""
 
+_AFFORDABLE: Final = 2**22  # numbers of keys of the longer sequence, all layers together, on a CPU: about a second
 _CHUNK: Final = 16  # of a prompt that does not come at once: its last tokens
 _NOTHING: Final = 1e-300  # left out: a density of 1, where a method does not run at sparsity 0
 _SPREADS: Final = (1.0, 2.0, 8.0)  # of scores: large ones show a missing cap, small ones a missing sink
@@ -127,15 +128,15 @@ def _differences(config: Any, session: Session, modules: Mapping[str, Any], devi
     """The greatest difference in each layer at each step."""
     own, first = session.offer, next(iter(modules.values()))
     block_size = first.kv_cache.shape[2]
-    sequences = list(_sequences(first, config.model_config.max_model_len, device))
+    sequences = list(_sequences(first, len(modules), config.model_config.max_model_len, device))
     builders = {}
     for backend in {module.attn_backend for module in modules.values()}:
         alike = [name for name, module in modules.items() if module.attn_backend is backend]
         spec = modules[alike[0]].get_kv_cache_spec(config).copy_with_new_block_size(block_size)
         builders[backend] = backend.get_builder_cls()(spec, alike, config, device)
-    tested = {each.method: Attention.of(*map(_whole, each.methods)) for each in (own.attention, *own.choices)}
+    whole = [Attention.of(*_whole(each)) for each in (own.attention, *own.choices)]
     try:
-        for attention in (tested | {DENSE: Attention.DENSE}).values():
+        for attention in {each.method: each for each in whole}.values():
             session.change(attention)
             for step in _steps(sequences):
                 session.begin(_scheduled(step), lambda step=step: [part.of.name for part in step])  # type: ignore[misc]
@@ -155,17 +156,21 @@ def _differences(config: Any, session: Session, modules: Mapping[str, Any], devi
         session.change(own.attention, own.choices)
 
 
-def _whole(method: Method) -> Method:
-    """A method with a budget for everything."""
-    left = {"sparsity", *method.budgets}
-    kept = {name: value for name, value in method.settings().items() if name not in left and value is not None}
-    return type(method).from_settings(kept | {"sparsity": _NOTHING})
+def _whole(attention: Attention) -> Iterator[Method]:
+    """The methods that run, with a budget for everything; at sparsity 0 none does."""
+    for method in attention.methods:
+        if method.sparsity != 0:
+            left = {"sparsity", *method.budgets}
+            kept = {name: value for name, value in method.settings().items() if name not in left and value is not None}
+            yield type(method).from_settings(kept | {"sparsity": _NOTHING})
 
 
-def _sequences(module: Any, longest: int, device: torch.device) -> Iterator[_Sequence]:
+def _sequences(module: Any, layers: int, longest: int, device: torch.device) -> Iterator[_Sequence]:
     """Sequences for which cache and model have room, from the cache's second block on: the first is vLLM's own."""
     blocks, block_size, impl = module.kv_cache.shape[0], module.kv_cache.shape[2], module.impl
     generator, begin = torch.Generator().manual_seed(0), 1
+    if device.type == "cpu":
+        longest = min(longest, max(2 * LENGTHS[0], _AFFORDABLE // (layers * impl.num_kv_heads * impl.head_size)))
     for number, most in enumerate(LENGTHS):
         tokens = min(most, longest, (blocks - begin) * block_size)
         if tokens < 2:
