@@ -30,7 +30,7 @@ from tests.made_tokenizers import MAKERS
 
 pytest.importorskip("fastokens", reason="fastokens is not installed")
 
-REQUEST = make_request(["2k"], ["ruler_niah", "story_multihop"], samples=4)
+REQUEST = make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=4)
 LABEL = Fastokens.label()
 
 
@@ -124,7 +124,9 @@ PROVEN = {"byte_level": True, "llama": False, "unigram": False, "bert": False, "
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROVEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] * (name in ("qwen2.5", "demo"))) for name in PROVEN]
+)
 def test_proof_says_where_the_encoder_serves(
     name: str, sorts: dict[str, PromptTokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,23 +172,28 @@ def test_texts_of_the_proof_are_nasty(qwen: PromptTokenizer) -> None:
     assert all_of_them == list(texts(qwen))
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_data_sets_are_the_same_whatever_encoder_counts(
-    qwen: PromptTokenizer, tmp_path: Path, plain: dict[str, bytes], proven: Callable[[type[Fastokens]], None]
+    workers: int,
+    qwen: PromptTokenizer,
+    tmp_path: Path,
+    plain: dict[str, bytes],
+    proven: Callable[[type[Fastokens]], None],
 ) -> None:
     proven(Fastokens)
-    for workers in (1, 2):
-        manifest = generate_folder(REQUEST, qwen, tmp_path / str(workers), workers)
-        assert data(contents(tmp_path / str(workers))) == data(plain)
-        # Which one it was is told of each file, and decides about nothing.
-        assert {file.encoder for file in manifest.files.values()} == {LABEL}
-        files = {name: {**entry, "encoder": LABEL} for name, entry in as_json(plain)["files"].items()}
-        assert read_json(tmp_path / str(workers) / MANIFEST) == as_json(plain) | {"files": files}
-        for full in (False, True):
-            report = validate_folder(tmp_path / str(workers), gold_score, workers=workers, full=full)
-            assert report.problems == []
-            assert report.samples == 8
+    folder = tmp_path / "data"
+    manifest = generate_folder(REQUEST, qwen, folder, workers)
+    assert data(contents(folder)) == data(plain)
+    # Which one it was is told of each file, and decides about nothing.
+    assert {file.encoder for file in manifest.files.values()} == {LABEL}
+    files = {name: {**entry, "encoder": LABEL} for name, entry in as_json(plain)["files"].items()}
+    assert read_json(folder / MANIFEST) == as_json(plain) | {"files": files}
+    for full in (False, True):
+        report = validate_folder(folder, gold_score, workers=workers, full=full)
+        assert report.problems == []
+        assert report.samples == 16
     # A folder that is there already stays as it is.
-    assert generate_folder(REQUEST, qwen, tmp_path / "1", encoder="hf") == manifest
+    assert generate_folder(REQUEST, qwen, folder, encoder="hf") == manifest
 
 
 def as_json(files: dict[str, bytes]) -> dict[str, dict[str, dict[str, object]]]:
@@ -195,7 +202,10 @@ def as_json(files: dict[str, bytes]) -> dict[str, dict[str, dict[str, object]]]:
     return dict(json.loads(files[MANIFEST]))
 
 
-@pytest.mark.parametrize(("encoder", "workers"), [(Erring, 1), (Erring, 2), (ErringLate, 1), (ErringInOrder, 1)])
+@pytest.mark.parametrize(
+    ("encoder", "workers"),
+    [(Erring, 1), pytest.param(Erring, 2, marks=pytest.mark.nightly), (ErringLate, 1), (ErringInOrder, 1)],
+)
 def test_planted_difference_is_found_dropped_and_remade(
     encoder: type[Fastokens],
     workers: int,
@@ -233,7 +243,7 @@ def test_texts_that_the_encoder_cannot_encode_are_encoded_by_hugging_face(
     assert data(contents(tmp_path / "data")) == data(plain)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_validation_finds_a_planted_difference_and_the_mistakes_of_a_data_set(
     workers: int, qwen: PromptTokenizer, tmp_path: Path, proven: Callable[[type[Fastokens]], None]
 ) -> None:
