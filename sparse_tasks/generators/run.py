@@ -84,7 +84,7 @@ def generate_folder(
                     folder.add(shard, rows, None if fast is None else fast.label())
 
         with keeping(path, folder.kept):
-            fast = choose(tokenizer, request.tokens, encoder, notice) if folder.missing else None
+            fast = choose(tokenizer, request.tokens if folder.missing else 0, encoder, notice)
             with_fallback(tokenizer, fast, complete, notice, folder.discard)
         return folder.finish(card(folder))
 

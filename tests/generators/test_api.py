@@ -101,7 +101,7 @@ def test_every_part_of_a_request_can_be_asked_for() -> None:
     theirs = {field.name: field.default for field in dataclasses.fields(GenerateOptions)}
     # Here a template is a file that is still to be read, too.
     read = {"lengths", "templates"}
-    assert set(ours) == set(theirs) - read | {"length", "template", "workers", "output", "overwrite"}
+    assert set(ours) == set(theirs) - read | {"length", "template", "workers", "output", "overwrite", "encoder"}
     for name, default in theirs.items():
         assert name in read or ours[name].default == (None if default is dataclasses.MISSING else default)
     documented = sparse_tasks.generate.__doc__ or ""
