@@ -398,14 +398,15 @@ REFUSED = [
      ["error: enable_prefix_caching", "vertical_slash", "enable_prefix_caching=false"]),
     (["--attention", "quest", "--set", "quest.page=24", "--engine-arg", "block_size=128"],
      ["error: quest.page: 24", "128"]),
-    (["--attention", "quest", "--engine-arg", "kv_cache_dtype=fp8"], ["error: kv_cache_dtype"]),
+    (["--attention", "quest", "--engine-arg", "kv_cache_dtype=fp8_e5m2"], ["error: kv_cache_dtype"]),
+    (["--attention", "quest", "--engine-arg", "kv_sharing_fast_prefill=true"],
+     ["error: model: ", "kv_sharing_fast_prefill"]),
     (["--attention", "qest"], ["error: attention", "quest"]),
     (["--attention", "quest", "--engine-arg", "pipeline_parallel_size=2"],
      ["error: pipeline_parallel_size: 2", "use tensor_parallel_size instead"]),
     *((["--attention", "quest", "--engine-arg", f"hf_overrides={json.dumps(config)}"], ["error: model: ", words])
       for config, words in (({"sliding_window": 64}, "has a sliding window in every layer"),
                             ({"prefix_lm": True}, "attends in both directions within a prompt"),
-                            ({"num_kv_shared_layers": 1}, "share the keys and values of others"),
                             ({"num_attention_heads_per_layer": [9, 9, 3]}, "has layers that differ in their heads"))),
 ]  # fmt: skip
 
