@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 from sparse_tasks.core.errors import EngineError, SparseTasksError, UsageError
 from sparse_tasks.core.parents import STOPPING, starting
 from sparse_tasks.core.records import JsonObject
+from sparse_tasks.core.streams import Chatter
 from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
 from sparse_tasks.evaluators.engines.running import Engines, Starter
 
@@ -59,6 +60,8 @@ class EngineGroup(Starter):
             EngineError: One did not start.
         """
         if not self._members:
+            with Chatter().diverted():  # it complains of what engines leave that are killed, and clears it up
+                resource_tracker.ensure_running()
             for place in places(self._count, engine.devices):
                 self._begin(place)
         for channel in self._members:
@@ -246,7 +249,8 @@ def _serve(channel: Connection) -> None:
     """Run engines in a process of their own: start, answer, and again, until the other end closes."""
     for number in STOPPING:  # they are for the process that shares the requests out
         signal.signal(number, signal.SIG_IGN)
-    with suppress(EOFError, ConnectionError), Engines() as starter:
+    # What libraries say as they are imported is not for the terminal.
+    with suppress(EOFError, ConnectionError), Chatter().diverted(), Engines() as starter:
         while True:
             engine, needed = channel.recv()
             try:
@@ -257,6 +261,7 @@ def _serve(channel: Connection) -> None:
                 channel.send(None)
             except (EOFError, ConnectionError):
                 raise
-            except SparseTasksError as error:
-                channel.send(error)
+            except Exception as error:  # all that is known of it goes through the pipe
+                known = isinstance(error, SparseTasksError)
+                channel.send(error if known else EngineError(f"an engine failed: {type(error).__name__}: {error}"))
                 return

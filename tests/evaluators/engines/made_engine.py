@@ -35,6 +35,8 @@ class PlacedEngine(Engine):
                 os.kill(os.getpid(), signal.SIGKILL)
             if request.id == self.settings.arguments.get("fails at"):
                 raise EngineError("fell over")
+            if request.id == self.settings.arguments.get("breaks at"):
+                raise LookupError("not there")
             gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
             yield Output(request.id, f"{os.getpid()}; {self.loaded}; {gpus}", "stop")
 

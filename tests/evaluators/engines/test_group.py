@@ -67,6 +67,7 @@ def test_each_engine_answers_its_share_on_its_gpu_and_goes_on_to_the_next_run() 
     [
         ({"starts": "not"}, "no start"),
         ({"fails at": "3"}, "fell over"),
+        ({"breaks at": "3"}, "an engine failed: LookupError: not there"),
         ({"dies at": "3"}, r"engine 2 of 2 died \(exit code -9\)"),
     ],
 )
