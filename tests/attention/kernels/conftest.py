@@ -7,8 +7,6 @@ import secrets
 import sys
 from collections.abc import Iterator
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
-
 import pytest
 import torch
 
