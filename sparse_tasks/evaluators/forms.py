@@ -359,15 +359,21 @@ def _words(entry: Entry, asked: Asked) -> list[str]:
 
 def _is_heading(text: str, asked: Asked) -> bool:
     """Whether words with a colon stand before an entry, or alone; a pair has one of its own behind its key."""
-    if asked.pairs and ": " in text:
+    if asked.pairs:
         first = text.partition(":")[0]
-        return text.count(": ") > 1 and (" " in first or first.isalpha())
+        if " " not in first and not first.isalpha():
+            return False  # a key, perhaps without a value
+        if ": " in text:
+            return text.count(": ") > 1
     return bool(_HEADING.fullmatch(text)) and not (asked.numbers and re.search(r"\d", text))
 
 
 def _denies(words: Sequence[str], *, alone: bool) -> bool:
-    """Whether the words begin with a denial, and do not just say, of themselves alone, that there is no answer."""
-    return not DENYING.isdisjoint(words[:1]) and not (alone and " ".join(words) in ABSENT)
+    """Whether the words begin with a denial of others, and do not just say that there is no answer.
+
+    One word is an entry: "besides" is in the vocabulary of word lists.
+    """
+    return len(words) > 1 and not DENYING.isdisjoint(words[:1]) and not (alone and " ".join(words) in ABSENT)
 
 
 AMBIGUOUS: Final[dict[str, Callable[[Sequence[Entry], Asked], bool]]] = {
