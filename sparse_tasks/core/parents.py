@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -122,8 +122,15 @@ def starting(killed: bool = False) -> Iterator[None]:
     marks = {_MARK: _watched(os.getpid()), "SPT_NOENV": "1"}
     if killed:
         _KILLED.add(f"{_MARK}={marks[_MARK]}")
-    before = {name: os.environ.get(name) for name in marks}
-    os.environ.update(marks)
+    with environment(marks):
+        yield
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment within the block, for processes that are started there."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Final
 
 from sparse_tasks.core.errors import EngineError, SparseTasksError, UsageError
-from sparse_tasks.core.parents import STOPPING, starting
+from sparse_tasks.core.parents import STOPPING, environment, starting
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.streams import Chatter
 from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
@@ -123,7 +123,7 @@ class EngineGroup(Starter):
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,))
-        with starting(killed=True), _environment(place):
+        with starting(killed=True), environment(place):
             process.start()
         theirs.close()
         self._members[ours] = process
@@ -229,20 +229,6 @@ class _Shares:
                     return None
                 self._waiting[number % len(self._waiting)].append(request)
             return waiting.popleft() if waiting else None
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _serve(channel: Connection) -> None:
