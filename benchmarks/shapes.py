@@ -1,4 +1,4 @@
-"""Sparse attention inside vLLM on shapes of newer models: hybrids, heads of 256 numbers, windows, caches in 8 bits.
+"""Sparse attention inside vLLM on shapes of newer models: hybrids, heads of 256 numbers, windows, sinks, FP8 caches.
 
     python benchmarks/shapes.py                             # all of them
     python benchmarks/shapes.py --only qwen3-next gemma3    # some
@@ -6,8 +6,8 @@
 
 Weights and prompts are random, so nothing is downloaded; layers are few. Of each shape: whether what leaves nothing out
 gives what vLLM's own attention gives (the largest difference of logprobs, up to where tokens part), and the time to the
-first token and of a decoding step at sparsity .9 against vLLM's own attention. Needs a GPU and vLLM; qwen3-next also
-vLLM's kernels for experts.
+first token and of a decoding step at sparsity .9 against vLLM's own attention. Needs a GPU and vLLM; qwen3-next and
+gpt-oss also vLLM's kernels for experts.
 """
 
 from __future__ import annotations
@@ -57,10 +57,19 @@ GEMMA3 = COMMON | {
     "num_hidden_layers": 12, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 2,
     "sliding_window_pattern": 6,
 }  # fmt: skip
+GPT_OSS = COMMON | {
+    "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088, "sliding_window": 128,
+    "num_local_experts": 32, "num_experts_per_tok": 4, "rms_norm_eps": 1e-5, "num_hidden_layers": 8,
+    "layer_types": ["sliding_attention", "full_attention"] * 4, "tie_word_embeddings": False, "swiglu_limit": 7.0,
+    "rope_theta": 150000, "rope_scaling": {"rope_type": "yarn", "factor": 64.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                                           "original_max_position_embeddings": 4096, "truncate": False},
+}  # fmt: skip
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen3-next": (QWEN3_NEXT, {}),
     "qwen3.5": (QWEN3_5, {}),
     "gemma3": (GEMMA3, {}),
+    "gpt-oss": (GPT_OSS, {}),
     "fp8": (LLAMA, {"kv_cache_dtype": "fp8"}),
 }
 """Config and arguments of vLLM."""
