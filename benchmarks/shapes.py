@@ -94,7 +94,7 @@ def engine(arguments: argparse.Namespace, name: str, attention: str | None) -> I
         llm = LLM(
             model=folder, skip_tokenizer_init=True, load_format="dummy", seed=0, disable_log_stats=False,
             max_model_len=arguments.tokens + 1024, max_num_seqs=max(8, arguments.batch),
-            max_num_batched_tokens=arguments.chunk, enable_prefix_caching=False, **(given | options),
+            max_num_batched_tokens=arguments.chunk, **(given | options | {"enable_prefix_caching": False}),
         )  # fmt: skip
         try:
             yield llm
