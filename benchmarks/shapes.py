@@ -65,9 +65,11 @@ GPT_OSS = COMMON | {
     "rope_theta": 150000, "rope_scaling": {"rope_type": "yarn", "factor": 64.0, "beta_fast": 32.0, "beta_slow": 1.0,
                                            "original_max_position_embeddings": 4096, "truncate": False},
 }  # fmt: skip
+# What vLLM takes on Hopper of itself is compiled at its first use by a compiler that a build may lack.
+DELTA = {"gdn_prefill_backend": "triton"}
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "qwen3-next": (QWEN3_NEXT, {}),
-    "qwen3.5": (QWEN3_5, {}),
+    "qwen3-next": (QWEN3_NEXT, DELTA),
+    "qwen3.5": (QWEN3_5, DELTA),
     "gemma3": (GEMMA3, {}),
     "gpt-oss": (GPT_OSS, {}),
     "fp8": (LLAMA, {"kv_cache_dtype": "fp8"}),
