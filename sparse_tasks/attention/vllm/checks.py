@@ -114,11 +114,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             'compilation_config={"cudagraph_mode": "PIECEWISE"}, or enforce_eager=true',
         )
     if config.speculative_config is not None:
-        raise UsageError(
-            "speculative_config",
-            config.speculative_config.method,
-            "decodes several tokens at once, which sparse attention does not support; leave it out",
-        )
+        _check_speculation(config, attention)
     if config.kv_transfer_config is not None:
         raise UsageError("kv_transfer_config", "given", "brings keys that the methods have not seen; leave it out")
     for name, value in (
@@ -135,6 +131,25 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         )
     if scheduler.runner_type != "generate":
         raise UsageError("runner", scheduler.runner_type, "does not generate; choose a model that does")
+
+
+def _check_speculation(config: Any, attention: Attention | Offer) -> None:
+    """Refuse what has not been seen to be right, and methods whose state goes on with tokens that are rejected."""
+    by, why = config.speculative_config.method, ""
+    if by != "ngram":
+        why = "drafts by a model, or on the device, which is not supported; use ngram, or leave it out"
+    elif config.device_config.device_type != "cpu":
+        why = "is supported in vLLM's CPU build alone; leave it out"
+    elif config.model_config.is_hybrid:
+        why = "is not supported where a model has layers of other kinds beside attention; leave it out"
+    for method in attention.methods:
+        if not why and getattr(method, "each_step", False):
+            why = (
+                f"does not go with {method.name}, which at each step drops tokens for good by the attention of one "
+                "that may be rejected; leave it out, or choose another method"
+            )
+    if why:
+        raise UsageError("speculative_config", by, why)
 
 
 def loses_prefixes(config: Any) -> bool:

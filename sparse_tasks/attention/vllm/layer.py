@@ -183,6 +183,8 @@ class SparseLayer:
         """
         if self._of is not None:
             k = v = None
+        elif step.again is not None and self._noting:
+            self.notice(keys[step.again // keys.shape[1], step.again % keys.shape[1]], keys, step.again)
         for plan in step.plans:
             if keys.shape[1] != plan.block_size:
                 raise EngineError(

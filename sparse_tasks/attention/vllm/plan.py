@@ -152,17 +152,45 @@ class Step:
         dense: Spans that no method computes, in the step's order.
         tokens: Number of tokens, without padding.
         table: int32 ``[requests, blocks]``: block table.
+        again: int64 ``[tokens]``: slots that methods have to note again, of blocks from which tokens were taken back;
+            None where there are none.
     """
 
     plans: tuple[Plan, ...]
     dense: tuple[Span, ...]
     tokens: int
     table: Tensor
+    again: Tensor | None = None
 
     @property
     def mixed(self) -> bool:
         """Whether methods compute a part of it, and vLLM the other."""
         return 0 < sum(span.end - span.start for span in self.dense) < self.tokens
+
+
+def noted_again(rows: Sequence[Row], table: Tensor, block_size: int) -> Tensor | None:
+    """Slots of the block in which tokens were taken back, up to where the step writes there.
+
+    What a method has noted of a page cannot be told from what it noted of these tokens. Later blocks begin anew.
+
+    Args:
+        rows: The step's tokens by request, in the order of the table.
+        table: int32 ``[at least requests, blocks]``.
+        block_size: Positions in a block.
+
+    Returns:
+        int64 ``[tokens]``, on the table's device; None where nothing was taken back.
+    """
+    places = [
+        (number, row.start // block_size, offset)
+        for number, row in enumerate(rows)
+        if row.taken_back and row.start % block_size
+        for offset in range(min(block_size, row.end - row.start // block_size * block_size))
+    ]
+    if not places:
+        return None
+    of, block, offset = torch.tensor(places, device=table.device).unbind(1)
+    return table[of, block].long() * block_size + offset
 
 
 def _steps(spans: list[Span], table: Tensor, cached: Tensor, tokens: int, asked: Mapping[str, int]) -> Steps:

@@ -31,6 +31,8 @@ class Row:
         prompt: Tokens of its prompt; the model wrote those after them.
         context: Of these, the tokens after which a method that evicts chooses; None is all of them.
         choice: Its attention; None is the engine's.
+        taken_back: Whether a step before has written tokens from ``start`` on, which were not accepted (speculative
+            decoding) or lost (preemption).
     """
 
     request: str
@@ -40,6 +42,7 @@ class Row:
     prompt: int
     context: int | None = None
     choice: Choice | None = None
+    taken_back: bool = False
 
 
 class Requests:
@@ -55,6 +58,7 @@ class Requests:
         self._prompts: dict[str, int] = {}
         self._contexts: dict[str, int] = {}  # of those that have one
         self._cached: dict[str, int] = {}
+        self._ends: dict[str, int] = {}  # of what was written to the cache
         self._scheduled: dict[str, int] = {}
 
     def begin(
@@ -77,6 +81,7 @@ class Requests:
             self._contexts.pop(request, None)
             self._choices.pop(request, None)
             self._cached.pop(request, None)
+            self._ends.pop(request, None)
         for new in scheduled.scheduled_new_reqs:
             # A preempted request may come as a new one whose tokens the model wrote in part: its prompt stays.
             tokens = new.prompt_token_ids if new.prompt_token_ids is not None else new.prompt_embeds
@@ -96,6 +101,7 @@ class Requests:
 
     def end(self) -> None:
         """Leave the step; vLLM's own trials may run now."""
+        self._ends.update({request: self._cached[request] + count for request, count in self._scheduled.items()})
         self._scheduled = {}
 
     @property
@@ -120,5 +126,6 @@ class Requests:
         for request in order:
             count, start = self._scheduled[request], self._cached[request]
             prompt, context = self._prompts[request], self._contexts.get(request)
-            yield Row(request, first, start, start + count, prompt, context, self._choices.get(request))
+            taken_back = start < self._ends.get(request, 0)
+            yield Row(request, first, start, start + count, prompt, context, self._choices.get(request), taken_back)
             first += count

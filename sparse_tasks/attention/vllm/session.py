@@ -18,7 +18,7 @@ from sparse_tasks.attention.vllm.arguments import MARK, Offer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import UNSCALED, Scales, SparseLayer
-from sparse_tasks.attention.vllm.plan import Plan, Span, Step
+from sparse_tasks.attention.vllm.plan import Plan, Span, Step, noted_again
 from sparse_tasks.attention.vllm.replay import Replays
 from sparse_tasks.attention.vllm.requests import Choice, Requests
 from sparse_tasks.core.errors import EngineError, UsageError
@@ -187,7 +187,8 @@ class Session:
             prompts, steps = self.dense(plan.choice)
             dense += plan.spans(prompts=prompts, steps=steps)
         dense.sort(key=lambda span: span.first)
-        self._step = Step(plans, tuple(dense), plans[0].tokens, plans[0].table)
+        again = noted_again(rows, table, block_size)
+        self._step = Step(plans, tuple(dense), plans[0].tokens, plans[0].table, again)
         return self._step
 
     def end(self) -> None:

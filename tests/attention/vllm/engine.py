@@ -48,9 +48,9 @@ def work(engine: Json) -> Json:
                 "sparse_tasks_change",
                 args=(engine_arguments(**run["attention"], self_test=False)["additional_config"][KEY],),
             )
-        before = preemptions(llm)
+        before = counts(llm)
         answers = answer(llm, run["prompts"], run["tokens"], sparse)
-        done[name] = {"answers": answers, "preempted": preemptions(llm) - before}
+        done[name] = {"answers": answers} | {key: after - before[key] for key, after in counts(llm).items()}
     llm.llm_engine.engine_core.shutdown()
     del llm
     gc.collect()
@@ -58,8 +58,15 @@ def work(engine: Json) -> Json:
     return done
 
 
-def preemptions(llm: Any) -> int:
-    return sum(metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions")
+def counts(llm: Any) -> dict[str, int]:
+    """Preemptions, and tokens of drafts, by vLLM's own counters."""
+    names = {
+        "preempted": "vllm:num_preemptions",
+        "drafted": "vllm:spec_decode_num_draft_tokens",
+        "accepted": "vllm:spec_decode_num_accepted_tokens",
+    }
+    metrics = llm.get_metrics()
+    return {key: sum(metric.value for metric in metrics if metric.name == name) for key, name in names.items()}
 
 
 def answer(llm: Any, prompts: list[list[int]], tokens: int, sparse: bool) -> list[Json]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
@@ -257,6 +257,21 @@ class Served:
             self.requests[name].computed += tokens[name]
         assert out[:, first:].isnan().all()  # nothing is written past the step's tokens
         return found
+
+    def verify(self, name: str, right: int, wrong: int, **tokens: int) -> Tensor:
+        """A step in which a request's last tokens are rejected (speculative decoding): outputs of the right ones.
+
+        The keys of the wrong ones are so long that they would win every comparison.
+        """
+        one = self.requests[name]
+        text, guessed = one.text, replace(one.text)  # whose numbers are made anew
+        for tensors in guessed.layers:
+            for tensor in tensors:
+                tensor[one.computed + right :] *= -10
+        one.text = guessed
+        out = self.step(**{name: right + wrong}, **tokens)[name]
+        one.text, one.computed = text, one.computed - wrong
+        return out[:, :right]
 
     def _layer(self, number: int, step: Step, order: list[str], tokens: Mapping[str, int], slots: Tensor) -> Tensor:
         layer = self.layers[number]

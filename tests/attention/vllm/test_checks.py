@@ -147,7 +147,8 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("cache_config.cache_dtype", "int8", "kv_cache_dtype", "int8", ["use auto", "fp8_e4m3"]),
     ("compilation_config.cudagraph_mode", mode("FULL_AND_PIECEWISE", full=True), "cudagraph_mode", "FULL_AND_PIECEWISE",
      ['compilation_config={"cudagraph_mode": "PIECEWISE"}', "enforce_eager=true"]),
-    ("speculative_config", SimpleNamespace(method="ngram"), "speculative_config", "ngram", ["leave it out"]),
+    ("speculative_config", SimpleNamespace(method="eagle3"), "speculative_config", "eagle3", ["use ngram", "leave it"]),
+    ("speculative_config", SimpleNamespace(method="ngram_gpu"), "speculative_config", "ngram_gpu", ["use ngram"]),
     ("kv_transfer_config", SimpleNamespace(), "kv_transfer_config", "given", ["leave it out"]),
     ("parallel_config.pipeline_parallel_size", 2, "pipeline_parallel_size", 2, ["use tensor_parallel_size instead"]),
     ("parallel_config.decode_context_parallel_size", 2, "decode_context_parallel_size", 2, ["tensor_parallel_size"]),
@@ -225,6 +226,24 @@ def test_methods_that_do_not_go_with_a_models_softmax_are_refused_by_name(
         return
     with pytest.raises(UsageError, match=f"^attention: '{name}' does not go with a model that has {words}: "):
         check_config(made, Methods.parse(name))
+
+
+@pytest.mark.parametrize("name", ["dense", *METHODS.names()])
+def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(name: str) -> None:
+    made = config()
+    made.speculative_config = SimpleNamespace(method="ngram")
+    with pytest.raises(UsageError, match="'ngram' is supported in vLLM's CPU build alone; leave it out"):
+        check_config(made, Methods.parse(name))
+    made.device_config.device_type = "cpu"
+    if name not in ("h2o", "tova", "oracle_evict"):
+        check_config(made, Methods.parse(name))
+    else:
+        with pytest.raises(UsageError, match=f"does not go with {name}, which at each step drops"):
+            check_config(made, Methods.parse(name))
+    made.model_config.is_hybrid = True
+    with pytest.raises(UsageError, match="layers of other kinds beside attention; leave it out") as error:
+        check_config(made, Methods.parse(name))
+    assert (error.value.field, error.value.value) == ("speculative_config", "ngram")
 
 
 @pytest.mark.parametrize("name", METHODS.names())

@@ -246,6 +246,36 @@ def test_text_model_of_a_model_with_images_is_sparse(done: Any) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba, by which vLLM looks n-grams up, is not installed")
+def test_speculation_changes_no_token(short_demo: Path, prompts: dict[str, list[int]], tmp_path: Path) -> None:
+    """Some drafts are accepted and some rejected; without a draft a step has one token for each request."""
+    asked = {"prompts": [prompts[name] for name in ("short 2", "long", "story")], "tokens": 60}
+    runs = {
+        f"{name} {sparsity}": asked | {"attention": of(name, sparsity)}
+        for name, sparsity in (("quest", 0.9), ("quest", 0.0), ("twilight", 0.8), ("sparq", 0.9), ("snapkv", 0.5))
+    }
+    given = {"attention": of("quest", 0.9), "runs": runs}
+    ngrams = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    options = OPTIONS | {"model": str(short_demo)}
+    engines = {
+        "one by one": given | {"options": options},
+        "speculative": given | {"options": options | {"speculative_config": ngrams}},
+    }
+    done = run(tmp_path, {"models": [], "engines": engines})
+    for name, plain in done["one by one"].items():
+        speculative = done["speculative"][name]
+        assert plain["drafted"] == 0
+        assert 0 < speculative["accepted"] < speculative["drafted"]
+        for one, other in zip(plain["answers"], speculative["answers"], strict=True):
+            assert gap(one, other) <= 1e-3
+            (alone,), (verified,) = one["ran"], other["ran"]
+            assert verified["prefill"] == alone["prefill"]
+            # Queries of rejected tokens are counted, too, so that lengths weigh otherwise.
+            expected = pytest.approx(alone["decode"]["sparsity"], abs=0.03)
+            assert verified["decode"]["sparsity"] == expected
+
+
+@pytest.mark.nightly
 def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str, list[int]], tmp_path: Path) -> None:
     made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
             "settings": SMALL | {"num_hidden_layers": 2}, "tokenizer": str(demo)}  # fmt: skip

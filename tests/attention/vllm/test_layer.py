@@ -380,6 +380,50 @@ def test_a_prompt_that_is_preempted_half_read_begins_anew(name: str) -> None:
     same(found["b"], Alone(named(name), B).chunks(*cuts))
 
 
+# --- speculative decoding -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "block_size"),
+    [
+        (name, block_size)
+        for name, block_size in [*zip(AFTER, cycle([16, 32, 48]), strict=False), ("quest", 32), ("twilight", 16)]
+        if not getattr(small(name), "each_step", False)
+    ],
+)
+def test_rejected_tokens_leave_nothing_behind(name: str, block_size: int) -> None:
+    """Each verified token gets what it gets as a step of its own, within pages and blocks and across them."""
+    served, text = Served(named(name), block_size=block_size), Text("a", 150, 60, 1)
+    served.add(text, C)
+    out = [served.step(a=150, c=33)["a"][:, :0]]
+    for right, wrong in [(1, 3), (2, 2), (1, 0), (4, 1), (1, 7), (3, 0), (1, 3), (1, 20), (1, 2), (12, 3), (5, 1)]:
+        out.append(served.verify("a", right, wrong, **({"c": 1} if right == 1 and wrong else {})))
+    found = torch.cat(out, 1)
+    same(found, Alone(named(name), text).steps(found.shape[1]))
+
+
+@pytest.mark.parametrize("name", [name for name in AFTER if getattr(small(name), "each_step", False)])
+def test_methods_that_evict_at_each_step_do_not_go_on_from_rejected_tokens(name: str) -> None:
+    served = Served(named(name))
+    served.add(Text("a", 150, 12, 1))
+    served.step(a=150)
+    served.verify("a", 1, 2)
+    with pytest.raises(EngineError, match=f"{name} has seen 153 tokens of 151"):
+        served.step(a=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "8 bits"])
+def test_a_layer_that_reads_another_ones_cache_reads_what_was_noted_again(dtype: str) -> None:
+    scales = None if dtype == "float32" else Scales(k=0.3, v=1.7)
+    served, text = Served(named("quest"), shares=True, scales=scales), Text("a", 150, 30, 1)
+    served.add(text)
+    served.step(a=150)
+    found = torch.cat([served.verify("a", 1, 3), served.verify("a", 20, 3), served.verify("a", 2, 0)], 1)
+    once = Served(named("quest"), shares=True, scales=scales)
+    once.add(text)
+    same(found, run(once, [{"a": 150}, *[{"a": 1}] * 23])["a"][:, 150:])
+
+
 # --- the cache ----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.vllm.plan import Plan, Prompt, Span
+from sparse_tasks.attention.vllm.plan import Plan, Prompt, Span, noted_again
 from sparse_tasks.attention.vllm.requests import Row
 
 BATCHES = st.lists(
@@ -135,3 +135,20 @@ def test_a_preempted_request_is_cut_in_two() -> None:
     assert plan.steps.lengths == (21, 11, 12, 13)
     assert plan.steps.tokens is not None
     assert plan.steps.tokens.tolist() == [0, 11, 12, 13]
+
+
+def test_a_block_is_noted_again_from_its_first_token_where_tokens_of_it_were_taken_back() -> None:
+    rows = [
+        Row("a", 0, 20, 24, 20),
+        Row("b", 4, 35, 39, 10, taken_back=True),
+        Row("c", 8, 48, 52, 10, taken_back=True),  # whose block begins anew
+        Row("d", 12, 30, 37, 10, taken_back=True),  # which goes on in the next block
+        Row("e", 19, 0, 9, 9, taken_back=True),
+    ]
+    table, _ = buffers(rows)
+    slots = noted_again(rows, table, 16)
+    assert slots is not None
+    b, d = table[1, 2] * 16, table[3, 1] * 16
+    assert slots.tolist() == [*range(b, b + 7), *range(d, d + 16)]
+    assert noted_again(rows[:1], table, 16) is None
+    assert noted_again([rows[2]], table[2:], 16) is None

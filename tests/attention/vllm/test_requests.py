@@ -102,11 +102,15 @@ def test_rows_that_do_not_agree_are_an_error_not_a_guess(order: list[str], token
     prompts=st.lists(st.integers(1, 50), min_size=1, max_size=4),
     seed=st.randoms(use_true_random=False),
     preempted=st.booleans(),
+    rejects=st.booleans(),
 )
-def test_over_all_steps_every_position_is_computed_in_turn(prompts: list[int], seed: object, preempted: bool) -> None:
-    """Requests begin, advance and are preempted as a scheduler likes."""
+def test_over_all_steps_every_position_is_computed_in_turn(
+    prompts: list[int], seed: object, preempted: bool, rejects: bool
+) -> None:
+    """Requests begin, advance, are preempted, and lose tokens that are not accepted, as a scheduler likes."""
     assert hasattr(seed, "randint")
     requests, computed = Requests(), dict.fromkeys(map(str, range(len(prompts))), -1)
+    written = dict.fromkeys(computed, 0)
     for step in range(12):
         chosen = {name: seed.randint(1, 9) for name in computed if seed.randint(0, 2)}
         if preempted and step == 6:
@@ -117,7 +121,9 @@ def test_over_all_steps_every_position_is_computed_in_turn(prompts: list[int], s
         first = 0
         for row in rows(requests, chosen):
             start = max(0, computed[row.request])
-            assert row == Row(row.request, first, start, start + chosen[row.request], prompts[int(row.request)])
-            computed[row.request] = row.end
+            end, taken_back = start + chosen[row.request], start < written[row.request]
+            assert row == Row(row.request, first, start, end, prompts[int(row.request)], taken_back=taken_back)
+            computed[row.request] = seed.randint(start + 1, end) if rejects else end
+            written[row.request] = end
             first += row.end - row.start
         requests.end()
