@@ -118,7 +118,7 @@ def checks() -> Iterator[tuple[str, int, Run, Run]]:
             cases.append(("lines 128x64", lines(n_q, n_k, heads, min(40, n_k), min(70, n_k))))
             for name, index in cases:
                 unit = index.unit if isinstance(index, LineIndex) else index.block_k
-                for gluon in (True, False) if serves(q, index.block_q, unit) else (False,):
+                for gluon in (True, False) if serves(q, v, index.block_q, unit) else (False,):
                     yield (
                         f"{'gluon' if gluon else 'triton'} {name}, {size}",
                         heads,

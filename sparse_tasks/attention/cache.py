@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.dispatch import check_cached, check_same, checking
+from sparse_tasks.attention.kernels.dispatch import LATENT, check_cached, check_same, check_values, checking
 from sparse_tasks.core.errors import UsageError
 
 _NUMBERS: Final = 1 << 25
@@ -26,7 +26,7 @@ class PagedCache:
         keys: ``[blocks, block_size, kv_heads, head_size]``, any strides but in the last dimension, which is dense. In 8
             bits (``EIGHT_BITS``) they are without their scale, which goes into the queries, and that of the values into
             what comes out.
-        values: Like ``keys``; its strides may differ.
+        values: ``[blocks, block_size, kv_heads, value_size]``, likewise; a part of the keys where those are latents.
         block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
         lengths: int32 ``[batch]``: cached positions, the current query's own included.
         shared: Tensors of ``once``, shared by the layers of a step; None to make them each time.
@@ -57,7 +57,7 @@ class PagedCache:
         keys, values = self.keys, self.values
         if keys.ndim != 4 or 0 in keys.shape:
             raise UsageError("keys", tuple(keys.shape), "has to be [blocks, block_size, kv_heads, head_size], none 0")
-        check_same("shape", keys=keys, values=values)
+        check_values("values", values, keys, LATENT)
         check_cached(keys=keys, values=values)
         for name, tensor in (("keys", keys), ("values", values)):
             if tensor.stride(3) != 1:
@@ -79,7 +79,7 @@ class PagedCache:
 
         Args:
             keys: ``[batch, kv_heads, n, head_size]``, as ``transformers`` keeps them; sequences begin at 0.
-            values: Like ``keys``.
+            values: ``[batch, kv_heads, n, value_size]``.
             lengths: int32 ``[batch]``, each at most ``n``.
 
         Raises:
@@ -110,6 +110,11 @@ class PagedCache:
     def head_size(self) -> int:
         """Numbers in a key."""
         return int(self.keys.shape[3])
+
+    @property
+    def value_size(self) -> int:
+        """Numbers in a value."""
+        return int(self.values.shape[3])
 
     @property
     def capacity(self) -> int:
@@ -153,7 +158,7 @@ class PagedCache:
         return torch.where(held, block.long(), 0), inside % self.block_size, held
 
     def gather(self, sequence: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one sequence, copied: ``[length, kv_heads, head_size]`` each. Reads the length."""
+        """Keys and values of one sequence, copied: ``[length, kv_heads, their size]`` each. Reads the length."""
         positions = torch.arange(int(self.lengths[sequence]), device=self.keys.device)
         (block,), (offset,), _ = self.rows(slice(sequence, sequence + 1)).locate(positions[None])
         return self.keys[block, offset], self.values[block, offset]

@@ -32,7 +32,8 @@ from sparse_tasks.attention.steps import Memory, attend_after
 from sparse_tasks.core.errors import UsageError, install
 
 _NAME: Final = "sparse_tasks"
-_UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache")
+_UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache", "indices", "block_indices")
+_CHOOSES: Final = "chooses keys by an indexer of its own, of which methods and dense attention know nothing"
 # Models of which it is known that these do what ``Softmax`` says, and nothing else is new in their attention.
 _SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "softcap": ("gemma2", "vaultgemma"),
@@ -112,19 +113,19 @@ class SparseRun:
             layer: Position among the sparse layers.
             query: ``[batch, query_heads, n_q, head_size]``, the last ``n_q`` positions.
             key: ``[batch, kv_heads, n_k, head_size]``.
-            value: Like ``key``.
+            value: ``[batch, kv_heads, n_k, value_size]``.
             mask: Bool ``[batch, n_k]``, False at padding, or None.
             scaling: Factor of the scores.
             softmax: Sinks and soft cap of the layer.
 
         Returns:
-            ``[batch, n_q, query_heads, head_size]``, 0 at padding.
+            ``[batch, n_q, query_heads, value_size]``, 0 at padding.
         """
         # Methods and kernels scale by head_size ** -0.5 of their own accord.
         factor = scaling * query.shape[3] ** 0.5
         query = query if abs(factor - 1) < 1e-6 else query * factor
         first = key.shape[2] - query.shape[2]
-        out = torch.zeros_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        out = query.new_zeros(len(query), query.shape[2], query.shape[1], value.shape[3])
         for row, (start, end) in enumerate(self._spans_of(mask, len(key), key.shape[2])):
             rows = slice(max(start - first, 0), max(end - first, 0))
             q = query[row, :, rows].transpose(0, 1)
@@ -158,18 +159,18 @@ class SparseRun:
         return 0 if n_q == 1 and n_k > 1 else n_q
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
-        """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, head_size]``."""
+        """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, value_size]``."""
         out, indices = sparse_prefill(self.attention.prefill, q, k, v, softmax=softmax, impl=self._impl)
         self._count_prefill(number, indices)
         return out
 
     def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
-        """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, head_size]``."""
+        """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, value_size]``."""
         self._count_follow(number, kept, len(q), len(k))
         return attend_after(kept, q, k, v, softmax)
 
     def _step(self, number: int, memory: Memory, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
-        """Attention of the next token's query in one layer: ``[1, query_heads, head_size]``."""
+        """Attention of the next token's query in one layer: ``[1, query_heads, value_size]``."""
         cache, index = memory.step(q, k, v)
         self._count_decode(number, index, len(k))
         return sparse_decode(q, cache, index, softmax=softmax, impl=self._impl)
@@ -286,6 +287,8 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
     modules = [m for m in model.modules() if _is_sparse(m)]
     if not modules:
         raise UsageError("model", type(model).__name__, "has no layer of causal attention over all keys")
+    if any(getattr(module, "indexer", None) is not None for module in modules):
+        raise UsageError("model", type(model).__name__, _CHOOSES)
     if any(module in _LAYERS for module in modules):
         raise UsageError("model", type(model).__name__, "is in another block already; leave that one first")
     if isinstance(run.attention.decode, EvictMethod) and (why := _attends_often(modules)):
@@ -317,7 +320,8 @@ def check_config(name: str, config: Any, attention: Attention = Attention.DENSE)
         attention: The methods.
 
     Raises:
-        UsageError: All of its layers have a sliding window, or latent attention, or a method estimates another softmax.
+        UsageError: All of its layers have a sliding window, it chooses keys itself, or a method estimates another
+            softmax.
     """
     text = config.get_text_config()
     for method in attention.methods:
@@ -326,9 +330,8 @@ def check_config(name: str, config: Any, attention: Attention = Attention.DENSE)
     if kinds and all("sliding" in kind for kind in kinds):
         raise UsageError("model", name, "has a sliding window in every layer, and methods are for layers that see all "
                          "keys; choose another model, or --attention dense")  # fmt: skip
-    if getattr(text, "kv_lora_rank", None) and text.v_head_dim != text.qk_nope_head_dim + text.qk_rope_head_dim:
-        raise UsageError("model", name, "has latent attention (MLA), whose values are of another size than its keys; "
-                         "choose another model, or --attention dense")  # fmt: skip
+    if getattr(text, "index_n_heads", None):  # DeepSeek-V3.2, GLM-5, MiniMax M3
+        raise UsageError("model", name, f"{_CHOOSES}; choose another model, or --attention dense")
 
 
 def _is_sparse(module: Any) -> bool:
@@ -411,9 +414,6 @@ def _forward(
         raise UsageError(
             "attention_mask", tuple(attention_mask.shape), "hides more than padding; give [batch, tokens] of 0 and 1"
         )
-    if value.shape[3] != key.shape[3]:
-        raise UsageError("model", type(module).__name__, f"has values of {value.shape[3]} numbers and keys of "
-                         f"{key.shape[3]}, as latent attention (MLA) has, which no kernel takes")  # fmt: skip
     if dropout:
         raise UsageError("model", type(module).__name__, "is in training; call model.eval()")
     run, layer = _LAYERS[module]
@@ -429,19 +429,19 @@ def _windowed(
     Args:
         query: ``[batch, query_heads, n_q, head_size]``, the last ``n_q`` positions.
         key: ``[batch, kv_heads, n_k, head_size]``.
-        value: Like ``key``.
+        value: ``[batch, kv_heads, n_k, value_size]``.
         mask: Bool ``[batch, 1, n_q, n_k]``, False where a query does not see a key, or None for causal attention.
         scaling: Factor of the scores; ``head_size ** -0.5`` if None.
         softmax: Sinks and soft cap of the layer.
 
     Returns:
-        ``[batch, n_q, query_heads, head_size]``.
+        ``[batch, n_q, query_heads, value_size]``.
     """
     (n_q, size), (kv_heads, n_k) = query.shape[2:], key.shape[1:3]
     scaling = size**-0.5 if scaling is None else scaling
     if mask is None:
         mask = torch.ones(n_q, n_k, dtype=torch.bool, device=query.device).tril(n_k - n_q)
-    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    out = query.new_empty(len(query), n_q, query.shape[1], value.shape[3])
     group = query.shape[1] // kv_heads
     for head in range(query.shape[1]):
         scores = softmax.capped(query[:, head].float() @ key[:, head // group].float().mT * scaling)

@@ -122,18 +122,18 @@ def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: So
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions, scaled so that scores need
             ``head_size ** -0.5`` and no more.
         k: ``[n_k, kv_heads, head_size]``.
-        v: Like ``k``.
+        v: ``[n_k, kv_heads, value_size]``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``.
         softmax: Sinks and soft cap of the model.
 
     Returns:
-        The dense output, fp32 ``[n_q, query_heads, head_size]``; and sums over the queries, float64
+        The dense output, fp32 ``[n_q, query_heads, value_size]``; and sums over the queries, float64
         ``[4, query_heads]``: of the share of keys that are seen in the weights of all keys, of 1, of the squared
         differences between the output of attention to these alone, and to the sink (0 where there are none), and the
         dense output, and of the squares of the latter.
     """
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
-    out = torch.empty(n_q, heads, size, dtype=torch.float32, device=q.device)
+    out = torch.empty(n_q, heads, v.shape[2], dtype=torch.float32, device=q.device)
     sums = torch.zeros(4, heads, dtype=torch.float64, device=q.device)
     keys, rows = torch.arange(n_k, device=q.device), max(1, _CELLS // n_k)
     for head in range(heads):

@@ -36,14 +36,14 @@ def sparse_prefill(
         method: None is dense attention.
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
-        v: Like ``k``.
+        v: ``[n_k, kv_heads, value_size]``.
         scale: Factor of the scores; ``head_size ** -0.5`` if None.
         softmax: Sinks and soft cap of the model.
         length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        ``[n_q, query_heads, head_size]`` in q's dtype, and the indices that ran: one, or one for each stretch of
+        ``[n_q, query_heads, value_size]`` in q's dtype, and the indices that ran: one, or one for each stretch of
         queries where the method takes them in turn to bound its index.
 
     Raises:
@@ -59,7 +59,7 @@ def sparse_prefill(
         if len(part) == len(q):
             return part, indices
         # Put in place at once, so that the parts are never all held beside the whole.
-        out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+        out = part.new_empty(len(q), *part.shape[1:]) if out is None else out
         end = len(q) - (len(k) - index.n_k)
         out[end - len(part) : end] = part
     if out is None:

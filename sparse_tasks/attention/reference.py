@@ -26,18 +26,18 @@ def attention_reference(
     Args:
         q: ``[n_q, query_heads, head_size]``; the queries are the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``; ``query_heads`` is a multiple of ``kv_heads``.
-        v: Like ``k``.
+        v: ``[n_k, kv_heads, value_size]``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``. None: all.
         scale: Factor of the scores; ``head_size ** -0.5`` if None.
         softmax: Sinks and soft cap of the model.
 
     Returns:
-        fp32 ``[n_q, query_heads, head_size]``; 0 where a query sees nothing.
+        fp32 ``[n_q, query_heads, value_size]``; 0 where a query sees nothing.
     """
     pattern = pattern or Everything()
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     scale = size**-0.5 if scale is None else scale
-    out = torch.empty(n_q, heads, size, dtype=torch.float32, device=q.device)
+    out = torch.empty(n_q, heads, v.shape[2], dtype=torch.float32, device=q.device)
     keys = torch.arange(n_k, device=q.device)
     rows = max(1, _CELLS // n_k)
     for head in range(heads):
@@ -56,9 +56,9 @@ def masked_attention(
     q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale: float, softmax: Softmax = PLAIN
 ) -> Tensor:
     """``attention_reference`` in the type of q, for devices without kernels; by torch's own attention if it can."""
-    (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
+    (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
-    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    out = q.new_zeros(n_q, heads, v.shape[2])
     keys = torch.arange(n_k, device=q.device)
     group = heads // max(kv_heads, pattern.heads)
     for first in range(0, heads, group):  # heads that see the same, and the same keys
@@ -74,7 +74,7 @@ def masked_attention(
             # Only keys that one of the queries sees are multiplied.
             query, key, value = q[rows, some].transpose(0, 1), k[by_any, kv_head], v[by_any, kv_head]
             if softmax.plain:
-                keys_and_values = (x.expand(1, group, count, size) for x in (key, value))
+                keys_and_values = (x.expand(1, group, -1, -1) for x in (key, value))
                 attended = torch.nn.functional.scaled_dot_product_attention(
                     query[None], *keys_and_values, attn_mask=seen[:, by_any], scale=scale
                 )[0]

@@ -98,7 +98,7 @@ class Memory:
         Args:
             q: ``[1, query_heads, head_size]``, scaled so that scores need ``head_size ** -0.5`` and no more.
             k: ``[n_k, kv_heads, head_size]``: all keys so far, its own the last; views will do.
-            v: Like ``k``.
+            v: ``[n_k, kv_heads, value_size]``.
 
         Returns:
             The cache for kernels, a batch of one, and the index of what the query sees.
@@ -146,11 +146,11 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax =
         kept: Of the positions before them.
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
-        v: Like ``k``.
+        v: ``[n_k, kv_heads, value_size]``.
         softmax: Sinks and soft cap of the model.
 
     Returns:
-        ``[n_q, query_heads, head_size]`` in q's dtype.
+        ``[n_q, query_heads, value_size]`` in q's dtype.
     """
     (n_q, heads, size), (kv_heads, width) = q.shape, kept.positions.shape
     own = torch.arange(kept.length, kept.length + n_q, device=k.device)
@@ -162,7 +162,7 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax =
     queries = q.view(n_q, kv_heads, -1, size).permute(1, 2, 0, 3).float()  # [kv_heads, group, n_q, head_size]
     scores = softmax.capped(queries @ k[positions, head].float().mT[:, None] * size**-0.5)
     weights = softmax.of(slice(None), kv_heads, -1, 1).weights(scores.masked_fill(~seen[:, None], float("-inf")))
-    return (weights @ v[positions, head].float()[:, None]).permute(2, 0, 1, 3).reshape(n_q, heads, size).to(q.dtype)
+    return (weights @ v[positions, head].float()[:, None]).permute(2, 0, 1, 3).reshape(n_q, heads, -1).to(q.dtype)
 
 
 def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, softmax: Softmax = PLAIN) -> Tensor:

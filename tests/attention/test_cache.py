@@ -61,7 +61,8 @@ INTS = "has to be torch.int32"
     [
         ({"keys": KEYS[0]}, "keys", (4, 2, 16), LAYOUT),
         ({"keys": KEYS[:0]}, "keys", (0, 4, 2, 16), LAYOUT),
-        ({"values": KEYS[:2]}, "values", (2, 4, 2, 16), "is not the shape of keys, (3, 4, 2, 16)"),
+        ({"values": KEYS[:2]}, "values", (2, 4, 2, 16), "has to be [3, 4, 2, value_size], one for each of the keys"),
+        ({"values": KEYS[..., :8]}, "value_size", 8, "has to be a multiple of 16 from 16 to 576"),
         ({"values": KEYS.half()}, "values", "torch.float16", "differs from torch.float32 of the other inputs"),
         (
             {"keys": KEYS.double(), "values": KEYS.double()},

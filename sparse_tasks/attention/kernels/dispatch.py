@@ -20,6 +20,9 @@ Implementation: TypeAlias = Literal["auto", "triton", "torch"]
 
 FLOATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 
+LATENT: Final = 576
+"""Numbers of the longest key in decoding: a latent of 512, and a part of 64 that knows its position (DeepSeek-V2)."""
+
 EIGHT_BITS: Final = torch.float8_e4m3fn
 """Type of cached keys and values in 8 bits, which kernels turn into that of the queries as they read them."""
 
@@ -88,7 +91,9 @@ def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
     return "torch"
 
 
-def prefill_implementation(impl: str, q: Tensor, block_q: int, block_k: int) -> Literal["gluon", "triton", "torch"]:
+def prefill_implementation(
+    impl: str, q: Tensor, v: Tensor, block_q: int, block_k: int
+) -> Literal["gluon", "triton", "torch"]:
     """As ``implementation``, for attention of a prompt in such tiles: Gluon's kernel on Hopper, where it serves.
 
     Raises:
@@ -99,7 +104,7 @@ def prefill_implementation(impl: str, q: Tensor, block_q: int, block_k: int) -> 
         return chosen
     from sparse_tasks.attention.kernels.gluon.block_sparse import serves
 
-    return "gluon" if serves(q, block_q, block_k) else chosen
+    return "gluon" if serves(q, v, block_q, block_k) else chosen
 
 
 def check_floats(**tensors: Tensor) -> None:
@@ -128,7 +133,7 @@ def check_cached(**tensors: Tensor) -> None:
 
 
 def check_same(what: str, **tensors: Tensor) -> None:
-    """Refuse tensors that differ in an attribute ("device", "shape").
+    """Refuse tensors that differ in an attribute, as "device".
 
     Raises:
         UsageError: Names the first tensor that differs from the first of all.
@@ -137,12 +142,11 @@ def check_same(what: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         value = getattr(tensor, what)
         if value != expected:
-            shown, other = (tuple(value), tuple(expected)) if what == "shape" else (str(value), expected)
-            raise UsageError(name, shown, f"is not the {what} of {first}, {other}")
+            raise UsageError(name, str(value), f"is not the {what} of {first}, {expected}")
 
 
 def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
-    """Check q ``[n_q, query_heads, head_size]`` and k, v ``[n_k, kv_heads, head_size]``, ``1 <= n_q <= n_k``.
+    """Check q ``[n_q, query_heads, head_size]``, k and v ``[n_k, kv_heads, size]`` of q's and any size, ``n_q <= n_k``.
 
     Raises:
         UsageError: Names the tensor, its shape and what would work.
@@ -161,12 +165,12 @@ def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
         raise UsageError("q", tuple(q.shape), f"has more tokens than k, {k.shape[0]}; queries are the last of the keys")
     others = {} if v is None else {"v": v}
     if v is not None:
-        check_same("shape", k=k, v=v)
+        check_values("v", v, k)
     check_floats(q=q, k=k, **others)
     check_same("device", q=q, k=k, **others)
 
 
-def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
+def check_heads(query_heads: int, kv_heads: int, head_size: int, most: int = 256) -> None:
     """Refuse query heads that are not a multiple of KV heads, and head sizes without tiles.
 
     Raises:
@@ -174,13 +178,26 @@ def check_heads(query_heads: int, kv_heads: int, head_size: int) -> None:
     """
     if query_heads % kv_heads:
         raise UsageError("q", query_heads, f"query heads have to be a multiple of the {kv_heads} KV heads")
-    if not takes_head_size(head_size):
-        raise UsageError("head_size", head_size, "has to be a multiple of 16 from 16 to 256")
+    if not takes_head_size(head_size, most):
+        raise UsageError("head_size", head_size, f"has to be a multiple of 16 from 16 to {most}")
 
 
-def takes_head_size(size: int) -> bool:
-    """Whether kernels have tiles for a head size."""
-    return size % 16 == 0 and 16 <= size <= 256
+def check_values(name: str, values: Tensor, keys: Tensor, most: int = 256) -> None:
+    """Refuse values that are not one for each key, and sizes without tiles. The size need not be that of the keys.
+
+    Raises:
+        UsageError: Their number or their size does not fit.
+    """
+    if values.shape[:-1] != keys.shape[:-1]:
+        expected = ", ".join(map(str, keys.shape[:-1]))
+        raise UsageError(name, tuple(values.shape), f"has to be [{expected}, value_size], one for each of the keys")
+    if not takes_head_size(values.shape[-1], most):
+        raise UsageError("value_size", values.shape[-1], f"has to be a multiple of 16 from 16 to {most}")
+
+
+def takes_head_size(size: int, most: int = 256) -> bool:
+    """Whether kernels have tiles for a head size: of a prompt up to 256, in decoding up to ``LATENT``."""
+    return size % 16 == 0 and 16 <= size <= most
 
 
 def checked_scale(scale: float | None, head_size: int) -> float:

@@ -12,6 +12,7 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.kernels.dispatch import (
     EIGHT_BITS,
+    LATENT,
     check_floats,
     check_heads,
     check_same,
@@ -44,10 +45,10 @@ def sparse_decode(
         softmax: Sinks and soft cap of the model.
         impl: "auto", "triton" or "torch".
         return_lse: Whether to return the logarithm of the softmax's denominator too.
-        out: Like q, contiguous, to be written to; made if None.
+        out: As returned, contiguous, to be written to; made if None.
 
     Returns:
-        ``[batch, query_heads, head_size]`` in q's dtype, 0 where nothing is listed; with ``return_lse`` also fp32
+        ``[batch, query_heads, value_size]`` in q's dtype, 0 where nothing is listed; with ``return_lse`` also fp32
         ``[batch, query_heads]``, the natural logarithm of the sum of exponentials, that of the sink among them; -inf
         where nothing is listed and there is no sink.
 
@@ -55,7 +56,7 @@ def sparse_decode(
         UsageError: Shapes, types or devices do not fit.
     """
     scale = checked_scale(scale, q.shape[2])
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    out = q.new_empty(*q.shape[:2], cache.value_size) if out is None else out
     if checking():
         _check(q, cache, index, out)
         softmax.check(q)
@@ -79,7 +80,7 @@ def sparse_decode_torch(
     """Torch twin of ``sparse_decode``: each sequence gathers its positions and takes a softmax over them, in fp32."""
     batch, heads, size = q.shape
     scale = size**-0.5 if scale is None else scale
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    out = q.new_empty(batch, heads, cache.value_size) if out is None else out
     lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
     entry = torch.arange(index.pages.shape[2], device=q.device)
     within = torch.arange(index.unit, device=q.device)
@@ -98,7 +99,7 @@ def sparse_decode_torch(
         scores = softmax.capped(queries @ keys.mT * scale).masked_fill(~seen[:, None], float("-inf"))
         lse[row] = softmax.of(slice(None), cache.kv_heads, -1).log_sum(scores).flatten()
         weights = torch.where(seen[:, None], scores - lse[row].view(cache.kv_heads, -1, 1), float("-inf")).exp()
-        out[row] = (weights @ values).view(heads, size)
+        out[row] = (weights @ values).view(heads, -1)
     return (out, lse) if return_lse else out
 
 
@@ -111,7 +112,7 @@ def check_queries(q: Tensor, cache: PagedCache) -> None:
     if q.ndim != 3 or q.shape[0] != cache.batch or q.shape[2] != cache.head_size:
         expected = f"[{cache.batch}, query_heads, {cache.head_size}]"
         raise UsageError("q", tuple(q.shape), f"has to be {expected}, one query a sequence of the cache")
-    check_heads(q.shape[1], cache.kv_heads, q.shape[2])
+    check_heads(q.shape[1], cache.kv_heads, q.shape[2], LATENT)
     check_floats(q=q) if cache.keys.dtype == EIGHT_BITS else check_floats(q=q, keys=cache.keys)
     check_same("device", q=q, keys=cache.keys)
 
@@ -130,7 +131,8 @@ def _check(q: Tensor, cache: PagedCache, index: PageIndex, out: Tensor) -> None:
             raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
     if index.unit < 1:
         raise UsageError("index.unit", index.unit, "has to be at least 1 position")
-    check_same("shape", q=q, out=out)
+    if out.shape != (*q.shape[:2], cache.value_size):
+        raise UsageError("out", tuple(out.shape), f"has to be {(*q.shape[:2], cache.value_size)}")
     check_floats(q=q, out=out)
     if not out.is_contiguous():
         raise UsageError("out", out.stride(), "strides have to be those of a contiguous tensor")

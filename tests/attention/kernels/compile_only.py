@@ -101,17 +101,21 @@ def decode(
     dtype: torch.dtype,
     softmax: Softmax = PLAIN,
     cached: torch.dtype | None = None,
+    *,
+    value: int | None = None,
+    heads: int = HEADS,
+    kv_heads: int = KV_HEADS,
 ) -> None:
     lengths = torch.tensor([N, 17], dtype=torch.int32)
     table = torch.arange(2 * 48, dtype=torch.int32).view(2, 48)
-    keys = torch.randn(2 * 48, PAGE, KV_HEADS, size).to(cached or dtype)
-    cache = PagedCache(keys, keys, table, lengths)
+    keys = torch.randn(2 * 48, PAGE, kv_heads, size).to(cached or dtype)
+    cache = PagedCache(keys, keys[..., :value], table, lengths)
     state = method.new_state(cache)
     method.update(state, keys.flatten(0, 1)[:5], torch.arange(5), PAGE, impl="triton")
-    queries = torch.randn(2, HEADS, size).to(dtype)
+    queries = torch.randn(2, heads, size).to(dtype)
     index = method.select(queries, cache, state, impl="triton")
     sparse_decode(queries, cache, index, softmax=softmax, impl="triton")
-    read = torch.zeros(2, 1, KV_HEADS, dtype=torch.int64)
+    read = torch.zeros(2, 1, kv_heads, dtype=torch.int64)
     add_positions_read(read, torch.arange(2), index.pages[None], index.counts[None], lengths, unit=index.unit,
                        impl="triton")  # fmt: skip
 
@@ -130,7 +134,18 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
             method = kind(sparsity=0.8)
             run: Any = {"prefill": prefill, "decode": decode, "evict": evict}[str(kind.phase)]
             yield f"{kind.name} {size} {dtype}", lambda run=run, m=method, s=size, d=dtype: run(m, s, d)  # type: ignore[misc]
-    if LARGE:
+    if LARGE:  # the latents of DeepSeek-V2, and its keys and values where they are written out
+        for dtype in (torch.bfloat16, torch.float32):
+            yield (
+                f"quest of latents in {dtype}",
+                lambda d=dtype: decode(Quest(), 576, d, value=512, heads=128, kv_heads=1),  # type: ignore[misc]
+            )
+            q, k = prompt(192, dtype)
+            index = BlockIndex.dense(N, N, 64, 64)
+            yield (
+                f"values of 128 in {dtype}",
+                lambda q=q, k=k, i=index: attend(q, k, k[..., :128], i, impl="triton"),  # type: ignore[misc]
+            )
         return
     sinks = torch.zeros(HEADS, dtype=torch.bfloat16)
     for softmax in (Softmax(sinks=sinks), Softmax(soft_cap=50.0), Softmax(sinks=sinks, soft_cap=50.0)):

@@ -13,15 +13,19 @@ __all__ = ["attention_in", "check", "close", "epsilon", "make_prompt"]
 
 
 def make_prompt(
-    n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, seed: int
+    n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, seed: int, value: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v: views of a fused projection, with NaN wherever none of them has a number."""
-    maker = torch.Generator().manual_seed(seed)
-    fused = torch.full((n_k + 70, heads + 2 * kv_heads, size + 48), float("nan"), dtype=dtype)
-    fused[:n_k, :, :size] = torch.randn(n_k, heads + 2 * kv_heads, size, generator=maker).to(dtype)
-    fused[: n_k - n_q, :heads] = float("nan")
-    q, k, v = fused[:n_k, :, :size].split([heads, kv_heads, kv_heads], dim=1)
-    return q[n_k - n_q :], k, v
+    """q, k and v: views of a fused projection, with NaN wherever none of them has a number.
+
+    Values have ``value`` numbers; ``size``, as keys have, if None.
+    """
+    value, maker = size if value is None else value, torch.Generator().manual_seed(seed)
+    fused = torch.full((n_k + 70, heads + 2 * kv_heads, max(size, value) + 48), float("nan"), dtype=dtype)
+    q, k, v = fused[:n_k].split([heads, kv_heads, kv_heads], dim=1)
+    q, k, v = q[n_k - n_q :, :, :size], k[..., :size], v[..., :value]
+    for x in (q, k, v):
+        x.copy_(torch.randn(x.shape, generator=maker))
+    return q, k, v
 
 
 def attention_in(dtype: torch.dtype, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> Tensor:
@@ -31,12 +35,12 @@ def attention_in(dtype: torch.dtype, q: Tensor, k: Tensor, v: Tensor, seen: Tens
         dtype: Of the products.
         q: ``[n_q, query_heads, head_size]``.
         k: ``[n_k, kv_heads, head_size]``.
-        v: Like ``k``.
+        v: ``[n_k, kv_heads, value_size]``.
         seen: Bool ``[heads, n_q, n_k]``, causal; heads are 1, ``kv_heads`` or ``query_heads``.
         scale: Factor of the scores.
 
     Returns:
-        fp32 ``[n_q, query_heads, head_size]``, rounded to ``dtype``.
+        fp32 ``[n_q, query_heads, value_size]``, rounded to ``dtype``.
     """
     heads = q.shape[1]
     queries = q.transpose(0, 1).to(dtype)
@@ -66,7 +70,7 @@ def check(
     """The output, which is as near to fp32 as the same steps in its own precision."""
     q, k, v = inputs
     out = attend(q, k, v, index, scale=scale, impl=impl)
-    assert (out.shape, out.dtype) == (q.shape, q.dtype)
+    assert (out.shape, out.dtype) == ((*q.shape[:2], v.shape[2]), q.dtype)
     factor = q.shape[2] ** -0.5 if scale is None else scale
     pattern = index.pattern()
     expected = attention_reference(q, k, v, pattern, scale=scale)

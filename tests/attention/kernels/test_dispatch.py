@@ -15,7 +15,6 @@ from sparse_tasks.attention.kernels.dispatch import (
     TwinWarning,
     check_floats,
     check_heads,
-    check_same,
     check_sequence,
     implementation,
     interpreted,
@@ -112,7 +111,14 @@ UNLIKE = "differs from torch.float32 of the other inputs; convert it"
             lambda: check_sequence(Q, K[:2]),
             *("q", (3, 4, 16), "has more tokens than k, 2; queries are the last of the keys"),
         ),
-        (lambda: check_sequence(Q, K, K[:4]), "v", (4, 2, 16), "is not the shape of k, (5, 2, 16)"),
+        (
+            lambda: check_sequence(Q, K, K[:4]),
+            "v",
+            (4, 2, 16),
+            "has to be [5, 2, value_size], one for each of the keys",
+        ),
+        (lambda: check_sequence(Q, K, zeros(5, 2, 24)), "value_size", 24, SIZE),
+        (lambda: check_sequence(Q, K, zeros(5, 2, 272)), "value_size", 272, SIZE),
         (lambda: check_sequence(Q, K.half()), "k", "torch.float16", UNLIKE),
         (lambda: check_sequence(Q, K, K.half()), "v", "torch.float16", UNLIKE),
         (lambda: check_sequence(Q.double(), K.double()), "q", "torch.float64", NO_TYPE),
@@ -124,7 +130,6 @@ UNLIKE = "differs from torch.float32 of the other inputs; convert it"
         (lambda: check_heads(4, 4, 272), "head_size", 272, SIZE),
         (lambda: check_floats(keys=K, values=K.int()), "values", "torch.int32", NO_TYPE),
         (lambda: check_floats(keys=K, values=K.bfloat16()), "values", "torch.bfloat16", UNLIKE),
-        (lambda: check_same("shape", keys=K, values=Q), "values", (3, 4, 16), "is not the shape of keys, (5, 2, 16)"),
     ],
 )
 def test_checks_name_the_field_its_value_and_what_works(

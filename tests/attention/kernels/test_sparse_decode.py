@@ -58,7 +58,7 @@ def make_index(cache: PagedCache, unit: int, share: float, seed: int = 0) -> Pag
 def naive(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Attention and log-sum-exp of each head by itself, with matrix products in ``dtype``."""
     batch, heads, _ = q.shape
-    out, lse = torch.zeros(q.shape, dtype=torch.float32), torch.full((batch, heads), float("-inf"))
+    out, lse = torch.zeros(batch, heads, cache.value_size), torch.full((batch, heads), float("-inf"))
     for row in range(batch):
         k, v = cache.gather(row)
         for head in range(heads):

@@ -364,13 +364,17 @@ def _kernel(
     )  # fmt: skip
 
 
-def serves(q: Tensor, block_q: int, block_k: int) -> bool:
-    """Whether this kernel takes the inputs: Hopper, 16-bit floats, head sizes 64, 128, blocks of 128 by 64 or 128."""
+def serves(q: Tensor, v: Tensor, block_q: int, block_k: int) -> bool:
+    """Whether this kernel takes the inputs: Hopper, 16-bit floats, head sizes 64, 128, blocks of 128 by 64 or 128.
+
+    Keys and values have to be of one size.
+    """
     return (
         q.is_cuda
         and torch.cuda.get_device_capability(q.device)[0] == 9
         and q.element_size() == 2
         and q.shape[2] in SIZES
+        and v.shape[2] == q.shape[2]
         and block_q == TILE
         and block_k in (64, 128)
     )

@@ -31,13 +31,14 @@ _LOG2_E = tl.constexpr(LOG2_E)
 @triton.jit
 def _accumulate(
     q, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k, o, m, total, factor, bend,
-    HEAD: tl.constexpr, PADDED: tl.constexpr,
+    HEAD: tl.constexpr, PADDED: tl.constexpr, VALUE: tl.constexpr, PADDED_VALUE: tl.constexpr,
 ):  # fmt: skip
     """One step of the online softmax, over the keys at the positions ``key``; ``m`` is in units of the scores.
 
     ``factor`` and ``bend``, which is None without a soft cap, as of ``Softmax.exponents``.
     """
     dim = tl.arange(0, PADDED)
+    value_dim = tl.arange(0, PADDED_VALUE)
     there = key < n_k
     inside = there[:, None] & (dim < HEAD)[None, :]
     rows = key.to(tl.int64)[:, None]
@@ -50,7 +51,8 @@ def _accumulate(
     safe = tl.where(new == float("-inf"), 0.0, new)
     p = tl.exp2((s - safe[:, None]) * factor)
     shrink = tl.exp2((m - safe) * factor)
-    values = tl.load(v + rows * stride_vn + kv_head * stride_vh + dim[None, :], mask=inside, other=0.0)
+    inside = there[:, None] & (value_dim < VALUE)[None, :]
+    values = tl.load(v + rows * stride_vn + kv_head * stride_vh + value_dim[None, :], mask=inside, other=0.0)
     o = o * shrink[:, None] + tl.dot(p.to(values.dtype), values, input_precision="ieee")
     return o, new, total * shrink + tl.sum(p, 1)
 
@@ -58,20 +60,20 @@ def _accumulate(
 @triton.jit
 def _accumulate_all(
     q, k, v, start, stride_kn, stride_vn, o, m, total, factor, bend,
-    HEAD: tl.constexpr, PADDED: tl.constexpr, TILE_K: tl.constexpr,
+    HEAD: tl.constexpr, PADDED: tl.constexpr, VALUE: tl.constexpr, PADDED_VALUE: tl.constexpr, TILE_K: tl.constexpr,
 ):  # fmt: skip
     """One step over the keys from ``start`` on, all of which exist and are seen by all queries."""
     dim = tl.arange(0, PADDED)
+    value_dim = tl.arange(0, PADDED_VALUE)
     rows = (start + tl.arange(0, TILE_K)).to(tl.int64)[:, None]
-    inside = (dim < HEAD)[None, :]
-    keys = tl.load(k + rows * stride_kn + dim[None, :], mask=inside, other=0.0)
+    keys = tl.load(k + rows * stride_kn + dim[None, :], mask=(dim < HEAD)[None, :], other=0.0)
     s = tl.dot(q, tl.trans(keys), input_precision="ieee")
     if bend is not None:
         s = bent(s, bend)
     new = tl.maximum(m, tl.max(s, 1))
     p = tl.exp2(s * factor - (new * factor)[:, None])
     shrink = tl.exp2((m - new) * factor)
-    values = tl.load(v + rows * stride_vn + dim[None, :], mask=inside, other=0.0)
+    values = tl.load(v + rows * stride_vn + value_dim[None, :], mask=(value_dim < VALUE)[None, :], other=0.0)
     o = o * shrink[:, None] + tl.dot(p.to(values.dtype), values, input_precision="ieee")
     return o, new, total * shrink + tl.sum(p, 1)
 
@@ -81,7 +83,8 @@ def _kernel(
     q, k, v, out, blocks, counts, bits, columns, column_counts, band_flags, sinks,
     stride_qn, stride_qh, stride_kn, stride_kh, stride_vn, stride_vh,
     n_q, n_k, rows, width, columns_width, bands, heads, group, index_group, factor, bend,
-    HEAD: tl.constexpr, PADDED: tl.constexpr, TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
+    HEAD: tl.constexpr, PADDED: tl.constexpr, VALUE: tl.constexpr, PADDED_VALUE: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE_K: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr,
     WHOLE: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
@@ -98,7 +101,7 @@ def _kernel(
     held = ((place >= 0) & (place < n_q))[:, None] & (dim < HEAD)[None, :]
     at = place.to(tl.int64)[:, None]
     queries = tl.load(q + at * stride_qn + head * stride_qh + dim[None, :], mask=held, other=0.0)
-    o = tl.zeros([TILE_Q, PADDED], tl.float32)
+    o = tl.zeros([TILE_Q, PADDED_VALUE], tl.float32)
     m = tl.full([TILE_Q], float("-inf"), tl.float32)
     total = tl.zeros([TILE_Q], tl.float32)
     if sinks is not None:  # as a key of that score and no value, which comes first
@@ -115,7 +118,7 @@ def _kernel(
             start = block * BLOCK_K + step % (BLOCK_K // TILE_K) * TILE_K
             o, m, total = _accumulate_all(
                 queries, k + kv_head * stride_kh, v + kv_head * stride_vh, start, stride_kn, stride_vn,
-                o, m, total, factor, bend, HEAD, PADDED, TILE_K,
+                o, m, total, factor, bend, HEAD, PADDED, VALUE, PADDED_VALUE, TILE_K,
             )  # fmt: skip
         begin = free * BLOCK_K
     for first in range(begin, count * BLOCK_K, TILE_K):
@@ -132,7 +135,7 @@ def _kernel(
             visible &= ((bit[None, :] >> (tl.arange(0, TILE_Q) // BLOCK_Q)[:, None]) & 1) == 1
         o, m, total = _accumulate(
             queries, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k,
-            o, m, total, factor, bend, HEAD, PADDED,
+            o, m, total, factor, bend, HEAD, PADDED, VALUE, PADDED_VALUE,
         )  # fmt: skip
     if LINES:
         for first in range(0, tl.load(column_counts + line), TILE_K):
@@ -143,10 +146,12 @@ def _kernel(
             visible = (key[None, :] <= query[:, None]) & ~seen[None, :]
             o, m, total = _accumulate(
                 queries, k, v, key, visible, kv_head, stride_kn, stride_kh, stride_vn, stride_vh, n_k,
-                o, m, total, factor, bend, HEAD, PADDED,
+                o, m, total, factor, bend, HEAD, PADDED, VALUE, PADDED_VALUE,
             )  # fmt: skip
     o = o / tl.where(total > 0, total, 1.0)[:, None]
-    tl.store(out + (at * heads + head) * HEAD + dim[None, :], o.to(out.dtype.element_ty), mask=held)
+    value_dim = tl.arange(0, PADDED_VALUE)
+    held = ((place >= 0) & (place < n_q))[:, None] & (value_dim < VALUE)[None, :]
+    tl.store(out + (at * heads + head) * VALUE + value_dim[None, :], o.to(out.dtype.element_ty), mask=held)
 
 
 def block_sparse_triton(
@@ -176,13 +181,13 @@ def launch(
         lines: Columns int32 ``[heads, columns]``, the number of them that a tile reaches int32 ``[heads, tiles]``, and
             flags of the bands that are read int8 ``[heads, bands]``.
     """
-    (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
+    (n_q, heads, size), (n_k, kv_heads, _), value = q.shape, k.shape, v.shape[2]
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     blocks, counts = blocks.contiguous(), counts.contiguous()
-    out = torch.empty(n_q, heads, size, dtype=q.dtype, device=q.device)
+    out = torch.empty(n_q, heads, value, dtype=q.dtype, device=q.device)
     columns, column_counts, band_flags = lines or (counts, counts, counts)
     rows = counts.shape[1]
-    tile_k = 32 if q.element_size() == 4 else LARGE_HEAD_KEYS if size > 128 else 64
+    tile_k = 32 if q.element_size() == 4 else LARGE_HEAD_KEYS if max(size, value) > 128 else 64
     block_k = index.block_k if isinstance(index, BlockIndex) else index.unit
     factor, bend = softmax.exponents(scale)
     _kernel[(rows * heads,)](
@@ -190,7 +195,7 @@ def launch(
         softmax.sinks, q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         n_q, n_k, rows, blocks.shape[-1], columns.shape[-1], band_flags.shape[-1],
         heads, heads // kv_heads, heads // blocks.shape[0], factor, bend,
-        HEAD=size, PADDED=power_of_2(size), TILE_Q=tile_q, TILE_K=tile_k,
+        HEAD=size, PADDED=power_of_2(size), VALUE=value, PADDED_VALUE=power_of_2(value), TILE_Q=tile_q, TILE_K=tile_k,
         BLOCK_Q=index.block_q, BLOCK_K=block_k,
         LINES=lines is not None, BITS=bits is not None,
         WHOLE=lines is None and bits is None and block_k % tile_k == 0, DIAGONAL=max(1, tile_q // block_k),

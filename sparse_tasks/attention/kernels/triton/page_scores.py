@@ -15,8 +15,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import power_of_2
-from sparse_tasks.attention.kernels.triton.sparse_decode import FAR, processors
+from sparse_tasks.attention.kernels.triton.sparse_decode import FAR, chunks_of, halves, processors
 
 PROGRAMS: Final = 9
 """Programs a processor, if the lists are long enough: 3 waves of the 3 that are resident, to even out the load."""
@@ -28,25 +27,43 @@ def _load_block(table, page, last, BLOCK_PAGES: tl.constexpr):
     return tl.load(table + page // BLOCK_PAGES, mask=page < last, other=0)
 
 
+@triton.jit
+def _signed(queries, dim, HEAD: tl.constexpr):
+    """The positive numbers of queries, and the negative ones; 0 in their place in the other."""
+    numbers = tl.load(queries + dim[None, :], mask=(dim < HEAD)[None, :], other=0.0)
+    wide = numbers.to(tl.float32)
+    return tl.maximum(wide, 0.0).to(numbers.dtype), tl.minimum(wide, 0.0).to(numbers.dtype)
+
+
+@triton.jit
+def _add(bound, positive, negative, summaries, held, dim, HEAD: tl.constexpr):
+    """The bound of pages with some of the numbers of a head."""
+    inside = held[:, None] & (dim < HEAD)[None, :]
+    low = tl.load(summaries + dim[None, :], mask=inside, other=0.0).to(positive.dtype)  # from 8 bits, or as it is
+    high = tl.load(summaries + HEAD + dim[None, :], mask=inside, other=0.0).to(positive.dtype)
+    bound = tl.dot(negative, tl.trans(low), bound, input_precision="tf32x3")
+    return tl.dot(positive, tl.trans(high), bound, input_precision="tf32x3")
+
+
 @triton.jit(do_not_specialize=["pages", "table_stride", "block_pages"])
 def _score(
     q, summaries, table, lengths, scores, stride_qb, stride_qh, pages, table_stride, block_pages,
-    GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
+    HEAD: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr,
     TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_PAGES: tl.constexpr, CURRENT: tl.constexpr,
 ):  # fmt: skip
     # KV heads of a sequence run side by side: the summaries of a page are neighbours.
-    kv_head, part, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    kv_heads, parts = tl.num_programs(0), tl.num_programs(1)
+    kv_head, part, sequence = tl.program_id(0) // CHUNKS, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    kv_heads, parts = tl.num_programs(0) // CHUNKS, tl.num_programs(1)
     length = tl.load(lengths + sequence)
     table += sequence * table_stride
-    scores += (sequence * kv_heads + kv_head) * pages
+    scores += (sequence * tl.num_programs(0) + tl.program_id(0)) * pages
     # Rows past the group repeat it, which changes no maximum.
-    row = kv_head * GROUP + tl.arange(0, ROWS) % GROUP
-    dim = tl.arange(0, PADDED)
-    there = (dim < HEAD)[None, :]
-    queries = tl.load(q + sequence * stride_qb + row[:, None] * stride_qh + dim[None, :], mask=there, other=0.0)
-    positive = tl.maximum(queries.to(tl.float32), 0.0).to(queries.dtype)
-    negative = tl.minimum(queries.to(tl.float32), 0.0).to(queries.dtype)
+    row = kv_head * GROUP + (tl.program_id(0) % CHUNKS * ROWS + tl.arange(0, ROWS)) % GROUP
+    q += sequence * stride_qb
+    positive, negative = _signed(q + row[:, None] * stride_qh, tl.arange(0, MAIN), HEAD)
+    if REST > 0:
+        positive_rest, negative_rest = _signed(q + row[:, None] * stride_qh, MAIN + tl.arange(0, REST), HEAD)
 
     held_pages = tl.cdiv(length, UNIT)
     tiles = tl.cdiv(pages, TILE)
@@ -56,13 +73,12 @@ def _score(
     for tile in range(first, last):
         page = tile * TILE + tl.arange(0, TILE)
         held = page < held_pages
-        inside = held[:, None] & there
         number = block.to(tl.int64) * block_pages + page % BLOCK_PAGES
-        where = summaries + ((number * kv_heads + kv_head) * (2 * HEAD))[:, None] + dim[None, :]
-        low = tl.load(where, mask=inside, other=0.0).to(queries.dtype)  # from 8 bits, or as it is
-        high = tl.load(where + HEAD, mask=inside, other=0.0).to(queries.dtype)
-        bound = tl.dot(negative, tl.trans(low), input_precision="tf32x3")
-        bound = tl.dot(positive, tl.trans(high), bound, input_precision="tf32x3")
+        where = summaries + ((number * kv_heads + kv_head) * (2 * HEAD))[:, None]
+        bound = tl.zeros([ROWS, TILE], tl.float32)
+        bound = _add(bound, positive, negative, where, held, tl.arange(0, MAIN), HEAD)
+        if REST > 0:
+            bound = _add(bound, positive_rest, negative_rest, where, held, MAIN + tl.arange(0, REST), HEAD)
         best = tl.where(held, tl.max(bound, 0), float("-inf"))
         if CURRENT:
             best = tl.where(page == held_pages - 1, float("inf"), best)
@@ -77,16 +93,18 @@ def page_scores_triton(
     (batch, heads, size), kv_heads, pages = q.shape, cache.kv_heads, ceil_div(longest, unit)
     q = q if q.stride(2) == 1 else q.contiguous()
     table = cache.block_table if cache.block_table.stride(1) == 1 else cache.block_table.contiguous()
-    scores = torch.empty(batch, kv_heads, pages, dtype=torch.float32, device=q.device)
-    group, padded, block_pages = heads // kv_heads, power_of_2(size), ceil_div(cache.block_size, unit)
-    tile = 64 if padded * q.element_size() <= 256 else 32
-    parts = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads), ceil_div(pages, 2 * tile)))
-    _score[(kv_heads, parts, batch)](
+    group, (main, rest), block_pages = heads // kv_heads, halves(size), ceil_div(cache.block_size, unit)
+    chunk, chunks = chunks_of(group, main)
+    scores = torch.empty(batch, kv_heads, chunks, pages, dtype=torch.float32, device=q.device)
+    width = main * q.element_size()
+    tile = 64 if width <= 256 else 32 if width <= 1024 else 16
+    parts = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads * chunks), ceil_div(pages, 2 * tile)))
+    _score[(kv_heads * chunks, parts, batch)](
         q, summaries, table, cache.lengths.contiguous(), scores, q.stride(0), q.stride(1),
         pages, table.stride(0), block_pages,
-        GROUP=group, ROWS=max(16, power_of_2(group)), HEAD=size, PADDED=padded,
+        GROUP=group, ROWS=chunk, CHUNKS=chunks, HEAD=size, MAIN=main, REST=rest,
         TILE=tile, UNIT=unit, BLOCK_PAGES=block_pages if table.shape[1] > 1 else FAR,
         CURRENT=current,
-        num_warps=4 if q.element_size() == 2 and group <= 32 else 8, num_stages=3,
+        num_warps=4 if q.element_size() == 2 and chunk <= 32 else 8, num_stages=3 if width <= 1024 else 2,
     )  # fmt: skip
-    return scores
+    return scores[:, :, 0] if chunks == 1 else scores.amax(2)
