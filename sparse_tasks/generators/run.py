@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Callable, Collection, Generator
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -147,7 +148,20 @@ def _make_in_process(work: tuple[Key, bool]) -> Sample:
 
 
 def _make(here: Worker, key: Key, checked: bool) -> Sample:
-    sample = make_sample(here.request, here.tokenizer, *key)
+    with _uncollected():
+        sample = make_sample(here.request, here.tokenizer, *key)
     if checked and (here.tokenizer.additive or here.tokenizer.encoder is not None):
         check_count(here.request, here.tokenizer, sample)
     return sample
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave out the search for cycles: a sample is made of many objects, and next to none of them are in cycles."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()

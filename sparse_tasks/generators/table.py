@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -82,13 +83,25 @@ def rows_of(content: bytes) -> list[dict[str, Any]]:
     return rows
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+_SORTED = msgspec.json.Encoder(order="sorted")
+
+
 def samples_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
     """Hash of samples in their order, all columns of each; files of the same samples may differ by what wrote them."""
     digest = hashlib.sha256()
     for row in rows:
-        text = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        digest.update(text.encode(errors="surrogatepass") + b"\n")
+        digest.update(_line(row))
     return digest.hexdigest()
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    """A row as JSON, as ``_COMPACT`` writes it; texts by an encoder that is many times as fast and writes the same."""
+    values = {
+        name: value if isinstance(value, str) else msgspec.Raw(_COMPACT.encode(value).encode())
+        for name, value in row.items()
+    }
+    return _SORTED.encode(values) + b"\n"
 
 
 def count_rows(path: Path) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,26 @@ def test_the_hash_is_of_the_samples_and_not_of_what_wrote_them(samples: list[Sam
     value = data.draw(FIELDS[column].filter(lambda value: value != getattr(samples[which], column)))
     changed = [structs.replace(one, **{column: value}) if i == which else one for i, one in enumerate(samples)]
     assert samples_sha256([one.row() for one in changed]) != found
+
+
+def by_json(rows: list[dict[str, Any]]) -> str:
+    """The hash of rows, written by ``json`` alone."""
+    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n" for row in rows]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(SAMPLES, max_size=4))
+def test_the_hash_is_that_of_json_with_sorted_keys(samples: list[Sample]) -> None:
+    rows = [one.row() for one in samples]
+    assert samples_sha256(rows) == by_json(rows)
+
+
+def test_the_hash_is_that_of_json_for_each_character() -> None:
+    """Whatever encodes texts, it escapes the same characters in the same way."""
+    text = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    rows = [sample(prompt=text[first : first + 100_000]).row() for first in range(0, len(text), 100_000)]
+    assert samples_sha256(rows) == by_json(rows)
 
 
 def test_same_samples_give_the_same_bytes() -> None:

@@ -36,10 +36,10 @@ class Rule:
 
     def _collect(self, stream: Stream, pieces: list[str]) -> None:
         for piece in stream.choice(self.alternatives):
-            if isinstance(piece, Rule):
-                piece._collect(stream, pieces)
-            else:
+            if isinstance(piece, str):
                 pieces.append(piece)
+            else:
+                piece._collect(stream, pieces)
 
 
 def read_lexicon(file: Traversable) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from operator import itemgetter
 
@@ -102,16 +102,21 @@ class Phrasings:
     """Phrasings, of which a sentence is matched with those alone whose words it holds."""
 
     def __init__(self, phrasings: Iterable[Phrasing]) -> None:
-        self._by_word: dict[str, list[tuple[int, Phrasing]]] = {}
-        for numbered in enumerate(phrasings):
-            self._by_word.setdefault(numbered[1].word, []).append(numbered)
+        self._by_word: dict[str, list[tuple[int, str, Phrasing]]] = {}
+        for number, phrasing in enumerate(phrasings):
+            self._by_word.setdefault(phrasing.word, []).append((number, phrasing.key, phrasing))
         self._words = frozenset(self._by_word)
 
-    def matches(self, sentence: str) -> Iterator[tuple[Phrasing, re.Match[str]]]:
+    def matches(self, sentence: str) -> list[tuple[Phrasing, re.Match[str]]]:
         """The phrasings that a whole sentence, behind the blank that precedes it, may be of, in order."""
+        by_word = self._by_word
         # A sentence begins with a blank, so that "" is among its words.
-        found = [numbered for word in self._words.intersection(sentence.split(" ")) for numbered in self._by_word[word]]
-        found = [numbered for numbered in found if numbered[1].key in sentence]
-        for _, phrasing in sorted(found, key=itemgetter(0)):
-            if match := phrasing.match(sentence):
-                yield phrasing, match
+        found = [
+            (number, phrasing)
+            for word in self._words.intersection(sentence.split(" "))
+            for number, key, phrasing in by_word[word]
+            if key in sentence
+        ]
+        if len(found) > 1:
+            found.sort(key=itemgetter(0))
+        return [(phrasing, match) for _, phrasing in found if (match := phrasing.match(sentence))]

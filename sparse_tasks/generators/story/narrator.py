@@ -76,7 +76,7 @@ class Narrator:
         self._meet(chapter.person)
         self._deck = []
         self._phrases = set()
-        day = f"{chapter.day:%A}, {chapter.day.day} {chapter.day:%B} {chapter.day.year}"
+        day = f"{chapter.day:%A, {chapter.day.day} %B %Y}"
         setting: list[str | Event] = [
             self._scene("Opening").replace("{date}", day),
             chapter.arrival,
@@ -155,11 +155,11 @@ class Narrator:
             if self._phrases.isdisjoint(pieces) and self._last.get(sentence, 0) <= forgotten:
                 break
         # A phrase has two words at least.
-        self._phrases.update([piece for piece in pieces if " " in piece[1:]])
+        self._phrases.update([piece for piece in pieces if piece.rfind(" ") > 0])
         return sentence
 
     def _filled(self, sentence: str, slots: dict[str, str]) -> str:
-        filled = sentence.format_map(self._slots | slots) if "{" in sentence else sentence
+        filled = sentence.format_map(self._slots | slots if slots else self._slots) if "{" in sentence else sentence
         # Not every letter that has a capital begins a sentence with it (Georgian does not).
         return filled[0].title() + filled[1:]
 

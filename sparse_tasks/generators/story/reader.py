@@ -7,10 +7,11 @@ whatever they got wrong shows here.
 from __future__ import annotations
 
 import re
+from calendar import month_name
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cache, lru_cache
 from itertools import pairwise
 
@@ -48,11 +49,14 @@ _HERO = "\x01"
 _TITLE = re.compile(r"^This is the story of (?P<name>.+), called (?P<first>.+) from here on, told in chapters", re.M)
 _HEADING = re.compile(r"^Chapter (\d+)\n\n", re.M)
 _END = re.compile(r"^The story ends here\.", re.M)
-_SENTENCE = re.compile(r"[^\n]+?[.!?]”?(?=\s)(?! [a-z])")
+# Up to the first mark that ends a sentence; what may come before is in one class of characters, which is searched fast.
+_CLOSE = r"[.!?]”?(?=\s)(?! [a-z])"
+_SENTENCE = re.compile(rf"[^\n][^\n.!?]*(?:(?!{_CLOSE})[.!?][^\n.!?]*)*{_CLOSE}")
 # These begin with a text, for which expressions are searched much faster than for a class of characters.
 _DATE = re.compile(r"day, (\d{1,2}) ([A-Z][a-z]+) (\d{4})\b")
 _WEEKDAY = re.compile(r"\b[A-Z][a-z]+$")
 _LETTERS = 20  # of a weekday, at most
+_MONTHS = list(month_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,31 +175,31 @@ def audit(prompt: str) -> list[str]:
 
 def _dates(text: str) -> list[tuple[str, date]]:
     return [
-        (f"{weekday[0]}day", datetime.strptime(f"{found[1]} {found[2]} {found[3]}", "%d %B %Y").date())
+        (f"{weekday[0]}day", date(int(found[3]), _MONTHS.index(found[2]), int(found[1])))
         for found in _DATE.finditer(text)
         if (weekday := _WEEKDAY.search(text[max(0, found.start() - _LETTERS) : found.start()]))
     ]
 
 
 def _facts(text: str, hero: str) -> Iterator[Fact]:
-    name = re.compile(rf"{re.escape(hero)}(?<![^\s“]{re.escape(hero)})(?![^\s,.;:!?’”'–])")
-    for match in _SENTENCE.finditer(name.sub(_HERO, text)):
-        if (fact := _fact(match[0].lstrip(), hero)) is not None:
-            yield fact
+    """The events that sentences tell of; the traveller's name is masked while they are matched."""
+    matches = _phrasings().matches
+    for sentence in _SENTENCE.findall(_named(hero).sub(_HERO, text)):
+        sentence = sentence.lstrip()
+        # Every piece of a phrasing brings the blank that precedes it, the first one too.
+        if found := matches(f" {sentence}"):
+            phrasing, match = found[0]
+            groups = match.groupdict()
+            # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
+            who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
+            told = sentence.replace(_HERO, hero)
+            yield Fact(phrasing.kind, told, groups.get("thing") or "", int(groups.get("amount") or 0), who)
 
 
-def _fact(sentence: str, hero: str) -> Fact | None:
-    """The event that a sentence tells of, if any; the traveller's name is masked in it."""
-    # Every piece of a phrasing brings the blank that precedes it, the first one too.
-    found = next(_phrasings().matches(f" {sentence}"), None)
-    if found is None:
-        return None
-    phrasing, match = found
-    groups = match.groupdict()
-    # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
-    who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
-    told = sentence.replace(_HERO, hero)
-    return Fact(phrasing.kind, told, groups.get("thing") or "", int(groups.get("amount") or 0), who)
+@lru_cache(maxsize=1)
+def _named(hero: str) -> re.Pattern[str]:
+    """Where a text names the traveller."""
+    return re.compile(rf"{re.escape(hero)}(?<![^\s“]{re.escape(hero)})(?![^\s,.;:!?’”'–])")
 
 
 @cache
