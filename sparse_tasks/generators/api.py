@@ -14,7 +14,7 @@ from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators.corpora import find_corpora
-from sparse_tasks.generators.encoding import EVERY, choose, with_fallback
+from sparse_tasks.generators.encoding import by_both, choose, with_fallback
 from sparse_tasks.generators.request import GenerateOptions, check_workers, make_request
 from sparse_tasks.generators.run import generate_folder, generate_samples
 from sparse_tasks.generators.sampling import check_lengths
@@ -110,10 +110,10 @@ def generate(
         return DatasetDict({name: load_dataset(folder, name, split="test") for _, _, name in configs})
     check_lengths(request, loaded)
     keys = [(task, tokens, index) for task, tokens, _ in configs for index in range(samples)]
-    checked = {(task, tokens, index) for task, tokens, _ in configs for index in range(0, samples, EVERY)}
+    both = {(task, tokens, index) for task, tokens, _ in configs for index in by_both(0, samples)}
 
     def make(fast: type[Fastokens] | None) -> DatasetDict:
-        with closing(generate_samples(request, loaded, keys, check_workers(workers), fast, checked)) as made:
+        with closing(generate_samples(request, loaded, keys, check_workers(workers), fast, both)) as made:
             return DatasetDict({name: Dataset(to_table(islice(made, samples))) for _, _, name in configs})
 
     return with_fallback(loaded, choose(loaded, request.tokens, encoder, warnings.warn), make, warnings.warn)

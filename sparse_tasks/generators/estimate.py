@@ -55,7 +55,7 @@ class _Pace:
     Attributes:
         first: Of the first sample, which pays for what later ones share.
         later: Of each later one.
-        check: Of the check of a file's first sample.
+        check: Of the check of a file's last sample.
     """
 
     first: float

@@ -11,14 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_tasks.core.errors import keeping
+from sparse_tasks.core.errors import SparseTasksError, keeping
 from sparse_tasks.core.files import hold
 from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
-from sparse_tasks.core.tokenizers.fast import Fastokens
+from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.generators.corpora import mount
-from sparse_tasks.generators.encoding import EVERY, Notice, choose, with_fallback
+from sparse_tasks.generators.encoding import Notice, by_both, choose, with_fallback
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_count, check_lengths, make_sample
@@ -71,12 +71,10 @@ def generate_folder(
             missing = folder.missing
             started(missing)
             keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
-            checked = {
-                (shard.task, shard.length, index)
-                for shard in missing
-                for index in range(shard.first, shard.last, EVERY)
+            both = {
+                (shard.task, shard.length, index) for shard in missing for index in by_both(shard.first, shard.last)
             }
-            with closing(generate_samples(request, tokenizer, keys, workers, fast, checked)) as samples:
+            with closing(generate_samples(request, tokenizer, keys, workers, fast, both)) as samples:
                 for shard in missing:
                     rows: list[Sample] = []
                     for sample in islice(samples, shard.last - shard.first):
@@ -96,15 +94,15 @@ def generate_samples(
     keys: list[Key],
     workers: int,
     encoder: type[Fastokens] | None = None,
-    checked: Collection[Key] = (),
+    both: Collection[Key] = (),
 ) -> Generator[Sample, None, None]:
     """The samples with these keys, in order, made by so many processes.
 
     Args:
         encoder: Counts, in the place of Hugging Face's.
-        checked: Keys of samples whose counts are checked.
+        both: Keys of samples that Hugging Face's encodes, too, and whose counts are checked.
     """
-    work = [(key, key in checked) for key in keys]
+    work = [(key, key in both) for key in keys]
     if workers > 1 and len(keys) > 1:
         yield from in_processes(_make_in_process, work, min(workers, len(keys)), start_worker, (request, encoder))
         return
@@ -147,12 +145,23 @@ def _make_in_process(work: tuple[Key, bool]) -> Sample:
     return _make(worker(), *work)
 
 
-def _make(here: Worker, key: Key, checked: bool) -> Sample:
+def _make(here: Worker, key: Key, both: bool) -> Sample:
     with _uncollected():
-        sample = make_sample(here.request, here.tokenizer, *key)
-    if checked and (here.tokenizer.additive or here.tokenizer.encoder is not None):
+        sample = _made(here.request, here.tokenizer, *key)
+    if both and (here.tokenizer.additive or here.tokenizer.encoder is not None):
         check_count(here.request, here.tokenizer, sample)
     return sample
+
+
+def _made(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Sample:
+    try:
+        return make_sample(request, tokenizer, task, length, index)
+    except SparseTasksError as error:
+        if tokenizer.encoder is None:
+            raise
+        # Counts that are wrong may be such that nothing fits.
+        made = make_sample(request, tokenizer.with_encoder(None), task, length, index)
+        raise EncoderError(f"{made.id} cannot be made by its counts: {error}") from error
 
 
 @contextmanager

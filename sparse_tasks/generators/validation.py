@@ -27,7 +27,7 @@ from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators.corpora import Corpus, mount
 from sparse_tasks.generators.dataset import CARD, fingerprint
-from sparse_tasks.generators.encoding import EVERY, Notice, choose, compare, with_fallback
+from sparse_tasks.generators.encoding import Notice, by_both, choose, compare, with_fallback
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.table import read_rows, samples_sha256
 from sparse_tasks.generators.task import TASKS, Task
@@ -262,12 +262,13 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
     # Every full shard of a task and length has as many rows as the first one.
     first = str(replace(shard, number=0))
     offset = shard.number * (manifest.files[first].rows if first in manifest.files else 0)
+    both = by_both(0, len(rows))
     for i, row in enumerate(rows):
         where = f"{name}, row {i}" + (f" ({row['id']})" if row["id"] else "")
         invalid = problem(row, Sample)
         wrong = [invalid] if invalid else []
         if not wrong:
-            wrong = list(_check_row(row, task, shard.length, offset + i, checker, both=i % EVERY == 0))
+            wrong = list(_check_row(row, task, shard.length, offset + i, checker, both=i in both))
             checked.tokens += row["input_tokens"]
             digest = hashlib.blake2b(row["prompt"].encode(), digest_size=16).digest()
             checked.prompts.append((digest, f"{name}, row {i}"))

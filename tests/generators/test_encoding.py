@@ -7,6 +7,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.evaluators.scoring import gold_score
 from sparse_tasks.generators import api, dataset, encoding
+from sparse_tasks.generators import run as run_room
 from sparse_tasks.generators.encoding import choose, texts
 from sparse_tasks.generators.estimate import estimate
 from sparse_tasks.generators.run import generate_folder
@@ -54,6 +56,22 @@ class ErringLate(Erring):
 
     def errs(self, text: str) -> bool:
         return "The story ends here." in text
+
+
+class ErringFromThen(Fastokens):
+    """An encoder that goes wrong after so many texts, and stays so."""
+
+    after: ClassVar[int]
+    texts: ClassVar[int]
+
+    def ids(self, text: str, special: bool) -> list[int] | None:
+        type(self).texts += 1
+        ids = super().ids(text, special)
+        return ids if ids is None or self.texts <= self.after else ids * 2
+
+    def count(self, text: str, special: bool) -> int | None:
+        ids = self.ids(text, special)
+        return None if ids is None else len(ids)
 
 
 class ErringInOrder(Erring):
@@ -225,6 +243,38 @@ def test_planted_difference_is_found_dropped_and_remade(
     assert choose(qwen, 1, "auto", pytest.fail) is None
     generate_folder(REQUEST, qwen, tmp_path / "again", notice=pytest.fail)
     assert contents(tmp_path / "again") == plain
+
+
+@pytest.fixture(scope="module")
+def encoded(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Number of texts of the request that an encoder encodes."""
+    folder = tmp_path_factory.mktemp("encoded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_SHARD_TOKENS", 5_000)
+        patch.setattr(run_room, "choose", lambda *_: ErringFromThen)
+        ErringFromThen.after, ErringFromThen.texts = 2**40, 0
+        generate_folder(REQUEST, qwen, folder)
+    return ErringFromThen.texts
+
+
+@pytest.mark.parametrize(
+    "share", [0.5, 0.999, *(pytest.param(share, marks=pytest.mark.nightly) for share in (0.0, 0.3, 0.8))]
+)
+def test_encoder_that_goes_wrong_in_the_middle_is_found_dropped_and_its_files_remade(
+    share: float,
+    encoded: int,
+    qwen: PromptTokenizer,
+    tmp_path: Path,
+    plain: dict[str, bytes],
+    proven: Callable[[type[Fastokens]], None],
+) -> None:
+    """Wherever it begins, in a first file or in the last sample of all, and even if nothing fits by its counts."""
+    proven(ErringFromThen)
+    ErringFromThen.after, ErringFromThen.texts = int(share * encoded), 0
+    told: list[str] = []
+    generate_folder(REQUEST, qwen, tmp_path / "data", notice=told.append)
+    assert contents(tmp_path / "data") == plain
+    assert ["does not give the token ids" in notice for notice in told] == [True]
 
 
 def test_planted_difference_is_found_by_the_proof(qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,13 +163,13 @@ def test_one_prompt_of_every_file_is_encoded_whole(
     monkeypatch.setattr(
         PromptTokenizer, "encode", lambda self, text, prompt: encoded.append(prompt) or encode(self, text, prompt)
     )
-    first: list[tuple[str, str]] = []
+    last: list[tuple[str, str]] = []
     for shard in shards(REQUEST):
-        (sample,) = generate_samples(REQUEST, qwen, [(shard.task, shard.length, shard.first)], 1)
-        first.append((shard.path, sample.prompt))
+        (sample,) = generate_samples(REQUEST, qwen, [(shard.task, shard.length, shard.last - 1)], 1)
+        last.append((shard.path, sample.prompt))
     encoded.clear()
     generate_folder(REQUEST, qwen, tmp_path / "data")
-    assert [path for path, prompt in first if prompt not in encoded] == []
+    assert [path for path, prompt in last if prompt not in encoded] == []
 
 
 def test_counts_that_do_not_add_up_after_all_are_an_error(
@@ -177,5 +177,5 @@ def test_counts_that_do_not_add_up_after_all_are_an_error(
 ) -> None:
     total = PromptTokenizer.total
     monkeypatch.setattr(PromptTokenizer, "total", lambda self, paragraphs: total(self, paragraphs) - 1)
-    with pytest.raises(DataError, match=r"^\w+-2048-00000-\w+ has 2,0\d\d tokens, but 2,0\d\d were added up"):
+    with pytest.raises(DataError, match=r"^\w+-2048-00001-\w+ has 2,0\d\d tokens, but 2,0\d\d were added up"):
         generate_folder(REQUEST, qwen, tmp_path / "data")
