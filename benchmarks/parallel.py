@@ -33,6 +33,9 @@ LARGE = SHAPE | {
     "num_attention_heads": 40, "vocab_size": 152064, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
 }  # fmt: skip
 PREFILL, DECODE, SPARSITY = "block_sparse", "quest", 0.9
+BOTH = f"{PREFILL}+{DECODE}"
+NOTHING = 1e-9  # left out: at sparsity 0 a method would not run
+CHUNK = 16384  # tokens of a step at most
 KEPT_GAIN, SAME_SPARSITY, FASTER = 0.9, 0.002, 1.9  # goals: share of the gain, difference, ratio for two engines
 NEAR = 0.1  # of logprobs of bfloat16
 
@@ -61,30 +64,34 @@ def tensor(arguments: argparse.Namespace, board: Board) -> None:
 
 
 def _measure(arguments: argparse.Namespace, board: Board, gpus: int) -> dict[str, float]:
-    prefill = {"tensor_parallel_size": gpus, "max_num_batched_tokens": arguments.tokens, "max_num_seqs": 8}
-    decode = {
-        "tensor_parallel_size": gpus, "max_num_batched_tokens": 16384, "max_num_seqs": arguments.batch,
-        "compilation_config": {"cudagraph_capture_sizes": [arguments.batch]},
+    graphs: dict[str, Any] = {"cudagraph_capture_sizes": [arguments.batch]}
+    options = {
+        "tensor_parallel_size": gpus, "max_num_batched_tokens": CHUNK, "max_num_seqs": max(8, arguments.batch),
     }  # fmt: skip
     of: dict[str, float] = {}
-    with engine(arguments, None, **prefill) as llm:
+    with engine(arguments, None, compilation_config=graphs, **options) as llm:
         of["dense_first"], _ = first_token(llm, arguments.tokens, arguments.repeats)
+        of["dense_step"], _ = _step(llm, arguments)
         own = _greedy(llm)
-    with engine(arguments, PREFILL, **prefill) as llm:
+    graphs["cudagraph_mode"] = "PIECEWISE"
+    with engine(arguments, BOTH, compilation_config=graphs, **options) as llm:
         of["first"], names = first_token(llm, arguments.tokens, arguments.repeats)
         of["prefill"] = measured(llm, names, "prefill")
-        change(llm, PREFILL, 0.0)
-        board.say(f"{gpus} GPUs, logprobs at sparsity 0, apart by", _apart(own, _greedy(llm)), NEAR, most=True)
-    with engine(arguments, None, **decode) as llm:
-        read_prompts(llm, arguments, 0)
-        of["dense_step"] = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
-    decode["compilation_config"] = {**decode["compilation_config"], "cudagraph_mode": "PIECEWISE"}  # type: ignore[dict-item]
-    with engine(arguments, DECODE, **decode) as llm:
-        names = read_prompts(llm, arguments, 0)
-        of["step"] = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
-        of["decode"] = measured(llm, names, "decode")
+        of["step"], of["decode"] = _step(llm, arguments, counted=True)
+        change(llm, BOTH, NOTHING)
+        board.say(f"{gpus} GPUs, logprobs with nothing left out, apart by", _apart(own, _greedy(llm)), NEAR, most=True)
     of["prefill_gain"], of["decode_gain"] = of["dense_first"] / of["first"], of["dense_step"] / of["step"]
     return of
+
+
+def _step(llm: Any, arguments: argparse.Namespace, counted: bool = False) -> tuple[float, float]:
+    """Milliseconds of a step of decoding, and its measured sparsity."""
+    names = read_prompts(llm, arguments, 0)
+    took = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
+    ran = measured(llm, names, "decode") if counted else 0.0
+    llm.llm_engine.abort_request(names)
+    run(llm, 2)
+    return took, ran
 
 
 def _greedy(llm: Any) -> list[list[float]]:
@@ -105,9 +112,9 @@ def _apart(one: list[list[float]], other: list[list[float]]) -> float:
 
 def large(arguments: argparse.Namespace, board: Board) -> None:
     """A 32B model: whether it starts, its memory, the sparsity that runs, and what it gains."""
-    options = {"tensor_parallel_size": arguments.gpus, "max_num_batched_tokens": 16384, "max_num_seqs": 2}
+    options = {"tensor_parallel_size": arguments.gpus, "max_num_batched_tokens": CHUNK, "max_num_seqs": 2}
     seconds = {}
-    for attention in (None, f"{PREFILL}+{DECODE}"):
+    for attention in (None, BOTH):
         with engine(arguments, attention, LARGE, **options) as llm:
             seconds[attention], names = first_token(llm, arguments.tokens, 1)
             if attention is not None:
@@ -121,7 +128,7 @@ def large(arguments: argparse.Namespace, board: Board) -> None:
             )
     dense, sparse = seconds.values()
     board.console.print(
-        f"{arguments.layers} layers, {arguments.tokens:,} tokens in steps of 16,384 on {arguments.gpus} GPUs: first "
+        f"{arguments.layers} layers, {arguments.tokens:,} tokens in steps of {CHUNK:,} on {arguments.gpus} GPUs: first "
         f"token {dense:.2f} s dense, {sparse:.2f} s sparse, {dense / sparse:.2f}x; measured {ran[0]:.4f}, {ran[1]:.4f}"
     )
 
