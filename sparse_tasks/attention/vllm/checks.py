@@ -11,7 +11,8 @@ import torch
 from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.kernels.dispatch import takes_head_size
+from sparse_tasks.attention.kernels.dispatch import LATENT, takes_head_size
+from sparse_tasks.attention.method import Phase
 from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, Offer
 from sparse_tasks.core.errors import UsageError
@@ -88,6 +89,8 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             "gives other answers, or fails, in vLLM's CPU build where a model has layers of other kinds beside "
             "attention; set enable_prefix_caching=false (--no-enable-prefix-caching)",
         )
+    if config.model_config.use_mla:
+        _check_latent(config, attention)
     softmax = what_config_says(config.model_config.hf_text_config)  # layers tell for sure, once they are loaded
     for method in attention.methods:
         method.check_softmax(softmax)
@@ -152,6 +155,17 @@ def _check_speculation(config: Any, attention: Attention | Offer) -> None:
         raise UsageError("speculative_config", by, why)
 
 
+def _check_latent(config: Any, attention: Attention | Offer) -> None:
+    """Refuse what vLLM does not do with latents as they are: to read prompts, and several tokens at once."""
+    for method in attention.methods:
+        if method.phase is not Phase.DECODE:
+            raise UsageError("attention", method.name, "is of prompts, which vLLM reads without the latents that it "
+                             "caches (MLA); choose a method of decoding (quest), or --engine transformers")  # fmt: skip
+    if config.speculative_config is not None:
+        raise UsageError("speculative_config", config.speculative_config.method, "decodes several tokens at once, "
+                         "which vLLM reads as a prompt where attention is latent (MLA); leave it out")  # fmt: skip
+
+
 def loses_prefixes(config: Any) -> bool:
     """Whether vLLM itself is wrong about cached prefixes, as its CPU build is with hybrids.
 
@@ -165,8 +179,19 @@ def _check_model(config: Any) -> None:
     model, text = config.model_config, config.model_config.hf_text_config
     kind = getattr(text, "model_type", "")
     why: str | None = None
-    if model.use_mla:
-        why = "has latent attention (MLA), whose cache holds no keys and values of heads"
+    if model.use_mla and getattr(text, "index_topk", None):
+        why = "chooses keys by an indexer of its own, of which methods know nothing"
+    elif model.use_mla and (config.device_config.device_type != "cpu" or torch.cpu._is_amx_tile_supported()):
+        why = (
+            "has latent attention (MLA), which methods know in vLLM's build for CPUs without AMX alone; the engine "
+            "transformers runs them (--engine transformers)"
+        )
+    elif model.use_mla and (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default") == "default":
+        # Seen in 0.32: its kernel takes queries beside a single key for others. DeepSeek's own (YaRN) needs no kernel.
+        why = (
+            "has latent attention (MLA) with plain rotary positions, which vLLM's CPU build itself gets wrong; the "
+            "engine transformers runs it (--engine transformers)"
+        )
     elif model.is_encoder_decoder:
         why = "has an encoder, whose attention is not causal"
     elif model.runner_type != "generate":
@@ -197,7 +222,7 @@ def _check_model(config: Any) -> None:
         why = "has layers that differ in their heads, which is not supported"
     if why is not None:
         raise UsageError("model", model.model, f"{why}; choose another model, or --attention dense")
-    check_head_size(model.get_head_size())
+    check_head_size(model.get_head_size(), LATENT if model.use_mla else 256)
 
 
 def _heads(text: Any) -> set[str]:
@@ -232,14 +257,14 @@ def _alibi(text: Any, kind: str) -> bool:
     )
 
 
-def check_head_size(size: int) -> None:
+def check_head_size(size: int, most: int = 256) -> None:
     """Refuse head sizes that the kernels do not take.
 
     Raises:
-        UsageError: The size is not a multiple of 16 up to 256.
+        UsageError: The size is not a multiple of 16 up to ``most``.
     """
-    if not takes_head_size(size):
-        raise UsageError("head_size", size, "of the model is not a multiple of 16 up to 256, as the kernels need it")
+    if not takes_head_size(size, most):
+        raise UsageError("head_size", size, f"of the model is not a multiple of 16 up to {most}, as kernels need it")
 
 
 def check_page(method: Any, block_size: int) -> None:
@@ -271,7 +296,8 @@ def check_layer(module: Any) -> None:
         UsageError: Names the class, or the attribute.
     """
     kind = type(module).__name__
-    if kind != "Attention":
+    latent = kind == "MLAAttention"
+    if kind != "Attention" and not latent:
         raise UsageError("model", kind, "is attention of another kind than causal attention over all keys")
     if not getattr(module.impl, "may_be_sparse", False):
         raise UsageError("model", type(module.impl).__name__, "is not the plugin's, so that no method runs there")
@@ -281,11 +307,11 @@ def check_layer(module: Any) -> None:
     in_8_bits = getattr(module, "kv_cache_dtype", None) in ("fp8", "fp8_e4m3")
     if in_8_bits and type(parts.get("query_quant")).__name__ == "QuantFP8":
         del parts["query_quant"]
-    check_attributes(own | parts)
+    check_attributes(own | parts, latent=latent)
     if in_8_bits:
         _check_scales(module)
-    check_attributes(vars(module.impl))
-    if module.head_size_v != module.head_size:
+    check_attributes(vars(module.impl), latent=latent)
+    if not latent and module.head_size_v != module.head_size:
         raise UsageError("head_size_v", module.head_size_v, f"is not that of keys, {module.head_size}")
 
 
@@ -304,29 +330,31 @@ def check_cache(spec: Any) -> None:
         UsageError: Names the class, or the attribute.
     """
     kind = type(spec).__name__
-    if kind != "FullAttentionSpec":
+    if kind not in ("FullAttentionSpec", "MLAAttentionSpec"):
         raise UsageError("model", kind, "is no cache of causal attention over all keys")
-    check_attributes(vars(spec))
+    check_attributes(vars(spec), latent=kind == "MLAAttentionSpec")
 
 
-def check_attributes(attributes: Mapping[str, Any]) -> None:
+def check_attributes(attributes: Mapping[str, Any], *, latent: bool = False) -> None:
     """Refuse attributes, or arguments, of an attention layer that are not known to be handled.
 
     Args:
         attributes: Values by name. None is off, whatever the name.
+        latent: Whether the layer is of latent attention (MLA).
 
     Raises:
         UsageError: Names the first attribute that is not known, or has a value that is not.
     """
     for name, value in attributes.items():
-        if value is None or name in _HANDLED:
+        if value is None or name in _HANDLED or (latent and name in _OF_LATENTS):
             continue
-        plain = isinstance(value, int | float | str | tuple) and value in _PLAIN.get(name, ())
+        allowed = _PLAIN.get(name, ()) + (_PLAIN_OF_LATENTS.get(name, ()) if latent else ())
+        plain = isinstance(value, int | float | str | tuple) and value in allowed
         if not plain:
             shown = value if isinstance(value, int | float | str | tuple) else "given"
             raise UsageError(name, shown, "is a part of the model's attention that the kernels do not know")
     if "head_size" in attributes:
-        check_head_size(attributes["head_size"])
+        check_head_size(attributes["head_size"], LATENT if latent else 256)
 
 
 _CACHED: Final = ("auto", "float32", "float16", "bfloat16", "fp8", "fp8_e4m3")
@@ -360,5 +388,20 @@ _PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
     **dict.fromkeys(("dcp_world_size", "pcp_world_size", "total_cp_world_size"), (1,)),
     **dict.fromkeys(("use_alibi_sqrt", "use_mm_prefix", "mm_prefix_clamp_sliding_window", "non_causal",
                      "calculate_kv_scales"), (False,)),
+}  # fmt: skip
+# Of latent attention alone.
+_OF_LATENTS: Final = frozenset({
+    "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim", "kv_b_proj",
+    "W_UK_T", "W_UV", "prefill_backend", "_vllm_config", "_chunked_prefill_workspace_size",
+    "_decode_concat_quant_fp8_op", "_quant_fp8_op", "cp_kv_cache_interleave_size",
+})  # fmt: skip
+_PLAIN_OF_LATENTS: Final[Mapping[str, tuple[object, ...]]] = {
+    "kv_cache_dtype": ("auto",),
+    "cache_dtype_str": ("auto",),
+    "cache_role": ("sparse",),  # vLLM's word for a cache of rows, whether or not a model chooses among them
+    **dict.fromkeys(("_pad_v", "_use_flashinfer_concat_mla_k", "is_amx_bmm_enabled", "is_aiter_triton_fp4_bmm_enabled",
+                     "is_aiter_triton_fp8_bmm_enabled", "use_sparse", "is_index_group_leader",
+                     "non_causal_multi_token_decode", "dcp_q_replicate", "use_pcp", "pcp_shard_decode_requests"),
+                    (False,)),
 }  # fmt: skip
 _OF_MODULES: Final = frozenset(vars(torch.nn.Module()))

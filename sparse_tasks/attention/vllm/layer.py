@@ -178,8 +178,8 @@ class SparseLayer:
             k: ``[at least tokens, kv_heads, head_size]``; in the cache already; read there if it is another layer's.
             v: Like ``k``.
             keys: ``[blocks, block_size, kv_heads, head_size]``: the cache.
-            values: Like ``keys``.
-            out: ``[at least tokens, query_heads, head_size]``, written to.
+            values: ``[blocks, block_size, kv_heads, value_size]``.
+            out: ``[at least tokens, query_heads, value_size]``, written to.
         """
         if self._of is not None:
             k = v = None
@@ -240,7 +240,7 @@ class SparseLayer:
                 index: PageIndex = methods.evicted.step(steps, queries, cache)
             elif isinstance(methods.decode, DecodeMethod):
                 index = methods.decode.select(queries, cache, state, impl=self._impl)
-            attended = out[places] if steps.tokens is None else torch.empty_like(queries)
+            attended = out[places] if steps.tokens is None else out.new_empty(len(queries), *out.shape[1:])
             sparse_decode(queries, cache, index, softmax=self.softmax, impl=self._impl, out=attended)
             if self.scales.v != 1:
                 attended *= self.scales.v

@@ -16,6 +16,7 @@ with importing():
 
 GPU_BACKEND = "sparse_tasks.attention.vllm.gpu.SparseBackend"
 CPU_BACKEND = "sparse_tasks.attention.vllm.cpu.SparseBackend"
+CPU_LATENT_BACKEND = "sparse_tasks.attention.vllm.latent.LatentBackend"
 _WATCHER = "sparse-tasks: ends with the parent"
 
 
@@ -28,8 +29,10 @@ def register() -> None:
 
 
 def take_the_place_of_cpu_attention() -> None:
-    """Replace vLLM's only backend on CPUs, in a worker that runs sparse attention."""
+    """Replace vLLM's backends on CPUs, in a worker that runs sparse attention: it offers no choice there."""
     register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
+    if (latent := getattr(AttentionBackendEnum, "CPU_MLA", None)) is not None:  # vLLM 0.26 may lack it
+        register_backend(latent, CPU_LATENT_BACKEND)
 
 
 def _watch() -> None:

@@ -19,7 +19,7 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import Method
 from sparse_tasks.attention.vllm.checks import importing, other_interface
-from sparse_tasks.attention.vllm.session import Session
+from sparse_tasks.attention.vllm.session import Session, dtype_of
 from sparse_tasks.core.errors import UsageError
 
 with importing():
@@ -97,7 +97,7 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
         UsageError: A layer differs by more; it names the layer, the difference and the bound. Or vLLM has another
             interface than the test knows.
     """
-    dtype = next(iter(modules.values())).dtype
+    dtype = dtype_of(next(iter(modules.values())))
     bound, greatest = rounding(dtype), 0.0
     if any(getattr(module, "query_quant", None) is not None for module in modules.values()):
         bound = float(torch.finfo(EIGHT_BITS).eps)  # vLLM rounds weights to 8 bits too, to multiply them by values
@@ -127,7 +127,7 @@ def _known(tested: Iterator[_Tested]) -> Iterator[_Tested]:
 def _differences(config: Any, session: Session, modules: Mapping[str, Any], device: torch.device) -> Iterator[_Tested]:
     """The greatest difference in each layer at each step."""
     own, first = session.offer, next(iter(modules.values()))
-    block_size = first.kv_cache.shape[2]
+    block_size = first.kv_cache.shape[-2]
     sequences = list(_sequences(first, len(modules), config.model_config.max_model_len, device))
     builders = {}
     for backend in {module.attn_backend for module in modules.values()}:
@@ -138,7 +138,7 @@ def _differences(config: Any, session: Session, modules: Mapping[str, Any], devi
     try:
         for attention in {each.method: each for each in whole}.values():
             session.change(attention)
-            for step in _steps(sequences):
+            for step in _steps(sequences, latent=first.impl.latent):
                 session.begin(_scheduled(step), lambda step=step: [part.of.name for part in step])  # type: ignore[misc]
                 common, q = _metadata(step, device), _queries(step, first, device)
                 built = {backend: builder.build(0, common) for backend, builder in builders.items()}
@@ -167,7 +167,7 @@ def _whole(attention: Attention) -> Iterator[Method]:
 
 def _sequences(module: Any, layers: int, longest: int, device: torch.device) -> Iterator[_Sequence]:
     """Sequences for which cache and model have room, from the cache's second block on: the first is vLLM's own."""
-    blocks, block_size, impl = module.kv_cache.shape[0], module.kv_cache.shape[2], module.impl
+    blocks, block_size, impl = module.kv_cache.shape[0], module.kv_cache.shape[-2], module.impl
     generator, begin = torch.Generator().manual_seed(0), 1
     if device.type == "cpu":
         longest = min(longest, max(2 * LENGTHS[0], _AFFORDABLE // (layers * impl.num_kv_heads * impl.head_size)))
@@ -176,7 +176,7 @@ def _sequences(module: Any, layers: int, longest: int, device: torch.device) -> 
         if tokens < 2:
             return
         made = torch.randn(2, tokens, impl.num_kv_heads, impl.head_size, generator=generator)
-        k, v = made.to(device, module.dtype)
+        k, v = made.to(device, dtype_of(module))
         slots = torch.arange(begin * block_size, begin * block_size + tokens, device=device)
         taken = range(begin, begin + ceil_div(tokens, block_size))
         read = max(0, tokens - 1 - _CHUNK) if number else 0
@@ -184,10 +184,15 @@ def _sequences(module: Any, layers: int, longest: int, device: torch.device) -> 
         begin = taken.stop
 
 
-def _steps(sequences: list[_Sequence]) -> list[_Step]:
-    """Prompts one after the other, each beside the step of decoding that follows the one before."""
+def _steps(sequences: list[_Sequence], *, latent: bool) -> list[_Step]:
+    """Prompts one after the other, each beside the step of decoding that follows the one before.
+
+    Prompts are vLLM's own where its cache has latents: all decode at once.
+    """
     prompts = [[_Part(one, one.read, one.prompt)] for one in sequences]
     continued = [[_Part(one, one.prompt, one.prompt + 1)] for one in sequences]
+    if latent:
+        return [[part for parts in continued for part in parts]]
     return [before + prompt for before, prompt in zip([[], *continued], [*prompts, []], strict=True)]
 
 
@@ -197,7 +202,7 @@ def _queries(step: _Step, module: Any, device: torch.device) -> Tensor:
     q = torch.randn(tokens, impl.num_heads, impl.head_size, generator=torch.Generator().manual_seed(1))
     kinds = (torch.arange(tokens)[:, None] + torch.arange(impl.num_heads)) % len(_SPREADS)
     spread = torch.tensor(_SPREADS)[kinds] / (impl.scale * impl.head_size**0.5)
-    return (q * spread[..., None]).to(device, module.dtype)
+    return (q * spread[..., None]).to(device, dtype_of(module))
 
 
 def _metadata(step: _Step, device: torch.device) -> Any:
@@ -245,15 +250,24 @@ def _outputs(module: Any, q: Tensor, step: _Step, metadata: Any, *, sparse: bool
     impl, cache, layer = module.impl, module.kv_cache, module.impl.sparse
     k = torch.cat([part.of.k[part.positions] for part in step])
     v = torch.cat([part.of.v[part.positions] for part in step])
-    out = torch.full_like(q, torch.nan)
+    out: Tensor = torch.full_like(q, torch.nan)
     if (quantize := getattr(module, "query_quant", None)) is not None:
         q = quantize(q.flatten(1), module._q_scale)[0].view(q.shape)
     impl.sparse = layer if sparse else None
     try:
         for part in step:  # the two may lay the cache out otherwise, so each writes all of it
             cached = slice(part.end)
-            impl.do_kv_cache_update(module, part.of.k[cached], part.of.v[cached], cache, part.of.slots[cached])
-        impl.forward(module, q, k, v, cache, metadata, out)
+            if impl.latent:
+                latent, position = part.of.k[cached].split([impl.kv_lora_rank, impl.qk_rope_head_dim], dim=-1)
+                impl.do_kv_cache_update(
+                    latent[:, 0], position, cache, part.of.slots[cached], module.kv_cache_dtype, module._k_scale
+                )
+            else:
+                impl.do_kv_cache_update(module, part.of.k[cached], part.of.v[cached], cache, part.of.slots[cached])
+        if impl.latent:
+            out, _ = impl.forward_mqa(q, cache, metadata, module)
+        else:
+            impl.forward(module, q, k, v, cache, metadata, out)
     finally:
         impl.sparse = layer
     return out

@@ -58,6 +58,7 @@ class Session:
         self._block_sizes: set[int] = set()
         self._order: Callable[[], Sequence[str]] = list
         self._step: Step | None = None
+        self._latent = False
         self._choices: WeakValueDictionary[tuple[str, float | None], Choice] = WeakValueDictionary()
         self._marked: OrderedDict[str, list[str]] = OrderedDict()  # vLLM's names of sequences, by mark
 
@@ -76,13 +77,19 @@ class Session:
             raise UsageError("model", "given", "has no layer with attention over all keys, so no method can run")
         self._replays = replays
         shapes = {
-            (m.impl.num_kv_heads, m.impl.num_heads, m.impl.head_size, getattr(m, "kv_cache_torch_dtype", m.dtype))
+            (
+                m.impl.num_kv_heads,
+                m.impl.num_heads,
+                m.impl.head_size,
+                getattr(m, "kv_cache_torch_dtype", dtype_of(m)),
+                m.impl.latent,
+            )
             for m in modules.values()
         }
         if len(shapes) > 1:
             raise UsageError("model", "given", "has layers that differ in their heads, which is not supported")
-        kv_heads, heads, size, dtype = shapes.pop()
-        key_bytes = 2 * size * dtype.itemsize
+        kv_heads, heads, size, dtype, self._latent = shapes.pop()
+        key_bytes = size * dtype.itemsize * (1 if self._latent else 2)
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
             layer = Layer(number, len(modules))
@@ -181,7 +188,7 @@ class Session:
         rows = list(self.requests.rows(order, starts.diff().tolist()))
         table, cached = metadata.block_table_tensor, metadata.seq_lens
         choices = dict.fromkeys(row.choice for row in rows)
-        plans = tuple(Plan.of(rows, table, cached, block_size, choice) for choice in choices)
+        plans = tuple(Plan.of(rows, table, cached, block_size, choice, singly=self._latent) for choice in choices)
         dense = list[Span]()
         for plan in plans:
             prompts, steps = self.dense(plan.choice)
@@ -248,6 +255,12 @@ class Session:
         # Keys and values in one piece, and as much again for scores and lists by position.
         size: int = torch.empty(0, dtype=dtype).element_size()
         return _WORK + 4 * ceil_div(longest, 128) * 128 * kv_heads * head_size * size
+
+
+def dtype_of(module: Any) -> torch.dtype:
+    """Type in which a loaded layer of vLLM computes."""
+    dtype: torch.dtype = module.W_UK_T.dtype if module.impl.latent else module.dtype
+    return dtype
 
 
 def scales_of(module: Any) -> Scales:

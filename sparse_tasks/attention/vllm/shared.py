@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,9 +28,14 @@ class BuilderMixin:
 
 
 class ImplMixin:
-    """Mixin of attention layers; ``sparse`` is None in those that are left to vLLM."""
+    """Mixin of attention layers; ``sparse`` is None in those that are left to vLLM.
+
+    Class attributes:
+        latent: Whether the cache has one row for each token, which is key and value of all heads (MLA).
+    """
 
     sparse: SparseLayer | None = None
+    latent: ClassVar[bool] = False
     head_size: int
 
     def __init__(
@@ -46,12 +51,12 @@ class ImplMixin:
     ) -> None:
         self.may_be_sparse = session_of(get_current_vllm_config()) is not None and sliding_window is None
         if self.may_be_sparse:
-            check_attributes(options)  # before vLLM's own class is given what it does not know
+            check_attributes(options, latent=self.latent)  # before vLLM's own class is given what it does not know
         super().__init__(  # type: ignore[call-arg]
             num_heads, head_size, scale, num_kv_heads, alibi_slopes, sliding_window, *args, **options
         )
         if self.may_be_sparse:
-            check_attributes(vars(self))
+            check_attributes(vars(self), latent=self.latent)
 
     def split(self, kv_cache: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of vLLM's joint cache, ``[blocks, block_size, kv_heads, head_size]`` each."""

@@ -26,6 +26,7 @@ from sparse_tasks.attention.vllm.session import SESSIONS, Session
 
 with importing():
     from vllm.model_executor.layers.attention import Attention as AttentionModule
+    from vllm.model_executor.layers.attention import MLAAttention
 
     if current_platform.is_cpu():
         from vllm.v1.worker.cpu_worker import CPUWorker as VllmWorker
@@ -66,7 +67,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         sparse = {
             name: module
             for name, module in modules.items()
-            if isinstance(module, AttentionModule) and module.sliding_window is None
+            if isinstance(module, AttentionModule | MLAAttention) and module.sliding_window is None
         }
         for module in sparse.values():
             check_layer(module)

@@ -163,6 +163,7 @@ class Served:
                     sparse=None,
                     sinks=softmax.sinks,
                     logits_soft_cap=softmax.soft_cap or 0,
+                    latent=False,
                 ),
                 dtype=torch.float32,
                 kv_cache_torch_dtype=torch.float32 if scales is None else torch.uint8,

@@ -155,7 +155,7 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("parallel_config.prefill_context_parallel_size", 4, "prefill_context_parallel_size", 4, ["tensor_parallel_size"]),
     ("parallel_config.enable_dbo", True, "enable_dbo", True, ["leave it out"]),
     ("scheduler_config.runner_type", "pooling", "runner", "pooling", ["does not generate"]),
-    ("model_config.use_mla", True, "model", "acme/small", ["MLA"]),
+    ("model_config.use_mla", True, "model", "acme/small", ["MLA", "CPUs without AMX", "--engine transformers"]),
     ("model_config.is_encoder_decoder", True, "model", "acme/small", ["encoder"]),
     ("model_config.runner_type", "pooling", "model", "acme/small", ["pools"]),
     ("model_config.is_attention_free", True, "model", "acme/small", ["has no attention"]),
@@ -244,6 +244,34 @@ def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(na
     with pytest.raises(UsageError, match="layers of other kinds beside attention; leave it out") as error:
         check_config(made, Methods.parse(name))
     assert (error.value.field, error.value.value) == ("speculative_config", "ngram")
+
+
+@pytest.mark.parametrize("name", ["dense", *METHODS.names()])
+def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    made = config()
+    made.device_config.device_type = "cpu"
+    made.model_config.use_mla, made.model_config.get_head_size = True, lambda: 576
+    with pytest.raises(UsageError, match="plain rotary positions, which vLLM's CPU build itself gets wrong"):
+        check_config(made, Methods.parse(name))
+    made.model_config.hf_text_config.rope_parameters = {"rope_type": "yarn"}
+    if name == "dense" or METHODS.get(name).phase == "decode":
+        check_config(made, Methods.parse(name))
+    else:
+        with pytest.raises(UsageError, match=f"^attention: '{name}' is of prompts, .* choose a method of decoding"):
+            check_config(made, Methods.parse(name))
+    made.speculative_config = SimpleNamespace(method="ngram")
+    with pytest.raises(UsageError, match=r"speculative_config: 'ngram' decodes several|attention: "):
+        check_config(made, Methods.parse(name))
+    made.model_config.hf_text_config.index_topk = 2048
+    with pytest.raises(UsageError, match="chooses keys by an indexer of its own"):
+        check_config(made, Methods.parse(name))
+    del made.model_config.hf_text_config.index_topk
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    with pytest.raises(UsageError, match="CPUs without AMX"):
+        check_config(made, Methods.parse(name))
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -375,6 +403,25 @@ def test_a_layer_with_what_is_not_known_is_refused_by_name(name: str, value: obj
     assert (error.value.field, error.value.value) == (name, shown)
 
 
+class MLAAttention(Attention):
+    """vLLM's layer of latent attention."""
+
+    def __init__(self, **other: Any) -> None:
+        super().__init__(**{"head_size": 576, "kv_lora_rank": 512, "use_sparse": False, "W_UV": torch.ones(2)} | other)
+        del self.head_size_v
+
+
+def test_a_layer_of_latent_attention_is_let_through_without_what_is_not_known() -> None:
+    check_layer(MLAAttention())
+    others: dict[str, Any] = {"use_sparse": True, "head_size": 592, "something_new": 0, "kv_cache_dtype": "fp8_ds_mla"}
+    for name, value in others.items():
+        with pytest.raises(UsageError) as error:
+            check_layer(MLAAttention(**{name: value}))
+        assert (error.value.field, error.value.value) == (name, value)
+    with pytest.raises(UsageError, match="kv_lora_rank: 512"):  # which no other layer has
+        check_layer(Attention(kv_lora_rank=512))
+
+
 class QuantFP8(torch.nn.Identity):
     """vLLM's, which rounds queries where FlashAttention takes 8 bits."""
 
@@ -421,7 +468,11 @@ def test_a_cache_of_prefix_attention_is_refused() -> None:
     class RSWASpec(FullAttentionSpec):
         pass
 
+    class MLAAttentionSpec(FullAttentionSpec):
+        pass
+
     check_cache(FullAttentionSpec())
+    check_cache(MLAAttentionSpec(head_size=576))
     with pytest.raises(UsageError, match="non_causal: True"):
         check_cache(FullAttentionSpec(non_causal=True))
     with pytest.raises(UsageError, match="tokens_per_state: 4"):

@@ -51,6 +51,7 @@ class Own:
     num_heads: int = HEADS
     num_kv_heads: int = KV_HEADS
     head_size: int = SIZE
+    latent: bool = False
 
     def do_kv_cache_update(self, layer: Any, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         keys, values = self._split(cache)

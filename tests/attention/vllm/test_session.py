@@ -23,7 +23,7 @@ from tests.attention.vllm.served import named, scheduled
 
 def module(kv_heads: int = 2, heads: int = 4, size: int = 16, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
     impl = SimpleNamespace(num_kv_heads=kv_heads, num_heads=heads, head_size=size, scale=0.25, sparse=None,
-                           sinks=None, logits_soft_cap=0)  # fmt: skip
+                           sinks=None, logits_soft_cap=0, latent=False)  # fmt: skip
     return SimpleNamespace(impl=impl, dtype=dtype)
 
 
