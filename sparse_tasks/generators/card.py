@@ -12,7 +12,7 @@ from sparse_tasks.generators.corpora import CORPORA, Corpus
 from sparse_tasks.generators.dataset import DatasetFolder, shards
 from sparse_tasks.generators.excerpt import excerpt
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.table import SCHEMA, read_rows, unpacked_bytes
+from sparse_tasks.generators.table import SCHEMA, read_rows
 from sparse_tasks.generators.task import TASKS
 
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
@@ -121,7 +121,7 @@ def _configs(folder: DatasetFolder) -> list[tuple[str, list[str], int, str]]:
 
 
 def _info(folder: DatasetFolder, name: str, paths: list[str], rows: int) -> dict[str, Any]:
-    size = sum(unpacked_bytes(folder.path / path) for path in paths)
+    size = sum(map(folder.unpacked_bytes, paths))
     return {
         "config_name": name,
         "features": [_feature(field) for field in SCHEMA],

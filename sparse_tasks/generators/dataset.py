@@ -7,11 +7,14 @@ folder with a manifest is complete. Nothing in it depends on when, where or in h
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from sparse_tasks import __version__
 from sparse_tasks.core.errors import DataError, OutputError, UsageError
@@ -23,7 +26,7 @@ from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.table import rows_of, samples_sha256, shard_bytes
+from sparse_tasks.generators.table import rows_of, samples_sha256, shard_bytes, unpacked_bytes
 from sparse_tasks.generators.task import Task
 
 CARD = "README.md"
@@ -72,6 +75,7 @@ class DatasetFolder:
         self.description = _describe(request, tokenizer)
         self.fingerprint = fingerprint(self.description)
         self.files: dict[str, dict[str, Any]] = {}
+        self._unpacked: dict[str, int] = {}
 
     def open(self, overwrite: bool) -> None:
         """Find out what is there already.
@@ -116,10 +120,16 @@ class DatasetFolder:
     def add(self, shard: Shard, samples: Sequence[Sample], encoder: str | None = None) -> None:
         """Put a finished shard into its place; ``encoder`` counted it, if not Hugging Face's."""
         content = shard_bytes(samples)
-        self.files[shard.path] = _entry(shard, content, [sample.row() for sample in samples], encoder)
+        tokens, hashed = sum(sample.input_tokens for sample in samples), samples_sha256(s.row() for s in samples)
+        self.files[shard.path] = _entry(shard, content, tokens, hashed, encoder)
+        self._unpacked[shard.path] = unpacked_bytes(io.BytesIO(content))
         # The record comes first: it may name a file that is not there, but no file of ours is ever unknown.
         self._record()
         write_whole(self.path / shard.path, content)
+
+    def unpacked_bytes(self, path: str) -> int:
+        """Bytes of a finished file's columns without compression."""
+        return self._unpacked[path]
 
     def discard(self, encoder: str) -> None:
         """Delete the shards that an encoder counted."""
@@ -141,7 +151,9 @@ class DatasetFolder:
         return manifest
 
     def _record(self) -> None:
-        write_whole(self.path / PROGRESS, to_json({"fingerprint": self.fingerprint, "files": self.files}))
+        # Written again for each file, so without the indentation, which takes a hundred times as long.
+        record = {"fingerprint": self.fingerprint, "files": self.files}
+        write_whole(self.path / PROGRESS, msgspec.json.encode(record))
 
     def _records(self) -> list[dict[str, Any]]:
         """Records of earlier runs, the latest first; a finished one leaves the manifest alone."""
@@ -176,10 +188,13 @@ class DatasetFolder:
             content = (self.path / shard.path).read_bytes()
         except OSError:
             return None
-        # Only what has the recorded hash is opened.
+        # Only what has the recorded hash is opened, and of it as little as will do: a data set may have thousands.
         if not isinstance(recorded, dict) or recorded.get("sha256") != hashlib.sha256(content).hexdigest():
             return None
-        entry = _entry(shard, content, rows_of(content), recorded.get("encoder"))
+        tokens = sum(row["input_tokens"] for row in rows_of(content, ["input_tokens"]))
+        hashed = recorded.get("samples_sha256") or samples_sha256(rows_of(content))
+        self._unpacked[shard.path] = unpacked_bytes(io.BytesIO(content))
+        entry = _entry(shard, content, tokens, hashed, recorded.get("encoder"))
         return entry if recorded.items() <= entry.items() else None
 
     def _strangers(self) -> list[str]:
@@ -201,13 +216,13 @@ class DatasetFolder:
         (self.path / MANIFEST).unlink(missing_ok=True)
 
 
-def _entry(shard: Shard, content: bytes, rows: list[JsonObject], encoder: str | None) -> dict[str, Any]:
+def _entry(shard: Shard, content: bytes, tokens: int, samples_sha256: str, encoder: str | None) -> dict[str, Any]:
     return {
         "bytes": len(content),
         "rows": shard.last - shard.first,
         "sha256": hashlib.sha256(content).hexdigest(),
-        "tokens": sum(row["input_tokens"] for row in rows),
-        "samples_sha256": samples_sha256(rows),
+        "tokens": tokens,
+        "samples_sha256": samples_sha256,
         **({} if encoder is None else {"encoder": encoder}),
     }
 

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
@@ -77,9 +77,9 @@ def shard_bytes(samples: Sequence[Sample]) -> bytes:
     return sink.getvalue()
 
 
-def rows_of(content: bytes) -> list[dict[str, Any]]:
-    """All rows of the bytes of a Parquet file as plain data."""
-    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(content)).read().to_pylist()
+def rows_of(content: bytes, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """All rows of the bytes of a Parquet file as plain data, with every column without ``columns``."""
+    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(content)).read(columns).to_pylist()
     return rows
 
 
@@ -110,25 +110,17 @@ def count_rows(path: Path) -> int:
     Raises:
         DataError: The file cannot be read.
     """
-    rows: int = _metadata(path).num_rows
+    try:
+        rows: int = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(unreadable(path, error, "Parquet")) from error
     return rows
 
 
-def unpacked_bytes(path: Path) -> int:
-    """Bytes of a Parquet file's columns without compression.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    metadata = _metadata(path)
+def unpacked_bytes(file: IO[bytes]) -> int:
+    """Bytes of a Parquet file's columns without compression."""
+    metadata = pq.read_metadata(file)
     return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-
-
-def _metadata(path: Path) -> Any:
-    try:
-        return pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(unreadable(path, error, "Parquet")) from error
 
 
 def read_rows(

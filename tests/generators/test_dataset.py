@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,12 @@ from sparse_tasks.core.errors import OutputError, SparseTasksError, UsageError
 from sparse_tasks.core.files import LOCK
 from sparse_tasks.core.manifest import MANIFEST, PROGRESS
 from sparse_tasks.core.tokenizers import PromptTokenizer
-from sparse_tasks.generators import dataset, run
+from sparse_tasks.generators import dataset, run, table
 from sparse_tasks.generators.dataset import CARD, DatasetFolder, shards
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.sampling import make_sample
-from sparse_tasks.generators.table import read_rows
+from sparse_tasks.generators.table import read_rows, samples_sha256
 from sparse_tasks.schemas import schema
 from tests.cli.program import contents
 from tests.generators.requests import make_request
@@ -194,6 +196,52 @@ def test_second_run_changes_nothing(make: Callable[..., Any], clean: dict[str, P
     assert make(tmp_path / "data", started=lambda shards: missing.append(len(shards))) == first
     assert missing == [0]
     assert contents(tmp_path / "data") == contents(clean["a"])
+
+
+def test_resumed_run_opens_each_finished_file_once_and_reads_little_of_it(
+    make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a data set of thousands of files goes on in seconds."""
+    folder = shutil.copytree(clean["b"], tmp_path / "data")
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.parquet"))
+    hurt(folder / files[-1], "cut")
+    opened: Counter[str] = Counter()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(source: Any, *arguments: Any, **options: Any) -> Any:
+            if isinstance(source, Path) and source.parent.parent == folder:
+                opened[source.relative_to(folder).as_posix()] += 1
+            return function(source, *arguments, **options)
+
+        return counting
+
+    monkeypatch.setattr(Path, "read_bytes", counted(Path.read_bytes))
+    for name in ("ParquetFile", "read_metadata", "read_schema"):
+        monkeypatch.setattr(table.pq, name, counted(getattr(table.pq, name)))
+    hashed: list[object] = []
+    monkeypatch.setattr(dataset, "samples_sha256", lambda rows: hashed.append(1) or samples_sha256(rows))
+    make(folder, "b")
+    assert opened == {files[0]: 3, **dict.fromkeys(files[1:], 1)}  # the card shows a sample of the first
+    assert len(hashed) == 1  # of the one that was made again
+    assert contents(folder) == contents(clean["b"])
+
+
+def test_record_of_each_file_is_written_at_once_and_small(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written again with every file, so it must not cost more than the file does."""
+    sizes: list[int] = []
+    write = dataset.write_whole
+
+    def counting(path: Path, content: bytes) -> None:
+        if path.name == PROGRESS:
+            sizes.append(len(content))
+        write(path, content)
+
+    monkeypatch.setattr(dataset, "write_whole", counting)
+    make(tmp_path / "data", "b")
+    assert len(sizes) == 5  # one ahead of the four files
+    assert max(after - before for before, after in pairwise(sizes)) < 330
 
 
 def test_killed_at_any_step_goes_on_to_the_same_bytes(

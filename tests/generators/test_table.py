@@ -110,10 +110,8 @@ def test_files_are_compressed() -> None:
     assert {metadata.row_group(0).column(i).compression for i in range(metadata.num_columns)} == {"ZSTD"}
 
 
-def test_unpacked_size_is_about_that_of_the_texts(tmp_path: Path) -> None:
-    path = tmp_path / "shard.parquet"
-    path.write_bytes(shard_bytes([sample(prompt="words " * 10_000)]))
-    assert 60_000 < unpacked_bytes(path) < 70_000
+def test_unpacked_size_is_about_that_of_the_texts() -> None:
+    assert 60_000 < unpacked_bytes(io.BytesIO(shard_bytes([sample(prompt="words " * 10_000)]))) < 70_000
 
 
 def test_some_rows_can_be_read(tmp_path: Path) -> None:
@@ -154,10 +152,9 @@ def test_what_is_no_such_file_is_a_data_error(tmp_path: Path) -> None:
 
 def test_count_of_a_broken_file_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "words").write_bytes(b"no Parquet at all")
-    for count in (count_rows, unpacked_bytes):
-        for name in ("words", "none"):
-            with pytest.raises(DataError, match=f"{name} cannot be read"):
-                count(tmp_path / name)
+    for name in ("words", "none"):
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            count_rows(tmp_path / name)
 
 
 def to_bytes(table: pa.Table) -> bytes:
