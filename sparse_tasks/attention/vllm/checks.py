@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
@@ -155,6 +156,16 @@ def _check_speculation(config: Any, attention: Attention | Offer) -> None:
         raise UsageError("speculative_config", by, why)
 
 
+def _decodes_latents(config: Any) -> bool:
+    """Whether vLLM has the attention to latents that methods know."""
+    if config.device_config.device_type != "cpu" or torch.cpu._is_amx_tile_supported():
+        return False
+    try:
+        return find_spec("vllm.v1.attention.backends.mla.cpu_mla") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _check_latent(config: Any, attention: Attention | Offer) -> None:
     """Refuse what vLLM does not do with latents as they are: to read prompts, and several tokens at once."""
     for method in attention.methods:
@@ -181,10 +192,10 @@ def _check_model(config: Any) -> None:
     why: str | None = None
     if model.use_mla and getattr(text, "index_topk", None):
         why = "chooses keys by an indexer of its own, of which methods know nothing"
-    elif model.use_mla and (config.device_config.device_type != "cpu" or torch.cpu._is_amx_tile_supported()):
+    elif model.use_mla and not _decodes_latents(config):
         why = (
-            "has latent attention (MLA), which methods know in vLLM's build for CPUs without AMX alone; the engine "
-            "transformers runs them (--engine transformers)"
+            "has latent attention (MLA), which methods know in vLLM's build for CPUs without AMX alone (0.32); the "
+            "engine transformers runs it (--engine transformers)"
         )
     elif model.use_mla and (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default") == "default":
         # Seen in 0.32: its kernel takes queries beside a single key for others. DeepSeek's own (YaRN) needs no kernel.
@@ -393,7 +404,7 @@ _PLAIN: Final[Mapping[str, tuple[object, ...]]] = {
 _OF_LATENTS: Final = frozenset({
     "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim", "kv_b_proj",
     "W_UK_T", "W_UV", "prefill_backend", "_vllm_config", "_chunked_prefill_workspace_size",
-    "_decode_concat_quant_fp8_op", "_quant_fp8_op", "cp_kv_cache_interleave_size",
+    "_decode_concat_quant_fp8_op", "_quant_fp8_op", "cp_kv_cache_interleave_size", "to_rows", "from_rows",
 })  # fmt: skip
 _PLAIN_OF_LATENTS: Final[Mapping[str, tuple[object, ...]]] = {
     "kv_cache_dtype": ("auto",),

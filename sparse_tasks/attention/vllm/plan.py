@@ -110,14 +110,7 @@ class Plan:
 
     @classmethod
     def of(
-        cls,
-        rows: Sequence[Row],
-        table: Tensor,
-        cached: Tensor,
-        block_size: int,
-        choice: Choice | None = None,
-        *,
-        singly: bool = False,
+        cls, rows: Sequence[Row], table: Tensor, cached: Tensor, block_size: int, choice: Choice | None = None
     ) -> Plan:
         """Plan of a step for its requests of one choice.
 
@@ -127,8 +120,6 @@ class Plan:
             cached: int32 ``[at least requests]``: cached positions of each request after the step.
             block_size: Positions in a block.
             choice: The choice.
-            singly: Whether only a token that comes alone is decoded, and those that come together are of a prompt, also
-                where the model wrote them and reads them again after a preemption.
         """
         # The table has room for the longest possible sequence. Its used part grows by an eighth at a time, so that
         # consecutive steps have the same shapes.
@@ -140,7 +131,6 @@ class Plan:
             if row.choice is not choice:
                 continue
             length = row.prompt if row.context is None else row.context
-            length = max(length, row.end) if singly and row.end - row.start > 1 else length
             split = min(max(row.start, length), row.end)
             if row.start < split:
                 prompts.append(Prompt(number, row.request, row.first, row.start, split, length))

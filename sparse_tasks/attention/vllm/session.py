@@ -58,7 +58,6 @@ class Session:
         self._block_sizes: set[int] = set()
         self._order: Callable[[], Sequence[str]] = list
         self._step: Step | None = None
-        self._latent = False
         self._choices: WeakValueDictionary[tuple[str, float | None], Choice] = WeakValueDictionary()
         self._marked: OrderedDict[str, list[str]] = OrderedDict()  # vLLM's names of sequences, by mark
 
@@ -88,8 +87,8 @@ class Session:
         }
         if len(shapes) > 1:
             raise UsageError("model", "given", "has layers that differ in their heads, which is not supported")
-        kv_heads, heads, size, dtype, self._latent = shapes.pop()
-        key_bytes = size * dtype.itemsize * (1 if self._latent else 2)
+        kv_heads, heads, size, dtype, latent = shapes.pop()
+        key_bytes = size * dtype.itemsize * (1 if latent else 2)
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)
         for number, (name, module) in enumerate(modules.items()):
             layer = Layer(number, len(modules))
@@ -188,7 +187,7 @@ class Session:
         rows = list(self.requests.rows(order, starts.diff().tolist()))
         table, cached = metadata.block_table_tensor, metadata.seq_lens
         choices = dict.fromkeys(row.choice for row in rows)
-        plans = tuple(Plan.of(rows, table, cached, block_size, choice, singly=self._latent) for choice in choices)
+        plans = tuple(Plan.of(rows, table, cached, block_size, choice) for choice in choices)
         dense = list[Span]()
         for plan in plans:
             prompts, steps = self.dense(plan.choice)

