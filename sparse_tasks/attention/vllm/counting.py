@@ -58,6 +58,7 @@ class Counter:
         self._free = list(range(_ROOM))
         self._running: dict[str, _Tally] = {}
         self._finished: OrderedDict[str, _Tally] = OrderedDict()
+        self._taken: set[str] = set()  # requests whose counts were taken before they had finished
         self._prompts: list[tuple[str, int, PrefillIndex]] = []  # not counted yet: request, layer, index
         self._held = 0  # bytes of these
         self._pending: dict[Choice | None, dict[int, PageIndex]] = {}
@@ -132,8 +133,12 @@ class Counter:
     def finish(self, requests: Iterable[str]) -> None:
         """Keep the counts of finished requests until they are taken."""
         for request in requests:
-            tally = self._running.pop(request, None)
+            tally, taken = self._running.pop(request, None), request in self._taken
+            self._taken.discard(request)
             if tally is None:
+                continue
+            if taken:  # what it went on with, as where its client left, is nobody's
+                self._release(tally)
                 continue
             if (before := self._finished.pop(request, None)) is not None:
                 self._release(before)
@@ -156,7 +161,11 @@ class Counter:
         tally: _Tally | None = None
         for tallies in (self._finished, self._running):
             names = (request, *(name for name in tallies if name.rpartition("-")[0] == request))
-            tally = tally or next((tallies.pop(name) for name in names if name in tallies), None)
+            name = next((name for name in names if name in tallies), None)
+            if tally is None and name is not None:
+                tally = tallies.pop(name)
+                if tallies is self._running:
+                    self._taken.add(name)
         if tally is None:
             return None
         taken: dict[str, Any] = {}

@@ -62,6 +62,7 @@ class SparsityMiddleware:
         self._card: JsonObject | None = None  # asked once, for a step may take long
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        exchange: _Exchange | None = None
         if scope["type"] == "http":
             engine, path = scope["app"].state.engine_client, scope["path"]
             if scope["method"] == "GET" and path.endswith("/v1/models"):
@@ -69,7 +70,11 @@ class SparsityMiddleware:
             elif scope["method"] == "POST" and _is_json(scope["headers"]):
                 exchange = _Exchange(engine, path.endswith(_PATHS), receive, send)
                 receive, send = exchange.receive, exchange.send
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if exchange is not None:
+                await exchange.end()
 
     async def _card_of(self, engine: Any) -> JsonObject:
         if self._card is None:
@@ -137,7 +142,7 @@ class _Exchange(_Whole):
         super().__init__(send)
         self._engine, self._answers, self._receive = engine, answers, receive
         self._mark = uuid4().hex
-        self._attention: Attention | None = None  # of a request that was read
+        self._attention: Attention | None = None  # of a request that was read, until its counts are taken
         self._tells = False  # whether a stream ends with the usage
         self._first: JsonObject | None = None  # of a stream's events
         self._read = False
@@ -190,7 +195,14 @@ class _Exchange(_Whole):
         self._tells = _table(given, "stream_options").get("include_usage") is True
         return request | {"vllm_xargs": extra | {MARK: self._mark}}
 
+    async def end(self) -> None:
+        """Drop the counts of a request whose client left before its answer was whole."""
+        if self._attention is not None:
+            await self._take()
+
     async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] != 200:
+            self._attention = None  # refused, so that it has no counts
         if self._attention is None:
             await self._send(message)
         elif self._start is None and message["type"] == "http.response.body":
@@ -199,11 +211,12 @@ class _Exchange(_Whole):
             await super().send(message)
 
     async def changed(self, body: bytes) -> bytes:
+        try:
+            answer: dict[str, Any] = dict(msgspec.json.decode(body, type=dict[str, Raw]))
+        except msgspec.MsgspecError:
+            return body  # "null", where the client has left
         measured = await self._measured()
-        if measured is None:
-            return body
-        answer: dict[str, Any] = dict(msgspec.json.decode(body, type=dict[str, Raw]))
-        return msgspec.json.encode(answer | {FIELD: measured})
+        return body if measured is None else msgspec.json.encode(answer | {FIELD: measured})
 
     async def _with_event(self, body: bytes) -> bytes:
         """A part of a stream; before its end stands an event of ours."""
@@ -225,11 +238,7 @@ class _Exchange(_Whole):
         attention = self._attention
         if attention is None:
             return None
-        try:
-            ranks = await self._engine.collective_rpc("sparse_tasks_measure", args=(self._mark,))
-        except Exception:  # whatever it is, there is an answer, and it goes out
-            _LOG.exception("An answer goes out without what was measured.")
-            return None
+        ranks = await self._take()
         sequences = [list(parts) for parts in zip(*ranks, strict=True)]
         measured = [over_ranks(parts) for parts in sequences]
         if not any(one["sparsity"] for one in measured):
@@ -237,6 +246,18 @@ class _Exchange(_Whole):
         for one, parts in zip(measured, sequences, strict=True):
             _observe(attention.method, one, parts)
         return mean(attention, measured)
+
+    async def _take(self) -> list[list[JsonObject]]:
+        """The counts of the request by rank and sequence, which the worker then drops."""
+        self._attention = None
+        try:
+            ranks: list[list[JsonObject]] = await self._engine.collective_rpc(
+                "sparse_tasks_measure", args=(self._mark,)
+            )
+        except Exception:  # whatever it is, there is an answer, and it goes out
+            _LOG.exception("An answer goes out without what was measured.")
+            return []
+        return ranks
 
 
 def _observe(method: str, measured: JsonObject, parts: list[JsonObject]) -> None:

@@ -227,6 +227,22 @@ def test_the_finished_wait_until_they_are_taken_once() -> None:
     assert one.take("b") is not None  # one that runs may be asked for too
 
 
+def test_what_goes_on_after_its_counts_were_taken_is_dropped_as_it_ends() -> None:
+    """As where a client leaves: nobody asks again. The same name may come again later."""
+    one = counter()
+    for name in ("a", "a-1"):
+        decoded(one, "a-1", "b")
+        assert one.take(name) is not None
+        decoded(one, "a-1", "b")
+        one.finish(["a-1"])
+        assert one.take("a") is None
+    assert one.take("b") == {"decode": {"densities": [0.1] * 4, "kv_bytes": 4.0 * KEY_BYTES, "steps": 4}}
+    one.finish(["b"])
+    assert [len(one._taken), len(one._finished), len(one._running)] == [0, 0, 0]
+    assert not one._read.any()
+    assert len(one._free) == _ROOM
+
+
 def test_of_the_finished_only_the_last_few_thousand_wait() -> None:
     """Nobody may ever ask for them, and then their slots are free again."""
     one = counter(layers=1, kv_heads=1)

@@ -282,6 +282,32 @@ def test_what_was_not_measured_is_not_said() -> None:
         assert streamed(EVENT, USAGE, DONE, engine=Engine(ranks))[1] == EVENT + USAGE + DONE
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_counts_of_a_request_whose_client_left_are_dropped_and_not_told(stream: bool) -> None:
+    """The answer is then "null", or a stream that breaks off."""
+    before = told(SPARSITY, method="quest", phase="decode")()
+    if stream:
+        server, body = streamed(EVENT)
+        assert body == EVENT
+    else:
+        server = Server(b"null")
+        assert server.ask({"prompt": "a"}) == b"null"
+    assert server.engine.marks == [json.loads(server.raw)["vllm_xargs"][MARK]]
+    assert told(SPARSITY, method="quest", phase="decode")() == before
+
+
+def test_counts_are_dropped_where_the_application_fails() -> None:
+    class Failing(Server):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            raise ConnectionResetError
+
+    server = Failing(ANSWER)
+    with pytest.raises(ConnectionResetError):
+        server.ask({"prompt": "a"})
+    assert len(server.engine.marks) == 1
+
+
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_an_error_stays_as_it_is(status: int) -> None:
     server = Server(b'{"error":{}}', status=status)
