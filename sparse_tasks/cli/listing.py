@@ -23,7 +23,7 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
             "dispersion": task.dispersion,
             "scope": task.scope,
             "metric": task.metric,
-            "max_new_tokens": task.max_new_tokens,
+            "max_new_tokens": task.from_settings({}).budget(),
             "depth": task.steerable,
             "ruler_metric": task.ruler_metric,
             "placeholders": dict(task.placeholders),

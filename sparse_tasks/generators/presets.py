@@ -60,6 +60,7 @@ PRESETS = {
             "ruler_vt.hops": "8",
             "ruler_cwe.words": "20",
             "ruler_cwe.common": "15",
+            "reason.steps": "64",
         },
     ),
     "small": Preset(
@@ -72,6 +73,7 @@ PRESETS = {
             "qa_biographies.hops": "1",
             "ruler_vt.chains": "2",
             "ruler_vt.hops": "1",
+            "reason.steps": "4",
         },
         begin_answer=True,
     ),

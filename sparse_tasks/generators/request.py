@@ -120,7 +120,7 @@ class GenerateOptions:
 
     Attributes:
         lengths: Such as ``64k`` or 65536.
-        tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``all``); none means ``DEFAULT``.
+        tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``reason``, ``all``); none means ``DEFAULT``.
         samples: Samples of each task at each length.
         seed: Another seed gives other samples.
         tokenizer: Source of the tokenizer (see ``load_tokenizer``).
@@ -212,9 +212,7 @@ def make_request(options: GenerateOptions) -> Request:
         seed=seed,
         tokenizer=options.tokenizer,
         chat_template=options.chat_template,
-        budgets=tuple(
-            max_new_tokens or begin.max_new_tokens.get(task.name, task.max_new_tokens) for task in configured
-        ),
+        budgets=tuple(max_new_tokens or begin.max_new_tokens.get(task.name, task.budget()) for task in configured),
         length_includes_output=options.length_includes_output or begin.length_includes_output,
         question_position=position,
         completed=begin.completed,

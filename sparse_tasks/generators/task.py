@@ -148,7 +148,7 @@ class Task(Parametric, ABC):
         summary: One line for listings.
         dispersion, scope: ``low`` or ``high``: how hard the information is to find, how much of it there is.
         metric: Registered name of the metric.
-        max_new_tokens: Default answer budget in tokens.
+        max_new_tokens: Default answer budget in tokens, where ``budget`` says no other.
         steerable: Whether ``--depth`` can place the evidence.
         ruler_metric: RULER's own metric, for comparison; None where the task is none of RULER's.
         texts: Parameters that are the SHA-256 of a corpus (``corpora.py``), with the corpus's name. The one called
@@ -243,6 +243,10 @@ class Task(Parametric, ABC):
             None if derived == answer else f"the prompt says {quoted(derived)}, the stored answer is {quoted(answer)}"
         )
 
+    def budget(self) -> int:
+        """Default answer budget in tokens."""
+        return self.max_new_tokens
+
     def largest(self) -> int | None:
         """The largest size for which there is text; None: there is no end of it."""
         return None
@@ -252,7 +256,7 @@ class Task(Parametric, ABC):
         return []
 
 
-_GROUPS = ("story", "qa", "ruler")
+_GROUPS = ("story", "qa", "ruler", "reason")
 
 
 def _import_all() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.core.length import label, parse_length
-from sparse_tasks.generators.task import TASKS
 
 SEED = 42
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)  # dense attention is sparsity 0, and runs once
@@ -21,6 +20,15 @@ WINDOW_TASK = "ruler_niah_single_2"
 DEPTHS = ("0.3-0.7", "0.95-1")
 """Where the needle stands for window methods: outside of the window, and inside."""
 CONTROLS = "controls"
+TASKS = (
+    *("story_aggregation", "story_filtering", "story_multihop", "story_retrieval"),
+    *("qa_biographies", "ruler_cwe", "ruler_fwe", "ruler_niah"),
+    *("ruler_niah_multikey_1", "ruler_niah_multikey_2", "ruler_niah_multikey_3"),
+    *("ruler_niah_multiquery", "ruler_niah_multivalue"),
+    *("ruler_niah_single_1", "ruler_niah_single_2", "ruler_niah_single_3"),
+    "ruler_vt",
+)
+"""Those without texts of others when the study began; its data sets stay what they are, whatever tasks are added."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Model:
     path: str  # as --model takes it
     lengths: tuple[int, ...]
     preset: str = "paper"
-    tasks: tuple[str, ...] = ()  # empty for all that need no texts of others
+    tasks: tuple[str, ...] = ()  # empty for ``TASKS``
     settings: tuple[str, ...] = ()  # as generate takes them with --set
 
 
@@ -115,11 +123,6 @@ class Options:
     windows_last: bool = False
 
 
-def free_tasks() -> tuple[str, ...]:
-    """All tasks that need no texts of others."""
-    return tuple(task.name for task in TASKS if "corpus" not in task.texts)
-
-
 def methods_of(part: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Methods of a part, ``prefill`` or ``decode`` (which has those that evict, too), without controls."""
     chosen = [method for method in METHODS if not method.control and (not only or method.name in only)]
@@ -129,7 +132,7 @@ def methods_of(part: str, only: Sequence[str] = ()) -> tuple[str, ...]:
 def data_sets(options: Options) -> list[Data]:
     """The data sets, those that matter most first."""
     made = [
-        Data(model, length, model.tasks or free_tasks(), options.samples)
+        Data(model, length, model.tasks or TASKS, options.samples)
         for model in options.models
         for length in model.lengths
     ]

@@ -12,6 +12,7 @@ import plan
 import pytest
 
 from sparse_tasks.attention.method import METHODS
+from sparse_tasks.generators.task import TASKS, task_order
 from tests.studies.conftest import FIRST_LIGHT
 
 OPTIONS = plan.Options((plan.parse_model("probe=4k,8k"), plan.parse_model("/models/Qwen_0.5B=16k")))
@@ -49,6 +50,13 @@ def test_windows_are_studied_inside_and_outside_with_controls_apart() -> None:
     for sweep in steered:
         assert all(METHODS.get(name).control == (sweep.part == plan.CONTROLS) for name in sweep.methods)
     assert not [s for s in plan.sweeps(replace(OPTIONS, windows=())) if s.data.depth != "uniform"]
+
+
+def test_new_tasks_leave_the_data_sets_of_the_study_alone() -> None:
+    assert len(set(plan.TASKS)) == 17
+    assert set(plan.TASKS) < set(TASKS.names())
+    assert tuple(sorted(plan.TASKS, key=task_order)) == plan.TASKS  # as the stored data sets have them
+    assert {data.tasks for data in plan.data_sets(OPTIONS) if data.depth == "uniform"} == {plan.TASKS}
 
 
 def test_commands() -> None:

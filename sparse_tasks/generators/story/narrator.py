@@ -11,14 +11,14 @@ from sparse_tasks.generators.story.grammar import events, scenes
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event
 from sparse_tasks.generators.task import Mark, Offer, Passage, Telling
 
-_PRONOUNS = {
+PRONOUNS = {
     True: {"he": "she", "him": "her", "his": "her", "himself": "herself", "He": "She", "His": "Her"},
     False: {"he": "he", "him": "him", "his": "his", "himself": "himself", "He": "He", "His": "His"},
 }
 # Elements that may stand around an event; a chapter uses each at most once before any comes again.
 _AROUND = ("Thought", "Folk", "Meal", "Mishap", "Animal", "Custom", "Short", "Weather", "Wonder", "PlaceLook")
 # Elements of filler: those of which a chapter can bear more.
-_FILLER = ("Thought", "Folk", "Mishap", "Animal", "Custom", "Weather", "Wonder", "PlaceLook")
+FILLER = ("Thought", "Folk", "Mishap", "Animal", "Custom", "Weather", "Wonder", "PlaceLook")
 # Elements of the setting, which has its weather from the chapter's opening.
 _SETTING = ("PlaceLook", "Folk", "Animal", "Custom")
 # A sentence that was drawn within so many others, or a phrase of it in the same chapter, is drawn again, this often at
@@ -47,7 +47,7 @@ class Narrator:
         self._met: set[str] = set()
         self._deck: list[str] = []
         hero = chronicle.hero
-        self._slots = {"hero": hero.first, **_PRONOUNS[hero.female]}
+        self._slots = {"hero": hero.first, **PRONOUNS[hero.female]}
         self.told: dict[Event, Telling] = {}
         self.intro = (
             f"The Travels of {hero.name}\n\n"
@@ -67,7 +67,7 @@ class Narrator:
     def filler(self, stream: Stream, sentences: int) -> Offer:
         """A paragraph of so many sentences in which nothing happens; 0 is a short sentence alone."""
         passage, self._phrases = stream.choice(self._open)
-        elements = stream.sample(_FILLER, sentences) or ["Short"]
+        elements = stream.sample(FILLER, sentences) or ["Short"]
         text = self._joined([self._scene(element, stream) for element in elements])[0]
         return Offer([text], [], lambda: passage.followers.append(text))
 
@@ -167,7 +167,7 @@ class Narrator:
         # The sentence of the meeting gives the full name; after that the first name is enough.
         self._slots |= {"person": person.first, "pfirst": person.first}
         self._slots |= {
-            ("P" if name[0].isupper() else "p") + name: word for name, word in _PRONOUNS[person.female].items()
+            ("P" if name[0].isupper() else "p") + name: word for name, word in PRONOUNS[person.female].items()
         }
 
 

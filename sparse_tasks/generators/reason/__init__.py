@@ -1,0 +1,1 @@
+"""Reasoning tasks: long answers, of steps that are checked one by one."""
