@@ -69,15 +69,14 @@ def assert_tells(err: str, how: str, folder: Path, started: subprocess.Popen[str
     assert err == f"{how}; kept in {folder}: {n:,} of 4,000 files ({n:,} of 4,000 samples); go on: {command}\n"
 
 
-@pytest.mark.parametrize(("seed", "workers"), [pytest.param(1, 1, marks=pytest.mark.nightly), (2, 2)])
-def test_killed_again_and_again_ends_with_the_same_bytes(
-    seed: int, workers: int, tmp_path: Path, scratch: Path, unstopped: Path, small: list[object]
+def kill_again_and_again(
+    chance: random.Random, scratch: Path, command: list[object], folder: Path, clean: dict[str, bytes | None]
 ) -> None:
-    chance, folder, clean = random.Random(seed), tmp_path / "data", contents(unstopped)
+    """Kill two runs that fill a folder, each after some files; whatever has its name by then is as in a clean one."""
     for _ in range(2):
         before = files(folder)
         goal = before + chance.randint(1, 16)
-        started = start(scratch, *REQUEST, *small, "-w", workers, "-o", folder)
+        started = start(scratch, *command, "-o", folder)
         wait_for(lambda started=started, goal=goal: files(folder) >= goal or started.poll() is not None)
         time.sleep(chance.random() / 100)
         with contextlib.suppress(ProcessLookupError):
@@ -88,11 +87,40 @@ def test_killed_again_and_again_ends_with_the_same_bytes(
         for name, content in contents(folder).items():
             if not Path(name).name.startswith(".sparse_tasks"):
                 assert content == clean[name], name
+
+
+@pytest.mark.parametrize(("seed", "workers"), [pytest.param(1, 1, marks=pytest.mark.nightly), (2, 2)])
+def test_killed_again_and_again_ends_with_the_same_bytes(
+    seed: int, workers: int, tmp_path: Path, scratch: Path, unstopped: Path, small: list[object]
+) -> None:
+    folder, clean = tmp_path / "data", contents(unstopped)
+    kill_again_and_again(random.Random(seed), scratch, [*REQUEST, *small, "-w", workers], folder, clean)
     # The last one may use another number of processes.
     other_order = ["generate", *REQUEST[3:5], *REQUEST[1:3], *REQUEST[7:9], *REQUEST[5:7], *REQUEST[9:]]
     finished = process(scratch, *other_order, *small, "-w", 3 - workers, "-o", folder)
     assert finished.code == 0
     assert contents(folder) == clean
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_with_a_faster_encoder_ends_with_the_same_bytes(
+    workers: int, tmp_path: Path, scratch: Path, small: list[object]
+) -> None:
+    pytest.importorskip("fastokens", reason="fastokens is not installed")
+    # As many tokens as an encoder is worth its start for.
+    request = ["generate", "-l", "64k", "-t", "ruler_niah", "-n", "36", *small]
+    folders = {name: tmp_path / name for name in ("auto", "hf", "data")}
+    for name in ("auto", "hf"):
+        assert process(scratch, *request, "-w", 1, "--encoder", name, "-o", folders[name]).code == 0
+    clean = contents(folders["auto"])
+    kill_again_and_again(random.Random(workers), scratch, [*request, "-w", workers], folders["data"], clean)
+    assert process(scratch, *request, "-w", 3 - workers, "-o", folders["data"]).code == 0
+    assert contents(folders["data"]) == clean
+    # It counted, and nothing but the manifest shows it.
+    assert b'"encoder"' in (clean.pop("sparse_tasks.json") or b"")
+    assert clean == {name: content for name, content in contents(folders["hf"]).items() if name != "sparse_tasks.json"}
 
 
 @pytest.mark.parametrize(
