@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import traceback
 
@@ -10,7 +12,7 @@ from huggingface_hub import constants
 
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators.dataset import Dataset
-from sparse_tasks.hub.package import package
+from sparse_tasks.hub.package import PackedFile, package
 from sparse_tasks.hub.publish import HubError, Published, Repository, State, without_tokens
 from tests.hub.server import READER, WRITER, FakeHub, Repo
 
@@ -175,6 +177,26 @@ def test_an_upload_that_was_cut_off_goes_on_where_it_stopped(hub: FakeHub, data:
     assert hub.asked("PUT", "/_store/") == len(data.manifest.files) == len(hub.store)
     assert hub.repos[NAME].files() == contents(data)
     assert hub.repos[NAME].messages == ["initial commit", "Publish"]
+
+
+def test_many_files_are_sent_in_parts_each_once_and_appear_together(hub: FakeHub) -> None:
+    """However many files there are, few requests but theirs are made, and those that arrived are not sent again."""
+    contents = {f"2048/ruler_vt-test-{i:05d}-of-00600.parquet": b"%d" % i for i in range(600)}
+    files = [PackedFile(path, text, len(text), hashlib.sha256(text).hexdigest()) for path, text in contents.items()]
+    repository, arrived = Repository(NAME), 0
+    for hub.uploads in (150, 400, None):
+        before = len(hub.requests)
+        with contextlib.suppress(HubError) if hub.uploads else contextlib.nullcontext():
+            repository.publish(repository.look(files), files, "Publish")
+        taken = sum(method == "PUT" and status == 200 for method, _, status in hub.requests[before:])
+        assert taken == (hub.uploads or 600) - arrived
+        assert sum(method != "PUT" for method, _, _ in hub.requests[before:]) < 16
+        arrived += taken
+        assert hub.repos[NAME].files() == ({} if hub.uploads else contents)
+    assert hub.repos[NAME].messages == ["initial commit", "Publish"]
+    before = len(hub.requests)
+    assert repository.look(files).same
+    assert len(hub.requests) - before <= 2
 
 
 @pytest.mark.parametrize(
