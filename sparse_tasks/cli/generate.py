@@ -16,7 +16,6 @@ from sparse_tasks.core.format import size
 
 if TYPE_CHECKING:
     from sparse_tasks.core.records import Manifest
-    from sparse_tasks.core.sample import Sample
     from sparse_tasks.core.tokenizers import PromptTokenizer
     from sparse_tasks.generators.dataset import Shard
     from sparse_tasks.generators.request import Request
@@ -119,9 +118,23 @@ def generate(
         int | None,
         typer.Option("--workers", "-w", metavar="N", help="Processes that make samples.", show_default="all cores"),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster that makes the samples: ray://HOST:10001, HOST:6379 on one of its nodes, or auto.",
+            show_default="this machine",
+        ),
+    ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default="sparse-tasks-<length>"),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder to write, or an address that fsspec knows (s3://bucket/data).",
+            show_default="sparse-tasks-<length>",
+        ),
     ] = None,
     encoder: Annotated[
         str,
@@ -142,6 +155,7 @@ def generate(
 
     Example: sparse-tasks generate --length 64k --task story --samples 20
     """
+    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.length import label
     from sparse_tasks.core.tokenizers import load_tokenizer
     from sparse_tasks.generators.corpora import find_corpora
@@ -171,7 +185,11 @@ def generate(
     )
     request = make_request(options)
     n_workers = check_workers(workers)
-    folder = output or Path("sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths))
+    if on is not None and workers is not None:
+        raise UsageError(
+            "workers", workers, "are processes of this machine; leave it out with --on, which takes all cores"
+        )
+    folder = output or "sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths)
     for notice in request.notices:
         warn(notice)
     loaded = load_tokenizer(tokenizer, chat_template, keeps_control=request.keeps_control)
@@ -180,11 +198,19 @@ def generate(
         warn(notice)
     if dry_run:
         check_lengths(request, loaded)
+        if on is not None:
+            from sparse_tasks.core.cluster import connected
+            from sparse_tasks.generators.spread import PACKAGES
+
+            with connected(on, PACKAGES) as cluster:
+                n_workers = cluster.cpus
         _tell_plan(request, loaded, folder, n_workers, encoder, format)
         return
     began = time.monotonic()
     with Progress("generating") as bar:
-        manifest = generate_folder(request, loaded, folder, n_workers, overwrite, bar.started, bar.made, encoder, warn)
+        manifest = generate_folder(
+            request, loaded, folder, n_workers, overwrite, bar.started, bar.made, encoder, warn, on
+        )
     _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
 
 
@@ -221,13 +247,14 @@ class Progress(Bar):
         work = sum((shard.last - shard.first) * shard.length for shard in missing)
         self.stage("generating", samples, work)
 
-    def made(self, sample: Sample) -> None:
-        """Show one more sample."""
-        self.advance(work=sample.length, tokens=sample.input_tokens, description=f"{sample.task} {sample.length:,}")
+    def made(self, shard: Shard, samples: int, tokens: int) -> None:
+        """Show more samples of a shard."""
+        now = f"{shard.task.name} {shard.length:,}"
+        self.advance(samples, work=samples * shard.length, tokens=tokens, description=now)
 
 
 def _tell_plan(
-    request: Request, tokenizer: PromptTokenizer, folder: Path, workers: int, encoder: str, format: Format
+    request: Request, tokenizer: PromptTokenizer, folder: str, workers: int, encoder: str, format: Format
 ) -> None:
     from sparse_tasks.generators.encoding import choose
     from sparse_tasks.generators.estimate import estimate
@@ -248,7 +275,7 @@ def _tell_plan(
     total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in ("samples", "tokens")}
     total |= {name: round(getattr(expected, name), 1) for name in ("seconds", "low", "high")}
     if format is Format.json:
-        print_json({"output": str(folder), "workers": workers, "configs": rows, "total": total})
+        print_json({"output": folder, "workers": workers, "configs": rows, "total": total})
         return
     _print_table(rows, total, f"{folder} (not written)", last="expected time")
     busy = f", if other programs go on to take {1 - expected.free:.0%} of the cores" if expected.free < 1 else ""
@@ -258,7 +285,7 @@ def _tell_plan(
     )
 
 
-def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, format: Format) -> None:
+def _tell_result(manifest: Manifest, folder: str, seconds: float, made: int, format: Format) -> None:
     from sparse_tasks.core.length import label
 
     rows: list[dict[str, Any]] = []
@@ -270,15 +297,15 @@ def _tell_result(manifest: Manifest, folder: Path, seconds: float, made: int, fo
     total = {name: sum(row[name] for row in rows) for name in ("samples", "tokens", "bytes")}
     first = f"{rows[0]['task']}_{label(rows[0]['length'])}"
     if format is Format.json:
-        result = {"output": str(folder), "fingerprint": manifest.fingerprint, "configs": rows, "total": total}
+        result = {"output": folder, "fingerprint": manifest.fingerprint, "configs": rows, "total": total}
         print_json(result | {"seconds": round(seconds, 3), "tokens_made": made})
         return
-    _print_table(rows, total, str(folder), last="size")
+    _print_table(rows, total, folder, last="size")
     if made:
         print(f"Made {made:,} tokens in {duration(seconds)} ({made / seconds:,.0f} tokens/s).")
     else:
         print("Everything was there already.")
-    print(f"\nfrom datasets import load_dataset\ndata = load_dataset({str(folder)!r}, {first!r}, split='test')")
+    print(f"\nfrom datasets import load_dataset\ndata = load_dataset({folder!r}, {first!r}, split='test')")
 
 
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:

@@ -27,6 +27,8 @@ WRITTEN: Final[list[Path]] = []
 def hold(folder: Path) -> Iterator[None]:
     """Make a folder, if need be, and hold it against other processes that would write to it.
 
+    A folder that was made and holds nothing in the end goes again.
+
     Raises:
         UsageError: It is a file, or lies under one.
         OutputError: Another process holds it, or it cannot be written.
@@ -34,6 +36,7 @@ def hold(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
@@ -49,6 +52,9 @@ def hold(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             (folder / LOCK).unlink()
         lock.release()
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def write_whole(path: Path, content: bytes) -> None:

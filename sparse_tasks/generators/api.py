@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.length import label
 from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.tokenizers import load_tokenizer
@@ -47,6 +48,7 @@ def generate(
     output: str | Path | None = None,
     overwrite: bool = False,
     encoder: str = "auto",
+    on: str | None = None,
 ) -> DatasetDict:
     """Samples of each task at each length, one data set for each, named as its configuration.
 
@@ -75,9 +77,10 @@ def generate(
         output: Folder to write, as the command line does; None keeps the samples in memory.
         overwrite: Replace a data set of another configuration in ``output``.
         encoder: ``auto`` lets a faster encoder count where it is proven to give the same ids, ``hf`` does not.
+        on: Address of a Ray cluster that makes the samples, which needs ``output``.
 
     Raises:
-        UsageError: An argument is unknown or out of range, or a length too short.
+        UsageError: An argument is unknown or out of range, a length too short, or a cluster not fit for it.
         OutputError: The folder cannot be written.
     """
     from datasets import Dataset, DatasetDict, load_dataset
@@ -104,10 +107,14 @@ def generate(
     loaded = load_tokenizer(tokenizer, chat_template, keeps_control=request.keeps_control)
     configs = [(task, tokens, f"{task.name}_{label(tokens)}") for tokens in request.lengths for task in request.tasks]
     if output is not None:
-        generate_folder(request, loaded, Path(output), check_workers(workers), overwrite, encoder=encoder)
+        if "://" in str(output):
+            raise UsageError("output", output, "is no folder to load from; sparse-tasks generate writes there")
+        generate_folder(request, loaded, Path(output), check_workers(workers), overwrite, encoder=encoder, on=on)
         # A bare name such as "json" would mean a format to load_dataset.
         folder = str(Path(output).absolute())
         return DatasetDict({name: load_dataset(folder, name, split="test") for _, _, name in configs})
+    if on is not None:
+        raise UsageError("on", on, "needs output, a folder that all nodes see")
     check_lengths(request, loaded)
     keys = [(task, tokens, index) for task, tokens, _ in configs for index in range(samples)]
     both = {(task, tokens, index) for task, tokens, _ in configs for index in by_both(0, samples)}

@@ -12,7 +12,7 @@ from sparse_tasks.generators.corpora import CORPORA, Corpus
 from sparse_tasks.generators.dataset import DatasetFolder, shards
 from sparse_tasks.generators.excerpt import excerpt
 from sparse_tasks.generators.request import Request
-from sparse_tasks.generators.table import SCHEMA, read_rows
+from sparse_tasks.generators.table import SCHEMA, rows_of
 from sparse_tasks.generators.task import TASKS
 
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
@@ -54,7 +54,7 @@ def card(folder: DatasetFolder) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    row = read_rows(folder.path / next(shards(request)).path, [0])[0]
+    row = rows_of(folder.store.read(next(shards(request)).path), most=1)[0]
     example = "".join(
         text if kind != "gap" else f"\n\n{text}\n\n" for kind, text in excerpt(row["prompt"], row["evidence"], 150, 3)
     )

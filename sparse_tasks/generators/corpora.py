@@ -125,7 +125,7 @@ def _find(name: str, source: str) -> Corpus:
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a home that nobody has
         raise UsageError("corpus", f"{name}={source}", f"is not a path: {error}") from error
     if is_file:
-        return Corpus(name, (path,), _sha256([path]), path.name, None)
+        return Corpus(name, (path,), sha256_of_files([path]), path.name, None)
     if is_folder:
         raise UsageError("corpus", f"{name}={source}", "is a folder; name the file itself")
     address = kind.hub if source == "hub" else source if is_hub_id(source) else None
@@ -135,10 +135,15 @@ def _find(name: str, source: str) -> Corpus:
     from sparse_tasks.generators.qa.hub import fetch
 
     paths, repository, revision = fetch(kind, address)
-    return Corpus(name, paths, _sha256(paths), repository, revision)
+    return Corpus(name, paths, sha256_of_files(paths), repository, revision)
 
 
-def _sha256(paths: Iterable[Path]) -> str:
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """Hash of the contents of files, one after the other.
+
+    Raises:
+        UsageError: One cannot be read.
+    """
     digest = hashlib.sha256()
     for path in paths:
         try:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sparse_tasks import __version__
-from sparse_tasks.core.errors import DataError, OutputError, UsageError
-from sparse_tasks.core.files import remove_leftovers, write_whole
-from sparse_tasks.core.json import read_json, to_json
+from sparse_tasks.core.errors import OutputError, UsageError
+from sparse_tasks.core.json import parse_json, to_json
 from sparse_tasks.core.manifest import MANIFEST, PROGRESS
 from sparse_tasks.core.records import JsonObject, Manifest, convert, to_builtins
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
+from sparse_tasks.core.stores import Store
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.table import rows_of, samples_sha256, shard_bytes, unpacked_bytes
@@ -34,8 +34,10 @@ CARD = "README.md"
 _HIDDEN = ".sparse_tasks"
 # A shard holds about this many tokens, and at least one sample.
 _SHARD_TOKENS = 2**22
-# What decides about the words of a sample besides our own code.
-_LIBRARIES = ("faker", "nltk", "tokenizers", "wonderwords")
+# Between two records of what others have put into their places.
+_RECORD_SECONDS = 1.0
+LIBRARIES = ("faker", "nltk", "tokenizers", "wonderwords")
+"""What decides about the words of a sample besides our own code."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,19 @@ class Shard:
     first: int
     last: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A shard that is made.
+
+    Attributes:
+        entry: Its entry in the manifest.
+        unpacked: Bytes of its columns without compression.
+    """
+
+    entry: dict[str, Any]
+    unpacked: int
 
 
 def shards(request: Request) -> Iterator[Shard]:
@@ -64,13 +79,13 @@ class DatasetFolder:
     """The folder of a request.
 
     Args:
-        path: The folder; it need not exist.
+        store: The folder, or another place; it need not exist.
         request: What it holds or will hold.
         tokenizer: The tokenizer of the request.
     """
 
-    def __init__(self, path: Path, request: Request, tokenizer: PromptTokenizer) -> None:
-        self.path = path
+    def __init__(self, store: Store, request: Request, tokenizer: PromptTokenizer) -> None:
+        self.store = store
         self.request = request
         self.description = _describe(request, tokenizer)
         self.fingerprint = fingerprint(self.description)
@@ -87,23 +102,20 @@ class DatasetFolder:
         records = self._records()
         if not records and (strangers := self._strangers()):
             raise UsageError(
-                "output", str(self.path), f"holds other files ({strangers[0]}); name an empty or a new folder"
+                "output", self.store.name, f"holds other files ({strangers[0]}); name an empty or a new folder"
             )
         ours = not records or records[0]["fingerprint"] == self.fingerprint
         if not ours and not overwrite:
             raise UsageError(
                 "output",
-                str(self.path),
+                self.store.name,
                 "holds a data set of another configuration; name another folder, or add --overwrite",
             )
-        try:
-            remove_leftovers(self.path)
-            if ours:
-                self._take_over(records)
-            else:
-                self._clear(records)
-        except OSError as error:
-            raise OutputError(f"cannot write {error.filename or self.path}: {error.strerror or error}") from error
+        self.store.clean()
+        if ours:
+            self._take_over(records)
+        else:
+            self._clear(records)
 
     @property
     def missing(self) -> list[Shard]:
@@ -112,20 +124,37 @@ class DatasetFolder:
 
     def kept(self) -> str:
         """What is there of a data set that is not complete, in words; "" where no file is."""
-        rows = [entry["rows"] for name, entry in self.files.items() if (self.path / name).exists()]
+        rows = [entry["rows"] for name, entry in self.files.items() if self.store.has(name)]
         of = list(shards(self.request))
         samples = sum(shard.last - shard.first for shard in of)
         return f"{len(rows):,} of {len(of):,} files ({sum(rows):,} of {samples:,} samples)" if rows else ""
 
     def add(self, shard: Shard, samples: Sequence[Sample], encoder: str | None = None) -> None:
         """Put a finished shard into its place; ``encoder`` counted it, if not Hugging Face's."""
-        content = shard_bytes(samples)
-        tokens, hashed = sum(sample.input_tokens for sample in samples), samples_sha256(s.row() for s in samples)
-        self.files[shard.path] = _entry(shard, content, tokens, hashed, encoder)
-        self._unpacked[shard.path] = unpacked_bytes(io.BytesIO(content))
+        content, finished = file_of(shard, samples, encoder)
+        self._take(shard, finished)
         # The record comes first: it may name a file that is not there, but no file of ours is ever unknown.
-        self._record()
-        write_whole(self.path / shard.path, content)
+        self.record()
+        self.store.write(shard.path, content)
+
+    def recorded(
+        self, made: Iterable[tuple[Shard, Finished]], planned: Sequence[Shard]
+    ) -> Iterator[tuple[Shard, Finished]]:
+        """Take over shards that others have put into their places; of ``planned``, at any time."""
+        self.record(planned)
+        written = time.monotonic()
+        try:
+            for shard, finished in made:
+                self._take(shard, finished)
+                yield shard, finished
+                if time.monotonic() - written > _RECORD_SECONDS:
+                    self.record(planned)
+                    written = time.monotonic()
+        finally:
+            self.record(planned)
+
+    def _take(self, shard: Shard, finished: Finished) -> None:
+        self.files[shard.path], self._unpacked[shard.path] = finished.entry, finished.unpacked
 
     def unpacked_bytes(self, path: str) -> int:
         """Bytes of a finished file's columns without compression."""
@@ -136,8 +165,8 @@ class DatasetFolder:
         wrong = [path for path, entry in self.files.items() if entry.get("encoder") == encoder]
         for path in wrong:
             del self.files[path]
-            (self.path / path).unlink(missing_ok=True)
-        self._record()
+            self.store.delete(path)
+        self.record()
 
     def finish(self, card: str) -> Manifest:
         """Write card and manifest; returns the manifest."""
@@ -145,27 +174,29 @@ class DatasetFolder:
         text = card.encode()
         hashes = {"fingerprint": self.fingerprint, "card_sha256": hashlib.sha256(text).hexdigest()}
         manifest = convert(self.description | hashes | {"files": files}, Manifest, MANIFEST)
-        write_whole(self.path / CARD, text)
-        write_whole(self.path / MANIFEST, to_json(to_builtins(manifest)))
-        (self.path / PROGRESS).unlink(missing_ok=True)
+        self.store.write(CARD, text)
+        self.store.write(MANIFEST, to_json(to_builtins(manifest)))
+        self.store.delete(PROGRESS)
         return manifest
 
-    def _record(self) -> None:
+    def record(self, planned: Iterable[Shard] = ()) -> None:
+        """Write down what is there; ``planned`` may be at any time, put there by others."""
+        files: dict[str, dict[str, Any]] = {shard.path: {} for shard in planned} | self.files
         # Written again for each file, so without the indentation, which takes a hundred times as long.
-        record = {"fingerprint": self.fingerprint, "files": self.files}
-        write_whole(self.path / PROGRESS, msgspec.json.encode(record))
+        self.store.write(PROGRESS, msgspec.json.encode({"fingerprint": self.fingerprint, "files": files}))
 
     def _records(self) -> list[dict[str, Any]]:
         """Records of earlier runs, the latest first; a finished one leaves the manifest alone."""
         records = []
-        for path in (self.path / PROGRESS, self.path / MANIFEST):
-            if not path.exists():
-                continue
+        for name in (PROGRESS, MANIFEST):
             try:
-                record = read_json(path)
-            except DataError as error:
-                raise OutputError(f"{error}; remove the folder or name another one") from error
+                record = parse_json(self.store.read(name))
+            except FileNotFoundError:
+                continue
+            except (ValueError, RecursionError):
+                record = None
             if not isinstance(record, dict) or not isinstance(record.get("files"), dict) or "fingerprint" not in record:
+                path = f"{self.store.name}/{name}"
                 raise OutputError(f"{path} is not a record of sparse-tasks; remove the folder or name another one")
             records.append(record)
         return records
@@ -178,15 +209,15 @@ class DatasetFolder:
                 if (entry := self._intact(shard, recorded[shard.path])) is not None:
                     self.files[shard.path] = entry
                 else:
-                    (self.path / shard.path).unlink(missing_ok=True)
+                    self.store.delete(shard.path)
         if self.missing:
-            self._record()
+            self.record()
 
     def _intact(self, shard: Shard, recorded: object) -> dict[str, Any] | None:
         """The entry of a file that is as recorded; older records say less."""
         try:
-            content = (self.path / shard.path).read_bytes()
-        except OSError:
+            content = self.store.read(shard.path)
+        except (FileNotFoundError, OutputError):
             return None
         # Only what has the recorded hash is opened, and of it as little as will do: a data set may have thousands.
         if not isinstance(recorded, dict) or recorded.get("sha256") != hashlib.sha256(content).hexdigest():
@@ -198,22 +229,23 @@ class DatasetFolder:
         return entry if recorded.items() <= entry.items() else None
 
     def _strangers(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        return sorted(p.name for p in self.path.iterdir() if not p.name.startswith(_HIDDEN))
+        return [name for name in self.store.names() if not name.startswith(_HIDDEN)]
 
     def _clear(self, records: list[dict[str, Any]]) -> None:
         """Delete the other data set: its own files, nothing else. Some record stands all the while."""
-        recorded = {path for record in records for path in record["files"]}
-        for path in self.path.glob("*/*.parquet"):
-            if path.relative_to(self.path).as_posix() in recorded:
-                path.unlink()
-        for folder in self.path.iterdir():
-            if folder.name in {path.partition("/")[0] for path in recorded} and not any(folder.iterdir()):
-                folder.rmdir()
-        (self.path / CARD).unlink(missing_ok=True)
-        self._record()
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        for path in {path for record in records for path in record["files"]}:
+            if ShardPath.parse(path) is not None:
+                self.store.delete(path)
+        self.store.delete(CARD)
+        self.record()
+        self.store.delete(MANIFEST)
+
+
+def file_of(shard: Shard, samples: Sequence[Sample], encoder: str | None) -> tuple[bytes, Finished]:
+    """The content of a shard's file, and what is known of it; ``encoder`` counted, if not Hugging Face's."""
+    content = shard_bytes(samples)
+    tokens, hashed = sum(sample.input_tokens for sample in samples), samples_sha256(s.row() for s in samples)
+    return content, Finished(_entry(shard, content, tokens, hashed, encoder), unpacked_bytes(io.BytesIO(content)))
 
 
 def _entry(shard: Shard, content: bytes, tokens: int, samples_sha256: str, encoder: str | None) -> dict[str, Any]:
@@ -233,7 +265,7 @@ def _describe(request: Request, tokenizer: PromptTokenizer) -> JsonObject:
         "format": "sparse-tasks-dataset",
         "schema_version": "1.0",
         "generator": {"name": "sparse-tasks", "version": __version__},
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES},
         **({"corpora": [corpus.describe() for corpus in request.corpora]} if request.corpora else {}),
         "request": request.describe(),
         "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},

@@ -6,15 +6,15 @@ import gc
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_tasks.core.errors import SparseTasksError, keeping
-from sparse_tasks.core.files import hold
 from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.stores import store_at
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.generators.corpora import mount
@@ -25,36 +25,44 @@ from sparse_tasks.generators.sampling import check_count, check_lengths, make_sa
 from sparse_tasks.generators.task import Task
 
 if TYPE_CHECKING:
+    from sparse_tasks.core.cluster import Cluster
     from sparse_tasks.generators.dataset import Shard
 
 Key = tuple[Task, int, int]
 """Task, length, index."""
-Progress = Callable[[Sample], None]
-"""Called for every sample as it is finished, in order."""
+Work = tuple[Key, bool]
+"""A sample to be made, and whether Hugging Face's encoder encodes it, too, and its count is checked."""
+Progress = Callable[["Shard", int, int], None]
+"""Called as samples of a shard are finished, with their number and their tokens."""
 
 
 def generate_folder(
     request: Request,
     tokenizer: PromptTokenizer,
-    path: Path,
+    path: Path | str,
     workers: int = 1,
     overwrite: bool = False,
     started: Callable[[list[Shard]], None] = lambda missing: None,
-    progress: Progress = lambda sample: None,
+    progress: Progress = lambda shard, samples, tokens: None,
     encoder: str = "auto",
     notice: Notice = warnings.warn,
+    on: str | None = None,
 ) -> Manifest:
     """Make the folder ``path`` hold the request, and return its manifest.
 
     Args:
+        path: A folder, or an address that fsspec knows (``s3://bucket/data``).
         workers: Processes that make samples; 1 is this one.
         overwrite: Replace a data set of another configuration.
         started: Told which shards are missing, before the first is made, and again if an encoder turns out to be wrong.
+        progress: Told what is finished.
         encoder: Which encoder counts: one of ``ENCODERS``. The samples are the same.
         notice: Told what a user should know.
+        on: Address of a Ray cluster that makes the samples (see ``connected``), in the place of processes.
 
     Raises:
-        UsageError: A length is too short, the folder holds something else, or there is no such encoder.
+        UsageError: A length is too short, the folder holds something else, there is no such encoder, or a cluster does
+            not answer or is not fit for it.
         OutputError: Files cannot be written; finished shards stay.
         DataError: A prompt has another number of tokens than were added up.
     """
@@ -63,29 +71,49 @@ def generate_folder(
     from sparse_tasks.generators.card import card
     from sparse_tasks.generators.dataset import DatasetFolder
 
-    with hold(path):
-        folder = DatasetFolder(path, request, tokenizer)
+    store = store_at(path)
+    with _cluster(on) as cluster, store.held():
+        job = None
+        if cluster is not None:
+            from sparse_tasks.generators.spread import Job, check, make_shards
+
+            check(cluster, job := Job.of(request, tokenizer, store.name))
+        folder = DatasetFolder(store, request, tokenizer)
         folder.open(overwrite)
 
         def complete(fast: type[Fastokens] | None) -> None:
             missing = folder.missing
             started(missing)
-            keys = [(shard.task, shard.length, index) for shard in missing for index in range(shard.first, shard.last)]
-            both = {
-                (shard.task, shard.length, index) for shard in missing for index in by_both(shard.first, shard.last)
-            }
-            with closing(generate_samples(request, tokenizer, keys, workers, fast, both)) as samples:
+            if cluster is not None and job is not None:
+                with closing(make_shards(cluster, replace(job, encoder=fast), missing)) as made:
+                    for shard, finished in folder.recorded(made, missing):
+                        progress(shard, finished.entry["rows"], finished.entry["tokens"])
+                return
+            work = [one for shard in missing for one in work_of(shard)]
+            with closing(_in_order(request, tokenizer, work, workers, fast)) as samples:
                 for shard in missing:
                     rows: list[Sample] = []
                     for sample in islice(samples, shard.last - shard.first):
                         rows.append(sample)
-                        progress(sample)
+                        progress(shard, 1, sample.input_tokens)
                     folder.add(shard, rows, None if fast is None else fast.label())
 
-        with keeping(path, folder.kept):
+        with keeping(store.name, folder.kept):
             fast = choose(tokenizer, request.tokens if folder.missing else 0, encoder, notice)
             with_fallback(tokenizer, fast, complete, notice, folder.discard)
         return folder.finish(card(folder))
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Cluster | None]:
+    if address is None:
+        yield None
+        return
+    from sparse_tasks.core.cluster import connected
+    from sparse_tasks.generators.spread import PACKAGES
+
+    with connected(address, PACKAGES) as cluster:
+        yield cluster
 
 
 def generate_samples(
@@ -102,13 +130,24 @@ def generate_samples(
         encoder: Counts, in the place of Hugging Face's.
         both: Keys of samples that Hugging Face's encodes, too, and whose counts are checked.
     """
-    work = [(key, key in both) for key in keys]
-    if workers > 1 and len(keys) > 1:
-        yield from in_processes(_make_in_process, work, min(workers, len(keys)), start_worker, (request, encoder))
+    yield from _in_order(request, tokenizer, [(key, key in both) for key in keys], workers, encoder)
+
+
+def work_of(shard: Shard) -> list[Work]:
+    """What is to be done for a shard."""
+    both = set(by_both(shard.first, shard.last))
+    return [((shard.task, shard.length, index), index in both) for index in range(shard.first, shard.last)]
+
+
+def _in_order(
+    request: Request, tokenizer: PromptTokenizer, work: list[Work], workers: int, encoder: type[Fastokens] | None
+) -> Generator[Sample, None, None]:
+    if workers > 1 and len(work) > 1:
+        yield from in_processes(_make_in_process, work, min(workers, len(work)), start_worker, (request, encoder))
         return
     here = Worker(request, tokenizer.with_encoder(encoder))
     for one in work:
-        yield _make(here, *one)
+        yield make(here, *one)
 
 
 @dataclass
@@ -141,11 +180,17 @@ def worker() -> Worker:
     return _worker
 
 
-def _make_in_process(work: tuple[Key, bool]) -> Sample:
-    return _make(worker(), *work)
+def _make_in_process(work: Work) -> Sample:
+    return make(worker(), *work)
 
 
-def _make(here: Worker, key: Key, both: bool) -> Sample:
+def make(here: Worker, key: Key, both: bool) -> Sample:
+    """A sample, whose count is right where ``both`` encoders count.
+
+    Raises:
+        DataError: It is not.
+        EncoderError: It is not, and it was an encoder's.
+    """
     with _uncollected():
         sample = _made(here.request, here.tokenizer, *key)
     if both and (here.tokenizer.additive or here.tokenizer.encoder is not None):

@@ -77,9 +77,10 @@ def shard_bytes(samples: Sequence[Sample]) -> bytes:
     return sink.getvalue()
 
 
-def rows_of(content: bytes, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    """All rows of the bytes of a Parquet file as plain data, with every column without ``columns``."""
-    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(content)).read(columns).to_pylist()
+def rows_of(content: bytes, columns: list[str] | None = None, most: int | None = None) -> list[dict[str, Any]]:
+    """The first rows of the bytes of a Parquet file as plain data; all without ``most``, whole without ``columns``."""
+    table = pq.ParquetFile(io.BytesIO(content)).read(columns)
+    rows: list[dict[str, Any]] = table.slice(0, most).to_pylist()
     return rows
 
 

@@ -96,12 +96,18 @@ def test_bad_arguments_are_named(options: dict[str, Any], words: str, tmp_path: 
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(("options", "field"), [({"on": "auto"}, "on"), ({"output": "s3://bucket/data"}, "output")])
+def test_samples_of_a_cluster_need_a_folder_to_be_loaded_from(options: dict[str, str], field: str) -> None:
+    with pytest.raises(UsageError, match=f"{field}: "):
+        sparse_tasks.generate("2k", ["ruler_niah"], 1, **options)
+
+
 def test_every_part_of_a_request_can_be_asked_for() -> None:
     ours = inspect.signature(sparse_tasks.generate).parameters
     theirs = {field.name: field.default for field in dataclasses.fields(GenerateOptions)}
     # Here a template is a file that is still to be read, too.
     read = {"lengths", "templates"}
-    assert set(ours) == set(theirs) - read | {"length", "template", "workers", "output", "overwrite", "encoder"}
+    assert set(ours) == set(theirs) - read | {"length", "template", "workers", "output", "overwrite", "encoder", "on"}
     for name, default in theirs.items():
         assert name in read or ours[name].default == (None if default is dataclasses.MISSING else default)
     documented = sparse_tasks.generate.__doc__ or ""

@@ -21,6 +21,7 @@ from sparse_tasks.generators.dataset import shards
 from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.run import generate_folder, generate_samples
 from sparse_tasks.generators.sampling import make_sample
+from sparse_tasks.generators.table import read_rows
 from tests.cli.program import contents, wait_for
 from tests.cli.work import remember, work
 from tests.generators.requests import make_request
@@ -103,14 +104,15 @@ def test_folders_do_not_depend_on_the_number_of_processes(qwen: PromptTokenizer,
 
 
 def test_progress_tells_every_sample_in_order(qwen: PromptTokenizer, tmp_path: Path) -> None:
-    told: list[Sample] = []
+    told: list[tuple[dataset.Shard, int, int]] = []
     missing: list[dataset.Shard] = []
-    manifest = generate_folder(REQUEST, qwen, tmp_path, started=missing.extend, progress=told.append)
+    manifest = generate_folder(
+        REQUEST, qwen, tmp_path, started=missing.extend, progress=lambda *finished: told.append(finished)
+    )
     assert missing == list(shards(REQUEST))
-    assert [(s.task, s.length, s.index) for s in told] == [
-        (shard.task.name, shard.length, index) for shard in missing for index in range(shard.first, shard.last)
-    ]
-    assert sum(sample.input_tokens for sample in told) == sum(file.tokens for file in manifest.files.values())
+    each = [(shard, row["input_tokens"]) for shard in missing for row in read_rows(tmp_path / shard.path)]
+    assert told == [(shard, 1, tokens) for shard, tokens in each]
+    assert sum(tokens for _, _, tokens in told) == sum(file.tokens for file in manifest.files.values())
 
 
 def test_folder_has_one_writer_at_a_time(qwen: PromptTokenizer, tmp_path: Path) -> None:

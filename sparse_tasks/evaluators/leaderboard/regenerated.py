@@ -23,13 +23,12 @@ from sparse_tasks.core.errors import BadFileError, DataError, SparseTasksError, 
 from sparse_tasks.core.json import read_json
 from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Description, Manifest, convert, to_builtins
-from sparse_tasks.core.sample import Sample
 from sparse_tasks.evaluators.dataset import Dataset, identities, open_dataset
 from sparse_tasks.evaluators.leaderboard.reading import SubmissionError, SubmissionFile, SubmittedRun, plain
 from sparse_tasks.evaluators.records import Reason
 from sparse_tasks.generators.again import MOST_TOKENS, Means, Recipe, recipe
 from sparse_tasks.generators.dataset import Shard, fingerprint
-from sparse_tasks.generators.run import generate_folder
+from sparse_tasks.generators.run import Progress, generate_folder
 from sparse_tasks.generators.sampling import check_lengths
 
 MOST_SECONDS: Final = 3600
@@ -45,11 +44,11 @@ class Watch:
 
     Attributes:
         started: With the files that are to be made.
-        made: With each sample.
+        made: With what is finished.
     """
 
     started: Callable[[list[Shard]], None] = lambda missing: None
-    made: Callable[[Sample], None] = lambda sample: None
+    made: Progress = lambda shard, samples, tokens: None
 
 
 def refused(code: str, run: SubmittedRun, message: str) -> SubmissionError:
@@ -219,10 +218,10 @@ def _made(found: Recipe, means: Means, folder: Path, watch: Watch) -> Dataset:
     check_lengths(replace(found.request, samples=1), found.tokenizer)
     began = time.monotonic()
 
-    def made(sample: Sample) -> None:
+    def made(shard: Shard, samples: int, tokens: int) -> None:
         if time.monotonic() - began > MOST_SECONDS:
-            raise UsageError("data", sample.id, f"is not the last sample, and {MOST_SECONDS:,} seconds have passed")
-        watch.made(sample)
+            raise UsageError("data", shard.path, f"is not the last file, and {MOST_SECONDS:,} seconds have passed")
+        watch.made(shard, samples, tokens)
 
     try:
         generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=made)

@@ -1,0 +1,227 @@
+"""A Ray cluster whose nodes are alike: connecting to it, and work on each of its nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sparse_tasks.core.errors import EngineError, SparseTasksError, UsageError, first_line, install
+from sparse_tasks.core.parents import STOPPING
+from sparse_tasks.core.streams import Chatter
+
+Result = TypeVar("Result")
+
+RETRIES: Final = 10
+"""Times that work is begun again whose process or node has died."""
+
+_SECONDS: Final = 10  # for a port to answer
+_CLIENT: Final = "ray://"
+_HOW: Final = "write ray://HOST:10001, HOST:6379 on a node of the cluster, or auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a cluster.
+
+    Attributes:
+        id: Ray's name of it.
+        address: Its host.
+        cpus: Its cores, as it told Ray.
+        gpus: Its GPUs.
+    """
+
+    id: str
+    address: str
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster to which this process is connected.
+
+    Attributes:
+        address: As the user wrote it.
+        nodes: Those with cores.
+    """
+
+    address: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def cpus(self) -> int:
+        """Cores of all nodes."""
+        return sum(node.cpus for node in self.nodes)
+
+    def on_each(self, work: Callable[..., Result], *arguments: object) -> Iterator[tuple[Node, Result]]:
+        """The results of ``work`` on every node, which takes no core of it.
+
+        Raises:
+            SparseTasksError: What ``work`` raised, or a node is gone.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        task = ray.remote(work)
+        references = [
+            task.options(
+                num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+            ).remote(*arguments)
+            for node in self.nodes
+        ]
+        for node, reference in zip(self.nodes, references, strict=True):
+            yield node, result_of(reference)
+
+
+@contextmanager
+def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
+    """A cluster, within the block.
+
+    Args:
+        address: ``ray://HOST:PORT`` from anywhere, ``HOST:PORT`` of a cluster to which this machine belongs, or
+            ``auto``: ``$RAY_ADDRESS``, else the cluster that runs here.
+        packages: Those whose releases have to be the same on all nodes, besides this one, file by file.
+
+    Raises:
+        UsageError: Ray is not installed, no cluster answers, or it has other releases than this machine, on some node.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise UsageError("on", address, f"needs Ray: {install('ray')}") from error
+    wanted = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if wanted != "auto":
+        _check_port(address, wanted)
+    ways = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        with Chatter().diverted():
+            ray.init(wanted, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # of many kinds; versions that differ are told so
+        raise UsageError("on", address, f"cannot be used: {_told(error)}") from error
+    finally:
+        for number, way in ways.items():  # Ray takes SIGTERM for itself
+            signal.signal(number, way)
+    try:
+        yield _checked(address, packages)
+    finally:
+        ray.shutdown()
+
+
+def result_of(reference: Any) -> Any:
+    """The result of a task or of an actor's method.
+
+    Raises:
+        SparseTasksError: What it raised, or it could not be run.
+    """
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SparseTasksError):
+            raise error.cause from None
+        raise EngineError(f"a node of the cluster failed: {first_line(error.cause)}") from error
+    except ray.exceptions.RayError as error:
+        raise EngineError(f"the cluster failed: {first_line(error)}") from error
+
+
+def _check_port(address: str, wanted: str) -> None:
+    """Make sure that a cluster answers at an address, for which Ray itself takes minutes."""
+    import grpc
+
+    host, colon, port = wanted.removeprefix(_CLIENT).rstrip("/").rpartition(":")
+    if not (colon and host and port.isdigit()):
+        raise UsageError("on", address, f"is no address of a Ray cluster; {_HOW}")
+    nobody = f"cannot be used: no Ray cluster answers there; {_HOW}"
+    try:
+        socket.create_connection((host, int(port)), _SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError("on", address, nobody) from error
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+        try:
+            ask(b"", timeout=_SECONDS)
+            status = grpc.StatusCode.OK
+        except grpc.RpcError as error:
+            status = error.code()
+    if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise UsageError("on", address, nobody)
+    # Clients have a server of their own, which does not know the question.
+    if (status is grpc.StatusCode.UNIMPLEMENTED) != wanted.startswith(_CLIENT):
+        other = "is the cluster's own port" if wanted.startswith(_CLIENT) else "is a port for clients"
+        raise UsageError("on", address, f"cannot be used: {port} {other}; {_HOW}")
+
+
+def _told(error: Exception) -> str:
+    """What Ray says, in one line: the last of a traceback of its server, else all of it."""
+    text = str(error).strip() or type(error).__name__
+    return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())
+
+
+def _checked(address: str, packages: Sequence[str]) -> Cluster:
+    import ray
+
+    nodes = [
+        Node(
+            found["NodeID"],
+            found["NodeManagerAddress"],
+            int(found["Resources"].get("CPU", 0)),
+            int(found["Resources"].get("GPU", 0)),
+        )
+        for found in ray.nodes()
+        if found["Alive"]
+    ]
+    cluster = Cluster(address, tuple(node for node in nodes if node.cpus))
+    if not cluster.nodes:
+        raise UsageError("on", address, "has no node with cores; start one with ray start --address=HOST:6379")
+    look = _look()
+    here = look(list(packages))
+    for node, there in cluster.on_each(look, list(packages)):
+        if other := _difference(here, there):
+            remedy = f"has a node ({node.address}) with {other}; install the same on all"
+            raise UsageError("on", address, remedy)
+    return cluster
+
+
+def _difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    for name, version in here.items():
+        if there[name] != version:
+            return f"{name} {there[name] or '(none)'}, where this machine has {version or 'none'}"
+    return ""
+
+
+def _look() -> Callable[[Sequence[str]], dict[str, str]]:
+    """What tells the releases of packages, and a hash of the files of this one.
+
+    It goes over whole, since it has to run on a node that has not got this package.
+    """
+
+    def look(packages: Sequence[str]) -> dict[str, str]:
+        import hashlib
+        from importlib.metadata import PackageNotFoundError, version
+        from importlib.util import find_spec
+        from pathlib import Path
+
+        def installed(name: str) -> str:
+            try:
+                return version(name)
+            except PackageNotFoundError:
+                return ""
+
+        found = {name: installed(name) for name in packages}
+        spec = find_spec("sparse_tasks")
+        if spec is None or not spec.submodule_search_locations:
+            return found | {"sparse-tasks": ""}
+        root = Path(spec.submodule_search_locations[0])
+        digest = hashlib.sha256()
+        for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+        return found | {"sparse-tasks": f"{installed('sparse-tasks')} (files {digest.hexdigest()[:8]})"}
+
+    return look
