@@ -77,13 +77,15 @@ def distance(out: Tensor, reference: Tensor) -> float:
     return float((out.double() - reference.double()).norm()) / max(norm, 1e-30)
 
 
-def check_prompt(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
+def check_prompt(
+    check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, value: int | None = None
+) -> None:
     """Block-sparse and vertical-slash prefill on random indices, at most 128 rows of them looked at."""
     q = torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
-    k, v = (torch.randn(n_k, kv_heads, size, dtype=dtype, device="cuda") for _ in range(2))
+    k, v = (torch.randn(n_k, kv_heads, each, dtype=dtype, device="cuda") for each in (size, value or size))
     share = min(1.0, 3000 / n_k)
     name = str(dtype).removeprefix("torch.")
-    what = f"{n_q} of {n_k} tokens, {heads}/{kv_heads} heads of {size}, {name}"
+    what = f"{n_q} of {n_k} tokens, {heads}/{kv_heads} heads of {sizes(size, value)}, {name}"
     for block_q, block_k in ((128, 128), (128, 64), (64, 64), (16, 16), (64, 16), (32, 128)):
         if (block_q < 64 and n_k > 2000) or (block_q == 64 and n_k > 20_000 and block_k == 16):
             continue
@@ -130,15 +132,23 @@ def compare(check: Check, kernel: str, what: str, q: Tensor, k: Tensor, v: Tenso
     check.holds(kernel, what, error, allowed)
 
 
-def check_decoding(check: Check, lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:
-    """Paged decoding, bounds of pages and their summaries."""
+def sizes(size: int, value: int | None) -> str:
+    """The size of keys, and that of values where it is another one."""
+    return str(size) if value is None else f"{size} and {value}"
+
+
+def check_decoding(
+    check: Check, lengths: list[int], heads: int, kv_heads: int, size: int, dtype: torch.dtype, value: int | None = None
+) -> None:
+    """Paged decoding, bounds of pages and their summaries; values of another size are the first part of the keys."""
     each = -(-max(lengths) // PAGE)
     keys, values = (torch.randn(len(lengths) * each, PAGE, kv_heads, size, dtype=dtype, device="cuda") for _ in "kv")
+    values = values if value is None else keys[..., :value]
     table = torch.randperm(len(keys), device="cuda").int().view(len(lengths), each)
     cache = PagedCache(keys, values, table, torch.tensor(lengths, dtype=torch.int32, device="cuda"))
     q = torch.randn(len(lengths), heads, size, dtype=dtype, device="cuda")
     name = str(dtype).removeprefix("torch.")
-    what = f"{max(lengths)} tokens, batch {len(lengths)}, {heads}/{kv_heads} heads of {size}, {name}"
+    what = f"{max(lengths)} tokens, batch {len(lengths)}, {heads}/{kv_heads} heads of {sizes(size, value)}, {name}"
     exact = PagedCache(keys.float(), values.float(), table, cache.lengths)
     for unit, share in ((PAGE, 0.3), (1, 0.1), (64, 1.0)):
         pages = -(-max(lengths) // unit)
@@ -287,16 +297,18 @@ def jobs() -> list[tuple[Callable[..., None], tuple[object, ...]]]:
         (2049, 3333, 8, 2, 128, brain), (4111, 4111, 4, 4, 64, brain), (1500, 1500, 4, 2, 80, half),
         (900, 1000, 2, 1, 256, brain), (500, 500, 2, 2, 16, single), (8192, 8192, 32, 8, 128, brain),
         (4096, 131_072, 8, 1, 128, brain), (131_072, 131_072, 4, 1, 128, brain), (131_071, 131_071, 2, 2, 64, half),
+        (1500, 2000, 4, 4, 192, brain, 128), (700, 700, 2, 2, 48, half, 80),  # latent attention, expanded
     ]  # fmt: skip
     caches = [
         ([1], 4, 4, 64, brain), ([130, 1, 77], 8, 1, 128, half), ([1000, 16, 17], 6, 2, 96, brain),
         ([4096, 31], 8, 8, 128, brain), ([333, 2000], 8, 2, 80, single), ([131_072, 5, 70_001], 8, 2, 128, brain),
         ([90], 8, 2, 256, brain), ([131_071], 32, 8, 64, half),
+        ([20_000, 31, 1], 128, 1, 576, brain, 512), ([777], 16, 1, 576, half, 512), ([333], 20, 1, 576, single, 512),
     ]  # fmt: skip
     found: list[tuple[Callable[..., None], tuple[object, ...]]] = [(check_waiting, ()), (check_replays, ())]
     found += [(check_prompt, prompt) for prompt in reversed(prompts)]
     found += [(check_decoding, cache) for cache in reversed(caches)]
-    found += [(check_index, prompt) for prompt in prompts if prompt[1] <= 20_000]
+    found += [(check_index, prompt[:6]) for prompt in prompts if prompt[1] <= 20_000]
     return [*found, (check_index, (2000, 131_072, 8, 2, 128, brain))]
 
 

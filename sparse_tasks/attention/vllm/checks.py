@@ -170,8 +170,9 @@ def _check_latent(config: Any, attention: Attention | Offer) -> None:
     """Refuse what vLLM does not do with latents as they are: to read prompts, and several tokens at once."""
     for method in attention.methods:
         if method.phase is not Phase.DECODE:
-            raise UsageError("attention", method.name, "is of prompts, which vLLM reads without the latents that it "
-                             "caches (MLA); choose a method of decoding (quest), or --engine transformers")  # fmt: skip
+            raise UsageError("attention", method.name, "chooses while a prompt is read, which vLLM does without the "
+                             "latents that it caches (MLA); choose a method of decoding (quest), or --engine "
+                             "transformers")  # fmt: skip
     if config.speculative_config is not None:
         raise UsageError("speculative_config", config.speculative_config.method, "decodes several tokens at once, "
                          "which vLLM reads as a prompt where attention is latent (MLA); leave it out")  # fmt: skip

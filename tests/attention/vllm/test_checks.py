@@ -262,7 +262,9 @@ def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
     if name == "dense" or METHODS.get(name).phase == "decode":
         check_config(made, Methods.parse(name))
     else:
-        with pytest.raises(UsageError, match=f"^attention: '{name}' is of prompts, .* choose a method of decoding"):
+        with pytest.raises(
+            UsageError, match=f"^attention: '{name}' chooses while a prompt is read, .* choose a method of decoding"
+        ):
             check_config(made, Methods.parse(name))
     made.speculative_config = SimpleNamespace(method="ngram")
     with pytest.raises(UsageError, match=r"speculative_config: 'ngram' decodes several|attention: "):
