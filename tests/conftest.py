@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,22 @@ def pytest_runtest_teardown() -> None:
     constants = sys.modules.get("huggingface_hub.constants")
     offline = os.environ["HF_HUB_OFFLINE"] != "0"
     assert constants is None or offline == constants.HF_HUB_OFFLINE, "the test left HF_HUB_OFFLINE changed"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What is slow runs without coverage tracing, and so do the processes that it starts."""
+    coverage = sys.modules.get("coverage")
+    tracing = coverage and item.get_closest_marker("slow") and coverage.Coverage.current()
+    if not tracing:
+        return (yield)
+    tracing.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_START", raising=False)
+        try:
+            return (yield)
+        finally:
+            tracing.start()
 
 
 def pytest_collection_finish() -> None:

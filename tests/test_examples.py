@@ -46,6 +46,7 @@ def census(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_task_and_metric(program: Program, census: Path, tmp_path: Path) -> None:
     assert "census_largest" in program("list").out
     assert "valid (2 files, 2 samples" in program("validate", census, "-w", "1").out
@@ -60,6 +61,7 @@ def test_task_and_metric(program: Program, census: Path, tmp_path: Path) -> None
     assert config["mean"] == pytest.approx(0.875, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_method(program: Program, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed; pip install '.[attention]'")
     assert "random_tokens" in program("attention", "list").out

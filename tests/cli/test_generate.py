@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sparse_tasks.generators.estimate import Estimate
 from sparse_tasks.generators.task import TASKS
 from tests.cli.program import ROOT, contents, run
 from tests.made_tokenizers import CHAT
@@ -63,8 +64,12 @@ def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["human", "json"])
-def test_dry_run_tells_and_writes_nothing(tmp_path: Path, format: str) -> None:
+def test_dry_run_tells_and_writes_nothing(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "data"
+    if format == "human":
+        times = {("ruler_niah", 8192): 2.0, ("ruler_niah", 2**20): 250.0}
+        expected = Estimate(times, seconds=252.0, low=210.0, high=600.0, free=0.5)
+        monkeypatch.setattr("sparse_tasks.generators.estimate.estimate", lambda *_: expected)
     finished = run("generate", "-l", "1M", "-l", "8k", "-t", "ruler_niah", "-n", "50", "-w", "2", "-o", output,
                    "--dry-run", "--format", format)  # fmt: skip
     assert finished.code == 0

@@ -30,6 +30,7 @@ from sparse_tasks.cli import (
     validate,
 )
 from sparse_tasks.cli.main import app
+from sparse_tasks.generators.estimate import Estimate
 from tests.cli.program import run
 
 COMMANDS = {
@@ -120,6 +121,13 @@ def test_version_is_printed() -> None:
 def test_example_in_the_help_works(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     example = re.search(r"Example: sparse-tasks (generate .*?)\s*\n", run("generate", "--help").out)
     assert example
+    # What processes would measure, of which test_generate.py asks.
+    monkeypatch.setattr(
+        "sparse_tasks.generators.estimate.estimate",
+        lambda request, *_: Estimate(
+            {(task.name, n): 1.0 for task in request.tasks for n in request.lengths}, 1, 1, 1, 1
+        ),
+    )
     finished = run(*example[1].split(), "--dry-run", "--format", "json")
     assert finished.code == 0
     assert finished.json()["total"]["samples"] == 80

@@ -161,6 +161,7 @@ def test_other_signals_stop_it_as_well(
     assert not [name for name in contents(folder) if ".sparse_tasks-" in name or name.endswith(".lock")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.nightly)])
 def test_killed_at_any_time_it_starts_again_at_once(kills: int, tmp_path: Path, scratch: Path) -> None:
     request = ["generate", "-l", "4k", "-t", "story", "-n", "12", "-w", "2", "-o", tmp_path / "data"]
@@ -286,6 +287,7 @@ def counted(folder: Path, what: str) -> int:
     return sum(path.suffix == ".parquet" for path in found) if "samples" in what else len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_wherever_it_is_stopped_it_says_what_is_kept_and_how_to_go_on(
     name: str, data: Path, gold: Path, scored: Path, small: list[object], tmp_path: Path

@@ -444,14 +444,24 @@ def _commands() -> dict[str, tuple[str, ...]]:
     return {" ".join(line): line for line in lines}
 
 
-def _damage(name: str) -> None:
-    """Put what is damaged beside a data set and its run."""
-    shutil.copytree(name, "damaged")
-    for path in Path("damaged").glob("*/*.parquet"):
+@pytest.fixture(scope="module")
+def spoilt(data: Path, gold: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and its run, both whole and damaged."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    out = folder / "out"
+    shutil.copytree(data, out / "data")
+    shutil.copy(gold, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        replay = ("--engine", "replay", "-m", "./out/gold.jsonl")
+        assert run("evaluate", "./out/data", *replay, "-o", "./out/data run").code == 0
+    shutil.copytree(out / "data", out / "damaged")
+    for path in out.glob("damaged/*/*.parquet"):
         path.write_bytes(b"damaged")
-    shutil.copytree(f"{name} run", "damaged run")
-    Path("damaged run", "result.json").write_text("{")
-    Path("accepted").mkdir()
+    shutil.copytree(out / "data run", out / "damaged run")
+    (out / "damaged run" / "result.json").write_text("{")
+    (out / "accepted").mkdir()
+    return folder
 
 
 FILES = ("data", "damaged", "new", "gold.jsonl", "none", "accepted")
@@ -459,25 +469,19 @@ FILES = ("data", "damaged", "new", "gold.jsonl", "none", "accepted")
 
 @pytest.mark.parametrize("line", _commands())
 def test_paths_stay_relative_and_keep_their_dot(
-    line: str, here: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "out").mkdir()
-    here("out/data")
-    shutil.move("gold.jsonl", "out")
-    shutil.rmtree("out/data run")
-    replay = ("--engine", "replay", "-m", "./out/gold.jsonl")
-    assert run("evaluate", "./out/data", *replay, "-o", "./out/data run").code == 0
-    monkeypatch.chdir("out")
-    _damage("data")
+    shutil.copytree(spoilt, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     finished = run(*(f"./out/{word}" if word.startswith(FILES) else word for word in _commands()[line]))
     assert "Traceback" not in finished.err
     said = finished.out + finished.err
-    assert str(tmp_path) not in said
+    assert not any(str(place) in said for place in (tmp_path, spoilt)), said
     assert not re.search(r"(?<!\./)\bout/", said), said
     for written in Path("out").rglob("*"):
         if written.is_file() and written.parts[1].startswith("new"):
-            assert str(tmp_path) not in written.read_bytes().decode("latin-1"), written
+            content = written.read_bytes().decode("latin-1")
+            assert not any(str(place) in content for place in (tmp_path, spoilt)), written
 
 
 def test_files_say_nothing_of_the_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ import pytest
 from sparse_tasks.generators.task import TASKS, Draft, parameters
 from tests.generators.drafts import ALL_LOCALES, draft_of, task_of
 
+pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+
 SAMPLES = 200
 MOST = 0.05
 OURS = [name for name in TASKS.names() if not TASKS.get(name).texts.get("corpus")]

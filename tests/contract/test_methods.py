@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -19,9 +20,9 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks import attention as room
+from sparse_tasks.attention import examples
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import Kept, PageIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
@@ -35,11 +36,14 @@ from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameters
 from tests.methods import OURS
 
+pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+
 PREFILL = [name for name in OURS if METHODS.get(name).phase is Phase.PREFILL]
 EVICT = [name for name in OURS if METHODS.get(name).phase is Phase.EVICT]
 AFTER = [name for name in OURS if METHODS.get(name).phase is not Phase.PREFILL]
 PHASES = {Phase.PREFILL: PrefillMethod, Phase.DECODE: DecodeMethod, Phase.EVICT: EvictMethod}
 HEADS, KV_HEADS, SIZE = 4, 2, 32
+structured = functools.cache(examples.structured)
 
 
 def density(method: Method, n: int, steps: int = 3) -> float:

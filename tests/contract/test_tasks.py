@@ -23,6 +23,8 @@ from tests.generators.requests import make_request
 from tests.made_corpora import made_corpora
 from tests.schemas.validation import problems
 
+pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
+
 TASK_NAMES = TASKS.names()
 LENGTHS = (8_192, 9_999, 12_345, 16_384, 40_000)
 TOKENIZERS = [
@@ -52,6 +54,7 @@ def needed_by(name: str) -> dict[str, Corpus]:
     return {} if corpus is None else {corpus: made_corpora()[corpus]}
 
 
+@functools.cache  # most of what is asked of them is about the same samples
 def sample_of(name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object) -> Sample:
     request = make_request([length], [name], corpora=needed_by(name), **options)  # type: ignore[arg-type]
     return make_sample(request, tokenizer, request.tasks[0], length, index)
@@ -65,7 +68,7 @@ def another_qwen() -> PromptTokenizer:
 
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_same_key_gives_the_same_sample(name: str, qwen: PromptTokenizer, another_qwen: PromptTokenizer) -> None:
-    assert sample_of(name, qwen) == sample_of(name, another_qwen)
+    assert sample_of(name, qwen) == sample_of.__wrapped__(name, another_qwen)
 
 
 def test_another_process_gives_the_same_samples(qwen: PromptTokenizer) -> None:
@@ -196,7 +199,7 @@ def test_every_parameter_works_at_its_smallest_value(name: str, qwen: PromptToke
     for p in parameters(TASKS.get(name)):
         values = [p.low] if p.kind is int else list(p.choices())[:10] if p.choices else []
         for value in values:
-            sample = sample_of(name, qwen, settings={f"{name}.{p.name}": value})
+            sample = sample_of.__wrapped__(name, qwen, settings={f"{name}.{p.name}": value})
             assert json.loads(sample.params)[p.name] == value
 
 

@@ -440,6 +440,7 @@ def wrong(draw: random.Random, gold: list[str], make: Callable[[random.Random], 
     return entries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_no_rule_turns_a_wrong_answer_into_a_right_one(cases: int) -> None:
     draw = random.Random(cases)
@@ -524,6 +525,7 @@ def test_the_shares_of_all_rules_stand_in_the_result(
     assert "read by rules (code_fence, line_break)" in " ".join(told.out.split())
 
 
+@pytest.mark.slow
 def test_hostile_answers_take_linear_time() -> None:
     """Quadratic time would be felt."""
     pieces = [

@@ -23,8 +23,20 @@ SHORT = (Cell("ruler_niah", 1100, 6), Cell("ruler_niah_multikey_2", 1500, 4))
 REFERENCES = Path(checking.__file__).parent / "references"
 
 
+@pytest.fixture(scope="module")
+def gold(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a perfect model writes, by id."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "CELLS", SHORT)
+        patch.setattr(checking, "PROBE", str(model))
+        patch.setattr(checking, "probe_sha256", lambda: "0" * 64)
+        sets = Check("quest", tmp_path_factory.mktemp("gold"), RunBar)._sets()
+        rows = [row for data in sets for row in data.rows(data.select(), ["id", "answer"])]
+    return {row["id"]: f"<answer>{row['answer']}</answer>" for row in rows}
+
+
 @pytest.fixture
-def engine(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def engine(model: Path, gold: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """An engine whose ``skill`` says, by label, which share it gets right; ``miss`` is taken off its sparsity."""
 
     class Told(Engine):
@@ -65,10 +77,7 @@ def engine(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(checking, "stored", lambda method: None)
     ENGINES.names()  # the others come first
     monkeypatch.setitem(ENGINES._members, "told", Told)
-    Told.skill, Told.texts, Told.starts = {}, {}, []
-    for data in Check("quest", tmp_path / "gold", RunBar)._sets():
-        for row in data.rows(data.select(), ["id", "answer"]):
-            Told.texts[row["id"]] = f"<answer>{row['answer']}</answer>"
+    Told.skill, Told.texts, Told.starts = {}, gold, []
     return Told
 
 

@@ -98,6 +98,7 @@ def test_order_and_form_leave_set_metrics_alone(
         assert score(metric, tagged(write(shuffled)), gold).value == plain, form
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", STRICT)
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), answers=st.integers(1, 8), prose=st.booleans())

@@ -257,6 +257,7 @@ def test_killed_at_any_step_goes_on_to_the_same_bytes(
         assert contents(path) == contents(clean["a"])
 
 
+@pytest.mark.slow
 def test_killed_overwriting_at_any_step_goes_on_to_the_same_bytes(
     make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -278,6 +279,7 @@ ACTIONS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(actions=st.lists(ACTIONS, max_size=4), last=st.sampled_from(sorted(REQUESTS)))
 def test_whatever_happened_before_the_last_run_does_not_show(

@@ -24,6 +24,7 @@ from sparse_tasks.generators import api, dataset, encoding
 from sparse_tasks.generators import run as run_room
 from sparse_tasks.generators.encoding import choose, texts
 from sparse_tasks.generators.estimate import estimate
+from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.run import generate_folder
 from sparse_tasks.generators.validation import validate_folder
 from tests.cli.program import contents, run
@@ -32,7 +33,6 @@ from tests.made_tokenizers import MAKERS
 
 pytest.importorskip("fastokens", reason="fastokens is not installed")
 
-REQUEST = make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=4)
 LABEL = Fastokens.label()
 
 
@@ -79,7 +79,7 @@ class ErringInOrder(Erring):
 
     def ids(self, text: str, special: bool) -> list[int] | None:
         ids = Fastokens.ids(self, text, special)
-        return ids if ids is None or len(text) < 3_000 else [*ids[:100], *ids[101:99:-1], *ids[102:]]
+        return ids if ids is None or len(text) < 1_500 else [ids[-1], *ids[1:-1], ids[0]]
 
 
 class Failing(Fastokens):
@@ -101,24 +101,40 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def source(tokenizer_folders: dict[str, Path]) -> str:
+    """Where a tokenizer is that both encoders load in no time."""
+    return str(tokenizer_folders["byte_level"])
+
+
+@pytest.fixture(scope="module")
+def small(source: str) -> PromptTokenizer:
+    return load_tokenizer(source)
+
+
 @pytest.fixture
-def proven(monkeypatch: pytest.MonkeyPatch, qwen: PromptTokenizer) -> Callable[[type[Fastokens]], None]:
+def proven(monkeypatch: pytest.MonkeyPatch, small: PromptTokenizer) -> Callable[[type[Fastokens]], None]:
     """Makes an encoder one whose proof holds."""
 
     def prove(encoder: type[Fastokens]) -> None:
         monkeypatch.setattr(encoding, "FAST", encoder)
-        encoding._keep(encoding._record(qwen, encoder), True)
+        encoding._keep(encoding._record(small, encoder), True)
 
     return prove
 
 
 @pytest.fixture(scope="module")
-def plain(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def data_request(small: PromptTokenizer) -> Request:
+    return make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=4, tokenizer=small.name)
+
+
+@pytest.fixture(scope="module")
+def plain(small: PromptTokenizer, data_request: Request, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of the request as Hugging Face's encoder alone makes them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "_SHARD_TOKENS", 5_000)
         folder = tmp_path_factory.mktemp("plain")
-        generate_folder(REQUEST, qwen, folder, encoder="hf")
+        generate_folder(data_request, small, folder, encoder="hf")
     return contents(folder)
 
 
@@ -193,25 +209,27 @@ def test_texts_of_the_proof_are_nasty(qwen: PromptTokenizer) -> None:
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_data_sets_are_the_same_whatever_encoder_counts(
     workers: int,
-    qwen: PromptTokenizer,
+    source: str,
+    small: PromptTokenizer,
+    data_request: Request,
     tmp_path: Path,
     plain: dict[str, bytes],
     proven: Callable[[type[Fastokens]], None],
 ) -> None:
     proven(Fastokens)
     folder = tmp_path / "data"
-    manifest = generate_folder(REQUEST, qwen, folder, workers)
+    manifest = generate_folder(data_request, small, folder, workers)
     assert data(contents(folder)) == data(plain)
     # Which one it was is told of each file, and decides about nothing.
     assert {file.encoder for file in manifest.files.values()} == {LABEL}
     files = {name: {**entry, "encoder": LABEL} for name, entry in as_json(plain)["files"].items()}
     assert read_json(folder / MANIFEST) == as_json(plain) | {"files": files}
     for full in (False, True):
-        report = validate_folder(folder, gold_score, workers=workers, full=full)
+        report = validate_folder(folder, gold_score, tokenizer=source, workers=workers, full=full)
         assert report.problems == []
         assert report.samples == 16
     # A folder that is there already stays as it is.
-    assert generate_folder(REQUEST, qwen, folder, encoder="hf") == manifest
+    assert generate_folder(data_request, small, folder, encoder="hf") == manifest
 
 
 def as_json(files: dict[str, bytes]) -> dict[str, dict[str, dict[str, object]]]:
@@ -227,33 +245,34 @@ def as_json(files: dict[str, bytes]) -> dict[str, dict[str, dict[str, object]]]:
 def test_planted_difference_is_found_dropped_and_remade(
     encoder: type[Fastokens],
     workers: int,
-    qwen: PromptTokenizer,
+    small: PromptTokenizer,
+    data_request: Request,
     tmp_path: Path,
     plain: dict[str, bytes],
     proven: Callable[[type[Fastokens]], None],
 ) -> None:
     proven(encoder)
     told: list[str] = []
-    generate_folder(REQUEST, qwen, tmp_path / "data", workers, notice=told.append)
+    generate_folder(data_request, small, tmp_path / "data", workers, notice=told.append)
     # Files that were made before it was found, too.
     assert contents(tmp_path / "data") == plain
     assert len(told) == 1
     assert f"{LABEL} does not give the token ids of Hugging Face's tokenizers here" in told[0]
     # For good.
-    assert choose(qwen, 1, "auto", pytest.fail) is None
-    generate_folder(REQUEST, qwen, tmp_path / "again", notice=pytest.fail)
+    assert choose(small, 1, "auto", pytest.fail) is None
+    generate_folder(data_request, small, tmp_path / "again", notice=pytest.fail)
     assert contents(tmp_path / "again") == plain
 
 
 @pytest.fixture(scope="module")
-def encoded(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> int:
+def encoded(small: PromptTokenizer, data_request: Request, tmp_path_factory: pytest.TempPathFactory) -> int:
     """Number of texts of the request that an encoder encodes."""
     folder = tmp_path_factory.mktemp("encoded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "_SHARD_TOKENS", 5_000)
         patch.setattr(run_room, "choose", lambda *_: ErringFromThen)
         ErringFromThen.after, ErringFromThen.texts = 2**40, 0
-        generate_folder(REQUEST, qwen, folder)
+        generate_folder(data_request, small, folder)
     return ErringFromThen.texts
 
 
@@ -263,7 +282,8 @@ def encoded(qwen: PromptTokenizer, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_encoder_that_goes_wrong_in_the_middle_is_found_dropped_and_its_files_remade(
     share: float,
     encoded: int,
-    qwen: PromptTokenizer,
+    small: PromptTokenizer,
+    data_request: Request,
     tmp_path: Path,
     plain: dict[str, bytes],
     proven: Callable[[type[Fastokens]], None],
@@ -272,7 +292,7 @@ def test_encoder_that_goes_wrong_in_the_middle_is_found_dropped_and_its_files_re
     proven(ErringFromThen)
     ErringFromThen.after, ErringFromThen.texts = int(share * encoded), 0
     told: list[str] = []
-    generate_folder(REQUEST, qwen, tmp_path / "data", notice=told.append)
+    generate_folder(data_request, small, tmp_path / "data", notice=told.append)
     assert contents(tmp_path / "data") == plain
     assert ["does not give the token ids" in notice for notice in told] == [True]
 
@@ -286,29 +306,42 @@ def test_planted_difference_is_found_by_the_proof(qwen: PromptTokenizer, monkeyp
 
 
 def test_texts_that_the_encoder_cannot_encode_are_encoded_by_hugging_face(
-    qwen: PromptTokenizer, tmp_path: Path, plain: dict[str, bytes], proven: Callable[[type[Fastokens]], None]
+    small: PromptTokenizer,
+    data_request: Request,
+    tmp_path: Path,
+    plain: dict[str, bytes],
+    proven: Callable[[type[Fastokens]], None],
 ) -> None:
     proven(Failing)
-    generate_folder(REQUEST, qwen, tmp_path / "data")
+    generate_folder(data_request, small, tmp_path / "data")
     assert data(contents(tmp_path / "data")) == data(plain)
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_validation_finds_a_planted_difference_and_the_mistakes_of_a_data_set(
-    workers: int, qwen: PromptTokenizer, tmp_path: Path, proven: Callable[[type[Fastokens]], None]
+    workers: int,
+    source: str,
+    small: PromptTokenizer,
+    data_request: Request,
+    tmp_path: Path,
+    proven: Callable[[type[Fastokens]], None],
 ) -> None:
-    generate_folder(REQUEST, qwen, tmp_path / "data", encoder="hf")
+    folder = tmp_path / "data"
+    generate_folder(data_request, small, folder, encoder="hf")
     proven(ErringInOrder)
     told: list[str] = []
-    assert validate_folder(tmp_path / "data", gold_score, workers=workers, notice=told.append).problems == []
+    assert validate_folder(folder, gold_score, tokenizer=source, workers=workers, notice=told.append).problems == []
     assert len(told) == 1
     # A count that is wrong is one by either encoder.
     proven(Fastokens)
-    wrong = qwen.with_template(None)
-    request = make_request(["2k"], ["ruler_niah"], samples=3, chat_template="none")
-    generate_folder(request, wrong, tmp_path / "wrong", encoder="hf")
-    spoil(tmp_path / "wrong")
-    reports = [validate_folder(tmp_path / "wrong", gold_score, workers=workers, full=full) for full in (False, True)]
+    wrong = small.with_template(None)
+    request = make_request(["2k"], ["ruler_niah"], samples=3, tokenizer=small.name, chat_template="none")
+    folder = tmp_path / "wrong"
+    generate_folder(request, wrong, folder, encoder="hf")
+    spoil(folder)
+    reports = [
+        validate_folder(folder, gold_score, tokenizer=source, workers=workers, full=full) for full in (False, True)
+    ]
     assert reports[0] == reports[1]
     assert any("the prompt has 2," in problem.what for problem in reports[0].problems)
 
@@ -324,9 +357,9 @@ def spoil(folder: Path) -> None:
         pq.write_table(table.set_column(at, table.schema.field(at), [counts]), path)
 
 
-def test_samples_in_memory_are_the_same(proven: Callable[[type[Fastokens]], None]) -> None:
+def test_samples_in_memory_are_the_same(source: str, proven: Callable[[type[Fastokens]], None]) -> None:
     def made(encoder: str = "auto") -> list[dict[str, object]]:
-        return list(api.generate("2k", "ruler_niah", 5, encoder=encoder)["ruler_niah_2k"])
+        return list(api.generate("2k", "ruler_niah", 5, tokenizer=source, encoder=encoder)["ruler_niah_2k"])
 
     expected = made("hf")
     proven(Fastokens)
@@ -338,30 +371,30 @@ def test_samples_in_memory_are_the_same(proven: Callable[[type[Fastokens]], None
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"same": 1}', b"\xff", b"[" * 100_000])
 def test_damaged_verdict_is_found_again(
-    content: bytes, qwen: PromptTokenizer, cache: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, small: PromptTokenizer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "texts", lambda tokenizer: iter(["a text"]))
-    assert choose(qwen, 1, "auto", pytest.fail) is Fastokens
+    assert choose(small, 1, "auto", pytest.fail) is Fastokens
     (record,) = cache.glob("*/*")
     expected = record.read_bytes()
     record.write_bytes(content)
-    assert choose(qwen, 1, "auto", pytest.fail) is Fastokens
+    assert choose(small, 1, "auto", pytest.fail) is Fastokens
     assert record.read_bytes() == expected
 
 
 def test_few_tokens_a_choice_and_a_missing_package_leave_hugging_face(
-    qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch, proven: Callable[[type[Fastokens]], None]
+    small: PromptTokenizer, monkeypatch: pytest.MonkeyPatch, proven: Callable[[type[Fastokens]], None]
 ) -> None:
     proven(Fastokens)
-    assert choose(qwen, 1, "hf", pytest.fail) is None
+    assert choose(small, 1, "hf", pytest.fail) is None
     monkeypatch.setattr(encoding, "_PAYS", 2)
-    assert choose(qwen, 1, "auto", pytest.fail) is None
-    assert choose(qwen, 2, "auto", pytest.fail) is Fastokens
+    assert choose(small, 1, "auto", pytest.fail) is None
+    assert choose(small, 2, "auto", pytest.fail) is Fastokens
     monkeypatch.setattr(Fastokens, "package", "no-such-package")
-    assert choose(qwen, 2, "auto", pytest.fail) is None
+    assert choose(small, 2, "auto", pytest.fail) is None
 
 
-def test_library_that_panics_cannot_encode(qwen: PromptTokenizer) -> None:
+def test_library_that_panics_cannot_encode(small: PromptTokenizer) -> None:
     class Panic(BaseException):
         pass
 
@@ -369,7 +402,7 @@ def test_library_that_panics_cannot_encode(qwen: PromptTokenizer) -> None:
         def encode(self, *_: object) -> object:
             raise Panic
 
-    encoder = Fastokens(qwen.backend)
+    encoder = Fastokens(small.backend)
     encoder._native = Native()
     assert encoder.ids("a", special=True) is None
     assert encoder.count("a", special=True) is None

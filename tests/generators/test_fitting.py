@@ -198,6 +198,7 @@ def check(fitted: Fitted, tokenizer: PromptTokenizer, layout: Layout, target: in
 # --- exact --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["auto", "none"])
 @pytest.mark.parametrize("sort", SORTS)
 @given(target=st.integers(350, 4_000), seed=st.integers(0, 2**32), layout=st.sampled_from([BOTH, AFTER]))
@@ -209,6 +210,7 @@ def test_any_target_is_met_and_the_count_is_a_whole_encodes(
     check(fit(Toy(), tokenizer, layout, seeds(seed), Depth(), target), tokenizer, layout, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", SORTS)
 def test_every_length_from_the_smallest_prompt_on_is_met(
     sort: str, tokenizers: dict[tuple[str, str], PromptTokenizer]
@@ -220,6 +222,7 @@ def test_every_length_from_the_smallest_prompt_on_is_met(
             check(fit(Toy(), tokenizer, BOTH, seeds(key), Depth(), target), tokenizer, BOTH, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("layout", [BOTH, AFTER])
 def test_below_the_smallest_prompt_it_is_too_short(

@@ -185,6 +185,7 @@ def mutations(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
         yield changed((*path[:-1], "More!"), lambda inside, key: isinstance(inside, dict) and inside.update({key: 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_schema_and_type_judge_alike(name: str, examples: dict[str, Any]) -> None:
     refused = 0

@@ -130,6 +130,7 @@ def test_numbers_of_lines_meet_a_density(
         assert found > density - n_q / causal_count(n_q, n_k) - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("impl", "n_q"), [("torch", 1500), ("torch", 700), ("triton", 300)])
 def test_a_sparsity_is_met_with_what_tiles_add(impl: str, n_q: int) -> None:
     q, k, _ = structured(1500, 4, 2, 32)

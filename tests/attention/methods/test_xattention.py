@@ -58,6 +58,7 @@ def test_like_naive(impl: str, n_q: int, n_k: int, heads: int, kv_heads: int, st
     assert block_lists(index) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["torch", "triton"])
 @pytest.mark.parametrize(("n_q", "n_k"), [(900, 900), (333, 801)])
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.9])

@@ -446,6 +446,7 @@ def _paragraphs(script: str, length: int, n: int) -> list[str]:
     return [_prose(letters, stop, comma, 40, length, Stream("prose", script, length, i)) for i in range(n)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(("length", "between"), [(300, "\n"), (1380, "\n\n"), (1380, "\n"), (20_000, "\n\n")])
 def test_essays_of_any_script_fill_any_length(
