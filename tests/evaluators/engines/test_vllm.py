@@ -43,17 +43,6 @@ WINDOW = {"streaming_llm.window": 64}
 SWEEP = ["--attention", "dense,quest,streaming_llm", "--set", "streaming_llm.window=64",
          "--set", "quest.token_budget=128"]  # fmt: skip
 
-BARE = """
-import json, sys
-if __name__ == "__main__":
-    from vllm import LLM, SamplingParams
-    model, tokens, prompts = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-    llm = LLM(model=model, max_model_len=2048, enforce_eager=True, max_num_seqs=1, seed=42, dtype="float32")
-    ids = [{"prompt_token_ids": prompt} for prompt in prompts]
-    outputs = llm.generate(ids, SamplingParams(temperature=0.0, max_tokens=tokens, seed=42))
-    print("texts:" + json.dumps([output.outputs[0].text for output in outputs]))
-"""
-
 COMMANDS = """
 import json, sys
 from tests.cli.program import run
@@ -91,6 +80,11 @@ def python(script: str, *arguments: object) -> str:
     return done.stdout
 
 
+def post(address: str, asked: dict[str, Any]) -> Any:
+    body = json.dumps(asked).encode()
+    return urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"}))
+
+
 def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -98,16 +92,6 @@ def lines(run: Path) -> list[dict[str, Any]]:
 def predictions(run: Path) -> list[dict[str, Any]]:
     """Predictions without their times."""
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines(run)]
-
-
-def test_texts_are_those_of_a_bare_generate(data: Path, sweep: Path, short_demo: Path) -> None:
-    dataset, tokenizer = open_dataset(str(data)), load_tokenizer(str(short_demo))
-    rows = list(dataset.rows(dataset.select()))
-    out = python(BARE, short_demo, TOKENS, json.dumps([tokenizer.ids(row["prompt"]) for row in rows]))
-    bare = json.loads(out.partition("texts:")[2].splitlines()[0])
-    assert {line["id"]: line["text"] for line in lines(sweep / "dense")} == {
-        row["id"]: text for row, text in zip(rows, bare, strict=True)
-    }
 
 
 @pytest.mark.parametrize("name", ["dense", "quest", "streaming_llm"])
@@ -315,23 +299,34 @@ def finished(run: Path) -> list[str]:
 
 
 @pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
-def test_begun_answers_are_the_same_in_process_and_as_ids_or_chat_of_a_server(
-    data: Path, short_demo: Path, tmp_path: Path
+def test_texts_are_those_of_a_bare_server_and_begun_ones_too_as_ids_or_chat(
+    data: Path, sweep: Path, short_demo: Path, tmp_path: Path
 ) -> None:
-    def evaluated(name: str, *options: object) -> list[tuple[str, str, int]]:
-        arguments = [*options, "--begin-answer", "--max-new-tokens", TOKENS, "-o", tmp_path / name]
-        done = process(tmp_path, "evaluate", data, *arguments, timeout=400)
-        assert done.code == 0, done.err
-        return [(line["id"], line["text"], line["input_tokens"]) for line in lines(tmp_path / name)]
-
-    here = evaluated("here", "--model", short_demo, *ALONE)
     tokenizer, dataset = load_tokenizer(str(short_demo)), open_dataset(str(data))
     rows = list(dataset.rows(dataset.select()))
-    assert [tokens for _, _, tokens in here] == [len(tokenizer.ids(row["prompt"], "<answer>\n")) for row in rows]
+
+    def bare(beginning: str = "") -> list[tuple[str, str, int]]:
+        """By nothing of this package."""
+        found = []
+        for row in rows:
+            ids = tokenizer.ids(row["prompt"], beginning)
+            asked = {"model": "demo-model", "prompt": ids, "max_tokens": TOKENS, "temperature": 0.0}
+            with post(f"{address}/completions", asked) as answer:
+                found.append((row["id"], json.load(answer)["choices"][0]["text"], len(ids)))
+        return found
+
+    def told(run: Path) -> list[tuple[str, str, int]]:
+        return [(line["id"], line["text"], line["input_tokens"]) for line in lines(run)]
+
     with serving(str(short_demo), tmp_path, "--max-num-seqs", "1", "--dtype", "float32", **THREADS) as address:
-        served = ["--engine", "openai", "--engine-arg", f"base_url={address}", "--model", "demo-model"]
-        assert evaluated("ids", *served, "--tokenizer", short_demo) == here
-        assert evaluated("chat", *served, "--engine-arg", "endpoint=chat") == here
+        assert told(sweep / "dense") == bare()
+        begun = bare("<answer>\n")
+        served = ["--engine", "openai", "--engine-arg", f"base_url={address}", "--model", "demo-model",
+                  "--begin-answer", "--max-new-tokens", TOKENS]  # fmt: skip
+        for name, options in {"ids": ["--tokenizer", short_demo], "chat": ["--engine-arg", "endpoint=chat"]}.items():
+            done = process(tmp_path, "evaluate", data, *served, *options, "-o", tmp_path / name, timeout=400)
+            assert done.code == 0, done.err
+            assert told(tmp_path / name) == begun
 
 
 @pytest.mark.skipif(find_spec("openai") is None, reason="the package openai is not installed")
@@ -373,10 +368,8 @@ def test_server_runs_a_method_by_its_options_and_gives_the_same_texts(
             "attention: 'quest' is not what this server was started with; choose from dense, streaming_llm"
         )
         assert other.code == 2
-        body = json.dumps({"model": "demo-model", "prompt": "a", "attention": "quest"}).encode()
-        asked = urllib.request.Request(f"{address}/completions", body, {"Content-Type": "application/json"})
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(asked)
+            post(f"{address}/completions", {"model": "demo-model", "prompt": "a", "attention": "quest"})
         assert refused.value.code == 400
         assert "attention: 'quest' is not what this server" in json.loads(refused.value.read())["error"]["message"]
         with urllib.request.urlopen(f"{address.removesuffix('/v1')}/metrics") as answer:
