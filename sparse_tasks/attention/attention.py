@@ -154,6 +154,28 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         """The method for what follows a prompt; None where that sees everything."""
         return next((m for m in self.methods if isinstance(m, DecodeMethod | EvictMethod)), None)
 
+    @property
+    def frees(self) -> bool:
+        """Whether there may be positions that no later query sees: what follows a prompt chooses by position alone."""
+        return self.decode is not None and type(self.decode).unseen is not Method.unseen
+
+    def unseen(self, prompt: int, position: int) -> range:
+        """Positions that no query at ``position`` or later sees, in any layer or head (see ``Method.unseen``).
+
+        Args:
+            prompt: Tokens of the prompt.
+            position: In the prompt or behind it.
+        """
+        if self.decode is None:
+            return range(0)
+        later = self.decode.unseen(prompt, max(prompt, position))
+        if position >= prompt:
+            return later
+        if self.prefill is None:
+            return range(0)
+        soon = self.prefill.unseen(prompt, position)
+        return range(max(soon.start, later.start), min(soon.stop, later.stop))
+
 
 Attention.DENSE = Attention(method=DENSE, sparsity=0.0, arguments={})
 Attention.UNKNOWN = Attention(method=_UNKNOWN, sparsity=None, arguments={})

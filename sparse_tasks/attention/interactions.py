@@ -17,6 +17,12 @@ def ceil_div(count: int, size: int) -> int:
     return -(-count // size)
 
 
+def whole_blocks(positions: range, size: int) -> tuple[int, int]:
+    """The first of the blocks of ``size`` that hold such positions alone, and the block after the last of them."""
+    first = ceil_div(positions.start, size)
+    return first, max(first, positions.stop // size)
+
+
 def causal_count(n_q: int, n_k: int) -> int:
     """Interactions of dense causal attention: the lower triangle, for the last ``n_q`` of ``n_k`` positions."""
     return n_q * n_k - n_q * (n_q - 1) // 2

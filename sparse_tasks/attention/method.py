@@ -166,6 +166,17 @@ class Method(Parametric, ABC):
         """
         return 0.0, float(cached)
 
+    def unseen(self, prompt: int, position: int) -> range:
+        """Positions that no query at ``position`` or later sees, in any layer or head, whatever the content.
+
+        Methods that choose by position alone override it; what it gives at one position stays unseen at later ones.
+
+        Args:
+            prompt: Tokens of the prompt.
+            position: In the prompt for a prefill method, behind it for others.
+        """
+        return range(0)
+
     @property
     def unshared(self) -> str | None:
         """Reason why keys computed for another prompt cannot serve one that begins alike; None where they can."""

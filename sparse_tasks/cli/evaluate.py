@@ -17,6 +17,7 @@ from sparse_tasks.cli.running import (
     Compress,
     Data,
     FormatOption,
+    FreeBlocks,
     Lengths,
     Limit,
     NoSelfTest,
@@ -120,6 +121,7 @@ def evaluate(
         typer.Option(metavar="N", help="Tokens of thought on top of the answer budget.", show_default="none"),
     ] = None,
     no_self_test: NoSelfTest = False,
+    free_blocks: FreeBlocks = False,
     no_score: Annotated[
         bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
     ] = False,
@@ -166,6 +168,7 @@ def evaluate(
         thinking_tags=thinking_tags or (),
         thinking_budget=thinking_budget,
         self_test=not no_self_test,
+        free_blocks=free_blocks,
         engines=engines,
     )
     if len(chosen) > 1:

@@ -89,6 +89,12 @@ NoSelfTest = Annotated[
         "--no-self-test", help="Start vLLM without holding sparse attention against its own (docs/serving.md)."
     ),
 ]
+FreeBlocks = Annotated[
+    bool,
+    typer.Option(
+        "--free-blocks", help="Give vLLM back blocks of its cache that no later query sees (docs/serving.md)."
+    ),
+]
 FormatOption = Annotated[Format, typer.Option(help="Output format.")]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sparse_tasks.cli.completion import complete_method
-from sparse_tasks.cli.running import NoSelfTest, Set, method_arguments
+from sparse_tasks.cli.running import FreeBlocks, NoSelfTest, Set, method_arguments
 
 
 def serve(
@@ -41,6 +41,7 @@ def serve(
     ] = None,
     set_: Set = None,
     no_self_test: NoSelfTest = False,
+    free_blocks: FreeBlocks = False,
 ) -> None:
     """Serve a model under sparse attention, with vLLM's own server; answers say what was left out.
 
@@ -50,6 +51,8 @@ def serve(
 
     names = [name.strip() for name in attention.split(",")]
     arguments = method_arguments(set_ or [])
-    command = serve_command(model, names, sparsity, arguments, options or [], self_test=not no_self_test)
+    command = serve_command(
+        model, names, sparsity, arguments, options or [], free_blocks=free_blocks, self_test=not no_self_test
+    )
     print(shlex.join(command), file=sys.stderr, flush=True)
     os.execv(command[0], command)  # noqa: S606 - without a shell

@@ -40,6 +40,7 @@ def evaluate(
     thinking_tags: Sequence[str] | None = None,
     thinking_budget: int | None = None,
     self_test: bool = True,
+    free_blocks: bool = False,
 ) -> ScoredRun:
     """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
 
@@ -69,6 +70,7 @@ def evaluate(
         thinking_tags: Marks of thought: names of families, or two marks with a blank between; None for all families.
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
         self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
+        free_blocks: Whether vLLM takes blocks of its cache back that no later query sees.
 
     Raises:
         UsageError: An argument is not valid; the message names it.
@@ -94,6 +96,7 @@ def evaluate(
         thinking_tags=list(thinking_tags or ()),
         thinking_budget=thinking_budget,
         self_test=self_test,
+        free_blocks=free_blocks,
     )
     folder = default_folder(request) if output is None else Path(output)
     with Run(folder) as run:

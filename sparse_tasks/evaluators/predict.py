@@ -68,6 +68,7 @@ class RunRequest:
         thinking_tags: Marks of thought (see ``Thinking.of``); empty for all families.
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
         self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
+        free_blocks: Whether vLLM takes blocks of its cache back that no later query sees.
         engines: Engines that run at once and share the samples.
     """
 
@@ -89,6 +90,7 @@ class RunRequest:
     thinking_tags: Sequence[str] = ()
     thinking_budget: int | None = None
     self_test: bool = True
+    free_blocks: bool = False
     engines: int = 1
 
     def __post_init__(self) -> None:
@@ -106,6 +108,8 @@ class RunRequest:
             raise UsageError("thinking", self.thinking, nearest(self.thinking, _THINKING))
         if self.compress not in COMPRESS:
             raise UsageError("compress", self.compress, nearest(self.compress, COMPRESS))
+        if self.compress == "context" and self.free_blocks:
+            raise UsageError("compress", self.compress, "does not go with --free-blocks, which frees by whole prompts")
         if self.compress == "context" and self.dataset.manifest.request.question_position != "after":
             remedy = "is too late: the question stands before the context, too; generate --question-position after"
             raise UsageError("compress", self.compress, remedy)
@@ -132,6 +136,7 @@ class RunRequest:
             attention,
             self.begins_answer,
             self.self_test,
+            self.free_blocks,
         )
 
 

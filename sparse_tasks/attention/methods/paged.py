@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import PageIndex
 
-_TOKEN_BUDGET: Final = 1024  # of Tang et al. for long inputs
+TOKEN_BUDGET: Final = 1024  # of Tang et al. for long inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class PagedMethod(DecodeMethod):
 
     def read_span(self, prompt: int, cached: int) -> Span:
         if self.sparsity is None:
-            pages = max(1, (self.token_budget or _TOKEN_BUDGET) // self.page)
+            pages = max(1, (self.token_budget or TOKEN_BUDGET) // self.page)
             return (pages - 1) * self.page + 1, pages * self.page  # the last page may be a part, and is always read
         target = (1 - self.sparsity) * cached
         return target - self.page / 2, max(self.page, target + self.page / 2)
@@ -55,7 +55,7 @@ class PagedMethod(DecodeMethod):
         from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
 
         if self.sparsity is None:
-            most = max(1, (self.token_budget or _TOKEN_BUDGET) // self.page)
+            most = max(1, (self.token_budget or TOKEN_BUDGET) // self.page)
             return most, most
         density = 1 - self.sparsity
         counts = cache.once(

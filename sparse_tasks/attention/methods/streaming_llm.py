@@ -62,6 +62,10 @@ class StreamingLLM(PrefillMethod):
         most = max(density + 1 / length, window_density(length, self.sinks + 1)) + 2 * TILE_KEYS / length
         return density - 1 / length, most
 
+    def unseen(self, prompt: int, position: int) -> range:
+        last = position + 1 - (self.at(prompt).window or _WINDOW) - TILE_KEYS
+        return range(self.sinks, max(self.sinks, last))
+
     def index_flops(self, shape: Shape, length: float) -> float:
         return 0.0  # nothing is looked for
 

@@ -39,6 +39,9 @@ class TriShape(StreamingLLM):
     def unshared(self) -> str | None:
         return "the last queries of a prompt see more than those of a longer one that begins alike"
 
+    def unseen(self, prompt: int, position: int) -> range:
+        return range(0)  # its last queries see everything
+
     def density_span(self, length: int) -> Span:
         least, most = super().density_span(length)
         return least, most if self.sparsity is not None else most + 2 * self.last / length

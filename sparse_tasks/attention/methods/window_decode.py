@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.methods.paged import PagedMethod
+from sparse_tasks.attention.methods.paged import TOKEN_BUDGET, PagedMethod
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.shape import Shape
 
@@ -35,6 +35,14 @@ class WindowDecode(PagedMethod):
 
     def index_reads(self, shape: Shape, length: float) -> float:
         return 0.0  # no key is looked at
+
+    def unseen(self, prompt: int, position: int) -> range:
+        current, first = position // self.page, self.sinks * self.page
+        # The budget is largest where a page begins, and grows by no more than a page from one to the next.
+        budget = self.at(current * self.page + 1).token_budget or TOKEN_BUDGET
+        pages = max(1, budget // self.page)
+        window = pages - min(self.sinks, pages // 2)
+        return range(first, max(first, (current + 1 - window) * self.page))
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch

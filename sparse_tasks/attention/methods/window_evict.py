@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.method import METHODS, ONLY
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.shape import Shape
@@ -35,6 +35,11 @@ class WindowEvict(CapacityMethod):
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 2), 0
+
+    def unseen(self, prompt: int, position: int) -> range:
+        capacity = self.tokens(prompt, prompt, ONLY)
+        first, _ = self.fixed(capacity)
+        return range(first, max(first, prompt - capacity + first))
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         """Positions: the later, the higher."""

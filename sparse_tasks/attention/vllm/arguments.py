@@ -24,7 +24,12 @@ MARK: Final = "sparse_tasks_request"
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
 MIDDLEWARE: Final = "sparse_tasks.attention.vllm.middleware.SparsityMiddleware"
-_PARTS: Final = ("attention", "sparsity", "arguments", "choices", "self_test")
+_PARTS: Final = ("attention", "sparsity", "arguments", "choices", "free_blocks", "self_test")
+
+_STAYS: Final = (
+    "a block is free once no layer and no head will read it, which only a choice by position tells; take window_evict "
+    "or window_decode, alone or after streaming_llm (streaming_llm+window_evict)"
+)
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,28 @@ class Offer:
         attention: The engine's own.
         choices: All that requests may name, that of the engine among them, at the sparsity that they have unless a
             request names another; empty where requests have no choice.
+        free_blocks: Whether blocks of the cache that no later query sees go back to vLLM.
     """
 
     attention: Attention
     choices: tuple[Attention, ...] = ()
+    free_blocks: bool = False
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """Methods of all of them, some perhaps several times."""
         return tuple(method for each in (self.attention, *self.choices) for method in each.methods)
+
+    def check_context(self, extra: Mapping[str, object]) -> None:
+        """Refuse a request, by its ``extra_args``, whose context ends before its prompt where blocks are freed.
+
+        vLLM's cache knows where prompts end, and no more of requests.
+
+        Raises:
+            UsageError: It is one.
+        """
+        if self.free_blocks and CONTEXT in extra:
+            raise UsageError(CONTEXT, extra[CONTEXT], "does not go with free_blocks: blocks are freed by whole prompts")
 
     def choose(self, attention: object = None, sparsity: object = None) -> Attention:
         """The attention of a request.
@@ -59,7 +77,8 @@ class Offer:
             return self.attention
         if not self.choices:
             given = ("sparsity", sparsity) if attention is None else ("attention", attention)
-            raise UsageError(*given, "cannot be chosen by a request here; start the server with sparse-tasks serve")
+            remedy = "cannot be chosen by a request here; start the server with sparse-tasks serve, not to free blocks"
+            raise UsageError(*given, remedy)
         name = self.attention.method if attention is None else attention
         if name == DENSE:
             return Attention.parse(DENSE, sparsity=sparsity)  # type: ignore[arg-type]  # which is checked there
@@ -79,6 +98,7 @@ def engine_arguments(
     sparsity: float | None = None,
     arguments: Mapping[str, object] | None = None,
     choices: Sequence[str] = (),
+    free_blocks: bool = False,
     self_test: bool = True,
 ) -> JsonObject:
     """Arguments of ``vllm.LLM`` for a method: ``LLM(model, **engine_arguments("quest", sparsity=0.9))``.
@@ -91,6 +111,7 @@ def engine_arguments(
         arguments: ``METHOD.PARAMETER`` to a value.
         choices: Methods that a request may name in ``extra_args`` (``attention`` and ``sparsity``); the engine's own
             is among them. None: requests have no choice.
+        free_blocks: Whether blocks of the cache that no later query sees go back to vLLM, for other requests to take.
         self_test: Whether layers are held against vLLM's own attention at the start, which fails where they differ.
 
     Raises:
@@ -100,6 +121,8 @@ def engine_arguments(
     settings: JsonObject = {"attention": attention, "sparsity": sparsity, "arguments": dict(arguments or {})}
     if choices:
         settings["choices"] = list(choices)
+    if free_blocks:
+        settings["free_blocks"] = True
     if not self_test:
         settings["self_test"] = False
     offer = parse_offer({KEY: settings})
@@ -120,10 +143,18 @@ def serve_arguments(
     sparsity: float | None = None,
     arguments: Mapping[str, object] | None = None,
     choices: Sequence[str] = (),
+    free_blocks: bool = False,
     self_test: bool = True,
 ) -> list[str]:
     """``engine_arguments`` as options of ``vllm serve MODEL``, whose answers say what was left out."""
-    given = engine_arguments(attention, sparsity=sparsity, arguments=arguments, choices=choices, self_test=self_test)
+    given = engine_arguments(
+        attention,
+        sparsity=sparsity,
+        arguments=arguments,
+        choices=choices,
+        free_blocks=free_blocks,
+        self_test=self_test,
+    )
     words = [
         *("--attention-backend", BACKEND, "--worker-cls", WORKER),
         *("--additional-config", json.dumps(given["additional_config"])),
@@ -145,7 +176,8 @@ def parse_offer(additional_config: object) -> Offer:
         raise UsageError("additional_config", additional_config, f"has to say which attention, as in {example}")
     if unknown := sorted(set(settings) - set(_PARTS)):
         raise UsageError(f"additional_config.{KEY}", unknown[0], f"is unknown; choose from {', '.join(_PARTS)}")
-    name, sparsity, arguments, choices, _ = (settings.get(part) for part in _PARTS)
+    name, sparsity, arguments, choices, *_ = (settings.get(part) for part in _PARTS)
+    free_blocks = _flag(settings, "free_blocks", False)
     if not isinstance(name, str):
         raise UsageError(f"additional_config.{KEY}.attention", name, f"has to be a name, {DENSE!r} or of a method")
     if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, int | float)):
@@ -153,7 +185,12 @@ def parse_offer(additional_config: object) -> Offer:
     if arguments is not None and not isinstance(arguments, Mapping):
         raise UsageError(f"additional_config.{KEY}.arguments", arguments, "has to be a table of METHOD.PARAMETER")
     if not choices:
-        return Offer(Attention.parse(name, sparsity=sparsity, arguments=arguments))
+        attention = Attention.parse(name, sparsity=sparsity, arguments=arguments)
+        if free_blocks and not attention.frees:
+            raise UsageError("free_blocks", True, f"does not go with {name}: {_STAYS}")
+        return Offer(attention, free_blocks=free_blocks)
+    if free_blocks:
+        raise UsageError("free_blocks", True, "needs one attention for all requests; leave choices out")
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise UsageError(f"additional_config.{KEY}.choices", choices, "has to be a list of names")
     named = list(dict.fromkeys([name, *choices]))
@@ -170,7 +207,11 @@ def parse_self_test(additional_config: Mapping[str, Any]) -> bool:
     Raises:
         UsageError: It is neither true nor false.
     """
-    wanted = additional_config[KEY].get("self_test", True)
-    if not isinstance(wanted, bool):
-        raise UsageError(f"additional_config.{KEY}.self_test", wanted, "has to be true or false")
-    return wanted
+    return _flag(additional_config[KEY], "self_test", True)
+
+
+def _flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
+    given = settings.get(name, default)
+    if not isinstance(given, bool):
+        raise UsageError(f"additional_config.{KEY}.{name}", given, "has to be true or false")
+    return given

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
-from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.interactions import ceil_div, whole_blocks
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS, checks
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer, PrefillMethod
@@ -35,13 +35,14 @@ class Methods:
     Attributes:
         prefill: The method for prompts; None where they see everything.
         decode: The method for what follows a prompt; None where that sees everything.
+        attention: The attention.
         queries: ``[observed, query_heads, head_size]``: the last queries of prompts that are not complete.
         evicted: What an evicting method keeps of each request.
     """
 
     def __init__(self, attention: Attention, layer: Layer, impl: str, softmax: Softmax = PLAIN) -> None:
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
-        prefill, decode = attention.prefill, attention.decode
+        self.attention, prefill, decode = attention, attention.prefill, attention.decode
         self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
         self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
         self.queries: dict[str, Tensor] = {}
@@ -193,12 +194,11 @@ class SparseLayer:
             methods = self.methods(plan.choice)
             if methods.prefill is not None or methods.evicted is not None:
                 for prompt in plan.prompts:
-                    queries, key = (
-                        self._scaled(q[prompt.tokens], out.dtype),
-                        _sequence(plan, prompt, k, keys, out.dtype),
-                    )
+                    queries = self._scaled(q[prompt.tokens], out.dtype)
+                    unseen = methods.attention.unseen(prompt.length, prompt.start)
+                    key = _sequence(plan, prompt, k, keys, out.dtype, unseen)
                     if methods.prefill is not None:
-                        value = _sequence(plan, prompt, v, values, out.dtype)
+                        value = _sequence(plan, prompt, v, values, out.dtype, unseen)
                         self._prefill(methods, methods.prefill, prompt, queries, key, value, out[prompt.tokens])
                     if methods.evicted is not None:
                         methods.evicted.read(prompt, queries, key)
@@ -295,13 +295,18 @@ def _with_earlier(before: dict[str, Tensor], observed: int, prompt: Prompt, quer
     return queries
 
 
-def _sequence(plan: Plan, prompt: Prompt, new: Tensor | None, cached: Tensor, dtype: torch.dtype) -> Tensor:
+def _sequence(
+    plan: Plan, prompt: Prompt, new: Tensor | None, cached: Tensor, dtype: torch.dtype, unseen: range
+) -> Tensor:
     """Keys, or values, of a prompt up to where a chunk ends: ``[end, kv_heads, head_size]``.
 
     Those of the step for the first chunk, gathered from the cache for later ones; always from one in 8 bits, as what is
-    decoded sees them, and from that of another layer.
+    decoded sees them, and from that of another layer. Blocks of positions that are unseen may be others' by now: vLLM's
+    empty block 0 takes their place.
     """
     if prompt.start == 0 and cached.dtype != EIGHT_BITS and new is not None:
         return new[prompt.tokens]
-    blocks = plan.table[prompt.row, : ceil_div(prompt.end, cached.shape[1])]
-    return cached[blocks.long()].flatten(0, 1)[: prompt.end].to(dtype)
+    blocks = plan.table[prompt.row, : ceil_div(prompt.end, cached.shape[1])].to(torch.int64, copy=True)
+    first, end = whole_blocks(unseen, cached.shape[1])
+    blocks[first:end] = 0
+    return cached[blocks].flatten(0, 1)[: prompt.end].to(dtype)

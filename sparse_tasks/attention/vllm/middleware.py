@@ -166,6 +166,8 @@ class _Exchange(_Whole):
             return body  # vLLM says what is wrong
         offer = parse_offer(self._engine.vllm_config.additional_config)
         try:
+            for table in (_table(given, "vllm_xargs"), _table(given, "sampling_params").get("extra_args")):
+                offer.check_context(table if isinstance(table, dict) else {})
             if not self._answers:
                 _check_unchosen(given)
                 return body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakSet, WeakValueDictionary
 
@@ -35,6 +36,7 @@ class Session:
         attention: The methods.
         impl: "auto", "triton" or "torch".
         choices: What requests may choose in their place (see ``Offer``).
+        free_blocks: Whether vLLM takes blocks back that no later query sees.
         modules: vLLM's table of the engine's attention modules (``static_forward_context``), by which it is known.
     """
 
@@ -44,9 +46,10 @@ class Session:
         impl: str = "auto",
         *,
         choices: tuple[Attention, ...] = (),
+        free_blocks: bool = False,
         modules: dict[str, Any] | None = None,
     ) -> None:
-        self.offer = Offer(attention, choices)
+        self.offer = Offer(attention, choices, free_blocks)
         self.modules = modules
         self.requests = Requests(attention)
         self.counter: Counter | None = None
@@ -136,7 +139,7 @@ class Session:
         Raises:
             UsageError: A method's pages do not fit into the blocks.
         """
-        offer = Offer(attention, choices)
+        offer = replace(self.offer, attention=attention, choices=choices)
         self._check_pages(offer)
         self.offer, self.requests.attention = offer, attention
         if self._replays is not None:
@@ -157,7 +160,9 @@ class Session:
         if self.counter is not None:
             self.counter.finish(finished)
         for new in scheduled.scheduled_new_reqs:
-            mark = (getattr(new.sampling_params, "extra_args", None) or {}).get(MARK)
+            extra = getattr(new.sampling_params, "extra_args", None) or {}
+            self.offer.check_context(extra)
+            mark = extra.get(MARK)
             if isinstance(mark, str) and new.req_id not in (names := self._marked.setdefault(mark, [])):
                 names.append(new.req_id)
         while len(self._marked) > _MARKED:

