@@ -25,7 +25,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 256,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 4096, "rms_norm_eps": 1e-5,
     "max_position_embeddings": 2**17, "hidden_act": "silu", "torch_dtype": "float32", "tie_word_embeddings": False,
@@ -118,9 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attention", nargs="+", default=["window_evict", "streaming_llm+window_evict"])
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES)
-    parser.add_argument("--tokens", type=int, default=2048, help="of a prompt")
-    parser.add_argument("--written", type=int, default=256, help="tokens that each request writes")
-    parser.add_argument("--requests", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a prompt")
+    parser.add_argument("--written", type=int, default=64, help="tokens that each request writes")
+    parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--blocks", type=int, default=161, help=f"of {BLOCK} positions, of which one stays empty")
     parser.add_argument("--chunk", type=int, default=512, help="tokens of a step, at most")
     arguments = parser.parse_args()

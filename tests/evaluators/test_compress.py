@@ -124,6 +124,8 @@ def test_what_cannot_be_is_refused(
         answered(tmp_path / "run", dataset, model, "context")
     with refused(UsageError, "compress: 'contexts'", "did you mean 'context'"):
         answered(tmp_path / "run", after, model, "contexts")
+    with refused(UsageError, "compress: 'context' does not go with --free-blocks"):
+        answered(tmp_path / "run", after, model, "context", free_blocks=True)
     able.compresses_contexts = False
     with refused(UsageError, "engine: 'fake' lets methods that evict see the whole prompt", "transformers"):
         answered(tmp_path / "run", after, model, "context")

@@ -17,6 +17,8 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.vllm.arguments import MIDDLEWARE, WORKER, parse_offer, parse_self_test
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators import serving
+from sparse_tasks.evaluators.engines.engine import ENGINES, EngineSettings
+from sparse_tasks.evaluators.models import find_model
 from sparse_tasks.evaluators.serving import serve_command
 from tests.cli.program import run
 
@@ -65,6 +67,27 @@ def test_a_server_is_vllms_with_the_methods_that_were_named(model: Path) -> None
     assert parse_self_test(json.loads(found["--additional-config"]))
     left_out = options(serve_command(str(model), ["quest"], 0.9, {}, [], self_test=False))
     assert not parse_self_test(json.loads(left_out["--additional-config"]))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_server_that_frees_blocks_has_one_method_for_all(model: Path) -> None:
+    command = serve_command(str(model), ["window_evict"], 0.9, {}, [], free_blocks=True)
+    offer = parse_offer(json.loads(options(command)["--additional-config"]))
+    assert (offer.attention.label, offer.choices, offer.free_blocks) == ("window_evict-0.9", (), True)
+    for names in (["window_evict", "quest"], ["dense"]):
+        with pytest.raises(UsageError, match=r"^free-blocks: True needs one method for all requests"):
+            serve_command(str(model), names, None, {}, [], free_blocks=True)
+    with pytest.raises(UsageError, match=r"^free_blocks: True does not go with quest"):
+        serve_command(str(model), ["quest"], 0.9, {}, [], free_blocks=True)
+
+
+@pytest.mark.parametrize("engine", ["transformers", "openai", "replay"])
+def test_engines_that_free_no_blocks_say_so(model: Path, engine: str) -> None:
+    settings = EngineSettings(find_model(str(model)), free_blocks=True)
+    with pytest.raises(
+        UsageError, match=rf"^free-blocks: True is not for the engine {engine}; choose --engine from vllm"
+    ):
+        ENGINES.get(engine)(settings)
 
 
 @pytest.mark.usefixtures("cpu")

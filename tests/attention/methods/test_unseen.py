@@ -32,9 +32,8 @@ def seen_last(method: Method, prompt: int, total: int) -> torch.Tensor:
         rows[prompt:, prompt:] = True
     elif isinstance(method, DecodeMethod):
         lengths = list(range(prompt + 1, total + 1))
-        index = method.select(torch.randn(len(lengths), 1, 16), wide_cache(lengths, -(-total // 16) * 16), None,
-                              impl="torch")  # fmt: skip
-        rows[prompt:] = index.mask(total)[:, 0]
+        cache = wide_cache(lengths, -(-total // 16) * 16)
+        rows[prompt:] = method.select(torch.randn(len(lengths), 1, 16), cache, None, impl="torch").mask(total)[:, 0]
     rows &= torch.ones_like(rows).tril()
     return torch.where(rows, torch.arange(total)[:, None], -1).amax(0)
 

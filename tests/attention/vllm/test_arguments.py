@@ -157,7 +157,7 @@ def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> No
             {"sparsiti": 0.5},
             "",
             "sparsiti",
-            "is unknown; choose from attention, sparsity, arguments, choices, self_test",
+            "is unknown; choose from attention, sparsity, arguments, choices, free_blocks, self_test",
         ),
         ({"attention": None}, ".attention", None, "has to be a name, 'dense' or of a method"),
         ({"attention": ["quest"]}, ".attention", ["quest"], "has to be a name"),

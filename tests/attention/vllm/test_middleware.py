@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.vllm.arguments import MARK, engine_arguments
+from sparse_tasks.attention.vllm.arguments import CONTEXT, MARK, engine_arguments
 from sparse_tasks.attention.vllm.measured import FIELD, Card, Measured, mean, over_ranks
 
 pytest.importorskip("prometheus_client", reason="comes with vLLM")
@@ -188,6 +188,17 @@ def test_what_cannot_be_chosen_is_refused_before_it_is_read(body: Json, path: st
         server.ask({"prompt": "a"} | body, path)
     assert caught.value.status_code == 400
     assert words in caught.value.detail
+    assert server.raw == b""
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses"])
+def test_a_server_that_frees_blocks_refuses_contexts(path: str) -> None:
+    """In the engine such a request would be an error of all."""
+    server = Server(ANSWER, engine=Engine(attention="window_evict", choices=[], free_blocks=True))
+    for body in ({"vllm_xargs": {CONTEXT: 3}}, {"sampling_params": {"extra_args": {CONTEXT: 3}}}):
+        with pytest.raises(exceptions.HTTPException, match=f"{CONTEXT}: 3 does not go with free_blocks") as caught:
+            server.ask({"prompt": "a"} | body, path)
+        assert caught.value.status_code == 400
     assert server.raw == b""
 
 
