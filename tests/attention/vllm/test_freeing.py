@@ -186,7 +186,7 @@ def test_prefixes_are_whole_or_shorter() -> None:
 
 @with_vllm
 def test_layers_of_which_others_see_more_have_blocks_of_their_own() -> None:
-    from vllm.v1.kv_cache_interface import FullAttentionSpec
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, MLAAttentionSpec
     from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 
     spec = Cache(50, sparsity=0.9).spec
@@ -194,6 +194,9 @@ def test_layers_of_which_others_see_more_have_blocks_of_their_own() -> None:
     with pytest.raises(AssertionError, match="share no blocks"):
         spec.merge([spec, plain])
     assert KVCacheSpecRegistry.get_manager_class(plain).__name__ == "FullAttentionManager"
+    latent = MLAAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=576, dtype=torch.float32)
+    with pytest.raises(UsageError, match=r"free_blocks: True does not go with a model .*MLAAttentionSpec"):
+        type(spec).of(latent, {})
 
 
 # --- what goes with it ----------------------------------------------------------------------------------------
