@@ -36,15 +36,19 @@ def take_the_place_of_cpu_attention() -> None:
 
 
 def _watch() -> None:
-    threading.Thread(target=_end_with_parent, name=_WATCHER, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), name=_WATCHER, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """End this process within a second of its parent, whatever killed that: vLLM's engine and workers would go on."""
+def _end_with_parent(origin: int) -> None:
+    """End this process within a second of its parent, whatever killed that: vLLM's engine and workers would go on.
+
+    Args:
+        origin: The process that this one was forked from; a fork server, it may be, in its parent's place.
+    """
     time.sleep(0.5)  # a forked process does not know its parent at once
     parent = parent_process()
     if parent is None:
         return  # vLLM did not start it
-    while os.getppid() == parent.pid:
+    while os.getppid() == origin and parent.is_alive():
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
