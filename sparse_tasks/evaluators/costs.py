@@ -42,10 +42,15 @@ _DEFAULTS: Final[dict[str, JsonObject]] = {
 }
 """Defaults of transformers by model type, where config.json says nothing."""
 
-_PLAIN_MLP: Final = frozenset(
-    ("arcee", "bloom", "codegen", "falcon", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon")
-) | {"phi", "starcoder2"}
-"""Model types whose MLP has two matrices; the formulas have three."""
+_KNOWN: Final = frozenset((
+    "bitnet", "cohere", "cohere2", "cwm", "ernie4_5", "exaone4", "flex_olmo", "gemma", "gemma2", "gemma3",
+    "gemma3_text", "glm", "glm4", "glm4_moe", "glm4v_text", "gpt_oss", "granite", "granite_swa", "granitemoe",
+    "granitemoe_swa", "granitemoeshared", "helium", "hyperclovax", "llama", "mellum", "minimax_m2", "ministral3",
+    "mistral", "mixtral", "olmo", "olmo2", "olmo3", "olmoe", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen2_vl",
+    "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text",
+    "seed_oss", "smollm3", "solar_open", "stablelm", "vaultgemma",
+))  # fmt: skip
+"""Model types whose fields say as many parameters as transformers' modules have: the tests count them."""
 
 _OTHER: Final = (
     "kv_lora_rank",  # multi-head latent attention: the cache holds no keys and values
@@ -53,6 +58,7 @@ _OTHER: Final = (
     *("block_configs", "intermediate_size_mlp", "interleave_moe_layer_step"),
     *("full_attention_interval", "hybrid_override_pattern", "attn_layer_period", "attn_layer_indices"),
     *("attn_type_list", "layers_block_type", "mamba_d_state", "ssm_cfg"),  # layers without attention
+    "lambda_std_dev",  # differential attention
     "is_encoder_decoder",
 )
 """Fields of models that the formulas do not describe."""
@@ -62,28 +68,42 @@ def read_shape(config: JsonObject) -> Shape | None:
     """The shape that a Hugging Face ``config.json`` describes; None where it does not say enough.
 
     It knows decoders of the Llama family, with all layers alike but for sliding windows and experts: Llama, Mistral,
-    Qwen 2 to 3, Gemma 1 to 3, Phi-3, Cohere, gpt-oss, Mixtral, Qwen MoE, OLMoE, GLM-4.5, the first DeepSeek MoE; of a
-    model that also sees or hears, the ``text_config``. Sizes that a file leaves out are those that transformers takes.
+    Qwen 2 to 3, Gemma 1 to 3, Phi-3, Cohere, gpt-oss, Mixtral, Qwen MoE, OLMoE, GLM-4.5 and more; of a model that also
+    sees or hears, the ``text_config``. Sizes that a file leaves out are those that transformers takes.
 
-    None also for models whose cost has another form: latent attention (DeepSeek-V2 and V3, whose cache holds no keys
-    and values), layers without attention (Mamba, linear), layers of different sizes, MLPs of two matrices; and for
-    values that are not numbers or exceed 2^40.
+    None for every model type that was not held against transformers' modules, whose parts may have other sizes by the
+    same names; for sizes that the formulas do not describe; and for values that are not numbers or exceed 2^40.
 
     Args:
         config: The file's content, whatever it holds.
     """
     try:
-        return _shape(config)
+        outer, text = parts_of(config)
+        kind = text.get("model_type", outer.get("model_type"))
+        return described_shape(config) if isinstance(kind, str) and kind in _KNOWN else None
     except ValueError:
         return None
 
 
-def _shape(config: JsonObject) -> Shape:
+def parts_of(config: JsonObject) -> tuple[JsonObject, JsonObject]:
+    """A configuration, and the one in it of what reads and writes text, which may be the same.
+
+    Raises:
+        ValueError: One is no object.
+    """
     outer = _mapping(config)
-    text = _mapping(outer["text_config"]) if outer.get("text_config") is not None else outer
+    return outer, _mapping(outer["text_config"]) if outer.get("text_config") is not None else outer
+
+
+def described_shape(config: JsonObject) -> Shape:
+    """The shape that a configuration describes if its fields mean what they mean in models of the Llama family.
+
+    Raises:
+        ValueError: It does not say enough, or has fields of other models.
+    """
+    outer, text = parts_of(config)
     kind = text.get("model_type", outer.get("model_type"))
     given = {**(_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}), **text}
-    _require(kind not in _PLAIN_MLP if isinstance(kind, str) else kind is None)
     _require(not any(given.get(name) for name in _OTHER))
     tied = next((part["tie_word_embeddings"] for part in (text, outer, given) if "tie_word_embeddings" in part), False)
     _require(isinstance(tied, bool))
@@ -151,12 +171,18 @@ def _experts(given: JsonObject, layers: int) -> tuple[int, int, int, int, int]:
     width = "intermediate_size" if given.get("moe_intermediate_size") is None else "moe_intermediate_size"
     size = _size(given, width)
     shared = _size(given, "n_shared_experts", 0, least=0) * size
-    shared = _size(given, "shared_expert_intermediate_size", shared, least=0)
+    for width in ("shared_expert_intermediate_size", "shared_intermediate_size"):  # of all of them
+        shared = _size(given, width, shared, least=0)
     return experts, active, size, shared, layers - mixtures
 
 
 def _mixtures(given: JsonObject, layers: int) -> int:
     """Number of layers with experts."""
+    kinds = given.get("mlp_layer_types")
+    if kinds is not None:
+        _require(isinstance(kinds, list) and len(kinds) >= layers)
+        _require(all(kind in ("dense", "sparse") for kind in kinds[:layers]))
+        return int(kinds[:layers].count("sparse"))
     step = _size(given, "decoder_sparse_step", 1)
     first = min(layers, _size(given, "first_k_dense_replace", 0, least=0))
     plain = [] if given.get("mlp_only_layers") is None else given["mlp_only_layers"]
@@ -196,6 +222,11 @@ def parameters(shape: Shape) -> int:
     """Parameters of a model, norms and biases left out."""
     matrices = 1 if shape.tied_embeddings else 2
     return matrices * shape.vocabulary * shape.hidden_size + round(_block_weights(shape, shape.experts))
+
+
+def attention_parameters(shape: Shape) -> int:
+    """Parameters of the projections of queries, keys, values and outputs, biases left out."""
+    return shape.layers * _projections(shape)
 
 
 def prefill_flops(shape: Shape, length: float, density: float = 1.0, batch: int = 1) -> float:

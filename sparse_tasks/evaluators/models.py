@@ -12,6 +12,7 @@ from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.hub import fetching, is_hub_id, split_hub_id
 from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.costs import read_shape
+from sparse_tasks.evaluators.counted import count_shape
 
 DEMO: Final = "demo"
 PROBE: Final = "probe"
@@ -80,7 +81,8 @@ def _in_folder(name: str, folder: Path) -> Model:
 
 def _shape(config: Path) -> Shape | None:
     try:
-        return read_shape(json.loads(config.read_text(encoding="utf-8")))
+        content = json.loads(config.read_text(encoding="utf-8"))
+        return read_shape(content) or count_shape(content)
     except (OSError, ValueError, RecursionError):
         return None  # the engine reports what is wrong
 

@@ -1,0 +1,146 @@
+"""Tiny checkpoints of random weights, of any architecture that transformers has."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+Json = dict[str, Any]
+
+VOCABULARY: Final = 512
+LAYERS: Final = 4
+
+_SIZES: Final[Json] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "unpadded_vocab_size"), VOCABULARY),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "embed_dim"), 128),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "shared_intermediate_size"), 128),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), LAYERS),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads"), 2),
+    **dict.fromkeys(("swa_num_attention_heads",), 4),
+    **dict.fromkeys(("head_dim", "swa_head_dim", "v_head_dim", "swa_v_head_dim", "qk_nope_head_dim"), 32),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"), 2048),
+    **dict.fromkeys(("sliding_window", "sliding_window_size"), 64),
+    # experts
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "moe_top_k", "top_k_experts"), 2),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size",
+                     "moe_shared_expert_intermediate_size", "moe_latent_size"), 64),
+    **dict.fromkeys(("n_group", "topk_group"), 1),
+    # state spaces and linear attention
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 32),
+    **dict.fromkeys(("mamba_d_state", "state_size", "ssm_state_size", "mamba_chunk_size", "chunk_size"), 32),
+    **dict.fromkeys(("mamba_n_groups", "n_groups", "mamba_ngroups"), 1),
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 4),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 64),
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    # images and sound
+    **dict.fromkeys(("num_layers", "depth", "encoder_layers"), 2),
+    "image_size": 56, "patch_size": 14,
+}  # fmt: skip
+_STATED: Final = ("num_key_value_heads", "head_dim")  # if others are None, the model has no such part
+
+_LATENT: Final = {"q_lora_rank": 64, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+                  "v_head_dim": 128}  # fmt: skip
+"""Of latent attention, for which vLLM has kernels of these sizes alone."""
+
+_CHANGES: Final[dict[str, Json]] = {
+    # what vLLM reads, and published configs have
+    "AfmoeConfig": {"score_func": "sigmoid", "route_norm": True, "route_scale": 1.0, "n_group": 1, "topk_group": 1},
+    "AXK1Config": {"first_k_dense_replace": 0, "topk_method": "noaux_tc"},
+    "DbrxConfig": {
+        "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 128, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "Glm4MoeConfig": {"head_dim": 32},
+    "Glm4MoeLiteConfig": {"first_k_dense_replace": 1},
+    "HYV3Config": {"first_k_dense_replace": 1},
+    "Lfm2Config": {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False, "block_dim": 128,
+                   "block_ff_dim": 128, "block_multiple_of": 32, "block_ffn_dim_multiplier": 1.0, "conv_dim": 128,
+                   "conv_dim_out": 128},
+    "HrmTextConfig": {"num_layers_per_stack": 1, "num_hidden_layers": 2},
+    "GPTJConfig": {"rotary_dim": 16},
+    "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"] * 2},
+    "Gemma3TextConfig": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "MistralConfig": {"sliding_window": None},
+    "DeepseekV3Config": {"topk_method": "noaux_tc"},
+    "FalconH1Config": {"mamba_d_ssm": 256},
+    "Gemma3nTextConfig": {
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "laurel_rank": 16,
+        "hidden_size_per_layer_input": 32,
+    },
+    "Qwen4ExpTextConfig": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 32,
+        "indexer_budget": 256,
+        "indexer_compress_ratio": 4,
+        "ngram_vocab_size_base": 512,
+    },
+    "Lfm2MoeConfig": {"layer_types": ["conv", "full_attention"] * 2},
+    "Mamba2Config": {"num_heads": 8, "head_dim": 32},
+    "Zamba2Config": {"layer_types": ["mamba", "hybrid"] * 2},
+}
+
+
+def settings(kind: type[PreTrainedConfig]) -> Json:
+    """Sizes of a config, and of those within it."""
+    chosen = {
+        field.name: _SIZES[field.name]
+        for field in dataclasses.fields(kind)
+        if field.name in _SIZES and (field.default is not None or field.name in _STATED)
+    }
+    if any(field.name == "kv_lora_rank" for field in dataclasses.fields(kind)):
+        chosen |= {name: size for name, size in _LATENT.items() if hasattr(kind, name)}
+    for name in kind.sub_configs:
+        part = getattr(kind(), name, None)
+        if isinstance(part, PreTrainedConfig):
+            chosen[name] = {"model_type": part.model_type, **settings(type(part))}
+    return merged(chosen, _CHANGES.get(kind.__name__, {}))
+
+
+def merged(given: Json, changes: Json) -> Json:
+    """Settings with changes, of parts too."""
+    parts = {name: merged(given[name], value) for name, value in changes.items()
+             if isinstance(value, dict) and isinstance(given.get(name), dict)}  # fmt: skip
+    return given | changes | parts
+
+
+def make(source: str, folder: Path, *, architecture: str | None = None, **changes: Any) -> PreTrainedModel:
+    """Save a model of transformers with random weights that make attention matter, in float32.
+
+    Args:
+        source: Its class.
+        folder: Where to.
+        architecture: The class that its ``config.json`` names, if it is another one.
+        changes: Of its settings.
+    """
+    kind = getattr(transformers, source)
+    torch.manual_seed(0)
+    config = kind.config_class(**merged(settings(kind.config_class), changes))
+    model = kind(config).float()
+    with torch.no_grad():
+        for module in model.modules():
+            scatter(module)
+    model.generation_config = GenerationConfig()
+    model.config.architectures = [architecture or source]
+    model.save_pretrained(folder)
+    return model
+
+
+def scatter(module: torch.nn.Module) -> None:
+    """Weights of a module with which what it adds is as large as what it gets."""
+    for name, weight in module.named_parameters(recurse=False):
+        if name == "sinks":
+            weight.copy_(torch.linspace(-3, 6, len(weight)))
+        elif weight.ndim > 2 or (weight.ndim == 2 and name == "weight"):
+            weight.normal_(0, weight.shape[-1] ** -0.5)
