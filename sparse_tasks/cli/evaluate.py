@@ -56,9 +56,21 @@ def evaluate(
         typer.Option("--engine-arg", metavar="KEY=VALUE", help="Argument of the engine. May be repeated."),
     ] = None,
     engines: Annotated[
-        int,
-        typer.Option(metavar="N", help="Engines that share the samples, each on its GPUs, or its part of the cores."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Engines that share the samples, each on its GPUs, or its part of the cores.",
+            show_default="1; all that have room with --on",
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster on which the engines run: ray://HOST:10001, HOST:6379 on one of its nodes, or auto.",
+            show_default="this machine",
+        ),
+    ] = None,
     attention: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +182,7 @@ def evaluate(
         self_test=not no_self_test,
         free_blocks=free_blocks,
         engines=engines,
+        on=on,
     )
     if len(chosen) > 1:
         folder = output or default_folder(request, "sweep")

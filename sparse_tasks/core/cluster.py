@@ -25,6 +25,10 @@ _CLIENT: Final = "ray://"
 _HOW: Final = "write ray://HOST:10001, HOST:6379 on a node of the cluster, or auto"
 
 
+class LostError(EngineError):
+    """The process or the node that did some work has died."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A node of a cluster.
@@ -107,6 +111,8 @@ def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
     finally:
         for number, way in ways.items():  # Ray takes SIGTERM for itself
             signal.signal(number, way)
+    # Told by nothing that can be set, on standard output, which is for results: every worker that has died.
+    ray._private.worker.print_to_stdstream = lambda *message, **options: None
     try:
         yield _checked(address, packages)
     finally:
@@ -117,6 +123,7 @@ def result_of(reference: Any) -> Any:
     """The result of a task or of an actor's method.
 
     Raises:
+        LostError: Its process has died.
         SparseTasksError: What it raised, or it could not be run.
     """
     import ray
@@ -127,6 +134,8 @@ def result_of(reference: Any) -> Any:
         if isinstance(error.cause, SparseTasksError):
             raise error.cause from None
         raise EngineError(f"a node of the cluster failed: {first_line(error.cause)}") from error
+    except ray.exceptions.RayActorError as error:
+        raise LostError(f"an actor of the cluster died: {first_line(error)}") from error
     except ray.exceptions.RayError as error:
         raise EngineError(f"the cluster failed: {first_line(error)}") from error
 

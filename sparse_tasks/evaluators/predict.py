@@ -69,7 +69,8 @@ class RunRequest:
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
         self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
         free_blocks: Whether vLLM takes blocks of its cache back that no later query sees.
-        engines: Engines that run at once and share the samples.
+        engines: Engines that run at once and share the samples; None for one, or for all that have room on a cluster.
+        on: Address of a Ray cluster on which they run (see ``connected``); None for this machine.
     """
 
     dataset: Dataset
@@ -91,7 +92,8 @@ class RunRequest:
     thinking_budget: int | None = None
     self_test: bool = True
     free_blocks: bool = False
-    engines: int = 1
+    engines: int | None = None
+    on: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -100,10 +102,12 @@ class RunRequest:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError("max-new-tokens", self.max_new_tokens, "must be at least 1")
-        if self.engines < 1:
+        if self.engines is not None and self.engines < 1:
             raise UsageError("engines", self.engines, "must be at least 1")
-        if self.engines > 1 and ENGINES.get(self.engine).elsewhere:
+        if (self.engines or 1) > 1 and ENGINES.get(self.engine).elsewhere:
             raise UsageError("engines", self.engines, f"are of models that run here, and {self.engine} starts none")
+        if self.on is not None and ENGINES.get(self.engine).elsewhere:
+            raise UsageError("on", self.on, f"is for models that run there, and {self.engine} starts none")
         if self.thinking not in _THINKING:
             raise UsageError("thinking", self.thinking, nearest(self.thinking, _THINKING))
         if self.compress not in COMPRESS:
@@ -223,7 +227,7 @@ def predict(
         progress.starting(request.engine, len(budgets), tokens, len(samples) - len(budgets))
         left = set(budgets)
         with ExitStack() as held:
-            running = (starter or held.enter_context(engines(request.engines))).start(engine, needed)
+            running = (starter or held.enter_context(engines(request.engines, request.on))).start(engine, needed)
             started = msgspec.structs.replace(record.engine, version=running.version(), details=running.details())
             # A server says what it runs once it is asked.
             model = msgspec.structs.replace(record.model, shape=engine.settings.model.shape)

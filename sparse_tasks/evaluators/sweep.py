@@ -82,7 +82,7 @@ def sweep(
     _check(request, ordered)
     swept: list[Swept] = []
     finished = lambda: f"{len(swept)} of {len(ordered)} runs, finished" if swept else ""  # noqa: E731
-    with keeping(folder, finished), engines(request.engines) as starter:
+    with keeping(folder, finished), engines(request.engines, request.on) as starter:
         for attention in ordered:
             with Run(folder / attention.label) as run:
                 with progress(attention) as receiver:

@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -19,23 +18,18 @@ from sparse_tasks.core.parents import STOPPING, environment, starting
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.streams import Chatter
 from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
-from sparse_tasks.evaluators.engines.running import Engines, Starter
+from sparse_tasks.evaluators.engines.running import Engines, Started, Starter
 
 _LAST_SECONDS: Final = 60  # for an engine to end by itself
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """What an engine says about itself once it runs."""
+def engines(count: int | None = None, on: str | None = None) -> Starter:
+    """For ``with``: what starts engines one after the other, or so many side by side, here or on a Ray cluster."""
+    if on is not None:
+        from sparse_tasks.evaluators.engines.actors import EngineActors
 
-    version: str | None
-    details: JsonObject
-    notes: list[str]
-
-
-def engines(count: int) -> Starter:
-    """For ``with``: what starts engines one after the other, or so many side by side."""
-    return Engines() if count == 1 else EngineGroup(count)
+        return EngineActors(on, count)
+    return Engines() if count in (None, 1) else EngineGroup(count)
 
 
 class EngineGroup(Starter):
@@ -50,7 +44,7 @@ class EngineGroup(Starter):
     def __init__(self, count: int) -> None:
         self._count = count
         self._members: dict[Connection, SpawnProcess] = {}
-        self._told: _Started | None = None
+        self._told: Started | None = None
 
     def start(self, engine: Engine, needed: int) -> EngineGroup:
         """As ``Starter.start``, in each process.
@@ -67,7 +61,7 @@ class EngineGroup(Starter):
         for channel in self._members:
             self._send(channel, (engine, needed))
         told = [self._receive(channel) for channel in self._members]
-        self._told = next(one for one in told if isinstance(one, _Started))
+        self._told = next(one for one in told if isinstance(one, Started))
         return self
 
     def version(self) -> str | None:
@@ -240,7 +234,7 @@ def _serve(channel: Connection) -> None:
             engine, needed = channel.recv()
             try:
                 running = starter.start(engine, needed)
-                channel.send(_Started(running.version(), running.details(), running.notes()))
+                channel.send(Started.of(running))
                 for output in running.generate(iter(channel.recv, None)):
                     channel.send(output)
                 channel.send(None)

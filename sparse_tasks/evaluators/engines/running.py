@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -25,6 +26,26 @@ class Running(Protocol):
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         """Answers to requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What an engine says about itself once it runs, for those who hear of it from another process.
+
+    Attributes:
+        version: As of ``Engine``, and so are the others.
+        details: Facts for ``run.json``.
+        notes: Sentences for the user.
+    """
+
+    version: str | None
+    details: JsonObject
+    notes: list[str]
+
+    @classmethod
+    def of(cls, running: Running) -> Started:
+        """That of an engine."""
+        return cls(running.version(), running.details(), running.notes())
 
 
 class Starter(ABC):

@@ -33,6 +33,9 @@ class PlacedEngine(Engine):
         for request in requests:
             if request.id == self.settings.arguments.get("dies at"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if (once := self.settings.arguments.get("dies once")) and not os.path.exists(once):
+                os.mkdir(once)
+                os.kill(os.getpid(), signal.SIGKILL)
             if request.id == self.settings.arguments.get("fails at"):
                 raise EngineError("fell over")
             if request.id == self.settings.arguments.get("breaks at"):
