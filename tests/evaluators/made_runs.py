@@ -119,6 +119,7 @@ def made_run(
     unparsed: Sequence[int] = (),
     truncated: Sequence[int] = (),
     text: str = "<answer>so it is</answer>",
+    metric: str = "exact_match",
 ) -> Path:
     """Write a run.
 
@@ -137,6 +138,7 @@ def made_run(
         unparsed: Indices of samples without an answer, in each configuration.
         truncated: Indices of samples that were cut off.
         text: What the model wrote, everywhere.
+        metric: That the scores are of.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dense = attention == "dense"
@@ -183,7 +185,7 @@ def made_run(
                     ScoredSample(
                         **{
                             **{name: prediction[name] for name in ("id", "task", "index", "length", "finish_reason")},
-                            "metric": "exact_match",
+                            "metric": metric,
                             "score": float(score),
                             "extracted": "so it is" if parsed else None,
                             "parsed": parsed,

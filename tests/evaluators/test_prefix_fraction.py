@@ -46,6 +46,11 @@ def test_steps_beyond_the_end_cost() -> None:
 def test_a_mistake_anywhere_is_found_at_its_place(n: int, place: int, sort: str) -> None:
     gold = [f"{417 + 31 * i}: {i * i}, {i}" for i in range(n)]
     place = min(place, n - 1)
-    wrong = {"wrong": ["5: 6, 7"], "left out": [], "twice": [gold[place - 1]] if place else ["-"], "cut off": ["41"]}
+    wrong = {
+        "wrong": ["5: 6, 7"],
+        "left out": [],
+        "twice": [gold[place - 1] if place else "5: 6, 7"],
+        "cut off": ["41"],
+    }
     answer = [*gold[:place], *wrong[sort], *gold[place + (sort != "twice") :]]
     assert steps_before_mistake("\n".join(answer), gold)[0] == place

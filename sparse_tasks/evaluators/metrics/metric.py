@@ -18,12 +18,14 @@ class Metric:
         binary: Whether every value is 0 or 1.
         lenient: Whether it searches the whole output instead of the extracted answer. Such metrics are RULER's,
             kept to compare with published numbers; all others give nothing for superfluous text.
+        stepwise: Whether it is the share of the answer before the first mistake.
         alternatives: Whether the gold entries are alternatives, of which the best counts; else all are wanted.
     """
 
     function: Callable[[str | None, Sequence[str]], float]
     binary: bool = False
     lenient: bool = False
+    stepwise: bool = False
     alternatives: bool = False
 
     def __call__(self, prediction: str | None, answers: Sequence[str]) -> float:

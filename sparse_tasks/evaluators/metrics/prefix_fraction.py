@@ -24,4 +24,4 @@ def steps_before_mistake(prediction: str | None, answers: Sequence[str]) -> tupl
     return next(wrong, min(len(given), len(gold))), len(given)
 
 
-METRICS.register("prefix_fraction", Metric(prefix_fraction))
+METRICS.register("prefix_fraction", Metric(prefix_fraction, stepwise=True))

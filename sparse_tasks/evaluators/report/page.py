@@ -16,6 +16,7 @@ from sparse_tasks.evaluators.report.context import Context
 from sparse_tasks.evaluators.report.facts import settings, shares
 from sparse_tasks.evaluators.report.palette import SHADES, readable_on, shade_colour
 from sparse_tasks.evaluators.report.scores import against_depth, against_sparsity, by_task
+from sparse_tasks.evaluators.report.steps import against_steps
 from sparse_tasks.evaluators.report.summary import summary
 from sparse_tasks.evaluators.report.worst import worst
 
@@ -36,6 +37,7 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
     sections = [summary(context), against_sparsity(context)]
     if not analysis.runs.able.empty:
         sections += [by_task(context), iso_cost(context), certified(context), against_depth(context)]
+        sections.append(against_steps(context))
     sections.append(shares(context))
     if not analysis.runs.able.empty:
         sections += [lengths_and_laws(context), worst(context, data)]

@@ -128,6 +128,37 @@ def test_depth_takes_tasks_whose_evidence_lies_in_one_place(sweep: Path, page: s
     assert dense[0][4] == TYPESET.number(sum(scores) / 4)
 
 
+def test_accuracy_by_step_is_the_share_of_answers_without_a_mistake_so_far(tmp_path: Path, report: Report) -> None:
+    at = ("reason_ledger", 4096)
+    scores = {
+        "dense": [1.0, 1.0, 0.5, 1.0],
+        "0.5": [1.0, 15 / 16, 0.3, 0.75],
+        "0.7": [0.5] * 4,
+        "0.9": [0.1, 0, 0, 0.2],
+    }
+    made_run(tmp_path / "dense", {at: scores["dense"]}, metric="prefix_fraction")
+    for target in ("0.5", "0.7", "0.9"):
+        made_run(
+            tmp_path / f"quest-{target}",
+            {at: scores[target]},
+            attention="quest",
+            sparsity=float(target),
+            metric="prefix_fraction",
+        )
+    root = parsed(report(tmp_path))
+    for target in ("0.5", "0.9"):  # the lowest sparsity and the highest
+        rows = root.table(f"Numbers: Accuracy by step, at sparsity {target}")
+        for label, values in (("dense", scores["dense"]), (f"quest {target}", scores[target])):
+            right = [TYPESET.number(sum(value >= place / 10 - 1e-9 for value in values) / 4) for place in range(1, 11)]
+            assert [row[3] for row in rows if row[1] == label] == right
+        assert [row[2] for row in rows[:10]] == [f"{place}0%" for place in range(1, 11)]
+    assert len([one for one in root.section("steps").all("svg") if one.attributes.get("role") == "img"]) == 2
+
+
+def test_other_metrics_have_no_accuracy_by_step(page: str) -> None:
+    assert "Accuracy by step" not in page
+
+
 def test_unparsed_and_truncated_outputs_are_counted_with_intervals(page: str) -> None:
     section = parsed(page).section("unparsed")
     assert "Of 200 outputs 8 (4.0%) held no answer" in section.text
@@ -406,7 +437,7 @@ def test_models_are_told_apart_and_many_methods_are_not_drawn_into_one_panel(tmp
 def test_a_page_stops_drawing_before_it_grows_too_large(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = dict.fromkeys(("sparsity", "cost", "depth", "length"), 2)
+    few = dict.fromkeys(("sparsity", "cost", "depth", "steps", "length"), 2)
     monkeypatch.setattr("sparse_tasks.evaluators.report.context.MOST_PANELS", few)
     made_run(tmp_path / "dense", DENSE)
     made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", sparsity=0.5)
