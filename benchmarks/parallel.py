@@ -138,6 +138,21 @@ def _memory() -> str:
     return ", ".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")).strip(", ")
 
 
+def _timed(command: list[str]) -> tuple[float, float]:
+    """Seconds until a command's engines have started, and from then to its end."""
+    began = time.monotonic()
+    ready = None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            if ready is None and "answering" in line:
+                ready = time.monotonic()
+    if process.returncode or ready is None:
+        raise SystemExit(f"exit code {process.returncode}: {' '.join(command)}")
+    return ready - began, time.monotonic() - ready
+
+
 def sweep(arguments: argparse.Namespace, board: Board) -> None:
     """Time of ``evaluate`` with one engine, and with one on each GPU, and whether scores are the same."""
     seconds, scores = {}, {}
@@ -149,16 +164,15 @@ def sweep(arguments: argparse.Namespace, board: Board) -> None:
                 *("--attention", ",".join(arguments.methods), "--sparsity", "0.5,0.8,0.9", "--output", str(target)),
                 *("--engines", str(engines), *(w for a in arguments.engine_arg for w in ("--engine-arg", a))),
             ]
-            began = time.monotonic()
-            subprocess.run(command, check=True)
-            seconds[engines] = time.monotonic() - began
+            seconds[engines] = _timed(command)
             scores[engines] = {}
             for path in sorted(target.glob("*/result.json")):
                 for config in json.loads(path.read_text())["configs"]:
                     scores[engines][path.parent.name, config["task"], config["length"]] = config["mean"]
-    one, several = seconds[1], seconds[arguments.gpus]
-    board.console.print(f"one engine {one:.0f} s, {arguments.gpus} engines {several:.0f} s")
-    board.say("engines together over one", one / several, FASTER * arguments.gpus / 2)
+    (start, one), (starts, several) = seconds[1], seconds[arguments.gpus]
+    board.console.print(f"one engine starts in {start:.0f} s and answers for {one:.0f} s, {arguments.gpus} engines start "
+                        f"in {starts:.0f} s and answer for {several:.0f} s")  # fmt: skip
+    board.say("answering, engines together over one", one / several, FASTER * arguments.gpus / 2)
     apart = [abs(score - scores[arguments.gpus][place]) for place, score in scores[1].items()]
     board.console.print(
         f"{sum(a == 0 for a in apart)} of {len(apart)} means alike, the others apart by at most {max(apart):.3f}"
