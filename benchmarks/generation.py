@@ -2,6 +2,7 @@
 
     python benchmarks/generation.py            # the whole table, some ten minutes
     python benchmarks/generation.py --quick    # fewer samples, 64k and 256k
+    python benchmarks/generation.py --against FOLDER    # only the default suite at 64k, in turn with an older checkout
 
 All numbers are ratios or sizes within one run. The unit is one ``tokenizers.Tokenizer.encode`` of the rendered prompt,
 in processor time, measured right beside the sample. Every sample is made as ``sparse-tasks generate`` makes it:
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
@@ -52,17 +54,48 @@ def unit_cost(task_name: str, length: int, samples: int) -> float:
     return making / encoding
 
 
-def generate(*options: str) -> tuple[float, int]:
-    """Run the command line in a process of its own: seconds, and peak memory in MB of its largest process."""
+class Run(NamedTuple):
+    """What a command took: seconds, peak memory in MB of its largest process, processor time of all of them."""
+
+    seconds: float
+    memory: int
+    work: float
+
+
+def generate(*options: str, release: Path = Path(__file__).parents[1]) -> Run:
+    """Run the command line of a checkout in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "sparse_tasks", "generate", *options, "--output", str(Path(folder) / "d")]
         began = time.perf_counter()
         script = (
             "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
-            " stderr=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+            " stderr=subprocess.DEVNULL); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+            " print(used.ru_maxrss, used.ru_utime + used.ru_stime)"
         )
-        done = subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True, text=True)
-        return time.perf_counter() - began, int(done.stdout) // 1024
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(release)},
+        )
+        memory, work = done.stdout.split()
+        return Run(time.perf_counter() - began, int(memory) // 1024, float(work))
+
+
+def against(release: Path, runs: int) -> dict[str, float]:
+    """How many times as long an older checkout takes for the default suite at 64k."""
+    ours, theirs = [], []
+    for _ in range(runs):
+        theirs.append(generate("--length", "64k", release=release))
+        ours.append(generate("--length", "64k"))
+    return {
+        "seconds": min(run.seconds for run in theirs) / min(run.seconds for run in ours),
+        "work": min(run.work for run in theirs) / min(run.work for run in ours),
+        "memory_mb": max(run.memory for run in ours),
+        "least_seconds": min(run.seconds for run in ours),
+    }
 
 
 def main() -> None:
@@ -70,7 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="a checkout of an older release")
     quick = (arguments := parser.parse_args()).quick
+    if arguments.against:
+        for name, number in against(arguments.against.resolve(), 1 if quick else 3).items():
+            print(f"{name}: {number:.2f}")
+        return
     short, long = 2**16, 2**18 if quick else 2**20
     console = Console()
     table = Table(title=f"Cost of a sample in encodes of its prompt (limit {LIMITS['unit']})", title_justify="left")
@@ -88,7 +126,7 @@ def main() -> None:
     for name in (task.name for task in TASKS if "corpus" not in task.texts):
         near = unit_cost(name, short, 4 if quick else 12)
         far = unit_cost(name, long, 2)
-        _, memory = generate("--length", str(long), "--task", name, "--samples", "1", "--workers", "1")
+        memory = generate("--length", str(long), "--task", name, "--samples", "1", "--workers", "1").memory
         numbers[name] = {"near": near, "far": far, "growth": far / near, "memory_mb": memory}
         table.add_row(name, f"{near:.2f}", f"{far:.2f}", f"{far / near:.2f}", f"{memory:,}")
         if max(near, far) > LIMITS["unit"] or far / near > LIMITS["growth"] or memory > LIMITS["memory"]:
@@ -97,19 +135,19 @@ def main() -> None:
 
     few, many = ("64", "128") if quick else ("64", "192")  # 64 fill a shard, which is held in memory
     memory = [
-        generate("--length", "64k", "--task", "story_retrieval", "--samples", n, "--workers", "1")[1]
+        generate("--length", "64k", "--task", "story_retrieval", "--samples", n, "--workers", "1").memory
         for n in (few, many)
     ]
     console.print(f"Peak memory at 64k: {memory[0]:,} MB with {few} samples, {memory[1]:,} MB with {many} samples.")
     numbers["memory_by_samples_mb"] = dict(zip((few, many), memory, strict=True))
     n = "8" if quick else "60"
-    seconds = [generate("--length", "64k", "--samples", n, "--workers", workers)[0] for workers in ("1", "2")]
+    seconds = [generate("--length", "64k", "--samples", n, "--workers", workers).seconds for workers in ("1", "2")]
     gain = seconds[0] / seconds[1]
     console.print(f"Two workers over one, all tasks at 64k, {n} samples each, start included: {gain:.2f} x.")
     numbers["workers"] = gain
     if gain < LIMITS["workers"]:
         missed.append("workers")
-    seconds = [generate("--length", "64k", "--samples", n, "--encoder", name)[0] for name in ("hf", "auto")]
+    seconds = [generate("--length", "64k", "--samples", n, "--encoder", name).seconds for name in ("hf", "auto")]
     numbers["encoder"] = seconds[0] / seconds[1]
     console.print(f"A proven encoder over Hugging Face's, the same data set on all cores: {numbers['encoder']:.2f} x.")
     console.print(f"missed: {', '.join(missed)}" if missed else "All limits held.")

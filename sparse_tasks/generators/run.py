@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -191,8 +190,7 @@ def make(here: Worker, key: Key, both: bool) -> Sample:
         DataError: It is not.
         EncoderError: It is not, and it was an encoder's.
     """
-    with _uncollected():
-        sample = _made(here.request, here.tokenizer, *key)
+    sample = _made(here.request, here.tokenizer, *key)
     if both and (here.tokenizer.additive or here.tokenizer.encoder is not None):
         check_count(here.request, here.tokenizer, sample)
     return sample
@@ -207,15 +205,3 @@ def _made(request: Request, tokenizer: PromptTokenizer, task: Task, length: int,
         # Counts that are wrong may be such that nothing fits.
         made = make_sample(request, tokenizer.with_encoder(None), task, length, index)
         raise EncoderError(f"{made.id} cannot be made by its counts: {error}") from error
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Leave out the search for cycles: a sample is made of many objects, and next to none of them are in cycles."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()

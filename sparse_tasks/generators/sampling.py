@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sparse_tasks.core.beginning import ANSWER, BARE_ANSWER, EXPLANATION
 from sparse_tasks.core.errors import DataError, UsageError
@@ -16,6 +19,19 @@ from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave out the search for cycles: a sample is made of many objects, and next to none of them are in cycles."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@_uncollected()
 def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Sample:
     """The sample with this key; nothing else has an influence on it.
 
