@@ -170,8 +170,8 @@ def sweep(arguments: argparse.Namespace, board: Board) -> None:
                 for config in json.loads(path.read_text())["configs"]:
                     scores[engines][path.parent.name, config["task"], config["length"]] = config["mean"]
     (start, one), (starts, several) = seconds[1], seconds[arguments.gpus]
-    board.console.print(f"one engine starts in {start:.0f} s and answers for {one:.0f} s, {arguments.gpus} engines start "
-                        f"in {starts:.0f} s and answer for {several:.0f} s")  # fmt: skip
+    board.console.print(f"one engine starts in {start:.0f} s and answers for {one:.0f} s, {arguments.gpus} engines "
+                        f"start in {starts:.0f} s and answer for {several:.0f} s")  # fmt: skip
     board.say("answering, engines together over one", one / several, FASTER * arguments.gpus / 2)
     apart = [abs(score - scores[arguments.gpus][place]) for place, score in scores[1].items()]
     board.console.print(
