@@ -50,17 +50,18 @@ def main() -> None:
 
 
 def scaling(rounds: int) -> None:
-    """Seconds of the same data set on one node and on two, with the start of the workers."""
-    taken: dict[int, list[float]] = {1: [], 2: []}
+    """Seconds of the same data set on one node and on two: of the command, and from the first file to the last."""
+    taken: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for _ in range(rounds):
         for nodes in taken:
             taken[nodes].append(_on(nodes))
-            print(f"{nodes} node{'s' * (nodes > 1)}: {taken[nodes][-1]:.1f} s", flush=True)
-    ratios = [one / two for one, two in zip(taken[1], taken[2], strict=True)]
-    print(f"from one node to two: {statistics.mean(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+            print(f"{nodes} node{'s' * (nodes > 1)}: {taken[nodes][-1][0]:.1f} s, files {taken[nodes][-1][1]:.1f} s")
+    for number, what in enumerate(("the command", "the files")):
+        ratios = [one[number] / two[number] for one, two in zip(taken[1], taken[2], strict=True)]
+        print(f"{what}: {statistics.median(ratios):.2f} times as fast on two ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
-def _on(nodes: int) -> float:
+def _on(nodes: int) -> tuple[float, float]:
     os.environ |= {"RAY_worker_niceness": "0"}  # as everything else here
     from ray.cluster_utils import Cluster
 
@@ -70,7 +71,7 @@ def _on(nodes: int) -> float:
         for _ in range(nodes - 1):
             cluster.add_node(**small)
         with tempfile.TemporaryDirectory() as folder:
-            words = ["generate", "-l", "16k", "-n", "64", "-o", f"{folder}/data", "--on", cluster.address]
+            words = ["generate", "-l", "16k", "-n", "128", "-o", f"{folder}/data", "--on", cluster.address]
             # Files of 16 samples, so that there are many for each core.
             script = (
                 "import sparse_tasks.generators.dataset as d; d._SHARD_TOKENS = 2**18;"
@@ -78,7 +79,9 @@ def _on(nodes: int) -> float:
             )
             began = time.monotonic()
             subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True)
-            return time.monotonic() - began
+            taken = time.monotonic() - began
+            written = [path.stat().st_mtime for path in Path(folder).rglob("*.parquet")]
+            return taken, max(written) - min(written)
     finally:
         cluster.shutdown()
 

@@ -305,7 +305,11 @@ def _tell_result(manifest: Manifest, folder: str, seconds: float, made: int, for
         print(f"Made {made:,} tokens in {duration(seconds)} ({made / seconds:,.0f} tokens/s).")
     else:
         print("Everything was there already.")
-    print(f"\nfrom datasets import load_dataset\ndata = load_dataset({folder!r}, {first!r}, split='test')")
+    where = f"{folder!r}, {first!r}, split='test'"
+    if "://" in folder:
+        pattern = f"{folder}/{rows[0]['length']}/{rows[0]['task']}-*.parquet"
+        where = f"'parquet', data_files={pattern!r}, split='train'"
+    print(f"\nfrom datasets import load_dataset\ndata = load_dataset({where})")
 
 
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:

@@ -66,6 +66,8 @@ def store_at(place: str | PathLike[str]) -> Store:
         UsageError: There is no such kind of address, or what it needs is not installed.
     """
     text = fspath(place)
+    if text.startswith("hf://"):
+        raise UsageError("output", text, "would get a commit for each file; write to a folder, then publish it")
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))
     return Remote(text) if "://" in text else Folder(to_path(place))

@@ -66,9 +66,11 @@ def test_name_is_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(store_at("memory://data"), Remote)
 
 
-@pytest.mark.parametrize("address", ["nonsense://bucket/data", "s3://", "memory:///"])
+@pytest.mark.parametrize("address", ["nonsense://bucket/data", "s3://", "memory:///", "hf://datasets/me/data"])
 def test_address_of_no_place_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match=f"output: '{address}' (cannot be written to|names no place)"):
+    with pytest.raises(
+        UsageError, match=f"output: '{address}' (cannot be written to|names no place|would get a commit)"
+    ):
         store_at(address)
 
 
