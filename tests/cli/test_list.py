@@ -17,7 +17,7 @@ def test_json_holds_every_task_with_its_parameters() -> None:
         assert shown["groups"] == list(task.groups())
         assert (shown["ruler_metric"], shown["placeholders"]) == (task.ruler_metric, dict(task.placeholders))
         assert (shown["dispersion"], shown["scope"]) == (task.dispersion, task.scope)
-        assert (shown["metric"], shown["max_new_tokens"]) == (task.metric, task.max_new_tokens)
+        assert (shown["metric"], shown["max_new_tokens"]) == (task.metric, task.from_settings({}).budget())
         assert [p["name"] for p in shown["parameters"]] == [p.name for p in parameters(task)]
         assert all(p["range"] and p["help"] and p["default"] is not None for p in shown["parameters"])
     assert {name: preset["settings"] for name, preset in listed["presets"].items()} == {

@@ -37,7 +37,7 @@ class ReasonExecute(ReasonTask):
     summary: ClassVar[str] = "the trace of a program that is led by values in the context"
 
     def line_tokens(self) -> int:
-        return 8 + 10 * self.totals
+        return 12 + 10 * self.totals
 
     def smallest(self) -> int:
         return self.steps + 4
