@@ -50,17 +50,32 @@ _LATENT: Final = {"q_lora_rank": 64, "kv_lora_rank": 512, "qk_nope_head_dim": 12
                   "v_head_dim": 128}  # fmt: skip
 """Of latent attention, for which vLLM has kernels of these sizes alone."""
 
+_YARN: Final = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 512,
+        "beta_fast": 32,
+        "beta_slow": 1,
+    }
+}
+"""Of DeepSeek and its kin, whose plain positions vLLM's CPU build gets wrong."""
+
 _CHANGES: Final[dict[str, Json]] = {
     # what vLLM reads, and published configs have
     "AfmoeConfig": {"score_func": "sigmoid", "route_norm": True, "route_scale": 1.0, "n_group": 1, "topk_group": 1},
-    "AXK1Config": {"first_k_dense_replace": 0, "topk_method": "noaux_tc"},
+    "AXK1Config": _YARN | {"first_k_dense_replace": 0, "topk_method": "noaux_tc"},
+    "DeepseekV2Config": _YARN | {"n_group": 1, "topk_group": 1},
     "DbrxConfig": {
         "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 128, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "Glm4MoeConfig": {"head_dim": 32},
     "Glm4MoeLiteConfig": {"first_k_dense_replace": 1},
-    "HYV3Config": {"first_k_dense_replace": 1},
+    "HYV3Config": {"first_k_dense_replace": 1, "expert_hidden_dim": 64, "route_norm": True},
     "Lfm2Config": {
         "layer_types": ["conv", "full_attention"] * 2,
         "block_auto_adjust_ff_dim": False,
@@ -76,7 +91,7 @@ _CHANGES: Final[dict[str, Json]] = {
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"] * 2},
     "Gemma3TextConfig": {"layer_types": ["sliding_attention", "full_attention"] * 2},
     "MistralConfig": {"sliding_window": None},
-    "DeepseekV3Config": {"topk_method": "noaux_tc"},
+    "DeepseekV3Config": _YARN | {"topk_method": "noaux_tc"},
     "FalconH1Config": {"mamba_d_ssm": 256},
     "Gemma3nTextConfig": {
         "num_kv_shared_layers": 2,
@@ -102,6 +117,18 @@ _CHANGES: Final[dict[str, Json]] = {
         "zero_expert_type": "identity",
         "routed_scaling_factor": 1.0,
         "num_hidden_layers": 4,
+    },
+    "MiMoV2FlashConfig": {
+        "hybrid_layer_pattern": [1, 0, 1, 0],
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "moe_layer_freq": [0, 1, 1, 1],
+        "layernorm_epsilon": 1e-5,
+        "sliding_window_size": 64,
+        "swa_head_dim": 32,
+        "swa_v_head_dim": 32,
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 2,
+        "add_swa_attention_sink_bias": True,
     },
     "Lfm2MoeConfig": {"layer_types": ["conv", "full_attention"] * 2},
     "Mamba2Config": {"num_heads": 8, "head_dim": 32},
