@@ -118,7 +118,7 @@ _OTHERS: Final = (
     (
         "not run by vLLM",
         "Not run by vLLM's CPU build",
-        "Without sparse attention, too; with the first line of its error.",
+        _NOT_RUN,
     ),
     ("no checkpoint", "No checkpoint", "`transformers` makes no model of that architecture."),
 )

@@ -23,6 +23,15 @@ def test_no_architecture_is_silently_wrong() -> None:
     assert all(row.get("error") for row in ROWS.values() if outcome(row) != "sparse")
 
 
+def test_the_page_hides_nothing_that_is_wrong() -> None:
+    good = next(row for row in ROWS.values() if outcome(row) == "sparse")
+    wrong, failed = good | {"difference": 3.5}, {"stage": "sparse", "error": "RuntimeError: a | b", "refused": False}
+    told = page(STORED | {"rows": {"A": good, "B": wrong, "C": failed}})
+    assert "| A | " in told
+    assert "| B, WRONG | 3.5e+00 |" in told
+    assert "| C | `RuntimeError: a / b` |" in told
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -68,14 +68,14 @@ _CHANGES: Final[dict[str, Json]] = {
     # what vLLM reads, and published configs have
     "AfmoeConfig": {"score_func": "sigmoid", "route_norm": True, "route_scale": 1.0, "n_group": 1, "topk_group": 1},
     "AXK1Config": _YARN | {"first_k_dense_replace": 0, "topk_method": "noaux_tc"},
-    "DeepseekV2Config": _YARN | {"n_group": 1, "topk_group": 1},
+    "DeepseekV2Config": _YARN | {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "DbrxConfig": {
         "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 128, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "Glm4MoeConfig": {"head_dim": 32},
     "Glm4MoeLiteConfig": {"first_k_dense_replace": 1},
-    "HYV3Config": {"first_k_dense_replace": 1, "expert_hidden_dim": 64, "route_norm": True},
+    "HYV3Config": {"first_k_dense_replace": 1, "expert_hidden_dim": 64, "route_norm": True, "qk_norm": True},
     "Lfm2Config": {
         "layer_types": ["conv", "full_attention"] * 2,
         "block_auto_adjust_ff_dim": False,
