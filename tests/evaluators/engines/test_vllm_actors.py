@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sparse_tasks.core.tokenizers import load_tokenizer
 from tests.cli.program import process
 from tests.ray_cluster import RayCluster, ray_cluster
 
@@ -27,11 +29,42 @@ def cluster() -> Iterator[RayCluster]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def wide(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two small layers with random weights, whose heads are of a size that vLLM's CPU build has."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("model") / "wide"
+    shutil.copytree(tokenizer_folders["byte_level"], folder)
+    size = load_tokenizer(str(folder)).backend.get_vocab_size()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=128, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=4096, bos_token_id=0, eos_token_id=size - 1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
 def test_methods_change_in_the_engines_of_two_nodes(
-    cluster: RayCluster, data: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: RayCluster, data: Path, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    sweep = ["evaluate", data, "-m", llama, "-a", "streaming_llm,quest", "-s", "0.5", "--max-new-tokens", "8"]
+    sweep = [
+        "evaluate",
+        data,
+        "-m",
+        wide,
+        "--limit",
+        "2",
+        "-a",
+        "streaming_llm,quest",
+        "-s",
+        "0.5",
+        "--max-new-tokens",
+        "8",
+    ]
     alone = process(tmp_path, *sweep, "-o", tmp_path / "alone", "--format", "json", timeout=900)
     assert alone.code == 0, alone.err
     spread = process(
