@@ -10,12 +10,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 __all__ = ["RayCluster", "ray_cluster"]
 
@@ -68,23 +70,24 @@ class RayCluster:
 
 @contextmanager
 def ray_cluster(environment: dict[str, str]) -> Iterator[RayCluster]:
-    """A cluster whose nodes have these variables in their environment."""
+    """A cluster whose nodes have these variables in their environment; one at a time, as their clients share ports."""
     pytest.importorskip("ray", reason="ray is not installed")
     # Ray gives way to all other programs, and half-read files of coverage would be reported.
     variables = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.ray_cluster"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=kept | variables | environment,
-    )
-    try:
-        yield RayCluster(process)
-    finally:
-        process.communicate(timeout=60)
+    with FileLock(Path(tempfile.gettempdir()) / "sparse-tasks-ray-cluster.lock"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_cluster"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=kept | variables | environment,
+        )
+        try:
+            yield RayCluster(process)
+        finally:
+            process.communicate(timeout=60)
 
 
 def _serve() -> None:

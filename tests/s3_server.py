@@ -50,10 +50,11 @@ class S3Server:
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """A server with no buckets."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    s3fs.S3FileSystem.clear_instance_cache()  # which would go on asking a server that was there before
     try:
         yield S3Server(server.get_host_and_port()[1])
     finally:

@@ -27,7 +27,7 @@ WRITTEN: Final[list[Path]] = []
 def hold(folder: Path) -> Iterator[None]:
     """Make a folder, if need be, and hold it against other processes that would write to it.
 
-    A folder that was made and holds nothing in the end goes again.
+    Folders that were made and hold nothing in the end go again.
 
     Raises:
         UsageError: It is a file, or lies under one.
@@ -36,7 +36,7 @@ def hold(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        new = not folder.exists()
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
@@ -52,9 +52,9 @@ def hold(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             (folder / LOCK).unlink()
         lock.release()
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):  # a folder with content stays
+            for each in made:
+                each.rmdir()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -56,13 +56,8 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[str] | None = None
-        self._made: list[Path] = []
 
     def __enter__(self) -> Run:
-        try:
-            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        except OSError as error:  # too long a name
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
         self._held = hold(self.path)
         self._held.__enter__()
         return self
@@ -76,9 +71,6 @@ class Run:
         if error is not None and (answers := self._kept()):
             note_kept(error, self.path, answers)
         self._held.__exit__(kind, error, trace)
-        with suppress(OSError):  # a folder with content stays
-            for folder in self._made:
-                folder.rmdir()
 
     @property
     def settings(self) -> RunSettings | None:
