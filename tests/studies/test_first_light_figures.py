@@ -99,7 +99,7 @@ def test_the_page_in_docs_was_made_from_the_submissions_here() -> None:
 
 
 @HERE
-@pytest.mark.slow  # scores all outputs again, which takes a minute
+@pytest.mark.nightly  # scores all outputs again, which takes a minute
 def test_the_page_in_docs_is_that_of_the_submissions_here(tmp_path: Path) -> None:
     target = tmp_path / "findings.md"
     shutil.copy(DOCS, target)
