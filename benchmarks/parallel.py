@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 from board import Board
 from rich.console import Console
 from rich.table import Table
-from serving import ROUNDS, SHAPE, STEPS, ask, change, engine, first_token, measured, read_prompts, run
+from serving import NOTHING, SHAPE, ask, change, decoding_step, engine, first_token, measured
 
 LARGE = SHAPE | {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 5120, "intermediate_size": 27648,
@@ -34,7 +33,6 @@ LARGE = SHAPE | {
 }  # fmt: skip
 PREFILL, DECODE, SPARSITY = "block_sparse", "quest", 0.9
 BOTH = f"{PREFILL}+{DECODE}"
-NOTHING = 1e-9  # left out: at sparsity 0 a method would not run
 CHUNK = 16384  # tokens of a step at most
 KEPT_GAIN, SAME_SPARSITY, FASTER = 0.9, 0.002, 1.9  # goals: share of the gain, difference, ratio for two engines
 NEAR = 0.1  # of logprobs of bfloat16
@@ -71,27 +69,17 @@ def _measure(arguments: argparse.Namespace, board: Board, gpus: int) -> dict[str
     of: dict[str, float] = {}
     with engine(arguments, None, compilation_config=graphs, **options) as llm:
         of["dense_first"], _ = first_token(llm, arguments.tokens, arguments.repeats)
-        of["dense_step"], _ = _step(llm, arguments)
+        of["dense_step"], _ = decoding_step(llm, arguments, 0)
         own = _greedy(llm)
     graphs["cudagraph_mode"] = "PIECEWISE"
     with engine(arguments, BOTH, compilation_config=graphs, **options) as llm:
         of["first"], names = first_token(llm, arguments.tokens, arguments.repeats)
         of["prefill"] = measured(llm, names, "prefill")
-        of["step"], of["decode"] = _step(llm, arguments, counted=True)
+        of["step"], of["decode"] = decoding_step(llm, arguments, 0, counted=True)
         change(llm, BOTH, NOTHING)
         board.say(f"{gpus} GPUs, logprobs with nothing left out, apart by", _apart(own, _greedy(llm)), NEAR, most=True)
     of["prefill_gain"], of["decode_gain"] = of["dense_first"] / of["first"], of["dense_step"] / of["step"]
     return of
-
-
-def _step(llm: Any, arguments: argparse.Namespace, counted: bool = False) -> tuple[float, float]:
-    """Milliseconds of a step of decoding, and its measured sparsity."""
-    names = read_prompts(llm, arguments, 0)
-    took = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
-    ran = measured(llm, names, "decode") if counted else 0.0
-    llm.llm_engine.abort_request(names)
-    run(llm, 2)
-    return took, ran
 
 
 def _greedy(llm: Any) -> list[list[float]]:

@@ -33,6 +33,7 @@ SHAPE = {
 }  # fmt: skip
 ROOM = 1024  # tokens that a request may write
 ROUNDS, STEPS = 9, 16  # of decoding: the median of so many rounds of so many steps
+NOTHING = 1e-9  # left out by methods that run all the same; at sparsity 0 none would
 
 
 @contextmanager
@@ -135,6 +136,16 @@ def read_prompts(llm: Any, arguments: argparse.Namespace, seed: int) -> list[str
         decoding |= {output.request_id for output in llm.llm_engine.step() if output.outputs[0].token_ids}
     run(llm, STEPS)
     return names
+
+
+def decoding_step(llm: Any, arguments: argparse.Namespace, seed: int, counted: bool = False) -> tuple[float, float]:
+    """Milliseconds of a step in which all requests decode, and its measured sparsity, if methods count it."""
+    names = read_prompts(llm, arguments, seed)
+    took = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
+    ran = measured(llm, names, "decode") if counted else 0.0
+    llm.llm_engine.abort_request(names)
+    run(llm, 2)
+    return took, ran
 
 
 def attention_time(llm: Any, layers: int) -> float:

@@ -17,7 +17,6 @@ import gc
 import json
 import os
 import random
-import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from typing import Any
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-from serving import ROUNDS, STEPS, change, first_token, measured, read_prompts, run
+from serving import NOTHING, change, decoding_step, first_token, measured
 
 COMMON = {"rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "max_position_embeddings": 2**18, "bos_token_id": 1,
           "eos_token_id": 2, "initializer_range": 0.02}  # fmt: skip
@@ -77,7 +76,6 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """Config and arguments of vLLM."""
 
 SHORT = 3000  # tokens of the prompts whose logprobs are compared
-NOTHING = 1e-9  # left out: at sparsity 0 a method would not run
 
 
 @contextmanager
@@ -141,9 +139,7 @@ def compare(arguments: argparse.Namespace, name: str) -> None:
         own = answers(llm)
         again, _ = apart(answers(llm), own)
         first, _ = first_token(llm, arguments.tokens, arguments.repeats)
-        requests = read_prompts(llm, arguments, 1)
-        step = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
-        llm.llm_engine.abort_request(requests)
+        step, _ = decoding_step(llm, arguments, 1)
     print(f"{name}, {arguments.tokens:,} tokens, vLLM's own attention: first token {first * 1e3:,.0f} ms, a step of "
           f"{arguments.batch} requests {step:.2f} ms; asked again, logprobs differ by {again:.3g}",
           flush=True)  # fmt: skip
@@ -161,11 +157,7 @@ def compare(arguments: argparse.Namespace, name: str) -> None:
         ran = measured(llm, names, "prefill")
         print(f"  block_sparse at .9, measured {ran:.4f}: first token {sparse * 1e3:,.0f} ms, {first / sparse:.2f}x",
               flush=True)  # fmt: skip
-        requests = read_prompts(llm, arguments, 2)
-        mine = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
-        ran = measured(llm, requests, "decode")
-        llm.llm_engine.abort_request(requests)
-        run(llm, 2)
+        mine, ran = decoding_step(llm, arguments, 2, counted=True)
         print(f"  quest at .9, measured {ran:.4f}: a step {mine:.2f} ms, {step / mine:.2f}x", flush=True)
 
 

@@ -17,6 +17,7 @@ from sparse_tasks.core.tokenizers import load_tokenizer
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, Output, Request
 from tests.cli.program import run
+from tests.evaluators.made_llama import made_llama
 
 Refused = Callable[..., AbstractContextManager[None]]
 _load_once = functools.cache(load_tokenizer)  # most of what a small run costs
@@ -34,19 +35,8 @@ def model(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def llama(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint: a Llama of two small layers with random weights."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    shutil.copytree(tokenizer_folders["byte_level"], folder)
-    size = load_tokenizer(str(folder)).backend.get_vocab_size()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=8192, bos_token_id=0, eos_token_id=size - 1, pad_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return made_llama(folder, tokenizer_folders["byte_level"], hidden_size=32, intermediate_size=64, positions=8192)
 
 
 @pytest.fixture(scope="session")

@@ -103,9 +103,9 @@ class EngineActors(Starter):
             while idle and (batch := returned.popleft() if returned else next(upcoming, None)):
                 member = idle.popleft()
                 busy[member.actor.answer.remote(batch)] = (member, batch)
-            if not any(batch for _, batch in busy.values()) and not returned:
-                return
             answering = any(batch for _, batch in busy.values())
+            if not answering and not returned:
+                return
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=None if answering else _STARTING_SECONDS)
             if not ready:
                 raise EngineError("no node of the cluster starts an engine in the place of those that died")
@@ -114,9 +114,7 @@ class EngineActors(Starter):
                     continue
                 member, batch = busy.pop(reference)
                 try:
-                    outputs: list[Output] = result_of(reference) if batch else []
-                    if not batch:
-                        result_of(reference)
+                    result = result_of(reference)
                 except LostError as error:
                     if (deaths := deaths + 1) > RETRIES:
                         raise EngineError(f"engines died {deaths:,} times, the last by: {error}") from error
@@ -127,7 +125,8 @@ class EngineActors(Starter):
                     busy[self._begin_again(member)] = (member, None)
                     continue
                 idle += [member] if batch else [member] * _HELD
-                yield from outputs
+                if batch:
+                    yield from result
 
     def _place(self, devices: int) -> None:
         """Begin an actor for each engine, which holds its GPUs, all of one node, or its cores."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.core.tokenizers import load_tokenizer
 from tests.cli.program import process
+from tests.evaluators.made_llama import made_llama
 from tests.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [
@@ -31,20 +30,9 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def wide(tokenizer_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two small layers with random weights, whose heads are of a size that vLLM's CPU build has."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+    """A checkpoint whose heads are of a size that vLLM's CPU build has."""
     folder = tmp_path_factory.mktemp("model") / "wide"
-    shutil.copytree(tokenizer_folders["byte_level"], folder)
-    size = load_tokenizer(str(folder)).backend.get_vocab_size()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=size, hidden_size=128, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=4096, bos_token_id=0, eos_token_id=size - 1, pad_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return made_llama(folder, tokenizer_folders["byte_level"], hidden_size=128, intermediate_size=128, positions=4096)
 
 
 def test_methods_change_in_the_engines_of_two_nodes(

@@ -31,7 +31,7 @@ from sparse_tasks.evaluators.records import Verdict
 from sparse_tasks.generators import again
 from sparse_tasks.generators.again import Means
 from sparse_tasks.generators.corpora import find_corpora
-from sparse_tasks.generators.dataset import fingerprint
+from sparse_tasks.generators.dataset import Shard, fingerprint
 from sparse_tasks.generators.task import TASKS
 from tests.cli.program import run
 from tests.evaluators.leaderboard.handed_in import Edit, answered, changed, put, repacked
@@ -107,12 +107,17 @@ def test_an_honest_submission_needs_no_data_set(
     monkeypatch.setattr(socket, "create_connection", no_network)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    made: list[int] = []
+    made: list[tuple[str, int]] = []  # of each sample, its file and place there
+
+    def note(shard: Shard, samples: int, tokens: int) -> None:
+        before = sum(path == shard.path for path, _ in made)
+        made.extend((shard.path, (before + i) % (shard.last - shard.first)) for i in range(samples))
+
     path = handed_in(honest)
-    verdict = check(path, means=means, watch=Watch(made=lambda shard, samples, tokens: made.append(samples)))
+    verdict = check(path, means=means, watch=Watch(made=note))
     assert verdict == check(path, [dataset])
     assert verdict.accepted
-    assert sum(made) == 16, "a data set is generated once for all runs over it"
+    assert len(made) == len(set(made)) == 16, "a data set is generated once for all runs over it"
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
