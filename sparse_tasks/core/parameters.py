@@ -22,6 +22,7 @@ class Parameter:
     low: float | None = None
     high: float | None = None
     choices: Callable[[], Sequence[str]] | None = None
+    later: bool = False
 
     @property
     def range(self) -> str:
@@ -78,12 +79,16 @@ def parameter(
     high: float | None = None,
     choices: Callable[[], Sequence[str]] | None = None,
     kind: type | None = None,
+    later: bool = False,
 ) -> Any:
     """A dataclass field that is a parameter: numbers take ``low`` to ``high``, texts one of ``choices``.
 
-    Its kind is that of the default; ``kind`` says it where the default is None.
+    Its kind is that of the default; ``kind`` says it where the default is None. One that was added ``later``, when its
+    owner had been used and its settings recorded, is left out of the settings at its default, so that they stay what
+    they were.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind or type(default)}
+    metadata["later"] = later
     return field(default=default, metadata=metadata)
 
 
@@ -135,5 +140,6 @@ class Parametric:
             object.__setattr__(self, p.name, p.parse(self.name, getattr(self, p.name)))
 
     def settings(self) -> dict[str, Any]:
-        """The parameters with their values."""
-        return {p.name: getattr(self, p.name) for p in parameters(type(self))}
+        """The parameters with their values; those that came later only where they are not at their default."""
+        values = ((p, getattr(self, p.name)) for p in parameters(type(self)))
+        return {p.name: value for p, value in values if not p.later or value != p.default}

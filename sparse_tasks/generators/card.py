@@ -32,7 +32,7 @@ def card(folder: DatasetFolder) -> str:
     own = any("corpus" not in task.texts for task in request.tasks)
     header = {
         "license": _licences(request, own),
-        "language": ["en"],
+        "language": sorted({str(task.settings().get("language", "en")) for task in request.tasks}),
         "pretty_name": "sparse-tasks",
         "annotations_creators": _creators(request, own),
         "language_creators": _creators(request, own),

@@ -84,7 +84,7 @@ class Layout:
         else:
             own = Completion(draft.preview, draft.question, self.answer_prefix)
         frame = own if self.template is None else self.template.fill(own, draft.fields)
-        return unexplained(frame) if self.begun else frame
+        return unexplained(frame, draft.instructions) if self.begun else frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from sparse_tasks.core.errors import quoted
 from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
 from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.instructions import ENGLISH, Instructions
 from sparse_tasks.generators.seeds import Stream
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Draft:
         metric: Another metric than the task's own, where a kind of question needs it.
         drawn: What was drawn for this sample where parameters leave it open (the kind of question, say).
         fields: What the placeholders of a user's template stand for.
+        instructions: The language's words in the frame of the prompt.
     """
 
     intro: str
@@ -128,6 +130,7 @@ class Draft:
     metric: str | None = None
     drawn: dict[str, Any] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
+    instructions: Instructions = ENGLISH
 
     def texts(self) -> list[str]:
         """The texts of the body, filler included, in order."""

@@ -133,6 +133,23 @@ def test_a_constructor_checks_as_well(values: dict[str, Any]) -> None:
     assert error.value.field == f"oven.{next(iter(values))}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stove(Parametric):
+    """Something that has a parameter more than it had when its settings were recorded."""
+
+    plates: int = parameter(4, "how many plates", 1, 6)
+    lamp: str = parameter("off", "whether it is lit", choices=lambda: ("off", "on"), later=True)
+
+    name: ClassVar[str] = "stove"
+
+
+def test_a_later_parameter_changes_no_settings_until_it_is_set() -> None:
+    assert Stove().settings() == Stove(lamp="off").settings() == {"plates": 4}
+    assert Stove(lamp="on").settings() == {"plates": 4, "lamp": "on"}
+    assert Stove.from_settings({"plates": 4}) == Stove()
+    assert Stove.from_settings(Stove(lamp="on").settings()) == Stove(lamp="on")
+
+
 @pytest.mark.parametrize("taken", ["settings", "from_settings", "name", "mix"])
 def test_a_parameter_hides_no_member_of_a_base(taken: str) -> None:
     @dataclass(frozen=True)

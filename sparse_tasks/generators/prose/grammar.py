@@ -2,7 +2,8 @@
 
 Files are context-free grammars in the form that ``nltk`` reads, a production a line: ``Sky -> "the sky was" Colour``.
 The first symbol of a file names its element, and the alternatives of a symbol are equally likely. Texts may hold slots
-(``{hero}``, ``{price}``) that a narrator fills. Pieces are joined by a blank, except before punctuation.
+(``{hero}``, ``{price}``) that a narrator fills. Pieces are joined by a blank, except before punctuation; or by nothing,
+in languages that have no blanks between words.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Rule:
 
     def expand(self, stream: Stream) -> str:
         """A sentence with its slots still open."""
-        return "".join(self.pieces(stream))[1:]
+        return "".join(self.pieces(stream)).lstrip()
 
     def pieces(self, stream: Stream) -> list[str]:
         """A sentence in the pieces that the grammar makes it of, each with the blank that precedes it."""
@@ -48,16 +49,18 @@ def read_lexicon(file: Traversable) -> list[list[str]]:
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def read_grammars(folder: Traversable) -> dict[str, Rule]:
-    """Grammars of a folder, by their first symbols."""
+def read_grammars(folder: Traversable, blank: str = " ") -> dict[str, Rule]:
+    """Grammars of a folder, by their first symbols; ``blank`` is what stands between words."""
     return dict(
         sorted(
-            parse_grammar(path.read_text(encoding="utf-8")) for path in folder.iterdir() if path.name.endswith(".cfg")
+            parse_grammar(path.read_text(encoding="utf-8"), blank)
+            for path in folder.iterdir()
+            if path.name.endswith(".cfg")
         )
     )
 
 
-def parse_grammar(text: str) -> tuple[str, Rule]:
+def parse_grammar(text: str, blank: str = " ") -> tuple[str, Rule]:
     """The first symbol of a grammar, and its rule.
 
     Raises:
@@ -76,7 +79,7 @@ def parse_grammar(text: str) -> tuple[str, Rule]:
             if symbol:
                 pieces.append(rules.setdefault(symbol, Rule()))
             else:
-                pieces.append(words if words.startswith(_CLOSING) else f" {words}")
+                pieces.append(words if words.startswith(_CLOSING) else f"{blank}{words}")
         rules.setdefault(production[1], Rule()).alternatives.append(tuple(pieces))
     if undefined := [symbol for symbol, rule in rules.items() if not rule.alternatives]:
         raise ValueError(f"symbols without productions: {', '.join(undefined)}")

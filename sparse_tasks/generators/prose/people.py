@@ -40,7 +40,7 @@ def locales() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody in the story; ``job`` is an occupation with its article."""
+    """Somebody in the story; ``job`` is an occupation, in English with its article."""
 
     name: str
     first: str
@@ -54,11 +54,17 @@ class People:
     Args:
         stream: Where the draws come from.
         locale: A locale of faker, such as ``en_US`` or ``pl_PL``.
+        jobs: Occupations, each of a man and of a woman; None: English ones, with their articles.
+        in_full: Whether people go by their full names; then these have three letters at least, so that none is a word.
     """
 
-    def __init__(self, stream: Stream, locale: str) -> None:
+    def __init__(
+        self, stream: Stream, locale: str, jobs: Sequence[Sequence[str]] | None = None, in_full: bool = False
+    ) -> None:
         self._stream = stream
         self._locale = locale
+        self._jobs = _jobs() if jobs is None else jobs
+        self._in_full = in_full
         self._names: set[str] = set()
         self._hero_first: str | None = None
 
@@ -78,10 +84,11 @@ class People:
             lasts = _pool(self._locale, "last_name", female)
             last = "-".join(stream.choice(lasts) for _ in range(1 + tries // 20))
             name = f"{_capital(last)} {first}" if self._locale in _FAMILY_FIRST else f"{first} {last}"
-            if first != self._hero_first and name not in self._names:
+            short = self._in_full and len(name) < 3
+            if first != self._hero_first and name not in self._names and not short:
                 break
         self._names.add(name)
-        return Person(name, first, female, stream.choice(_jobs()))
+        return Person(name, name if self._in_full else first, female, stream.choice(self._jobs)[female])
 
 
 @cache
@@ -115,5 +122,5 @@ def _capital(name: str) -> str:
 
 
 @cache
-def _jobs() -> list[str]:
-    return [with_article(job) for (job,) in read_lexicon(files(__package__) / "lexicon" / "jobs.txt")]
+def _jobs() -> list[tuple[str, str]]:
+    return [(with_article(job),) * 2 for (job,) in read_lexicon(files(__package__) / "lexicon" / "jobs.txt")]

@@ -108,12 +108,11 @@ class Phrasings:
         self._words = frozenset(self._by_word)
 
     def matches(self, sentence: str) -> list[tuple[Phrasing, re.Match[str]]]:
-        """The phrasings that a whole sentence, behind the blank that precedes it, may be of, in order."""
+        """The phrasings that a whole sentence, behind the blank that may precede it, may be of, in order."""
         by_word = self._by_word
-        # A sentence begins with a blank, so that "" is among its words.
         found = [
             (number, phrasing)
-            for word in self._words.intersection(sentence.split(" "))
+            for word in self._words.intersection(["", *sentence.split(" ")])
             for number, key, phrasing in by_word[word]
             if key in sentence
         ]

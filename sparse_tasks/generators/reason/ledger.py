@@ -16,7 +16,8 @@ from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.reason.task import ReasonTask
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import events, lexicon, scenes
-from sparse_tasks.generators.story.narrator import FILLER, PRONOUNS
+from sparse_tasks.generators.story.language import language
+from sparse_tasks.generators.story.narrator import FILLER
 from sparse_tasks.generators.story.reader import Fact, Story, read
 from sparse_tasks.generators.story.words import Thing, Things, crowns
 from sparse_tasks.generators.story.world import Event
@@ -169,7 +170,7 @@ class _Journey:
         self._things = Things(stream.fork("things"))
         hero = self._people.hero()
         self.first = hero.first
-        self._slots = {"hero": hero.first, **PRONOUNS[hero.female]}
+        self._slots = {"hero": hero.first, **language().pronouns[hero.female]}
         self._purse = stream.between(300, 500)
         self._carried: list[Thing] = []
         self.lines: list[str] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,13 +14,9 @@ from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story
 from sparse_tasks.generators.story.task import Question, StoryTask
-from sparse_tasks.generators.story.words import crowns, materials
+from sparse_tasks.generators.story.words import materials
 from sparse_tasks.generators.story.world import Chronicle, Demand, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
-
-_NUMBER = "one whole number, in digits."
-_THING = "the name of the thing as in the story, without an article."
-_COUNTS_AS_MADE = 'A thing is made of {material} if its description says "{material}".'
 
 
 class _Kind(ABC):
@@ -35,8 +31,8 @@ class _Kind(ABC):
         """The question and its answer, from what happened."""
 
     @abstractmethod
-    def answer(self, story: Story) -> str:
-        """The answer, from what is told."""
+    def answer(self, story: Story, heard: Mapping[str, str]) -> str:
+        """The answer, from what is told and what the question names."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +50,30 @@ class _Spent(_Kind):
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
         bought = _bought(chronicle, plan.reserved)
-        bound, condition = 0, ""
+        tongue, hero = chronicle.tongue, chronicle.hero.first
+        bound, ask = 0, tongue.sentence("spent", hero=hero, material=plan.reserved)
         if self.costly:
             prices = sorted({event.amount for event in bought})
             # A bound between two prices, or below them all, so that at least one purchase counts.
             bound = stream.choice([prices[0] - 1, *prices[:-1]])
-            condition = f" that cost more than {crowns(bound)} each"
+            ask = tongue.sentence("costly", hero=hero, material=plan.reserved, price=tongue.price(bound))
         total = str(sum(event.amount for event in bought if event.amount > bound))
         return Question(
-            ask=f"How many crowns in all did {chronicle.hero.first} pay for things made of {plan.reserved}{condition}? "
-            + _COUNTS_AS_MADE.format(material=plan.reserved),
-            form=_NUMBER,
+            ask=ask,
+            form=tongue.sentence("number"),
             answer=total,
             answers=[total],
             marks=lambda: [narrator.told[event].mark(str(event.amount)) for event in bought],
         )
 
-    def answer(self, story: Story) -> str:
-        question = _read_question(r"pay for things made of (\S+?)(?: that cost more than (\d+) crowns? each)?\?", story)
-        made, bound = question[1], int(question[2] or 0)
-        paid = [fact.amount for _, fact in story.facts("Purchase") if made in fact.thing.split()]
+    def answer(self, story: Story, heard: Mapping[str, str]) -> str:
+        tongue, made, bound = story.tongue, heard["material"], 0
+        if self.costly:
+            above = tongue.heard("price", heard["price"])
+            if above is None:
+                raise DataError(f"{heard['price']!r} is no price")
+            bound = int(above["count"])
+        paid = [fact.amount for _, fact in story.facts("Purchase") if tongue.is_of(made, fact.thing)]
         return str(sum(amount for amount in paid if amount > bound))
 
 
@@ -88,15 +88,14 @@ class _Dearest(_Kind):
         dearest = max(_bought(chronicle), key=lambda event: event.amount)
         gold = _name(dearest)
         return Question(
-            ask=f"Of all the things that {chronicle.hero.first} bought, for which one did {chronicle.hero.first} pay "
-            "the most?",
-            form=_THING,
+            ask=chronicle.tongue.sentence("dearest", hero=chronicle.hero.first),
+            form=chronicle.tongue.sentence("one_thing"),
             answer=gold,
             answers=[gold],
             marks=lambda: [narrator.told[dearest].mark(gold)],
         )
 
-    def answer(self, story: Story) -> str:
+    def answer(self, story: Story, heard: Mapping[str, str]) -> str:
         bought = sorted((fact.amount, fact.thing) for _, fact in story.facts("Purchase"))
         if len(bought) > 1 and bought[-1][0] == bought[-2][0]:
             raise DataError("two things cost the most")
@@ -133,25 +132,22 @@ class _Kept(_Kind):
             if (thing := event.thing) and thing.material == plan.reserved and thing in chronicle.owned
         ]
         return Question(
-            ask=f"Which things made of {plan.reserved} does {chronicle.hero.first} still own when the story ends, "
-            "having acquired them, by buying them or as gifts, and neither sold them nor given them away? "
-            + _COUNTS_AS_MADE.format(material=plan.reserved),
-            form="the names of the things as in the story, without articles, one a line.",
+            ask=chronicle.tongue.sentence("kept", hero=chronicle.hero.first, material=plan.reserved),
+            form=chronicle.tongue.sentence("things"),
             answer="\n".join(gold),
             answers=gold,
             marks=lambda: [narrator.told[event].mark(_name(event)) for event in moved],
             metric="set_iou",
         )
 
-    def answer(self, story: Story) -> str:
-        made = _read_question(r"Which things made of (\S+) does", story)[1]
+    def answer(self, story: Story, heard: Mapping[str, str]) -> str:
         owned: dict[str, None] = {}
         for _, fact in story.facts("Purchase", "GiftReceived", "Sale", "GiftGiven"):
             if fact.kind in ("Purchase", "GiftReceived"):
                 owned[fact.thing] = None
             else:
                 owned.pop(fact.thing)
-        return "\n".join(thing for thing in owned if made in thing.split())
+        return "\n".join(thing for thing in owned if story.tongue.is_of(heard["material"], thing))
 
 
 class _Met(_Kind):
@@ -172,14 +168,14 @@ class _Met(_Kind):
         chapters = [c for c, other in zip(chronicle.chapters, plan.company or [], strict=True) if other == number]
         gold = chapters[0].person.name
         return Question(
-            ask=f"Whom did {chronicle.hero.first} meet in more chapters than anybody else?",
-            form="the person's full name.",
+            ask=chronicle.tongue.sentence("met", hero=chronicle.hero.first),
+            form=chronicle.tongue.sentence("full_name"),
             answer=gold,
             answers=[gold],
             marks=lambda: [narrator.told[chapter.meeting].mark(gold) for chapter in chapters],
         )
 
-    def answer(self, story: Story) -> str:
+    def answer(self, story: Story, heard: Mapping[str, str]) -> str:
         often = Counter(fact.name for _, fact in story.facts("Meeting")).most_common(2)
         if len(often) > 1 and often[0][1] == often[1][1]:
             raise DataError("two people are met most often")
@@ -195,15 +191,14 @@ class _Purse(_Kind):
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
         moved = [event for _, event in chronicle.happened("Purchase", "Sale", "Wage")]
         return Question(
-            ask=f"How many crowns are left in {chronicle.hero.first}'s purse when the story ends? "
-            "Count what the purse held at the beginning and everything that is paid, earned or taken in sales.",
-            form=_NUMBER,
+            ask=chronicle.tongue.sentence("purse", hero=chronicle.hero.first),
+            form=chronicle.tongue.sentence("number"),
             answer=str(chronicle.purse),
             answers=[str(chronicle.purse)],
             marks=lambda: [narrator.told[event].mark(str(event.amount)) for event in moved],
         )
 
-    def answer(self, story: Story) -> str:
+    def answer(self, story: Story, heard: Mapping[str, str]) -> str:
         earned = sum(fact.amount for _, fact in story.facts("Sale", "Wage"))
         spent = sum(fact.amount for _, fact in story.facts("Purchase"))
         return str(story.setting_out.amount + earned - spent)
@@ -219,15 +214,6 @@ _KINDS: dict[str, _Kind] = {
 }
 # The purse takes every sum of the story: it is asked only by name, since no model adds up a thousand of them.
 _MIXED = ("spent", "costly", "dearest", "kept", "met")
-# How each kind's question begins: the oracle has nothing else to go by.
-_OPENINGS = {
-    "spent": "How many crowns in all did",
-    "costly": "How many crowns in all did",
-    "dearest": "Of all the things that",
-    "kept": "Which things made of",
-    "met": "Whom did",
-    "purse": "How many crowns are left",
-}
 
 
 @dataclass(frozen=True)
@@ -254,7 +240,8 @@ class StoryAggregation(StoryTask):
 
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
         weighted = ("Purchase",) * 7 + ("GiftReceived", None, None)
-        plan = Plan([stream.choice(weighted) for _ in range(chapters)], self.locale, self.distractors, gifts=True)
+        acquisitions = [stream.choice(weighted) for _ in range(chapters)]
+        plan = Plan(acquisitions, self.locale, self.distractors, gifts=True, language=self.language)
         plan.topic = stream.choice(_MIXED) if self.kind == "mixed" else self.kind
         _KINDS[plan.topic].plan(stream, plan, self.events)
         return plan
@@ -265,14 +252,15 @@ class StoryAggregation(StoryTask):
         return question
 
     def answer(self, story: Story) -> str:
-        for kind, opening in _OPENINGS.items():
-            if f"\n{opening} " in story.question:
-                return _KINDS[kind].answer(story)
+        for name, kind in _KINDS.items():
+            # A question is a sentence with the name of its kind.
+            if (heard := story.tongue.heard(name, story.question)) is not None:
+                return kind.answer(story, heard)
         raise DataError("the question is of no known kind")
 
 
 def _reserve(stream: Stream, plan: Plan) -> None:
-    plan.reserved = stream.choice(materials())
+    plan.reserved = stream.choice(materials(plan.language))
 
 
 def _mislead(stream: Stream, plan: Plan, events: int, kinds: tuple[str, ...]) -> None:
@@ -293,13 +281,6 @@ def _name(event: Event) -> str:
     if event.thing is None:
         raise ValueError(f"{event.kind} without a thing")
     return event.thing.name
-
-
-def _read_question(pattern: str, story: Story) -> re.Match[str]:
-    match = re.search(pattern, story.question)
-    if match is None:
-        raise DataError("the question cannot be read")
-    return match
 
 
 TASKS.register(StoryAggregation.name, StoryAggregation)

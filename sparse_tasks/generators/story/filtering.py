@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,26 +39,24 @@ class StoryFiltering(StoryTask):
         for i in depth.slots(stream, chapters, self.chapters):
             acquisitions[i] = None
         first = stream.between(1, _FIRST)
-        return Plan(acquisitions, self.locale, self.distractors, gifts=True, first=first)
+        return Plan(acquisitions, self.locale, self.distractors, gifts=True, first=first, language=self.language)
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
         without = [i for i, acquisition in enumerate(plan.acquisitions) if acquisition is None]
         gold = [plan.first + i for i in without]
-        hero, many = chronicle.hero.first, len(gold) > 1
+        tongue = chronicle.tongue
         return Question(
-            ask=f"In exactly {len(gold)} chapter{'s' * many} {hero} buys nothing. "
-            f"Which {'are they' if many else 'is it'}? Only things that change hands for money that the traveller pays "
-            "count as bought; gifts, sales, prices asked and purchases by others do not.",
-            form="the number" + ("s of these chapters, separated by commas." if many else " of this chapter."),
+            ask=tongue.sentence("filtering", count=len(gold), hero=chronicle.hero.first),
+            form=tongue.sentence("chapters", count=len(gold)),
             answer=", ".join(map(str, gold)),
             answers=[str(number) for number in gold],
             marks=lambda: [narrator.chapter_mark(i) for i in without],
         )
 
     def answer(self, story: Story) -> str:
-        told = re.search(r"In exactly (\d+) chapters? ", story.question)
+        told = story.tongue.heard("filtering", story.question)
         gold = [page.number for page in story.pages if all(fact.kind != "Purchase" for fact in page.facts)]
-        if told is None or int(told[1]) != len(gold):
+        if told is None or int(told["count"]) != len(gold):
             raise DataError(f"{len(gold)} chapters are without a purchase, which is not what the question says")
         return ", ".join(map(str, gold))
 

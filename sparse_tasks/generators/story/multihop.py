@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,41 +37,34 @@ class StoryMultihop(StoryTask):
 
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
         acquisitions = ["GiftReceived" if stream.below(5) == 0 else "Purchase" for _ in range(chapters)]
-        return Plan([*acquisitions], self.locale, self.distractors, gifts=False)
+        return Plan([*acquisitions], self.locale, self.distractors, gifts=False, language=self.language)
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
         acquired = chronicle.happened(*_ACQUIRING)
         first = depth.slot(stream, len(acquired) - self.hops)
         chain = [(event, event.thing) for _, event in acquired[first : first + self.hops + 1] if event.thing]
         gold, given = chain[0][1].name, chain[-1][1].name
-        hero = chronicle.hero.first
-        ask = (
-            f"List in your mind everything that {hero} acquired, by buying it or as a gift, in the order of the story. "
-            f"Find the {given} in that list and go back {_steps(self.hops)}. Which thing is there?"
-        )
+        tongue, hero = chronicle.tongue, chronicle.hero.first
         return Question(
-            ask=ask,
-            form="the name of the thing as in the story, without an article.",
+            ask=tongue.sentence("multihop", hero=hero, thing=given, count=self.hops),
+            form=tongue.sentence("one_thing"),
             answer=gold,
             answers=[gold],
             marks=lambda: [narrator.told[event].mark(thing.name) for event, thing in chain],
         )
 
     def answer(self, story: Story) -> str:
-        question = re.search(r"Find the (.+?) in that list and go back (\d+) steps?\.", story.question)
+        question = story.tongue.heard("multihop", story.question)
         if question is None:
             raise DataError("the question names no thing to count back from")
+        given, hops = question["thing"], int(question["count"])
         things = [fact.thing for _, fact in story.facts(*_ACQUIRING)]
-        if things.count(question[1]) != 1:
-            raise DataError(f"{question[1]!r} is acquired {things.count(question[1])} times")
-        at = things.index(question[1]) - int(question[2])
+        if things.count(given) != 1:
+            raise DataError(f"{given!r} is acquired {things.count(given)} times")
+        at = things.index(given) - hops
         if at < 0:
-            raise DataError(f"nothing is acquired {question[2]} steps before {question[1]!r}")
+            raise DataError(f"nothing is acquired {hops} steps before {given!r}")
         return things[at]
-
-
-def _steps(n: int) -> str:
-    return "1 step" if n == 1 else f"{n} steps"
 
 
 TASKS.register(StoryMultihop.name, StoryMultihop)

@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from sparse_tasks.generators.prose.grammar import Rule
 from sparse_tasks.generators.prose.people import Person
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import events, scenes
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event
 from sparse_tasks.generators.task import Mark, Offer, Passage, Telling
 
-PRONOUNS = {
-    True: {"he": "she", "him": "her", "his": "her", "himself": "herself", "He": "She", "His": "Her"},
-    False: {"he": "he", "him": "him", "his": "his", "himself": "himself", "He": "He", "His": "His"},
-}
 # Elements that may stand around an event; a chapter uses each at most once before any comes again.
 _AROUND = ("Thought", "Folk", "Meal", "Mishap", "Animal", "Custom", "Short", "Weather", "Wonder", "PlaceLook")
 # Elements of filler: those of which a chapter can bear more.
@@ -38,8 +33,9 @@ class Narrator:
 
     def __init__(self, stream: Stream, chronicle: Chronicle) -> None:
         self._stream = stream
-        self._scenes = scenes()
-        self._events = events()
+        self._tongue = tongue = chronicle.tongue
+        self._scenes = tongue.scenes
+        self._events = tongue.events
         # Scenes so far, and by sentence the number of the last one that is that sentence.
         self._scene_count = 0
         self._last: dict[str, int] = {}
@@ -47,11 +43,11 @@ class Narrator:
         self._met: set[str] = set()
         self._deck: list[str] = []
         hero = chronicle.hero
-        self._slots = {"hero": hero.first, **PRONOUNS[hero.female]}
+        self._slots = {"hero": hero.first, **tongue.pronouns[hero.female]}
         self.told: dict[Event, Telling] = {}
         self.intro = (
-            f"The Travels of {hero.name}\n\n"
-            f"This is the story of {hero.name}, called {hero.first} from here on, told in chapters of one day each.\n\n"
+            f"{tongue.sentence('title', name=hero.name)}\n\n"
+            f"{tongue.sentence('opening', name=hero.name, first=hero.first)}\n\n"
             f"{self._told(chronicle.setting_out)}\n\n"
         )
         # Filler goes behind any paragraph but a heading and a chapter's last, and repeats no phrase of its chapter.
@@ -76,9 +72,8 @@ class Narrator:
         self._meet(chapter.person)
         self._deck = []
         self._phrases = set()
-        day = f"{chapter.day:%A, {chapter.day.day} %B %Y}"
         setting: list[str | Event] = [
-            self._scene("Opening").replace("{date}", day),
+            self._scene("Opening").replace("{date}", self._tongue.date(chapter.day)),
             chapter.arrival,
             self._scene("PlaceLook"),
         ]
@@ -102,7 +97,7 @@ class Narrator:
         paragraphs.append(closing)
         passages = [self._paragraph(paragraph) for paragraph in paragraphs]
         self._open += [(passage, self._phrases) for passage in passages[:-1]]
-        return [Passage(f"Chapter {chapter.number}\n\n"), *passages]
+        return [Passage(f"{self._tongue.sentence('chapter', n=chapter.number)}\n\n"), *passages]
 
     def _around(self) -> str:
         """An element for the neighbourhood of an event, none twice before all were used."""
@@ -120,17 +115,17 @@ class Narrator:
 
     def _joined(self, sentences: Sequence[str | Event]) -> tuple[str, dict[Event, tuple[int, int]]]:
         """A paragraph of open sentences and events, and where the events stand in it."""
-        text, subject = "", ""
+        text, subject, blank = "", "", self._tongue.blank
         spans: dict[Event, tuple[int, int]] = {}
         for sentence in sentences:
             if isinstance(sentence, Event):
                 told, subject = self._told(sentence), ""
                 spans[sentence] = len(text), len(text) + len(told)
             else:
-                told = self._filled(_with_pronoun(sentence, subject), {})
-                subject = _only_subject(sentence)
-            text += told + " "
-        return text[:-1] + "\n\n", spans
+                told = self._filled(_with_pronoun(sentence, subject, blank), {})
+                subject = _only_subject(sentence, blank)
+            text += told + blank
+        return text.rstrip() + "\n\n", spans
 
     def _told(self, event: Event) -> str:
         kind = event.kind
@@ -151,41 +146,41 @@ class Narrator:
         forgotten = max(0, self._scene_count - _MEMORY)
         for _ in range(_REDRAWS):
             pieces = rule.pieces(stream)
-            sentence = "".join(pieces)[1:]
+            sentence = "".join(pieces).lstrip()
             if self._phrases.isdisjoint(pieces) and self._last.get(sentence, 0) <= forgotten:
                 break
-        # A phrase has two words at least.
-        self._phrases.update([piece for piece in pieces if piece.rfind(" ") > 0])
+        self._phrases.update(filter(self._tongue.is_phrase, pieces))
         return sentence
 
     def _filled(self, sentence: str, slots: dict[str, str]) -> str:
         filled = sentence.format_map(self._slots | slots if slots else self._slots) if "{" in sentence else sentence
+        # A pronoun at its head may be nothing, as in Spanish.
+        filled = filled.lstrip()
         # Not every letter that has a capital begins a sentence with it (Georgian does not).
         return filled[0].title() + filled[1:]
 
     def _meet(self, person: Person) -> None:
         # The sentence of the meeting gives the full name; after that the first name is enough.
         self._slots |= {"person": person.first, "pfirst": person.first}
-        self._slots |= {
-            ("P" if name[0].isupper() else "p") + name: word for name, word in PRONOUNS[person.female].items()
-        }
+        pronouns = self._tongue.pronouns[person.female]
+        self._slots |= {("P" if name[0].isupper() else "p") + name: word for name, word in pronouns.items()}
 
 
-def _subject(sentence: str) -> str:
+def _subject(sentence: str, blank: str) -> str:
     """Whom a sentence begins with: ``He`` for the traveller, ``PHe`` for the person met, else nobody."""
-    if sentence.startswith("{hero} "):
+    if sentence.startswith(f"{{hero}}{blank}"):
         return "He"
-    return "PHe" if sentence.startswith(("{person} ", "{pfirst} ")) else ""
+    return "PHe" if sentence.startswith((f"{{person}}{blank}", f"{{pfirst}}{blank}")) else ""
 
 
-def _only_subject(sentence: str) -> str:
+def _only_subject(sentence: str, blank: str) -> str:
     """The same, but nobody where a sentence names both of them, so that a pronoun could mean either."""
     both = "{hero}" in sentence and ("{person}" in sentence or "{pfirst}" in sentence)
-    return "" if both else _subject(sentence)
+    return "" if both else _subject(sentence, blank)
 
 
-def _with_pronoun(sentence: str, subject: str) -> str:
+def _with_pronoun(sentence: str, subject: str, blank: str) -> str:
     """``sentence`` with a pronoun for a name that begins the sentence before it too."""
-    if subject and _subject(sentence) == subject:
-        return f"{{{subject}}} {sentence.partition(' ')[2]}"
+    if subject and _subject(sentence, blank) == subject:
+        return f"{{{subject}}}{sentence.partition('}')[2]}"
     return sentence

@@ -7,7 +7,6 @@ whatever they got wrong shows here.
 from __future__ import annotations
 
 import re
-from calendar import month_name
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,46 +16,14 @@ from itertools import pairwise
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.prose.phrasing import Phrasing, Phrasings, Slots
-from sparse_tasks.generators.story.grammar import events
+from sparse_tasks.generators.story.language import Language, language, languages
 
-_NAME = r"[^,.;:!?“”–]+?"
-_THING = r"[a-z][a-z' -]*?"
-_SLOTS = Slots(
-    {
-        "a_item": rf"[Aa]n? (?P<thing>{_THING})",
-        "the_item": rf"[Tt]he (?P<thing>{_THING})",
-        "his_item": rf"(?:[Hh]is|[Hh]er) (?P<thing>{_THING})",
-        "price": r"(?P<amount>\d+) crowns?",
-        "place": rf"(?P<place>{_NAME})",
-        "person": rf"(?P<person>{_NAME})",
-        "other": rf"(?P<other>{_NAME})",
-        "seller": _NAME,
-        "buyer": _NAME,
-        "giver": _NAME,
-        "recipient": _NAME,
-        "job": r"[Aa]n? [a-z][A-Za-z' -]*?",
-        "hero": "\x01",
-        **dict.fromkeys(("he", "phe"), "s?he"),
-        **dict.fromkeys(("him", "phim"), "(?:him|her)"),
-        **dict.fromkeys(("his", "phis"), "(?:his|her)"),
-        **dict.fromkeys(("himself", "phimself"), "(?:himself|herself)"),
-    }
-)
+# No name holds a mark of punctuation.
+_NAME = r"[^,.;:!?“”„–¿¡，。；：！？、（）]+?"
 # Elements that tell of the same kind of event: whoever was met before is met again.
 _SAME = {"Reunion": "Meeting"}
 # Stands for the traveller's name while a sentence is matched, so that the patterns serve every story.
 _HERO = "\x01"
-_TITLE = re.compile(r"^This is the story of (?P<name>.+), called (?P<first>.+) from here on, told in chapters", re.M)
-_HEADING = re.compile(r"^Chapter (\d+)\n\n", re.M)
-_END = re.compile(r"^The story ends here\.", re.M)
-# Up to the first mark that ends a sentence; what may come before is in one class of characters, which is searched fast.
-_CLOSE = r"[.!?]”?(?=\s)(?! [a-z])"
-_SENTENCE = re.compile(rf"[^\n][^\n.!?]*(?:(?!{_CLOSE})[.!?][^\n.!?]*)*{_CLOSE}")
-# These begin with a text, for which expressions are searched much faster than for a class of characters.
-_DATE = re.compile(r"day, (\d{1,2}) ([A-Z][a-z]+) (\d{4})\b")
-_WEEKDAY = re.compile(r"\b[A-Z][a-z]+$")
-_LETTERS = 20  # of a weekday, at most
-_MONTHS = list(month_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +61,7 @@ class Page:
 class Story:
     """A story as told, with the question that follows it."""
 
+    tongue: Language
     hero: str
     setting_out: Fact
     pages: list[Page]
@@ -114,22 +82,10 @@ def read(prompt: str) -> Story:
     Raises:
         DataError: The prompt holds no story.
     """
-    title = _TITLE.search(prompt)
-    headings = list(_HEADING.finditer(prompt))
-    ends = list(_END.finditer(prompt))
-    if title is None or not headings or not ends:
-        raise DataError("the prompt holds no whole story: title, chapters or end are missing")
-    last = ends[-1].start()
-    hero = title["first"]
-    starts = [heading.start() for heading in headings] + [last]
-    pages = []
-    for heading, end in zip(headings, starts[1:], strict=True):
-        text = prompt[heading.end() : end]
-        pages.append(Page(int(heading[1]), _dates(text), list(_facts(text, hero))))
-    opening = list(_facts(prompt[title.start() : starts[0]], hero))
-    if [fact.kind for fact in opening] != ["SettingOut"]:
-        raise DataError("the story does not begin with one setting out")
-    return Story(hero, opening[0], pages, prompt[last:])
+    for reader in map(reader_of, languages()):
+        if title := reader.title.search(prompt):
+            return reader.read(prompt, title)
+    raise DataError("the prompt holds no whole story: title, chapters or end are missing")
 
 
 def audit(prompt: str) -> list[str]:
@@ -149,7 +105,7 @@ def audit(prompt: str) -> list[str]:
         if len(page.dates) != 1:
             wrong.append(f"{where}: {len(page.dates)} dates")
         for weekday, day in page.dates:
-            if f"{day:%A}" != weekday:
+            if story.tongue.weekdays[day.weekday()] != weekday:
                 wrong.append(f"{where}: {day} was no {weekday}")
             if yesterday is not None and day != yesterday + timedelta(days=1):
                 wrong.append(f"{where}: {day} does not follow {yesterday}")
@@ -173,40 +129,114 @@ def audit(prompt: str) -> list[str]:
     return wrong
 
 
-def _dates(text: str) -> list[tuple[str, date]]:
-    return [
-        (f"{weekday[0]}day", date(int(found[3]), _MONTHS.index(found[2]), int(found[1])))
-        for found in _DATE.finditer(text)
-        if (weekday := _WEEKDAY.search(text[max(0, found.start() - _LETTERS) : found.start()]))
-    ]
+class Reader:
+    """Reads stories of one language.
 
+    Attributes:
+        title: Matches the sentence in which a story names its traveller.
+        sentence: Matches a sentence.
+        slots: What the slots of the grammars may be.
+    """
 
-def _facts(text: str, hero: str) -> Iterator[Fact]:
-    """The events that sentences tell of; the traveller's name is masked while they are matched."""
-    matches = _phrasings().matches
-    for sentence in _SENTENCE.findall(_named(hero).sub(_HERO, text)):
-        sentence = sentence.lstrip()
-        # Every piece of a phrasing brings the blank that precedes it, the first one too.
-        if found := matches(f" {sentence}"):
-            phrasing, match = found[0]
-            groups = match.groupdict()
-            # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
-            who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
-            told = sentence.replace(_HERO, hero)
-            yield Fact(phrasing.kind, told, groups.get("thing") or "", int(groups.get("amount") or 0), who)
+    def __init__(self, tongue: Language) -> None:
+        self._tongue = tongue
+        self.title = re.compile(rf"^{tongue.pattern('opening')}$", re.M)
+        self._heading = re.compile(rf"^{tongue.pattern('chapter')}\n\n", re.M)
+        self._over = re.compile(rf"^{tongue.pattern('over')}$", re.M)
+        # Up to the first mark that ends a sentence; what may come before is in one class of characters, which is
+        # searched fast.
+        body, stop, end = rf"[^\n{tongue.stops}]*", f"[{tongue.stops}]", tongue.end
+        self.sentence = re.compile(rf"[^\n]{body}(?:(?!{end}){stop}{body})*{end}")
+        edge = r"\b" if tongue.blank else ""
+        self._date = re.compile(edge + tongue.pattern("date", weekday=tongue.weekdays, month=tongue.months) + edge)
+        self.slots = _slots(tongue)
+        self._phrasings = Phrasings(
+            Phrasing(_SAME.get(kind, kind), alternative, self.slots)
+            for kind, rule in tongue.events.items()
+            for alternative in rule.alternatives
+        )
 
+    def read(self, prompt: str, title: re.Match[str]) -> Story:
+        """The story that a prompt tells, behind its title."""
+        headings = list(self._heading.finditer(prompt))
+        ends = list(self._over.finditer(prompt))
+        if not headings or not ends:
+            raise DataError("the prompt holds no whole story: title, chapters or end are missing")
+        last = ends[-1].start()
+        hero = title.groupdict().get("first") or title["name"]
+        starts = [heading.start() for heading in headings] + [last]
+        pages = []
+        for heading, end in zip(headings, starts[1:], strict=True):
+            text = prompt[heading.end() : end]
+            pages.append(Page(int(heading["n"]), self.dates(text), list(self._facts(text, hero))))
+        opening = list(self._facts(prompt[title.start() : starts[0]], hero))
+        if [fact.kind for fact in opening] != ["SettingOut"]:
+            raise DataError("the story does not begin with one setting out")
+        return Story(self._tongue, hero, opening[0], pages, prompt[last:])
 
-@lru_cache(maxsize=1)
-def _named(hero: str) -> re.Pattern[str]:
-    """Where a text names the traveller."""
-    return re.compile(rf"{re.escape(hero)}(?<![^\s“]{re.escape(hero)})(?![^\s,.;:!?’”'–])")
+    def dates(self, text: str) -> list[tuple[str, date]]:
+        """The dates in a text, each with the weekday that it is said to be."""
+        months = self._tongue.months
+        return [
+            (found["weekday"], date(int(found["year"]), months.index(found["month"]) + 1, int(found["day"])))
+            for found in self._date.finditer(text)
+        ]
+
+    def _facts(self, text: str, hero: str) -> Iterator[Fact]:
+        """The events that sentences tell of; the traveller's name is masked while they are matched."""
+        for sentence in self.sentence.findall(_named(hero, self._tongue.blank).sub(_HERO, text)):
+            sentence = sentence.lstrip()
+            # Every piece of a phrasing brings the blank that precedes it, the first one too.
+            if found := self._phrasings.matches(f"{self._tongue.blank}{sentence}"):
+                phrasing, match = found[0]
+                groups = match.groupdict()
+                # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
+                who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
+                told = sentence.replace(_HERO, hero)
+                yield Fact(phrasing.kind, told, groups.get("item") or "", int(groups.get("count") or 0), who)
 
 
 @cache
-def _phrasings() -> Phrasings:
-    """All phrasings of events."""
-    return Phrasings(
-        Phrasing(_SAME.get(kind, kind), alternative, _SLOTS)
-        for kind, rule in events().items()
-        for alternative in rule.alternatives
-    )
+def reader_of(code: str) -> Reader:
+    """The reader of a language."""
+    return Reader(language(code))
+
+
+def _slots(tongue: Language) -> Slots:
+    """What the slots of a language's grammars may be."""
+    slots = dict.fromkeys(("job", *(f"{party}{end}" for party in _PARTIES for end in tongue.parties)), _NAME)
+    slots |= {name: f"(?P<{name}>{_NAME})" for name in ("place", "person", "other")}
+    slots |= {"hero": _HERO, "price": tongue.pattern("price")}
+    for name in tongue.pronouns[True]:
+        words = [pronouns[name] for pronouns in tongue.pronouns.values()]
+        slots |= dict.fromkeys((name, f"P{name}" if name[0].isupper() else f"p{name}"), _either(words))
+    for name, form in tongue.things.items():
+        forms = [form] if isinstance(form, str) else form.values()
+        words = [
+            each.format_map({"thing": "", "sort": sort, **pronouns})
+            for each in forms
+            for sort in (tongue.sorts_of_nouns if "{sort}" in each else [""])
+            for pronouns in tongue.pronouns.values()
+        ]
+        slots[name] = _either(words) + (f"(?P<item>{tongue.thing})" if any("{thing}" in each for each in forms) else "")
+    return Slots(slots)
+
+
+_PARTIES = ("seller", "buyer", "giver", "recipient")
+
+
+def _either(words: list[str]) -> str:
+    """A pattern for any of some words, which may stand at the head of a sentence; a single one is itself."""
+    alternatives = []
+    for word in dict.fromkeys(words):
+        first = word[:1]
+        cased = f"[{first.upper()}{first.lower()}]" if first.upper() != first.lower() else re.escape(first)
+        alternatives.append(cased + re.escape(word[1:]))
+    return alternatives[0] if len(alternatives) == 1 else f"(?:{'|'.join(alternatives)})"
+
+
+@lru_cache(maxsize=1)
+def _named(hero: str, blank: str) -> re.Pattern[str]:
+    """Where a text names the traveller: between other words where there are blanks to tell."""
+    name = re.escape(hero)
+    return re.compile(rf"{name}(?<![^\s“„¿¡]{name})(?![^\s,.;:!?’”“'–])" if blank else name)

@@ -15,11 +15,9 @@ from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.world import Chapter, Chronicle, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
-_ASKS = {
-    "place": "At which place did {hero} arrive in Chapter {n}?",
-    "person": "Whom did {hero} meet in Chapter {n}? Give the full name.",
-    "thing": "Which thing did {hero} acquire in Chapter {n}, by buying it or as a gift?",
-}
+# What is asked for; the questions are sentences of the same names.
+_KINDS = ("place", "person", "thing")
+_NUMBERED = re.compile(r"\d+\. ")
 
 
 @dataclass(frozen=True)
@@ -35,23 +33,22 @@ class StoryRetrieval(StoryTask):
     metric: ClassVar[str] = "ordered_fraction"
 
     def smallest(self) -> int:
-        return -(-self.questions // len(_ASKS))
+        return -(-self.questions // len(_KINDS))
 
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
         acquisitions = ["GiftReceived" if stream.below(5) == 0 else "Purchase" for _ in range(chapters)]
-        return Plan([*acquisitions], self.locale, self.distractors, gifts=False)
+        return Plan([*acquisitions], self.locale, self.distractors, gifts=False, language=self.language)
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
         chosen = self._chosen(stream, len(chronicle.chapters), depth)
         gold: list[tuple[str, Event]] = []
         for i, kind in chosen:
             gold.append(_gold(chronicle.chapters[i], kind))
-        hero = chronicle.hero.first
-        asks = [f"{k}. {_ASKS[kind].format(hero=hero, n=i + 1)}" for k, (i, kind) in enumerate(chosen, 1)]
+        hero, tongue = chronicle.hero.first, chronicle.tongue
+        asks = [f"{k}. {tongue.sentence(kind, hero=hero, n=i + 1)}" for k, (i, kind) in enumerate(chosen, 1)]
         return Question(
             ask="\n".join(asks),
-            form=f"{len(chosen)} lines, one for each question, numbered like the questions. "
-            "Write names and things as in the story, things without an article.",
+            form=tongue.sentence("lines", count=len(chosen)),
             answer="\n".join(f"{k}. {text}" for k, (text, _) in enumerate(gold, 1)),
             answers=[text for text, _ in gold],
             marks=lambda: [narrator.told[event].mark(text) for text, event in gold],
@@ -61,7 +58,7 @@ class StoryRetrieval(StoryTask):
         """Chapters and what to ask of them: different chapters while there are enough, then other facts of theirs."""
         slots = depth.slots(stream, chapters, min(self.questions, chapters))
         chosen: list[tuple[int, str]] = []
-        kinds = {i: stream.sample(list(_ASKS), len(_ASKS)) for i in slots}
+        kinds = {i: stream.sample(list(_KINDS), len(_KINDS)) for i in slots}
         for i in range(self.questions):
             slot = slots[i % len(slots)]
             chosen.append((slot, kinds[slot][i // len(slots)]))
@@ -69,11 +66,16 @@ class StoryRetrieval(StoryTask):
         return chosen
 
     def answer(self, story: Story) -> str:
-        questions = re.findall(r"^\d+\. (At which place|Whom|Which thing) .*?in Chapter (\d+)\b", story.question, re.M)
-        if not questions:
-            raise DataError("the question asks for nothing")
         pages = {page.number: page for page in story.pages}
-        return "\n".join(f"{k}. {_read(pages[int(n)], words)}" for k, (words, n) in enumerate(questions, 1))
+        found = [
+            _read(pages[int(heard["n"])], kind)
+            for line in story.question.splitlines()
+            for kind in _KINDS
+            if _NUMBERED.match(line) and (heard := story.tongue.heard(kind, line))
+        ]
+        if not found:
+            raise DataError("the question asks for nothing")
+        return "\n".join(f"{k}. {text}" for k, text in enumerate(found, 1))
 
 
 def _gold(chapter: Chapter, kind: str) -> tuple[str, Event]:
@@ -87,10 +89,10 @@ def _gold(chapter: Chapter, kind: str) -> tuple[str, Event]:
     return event.thing.name, event
 
 
-def _read(page: Page, words: str) -> str:
-    if words == "At which place":
+def _read(page: Page, kind: str) -> str:
+    if kind == "place":
         return page.only("Arrival").name
-    if words == "Whom":
+    if kind == "person":
         return page.only("Meeting").name
     things = [fact.thing for fact in page.facts if fact.kind in ("Purchase", "GiftReceived")]
     if len(things) != 1:

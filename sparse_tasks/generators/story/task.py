@@ -13,13 +13,13 @@ from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.language import ENGLISH, language, languages
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story, audit, read
 from sparse_tasks.generators.story.world import Chronicle, Plan, simulate
 from sparse_tasks.generators.task import Draft, Mark, Task, parameter
 
 _SPECIMENS = 160
-_END = "The story ends here."
 # Filler paragraphs by their number of sentences, from large to small; 0 is a short sentence alone.
 _FILLER = (4, 2, 1, 0)
 
@@ -53,8 +53,16 @@ class StoryTask(Task):
 
     locale: str = parameter("en_US", "where names come from: a locale of faker", choices=locales)
     distractors: int = parameter(2, "mean number of events a chapter that only look like what is asked", 0, 8)
+    language: str = parameter(
+        ENGLISH, "language of story, question and answer; names are of its locale", choices=languages, later=True
+    )
 
     steerable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.language != ENGLISH and self.locale == language().locale:
+            object.__setattr__(self, "locale", language(self.language).locale)
 
     @abstractmethod
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
@@ -79,18 +87,20 @@ class StoryTask(Task):
         chronicle = simulate(stream.fork("world"), plan)
         narrator = Narrator(stream.fork("prose"), chronicle)
         question = self.ask(stream.fork("question"), plan, chronicle, narrator, depth)
-        filler = stream.fork("filler")
+        filler, tongue = stream.fork("filler"), chronicle.tongue
+        words = tongue.instructions
         return Draft(
             intro=narrator.intro,
             body=narrator.body,
-            preview=prompts.preview("a story", question.ask, question.form),
-            question=prompts.question(_END, question.ask, question.form),
+            preview=prompts.preview("a story", question.ask, question.form, words),
+            question=prompts.question(tongue.sentence("over"), question.ask, question.form, words),
             answer=question.answer,
             answers=question.answers,
             offers=[partial(narrator.filler, filler, sentences) for sentences in _FILLER],
             marks=question.marks,
             metric=question.metric,
             drawn={"chapters": size} | question.drawn,
+            instructions=words,
         )
 
     def oracle(self, prompt: str) -> str:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import cache
 
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import lexicon
+from sparse_tasks.generators.story.language import ENGLISH, Language, language
 
 
 def crowns(amount: int) -> str:
-    """A sum of money in words and figures.
+    """A sum of money in words and figures, in English.
 
     >>> crowns(1), crowns(1200)
     ('1 crown', '1200 crowns')
     """
-    return "1 crown" if amount == 1 else f"{amount} crowns"
+    return language().price(amount)
 
 
 # Nothing is worth more, so that a traveller can earn what a thing costs.
@@ -24,11 +24,16 @@ _DEAR = 180
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something that is bought, given or looked at; no two of a story have the same name."""
+    """Something that is bought, given or looked at; no two of a story have the same name.
+
+    Attributes:
+        sort: The class of its noun, by which articles and the like go.
+    """
 
     name: str
     material: str
     worth: int
+    sort: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,79 +42,88 @@ class _Kind:
     noun: str
     low: int
     high: int
+    sort: str | None = None
 
 
 @cache
-def _kinds() -> list[_Kind]:
+def _kinds(tongue: Language) -> list[_Kind]:
     """Every noun in every material that suits it, with its prices in crowns."""
-    stuff = [(material, group, float(factor)) for material, group, factor in lexicon("materials.tsv")]
+    stuff = [(material, group, float(factor)) for material, group, factor in tongue.lexicon("materials.tsv")]
     return [
-        _Kind(material, noun, max(1, round(int(low) * factor)), max(2, round(int(high) * factor)))
-        for noun, groups, low, high in lexicon("nouns.tsv")
+        _Kind(material, noun, max(1, round(int(low) * factor)), max(2, round(int(high) * factor)), *sort)
+        for noun, groups, low, high, *sort in tongue.lexicon("nouns.tsv")
         for material, group, factor in stuff
         if group in groups.split(",")
     ]
 
 
 @cache
-def materials() -> tuple[str, ...]:
+def materials(code: str = ENGLISH) -> tuple[str, ...]:
     """Materials in which at least thirty nouns are made, in the lexicon's order."""
     counts: dict[str, int] = {}
-    for kind in _kinds():
+    for kind in _kinds(language(code)):
         counts[kind.material] = counts.get(kind.material, 0) + 1
     return tuple(material for material, count in counts.items() if count >= 30)
 
 
 @cache
-def _kinds_of(material: str) -> list[_Kind]:
-    return [kind for kind in _kinds() if kind.material == material]
-
-
-@cache
-def _adjectives() -> list[str]:
-    return [adjective for (adjective,) in lexicon("adjectives.txt")]
+def _kinds_of(tongue: Language, material: str) -> list[_Kind]:
+    return [kind for kind in _kinds(tongue) if kind.material == material]
 
 
 class Things:
     """Draws things whose names are all different."""
 
-    def __init__(self, stream: Stream, reserved: str | None = None) -> None:
+    def __init__(self, stream: Stream, reserved: str | None = None, code: str = ENGLISH) -> None:
         self._stream = stream
         self._reserved = reserved
+        self._tongue = language(code)
         self._names: set[str] = set()
 
     def thing(self, material: str | None = None) -> Thing:
         """A new thing; without ``material`` it is made of anything but the reserved one."""
-        stream = self._stream
-        kind = stream.choice(_kinds_of(material) if material else _kinds())
+        stream, tongue = self._stream, self._tongue
+        kind = stream.choice(_kinds_of(tongue, material) if material else _kinds(tongue))
         while material is None and kind.material == self._reserved:
-            kind = stream.choice(_kinds())
-        name = plain = f"{kind.material} {kind.noun}"
-        tries = 0
-        while name == plain or name in self._names:
-            adjective = stream.choice(_adjectives())
+            kind = stream.choice(_kinds(tongue))
+        name, tries = "", 0
+        while not name or name in self._names:
+            adjective = self._adjective(kind)
             # After a few tries the name grows by an adjective, so that names never run out.
-            name = f"{adjective} {plain}" if tries < 8 else f"{adjective} {name}"
+            if tries < 8 or not name:
+                name = tongue.names["thing"].format(adjective=adjective, material=kind.material, noun=kind.noun)
+            else:
+                name = tongue.names["longer_thing"].format(adjective=adjective, name=name)
             tries += 1
         self._names.add(name)
         worth = stream.between(kind.low, kind.high)
-        return Thing(name, kind.material, worth if worth <= _DEAR else stream.between(_DEAR * 2 // 3, _DEAR))
+        worth = worth if worth <= _DEAR else stream.between(_DEAR * 2 // 3, _DEAR)
+        return Thing(name, kind.material, worth, tongue.sort(name, kind.sort))
+
+    def _adjective(self, kind: _Kind) -> str:
+        """An adjective that agrees with the noun: of several forms the one of its class."""
+        forms = self._stream.choice(self._tongue.lexicon("adjectives.txt"))
+        return forms[0] if len(forms) == 1 else forms[self._tongue.sorts.index(kind.sort or "")]
 
 
 class Places:
     """Draws places whose names are all different."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, code: str = ENGLISH) -> None:
         self._stream = stream
+        self._tongue = language(code)
         self._names: set[str] = set()
 
     def place(self) -> str:
         """A new place."""
-        stream = self._stream
+        stream, names = self._stream, self._tongue.names
+        lexicon = self._tongue.lexicon
         while True:
-            name = f"{stream.choice(lexicon('place_first.txt'))[0]} {stream.choice(lexicon('place_second.txt'))[0]}"
+            first, second = (stream.choice(lexicon(f"place_{part}.txt"))[0] for part in ("first", "second"))
+            name = names["place"].format(first=first, second=second)
             if stream.below(4) == 0 or name in self._names:
-                name = f"{stream.choice(lexicon('place_prefix.txt'))[0]} {name}"
+                prefix = stream.choice(lexicon("place_prefix.txt"))[0]
+                name = names["longer_place"].format(prefix=prefix, name=name)
             if name not in self._names:
                 self._names.add(name)
                 return name

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from sparse_tasks.generators.prose.people import People, Person
-from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.grammar import lexicon
-from sparse_tasks.generators.story.words import Places, Thing, Things, crowns
+from sparse_tasks.generators.story.language import ENGLISH, Language, language
+from sparse_tasks.generators.story.words import Places, Thing, Things
 
 # Below this many crowns the traveller looks for work.
 _POOR = 120
@@ -69,6 +68,7 @@ class Chronicle:
         chapters: The days.
         purse: Crowns at the end.
         owned: What the traveller owns at the end.
+        tongue: The language in which it is told.
     """
 
     hero: Person
@@ -76,6 +76,7 @@ class Chronicle:
     chapters: list[Chapter]
     purse: int
     owned: set[Thing]
+    tongue: Language
 
     def happened(self, *kinds: str) -> list[tuple[Chapter, Event]]:
         """All events of these kinds, in order."""
@@ -111,6 +112,7 @@ class Plan:
         dearest: A chapter whose purchase costs more than all others.
         topic: What the task wants to know again when it asks.
         first: Number of the first chapter.
+        language: Code of the language in which it is told.
     """
 
     acquisitions: list[str | None]
@@ -124,6 +126,7 @@ class Plan:
     dearest: int | None = None
     topic: str = ""
     first: int = 1
+    language: str = ENGLISH
 
 
 def simulate(stream: Stream, plan: Plan) -> Chronicle:
@@ -135,9 +138,10 @@ class _Journey:
     def __init__(self, stream: Stream, plan: Plan) -> None:
         self.stream = stream
         self.plan = plan
-        self.people = People(stream.fork("people"), plan.locale)
-        self.things = Things(stream.fork("things"), plan.reserved)
-        self.places = Places(stream.fork("places"))
+        self.tongue = language(plan.language)
+        self.people = People(stream.fork("people"), plan.locale, self.tongue.jobs, self.tongue.called == "name")
+        self.things = Things(stream.fork("things"), plan.reserved, plan.language)
+        self.places = Places(stream.fork("places"), plan.language)
         self.hero = self.people.hero()
         self.purse = stream.between(300, 500)
         # What may be sold or given away by chance: things of the reserved material move only as planned, and nothing
@@ -153,10 +157,10 @@ class _Journey:
         self.yesterday = ""
 
     def chronicle(self) -> Chronicle:
-        setting_out = Event("SettingOut", {"price": crowns(self.purse)}, amount=self.purse)
-        first = date(self.stream.between(1840, 1885), 1, 1) + timedelta(days=self.stream.below(365))
+        setting_out = Event("SettingOut", {"price": self.tongue.price(self.purse)}, amount=self.purse)
+        first = date(self.stream.between(*self.tongue.years), 1, 1) + timedelta(days=self.stream.below(365))
         chapters = [self._chapter(i, first + timedelta(days=i)) for i in range(len(self.plan.acquisitions))]
-        return Chronicle(self.hero, setting_out, chapters, self.purse, self.owned)
+        return Chronicle(self.hero, setting_out, chapters, self.purse, self.owned, self.tongue)
 
     def _chapter(self, i: int, day: date) -> Chapter:
         person, place = self._person(i), self._place()
@@ -194,14 +198,13 @@ class _Journey:
         if kind == "GiftReceived":
             thing = self.things.thing(material)
             self._own(thing, material, i)
-            giver = self._party(person, "givers.txt")
-            return [Event(kind, {"a_item": with_article(thing.name), "giver": giver}, thing)]
+            return [Event(kind, self._item(thing) | self._party("giver", person, "givers.txt"), thing)]
         if kind in ("Sale", "GiftGiven", "Refused"):
             return self._part_with(kind, demand, i, person)
         if kind == "Wage":
             return [self._wage(self.stream.between(8, 40))]
         thing = self.things.thing(material)
-        slots = {"a_item": with_article(thing.name)}
+        slots = self._item(thing)
         if material is None and kind != "Hearsay":
             self.tempting.append((i, thing))
         if kind == "Seen":
@@ -213,7 +216,7 @@ class _Journey:
             price = self.stream.between(165, 260)
         if kind == "Hearsay":
             slots["other"] = self._absent(person).name
-        return [Event(kind, slots | {"price": crowns(price)}, thing, price)]
+        return [Event(kind, slots | {"price": self.tongue.price(price)}, thing, price)]
 
     def _purchase(self, material: str | None, i: int, person: Person) -> list[Event]:
         stream = self.stream
@@ -232,8 +235,7 @@ class _Journey:
             events.append(self._wage(price - self.purse + stream.between(5, 40)))
         self.purse -= price
         self._own(thing, material, i)
-        seller = self._party(person, "vendors.txt")
-        slots = {"a_item": with_article(thing.name), "price": crowns(price), "seller": seller}
+        slots = self._item(thing) | {"price": self.tongue.price(price)} | self._party("seller", person, "vendors.txt")
         return [*events, Event("Purchase", slots, thing, price)]
 
     def _own(self, thing: Thing, material: str | None, i: int) -> None:
@@ -257,21 +259,20 @@ class _Journey:
                 self.at_hand.pop()
         else:
             return []  # nothing to part with yet
-        possessive = "her" if self.hero.female else "his"
-        slots = {"the_item": f"the {thing.name}", "his_item": f"{possessive} {thing.name}"}
+        slots = self._item(thing)
         if kind == "GiftGiven":
             self.owned.remove(thing)
-            return [Event(kind, slots | {"recipient": self._party(known, "recipients.txt")}, thing)]
+            return [Event(kind, slots | self._party("recipient", known, "recipients.txt"), thing)]
         price = max(1, thing.worth * stream.between(70, 160) // 100)
         if kind == "Sale":
             self.owned.remove(thing)
             self.purse += price
-            slots["buyer"] = self._party(known, "dealers.txt")
-        return [Event(kind, slots | {"price": crowns(price)}, thing, price)]
+            slots |= self._party("buyer", known, "dealers.txt")
+        return [Event(kind, slots | {"price": self.tongue.price(price)}, thing, price)]
 
     def _wage(self, amount: int) -> Event:
         self.purse += amount
-        return Event("Wage", {"price": crowns(amount)}, amount=amount)
+        return Event("Wage", {"price": self.tongue.price(amount)}, amount=amount)
 
     def _person(self, i: int) -> Person:
         if self.plan.company is not None:
@@ -305,10 +306,13 @@ class _Journey:
         self.yesterday = place
         return place
 
-    def _party(self, person: Person | None, others: str) -> str:
+    def _item(self, thing: Thing) -> dict[str, str]:
+        return self.tongue.item(thing.name, thing.sort, self.hero.female)
+
+    def _party(self, slot: str, person: Person | None, others: str) -> dict[str, str]:
         if person is not None and self.stream.uniform() < _NAMED:
-            return person.name
-        return self.stream.choice(lexicon(others))[0]
+            return self.tongue.party(slot, [person.name])
+        return self.tongue.party(slot, self.stream.choice(self.tongue.lexicon(others)))
 
 
 _DISTRACTORS_BUT_GIFTS = ("Sale", "GiftGiven", "Seen", "Seen", "Asked", "Asked", "Refused", "Hearsay", "Wage")

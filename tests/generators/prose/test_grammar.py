@@ -10,7 +10,13 @@ from nltk.grammar import CFG, Nonterminal
 
 from sparse_tasks.generators.prose.grammar import Rule, parse_grammar
 
-FOLDERS = ("story/grammar/events", "story/grammar/scenes", "qa/grammar/facts", "qa/grammar/colour", "ruler/essays")
+FOLDERS = (
+    "story/languages/en/events",
+    "story/languages/en/scenes",
+    "qa/grammar/facts",
+    "qa/grammar/colour",
+    "ruler/essays",
+)
 FILES = [
     path
     for folder in FOLDERS

@@ -13,10 +13,10 @@ from sparse_tasks.generators.prose.phrasing import Phrasing, Phrasings
 from sparse_tasks.generators.qa.phrases import facts
 from sparse_tasks.generators.qa.reader import _SLOTS as QA_SLOTS
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story import reader
 from sparse_tasks.generators.story.grammar import events
+from sparse_tasks.generators.story.reader import reader_of
 
-GRAMMARS = {"story": (events(), reader._SLOTS), "qa": (facts(), QA_SLOTS)}
+GRAMMARS = {"story": (events(), reader_of("en").slots), "qa": (facts(), QA_SLOTS)}
 FILLED = {
     "price": "4 crowns",
     "a_item": "a red cup",
@@ -68,7 +68,7 @@ def test_phrasing_without_a_sure_word_is_matched_with_every_sentence() -> None:
 @given(st.text(alphabet=" \n.!?”“aB,", max_size=30))
 def test_sentence_ends_at_the_first_mark_that_can_end_one(text: str) -> None:
     """The fast expression reads as the one does that says it plainly."""
-    assert reader._SENTENCE.findall(text) == re.findall(r"[^\n]+?[.!?]”?(?=\s)(?! [a-z])", text)
+    assert reader_of("en").sentence.findall(text) == re.findall(r"[^\n]+?[.!?]”?(?=\s)(?! [a-z])", text)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_sentence_ends_at_the_first_mark_that_can_end_one(text: str) -> None:
     ],
 )  # fmt: skip
 def test_dates_are_found_with_their_weekdays(text: str, dates: list[tuple[str, date]]) -> None:
-    assert reader._dates(text) == dates
+    assert reader_of("en").dates(text) == dates

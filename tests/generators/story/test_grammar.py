@@ -16,9 +16,9 @@ from sparse_tasks.generators.story import grammar
 from sparse_tasks.generators.story.grammar import events, lexicon, scenes
 from sparse_tasks.generators.story.words import materials
 
-ROOM = files(grammar.__package__)
+ROOM = files(grammar.__package__) / "languages" / "en"
 FILES = sorted(
-    (path for folder in ("events", "scenes") for path in (ROOM / "grammar" / folder).iterdir()),
+    (path for folder in ("events", "scenes") for path in (ROOM / folder).iterdir()),
     key=lambda path: path.name,
 )
 PRONOUNS = {"he", "him", "his", "himself"}
