@@ -61,6 +61,8 @@ PRESETS = {
             "ruler_cwe.words": "20",
             "ruler_cwe.common": "15",
             "reason.steps": "64",
+            "copy_nth.alike": "8",
+            "copy_nth.lines": "48",
         },
     ),
     "small": Preset(
@@ -74,6 +76,8 @@ PRESETS = {
             "ruler_vt.chains": "2",
             "ruler_vt.hops": "1",
             "reason.steps": "4",
+            "copy_nth.alike": "2",
+            "copy_nth.lines": "8",
         },
         begin_answer=True,
     ),

@@ -259,7 +259,7 @@ class Task(Parametric, ABC):
         return []
 
 
-_GROUPS = ("story", "qa", "ruler", "reason")
+_GROUPS = ("story", "qa", "ruler", "reason", "copy")
 
 
 def _import_all() -> None:

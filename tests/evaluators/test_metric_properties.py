@@ -14,7 +14,7 @@ from tests.evaluators.metrics import METRICS, STRICT
 
 # These read ``answers`` as ways to say one thing; the others as the entries of a list.
 ONE_ANSWER = frozenset({"exact_match", "squad_em", "token_f1"})
-SETS = sorted(METRICS.keys() - ONE_ANSWER - {"ordered_fraction", "prefix_fraction"})
+SETS = sorted(METRICS.keys() - ONE_ANSWER - {"ordered_fraction", "prefix_fraction", "sequence_fraction"})
 
 # Names as the generators write them; without "and" and commas, so that a list on one line can be read back.
 _WORD = st.text(alphabet=string.ascii_letters, min_size=2, max_size=8).filter(

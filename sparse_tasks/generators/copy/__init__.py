@@ -1,0 +1,1 @@
+"""Copying tasks: a stretch of the context is to be given back as it is."""
