@@ -4,9 +4,10 @@
     python benchmarks/parallel.py large --gpus 2              # Qwen2.5-32B's shape
     python benchmarks/parallel.py sweep --gpus 2 --data DATA  # evaluate with one engine, and with one on each GPU
 
-Weights and prompts are random, but for the sweep, which takes a model and a data set. Every ratio is of measurements in
-one run. ``tensor`` prints the gain of sparse attention over vLLM's own at each number of GPUs, and holds the tokens of
-both against each other at sparsity 0. Needs vLLM and as many GPUs as ``--gpus`` says.
+Weights and prompts are random, but for the sweep, which takes a model and a data set. Every ratio is of measurements
+in one run. ``tensor`` prints the gain of sparse attention over vLLM's own at each number of GPUs, and holds logprobs
+of both against each other at sparsity 0. Needs vLLM and as many GPUs as ``--gpus`` says. Where they have no multicast,
+vLLM needs ``VLLM_ALLREDUCE_USE_SYMM_MEM=0``.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ graphs for whole steps. Sparse attention has graphs that leave attention out (PI
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -33,6 +34,7 @@ SHAPE = {
 }  # fmt: skip
 ROOM = 1024  # tokens that a request may write
 ROUNDS, STEPS = 9, 16  # of decoding: the median of so many rounds of so many steps
+_NUMBERS = itertools.count()  # of requests: counts are kept by name until they are taken
 NOTHING = 1e-9  # left out by methods that run all the same; at sparsity 0 none would
 
 
@@ -73,7 +75,7 @@ def ask(llm: Any, count: int, tokens: int, written: int, seed: int) -> list[str]
     """Give the engine random prompts; their ids."""
     from vllm import SamplingParams
 
-    draw, names = random.Random(seed), [f"{seed}-{number}" for number in range(count)]
+    draw, names = random.Random(seed), [f"request-{next(_NUMBERS)}" for _ in range(count)]
     parameters = SamplingParams(temperature=0.0, max_tokens=written, ignore_eos=True, detokenize=False)
     for name in names:
         prompt = {"prompt_token_ids": draw.choices(range(1000, 120000), k=tokens)}

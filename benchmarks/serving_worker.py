@@ -1,4 +1,4 @@
-"""Workers of vLLM that ``serving.py`` looks into: they time attention on the device, and can leave counting out."""
+"""Workers of vLLM for models of random weights; those of ``serving.py`` time attention and can leave counting out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,28 @@ from vllm.v1.worker.gpu_worker import Worker
 from sparse_tasks.attention.vllm.worker import SparseWorker
 
 
-class Timed:
+class Drawn:
+    """Draws weights anew: vLLM's own random ones are so small that attention hardly changes an answer."""
+
+    def load_model(self, *arguments: Any, **options: Any) -> None:
+        super().load_model(*arguments, **options)
+        draw = torch.Generator(self.device).manual_seed(self.rank)
+        for name, weights in self.get_model().named_parameters():
+            if weights.dim() > 1 and weights.dtype.itemsize > 1:
+                weights.data.normal_(0, weights.shape[-1] ** -0.5, generator=draw)
+            elif "norm" in name:
+                weights.data.fill_(1)
+
+
+class DrawnWorker(Drawn, Worker):
+    """vLLM's own."""
+
+
+class DrawnSparseWorker(Drawn, SparseWorker):
+    """The one of sparse attention."""
+
+
+class Timed(Drawn):
     """Records an event before and after the attention of each layer, from the writing of the cache on."""
 
     def load_model(self, *arguments: Any, **options: Any) -> None:
@@ -65,4 +86,4 @@ class TimedSparseWorker(Timed, SparseWorker):
                 setattr(counter, name, lambda *arguments, **options: None)
 
 
-__all__ = ["TimedSparseWorker", "TimedWorker"]
+__all__ = ["DrawnSparseWorker", "DrawnWorker", "TimedSparseWorker", "TimedWorker"]

@@ -87,6 +87,7 @@ def engine(arguments: argparse.Namespace, name: str, attention: str | None) -> I
 
     shape, options = SHAPES[name]
     given: dict[str, Any] = {} if attention is None else engine_arguments(attention, sparsity=0.9)
+    given["worker_cls"] = f"serving_worker.{'DrawnWorker' if attention is None else 'DrawnSparseWorker'}"
     graphs = given.pop("compilation_config", {}) | {"cudagraph_capture_sizes": [arguments.batch]}
     given |= {"enforce_eager": True} if arguments.eager else {"compilation_config": graphs}
     with tempfile.TemporaryDirectory() as folder:
