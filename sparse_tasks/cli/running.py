@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.attention import Attention as AttentionOf
     from sparse_tasks.evaluators.ability import Place
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
-    from sparse_tasks.evaluators.records import AverageResult, ConfigResult, Result, RunSettings
+    from sparse_tasks.evaluators.records import (
+        AverageResult,
+        ConfigResult,
+        Later,
+        Result,
+        RunSettings,
+        TurnResult,
+    )
     from sparse_tasks.evaluators.sweep import Swept
 
 Data = Annotated[
@@ -209,6 +216,7 @@ def tell_result(result: Result, folder: Path, format: Format) -> None:
         if measured := _measured([config for config in result.configs if config.length == average.length]):
             print(f"measured sparsity at {label(average.length)}: {measured}")
     _tell_thinking(result)
+    _tell_turns(result)
     if any(config.fallback for config in result.configs):
         print("Some answers were read from an unclosed <answer> or a \\boxed{}; result.json says how many (fallback).")
     if rules := sorted({name for config in result.configs for name in config.read_by or () if name in RULES}):
@@ -232,6 +240,31 @@ def _tell_thinking(result: Result) -> None:
     print_table(table)
 
 
+def _tell_turns(result: Result) -> None:
+    """Print the score of each question, and whether later ones score less, where samples ask several."""
+    from sparse_tasks.core.length import label
+
+    for config in result.configs:
+        if not config.turns:
+            continue
+        table = frameless("question", ("n", "score", "95% interval"))
+        for turn in config.turns:
+            table.add_row(turn.level or str(turn.turn), f"{turn.n:,}", *_score(turn))
+        print(f"\n{config.task} at {label(config.length)}, by question")
+        print_table(table)
+        if later := config.later:
+            print(_told_later(later))
+
+
+def _told_later(later: Later) -> str:
+    """Whether later questions score less, with what says so."""
+    more = "less" if later.difference < 0 else "more"
+    found = f"Later questions score {more}" if later.p_value < 0.05 else "Later questions are not seen to score less"
+    difference = PLAIN.signed(later.difference)
+    limits = PLAIN.interval(later.interval.low, later.interval.high, sign=True)
+    return f"{found}: later half less earlier half {difference} {limits}, p {PLAIN.p_value(later.p_value)}."
+
+
 def tell_unable(failed: Collection[Place], of: int) -> None:
     """Say what the model cannot do, and what follows."""
     from textwrap import fill
@@ -242,7 +275,7 @@ def tell_unable(failed: Collection[Place], of: int) -> None:
         print("\n" + fill(told(failed, of), 80, subsequent_indent="   ", break_on_hyphens=False))
 
 
-def _score(row: ConfigResult | AverageResult) -> list[str]:
+def _score(row: ConfigResult | AverageResult | TurnResult) -> list[str]:
     return [PLAIN.number(row.mean), PLAIN.interval(row.low, row.high)]
 
 

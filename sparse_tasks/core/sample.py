@@ -25,6 +25,31 @@ class Evidence(Record, frozen=True, kw_only=True):
     label: str
 
 
+class Turn(Record, frozen=True, kw_only=True):
+    """A question of several on one context.
+
+    Attributes:
+        level: What part of the work it asks for (``given``), where questions are levels of one; else empty.
+        history: Number of questions just before it that stand before it in a chat, with their gold answers; with 0 the
+            question follows the context.
+        question: What is asked, with the format of the answer.
+        answer: The gold answer, as of the sample.
+        answers: The list that the metric compares with.
+        metric: Registered name of the metric.
+        input_tokens: Tokens of the whole prompt that ends in this question, as the engine gets it.
+        evidence: Stretches of the sample's ``prompt`` that the answer needs, in order of appearance.
+    """
+
+    level: Annotated[str, Meta(pattern=r"^[a-z_]*$(?!\n)")]
+    history: Natural
+    question: Text
+    answer: Text
+    answers: Annotated[list[Text], Meta(min_length=1)]
+    metric: Name
+    input_tokens: Count
+    evidence: Annotated[list[Evidence], Meta(min_length=1)]
+
+
 class Sample(Record, frozen=True, kw_only=True):
     """One prompt with its gold answer and everything that made it.
 
@@ -49,6 +74,8 @@ class Sample(Record, frozen=True, kw_only=True):
         question_position: ``both`` (before and after the context) or ``after``.
         params: The task's parameters, as JSON.
         seed: Seed of the data set.
+        turns: All questions of a sample that asks several, one after the other, the first of which is ``question``;
+            empty where there is one.
     """
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9_]+-[0-9]+-[0-9]{5,}-[0-9a-f]{12}$(?!\n)")]
@@ -68,6 +95,7 @@ class Sample(Record, frozen=True, kw_only=True):
     question_position: Annotated[str, Meta(pattern=r"^(both|after)$(?!\n)")]
     params: Annotated[str, Meta(pattern=r"^\{")]
     seed: Natural
+    turns: list[Turn]
 
     def row(self) -> JsonObject:
         """The sample as plain data, a column a key."""

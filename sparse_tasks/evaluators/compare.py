@@ -136,7 +136,7 @@ def _compared_task(
         mean_a=_mean([a.score for a, _ in pairs]),
         mean_b=_mean([b.score for _, b in pairs]),
         difference=_mean(differences),
-        interval=_recorded(interval),
+        interval=recorded(interval),
         p_value=p_value,
         p_holm=p_value,
         smallest_detectable=smallest_detectable(differences, level),
@@ -170,12 +170,13 @@ def average(rows: Sequence[ComparedTask]) -> list[ComparedAverage]:
         mean_a=_mean([row.mean_a for row in able]),
         mean_b=_mean([row.mean_b for row in able]),
         difference=difference,
-        interval=_recorded(interval),
+        interval=recorded(interval),
     )
     return [mean]
 
 
-def _recorded(interval: Interval) -> DifferenceInterval:
+def recorded(interval: Interval) -> DifferenceInterval:
+    """The interval of a difference, as records have it."""
     return msgspec.convert(interval, DifferenceInterval, from_attributes=True)
 
 

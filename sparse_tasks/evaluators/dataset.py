@@ -126,6 +126,11 @@ class Dataset:
                     left = None if left is None else left - len(rows)
                     yield from rows
 
+    def asks_several(self, selection: Selection) -> bool:
+        """Whether samples of a selection ask several questions, by the first of each task."""
+        first = Selection(selection.tasks, selection.lengths[:1], 1)
+        return any(row["turns"] for row in self.rows(first, ["turns"]))
+
     def samples(self, selection: Selection, kind: type[R]) -> Iterator[R]:
         """The samples of a selection, as ``rows``, each as a record.
 

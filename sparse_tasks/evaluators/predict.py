@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -14,12 +14,14 @@ import msgspec
 from msgspec import UNSET
 
 from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.method import EvictMethod
 from sparse_tasks.core.beginning import ANSWER
 from sparse_tasks.core.errors import DataError, EngineError, UsageError, nearest, without_passwords
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.template import ChatTemplate
+from sparse_tasks.core.turns import sample_id
 from sparse_tasks.evaluators.dataset import Dataset, Selection
-from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output
+from sparse_tasks.evaluators.engines.engine import ENGINES, Engine, EngineSettings, Output, joined
 from sparse_tasks.evaluators.engines.group import engines
 from sparse_tasks.evaluators.engines.running import Starter
 from sparse_tasks.evaluators.environment import environment
@@ -35,6 +37,7 @@ from sparse_tasks.evaluators.records import (
     RunSettings,
     SamplingRecord,
     ThinkingRecord,
+    TurnOutput,
 )
 from sparse_tasks.evaluators.runs import PREDICTIONS, Run
 from sparse_tasks.evaluators.thinking import ANY, Thinking, counted, opened_by
@@ -141,6 +144,7 @@ class RunRequest:
             self.begins_answer,
             self.self_test,
             self.free_blocks,
+            self.dataset.asks_several(self.selection),
         )
 
 
@@ -220,12 +224,15 @@ def predict(
         name: request.max_new_tokens or sample.max_new_tokens for name, sample in samples.items() if name not in done
     }
     budgets = {name: budget + (thinking.budget or 0) for name, budget in answer_budgets.items()}
+    if any(sample.chat for sample in samples.values()):
+        _check_chats(request, kind)
     if budgets:
-        needs = [(samples[name].length, counts[name], budget) for name, budget in budgets.items()]
+        asked = {of: tokens for name in budgets for of, tokens in _questions(samples[name], counts[name])}
+        needs = [(samples[sample_id(of)].length, tokens, budgets[sample_id(of)]) for of, tokens in asked.items()]
         needed = check_context(needs, engine.context())
         tokens = sum(tokens for _, tokens, _ in needs)
         progress.starting(request.engine, len(budgets), tokens, len(samples) - len(budgets))
-        left = set(budgets)
+        left, gathered = set(asked), dict[str, dict[str, Output]]()
         with ExitStack() as held:
             running = (starter or held.enter_context(engines(request.engines, request.on))).start(engine, needed)
             started = msgspec.structs.replace(record.engine, version=running.version(), details=running.details())
@@ -241,20 +248,49 @@ def predict(
             )
             with closing(running.generate(prompts)) as outputs:
                 for output in outputs:
+                    name = sample_id(output.id)
                     if output.id not in left:
-                        what = "again" if output.id in samples else "which was not requested"
+                        what = "again" if name in samples else "which was not requested"
                         raise EngineError(f"the engine answered {output.id}, {what}")
                     left.remove(output.id)
                     if tokenizer is not None:
-                        _check_count(output, counts[output.id])
-                        output = _counted(output, tokenizer, thinking, answer_budgets[output.id])
-                    run.add(_prediction(samples[output.id], output))
-                    progress.predicted(output)
+                        _check_count(output, asked[output.id])
+                        output = _counted(output, tokenizer, thinking, answer_budgets[name])
+                    sample, answers = samples[name], gathered.setdefault(name, {})
+                    answers[output.id] = output
+                    if len(answers) == len(sample.requests):
+                        del gathered[name]
+                        output = joined([answers[of] for of in sample.requests])
+                        run.add(_prediction(sample, output))
+                        progress.predicted(output)
             if left:
-                first = next(name for name in budgets if name in left)
-                raise EngineError(f"the engine left out {len(left)} of {len(budgets)} samples, {first} first")
+                first = next(of for of in asked if of in left)
+                what = "samples" if len(asked) == len(budgets) else "answers"
+                raise EngineError(f"the engine left out {len(left)} of {len(asked)} {what}, {first} first")
     run.put_in_order(list(samples))
     return run.settings or record
+
+
+def _questions(sample: SampleInfo, tokens: int) -> Iterator[tuple[str, int]]:
+    """The requests of a sample with the tokens of their prompts."""
+    return zip(sample.requests, (tokens, *sample.later), strict=True)
+
+
+def _check_chats(request: RunRequest, kind: type[Engine]) -> None:
+    """Refuse chats where a method that evicts could not keep to what it chose before the first answer.
+
+    Raises:
+        UsageError: The engine, or an option, does not go with them.
+    """
+    if request.attention is None or not isinstance(request.attention.decode, EvictMethod):
+        return
+    if not kind.compresses_contexts:
+        able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).compresses_contexts)
+        remedy = f"lets methods that evict choose anew at each question of a chat; choose --engine from {able}"
+        raise UsageError("engine", request.engine, remedy)
+    if request.free_blocks:
+        remedy = "does not go with several questions in a chat: blocks are freed by whole prompts"
+        raise UsageError("free-blocks", True, remedy)
 
 
 def default_folder(request: RunRequest, name: str | None = None) -> Path:
@@ -390,5 +426,8 @@ def _counted(output: Output, tokenizer: PromptTokenizer, thinking: Thinking, bud
 
 
 def _prediction(sample: SampleInfo, output: Output) -> Prediction:
-    measured = {field.name: getattr(output, field.name) for field in fields(output) if field.name != "ids"}
-    return Prediction(task=sample.task, index=sample.index, length=sample.length, **measured)
+    names = [field.name for field in fields(output) if field.name not in ("ids", "turns")]
+    measured = {name: getattr(output, name) for name in names}
+    of_turn = TurnOutput.__struct_fields__
+    turns = [TurnOutput(**{name: getattr(turn, name) for name in of_turn}) for turn in output.turns]
+    return Prediction(task=sample.task, index=sample.index, length=sample.length, turns=turns or UNSET, **measured)

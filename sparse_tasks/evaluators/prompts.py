@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from sparse_tasks.core.beginning import begun, unbegun
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import Record
+from sparse_tasks.core.sample import Turn
 from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.turns import messages, request_id, stem_of
 from sparse_tasks.evaluators.dataset import Dataset, Selection
 from sparse_tasks.evaluators.engines.engine import Request
 
 
-class SampleInfo(Record, frozen=True, kw_only=True):
-    """The short columns of a sample that a run needs."""
-
+class _Short(Record, frozen=True, kw_only=True):
     id: str
     task: str
     index: int
@@ -23,10 +24,41 @@ class SampleInfo(Record, frozen=True, kw_only=True):
     max_new_tokens: int
 
 
-class _Prompted(SampleInfo, frozen=True, kw_only=True):
+class SampleInfo(_Short, frozen=True, kw_only=True):
+    """The short columns of a sample that a run needs.
+
+    Attributes:
+        later: Tokens of the prompt of each question after the first, where it asks several.
+        chat: Whether questions stand behind others.
+    """
+
+    later: tuple[int, ...] = ()
+    chat: bool = False
+
+    @property
+    def requests(self) -> list[str]:
+        """Ids of its requests, one for each question."""
+        return [request_id(self.id, number) for number in range(1 + len(self.later))]
+
+
+class _Counted(_Short, frozen=True, kw_only=True):
+    turns: list[Turn]
+
+
+class _Prompted(_Counted, frozen=True, kw_only=True):
     prompt: str
     context: str
+    question: str
     answer_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Messages of a request: the user's first, those after it, and the beginning of the model's answer."""
+
+    prompt: str
+    beginning: str
+    later: tuple[str, ...] = ()
 
 
 def made_for(dataset: Dataset, tokenizer: PromptTokenizer, begin_answer: bool = False) -> bool:
@@ -58,13 +90,19 @@ def count_tokens(
         begin_answer: Whether prompts end inside the answer.
     """
     if tokenizer is None or made_for(dataset, tokenizer, begin_answer):
-        for sample in dataset.samples(selection, SampleInfo):
-            yield sample, sample.input_tokens
+        for sample in dataset.samples(selection, _Counted):
+            yield _info(sample, [turn.input_tokens for turn in sample.turns[1:]]), sample.input_tokens
         return
     for prompted in dataset.samples(selection, _Prompted):
-        tokens = tokenizer.count(*_turns(dataset, prompted, tokenizer, begin_answer))
+        asks = _asked(dataset, prompted, tokenizer, begin_answer)
+        tokens, *later = (tokenizer.count(asked.prompt, asked.beginning, asked.later) for asked in asks)
         counted()
-        yield SampleInfo(**{name: getattr(prompted, name) for name in SampleInfo.__struct_fields__}), tokens
+        yield _info(prompted, later), tokens
+
+
+def _info(sample: _Counted, later: list[int]) -> SampleInfo:
+    short = {name: getattr(sample, name) for name in _Short.__struct_fields__}
+    return SampleInfo(**short, later=tuple(later), chat=any(turn.history for turn in sample.turns))
 
 
 def requests(
@@ -76,7 +114,9 @@ def requests(
     begin_answer: bool = False,
     contexts: bool = False,
 ) -> Iterator[Request]:
-    """The requests for the samples in ``budgets``, read and encoded as they are needed.
+    """The requests for the samples in ``budgets``, one for each question, read and encoded as they are needed.
+
+    In a chat, what a method that evicts keeps is chosen once: where the context ends, or else the first prompt.
 
     Args:
         dataset: The data set.
@@ -91,32 +131,60 @@ def requests(
             ends.
     """
     for sample in dataset.samples(selection, _Prompted):
-        if sample.id in budgets:
-            prompt, beginning = _turns(dataset, sample, tokenizer, begin_answer)
-            ids = [] if tokenizer is None else checked_ids(tokenizer, prompt, beginning)
+        if sample.id not in budgets:
+            continue
+        asks, first = _asked(dataset, sample, tokenizer, begin_answer), list[int]()
+        for number, asked in enumerate(asks):
+            ids = [] if tokenizer is None else checked_ids(tokenizer, asked.prompt, asked.beginning, asked.later)
+            if not asked.later:
+                first = ids
             context = None
             if contexts and tokenizer is not None:
-                context = context_tokens(tokenizer, prompt, sample.context, ids, beginning)
-            yield Request(sample.id, prompt, ids, budgets[sample.id], beginning, context)
+                context = context_tokens(
+                    tokenizer, asked.prompt, sample.context, ids, asked.beginning, later=asked.later
+                )
+            elif asked.later and tokenizer is not None:
+                context = _alike(first, ids)
+            yield Request(
+                request_id(sample.id, number), asked.prompt, ids, budgets[sample.id], asked.beginning, context,
+                asked.later, sample.id if len(asks) > 1 else "", len(asks),
+            )  # fmt: skip
 
 
-def _turns(
-    dataset: Dataset, sample: _Prompted, tokenizer: PromptTokenizer | None, begin_answer: bool
-) -> tuple[str, str]:
-    """The user's message, and the beginning of the model's answer."""
-    chat = tokenizer is None or tokenizer.template is not None
-    if begin_answer:
-        return begun(sample.prompt, sample.answer_prefix, chat)
-    return unbegun(sample.prompt, sample.answer_prefix, chat) if dataset.begins_answer else sample.prompt, ""
+def _asked(dataset: Dataset, sample: _Prompted, tokenizer: PromptTokenizer | None, begin_answer: bool) -> list[_Asked]:
+    """What a sample asks, one question or several."""
+    chat, prefix = tokenizer is None or tokenizer.template is not None, sample.answer_prefix
+
+    def opened(message: str) -> tuple[str, str]:
+        if begin_answer:
+            return begun(message, prefix, chat)
+        return unbegun(message, prefix, chat) if dataset.begins_answer else message, ""
+
+    if not sample.turns:
+        return [_Asked(*opened(sample.prompt))]
+    stem = stem_of(sample.prompt, sample.question, prefix)
+    ending = sample.prompt.removeprefix(stem + sample.question)
+    asks = []
+    for number in range(len(sample.turns)):
+        *before, last = messages(stem, sample.turns, number, ending)
+        last, beginning = opened(last)
+        first, *later = [*before, last]
+        asks.append(_Asked(first, beginning, tuple(later)))
+    return asks
 
 
-def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "") -> list[int]:
+def _alike(first: list[int], ids: list[int]) -> int:
+    """The number of first ids that two prompts share."""
+    return next((i for i, (one, other) in enumerate(zip(first, ids, strict=False)) if one != other), len(first))
+
+
+def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> list[int]:
     """The ids of a rendered prompt, which must not begin with a doubled special token (BOS, as a rule).
 
     A chat template that writes BOS and a tokenizer that adds it again give two, and scores near zero that look like
     the model's.
     """
-    ids = tokenizer.ids(prompt, beginning)
+    ids = tokenizer.ids(prompt, beginning, later)
     if len(ids) > 1 and ids[0] == ids[1]:
         token = tokenizer.backend.get_added_tokens_decoder().get(ids[0])
         if token is not None and token.special:
@@ -129,7 +197,15 @@ def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "") ->
     return ids
 
 
-def context_tokens(tokenizer: PromptTokenizer, prompt: str, context: str, ids: list[int], beginning: str = "") -> int:
+def context_tokens(
+    tokenizer: PromptTokenizer,
+    prompt: str,
+    context: str,
+    ids: list[int],
+    beginning: str = "",
+    *,
+    later: Sequence[str] = (),
+) -> int:
     """The number of first ids of a rendered prompt that are of its context and of what the template puts before it.
 
     They are those that the text up to the end of the context has by itself, so that no question changes them. Where
@@ -141,6 +217,7 @@ def context_tokens(tokenizer: PromptTokenizer, prompt: str, context: str, ids: l
         context: Its beginning.
         ids: Ids of the rendered prompt.
         beginning: Beginning of the model's answer.
+        later: Messages after the user's.
 
     Raises:
         UsageError: The prompt does not begin with the context, or the template does not write it once, as it is.
@@ -149,7 +226,7 @@ def context_tokens(tokenizer: PromptTokenizer, prompt: str, context: str, ids: l
         raise UsageError(
             "compress", "context", "needs prompts that begin with their context; run sparse-tasks validate"
         )
-    text = tokenizer.render(prompt, beginning)
+    text = tokenizer.render(prompt, beginning, later)
     if text.count(prompt) != 1:
         raise UsageError(
             "chat-template",
@@ -158,7 +235,7 @@ def context_tokens(tokenizer: PromptTokenizer, prompt: str, context: str, ids: l
         )
     end = text.index(prompt) + len(context)
     alone = tokenizer.encode(text[:end], context)
-    return next((i for i, (one, other) in enumerate(zip(alone, ids, strict=False)) if one != other), len(alone))
+    return _alike(alone, ids)
 
 
 def check_context(needs: list[tuple[int, int, int]], context: int | None) -> int:

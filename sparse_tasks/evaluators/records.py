@@ -201,8 +201,26 @@ class RunSettings(PublicSettings, frozen=True, kw_only=True):
     made_from: Description | UnsetType = UNSET
 
 
+class TurnOutput(Record, frozen=True, kw_only=True):
+    """The answer to one of several questions; as of a ``Prediction``."""
+
+    text: str
+    finish_reason: str | None
+    input_tokens: Natural | None
+    output_tokens: Natural | None
+    thinking_tokens: Natural | None
+    sparsity: Phases | None
+
+
+Turns: TypeAlias = Annotated[list[TurnOutput], Meta(min_length=2, max_length=1000)]
+
+
 class Prediction(Record, frozen=True, kw_only=True):
     """A line of ``predictions.jsonl``: an answer and its measurements; None where unknown.
+
+    Of a sample that asks several questions: the answers in their order with a blank line between, the first question's
+    ``input_tokens``, ``seconds_to_first_token`` and sparsity of prefill, sums of ``seconds`` and of tokens written, and
+    means of the other measurements; ``finish_reason`` is ``length`` where one answer's is.
 
     Attributes:
         id: Id of the sample.
@@ -219,6 +237,7 @@ class Prediction(Record, frozen=True, kw_only=True):
         sparsity: Measured share of query-key interactions left out, by phase, averaged over layers and heads.
         sparsity_spread: Its standard deviation over layers and heads, by phase.
         kv_bytes_per_step: Bytes of keys and values that a decoding step read, all layers together, on average.
+        turns: The answer to each question, where a sample asks several.
     """
 
     id: SampleId
@@ -235,6 +254,7 @@ class Prediction(Record, frozen=True, kw_only=True):
     sparsity: Phases | None
     sparsity_spread: Phases | None
     kv_bytes_per_step: Measure | None
+    turns: Turns | UnsetType = UNSET
 
 
 class Answered(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -258,6 +278,7 @@ class SubmittedPrediction(Record, frozen=True, kw_only=True):
     sparsity: Phases | None
     sparsity_spread: Phases | None
     kv_bytes_per_step: Measure | None
+    turns: Turns | UnsetType = UNSET
 
 
 class Replayed(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -299,6 +320,9 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
         depth_spread: From the first to the last stretch of evidence, in [0, 1].
         prefill_sparsity: Measured; None where nothing was.
         decode_sparsity: The same of decoding.
+        turns: Score of each question, where a sample asks several: ``score`` is their mean, ``parsed`` says whether all
+            had an answer, and ``extracted`` has a line for each. None where it asks one, as ``levels`` is.
+        levels: What each of them asks for, where they are levels of one question.
     """
 
     index: int
@@ -317,6 +341,48 @@ class ScoredSample(Outcome, frozen=True, kw_only=True):
     thinking_tokens: int | None = None
     answer_tokens: int | None = None
     cut_thinking: bool | None = None
+    turns: list[float] | None = None
+    levels: list[str] | None = None
+
+
+class DifferenceInterval(Record, frozen=True, kw_only=True):
+    """Confidence interval of a difference of means."""
+
+    low: Difference
+    high: Difference
+    method: Literal["bootstrap", "gains_losses", "mover"]
+
+
+class TurnResult(Record, frozen=True, kw_only=True):
+    """Score of one question of several, over the samples of a task at a length.
+
+    Attributes:
+        turn: Its number, from 1.
+        level: What it asks for, where questions are levels of one; else empty.
+        n: Samples.
+    """
+
+    turn: Count
+    level: str
+    n: Count
+    mean: Share
+    low: Share
+    high: Share
+
+
+class Later(Record, frozen=True, kw_only=True):
+    """Whether later questions score less: paired within samples.
+
+    Attributes:
+        difference: Mean score of the later half of a sample's questions less that of the earlier half, over samples; of
+            an odd number that in the middle is in neither.
+        interval: Confidence interval of the difference, at 95%.
+        p_value: Two-sided sign-flip test.
+    """
+
+    difference: Difference
+    interval: DifferenceInterval
+    p_value: Probability
 
 
 class ConfigResult(Record, frozen=True, kw_only=True):
@@ -331,6 +397,8 @@ class ConfigResult(Record, frozen=True, kw_only=True):
         thinking_tokens: Mean tokens of thought; None where unknown, left out in older files.
         answer_tokens: Mean tokens outside of thought; the same.
         cut_thinking: Share of outputs that were cut off while the model was thinking; left out in older files.
+        turns: By question, where samples ask several; left out where they ask one.
+        later: Whether later questions score less; left out where they are not alike, but levels of one.
     """
 
     task: Name
@@ -354,6 +422,8 @@ class ConfigResult(Record, frozen=True, kw_only=True):
     sparsity: Phases | None
     sparsity_spread: Phases | None
     kv_bytes_per_step: Measure | None
+    turns: Annotated[list[TurnResult], Meta(min_length=2)] | UnsetType = UNSET
+    later: Later | UnsetType = UNSET
 
 
 class AverageResult(Record, frozen=True, kw_only=True):
@@ -390,14 +460,6 @@ class Result(Record, frozen=True, kw_only=True):
     averages: Annotated[list[AverageResult], Meta(min_length=1)]
     average_is: str
     missing: Count | UnsetType = UNSET
-
-
-class DifferenceInterval(Record, frozen=True, kw_only=True):
-    """Confidence interval of a difference of means."""
-
-    low: Difference
-    high: Difference
-    method: Literal["bootstrap", "gains_losses", "mover"]
 
 
 class ServingVariance(Record, frozen=True, kw_only=True):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from dataclasses import replace as dataclass_replace
 from itertools import groupby
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import UNSET
@@ -26,10 +27,10 @@ from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
 from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Phase, Record, to_builtins
-from sparse_tasks.core.sample import Evidence
+from sparse_tasks.core.sample import Evidence, Turn
 from sparse_tasks.evaluators.ability import Place, config_means, unable
 from sparse_tasks.evaluators.answers import How
-from sparse_tasks.evaluators.compare import compare
+from sparse_tasks.evaluators.compare import compare, recorded
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
 from sparse_tasks.evaluators.forms import RULES
 from sparse_tasks.evaluators.records import (
@@ -38,12 +39,15 @@ from sparse_tasks.evaluators.records import (
     Comparison,
     ConfigResult,
     DatasetRecord,
+    Later,
     Outcome,
     Prediction,
     PublicSettings,
     Result,
     RunSettings,
     ScoredSample,
+    TurnOutput,
+    TurnResult,
 )
 from sparse_tasks.evaluators.runs import (
     COMPARISON,
@@ -60,7 +64,7 @@ from sparse_tasks.evaluators.runs import (
     read_settings,
 )
 from sparse_tasks.evaluators.scoring import score
-from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval
+from sparse_tasks.evaluators.statistics import Interval, difference_interval, macro, mean_interval, sign_flip_p_value
 from sparse_tasks.evaluators.thinking import NO_PROMPT, Thinking
 
 SCORES_SCHEMA = pa.schema(
@@ -88,9 +92,12 @@ SCORES_SCHEMA = pa.schema(
         ("thinking_tokens", pa.int64()),
         ("answer_tokens", pa.int64()),
         ("cut_thinking", pa.bool_()),
+        # Of samples that ask several questions: the score of each, and its level; null of others.
+        ("turns", pa.list_(pa.float64())),
+        ("levels", pa.list_(pa.string())),
     ]
 )
-_NOT_IN_OLDER: Final = ("rules", "thinking_tokens", "answer_tokens", "cut_thinking")
+_NOT_IN_OLDER: Final = ("rules", "thinking_tokens", "answer_tokens", "cut_thinking", "turns", "levels")
 """Columns that older runs lack."""
 
 _MAY_BE_NULL = (
@@ -112,6 +119,7 @@ class Gold(Record, frozen=True, kw_only=True):
     answer_prefix: str
     evidence: list[Evidence]
     question: str = ""
+    turns: list[Turn] = msgspec.field(default_factory=list)
 
 
 def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], None] = lambda: None) -> Result:
@@ -437,7 +445,40 @@ class Opened:
 
 
 def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredSample:
-    """A row of ``scores.parquet``: the score of a prediction for a sample."""
+    """A row of ``scores.parquet``: the score of a prediction for a sample, of several questions their mean.
+
+    Raises:
+        DataError: The prediction does not answer as many questions as the sample asks.
+    """
+    answers = [] if prediction.turns is UNSET else prediction.turns
+    if len(answers) != len(gold.turns):
+        asks = max(1, len(gold.turns))
+        raise DataError(f"{gold.id} asks {asks} questions, and its prediction answers {max(1, len(answers))}")
+    if not gold.turns:
+        return _scored(gold, prediction, opened)
+    rows = []
+    for turn, answer in zip(gold.turns, answers, strict=True):
+        parts = {name: getattr(turn, name) for name in ("metric", "answers", "question", "evidence")}
+        fields = {name: getattr(answer, name) for name in TurnOutput.__struct_fields__}
+        rows.append(_scored(replace(gold, **parts), replace(prediction, **fields), opened))
+    scores = [row.score for row in rows]
+    metrics = {row.metric for row in rows}
+    return replace(
+        _scored(gold, prediction, opened),
+        metric=metrics.pop() if len(metrics) == 1 else "mixed",
+        score=math.fsum(scores) / len(scores),
+        extracted="\n".join(row.extracted or "" for row in rows),
+        parsed=all(row.parsed for row in rows),
+        how=rows[0].how,
+        rules=list(dict.fromkeys(rule for row in rows for rule in row.rules or ())),
+        cut_thinking=any(row.cut_thinking for row in rows),
+        turns=scores,
+        levels=[turn.level for turn in gold.turns],
+    )
+
+
+def _scored(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredSample:
+    """The row of one question."""
     begun = opened.run and in_tags(gold.answer_prefix)
     # What else a prompt began of the answer belongs to what the model wrote.
     before = "" if begun or opened.made else gold.answer_prefix
@@ -529,7 +570,44 @@ def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction
         sparsity=_by_phase([prediction.sparsity for prediction in predictions]),
         sparsity_spread=_by_phase([prediction.sparsity_spread for prediction in predictions]),
         kv_bytes_per_step=_mean([prediction.kv_bytes_per_step for prediction in predictions]),
+        **_by_turn(rows),
     )
+
+
+def _by_turn(rows: Sequence[ScoredSample]) -> dict[str, Any]:
+    """Results by question, where samples ask several, and whether later ones score less."""
+    several = [row.turns for row in rows if row.turns]
+    if len(several) < len(rows):
+        return {}
+    levels, turns = rows[0].levels or [], list[TurnResult]()
+    for number in range(min(map(len, several))):
+        scores = [row[number] for row in several]
+        interval = mean_interval(scores)
+        turns.append(
+            TurnResult(
+                turn=number + 1,
+                level=levels[number],
+                n=len(scores),
+                mean=math.fsum(scores) / len(scores),
+                low=interval.low,
+                high=interval.high,
+            )
+        )
+    if any(levels):
+        return {"turns": turns}
+    falls = [_later(row) for row in several]
+    later = Later(
+        difference=math.fsum(falls) / len(falls),
+        interval=recorded(difference_interval(falls)),
+        p_value=sign_flip_p_value(falls),
+    )
+    return {"turns": turns, "later": later}
+
+
+def _later(scores: Sequence[float]) -> float:
+    """The mean of the later half of scores less that of the earlier half."""
+    half = len(scores) // 2
+    return (math.fsum(scores[-half:]) - math.fsum(scores[:half])) / half
 
 
 def average(configs: Sequence[ConfigResult]) -> AverageResult:

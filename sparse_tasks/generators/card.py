@@ -137,9 +137,7 @@ def _feature(field: Any) -> dict[str, Any]:
     if str(kind) in _TYPES:
         return {"name": field.name, "dtype": _TYPES[str(kind)]}
     inner = kind.value_type
-    if str(inner) in _TYPES:
-        return {"name": field.name, "list": _TYPES[str(inner)]}
-    return {"name": field.name, "list": [{"name": part.name, "dtype": _TYPES[str(part.type)]} for part in inner]}
+    return {"name": field.name, "list": _TYPES.get(str(inner)) or [_feature(part) for part in inner]}
 
 
 _COLUMNS = {
@@ -160,6 +158,7 @@ _COLUMNS = {
     "question_position": "both (before and after the context) or after (prompt = context + question + answer_prefix)",
     "params": "the task's parameters and what was drawn for the sample, as JSON",
     "seed": "seed of the data set",
+    "turns": "all questions on the context where a sample asks several, the first one included; else empty",
 }
 _BEGUN = {
     "answer_prefix": "beginning of the answer: in the model's turn, or at the end of the prompt without a template",

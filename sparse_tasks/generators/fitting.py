@@ -23,7 +23,7 @@ from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.prompts import unexplained
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.task import Completion, Draft, Offer, Task
+from sparse_tasks.generators.task import Asked, Completion, Draft, Mark, Offer, Task
 from sparse_tasks.generators.wording import Template
 
 _ROUNDS = 24
@@ -66,6 +66,11 @@ class Layout:
         """Text behind the context."""
         return self._frame(draft).question
 
+    def asked(self, draft: Draft, turn: Asked) -> str:
+        """A question of several, as it is asked."""
+        own = Completion("", turn.question, "")
+        return (unexplained(own, draft.instructions) if self.begun else own).question
+
     def prefix(self, draft: Draft) -> str:
         """Beginning of the answer."""
         return self._frame(draft).prefix
@@ -89,13 +94,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt of exact length with its parts and its evidence."""
+    """A prompt of exact length with its parts and its evidence, that of each turn where there are several."""
 
     prompt: str
     context: str
     input_tokens: int
     evidence: list[Evidence]
     draft: Draft
+    of_turns: list[list[Evidence]]
 
 
 @dataclass(frozen=True)
@@ -211,18 +217,22 @@ def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
         starts[id(passage)] = at
         at += len(passage.text) + sum(map(len, passage.followers))
     context = layout.intro(draft) + "".join(draft.texts())
-    evidence = [
-        Evidence(
-            start=start,
-            end=starts[id(mark.last)] + mark.end,
-            depth=round((start - len(before)) / len(context), 6),
-            label=mark.label,
-        )
-        for mark in draft.marks()
-        for start in [starts[id(mark.first)] + mark.start]
-    ]
-    evidence.sort(key=lambda span: (span.start, span.end))
-    return Fitted(before + context + layout.after(draft), context, tokens, evidence, draft)
+
+    def found(marks: list[Mark]) -> list[Evidence]:
+        evidence = [
+            Evidence(
+                start=start,
+                end=starts[id(mark.last)] + mark.end,
+                depth=round((start - len(before)) / len(context), 6),
+                label=mark.label,
+            )
+            for mark in marks
+            for start in [starts[id(mark.first)] + mark.start]
+        ]
+        return sorted(evidence, key=lambda span: (span.start, span.end))
+
+    prompt = before + context + layout.after(draft)
+    return Fitted(prompt, context, tokens, found(draft.marks()), draft, [found(turn.marks()) for turn in draft.turns])
 
 
 def _known(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: int) -> int:

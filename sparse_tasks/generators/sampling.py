@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from msgspec.structs import replace
+
 from sparse_tasks.core.beginning import ANSWER, BARE_ANSWER, EXPLANATION
 from sparse_tasks.core.errors import DataError, UsageError
-from sparse_tasks.core.sample import Sample
+from sparse_tasks.core.sample import Sample, Turn
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError
+from sparse_tasks.core.turns import messages, stem_of
 from sparse_tasks.generators.encoding import compare
-from sparse_tasks.generators.fitting import Layout, Seeds, fit, smallest_prompt
+from sparse_tasks.generators.fitting import Fitted, Layout, Seeds, fit, smallest_prompt
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
@@ -68,7 +71,43 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
         question_position=request.question_position,
         params=json.dumps(params, ensure_ascii=False, sort_keys=True),
         seed=request.seed,
+        turns=_turns(tokenizer, task, layout, fitted),
     )
+
+
+def _turns(tokenizer: PromptTokenizer, task: Task, layout: Layout, fitted: Fitted) -> list[Turn]:
+    """The questions of a sample that asks several, each counted and held against the oracle.
+
+    Raises:
+        DataError: The oracle does not find a gold answer: a defect of the task.
+    """
+    draft = fitted.draft
+    turns = [
+        Turn(
+            level=asked.level,
+            history=asked.history,
+            question=layout.asked(draft, asked),
+            answer=asked.answer,
+            answers=asked.answers,
+            metric=asked.metric,
+            input_tokens=fitted.input_tokens,
+            evidence=evidence,
+        )
+        for asked, evidence in zip(draft.turns, fitted.of_turns, strict=True)
+    ]
+    whole = layout.before(draft) + fitted.context
+    # Where counts add up over paragraphs, those between opening and question add the same to each.
+    stem = layout.before(draft) + layout.intro(draft) if tokenizer.additive else whole
+    counts = list[int]()
+    for number, turn in enumerate(turns):
+        if (wrong := task.verify(whole + turn.question, turn.answer, turn.answers)) is not None:
+            raise DataError(f"{task.name}: question {number + 1}: {wrong}")
+        first, *later = messages(stem, turns, number, layout.answer_prefix)
+        counts.append(tokenizer.count(first, layout.beginning, later))
+    return [
+        replace(turn, input_tokens=fitted.input_tokens + tokens - counts[0])
+        for turn, tokens in zip(turns, counts, strict=True)
+    ]
 
 
 def sample_id(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> str:
@@ -86,16 +125,24 @@ def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) ->
         EncoderError: The encoders differ.
         DataError: The counts differ.
     """
-    text = tokenizer.render(sample.prompt, _beginning(request, tokenizer))
+    beginning = _beginning(request, tokenizer)
+    text = tokenizer.render(sample.prompt, beginning)
     if tokenizer.encoder is not None:
         compare(tokenizer, text, sample.prompt, sample.id)
-    tokens = len(tokenizer.encode(text, sample.prompt))
-    if tokens != sample.input_tokens:
-        if tokenizer.encoder is not None:
-            raise EncoderError(f"{sample.id} has {tokens:,} tokens, not {sample.input_tokens:,}")
-        raise DataError(
-            f"{sample.id} has {tokens:,} tokens, but {sample.input_tokens:,} were added up: please report the tokenizer"
-        )
+    counted = [(sample.id, len(tokenizer.encode(text, sample.prompt)), sample.input_tokens)]
+    prefix = sample.answer_prefix.removesuffix(beginning)
+    stem = stem_of(sample.prompt, sample.question, prefix)
+    for number, turn in enumerate(sample.turns):
+        first, *later = messages(stem, sample.turns, number, prefix)
+        tokens = tokenizer.count(first, beginning, later)
+        counted.append((f"question {number + 1} of {sample.id}", tokens, turn.input_tokens))
+    for name, tokens, expected in counted:
+        if tokens != expected:
+            if tokenizer.encoder is not None:
+                raise EncoderError(f"{name} has {tokens:,} tokens, not {expected:,}")
+            raise DataError(
+                f"{name} has {tokens:,} tokens, but {expected:,} were added up: please report the tokenizer"
+            )
 
 
 def check_texts(request: Request, tokenizer: PromptTokenizer) -> None:

@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 from sparse_tasks.core.errors import DataError, unreadable
 from sparse_tasks.core.sample import Sample
 
+_EVIDENCE = pa.list_(
+    pa.struct([("start", pa.int64()), ("end", pa.int64()), ("depth", pa.float64()), ("label", pa.string())])
+)
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -33,17 +36,31 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("answers", pa.list_(pa.string())),
         ("metric", pa.string()),
-        (
-            "evidence",
-            pa.list_(
-                pa.struct([("start", pa.int64()), ("end", pa.int64()), ("depth", pa.float64()), ("label", pa.string())])
-            ),
-        ),
+        ("evidence", _EVIDENCE),
         ("question_position", pa.string()),
         ("params", pa.string()),
         ("seed", pa.int64()),
+        (
+            "turns",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("level", pa.string()),
+                        ("history", pa.int64()),
+                        ("question", pa.string()),
+                        ("answer", pa.string()),
+                        ("answers", pa.list_(pa.string())),
+                        ("metric", pa.string()),
+                        ("input_tokens", pa.int64()),
+                        ("evidence", _EVIDENCE),
+                    ]
+                )
+            ),
+        ),
     ]
 )
+_OLDER = pa.schema([field for field in SCHEMA if field.name != "turns"])
+"""Columns of older files, whose samples ask one question each."""
 
 
 def to_table(samples: Iterable[Sample]) -> pa.Table:
@@ -97,10 +114,14 @@ def samples_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    """A row as JSON, as ``_COMPACT`` writes it; texts by an encoder that is many times as fast and writes the same."""
+    """A row as JSON, as ``_COMPACT`` writes it; texts by an encoder that is many times as fast and writes the same.
+
+    Samples of one question have the hash that they had before there were others.
+    """
     values = {
         name: value if isinstance(value, str) else msgspec.Raw(_COMPACT.encode(value).encode())
         for name, value in row.items()
+        if name != "turns" or value
     }
     return _SORTED.encode(values) + b"\n"
 
@@ -133,12 +154,16 @@ def read_rows(
         DataError: The file cannot be read, or has other columns.
     """
     try:
-        if not pq.read_schema(path).equals(SCHEMA):
+        schema = pq.read_schema(path)
+        older = schema.equals(_OLDER)
+        if not older and not schema.equals(SCHEMA):
             raise DataError(f"{path} has other columns than a data set of sparse-tasks")
+        names = SCHEMA.names if columns is None else columns
+        added: dict[str, Any] = {"turns": []} if older and "turns" in names else {}
         # Not with pq.read_table, which imports all of pyarrow.dataset and pandas.
-        table = pq.ParquetFile(path).read(None if columns is None else list(columns))
+        table = pq.ParquetFile(path).read([name for name in names if name not in added])
         parts = [table] if rows is None else [table.slice(row, 1) for row in rows]
-        values: list[dict[str, Any]] = [value for part in parts for value in part.to_pylist()]
+        values: list[dict[str, Any]] = [value | added for part in parts for value in part.to_pylist()]
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(unreadable(path, error, "Parquet")) from error
     return values

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASKS",
+    "Asked",
     "Completion",
     "Draft",
     "Mark",
@@ -97,6 +98,29 @@ class Completion:
     intro: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of several on one context.
+
+    Attributes:
+        question: The question with the format of its answer, behind the context or behind earlier questions.
+        answer: Gold, as a perfect model would write it inside ``<answer>``.
+        answers: The list that the metric compares with.
+        metric: Registered name of the metric.
+        marks: Finds the evidence once the body is final.
+        history: Number of questions just before it that stand before it, with their gold answers.
+        level: As of ``core.sample.Turn``.
+    """
+
+    question: str
+    answer: str
+    answers: list[str]
+    metric: str
+    marks: Callable[[], list[Mark]]
+    history: int = 0
+    level: str = ""
+
+
 @dataclass(slots=True)
 class Draft:
     """One sample before its length is exact.
@@ -116,6 +140,7 @@ class Draft:
         drawn: What was drawn for this sample where parameters leave it open (the kind of question, say).
         fields: What the placeholders of a user's template stand for.
         instructions: The language's words in the frame of the prompt.
+        turns: All questions where there are several; the first is the draft's own.
     """
 
     intro: str
@@ -131,6 +156,7 @@ class Draft:
     drawn: dict[str, Any] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     instructions: Instructions = ENGLISH
+    turns: Sequence[Asked] = ()
 
     def texts(self) -> list[str]:
         """The texts of the body, filler included, in order."""
@@ -259,7 +285,7 @@ class Task(Parametric, ABC):
         return []
 
 
-_GROUPS = ("story", "qa", "ruler", "reason", "copy")
+_GROUPS = ("story", "qa", "ruler", "reason", "copy", "turns", "ladder")
 
 
 def _import_all() -> None:

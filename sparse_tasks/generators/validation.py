@@ -19,12 +19,13 @@ from sparse_tasks.core.files import sha256_of
 from sparse_tasks.core.format import counted
 from sparse_tasks.core.length import TOLERANCE, label
 from sparse_tasks.core.manifest import MANIFEST, read_manifest
-from sparse_tasks.core.records import Manifest, problem, to_builtins
+from sparse_tasks.core.records import Manifest, convert, problem, to_builtins
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.shards import ShardPath
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.core.tokenizers.template import ChatTemplate
+from sparse_tasks.core.turns import messages, stem_of
 from sparse_tasks.generators.corpora import Corpus, mount
 from sparse_tasks.generators.dataset import CARD, fingerprint
 from sparse_tasks.generators.encoding import Notice, by_both, choose, compare, with_fallback
@@ -331,17 +332,48 @@ def _check_row(
         if (wrong := task.verify(canonical, row["answer"], row["answers"])) is not None:
             yield wrong
         yield from task.audit(canonical)
-        if (value := checker.gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
-            yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
-        for entry in sorted(set(row["answers"])):
-            if row["answers"].count(entry) > row["answer"].count(entry) and not task.references:
-                yield f"answers holds {quoted(entry)}, which the stored answer does not"
+        yield from _check_gold(row, task, checker)
+        yield from _check_turns(row, task, checker, beginning)
     except EncoderError:
         raise
     except (DataError, UsageError, ValueError) as error:
         yield str(error)
     except Exception as error:  # what is read here may be anything, and so may the oracle that reads it
         yield f"it cannot be checked: {error!r}"
+
+
+def _check_gold(row: dict[str, Any], task: Task, checker: _Checker) -> Iterator[str]:
+    """What is wrong with the gold answer of a sample, or of one of its turns."""
+    if (value := checker.gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
+        yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
+    for entry in sorted(set(row["answers"])):
+        if row["answers"].count(entry) > row["answer"].count(entry) and not task.references:
+            yield f"answers holds {quoted(entry)}, which the stored answer does not"
+
+
+def _check_turns(row: dict[str, Any], task: Task, checker: _Checker, beginning: str) -> Iterator[str]:
+    """What is wrong with the questions of a sample that asks several."""
+    sample = convert(row, Sample, row["id"])
+    prefix = sample.answer_prefix.removesuffix(beginning)
+    stem = stem_of(sample.prompt, sample.question, prefix)
+    for number, turn in enumerate(sample.turns):
+        where = f"turns[{number}]"
+        if number == 0 and any(
+            getattr(turn, name) != getattr(sample, name)
+            for name in ("question", "answer", "answers", "metric", "input_tokens", "evidence")
+        ):
+            yield f"{where} is not the sample's own question"
+        if turn.history > number:
+            yield f"{where}.history is {turn.history}, and {number} questions stand before it"
+            continue
+        first, *later = messages(stem, sample.turns, number, prefix)
+        if (tokens := checker.tokenizer.count(first, beginning, later)) != turn.input_tokens:
+            yield f"{where} has a prompt of {tokens:,} tokens; its input_tokens says {turn.input_tokens:,}"
+        if (wrong := task.verify(stem + turn.question, turn.answer, turn.answers)) is not None:
+            yield f"{where}: {wrong}"
+        parts = to_builtins(turn)
+        yield from (f"{where}: {wrong}" for wrong in _check_gold(parts, task, checker))
+        yield from (f"{where}: {wrong}" for wrong in _check_evidence(row | {"evidence": parts["evidence"]}))
 
 
 def _check_parts(row: dict[str, Any], beginning: str) -> Iterator[str]:

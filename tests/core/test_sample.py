@@ -25,6 +25,7 @@ SAMPLE = Sample(
     question_position="after",
     params="{}",
     seed=42,
+    turns=[],
 )
 
 

@@ -85,7 +85,7 @@ def test_requests_are_made_one_at_a_time(
 ) -> None:
     encoded: list[str] = []
     ids = PromptTokenizer.ids
-    monkeypatch.setattr(PromptTokenizer, "ids", lambda self, prompt, _: encoded.append(prompt) or ids(self, prompt))
+    monkeypatch.setattr(PromptTokenizer, "ids", lambda self, prompt, *_: encoded.append(prompt) or ids(self, prompt))
     asked = requests(dataset, dataset.select(), own, {row["id"]: 1 for row in rows})
     next(asked)
     next(asked)

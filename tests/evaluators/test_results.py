@@ -15,6 +15,7 @@ import pytest
 
 from sparse_tasks.core.errors import DataError, UsageError
 from sparse_tasks.core.records import to_builtins
+from sparse_tasks.core.turns import request_id
 from sparse_tasks.evaluators.dataset import Dataset, open_dataset
 from sparse_tasks.evaluators.predict import RunRequest, predict
 from sparse_tasks.evaluators.results import SCORES_SCHEMA, read_outcomes, read_result, read_scores, score_run
@@ -72,7 +73,11 @@ def test_gold_scores_one_and_nothing_scores_zero_in_every_task(
     assert len(rows) == len(data.manifest.request.tasks) >= 7
     fake.takes_ids = False
     for name, text, worth in (("gold", "<answer>{}</answer>", 1.0), ("empty", "", 0.0)):
-        fake.texts = {row["id"]: text.format(row["answer"]) for row in rows}
+        fake.texts = {
+            request_id(row["id"], number): text.format(asked["answer"])
+            for row in rows
+            for number, asked in enumerate(row["turns"] or [row])
+        }
         result = scored(answered(tmp_path / name, data, model))
         assert problems(result, "result-1.0") == []
         assert {one["mean"] for one in result["configs"]} == {worth}

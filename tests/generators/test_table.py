@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from sparse_tasks.core.errors import DataError
-from sparse_tasks.core.sample import Evidence, Sample
+from sparse_tasks.core.sample import Evidence, Sample, Turn
 from sparse_tasks.generators.table import (
     SCHEMA,
     count_rows,
@@ -31,18 +31,30 @@ from sparse_tasks.generators.table import (
 TEXT = st.text(max_size=40)
 NUMBER = st.integers(-(2**63), 2**63 - 1)
 EVIDENCE = st.builds(Evidence, start=NUMBER, end=NUMBER, depth=st.floats(0, 1), label=TEXT)
+TURN = st.builds(
+    Turn,
+    level=TEXT,
+    history=NUMBER,
+    question=TEXT,
+    answer=TEXT,
+    answers=st.lists(TEXT, max_size=4),
+    metric=TEXT,
+    input_tokens=NUMBER,
+    evidence=st.lists(EVIDENCE, max_size=3),
+)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(Sample.__struct_fields__, TEXT),
     **dict.fromkeys(("index", "length", "input_tokens", "max_new_tokens", "seed"), NUMBER),
     "answers": st.lists(TEXT, max_size=4),
     "evidence": st.lists(EVIDENCE, max_size=3),
+    "turns": st.lists(TURN, max_size=3),
 }
 SAMPLES = st.builds(Sample, **FIELDS)
 
 
 def sample(**changes: Any) -> Sample:
     values: dict[str, Any] = {name: 1 if field is NUMBER else "x" for name, field in FIELDS.items()}
-    values |= {"answers": ["a", "b"], "evidence": [Evidence(start=0, end=1, depth=0.5, label="x")]}
+    values |= {"answers": ["a", "b"], "evidence": [Evidence(start=0, end=1, depth=0.5, label="x")], "turns": []}
     return Sample(**(values | changes))
 
 
@@ -50,6 +62,20 @@ def test_columns_are_the_fields_of_a_sample() -> None:
     assert SCHEMA.names == list(Sample.__struct_fields__)
     parts = [field.name for field in SCHEMA.field("evidence").type.value_type]
     assert parts == list(Evidence.__struct_fields__)
+    parts = [field.name for field in SCHEMA.field("turns").type.value_type]
+    assert parts == list(Turn.__struct_fields__)
+
+
+def test_older_files_have_samples_of_one_question_and_the_same_hash(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.parquet", tmp_path / "old.parquet"
+    new.write_bytes(shard_bytes([sample()]))
+    pq.write_table(pq.read_table(new).drop_columns(["turns"]), old)
+    assert read_rows(old) == read_rows(new) == [sample().row()]
+    assert read_rows(old, columns=["id", "turns"]) == [{"id": "x", "turns": []}]
+    without = {name: value for name, value in sample().row().items() if name != "turns"}
+    assert samples_sha256([without]) == samples_sha256([sample().row()])
+    turn = Turn(level="", history=0, question="q", answer="a", answers=["a"], metric="m", input_tokens=1, evidence=[])
+    assert samples_sha256([sample(turns=[turn]).row()]) != samples_sha256([sample().row()])
 
 
 @settings(max_examples=50, deadline=None)
@@ -78,7 +104,8 @@ def test_the_hash_is_of_the_samples_and_not_of_what_wrote_them(samples: list[Sam
 
 
 def by_json(rows: list[dict[str, Any]]) -> str:
-    """The hash of rows, written by ``json`` alone."""
+    """The hash of rows, written by ``json`` alone, without a column that older files lack where it is empty."""
+    rows = [{name: value for name, value in row.items() if name != "turns" or value} for row in rows]
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n" for row in rows]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

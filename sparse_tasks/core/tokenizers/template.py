@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import cycle
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -34,7 +36,7 @@ class _Generation(Extension):
 
 
 class ChatTemplate:
-    """A Jinja chat template that wraps one user message.
+    """A Jinja chat template that wraps a user's message, or a chat that ends in one.
 
     Args:
         source: The template's text.
@@ -65,19 +67,20 @@ class ChatTemplate:
         content = json.dumps([self.source, self.special_tokens], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def render(self, prompt: str, beginning: str = "") -> str:
-        """The conversation of one user message, ready for the model to answer.
+    def render(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> str:
+        """The conversation of one user message, or of several, ready for the model to answer.
 
         Args:
             prompt: The message.
             beginning: Beginning of the model's answer, with which the text then ends.
+            later: Messages after it, the model's and the user's in turn.
 
         Raises:
             UsageError: The template refuses the conversation, or does not write what a model says as it is.
         """
         if not beginning:
-            text = self._rendered("a single user message", prompt)
-            if prompt.strip() not in text:
+            text = self._rendered("a chat" if later else "a single user message", prompt, *later)
+            if not _holds(text, prompt, *later):
                 raise UsageError(
                     "chat-template",
                     _shown(self.source),
@@ -87,9 +90,9 @@ class ChatTemplate:
         # Written by the template itself, which may put more before an answer, such as an empty block of thoughts. The
         # digit keeps the end of the beginning from being stripped.
         answer = beginning + "0"
-        text = self._rendered("an assistant's message", prompt, answer)
+        text = self._rendered("an assistant's message", prompt, *later, answer)
         head, found, _ = text.rpartition(answer)
-        if not found or prompt.strip() not in head:
+        if not found or not _holds(head, prompt, *later):
             raise UsageError(
                 "begin-answer", beginning, "is not written as it is by this chat template; go without --begin-answer"
             )
@@ -113,18 +116,27 @@ class ChatTemplate:
             raise UsageError("chat-template", _shown(self.source), f"refuses {what}: {error}") from error
 
     def _write(self, in_parts: bool, *texts: str) -> str:
-        """The conversation of these messages: the user's, and perhaps the model's."""
-        roles = ("user", "assistant")
+        """The conversation of these messages: the user's and the model's in turn."""
         return self._template.render(
             messages=[
                 {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
-                for role, text in zip(roles, texts, strict=False)
+                for role, text in zip(cycle(("user", "assistant")), texts, strict=False)
             ],
             tools=None,
             documents=None,
-            add_generation_prompt=len(texts) == 1,
+            add_generation_prompt=len(texts) % 2 == 1,
             **self.special_tokens,
         )
+
+
+def _holds(text: str, *messages: str) -> bool:
+    """Whether a text holds messages as they are, one after the other."""
+    at = 0
+    for message in messages:
+        at = text.find(message.strip(), at) + len(message.strip())
+        if at < len(message.strip()):
+            return False
+    return True
 
 
 def _to_json(

@@ -93,21 +93,31 @@ class PromptTokenizer:
         other.encoder = None if encoder is None else encoder(self.backend)
         return other
 
-    def render(self, prompt: str, beginning: str = "") -> str:
+    def render(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> str:
         """The text that the engine gets: the prompt, wrapped by the chat template if there is one.
 
         Args:
             prompt: The prompt.
             beginning: Beginning of the model's answer, with which the text ends.
+            later: Messages after the prompt, the model's and the user's in turn; without a template one text.
         """
-        return prompt + beginning if self.template is None else self.template.render(prompt, beginning)
+        if self.template is None:
+            return "\n\n".join((prompt, *later)) + beginning
+        return self.template.render(prompt, beginning, later)
 
-    def ids(self, prompt: str, beginning: str = "") -> list[int]:
+    def ids(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> list[int]:
         """The token ids that the engine gets, special tokens included.
 
         A chat template writes the special tokens itself, so the tokenizer must not add them again.
+
+        Raises:
+            UsageError: A later message spells a control token.
         """
-        return self.encode(self.render(prompt, beginning), prompt)
+        for message in later:
+            if (token := self.spells_control(message)) is not None:
+                remedy = "stands in a message of a chat, where it cannot be encoded as text; generate with "
+                raise UsageError("control-tokens", token, remedy + "--control-tokens keep")
+        return self.encode(self.render(prompt, beginning, later), prompt)
 
     def encode(self, text: str, prompt: str) -> list[int]:
         """The token ids of a rendered text, or of a beginning of it.
@@ -142,11 +152,11 @@ class PromptTokenizer:
 
         return ControlText(self.backend)
 
-    def count(self, prompt: str, beginning: str = "") -> int:
+    def count(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> int:
         """Tokens of the rendered prompt, by one encode of the whole of it."""
-        if self.spells_control(prompt) is not None:
-            return len(self.ids(prompt, beginning))
-        return self._encoded(self.render(prompt, beginning), special=self.template is None)
+        if any(self.spells_control(text) is not None for text in (prompt, *later)):
+            return len(self.ids(prompt, beginning, later))
+        return self._encoded(self.render(prompt, beginning, later), special=self.template is None)
 
     def cost(self, paragraph: str) -> int:
         """Tokens that ``paragraph`` adds where it stands between two others; ``NEVER`` if it cannot be encoded.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import ClassVar, Final, TypeVar
 
 import msgspec
 
@@ -20,6 +22,8 @@ _SET_BY_ENGINES = {
     *("temperature", "do_sample", "seed", "max_tokens", "max_new_tokens", "max_length"),
     *("n", "num_return_sequences", "return_dict_in_generate", "output_kind", "detokenize", "skip_clone", "extra_args"),
 }
+
+N = TypeVar("N", int, float)
 
 OVERRIDE: Final = "override_generation_config"
 """Engine argument with settings of decoding, where those of a model's ``generation_config.json`` do not count."""
@@ -52,6 +56,9 @@ class Request:
         beginning: Beginning of the answer in the model's turn, for engines that render prompts themselves.
         context: First tokens of ``ids``, those of the prompt up to the end of its context, after which methods that
             evict choose what they keep; None where they read the whole prompt first.
+        later: Messages after the prompt, the model's and the user's in turn, for engines that render it themselves.
+        session: Name that the questions on one context share, one after the other; empty where there is one question.
+        questions: How many they are.
     """
 
     id: str
@@ -60,6 +67,58 @@ class Request:
     max_new_tokens: int
     beginning: str = ""
     context: int | None = None
+    later: tuple[str, ...] = ()
+    session: str = ""
+    questions: int = 1
+
+
+class Upcoming:
+    """Requests as an engine takes them: of a session the first, and the others once that is answered.
+
+    By then the context of all of them is in the cache.
+
+    Attributes:
+        tokens: Of the ids of those that wait.
+    """
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self._source = iter(requests)
+        self._open: dict[str, int] = {}  # requests that are not answered, of sessions whose first was taken
+        self._waiting: dict[str, list[Request]] = {}
+        self._ready: deque[Request] = deque()
+        self.tokens = 0
+
+    def take(self) -> Request | None:
+        """The next request; None where there is none before another answer, or at all."""
+        while not self._ready:
+            request = next(self._source, None)
+            if request is None:
+                return None
+            if not request.session:
+                return request
+            if request.session not in self._open:
+                self._open[request.session] = request.questions
+                self._waiting[request.session] = []
+                return request
+            if request.session in self._waiting:
+                self._waiting[request.session].append(request)
+                self.tokens += len(request.ids)
+            else:
+                return request
+        return self._ready.popleft()
+
+    def answered(self, request: Request) -> bool:
+        """Take note of an answer; whether it was the last of its session."""
+        for waiting in self._waiting.pop(request.session, []):
+            self._ready.append(waiting)
+            self.tokens -= len(waiting.ids)
+        if not request.session:
+            return False
+        self._open[request.session] -= 1
+        if self._open[request.session]:
+            return False
+        del self._open[request.session]
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +139,7 @@ class Output:
         sparsity_spread: Its standard deviation over layers and heads, by phase.
         kv_bytes_per_step: Bytes of keys and values that a decoding step read, all layers together, on average.
         ids: Token ids of the output, special tokens included.
+        turns: The answers to the questions of a sample that asks several, of which this is the sum.
     """
 
     id: str
@@ -94,6 +154,43 @@ class Output:
     kv_bytes_per_step: float | None = None
     thinking_tokens: int | None = None
     ids: Sequence[int] | None = None
+    turns: Sequence[Output] = ()
+
+
+def joined(answers: Sequence[Output]) -> Output:
+    """The answers to a sample's questions, in their order, as one output (see ``records.Prediction``)."""
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    ended = [answer.finish_reason for answer in answers]
+    read = [answer.kv_bytes_per_step for answer in answers if answer.kv_bytes_per_step is not None]
+    return replace(
+        first,
+        text="\n\n".join(answer.text for answer in answers),
+        finish_reason="length" if "length" in ended else ended[0],
+        output_tokens=_total([answer.output_tokens for answer in answers]),
+        thinking_tokens=_total([answer.thinking_tokens for answer in answers]),
+        seconds=_total([answer.seconds for answer in answers]),
+        sparsity=_phases([answer.sparsity or {} for answer in answers]),
+        sparsity_spread=_phases([answer.sparsity_spread or {} for answer in answers]),
+        kv_bytes_per_step=fmean(read) if read else None,
+        ids=None,
+        turns=answers,
+    )
+
+
+def _total(values: Sequence[N | None]) -> N | None:
+    """The sum; None where a value is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if len(known) == len(values) else None
+
+
+def _phases(measured: Sequence[dict[Phase, float]]) -> dict[Phase, float] | None:
+    """Prefill of the first answer, before which the context was read, and the mean of decoding over answers."""
+    found: dict[Phase, float] = {"prefill": measured[0]["prefill"]} if "prefill" in measured[0] else {}
+    if steps := [phases["decode"] for phases in measured if "decode" in phases]:
+        found["decode"] = fmean(steps)
+    return found or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +207,7 @@ class EngineSettings:
         begin_answer: Whether prompts end inside the answer.
         self_test: Whether an engine that has attention of its own holds sparse attention against it first.
         free_blocks: Whether blocks of the cache that no later query sees are freed.
+        sessions: Whether there are several questions on one context.
     """
 
     model: Model
@@ -120,6 +218,7 @@ class EngineSettings:
     begin_answer: bool = False
     self_test: bool = True
     free_blocks: bool = False
+    sessions: bool = False
 
 
 class Engine(ABC):

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -17,6 +18,7 @@ from sparse_tasks.core.errors import EngineError, SparseTasksError, UsageError
 from sparse_tasks.core.parents import STOPPING, environment, starting
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.streams import Chatter
+from sparse_tasks.core.turns import sample_id
 from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
 from sparse_tasks.evaluators.engines.running import Engines, Started, Starter
 
@@ -33,7 +35,7 @@ def engines(count: int | None = None, on: str | None = None) -> Starter:
 
 
 class EngineGroup(Starter):
-    """So many engines of one kind. Request ``i`` goes to engine ``i % count``, so a run is shared out alike each time.
+    """So many engines of one kind. Sample ``i`` goes to engine ``i % count``, so a run is shared out alike each time.
 
     Each has its share of the GPUs, in turn, or of the cores where there is none.
 
@@ -196,7 +198,7 @@ class _Shares:
     """
 
     def __init__(self, requests: Iterable[Request], count: int) -> None:
-        self._requests = enumerate(requests)
+        self._samples = enumerate(groupby(requests, lambda request: sample_id(request.id)))
         self._waiting: list[deque[Request]] = [deque() for _ in range(count)]
         self._lock = threading.Lock()
         self.failure: Exception | None = None
@@ -215,13 +217,13 @@ class _Shares:
             waiting = self._waiting[engine]
             while not waiting and self.failure is None:
                 try:
-                    number, request = next(self._requests)
+                    number, (_, sample) = next(self._samples)
+                    self._waiting[number % len(self._waiting)] += sample
                 except StopIteration:
                     return None
                 except Exception as error:  # of the data set or the tokenizer; raised again in ``generate``
                     self.failure = error
                     return None
-                self._waiting[number % len(self._waiting)].append(request)
             return waiting.popleft() if waiting else None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import cycle
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ from sparse_tasks.evaluators.engines.engine import (
     EngineSettings,
     Output,
     Request,
+    Upcoming,
 )
 from sparse_tasks.evaluators.models import Model
 
@@ -254,11 +256,11 @@ class OpenAIEngine(Engine):
         import openai
         from anyio.from_thread import start_blocking_portal
 
-        source = iter(requests)
+        upcoming = Upcoming(requests)
         finished: SimpleQueue[Future[Output]] = SimpleQueue()
-        running: set[Future[Output]] = set()
+        running: dict[Future[Output], Request] = {}
         failure: EngineError | None = None
-        more = True
+        more = True  # until an answer comes
         timeout = openai.Timeout(self._given.timeout, connect=min(self._given.timeout, _SHORT_TIMEOUT))
         # Retries are made here, and not by the client, because only here a stream that breaks can count as one.
         opened = openai.AsyncOpenAI(**self._connection, timeout=timeout, max_retries=0)
@@ -267,12 +269,12 @@ class OpenAIEngine(Engine):
             try:
                 while more or running:
                     if more and len(running) < self._given.concurrency:
-                        request = next(source, None)
+                        request = upcoming.take()
                         if request is None:
                             more = False
                         else:
                             future = portal.start_task_soon(self._answer, client, request)
-                            running.add(future)
+                            running[future] = request
                             future.add_done_callback(finished.put)
                     # Making a prompt takes time, so finished answers are handed out before the next is made.
                     full = not more or len(running) == self._given.concurrency
@@ -280,15 +282,16 @@ class OpenAIEngine(Engine):
                         future = finished.get(block=full and bool(running))
                     except Empty:
                         continue
-                    running.remove(future)
+                    answered = running.pop(future)
                     try:
                         output = future.result()
                     except EngineError as error:
                         # Requests in flight may still succeed, and are worth keeping.
                         failure = failure or error
-                        more = False
                     else:
+                        upcoming.answered(answered)
                         yield output
+                    more = failure is None
             finally:
                 for future in running:
                     future.cancel()
@@ -457,7 +460,8 @@ class OpenAIEngine(Engine):
             body = neutral | self._extra_body | self._choice | {"prompt": request.ids}
             stream = await client.completions.create(prompt="", extra_body=body, **common)
         else:
-            messages: list[Any] = [{"role": "user", "content": request.prompt}]
+            said = zip(cycle(("user", "assistant")), (request.prompt, *request.later), strict=False)
+            messages: list[Any] = [{"role": role, "content": content} for role, content in said]
             body = neutral | self._extra_body | self._choice
             if request.beginning:
                 messages.append({"role": "assistant", "content": request.beginning})

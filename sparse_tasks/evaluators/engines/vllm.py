@@ -31,6 +31,7 @@ from sparse_tasks.evaluators.engines.engine import (
     EngineSettings,
     Output,
     Request,
+    Upcoming,
 )
 from sparse_tasks.evaluators.environment import share_cpu, slow_on_cpu
 
@@ -138,12 +139,12 @@ class VllmEngine(Engine):
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
         from vllm import SamplingParams
 
-        engine, upcoming = self._llm.llm_engine, iter(requests)
+        engine, upcoming = self._llm.llm_engine, Upcoming(requests)
         pending: dict[str, Request] = {}
         tokens = 0
         while True:
-            while len(pending) < _REQUESTS_AHEAD and tokens < _TOKENS_AHEAD:
-                request = next(upcoming, None)
+            while len(pending) < _REQUESTS_AHEAD and tokens + upcoming.tokens < _TOKENS_AHEAD:
+                request = upcoming.take()
                 if request is None:
                     break
                 with self._failing_as(f"failed at {request.id}"):
@@ -162,7 +163,9 @@ class VllmEngine(Engine):
                 finished = [output for output in engine.step() if output.finished]
             measured = self._measured([output.request_id for output in finished])
             for output in finished:
-                tokens -= len(pending.pop(output.request_id).ids)
+                answered = pending.pop(output.request_id)
+                tokens -= len(answered.ids)
+                upcoming.answered(answered)
                 yield _output(output, measured.get(output.request_id))
 
     def version(self) -> str | None:

@@ -483,6 +483,10 @@ class _Check:
         else:
             answered.numbers[of] = None
             self._check_prediction(run, prediction, answered.samples.rows[of])
+            answers = 0 if prediction.turns is msgspec.UNSET else len(prediction.turns)
+            if of == number and answers != len(question.turns):
+                message = f"{prediction.id!r} answers {max(1, answers)} questions of {max(1, len(question.turns))}"
+                self.reasons.add("turns", run.name, message, "predictions")
             if of == number and not self.reasons.of(run.name):
                 answered.score(question, prediction)
                 # Once there are too many, no more are looked for.
@@ -654,9 +658,10 @@ def _wrong_tokens(settings: PublicSettings, prediction: Prediction, sample: _Sam
         if not expected / _OTHER_TOKENIZER <= read <= expected * _OTHER_TOKENIZER:
             return f"has a prompt of {read:,} tokens, and by the data set's tokenizer {expected:,}"
     thought, most = prediction.thinking_tokens or 0, settings.thoughts.budget
-    budget = (settings.sampling.max_new_tokens or sample.max_new_tokens) + (most or 0)
-    if most is not None and thought > most:
-        return f"has {thought:,} tokens of thought, more than the budget of {most:,}"
+    questions = 1 if prediction.turns is msgspec.UNSET else len(prediction.turns)
+    budget = questions * ((settings.sampling.max_new_tokens or sample.max_new_tokens) + (most or 0))
+    if most is not None and thought > questions * most:
+        return f"has {thought:,} tokens of thought, more than the budget of {questions * most:,}"
     if written is not None:
         if thought > written:
             return f"has {thought:,} tokens of thought, and {written:,} altogether"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Final, Protocol
 
+from msgspec import UNSET
+
 from sparse_tasks.attention.attention import DENSE, Attention
 from sparse_tasks.attention.method import METHODS, EvictMethod, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
@@ -76,14 +78,15 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
             "prefill": (2 / (prompt + 1), 1.0),  # a query sees itself at least
             "decode": (1 / ends[1], 1.0),
         }
-        for phase, span in _spans(settings.attention, prompt, ends, settings.compress == "context").items():
+        # Where more is read behind what was compressed, steps begin there.
+        behind = settings.compress == "context" or prediction.turns is not UNSET
+        for phase, span in _spans(settings.attention, prompt, ends, behind).items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
         _check_phases(settings, measured, prediction.output_tokens)
         for phase, sparsity in measured.items():
             _check_sparsity(settings.attention, phase, sparsity, spans[phase], prompt, ends)
         _check_spread(measured, prediction.sparsity_spread)
-        # Where the question is read as steps, they begin at the end of the context.
-        cached = (1, ends[1]) if settings.compress == "context" else ends
+        cached = (1, ends[1]) if behind else ends
         _check_bytes(settings, measured, prediction.kv_bytes_per_step, cached)
     except _ImpossibleError as reason:
         return str(reason)

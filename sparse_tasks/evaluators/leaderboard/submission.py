@@ -143,7 +143,7 @@ def _packed(run: ScoredRun) -> PackedPredictions:
     digest, size, packed, ids = hashlib.sha256(), 0, bytearray(), []
     for prediction in Run(run.path).predictions():
         fields = {name: getattr(prediction, name) for name in SubmittedPrediction.__struct_fields__}
-        fields = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
+        fields = {name: msgspec.to_builtins(value) for name, value in fields.items() if value is not msgspec.UNSET}
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
         line = text.encode() + b"\n"
         if len(line) > LONGEST_LINE:

@@ -13,6 +13,7 @@ from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story
+from sparse_tasks.generators.story.sides import company
 from sparse_tasks.generators.story.task import Question, StoryTask
 from sparse_tasks.generators.story.words import materials
 from sparse_tasks.generators.story.world import Chronicle, Demand, Event, Plan
@@ -154,14 +155,7 @@ class _Met(_Kind):
     """An extreme of counts: the person met most often."""
 
     def plan(self, stream: Stream, plan: Plan, events: int) -> None:
-        company = [0] * events
-        person = 0
-        while len(company) < len(plan.acquisitions):
-            person += 1
-            company += [person] * stream.between(1, max(events - 1, 1))
-        company = company[: len(plan.acquisitions)]
-        stream.shuffle(company)
-        plan.company = company
+        plan.company = company(stream, len(plan.acquisitions), events)
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator) -> Question:
         number = Counter(plan.company).most_common(1)[0][0]

@@ -42,7 +42,7 @@ class StoryFiltering(StoryTask):
         return Plan(acquisitions, self.locale, self.distractors, gifts=True, first=first, language=self.language)
 
     def ask(self, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth) -> Question:
-        without = [i for i, acquisition in enumerate(plan.acquisitions) if acquisition is None]
+        without = [i for i, acquisition in enumerate(plan.acquisitions) if acquisition != "Purchase"]
         gold = [plan.first + i for i in without]
         tongue = chronicle.tongue
         return Question(

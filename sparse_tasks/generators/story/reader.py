@@ -142,7 +142,8 @@ class Reader:
         self._tongue = tongue
         self.title = re.compile(rf"^{tongue.pattern('opening')}$", re.M)
         self._heading = re.compile(rf"^{tongue.pattern('chapter')}\n\n", re.M)
-        self._over = re.compile(rf"^{tongue.pattern('over')}$", re.M)
+        # A question among several stands behind the story as the first one does.
+        self._over = re.compile(rf"^(?:{tongue.pattern('over')}|{tongue.pattern('next')})$", re.M)
         # Up to the first mark that ends a sentence; what may come before is in one class of characters, which is
         # searched fast.
         body, stop, end = rf"[^\n{tongue.stops}]*", f"[{tongue.stops}]", tongue.end

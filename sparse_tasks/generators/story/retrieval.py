@@ -16,7 +16,7 @@ from sparse_tasks.generators.story.world import Chapter, Chronicle, Event, Plan
 from sparse_tasks.generators.task import TASKS, parameter
 
 # What is asked for; the questions are sentences of the same names.
-_KINDS = ("place", "person", "thing")
+FACTS = ("place", "person", "thing")
 _NUMBERED = re.compile(r"\d+\. ")
 
 
@@ -33,7 +33,7 @@ class StoryRetrieval(StoryTask):
     metric: ClassVar[str] = "ordered_fraction"
 
     def smallest(self) -> int:
-        return -(-self.questions // len(_KINDS))
+        return -(-self.questions // len(FACTS))
 
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
         acquisitions = ["GiftReceived" if stream.below(5) == 0 else "Purchase" for _ in range(chapters)]
@@ -43,7 +43,7 @@ class StoryRetrieval(StoryTask):
         chosen = self._chosen(stream, len(chronicle.chapters), depth)
         gold: list[tuple[str, Event]] = []
         for i, kind in chosen:
-            gold.append(_gold(chronicle.chapters[i], kind))
+            gold.append(fact_of(chronicle.chapters[i], kind))
         hero, tongue = chronicle.hero.first, chronicle.tongue
         asks = [f"{k}. {tongue.sentence(kind, hero=hero, n=i + 1)}" for k, (i, kind) in enumerate(chosen, 1)]
         return Question(
@@ -58,7 +58,7 @@ class StoryRetrieval(StoryTask):
         """Chapters and what to ask of them: different chapters while there are enough, then other facts of theirs."""
         slots = depth.slots(stream, chapters, min(self.questions, chapters))
         chosen: list[tuple[int, str]] = []
-        kinds = {i: stream.sample(list(_KINDS), len(_KINDS)) for i in slots}
+        kinds = {i: stream.sample(list(FACTS), len(FACTS)) for i in slots}
         for i in range(self.questions):
             slot = slots[i % len(slots)]
             chosen.append((slot, kinds[slot][i // len(slots)]))
@@ -66,19 +66,16 @@ class StoryRetrieval(StoryTask):
         return chosen
 
     def answer(self, story: Story) -> str:
-        pages = {page.number: page for page in story.pages}
         found = [
-            _read(pages[int(heard["n"])], kind)
-            for line in story.question.splitlines()
-            for kind in _KINDS
-            if _NUMBERED.match(line) and (heard := story.tongue.heard(kind, line))
+            fact for line in story.question.splitlines() if _NUMBERED.match(line) for fact in facts_in(story, line)
         ]
         if not found:
             raise DataError("the question asks for nothing")
         return "\n".join(f"{k}. {text}" for k, text in enumerate(found, 1))
 
 
-def _gold(chapter: Chapter, kind: str) -> tuple[str, Event]:
+def fact_of(chapter: Chapter, kind: str) -> tuple[str, Event]:
+    """A fact of a chapter, by its kind (of ``FACTS``), and the event that tells it."""
     if kind == "place":
         return chapter.place, chapter.arrival
     if kind == "person":
@@ -87,6 +84,13 @@ def _gold(chapter: Chapter, kind: str) -> tuple[str, Event]:
     if event.thing is None:
         raise ValueError("an acquisition without a thing")
     return event.thing.name, event
+
+
+def facts_in(story: Story, line: str) -> list[str]:
+    """The fact that a line asks for, as the story tells it; none where it asks for none."""
+    pages = {page.number: page for page in story.pages}
+    asked = ((kind, story.tongue.heard(kind, line)) for kind in FACTS)
+    return [_read(pages[int(heard["n"])], kind) for kind, heard in asked if heard]
 
 
 def _read(page: Page, kind: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -13,11 +13,11 @@ from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.language import ENGLISH, language, languages
+from sparse_tasks.generators.story.language import ENGLISH, Language, language, languages
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story, audit, read
 from sparse_tasks.generators.story.world import Chronicle, Plan, simulate
-from sparse_tasks.generators.task import Draft, Mark, Task, parameter
+from sparse_tasks.generators.task import Asked, Draft, Mark, Task, parameter
 
 _SPECIMENS = 160
 # Filler paragraphs by their number of sentences, from large to small; 0 is a short sentence alone.
@@ -36,6 +36,8 @@ class Question:
         marks: Finds the evidence.
         metric: Another metric than the task's.
         drawn: What was drawn for the sample.
+        history: As of ``Asked``, and so is ``level``.
+        others: Further questions on the story.
     """
 
     ask: str
@@ -45,6 +47,9 @@ class Question:
     marks: Callable[[], list[Mark]]
     metric: str | None = None
     drawn: dict[str, Any] = field(default_factory=dict)
+    history: int = 0
+    level: str = ""
+    others: Sequence[Question] = ()
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ class StoryTask(Task):
         return Draft(
             intro=narrator.intro,
             body=narrator.body,
-            preview=prompts.preview("a story", question.ask, question.form, words),
-            question=prompts.question(tongue.sentence("over"), question.ask, question.form, words),
+            preview=_preview(question, tongue),
+            question=_asked(question, tongue),
             answer=question.answer,
             answers=question.answers,
             offers=[partial(narrator.filler, filler, sentences) for sentences in _FILLER],
@@ -101,6 +106,18 @@ class StoryTask(Task):
             metric=question.metric,
             drawn={"chapters": size} | question.drawn,
             instructions=words,
+            turns=[self._turn(each, tongue) for each in (question, *question.others)] if question.others else (),
+        )
+
+    def _turn(self, question: Question, tongue: Language) -> Asked:
+        return Asked(
+            question=_asked(question, tongue),
+            answer=question.answer,
+            answers=question.answers,
+            metric=question.metric or self.metric,
+            marks=question.marks,
+            history=question.history,
+            level=question.level,
         )
 
     def oracle(self, prompt: str) -> str:
@@ -111,3 +128,18 @@ class StoryTask(Task):
 
     def audit(self, prompt: str) -> list[str]:
         return audit(prompt)
+
+
+def _asked(question: Question, tongue: Language) -> str:
+    """A question behind the story, or behind others."""
+    opening = tongue.sentence("next" if question.history else "over")
+    return prompts.question(opening, question.ask, question.form, tongue.instructions)
+
+
+def _preview(question: Question, tongue: Language) -> str:
+    """The question ahead of the story; all of them where they are asked one after the other."""
+    if not question.others or question.level:  # levels ask for parts of the first
+        return prompts.preview("a story", question.ask, question.form, tongue.instructions)
+    asks = [each.ask for each in (question, *question.others)]
+    numbered = "\n\n".join(f"{number}. {ask}" for number, ask in enumerate(asks, 1))
+    return f"{tongue.sentence('several')}\n\n{numbered}\n\n"

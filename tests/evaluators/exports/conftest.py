@@ -108,6 +108,8 @@ def scored() -> Scored:
                     "thinking_tokens": 3,
                     "answer_tokens": 9,
                     "cut_thinking": False,
+                    "turns": None,
+                    "levels": None,
                     "depth": 0.5,
                     "depth_spread": 0.0,
                     "kv_bytes_per_step": 2048.5 if answered else None,

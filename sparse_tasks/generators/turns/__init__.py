@@ -1,0 +1,1 @@
+"""Sessions: several questions, one after the other, on one context."""
