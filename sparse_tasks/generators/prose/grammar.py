@@ -35,6 +35,15 @@ class Rule:
         self._collect(stream, pieces)
         return pieces
 
+    def texts(self) -> set[str]:
+        """The pieces that its sentences are made of."""
+        found, rules = set[str](), [self]
+        for rule in rules:  # which grows
+            pieces = {piece for alternative in rule.alternatives for piece in alternative}
+            found |= {piece for piece in pieces if isinstance(piece, str)}
+            rules += [piece for piece in pieces if isinstance(piece, Rule) and piece not in rules]
+        return found
+
     def _collect(self, stream: Stream, pieces: list[str]) -> None:
         for piece in stream.choice(self.alternatives):
             if isinstance(piece, str):

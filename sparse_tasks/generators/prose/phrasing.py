@@ -102,20 +102,18 @@ class Phrasings:
     """Phrasings, of which a sentence is matched with those alone whose words it holds."""
 
     def __init__(self, phrasings: Iterable[Phrasing]) -> None:
-        self._by_word: dict[str, list[tuple[int, str, Phrasing]]] = {}
+        self._by_word: dict[str, list[tuple[int, str, Phrasing]]] = {"": []}
         for number, phrasing in enumerate(phrasings):
             self._by_word.setdefault(phrasing.word, []).append((number, phrasing.key, phrasing))
-        self._words = frozenset(self._by_word)
+        self._words = frozenset(self._by_word) - {""}
 
     def matches(self, sentence: str) -> list[tuple[Phrasing, re.Match[str]]]:
         """The phrasings that a whole sentence, behind the blank that may precede it, may be of, in order."""
-        by_word = self._by_word
-        found = [
-            (number, phrasing)
-            for word in self._words.intersection(["", *sentence.split(" ")])
-            for number, key, phrasing in by_word[word]
-            if key in sentence
-        ]
+        found = []
+        for word in ("", *self._words.intersection(sentence.split(" "))):
+            for number, key, phrasing in self._by_word[word]:
+                if key in sentence:
+                    found.append((number, phrasing))
         if len(found) > 1:
             found.sort(key=itemgetter(0))
         return [(phrasing, match) for _, phrasing in found if (match := phrasing.match(sentence))]

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from string import Formatter
 from types import MappingProxyType
@@ -168,9 +168,11 @@ class Language:
         """Whether a thing's name says that it is made of a material."""
         return material in (thing.split() if self.blank else thing)
 
-    def is_phrase(self, piece: str) -> bool:
-        """Whether a piece of a grammar is so long that a reader would notice it again: two words at least."""
-        return piece.rfind(" ") > 0 if self.blank else len(piece) > 4
+    @cached_property
+    def phrases(self) -> frozenset[str]:
+        """Pieces of grammars that are so long that a reader would notice them again: two words at least."""
+        pieces = {piece for rule in (*self.events.values(), *self.scenes.values()) for piece in rule.texts()}
+        return frozenset(piece for piece in pieces if (piece.rfind(" ") > 0 if self.blank else len(piece) > 4))
 
 
 # Placeholders that are numbers; all others are anything within a line.

@@ -40,6 +40,9 @@ class Narrator:
         self._scene_count = 0
         self._last: dict[str, int] = {}
         self._phrases: set[str] = set()
+        self._repeated = tongue.phrases
+        self._hero, *company = (f"{{{slot}}}{tongue.blank}" for slot in ("hero", "person", "pfirst"))
+        self._company = tuple(company)
         self._met: set[str] = set()
         self._deck: list[str] = []
         hero = chronicle.hero
@@ -122,8 +125,11 @@ class Narrator:
                 told, subject = self._told(sentence), ""
                 spans[sentence] = len(text), len(text) + len(told)
             else:
-                told = self._filled(_with_pronoun(sentence, subject, blank), {})
-                subject = _only_subject(sentence, blank)
+                about = self._about(sentence)
+                # A pronoun for a name that begins the sentence before it too.
+                again = about and about == subject
+                told = self._filled(f"{{{about}}}{sentence.partition('}')[2]}" if again else sentence, {})
+                subject = "" if about and _names_both(sentence) else about
             text += told + blank
         return text.rstrip() + "\n\n", spans
 
@@ -149,15 +155,24 @@ class Narrator:
             sentence = "".join(pieces).lstrip()
             if self._phrases.isdisjoint(pieces) and self._last.get(sentence, 0) <= forgotten:
                 break
-        self._phrases.update(filter(self._tongue.is_phrase, pieces))
+        self._phrases |= self._repeated.intersection(pieces)
         return sentence
+
+    def _about(self, sentence: str) -> str:
+        """Whom a sentence begins with: ``He`` for the traveller, ``PHe`` for the person met, else nobody."""
+        if not sentence.startswith("{"):
+            return ""
+        if sentence.startswith(self._hero):
+            return "He"
+        return "PHe" if sentence.startswith(self._company) else ""
 
     def _filled(self, sentence: str, slots: dict[str, str]) -> str:
         filled = sentence.format_map(self._slots | slots if slots else self._slots) if "{" in sentence else sentence
         # A pronoun at its head may be nothing, as in Spanish.
         filled = filled.lstrip()
         # Not every letter that has a capital begins a sentence with it (Georgian does not).
-        return filled[0].title() + filled[1:]
+        first, head = filled[0], filled[0].title()
+        return filled if head == first else head + filled[1:]
 
     def _meet(self, person: Person) -> None:
         # The sentence of the meeting gives the full name; after that the first name is enough.
@@ -166,21 +181,6 @@ class Narrator:
         self._slots |= {("P" if name[0].isupper() else "p") + name: word for name, word in pronouns.items()}
 
 
-def _subject(sentence: str, blank: str) -> str:
-    """Whom a sentence begins with: ``He`` for the traveller, ``PHe`` for the person met, else nobody."""
-    if sentence.startswith(f"{{hero}}{blank}"):
-        return "He"
-    return "PHe" if sentence.startswith((f"{{person}}{blank}", f"{{pfirst}}{blank}")) else ""
-
-
-def _only_subject(sentence: str, blank: str) -> str:
-    """The same, but nobody where a sentence names both of them, so that a pronoun could mean either."""
-    both = "{hero}" in sentence and ("{person}" in sentence or "{pfirst}" in sentence)
-    return "" if both else _subject(sentence, blank)
-
-
-def _with_pronoun(sentence: str, subject: str, blank: str) -> str:
-    """``sentence`` with a pronoun for a name that begins the sentence before it too."""
-    if subject and _subject(sentence, blank) == subject:
-        return f"{{{subject}}}{sentence.partition('}')[2]}"
-    return sentence
+def _names_both(sentence: str) -> bool:
+    """Whether a sentence names the traveller and the person met, so that a pronoun could mean either."""
+    return "{hero}" in sentence and ("{person}" in sentence or "{pfirst}" in sentence)

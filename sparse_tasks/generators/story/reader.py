@@ -141,15 +141,16 @@ class Reader:
     def __init__(self, tongue: Language) -> None:
         self._tongue = tongue
         self.title = re.compile(rf"^{tongue.pattern('opening')}$", re.M)
-        self._heading = re.compile(rf"^{tongue.pattern('chapter')}\n\n", re.M)
+        # Patterns that begin with plain characters are searched for fast.
+        self._heading = re.compile(rf"\n{tongue.pattern('chapter')}\n\n")
         # A question among several stands behind the story as the first one does.
-        self._over = re.compile(rf"^(?:{tongue.pattern('over')}|{tongue.pattern('next')})$", re.M)
+        self._over = re.compile(rf"\n(?:{tongue.pattern('over')}|{tongue.pattern('next')})(?![^\n])")
         # Up to the first mark that ends a sentence; what may come before is in one class of characters, which is
         # searched fast.
         body, stop, end = rf"[^\n{tongue.stops}]*", f"[{tongue.stops}]", tongue.end
         self.sentence = re.compile(rf"[^\n]{body}(?:(?!{end}){stop}{body})*{end}")
         edge = r"\b" if tongue.blank else ""
-        self._date = re.compile(edge + tongue.pattern("date", weekday=tongue.weekdays, month=tongue.months) + edge)
+        self._date = re.compile(tongue.pattern("date", weekday=tongue.weekdays, month=tongue.months) + edge)
         self.slots = _slots(tongue)
         self._phrasings = Phrasings(
             Phrasing(_SAME.get(kind, kind), alternative, self.slots)
@@ -177,10 +178,11 @@ class Reader:
 
     def dates(self, text: str) -> list[tuple[str, date]]:
         """The dates in a text, each with the weekday that it is said to be."""
-        months = self._tongue.months
+        months, words = self._tongue.months, bool(self._tongue.blank)
         return [
             (found["weekday"], date(int(found["year"]), months.index(found["month"]) + 1, int(found["day"])))
             for found in self._date.finditer(text)
+            if not (words and text[found.start() - 1 : found.start()].isalnum())  # no part of a word
         ]
 
     def _facts(self, text: str, hero: str) -> Iterator[Fact]:
