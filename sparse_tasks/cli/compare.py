@@ -12,12 +12,16 @@ from sparse_tasks.cli.running import attention_of, prompts, tell_unable
 from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
+    from sparse_tasks.evaluators.ladder import Ladder
     from sparse_tasks.evaluators.records import ComparedAverage, ComparedTask, Comparison, RunSettings
 
 
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run, usually the dense baseline.")],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run to compare with it.")],
+    run_b: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN_B", help="The run to compare; may be left out with --ladder."),
+    ] = None,
     common: Annotated[bool, typer.Option("--common", help="Compare only the samples that both runs have.")] = False,
     level: Annotated[float, typer.Option(metavar="P", help="Confidence level of the intervals, in (0, 1).")] = 0.95,
     repeat: Annotated[
@@ -28,6 +32,10 @@ def compare(
             help="RUN_A or RUN_B once more, in other batches or by another engine: serving variance. May be repeated.",
         ),
     ] = None,
+    ladder: Annotated[
+        bool,
+        typer.Option("--ladder", help="Compare levels of one question: what is lost in retrieval, what in reasoning."),
+    ] = False,
     partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.human,
 ) -> None:
@@ -37,15 +45,76 @@ def compare(
 
     Where B is A with --begin-answer, the differences are how much of A's loss is the form of its answers.
     """
+    from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.records import to_builtins
+    from sparse_tasks.evaluators.ladder import ladders
     from sparse_tasks.evaluators.repeats import compare_repeated
+    from sparse_tasks.evaluators.results import compare_runs
     from sparse_tasks.evaluators.runs import read_settings
 
-    comparison = compare_repeated(run_a, run_b, repeat or [], common=common, level=level, partial=partial)
+    if ladder and repeat:
+        raise UsageError("repeat", str(repeat[0]), "does not go with --ladder; leave one of them out")
+    if run_b is None:
+        if not ladder:
+            raise UsageError("runs", str(run_a), "is one run; name a second to compare with it")
+        _print_ladders(run_a, ladders(run_a, level=level, partial=partial), level, format)
+        return
+    if ladder:
+        comparison = compare_runs(run_a, run_b, common=common, level=level, partial=partial, ladder=True)
+    else:
+        comparison = compare_repeated(run_a, run_b, repeat or [], common=common, level=level, partial=partial)
     if format is Format.json:
         print_json({"run_a": str(run_a), "run_b": str(run_b), **to_builtins(comparison)})
         return
     _print(comparison, [(folder, read_settings(folder)) for folder in (run_a, run_b)], bool(repeat))
+    if ladder:
+        _tell_where(comparison)
+
+
+def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format) -> None:
+    """Print the rungs of a run's ladders, and the steps between them."""
+    from sparse_tasks.core.length import label
+    from sparse_tasks.core.records import to_builtins
+
+    if format is Format.json:
+        print_json({"run": str(run), "level": level, "ladders": [to_builtins(one) for one in found]})
+        return
+    print(run)
+    for length in dict.fromkeys(one.length for one in found):
+        rungs = frameless("task", ("n", *(_words(rung.rung) for rung in found[0].rungs)))
+        steps = frameless("task", ("step", "difference", f"{level:.0%} interval", "p"))
+        for one in found:
+            if one.length == length:
+                rungs.add_row(one.task, f"{one.n:,}", *(PLAIN.number(rung.mean) for rung in one.rungs))
+                for step in one.steps:
+                    limits = PLAIN.interval(step.interval.low, step.interval.high, sign=True)
+                    taken = f"{_words(step.rung)} - {_words(step.less)}"
+                    steps.add_row(one.task, taken, PLAIN.signed(step.difference), limits, PLAIN.p_value(step.p_holm))
+        print(f"\nlength {label(length)}")
+        print_table(rungs)
+        print()
+        print_table(steps)
+    print("\ngiven: what matters stands in the question, which leaves the reasoning;")
+    print("retrieve: that alone is asked for; two prompts: that, then what follows;")
+    print("all: both at once.")
+    print("p: paired permutation test, Holm-corrected over the steps of a length.")
+
+
+def _words(rung: str) -> str:
+    return rung.replace("_", " ")
+
+
+def _tell_where(comparison: Comparison) -> None:
+    """Say in which rungs of each ladder run b loses."""
+    from sparse_tasks.core.length import label
+    from sparse_tasks.evaluators.ladder import lost_in, split
+
+    places: dict[tuple[int, str], list[ComparedTask]] = {}
+    for row in comparison.rows:
+        places.setdefault((row.length, split(row.task)[0]), []).append(row)
+    print()
+    for (length, task), rows in places.items():
+        print(f"{task} ({label(length)}): {lost_in(rows)}.")
 
 
 def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeated: bool) -> None:

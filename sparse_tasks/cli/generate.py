@@ -83,7 +83,7 @@ def generate(
         typer.Option(
             metavar="WHERE",
             help="both (before and after the context), or after (prompt = context + question).",
-            show_default="both; after with --preset ruler",
+            show_default="both; after with --preset ruler and ladder",
         ),
     ] = None,
     corpus: Annotated[

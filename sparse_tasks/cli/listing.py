@@ -42,6 +42,7 @@ def listing(format: Annotated[Format, typer.Option(help="How to print the list."
             "completed": preset.completed,
             "begin_answer": preset.begin_answer,
             "question_position": preset.question_position,
+            "tasks": None if preset.tasks is None else list(preset.tasks),
         }
         for name, preset in PRESETS.items()
     }

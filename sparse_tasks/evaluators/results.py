@@ -28,7 +28,7 @@ from sparse_tasks.core.json import to_json
 from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Phase, Record, to_builtins
 from sparse_tasks.core.sample import Evidence, Turn
-from sparse_tasks.evaluators.ability import Place, config_means, unable
+from sparse_tasks.evaluators.ability import Place, config_means, dense_means, unable
 from sparse_tasks.evaluators.answers import How
 from sparse_tasks.evaluators.compare import compare, recorded
 from sparse_tasks.evaluators.dataset import Dataset, Selection, open_dataset
@@ -298,7 +298,13 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 
 
 def compare_runs(
-    run_a: str | Path, run_b: str | Path, *, common: bool = False, level: float = 0.95, partial: bool = False
+    run_a: str | Path,
+    run_b: str | Path,
+    *,
+    common: bool = False,
+    level: float = 0.95,
+    partial: bool = False,
+    ladder: bool = False,
 ) -> Comparison:
     """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
 
@@ -310,14 +316,18 @@ def compare_runs(
         common: Compare the samples that both runs have, and leave out the others.
         level: Confidence level of the intervals, in (0, 1).
         partial: Take the samples that both runs have answered where a run is not whole.
+        ladder: Compare the rungs of ladders, each as a task of its own (see ``ladder.by_rung``), and nothing else.
 
     Raises:
         DataError: A run is not whole, and not ``partial``.
         UsageError: A folder is not a scored run, the runs answered different samples, or one alone begins its answers
-            and they differ in more.
+            and they differ in more; or none of their tasks is a ladder.
     """
+    from sparse_tasks.evaluators.ladder import COLUMNS, by_rung, no_ladder
+
     a, b = to_path(run_a), to_path(run_b)
-    files = [read_scored(folder, Outcome.__struct_fields__, partial=partial) for folder in (a, b)]
+    columns = COLUMNS if ladder else Outcome.__struct_fields__
+    files = [read_scored(folder, columns, partial=partial) for folder in (a, b)]
     results = files[0].result, files[1].result
     if results[0].query_aware != results[1].query_aware:
         kinds = [awareness(result.query_aware, result.compress == "context") for result in results]
@@ -327,16 +337,26 @@ def compare_runs(
     format_share = results[0].begin_answer != results[1].begin_answer
     if format_share:
         _check_format_alone(a, b)
+    outcomes = [by_rung(one.scores) if ladder else one.outcomes for one in files]
+    if ladder and not outcomes[0]:
+        raise no_ladder(a)
+    by_dense = [dense_means(one) for one, result in zip(outcomes, results, strict=True) if _is_dense(result)]
     comparison = compare(
-        *(one.outcomes for one in files),
+        *outcomes,
         dataset_a=results[0].dataset_sha256,
         dataset_b=results[1].dataset_sha256,
         common=common or partial,
         level=level,
-        unable=unable(*_abilities(a, b, *results)),
+        unable=unable(*(by_dense if ladder else _abilities(a, b, *results))),
     )
+    if ladder:
+        comparison = replace(comparison, averages=[])  # of a question and its parts none is to be taken
     missing = {"missing_a": results[0].missing, "missing_b": results[1].missing}
     return replace(comparison, format_share=True if format_share else UNSET, **missing)
+
+
+def _is_dense(result: Result) -> bool:
+    return result.attention.method == DENSE
 
 
 def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:
@@ -349,7 +369,7 @@ def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator
 
 def dense_scores(folder: Path, result: Result) -> dict[Place, float]:
     """Mean dense scores of a run's model: of the run, or of that which its sweep compared it with; {} if unknown."""
-    if result.attention.method == DENSE:
+    if _is_dense(result):
         return config_means(result)
     if not os.path.isfile(folder / COMPARISON):
         return {}

@@ -18,6 +18,7 @@ class Preset:
         completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
         question_position: Where questions stand, unless the user says.
         begin_answer: Whether prompts end inside the answer.
+        tasks: Tasks and groups that are made where the user names none; None: the usual ones.
     """
 
     summary: str
@@ -27,6 +28,7 @@ class Preset:
     completed: bool = False
     question_position: str = "both"
     begin_answer: bool = False
+    tasks: tuple[str, ...] | None = None
 
 
 _RULER_BUDGETS = {
@@ -82,6 +84,9 @@ PRESETS = {
             "turns_story.distractors": "0",
             "turns_story.events": "2",
             "turns_story.gifts": "1",
+            "ladder.distractors": "0",
+            "ladder.events": "2",
+            "ladder.gifts": "2",
         },
         begin_answer=True,
     ),
@@ -92,5 +97,11 @@ PRESETS = {
         length_includes_output=True,
         completed=True,
         question_position="after",
+    ),
+    "ladder": Preset(
+        "the ladders, questions in levels that tell what is lost in retrieval from what is lost in reasoning",
+        {},
+        question_position="after",
+        tasks=("ladder",),
     ),
 }

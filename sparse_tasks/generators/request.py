@@ -179,7 +179,7 @@ def make_request(options: GenerateOptions) -> Request:
     requested = parse_depth(depth)
     begin = PRESETS[preset]
     mount(corpora.values())
-    chosen, named, notices = _select(options.tasks, corpora)
+    chosen, named, notices = _select(options.tasks or begin.tasks or (), corpora)
     configured = _configure(chosen, begin.settings, options.settings, corpora, options.allow_repeats)
     check_templates(templates, [task.name for task in configured], begin.completed)
     opened = [name for name, template in templates.items() if template.answer_prefix is not None]

@@ -27,10 +27,11 @@ Form = str | Mapping[str, str]
 
 
 @cache
-def languages() -> tuple[str, ...]:
-    """Codes of the languages, English first."""
+def languages(*needed: str) -> tuple[str, ...]:
+    """Codes of the languages that have all sentences needed, English first."""
     codes = {path.name for path in _FOLDER.iterdir() if (path / "language.toml").is_file()}
-    return (ENGLISH, *sorted(codes - {ENGLISH}))
+    known = (ENGLISH, *sorted(codes - {ENGLISH}))
+    return tuple(code for code in known if not needed or set(needed) <= set(language(code).say))
 
 
 @cache

@@ -144,7 +144,8 @@ class Reader:
         # Patterns that begin with plain characters are searched for fast.
         self._heading = re.compile(rf"\n{tongue.pattern('chapter')}\n\n")
         # A question among several stands behind the story as the first one does.
-        self._over = re.compile(rf"\n(?:{tongue.pattern('over')}|{tongue.pattern('next')})(?![^\n])")
+        openings = [tongue.pattern(key) for key in ("over", "next") if key in tongue.say]
+        self._over = re.compile(rf"\n(?:{'|'.join(openings)})(?![^\n])")
         # Up to the first mark that ends a sentence; what may come before is in one class of characters, which is
         # searched fast.
         body, stop, end = rf"[^\n{tongue.stops}]*", f"[{tongue.stops}]", tongue.end

@@ -9,6 +9,7 @@ from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.aggregation import StoryAggregation
 from sparse_tasks.generators.story.filtering import StoryFiltering
+from sparse_tasks.generators.story.language import ENGLISH, languages
 from sparse_tasks.generators.story.multihop import StoryMultihop
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Story
@@ -38,6 +39,9 @@ class TurnsStory(StoryTask):
     kinds: str = parameter("mixed", "what is asked", choices=lambda: ("mixed", "facts"))
     events: int = parameter(4, "things of one material that are bought; meetings with one person", 2, 64)
     gifts: int = parameter(3, "chapters without a purchase", 1, 32)
+    language: str = parameter(
+        ENGLISH, "language of story, question and answer", choices=lambda: languages("next", "several", "place_name")
+    )
 
     name: ClassVar[str] = "turns_story"
     summary: ClassVar[str] = "several questions of different kinds on one story, one after the other"

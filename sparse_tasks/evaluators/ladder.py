@@ -1,0 +1,168 @@
+"""Ladders: questions in levels (see ``generators/ladder``), paired within samples, so that a loss has a place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from msgspec.structs import replace
+
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.paths import to_path
+from sparse_tasks.core.records import Count, Difference, Name, Record, Share
+from sparse_tasks.evaluators.compare import recorded
+from sparse_tasks.evaluators.records import ComparedTask, DifferenceInterval, Outcome, Probability
+from sparse_tasks.evaluators.results import read_scored
+from sparse_tasks.evaluators.statistics import (
+    difference_interval,
+    holm,
+    mean_interval,
+    precise_mean,
+    sign_flip_p_value,
+)
+
+GIVEN: Final = "given"
+RETRIEVE: Final = "retrieve"
+TWO_PROMPTS: Final = "two_prompts"
+ALL: Final = "all"
+RUNGS: Final = (GIVEN, RETRIEVE, TWO_PROMPTS, ALL)
+"""Reasoning alone, retrieval alone, one after the other, both at once."""
+STEPS: Final = ((TWO_PROMPTS, GIVEN), (ALL, TWO_PROMPTS), (ALL, GIVEN))
+"""Pairs of rungs of one answer: what is lost where the first is asked in place of the second."""
+COLUMNS: Final = (*Outcome.__struct_fields__, "turns", "levels")
+
+
+class Rung(Record, frozen=True, kw_only=True):
+    """Score at a rung."""
+
+    rung: Name
+    mean: Share
+    low: Share
+    high: Share
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """Mean score at one rung less that at another, paired within samples.
+
+    Attributes:
+        rung: The one.
+        less: The other.
+        difference: The mean.
+        interval: Confidence interval of the difference.
+        p_value: Two-sided sign-flip test.
+        p_holm: The same, adjusted for all steps of a length.
+    """
+
+    rung: Name
+    less: Name
+    difference: Difference
+    interval: DifferenceInterval
+    p_value: Probability
+    p_holm: Probability
+
+
+class Ladder(Record, frozen=True, kw_only=True):
+    """A ladder at a length: its rungs and steps."""
+
+    length: Count
+    task: Name
+    n: Count
+    rungs: list[Rung]
+    steps: list[Step]
+
+
+def by_rung(scores: pa.Table) -> list[Outcome]:
+    """Outcomes of a run's scores by rung, each under its task's name with the rung's behind it.
+
+    The score of two prompts is the product of both: the second prompt holds the right answer to the first, and who has
+    none of that gets nowhere. ``parsed`` says whether all of a sample's questions had an answer.
+
+    Args:
+        scores: The ``COLUMNS`` of ``scores.parquet``. Samples whose questions are no levels are left out.
+    """
+    outcomes = []
+    for row in scores.select(list(COLUMNS)).to_pylist():
+        turns, levels = row.pop("turns"), row.pop("levels")
+        found = dict(zip(levels or (), turns or (), strict=True))
+        if RETRIEVE in found and "compute" in found:
+            found[TWO_PROMPTS] = found[RETRIEVE] * found["compute"]
+        for rung in RUNGS:
+            if rung in found:
+                own = {"id": f"{row['id']} {rung}", "task": f"{row['task']}_{rung}", "score": found[rung]}
+                outcomes.append(Outcome(**(row | own)))
+    return outcomes
+
+
+def ladders(run: str | Path, *, level: float = 0.95, partial: bool = False) -> list[Ladder]:
+    """The ladders of a scored run, by length and task.
+
+    Args:
+        run: Folder of the run.
+        level: Confidence level of the intervals, in (0, 1).
+        partial: Take the samples that are answered where the run is not whole.
+
+    Raises:
+        DataError: The run is not whole, and not ``partial``.
+        UsageError: The folder is not a scored run, or none of its tasks is a ladder; or the level is out of range.
+    """
+    if not 0 < level < 1:
+        raise UsageError("level", level, "must be in (0, 1), such as 0.95")
+    folder = to_path(run)
+    scores: dict[tuple[int, str], dict[str, list[float]]] = {}
+    for outcome in by_rung(read_scored(folder, COLUMNS, partial=partial).scores):
+        task, rung = split(outcome.task)
+        scores.setdefault((outcome.length, task), {}).setdefault(rung, []).append(outcome.score)
+    if not scores:
+        raise no_ladder(folder)
+    found = [_ladder(*place, rungs, level) for place, rungs in sorted(scores.items())]
+    return [one for length in sorted({one.length for one in found}) for one in _adjusted(found, length)]
+
+
+def no_ladder(folder: Path) -> UsageError:
+    """The refusal of a run without a ladder."""
+    return UsageError("ladder", str(folder), "has no questions in levels; generate --preset ladder makes such tasks")
+
+
+def split(name: str) -> tuple[str, str]:
+    """Task and rung, of a name that ``by_rung`` gives."""
+    return next((name.removesuffix(f"_{rung}"), rung) for rung in RUNGS if name.endswith(f"_{rung}"))
+
+
+def lost_in(rows: Sequence[ComparedTask]) -> str:
+    """Where a run loses against another, in words, by the rungs of a ladder at a length that differ for sure."""
+    lost = {split(row.task)[1] for row in rows if row.difference < 0 and row.p_holm < 0.05 and not row.unable}
+    parts = [part for rung, part in ((RETRIEVE, "in retrieval"), (GIVEN, "in reasoning")) if rung in lost]
+    if parts:
+        return f"B loses {' and '.join(parts)}"
+    return "B loses in doing both, in neither alone" if lost else "no loss of B is seen"
+
+
+def _ladder(length: int, task: str, scores: dict[str, list[float]], level: float) -> Ladder:
+    rungs = []
+    for rung in RUNGS:
+        interval = mean_interval(scores[rung], level)
+        rungs.append(Rung(rung=rung, mean=precise_mean(scores[rung]), low=interval.low, high=interval.high))
+    steps = []
+    for rung, less in STEPS:
+        changes = [one - other for one, other in zip(scores[rung], scores[less], strict=True)]
+        p_value = sign_flip_p_value(changes)
+        steps.append(
+            Step(
+                rung=rung,
+                less=less,
+                difference=precise_mean(changes),
+                interval=recorded(difference_interval(changes, level)),
+                p_value=p_value,
+                p_holm=p_value,
+            )
+        )
+    return Ladder(length=length, task=task, n=len(scores[ALL]), rungs=rungs, steps=steps)
+
+
+def _adjusted(found: Sequence[Ladder], length: int) -> list[Ladder]:
+    """The ladders of a length, with p-values adjusted for all their steps."""
+    own = [one for one in found if one.length == length]
+    adjusted = iter(holm([step.p_value for one in own for step in one.steps]))
+    return [replace(one, steps=[replace(step, p_holm=next(adjusted)) for step in one.steps]) for one in own]

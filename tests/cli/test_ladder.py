@@ -1,0 +1,107 @@
+"""``compare --ladder``: where a run loses, by the levels of its questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from sparse_tasks.core.turns import request_id
+from sparse_tasks.evaluators.dataset import open_dataset
+from tests.cli.program import run
+from tests.schemas.validation import problems
+
+SAMPLES = 12
+TASKS = ("ladder_multihop", "ladder_filtering")
+
+
+@pytest.fixture(scope="module")
+def ladder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ladder") / "data"
+    options = ["--preset", "ladder", "-l", "3500", "-n", SAMPLES, "-w", "1", "-o", folder]
+    named = [word for task in TASKS for word in ("-t", task)]
+    small = ["--set", "ladder.distractors=0", "--set", "ladder.events=2", "--set", "ladder.gifts=2"]
+    assert run("generate", *named, *options, *small).code == 0
+    return folder
+
+
+def answered(data: Path, folder: Path, wrong: Collection[str], method: str = "dense") -> Path:
+    """A run that gets these levels of every question wrong."""
+    dataset, outputs = open_dataset(str(data)), folder.with_suffix(".jsonl")
+    with outputs.open("w", encoding="utf-8") as file:
+        for row in dataset.rows(dataset.select(), ["id", "turns"]):
+            for number, turn in enumerate(row["turns"]):
+                answer = "wrong" if turn["level"] in wrong else turn["answer"]
+                line = {"id": request_id(row["id"], number), "text": f"<answer>{answer}</answer>"}
+                file.write(json.dumps(line) + "\n")
+    arguments = ["--engine", "replay", "-m", outputs, "--engine-arg", "model=acme", "-a", method]
+    arguments += [] if method == "dense" else ["-s", "0.9"]
+    assert run("evaluate", data, *arguments, "-o", folder).code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dense(ladder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return answered(ladder, tmp_path_factory.mktemp("runs") / "dense", ())
+
+
+def test_a_run_is_held_against_itself_over_the_levels(ladder: Path, tmp_path: Path) -> None:
+    folder = answered(ladder, tmp_path / "run", ("retrieve", "all"))
+    found = run("compare", folder, "--ladder", "--format", "json").json()
+    assert [(one["length"], one["task"], one["n"]) for one in found["ladders"]] == [
+        (3500, task, SAMPLES) for task in sorted(TASKS)
+    ]
+    for one in found["ladders"]:
+        assert {rung["rung"]: rung["mean"] for rung in one["rungs"]} == {
+            "given": 1.0, "retrieve": 0.0, "two_prompts": 0.0, "all": 0.0,
+        }  # fmt: skip
+        steps = {(step["rung"], step["less"]): step["difference"] for step in one["steps"]}
+        assert steps == {("two_prompts", "given"): -1.0, ("all", "two_prompts"): 0.0, ("all", "given"): -1.0}
+        assert one["steps"][0]["p_holm"] < 0.01
+    out = run("compare", folder, "--ladder").out
+    assert "two prompts - given" in out
+    assert all(len(line) <= 80 for line in out.splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"),
+    [
+        (("retrieve", "all"), "B loses in retrieval"),
+        (("given", "compute", "all"), "B loses in reasoning"),
+        (("given", "retrieve", "compute", "all"), "B loses in retrieval and in reasoning"),
+        (("all",), "B loses in doing both, in neither alone"),
+        (("compute",), "B loses in doing both, in neither alone"),
+        ((), "no loss of B is seen"),
+    ],
+)
+def test_a_loss_has_a_place(ladder: Path, dense: Path, tmp_path: Path, wrong: tuple[str, ...], verdict: str) -> None:
+    folder = answered(ladder, tmp_path / "run", wrong, "snapkv")
+    finished = run("compare", dense, folder, "--ladder")
+    assert (finished.code, finished.err) == (0, "")
+    for task in TASKS:
+        assert f"{task} (3500): {verdict}." in finished.out
+    found = run("compare", dense, folder, "--ladder", "--format", "json").json()
+    del found["run_a"], found["run_b"]
+    assert problems(found, "comparison-1.0") == []
+    assert len(found["rows"]) == 4 * len(TASKS)
+    assert found["averages"] == []
+
+
+def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) -> None:
+    dataset, outputs = open_dataset(str(data)), tmp_path / "outputs.jsonl"
+    texts = [{"id": row["id"], "text": "x"} for row in dataset.rows(dataset.select(), ["id"])]
+    outputs.write_text("".join(json.dumps(line) + "\n" for line in texts), encoding="utf-8")
+    assert run("evaluate", data, "--engine", "replay", "-m", outputs, "-o", tmp_path / "plain").code == 0
+    for others in ([], [tmp_path / "plain"]):
+        refused = run("compare", tmp_path / "plain", *others, "--ladder")
+        assert refused.code == 2
+        assert "has no questions in levels" in refused.err
+    for arguments, words in (
+        ([dense], "is one run; name a second"),
+        ([dense, dense, "--ladder", "--repeat", dense], "does not go with --ladder"),
+        ([dense, "--ladder", "--level", "1"], "must be in (0, 1)"),
+    ):
+        refused = run("compare", *arguments)
+        assert (refused.code, words in refused.err) == (2, True)
