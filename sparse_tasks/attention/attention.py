@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, ClassVar, Final, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -78,6 +79,23 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         )
         attention.__dict__["methods"] = _by_phase(attention.method, methods)
         return attention
+
+    def placed(self, text: Any) -> Self:
+        """The attention in a model: methods that read positions know how these turn its queries and keys.
+
+        Args:
+            text: ``PretrainedConfig`` of the text model; None where positions turn nothing.
+
+        Raises:
+            UsageError: A method reads positions, and it is not known how the model turns them.
+        """
+        if text is None or not any(method.reads_positions for method in self.methods):
+            return self
+        from sparse_tasks.attention.rotary import Rotary
+
+        rotary, placed = Rotary.of_config(text), copy.copy(self)
+        placed.__dict__["methods"] = tuple(m.placed(rotary) if m.reads_positions else m for m in self.methods)
+        return placed
 
     @property
     def controls(self) -> list[str]:

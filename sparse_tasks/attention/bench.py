@@ -136,10 +136,10 @@ def bench_decode(method: DecodeMethod | EvictMethod, length: int, shape: Shape, 
     cache = PagedCache.contiguous(keys, values, lengths)
     select: Callable[[], object]
     if isinstance(method, EvictMethod):
-        index = _kept_by_all(method.keep(q, k, impl=impl), lengths)
+        index = _kept_by_all(method.keep(q, k, v=v, impl=impl), lengths)
 
         def select() -> object:
-            return method.keep(q, k, impl=impl)
+            return method.keep(q, k, v=v, impl=impl)
 
         def step() -> object:
             return sparse_decode(last, cache, index, impl=impl)

@@ -138,7 +138,7 @@ class SparseRun:
             if at_once:
                 end = past + at_once
                 parts.append(self._prompt(number, q[:at_once], k[:end], v[:end], softmax))
-                sequence.memory.read(q[:at_once], k[:end])
+                sequence.memory.read(q[:at_once], k[:end], v[:end])
             if len(q) - at_once > 1 and (kept := sequence.memory.follow(past + at_once, len(k))) is not None:
                 parts.append(self._follow(number, kept, q[at_once:], k, v, softmax))
                 at_once = len(q)
@@ -293,6 +293,7 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
         raise UsageError("model", type(model).__name__, "is in another block already; leave that one first")
     if isinstance(run.attention.decode, EvictMethod) and (why := _attends_often(modules)):
         raise UsageError("model", type(model).__name__, f"{why}, and methods that evict keep one set of tokens a layer")
+    run.attention = run.attention.placed(model.config.get_text_config())
     # Parts of a model may have implementations of their own; the whole comes first, so that they get theirs back last.
     before = [(m, m.config._attn_implementation) for m in model.modules() if hasattr(m, "set_attn_implementation")]
     for place, module in enumerate(modules):
@@ -321,11 +322,12 @@ def check_config(name: str, config: Any, attention: Attention = Attention.DENSE)
 
     Raises:
         UsageError: All of its layers have a sliding window, it chooses keys itself, or a method estimates another
-            softmax.
+            softmax or has to know how positions turn keys.
     """
     text = config.get_text_config()
     for method in attention.methods:
         method.check_softmax(what_config_says(text))
+    attention.placed(text)
     kinds = getattr(text, "layer_types", None)
     if kinds and all("sliding" in kind for kind in kinds):
         raise UsageError("model", name, "has a sliding window in every layer, and methods are for layers that see all "

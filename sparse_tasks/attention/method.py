@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import Kept, KeptBatch, PageIndex, PrefillIndex
+    from sparse_tasks.attention.rotary import Rotary
 
 Span: TypeAlias = tuple[float, float]
 """The least and the most of something."""
@@ -71,6 +72,8 @@ class Method(Parametric, ABC):
             rank none.
         any_softmax: Whether its selection holds where a model has sinks or caps its scores: it looks at no scores, or
             at their order alone, or weighs them by ``softmax``. Other methods are refused there.
+        reads_positions: Whether it has to know how positions turn queries and keys, which it does by ``rotary``. Models
+            of which that is not known are refused.
     """
 
     summary: ClassVar[str]
@@ -87,6 +90,9 @@ class Method(Parametric, ABC):
     any_softmax: ClassVar[bool] = False
     softmax: ClassVar[Softmax] = PLAIN
     """That of the layer, where the method was taken ``under`` one."""
+    reads_positions: ClassVar[bool] = False
+    rotary: ClassVar[Rotary | None] = None
+    """That of the model, where the method was ``placed`` in one; None where positions turn nothing."""
     budgets: ClassVar[tuple[str, ...]] = ()
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
@@ -113,7 +119,7 @@ class Method(Parametric, ABC):
         """
         if self.sparsity is None or not self.exact:
             return self
-        return cast("Self", _solved(self, length)).under(self.softmax)
+        return cast("Self", _solved(self, length))._bound(softmax=self.softmax, rotary=self.rotary)
 
     def under(self, softmax: Softmax) -> Self:
         """The method for a layer with such a softmax.
@@ -124,8 +130,16 @@ class Method(Parametric, ABC):
         if softmax is self.softmax or (softmax.plain and self.softmax.plain):
             return self
         self.check_softmax(softmax.what)
+        return self._bound(softmax=softmax)
+
+    def placed(self, rotary: Rotary) -> Self:
+        """The method for a model whose positions turn queries and keys so."""
+        return self._bound(rotary=rotary)
+
+    def _bound(self, **attributes: object) -> Self:
+        """The method with what it has from where it runs, which is no parameter of it."""
         bound = copy.copy(self)
-        bound.__dict__["softmax"] = softmax
+        bound.__dict__.update(attributes)
         return bound
 
     def check_softmax(self, what: str) -> None:
@@ -301,6 +315,8 @@ class EvictMethod(Method):
     """Whether it evicts at every step too, for which it needs that step's attention weights."""
     reads_queries: ClassVar[bool] = True
     """Whether queries decide what stays of a prompt."""
+    reads_values: ClassVar[bool] = False
+    """Whether values decide what stays of a prompt, too."""
 
     @property
     def oracle(self) -> tuple[str, JsonObject]:
@@ -318,12 +334,22 @@ class EvictMethod(Method):
         return None if self.reads_queries else 1
 
     @abstractmethod
-    def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:
+    def keep(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Kept:
         """The tokens of a prompt that stay.
 
         Args:
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k``; a method says how many it needs.
             k: ``[n_k, kv_heads, head_size]``.
+            v: ``[n_k, kv_heads, value_size]``, where the method reads values; None takes them to be alike.
             length: Tokens by which the budget is solved; ``n_k`` if None.
             layer: Which layer of how many.
             impl: "auto", "triton" or "torch".
@@ -347,7 +373,14 @@ class EvictMethod(Method):
         return (last if self.observes is None else last[-self.observes :]).clone()
 
     def settle(
-        self, seen: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto"
+        self,
+        seen: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
     ) -> Kept:
         """As ``keep``, of a prompt that came in chunks: ``seen`` is what ``observe`` gave for the last of them."""
         return self.keep(seen, k, length=length, layer=layer, impl=impl)
@@ -358,8 +391,8 @@ class EvictMethod(Method):
         Args:
             kept: What the step could see before its own token.
             position: The position of the step's own token.
-            weights: fp32 ``[kv_heads, width + 1]``: the step's attention weights, summed over the group, over the kept
-                tokens in their order and then the token itself. Needed where ``each_step`` is True.
+            weights: fp32 ``[kv_heads, width + 1]``: what ``weigh`` gave for the kept tokens in their order and then
+                the token itself. Needed where ``each_step`` is True.
         """
         return kept.append(position)
 
@@ -370,8 +403,25 @@ class EvictMethod(Method):
         """
         return kept if kept.capacity is None else replace(kept, capacity=kept.capacity + 1)
 
+    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor) -> Tensor:
+        """The attention weights of a step, summed over the group, or what a method estimates them by.
+
+        Args:
+            q: ``[batch, query_heads, head_size]``.
+            cache: The cache.
+            positions: int32 ``[batch, kv_heads, width]``: what stays, and then the step's own token; past the count
+                anything.
+            counts: int32 ``[batch, kv_heads]``.
+
+        Returns:
+            fp32 ``[batch, kv_heads, width]``; 0 past the count.
+        """
+        from sparse_tasks.attention.steps import step_weights
+
+        return step_weights(q, cache, positions, counts, self.softmax)
+
     def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
-        """The part that a step sees of what stays and its own token: all, but for a control that knows the query.
+        """The part that a step sees of what stays and its own token: all, unless a method chooses among these.
 
         Args:
             seen: What stays, with the step's own token.
@@ -396,8 +446,7 @@ class StepMethod(EvictMethod):
 
         Args:
             seen: What each could see, its own token, the last, included.
-            weights: fp32 ``[batch, kv_heads, width]``: attention weights of the step, summed over the group, of what
-                ``seen`` lists; 0 past the counts.
+            weights: fp32 ``[batch, kv_heads, width]``: what ``weigh`` gave for what ``seen`` lists.
         """
 
     def visible_all(self, seen: KeptBatch, weights: Tensor, *, impl: str = "auto") -> KeptBatch:

@@ -78,7 +78,7 @@ def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn
         raise UsageError("length", len(k), "is too short for a step after a prompt; take at least 4 tokens")
     memory = Memory(method, impl=impl)
     first = len(k) - steps
-    memory.read(q[:first], k[:first])
+    memory.read(q[:first], k[:first], None)
     kept = torch.zeros(k.shape[1], steps, len(k), dtype=torch.bool)
     for step in range(steps):
         seen = first + step + 1

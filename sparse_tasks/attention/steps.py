@@ -56,15 +56,16 @@ class Memory:
         self._state: Tensor | None = None
         self._noticed = 0  # keys that the state knows of
 
-    def read(self, q: Tensor, k: Tensor) -> None:
+    def read(self, q: Tensor, k: Tensor, v: Tensor | None) -> None:
         """Read a prompt, or a chunk of it.
 
         Args:
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
             k: ``[n_k, kv_heads, head_size]``.
+            v: ``[n_k, kv_heads, value_size]``; None takes values to be alike.
         """
         if isinstance(self._method, EvictMethod):
-            self._kept = self._method.keep(q, k, layer=self._layer, impl=self._impl)
+            self._kept = self._method.keep(q, k, v=v, layer=self._layer, impl=self._impl)
 
     def follow(self, first: int, end: int) -> Kept | None:
         """Let tokens follow what was kept, as their steps would, if the method then evicts and hides nothing.
@@ -123,7 +124,7 @@ class Memory:
         seen = self._kept.append(position)
         weights = None
         if method.each_step:
-            (weights,) = step_weights(q, cache, seen.positions[None], seen.counts[None], method.softmax)
+            (weights,) = method.weigh(q, cache, seen.positions[None], seen.counts[None])
         self._kept = method.advance(self._kept, position, weights)
         return method.visible(seen, weights, impl=self._impl).pages()
 

@@ -90,7 +90,7 @@ def test_inspection_is_what_a_plain_loop_finds(cells: int, monkeypatch: pytest.M
         (index,) = select_prompt(attention.prefill, q, k, impl="torch")
         checked(prefill, layer, plainly(q, k, v, index.pattern().mask(83, 83).tolist()))
         memory, totals = Memory(attention.decode, Layer(layer, 2), "torch"), [[0.0] * 4 for _ in range(4)]
-        memory.read(q, k)
+        memory.read(q, k, v)
         for step in steps:
             _, index_of_step = memory.step(*step)
             mask_of_step = index_of_step.mask(len(step[1]))[0].repeat_interleave(2, 0)[:, None]
@@ -117,7 +117,7 @@ def test_a_question_is_inspected_under_what_was_kept_of_its_context(name: str) -
     for layer, ((q, k, v), *steps) in recorder.calls.items():
         question = [(q[i : i + 1], k[: i + 1], v[: i + 1]) for i in range(context, 83)]
         memory, totals = Memory(attention.decode, Layer(layer, 2), "torch"), [[0.0] * 4 for _ in range(4)]
-        memory.read(q[:context], k[:context])
+        memory.read(q[:context], k[:context], v[:context])
         shares = []
         for number, step in enumerate([*question, *steps]):
             if number < len(question):

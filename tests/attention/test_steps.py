@@ -47,7 +47,7 @@ def test_dense_steps_see_everything(method: DecodeMethod | None) -> None:
     """The cache is a view of what is given: nothing is copied."""
     q, k, v = make()
     memory = Memory(method, impl="torch")
-    memory.read(q[:PROMPT], k[:PROMPT])
+    memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
     for position in range(PROMPT, END):
         seen = position + 1
         cache, index = memory.step(q[position:seen], k[:seen], v[:seen])
@@ -76,7 +76,7 @@ def test_a_method_knows_every_key_once_as_the_cache_grows(stride: int) -> None:
     """Whether it is asked at each token or at every third: keys between were written without a step."""
     q, k, v = make()
     memory = Memory(Loud(loud=3), impl="torch")
-    memory.read(q[:PROMPT], k[:PROMPT])
+    memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
     for position in range(PROMPT, END, stride):
         seen = position + 1
         _, index = memory.step(q[position:seen], k[:seen], v[:seen])
@@ -122,7 +122,7 @@ def listed(index_pages: Tensor, counts: Tensor) -> list[list[int]]:
 def test_what_is_kept_and_what_follows_is_seen(layer: Layer, first: int) -> None:
     q, k, v = make()
     memory = Memory(First(first=3), layer, impl="torch")
-    memory.read(q[:PROMPT], k[:PROMPT])
+    memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
     for position in range(PROMPT, END):
         seen = position + 1
         cache, index = memory.step(q[position:seen], k[:seen], v[:seen])
@@ -153,7 +153,7 @@ class Faint(First):
 def test_a_method_that_evicts_at_each_step_gets_the_attention_of_that_step() -> None:
     q, k, v = make()
     memory = Memory(Faint(first=6), impl="torch")
-    memory.read(q[:PROMPT], k[:PROMPT])
+    memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
     kept = [list(range(6)) for _ in range(2)]
     for position in range(PROMPT, END):
         seen = position + 1
@@ -173,7 +173,7 @@ def test_a_method_that_evicts_has_to_have_read_what_came_before(method: EvictMet
         Memory(method, impl="torch").step(q[40:41], k[:41], v[:41])
     assert (error.value.field, error.value.value) == ("cache", "40 tokens")
     memory = Memory(method, impl="torch")
-    memory.read(q[:PROMPT], k[:PROMPT])
+    memory.read(q[:PROMPT], k[:PROMPT], v[:PROMPT])
     with pytest.raises(UsageError, match=f"{PROMPT + 1} tokens"):  # a token was left out
         memory.step(q[PROMPT + 1 : PROMPT + 2], k[: PROMPT + 2], v[: PROMPT + 2])
     memory.step(q[PROMPT : PROMPT + 1], k[: PROMPT + 1], v[: PROMPT + 1])

@@ -113,7 +113,16 @@ class First(EvictMethod):
     def solve(self, length: int, density: float) -> dict[str, int]:
         return {"first": max(1, round(length * density))}
 
-    def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:
+    def keep(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Kept:
         check_sequence(q, k)
         first = self.at(len(k) if length is None else length).first or 2
         count = min(len(k), first + layer.index)

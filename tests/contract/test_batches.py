@@ -105,9 +105,8 @@ def test_evicting_from_a_batch_takes_no_more_operations(name: str, sparsity: flo
         evicted, names = Evicted(method, ONLY, "torch"), [str(number) for number in range(batch)]
         keys = torch.randn(batch, prompt + 9, KV_HEADS, SIZE, generator=torch.Generator().manual_seed(0))
         for row, request in enumerate(names):
-            evicted.read(
-                Prompt(row, request, 0, 0, prompt, prompt), keys[row, :prompt].repeat(1, 2, 1), keys[row, :prompt]
-            )
+            one = keys[row, :prompt]
+            evicted.read(Prompt(row, request, 0, 0, prompt, prompt), one.repeat(1, 2, 1), one, one)
         for end in (prompt + 1, prompt + 2):
             rows = [Row(request, row, end - 1, end, prompt) for row, request in enumerate(names)]
             table = torch.arange(batch, dtype=torch.int32)[:, None]

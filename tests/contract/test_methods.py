@@ -58,7 +58,7 @@ def density(method: Method, n: int, steps: int = 3) -> float:
         return computed / causal_count(n, n)
     assert isinstance(method, DecodeMethod | EvictMethod)
     memory, total, there = Memory(method, impl="torch"), 0.0, 0
-    memory.read(q[:n], k[:n])
+    memory.read(q[:n], k[:n], v[:n])
     for position in range(n, n + steps):
         seen = position + 1
         _, index = memory.step(q[position:seen], k[:seen], v[:seen])
@@ -191,8 +191,11 @@ def test_sinks_and_caps_are_computed_or_refused_by_name(name: str, kind: str, sp
     last = q[n:], k, v
     if not method.any_softmax:
         words = f"^attention: '{name}' does not go with a model that has {softmax.what}: "
+        refuses: Any = functools.partial(sparse_prefill, method, q, k, v)
+        if not isinstance(method, PrefillMethod):
+            refuses = functools.partial(Memory, method)
         with pytest.raises(UsageError, match=words):
-            sparse_prefill(method, q, k, v, softmax=softmax, impl="torch")  # type: ignore[arg-type]
+            refuses(softmax=softmax)
         return
     if isinstance(method, PrefillMethod):
         out, indices = sparse_prefill(method, q, k, v, softmax=softmax, impl="torch")
@@ -203,7 +206,7 @@ def test_sinks_and_caps_are_computed_or_refused_by_name(name: str, kind: str, sp
         dense = attention_reference(q, k, v, softmax=softmax)
     else:
         memory = Memory(method, impl="torch", softmax=softmax)
-        memory.read(q[:n], k[:n])
+        memory.read(q[:n], k[:n], v[:n])
         cache, index = memory.step(*last)
         out = sparse_decode(q[n:], cache, index, softmax=softmax, impl="torch")
         expected = attention_reference(*last, Rows(index.mask(n + 1)[0][:, None]), softmax=softmax)

@@ -62,7 +62,16 @@ class CapacityMethod(EvictMethod):
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         """Scores of the tokens, fp32 ``[kv_heads, n_k]``; the highest stay. Arguments as of ``keep``."""
 
-    def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:
+    def keep(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Kept:
         from sparse_tasks.attention.kernels.dispatch import check_sequence
 
         check_sequence(q, k)

@@ -47,7 +47,14 @@ class H2O(StepMethod, CapacityMethod):
         return scores
 
     def settle(
-        self, seen: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto"
+        self,
+        seen: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
     ) -> Kept:
         return self.kept(seen, length=length, layer=layer, impl=impl)
 

@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import LATENT, takes_head_size
 from sparse_tasks.attention.method import Phase
+from sparse_tasks.attention.rotary import Rotary
 from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, Offer
 from sparse_tasks.core.errors import UsageError
@@ -92,9 +93,12 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         )
     if config.model_config.use_mla:
         _check_latent(config, attention)
-    softmax = what_config_says(config.model_config.hf_text_config)  # layers tell for sure, once they are loaded
+    text = config.model_config.hf_text_config
+    softmax = what_config_says(text)  # layers tell for sure, once they are loaded
     for method in attention.methods:
         method.check_softmax(softmax)
+        if method.reads_positions:
+            Rotary.of_config(text)
         if cache.enable_prefix_caching and method.unshared:
             raise UsageError(
                 "enable_prefix_caching",

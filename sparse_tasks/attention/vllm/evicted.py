@@ -8,7 +8,6 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex
 from sparse_tasks.attention.method import EvictMethod, Layer, StepMethod
-from sparse_tasks.attention.steps import step_weights
 from sparse_tasks.attention.vllm.plan import Prompt, Steps
 from sparse_tasks.attention.vllm.together import Together
 from sparse_tasks.core.errors import EngineError
@@ -27,6 +26,7 @@ class Evicted:
 
     def __init__(self, method: EvictMethod, layer: Layer, impl: str) -> None:
         self._method, self._layer, self._impl = method, layer, impl
+        self.reads_values = method.reads_values
         self._seen: dict[str, Tensor] = {}  # state of prompts that are not complete
         self._kept: dict[str, Kept] = {}
         self._stack: _Stack | None = None
@@ -39,18 +39,19 @@ class Evicted:
         if self._together is not None:
             self._together.forget(request)
 
-    def read(self, prompt: Prompt, q: Tensor, k: Tensor) -> None:
+    def read(self, prompt: Prompt, q: Tensor, k: Tensor, v: Tensor | None) -> None:
         """Observe a prompt, or a chunk of it; with its last chunk, choose the tokens that stay.
 
         Args:
             prompt: The prompt.
             q: ``[n_q, query_heads, head_size]``: its queries, scaled so that scores need ``head_size ** -0.5``.
             k: ``[end, kv_heads, head_size]``: the keys of the prompt so far.
+            v: ``[end, kv_heads, value_size]``: the values, where the method reads them and the prompt is complete.
         """
         earlier = self._seen.pop(prompt.request, None) if prompt.start else None
         seen = self._method.observe(earlier, q, k, impl=self._impl)
         if prompt.complete:
-            kept = self._method.settle(seen, k, length=prompt.length, layer=self._layer, impl=self._impl)
+            kept = self._method.settle(seen, k, v=v, length=prompt.length, layer=self._layer, impl=self._impl)
             if self._together is not None:
                 self._together.begin(prompt.request, kept)
             else:
@@ -90,7 +91,7 @@ class Evicted:
             now = kept.append(length - 1)
             alone = slice(row, row + 1)
             listed = now.positions[None], now.counts[None]
-            (weights,) = step_weights(q[alone], cache.rows(alone), *listed, self._method.softmax)
+            (weights,) = self._method.weigh(q[alone], cache.rows(alone), *listed)
             self._kept[request] = self._method.advance(kept, length - 1, weights)
             seen.append(self._method.visible(now, weights, impl=self._impl))
         return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,

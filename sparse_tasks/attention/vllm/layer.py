@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -40,9 +40,12 @@ class Methods:
         evicted: What an evicting method keeps of each request.
     """
 
-    def __init__(self, attention: Attention, layer: Layer, impl: str, softmax: Softmax = PLAIN) -> None:
+    def __init__(
+        self, attention: Attention, layer: Layer, impl: str, softmax: Softmax = PLAIN, text: Any = None
+    ) -> None:
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
-        self.attention, prefill, decode = attention, attention.prefill, attention.decode
+        self.attention = attention.placed(text)
+        prefill, decode = self.attention.prefill, self.attention.decode
         self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
         self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
         self.queries: dict[str, Tensor] = {}
@@ -87,9 +90,10 @@ class SparseLayer:
         softmax: Sinks and soft cap of the layer.
         scales: Of a cache in 8 bits.
         of: Layer whose cache, and what methods note of it, this one reads; None has a cache of its own.
+        text: ``PretrainedConfig`` of the text model (see ``Attention.placed``).
 
     Raises:
-        UsageError: A method does not go with the softmax.
+        UsageError: A method does not go with the softmax, or with how positions turn keys.
     """
 
     def __init__(
@@ -103,8 +107,9 @@ class SparseLayer:
         softmax: Softmax = PLAIN,
         scales: Scales = UNSCALED,
         of: SparseLayer | None = None,
+        text: Any = None,
     ) -> None:
-        self._of = of
+        self._of, self._text = of, text
         self.scales = scales
         self._layer, self._counter, self._scale, self._impl, self._replays = layer, counter, scale, impl, replays
         self.softmax = softmax
@@ -116,7 +121,7 @@ class SparseLayer:
         """Switch to other methods, between requests. Page summaries are made anew as pages are written."""
         for method in offer.methods:
             method.check_softmax(self.softmax.what)
-        self._own = Methods(offer.attention, self._layer, self._impl, self.softmax)
+        self._own = Methods(offer.attention, self._layer, self._impl, self.softmax, self._text)
         self._chosen: WeakKeyDictionary[Choice, Methods] = WeakKeyDictionary()
         # What a method notes of the cache is the same at any sparsity.
         noting = [self._own.decode, *(choice.decode for choice in offer.choices)]
@@ -129,7 +134,7 @@ class SparseLayer:
         if choice is None:
             return self._own
         if choice not in self._chosen:
-            self._chosen[choice] = Methods(choice.attention, self._layer, self._impl, self.softmax)
+            self._chosen[choice] = Methods(choice.attention, self._layer, self._impl, self.softmax, self._text)
         return self._chosen[choice]
 
     def forget(self, requests: Iterable[str]) -> None:
@@ -201,7 +206,9 @@ class SparseLayer:
                         value = _sequence(plan, prompt, v, values, out.dtype, unseen)
                         self._prefill(methods, methods.prefill, prompt, queries, key, value, out[prompt.tokens])
                     if methods.evicted is not None:
-                        methods.evicted.read(prompt, queries, key)
+                        reads = methods.evicted.reads_values and prompt.complete
+                        weighed = _sequence(plan, prompt, v, values, out.dtype, unseen) if reads else None
+                        methods.evicted.read(prompt, queries, key, weighed)
             if plan.steps is not None and methods.decode is not None:
                 self._decode(plan, plan.steps, methods, q, keys, values, out)
 

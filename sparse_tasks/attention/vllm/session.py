@@ -38,6 +38,7 @@ class Session:
         choices: What requests may choose in their place (see ``Offer``).
         free_blocks: Whether vLLM takes blocks back that no later query sees.
         modules: vLLM's table of the engine's attention modules (``static_forward_context``), by which it is known.
+        text: ``PretrainedConfig`` of the text model (see ``Attention.placed``).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Session:
         choices: tuple[Attention, ...] = (),
         free_blocks: bool = False,
         modules: dict[str, Any] | None = None,
+        text: Any = None,
     ) -> None:
         self.offer = Offer(attention, choices, free_blocks)
         self.modules = modules
@@ -55,7 +57,7 @@ class Session:
         self.counter: Counter | None = None
         self.warming_up = False
         """Whether vLLM warms up with requests of its own, under dense attention."""
-        self._impl = impl
+        self._impl, self._text = impl, text
         self._replays: Replays | None = None
         self._layers: dict[str, SparseLayer] = {}
         self._block_sizes: set[int] = set()
@@ -102,7 +104,16 @@ class Session:
                 raise UsageError("kv_sharing_target_layer_name", target, f"of {name} is no layer that sees all keys")
             of = None if target is None else self._layers[target]
             self._layers[name] = SparseLayer(
-                layer, self.offer, self.counter, module.impl.scale, self._impl, replays, softmax, scales_of(module), of
+                layer,
+                self.offer,
+                self.counter,
+                module.impl.scale,
+                self._impl,
+                replays,
+                softmax,
+                scales_of(module),
+                of,
+                self._text,
             )
             module.impl.sparse = self._layers[name]
 

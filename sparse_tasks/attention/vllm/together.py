@@ -11,7 +11,6 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, KeptBatch, PageIndex
 from sparse_tasks.attention.method import StepMethod
-from sparse_tasks.attention.steps import step_weights
 from sparse_tasks.attention.vllm.plan import Steps
 from sparse_tasks.core.errors import EngineError
 
@@ -137,7 +136,7 @@ class Together:
         if one.index is not None:
             q, cache = q[one.index], cache.rows(one.index)
         seen = kept.append(cache.lengths - 1)
-        weights = step_weights(q, cache, seen.positions, seen.counts, self._method.softmax)
+        weights = self._method.weigh(q, cache, seen.positions, seen.counts)
         batch.kept, batch.lengths = self._method.advance_all(seen, weights), lengths
         return self._method.visible_all(seen, weights, impl=self._impl)
 

@@ -70,6 +70,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             choices=offer.choices,
             free_blocks=offer.free_blocks,
             modules=vllm_config.compilation_config.static_forward_context,
+            text=vllm_config.model_config.hf_text_config,
         )
         SESSIONS.add(self._sparse)
         super().__init__(vllm_config, *args, **options)

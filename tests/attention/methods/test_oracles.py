@@ -116,7 +116,7 @@ def test_eviction_shows_what_each_step_attends_to(grows: bool) -> None:
     n, steps = 60, 4
     q, k = make_sequence(n + steps, n + steps, 4, 2, 16)
     memory = Memory(OracleEvict(capacity=9, grows=grows), impl="torch")
-    memory.read(q[:n], k[:n])
+    memory.read(q[:n], k[:n], k[:n])
     for position in range(n, n + steps):
         _, index = memory.step(q[position : position + 1], k[: position + 1], k[: position + 1])
         weights = attention(q[position : position + 1], k[: position + 1])[:, 0].reshape(2, 2, -1).sum(1)

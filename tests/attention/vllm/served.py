@@ -150,9 +150,10 @@ class Served:
         softmax: Softmax = PLAIN,
         scales: Scales | None = None,
         shares: bool = False,
+        text: object = None,
     ) -> None:
         self.shares = shares
-        self.session = Session(attention, impl="torch", choices=choices)
+        self.session = Session(attention, impl="torch", choices=choices, text=text)
         modules = [
             SimpleNamespace(
                 impl=SimpleNamespace(
@@ -337,8 +338,8 @@ class Alone:
         self._lengths: list[int] = []
         self._memories = [Memory(attention.decode, Layer(number, LAYERS), "torch", softmax) for number in range(LAYERS)]
         if attention.decode is not None:
-            for memory, (q, k, _) in zip(self._memories, text.layers, strict=True):
-                memory.read(q[: text.prompt], k[: text.prompt])
+            for memory, (q, k, v) in zip(self._memories, text.layers, strict=True):
+                memory.read(q[: text.prompt], k[: text.prompt], v[: text.prompt])
 
     def chunks(self, *cuts: int) -> Tensor:
         """Of the prompt, in chunks that end there."""

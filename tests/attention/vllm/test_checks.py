@@ -35,7 +35,13 @@ def config() -> SimpleNamespace:
     return SimpleNamespace(
         model_config=SimpleNamespace(
             model="acme/small",
-            hf_text_config=SimpleNamespace(model_type="qwen2", num_hidden_layers=2, position_embedding_type=None),
+            hf_text_config=SimpleNamespace(
+                model_type="qwen2",
+                num_hidden_layers=2,
+                position_embedding_type=None,
+                head_dim=128,
+                rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+            ),
             use_mla=False,
             is_encoder_decoder=False,
             runner_type="generate",
@@ -97,6 +103,15 @@ def setting(path: str, value: object) -> Change:
 @pytest.mark.parametrize("name", ["dense", *METHODS.names(), "vertical_slash+quest"])
 def test_a_plain_model_runs_every_method(name: str) -> None:
     check_config(config(), Methods.parse(name))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if METHODS.get(name).reads_positions])
+def test_positions_have_to_be_known_to_methods_that_read_them(name: str) -> None:
+    made = config()
+    made.model_config.hf_text_config.model_type = "cohere"
+    check_config(made, Methods.parse("quest"))
+    with pytest.raises(UsageError, match=r"^model_type: 'cohere' turns keys by position in a way"):
+        check_config(made, Methods.parse(f"vertical_slash+{name}"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +251,7 @@ def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(na
     with pytest.raises(UsageError, match="'ngram' is supported in vLLM's CPU build alone; leave it out"):
         check_config(made, Methods.parse(name))
     made.device_config.device_type = "cpu"
-    if name not in ("h2o", "tova", "oracle_evict"):
+    if name == "dense" or not getattr(METHODS.get(name), "each_step", False):
         check_config(made, Methods.parse(name))
     else:
         with pytest.raises(UsageError, match=f"does not go with {name}, which at each step drops"):

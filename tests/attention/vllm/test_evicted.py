@@ -39,7 +39,7 @@ def read(evicted: Evicted, name: str, *cuts: int) -> None:
     """A prompt, in chunks that end there."""
     q, k = made(name)
     for start, end in zip([0, *cuts], cuts, strict=False):
-        evicted.read(Prompt(0, name, 0, start, end, cuts[-1]), q[start:end], k[:end])
+        evicted.read(Prompt(0, name, 0, start, end, cuts[-1]), q[start:end], k[:end], None)
 
 
 def step(evicted: Evicted, asked: dict[str, int] | None = None, **lengths: int | tuple[int, ...]) -> PageIndex:
@@ -136,7 +136,16 @@ class Uneven(First):
 
     name: ClassVar[str] = "uneven"
 
-    def keep(self, q: Tensor, k: Tensor, *, length: int | None = None, layer: Layer = ONLY, impl: str = "auto") -> Kept:
+    def keep(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Kept:
         positions = torch.tensor([[1, 3, 2**31 - 1, -5], [0, 1, 2, 4]], dtype=torch.int32)
         return Kept(positions, torch.tensor([2, 4], dtype=torch.int32), len(k))
 
@@ -153,7 +162,7 @@ def test_a_prompt_that_begins_again_forgets_its_first_chunks() -> None:
     """After a preemption half-way."""
     evicted = Evicted(TOVA(capacity=9), ONLY, "torch")
     q, k = made("a")
-    evicted.read(Prompt(0, "a", 0, 0, 25, 40), q[100:125], k[100:125])
+    evicted.read(Prompt(0, "a", 0, 0, 25, 40), q[100:125], k[100:125], None)
     read(evicted, "a", 39, 40)
     whole = Evicted(TOVA(capacity=9), ONLY, "torch")
     read(whole, "a", 40)
@@ -172,7 +181,7 @@ def test_a_prompt_that_was_not_seen_is_an_error(method: EvictMethod) -> None:
 def test_a_prompt_of_which_a_part_was_seen_is_an_error(method: EvictMethod) -> None:
     evicted = Evicted(method, ONLY, "torch")
     q, k = made("a")
-    evicted.read(Prompt(0, "a", 0, 0, 5, 9), q[:5], k[:5])
+    evicted.read(Prompt(0, "a", 0, 0, 5, 9), q[:5], k[:5], None)
     with pytest.raises(EngineError, match=f"^a: decoding begins before {method.name} has seen the prompt$"):
         step(evicted, a=6)
 

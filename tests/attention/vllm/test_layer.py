@@ -6,6 +6,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,6 +115,26 @@ def test_sinks_and_caps_of_a_layer_are_those_of_the_sequence_alone(name: str) ->
         assert measured(served, text.name)
 
 
+ROTARY = SimpleNamespace(
+    model_type="llama", head_dim=SIZE, rope_parameters={"rope_type": "default", "rope_theta": 100.0}
+)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).reads_positions])
+def test_positions_turn_what_methods_read_as_in_the_sequence_alone(name: str) -> None:
+    served, found = mixed(named(name), text=ROTARY)
+    placed, differs = named(name).placed(ROTARY), 0
+    for text in (A, B):
+        count = found[text.name].shape[1] - text.prompt
+        expected = Alone(placed, text).steps(count)
+        same(found[text.name][:, text.prompt :], expected)
+        assert measured(served, text.name)
+        differs += not torch.allclose(expected, Alone(named(name), text).steps(count), atol=1e-3)
+    assert differs == 2
+    with pytest.raises(UsageError, match=r"^model_type: 'cohere' turns keys"):
+        Served(named(name), text=SimpleNamespace(model_type="cohere"))
+
+
 @pytest.mark.parametrize("name", ["xattention", "flexprefill"])
 def test_methods_of_another_softmax_are_refused_by_name(name: str) -> None:
     with pytest.raises(UsageError, match=f"^attention: '{name}' does not go with a model that has attention sinks"):
@@ -125,7 +146,14 @@ def test_methods_of_another_softmax_are_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["vertical_slash+quest", "block_sparse+twilight", "flexprefill+snapkv", "tri_shape+h2o", "streaming_llm+sparq"],
+    [
+        "vertical_slash+quest",
+        "block_sparse+twilight",
+        "flexprefill+snapkv",
+        "tri_shape+h2o",
+        "streaming_llm+sparq",
+        "block_sparse+expected_attention",
+    ],
 )
 def test_cache_in_8_bits_is_a_cache_of_what_they_mean(name: str) -> None:
     """Prompts, too, see what the cache holds, whichever chunk reads it; bytes are those that are read."""

@@ -318,7 +318,7 @@ def _step_sparsity(method: Any, length: int, steps: int, kind: str, generator: A
     for layer in range(3):
         q, k = _made(kind, length + steps, 4, 2, generator)
         memory = Memory(method, Layer(layer, 3))
-        memory.read(q[:length], k[:length])
+        memory.read(q[:length], k[:length], k[:length])
         for n in range(length + 1, length + steps + 1):
             _, index = memory.step(q[n - 1 : n], k[:n], k[:n])
             read, dense = read + index.computed().double().mean().item(), dense + n

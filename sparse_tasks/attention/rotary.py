@@ -1,0 +1,110 @@
+"""``Rotary``: how positions turn the queries and keys of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.once import made_once
+from sparse_tasks.core.errors import UsageError
+
+MODELS: Final = (
+    "arcee", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3",
+    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
+)  # fmt: skip
+"""Types of models that turn every layer with attention to all keys, and pair numbers as ``Rotary`` says."""
+
+_KINDS: Final = ("default", "linear", "llama3", "yarn")
+"""Kinds of frequencies that are the same at any length."""
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864).
+
+    Number ``i`` of a query or key, and number ``i + pairs``, are a point of a plane that is turned about 0, by an angle
+    that grows with the position. Numbers after these pairs are not turned.
+
+    Attributes:
+        frequencies: Radians from one position to the next, of each pair.
+    """
+
+    frequencies: tuple[float, ...]
+
+    @classmethod
+    def of_config(cls, text: Any) -> Rotary:
+        """That of a model's layers with attention to all keys, the same in all engines.
+
+        Args:
+            text: ``PretrainedConfig`` of the text model.
+
+        Raises:
+            UsageError: It is not known how the model turns its keys, or frequencies hang on the length.
+        """
+        kind = getattr(text, "model_type", None)
+        if kind not in MODELS:
+            remedy = f"turns keys by position in a way that the method is not told; known are {', '.join(MODELS)}"
+            raise UsageError("model_type", kind, remedy)
+        of_layer = "full_attention" if "full_attention" in text.rope_parameters else None
+        settings = text.rope_parameters[of_layer] if of_layer else text.rope_parameters
+        if settings["rope_type"] not in _KINDS:
+            remedy = (
+                f"turns keys by other angles at other lengths; methods that read positions need {', '.join(_KINDS)}"
+            )
+            raise UsageError("rope_type", settings["rope_type"], remedy)
+        if settings["rope_type"] == "default":
+            size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+            turned = int(size * settings.get("partial_rotary_factor", 1.0))
+            return cls(tuple(settings["rope_theta"] ** (-place / turned) for place in range(0, turned, 2)))
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        frequencies, _ = ROPE_INIT_FUNCTIONS[settings["rope_type"]](text, device="cpu", layer_type=of_layer)
+        return cls(tuple(frequencies.tolist()))
+
+    def turn(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Queries or keys, turned by their positions; by negative ones back to what they were without.
+
+        Args:
+            x: ``[n, heads, head_size]``.
+            positions: Integers ``[n]``.
+
+        Returns:
+            fp32 ``[n, heads, head_size]``.
+
+        Raises:
+            UsageError: Heads have fewer numbers than are turned.
+        """
+        # Angles as models compute them, in fp32.
+        angle = positions.float()[:, None] * self._on(x)
+        return self._rotated(x.float(), angle.cos()[:, None], angle.sin()[:, None])
+
+    def average(self, x: Tensor, first: int, count: int) -> Tensor:
+        """What ``turn`` gives at ``count`` positions from ``first`` on, averaged over these.
+
+        Args:
+            x: fp32 ``[..., head_size]``.
+            first: At least 0.
+            count: At least 1.
+        """
+        positions = torch.arange(first, first + count, device=x.device)
+        angle = positions.float()[:, None] * self._on(x)
+        return self._rotated(x, angle.cos().mean(0), angle.sin().mean(0))
+
+    def _on(self, x: Tensor) -> Tensor:
+        if 2 * len(self.frequencies) > x.shape[-1]:
+            turned = 2 * len(self.frequencies)
+            raise UsageError("head_size", x.shape[-1], f"is smaller than what the model's positions turn, {turned}")
+        return _tensor(x.device, self.frequencies)
+
+    def _rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        pairs = len(self.frequencies)
+        one, other, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+        return torch.cat([one * cos - other * sin, other * cos + one * sin, rest], dim=-1)
+
+
+@made_once
+def _tensor(device: torch.device, numbers: tuple[float, ...]) -> Tensor:
+    return torch.tensor(numbers, device=device)
