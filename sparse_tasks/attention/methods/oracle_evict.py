@@ -91,6 +91,7 @@ class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
         import torch
 
         from sparse_tasks.attention.kernels.selection import select_mass, select_top
+        from sparse_tasks.attention.ops.eviction import listing
         from sparse_tasks.attention.ops.pooled import top_of_all_heads
 
         if seen.scores is None:
@@ -109,8 +110,7 @@ class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
                 columns, counts = top_of_all_heads(weights, budget, width=width, impl=impl)
             else:
                 columns, counts = select_top(weights, budget, width=width, impl=impl)
-        positions = seen.positions.gather(2, columns.clamp(0, width - 1).long())  # past the counts anything
-        return replace(seen, positions=positions, counts=counts)
+        return listing(seen, columns, counts)
 
 
 METHODS.register("oracle_evict", OracleEvict)

@@ -96,17 +96,15 @@ class SparQ(DecodeMethod):
         """fp32 ``[batch, kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
         import torch
 
-        queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
-        largest = queries.abs().sum(2).topk(min(self.r, cache.head_size)).indices[:, :, None]  # [batch, kv_heads, 1, r]
-        some = queries.gather(3, largest.expand(-1, -1, queries.shape[2], -1))
-        share = some.abs().sum(3) / queries.abs().sum(3).clamp_min(torch.finfo(torch.float32).tiny)
-        temperature = (cache.head_size * share).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        from sparse_tasks.attention.ops.components import largest_components
 
+        queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
+        largest, some, temperature = largest_components(queries, self.r)
         block, offset, held = cache.locate(torch.arange(cache.capacity, device=q.device)[None])
         head, held = torch.arange(cache.kv_heads, device=q.device)[:, None, None], held[:, None]
         # Of each key only these components are read: [batch, kv_heads, capacity, r].
         keys = cache.keys[block[:, None, :, None], offset[:, None, :, None], head, largest]
-        scores = self.softmax.capped(some @ keys.float().mT / temperature[..., None])
+        scores = self.softmax.capped(some @ keys.float().mT / temperature)
         softmax = self.softmax.of(slice(None), cache.kv_heads, -1)
         weights = softmax.weights(scores.masked_fill(~held[:, None], float("-inf"))).sum(2)
         return weights.masked_fill(~held, float("-inf"))

@@ -31,6 +31,18 @@ def check_step(name: str, seen: Kept, weights: Tensor | None) -> Tensor:
     return weights.float()
 
 
+def listing(seen: KeptBatch, columns: Tensor, counts: Tensor) -> KeptBatch:
+    """Some of the tokens that a step could see.
+
+    Args:
+        seen: All of them.
+        columns: int32 ``[batch, kv_heads, width]``: their places, ascending; past the count anything.
+        counts: int32 ``[batch, kv_heads]``.
+    """
+    places = columns.clamp(0, seen.positions.shape[2] - 1).long()
+    return replace(seen, positions=seen.positions.gather(2, places), counts=counts)
+
+
 def drop_lowest(seen: KeptBatch, scores: Tensor, recent: int | Tensor = 0) -> KeptBatch:
     """What a step saw without the token of the lowest score, one of each head, if there are more than its capacity.
 

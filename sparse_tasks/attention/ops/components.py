@@ -1,0 +1,37 @@
+"""The largest components of queries, on which their products with keys hang mostly (Ribar et al. 2024, section 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Components(NamedTuple):
+    """Some components of the queries of each KV head, the same ones for its group.
+
+    Attributes:
+        numbers: int64 ``[batch, kv_heads, 1, r]``: which they are.
+        queries: fp32 ``[batch, kv_heads, group, r]``.
+        temperature: fp32 ``[batch, kv_heads, group, 1]``: by which products of these alone are divided to stand for
+            scores; it is below the root of the head size, as these hold less than the whole query does.
+    """
+
+    numbers: Tensor
+    queries: Tensor
+    temperature: Tensor
+
+
+def largest_components(queries: Tensor, r: int) -> Components:
+    """The ``r`` components that are largest, by their absolute values summed over the group; all if there are fewer.
+
+    Args:
+        queries: fp32 ``[batch, kv_heads, group, head_size]``.
+        r: At least 1.
+    """
+    size, tiny = queries.shape[3], torch.finfo(torch.float32).tiny
+    numbers = queries.abs().sum(2).topk(min(r, size)).indices[:, :, None]
+    some = queries.gather(3, numbers.expand(-1, -1, queries.shape[2], -1))
+    share = some.abs().sum(3, keepdim=True) / queries.abs().sum(3, keepdim=True).clamp_min(tiny)
+    return Components(numbers, some, (size * share).sqrt().clamp_min(tiny))
