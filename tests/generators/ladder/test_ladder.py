@@ -12,11 +12,10 @@ from sparse_tasks.core.errors import DataError
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.evaluators.scoring import gold_score
 from sparse_tasks.generators.sampling import check_count, make_sample
-from sparse_tasks.generators.task import TASKS
 from tests.generators.drafts import context_of, draft_of, fill, task_of
 from tests.generators.requests import make_request
 
-NAMES = [name for name in TASKS.names() if name.startswith("ladder_")]
+NAMES = [f"ladder_{name}" for name in ("aggregation", "filtering", "multihop", "multivalue", "retrieval")]
 LEVELS = ["all", "given", "retrieve", "compute"]
 
 
