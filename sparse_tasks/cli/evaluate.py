@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,7 +16,6 @@ from sparse_tasks.cli.output import Format, print_json
 from sparse_tasks.cli.running import (
     AnswerBudget,
     Compress,
-    Data,
     FormatOption,
     FreeBlocks,
     Lengths,
@@ -27,20 +27,33 @@ from sparse_tasks.cli.running import (
     Tasks,
     attentions,
     engine_arguments,
+    result_json,
+    sweep_json,
     tell_result,
     tell_sweep,
 )
 
+if TYPE_CHECKING:
+    from sparse_tasks.core.records import JsonObject
+    from sparse_tasks.evaluators.records import Result
+
+Done = TypeVar("Done")
+
 
 def evaluate(
-    data: Data,
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...", help="Data sets: each a folder, or ORG/NAME or ORG/NAME@revision on the Hub."
+        ),
+    ],
     model: Annotated[
-        str,
+        list[str],
         typer.Option(
             "--model",
             "-m",
             metavar="M",
-            help="Model: a folder, a Hub id, demo or probe; a name on a server; a file to replay.",
+            help="Model: a folder, a Hub id, demo or probe; a name on a server; a file to replay. May be repeated.",
         ),
     ],
     engine: Annotated[
@@ -91,7 +104,11 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="RUN", help="Folder of the run.", show_default="runs/<model>-<data set>"
+            "--output",
+            "-o",
+            metavar="RUN",
+            help="Folder of the run, of the sweep, or of those of several models or data sets.",
+            show_default="runs/<model>-<data set>",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Sampling seed.")] = 42,
@@ -143,7 +160,8 @@ def evaluate(
 
     A run that was stopped goes on where it stopped when the same command is given again.
 
-    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) are a sweep, each held against dense attention.
+    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) are a sweep, each held against dense attention. With
+    several models or data sets, each model answers each data set.
 
     Example: sparse-tasks evaluate sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """
@@ -153,52 +171,90 @@ def evaluate(
     from sparse_tasks.evaluators.predict import predict as predict_run
     from sparse_tasks.evaluators.results import score_run
     from sparse_tasks.evaluators.runs import Run
-    from sparse_tasks.evaluators.sweep import sweep
+    from sparse_tasks.evaluators.sweep import sweeps
 
     if begin_answer and no_begin_answer:
         raise UsageError("begin-answer", True, "contradicts --no-begin-answer; give one of them")
     chosen = attentions(attention or "dense", sparsity, [*(set_ or []), *(attention_arg or [])])
     if no_score and len(chosen) > 1:
         raise UsageError("attention", attention, "is a sweep, which is always scored; give one without --no-score")
-    dataset = open_dataset(data)
-    request = RunRequest(
-        dataset=dataset,
-        selection=dataset.select(task or [], length or [], limit),
-        model=model,
-        engine=engine,
-        engine_arguments=engine_arguments(engine_arg or []),
-        temperature=temperature,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        tokenizer=tokenizer,
-        chat_template=chat_template,
-        command_line=sys.argv[1:],
-        attention=None if attention is None else chosen[0],
-        begin_answer=False if no_begin_answer else begin_answer,
-        compress=compress,
-        thinking=thinking,
-        thinking_tags=thinking_tags or (),
-        thinking_budget=thinking_budget,
-        self_test=not no_self_test,
-        free_blocks=free_blocks,
-        engines=engines,
-        on=on,
-    )
+    datasets = [open_dataset(each) for each in data]
+    pairs = [(name, dataset) for name in model for dataset in datasets]  # a model stays loaded
+    requests: dict[Path, RunRequest] = {}
+    for name, dataset in pairs:
+        request = RunRequest(
+            dataset=dataset,
+            selection=dataset.select(task or [], length or [], limit),
+            model=name,
+            engine=engine,
+            engine_arguments=engine_arguments(engine_arg or []),
+            temperature=temperature,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            tokenizer=tokenizer,
+            chat_template=chat_template,
+            command_line=sys.argv[1:],
+            attention=None if attention is None else chosen[0],
+            begin_answer=False if no_begin_answer else begin_answer,
+            compress=compress,
+            thinking=thinking,
+            thinking_tags=thinking_tags or (),
+            thinking_budget=thinking_budget,
+            self_test=not no_self_test,
+            free_blocks=free_blocks,
+            engines=engines,
+            on=on,
+        )
+        folder = default_folder(request, "sweep" if len(chosen) > 1 else None)
+        if output is not None:
+            folder = output if len(pairs) == 1 else output / folder.name
+        if folder in requests:
+            raise UsageError("output", str(folder), "is where two of these runs would go; give one at a time")
+        requests[folder] = request
+    several = len(pairs) > 1
     if len(chosen) > 1:
-        folder = output or default_folder(request, "sweep")
-        tell_sweep(sweep(request, chosen, folder, lambda attention: RunBar(attention.label)), folder, format)
+        swept = sweeps(requests, chosen, lambda path, one: RunBar(f"{path.name} {one.label}" if several else one.label))
+        _tell(swept, tell_sweep, sweep_json, format)
         return
-    with Run(output or default_folder(request)) as run:
-        with RunBar() as bar:
-            predict_run(request, run, bar)
-        if not no_score:
-            tell_result(score_run(run, dataset), run.path, format)
-            return
-        samples = len(run.finished())
+    results: dict[Path, Result] = {}
+    answered: dict[Path, int] = {}
+    for folder, request in requests.items():
+        with Run(folder) as run:
+            with RunBar(folder.name if several else "") as bar:
+                predict_run(request, run, bar)
+            if no_score:
+                answered[folder] = len(run.finished())
+            else:
+                results[folder] = score_run(run, request.dataset)
+    _tell(results, tell_result, result_json, format)
+    _tell(answered, _tell_answered, _answered_json, format)
+
+
+def _tell(
+    done: Mapping[Path, Done],
+    tell: Callable[[Done, Path, Format], None],
+    as_json: Callable[[Done, Path], JsonObject],
+    format: Format,
+) -> None:
+    """Print what was done, one after the other, or as one list for programs."""
+    if format is Format.json and len(done) > 1:
+        print_json([as_json(one, folder) for folder, one in done.items()])
+        return
+    for number, (folder, one) in enumerate(done.items()):
+        if number:
+            print()
+        tell(one, folder, format)
+
+
+def _tell_answered(count: int, folder: Path, format: Format) -> None:
     if format is Format.json:
-        print_json({"run": str(run.path), "predictions": samples})
+        print_json(_answered_json(count, folder))
     else:
-        print(f"{run.path}: {samples:,} predictions\nnext: sparse-tasks score {shlex.quote(str(run.path))}")
+        print(f"{folder}: {count:,} predictions\nnext: sparse-tasks score {shlex.quote(str(folder))}")
+
+
+def _answered_json(count: int, folder: Path) -> JsonObject:
+    return {"run": str(folder), "predictions": count}
 
 
 @wraps(evaluate)

@@ -16,6 +16,7 @@ from sparse_tasks.core.format import PLAIN
 
 if TYPE_CHECKING:
     from sparse_tasks.attention.attention import Attention as AttentionOf
+    from sparse_tasks.core.records import JsonObject
     from sparse_tasks.evaluators.ability import Place
     from sparse_tasks.evaluators.engines.engine import Output as EngineOutput
     from sparse_tasks.evaluators.records import (
@@ -187,16 +188,22 @@ class RunBar(Bar):
         self.advance(tokens=(output.input_tokens or 0) + (output.output_tokens or 0))
 
 
+def result_json(result: Result, folder: Path) -> JsonObject:
+    """A run for programs."""
+    from sparse_tasks.core.records import to_builtins
+
+    return {"run": str(folder), **to_builtins(result)}
+
+
 def tell_result(result: Result, folder: Path, format: Format) -> None:
     """Print the scores of a run."""
     from sparse_tasks.core.length import label
-    from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.ability import unable
     from sparse_tasks.evaluators.forms import RULES
     from sparse_tasks.evaluators.results import dense_scores
 
     if format is Format.json:
-        print_json({"run": str(folder), **to_builtins(result)})
+        print_json(result_json(result, folder))
         return
     table = frameless("task", ("length", "n", "score", "95% interval", "unparsed", "cut off"))
     failed = unable(dense_scores(folder, result))
@@ -308,20 +315,26 @@ def _measured(configs: list[ConfigResult]) -> str:
     return ", ".join(words)
 
 
+def sweep_json(swept: list[Swept], folder: Path) -> JsonObject:
+    """A sweep for programs."""
+    from sparse_tasks.core.records import to_builtins
+
+    runs = [
+        {"run": str(run.folder), "comparison": None if run.comparison is None else to_builtins(run.comparison)}
+        | to_builtins(run.result)
+        for run in swept
+    ]
+    return {"sweep": str(folder), "runs": runs}
+
+
 def tell_sweep(swept: list[Swept], folder: Path, format: Format) -> None:
     """Print the scores of a sweep, and the difference of each run from dense attention."""
     from sparse_tasks.core.length import label
-    from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.ability import unable
     from sparse_tasks.evaluators.results import average, dense_scores, mean_measure
 
     if format is Format.json:
-        runs = [
-            {"run": str(run.folder), "comparison": None if run.comparison is None else to_builtins(run.comparison)}
-            | to_builtins(run.result)
-            for run in swept
-        ]
-        print_json({"sweep": str(folder), "runs": runs})
+        print_json(sweep_json(swept, folder))
         return
     first = swept[0].result
     failed = unable(dense_scores(swept[0].folder, first))

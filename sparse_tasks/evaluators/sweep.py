@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sparse_tasks.core.files import write_whole
 from sparse_tasks.core.json import to_json
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.engines.group import engines
+from sparse_tasks.evaluators.engines.running import Starter
 from sparse_tasks.evaluators.predict import Progress, RunRequest, predict
 from sparse_tasks.evaluators.records import Comparison, Result
 from sparse_tasks.evaluators.results import compare_runs, score_run
@@ -59,18 +61,17 @@ def grid(methods: Sequence[str], sparsities: Sequence[float | None], arguments: 
     return attentions
 
 
-def sweep(
-    request: RunRequest,
+def sweeps(
+    requests: Mapping[Path, RunRequest],
     attentions: Sequence[Attention],
-    folder: Path,
-    progress: Callable[[Attention], AbstractContextManager[Progress]],
-) -> list[Swept]:
-    """Run, score and compare, each in its folder; finished runs are not repeated.
+    progress: Callable[[Path, Attention], AbstractContextManager[Progress]],
+) -> dict[Path, list[Swept]]:
+    """Run, score and compare, for several models and data sets; finished runs are not repeated.
 
     Args:
-        request: Settings; its attention is ignored.
+        requests: Settings, all with the same engines, by the parent of their runs' folders, which are named by label;
+            their attention is ignored.
         attentions: Attentions to run. Dense attention goes first, and is added where it is missing.
-        folder: Parent of the runs' folders, which are named by label.
         progress: Makes the receiver of a run's progress.
 
     Raises:
@@ -79,16 +80,43 @@ def sweep(
     """
     dense = [attention for attention in attentions if not attention.sparse] or [Attention.DENSE]
     ordered = [*dense, *(attention for attention in attentions if attention.sparse)]
-    _check(request, ordered)
+    for request in requests.values():
+        _check(request, ordered)
+    first = next(iter(requests.values()))
+    with engines(first.engines, first.on) as starter:
+        return {
+            folder: _sweep(request, ordered, folder, partial(progress, folder), starter)
+            for folder, request in requests.items()
+        }
+
+
+def sweep(
+    request: RunRequest,
+    attentions: Sequence[Attention],
+    folder: Path,
+    progress: Callable[[Attention], AbstractContextManager[Progress]],
+) -> list[Swept]:
+    """As ``sweeps``, for one model and one data set."""
+    return sweeps({folder: request}, attentions, lambda _, attention: progress(attention))[folder]
+
+
+def _sweep(
+    request: RunRequest,
+    ordered: Sequence[Attention],
+    folder: Path,
+    progress: Callable[[Attention], AbstractContextManager[Progress]],
+    starter: Starter,
+) -> list[Swept]:
+    """Runs of one model on one data set; the first is dense."""
     swept: list[Swept] = []
     finished = lambda: f"{len(swept)} of {len(ordered)} runs, finished" if swept else ""  # noqa: E731
-    with keeping(folder, finished), engines(request.engines, request.on) as starter:
+    with keeping(folder, finished):
         for attention in ordered:
             with Run(folder / attention.label) as run:
                 with progress(attention) as receiver:
                     predict(replace(request, attention=attention), run, receiver, starter)
                 result = score_run(run, request.dataset)
-                comparison = compare_runs(folder / dense[0].label, run.path) if attention.sparse else None
+                comparison = compare_runs(folder / ordered[0].label, run.path) if attention.sparse else None
                 if comparison is not None:
                     write_whole(run.path / COMPARISON, to_json(comparison))
             swept.append(Swept(run.path, attention, result, comparison))

@@ -38,8 +38,8 @@ main()
 def evaluate(data: Path, gold: Path, tmp_path: Path) -> Callable[..., Finished]:
     """The command on the right outputs, into ``tmp_path/run``."""
 
-    def call(*options: object, command: str = "evaluate") -> Finished:
-        return run(command, data, "--engine", "replay", "--model", gold, "-o", tmp_path / "run", *options)
+    def call(*options: object, command: str = "evaluate", model: Path = gold) -> Finished:
+        return run(command, data, "--engine", "replay", "--model", model, "-o", tmp_path / "run", *options)
 
     return call
 
@@ -81,6 +81,39 @@ def test_json_is_the_result_and_doing_it_again_changes_nothing(
     assert printed == json.loads((tmp_path / "run/result.json").read_bytes())
     assert problems(printed, "result-1.0") == []
     assert {one["mean"] for one in printed["configs"]} == {1.0}
+
+
+@pytest.fixture
+def wrong(gold: Path, tmp_path: Path) -> Path:
+    """Outputs of a model that answers nothing."""
+    path = tmp_path / "wrong.jsonl"
+    outputs = [json.loads(line) | {"text": "<answer>none</answer>"} for line in gold.read_text().splitlines()]
+    path.write_text("".join(json.dumps(output) + "\n" for output in outputs))
+    return path
+
+
+def test_each_model_answers_each_data_set(data: Path, gold: Path, wrong: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    command = ["evaluate", data, other, "--engine", "replay", "-m", gold, "-m", wrong, "-o", tmp_path / "runs"]
+    names = [f"{model}-{of}" for model in ("gold.jsonl", "wrong.jsonl") for of in ("data", "other")]
+    finished = run(*command)
+    assert finished.code == 0
+    assert [line for line in finished.out.splitlines() if line.startswith("run: ")] == [
+        f"run: {tmp_path / 'runs' / name}" for name in names
+    ]
+    again = run(*command, "--format", "json").json()
+    assert [Path(one["run"]).name for one in again] == names
+    assert [one["averages"][0]["mean"] for one in again] == [1, 1, 0, 0]
+    answered = run(*command, "--no-score", "--format", "json").json()
+    assert answered == [{"run": str(tmp_path / "runs" / name), "predictions": 8} for name in names]
+
+
+def test_two_runs_never_share_a_folder(data: Path, gold: Path, tmp_path: Path) -> None:
+    same = shutil.copytree(data, tmp_path / "elsewhere" / "data")
+    finished = run("evaluate", data, same, "--engine", "replay", "-m", gold, "-o", tmp_path / "runs")
+    assert finished.code == 2
+    assert finished.says("output", "gold.jsonl-data", "one at a time")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_record_says_what_was_typed(evaluate: Callable[..., Finished], tmp_path: Path, data: Path) -> None:
@@ -240,6 +273,6 @@ def test_another_run_in_the_folder_is_one_line_and_left_alone(
     other = tmp_path / "other" / gold.name
     other.parent.mkdir()
     other.write_text(gold.read_text() + "\n")
-    assert evaluate("--model", other).says("output", "model.sha256")
+    assert evaluate(model=other).says("output", "model.sha256")
     shutil.rmtree(other.parent)
     assert contents(tmp_path) == before

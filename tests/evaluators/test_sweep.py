@@ -19,7 +19,7 @@ from sparse_tasks.evaluators.engines.engine import ENGINES, Engine
 from sparse_tasks.evaluators.engines.running import Engines
 from sparse_tasks.evaluators.predict import Progress, RunRequest, default_folder
 from sparse_tasks.evaluators.runs import COMPARISON
-from sparse_tasks.evaluators.sweep import Swept, grid, sweep
+from sparse_tasks.evaluators.sweep import Swept, grid, sweep, sweeps
 from tests.cli.program import contents
 from tests.schemas.validation import problems
 
@@ -186,6 +186,33 @@ def test_dense_attention_is_first_and_each_has_a_folder(
         assert result == read(one.folder / "result.json")
         assert result["attention"] == to_builtins(one.attention) == read(one.folder / "run.json")["attention"]
         assert len(lines(one.folder)) == 4
+
+
+def test_a_model_stays_loaded_from_one_data_set_to_the_next(
+    tmp_path: Path, able: Any, dataset: Dataset, model: Path
+) -> None:
+    able.hands_over = True
+    told: list[tuple[str, str]] = []
+
+    @contextmanager
+    def progress(folder: Path, attention: Attention) -> Iterator[Progress]:
+        told.append((folder.name, attention.label))
+
+        class Silent(Progress):
+            pass
+
+        yield Silent()
+
+    of = lambda limit: dataset.select(lengths=[1100], limit=limit)  # noqa: E731
+    requests = {
+        tmp_path / name: RunRequest(dataset, of(limit), str(model), "fake") for name, limit in (("a", 1), ("b", 2))
+    }
+    swept = sweeps(requests, QUESTS[:1], progress)
+    assert told == [(folder, label) for folder in "ab" for label in ("dense", "quest-0.5")]
+    assert {folder.name: [len(lines(one.folder)) for one in runs] for folder, runs in swept.items()} == {
+        "a": [2, 2], "b": [4, 4],
+    }  # fmt: skip
+    assert not able.alive
 
 
 def test_each_is_held_against_dense_attention(tmp_path: Path, make: Sweep, able: Any, gold: dict[str, str]) -> None:
