@@ -32,7 +32,7 @@ def generate(
             "--task",
             "-t",
             metavar="NAME",
-            help="A task or a group (story, ruler, qa, reason, copy, all). May be repeated.",
+            help="A task or a group (story, ruler, qa, reason, copy, code, turns, ladder, all). May be repeated.",
             show_default="story, ruler_niah, ruler_vt, ruler_cwe",
             autocompletion=complete_task,
         ),

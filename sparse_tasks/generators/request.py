@@ -120,8 +120,8 @@ class GenerateOptions:
 
     Attributes:
         lengths: Such as ``64k`` or 65536.
-        tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``reason``, ``copy``, ``all``); none means
-            ``DEFAULT``.
+        tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``reason``, ``copy``, ``code``, ``all``);
+            none means ``DEFAULT``.
         samples: Samples of each task at each length.
         seed: Another seed gives other samples.
         tokenizer: Source of the tokenizer (see ``load_tokenizer``).

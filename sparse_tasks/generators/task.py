@@ -285,7 +285,7 @@ class Task(Parametric, ABC):
         return []
 
 
-_GROUPS = ("story", "qa", "ruler", "reason", "copy", "turns", "ladder")
+_GROUPS = ("story", "qa", "ruler", "reason", "copy", "code", "turns", "ladder")
 
 
 def _import_all() -> None:

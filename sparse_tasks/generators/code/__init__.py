@@ -1,0 +1,1 @@
+"""Code tasks: a repository of Python modules that call each other."""
