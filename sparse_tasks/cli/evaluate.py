@@ -160,8 +160,9 @@ def evaluate(
 
     A run that was stopped goes on where it stopped when the same command is given again.
 
-    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) are a sweep, each held against dense attention. With
-    several models or data sets, each model answers each data set.
+    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) are a sweep, each held against dense attention.
+
+    Of several models and data sets, each model answers each data set.
 
     Example: sparse-tasks evaluate sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """
