@@ -110,6 +110,8 @@ class Plan:
         demands: Further events of it, by chapter.
         company: For each chapter a number that stands for the person met; None leaves it to chance.
         dearest: A chapter whose purchase costs more than all others.
+        margins: By the chapter of a purchase that the plan sells again, whether that brings more (1),
+            less (-1) or just as much (0).
         topic: What the task wants to know again when it asks.
         first: Number of the first chapter.
         language: Code of the language in which it is told.
@@ -124,6 +126,7 @@ class Plan:
     demands: dict[int, list[Demand]] = field(default_factory=dict)
     company: list[int] | None = None
     dearest: int | None = None
+    margins: dict[int, int] = field(default_factory=dict)
     topic: str = ""
     first: int = 1
     language: str = ENGLISH
@@ -149,6 +152,7 @@ class _Journey:
         self.at_hand: list[Thing] = []
         self.fresh: list[Thing] = []
         self.reserved: dict[int, Thing] = {}
+        self.paid: dict[int, int] = {}
         self.owned: set[Thing] = set()
         self.tempting: list[tuple[int, Thing]] = []
         self.acquaintances: list[Person] = []
@@ -230,6 +234,8 @@ class _Journey:
         if self.plan.dearest is not None:
             # The one dear purchase stands out by its price alone.
             price = stream.between(165, 205) if i == self.plan.dearest else min(price, stream.between(120, 160))
+        if material is not None and i in self.plan.margins:
+            self.paid[i] = price = max(price, 2)  # less than which may be paid, too
         events = []
         if price > self.purse:
             events.append(self._wage(price - self.purse + stream.between(5, 40)))
@@ -265,6 +271,9 @@ class _Journey:
             return [Event(kind, slots | self._party("recipient", known, "recipients.txt"), thing)]
         price = max(1, thing.worth * stream.between(70, 160) // 100)
         if kind == "Sale":
+            if demand is not None and demand.regarding in self.paid:
+                paid = self.paid[demand.regarding]
+                price = paid + self.plan.margins[demand.regarding] * stream.between(1, max(1, paid // 2))
             self.owned.remove(thing)
             self.purse += price
             slots |= self._party("buyer", known, "dealers.txt")
