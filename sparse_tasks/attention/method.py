@@ -197,6 +197,11 @@ class Method(Parametric, ABC):
         return None
 
     @property
+    def shared_in_sessions(self) -> bool:
+        """Whether requests that go on behind one context can share its keys, and what the first of them chose there."""
+        return self.unshared is None
+
+    @property
     @abstractmethod
     def oracle(self) -> tuple[str, JsonObject]:
         """Name and parameters, ``sparsity`` aside, of the control that selects the same units by the true attention."""
@@ -327,6 +332,11 @@ class EvictMethod(Method):
         if not self.reads_queries:
             return None
         return "what stays of a prompt follows from queries that would not be computed again"
+
+    @property
+    def shared_in_sessions(self) -> bool:
+        # Where each step evicts, what stays would follow from steps behind the context, too.
+        return not self.each_step
 
     @property
     def observes(self) -> int | None:

@@ -18,13 +18,19 @@ KEY: Final = "sparse_tasks"
 CONTEXT: Final = "sparse_tasks_context"
 """Key of ``extra_args`` of a request: the tokens of its prompt after which methods that evict choose what they keep."""
 
+SESSION: Final = "sparse_tasks_session"
+"""Key of ``extra_args`` of a request: a name that requests share which go on behind one context.
+
+The first of them, which has to read all of it, chooses there what methods that evict keep; the others go on from that.
+"""
+
 MARK: Final = "sparse_tasks_request"
 """Key of ``extra_args`` of a request: a name of the caller's, under which its counts can be taken."""
 
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
 MIDDLEWARE: Final = "sparse_tasks.attention.vllm.middleware.SparsityMiddleware"
-_PARTS: Final = ("attention", "sparsity", "arguments", "choices", "free_blocks", "self_test")
+_PARTS: Final = ("attention", "sparsity", "arguments", "choices", "free_blocks", "self_test", "sessions")
 
 _STAYS: Final = (
     "a block is free once no layer and no head will read it, which only a choice by position tells; take window_evict "
@@ -41,16 +47,22 @@ class Offer:
         choices: All that requests may name, that of the engine among them, at the sparsity that they have unless a
             request names another; empty where requests have no choice.
         free_blocks: Whether blocks of the cache that no later query sees go back to vLLM.
+        sessions: Whether requests read cached prefixes only within a ``SESSION``, where a method forbids them else.
     """
 
     attention: Attention
     choices: tuple[Attention, ...] = ()
     free_blocks: bool = False
+    sessions: bool = False
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """Methods of all of them, some perhaps several times."""
         return tuple(method for each in (self.attention, *self.choices) for method in each.methods)
+
+    def forbids_prefixes(self, method: Method) -> bool:
+        """Whether prefix caching does not go with a method."""
+        return method.unshared is not None and not (self.sessions and method.shared_in_sessions)
 
     def check_context(self, extra: Mapping[str, object]) -> None:
         """Refuse a request, by its ``extra_args``, whose context ends before its prompt where blocks are freed.
@@ -100,6 +112,7 @@ def engine_arguments(
     choices: Sequence[str] = (),
     free_blocks: bool = False,
     self_test: bool = True,
+    sessions: bool = False,
 ) -> JsonObject:
     """Arguments of ``vllm.LLM`` for a method: ``LLM(model, **engine_arguments("quest", sparsity=0.9))``.
 
@@ -113,6 +126,8 @@ def engine_arguments(
             is among them. None: requests have no choice.
         free_blocks: Whether blocks of the cache that no later query sees go back to vLLM, for other requests to take.
         self_test: Whether layers are held against vLLM's own attention at the start, which fails where they differ.
+        sessions: Whether prefix caching stays on with methods that choose once where a context ends. Then requests say
+            ``skip_reading_prefix_cache``, unless an earlier one had their ``SESSION``.
 
     Raises:
         UsageError: A method or a parameter is unknown or wrong.
@@ -125,6 +140,8 @@ def engine_arguments(
         settings["free_blocks"] = True
     if not self_test:
         settings["self_test"] = False
+    if sessions:
+        settings["sessions"] = True
     offer = parse_offer({KEY: settings})
     given: JsonObject = {
         "attention_config": {"backend": BACKEND},
@@ -132,7 +149,7 @@ def engine_arguments(
         "additional_config": {KEY: settings},
         "compilation_config": {"cudagraph_mode": "PIECEWISE"},
     }
-    if any(method.unshared for method in offer.methods):
+    if any(map(offer.forbids_prefixes, offer.methods)):
         given["enable_prefix_caching"] = False
     return given
 
@@ -177,7 +194,7 @@ def parse_offer(additional_config: object) -> Offer:
     if unknown := sorted(set(settings) - set(_PARTS)):
         raise UsageError(f"additional_config.{KEY}", unknown[0], f"is unknown; choose from {', '.join(_PARTS)}")
     name, sparsity, arguments, choices, *_ = (settings.get(part) for part in _PARTS)
-    free_blocks = _flag(settings, "free_blocks", False)
+    free_blocks, sessions = (_flag(settings, part, False) for part in ("free_blocks", "sessions"))
     if not isinstance(name, str):
         raise UsageError(f"additional_config.{KEY}.attention", name, f"has to be a name, {DENSE!r} or of a method")
     if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, int | float)):
@@ -188,7 +205,7 @@ def parse_offer(additional_config: object) -> Offer:
         attention = Attention.parse(name, sparsity=sparsity, arguments=arguments)
         if free_blocks and not attention.frees:
             raise UsageError("free_blocks", True, f"does not go with {name}: {_STAYS}")
-        return Offer(attention, free_blocks=free_blocks)
+        return Offer(attention, free_blocks=free_blocks, sessions=sessions)
     if free_blocks:
         raise UsageError("free_blocks", True, "needs one attention for all requests; leave choices out")
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
@@ -198,7 +215,7 @@ def parse_offer(additional_config: object) -> Offer:
         Attention.parse(each, sparsity=0.0 if each == DENSE else sparsity, arguments=given)
         for each, given in zip(named, share_out(arguments or {}, named), strict=True)
     )
-    return Offer(able[0], able)
+    return Offer(able[0], able, sessions=sessions)
 
 
 def parse_self_test(additional_config: Mapping[str, Any]) -> bool:

@@ -99,7 +99,8 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         method.check_softmax(softmax)
         if method.reads_positions:
             Rotary.of_config(text)
-        if cache.enable_prefix_caching and method.unshared:
+        offer = attention if isinstance(attention, Offer) else Offer(attention)
+        if cache.enable_prefix_caching and offer.forbids_prefixes(method):
             raise UsageError(
                 "enable_prefix_caching",
                 True,

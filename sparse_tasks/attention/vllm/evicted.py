@@ -29,11 +29,48 @@ class Evicted:
         self.reads_values = method.reads_values
         self._seen: dict[str, Tensor] = {}  # state of prompts that are not complete
         self._kept: dict[str, Kept] = {}
+        self._known: set[str] = set()
+        self._sessions: dict[str, Kept] = {}  # chosen by the first request of each
+        self._firsts: dict[str, str] = {}  # sessions of requests that are the first of theirs
+        self._joined: set[str] = set()  # requests that go on from what another has chosen
         self._stack: _Stack | None = None
         self._together = Together(method, impl) if isinstance(method, StepMethod) and method.together else None
 
+    def begin(self, request: str, end: int, cached: int, session: str | None) -> None:
+        """Take note of a request before its first step; one that was preempted may come again.
+
+        Args:
+            request: The request.
+            end: Tokens after which its prompt, or its context, is complete.
+            cached: Of these, tokens that the prefix cache had.
+            session: See ``SESSION``.
+
+        Raises:
+            EngineError: Nobody has seen the tokens that were cached, or the session's context is another one.
+        """
+        if request in self._known:
+            return
+        kept = self._sessions.get(session or "")
+        if kept is not None:
+            if kept.length != end:
+                raise EngineError(f"{request}: its context has {end} tokens, and that of its session {kept.length}")
+            self._kept[request], self._stack = kept, None
+            self._joined.add(request)
+        elif cached and self._method.unshared:
+            raise EngineError(f"{request}: {self._method.name} has not seen {cached} tokens of the prefix cache")
+        elif session is not None and self._method.shared_in_sessions:
+            self._firsts[request] = session
+        self._known.add(request)
+
+    def close(self, session: str) -> None:
+        """Drop what was chosen for a session."""
+        self._sessions.pop(session, None)
+
     def forget(self, request: str) -> None:
         """Drop a finished request."""
+        self._known.discard(request)
+        self._joined.discard(request)
+        self._firsts.pop(request, None)
         self._seen.pop(request, None)
         self._kept.pop(request, None)
         if self._together is not None:
@@ -48,6 +85,8 @@ class Evicted:
             k: ``[end, kv_heads, head_size]``: the keys of the prompt so far.
             v: ``[end, kv_heads, value_size]``: the values, where the method reads them and the prompt is complete.
         """
+        if prompt.request in self._joined:
+            return
         earlier = self._seen.pop(prompt.request, None) if prompt.start else None
         seen = self._method.observe(earlier, q, k, impl=self._impl)
         if prompt.complete:
@@ -56,6 +95,8 @@ class Evicted:
                 self._together.begin(prompt.request, kept)
             else:
                 self._kept[prompt.request], self._stack = kept, None
+                if (session := self._firsts.get(prompt.request)) is not None:
+                    self._sessions[session] = kept
         else:
             self._seen[prompt.request] = seen
 

@@ -137,6 +137,17 @@ class SparseLayer:
             self._chosen[choice] = Methods(choice.attention, self._layer, self._impl, self.softmax, self._text)
         return self._chosen[choice]
 
+    def begin(self, request: str, end: int, cached: int, session: str | None, choice: Choice | None) -> None:
+        """Take note of a request before its first step; arguments as of ``Evicted.begin``."""
+        if (evicted := self.methods(choice).evicted) is not None:
+            evicted.begin(request, end, cached, session)
+
+    def close(self, session: str) -> None:
+        """Drop what was chosen for a session."""
+        for methods in (self._own, *self._chosen.values()):
+            if methods.evicted is not None:
+                methods.evicted.close(session)
+
     def forget(self, requests: Iterable[str]) -> None:
         """Drop the state of finished requests."""
         for request in requests:

@@ -99,6 +99,11 @@ class Requests:
         self._scheduled = dict(scheduled.num_scheduled_tokens)
         return finished
 
+    def beginning(self, request: str) -> tuple[int, int, Choice | None]:
+        """Of a request: tokens after which its prompt, or its context, is complete; those in the cache; its choice."""
+        end = self._contexts.get(request, self._prompts[request])
+        return end, self._cached[request], self._choices.get(request)
+
     def end(self) -> None:
         """Leave the step; vLLM's own trials may run now."""
         self._ends.update({request: self._cached[request] + count for request, count in self._scheduled.items()})

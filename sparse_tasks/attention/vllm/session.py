@@ -15,7 +15,7 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.method import DecodeMethod, Layer
 from sparse_tasks.attention.softmax import Softmax
-from sparse_tasks.attention.vllm.arguments import MARK, Offer
+from sparse_tasks.attention.vllm.arguments import MARK, SESSION, Offer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import UNSCALED, Scales, SparseLayer
@@ -173,6 +173,12 @@ class Session:
         for new in scheduled.scheduled_new_reqs:
             extra = getattr(new.sampling_params, "extra_args", None) or {}
             self.offer.check_context(extra)
+            session = extra.get(SESSION)
+            end, cached, choice = self.requests.beginning(new.req_id)
+            if new.sampling_params is None:  # of the self-test, which begins anywhere
+                cached = 0
+            for layer in self._layers.values():
+                layer.begin(new.req_id, end, cached, session if isinstance(session, str) else None, choice)
             mark = extra.get(MARK)
             if isinstance(mark, str) and new.req_id not in (names := self._marked.setdefault(mark, [])):
                 names.append(new.req_id)
@@ -221,6 +227,12 @@ class Session:
                 prompts, steps = self.dense(plan.choice)
                 self.counter.end(plan, prompts_dense=prompts, steps_dense=steps)
         self._step = None
+
+    def close(self, sessions: Sequence[str]) -> None:
+        """Drop what was chosen for sessions (see ``SESSION``)."""
+        for layer in self._layers.values():
+            for session in sessions:
+                layer.close(session)
 
     def take(self, mark: str) -> list[JsonObject]:
         """Counts of the sequences of a request, by its ``MARK``, which are then dropped."""

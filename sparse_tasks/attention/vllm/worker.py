@@ -151,6 +151,10 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         """Counts of the sequences of a request that has a ``MARK``, which are then dropped (see ``Counter.take``)."""
         return self._sparse.take(mark)
 
+    def sparse_tasks_close(self, sessions: Sequence[str]) -> None:
+        """Drop what methods that evict chose for sessions (see ``SESSION``)."""
+        self._sparse.close(sessions)
+
     def sparse_tasks_layers(self) -> int:
         """Layers that methods run in, and measured sparsity is of."""
         return len(self._modules)

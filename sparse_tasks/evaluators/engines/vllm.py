@@ -140,6 +140,7 @@ class VllmEngine(Engine):
         from vllm import SamplingParams
 
         engine, upcoming = self._llm.llm_engine, Upcoming(requests)
+        ends: dict[str, int] = {}  # where the context of each open session ends
         pending: dict[str, Request] = {}
         tokens = 0
         while True:
@@ -152,12 +153,13 @@ class VllmEngine(Engine):
                         temperature=self.settings.temperature,
                         seed=self.settings.seed,
                         max_tokens=request.max_new_tokens,
-                        **self.settings.arguments.get(OVERRIDE, {}) | self._of_context(request),
+                        **self.settings.arguments.get(OVERRIDE, {}) | self._of_context(request, ends),
                     )
                     engine.add_request(request.id, {"prompt_token_ids": request.ids}, parameters)
                 pending[request.id] = request
                 tokens += len(request.ids)
             if not pending:
+                self._close(list(ends), ends)
                 return
             with self._failing_as("failed at a step"):
                 finished = [output for output in engine.step() if output.finished]
@@ -165,7 +167,8 @@ class VllmEngine(Engine):
             for output in finished:
                 answered = pending.pop(output.request_id)
                 tokens -= len(answered.ids)
-                upcoming.answered(answered)
+                if upcoming.answered(answered):
+                    self._close([answered.session], ends)
                 yield _output(output, measured.get(output.request_id))
 
     def version(self) -> str | None:
@@ -300,15 +303,35 @@ class VllmEngine(Engine):
             arguments=asked.arguments,
             free_blocks=self.settings.free_blocks,
             self_test=self.settings.self_test,
+            sessions=self.settings.sessions,
         )
 
-    def _of_context(self, request: Request) -> JsonObject:
-        """Parameters by which a method that evicts chooses at the end of the context, all of which it has to read."""
-        if request.context is None or not isinstance(self.settings.attention.decode, EvictMethod):
-            return {}
-        from sparse_tasks.attention.vllm.arguments import CONTEXT
+    def _of_context(self, request: Request, ends: dict[str, int]) -> JsonObject:
+        """Parameters by which a method that evicts chooses at the end of the context, all of which it has to read.
 
-        return {"extra_args": {CONTEXT: request.context}, "skip_reading_prefix_cache": True}
+        Of a session the first request does, and the others go on from what it chose.
+        """
+        attention = self.settings.attention
+        if not isinstance(attention.decode, EvictMethod):
+            return {}
+        from sparse_tasks.attention.vllm.arguments import CONTEXT, SESSION
+
+        extra: JsonObject = {} if request.context is None else {CONTEXT: request.context}
+        end, first = request.context or len(request.ids), True
+        if request.session and all(method.shared_in_sessions for method in attention.methods):
+            first = request.session not in ends
+            if ends.setdefault(request.session, end) == end:
+                extra[SESSION] = request.session
+            else:  # it chooses elsewhere, for itself
+                first = True
+        reads_all = {"skip_reading_prefix_cache": True} if first and (extra or self.settings.sessions) else {}
+        return ({"extra_args": extra} if extra else {}) | reads_all
+
+    def _close(self, sessions: list[str], ends: dict[str, int]) -> None:
+        """Let the engine forget what was chosen for sessions."""
+        if open_ones := [session for session in sessions if ends.pop(session, None) is not None]:
+            with self._failing_as("failed at the end of a session"):
+                self._llm.collective_rpc("sparse_tasks_close", args=(open_ones,))
 
     def _self_test(self) -> JsonObject | None:
         """The self-test's result over all ranks; None where it was left out."""

@@ -254,3 +254,14 @@ def test_a_budget_of_its_own_leaves_a_method_no_sparsity_to_choose() -> None:
 def test_prefix_caching_is_off_where_a_request_may_choose_what_forbids_it() -> None:
     assert "enable_prefix_caching" not in engine_arguments("quest", sparsity=0.9, choices=["quest"])
     assert engine_arguments("quest", sparsity=0.9, choices=["snapkv"])["enable_prefix_caching"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "forbidden"),
+    [("snapkv", False), ("knorm", False), ("quest", False), ("h2o", True), ("vertical_slash+snapkv", True)],
+)
+def test_sessions_share_prefixes_where_a_method_chooses_once(name: str, forbidden: bool) -> None:
+    given = engine_arguments(name, sparsity=0.5, sessions=True)
+    assert ("enable_prefix_caching" in given) == forbidden
+    assert parse_offer(given["additional_config"]).sessions
+    assert not parse_offer(engine_arguments(name, sparsity=0.5)["additional_config"]).sessions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,6 +82,41 @@ def test_what_is_kept_and_what_was_written_since_is_seen() -> None:
     assert seen(index) == [[[0, 1, 2, 3, 20]] * 2, [[0, 1, 2]] * 2]
     assert index.lengths.tolist() == [21, 3]
     assert seen(step(evicted, a=22, b=4)) == [[[0, 1, 2, 3, 20, 21]] * 2, [[0, 1, 2, 3]] * 2]
+
+
+def test_requests_of_a_session_go_on_from_what_the_first_one_chose() -> None:
+    """With cached prefixes that end before, at or behind the context, or with none: nothing is observed again."""
+    evicted = Evicted(First(first=3), ONLY, "torch")
+    evicted.begin("a", 20, 0, "session")
+    read(evicted, "a", 8, 20)
+    assert seen(step(evicted, a=21)) == [[[0, 1, 2, 20]] * 2]
+    evicted.forget("a")
+    for name, cached in (("b", 16), ("c", 20), ("d", 32), ("e", 0)):
+        evicted.begin(name, 20, cached, "session")
+        if cached < 20:
+            q, k = made(name)
+            evicted.read(Prompt(0, name, 0, cached, 20, 20), q[cached:20], k[:20], None)
+    assert seen(step(evicted, b=21, d=33)) == [[[0, 1, 2, 20]] * 2, [[0, 1, 2, *range(20, 33)]] * 2]
+    assert seen(step(evicted, c=21, e=22)) == [[[0, 1, 2, 20]] * 2, [[0, 1, 2, 20, 21]] * 2]
+    evicted.begin("b", 20, 32, None)  # it was preempted
+    assert seen(step(evicted, b=22)) == [[[0, 1, 2, 20, 21]] * 2]
+    with pytest.raises(EngineError, match="has 21 tokens, and that of its session 20"):
+        evicted.begin("f", 21, 0, "session")
+    evicted.close("session")
+    with pytest.raises(EngineError, match="has not seen 16 tokens of the prefix cache"):
+        evicted.begin("g", 20, 16, "session")
+
+
+@pytest.mark.parametrize("name", EACH_STEP)
+def test_methods_that_evict_at_each_step_share_nothing(name: str) -> None:
+    method = METHODS.get(name).from_settings({"sparsity": 0.5})
+    evicted = Evicted(method, ONLY, "torch")
+    evicted.begin("a", 20, 0, "session")
+    read(evicted, "a", 20)
+    with pytest.raises(EngineError, match="has not seen 16 tokens") if method.unshared else nullcontext():
+        evicted.begin("b", 20, 16, "session")
+    read(evicted, "b", 20)  # it chooses for itself
+    assert seen(step(evicted, b=21))
 
 
 def test_lists_last_while_requests_do_and_are_made_anew_where_room_ends() -> None:

@@ -189,6 +189,39 @@ def test_contexts_are_compressed_as_in_transformers(demo: Path, short_demo: Path
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("compress", ["context", "prompt"])
+def test_sessions_are_those_of_transformers(demo: Path, short_demo: Path, tmp_path: Path, compress: str) -> None:
+    """Questions on one context share its blocks, and what the first of them chose."""
+    settings = {"questions": 3, "kinds": "facts", "events": 2, "gifts": 1, "distractors": 0}
+    request = ["-l", "1800", "-t", "turns_story", "-n", "2", "-w", "1"]
+    request += [word for name, value in settings.items() for word in ("--set", f"turns_story.{name}={value}")]
+    done = process(tmp_path, "generate", *request, "--question-position", "after", "--tokenizer", demo,
+                   "-o", tmp_path / "data")  # fmt: skip
+    assert done.code == 0, done.err
+    methods = ["snapkv", "h2o"]  # of which the first alone shares
+    own = {"vllm": ["--engine-arg", "max_num_seqs=1", "--engine-arg", "block_size=32"], "transformers": []}
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for engine, more in own.items():
+        arguments = ["--engine", engine, *more, "--engine-arg", "dtype=float32", "--max-new-tokens", TOKENS,
+                     "--attention", ",".join(methods), "--sparsity", "0.6", "--compress", compress]  # fmt: skip
+        done = process(tmp_path, "evaluate", tmp_path / "data", "--model", short_demo, *arguments,
+                       "-o", tmp_path / engine, timeout=600)  # fmt: skip
+        assert done.code == 0, done.err
+        found[engine] = [lines(tmp_path / engine / f"{method}-0.6") for method in methods]
+    for ours, theirs in zip(found["vllm"], found["transformers"], strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one["text"] == other["text"]
+            for turn, same in zip(one["turns"], other["turns"], strict=True):
+                assert turn["text"] == same["text"]
+    # Of a context that comes from the cache nothing is computed: it counts as no prefill. (The first prompt ends within
+    # a block, whose tokens are.)
+    for line in found["vllm"][0] if compress == "context" else []:
+        assert ["prefill" in turn["sparsity"] for turn in line["turns"]] == [True, False, False]
+    for line in found["vllm"][1]:
+        assert all("prefill" in turn["sparsity"] for turn in line["turns"])
+
+
+@pytest.mark.nightly
 def test_a_models_settings_of_decoding_do_not_count_and_can_be_given(
     data: Path, sweep: Path, short_demo: Path, tmp_path: Path
 ) -> None:
