@@ -132,7 +132,7 @@ def quoted(text: str) -> str:
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A remedy for a misspelt name: the nearest choice where one is near, else all of them."""
     names = sorted(choices)
-    listed = f"choose from {', '.join(names)}" if len(names) <= 40 else f"{len(names)} names are known"
+    listed = f"choose from {', '.join(names)}" if len(names) <= 60 else f"{len(names)} names are known"
     close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=0.6)
     if not close:
         return f"is unknown; {listed}"

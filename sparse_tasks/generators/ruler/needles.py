@@ -7,13 +7,16 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.corpora import UNENCODABLE
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.overlap import LITERAL, NONE, overlap, refuse, shared
+from sparse_tasks.generators.prose.grammar import read_lexicon
 from sparse_tasks.generators.qa.sentences import gap, join
 from sparse_tasks.generators.ruler.essays import Prose, encodable, prose
 from sparse_tasks.generators.ruler.noise import noise, offer_line
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _HAYSTACKS = ("noise", "essay", "needles")
 _KINDS = ("words", "numbers", "uuids")
+_MEANINGS = {"words": "expression", "numbers": "figure", "uuids": "identifier"}  # the same in words of no needle
 _NOUNS = {"words": "word", "numbers": "number", "uuids": "UUID"}
 _END = "The text ends here."
 _SPECIMENS = 128
@@ -53,6 +57,9 @@ class Needles(Task):
 
     In a haystack of noise a needle is a line between filler sentences, in an essay a sentence between two others, and
     in a haystack of needles everything else is a needle, too. Its unit is the line or paragraph of the haystack.
+
+    With an ``overlap`` other than ``literal`` keys are capitals, which the question names by their countries: all else
+    it says in the needle's words (``partial``) or in others (``none``).
     """
 
     haystack: str = haystack("essay")
@@ -62,6 +69,7 @@ class Needles(Task):
     values: int = parameter(1, "number of values of each key", 1, 16)
     distractors: int = parameter(0, "number of keys that nobody asks for, beside those of the haystack", 0, 64)
     essays: str = parameter("", "SHA-256 of the user's text for essays; empty for made ones")
+    overlap: str = overlap("partial", NONE)
     _text: list[list[str]] | None = field(default=None, init=False, repr=False, compare=False)
 
     dispersion = "low"
@@ -78,6 +86,11 @@ class Needles(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.overlap != LITERAL:
+            if self.haystack == "needles" or self.key_kind != "words":
+                raise refuse(self.name, self.overlap, "needs keys that are words, in noise or essays")
+            if (keys := self.queries + self.distractors) > len(capitals()):
+                raise refuse(self.name, self.overlap, f"has {len(capitals())} keys, not {keys}")
         if self.haystack != "essay":
             # A text that is not used is not part of the key.
             object.__setattr__(self, "essays", "")
@@ -138,7 +151,11 @@ class Needles(Task):
             for _, (owner, value) in sorted(zip(places, gold, strict=False), key=lambda placed: placed[0])
             if owner == key
         ]
-        ask, form = self._ask(_listed(keys)), self._form()
+        named = _listed([self._named(key) for key in keys])
+        ask, form = self._ask(named), self._form()
+        drawn: dict[str, Any] = dict(stack.drawn)
+        if self.overlap != LITERAL:
+            drawn["overlap"] = shared(ask, [needles[at] for at, _ in zip(places, gold, strict=False)])
         return Draft(
             intro=f"Below is a text. {self._announcement()}\n\n",
             body=body,
@@ -152,10 +169,10 @@ class Needles(Task):
                 for at, pair in zip(places, gold, strict=False)
                 for passage, start in [starts[at]]
             ],
-            completion=self.complete({"keys": _listed(keys)}),
+            completion=self.complete({"keys": named}),
             metric=None if len(answers) == 1 else "unordered_fraction",
-            drawn=stack.drawn,
-            fields={"keys": _listed(keys), "kind": self._noun(), "format": prompts.answer_format(form)},
+            drawn=drawn,
+            fields={"keys": named, "kind": self._noun(), "format": prompts.answer_format(form)},
         )
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
@@ -164,23 +181,30 @@ class Needles(Task):
             f"Below is a text. {self._announcement()} Read it with care: a question about it follows.\n\n",
             _END,
             self._ask(fields["keys"]),
-            f"By the text, the secret {self._noun()} of {fields['keys']} {'are' if self._several() else 'is'}",
+            "By the text, the answer is"
+            if self.overlap == NONE
+            else f"By the text, the secret {self._noun()} of {fields['keys']} {'are' if self._several() else 'is'}",
         )
 
     def oracle(self, prompt: str) -> str:
+        text = prompt[prompt.rindex(f"\n{_END}\n") :] if f"\n{_END}\n" in prompt else ""
         question = re.search(
-            r"What (?:is|are|are all) the secret (word|number|UUID)s? of ([a-z0-9, -]+)\?",
-            prompt[prompt.rindex(f"\n{_END}\n") :] if f"\n{_END}\n" in prompt else "",
+            r"What (?:is|are|are all) the secret (?P<noun>word|number|UUID)s? of (?P<keys>[A-Za-z0-9, -]+)\?"
+            r"|Which (?:are all the )?(?P<meaning>[a-z]+?)s? (?:must nobody|that nobody must) learn about "
+            r"(?P<named>[A-Za-z, ]+)\?",
+            text,
         )
         if question is None:
             raise DataError("the question names no key")
-        by_key: dict[str, list[str]] = {key: [] for key in re.split(", | and ", question[2])}
-        for noun, key, value in re.findall(r"\b(?:The|A) secret (\w+) of ([a-z0-9-]+) is ([a-z0-9-]+)\.", prompt):
+        kinds = {meaning: _NOUNS[kind] for kind, meaning in _MEANINGS.items()}
+        noun = question["noun"] or kinds.get(question["meaning"], "")
+        cities = {f"the capital of {country}": city for city, country in capitals()}
+        named = re.split(", | and ", question["keys"] or question["named"])
+        by_key: dict[str, list[str]] = {cities.get(key, key): [] for key in named}
+        for kind, key, value in re.findall(r"\b(?:The|A) secret (\w+) of ([A-Za-z0-9-]+) is ([a-z0-9-]+)\.", prompt):
             if key in by_key:
-                if noun != question[1]:
-                    raise DataError(
-                        f"key {key} has a secret {noun}, and the question asks for its secret {question[1]}"
-                    )
+                if kind != noun:
+                    raise DataError(f"key {key} has a secret {kind}, and the question asks for its secret {noun}")
                 by_key[key].append(value)
         if missing := [key for key, values in by_key.items() if not values]:
             raise DataError(f"key {missing[0]} has no value")
@@ -215,21 +239,35 @@ class Needles(Task):
             return f"Somewhere in it a secret {noun} is mentioned."
         return f"Here and there in it secret {noun}s are mentioned."
 
+    def _named(self, key: str) -> str:
+        """What the question calls a key."""
+        return key if self.overlap == LITERAL else f"the capital of {dict(capitals())[key]}"
+
     def _ask(self, keys: str) -> str:
+        if self.overlap == NONE:
+            meaning = _MEANINGS[self.value_kind] + "s" * self._several()
+            if self.values > 1:
+                return f"Which are all the {meaning} that nobody must learn about {keys}?"
+            return f"Which {meaning} must nobody learn about {keys}?"
         verb = "is" if self.queries * self.values == 1 else "are" if self.values == 1 else "are all"
         return f"What {verb} the secret {self._noun()} of {keys}?"
 
     def _form(self) -> str:
+        noun = _MEANINGS[self.value_kind] + "s" * self._several() if self.overlap == NONE else self._noun()
         if self.queries * self.values == 1:
-            return f"the {self._noun()}."
-        return f"the {self._noun()}, separated by commas{', in any order' if self.values > 1 else ''}."
+            return f"the {noun}."
+        return f"the {noun}, separated by commas{', in any order' if self.values > 1 else ''}."
 
 
 class _Codes:
     def __init__(self, stream: Stream, task: Needles) -> None:
         self._stream = stream
         self._used: set[str] = set()
-        self.key, self.value = partial(self._fresh, task.key_kind), partial(self._fresh, task.value_kind)
+        self.key: Callable[[], str] = partial(self._fresh, task.key_kind)
+        self.value = partial(self._fresh, task.value_kind)
+        if task.overlap != LITERAL:
+            cities = iter(stream.fork("capitals").sample(capitals(), len(capitals())))
+            self.key = lambda: next(cities)[0]
         self._needle = f"{'The' if task.values == 1 else 'A'} secret {_NOUNS[task.value_kind]}"
 
     def line(self, key: str, value: str) -> str:
@@ -241,6 +279,12 @@ class _Codes:
             if code not in self._used:
                 self._used.add(code)
                 return code
+
+
+@cache
+def capitals() -> list[tuple[str, str]]:
+    """Capitals of one word, each with its country."""
+    return [(city, country) for city, country in read_lexicon(files(__package__) / "capitals.tsv")]
 
 
 def _uuid(stream: Stream) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparse_tasks.generators.overlap import overlap
 from sparse_tasks.generators.ruler.needles import Needles, haystack, key_kind, value_kind
 from sparse_tasks.generators.task import TASKS
 
@@ -15,6 +16,7 @@ class RulerNiahMultikey3(Needles):
     haystack: str = haystack("needles")
     key_kind: str = key_kind("uuids")
     value_kind: str = value_kind("uuids")
+    overlap: str = overlap()  # what is literal in all needles but one would tell that one apart
 
     name = "ruler_niah_multikey_3"
     summary = "the UUID that belongs to one UUID among many"

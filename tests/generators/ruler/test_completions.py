@@ -110,6 +110,7 @@ def test_the_papers_tasks_give_the_bytes_that_they_always_gave(qwen: PromptToken
         for preset in ("paper", "hard"):
             request = make_request([6_000], [name], preset=preset)
             row = make_sample(request, qwen, request.tasks[0], 6_000, 1).row()
+            assert row.pop("turns") == []  # a column that came later
             digests[name, preset] = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
     assert digests == GOLDEN
 
