@@ -81,20 +81,18 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         return attention
 
     def placed(self, text: Any) -> Self:
-        """The attention in a model: methods that read positions know how these turn its queries and keys.
+        """The attention in a model, of which methods know what they have to.
 
         Args:
-            text: ``PretrainedConfig`` of the text model; None where positions turn nothing.
+            text: ``PretrainedConfig`` of the text model; None where there is none, and positions turn nothing.
 
         Raises:
-            UsageError: A method reads positions, and it is not known how the model turns them.
+            UsageError: That is not known of the model (see ``Method.in_model``).
         """
-        if text is None or not any(method.reads_positions for method in self.methods):
+        if text is None:
             return self
-        from sparse_tasks.attention.rotary import Rotary
-
-        rotary, placed = Rotary.of_config(text), copy.copy(self)
-        placed.__dict__["methods"] = tuple(m.placed(rotary) if m.reads_positions else m for m in self.methods)
+        placed = copy.copy(self)
+        placed.__dict__["methods"] = tuple(method.in_model(text) for method in self.methods)
         return placed
 
     @property

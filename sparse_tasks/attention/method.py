@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, cast
 
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
@@ -135,6 +135,21 @@ class Method(Parametric, ABC):
     def placed(self, rotary: Rotary) -> Self:
         """The method for a model whose positions turn queries and keys so."""
         return self._bound(rotary=rotary)
+
+    def in_model(self, text: Any) -> Self:
+        """The method in a model; itself where it has to know nothing of it.
+
+        Args:
+            text: ``PretrainedConfig`` of the text model.
+
+        Raises:
+            UsageError: It has to know what is not known of the model.
+        """
+        if not self.reads_positions:
+            return self
+        from sparse_tasks.attention.rotary import Rotary
+
+        return self.placed(Rotary.of_config(text))
 
     def _bound(self, **attributes: object) -> Self:
         """The method with what it has from where it runs, which is no parameter of it."""
@@ -413,7 +428,7 @@ class EvictMethod(Method):
         """
         return kept if kept.capacity is None else replace(kept, capacity=kept.capacity + 1)
 
-    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor) -> Tensor:
+    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
         """The attention weights of a step, summed over the group, or what a method estimates them by.
 
         Args:
@@ -422,6 +437,7 @@ class EvictMethod(Method):
             positions: int32 ``[batch, kv_heads, width]``: what stays, and then the step's own token; past the count
                 anything.
             counts: int32 ``[batch, kv_heads]``.
+            layer: Which layer of how many.
 
         Returns:
             fp32 ``[batch, kv_heads, width]``; 0 past the count.

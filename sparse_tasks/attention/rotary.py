@@ -81,17 +81,15 @@ class Rotary:
         angle = positions.float()[:, None] * self._on(x)
         return self._rotated(x.float(), angle.cos()[:, None], angle.sin()[:, None])
 
-    def average(self, x: Tensor, first: int, count: int) -> Tensor:
-        """What ``turn`` gives at ``count`` positions from ``first`` on, averaged over these.
+    def average(self, x: Tensor, positions: Tensor) -> Tensor:
+        """What ``turn`` gives at several positions, averaged over these.
 
         Args:
             x: fp32 ``[..., head_size]``.
-            first: At least 0.
-            count: At least 1.
+            positions: Integers ``[..., n]``; what comes before ``n`` broadcasts to what comes before ``head_size``.
         """
-        positions = torch.arange(first, first + count, device=x.device)
-        angle = positions.float()[:, None] * self._on(x)
-        return self._rotated(x, angle.cos().mean(0), angle.sin().mean(0))
+        angle = positions.float()[..., None] * self._on(x)
+        return self._rotated(x, angle.cos().mean(-2), angle.sin().mean(-2))
 
     def _on(self, x: Tensor) -> Tensor:
         if 2 * len(self.frequencies) > x.shape[-1]:

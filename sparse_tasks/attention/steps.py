@@ -124,7 +124,7 @@ class Memory:
         seen = self._kept.append(position)
         weights = None
         if method.each_step:
-            (weights,) = method.weigh(q, cache, seen.positions[None], seen.counts[None])
+            (weights,) = method.weigh(q, cache, seen.positions[None], seen.counts[None], layer=self._layer)
         self._kept = method.advance(self._kept, position, weights)
         return method.visible(seen, weights, impl=self._impl).pages()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparse_tasks.cli import inspecting
+from sparse_tasks.cli import calibrating, inspecting
 from sparse_tasks.cli.completion import complete_method
 from sparse_tasks.cli.output import Format, frameless, print_json, print_table
 from sparse_tasks.cli.running import FormatOption, Set, method_arguments
@@ -189,6 +189,7 @@ def bench(
 
 
 app.command("inspect")(inspecting.inspect)
+app.command("calibrate")(calibrating.calibrate)
 
 
 def _need(package: str, extra: str = "attention") -> None:

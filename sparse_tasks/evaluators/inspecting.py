@@ -33,6 +33,42 @@ class _Inspecting(TransformersEngine):
         return attended_by(self._model, self.inspection)
 
 
+def answer(engine: TransformersEngine, request: RunRequest, steps: int, progress: Progress) -> None:
+    """Have an engine that looks on answer each prompt of a run.
+
+    Args:
+        engine: The engine, not started; stopped in the end.
+        request: Settings.
+        steps: Decoding steps after each prompt, fewer where an answer ends before.
+        progress: Receiver of progress.
+
+    Raises:
+        UsageError: A setting does not fit.
+        EngineError: The model failed.
+    """
+    tokenizer = prompt_tokenizer(request, engine.settings.model)
+    if not made_for(request.dataset, tokenizer, request.begins_answer):
+        progress.counting(sum(1 for _ in request.dataset.rows(request.selection, ["id"])))
+    begun = request.begins_answer
+    counting = count_tokens(request.dataset, request.selection, tokenizer, progress.counted, begin_answer=begun)
+    counted = list(counting)
+    needs = [(sample.length, tokens, steps + 1) for sample, tokens in counted]  # the prompt gives the first token
+    needed = check_context(needs, engine.context())
+    progress.starting("transformers", len(needs), sum(tokens for _, tokens, _ in needs), 0)
+    try:
+        engine.start(needed)
+        progress.started()
+        budgets = {sample.id: steps + 1 for sample, _ in counted}
+        contexts = request.compress == "context"
+        prompts = requests(
+            request.dataset, request.selection, tokenizer, budgets, begin_answer=begun, contexts=contexts
+        )
+        for output in engine.generate(prompts):
+            progress.predicted(output)
+    finally:
+        engine.stop()
+
+
 def inspect(request: RunRequest, steps: int, progress: Progress) -> list[Inspected]:
     """Hold the methods of a run against the model's dense attention, in ``transformers``.
 
@@ -57,27 +93,7 @@ def inspect(request: RunRequest, steps: int, progress: Progress) -> list[Inspect
     if steps < 0 or (steps == 0 and attention.decode is not None):
         raise UsageError("steps", steps, "has to be at least 1, so that a method that decodes or evicts has one")
     engine = _Inspecting(request.settings())
-    tokenizer = prompt_tokenizer(request, engine.settings.model)
-    if not made_for(request.dataset, tokenizer, request.begins_answer):
-        progress.counting(sum(1 for _ in request.dataset.rows(request.selection, ["id"])))
-    begun = request.begins_answer
-    counting = count_tokens(request.dataset, request.selection, tokenizer, progress.counted, begin_answer=begun)
-    counted = list(counting)
-    needs = [(sample.length, tokens, steps + 1) for sample, tokens in counted]  # the prompt gives the first token
-    needed = check_context(needs, engine.context())
-    progress.starting("transformers", len(needs), sum(tokens for _, tokens, _ in needs), 0)
-    try:
-        engine.start(needed)
-        progress.started()
-        budgets = {sample.id: steps + 1 for sample, _ in counted}
-        contexts = request.compress == "context"
-        prompts = requests(
-            request.dataset, request.selection, tokenizer, budgets, begin_answer=begun, contexts=contexts
-        )
-        for output in engine.generate(prompts):
-            progress.predicted(output)
-    finally:
-        engine.stop()
+    answer(engine, request, steps, progress)
     inspected = engine.inspection.inspected()
     if len(inspected) < len(attention.methods):
         raise UsageError("steps", steps, "were decoded nowhere, for every answer ended at its first token")

@@ -130,8 +130,12 @@ def test_a_loaded_model_is_refused_and_left_as_it_was() -> None:
 def test_the_average_is_that_of_each_position() -> None:
     rotary, x = Rotary((1.0, 0.3, 0.01)), torch.randn(5, 2, 8)
     each = [rotary.turn(x, torch.full((5,), position)) for position in range(100, 150)]
-    torch.testing.assert_close(rotary.average(x, 100, 50), torch.stack(each).mean(0), rtol=1e-4, atol=1e-5)
-    assert torch.equal(rotary.average(x, 100, 50)[..., 6:], x[..., 6:])  # past the pairs nothing is turned
+    torch.testing.assert_close(
+        rotary.average(x, torch.arange(100, 150)), torch.stack(each).mean(0), rtol=1e-4, atol=1e-5
+    )
+    assert torch.equal(
+        rotary.average(x, torch.arange(100, 150))[..., 6:], x[..., 6:]
+    )  # past the pairs nothing is turned
 
 
 def test_heads_that_are_too_small_are_refused() -> None:

@@ -12,6 +12,7 @@ import sparse_tasks
 from sparse_tasks.cli import (
     analyze,
     attention,
+    calibrating,
     check,
     compare,
     evaluate,
@@ -56,6 +57,7 @@ COMMANDS = {
     "attention show": attention.show,
     "attention bench": attention.bench,
     "attention inspect": inspecting.inspect,
+    "attention calibrate": calibrating.calibrate,
 }
 
 

@@ -107,9 +107,9 @@ class ExpectedAttention(CapacityMethod):
         mean = seen[:, -1, :-1] / count[:, None]
         covariance = seen[:, :-1, :-1] / count[:, None, None] - mean[:, :, None] * mean[:, None]
         if self.rotary is not None:
-            mean = self.rotary.average(mean, n_k, self.future)
-            half = self.rotary.average(covariance, n_k, self.future).mT
-            covariance = self.rotary.average(half, n_k, self.future)
+            next_ones = torch.arange(n_k, n_k + self.future, device=k.device)
+            mean = self.rotary.average(mean, next_ones)
+            covariance = self.rotary.average(self.rotary.average(covariance, next_ones).mT, next_ones)
         weights = torch.zeros(kv_heads, n_k, device=k.device)
         group = len(mean) // kv_heads
         for head in range(len(mean)):  # one at a time: all of them would take as much as the keys, group times

@@ -83,7 +83,7 @@ class RocketKV(StepMethod, ObservedMethod):
         kept = super().kept(scores, length=length, layer=layer, impl=impl)
         return replace(kept, capacity=self._reads(kept.length if length is None else length))
 
-    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor) -> Tensor:
+    def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
         import torch
 
         listed = torch.arange(positions.shape[2], device=q.device) < counts[..., None]

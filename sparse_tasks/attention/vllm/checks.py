@@ -14,7 +14,6 @@ from packaging.version import InvalidVersion, Version
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import LATENT, takes_head_size
 from sparse_tasks.attention.method import Phase
-from sparse_tasks.attention.rotary import Rotary
 from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, Offer
 from sparse_tasks.core.errors import UsageError
@@ -97,8 +96,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
     softmax = what_config_says(text)  # layers tell for sure, once they are loaded
     for method in attention.methods:
         method.check_softmax(softmax)
-        if method.reads_positions:
-            Rotary.of_config(text)
+        method.in_model(text)
         offer = attention if isinstance(attention, Offer) else Offer(attention)
         if cache.enable_prefix_caching and offer.forbids_prefixes(method):
             raise UsageError(

@@ -34,7 +34,7 @@ class Evicted:
         self._firsts: dict[str, str] = {}  # sessions of requests that are the first of theirs
         self._joined: set[str] = set()  # requests that go on from what another has chosen
         self._stack: _Stack | None = None
-        self._together = Together(method, impl) if isinstance(method, StepMethod) and method.together else None
+        self._together = Together(method, layer, impl) if isinstance(method, StepMethod) and method.together else None
 
     def begin(self, request: str, end: int, cached: int, session: str | None) -> None:
         """Take note of a request before its first step; one that was preempted may come again.
@@ -132,7 +132,7 @@ class Evicted:
             now = kept.append(length - 1)
             alone = slice(row, row + 1)
             listed = now.positions[None], now.counts[None]
-            (weights,) = self._method.weigh(q[alone], cache.rows(alone), *listed)
+            (weights,) = self._method.weigh(q[alone], cache.rows(alone), *listed, layer=self._layer)
             self._kept[request] = self._method.advance(kept, length - 1, weights)
             seen.append(self._method.visible(now, weights, impl=self._impl))
         return PageIndex(_padded([one.positions for one in seen], 0), torch.stack([one.counts for one in seen]), 1,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, KeptBatch, PageIndex
-from sparse_tasks.attention.method import StepMethod
+from sparse_tasks.attention.method import Layer, StepMethod
 from sparse_tasks.attention.vllm.plan import Steps
 from sparse_tasks.core.errors import EngineError
 
@@ -57,11 +57,12 @@ class Together:
 
     Args:
         method: The method.
+        layer: Position among the layers.
         impl: "auto", "triton" or "torch".
     """
 
-    def __init__(self, method: StepMethod, impl: str) -> None:
-        self._method, self._impl = method, impl
+    def __init__(self, method: StepMethod, layer: Layer, impl: str) -> None:
+        self._method, self._layer, self._impl = method, layer, impl
         self._batches: dict[str, _Batch] = {}
         self._requests: tuple[str, ...] = ()  # the queries that the rounds are of
         self._rounds: list[_Round] = []
@@ -136,7 +137,7 @@ class Together:
         if one.index is not None:
             q, cache = q[one.index], cache.rows(one.index)
         seen = kept.append(cache.lengths - 1)
-        weights = self._method.weigh(q, cache, seen.positions, seen.counts)
+        weights = self._method.weigh(q, cache, seen.positions, seen.counts, layer=self._layer)
         batch.kept, batch.lengths = self._method.advance_all(seen, weights), lengths
         return self._method.visible_all(seen, weights, impl=self._impl)
 

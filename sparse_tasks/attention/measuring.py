@@ -1,0 +1,43 @@
+"""A calibrated method's measurement of a model, under dense attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.huggingface import SparseRun
+from sparse_tasks.attention.methods.calibrated import CalibratedMethod
+from sparse_tasks.attention.softmax import Softmax
+
+
+class Measuring(SparseRun):
+    """Dense attention inside an ``attended_by`` block, whose prompts a method measures.
+
+    Args:
+        method: The method.
+        text: ``PretrainedConfig`` of the text model.
+        impl: "auto", "triton" or "torch".
+
+    Attributes:
+        prompts: Prompts so far.
+        tokens: Their tokens.
+    """
+
+    def __init__(self, method: CalibratedMethod, text: Any, impl: str = "auto") -> None:
+        super().__init__(Attention.DENSE, impl)
+        self.prompts = self.tokens = 0
+        self._method = method.to_measure(text)
+        self._sums: dict[int, Tensor] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a calibration holds, once a prompt was read."""
+        return self._method.tensors(torch.stack([self._sums[number].cpu() for number in sorted(self._sums)]))
+
+    def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
+        self._sums[number] = self._method.measure(self._sums.get(number), q, k)
+        if number == min(self._sums):
+            self.prompts, self.tokens = self.prompts + (len(q) == len(k)), self.tokens + len(q)
+        return super()._prompt(number, q, k, v, softmax)

@@ -1,0 +1,68 @@
+"""Calibrations of methods, measured on the samples of a data set."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_tasks.attention.attention import Attention
+from sparse_tasks.attention.methods.calibrated import CalibratedMethod
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.evaluators.engines.engine import EngineSettings
+from sparse_tasks.evaluators.engines.transformers import TransformersEngine
+from sparse_tasks.evaluators.inspecting import answer
+from sparse_tasks.evaluators.predict import Progress, RunRequest
+
+if TYPE_CHECKING:
+    from sparse_tasks.attention.calibration import Calibration
+    from sparse_tasks.attention.huggingface import SparseRun
+    from sparse_tasks.attention.measuring import Measuring
+
+
+class _Measuring(TransformersEngine):
+    """Reads prompts under dense attention, and has a method measure them."""
+
+    def __init__(self, settings: EngineSettings, method: CalibratedMethod) -> None:
+        super().__init__(settings)
+        self._method = method
+        self.run: Measuring | None = None
+
+    def _sparse(self, context: int | None) -> AbstractContextManager[SparseRun | None]:
+        from sparse_tasks.attention.huggingface import attended_by
+        from sparse_tasks.attention.measuring import Measuring
+
+        if self.run is None:
+            text, impl = self._model.config.get_text_config(), self.settings.arguments.get("impl", "auto")
+            self.run = Measuring(self._method, text, impl)
+        return attended_by(self._model, self.run)
+
+
+def calibrate(request: RunRequest, progress: Progress) -> Calibration:
+    """Measure a model for a method, in ``transformers``, on the prompts of a data set under dense attention.
+
+    Args:
+        request: Settings; its attention names the method.
+        progress: Receiver of progress.
+
+    Raises:
+        UsageError: The method takes no calibration, or a setting does not fit.
+        EngineError: The model failed.
+    """
+    from sparse_tasks.attention.calibration import Calibration, fingerprint
+
+    attention = request.attention or Attention.DENSE
+    method = attention.methods[0] if len(attention.methods) == 1 else None
+    if not isinstance(method, CalibratedMethod):
+        raise UsageError("method", attention.method, "takes no calibration; sparse-tasks attention list --verbose says "
+                         "which do (calibration)")  # fmt: skip
+    request = replace(request, attention=Attention.DENSE)
+    engine = _Measuring(request.settings(), method)
+    answer(engine, request, 0, progress)
+    run, model = engine.run, engine.settings.model
+    if run is None:
+        raise UsageError("data", request.dataset.name, "has no prompt that was read, so that nothing was measured")
+    data = f"{Path(request.dataset.name).name}, {request.dataset.sha256[:12]}"
+    source = f"{run.prompts:,} {'prompt' if run.prompts == 1 else 'prompts'} ({run.tokens:,} tokens) of {data}"
+    return Calibration(method.name, method.version, fingerprint(model.source, model.revision), source, run.tensors())
