@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -28,25 +29,75 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Te
         fp32 ``[query_heads, rows, columns]``, a row for each query block that the queries touch; -inf after the
         diagonal.
     """
+    mass = _grid(q, k, block)
+    for heads, row, scores in _scores(q, k, block, softmax):
+        weights = softmax.of(heads, -1, 1).weights(scores)
+        by_block = _by_block(weights, block, 0.0).sum(3)
+        mass[heads, :, : by_block.shape[2]].index_add_(1, row, by_block)
+    return _causal(mass, q, k, block)
+
+
+def block_lead(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Tensor:
+    """By how much the largest score of a block exceeds those of all blocks between it and the query.
+
+    It is what the online softmax of a kernel that goes from the diagonal backwards finds out on its way.
+
+    Args:
+        q: As of ``block_mass``, and so are the others.
+
+    Returns:
+        fp32 ``[query_heads, rows, columns]``: the most of all queries of a block, below 0 where no query has a new
+        maximum there; +inf on the diagonal, -inf after it.
+    """
+    lead = _grid(q, k, block).fill_(float("-inf"))
+    for heads, row, scores in _scores(q, k, block, softmax):
+        highest = _by_block(scores, block, float("-inf")).amax(3)
+        before = highest.flip(2).cummax(2).values.flip(2)
+        if softmax.sinks is not None:  # which a kernel has from the start
+            before = before.maximum(softmax.sinks[heads, None, None].to(before.dtype))
+        leads = torch.full_like(highest, float("inf"))
+        leads[..., :-1] = highest[..., :-1] - before[..., 1:]
+        for number in row.unique().tolist():
+            lead[heads, number, : leads.shape[2]] = leads[:, row == number].nan_to_num(float("inf")).amax(1)
+    lead.diagonal((len(k) - len(q)) // block, 1, 2).fill_(float("inf"))
+    return _causal(lead, q, k, block)
+
+
+def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Causal scores, some blocks of queries of a group of heads at a time.
+
+    Yields:
+        The query heads; the row of each query; fp32 ``[group, queries, keys up to the last]``, -inf what is not seen.
+    """
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     group, first = heads // kv_heads, n_k - n_q
-    rows, columns = BlockIndex.rows(n_q, n_k, block), ceil_div(n_k, block)
-    mass = torch.zeros(heads, rows, columns, dtype=torch.float32, device=q.device)
     at_once = block * max(1, _CELLS // (group * block * n_k))
     for start in range(first - first % block, n_k, at_once):
         begin, end = max(start, first), min(start + at_once, n_k)
         position = torch.arange(begin, end, device=q.device)
-        row = position // block - first // block
         hidden = torch.arange(end, device=q.device) > position[:, None]
         for head in range(kv_heads):
             of_group = slice(head * group, (head + 1) * group)
             queries = q[begin - first : end - first, of_group].transpose(0, 1).float()
             scores = softmax.capped(queries @ k[:end, head].float().T * size**-0.5)
-            weights = softmax.of(of_group, -1, 1).weights(scores.masked_fill_(hidden, float("-inf")))
-            by_block = torch.nn.functional.pad(weights, (0, -end % block)).unflatten(2, (-1, block)).sum(3)
-            mass[of_group, :, : by_block.shape[2]].index_add_(1, row, by_block)
-    row = torch.arange(rows, device=q.device)[:, None] + first // block
-    return mass.masked_fill_(torch.arange(columns, device=q.device) > row, float("-inf"))
+            yield of_group, position // block - first // block, scores.masked_fill_(hidden, float("-inf"))
+
+
+def _by_block(x: Tensor, block: int, beyond: float) -> Tensor:
+    """``[..., keys]`` as ``[..., columns, block]``."""
+    return torch.nn.functional.pad(x, (0, -x.shape[2] % block), value=beyond).unflatten(2, (-1, block))
+
+
+def _grid(q: Tensor, k: Tensor, block: int) -> Tensor:
+    """fp32 zeros ``[query_heads, rows, columns]``."""
+    rows, columns = BlockIndex.rows(len(q), len(k), block), ceil_div(len(k), block)
+    return torch.zeros(q.shape[1], rows, columns, dtype=torch.float32, device=q.device)
+
+
+def _causal(by_block: Tensor, q: Tensor, k: Tensor, block: int) -> Tensor:
+    """A grid, with -inf after the diagonal."""
+    row = torch.arange(by_block.shape[1], device=q.device)[:, None] + (len(k) - len(q)) // block
+    return by_block.masked_fill_(torch.arange(by_block.shape[2], device=q.device) > row, float("-inf"))
 
 
 def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN) -> Tensor:
