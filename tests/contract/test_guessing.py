@@ -44,7 +44,7 @@ def drafts(name: str, samples: int = SAMPLES, **settings: object) -> list[Draft]
 
 def guessed(samples: Sequence[Asked]) -> dict[str, float]:
     """Shares of the samples that three ways to guess get right: all of an answer, nothing for a part."""
-    questions, answers = [set(question.split()) for question, _ in samples], [answer for _, answer in samples]
+    questions, answers = [set(_WORD.findall(question)) for question, _ in samples], [answer for _, answer in samples]
     alike = [
         max((j for j in range(len(samples)) if j != i), key=lambda j: len(own & questions[j]))
         for i, own in enumerate(questions)
@@ -55,11 +55,20 @@ def guessed(samples: Sequence[Asked]) -> dict[str, float]:
             answers[j] == answer for j, answer in zip(alike, answers, strict=True)
         ),
         "what the question names": sum(
-            all(re.search(rf"(?<!\w){re.escape(entry)}(?!\w)", question) for entry in answer)
-            for question, answer in samples
+            all(_names(question, entry) for entry in answer) for question, answer in samples
         ),
     }
     return {guess: hits / len(samples) for guess, hits in right.items()}
+
+
+# Chinese letters are words of their own.
+_WORD = re.compile(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+")
+
+
+def _names(question: str, entry: str) -> bool:
+    """Whether a question says an entry, in a word of its own where there are blanks between words."""
+    edge = "" if "\u4e00" <= entry[0] <= "\u9fff" else r"\b"
+    return bool(re.search(rf"{edge}{re.escape(entry)}{edge}", question))
 
 
 @pytest.mark.parametrize("name", OURS)

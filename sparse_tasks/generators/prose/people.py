@@ -18,6 +18,8 @@ from sparse_tasks.generators.seeds import Stream
 
 # Locales in which the family name comes first.
 _FAMILY_FIRST = {"hu_HU", "ja_JP", "ko_KR", "vi_VN", "zh_CN", "zh_TW"}
+# Those in which no blank stands between the names, where the text around them has none either.
+_UNSPACED = {"ja_JP", "ko_KR", "zh_CN", "zh_TW"}
 # Another name of a locale that is listed too; faker warns of it.
 _DEPRECATED = {"fr_QC"}
 # Names drawn from faker for each locale, part and sex.
@@ -55,7 +57,8 @@ class People:
         stream: Where the draws come from.
         locale: A locale of faker, such as ``en_US`` or ``pl_PL``.
         jobs: Occupations, each of a man and of a woman; None: English ones, with their articles.
-        in_full: Whether people go by their full names; then these have three letters at least, so that none is a word.
+        in_full: Whether people go by their full names, as in texts without blanks; then first names of one letter come
+            in twos, since names of two letters are often words of the text.
     """
 
     def __init__(
@@ -80,12 +83,14 @@ class People:
         for tries in count():
             female = stream.below(2) == 0
             first = _capital(stream.choice(_pool(self._locale, "first_name", female)))
+            if self._in_full and len(first) == 1:
+                first += stream.choice(_letters(self._locale, female))
             # A locale may have fewer names than a long story has people: then they get another family name.
             lasts = _pool(self._locale, "last_name", female)
             last = "-".join(stream.choice(lasts) for _ in range(1 + tries // 20))
-            name = f"{_capital(last)} {first}" if self._locale in _FAMILY_FIRST else f"{first} {last}"
-            short = self._in_full and len(name) < 3
-            if first != self._hero_first and name not in self._names and not short:
+            blank = "" if self._in_full and self._locale in _UNSPACED else " "
+            name = f"{_capital(last)}{blank}{first}" if self._locale in _FAMILY_FIRST else f"{first} {last}"
+            if first != self._hero_first and name not in self._names:
                 break
         self._names.add(name)
         return Person(name, name if self._in_full else first, female, stream.choice(self._jobs)[female])
@@ -101,6 +106,12 @@ def _pool(locale: str, part: str, female: bool) -> list[str]:
     # Some locales bring stray blanks.
     names = [" ".join(name.split()) for name in _drawn(faker.get_providers()[0], part, "female" if female else "male")]
     return [name for name in names if name and _FORBIDDEN.isdisjoint(name)]
+
+
+@cache
+def _letters(locale: str, female: bool) -> list[str]:
+    """First names of one letter."""
+    return [name for name in _pool(locale, "first_name", female) if len(name) == 1]
 
 
 def _drawn(provider: Any, part: str, sex: str) -> Sequence[str]:

@@ -45,19 +45,21 @@ class Phrasing:
         kind: What its sentences tell of.
         alternative: Its pieces.
         slots: What the slots in them may be.
+        blank: What stands between words.
 
     Attributes:
         key: A text that every sentence holds, to look for before a sentence is matched.
-        word: A word, between blanks, that every sentence holds; "" where none is sure.
+        word: A word, between blanks, that every sentence holds, or two letters where there are no blanks; "" where none
+            is sure.
     """
 
-    def __init__(self, kind: str, alternative: tuple[str | Rule, ...], slots: Slots) -> None:
+    def __init__(self, kind: str, alternative: tuple[str | Rule, ...], slots: Slots, blank: str = " ") -> None:
         self.kind = kind
         self._alternative = alternative
         self._slots = slots
         self._texts = [text for piece in alternative if isinstance(piece, str) for text in slots.read(piece)[1]]
         self.key = max(self._texts, key=len, default="")
-        words = [word for text in self._texts for word in text.split(" ")[1:-1]]
+        words = [word for text in self._texts for word in text.split(" ")[1:-1]] if blank else _pairs(self.key)[:1]
         self.word = max(words, key=len, default="")
         self._seen = False
 
@@ -99,9 +101,15 @@ class Phrasing:
 
 
 class Phrasings:
-    """Phrasings, of which a sentence is matched with those alone whose words it holds."""
+    """Phrasings, of which a sentence is matched with those alone whose words it holds.
 
-    def __init__(self, phrasings: Iterable[Phrasing]) -> None:
+    Args:
+        phrasings: All of them, of the same language.
+        blank: What stands between words.
+    """
+
+    def __init__(self, phrasings: Iterable[Phrasing], blank: str = " ") -> None:
+        self._blank = blank
         self._by_word: dict[str, list[tuple[int, str, Phrasing]]] = {"": []}
         for number, phrasing in enumerate(phrasings):
             self._by_word.setdefault(phrasing.word, []).append((number, phrasing.key, phrasing))
@@ -110,10 +118,16 @@ class Phrasings:
     def matches(self, sentence: str) -> list[tuple[Phrasing, re.Match[str]]]:
         """The phrasings that a whole sentence, behind the blank that may precede it, may be of, in order."""
         found = []
-        for word in ("", *self._words.intersection(sentence.split(" "))):
+        words = sentence.split(" ") if self._blank else _pairs(sentence)
+        for word in ("", *self._words.intersection(words)):
             for number, key, phrasing in self._by_word[word]:
                 if key in sentence:
                     found.append((number, phrasing))
         if len(found) > 1:
             found.sort(key=itemgetter(0))
         return [(phrasing, match) for _, phrasing in found if (match := phrasing.match(sentence))]
+
+
+def _pairs(text: str) -> list[str]:
+    """All two letters that stand side by side."""
+    return [text[i : i + 2] for i in range(len(text) - 1)]

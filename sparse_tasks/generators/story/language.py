@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cache, cached_property
 from importlib.resources import files
@@ -65,6 +65,7 @@ class Language:
         say: The sentences around a story, and the questions.
         parties: Endings of the slots of people without a name, one for each column of their word lists.
         sorts: Classes of nouns, one for each column of the list of adjectives, where these agree with nouns.
+        sounds: Words that are others (``as``) where something that matches ``before`` follows them.
     """
 
     code: str
@@ -84,6 +85,7 @@ class Language:
     say: Mapping[str, Form]
     parties: tuple[str, ...] = ("",)
     sorts: tuple[str, ...] = ()
+    sounds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def events(self) -> dict[str, Rule]:
@@ -164,6 +166,18 @@ class Language:
         head = form["many"][: form["many"].index("}") + 1]
         rest = "|".join(re.escape(form[number].removeprefix(head)) for number in ("many", "one"))
         return f"{_written(head)}(?:{rest})"
+
+    def sounded(self, text: str) -> str:
+        """A sentence with the words that go by the sound of what follows them."""
+        for word, other in self.sounds.items():
+            text = re.sub(rf"(?<= ){word}(?= (?:{other['before']}))", other["as"], text)
+        return text
+
+    def unsounded(self, text: str, mask: str) -> str:
+        """The same sentence as its grammar has it; ``mask`` may stand for a name in it."""
+        for word, other in self.sounds.items():
+            text = re.sub(rf"(?<= ){other['as']}(?= (?:{mask}|{other['before']}))", word, text)
+        return text
 
     def is_of(self, material: str, thing: str) -> bool:
         """Whether a thing's name says that it is made of a material."""

@@ -172,7 +172,7 @@ class Narrator:
         filled = filled.lstrip()
         # Not every letter that has a capital begins a sentence with it (Georgian does not).
         first, head = filled[0], filled[0].title()
-        return filled if head == first else head + filled[1:]
+        return self._tongue.sounded(filled if head == first else head + filled[1:])
 
     def _meet(self, person: Person) -> None:
         # The sentence of the meeting gives the full name; after that the first name is enough.

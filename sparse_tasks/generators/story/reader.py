@@ -153,11 +153,12 @@ class Reader:
         edge = r"\b" if tongue.blank else ""
         self._date = re.compile(tongue.pattern("date", weekday=tongue.weekdays, month=tongue.months) + edge)
         self.slots = _slots(tongue)
-        self._phrasings = Phrasings(
-            Phrasing(_SAME.get(kind, kind), alternative, self.slots)
+        phrasings = (
+            Phrasing(_SAME.get(kind, kind), alternative, self.slots, tongue.blank)
             for kind, rule in tongue.events.items()
             for alternative in rule.alternatives
         )
+        self._phrasings = Phrasings(phrasings, tongue.blank)
 
     def read(self, prompt: str, title: re.Match[str]) -> Story:
         """The story that a prompt tells, behind its title."""
@@ -191,7 +192,7 @@ class Reader:
         for sentence in self.sentence.findall(_named(hero, self._tongue.blank).sub(_HERO, text)):
             sentence = sentence.lstrip()
             # Every piece of a phrasing brings the blank that precedes it, the first one too.
-            if found := self._phrasings.matches(f"{self._tongue.blank}{sentence}"):
+            if found := self._phrasings.matches(f"{self._tongue.blank}{self._tongue.unsounded(sentence, _HERO)}"):
                 phrasing, match = found[0]
                 groups = match.groupdict()
                 # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
