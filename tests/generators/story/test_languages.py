@@ -28,7 +28,19 @@ OTHERS = [code for code in LANGUAGES if code != "en"]
 PARTIES = {"seller": "vendors", "buyer": "dealers", "giver": "givers", "recipient": "recipients"}
 ALIKE = {"Reunion": "Meeting"}
 # Sentences of tasks that a language may lack.
-LATER = ("judge", "ladder", "next", "given", "told", "place_name", "crowns_of", "things_of", "things_in", "turns")
+LATER = (
+    "judge",
+    "ladder",
+    "next",
+    "given",
+    "told",
+    "place_name",
+    "several",
+    "crowns_of",
+    "things_of",
+    "things_in",
+    "turns",
+)
 
 
 def slots_of(tongue: Language, stream: Stream) -> tuple[dict[str, str], Person, str, int]:
