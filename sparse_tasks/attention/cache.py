@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
 from sparse_tasks.attention.kernels.dispatch import LATENT, check_cached, check_same, check_values, checking
+from sparse_tasks.attention.method import ONLY, Layer
 from sparse_tasks.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparse_tasks.attention.index import PageIndex
 
 _NUMBERS: Final = 1 << 25
 """Numbers of keys that are held at once, or those of a single sequence: 128 MB in fp32, beside 64 MB as cached."""
@@ -30,6 +34,8 @@ class PagedCache:
         block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
         lengths: int32 ``[batch]``: cached positions, the current query's own included.
         shared: Tensors of ``once``, shared by the layers of a step; None to make them each time.
+        layer: Which layer of how many it is of.
+        handed: What layers of a step hand to later ones; None where each stands alone.
 
     Raises:
         UsageError: Shapes, types or devices do not fit.
@@ -40,6 +46,8 @@ class PagedCache:
     block_table: Tensor
     lengths: Tensor
     shared: dict[object, Tensor] | None = field(default=None, compare=False, repr=False)
+    layer: Layer = ONLY
+    handed: dict[object, PageIndex] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if checking():
@@ -125,7 +133,7 @@ class PagedCache:
         """The cache of some sequences of the batch; a tensor has their numbers."""
         if isinstance(which, slice) and which == slice(0, self.batch):
             return self
-        return replace(self, block_table=self.block_table[which], lengths=self.lengths[which], shared=None)
+        return replace(self, block_table=self.block_table[which], lengths=self.lengths[which], shared=None, handed=None)
 
     def groups(self, numbers: int) -> Iterator[tuple[slice, PagedCache]]:
         """The sequences in turn, as many at once as memory is meant to hold keys of.

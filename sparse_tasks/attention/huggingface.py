@@ -66,6 +66,7 @@ class SparseRun:
         self._impl = impl
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         self._totals: dict[tuple[str, int], Tensor] = {}  # selected, computed and dense, by phase and layer
+        self._handed: dict[tuple[int, int], dict[object, PageIndex]] = {}  # by sequence and position
         self._mask: Tensor | None = None
         self._spans: list[tuple[int, int]] = []
 
@@ -125,6 +126,8 @@ class SparseRun:
         factor = scaling * query.shape[3] ** 0.5
         query = query if abs(factor - 1) < 1e-6 else query * factor
         first = key.shape[2] - query.shape[2]
+        if layer.index == 0:
+            self._handed.clear()
         out = query.new_zeros(len(query), query.shape[2], query.shape[1], value.shape[3])
         for row, (start, end) in enumerate(self._spans_of(mask, len(key), key.shape[2])):
             rows = slice(max(start - first, 0), max(end - first, 0))
@@ -146,6 +149,7 @@ class SparseRun:
                 end = past + i + 1
                 if len(q) > 1:
                     sequence.memory.widen()
+                sequence.memory.handed = self._handed.setdefault((row, end), {})
                 parts.append(self._step(number, sequence.memory, q[i : i + 1], k[:end], v[:end], softmax))
             out[row, rows] = torch.cat(parts) if len(parts) > 1 else parts[0]
             sequence.seen, sequence.tail = len(k), k[-1].clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,8 @@ class Memory:
         self._kept: Kept | None = None
         self._state: Tensor | None = None
         self._noticed = 0  # keys that the state knows of
+        self.handed: dict[object, PageIndex] | None = None
+        """What layers hand to later ones in the next step (see ``PagedCache``)."""
 
     def read(self, q: Tensor, k: Tensor, v: Tensor | None) -> None:
         """Read a prompt, or a chunk of it.
@@ -113,6 +117,7 @@ class Memory:
             return cache, self._evict(self._method, q, cache, len(k) - 1)
         if isinstance(self._method, DecodeMethod):
             self._notice(self._method, k, cache)
+            cache = replace(cache, layer=self._layer, handed=self.handed)
             return cache, self._method.select(q, cache, self._state, impl=self._impl)
         return cache, PageIndex.dense(lengths, cache.kv_heads, _PAGE, len(k))
 

@@ -253,7 +253,7 @@ class SparseLayer:
         places = slice(len(steps.requests)) if steps.tokens is None else steps.tokens
         with checks(self._checked):
             queries = self._scaled(q[places], out.dtype)
-            cache = PagedCache(keys, values, steps.table, steps.cached, shared)
+            cache = PagedCache(keys, values, steps.table, steps.cached, shared, self._layer, steps.handed)
             if methods.evicted is not None:
                 index: PageIndex = methods.evicted.step(steps, queries, cache)
             elif isinstance(methods.decode, DecodeMethod):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import power_of_2
 from sparse_tasks.attention.vllm.requests import Choice, Row
@@ -70,6 +71,7 @@ class Steps:
         asked: Tokens of the prompt of each request that goes on behind its context: queries below that are of the
             question.
         shared: Tensors that follow from the lengths alone, made by the first layer that needs them.
+        handed: What layers hand to later ones (see ``PagedCache``).
     """
 
     spans: tuple[Span, ...]
@@ -80,6 +82,7 @@ class Steps:
     cached: Tensor
     asked: Mapping[str, int] = field(default_factory=dict)
     shared: dict[object, Tensor] = field(default_factory=dict)
+    handed: dict[object, PageIndex] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

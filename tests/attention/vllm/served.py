@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.examples import structured
+from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
@@ -32,7 +33,7 @@ __all__ = ["HEADS", "KV_HEADS", "LAYERS", "SIZE", "Alone", "Served", "Text", "na
 
 HEADS, KV_HEADS, SIZE, LAYERS = 4, 2, 16, 2
 _PADDING = 3  # tokens past those of a step, as CUDA graphs have them
-_SMALL = {"window": 24, "recent": 12, "kernel": 5, "last": 20, "block": 16, "r": 8}
+_SMALL = {"window": 24, "recent": 12, "kernel": 5, "last": 20, "block": 16, "r": 8, "first": 1}
 
 
 def small(name: str, sparsity: float = 0.6) -> Method:
@@ -380,10 +381,11 @@ class Alone:
         return torch.stack(out)
 
     def _step(self) -> Tensor:
-        position, out = self.text.prompt + len(self._lengths), []
+        position, out, handed = self.text.prompt + len(self._lengths), [], dict[object, PageIndex]()
         seen = position + 1
         self._lengths.append(seen)
         for read, memory, (q, k, v) in zip(self._read, self._memories, self.text.layers, strict=True):
+            memory.handed = handed
             cache, index = memory.step(q[position:seen], k[:seen], v[:seen])
             read += index.computed()[0]
             attended = sparse_decode(q[position:seen], cache, index, softmax=self.softmax, impl="torch")
