@@ -75,12 +75,12 @@ def main(model: str, faults: str, dtype: str = "float32") -> dict[str, Any]:
     for name in faults.split(","):
         of = [dict(vars(module.impl)) for module in modules.values()]
         FAULTS[name](list(modules.values())[-1])
-        begun = time.process_time()
+        begun = time.thread_time()  # others of torch's threads spin where the machine is busy
         try:
             found[name] = self_test(llm.llm_engine.vllm_config, session, modules, torch.device("cpu"))
         except UsageError as error:
             found[name] = str(error)
-        found[f"{name} seconds"] = time.process_time() - begun
+        found[f"{name} seconds"] = time.thread_time() - begun
         for module, before in zip(modules.values(), of, strict=True):
             vars(module.impl).update(before)
     return found
