@@ -20,11 +20,11 @@ NONE: Final = "none"
 
 _FUNCTION: Final = """
 a about above after all also am an and any are as at be because been before behind below between both but by can
-could did do does each either else for from had has have he her here hers him his how i if in into is it its just
-like may me might more most must my near neither no nobody nor not nothing of off on once one only onto or other our
-out over own per same shall she should so some such than that the their them then there these they this those
-through to too under until up upon us was we were what when where which while who whom whose why will with within
-without would yet you your
+could did do does each either else ever every for from had has have he her here hers him his how i if in into is it
+its just like may me might more most must my near neither no nobody nor not nothing of off on once one only onto or
+other our out over own per same shall she should so some such than that the their them then there these they this
+those through to too under until up upon us was we were what when where which while who whom whose why will with
+within without would yet you your
 """
 _FUNCTION_WORDS: Final = frozenset(_FUNCTION.split())
 _ENDINGS: Final = ("ings", "ing", "ies", "es", "ed", "s", "e", "y")
@@ -44,7 +44,7 @@ def shared(question: str, evidence: Iterable[str]) -> float:
 
 def content(text: str) -> frozenset[str]:
     """Stems of the words of an English text that carry its meaning."""
-    words = re.findall(r"[^\W_]+", text.lower())
+    words = re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.lower()))
     return frozenset(_stem(word) for word in words if word not in _FUNCTION_WORDS)
 
 

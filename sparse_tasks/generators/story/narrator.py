@@ -63,6 +63,19 @@ class Narrator:
         passages = self.chapters[i]
         return Mark(passages[0], 0, passages[-1], len(passages[-1].text.rstrip()), passages[0].text.rstrip())
 
+    def heading(self, i: int) -> str:
+        """The heading of a chapter; ``i`` counts from 0."""
+        return self.chapters[i][0].text.rstrip()
+
+    def heading_mark(self, i: int) -> Mark:
+        """The heading of a chapter as evidence."""
+        return Telling(self.chapters[i][0], 0, len(self.heading(i))).mark(self.heading(i))
+
+    def sentence(self, event: Event) -> str:
+        """The sentence that tells an event."""
+        told = self.told[event]
+        return told.passage.text[told.start : told.end]
+
     def filler(self, stream: Stream, sentences: int) -> Offer:
         """A paragraph of so many sentences in which nothing happens; 0 is a short sentence alone."""
         passage, self._phrases = stream.choice(self._open)

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.overlap import LITERAL, NONE, overlap
+from sparse_tasks.generators.prose.roman import from_roman, roman
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Page, Story
@@ -22,15 +24,23 @@ _NUMBERED = re.compile(r"\d+\. ")
 
 @dataclass(frozen=True)
 class StoryRetrieval(StoryTask):
-    """Asks for the place, the person or the thing of named chapters; every chapter has exactly one of each."""
+    """Asks for the place, the person or the thing of named chapters; every chapter has exactly one of each.
+
+    With ``overlap=none`` a question shares no content word with what answers it, and has chapters in Roman letters.
+    """
 
     questions: int = parameter(16, "number of questions on one story", 1, 64)
+    overlap: str = overlap(NONE)
 
     name: ClassVar[str] = "story_retrieval"
     summary: ClassVar[str] = "facts of named chapters: place, person or thing"
     dispersion: ClassVar[str] = "low"
     scope: ClassVar[str] = "low"
     metric: ClassVar[str] = "ordered_fraction"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_overlap(self.overlap, "apart_place")
 
     def smallest(self) -> int:
         return -(-self.questions // len(FACTS))
@@ -45,13 +55,21 @@ class StoryRetrieval(StoryTask):
         for i, kind in chosen:
             gold.append(fact_of(chronicle.chapters[i], kind))
         hero, tongue = chronicle.hero.first, chronicle.tongue
-        asks = [f"{k}. {tongue.sentence(kind, hero=hero, n=i + 1)}" for k, (i, kind) in enumerate(chosen, 1)]
+        if self.overlap == LITERAL:
+            said = [tongue.sentence(kind, hero=hero, n=i + 1) for i, kind in chosen]
+        else:
+            said = [tongue.sentence(f"apart_{kind}", section=roman(i + 1)) for i, kind in chosen]
+        asks = [f"{k}. {ask}" for k, ask in enumerate(said, 1)]
         return Question(
             ask="\n".join(asks),
             form=tongue.sentence("lines", count=len(chosen)),
             answer="\n".join(f"{k}. {text}" for k, (text, _) in enumerate(gold, 1)),
             answers=[text for text, _ in gold],
             marks=lambda: [narrator.told[event].mark(text) for text, event in gold],
+            drawn=self.measured(
+                (ask, [narrator.heading(i), narrator.sentence(event)])
+                for ask, (i, _), (_, event) in zip(said, chosen, gold, strict=True)
+            ),
         )
 
     def _chosen(self, stream: Stream, chapters: int, depth: Depth) -> list[tuple[int, str]]:
@@ -90,7 +108,11 @@ def facts_in(story: Story, line: str) -> list[str]:
     """The fact that a line asks for, as the story tells it; none where it asks for none."""
     pages = {page.number: page for page in story.pages}
     asked = ((kind, story.tongue.heard(kind, line)) for kind in FACTS)
-    return [_read(pages[int(heard["n"])], kind) for kind, heard in asked if heard]
+    apart = ((kind, story.tongue.heard(f"apart_{kind}", line)) for kind in FACTS if "apart_place" in story.tongue.say)
+    return [
+        *(_read(pages[int(heard["n"])], kind) for kind, heard in asked if heard),
+        *(_read(pages[from_roman(heard["section"])], kind) for kind, heard in apart if heard),
+    ]
 
 
 def _read(page: Page, kind: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import fmean
 from typing import Any, ClassVar
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators import prompts
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.overlap import LITERAL, refuse, shared
 from sparse_tasks.generators.prose.people import locales
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.language import ENGLISH, Language, language, languages
@@ -68,6 +70,21 @@ class StoryTask(Task):
         super().__post_init__()
         if self.language != ENGLISH and self.locale == language().locale:
             object.__setattr__(self, "locale", language(self.language).locale)
+
+    def check_overlap(self, level: str, sentence: str) -> None:
+        """Make sure that the task's language has the sentence that an overlap needs.
+
+        Raises:
+            UsageError: It has not.
+        """
+        if level != LITERAL and sentence not in language(self.language).say:
+            raise refuse(self.name, level, f"is not asked in the language {self.language!r}")
+
+    def measured(self, asked: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Any]:
+        """Mean overlap of questions and what answers each, for a task's ``drawn``; nothing where that is literal."""
+        if getattr(self, "overlap", LITERAL) == LITERAL:
+            return {}
+        return {"overlap": round(fmean(shared(question, evidence) for question, evidence in asked), 4)}
 
     @abstractmethod
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:
