@@ -29,6 +29,7 @@ PARTIES = {"seller": "vendors", "buyer": "dealers", "giver": "givers", "recipien
 ALIKE = {"Reunion": "Meeting"}
 # Sentences of tasks that a language may lack.
 LATER = (
+    "apart",
     "judge",
     "ladder",
     "next",
