@@ -63,9 +63,12 @@ def _export_data(export_data: DataExport, source: Path, folder: Path) -> None:
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.evaluators.dataset import open_dataset
 
-    for name, content in export_data(open_dataset(str(source)), warn):
+    dataset = open_dataset(str(source))
+    for name, content in export_data(dataset, warn):
         write_whole(folder / name, content)
         print(folder / name)
+    if dataset.asks_several(dataset.select()):
+        warn("of samples that ask several questions, the first one alone is written")
 
 
 def _export_run(export_run: Export, run: Path, folder: Path, partial: bool) -> None:

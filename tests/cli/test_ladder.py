@@ -105,3 +105,9 @@ def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) 
     ):
         refused = run("compare", *arguments)
         assert (refused.code, words in refused.err) == (2, True)
+
+
+def test_exports_of_the_data_say_that_they_hold_the_first_question_alone(ladder: Path, tmp_path: Path) -> None:
+    done = run("export", ladder, "--to", "lm_eval_task", "-o", tmp_path / "exported")
+    assert done.code == 0
+    assert "the first one alone is written" in done.err

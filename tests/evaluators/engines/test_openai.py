@@ -127,6 +127,23 @@ def test_begun_answers_need_no_question_where_ids_are_sent(server: FakeServer) -
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_sessions_ask_the_first_question_first_and_chats_hold_what_was_said(server: FakeServer, endpoint: str) -> None:
+    first = Request("s0", "p0", [0, 5], 20, session="s0", questions=3)
+    later = [Request(f"s0#{n}", "p0", [0, 5, n], 20, later=("a0", f"p{n}"), session="s0", questions=3) for n in (2, 3)]
+    outputs = list(engine(server, endpoint=endpoint).generate([first, *later]))
+    assert next(output.id for output in outputs) == "s0"
+    assert {output.id for output in outputs} == {"s0", "s0#2", "s0#3"}
+    if endpoint == "completions":
+        assert server.bodies[0]["prompt"] == [0, 5]
+    else:
+        assert server.bodies[0]["messages"] == [{"role": "user", "content": "p0"}]
+        said = sorted(
+            [[message["role"], message["content"]] for message in body["messages"]] for body in server.bodies[1:]
+        )
+        assert said == [[["user", "p0"], ["assistant", "a0"], ["user", f"p{n}"]] for n in (2, 3)]
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
 def test_an_empty_answer_is_an_answer(server: FakeServer, endpoint: str) -> None:
     server.reply = Reply(parts=())
     (output,) = engine(server, endpoint=endpoint).generate(requests(1))
