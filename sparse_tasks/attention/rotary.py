@@ -12,8 +12,8 @@ from sparse_tasks.attention.once import made_once
 from sparse_tasks.core.errors import UsageError
 
 MODELS: Final = (
-    "arcee", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3",
-    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
+    "arcee", "gemma", "gemma2", "gemma3_text", "gpt_oss", "granite", "llama", "mistral", "mixtral", "olmo2", "olmo3",
+    "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
 )  # fmt: skip
 """Types of models that turn every layer with attention to all keys, and pair numbers as ``Rotary`` says."""
 

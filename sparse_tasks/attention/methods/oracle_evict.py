@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from sparse_tasks.attention.method import METHODS, ONLY, Layer, Span, StepMethod
 from sparse_tasks.attention.methods.capacity import CapacityMethod
 from sparse_tasks.attention.methods.true_attention import TrueAttention
-from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
@@ -80,29 +79,24 @@ class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
         return not self.grows  # else such a token is seen beside the budget in any case
 
     def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
-        import torch
+        from sparse_tasks.attention.ops.eviction import mark_written
 
-        if not self.grows or seen.scores is None:
-            return seen
-        own = torch.arange(weights.shape[2], device=weights.device) == seen.counts[..., None] - 1
-        return replace(seen, scores=seen.scores.masked_fill(own, float("inf")))  # written since the prompt
+        return mark_written(seen) if self.grows else seen
 
     def visible_all(self, seen: KeptBatch, weights: Tensor, *, impl: str = "auto") -> KeptBatch:
         import torch
 
         from sparse_tasks.attention.kernels.selection import select_mass, select_top
-        from sparse_tasks.attention.ops.eviction import listing
+        from sparse_tasks.attention.ops.eviction import listing, written
         from sparse_tasks.attention.ops.pooled import top_of_all_heads
 
-        if seen.scores is None:
-            raise UsageError("kept.scores", None, f"say what was written since the prompt; {self.name} sets them")
+        always = written(seen)
         width, last = weights.shape[2], seen.counts[..., None] - 1
         place = torch.arange(width, device=weights.device)
         weights = weights.masked_fill(place > last, float("-inf"))
         if self.p is not None:
             columns, counts = select_mass(weights, self.p, width=width, impl=impl)
         else:
-            always = (place == last) | ((seen.scores == float("inf")) & (place < last))
             weights = weights.masked_fill(always, float("inf"))
             budget = always.sum(2, dtype=torch.int32) + seen.capacities[:, None]
             if self.shared:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from sparse_tasks.attention.method import METHODS, ONLY, Layer, Span, StepMethod
 from sparse_tasks.attention.methods.observed import ObservedMethod
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
@@ -22,16 +23,15 @@ _TOKEN_BUDGET: Final = 256  # where neither a budget nor a sparsity is given
 
 @dataclass(frozen=True, kw_only=True)
 class RocketKV(StepMethod, ObservedMethod):
-    """Each KV head keeps ``capacity`` tokens of the prompt, of which, and of those written since, a step reads some.
+    """Each KV head keeps ``capacity`` tokens of the prompt, of which a step reads some, beside those written since.
 
     What stays is chosen as SnapKV does it, but for the largest attention among neighbours instead of their mean. A step
     then estimates the attention to chunks of tokens that stand together in what was kept: by the largest components of
-    its queries, and of each the largest number, or the smallest, of the chunk. The tokens of the best chunks are read,
-    and its own.
+    its queries, and of each the largest number, or the smallest, of the chunk. The tokens of the best chunks are read.
     """
 
     token_budget: int | None = parameter(
-        None, "tokens that a step reads beside its own; 256 if neither this nor sparsity is given", 1, kind=int
+        None, "tokens of the prompt that a step reads; 256 if neither this nor sparsity is given", 1, kind=int
     )
     split: float = parameter(0.5, "power of the density that the eviction leaves; steps leave the rest", 0.0, 1.0)
     chunk: int | None = parameter(
@@ -54,6 +54,10 @@ class RocketKV(StepMethod, ObservedMethod):
     any_softmax: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("capacity", "token_budget")
 
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_evict", {"grows": True}
+
     def solve(self, length: int, density: float) -> dict[str, int]:
         """Steps read the whole tokens in ``length * density``; ``length * density ** split`` stay."""
         kept, read = super().solve(length, density**self.split), super().solve(length, density)
@@ -65,8 +69,7 @@ class RocketKV(StepMethod, ObservedMethod):
         return shape.kv_heads * kept * self._components(shape.head_size)
 
     def read_span(self, prompt: int, cached: int) -> Span:
-        there = min(prompt, self.tokens(prompt, prompt, ONLY)) + cached - 1 - prompt
-        read = min(there, self._reads(prompt)) + 1
+        read = min(prompt, self.tokens(prompt, prompt, ONLY), self._reads(prompt)) + cached - prompt
         return read - 1, read + 1
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
@@ -79,9 +82,12 @@ class RocketKV(StepMethod, ObservedMethod):
         return max_pool1d(of_head[:, None], self.kernel, stride=1, padding=self.kernel // 2)[:, 0]
 
     def kept(self, scores: Tensor, *, length: int | None, layer: Layer, impl: str) -> Kept:
-        """What stays, with the number of tokens that steps read of it as its capacity."""
+        """What stays, of score 0, with the number of tokens that steps read of it as its capacity."""
+        import torch
+
         kept = super().kept(scores, length=length, layer=layer, impl=impl)
-        return replace(kept, capacity=self._reads(kept.length if length is None else length))
+        none = torch.zeros_like(kept.positions, dtype=torch.float32)
+        return replace(kept, scores=none, capacity=self._reads(kept.length if length is None else length))
 
     def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
         import torch
@@ -91,19 +97,26 @@ class RocketKV(StepMethod, ObservedMethod):
         groups = cache.groups(positions[0].numel() * self._components(cache.head_size))
         return torch.cat([self._estimate(q[rows], some, positions[rows], listed[rows]) for rows, some in groups])
 
+    @property
+    def widens(self) -> bool:
+        return False  # what follows the prompt is seen beside the budget in any case
+
     def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
-        return seen
+        from sparse_tasks.attention.ops.eviction import mark_written
+
+        return mark_written(seen)
 
     def visible_all(self, seen: KeptBatch, weights: Tensor, *, impl: str = "auto") -> KeptBatch:
         import torch
 
         from sparse_tasks.attention.kernels.selection import select_top
-        from sparse_tasks.attention.ops.eviction import listing
+        from sparse_tasks.attention.ops.eviction import listing, written
 
-        own, place = seen.counts[..., None] - 1, torch.arange(weights.shape[2], device=weights.device)
-        weights = weights.masked_fill(place > own, float("-inf")).masked_fill(place == own, float("inf"))
-        most = max(seen.limits) + 1
-        return listing(seen, *select_top(weights, seen.capacities[:, None] + 1, width=most, impl=impl))
+        width, always = weights.shape[2], written(seen)
+        past = torch.arange(width, device=weights.device) >= seen.counts[..., None]
+        weights = weights.masked_fill(past, float("-inf")).masked_fill(always, float("inf"))
+        budget = always.sum(2, dtype=torch.int32) + seen.capacities[:, None]
+        return listing(seen, *select_top(weights, budget, width=width, impl=impl))
 
     def _reads(self, length: int) -> int:
         budget = self.at(length).token_budget

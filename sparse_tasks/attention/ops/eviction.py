@@ -43,6 +43,26 @@ def listing(seen: KeptBatch, columns: Tensor, counts: Tensor) -> KeptBatch:
     return replace(seen, positions=seen.positions.gather(2, places), counts=counts)
 
 
+def mark_written(seen: KeptBatch) -> KeptBatch:
+    """What a step saw, whose own token, the last, is marked as written since the prompt by a score of +inf."""
+    if seen.scores is None:
+        raise UsageError("kept.scores", None, "say what was written since the prompt; a method that marks it sets them")
+    own = torch.arange(seen.scores.shape[2], device=seen.scores.device) == seen.counts[..., None] - 1
+    return replace(seen, scores=seen.scores.masked_fill(own, float("inf")))
+
+
+def written(seen: KeptBatch) -> Tensor:
+    """Bool ``[batch, kv_heads, width]``: the tokens that ``mark_written`` has marked, and a step's own.
+
+    Raises:
+        UsageError: None are marked, not even as not written.
+    """
+    if seen.scores is None:
+        raise UsageError("kept.scores", None, "say what was written since the prompt; a method that marks it sets them")
+    place, last = torch.arange(seen.scores.shape[2], device=seen.scores.device), seen.counts[..., None] - 1
+    return (place == last) | ((seen.scores == float("inf")) & (place < last))
+
+
 def drop_lowest(seen: KeptBatch, scores: Tensor, recent: int | Tensor = 0) -> KeptBatch:
     """What a step saw without the token of the lowest score, one of each head, if there are more than its capacity.
 

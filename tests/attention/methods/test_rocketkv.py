@@ -34,7 +34,7 @@ def test_what_stays_is_like_naive(
     assert kept.capacity == 7
 
 
-def read_by(q: Tensor, k: Tensor, kept: list[int], chunk: int, r: int, count: int) -> list[int]:
+def read_by(q: Tensor, k: Tensor, kept: list[int], chunk: int, r: int, count: int, prompt: int) -> list[int]:
     """Tokens that the last query reads in one KV head, all of whose queries ``q`` has, ``[group, size]``."""
     queries, keys, size = q.double().numpy(), k.double().numpy(), q.shape[1]
     largest = np.argsort(-np.abs(queries).sum(0), kind="stable")[:r]
@@ -51,7 +51,8 @@ def read_by(q: Tensor, k: Tensor, kept: list[int], chunk: int, r: int, count: in
             scores[place] = bound / math.sqrt(size * share)
         exponentials = np.exp(scores - scores.max())
         weights += exponentials / exponentials.sum()
-    return [kept[place] for place in top(weights, count + 1, {len(kept) - 1})]
+    written = {place for place, token in enumerate(kept) if token >= prompt}
+    return [kept[place] for place in top(weights, count + len(written), written)]
 
 
 @pytest.mark.parametrize(("chunk", "r"), [(1, 16), (3, 16), (3, 5), (4, 1), (100, 3)])
@@ -67,7 +68,7 @@ def test_steps_read_what_a_loop_reads(chunk: int, r: int) -> None:
         for head in range(2):
             kept[head].append(position)
             found = index.pages[0, head, : index.counts[0, head]].tolist()
-            assert found == read_by(q[position, 2 * head : 2 * head + 2], k[:, head], kept[head], chunk, r, 9)
+            assert found == read_by(q[position, 2 * head : 2 * head + 2], k[:, head], kept[head], chunk, r, 9, n)
 
 
 def test_chunks_of_one_token_and_all_components_are_the_true_attention() -> None:
@@ -93,14 +94,15 @@ def test_both_stages_share_the_sparsity(split: float) -> None:
     assert reduced == pytest.approx(left, rel=0.1)  # what judging reads is such a share of what is kept
 
 
-def test_a_solved_budget_does_not_grow_with_what_is_written() -> None:
+def test_what_is_written_is_read_beside_the_budget() -> None:
     n, steps = 100, 30
     q, k = make_sequence(n + steps, n + steps, 4, 2, 16)
     memory = Memory(RocketKV(sparsity=0.9), impl="torch")
     memory.read(q[:n], k[:n], k[:n])
     for position in range(n, n + steps):
         _, index = memory.step(q[position : position + 1], k[: position + 1], k[: position + 1])
-        assert index.counts.tolist() == [[11, 11]]
+        assert index.counts.tolist() == [[10 + position + 1 - n] * 2]
+        assert all(set(range(n, position + 1)) <= set(head.tolist()) for head in index.pages[0])
 
 
 def test_steps_wait_for_nothing() -> None:
