@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
 
-from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Method, PrefillMethod
+from sparse_tasks.attention.method import METHODS, Correction, DecodeMethod, EvictMethod, Method, PrefillMethod
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Record, Text
 
@@ -22,11 +23,13 @@ Sparsity: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 class Attention(Record, frozen=True, kw_only=True, dict=True):
     """The attention of a run: dense, a method, or a method for prefill with one for decoding or eviction.
 
+    Another method may correct that for prefill.
+
     Reading one from ``run.json`` checks its form alone; ``methods`` looks the methods up, which may be another
     package's. ``parse`` does both.
 
     Attributes:
-        method: ``dense``, ``quest``, ``vertical_slash+quest``; ``unknown`` where an engine runs elsewhere.
+        method: ``dense``, ``quest``, ``vertical_slash+delta+quest``; ``unknown`` where an engine runs elsewhere.
         sparsity: Target of all methods, in [0, 1); None for their own budgets, 0 for dense attention.
         arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one.
         nominal: Whether it is the user's word for what ran elsewhere; left out where it is not.
@@ -45,7 +48,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         """Attention by name, with every method and parameter checked.
 
         Args:
-            text: ``dense``, a method, or two joined by a plus sign; ``oracle`` for ``oracle_prefill+oracle_decode``.
+            text: ``dense``, a method, or several joined by plus signs; ``oracle`` for ``oracle_prefill+oracle_decode``.
             sparsity: Target of all methods, in [0, 1).
             arguments: ``METHOD.PARAMETER`` to a value or its text.
 
@@ -71,9 +74,10 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         Raises:
             UsageError: Two act in the same phase.
         """
-        given = [(f"{m.name}.{name}", value) for m in methods for name, value in m.settings().items()]
+        parts = [part for method in methods for part in method.parts]
+        given = [(f"{m.name}.{name}", value) for m in parts for name, value in m.settings().items()]
         attention = cls(
-            method="+".join(m.name for m in methods) or DENSE,
+            method="+".join(m.name for m in parts) or DENSE,
             sparsity=None if methods else 0.0,
             arguments={path: value for path, value in given if value is not None},
         )
@@ -227,8 +231,19 @@ def _owner(path: str, names: Sequence[str]) -> str | None:
     return owner if owner in names else None
 
 
+def composed(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """The methods, of which one that corrects has become one with that which it corrects, if there is such a pair."""
+    correction = next((m for m in methods if isinstance(m, Correction)), None)
+    others = [m for m in methods if isinstance(m, PrefillMethod) and m is not correction]
+    if correction is None or len(others) != 1 or isinstance(others[0], Correction):
+        return tuple(methods)
+    both = replace(correction, of=others[0])
+    return tuple(both if m is others[0] else m for m in methods if m is not correction)
+
+
 def _by_phase(text: str, methods: Sequence[Method]) -> tuple[Method, ...]:
     """At most one method for prefill, and at most one for decoding or eviction, in this order."""
+    methods = composed(methods)
     by_phase = {isinstance(method, PrefillMethod): method for method in methods}
     ordered = tuple(by_phase[prefill] for prefill in (True, False) if prefill in by_phase)
     if len(ordered) != len(methods):

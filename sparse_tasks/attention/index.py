@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from sparse_tasks.attention.gather import TILE, gather_rows
 from sparse_tasks.attention.interactions import causal_count, ceil_div
 from sparse_tasks.attention.once import made_once
-from sparse_tasks.attention.patterns import Blocks, Columns, Pattern, block_interactions
+from sparse_tasks.attention.patterns import Blocks, Columns, EveryQuery, Pattern, block_interactions
 from sparse_tasks.core.errors import UsageError
 
 
@@ -297,7 +297,73 @@ class _Bands(Pattern):
         return tiles.index_select(0, row).repeat_interleave(self.unit, 1)[:, :n_k]
 
 
-PrefillIndex: TypeAlias = BlockIndex | LineIndex
+@dataclass(frozen=True)
+class CorrectedIndex:
+    """An index some of whose queries, anchors, are also computed densely, and correct those that follow them.
+
+    Anchors are the queries at multiples of ``every``, and the first of the queries. What each lacks under the index is
+    added to its own output and to that of the queries up to the next one.
+
+    Attributes:
+        sparse: The index that all queries run under.
+        every: Positions from one anchor to the next.
+    """
+
+    sparse: BlockIndex | LineIndex
+    every: int
+
+    @property
+    def n_q(self) -> int:
+        """Queries; they are the last of the ``n_k`` positions."""
+        return self.sparse.n_q
+
+    @property
+    def n_k(self) -> int:
+        """Keys."""
+        return self.sparse.n_k
+
+    @property
+    def form(self) -> Hashable:
+        """What indices share that can be one, head after head."""
+        return self.every, self.sparse.form
+
+    def with_heads_of(self, others: Sequence[CorrectedIndex]) -> CorrectedIndex:
+        """This index with the heads of others of its form after its own."""
+        sparse: Any = [other.sparse for other in others]  # all of one form
+        return replace(self, sparse=self.sparse.with_heads_of(sparse))
+
+    def tail(self, n_q: int) -> CorrectedIndex:
+        """The index of the last ``n_q`` of its queries alone, the first of which is an anchor then."""
+        return replace(self, sparse=self.sparse.tail(n_q))
+
+    def pattern(self) -> Pattern:
+        """The keys that queries see, as a pattern; what a correction brings of others is not seen."""
+        return self.sparse.pattern() | EveryQuery(self.every, self.n_k - self.n_q)
+
+    def computed(self) -> Tensor:
+        """int64 ``[heads]``: causal interactions that are computed, those of anchors in both ways."""
+        return self.sparse.computed() + self._of_anchors()
+
+    def density(self) -> Tensor:
+        """float64 ``[heads]``: computed interactions over those of dense causal attention."""
+        return self.computed().double() / causal_count(self.n_q, self.n_k)
+
+    def selected_density(self) -> Tensor:
+        """float64 ``[heads]``: selected interactions over those of dense causal attention."""
+        return self.sparse.selected_density() + self._of_anchors() / causal_count(self.n_q, self.n_k)
+
+    def nbytes(self) -> int:
+        """Bytes of the index itself."""
+        return self.sparse.nbytes()
+
+    def _of_anchors(self) -> int:
+        """Interactions of the anchors with all keys up to themselves."""
+        first = self.n_k - self.n_q
+        later = range((first // self.every + 1) * self.every, self.n_k, self.every)
+        return first + 1 + sum(later) + len(later)
+
+
+PrefillIndex: TypeAlias = BlockIndex | LineIndex | CorrectedIndex
 
 
 def computed_by(indices: Sequence[PrefillIndex]) -> Tensor:

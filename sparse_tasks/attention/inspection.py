@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun
-from sparse_tasks.attention.index import Kept
+from sparse_tasks.attention.index import CorrectedIndex, Kept
+from sparse_tasks.attention.ops.correction import anchors
 from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import select_stretches
@@ -86,7 +87,8 @@ class Inspection(SparseRun):
             return super()._prompt(number, q, k, v, softmax)
         parts = []
         for queries, index in select_stretches(self.attention.prefill.under(softmax), q, k, impl=self._impl):
-            out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], index.pattern(), softmax)
+            sparse, every = (index.sparse, index.every) if isinstance(index, CorrectedIndex) else (index, None)
+            out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], sparse.pattern(), softmax, every)
             self._note("prefill", number, sums)
             self._count_prefill(number, [index])
             parts.append(out)
@@ -115,7 +117,9 @@ class Inspection(SparseRun):
         self._sums[phase, number] = sums if before is None else before + sums
 
 
-def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: Softmax = PLAIN) -> tuple[Tensor, Tensor]:
+def seen_of_dense(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: Softmax = PLAIN, every: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Dense attention of one sequence, and what a pattern lets through of it.
 
     Args:
@@ -125,6 +129,8 @@ def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: So
         v: ``[n_k, kv_heads, value_size]``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``.
         softmax: Sinks and soft cap of the model.
+        every: Positions from one anchor to the next, where these see everything and correct the others
+            (``CorrectedIndex``).
 
     Returns:
         The dense output, fp32 ``[n_q, query_heads, value_size]``; and sums over the queries, float64
@@ -138,6 +144,7 @@ def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: So
     keys, rows = torch.arange(n_k, device=q.device), max(1, _CELLS // n_k)
     for head in range(heads):
         key, value = (x[:, head * kv_heads // heads].float() for x in (k, v))
+        off, mass = torch.empty_like(out[:, head]), torch.empty(n_q, device=q.device)
         for start in range(0, n_q, rows):
             some = slice(start, min(start + rows, n_q))
             position = torch.arange(some.start, some.stop, device=q.device) + (n_k - n_q)
@@ -145,9 +152,13 @@ def seen_of_dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: So
             scores = scores.masked_fill(keys > position[:, None], float("-inf"))
             dense = out[some, head] = softmax.of(head).weights(scores) @ value
             seen = pattern.of_head(head * pattern.heads // heads, position, n_k)
-            mass = (scores.softmax(1) * seen).sum(1)  # of keys alone
+            mass[some] = (scores.softmax(1) * seen).sum(1)  # of keys alone
             weights = softmax.of(head).weights(scores.masked_fill(~seen, float("-inf")))
-            off = torch.where(mass[:, None] > 0, weights @ value, 0.0) - dense
-            for row, each in enumerate((mass, torch.ones_like(mass), off.square().sum(1), dense.square().sum(1))):
-                sums[row, head] += each.double().sum()
+            off[some] = torch.where(mass[some, None] > 0, weights @ value, 0.0) - dense
+        if every is not None:
+            anchor, of = anchors(q.device, n_q, n_k, every)
+            mass[anchor], off = 1.0, off - off[anchor][of]
+        squares = off.square().sum(1), out[:, head].square().sum(1)
+        for row, each in enumerate((mass, torch.ones_like(mass), *squares)):
+            sums[row, head] += each.double().sum()
     return out, sums

@@ -217,6 +217,11 @@ class Method(Parametric, ABC):
         return self.unshared is None
 
     @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that are composed to it by name; itself where it is one."""
+        return (self,)
+
+    @property
     @abstractmethod
     def oracle(self) -> tuple[str, JsonObject]:
         """Name and parameters, ``sparsity`` aside, of the control that selects the same units by the true attention."""
@@ -287,6 +292,27 @@ class PrefillMethod(Method):
         Returns:
             The index; None where the input is so short that everything is seen.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction(PrefillMethod):
+    """A method for prompts that corrects another one, with which it composes by a plus sign: ``vertical_slash+delta``.
+
+    What the other one is decides what it needs, and whether the count is exact. ``sparsity`` is that of both.
+    """
+
+    of: PrefillMethod | None = None
+    """The other one; None is that which it corrects where it stands alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.of is not None:
+            for name in ("sparsity", "exact", "any_softmax", "reads_positions"):
+                object.__setattr__(self, name, getattr(self.of, name))
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        return (self,) if self.of is None else (self.of, replace(self, of=None))
 
 
 class DecodeMethod(Method):

@@ -98,6 +98,17 @@ class Columns(Pattern):
 
 
 @dataclass(frozen=True)
+class EveryQuery(Pattern):
+    """All keys of the queries at multiples of ``every``, and of the one at ``first``."""
+
+    every: int
+    first: int
+
+    def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return ((query % self.every == 0) | (query == self.first)) & (key >= 0)
+
+
+@dataclass(frozen=True)
 class Blocks(Pattern):
     """Tiles of ``block_q`` by ``block_k`` positions, both grids beginning at position 0.
 

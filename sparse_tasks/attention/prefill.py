@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.index import BlockIndex, CorrectedIndex, LineIndex, PrefillIndex
 from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
 from sparse_tasks.attention.once import made_once_if_small
+from sparse_tasks.attention.ops.correction import corrected
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
@@ -121,6 +122,9 @@ def attend(
     impl: str = "auto",
 ) -> Tensor:
     """Attention under an index, by the kernel that takes it."""
+    if isinstance(index, CorrectedIndex):
+        out = attend(q, k, v, index.sparse, scale=scale, softmax=softmax, impl=impl)
+        return corrected(out, q, k, v, index.every, scale=scale, softmax=softmax)
     if isinstance(index, LineIndex):
         return vertical_slash_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)
     return block_sparse_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)

@@ -26,7 +26,16 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, Layer, Method, Phase, PrefillMethod
+from sparse_tasks.attention.method import (
+    METHODS,
+    Correction,
+    DecodeMethod,
+    EvictMethod,
+    Layer,
+    Method,
+    Phase,
+    PrefillMethod,
+)
 from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
@@ -34,6 +43,7 @@ from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameters
+from tests.attention.methods.naive import index_reference
 from tests.methods import OURS
 
 pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
@@ -110,9 +120,11 @@ def test_method_says_what_it_is(name: str) -> None:
 def test_parameters_have_help_and_take_their_defaults(name: str) -> None:
     known = {p.name: p for p in parameters(METHODS.get(name))}
     assert "sparsity" in known
-    assert {field.name for field in dataclasses.fields(METHODS.get(name))} == set(known)
+    corrects = issubclass(METHODS.get(name), Correction)
+    fields = {field.name for field in dataclasses.fields(METHODS.get(name))}
+    assert fields == set(known) | ({"of"} if corrects else set())
     assert set(METHODS.get(name).budgets) <= set(known)
-    assert METHODS.get(name).budgets
+    assert METHODS.get(name).budgets or corrects  # whose sparsity is for what it corrects
     for p in known.values():
         assert p.help
         assert not p.help.endswith(".")
@@ -200,8 +212,7 @@ def test_sinks_and_caps_are_computed_or_refused_by_name(name: str, kind: str, sp
     if isinstance(method, PrefillMethod):
         out, indices = sparse_prefill(method, q, k, v, softmax=softmax, impl="torch")
         expected = torch.cat([
-            attention_reference(q[i.n_k - i.n_q : i.n_k], k[: i.n_k], v[: i.n_k], i.pattern(), softmax=softmax)
-            for i in indices
+            index_reference(q[i.n_k - i.n_q : i.n_k], k[: i.n_k], v[: i.n_k], i, softmax=softmax) for i in indices
         ])  # fmt: skip
         dense = attention_reference(q, k, v, softmax=softmax)
     else:
@@ -264,7 +275,7 @@ def test_exact_methods_have_their_parameters_at_a_length(name: str) -> None:
         assert at is method
         return
     assert at.sparsity is None
-    assert any(getattr(at, budget) is not None for budget in kind.budgets)
+    assert isinstance(at, Correction) or any(getattr(at, budget) is not None for budget in kind.budgets)
     assert at.at(9000) is at
     assert density(at, 2500, steps=1) == pytest.approx(density(method, 2500, steps=1), abs=0.001)
 
@@ -413,8 +424,9 @@ def test_method_composes_with_one_of_another_phase_and_with_none_of_its_own(name
     attention = Attention.parse(f"{name}+{other}", sparsity=0.7)
     assert {method.name for method in attention.methods} == {name, other}
     assert [method.sparsity for method in attention.methods] == [0.7, 0.7]
+    same = f"{PREFILL[0]}+{PREFILL[1]}" if issubclass(METHODS.get(name), Correction) else PREFILL[0]
     with pytest.raises(UsageError, match="one for prefill and one for decode or evict"):
-        Attention.parse(f"{name}+{PREFILL[0] if name in PREFILL else AFTER[0]}")
+        Attention.parse(f"{name}+{same if name in PREFILL else AFTER[0]}")
 
 
 def test_classes_are_imported_from_the_room_by_their_names() -> None:

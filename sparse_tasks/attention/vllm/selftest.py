@@ -157,8 +157,8 @@ def _differences(config: Any, session: Session, modules: Mapping[str, Any], devi
 
 
 def _whole(attention: Attention) -> Iterator[Method]:
-    """The methods that run, with a budget for everything; at sparsity 0 none does."""
-    for method in attention.methods:
+    """The methods that run, with a budget for everything; at sparsity 0 none does. Nothing is left to be corrected."""
+    for method in (each.parts[0] for each in attention.methods):
         if method.sparsity != 0:
             left = {"sparsity", *method.budgets}
             kept = {name: value for name, value in method.settings().items() if name not in left and value is not None}

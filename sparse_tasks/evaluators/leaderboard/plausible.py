@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from msgspec import UNSET
 
-from sparse_tasks.attention.attention import DENSE, Attention
+from sparse_tasks.attention.attention import DENSE, Attention, composed
 from sparse_tasks.attention.method import METHODS, EvictMethod, Method, PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Phase, Phases
@@ -144,7 +144,7 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int], contexts: b
 def _known(attention: Attention) -> list[Method]:
     """The methods of this package in a composition, with their parameters."""
     try:
-        return [attention.resolve(name) for name in attention.names if _ours(name)]
+        return [*composed([attention.resolve(name) for name in attention.names if _ours(name)])]
     except UsageError as error:
         what = f"{error.field[:60]} is {str(error.value)[:40]!r}"
         raise _ImpossibleError(f"{what}, which {_quoted(attention.method)} does not take") from error

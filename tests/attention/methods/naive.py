@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import BlockIndex, Kept, LineIndex, PageIndex
+from sparse_tasks.attention.index import BlockIndex, CorrectedIndex, Kept, LineIndex, PageIndex, PrefillIndex
+from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 DENSITIES = (0.05, 0.0667, 0.1, 0.1333, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """In the order of the tables of Nawrot et al. 2025 (arXiv:2504.17768), from the highest sparsity on."""
@@ -155,3 +157,16 @@ def _lists(numbers: Tensor, counts: Tensor, end: int) -> list[list[int]]:
         assert head == sorted(set(head))
         assert not head or (head[0] >= 0 and head[-1] < end)
     return lists
+
+
+def index_reference(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, *, softmax: Softmax = PLAIN) -> Tensor:
+    """Attention under an index by masks alone; where it is corrected, each query in turn by the last anchor's."""
+    if not isinstance(index, CorrectedIndex):
+        return attention_reference(q, k, v, index.pattern(), softmax=softmax)
+    sparse = attention_reference(q, k, v, index.sparse.pattern(), softmax=softmax)
+    dense, out, first = attention_reference(q, k, v, softmax=softmax), sparse.clone(), len(k) - len(q)
+    for row in range(len(q)):
+        if row == 0 or (first + row) % index.every == 0:
+            lacking = dense[row] - sparse[row]
+        out[row] += lacking
+    return out
