@@ -35,25 +35,53 @@ _POINTING: Final = r"(?:it|they|this|that|these|those|here)\s(?:is|are)"
 _ARE: Final = rf"(?:{_NAMED}\s(?:is|are)|{_POINTING})\b:?(?=\s)"
 _COLON: Final = r"[*_ ]*[:\uff1a=][*_]*(?=.)"
 
-ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
+# The same in German, Spanish and Chinese.
+_GERMAN: Final = (
+    r"(?:(?:die|der|das|meine)\s)?(?:(?:endgültige|richtige|gesuchten?|nummern?\sdieser)\s)?"
+    r"(?:antwort(?:en)?|kapitel|nummern?|zahl(?:en)?|person|orte?|gegenst(?:and|ände)|summe|namen?|ergebnis|lösung)"
+    r"(?:\s(?:dieser|der)\skapitel)?"
+)
+_SPANISH: Final = (
+    r"(?:(?:el|la|los|las|mi)\s)?"
+    r"(?:respuestas?|cap[ií]tulos?|n[uú]meros?|personas?|lugar(?:es)?|objetos?|suma|total|nombres?|resultado)"
+    r"(?:\s(?:final|correct[ao]|completo|de\s(?:esos|los)\scap[ií]tulos))?"
+)
+_CHINESE: Final = (
+    r"(?:最终|正确)?(?:的)?(?:这些|这一)?(?:答案|章节|章|编号|结果|总数|总和|物品|人名|全名|姓名|地点|地名)(?:的编号)?"
+)
+_ELSEWHERE: Final = (
+    rf"(?:(?:{_GERMAN}|{_SPANISH}){_COLON}|{_GERMAN}\s(?:ist|sind|lautet|lauten):?(?=\s)"
+    rf"|{_SPANISH}\s(?:es|son):?(?=\s)|{_CHINESE}\s*(?:是|为|分别是)?\s*[:\uff1a]?(?<=[是为:\uff1a])(?=.))"
+)
+
+ANNOUNCED: Final = re.compile(rf"{_SO}(?:{_NAMED}{_COLON}|{_ARE}|{_ELSEWHERE})", re.IGNORECASE | re.DOTALL)
 """Matches the words before an answer: "The chapters are", "Answer:"."""
 ANNOUNCED_PAIRS: Final = re.compile(rf"{_SO}(?:(?:final\s)?answers?{_COLON}|{_ARE})", re.IGNORECASE | re.DOTALL)
 """The same before an answer of pairs, of which "value: 46" may be one."""
 HEADING: Final = re.compile(rf"[*_ ]*{_NAMED}[*_: ]*", re.IGNORECASE)
 """Matches the whole heading of a column."""
 HEADING_LINE: Final = re.compile(
-    rf"{_SO}(?:(?:{_POINTING}\s)?{_NAMED}(?:\s(?:is|are))?|{_POINTING})\s?[:\uff1a]", re.IGNORECASE
+    rf"{_SO}(?:(?:{_POINTING}\s)?{_NAMED}(?:\s(?:is|are))?|{_POINTING}|{_GERMAN}(?:\s(?:ist|sind|lauten?t?))?"
+    rf"|{_SPANISH}(?:\s(?:es|son))?|{_CHINESE}(?:是|为)?)\s?[:\uff1a]",
+    re.IGNORECASE,
 )
 """Matches a whole line that announces those below."""
-AFFIRMED: Final = re.compile(rf"{_UNBOUGHT}|{_WITHOUT}", re.IGNORECASE)
+AFFIRMED: Final = re.compile(
+    rf"{_UNBOUGHT}|{_WITHOUT}|nichts\sgekauft|kein\skauf|ohne\skauf|(?:er|sie)\skauft(?:e)?\snichts"
+    r"|no\scompr(?:a|ó)\snada|nada\scomprado|sin\scompras?|(?:什么)?(?:也)?(?:没有|没)(?:买|购买)(?:东西|任何东西)?",
+    re.IGNORECASE,
+)
 """Matches a whole comment on a chapter that says no more than the question."""
 
 _DENYING: Final = """
 not none nor neither never nothing but except excepting excluding exclude excludes without unlike besides barring minus
 than skip skipping omit omitting cannot can't don't doesn't didn't
 """
+_DENYING_ELSEWHERE: Final = """
+nicht kein keine keiner keines weder außer ohne ninguno ninguna ningún ni nunca excepto salvo sin
+"""
 _LEAVING_OUT: Final = "or no not excluded left ruled out"
-DENYING: Final = frozenset(_DENYING.split())
+DENYING: Final = frozenset(f"{_DENYING} {_DENYING_ELSEWHERE}".split())
 """Words that deny what stands behind them."""
 BEFORE: Final = DENYING | frozenset([*_LEAVING_OUT.split(" "), "is", "are", "was", "were", "isn't", "aren't"])
 """Words before an entry with which a sentence says something of it."""

@@ -157,13 +157,18 @@ _UNIFIED: Final = str.maketrans(
 _TIMES: Final = re.compile(r"(?<=\d)[*`]+(?=\d)")
 _RAISED: Final = re.compile("(?<=[0-9])(?=[\u00b2\u00b3\u00b9\u2070-\u209c])")
 _OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
-_LEADING: Final = re.compile(r"""(?:[\s"'_$:]|(?:an?|the)\s)+""")
+# Articles of the languages in which tasks are asked, and Chinese numerals with a measure word.
+_ARTICLES: Final = "an?|the|der|die|das|den|dem|eine?|einen|einem|einer|el|la|los|las|una?"
+_MEASURES: Final = "个只把枚块座方支张尊盏根条顶件副双床幅面本串架"
+_LEADING: Final = re.compile(rf"""(?:[\s"'_$:]|(?:{_ARTICLES})\s|[一那这][{_MEASURES}](?=\w))+""")
 _TRAILING: Final = " \"'_$.,;:!?\u3002\u3001\u061f\u060c\u0964"
 # A line of nothing else, such as "---" or the lone bracket of a JSON list, holds no answer.
 _PUNCTUATION: Final = " \t" + string.punctuation + "\u2026\u2014"
 # Groups of three after a first group, standing alone: 3,117,42 is a list, not a number.
 _THOUSANDS: Final = re.compile(r"(?<![\w.])(?<![0-9],)[0-9]{1,3}(?:,[0-9]{3})+(?!\w|[.,][0-9])")
-_CHAPTER: Final = re.compile(r"ch(?:apters?|\.)\s*[:#]?\s*([0-9]+)")
+_CHAPTER: Final = re.compile(
+    r"(?:ch(?:apters?|\.)|kap(?:iteln?|\.)|cap(?:[ií]tulos?|\.))\s*[:#]?\s*([0-9]+)|第\s*([0-9]+)\s*章"
+)
 
 
 def normalise(item: str) -> str:
@@ -184,7 +189,7 @@ def normalise(item: str) -> str:
     text = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
     chapter = _CHAPTER.fullmatch(_tidy(text))
     if chapter:
-        return chapter[1]
+        return chapter[1] or chapter[2]
     key, _, value = text.lstrip(" :").partition(":")
     return ": ".join(part for part in (_tidy(key), _tidy(value)) if part)
 
@@ -206,13 +211,17 @@ def _tidy(text: str) -> str:
 
 _MARKDOWN: Final = str.maketrans("", "", "*`")
 _BULLET: Final = re.compile(r"(?:[-+\u2013\u2014]\s+|[\u2022\u2023\u25e6\u25aa\u25cf\u00b7]\s*)")
-_NUMBERED: Final = re.compile(r"\(?([0-9]{1,3})[.)](?:\s+|(?=[^\W\d]))(?=\S)")
+_NUMBERED: Final = re.compile(r"[(（]?([0-9]{1,3})(?:[.)．）](?:\s+|(?=[^\W\d]))|、(?=[^\W\d]))(?=\S)")
 _NUMBERED_BY_COLON: Final = re.compile(r"([0-9]{1,3}):\s+(?=\S)")
 _NUMBERED_INSIDE: Final = re.compile(r"(?:^|(?<=\s))\(?([0-9]{1,3})[.)]\s+")
-_ONLY_NUMBERS: Final = re.compile(r"(?:chapters?\s)?[0-9,;\s]+(?:and\s+[0-9]+)?\.?", re.IGNORECASE)
-_SEMICOLON: Final = re.compile(r"[;\uff1b\u061b](?:\s*and\s)?", re.IGNORECASE)
-_COMMA: Final = re.compile(r"[,\uff0c\u3001\u060c](?:\s*and\s)?", re.IGNORECASE)
-_AND: Final = re.compile(r"\sand\s", re.IGNORECASE)
+_ONLY_NUMBERS: Final = re.compile(
+    r"(?:(?:chapters?|kapiteln?|cap[ií]tulos?)\s)?[0-9,;\uff0c\u3001\uff1b\s]+(?:(?:and|und|y)\s+[0-9]+)?[.。]?",
+    re.IGNORECASE,
+)
+_SEMICOLON: Final = re.compile(r"[;\uff1b\u061b](?:\s*(?:and|und|y)\s)?", re.IGNORECASE)
+_COMMA: Final = re.compile(r"[,\uff0c\u3001\u060c](?:\s*(?:and|und|y)\s)?", re.IGNORECASE)
+# Chinese words for it join numbers; between names they may be part of one.
+_AND: Final = re.compile(r"\s(?:and|und|y)\s|(?<=[0-9章])\s*(?:和|及|与|以及)\s*(?=[0-9第])", re.IGNORECASE)
 _BRACKETS: Final = {"[": "]", "(": ")", "{": "}"}
 _QUOTES: Final = {
     '"': '"',
@@ -221,6 +230,8 @@ _QUOTES: Final = {
     "\u201e": "\u201c",
     "\u2018": "\u2019",
     "\u00ab": "\u00bb",
+    "\u300c": "\u300d",
+    "\u300a": "\u300b",
 }
 
 

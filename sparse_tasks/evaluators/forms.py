@@ -193,10 +193,15 @@ def _joined(number: str, asked: Asked) -> str:
 # --- words around the answer --------------------------------------------------------------------------------
 
 _COMMENTED: Final = re.compile(
-    r"(?:[0-9]{1,3}[.)] )?ch(?:apters?|\.) ?([0-9]+)(?:[:\uff1a]| [-\u2013\u2014] | \()(.+)", re.IGNORECASE
+    r"(?:[0-9]{1,3}[.)] )?(?:(?:ch(?:apters?|\.)|kapitel|cap[ií]tulo) ?([0-9]+)|第 ?([0-9]+) ?章)"
+    r"(?:[:\uff1a]| [-\u2013\u2014] | ?[(\uff08])(.+)",
+    re.IGNORECASE,
 )
 # No other word is known to be a unit: see _beside_number.
-_UNITS: Final = re.compile(r"(-?[0-9][0-9,]*) (?:crown|coin|thing|item|chapter)s?[.]?", re.IGNORECASE)
+_UNITS: Final = re.compile(
+    r"(-?[0-9][0-9,]*)(?: (?:(?:crown|coin|thing|item|chapter|corona|cap[ií]tulo)s?|kronen?|kapitel)| ?枚?铜元)[.。]?",
+    re.IGNORECASE,
+)
 _LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 
 
@@ -216,10 +221,12 @@ def _comment(answer: str, asked: Asked) -> str:
     if not asked.numbers:
         return answer
     plain = unmarked(answer).strip()
-    pieces = [piece.strip("-\u2022_ \t") for piece in re.split("\n" if "\n" in plain else "[,;]", plain)]
+    pieces = [
+        piece.strip("-\u2022_ \t") for piece in re.split("\n" if "\n" in plain else "[,;\uff0c\u3001\uff1b]", plain)
+    ]
     found = [_COMMENTED.fullmatch(piece) for piece in pieces if piece]
-    if all(entry and AFFIRMED.fullmatch(normalise(entry[2].rstrip(")"))) for entry in found):
-        return "\n".join(entry[1] for entry in found if entry)
+    if all(entry and AFFIRMED.fullmatch(normalise(entry[3].rstrip(")\uff09"))) for entry in found):
+        return "\n".join(entry[1] or entry[2] for entry in found if entry)
     return answer
 
 
