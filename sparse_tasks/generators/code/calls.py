@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -78,15 +79,13 @@ class CodeCalls(CodeTask):
         chosen = stream.sample(range(len(places)), self.calls)
         bad = frozenset(chosen[: self.refused])
         sites = {}
+        numbers = [other.module.number for other in others]
         for number, module in enumerate(places):
             if number in chosen:
                 sites[number] = self._site(stream, repository, module, asked_about, number in bad)
             else:
-                known = [other for other in others if other.module.number <= module.number]
-                if known:
-                    self._site(stream, repository, module, stream.choice(known), stream.below(4) == 0)
-                else:
-                    repository.leaf(module)
+                other = stream.choice(others[: bisect_right(numbers, module.number)])
+                self._site(stream, repository, module, other, stream.below(4) == 0)
         told = {module: place for place, module in enumerate(repository.order)}
         gold = sorted((sites[number] for number in sorted(bad)), key=lambda site: told[site.module])
         return Question(
