@@ -263,6 +263,15 @@ def test_each_question_is_heard_as_itself_alone(code: str, kind: str) -> None:
     assert [name for name in KINDS if tongue.heard(name, draft.question) is not None] == [kind]
 
 
+@pytest.mark.parametrize("code", OTHERS)
+def test_sales_are_judged_in_every_language(code: str) -> None:
+    for seed in range(2):
+        draft = draft_of("story_judge", seed, 14, language=code)
+        assert task_of("story_judge").oracle(prompt_of(draft)) == draft.answer
+        assert draft.answer.split("\n") == draft.answers
+        assert len(set(draft.answers)) == 4
+
+
 def test_spanish_contracts_and_goes_by_sound() -> None:
     prompts = [prompt_of(fill(draft_of(name, "contract", 24, language="es"), 30)) for name in STORIES]
     for prompt in prompts:
