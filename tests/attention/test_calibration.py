@@ -16,7 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.calibration import Calibration, calibrated, fingerprint
+from sparse_tasks.attention.calibration import Calibration, calibrated, fingerprint, say_uncalibrated
 from sparse_tasks.attention.huggingface import attended_by, check_config, sparse_attention
 from sparse_tasks.attention.measuring import Measuring
 from sparse_tasks.attention.method import METHODS
@@ -66,6 +66,7 @@ def test_a_calibration_is_used_by_its_model_and_says_what_it_is_of(
 ) -> None:
     path = tmp_path / "c.safetensors"
     measure(name, folder, path)
+    say_uncalibrated.cache_clear()  # other tests may have had it said
     model, ids = loaded(folder), torch.randint(64, (1, 200), generator=torch.Generator().manual_seed(3))
     given = {"sparsity": 0.5, "arguments": {"calibration": str(path), "recent": 8}}
     with caplog.at_level(logging.WARNING, "sparse_tasks"):
