@@ -19,7 +19,7 @@ from sparse_tasks.generators.task import TASKS, Task, parameters
 from sparse_tasks.generators.wording import Template
 from tests.generators.requests import make_request
 
-STORY = [name for name in TASKS.names() if name.startswith("story_")]
+STORY = [task.name for task in TASKS if "story" in task.groups()]
 # What needs no corpus; of all tasks, of RULER's, and where none is named.
 MADE = [task.name for task in TASKS if "corpus" not in task.texts]
 RULER = [name for name in MADE if "ruler" in TASKS.get(name).groups()]
@@ -63,7 +63,7 @@ def only(request: Request) -> Task:
         ({"question_position": "before"}, "question-position", "before", "choose from after, both"),
         ({"question_position": "aftre"}, "question-position", "aftre", "did you mean 'after'?"),
         ({"preset": "papers"}, "preset", "papers", "did you mean 'paper'?"),
-        ({"preset": "xyzzy"}, "preset", "xyzzy", "choose from hard, paper"),
+        ({"preset": "xyzzy"}, "preset", "xyzzy", "choose from hard, ladder, paper"),
         ({"depth": "deep"}, "depth", "deep", "is not a depth; write uniform, a number from 0 to 1"),
         ({"depth": "1.5"}, "depth", "1.5", "is not a depth"),
         ({"settings": {"hops": 3}}, "set", "hops=3", "names no task; write TASK.PARAMETER=VALUE"),
