@@ -1,7 +1,7 @@
 """Soak of servers of sparse attention: each of thousands of requests gets what it gets alone, and leaves no trace.
 
     python benchmarks/soak.py                     # 2,000 requests
-    python benchmarks/soak.py --requests 150      # a short one
+    python benchmarks/soak.py --requests 800      # a short one
 
 Needs vLLM (its CPU build is enough) and transformers. The model is tiny and random, and so sensitive that what a method
 leaves out changes the text. Servers start one after the other (``sparse-tasks serve``): vLLM's own, and then twice each
