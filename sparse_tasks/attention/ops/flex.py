@@ -11,6 +11,7 @@ from sparse_tasks.attention.kernels.pooling import mean_pool
 from sparse_tasks.attention.kernels.window_scores import window_scores
 from sparse_tasks.attention.once import made_once
 from sparse_tasks.attention.ops.coverage import after_diagonal, always_read, blocks_before
+from sparse_tasks.attention.ops.means import products_of_means
 
 
 def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl: str) -> Tensor:
@@ -38,7 +39,7 @@ def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl
     if tau == 0:
         return mass
     of_last, of_all = mean_pool(q[-BLOCK:], BLOCK, impl=impl), mean_pool(q, BLOCK, offset=n_k - n_q, impl=impl)
-    products = _products(torch.cat((of_last, of_all), 1), mean_pool(k, BLOCK, impl=impl))
+    products = products_of_means(torch.cat((of_last, of_all), 1), mean_pool(k, BLOCK, impl=impl))
     aware = _distance(lines[0], products[:, 0].softmax(1)) < tau
     weights = products[:, 1:].masked_fill(after_diagonal(q.device, n_q, n_k, BLOCK), float("-inf")).softmax(2)
     by_means = mass_from(weights, always_read(q.device, n_q, n_k, BLOCK, first), least, impl=impl)
@@ -58,14 +59,6 @@ def _first_lines(device: torch.device, heads: int, blocks: int, first: bool) -> 
     found = torch.zeros(2, heads, blocks, dtype=torch.bool, device=device)
     found[0 if first else 1 :, :, 0] = True
     return found
-
-
-def _products(q_pool: Tensor, k_pool: Tensor) -> Tensor:
-    """fp32 ``[heads, rows, columns]``: scaled products of pooled queries and keys, ``[heads, blocks, head_size]``."""
-    (heads, rows, size), (kv_heads, columns, _) = q_pool.shape, k_pool.shape
-    # Heads of a group lie one after the other, and are multiplied with their keys as one.
-    products = q_pool.float().view(kv_heads, -1, size) @ k_pool.float().mT
-    return products.mul_(size**-0.5).view(heads, rows, columns)
 
 
 def _distance(p: Tensor, q: Tensor) -> Tensor:

@@ -1,0 +1,32 @@
+"""Means of blocks in place of their queries and keys, and how well they stand for them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.kernels.pooling import mean_pool
+
+
+def products_of_means(q_pool: Tensor, k_pool: Tensor) -> Tensor:
+    """fp32 ``[heads, rows, columns]``: scaled products of pooled queries and keys, ``[heads, blocks, head_size]``."""
+    (heads, rows, size), (kv_heads, columns, _) = q_pool.shape, k_pool.shape
+    # Heads of a group lie one after the other, and are multiplied with their keys as one.
+    products = q_pool.float().view(kv_heads, -1, size) @ k_pool.float().mT
+    return products.mul_(size**-0.5).view(heads, rows, columns)
+
+
+def self_similarity(x: Tensor, block: int, *, offset: int = 0, impl: str = "auto") -> Tensor:
+    """Mean cosine of all pairs of a block, each with itself among them: the squared length of the mean direction.
+
+    Args:
+        x: ``[n, heads, head_size]``, queries or keys.
+        block: Positions in a block. Blocks begin at multiples of it.
+        offset: Position of the first token of ``x``.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        fp32 ``[heads, blocks]``, for the blocks from ``offset // block`` on.
+    """
+    directions = torch.nn.functional.normalize(x.float(), dim=2)
+    return mean_pool(directions, block, offset=offset, impl=impl).square().sum(2)
