@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -219,16 +220,17 @@ def evaluate(
         return
     results: dict[Path, Result] = {}
     answered: dict[Path, int] = {}
-    for folder, request in requests.items():
-        with Run(folder) as run:
+    with ExitStack() as held:  # whatever stops this, also while it prints, says what each run has
+        for folder, request in requests.items():
+            run = held.enter_context(Run(folder))
             with RunBar(folder.name if several else "") as bar:
                 predict_run(request, run, bar)
             if no_score:
                 answered[folder] = len(run.finished())
             else:
                 results[folder] = score_run(run, request.dataset)
-    _tell(results, tell_result, result_json, format)
-    _tell(answered, _tell_answered, _answered_json, format)
+        _tell(results, tell_result, result_json, format)
+        _tell(answered, _tell_answered, _answered_json, format)
 
 
 def _tell(

@@ -210,4 +210,4 @@ def test_columns_are_those_asked_for(dataset: Dataset, rows: list[dict[str, Any]
     some = list(dataset.rows(dataset.select(), ["prompt", "id"]))
     assert [set(row) for row in some] == [{"id", "prompt"}] * 16
     assert [row["prompt"] for row in some] == [row["prompt"] for row in rows]
-    assert len(rows[0]) == 17
+    assert len(rows[0]) == 18

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.softmax import PLAIN, Softmax
+
+_Rows: TypeAlias = dict[int, int]
+"""Numbers of rows of blocks, with how many queries each has."""
 
 _CELLS: Final = 1 << 22  # weights that are held at once, or those of a single block of queries: 16 MB of fp32
 
@@ -30,10 +33,10 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Te
         diagonal.
     """
     mass = _grid(q, k, block)
-    for heads, row, scores in _scores(q, k, block, softmax):
+    for heads, rows, scores in _scores(q, k, block, softmax):
         weights = softmax.of(heads, -1, 1).weights(scores)
-        by_block = _by_block(weights, block, 0.0).sum(3)
-        mass[heads, :, : by_block.shape[2]].index_add_(1, row, by_block)
+        for number, part in _by_row(_by_block(weights, block, 0.0).sum(3), rows):
+            mass[heads, number, : part.shape[2]] = part.sum(1)
     return _causal(mass, q, k, block)
 
 
@@ -50,24 +53,24 @@ def block_lead(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Te
         maximum there; +inf on the diagonal, -inf after it.
     """
     lead = _grid(q, k, block).fill_(float("-inf"))
-    for heads, row, scores in _scores(q, k, block, softmax):
+    for heads, rows, scores in _scores(q, k, block, softmax):
         highest = _by_block(scores, block, float("-inf")).amax(3)
         before = highest.flip(2).cummax(2).values.flip(2)
         if softmax.sinks is not None:  # which a kernel has from the start
             before = before.maximum(softmax.sinks[heads, None, None].to(before.dtype))
         leads = torch.full_like(highest, float("inf"))
         leads[..., :-1] = highest[..., :-1] - before[..., 1:]
-        for number in row.unique().tolist():
-            lead[heads, number, : leads.shape[2]] = leads[:, row == number].nan_to_num(float("inf")).amax(1)
+        for number, part in _by_row(leads, rows):
+            lead[heads, number, : part.shape[2]] = part.nan_to_num(float("inf")).amax(1)
     lead.diagonal((len(k) - len(q)) // block, 1, 2).fill_(float("inf"))
     return _causal(lead, q, k, block)
 
 
-def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, _Rows, Tensor]]:
     """Causal scores, some blocks of queries of a group of heads at a time.
 
     Yields:
-        The query heads; the row of each query; fp32 ``[group, queries, keys up to the last]``, -inf what is not seen.
+        The query heads; queries of each row; fp32 ``[group, queries, keys up to the last]``, -inf what is not seen.
     """
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     group, first = heads // kv_heads, n_k - n_q
@@ -76,11 +79,17 @@ def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tupl
         begin, end = max(start, first), min(start + at_once, n_k)
         position = torch.arange(begin, end, device=q.device)
         hidden = torch.arange(end, device=q.device) > position[:, None]
+        rows = {at // block - first // block: min(at + block, end) - max(at, begin) for at in range(start, end, block)}
         for head in range(kv_heads):
             of_group = slice(head * group, (head + 1) * group)
             queries = q[begin - first : end - first, of_group].transpose(0, 1).float()
             scores = softmax.capped(queries @ k[:end, head].float().T * size**-0.5)
-            yield of_group, position // block - first // block, scores.masked_fill_(hidden, float("-inf"))
+            yield of_group, rows, scores.masked_fill_(hidden, float("-inf"))
+
+
+def _by_row(x: Tensor, rows: _Rows) -> Iterator[tuple[int, Tensor]]:
+    """``[heads, queries, columns]`` of each row."""
+    return zip(rows, x.split(list(rows.values()), 1), strict=True)
 
 
 def _by_block(x: Tensor, block: int, beyond: float) -> Tensor:

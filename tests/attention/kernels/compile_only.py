@@ -91,7 +91,7 @@ def prefill(method: PrefillMethod, size: int, dtype: torch.dtype, softmax: Softm
         if dtype == torch.bfloat16 and size in SIZES:
             if isinstance(index, LineIndex):
                 vertical_slash_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
-            elif index.block_q >= 64:
+            elif isinstance(index, BlockIndex) and index.block_q >= 64:
                 block_sparse_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
 
 
