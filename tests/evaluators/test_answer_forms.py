@@ -525,7 +525,7 @@ def test_the_shares_of_all_rules_stand_in_the_result(
     assert "read by rules (code_fence, line_break)" in " ".join(told.out.split())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_hostile_answers_take_linear_time() -> None:
     """Quadratic time would be felt."""
     pieces = [

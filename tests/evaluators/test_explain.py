@@ -93,6 +93,7 @@ def test_a_table_for_each_task_and_the_runs_are_kept(
     assert contents(tmp_path / "explained") == before
 
 
+@pytest.mark.nightly
 def test_a_model_that_cannot_do_the_tasks_is_said_to_be_unable(options: list[str]) -> None:
     finished = run("explain", *options)
     assert finished.code == 0, finished.err
