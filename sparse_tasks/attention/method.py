@@ -434,7 +434,7 @@ class EvictMethod(Method):
         impl: str = "auto",
     ) -> Kept:
         """As ``keep``, of a prompt that came in chunks: ``seen`` is what ``observe`` gave for the last of them."""
-        return self.keep(seen, k, length=length, layer=layer, impl=impl)
+        return self.keep(seen, k, v=v, length=length, layer=layer, impl=impl)
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
         """The tokens that stay after a decoding step: the new one joins, and methods with ``each_step`` drop others.

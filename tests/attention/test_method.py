@@ -44,9 +44,10 @@ def test_of_a_prompt_in_chunks_the_queries_are_remembered_that_are_looked_at(few
         chunk.zero_()
     assert seen is not None
     assert torch.equal(seen, q[-(few or 12) :])
-    last, keys, options = method.settle(seen, k, length=20, impl="torch")
+    last, keys, options = method.settle(seen, k, v=k + 1, length=20, impl="torch")
     assert last is seen
     assert keys is k
+    assert torch.equal(options["v"], k + 1)
     assert (options["length"], options["impl"]) == (20, "torch")
 
 
