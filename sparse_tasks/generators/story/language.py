@@ -169,14 +169,14 @@ class Language:
 
     def sounded(self, text: str) -> str:
         """A sentence with the words that go by the sound of what follows them."""
-        for word, other in self.sounds.items():
-            text = re.sub(rf"(?<= ){word}(?= (?:{other['before']}))", other["as"], text)
+        for pattern, other in _sounded(self):
+            text = pattern.sub(other, text)
         return text
 
     def unsounded(self, text: str, mask: str) -> str:
         """The same sentence as its grammar has it; ``mask`` may stand for a name in it."""
-        for word, other in self.sounds.items():
-            text = re.sub(rf"(?<= ){other['as']}(?= (?:{mask}|{other['before']}))", word, text)
+        for pattern, word in _unsounded(self, mask):
+            text = pattern.sub(word, text)
         return text
 
     def is_of(self, material: str, thing: str) -> bool:
@@ -192,6 +192,23 @@ class Language:
 
 # Placeholders that are numbers; all others are anything within a line.
 _NUMBERS = {"n", "count", "day", "year"}
+
+
+@cache
+def _sounded(language: Language) -> list[tuple[re.Pattern[str], str]]:
+    """Words that go by the sound of what follows them, and what they become."""
+    return [
+        (re.compile(rf"(?<= ){word}(?= (?:{other['before']}))"), other["as"]) for word, other in language.sounds.items()
+    ]
+
+
+@cache
+def _unsounded(language: Language, mask: str) -> list[tuple[re.Pattern[str], str]]:
+    """What these words have become, also before ``mask``, and the words."""
+    return [
+        (re.compile(rf"(?<= ){other['as']}(?= (?:{mask}|{other['before']}))"), word)
+        for word, other in language.sounds.items()
+    ]
 
 
 @cache
