@@ -3,6 +3,7 @@
     python benchmarks/serving.py prefill --layers 8     # one prompt, all of it in one step
     python benchmarks/serving.py decode --layers 8      # a batch, and what counting costs
     python benchmarks/serving.py same --model M --data DATA     # dense through the plugin, token by token
+    python benchmarks/serving.py replays --model M --data DATA  # replays of whole steps, token by token
 
 Needs a GPU and vLLM. The model has Llama-3.1-8B's shape and random weights, so nothing is downloaded; its tokens are
 random too. Every ratio is of measurements in one run, the dense ones of vLLM's own backend, with its defaults: CUDA
@@ -230,23 +231,55 @@ def same(arguments: argparse.Namespace) -> None:
           f"{max(gaps, default=0.0):.3f}")  # fmt: skip
 
 
+def replays(arguments: argparse.Namespace) -> None:
+    """Number of prompts that get the same tokens and counts with and without replays of whole steps, and their time."""
+    from vllm import LLM, SamplingParams
+
+    from sparse_tasks.attention.vllm import engine_arguments
+    from sparse_tasks.core.tokenizers import load_tokenizer
+    from sparse_tasks.evaluators.dataset import open_dataset
+
+    dataset, tokenizer = open_dataset(arguments.data), load_tokenizer(arguments.model)
+    ids = [tokenizer.ids(row["prompt"]) for row in dataset.rows(dataset.select())][: arguments.batch]
+    asked, parameters = (
+        [{"prompt_token_ids": one} for one in ids],
+        SamplingParams(temperature=0.0, max_tokens=128, ignore_eos=True),
+    )
+    for method in arguments.methods or ["quest", "twilight", "sparq"]:
+        given = engine_arguments(method, sparsity=0.7) | {"worker_cls": "serving_worker.ReplayWorker"}
+        llm = LLM(model=arguments.model, max_model_len=max(map(len, ids)) + 256, seed=0,
+                  **(given | {"enable_prefix_caching": False}))  # fmt: skip
+        found, seconds = [], []
+        for on in (False, True, False, True):
+            llm.collective_rpc("replay", args=(on,))
+            began = time.perf_counter()
+            outputs = llm.generate(asked, parameters, use_tqdm=False)
+            seconds.append(time.perf_counter() - began)
+            taken = llm.collective_rpc("sparse_tasks_take", args=([output.request_id for output in outputs],))[0]
+            found.append([(output.outputs[0].token_ids, counts) for output, counts in zip(outputs, taken, strict=True)])
+        llm.llm_engine.engine_core.shutdown()
+        alike = [sum(a == b for a, b in zip(found[0], one, strict=True)) for one in found]
+        print(f"{method}: of {len(ids)} answers with their counts {alike} are those of the first time, without, with, "
+              f"without, with replays; {', '.join(f'{s:.2f}' for s in seconds)} s", flush=True)  # fmt: skip
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prefill", "decode", "same"])
+    parser.add_argument("what", choices=["prefill", "decode", "same", "replays"])
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=131072)
-    parser.add_argument("--batch", type=int, default=8, help="of decode")
+    parser.add_argument("--batch", type=int, default=8, help="of decode and replays")
     parser.add_argument("--repeats", type=int, default=3, help="of prefill")
     parser.add_argument("--chunk", type=int, help="tokens of a step at most (default: a prompt; decode: 16384)")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs and no compilation, on both sides")
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--sparsity", type=float, nargs="*")
-    parser.add_argument("--model", help="of same: a folder or a Hub id")
-    parser.add_argument("--data", help="of same: a data set made with the model's tokenizer")
+    parser.add_argument("--model", help="of same and replays: a folder or a Hub id")
+    parser.add_argument("--data", help="of same and replays: a data set made with the model's tokenizer")
     parser.add_argument("--prompts", type=int, default=200, help="of same")
     arguments = parser.parse_args()
-    {"prefill": prefill, "decode": decode, "same": same}[arguments.what](arguments)
+    {"prefill": prefill, "decode": decode, "same": same, "replays": replays}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

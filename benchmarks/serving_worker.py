@@ -33,6 +33,14 @@ class DrawnSparseWorker(Drawn, SparseWorker):
     """The one of sparse attention."""
 
 
+class ReplayWorker(SparseWorker):
+    """One that can leave replays of whole steps out."""
+
+    def replay(self, on: bool) -> None:
+        """Whether steps are recorded and replayed."""
+        self._sparse._whole = on
+
+
 class Timed(Drawn):
     """Records an event before and after the attention of each layer, from the writing of the cache on."""
 
@@ -86,4 +94,4 @@ class TimedSparseWorker(Timed, SparseWorker):
                 setattr(counter, name, lambda *arguments, **options: None)
 
 
-__all__ = ["DrawnSparseWorker", "DrawnWorker", "TimedSparseWorker", "TimedWorker"]
+__all__ = ["DrawnSparseWorker", "DrawnWorker", "ReplayWorker", "TimedSparseWorker", "TimedWorker"]

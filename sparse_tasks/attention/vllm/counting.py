@@ -77,6 +77,10 @@ class Counter:
             index = replace(index, pages=index.pages[..., :0].clone())
         self._pending.setdefault(choice, {})[layer] = index
 
+    def waiting(self) -> dict[int, PageIndex]:
+        """Indices of the running step under the engine's attention, by layer, which ``end`` will count."""
+        return dict(self._pending.get(None, {}))
+
     def end(self, plan: Plan, *, prompts_dense: bool, steps_dense: bool) -> None:
         """Add up a step that all layers have run, or its part of one choice.
 

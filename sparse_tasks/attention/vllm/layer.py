@@ -51,6 +51,11 @@ class Methods:
         self.queries: dict[str, Tensor] = {}
         self.evicted = Evicted(self.decode, layer, impl) if isinstance(self.decode, EvictMethod) else None
 
+    @property
+    def recordable(self) -> bool:
+        """Whether decoding can be recorded (see ``Replays``)."""
+        return isinstance(self.decode, DecodeMethod) and self.decode.recordable
+
     def forget(self, request: str) -> None:
         """Drop the state of a finished request."""
         self.queries.pop(request, None)
@@ -86,7 +91,7 @@ class SparseLayer:
         counter: Counts the indices that ran.
         scale: Factor of the scores.
         impl: "auto", "triton" or "torch".
-        replays: Recorder of decoding steps, shared by all layers; None launches each step anew.
+        replays: Recorder of decoding steps, shared by all layers; None where layers are not recorded by themselves.
         softmax: Sinks and soft cap of the layer.
         scales: Of a cache in 8 bits.
         of: Layer whose cache, and what methods note of it, this one reads; None has a cache of its own.
@@ -229,9 +234,8 @@ class SparseLayer:
         states = self._states if self._of is None else self._of._states
         state = states.get(methods.decode.name) if isinstance(methods.decode, DecodeMethod) else None
         compute = partial(self._step, methods, state, steps, q=q, keys=keys, values=values, out=out)
-        recordable = isinstance(methods.decode, DecodeMethod) and methods.decode.recordable
         # Recorded steps follow each other, and so are of the engine's attention alone.
-        if self._replays is not None and recordable and plan.alone and plan.choice is None:
+        if self._replays is not None and methods.recordable and plan.alone and plan.choice is None:
             tensors = (q, keys, values, out, *(() if state is None else (state,)))
             index = self._replays.run(steps, self._layer.index, tensors, lambda: compute(None))
         else:

@@ -1,25 +1,39 @@
-"""CUDA graphs of decoding, where launching the kernels of sparse attention can take longer than they run.
+"""CUDA graphs of decoding, where launching kernels can take longer than they run.
 
-vLLM's own graphs leave attention out (PIECEWISE). While the same number of requests decodes, a layer does the same at
-every step with tensors at the same places: that is recorded once and then replayed.
+vLLM's own graphs leave attention out (PIECEWISE). While the same number of requests decodes, the model does the same at
+every step with tensors at the same places: that is recorded once and then replayed. It is recorded whole where methods
+run in all layers with attention, else layer by layer.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.vllm.plan import Steps
 
-Compute: TypeAlias = Callable[[], PageIndex]
-Recorder: TypeAlias = Callable[[Compute], Compute]
-"""Records a computation without running it, and returns its replay with the same tensors."""
+
+class Result(Protocol):
+    """What a computation returns, in tensors that its graph writes each time."""
+
+    def nbytes(self) -> int:
+        """Bytes of lists that its graph holds."""
+
+
+Found = TypeVar("Found", bound=Result)
+Compute: TypeAlias = Callable[[], Found]
+
+
+class Recorder(Protocol):
+    """Records a computation without running it, and returns its replay with the same tensors."""
+
+    def __call__(self, compute: Compute[Found]) -> Compute[Found]: ...
+
 
 PATIENCE: Final = 4
 """Steps of one kind in a row after which the next is recorded."""
@@ -30,7 +44,10 @@ KEPT: Final = 4
 ROOM: Final = 2**26
 """Bytes of lists that the graphs of a step may hold in all layers; longer lists run longer than launches take."""
 
-_Round: TypeAlias = dict[int, tuple[Hashable, Compute]]
+MODEL: Final = -1
+"""Number of the whole model, in place of a layer's."""
+
+_Round: TypeAlias = dict[int, tuple[Hashable, Compute[Any]]]
 """Graphs of one kind of steps, by layer, each with the places of its tensors.
 
 They share memory, so they are recorded in one step and replayed in their order; counts last to the end of the step.
@@ -38,10 +55,10 @@ They share memory, so they are recorded in one step and replayed in their order;
 
 
 class Replays:
-    """Decides at each step whether layers compute, record or replay.
+    """Decides at each step whether the model, or its layers, compute, record or replay.
 
     Args:
-        recorder: Records a layer's computation.
+        recorder: Records a computation.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -54,21 +71,21 @@ class Replays:
         self._records = False
         self._round: _Round | None = None
 
-    def run(self, steps: Steps, layer: int, tensors: tuple[Tensor, ...], compute: Compute) -> PageIndex:
+    def run(self, steps: Steps, layer: int, tensors: tuple[Tensor, ...], compute: Compute[Found]) -> Found:
         """Compute a layer's step, or replay its graph.
 
         Args:
             steps: The decoding, the same object for all layers of a step.
-            layer: Number of the layer.
+            layer: Number of the layer, or ``MODEL``.
             tensors: All tensors that are read and written, apart from the table and the lengths.
             compute: The computation; must not wait for the device.
         """
         if steps is not self._steps:
             self._begin(steps)
         if self._round is None:
-            index = compute()
-            self._bytes += index.nbytes()
-            return index
+            found = compute()
+            self._bytes += found.nbytes()
+            return found
         places = tuple((tensor.data_ptr(), tensor.shape, tensor.stride()) for tensor in tensors)
         if self._records:
             graph = self._recorder(compute)
@@ -77,8 +94,10 @@ class Replays:
         recorded = self._round.get(layer)
         if recorded is None or recorded[0] != places:  # tensors have moved, so all layers record anew
             self._rounds.pop(self._kind, None)
+            self._alike = 0
             return compute()
-        return recorded[1]()
+        graph = recorded[1]
+        return graph()
 
     def clear(self) -> None:
         """Drop all graphs, for other methods to run."""
@@ -119,7 +138,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs = WeakSet[torch.cuda.CUDAGraph]()
 
-    def __call__(self, compute: Compute) -> Compute:
+    def __call__(self, compute: Compute[Found]) -> Compute[Found]:
         """The computation as a graph that returns the same tensors each time."""
         graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         if not self._graphs:  # a pool ends with the last graph in it
@@ -130,13 +149,13 @@ class CudaRecorder:
             # Other threads copy results to the host meanwhile, and may.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                index = compute()
+                found = compute()
             finally:
                 graph.capture_end()
         now.wait_stream(self._stream)
 
-        def play() -> PageIndex:
+        def play() -> Found:
             graph.replay()
-            return index
+            return found
 
         return play

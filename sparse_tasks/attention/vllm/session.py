@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakSet, WeakValueDictionary
 
 import torch
+from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.method import DecodeMethod, Layer
 from sparse_tasks.attention.softmax import Softmax
@@ -19,14 +21,31 @@ from sparse_tasks.attention.vllm.arguments import MARK, SESSION, Offer
 from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.counting import Counter
 from sparse_tasks.attention.vllm.layer import UNSCALED, Scales, SparseLayer
-from sparse_tasks.attention.vllm.plan import Plan, Span, Step, noted_again
-from sparse_tasks.attention.vllm.replay import Replays
+from sparse_tasks.attention.vllm.plan import Plan, Span, Step, Steps, noted_again
+from sparse_tasks.attention.vllm.replay import MODEL, Replays
 from sparse_tasks.attention.vllm.requests import Choice, Requests
 from sparse_tasks.core.errors import EngineError, UsageError
 from sparse_tasks.core.records import JsonObject
 
 _WORK: Final = 2**28  # bytes that selection takes at any length
 _MARKED: Final = 4096  # marks of requests that are kept until their counts are taken
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """A step of the model.
+
+    Attributes:
+        output: What the model returned.
+        indices: By layer, the index of its decoding that is counted.
+    """
+
+    output: Any
+    indices: dict[int, PageIndex]
+
+    def nbytes(self) -> int:
+        """As of a ``Result`` of replays."""
+        return sum(index.nbytes() for index in self.indices.values())
 
 
 class Session:
@@ -59,27 +78,32 @@ class Session:
         """Whether vLLM warms up with requests of its own, under dense attention."""
         self._impl, self._text = impl, text
         self._replays: Replays | None = None
+        self._whole = False  # whether replays are of the model, not of each layer
         self._layers: dict[str, SparseLayer] = {}
         self._block_sizes: set[int] = set()
         self._order: Callable[[], Sequence[str]] = list
         self._step: Step | None = None
+        self._plans = 0  # plans of this step: one for each block table
         self._choices: WeakValueDictionary[tuple[str, float | None], Choice] = WeakValueDictionary()
         self._marked: OrderedDict[str, list[str]] = OrderedDict()  # vLLM's names of sequences, by mark
 
-    def join(self, modules: dict[str, Any], device: torch.device, replays: Replays | None = None) -> None:
+    def join(
+        self, modules: dict[str, Any], device: torch.device, replays: Replays | None = None, *, whole: bool = False
+    ) -> None:
         """Register the model's attention layers, in their order, once the model is loaded.
 
         Args:
             modules: vLLM's attention modules by name, without those that stay dense.
             device: Device that they run on.
             replays: Recorder of decoding steps; None launches each step anew.
+            whole: Whether it records the model (see ``run_model``), instead of each layer.
 
         Raises:
             UsageError: No layer can be sparse, or layers differ in their heads.
         """
         if not modules:
             raise UsageError("model", "given", "has no layer with attention over all keys, so no method can run")
-        self._replays = replays
+        self._replays, self._whole = replays, whole
         shapes = {
             (
                 m.impl.num_kv_heads,
@@ -109,7 +133,7 @@ class Session:
                 self.counter,
                 module.impl.scale,
                 self._impl,
-                replays,
+                None if whole else replays,
                 softmax,
                 scales_of(module),
                 of,
@@ -153,10 +177,14 @@ class Session:
         offer = replace(self.offer, attention=attention, choices=choices)
         self._check_pages(offer)
         self.offer, self.requests.attention = offer, attention
-        if self._replays is not None:
-            self._replays.clear()
+        self.forget_graphs()
         for layer in self._layers.values():
             layer.change(offer)
+
+    def forget_graphs(self) -> None:
+        """Drop what was recorded, for other methods or another cache."""
+        if self._replays is not None:
+            self._replays.clear()
 
     def begin(self, scheduled: Any, order: Callable[[], Sequence[str]]) -> None:
         """Prepare a step.
@@ -184,7 +212,7 @@ class Session:
                 names.append(new.req_id)
         while len(self._marked) > _MARKED:
             self._marked.popitem(last=False)
-        self._order, self._step = order, None
+        self._order, self._step, self._plans = order, None, 0
 
     def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Step | None:
         """Plan of the running step, for layers that share a block table.
@@ -217,7 +245,38 @@ class Session:
         dense.sort(key=lambda span: span.first)
         again = noted_again(rows, table, block_size)
         self._step = Step(plans, tuple(dense), plans[0].tokens, plans[0].table, again)
+        self._plans += 1
         return self._step
+
+    def run_model(self, compute: Callable[[], Any], tensors: Callable[[], Iterable[Tensor]]) -> Any:
+        """Run the model on the step, or replay its graph.
+
+        Args:
+            compute: Runs it.
+            tensors: All that it reads, apart from weights and caches.
+        """
+        steps, counter = self._alike(), self.counter
+        if steps is None or self._replays is None or counter is None:
+            return compute()
+
+        def step() -> _Ran:
+            output = compute()
+            return _Ran(output, counter.waiting())
+
+        ran = self._replays.run(steps, MODEL, tuple(tensors()), step)
+        for layer, index in ran.indices.items():  # a replay tells nobody
+            counter.steps(layer, index)
+        return ran.output
+
+    def _alike(self) -> Steps | None:
+        """The decoding of a step that is nothing else, and of methods that can be recorded."""
+        step = self._step
+        if not self._whole or step is None or self._plans > 1 or step.again is not None or step.dense:
+            return None
+        plan = step.plans[0]
+        if len(step.plans) > 1 or plan.prompts or plan.choice is not None:
+            return None
+        return plan.steps if next(iter(self._layers.values())).methods(None).recordable else None
 
     def end(self) -> None:
         """Count the step that has run."""

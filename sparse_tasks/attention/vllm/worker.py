@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 import vllm
+from torch import Tensor
 from vllm.platforms import current_platform
 
 from sparse_tasks.attention.interactions import ceil_div
@@ -20,14 +23,17 @@ from sparse_tasks.attention.vllm.checks import (
     importing,
 )
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
-from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
+from sparse_tasks.attention.vllm.replay import Compute, CudaRecorder, Found, Recorder, Replays
 from sparse_tasks.attention.vllm.selftest import self_test
 from sparse_tasks.attention.vllm.session import SESSIONS, Session
 from sparse_tasks.core.errors import UsageError
 
 with importing():
+    from vllm.config import CUDAGraphMode
+    from vllm.forward_context import get_forward_context
     from vllm.model_executor.layers.attention import Attention as AttentionModule
     from vllm.model_executor.layers.attention import MLAAttention
+    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
     if current_platform.is_cpu():
         from vllm.v1.worker.cpu_worker import CPUWorker as VllmWorker
@@ -50,6 +56,20 @@ def freeing() -> Any:
     from sparse_tasks.attention.vllm.freeing import FreeingSpec
 
     return FreeingSpec
+
+
+def _record_whole(recorder: Recorder, compute: Compute[Found]) -> Compute[Found]:
+    """Record a model without vLLM's graphs of its pieces, which cannot be parts of another graph."""
+
+    def without_pieces() -> Found:
+        context = get_forward_context()
+        mode, context.cudagraph_runtime_mode = context.cudagraph_runtime_mode, CUDAGraphMode.NONE
+        try:
+            return compute()
+        finally:
+            context.cudagraph_runtime_mode = mode
+
+    return recorder(without_pieces)
 
 
 class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
@@ -88,7 +108,32 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         self._modules = sparse
         mode = self.vllm_config.compilation_config.cudagraph_mode
         records = mode is not None and mode.has_piecewise_cudagraphs() and not current_platform.is_cpu()
-        self._sparse.join(sparse, self.device, Replays(CudaRecorder(self.device)) if records else None)
+        self._join(CudaRecorder(self.device) if records else None)
+
+    def _join(self, recorder: Recorder | None) -> None:
+        """Give the session its layers, and have decoding steps recorded.
+
+        The model is recorded whole, unless vLLM computes some of its layers, whose metadata are others at each step, or
+        compiles it as a whole.
+        """
+        model: Any = self.get_model()
+        table = self.vllm_config.compilation_config.static_forward_context
+        attending = {name for name, module in table.items() if isinstance(module, AttentionLayerBase)}
+        whole = self._modules.keys() == attending and type(model).__call__ is torch.nn.Module.__call__
+        replays = None
+        if recorder is not None:
+            replays = Replays(partial(_record_whole, recorder) if whole else recorder)
+            if whole:
+                model.forward = partial(self._run_model, model.forward)
+        self._sparse.join(self._modules, self.device, replays, whole=whole)
+
+    def _run_model(self, forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Run the model, or replay its graph."""
+        given = [one for one in (*args, *options.values()) if one is not None]
+        compute = partial(forward, *args, **options)
+        if not all(isinstance(one, Tensor) for one in given):
+            return compute()
+        return self._sparse.run_model(compute, lambda: [*given, *get_forward_context().slot_mapping.values()])
 
     def get_kv_cache_spec(self) -> dict[str, Any]:
         specs: dict[str, Any] = super().get_kv_cache_spec()
@@ -100,6 +145,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         return specs
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
+        self._sparse.forget_graphs()
         if self._sparse.offer.free_blocks:
             for group in kv_cache_config.kv_cache_groups:
                 kept = type(group.kv_cache_spec) is not freeing()

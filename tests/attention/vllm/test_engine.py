@@ -276,6 +276,22 @@ def test_speculation_changes_no_token(short_demo: Path, prompts: dict[str, list[
 
 
 @pytest.mark.nightly
+def test_replayed_steps_write_and_count_what_others_do(
+    short_demo: Path, prompts: dict[str, list[int]], tmp_path: Path
+) -> None:
+    runs = {name: {"attention": of(name, 0.5), "prompts": [prompts["long"], prompts["story"]], "tokens": 16}
+            for name in ("quest", "twilight")}  # fmt: skip
+    options = OPTIONS | {"model": str(short_demo)}
+    recording = options | {"worker_cls": "tests.attention.vllm.recording.RecordingWorker"}
+    engines = {
+        name: {"attention": of("quest", 0.5), "options": one, "runs": runs}
+        for name, one in (("plain", options), ("recording", recording))
+    }
+    done = run(tmp_path, {"models": [], "engines": engines})
+    assert done["recording"] == done["plain"]
+
+
+@pytest.mark.nightly
 def test_tensor_parallel_ranks_give_what_one_gives(demo: Path, prompts: dict[str, list[int]], tmp_path: Path) -> None:
     made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
             "settings": SMALL | {"num_hidden_layers": 2}, "tokenizer": str(demo)}  # fmt: skip

@@ -101,8 +101,17 @@ def test_a_tensor_that_has_moved_is_not_read_at_its_old_place(moved: int) -> Non
     assert told[moved] == "computed"
     assert "recorded" not in " ".join(told)
     # The graphs of a step are recorded together: the old ones of the other layers are gone.
-    assert model.step(steps()) == ["recorded, played"] * LAYERS
-    assert model.step(steps()) == ["played"] * LAYERS
+    told = [model.step(steps()) for _ in range(PATIENCE + 1)]
+    assert told == [["computed"] * LAYERS] * (PATIENCE - 1) + [["recorded, played"] * LAYERS, ["played"] * LAYERS]
+
+
+def test_tensors_that_move_at_every_step_are_not_recorded_at_every_second() -> None:
+    model = Model()
+    told = []
+    for _ in range(3 * (PATIENCE + 1)):
+        model.tensors = [(torch.zeros(2), torch.zeros(3)) for _ in range(LAYERS)]
+        told += model.step(steps())
+    assert told.count("recorded, played") <= 3 * LAYERS
 
 
 def test_a_tensor_of_another_shape_has_moved() -> None:
