@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -105,7 +106,7 @@ def made_settings(
 
 def made_run(
     folder: Path,
-    scores: Mapping[tuple[str, int], Sequence[float]],
+    scores: Mapping[tuple[str, int], Sequence[float | list[float]]],
     *,
     attention: str = "dense",
     sparsity: float | None = None,
@@ -116,6 +117,7 @@ def made_run(
     dataset_sha256: str = "a" * 64,
     query_aware: bool = True,
     depths: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    distances: Sequence[float] = (0.0,),
     unparsed: Sequence[int] = (),
     truncated: Sequence[int] = (),
     text: str = "<answer>so it is</answer>",
@@ -125,7 +127,7 @@ def made_run(
 
     Args:
         folder: Where.
-        scores: By task and length, a score a sample; each key becomes a configuration.
+        scores: By task and length, a score a sample, or one a question; each key becomes a configuration.
         attention: ``dense``, or a method.
         sparsity: That was asked for.
         arguments: Of the method.
@@ -135,6 +137,7 @@ def made_run(
         dataset_sha256: The data set.
         query_aware: Whether the question stands before the text, too.
         depths: Of the evidence, in turn.
+        distances: Between its parts, in turn.
         unparsed: Indices of samples without an answer, in each configuration.
         truncated: Indices of samples that were cut off.
         text: What the model wrote, everywhere.
@@ -186,12 +189,14 @@ def made_run(
                         **{
                             **{name: prediction[name] for name in ("id", "task", "index", "length", "finish_reason")},
                             "metric": metric,
-                            "score": float(score),
+                            "score": fmean(score) if isinstance(score, list) else float(score),
+                            "turns": score if isinstance(score, list) else None,
+                            "levels": [""] * len(score) if isinstance(score, list) else None,
                             "extracted": "so it is" if parsed else None,
                             "parsed": parsed,
                             "how": "tag" if parsed else None,
                             "depth": depths[index % len(depths)],
-                            "depth_spread": 0.0,
+                            "depth_spread": distances[index % len(distances)],
                             **{
                                 name: prediction[name]
                                 for name in ("input_tokens", "output_tokens", "kv_bytes_per_step")

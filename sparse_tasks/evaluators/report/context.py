@@ -37,7 +37,7 @@ NEEDS_BOTH: Final = Note(
     "A dense and a sparse run of the same model over the same data set, with the same sampling, are needed to say "
     "what sparse attention costs; these runs hold no such pair, so that the page has scores alone."
 )
-MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "steps": 16, "length": 24}
+MOST_PANELS: Final = {"sparsity": 80, "cost": 16, "depth": 30, "distance": 16, "steps": 16, "turns": 16, "length": 24}
 """Panels of a section; each takes some 10 kB and 50 ms."""
 
 

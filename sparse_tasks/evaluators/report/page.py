@@ -13,11 +13,13 @@ from sparse_tasks import __version__
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.conclusions import certified, iso_cost, lengths_and_laws
 from sparse_tasks.evaluators.report.context import Context
+from sparse_tasks.evaluators.report.evidence import against_depth, against_distance
 from sparse_tasks.evaluators.report.facts import settings, shares
 from sparse_tasks.evaluators.report.palette import SHADES, readable_on, shade_colour
-from sparse_tasks.evaluators.report.scores import against_depth, against_sparsity, by_task
+from sparse_tasks.evaluators.report.scores import against_sparsity, by_task
 from sparse_tasks.evaluators.report.steps import against_steps
 from sparse_tasks.evaluators.report.summary import summary
+from sparse_tasks.evaluators.report.turns import against_turns
 from sparse_tasks.evaluators.report.worst import worst
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
     context = Context(analysis)
     sections = [summary(context), against_sparsity(context)]
     if not analysis.runs.able.empty:
-        sections += [by_task(context), iso_cost(context), certified(context), against_depth(context)]
-        sections.append(against_steps(context))
+        sections += [by_task(context), iso_cost(context), certified(context)]
+        sections += [against_depth(context), against_distance(context), against_steps(context), against_turns(context)]
     sections.append(shares(context))
     if not analysis.runs.able.empty:
         sections += [lengths_and_laws(context), worst(context, data)]

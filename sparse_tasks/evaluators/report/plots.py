@@ -24,7 +24,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLo
 from sparse_tasks.core.length import label
 from sparse_tasks.evaluators.report.palette import DENSE, Style
 
-__all__ = ["SCORE", "Axis", "Level", "Line", "Mark", "Point", "depth_axis", "key", "length_axis", "lines", "marks",
+__all__ = ["SCORE", "Axis", "Level", "Line", "Mark", "Point", "key", "length_axis", "lines", "marks", "share_axis",
            "sparsity_axis"]  # fmt: skip
 
 _SVG: Final = "{http://www.w3.org/2000/svg}"
@@ -117,10 +117,10 @@ def sparsity_axis(sparsities: Sequence[float]) -> Axis:
     return Axis("measured sparsity", low - margin, 1 + margin, tuple(ticks), names)
 
 
-def depth_axis(bins: int) -> Axis:
-    """Depth of the evidence in the prompt, with a tick at each end of a bin."""
+def share_axis(text: str, bins: int) -> Axis:
+    """A share of the prompt, with a tick at each end of a bin."""
     ticks = tuple(step / bins for step in range(bins + 1))
-    return Axis("depth of the evidence", -0.03, 1.03, ticks, tuple(f"{tick:g}".replace("0.", ".") for tick in ticks))
+    return Axis(text, -0.03, 1.03, ticks, tuple(f"{tick:g}".replace("0.", ".") for tick in ticks))
 
 
 def length_axis(lengths: Sequence[int]) -> Axis:

@@ -1,11 +1,9 @@
-"""Sections that show scores: against sparsity, by task, and by how deep the evidence lies."""
+"""Sections that show scores: against sparsity, and by task."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 from sparse_tasks.core.format import TYPESET
 from sparse_tasks.core.length import label
@@ -26,11 +24,7 @@ from sparse_tasks.evaluators.report.blocks import (
 )
 from sparse_tasks.evaluators.report.context import LONG, MOST_LINES, Context, headings
 from sparse_tasks.evaluators.report.groups import Group, measured, scale, shaded, signed_with_interval, sparsity_text
-from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, depth_axis, lines, sparsity_axis
-from sparse_tasks.evaluators.statistics import mean_interval
-
-_BINS: Final = 5
-_CONCENTRATED: Final = 0.25  # mean depth spread below which the evidence of a task has one depth
+from sparse_tasks.evaluators.report.plots import SCORE, Axis, Level, Line, Point, lines, sparsity_axis
 
 
 def against_sparsity(context: Context) -> Section:
@@ -200,97 +194,3 @@ def _heat_maps(context: Context, group: Group) -> Iterator[Table]:
             for run, row in zip(runs, values, strict=True)
         ]
         yield Table(caption, columns, rows, headers=2, folded=place != over or len(rows) > 2 * LONG)
-
-
-def against_depth(context: Context) -> Section:
-    """A panel a task whose evidence lies in one place: its score by where in the prompt that is."""
-    section = Section("depth", "Evidence depth against score")
-    samples = context.runs.able
-    spread = samples.groupby("task", observed=True)["depth_spread"].mean()
-    concentrated, wide, unknown = (
-        [str(task) for task in spread.index[chosen]]
-        for chosen in (spread < _CONCENTRATED, spread >= _CONCENTRATED, spread.isna())
-    )
-    if not concentrated:
-        return section
-    section.blocks.append(
-        Text(
-            "Depth is where in the prompt the evidence lies, from 0 (its beginning) to 1 (its end); samples of all "
-            f"lengths are taken together, in {_BINS} bins. A line that sags shows where what is read is lost."
-        )
-    )
-    if wide:
-        text = f"{wording.listed(wide, 12)}: evidence is spread over the prompt, so that it has no one depth; left out."
-        section.blocks.append(Note(text))
-    if unknown:
-        section.blocks.append(Note(f"{wording.listed(unknown, 12)}: the data set records no evidence; left out."))
-    for group in context.groups:
-        section.blocks += _depths(context, group, [task for task in group.tasks if task in concentrated])
-    return section
-
-
-def _depths(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Block]:
-    if not tasks:
-        return
-    compared, at = _comparable(group)
-    shown = compared[:MOST_LINES]
-    runs = [*([group.dense] if group.dense is not None else []), *shown]
-    binned = _binned(context, runs, tasks)
-    caption = f"Score by depth of the evidence{at}{context.of(group)}"
-    rows = [
-        [task, wording.name(run.label), _bin(number), f"{n:,}", TYPESET.number(point.y),
-         TYPESET.interval(point.low, point.high)]
-        for task in tasks for run in runs for number, n, point in binned.get((run.name, task), [])
-    ]  # fmt: skip
-    columns = headings("task", "attention", "depth", "n", "mean score", "95% interval")
-    table = Table(f"Numbers: {caption}", columns, rows, headers=2, folded=True)
-    if not context.room_for(len(tasks), "depth"):
-        yield Note(f"{caption} is not drawn, to keep the page small; its numbers are in the table.")
-        yield table
-        return
-    if len(shown) < len(compared):
-        yield Note(f"Left out: {wording.listed([wording.name(run.label) for run in compared[MOST_LINES:]])}.")
-    pictures = []
-    for task in tasks:
-        drawn = [Line(context.styles[run.attention], tuple(point for _, _, point in binned.get((run.name, task), [])))
-                 for run in runs]  # fmt: skip
-        described = "; ".join(
-            f"{wording.name(run.label)}: {', '.join(TYPESET.number(point.y, 2) for point in line.points)}"
-            for run, line in zip(runs, drawn, strict=True)
-        )
-        title = f"{task}: score by depth of the evidence"
-        about = f"From the beginning of the prompt to its end: {described}."
-        pictures.append(Picture(task, lines(context.name(), title, about, depth_axis(_BINS), SCORE, drawn)))
-    labels = {run.attention: run.label for run in runs}
-    yield Figure(caption, tuple(pictures), context.keys(list(labels), labels), table)
-
-
-def _comparable(group: Group) -> tuple[list[ScoredRun], str]:
-    """One run of each method: at the highest sparsity that all of them have, or else at the highest of each."""
-    targets = [{run.target for run in runs if run.target is not None} for runs in group.attentions.values()]
-    common = set.intersection(*targets) if targets else set()
-    if not common:
-        return [runs[-1] for runs in group.attentions.values()], ""
-    at = max(common)
-    shown = [next(run for run in runs if run.target == at) for runs in group.attentions.values()]
-    return shown, f", at sparsity {at:g}"
-
-
-def _binned(
-    context: Context, runs: Sequence[ScoredRun], tasks: Sequence[str]
-) -> dict[tuple[str, str], list[tuple[int, int, Point]]]:
-    """By run and task: number of the bin, samples in it, and their mean score at its middle."""
-    samples = context.runs.able
-    samples = samples[samples["run"].isin([run.name for run in runs]) & samples["task"].isin(tasks)]
-    samples = samples[samples["depth"].notna()]
-    bins = (samples["depth"] * _BINS).clip(0, _BINS - 1).astype("int64").rename("bin")
-    binned: dict[tuple[str, str], list[tuple[int, int, Point]]] = {}
-    for (run, task, number), scores in samples["score"].groupby([samples["run"], samples["task"], bins], observed=True):
-        interval, mean = mean_interval(scores.tolist()), math.fsum(scores) / len(scores)
-        point = Point((number + 0.5) / _BINS, mean, interval.low, interval.high)
-        binned.setdefault((run, task), []).append((number, len(scores), point))
-    return binned
-
-
-def _bin(number: int) -> str:
-    return f"{number / _BINS:g} to {(number + 1) / _BINS:g}"

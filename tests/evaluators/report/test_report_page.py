@@ -128,6 +128,33 @@ def test_depth_takes_tasks_whose_evidence_lies_in_one_place(sweep: Path, page: s
     assert dense[0][4] == TYPESET.number(sum(scores) / 4)
 
 
+def test_distance_takes_tasks_whose_evidence_lies_in_several_places(tmp_path: Path, report: Report, page: str) -> None:
+    at, near, far = ("story_multihop", 1024), [1.0, 0.5], [0.0, 0.25]
+    scores = [near[0], far[0], near[1], far[1]]
+    made_run(tmp_path / "dense", {at: [1.0] * 4, ("ruler_cwe", 1024): [1.0] * 4}, distances=(0.3, 0.9))
+    made_run(tmp_path / "quest", {at: scores}, attention="quest", sparsity=0.5, distances=(0.3, 0.9))
+    rows = parsed(report(tmp_path)).table("Numbers: Score by distance between evidence, at sparsity 0.5")
+    assert [row[:5] for row in rows if row[1] == "quest 0.5"] == [
+        ["story_multihop", "quest 0.5", "0.2 to 0.4", "2", TYPESET.number(sum(near) / 2)],
+        ["story_multihop", "quest 0.5", "0.8 to 1", "2", TYPESET.number(sum(far) / 2)],
+    ]
+    assert "Distance between evidence" not in page  # one place, so no distance
+
+
+def test_questions_of_a_sample_are_drawn_in_their_order(tmp_path: Path, report: Report, page: str) -> None:
+    at, turns = ("turns_story", 1024), [[1.0, 0.5, 0.0], [1.0, 1.0, 0.0]]
+    made_run(tmp_path / "dense", {at: [[1.0] * 3] * 2})
+    made_run(tmp_path / "snapkv", {at: turns}, attention="snapkv", sparsity=0.5)
+    root = parsed(report(tmp_path))
+    rows = root.table("Numbers: Score by question at 1k, at sparsity 0.5")
+    means = [sum(of_one) / 2 for of_one in zip(*turns, strict=True)]
+    assert [row[2:5] for row in rows if row[1] == "snapkv 0.5"] == [
+        [str(number), "2", TYPESET.number(mean)] for number, mean in enumerate(means, 1)
+    ]
+    assert len([one for one in root.section("turns").all("svg") if one.attributes.get("role") == "img"]) == 1
+    assert "Score by question" not in page
+
+
 def test_accuracy_by_step_is_the_share_of_answers_without_a_mistake_so_far(tmp_path: Path, report: Report) -> None:
     at = ("reason_ledger", 4096)
     scores = {
@@ -150,7 +177,7 @@ def test_accuracy_by_step_is_the_share_of_answers_without_a_mistake_so_far(tmp_p
         rows = root.table(f"Numbers: Accuracy by step, at sparsity {target}")
         for label, values in (("dense", scores["dense"]), (f"quest {target}", scores[target])):
             right = [TYPESET.number(sum(value >= place / 10 - 1e-9 for value in values) / 4) for place in range(1, 11)]
-            assert [row[3] for row in rows if row[1] == label] == right
+            assert [row[4] for row in rows if row[1] == label] == right
         assert [row[2] for row in rows[:10]] == [f"{place}0%" for place in range(1, 11)]
     assert len([one for one in root.section("steps").all("svg") if one.attributes.get("role") == "img"]) == 2
 
@@ -437,7 +464,7 @@ def test_models_are_told_apart_and_many_methods_are_not_drawn_into_one_panel(tmp
 def test_a_page_stops_drawing_before_it_grows_too_large(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = dict.fromkeys(("sparsity", "cost", "depth", "steps", "length"), 2)
+    few = dict.fromkeys(("sparsity", "cost", "depth", "distance", "steps", "turns", "length"), 2)
     monkeypatch.setattr("sparse_tasks.evaluators.report.context.MOST_PANELS", few)
     made_run(tmp_path / "dense", DENSE)
     made_run(tmp_path / "quest", worse(0.5, 2), attention="quest", sparsity=0.5)

@@ -18,11 +18,11 @@ from sparse_tasks.evaluators.report.plots import (
     Line,
     Mark,
     Point,
-    depth_axis,
     key,
     length_axis,
     lines,
     marks,
+    share_axis,
     sparsity_axis,
 )
 
@@ -112,4 +112,4 @@ def test_marks_that_crowd_together_are_not_numbered_over_each_other() -> None:
 def test_a_single_point_a_single_length_and_no_interval_can_be_drawn() -> None:
     alone = Line(style(1), (Point(1024, 0.5, math.nan, math.nan),))
     assert "NaN" not in lines("f", "t", "a", length_axis([1024]), SCORE, [alone])
-    assert "nan" not in lines("f", "t", "a", depth_axis(5), SCORE, [Line(style(1), ())])
+    assert "nan" not in lines("f", "t", "a", share_axis("depth", 5), SCORE, [Line(style(1), ())])
