@@ -153,12 +153,14 @@ def decoding_step(llm: Any, arguments: argparse.Namespace, seed: int, counted: b
 
 def attention_time(llm: Any, layers: int) -> float:
     """Milliseconds that a step spends in attention, on the device, all layers together."""
-    llm.collective_rpc("time_attention")
-    run(llm, STEPS)
-    calls = llm.collective_rpc("timed_attention")[0]
-    per_step = 2 * layers  # the writing of the cache, and attention
-    whole = len(calls) // per_step
-    return statistics.median(sum(calls[step * per_step : (step + 1) * per_step]) for step in range(1, whole))
+    llm.collective_rpc("time_attention", args=(True,))
+    times = []
+    for _ in range(ROUNDS):
+        run(llm, STEPS)
+        calls = llm.collective_rpc("timed_attention")[0]
+        times.append(sum(calls[-2 * layers :]))  # of the last step, the writing of the cache and attention
+    llm.collective_rpc("time_attention", args=(False,))
+    return statistics.median(times)
 
 
 def decode(arguments: argparse.Namespace) -> None:
@@ -258,9 +260,10 @@ def replays(arguments: argparse.Namespace) -> None:
             taken = llm.collective_rpc("sparse_tasks_take", args=([output.request_id for output in outputs],))[0]
             found.append([(output.outputs[0].token_ids, counts) for output, counts in zip(outputs, taken, strict=True)])
         llm.llm_engine.engine_core.shutdown()
-        alike = [sum(a == b for a, b in zip(found[0], one, strict=True)) for one in found]
-        print(f"{method}: of {len(ids)} answers with their counts {alike} are those of the first time, without, with, "
-              f"without, with replays; {', '.join(f'{s:.2f}' for s in seconds)} s", flush=True)  # fmt: skip
+        pairs = [list(zip(found[0], one, strict=True)) for one in found]
+        answers, counts = ([sum(a[part] == b[part] for a, b in one) for one in pairs] for part in (0, 1))
+        print(f"{method}: without, with, without, with replays, of {len(ids)} answers {answers} are those of the first "
+              f"time, and {counts} counts; {', '.join(f'{s:.2f}' for s in seconds)} s", flush=True)  # fmt: skip
 
 
 def main() -> None:

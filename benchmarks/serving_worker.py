@@ -56,7 +56,7 @@ class Timed(Drawn):
         def run(*arguments: Any, **options: Any) -> Any:
             if self.events is None:
                 return method(*arguments, **options)
-            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before, after = (torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
             before.record()
             result = method(*arguments, **options)
             after.record()
@@ -65,16 +65,15 @@ class Timed(Drawn):
 
         return run
 
-    def time_attention(self) -> None:
-        """Record from now on."""
-        self.events = []
+    def time_attention(self, on: bool) -> None:
+        """Whether calls are timed; graphs hold their events, so steps are recorded anew."""
+        self.events = [] if on else None
+        self._sparse.forget_graphs()
 
     def timed_attention(self) -> list[float]:
-        """Milliseconds of each recorded call; recording ends."""
+        """Milliseconds of each call that ran or was recorded so far; of a recorded one, the last time it ran."""
         torch.cuda.synchronize()
-        times = [before.elapsed_time(after) for before, after in self.events or []]
-        self.events = None
-        return times
+        return [before.elapsed_time(after) for before, after in self.events or []]
 
 
 class TimedWorker(Timed, Worker):
