@@ -1,4 +1,4 @@
-"""Attention that the last queries of a prompt pay to each key, and to each distance."""
+"""Attention that the last queries of a prompt, or some of all, pay to each key, and the last ones to each distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scale, implementation
+from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, implementation
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
@@ -70,20 +70,78 @@ def window_scores(
     return window_scores_triton(q, k, scale=scale, softmax=softmax, slashes=slashes)
 
 
-def window_scores_torch(q: Tensor, k: Tensor, *, scale: float, slashes: bool, softmax: Softmax = PLAIN) -> WindowScores:
-    """Torch twin of ``window_scores`` for all of ``q``: a softmax, sums of its columns and of its diagonals."""
+def sampled_scores(
+    q: Tensor,
+    k: Tensor,
+    positions: Tensor,
+    ends: Tensor,
+    *,
+    scale: float | None = None,
+    softmax: Softmax = PLAIN,
+    impl: str = "auto",
+) -> Tensor:
+    """Causal softmax of some queries over all keys, summed over the queries by key, of the keys before an end of each.
+
+    It serves SampleAttention (Zhu et al. 2024, section 4): what a window does not see is attention before its begin.
+
+    Args:
+        q: ``[n, query_heads, head_size]``.
+        k: ``[n_k, kv_heads, head_size]``, at least as many.
+        positions: int32 ``[n]``: ascending, below ``n_k``.
+        ends: int32 ``[n]``: keys from there on are part of a query's softmax, but not of the sums.
+        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: Sinks and soft cap of the model.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        fp32 ``[query_heads, n_k]``.
+
+    Raises:
+        UsageError: Shapes, types, sizes or devices do not fit.
+    """
+    check_sequence(q, k)
+    for name, tensor in (("positions", positions), ("ends", ends)):
+        if tensor.shape != q.shape[:1] or tensor.dtype != torch.int32:
+            raise UsageError(name, f"{tensor.dtype} {tuple(tensor.shape)}", f"has to be torch.int32 [{len(q)}]")
+    check_same("device", q=q, positions=positions, ends=ends)
+    softmax.check(q)
+    scale = checked_scale(scale, q.shape[2])
+    if implementation(impl, q) == "torch":
+        return window_scores_torch(q, k, positions, ends, scale=scale, softmax=softmax, slashes=False).vertical
+    from sparse_tasks.attention.kernels.triton.window_scores import window_scores_triton
+
+    return window_scores_triton(q, k, positions, ends, scale=scale, softmax=softmax, slashes=False).vertical
+
+
+def window_scores_torch(
+    q: Tensor,
+    k: Tensor,
+    positions: Tensor | None = None,
+    ends: Tensor | None = None,
+    *,
+    scale: float,
+    slashes: bool,
+    softmax: Softmax = PLAIN,
+) -> WindowScores:
+    """Torch twin of ``window_scores`` for all of ``q``: a softmax, sums of its columns and of its diagonals.
+
+    With ``positions`` and ``ends``, and without slashes, that of ``sampled_scores``.
+    """
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     vertical = torch.zeros(heads, n_k, dtype=torch.float32, device=q.device)
     slash = torch.zeros_like(vertical)
     number = torch.arange(n_k, device=q.device)  # of a key, or a distance
+    places = number[n_k - n_q :] if positions is None else positions
     rows = max(1, _CELLS // n_k)
     for head in range(heads):
         keys = k[:, head * kv_heads // heads].float()
         for start in range(0, n_q, rows):
             query = q[start : start + rows, head].float()
-            position = torch.arange(len(query), device=q.device)[:, None] + (n_k - n_q + start)
+            position = places[start : start + rows, None]
             scores = softmax.capped(query @ keys.T * scale).masked_fill(number > position, float("-inf"))
             weights = softmax.of(head).weights(scores)
+            if ends is not None:
+                weights = weights.masked_fill(number >= ends[start : start + rows, None], 0.0)
             vertical[head] += weights.sum(0)
             if slashes:
                 before = position - number  # the key at each distance

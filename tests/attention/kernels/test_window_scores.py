@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_tasks.attention.kernels import window_scores as twins
-from sparse_tasks.attention.kernels.window_scores import window_scores
+from sparse_tasks.attention.kernels.window_scores import sampled_scores, window_scores
+from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
 KERNELS = ["triton", "torch"]
@@ -119,4 +120,66 @@ def test_bad_input_is_named(
     q, k = map(torch.zeros, shapes)
     with pytest.raises(UsageError) as error:
         window_scores(q, k, window, scale=scale)
+    assert error.value.field == field
+
+
+def sampled(
+    q: Tensor, k: Tensor, positions: list[int], ends: list[int], scale: float, softmax: Softmax = PLAIN
+) -> Tensor:
+    """Sums by key of some queries, one after the other in fp64."""
+    sums = torch.zeros(q.shape[1], len(k), dtype=torch.float64)
+    for query, position, end in zip(q, positions, ends, strict=True):
+        for head in range(q.shape[1]):
+            seen = k[: position + 1, head * k.shape[1] // q.shape[1]].double()
+            scores = softmax.capped(seen @ query[head].double() * scale)
+            extra = [] if softmax.sinks is None else [softmax.sinks[head : head + 1].double()]
+            weights = torch.cat([scores, *extra]).softmax(0)[: position + 1]
+            upto = max(0, min(end, position + 1))
+            sums[head, :upto] += weights[:upto]
+    return sums
+
+
+def draw(n_k: int, count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Ascending positions, and ends before, at and after them; some see nothing that is summed."""
+    maker = torch.Generator().manual_seed(seed)
+    positions = torch.randperm(n_k, generator=maker)[:count].sort().values
+    return positions.tolist(), (positions - torch.randint(-40, 120, (count,), generator=maker)).tolist()
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize(
+    ("n_k", "count", "heads", "kv_heads", "size"),
+    [(301, 20, 4, 2, 32), (300, 70, 2, 1, 16), (129, 1, 1, 1, 128), (5, 5, 1, 1, 32), (90, 40, 8, 2, 48)],
+)
+@pytest.mark.parametrize("extra", [False, True])
+def test_sums_of_some_queries_are_those_of_a_loop(
+    impl: str, n_k: int, count: int, heads: int, kv_heads: int, size: int, extra: bool
+) -> None:
+    positions, ends = draw(n_k, count, n_k)
+    q, k = make(n_k, n_k, heads, kv_heads, size)
+    q = q[positions]
+    softmax = Softmax(sinks=torch.linspace(-2, 3, heads), soft_cap=4.0) if extra else PLAIN
+    numbers = (torch.tensor(x, dtype=torch.int32) for x in (positions, ends))
+    found = sampled_scores(q, k, *numbers, scale=0.2, softmax=softmax, impl=impl)
+    assert found.dtype == torch.float32
+    expected = sampled(q, k, positions, ends, 0.2, softmax)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    assert n_k == 129 or 0 < expected.sum() < heads * count
+
+
+def test_the_last_queries_are_some() -> None:
+    q, k = make(30, 200, 2, 1, 32)
+    positions = torch.arange(170, 200, dtype=torch.int32)
+    found = sampled_scores(q, k, positions, positions + 1, impl="torch")
+    torch.testing.assert_close(found, window_scores(q, k, 30, impl="torch").vertical, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("field", ["positions", "ends"])
+@pytest.mark.parametrize("bad", [torch.zeros(3, dtype=torch.int64), torch.zeros(2, dtype=torch.int32)])
+def test_bad_places_are_named(field: str, bad: Tensor) -> None:
+    q, k = make(3, 9, 1, 1, 16)
+    given = {"positions": torch.zeros(3, dtype=torch.int32), "ends": torch.zeros(3, dtype=torch.int32)} | {field: bad}
+    with pytest.raises(UsageError) as error:
+        sampled_scores(q, k, **given)
     assert error.value.field == field

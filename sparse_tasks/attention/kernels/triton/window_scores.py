@@ -1,4 +1,4 @@
-"""Attention of the last queries in Triton, in two passes over the keys: normalisers, then sums of probabilities.
+"""Attention of the last queries, or of some, in Triton, in two passes: normalisers, then sums of probabilities.
 
 Queries come in tiles, keys are cut into splits for parallelism. The sums of diagonals need no atomics: within a
 tile, rows are turned against each other until diagonals are columns. A tile then holds the second half of one stretch
@@ -38,15 +38,18 @@ _LOG2_E = tl.constexpr(LOG2_E)
 
 
 @triton.jit
-def _load_queries(q, tile, window, head, n_k, stride_qn, stride_qh, HEAD: tl.constexpr, PADDED: tl.constexpr,
-                  TILE: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
+def _load_queries(q, positions, tile, window, head, n_k, stride_qn, stride_qh, HEAD: tl.constexpr,
+                  PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
     """A tile of queries of each of some heads, and their positions; -1, which sees no key, past the last."""
     lane = tl.arange(0, PACK * TILE)
     row = tile * TILE + lane % TILE
     dim = tl.arange(0, PADDED)
     held = (row < window)[:, None] & (dim < HEAD)[None, :]
     at = (row.to(tl.int64) * stride_qn + (head + lane // TILE) * stride_qh)[:, None] + dim[None, :]
-    return tl.load(q + at, mask=held, other=0.0), tl.where(row < window, n_k - window + row, -1)
+    queries = tl.load(q + at, mask=held, other=0.0)
+    if positions is not None:
+        return queries, tl.load(positions + row, mask=row < window, other=-1)
+    return queries, tl.where(row < window, n_k - window + row, -1)
 
 
 @triton.jit
@@ -66,18 +69,23 @@ def _score(queries, position, k, first, n_k, stride_kn, factor, bend, HEAD: tl.c
 
 @triton.jit(do_not_specialize=["window", "n_k", "tiles_each"])
 def _normalise(
-    q, k, parts, stride_qn, stride_qh, stride_kn, stride_kh, window, n_k, tiles_each, query_tiles, group, factor, bend,
+    q, k, positions, parts, stride_qn, stride_qh, stride_kn, stride_kh,
+    window, n_k, tiles_each, query_tiles, group, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr,
 ):  # fmt: skip
     """The logarithm of the sum of the exponentials over a split of the keys, to base 2."""
     # All heads and query tiles of a split run side by side, so that they find its keys in the L2 cache.
     head, query_tile = (tl.program_id(0) // query_tiles * PACK).to(tl.int64), tl.program_id(0) % query_tiles
     split, splits = tl.program_id(1), tl.num_programs(1)
-    queries, position = _load_queries(q, query_tile, window, head, n_k, stride_qn, stride_qh, HEAD, PADDED, TILE, PACK)
+    queries, position = _load_queries(
+        q, positions, query_tile, window, head, n_k, stride_qn, stride_qh, HEAD, PADDED, TILE, PACK
+    )
     k += head // group * stride_kh
     m = tl.full([PACK * TILE], float("-inf"), tl.float32)
     total = tl.zeros([PACK * TILE], tl.float32)
     stop = tl.minimum((split + 1) * tiles_each, tl.cdiv(n_k, TILE))
+    if positions is not None:
+        stop = tl.minimum(stop, tl.max(position, 0) // TILE + 1)
     for tile in range(split * tiles_each, stop):
         s = _score(queries, position, k, tile * TILE, n_k, stride_kn, factor, bend, HEAD, PADDED, TILE)
         new = tl.maximum(m, tl.max(s, 1))
@@ -92,13 +100,15 @@ def _normalise(
 
 @triton.jit(do_not_specialize=["window", "n_k", "tiles_each", "query_tile", "splits"])
 def _sum(
-    q, k, parts, vertical, slash, sinks, stride_qn, stride_qh, stride_kn, stride_kh,
+    q, k, positions, ends, parts, vertical, slash, sinks, stride_qn, stride_qh, stride_kn, stride_kh,
     window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
     SLASHES: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0).to(tl.int64)
-    queries, position = _load_queries(q, query_tile, window, head, n_k, stride_qn, stride_qh, HEAD, PADDED, TILE, 1)
+    queries, position = _load_queries(
+        q, positions, query_tile, window, head, n_k, stride_qn, stride_qh, HEAD, PADDED, TILE, 1
+    )
     k += head // group * stride_kh
     vertical += head * n_k
     slash += head * n_k
@@ -114,6 +124,9 @@ def _sum(
         total = total * tl.exp2(high - highest) + tl.exp2(sink - highest)
         high = highest
     norm = high + tl.log2(tl.where(total > 0, total, 1.0))
+    if ends is not None:
+        row = query_tile * TILE + lane
+        end = tl.load(ends + row, mask=row < window, other=0)
 
     before = n_k - window + query_tile * TILE  # the position of the tile's first query
     turned = (lane[:, None] - lane[None, :]) & (TILE - 1)  # the lane of each row that is at a distance
@@ -122,11 +135,15 @@ def _sum(
     # One tile more than there are: the last stretch of distances is complete when its missing half is known to be 0.
     start = tl.program_id(1) * tiles_each
     stop = tl.minimum(start + tiles_each, tl.cdiv(n_k, TILE) + 1)
+    if ADD and positions is not None:
+        stop = tl.minimum(stop, tl.max(position, 0) // TILE + 1)
     for tile in range(start - SLASHES, stop):
         first = tile * TILE
         s = _score(queries, position, k, first, n_k, stride_kn, factor, bend, HEAD, PADDED, TILE)
         p = tl.exp2(s - norm[:, None])
         key = first + lane
+        if ends is not None:
+            p = tl.where(key[None, :] < end[:, None], p, 0.0)
         ours = key >= start * TILE
         store = ours & (key < n_k)
         column = tl.sum(p, 0)
@@ -145,9 +162,16 @@ def _sum(
 
 
 def window_scores_triton(
-    q: Tensor, k: Tensor, *, scale: float, slashes: bool, softmax: Softmax = PLAIN
+    q: Tensor,
+    k: Tensor,
+    positions: Tensor | None = None,
+    ends: Tensor | None = None,
+    *,
+    scale: float,
+    slashes: bool,
+    softmax: Softmax = PLAIN,
 ) -> WindowScores:
-    """As ``window_scores.window_scores`` for all of ``q``."""
+    """As ``window_scores.window_scores_torch``."""
     (window, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     q, k = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k))
     tile = TILE if q.element_size() == 2 else TILE // 2
@@ -164,13 +188,13 @@ def window_scores_triton(
     sizes = {"HEAD": size, "PADDED": power_of_2(size), "TILE": tile}
     settings = {"num_warps": 4 if q.element_size() == 2 else 8, "num_stages": 2}
     _normalise[(heads // pack * query_tiles, splits)](
-        q, k, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, bend,
+        q, k, positions, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, bend,
         **sizes, PACK=pack, **settings,
     )  # fmt: skip
     # The last tile of queries reaches every distance, so that it can be the first to write.
     for query_tile in reversed(range(query_tiles)):
         _sum[(heads, ceil_div(tiles + 1, tiles_each))](
-            q, k, parts, vertical, slash, softmax.sinks, *strides,
+            q, k, positions, ends, parts, vertical, slash, softmax.sinks, *strides,
             window, n_k, tiles_each, query_tile, query_tiles, splits, group, factor, bend,
             **sizes, SPLITS=power_of_2(splits), SLASHES=slashes, ADD=query_tile < query_tiles - 1,
             **settings,
