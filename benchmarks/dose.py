@@ -21,6 +21,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -175,7 +176,11 @@ def _level(run: ScoredRun, dose: Dose) -> str:
     if not isinstance(settings, RunSettings) or settings.made_from is UNSET:
         raise SystemExit(f"{run.path} does not say what its data set was made with; evaluate it again")
     value = settings.made_from.request.tasks[dose.task].parameters[dose.parameter]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    level = f"{value:g}" if isinstance(value, float) else str(value)
+    if level not in dose.levels:
+        of = f"{dose.task}.{dose.parameter}"
+        raise SystemExit(f"{run.path}: {of} is {level}, which is no level; generate it again with {dose.levels}")
+    return level
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -196,10 +201,20 @@ def generate(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """A run for each level, in ``RUNS/<model>-level-<n>``."""
-    folders = sorted(map(str, arguments.data.glob("level-*")))
-    if len(folders) < 2:  # one data set's run would be the folder itself
-        raise SystemExit(f"{arguments.data} holds {len(folders)} levels; generate two at least")
-    sparse_tasks("evaluate", *folders, "--model", arguments.model, "--output", str(arguments.runs), *arguments.more)
+    folders = sorted(arguments.data.glob("level-*"))
+    if not folders:
+        raise SystemExit(f"{arguments.data} holds no level-1; name the folder that generate has written")
+    words = ["evaluate", "--model", arguments.model, *arguments.more]
+    if len(folders) > 1 and not arguments.at_once:  # one engine stays for all
+        sparse_tasks(*words, "--output", str(arguments.runs), *map(str, folders))
+        return
+    model = Path(arguments.model).name
+    with ThreadPoolExecutor(len(folders)) as pool:
+        for done in [
+            pool.submit(sparse_tasks, *words, "--output", str(arguments.runs / f"{model}-{folder.name}"), str(folder))
+            for folder in folders
+        ]:
+            done.result()
 
 
 def sparse_tasks(*words: str) -> None:
@@ -224,9 +239,11 @@ def main() -> None:
     add("--data", type=Path, required=True, metavar="DIR", help="of generate")
     add("--model", required=True, metavar="M")
     add("--runs", type=Path, required=True, metavar="DIR")
+    add("--at-once", action="store_true", help="an engine for each level, all at once: each needs its part of the GPU")
     add = commands.add_parser("table", help="Print the table of all runs.").add_argument
     add("--runs", type=Path, required=True, metavar="DIR")
-    arguments, arguments.more = parser.parse_known_args()
+    arguments, more = parser.parse_known_args()
+    arguments.more = more
     if arguments.more and arguments.command == "table":
         parser.error(f"unknown: {' '.join(arguments.more)}")
     try:

@@ -138,3 +138,6 @@ def test_levels_are_read_from_what_runs_say_of_their_data(tmp_path: Path, monkey
         ("ruler_fwe", "1.5"): [0.0, 1.0],
         ("ruler_niah", "16"): [0.0, 1.0],
     }
+    other = [dose.Dose("ruler_niah", "queries", ("1", "2"))]
+    with pytest.raises(SystemExit, match=r"ruler_niah\.queries is 4, which is no level"):
+        dose.by_level([tmp_path / "runs"], other)
