@@ -3,6 +3,7 @@
     python benchmarks/kernels.py                    # all tables, some five minutes on an H100
     python benchmarks/kernels.py prefill decode     # some of them
     python benchmarks/kernels.py --check            # is it right: every kernel against fp32, on this GPU
+    python benchmarks/kernels.py --check --only skipping
 
 Shapes are those of a layer of Llama-3.1-8B: 32 query heads, 8 KV heads, head size 128, bfloat16, causal. Dense is the
 fastest of FlashAttention 3 (as vLLM ships it; without vLLM it is left out, and said so) and cuDNN's. Times are medians;
@@ -23,7 +24,7 @@ from typing import Any
 
 import torch
 from board import Board
-from kernels_check import check_all
+from kernels_check import check_all, jobs, kind_of
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -35,6 +36,7 @@ from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.page_summaries import page_summaries
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, PrefillMethod
+from sparse_tasks.attention.methods.blast import Blast
 from sparse_tasks.attention.methods.block_sparse import BlockSparse
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.vertical_slash import VerticalSlash
@@ -245,6 +247,45 @@ def slashes_of(index: LineIndex) -> int:
     return int(index.slash_counts[0])
 
 
+def skipping(board: Board) -> None:
+    """BLASST, which selects as it goes, beside dense attention and Block-Sparse of the same density."""
+    table = Table("tokens", "kept", "threshold", "dense ms", "blast ms", "speedup", "block_sparse ms", "at density",
+                  "speedup", title="BLASST prefill: scores of all tiles, values of those kept")  # fmt: skip
+    for n in (SHORT, LONG):
+        q, k, v = clustered_prompt(n)
+        name, dense = fastest(dense_prefills(q, k, v))
+        for wanted in (1.0, 0.3, 0.1):
+            method, kept = skipping_at(q, k, v, wanted)
+            block = BlockSparse(sparsity=1 - kept)
+            times = medians({
+                "dense": dense,
+                "blast": partial(sparse_prefill, method, q, k, v),
+                "block": partial(sparse_prefill, block, q, k, v),
+            })  # fmt: skip
+            _, (index, *_) = sparse_prefill(block, q, k, v)
+            table.add_row(
+                label(n), f"{kept:.3f}", f"{(method.scale or 0) / n:.1e}", f"{times['dense']:.2f} {name}",
+                f"{times['blast']:.2f}", f"{times['dense'] / times['blast']:.2f}", f"{times['block']:.2f}",
+                f"{density_of(index):.3f}", f"{times['dense'] / times['block']:.2f}",
+            )  # fmt: skip
+        torch.cuda.empty_cache()
+    board.console.print(table)
+
+
+def skipping_at(q: Tensor, k: Tensor, v: Tensor, wanted: float) -> tuple[Blast, float]:
+    """The threshold, halved again and again, of which the kernel keeps about such a share; and the share."""
+    low, high, n = -60.0, 0.0, len(q)
+    for _ in range(9):
+        middle = low if wanted == 1 else (low + high) / 2
+        method = Blast(scale=2.0**middle * n)
+        _, indices = sparse_prefill(method, q, k, v)
+        kept = sum(density_of(i) * causal_count(i.n_q, i.n_k) for i in indices) / causal_count(n, n)
+        if wanted == 1:
+            break
+        low, high = (middle, high) if kept > wanted else (low, middle)
+    return method, kept
+
+
 def make_cache(n: int) -> tuple[PagedCache, Tensor]:
     """A paged cache of ``BATCH`` sequences whose blocks are shuffled, and a query for each."""
     each = n // PAGE
@@ -361,6 +402,7 @@ def methods(board: Board) -> None:
 PARTS: dict[str, Callable[[Board], None]] = {
     "prefill": prefill,
     "lines": lines,
+    "skipping": skipping,
     "decode": decode,
     "memory": memory,
     "methods": methods,
@@ -372,6 +414,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
     parser.add_argument("--check", action="store_true", help="compare every kernel with fp32, and measure nothing")
+    kinds = sorted({kind_of(job) for job in jobs()})
+    parser.add_argument("--only", choices=kinds, help="one kind of --check")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of --check; a fresh one each time")
     arguments = parser.parse_args()
     for part in arguments.parts:
@@ -385,7 +429,7 @@ def main() -> None:
         f"{properties.name}, torch {torch.__version__}, {HEADS} query heads, {KV_HEADS} KV heads of {SIZE}"
     )
     if arguments.check:
-        check_all(board, arguments.seed)
+        check_all(board, arguments.seed, arguments.only)
     else:
         if flash_attention_3() is None:
             board.console.print(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
+from typing import TypeAlias
 
 import torch
 from board import Board
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.examples import structured
-from sparse_tasks.attention.index import BlockIndex, PageIndex, PrefillIndex
+from sparse_tasks.attention.index import BlockIndex, PageIndex, PrefillIndex, SkipIndex
 from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
 from sparse_tasks.attention.kernels.block_scores import top_blocks, top_blocks_torch
 from sparse_tasks.attention.kernels.page_budgets import page_budgets, page_budgets_torch
@@ -36,11 +37,13 @@ from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_d
 from sparse_tasks.attention.kernels.window_scores import window_scores, window_scores_torch
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.ops.lines import line_index
+from sparse_tasks.attention.ops.true_mass import block_lead
 from sparse_tasks.attention.prefill import attend
+from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 from sparse_tasks.attention.vllm.plan import Steps
 from sparse_tasks.attention.vllm.replay import CudaRecorder, Replays
 
-__all__ = ["check_all"]
+__all__ = ["check_all", "jobs", "kind_of"]
 
 PAGE = 16
 
@@ -107,10 +110,19 @@ def check_prompt(
         compare(check, f"vertical_slash 128x{unit}", what, q, k, v, lined)
 
 
-def compare(check: Check, kernel: str, what: str, q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex) -> None:
+def compare(
+    check: Check,
+    kernel: str,
+    what: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: PrefillIndex,
+    softmax: Softmax = PLAIN,
+) -> None:
     """A kernel's output against fp32, at some of the queries and heads."""
     with poisoned():
-        out = attend(q, k, v, index)
+        out = attend(q, k, v, index, softmax=softmax)
     check.holds(kernel, f"{what}: not finite", float((~out.isfinite()).sum()), 0)
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     pattern, keys = index.pattern(), torch.arange(n_k, device="cuda")
@@ -122,14 +134,40 @@ def compare(check: Check, kernel: str, what: str, q: Tensor, k: Tensor, v: Tenso
         number = torch.tensor(head * pattern.heads // heads, device="cuda")
         seen = pattern.sees(number, position, keys) & (keys <= position)
         key, value = (x[:, head * kv_heads // heads] for x in (k, v))
-        scores = (q[rows, head].float() @ key.float().T * size**-0.5).masked_fill(~seen, float("-inf"))
-        exact.append(torch.nan_to_num(scores.softmax(-1)) @ value.float())
-        scores = ((q[rows, head] @ key.T).float() * size**-0.5).masked_fill(~seen, float("-inf"))
-        theirs.append((torch.nan_to_num(scores.softmax(-1)).to(q.dtype) @ value).float())
+        own = softmax.of(slice(head, head + 1), 1)
+        scores = softmax.capped(q[rows, head].float() @ key.float().T * size**-0.5).masked_fill(~seen, float("-inf"))
+        exact.append(torch.nan_to_num(own.weights(scores)) @ value.float())
+        scores = softmax.capped((q[rows, head] @ key.T).float() * size**-0.5).masked_fill(~seen, float("-inf"))
+        theirs.append((torch.nan_to_num(own.weights(scores)).to(q.dtype) @ value).float())
         ours.append(out[rows, head].float())
     reference = torch.cat(exact)
     error, allowed = distance(torch.cat(ours), reference), distance(torch.cat(theirs), reference) + EPSILON
     check.holds(kernel, what, error, allowed)
+
+
+MARGIN = 1e-2
+"""Of a power of two, how near to the threshold a tile has to be for sums in another order to decide otherwise."""
+
+
+def check_skipping(
+    check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, softmax: str = ""
+) -> None:
+    """Prefill that leaves tiles out as it goes: which, and what it gives of the others."""
+    q = 3 * torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
+    k, v = (torch.randn(n_k, kv_heads, size, dtype=dtype, device="cuda") for _ in "kv")
+    k *= torch.rand(-(-n_k // 128), device="cuda").repeat_interleave(128)[:n_k, None, None].to(dtype)
+    sinks = torch.randn(heads, device="cuda").to(dtype) if "sinks" in softmax else None
+    own = Softmax(sinks=sinks, soft_cap=10.0 if "caps" in softmax else None)
+    name = str(dtype).removeprefix("torch.")
+    what = f"{n_q} of {n_k} tokens, {heads}/{kv_heads} heads of {size}, {name}{softmax}"
+    lead = block_lead(q, k, SkipIndex.block_q, SkipIndex.block_k, own) * LOG2_E
+    leads = lead[lead.isfinite()].sort(descending=True).values
+    for share in (0.0, 0.1, 0.5, 1.0):
+        mark = float(leads[int(share * (len(leads) - 1))]) if len(leads) else 0.0  # which leaves such a share of tiles
+        index = SkipIndex.new(max(2.0 ** min(mark, 0.0), 1e-300), heads, n_q, n_k, "cuda")
+        compare(check, "skipping", f"{what}, {share:.0%} kept", q, k, v, index, own)
+        wrong = (index.mask() != (lead > index.mark)) & ~((lead - index.mark).abs() < MARGIN)
+        check.holds("skipping, which", f"{what}, {share:.0%} kept", float(wrong.sum()), 0)
 
 
 def sizes(size: int, value: int | None) -> str:
@@ -288,8 +326,11 @@ def check_replays(check: Check) -> None:
                 check.holds("replays, attention", what, distance(outs[layer], alone), 1e-6)
 
 
-def jobs() -> list[tuple[Callable[..., None], tuple[object, ...]]]:
-    """All that is checked, in parts of some ten seconds each, most of which is compiling."""
+Job: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]
+
+
+def jobs(only: str | None = None) -> list[Job]:
+    """All that is checked, or one kind, in parts of some ten seconds each, most of which is compiling."""
     half, brain, single = torch.float16, torch.bfloat16, torch.float32
     prompts = [
         (1, 1, 4, 4, 64, brain), (1, 2, 8, 1, 128, half), (17, 17, 4, 2, 96, brain), (130, 130, 8, 1, 64, half),
@@ -305,29 +346,43 @@ def jobs() -> list[tuple[Callable[..., None], tuple[object, ...]]]:
         ([90], 8, 2, 256, brain), ([131_071], 32, 8, 64, half),
         ([20_000, 31, 1], 128, 1, 576, brain, 512), ([777], 16, 1, 576, half, 512), ([333], 20, 1, 576, single, 512),
     ]  # fmt: skip
-    found: list[tuple[Callable[..., None], tuple[object, ...]]] = [(check_waiting, ()), (check_replays, ())]
+    skipping = [
+        (1, 1, 4, 4, 64, brain), (130, 130, 8, 1, 64, half), (190, 1000, 4, 2, 128, half),
+        (300, 1111, 6, 2, 128, brain), (777, 777, 8, 8, 128, half), (700, 900, 4, 1, 64, half, ", sinks"),
+        (700, 900, 4, 1, 128, brain, ", caps"), (1400, 1999, 8, 2, 128, brain, ", sinks and caps"),
+        (2049, 3333, 8, 2, 128, brain), (4111, 4111, 4, 4, 64, brain),
+        (8192, 8192, 32, 8, 128, brain), (4096, 131_072, 8, 1, 128, brain),
+    ]  # fmt: skip
+    found: list[Job] = [(check_waiting, ()), (check_replays, ())]
     found += [(check_prompt, prompt) for prompt in reversed(prompts)]
+    found += [(check_skipping, prompt) for prompt in reversed(skipping)]
     found += [(check_decoding, cache) for cache in reversed(caches)]
     found += [(check_index, prompt[:6]) for prompt in prompts if prompt[1] <= 20_000]
-    return [*found, (check_index, (2000, 131_072, 8, 2, 128, brain))]
+    found.append((check_index, (2000, 131_072, 8, 2, 128, brain)))
+    return [job for job in found if only in (None, kind_of(job))]
 
 
-def run_job(number: int, seed: int) -> list[tuple[str, str, float, float]]:
+def kind_of(job: Job) -> str:
+    """The name of a kind, as of ``--only``."""
+    return job[0].__name__.removeprefix("check_")
+
+
+def run_job(number: int, seed: int, only: str | None) -> list[tuple[str, str, float, float]]:
     """One of the jobs, in a process of its own."""
     torch.manual_seed(seed + number)
-    function, arguments = jobs()[number]
+    function, arguments = jobs(only)[number]
     check = Check()
     function(check, *arguments)
     return check.found
 
 
-def check_all(board: Board, seed: int) -> None:
-    """Every kernel on ragged shapes, from one token to 131,072."""
+def check_all(board: Board, seed: int, only: str | None = None) -> None:
+    """Every kernel, or one kind, on ragged shapes, from one token to 131,072."""
     processes = max(1, min(8, (os.cpu_count() or 2) // 2))
     worst: dict[str, tuple[float, float, str]] = {}
     count = 0
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(run_job, range(len(jobs())), repeat(seed)):
+        for found in pool.map(run_job, range(len(jobs(only))), repeat(seed), repeat(only)):
             for kernel, what, error, allowed in found:
                 count += 1
                 if not error <= allowed:

@@ -10,9 +10,10 @@ for the query block ``first_row + r``, which covers the positions from ``(first_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -298,6 +299,81 @@ class _Bands(Pattern):
 
 
 @dataclass(frozen=True)
+class SkipIndex:
+    """A threshold, by which a kernel that goes from the diagonal backwards decides what it reads, and what that was.
+
+    A tile is left out if for each of its queries the largest score there, less the largest so far, is below the
+    logarithm of the threshold. The tile on the diagonal is always kept. What the index makes visible is known when
+    attention has run, which fills ``kept``.
+
+    Attributes:
+        threshold: Above 0, and at most 1.
+        kept: int8 ``[query_heads, rows, columns]``: 1 where a tile was kept; 0 until attention has run.
+        n_q: Queries; they are the last of the ``n_k`` positions.
+        n_k: Keys.
+    """
+
+    threshold: float
+    kept: Tensor
+    n_q: int
+    n_k: int
+    block_q: ClassVar[int] = 64
+    block_k: ClassVar[int] = 128
+
+    @classmethod
+    def new(cls, threshold: float, heads: int, n_q: int, n_k: int, device: torch.device | str) -> SkipIndex:
+        """The index before attention has run."""
+        rows, columns = BlockIndex.rows(n_q, n_k, cls.block_q), ceil_div(n_k, cls.block_k)
+        return cls(threshold, torch.zeros(heads, rows, columns, dtype=torch.int8, device=device), n_q, n_k)
+
+    @property
+    def mark(self) -> float:
+        """The threshold as a power of two."""
+        return math.log2(self.threshold)
+
+    @property
+    def form(self) -> Hashable:
+        """What indices share that can be one, head after head."""
+        return self.kept.shape, self.n_q, self.n_k
+
+    def with_heads_of(self, others: Sequence[SkipIndex]) -> SkipIndex:
+        """This index with the heads of others of its form after its own."""
+        return replace(self, kept=torch.cat([x.kept for x in (self, *others)]))
+
+    def tail(self, n_q: int) -> SkipIndex:
+        """The index of the last ``n_q`` of its queries alone."""
+        skipped = (self.n_k - n_q) // self.block_q - (self.n_k - self.n_q) // self.block_q
+        return replace(self, kept=self.kept[:, skipped:].contiguous(), n_q=n_q)
+
+    def mask(self) -> Tensor:
+        """Bool ``[heads, rows, columns]``: which tiles were kept."""
+        return self.kept.bool()
+
+    def pattern(self) -> Pattern:
+        """The keys that queries saw, as a pattern."""
+        return self._pattern()
+
+    def _pattern(self) -> Blocks:
+        return Blocks(self.mask(), self.block_q, self.block_k, (self.n_k - self.n_q) // self.block_q)
+
+    def computed(self) -> Tensor:
+        """int64 ``[heads]``: causal interactions of the tiles that were kept; of others, scores alone are computed."""
+        return self._pattern().count(self.n_q, self.n_k, self.kept.device)
+
+    def density(self) -> Tensor:
+        """float64 ``[heads]``: interactions of the tiles that were kept over those of dense causal attention."""
+        return self.computed().double() / causal_count(self.n_q, self.n_k)
+
+    def selected_density(self) -> Tensor:
+        """As ``density``."""
+        return self.density()
+
+    def nbytes(self) -> int:
+        """Bytes of the index itself."""
+        return int(self.kept.numel())
+
+
+@dataclass(frozen=True)
 class CorrectedIndex:
     """An index some of whose queries, anchors, are also computed densely, and correct those that follow them.
 
@@ -363,7 +439,10 @@ class CorrectedIndex:
         return first + 1 + sum(later) + len(later)
 
 
-PrefillIndex: TypeAlias = BlockIndex | LineIndex | CorrectedIndex
+Selected: TypeAlias = BlockIndex | LineIndex | CorrectedIndex
+"""What is known before attention runs."""
+
+PrefillIndex: TypeAlias = Selected | SkipIndex
 
 
 def computed_by(indices: Sequence[PrefillIndex]) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparse_tasks.attention.cache import PagedCache
-    from sparse_tasks.attention.index import Kept, KeptBatch, PageIndex, PrefillIndex
+    from sparse_tasks.attention.index import Kept, KeptBatch, PageIndex, Selected
     from sparse_tasks.attention.rotary import Rotary
 
 Span: TypeAlias = tuple[float, float]
@@ -278,8 +278,17 @@ class PrefillMethod(Method):
         at_once = self.queries_at_once or n_q
         return [min(at_once, n_q - start) for start in range(0, n_q, at_once)]
 
+    def skip_threshold(self, n_k: int, length: int) -> float | None:
+        """The threshold of a ``SkipIndex`` that stands for what ``select`` gives, where a kernel takes one; or None.
+
+        Args:
+            n_k: Keys.
+            length: Tokens of the whole prompt.
+        """
+        return None
+
     @abstractmethod
-    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> PrefillIndex | None:
+    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> Selected | None:
         """The index of the keys that each query sees.
 
         Args:

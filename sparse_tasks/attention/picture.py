@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, CorrectedIndex, LineIndex, PrefillIndex
+from sparse_tasks.attention.index import BlockIndex, CorrectedIndex, LineIndex, PrefillIndex, SkipIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.dispatch import check_sequence
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Method, PrefillMethod
@@ -157,7 +157,7 @@ _Part: TypeAlias = tuple[Pattern, int, int]
 def _parts(drawn: Drawn, n_q: int, n_k: int) -> list[_Part]:
     if isinstance(drawn, Pattern):
         return [(drawn, n_k - n_q, n_k)]
-    indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex | CorrectedIndex) else list(drawn)
+    indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex | CorrectedIndex | SkipIndex) else list(drawn)
     ends = [n_k - n_q, *(index.n_k for index in indices)]
     if any(index.n_q != after - before for index, (before, after) in zip(indices, pairwise(ends), strict=True)):
         raise UsageError("index", ends[1:], "are not stretches of queries that follow each other")
@@ -179,7 +179,7 @@ def _densities(drawn: Drawn, n_q: int, n_k: int) -> tuple[Tensor, Tensor]:
     if isinstance(drawn, Pattern):
         density = drawn.density(n_q, n_k)
         return density, density
-    indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex | CorrectedIndex) else drawn
+    indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex | CorrectedIndex | SkipIndex) else drawn
     share = [causal_count(i.n_q, i.n_k) / causal_count(n_q, n_k) for i in indices]
     both = [(i.selected_density().cpu() * s, i.density().cpu() * s) for i, s in zip(indices, share, strict=True)]
     heads = max(len(computed) for _, computed in both)  # a stretch that is dense is so in all heads

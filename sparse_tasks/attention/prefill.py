@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from sparse_tasks.attention.index import BlockIndex, CorrectedIndex, LineIndex, PrefillIndex
-from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention
+from sparse_tasks.attention.index import CorrectedIndex, LineIndex, PrefillIndex, SkipIndex
+from sparse_tasks.attention.kernels.block_sparse import block_sparse_attention, dense_index
 from sparse_tasks.attention.kernels.dispatch import check_sequence
+from sparse_tasks.attention.kernels.skipping import skipping_attention, skips
 from sparse_tasks.attention.kernels.vertical_slash import vertical_slash_attention
 from sparse_tasks.attention.method import PrefillMethod
-from sparse_tasks.attention.once import made_once_if_small
 from sparse_tasks.attention.ops.correction import corrected
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
-
-_BLOCK = 128  # of dense attention, for speed alone
 
 
 def sparse_prefill(
@@ -54,7 +51,7 @@ def sparse_prefill(
     method = method.under(softmax) if isinstance(method, PrefillMethod) else method
     out: Tensor | None = None
     indices: list[PrefillIndex] = []
-    for queries, index in select_stretches(method, q, k, length=length, impl=impl):
+    for queries, index in select_stretches(method, q, k, v, length=length, impl=impl):
         part = attend(queries, k[: index.n_k], v[: index.n_k], index, scale=scale, softmax=softmax, impl=impl)
         indices.append(index)
         if len(part) == len(q):
@@ -69,7 +66,13 @@ def sparse_prefill(
 
 
 def select_stretches(
-    method: PrefillMethod | None, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto"
+    method: PrefillMethod | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor | None = None,
+    *,
+    length: int | None = None,
+    impl: str = "auto",
 ) -> Iterator[tuple[Tensor, PrefillIndex]]:
     """Select for a prompt, or a chunk of it, in stretches of queries.
 
@@ -77,6 +80,8 @@ def select_stretches(
         method: None is dense attention.
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
+        v: ``[n_k, kv_heads, value_size]`` where attention runs under each index before it is looked at: then a kernel
+            that can selects as it goes.
         length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
         impl: "auto", "triton" or "torch".
 
@@ -95,20 +100,15 @@ def select_stretches(
     seen = n_k - n_q
     for queries in q.split([n_q] if method is None else method.stretches(n_q, n_k, length)):
         seen += len(queries)
-        index = None if method is None else method.select(queries, k[:seen], length=length, impl=impl)
+        threshold = None if method is None or v is None else method.skip_threshold(seen, length)
+        index: PrefillIndex | None = None
+        if threshold is not None and v is not None and skips(queries, v, impl):
+            index = SkipIndex.new(threshold, q.shape[1], len(queries), seen, q.device)
+        elif method is not None:
+            index = method.select(queries, k[:seen], length=length, impl=impl)
         if index is None:
             index = dense_index(q.device, len(queries), seen)
         yield queries, index
-
-
-def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
-    """The index of dense attention; one for all layers where it is small."""
-    return _dense(device, n_q, n_k, _BLOCK)
-
-
-@made_once_if_small
-def _dense(device: torch.device, n_q: int, n_k: int, block: int) -> BlockIndex:
-    return BlockIndex.dense(n_q, n_k, block, block, device)
 
 
 def attend(
@@ -125,6 +125,8 @@ def attend(
     if isinstance(index, CorrectedIndex):
         out = attend(q, k, v, index.sparse, scale=scale, softmax=softmax, impl=impl)
         return corrected(out, q, k, v, index.every, scale=scale, softmax=softmax)
+    if isinstance(index, SkipIndex):
+        return skipping_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)
     if isinstance(index, LineIndex):
         return vertical_slash_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)
     return block_sparse_attention(q, k, v, index, scale=scale, softmax=softmax, impl=impl)

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex
+from sparse_tasks.attention.kernels.block_sparse import dense_index
 from sparse_tasks.attention.method import METHODS, PrefillMethod
 from sparse_tasks.attention.once import ENTRIES, made_once
-from sparse_tasks.attention.prefill import dense_index, select_stretches
+from sparse_tasks.attention.prefill import select_stretches
 from tests.attention.methods.naive import make_sequence
 
 CPU = torch.device("cpu")

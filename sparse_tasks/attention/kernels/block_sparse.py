@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex, LineIndex, PrefillIndex
 from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, checked_scale, prefill_implementation
+from sparse_tasks.attention.once import made_once_if_small
 from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
+
+_BLOCK = 128  # of dense attention, for speed alone
 
 
 def block_sparse_attention(
@@ -57,6 +61,16 @@ def block_sparse_torch(
     """Torch twin of ``block_sparse_attention``: a masked softmax."""
     scale = q.shape[2] ** -0.5 if scale is None else scale
     return masked_attention(q, k, v, index.pattern(), scale=scale, softmax=softmax)
+
+
+def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
+    """The index of dense attention; one for all layers where it is small."""
+    return _dense(device, n_q, n_k, _BLOCK)
+
+
+@made_once_if_small
+def _dense(device: torch.device, n_q: int, n_k: int, block: int) -> BlockIndex:
+    return BlockIndex.dense(n_q, n_k, block, block, device)
 
 
 def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: float | None, softmax: Softmax) -> float:

@@ -25,13 +25,16 @@ _GREATEST: Final = 80.0  # lead, of which the exponential is finite
 class Blast(AdaptiveBlocks):
     """A kernel that goes from the diagonal backwards skips a key block where no query comes near its running maximum.
 
-    A block is skipped if for each of its queries the largest score there, less the largest so far, is below the
-    logarithm of a threshold. The threshold is ``scale`` over the length of the prompt, since in longer ones each block
-    weighs less (section 3.3). The block on the diagonal comes first and is always read.
+    A tile of 64 queries by 128 keys is skipped if for each of its queries the largest score there, less the largest so
+    far, is below the logarithm of a threshold. The threshold is ``scale`` over the length of the prompt, since each
+    block weighs less in longer ones (section 3.3), and at most 1. The tile on the diagonal comes first and is always
+    read.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call, for 8,192 queries at most, finds the
-    threshold under which its heads compute ``1 - sparsity`` on average. Of a block that is skipped, scores are computed
-    and no more, so that a kernel saves half of its work at best; what is measured is what it leaves out of the output.
+    Adaptive: the count follows the content. With ``scale`` Gluon's kernel skips as it goes, and nothing is selected
+    before. With ``sparsity`` every call, for 8,192 queries at most, finds the threshold under which its heads compute
+    ``1 - sparsity`` on average, for which all scores are computed once more. Of a tile that is skipped, scores are
+    computed and no more, so that a kernel saves half of its work at best; what is measured is what it leaves out of
+    the output.
     """
 
     scale: float | None = parameter(
@@ -48,13 +51,14 @@ class Blast(AdaptiveBlocks):
     any_softmax: ClassVar[bool] = True
 
     def density_span(self, length: int) -> Span:
-        return (window_density(length, BLOCK), 1.0) if self.sparsity is None else super().density_span(length)
+        return (window_density(length, BLOCK // 2), 1.0) if self.sparsity is None else super().density_span(length)
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        """All scores below the diagonal."""
+        """All scores below the diagonal; none are computed twice where the kernel itself skips."""
         return window_flops(shape, length, length / 2)
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
+        from sparse_tasks.attention.index import SkipIndex
         from sparse_tasks.attention.kernels.dispatch import check_sequence
         from sparse_tasks.attention.ops.coverage import blocks_that_hold
         from sparse_tasks.attention.ops.true_mass import block_lead
@@ -63,11 +67,22 @@ class Blast(AdaptiveBlocks):
         n_q, n_k = len(q), len(k)
         if n_k <= BLOCK or self.sparsity == 0 or self.scale == 0:
             return None
-        lead = block_lead(q, k, BLOCK, self.softmax)
+        tile = SkipIndex.block_q, SkipIndex.block_k
+        lead = block_lead(q, k, *tile, self.softmax)
         ratio = lead.clamp_max(_GREATEST).exp().masked_fill_(lead == math.inf, math.inf)
-        threshold = (_SCALE if self.scale is None else self.scale) / (n_k if length is None else length)
+        share = 1 - self._threshold(n_k if length is None else length)
         density = None if self.sparsity is None else 1 - self.sparsity
-        return blocks_that_hold(ratio, n_q=n_q, n_k=n_k, share=1 - threshold, density=density, impl=impl)
+        return blocks_that_hold(
+            ratio, n_q=n_q, n_k=n_k, share=share, density=density, block_q=tile[0], block=tile[1], impl=impl
+        )
+
+    def skip_threshold(self, n_k: int, length: int) -> float | None:
+        if n_k <= BLOCK or self.sparsity is not None or self.scale == 0:
+            return None
+        return self._threshold(length)
+
+    def _threshold(self, length: int) -> float:
+        return min(1.0, (_SCALE if self.scale is None else self.scale) / length)
 
 
 METHODS.register("blast", Blast)

@@ -33,6 +33,7 @@ def blocks_that_hold(
     share: float = 1.0,
     density: float | None = None,
     block: int = BLOCK,
+    block_q: int | None = None,
     impl: str = "auto",
 ) -> BlockIndex:
     """The index under one share for all heads and query blocks, given or found by a density.
@@ -47,11 +48,13 @@ def blocks_that_hold(
         share: Least share of the attention of a row that its blocks hold, in [0, 1].
         density: Instead of it, target interactions over those of dense causal attention, averaged over the heads. The
             index comes as near as blocks allow; of those that need the same share, lower heads and rows come first.
-        block: Positions in a block.
+        block: Positions in a block of keys.
+        block_q: Positions in a block of queries, of which ``block`` is a multiple; ``block`` if None.
         impl: "auto", "triton" or "torch".
     """
     columns = mass.shape[2]
-    cells, allowed, never = _grid(mass.device, n_q, n_k, block)
+    block_q = block if block_q is None else block_q
+    cells, allowed, never = _grid(mass.device, n_q, n_k, block_q, block)
     if density is None:
         kept = mass > 1 - share
     else:
@@ -63,7 +66,7 @@ def blocks_that_hold(
         fits = torch.sub(added, added.cumsum(0), alpha=2) >= -2 * target
         kept = torch.empty_like(fits).scatter_(0, order, fits).view(mass.shape) | (mass == float("inf"))
     blocks, counts = select_top(torch.where(kept, allowed, never), columns, impl=impl)
-    return BlockIndex(blocks, counts, block, block, n_q, n_k)
+    return BlockIndex(blocks, counts, block_q, block, n_q, n_k)
 
 
 @made_once_if_small
@@ -94,9 +97,10 @@ def _numbers(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tens
 
 
 @made_once_if_small
-def _grid(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+def _grid(device: torch.device, n_q: int, n_k: int, block_q: int, block_k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of each query block and key block the interactions, int64; 0, but -inf after the diagonal, fp32; and -inf."""
-    row, column = _numbers(device, n_q, n_k, block)
-    cells = block_interactions(row, column, block, block, n_q, n_k)
+    row = torch.arange((n_k - n_q) // block_q, ceil_div(n_k, block_q), device=device)[:, None]
+    column = torch.arange(ceil_div(n_k, block_k), device=device)
+    cells = block_interactions(row, column, block_q, block_k, n_q, n_k)
     never = torch.full((), float("-inf"), device=device)
-    return cells, torch.where(column > row, never, torch.zeros_like(never)), never
+    return cells, torch.where(column * block_k >= (row + 1) * block_q, never, torch.zeros_like(never)), never

@@ -32,29 +32,33 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Te
         fp32 ``[query_heads, rows, columns]``, a row for each query block that the queries touch; -inf after the
         diagonal.
     """
-    mass = _grid(q, k, block)
+    mass = _grid(q, k, block, block)
     for heads, rows, scores in _scores(q, k, block, softmax):
         weights = softmax.of(heads, -1, 1).weights(scores)
         for number, part in _by_row(_by_block(weights, block, 0.0).sum(3), rows):
             mass[heads, number, : part.shape[2]] = part.sum(1)
-    return _causal(mass, q, k, block)
+    return _causal(mass, q, k, block, block)
 
 
-def block_lead(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Tensor:
+def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softmax = PLAIN) -> Tensor:
     """By how much the largest score of a block exceeds those of all blocks between it and the query.
 
     It is what the online softmax of a kernel that goes from the diagonal backwards finds out on its way.
 
     Args:
-        q: As of ``block_mass``, and so are the others.
+        q: As of ``block_mass``, and so are k and softmax.
+        k: Its keys.
+        block_q: Positions in a block of queries.
+        block_k: Positions in a block of keys, a multiple of ``block_q``.
+        softmax: Sinks and soft cap of the model.
 
     Returns:
         fp32 ``[query_heads, rows, columns]``: the most of all queries of a block, below 0 where no query has a new
         maximum there; +inf on the diagonal, -inf after it.
     """
-    lead = _grid(q, k, block).fill_(float("-inf"))
-    for heads, rows, scores in _scores(q, k, block, softmax):
-        highest = _by_block(scores, block, float("-inf")).amax(3)
+    lead = _grid(q, k, block_q, block_k).fill_(float("-inf"))
+    for heads, rows, scores in _scores(q, k, block_q, softmax):
+        highest = _by_block(scores, block_k, float("-inf")).amax(3)
         before = highest.flip(2).cummax(2).values.flip(2)
         if softmax.sinks is not None:  # which a kernel has from the start
             before = before.maximum(softmax.sinks[heads, None, None].to(before.dtype))
@@ -62,8 +66,8 @@ def block_lead(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Te
         leads[..., :-1] = highest[..., :-1] - before[..., 1:]
         for number, part in _by_row(leads, rows):
             lead[heads, number, : part.shape[2]] = part.nan_to_num(float("inf")).amax(1)
-    lead.diagonal((len(k) - len(q)) // block, 1, 2).fill_(float("inf"))
-    return _causal(lead, q, k, block)
+    lead[:, torch.arange(lead.shape[1], device=q.device), _own(q, k, block_q, block_k)] = float("inf")
+    return _causal(lead, q, k, block_q, block_k)
 
 
 def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, _Rows, Tensor]]:
@@ -97,16 +101,22 @@ def _by_block(x: Tensor, block: int, beyond: float) -> Tensor:
     return torch.nn.functional.pad(x, (0, -x.shape[2] % block), value=beyond).unflatten(2, (-1, block))
 
 
-def _grid(q: Tensor, k: Tensor, block: int) -> Tensor:
+def _grid(q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
     """fp32 zeros ``[query_heads, rows, columns]``."""
-    rows, columns = BlockIndex.rows(len(q), len(k), block), ceil_div(len(k), block)
+    rows, columns = BlockIndex.rows(len(q), len(k), block_q), ceil_div(len(k), block_k)
     return torch.zeros(q.shape[1], rows, columns, dtype=torch.float32, device=q.device)
 
 
-def _causal(by_block: Tensor, q: Tensor, k: Tensor, block: int) -> Tensor:
+def _own(q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
+    """int64 ``[rows]``: the key block on the diagonal."""
+    rows = torch.arange(BlockIndex.rows(len(q), len(k), block_q), device=q.device) + (len(k) - len(q)) // block_q
+    return rows * block_q // block_k
+
+
+def _causal(by_block: Tensor, q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
     """A grid, with -inf after the diagonal."""
-    row = torch.arange(by_block.shape[1], device=q.device)[:, None] + (len(k) - len(q)) // block
-    return by_block.masked_fill_(torch.arange(by_block.shape[2], device=q.device) > row, float("-inf"))
+    own = _own(q, k, block_q, block_k)[:, None]
+    return by_block.masked_fill_(torch.arange(by_block.shape[2], device=q.device) > own, float("-inf"))
 
 
 def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN) -> Tensor:

@@ -283,7 +283,7 @@ class SparseLayer:
         """Attention of a prompt or a chunk."""
         queries = _with_earlier(methods.queries, method.observes, prompt, queries)
         earlier, done = len(queries) - len(out), 0  # earlier queries only help to select
-        for part, whole in select_stretches(method, queries, key, length=prompt.length, impl=self._impl):
+        for part, whole in select_stretches(method, queries, key, value, length=prompt.length, impl=self._impl):
             done += len(part)
             count = min(len(part), done - earlier)
             if count <= 0:

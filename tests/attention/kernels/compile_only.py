@@ -25,10 +25,16 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from sparse_tasks.attention.cache import PagedCache
-from sparse_tasks.attention.index import BlockIndex, LineIndex
+from sparse_tasks.attention.index import BlockIndex, LineIndex, SkipIndex
 from sparse_tasks.attention.kernels import gluon, triton
+from sparse_tasks.attention.kernels.block_sparse import dense_index
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
-from sparse_tasks.attention.kernels.gluon.block_sparse import SIZES, block_sparse_gluon, vertical_slash_gluon
+from sparse_tasks.attention.kernels.gluon.block_sparse import (
+    SIZES,
+    block_sparse_gluon,
+    skipping_gluon,
+    vertical_slash_gluon,
+)
 from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
@@ -95,6 +101,12 @@ def prefill(method: PrefillMethod, size: int, dtype: torch.dtype, softmax: Softm
                 block_sparse_gluon(queries, keys, keys, index, scale=1.0, softmax=softmax)
 
 
+def skip(size: int, softmax: Softmax = PLAIN) -> None:
+    q, k = prompt(size, torch.bfloat16)
+    index, dense = SkipIndex.new(0.1, HEADS, N, N, "cpu"), dense_index(q.device, N, N)
+    skipping_gluon(q, k, k, index, dense, scale=1.0, softmax=softmax)
+
+
 def decode(
     method: DecodeMethod,
     size: int,
@@ -156,6 +168,9 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
                 f"{name} with {softmax.what}",
                 lambda run=run, m=method, s=softmax: run(m, 64, torch.bfloat16, s),  # type: ignore[misc]
             )
+        yield f"skipping with {softmax.what}", lambda s=softmax: skip(128, s)  # type: ignore[misc]
+    for size in SIZES:
+        yield f"skipping {size}", lambda s=size: skip(s)  # type: ignore[misc]
     for size in (64, 256):
         yield f"quest {size} in 8 bits", lambda s=size: decode(Quest(), s, torch.bfloat16, cached=EIGHT_BITS)  # type: ignore[misc]
     for block in (16, 64):

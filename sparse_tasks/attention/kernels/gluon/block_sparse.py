@@ -13,6 +13,10 @@ copies of its own into its half of the tile; of an odd number the first tile is 
 Both kinds of index run here. Of a ``BlockIndex`` each query tile has its own list of key blocks. Of a ``LineIndex`` the
 list is the head's bands, which go with the query tile, and a second stretch of tiles holds the head's verticals,
 gathered once into tensors of their own; those that lie in a band are masked there.
+
+With a threshold (BLASST: Yuan et al. 2025, section 3) each group of consumers, once it has the scores of a tile, leaves
+out the rest of it, softmax and values, where none of its 64 queries comes near its running maximum, and writes down
+which tiles it kept. Values are copied all the same: the producer is ahead, and does not know.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from sparse_tasks.attention.index import BlockIndex, LineIndex
+from sparse_tasks.attention.index import BlockIndex, LineIndex, SkipIndex
 from sparse_tasks.attention.kernels.triton.columns import gather_columns
 from sparse_tasks.attention.kernels.triton.lines import FAR, tile_lists
 from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
@@ -185,13 +189,19 @@ def _produce(
 
 
 @gluon.jit
+def _bent(s, bend):
+    if bend is not None:
+        s = 1.0 - 2.0 / (gl.exp2(gl.minimum(s * bend, 126.0)) + 1.0)
+    return s
+
+
+@gluon.jit
 def _softmax(s, m, total, factor, bend, query, key, MASKED: gl.constexpr):
     """One step of the online softmax; ``m`` is in units of the scores, ``factor`` turns them into powers of two.
 
     ``bend``, which is None without a soft cap, as of ``Softmax.exponents``.
     """
-    if bend is not None:
-        s = 1.0 - 2.0 / (gl.exp2(gl.minimum(s * bend, 126.0)) + 1.0)
+    s = _bent(s, bend)
     if MASKED:
         s = gl.where(key[None, :] <= query[:, None], s, float("-inf"))
     new = gl.maximum(m, gl.max(s, 1))
@@ -230,10 +240,61 @@ def _step(
 
 
 @gluon.jit
+def _step_or_skip(
+    q, rings, barriers, slot, phase, p, o, m, total, pending, factor, bend, mark, held, query, key, nothing,
+    STAGES: gl.constexpr, O_LAYOUT: gl.constexpr, P_LAYOUT: gl.constexpr,
+):  # fmt: skip
+    """``_step`` where ``pending``, for the last tile was kept, else scores alone; and whether this one is kept.
+
+    It is where the largest score of a query that is ``held`` lies above its running maximum and ``mark``, which is a
+    power of two. No product is under way where the paths part and meet again.
+    """
+    _, k_ring, v_ring = rings
+    _, _, k_full, k_empty, v_full, v_empty = barriers
+    last_slot = slot
+    last_phase = phase
+    slot, phase = _next(slot, phase, STAGES)
+    mbarrier.wait(k_full.index(slot), phase)
+    if pending != 0:
+        s = warpgroup_mma(q, k_ring.index(slot).permute((1, 0)), nothing, use_acc=False, is_async=True)
+        mbarrier.wait(v_full.index(last_slot), last_phase)
+        o = warpgroup_mma(p, v_ring.index(last_slot), o, is_async=True)
+        s = warpgroup_mma_wait(1, [s])
+        mbarrier.arrive(k_empty.index(slot))
+        s = _bent(s, bend)
+        kept = gl.max(gl.where(held, (gl.max(s, 1) - m) * factor, float("-inf")), 0) > mark
+        # The tensor cores are busy meanwhile, so that the softmax of a tile that is then left out costs little.
+        p_next, new, sums, shrink = _softmax(s, m, total, factor, None, query, key, False)
+        o = warpgroup_mma_wait(0, [o])
+        mbarrier.arrive(v_empty.index(last_slot))
+        if kept:
+            m = new
+            total = sums
+            o = o * gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT))[:, None]
+            p = gl.convert_layout(p_next.to(q.dtype), P_LAYOUT)
+        pending = kept.to(gl.int32)
+    else:
+        s = warpgroup_mma(q, k_ring.index(slot).permute((1, 0)), nothing, use_acc=False, is_async=True)
+        s = warpgroup_mma_wait(0, [s])
+        mbarrier.arrive(k_empty.index(slot))
+        s = _bent(s, bend)
+        kept = gl.max(gl.where(held, (gl.max(s, 1) - m) * factor, float("-inf")), 0) > mark
+        if kept:
+            p_next, m, total, shrink = _softmax(s, m, total, factor, None, query, key, False)
+            o = o * gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT))[:, None]
+            p = gl.convert_layout(p_next.to(q.dtype), P_LAYOUT)
+        pending = kept.to(gl.int32)
+    if pending == 0:  # its values have to come before others may take their place
+        mbarrier.wait(v_full.index(slot), phase)
+        mbarrier.arrive(v_empty.index(slot))
+    return slot, phase, p, o, m, total, pending
+
+
+@gluon.jit
 def _consume(
-    o_desc, read, rings, barriers, sizes, sinks, factor, bend,
+    o_desc, read, rings, barriers, sizes, sinks, factor, bend, skip,
     WHICH: gl.constexpr, HEAD: gl.constexpr, PER_ROW: gl.constexpr,
-    STAGES: gl.constexpr, Q_STAGES: gl.constexpr, LINES: gl.constexpr,
+    STAGES: gl.constexpr, Q_STAGES: gl.constexpr, LINES: gl.constexpr, SKIP: gl.constexpr,
 ):  # fmt: skip
     blocks, counts, columns, column_tiles, band_flags = read
     q_ring, k_ring, v_ring = rings
@@ -284,11 +345,26 @@ def _consume(
                 _keys(first, second, entry, count, lane, PER_ROW), nothing,
                 STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, True,
             )  # fmt: skip
-        for _ in range(PER_ROW, tiles):
-            slot, phase, p, o, m, total = _step(
-                q, rings, barriers, slot, phase, p, o, m, total, factor, bend, query, key, nothing,
-                STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, False,
-            )  # fmt: skip
+        pending = 1
+        if SKIP:
+            kept, kept_rows, kept_width, begin, mark = skip
+            held = (query >= begin) & (query < n_k)
+            kept_row = row * 2 + WHICH - begin // 64
+            there = (kept_row >= 0) & (kept_row < kept_rows)
+            flags = kept + (head * kept_rows + kept_row).to(gl.int64) * kept_width + row
+            gl.store(flags, 1, mask=there)
+            for tile in range(1, tiles):
+                slot, phase, p, o, m, total, pending = _step_or_skip(
+                    q, rings, barriers, slot, phase, p, o, m, total, pending, factor, bend, mark, held, query, key,
+                    nothing, STAGES, O_LAYOUT, P_LAYOUT,
+                )  # fmt: skip
+                gl.store(flags - tile, pending, mask=there)
+        else:
+            for _ in range(PER_ROW, tiles):
+                slot, phase, p, o, m, total = _step(
+                    q, rings, barriers, slot, phase, p, o, m, total, factor, bend, query, key, nothing,
+                    STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, False,
+                )  # fmt: skip
         if LINES:
             for tile in range(gl.load(column_tiles + line)):
                 key = gl.load(columns + index_head.to(gl.int64) * columns_width + tile * 128 + lane)
@@ -300,10 +376,11 @@ def _consume(
                     gl.where(seen != 0, _FAR, key), nothing,
                     STAGES, S_LAYOUT, O_LAYOUT, P_LAYOUT, True,
                 )  # fmt: skip
-        mbarrier.wait(v_full.index(slot), phase)
-        o = warpgroup_mma(p, v_ring.index(slot), o, is_async=True)
-        o = warpgroup_mma_wait(0, [o])
-        mbarrier.arrive(v_empty.index(slot))
+        if pending != 0:
+            mbarrier.wait(v_full.index(slot), phase)
+            o = warpgroup_mma(p, v_ring.index(slot), o, is_async=True)
+            o = warpgroup_mma_wait(0, [o])
+            mbarrier.arrive(v_empty.index(slot))
         slot, phase = _next(slot, phase, STAGES)
         share = 1.0 / gl.where(total > 0, total, 1.0)
         o = o * gl.convert_layout(share, gl.SliceLayout(1, O_LAYOUT))[:, None]
@@ -324,12 +401,17 @@ def _barriers(SLOTS: gl.constexpr, arrivals: gl.constexpr):
     return barriers
 
 
-@gluon.jit(do_not_specialize=["n_q", "n_k", "rows", "width", "columns_width", "bands"])
+_NUMBERS: Final = ["n_q", "n_k", "rows", "width", "columns_width", "bands", "kept_rows", "kept_width", "begin"]
+
+
+@gluon.jit(do_not_specialize=_NUMBERS)
 def _kernel(
     q_desc, k_desc, v_desc, column_k_desc, column_v_desc, o_desc,
     blocks, counts, columns, column_tiles, band_flags, sinks,
     n_q, n_k, rows, width, columns_width, heads, group, index_group, bands, factor, bend,
+    kept, kept_rows, kept_width, begin, mark,
     HEAD: gl.constexpr, PER_ROW: gl.constexpr, STAGES: gl.constexpr, Q_STAGES: gl.constexpr, LINES: gl.constexpr,
+    SKIP: gl.constexpr,
 ):  # fmt: skip
     TILE_LAYOUT: gl.constexpr = gl.NVMMASharedLayout.get_default_for([128, HEAD], k_desc.dtype)
     rings = (
@@ -346,13 +428,16 @@ def _kernel(
     fence_async_shared()
     sizes = (n_q, n_k, rows, width, columns_width, heads, group, index_group, bands)
     read = (blocks, counts, columns, column_tiles, band_flags)
+    skip = (kept, kept_rows, kept_width, begin, mark)
     gl.warp_specialize(
         [
             (_consume, (
-                o_desc, read, rings, barriers, sizes, sinks, factor, bend, 0, HEAD, PER_ROW, STAGES, Q_STAGES, LINES,
+                o_desc, read, rings, barriers, sizes, sinks, factor, bend, skip,
+                0, HEAD, PER_ROW, STAGES, Q_STAGES, LINES, SKIP,
             )),
             (_consume, (
-                o_desc, read, rings, barriers, sizes, sinks, factor, bend, 1, HEAD, PER_ROW, STAGES, Q_STAGES, LINES,
+                o_desc, read, rings, barriers, sizes, sinks, factor, bend, skip,
+                1, HEAD, PER_ROW, STAGES, Q_STAGES, LINES, SKIP,
             )),
             (_produce, (
                 q_desc, k_desc, v_desc, column_k_desc, column_v_desc, read, rings, barriers, sizes,
@@ -389,6 +474,15 @@ def block_sparse_gluon(
                    softmax)  # fmt: skip
 
 
+def skipping_gluon(
+    q: Tensor, k: Tensor, v: Tensor, index: SkipIndex, dense: BlockIndex, *, scale: float, softmax: Softmax = PLAIN
+) -> Tensor:
+    """As ``skipping.skipping_attention``, for what ``serves`` accepts; ``dense`` lists all blocks of ``TILE``."""
+    none = dense.counts
+    return _launch(q, k, v, k, v, dense.blocks, dense.counts, none, none, none, dense, TILE, scale, softmax,
+                   index)  # fmt: skip
+
+
 def vertical_slash_gluon(
     q: Tensor, k: Tensor, v: Tensor, index: LineIndex, *, scale: float, softmax: Softmax = PLAIN
 ) -> Tensor:
@@ -409,7 +503,7 @@ def _layout(width: int, dtype: gl.dtype) -> gl.NVMMASharedLayout:
 def _launch(
     q: Tensor, k: Tensor, v: Tensor, column_k: Tensor, column_v: Tensor,
     blocks: Tensor, counts: Tensor, columns: Tensor, column_tiles: Tensor, band_flags: Tensor,
-    index: BlockIndex | LineIndex, block_k: int, scale: float, softmax: Softmax,
+    index: BlockIndex | LineIndex, block_k: int, scale: float, softmax: Softmax, skip: SkipIndex | None = None,
 ) -> Tensor:  # fmt: skip
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     dtype = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}[q.dtype]
@@ -436,7 +530,8 @@ def _launch(
         blocks, counts, columns, column_tiles, band_flags, softmax.sinks,
         before + n_q, n_k, rows, blocks.shape[-1], columns.shape[-1], heads, heads // kv_heads,
         heads // blocks.shape[0], band_flags.shape[-1], factor, bend,
+        *((counts, 0, 0, 0, 0.0) if skip is None else (skip.kept, *skip.kept.shape[1:], n_k - n_q, skip.mark)),
         HEAD=size, PER_ROW=TILE // block_k, STAGES=2, Q_STAGES=2,
-        LINES=isinstance(index, LineIndex), num_warps=4,
+        LINES=isinstance(index, LineIndex), SKIP=skip is not None, num_warps=4,
     )  # fmt: skip
     return out[before:]
