@@ -31,7 +31,8 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
     Attributes:
         method: ``dense``, ``quest``, ``vertical_slash+delta+quest``; ``unknown`` where an engine runs elsewhere.
         sparsity: Target of all methods, in [0, 1); None for their own budgets, 0 for dense attention.
-        arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one.
+        arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one, and
+            what is short for several stands for each.
         nominal: Whether it is the user's word for what ran elsewhere; left out where it is not.
     """
 
@@ -146,7 +147,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         for name in names:
             METHODS.get(name)
         for path in self.arguments:
-            if _owner(path, names) is None:
+            if not _goes_to(path, names):
                 parameter = path.rpartition(".")[2]
                 known = ", ".join(f"{name}.{parameter}" for name in names) or f"none: {DENSE} attention takes none"
                 raise UsageError("argument", path, f"is of no method in {self.method!r}; write {known}")
@@ -160,7 +161,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         """
         settings: dict[str, object] = {} if self.sparsity is None else {"sparsity": self.sparsity}
         for path, value in self.arguments.items():
-            if _owner(path, self.names) == name:
+            if name in _goes_to(path, self.names):
                 settings[path.rpartition(".")[2]] = value
         return METHODS.get(name).from_settings(settings)
 
@@ -218,17 +219,16 @@ def share_out(arguments: Mapping[str, object], attentions: Sequence[str]) -> lis
     """
     names = [[] if text == DENSE else spell_out(text).split("+") for text in attentions]
     for path in arguments:
-        if not any(_owner(path, some) for some in names):
+        if not any(_goes_to(path, some) for some in names):
             raise UsageError("set", path, f"is of no method in {', '.join(attentions)}; write METHOD.PARAMETER=VALUE")
-    return [{path: value for path, value in arguments.items() if _owner(path, some)} for some in names]
+    return [{path: value for path, value in arguments.items() if _goes_to(path, some)} for some in names]
 
 
-def _owner(path: str, names: Sequence[str]) -> str | None:
-    """The method that an argument is of; one that names none is of a method that stands alone."""
+def _goes_to(path: str, names: Sequence[str]) -> list[str]:
+    """The methods that an argument is of: one that names none is of a method that stands alone."""
     owner, dot, _ = path.rpartition(".")
-    if not dot and len(names) == 1:
-        return names[0]
-    return owner if owner in names else None
+    named = spell_out(owner).split("+") if dot or len(names) != 1 else names
+    return [name for name in names if name in named]
 
 
 def composed(methods: Sequence[Method]) -> tuple[Method, ...]:

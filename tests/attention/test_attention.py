@@ -161,6 +161,22 @@ def test_a_parameter_that_a_method_does_not_take_is_named(
     assert error.value.field == field
 
 
+def test_an_argument_of_what_is_short_for_several_goes_to_each() -> None:
+    room.METHODS.register("both_prefill", Near)
+    room.METHODS.register("both_decode", First)
+    assert Attention.parse("both", arguments={"both.sparsity": "0.5"}).methods == (
+        Near(sparsity=0.5),
+        First(sparsity=0.5),
+    )
+    assert Attention.parse("both", arguments={"both_prefill.near": 3, "both_decode.first": 4}).methods == (
+        Near(near=3), First(first=4),
+    )  # fmt: skip
+    shared = share_out({"both.sparsity": 0.5, "near.near": 3}, ["both", "both_decode", "near"])
+    assert shared == [{"both.sparsity": 0.5}, {"both.sparsity": 0.5}, {"near.near": 3}]
+    with pytest.raises(UsageError, match=r"^first\.near: 4 sets no parameter of first"):
+        Attention.parse("both", arguments={"both.near": 4})
+
+
 def test_arguments_go_to_all_that_have_their_method() -> None:
     given = {"near.near": 3, "loud.loud": 2}
     attentions = ["dense", "near", "near+loud", "loud", "first"]
