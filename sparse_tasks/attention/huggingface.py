@@ -25,7 +25,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import EvictMethod, Layer
+from sparse_tasks.attention.method import EvictMethod, Layer, PrefillMethod
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.softmax import PLAIN, Softmax, what_config_says
 from sparse_tasks.attention.steps import Memory, attend_after
@@ -67,6 +67,7 @@ class SparseRun:
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         self._totals: dict[tuple[str, int], Tensor] = {}  # selected, computed and dense, by phase and layer
         self._handed: dict[tuple[int, int], dict[object, PageIndex]] = {}  # by sequence and position
+        self._places: dict[int, Layer] = {}  # by number in the model
         self._mask: Tensor | None = None
         self._spans: list[tuple[int, int]] = []
 
@@ -125,6 +126,7 @@ class SparseRun:
         # Methods and kernels scale by head_size ** -0.5 of their own accord.
         factor = scaling * query.shape[3] ** 0.5
         query = query if abs(factor - 1) < 1e-6 else query * factor
+        self._places[number] = layer
         first = key.shape[2] - query.shape[2]
         if layer.index == 0:
             self._handed.clear()
@@ -164,9 +166,14 @@ class SparseRun:
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, value_size]``."""
-        out, indices = sparse_prefill(self.attention.prefill, q, k, v, softmax=softmax, impl=self._impl)
+        out, indices = sparse_prefill(self._prefill_of(number), q, k, v, softmax=softmax, impl=self._impl)
         self._count_prefill(number, indices)
         return out
+
+    def _prefill_of(self, number: int) -> PrefillMethod | None:
+        """The method for prompts in one layer; None where they see everything."""
+        prefill = self.attention.prefill
+        return None if prefill is None else prefill.in_layer(self._places[number])
 
     def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, value_size]``."""

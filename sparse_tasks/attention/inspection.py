@@ -83,10 +83,11 @@ class Inspection(SparseRun):
         )
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
-        if self.attention.prefill is None:
+        method = self._prefill_of(number)
+        if method is None:
             return super()._prompt(number, q, k, v, softmax)
         parts = []
-        for queries, index in select_stretches(self.attention.prefill.under(softmax), q, k, impl=self._impl):
+        for queries, index in select_stretches(method.under(softmax), q, k, impl=self._impl):
             sparse, every = (index.sparse, index.every) if isinstance(index, CorrectedIndex) else (index, None)
             out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], sparse.pattern(), softmax, every)
             self._note("prefill", number, sums)

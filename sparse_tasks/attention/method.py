@@ -13,9 +13,10 @@ import copy
 import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, TypeVar, cast
 
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
@@ -52,6 +53,8 @@ class Layer:
 
 
 ONLY: Final = Layer(0, 1)
+
+M = TypeVar("M", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Method(Parametric, ABC):
     reads_positions: ClassVar[bool] = False
     rotary: ClassVar[Rotary | None] = None
     """That of the model, where the method was ``placed`` in one; None where positions turn nothing."""
+    layer: ClassVar[Layer] = ONLY
+    """That which it selects for, where the method was taken ``in_layer``."""
     budgets: ClassVar[tuple[str, ...]] = ()
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
@@ -119,7 +124,7 @@ class Method(Parametric, ABC):
         """
         if self.sparsity is None or not self.exact:
             return self
-        return cast("Self", _solved(self, length))._bound(softmax=self.softmax, rotary=self.rotary)
+        return cast("Self", self._here(_solved(self, length)))
 
     def under(self, softmax: Softmax) -> Self:
         """The method for a layer with such a softmax.
@@ -131,6 +136,10 @@ class Method(Parametric, ABC):
             return self
         self.check_softmax(softmax.what)
         return self._bound(softmax=softmax)
+
+    def in_layer(self, layer: Layer) -> Self:
+        """The method for a layer. Where prompts are read, this alone says which; other calls say it themselves."""
+        return self._bound(layer=layer)
 
     def placed(self, rotary: Rotary) -> Self:
         """The method for a model whose positions turn queries and keys so."""
@@ -157,6 +166,11 @@ class Method(Parametric, ABC):
         bound.__dict__.update(attributes)
         return bound
 
+    def _here(self, method: M) -> M:
+        """Another method with what this one has from where it runs."""
+        own = {field.name for field in fields(self)}
+        return method._bound(**{name: value for name, value in vars(self).items() if name not in own})
+
     def check_softmax(self, what: str) -> None:
         """Refuse a model whose softmax has more to it than scores, said in words; none are plain softmax.
 
@@ -167,7 +181,7 @@ class Method(Parametric, ABC):
             remedy = f"does not go with a model that has {what}: it estimates another softmax; choose another method"
             raise UsageError("attention", self.name, remedy)
 
-    def solve(self, length: int, density: float) -> dict[str, int]:
+    def solve(self, length: int, density: float) -> Mapping[str, float]:
         """The budgets whose count is nearest to ``density`` at a length. Exact methods override it."""
         raise NotImplementedError
 
@@ -230,7 +244,8 @@ class Method(Parametric, ABC):
 @functools.lru_cache(maxsize=1024)
 def _solved(method: Method, length: int) -> Method:
     """What ``at`` solves: every layer of a prompt asks the same."""
-    return replace(method, sparsity=None, **method.solve(length, 1 - (method.sparsity or 0.0)))
+    budgets: Mapping[str, Any] = method.solve(length, 1 - (method.sparsity or 0.0))
+    return replace(method, sparsity=None, **budgets)
 
 
 class PrefillMethod(Method):
@@ -322,6 +337,10 @@ class Correction(PrefillMethod):
     @property
     def parts(self) -> tuple[Method, ...]:
         return (self,) if self.of is None else (self.of, replace(self, of=None))
+
+    def in_model(self, text: Any) -> Self:
+        here = super().in_model(text)
+        return here if self.of is None else here._bound(of=self.of.in_model(text))
 
 
 class DecodeMethod(Method):

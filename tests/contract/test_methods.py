@@ -238,6 +238,7 @@ def test_a_method_under_a_softmax_is_the_same_but_for_that(name: str) -> None:
     under = method.under(softmax)
     assert (under, under.softmax, method.softmax.plain) == (method, softmax, True)
     assert under.at(900).softmax is softmax
+    assert under.in_layer(Layer(1, 3)).at(900).layer == Layer(1, 3)
     assert method.at(900).softmax.plain
 
 

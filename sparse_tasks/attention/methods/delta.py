@@ -59,8 +59,7 @@ class Delta(Correction):
     def at(self, length: int) -> Self:
         if self.sparsity is None or not self.exact:
             return self
-        at = replace(self, of=self._other.at(length), every=self._spacing)
-        return at._bound(softmax=self.softmax, rotary=self.rotary)
+        return self._here(replace(self, of=self._other.at(length), every=self._spacing))
 
     def density_span(self, length: int) -> Span:
         least, most = self._other.density_span(length)
@@ -97,8 +96,8 @@ class Delta(Correction):
         other = StreamingLLM(sparsity=self.sparsity) if self.of is None else self.of
         if self.sparsity is not None:
             share = 1 / self._spacing
-            other = replace(other, sparsity=self.sparsity + share if self.sparsity > share else 0.0)
-        return other._bound(softmax=self.softmax, rotary=self.rotary)
+            other = other._here(replace(other, sparsity=self.sparsity + share if self.sparsity > share else 0.0))
+        return self._here(other)
 
 
 METHODS.register("delta", Delta)

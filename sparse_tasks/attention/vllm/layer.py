@@ -46,7 +46,7 @@ class Methods:
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
         self.attention = attention.placed(text)
         prefill, decode = self.attention.prefill, self.attention.decode
-        self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
+        self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax).in_layer(layer)
         self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
         self.queries: dict[str, Tensor] = {}
         self.evicted = Evicted(self.decode, layer, impl) if isinstance(self.decode, EvictMethod) else None

@@ -370,9 +370,15 @@ class Alone:
         method, out = self.attention.prefill, []
         assert method is not None
         first = min(start, max(0, end - method.observes))
-        for computed, (q, k, v) in zip(self._computed, self.text.layers, strict=True):
+        for number, (computed, (q, k, v)) in enumerate(zip(self._computed, self.text.layers, strict=True)):
             part, indices = sparse_prefill(
-                method, q[first:end], k[:end], v[:end], softmax=self.softmax, length=self.text.prompt, impl="torch"
+                method.in_layer(Layer(number, LAYERS)),
+                q[first:end],
+                k[:end],
+                v[:end],
+                softmax=self.softmax,
+                length=self.text.prompt,
+                impl="torch",
             )
             out.append(part[start - first :])
             for index in indices:
