@@ -22,13 +22,15 @@ def pictures() -> None:
     from PIL import Image
 
     from sparse_tasks.attention.method import METHODS
+    from sparse_tasks.attention.methods.duo_attention import DuoMethod  # of two heads both would stream at .8
 
     for method in METHODS:
         path = DOCS / "methods" / f"{method.name}.png"
         if method.name == "pyramidkv":
             _pyramid(path)
         else:
-            _picture(method(sparsity=SPARSITY), path)
+            settings = {"streaming": 0.5} if issubclass(method, DuoMethod) else {"sparsity": SPARSITY}
+            _picture(method(**settings), path)
         with Image.open(path) as image:
             few = image.convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE)
         few.save(path, optimize=True)

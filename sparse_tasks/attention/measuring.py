@@ -37,7 +37,7 @@ class Measuring(SparseRun):
         return self._method.tensors(torch.stack([self._sums[number].cpu() for number in sorted(self._sums)]))
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
-        self._sums[number] = self._method.measure(self._sums.get(number), q, k)
+        self._sums[number] = self._method.under(softmax).measure(self._sums.get(number), q, k)
         if number == min(self._sums):
             self.prompts, self.tokens = self.prompts + (len(q) == len(k)), self.tokens + len(q)
         return super()._prompt(number, q, k, v, softmax)

@@ -274,7 +274,7 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
     print_table(table)
     if not verbose:
         print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest;")
-        print("oracle is short for oracle_prefill+oracle_decode, and so with other controls.")
+        print("oracle is short for oracle_prefill+oracle_decode, and so with others of both phases.")
         return
     print("\nParameters (--set); * is what sparsity sets")
     table = frameless("parameter", ("default", "values", "meaning"), numeric=False)

@@ -63,5 +63,6 @@ def calibrate(
         told = {name: getattr(calibration, name) for name in ("method", "version", "model", "source")}
         print_json({**told, "file": str(output)})
         return
-    print(f"{method}, version {calibration.version}, of the model {calibration.model[:12]}: {calibration.source}")
-    print(f"use it with --set {method}.calibration={output}")
+    name = calibration.method
+    print(f"{name}, version {calibration.version}, of the model {calibration.model[:12]}: {calibration.source}")
+    print(f"use it with --set {name}.calibration={output}")

@@ -53,11 +53,12 @@ def calibrate(request: RunRequest, progress: Progress) -> Calibration:
     from sparse_tasks.attention.calibration import Calibration, fingerprint
 
     attention = request.attention or Attention.DENSE
-    method = attention.methods[0] if len(attention.methods) == 1 else None
-    if not isinstance(method, CalibratedMethod):
+    methods = [method for method in attention.methods if isinstance(method, CalibratedMethod)]
+    if len(methods) < len(attention.methods) or len({method.calibrated_as for method in methods}) != 1:
         raise UsageError("method", attention.method, "takes no calibration; sparse-tasks attention list --verbose says "
                          "which do (calibration)")  # fmt: skip
     request = replace(request, attention=Attention.DENSE)
+    method = methods[0]  # those that share a calibration measure the same
     engine = _Measuring(request.settings(), method)
     answer(engine, request, 0, progress)
     run, model = engine.run, engine.settings.model
@@ -65,4 +66,5 @@ def calibrate(request: RunRequest, progress: Progress) -> Calibration:
         raise UsageError("data", request.dataset.name, "has no prompt that was read, so that nothing was measured")
     data = f"{Path(request.dataset.name).name}, {request.dataset.sha256[:12]}"
     source = f"{run.prompts:,} {'prompt' if run.prompts == 1 else 'prompts'} ({run.tokens:,} tokens) of {data}"
-    return Calibration(method.name, method.version, fingerprint(model.source, model.revision), source, run.tensors())
+    of_model = fingerprint(model.source, model.revision)
+    return Calibration(method.calibrated_as, method.version, of_model, source, run.tensors())

@@ -23,7 +23,8 @@ from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.core.errors import BadFileError, UsageError
 
-NAMES = [name for name in METHODS.names() if issubclass(METHODS.get(name), CalibratedMethod)]
+KINDS = [kind for kind in METHODS if issubclass(kind, CalibratedMethod)]
+NAMES = list(dict.fromkeys(kind.family or kind.name for kind in KINDS))
 
 
 def made(folder: Path, seed: int) -> Path:
@@ -47,14 +48,14 @@ def loaded(folder: Path) -> Any:
 
 def measure(name: str, folder: Path, path: Path) -> Calibration:
     """Calibrate a model on two prompts, into a file."""
-    method, model = METHODS.get(name)(), loaded(folder)
+    method, model = Attention.parse(name).methods[0], loaded(folder)
     assert isinstance(method, CalibratedMethod)
     run = Measuring(method, model.config, "torch")
     for seed in (1, 2):
-        ids = torch.randint(64, (1, 50), generator=torch.Generator().manual_seed(seed))
+        ids = torch.randint(64, (1, 400), generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode(), attended_by(model, run):
             model(ids)
-    assert (run.prompts, run.tokens) == (2, 100)
+    assert (run.prompts, run.tokens) == (2, 800)
     found = Calibration(name, method.version, fingerprint(str(folder)), "2 prompts of noise", run.tensors())
     found.save(path)
     return found
@@ -67,17 +68,22 @@ def test_a_calibration_is_used_by_its_model_and_says_what_it_is_of(
     path = tmp_path / "c.safetensors"
     measure(name, folder, path)
     say_uncalibrated.cache_clear()  # other tests may have had it said
-    model, ids = loaded(folder), torch.randint(64, (1, 200), generator=torch.Generator().manual_seed(3))
-    given = {"sparsity": 0.5, "arguments": {"calibration": str(path), "recent": 8}}
+    model, ids = loaded(folder), torch.randint(64, (1, 400), generator=torch.Generator().manual_seed(3))
+    short = {f"{name}.recent": 8}
+    given = {"sparsity": 0.5, "arguments": {f"{name}.calibration": str(path), **short}}
     with caplog.at_level(logging.WARNING, "sparse_tasks"):
         kept = []
-        for options in (given, {"sparsity": 0.5, "arguments": {"recent": 8}}):
+        for options in (given, {"sparsity": 0.5, "arguments": short}):
             with torch.inference_mode(), sparse_attention(model, name, impl="torch", **options) as run:  # type: ignore[arg-type]
                 out = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, output_logits=True,
                                      return_dict_in_generate=True)  # fmt: skip
             density = run.density("decode")
             assert density is not None
-            assert density.computed == pytest.approx(101 / 204, abs=0.02)
+            assert density.computed == pytest.approx(201 / 404, abs=0.02)
+            prompt = run.density("prefill")
+            assert prompt is not None
+            expected = 1.0 if run.attention.prefill is None else 0.5
+            assert prompt.selected == pytest.approx(expected, abs=0.003)  # as near as whole tokens come
             kept.append(torch.stack(out.logits))
     assert not torch.allclose(kept[0], kept[1], atol=1e-4)
     said = [record.getMessage() for record in caplog.records]
@@ -91,7 +97,7 @@ def test_another_model_is_refused_before_it_is_loaded(name: str, folder: Path, t
     path = tmp_path / "c.safetensors"
     measure(name, folder, path)
     other = made(tmp_path / "other", 1)
-    attention = Attention.parse(name, sparsity=0.5, arguments={"calibration": str(path)})
+    attention = Attention.parse(name, sparsity=0.5, arguments={f"{name}.calibration": str(path)})
     config = transformers.AutoConfig.from_pretrained(other)
     words = (
         rf"^{name}\.calibration: .* is of a model {fingerprint(str(folder))[:12]}, not {fingerprint(str(other))[:12]}"
@@ -160,6 +166,6 @@ def test_models_without_weights_here_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"12345678 no header")
     with pytest.raises(UsageError, match=r"is no \.safetensors file"):
         fingerprint(str(tmp_path))
-    attention = Attention.parse(NAMES[0], arguments={"calibration": "c.safetensors"})
+    attention = Attention.parse(NAMES[0], arguments={f"{NAMES[0]}.calibration": "c.safetensors"})
     with pytest.raises(UsageError, match="is not at hand as files"):
         attention.placed(transformers.LlamaConfig())

@@ -34,10 +34,25 @@ def test_a_calibration_is_measured_and_taken(options: list[str], tmp_path: Path)
     assert "decode, 2 queries" in inspected.out
 
 
+def test_methods_of_two_phases_share_a_calibration(
+    options: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "c.safetensors"
+    told = run("attention", "calibrate", "duo_attention", *options, "-o", file)
+    assert f"use it with --set duo_attention.calibration={file}" in told.out
+    set_ = ["--set", f"duo_attention.calibration={file}"]
+    inspected = run("attention", "inspect", *options, "-a", "duo_attention", "-s", ".3", "--steps", "2", *set_)
+    assert inspected.code == 0, inspected.err
+    assert [line[:38] for line in caplog.messages] == ["duo_attention: calibrated on 1 prompt "]
+    assert "prefill" in inspected.out
+    assert "decode, 2 queries" in inspected.out
+
+
 @pytest.mark.parametrize(
     ("method", "file", "words"),
     [
         ("quest", "c.safetensors", ["method", "quest", "takes no calibration"]),
+        ("duo_attention_prefill+quest", "c.safetensors", ["method", "quest", "takes no calibration"]),
         ("triattention", "c.bin", ["output", "c.bin", ".safetensors"]),
         ("triatention", "c.safetensors", ["triattention"]),
     ],

@@ -23,12 +23,14 @@ class CalibratedMethod(Method):
     Class attributes:
         version: Of what ``measure`` gives. With another one, calibrations have to be made again.
         instead: What stands in for a calibration where there is none, in words.
+        family: What methods of several phases are short for that share a calibration; None has one of its own.
     """
 
     calibration: str | None = parameter(None, "file of sparse-tasks attention calibrate, of the model", kind=str)
 
     version: ClassVar[int]
     instead: ClassVar[str]
+    family: ClassVar[str | None] = None
     measured: ClassVar[Calibration | None] = None
     """The calibration, where the method is in a model and has one."""
 
@@ -37,9 +39,14 @@ class CalibratedMethod(Method):
 
         here = super().in_model(text)
         if self.calibration is None:
-            say_uncalibrated(self.name, self.instead)
+            say_uncalibrated(self.calibrated_as, self.instead)
             return here
-        return here._bound(measured=calibrated(self.calibration, self.name, self.version, *source_of(text)))
+        return here._bound(measured=calibrated(self.calibration, self.calibrated_as, self.version, *source_of(text)))
+
+    @property
+    def calibrated_as(self) -> str:
+        """Name of the method in calibrations."""
+        return self.family or self.name
 
     def to_measure(self, text: Any) -> Self:
         """The method in a model that is measured, whatever calibration it has. Arguments as of ``in_model``."""

@@ -1,10 +1,12 @@
-"""The index of first and last tokens, which follows from lengths alone."""
+"""Indices of first and last tokens, which follow from lengths alone."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from sparse_tasks.attention.index import LineIndex
+from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.once import made_once
 from sparse_tasks.attention.ops.lines import line_index
 
@@ -26,3 +28,40 @@ def window_index(
         n_k=n_k,
         impl=impl,
     )
+
+
+@made_once
+def window_index_of_some(
+    device: torch.device, some: tuple[bool, ...], sinks: int, window: int, block_q: int, unit: int, n_q: int, n_k: int
+) -> LineIndex:
+    """As ``window_index`` for some of the KV heads, each of which is True; the others see everything."""
+    heads, number = len(some), ceil_div(n_k, unit) + block_q // unit
+    crossed = min(number, (window - 1 + block_q - 1) // unit + 1)
+
+    def ascending(width: int) -> Tensor:
+        return torch.arange(width, dtype=torch.int32, device=device).expand(heads, width).contiguous()
+
+    def counts(few: int, all_: int) -> Tensor:
+        # Filled on the device, as above.
+        return torch.cat([
+            torch.full((1,), few if one else all_, dtype=torch.int32, device=device) for one in some
+        ])  # fmt: skip
+
+    return LineIndex(
+        columns=ascending(max(1, sinks)),
+        column_counts=counts(sinks, 0),
+        bands=ascending(number),
+        band_counts=counts(crossed, number),
+        block_q=block_q,
+        unit=unit,
+        n_q=n_q,
+        n_k=n_k,
+        slashes=torch.arange(n_k, dtype=torch.int32, device=device).expand(heads, n_k),
+        slash_counts=counts(window, n_k),
+    )
+
+
+@made_once
+def numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Numbers of the host on a device, int32; brought there once, for a copy is waited for."""
+    return torch.tensor(rows, dtype=torch.int32, device=device)

@@ -1,0 +1,252 @@
+"""DuoAttention: some KV heads see everything, the others first and last tokens alone (Xiao et al. 2024)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from sparse_tasks.attention.interactions import causal_count, ceil_div, nearest_size, window_density
+from sparse_tasks.attention.method import METHODS, DecodeMethod, PrefillMethod, Span
+from sparse_tasks.attention.methods.calibrated import CalibratedMethod
+from sparse_tasks.attention.methods.lines import BLOCK_Q, TILE_KEYS, UNIT
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.calibration import Calibration
+    from sparse_tasks.attention.index import LineIndex, PageIndex
+
+_STREAMING: Final = 0.5  # where neither it nor a sparsity is given; of Xiao et al. for models with groups of heads
+_WHOLE: Final = 1e-6  # of a head, by which a share of heads may miss a whole number
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuoMethod(CalibratedMethod):
+    """KV heads are retrieval heads, which see everything, or streaming heads, which see first and last tokens.
+
+    A calibration ranks the KV heads of all layers by the share of their attention, that of all their queries, which
+    falls outside of the first and last tokens: those of the least stream. The paper learns a gate for each head
+    instead, by training on passkeys; here nothing is trained.
+
+    With ``sparsity`` as few heads stream as meet it with the whole window; as heads are whole, windows are longer by
+    what is left. Where it takes more than all heads, windows are shorter. Heads follow from the length of the prompt,
+    or of the sequence, and are the same in both phases.
+    """
+
+    streaming: float | None = parameter(
+        None, "share of all KV heads that stream; a half if neither this nor sparsity is given", 0.0, 1.0, kind=float
+    )
+    sinks: int = parameter(64, "first tokens that streaming heads see", 0)
+    recent: int = parameter(256, "last tokens that streaming heads see, at least; fewer where sparsity needs it", 1)
+
+    unit: ClassVar[str] = "KV heads"
+    importance: ClassVar[str] = "calibrated share of attention outside of sinks and a window"
+    budget: ClassVar[str] = "whole heads of all layers"
+    cache: ClassVar[str] = "kept"
+    source: ClassVar[str] = "Xiao et al., 2024, arXiv:2410.10819"
+    exact: ClassVar[bool] = True
+    any_softmax: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("streaming",)
+    version: ClassVar[int] = 1
+    family: ClassVar[str] = "duo_attention"
+    instead: ClassVar[str] = "KV heads spread evenly over the layers stream"
+
+    @property
+    def window(self) -> int:
+        """Tokens that a streaming head sees, where no sparsity says more."""
+        return self.sinks + self.recent
+
+    def solve(self, length: int, density: float) -> Mapping[str, float]:
+        """The share of heads, and the window that makes up for what it cannot be."""
+        most = 1 - window_density(length, self.window)
+        streaming = 1.0 if most < 1 - density else (1 - density) / most if density < 1 else 0.0
+        if streaming == 0:
+            return {"streaming": 0.0}
+        size = self.size(length, 1 - (1 - density) / streaming)
+        sinks = min(self.sinks, max(size - self.recent, size // 2))
+        return {"streaming": streaming, "sinks": sinks, "recent": max(1, size - sinks)}
+
+    @abstractmethod
+    def size(self, length: int, density: float) -> int:
+        """Tokens that a streaming head has to see, at least 1, to compute so much of dense attention."""
+
+    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
+        """float64 ``[query_heads, 2]``: sums of the shares outside, and of the queries that can see as far.
+
+        Blocks of 64 queries by 64 keys count that lie outside with all they hold.
+        """
+        import torch
+
+        from sparse_tasks.attention.ops.true_mass import block_mass
+
+        mass = block_mass(q, k, UNIT, self.softmax).double()
+        row = torch.arange(mass.shape[1], device=q.device)[:, None] + (len(k) - len(q)) // UNIT
+        column = torch.arange(mass.shape[2], device=q.device)
+        outside = (column >= ceil_div(self.sinks, UNIT)) & (row - column > ceil_div(self.recent - 1, UNIT))
+        first = row[:, 0] * UNIT
+        queries = (first + UNIT).clamp_max(len(k)) - first.clamp_min(len(k) - len(q))
+        shares = (mass.where(outside, 0.0)).sum((1, 2))
+        sums = torch.stack([shares, (queries * outside.any(1)).sum().expand_as(shares)], 1)
+        return sums if seen is None else seen + sums
+
+    def tensors(self, sums: Tensor) -> dict[str, Tensor]:
+        """The mean share of each query head, fp32 ``[layers, query_heads]``.
+
+        Raises:
+            UsageError: No prompt was longer than first and last tokens.
+        """
+        if not sums[..., 1].all():
+            remedy = f"have nothing outside of {self.sinks} first and {self.recent} last tokens; take longer ones"
+            raise UsageError("data", "prompts", remedy)
+        return {"outside": (sums[..., 0] / sums[..., 1]).float()}
+
+
+@functools.lru_cache(maxsize=16)
+def ranks(measured: Calibration | None, layers: int, kv_heads: int) -> tuple[tuple[int, ...], ...]:
+    """Places of the KV heads of each layer among those of all layers, from 0, which streams first."""
+    heads = range(layers * kv_heads)
+    if measured is None:
+        shares = [head * _GOLDEN % 1 for head in heads]  # any few that follow each other lie far apart
+    else:
+        shares = measured.tensors["outside"].view(layers * kv_heads, -1).mean(1).tolist()
+    order = sorted(heads, key=shares.__getitem__)
+    places = [rank for _, rank in sorted(zip(order, heads, strict=True))]
+    return tuple(tuple(places[first : first + kv_heads]) for first in range(0, len(heads), kv_heads))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuoAttentionPrefill(DuoMethod, PrefillMethod):
+    """The queries of a prompt: streaming heads see an "A-shape", whose window is rounded up to tiles.
+
+    Which heads stream, and how far they see, is as of ``DuoMethod``.
+    """
+
+    name: ClassVar[str] = "duo_attention_prefill"
+    place: ClassVar[int] = 11
+    summary: ClassVar[str] = "some KV heads see everything, others first and last tokens"
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_lines", {}
+
+    @property
+    def unshared(self) -> str | None:
+        return super().unshared if self.sparsity is not None else None  # else a window, whatever the prompt
+
+    def size(self, length: int, density: float) -> int:
+        return nearest_size(length, density * causal_count(length, length))
+
+    def density_span(self, length: int) -> Span:
+        tiles = 2 * TILE_KEYS / length
+        if self.sparsity is not None:
+            return 1 - self.sparsity - 2 / length, max(1 - self.sparsity, window_density(length, 2)) + tiles
+        streaming = _STREAMING if self.streaming is None else self.streaming
+        most = 1 - streaming * (1 - window_density(length, self.window))
+        # Where a prefix comes from the cache, only the last queries count: they see as much of more keys.
+        return 1 - math.sqrt(streaming) * (1 - min(1.0, self.window / length)), most + tiles
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        return 0.0  # nothing is looked for
+
+    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.ops.window import window_index_of_some
+
+        check_sequence(q, k)
+        n_k, kv_heads = len(k), k.shape[1]
+        length = n_k if length is None else length
+        at, heads = self.at(length), self.layer.count * kv_heads
+        share = _STREAMING if at.streaming is None else at.streaming
+        number = math.ceil(share * heads - _WHOLE)
+        self.of_layer(self.layer, q.shape[1], q.device)  # refuses what is of other heads
+        streams = tuple(rank < number for rank in ranks(self.measured, self.layer.count, kv_heads)[self.layer.index])
+        if not any(streams):
+            return None
+        size = self.size(length, 1 - share * heads / number * (1 - window_density(length, at.window)))
+        if size >= n_k:
+            return None
+        recent = max(at.recent, size - at.sinks)
+        return window_index_of_some(k.device, streams, at.sinks, recent, BLOCK_Q, UNIT, len(q), n_k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuoAttentionDecode(DuoMethod, DecodeMethod):
+    """The steps after a prompt: streaming heads read the first pages, at most half of what they read, and the last.
+
+    Which heads stream, and how far they see, is as of ``DuoMethod``.
+    """
+
+    page: int = parameter(16, "tokens in a page; it divides the block size of a paged cache", 1)
+
+    name: ClassVar[str] = "duo_attention_decode"
+    place: ClassVar[int] = 6
+    summary: ClassVar[str] = "some KV heads read everything, others first and last tokens"
+    recordable: ClassVar[bool] = True
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_decode", {"page": self.page, "shared": True}
+
+    def size(self, length: int, density: float) -> int:
+        return max(1, round(length * density))
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        streaming = _STREAMING if self.streaming is None else self.streaming
+        share = streaming * (1 - min(1.0, self.window / cached)) if self.sparsity is None else self.sparsity
+        target = (1 - share) * cached
+        return target - self.page / 2, max(self.page, target + self.page / 2)
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        return 0.0  # no key is looked at
+
+    def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        import torch
+
+        from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.sparse_decode import check_queries
+        from sparse_tasks.attention.ops.window import numbers_on
+
+        check_queries(q, cache)
+        self.of_layer(cache.layer, q.shape[1], q.device)  # refuses what is of other heads
+        place = numbers_on(q.device, ranks(self.measured, cache.layer.count, cache.kv_heads))[cache.layer.index]
+        heads = cache.layer.count * cache.kv_heads
+        number, some, every = cache.once((self, heads), lambda: self._pages(cache, heads))[..., None]
+        counts = torch.where(place < number, some, every)
+        first = (
+            (counts - ceil_div(self.recent, self.page)).maximum(counts // 2).clamp_max(ceil_div(self.sinks, self.page))
+        )
+        pages = torch.arange(ceil_div(cache.capacity, self.page), dtype=torch.int32, device=q.device)
+        skipped = torch.where(pages < first[..., None], 0, (every - counts)[..., None])
+        return PageIndex(pages + skipped, counts, self.page, cache.lengths)
+
+    def _pages(self, cache: PagedCache, heads: int) -> Tensor:
+        """int32 ``[3, batch]``: how many of so many KV heads stream, pages that each of them reads, and all pages."""
+        import torch
+
+        lengths = cache.lengths.clamp_min(1).double()
+        seen = lengths.clamp_max(self.window)
+        if self.sparsity is None:
+            streaming = torch.full_like(lengths, _STREAMING if self.streaming is None else self.streaming)
+            left_out = streaming * (1 - seen / lengths)
+        else:
+            most = 1 - seen * (2 * lengths - seen + 1) / (lengths * (lengths + 1))  # of a prompt, as in ``solve``
+            streaming = (self.sparsity / most.clamp_min(_WHOLE)).clamp_max(1.0)
+            left_out = torch.full_like(lengths, self.sparsity)
+        number = (streaming * heads - _WHOLE).ceil()
+        pages = ((lengths + (self.page - 1)) / self.page).floor()
+        read = pages - lengths * left_out * heads / number.clamp_min(1) / self.page
+        return torch.stack((number, (read + 0.5).floor().maximum(torch.ones_like(pages)), pages)).int()
+
+
+METHODS.register("duo_attention_prefill", DuoAttentionPrefill)
+METHODS.register("duo_attention_decode", DuoAttentionDecode)
