@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -57,7 +58,7 @@ class CalibratedMethod(Method):
 
         Args:
             layer: Which layer of how many.
-            heads: Query heads that the layer has here.
+            heads: Heads that the layer has here, of the kind that was measured.
             device: ``torch.device``.
 
         Raises:
@@ -69,22 +70,23 @@ class CalibratedMethod(Method):
         for name, tensor in tensors.items():
             if tensor.shape[:2] != (layer.count, heads):
                 remedy = (
-                    f"has {name} of {tuple(tensor.shape[:2])} layers and query heads, where {(layer.count, heads)} run "
+                    f"has {name} of {tuple(tensor.shape[:2])} layers and heads, where {(layer.count, heads)} run "
                     "(with tensor parallelism each device has a part of the heads, which is not supported)"
                 )
                 raise UsageError(f"{self.name}.calibration", self.calibration, remedy)
         return {name: tensor[layer.index] for name, tensor in tensors.items()}
 
     @abstractmethod
-    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
-        """Sums over the queries of one layer so far, with those of a prompt added.
+    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
+        """Sums over the prompts of one layer so far, with those of another one added.
 
         Args:
             seen: What this gave before; None at first.
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k``.
             k: ``[n_k, kv_heads, head_size]``.
+            handed: What the layers before it have added here for the same queries, in their order, to be added to.
         """
 
     @abstractmethod
-    def tensors(self, sums: Tensor) -> dict[str, Tensor]:
-        """What a calibration holds, ``[layers, query_heads, ...]``, of sums ``[layers, ...]``."""
+    def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What a calibration holds, ``[layers, heads, ...]``, of the sums of each layer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -80,7 +80,7 @@ class DuoMethod(CalibratedMethod):
     def size(self, length: int, density: float) -> int:
         """Tokens that a streaming head has to see, at least 1, to compute so much of dense attention."""
 
-    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
+    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
         """float64 ``[query_heads, 2]``: sums of the shares outside, and of the queries that can see as far.
 
         Blocks of 64 queries by 64 keys count that lie outside with all they hold.
@@ -99,16 +99,19 @@ class DuoMethod(CalibratedMethod):
         sums = torch.stack([shares, (queries * outside.any(1)).sum().expand_as(shares)], 1)
         return sums if seen is None else seen + sums
 
-    def tensors(self, sums: Tensor) -> dict[str, Tensor]:
+    def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
         """The mean share of each query head, fp32 ``[layers, query_heads]``.
 
         Raises:
             UsageError: No prompt was longer than first and last tokens.
         """
-        if not sums[..., 1].all():
+        import torch
+
+        shares, queries = torch.stack([*sums]).unbind(2)
+        if not queries.all():
             remedy = f"have nothing outside of {self.sinks} first and {self.recent} last tokens; take longer ones"
             raise UsageError("data", "prompts", remedy)
-        return {"outside": (sums[..., 0] / sums[..., 1]).float()}
+        return {"outside": (shares / queries).float()}
 
 
 @functools.lru_cache(maxsize=16)

@@ -27,8 +27,6 @@ class HandingMethod(PagedMethod):
     """
 
     page: int = parameter(1, "tokens in a page, 1 for tokens; it divides the block size of a paged cache", 1)
-    first: int = parameter(3, "first layers, each of which selects", 1)
-    again: int = parameter(13, "number of the layer, from 0, that selects again; it depends on the model", 0)
 
     unit: ClassVar[str] = "tokens"
     any_softmax: ClassVar[bool] = True
@@ -39,9 +37,13 @@ class HandingMethod(PagedMethod):
         selecting = sum(self.selects(Layer(index, shape.layers)) for index in range(shape.layers))
         return shape.kv_heads * shape.head_size * length * selecting / shape.layers
 
+    @abstractmethod
     def selects(self, layer: Layer) -> bool:
         """Whether a layer selects."""
-        return layer.index < self.first or layer.index == self.again
+
+    def taken(self, handed: PageIndex, cache: PagedCache) -> PageIndex:
+        """What a layer reads of what was handed on to it: each KV head what that of its number has selected."""
+        return handed
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch
@@ -52,7 +54,7 @@ class HandingMethod(PagedMethod):
         check_queries(q, cache)
         handed = None if cache.handed is None else cache.handed.get(self)
         if handed is not None and not self.selects(cache.layer):
-            return handed
+            return self.taken(handed, cache)
         mass = page_mass(q, cache, self.page, self.softmax)
         current = torch.div(cache.lengths - 1, self.page, rounding_mode="floor")[:, None, None]
         age = current - torch.arange(mass.shape[2], device=q.device)
@@ -61,9 +63,8 @@ class HandingMethod(PagedMethod):
             cache.handed[self] = index
         return index
 
-    @abstractmethod
     def rank(self, mass: Tensor, age: Tensor, cache: PagedCache, impl: str) -> Tensor:
-        """Scores by which pages are read.
+        """Scores by which pages are read: the true attention.
 
         Args:
             mass: fp32 ``[batch, kv_heads, pages]``: the true attention, summed over the group; -inf past the end.
@@ -74,3 +75,15 @@ class HandingMethod(PagedMethod):
         Returns:
             fp32 ``[batch, kv_heads, pages]``; -inf past the end.
         """
+        return mass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstLayers(HandingMethod):
+    """The first layers select, and one more."""
+
+    first: int = parameter(3, "first layers, each of which selects", 1)
+    again: int = parameter(13, "number of the layer, from 0, that selects again; it depends on the model", 0)
+
+    def selects(self, layer: Layer) -> bool:
+        return layer.index < self.first or layer.index == self.again

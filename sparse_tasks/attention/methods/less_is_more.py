@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.methods.handing import HandingMethod
+from sparse_tasks.attention.methods.handing import FirstLayers
 from sparse_tasks.core.parameters import parameter
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LessIsMore(HandingMethod):
+class LessIsMore(FirstLayers):
     """All heads read the same tokens: the best of each head, then the next best of each, beside the recent ones.
 
     Heads are KV heads, by the attention of their groups.

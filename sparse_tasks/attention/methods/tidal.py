@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from sparse_tasks.attention.method import METHODS
-from sparse_tasks.attention.methods.handing import HandingMethod
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sparse_tasks.attention.cache import PagedCache
+from sparse_tasks.attention.methods.handing import FirstLayers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tidal(HandingMethod):
+class Tidal(FirstLayers):
     """Neighbouring layers attend to much the same tokens, so that a few layers select for the others.
 
     Each KV head of a layer reads what the KV head of its number has selected, by the attention of its group.
@@ -26,9 +21,6 @@ class Tidal(HandingMethod):
     summary: ClassVar[str] = "tokens that a few layers select for the others"
     importance: ClassVar[str] = "true attention in a few layers, handed on"
     source: ClassVar[str] = "Yang et al., 2024, arXiv:2410.05076"
-
-    def rank(self, mass: Tensor, age: Tensor, cache: PagedCache, impl: str) -> Tensor:
-        return mass
 
 
 METHODS.register("tidal", Tidal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -94,7 +95,7 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
 
         return drop_lowest(seen, weights, (seen.capacities // 2).clamp_max(self.recent))
 
-    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
+    def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
         """fp32 ``[query_heads, head_size + pairs + 1]``: sums of queries, of the lengths of their pairs, and of 1."""
         import torch
 
@@ -104,9 +105,12 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
         sums = torch.cat(parts, 2).sum(0)
         return sums if seen is None else seen + sums
 
-    def tensors(self, sums: Tensor) -> dict[str, Tensor]:
+    def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
         """Mean queries, and how much longer their pairs are, on average, than the pairs of the mean."""
-        means = sums[..., :-1] / sums[..., -1:]
+        import torch
+
+        of_all = torch.stack([*sums])
+        means = of_all[..., :-1] / of_all[..., -1:]
         pairs = 0 if self.rotary is None else len(self.rotary.frequencies)
         centers, lengths = means.split([means.shape[-1] - pairs, pairs], dim=-1)
         return {"centers": centers, "spread": (lengths - self._lengths(centers)).clamp_min(0.0)}

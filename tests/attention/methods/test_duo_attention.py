@@ -178,22 +178,22 @@ def test_measured_is_the_attention_outside_of_first_and_last_tokens() -> None:
     outside = ((column >= 1) & (row - column > 2)).double().numpy()
     first = 4 * 64  # the first query with a block outside
     expected = [(weights[head] * outside)[first:].sum(1).mean() for head in range(4)]
-    sums = method.measure(None, q[:201], k[:201])
-    sums = method.measure(sums, q[201:], k)
-    found = method.tensors(torch.stack([sums, sums]))["outside"]
+    sums = method.measure(None, q[:201], k[:201], [])
+    sums = method.measure(sums, q[201:], k, [])
+    found = method.tensors([sums, sums])["outside"]
     torch.testing.assert_close(found, torch.tensor([expected, expected]).float(), rtol=1e-4, atol=1e-6)
 
 
 def test_prompts_with_nothing_outside_measure_nothing() -> None:
     method = DuoAttentionPrefill()
     with pytest.raises(UsageError, match=r"^data: .*64 first and 256 last tokens; take longer ones"):
-        method.tensors(method.measure(None, *make_sequence(320, 320, 4, 2, SIZE))[None])
+        method.tensors([method.measure(None, *make_sequence(320, 320, 4, 2, SIZE), [])])
 
 
 @pytest.mark.parametrize(("layer", "heads"), [(Layer(0, 2), HEADS), (Layer(0, LAYERS), 4)])
 def test_other_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
     q, k = make_sequence(400, 400, heads, 2, SIZE)
-    words = r"calibration: .* has outside of \(5, 8\) layers and query heads"
+    words = r"calibration: .* has outside of \(5, 8\) layers and heads"
     with pytest.raises(UsageError, match=rf"^duo_attention_prefill\.{words}"):
         calibrated(DuoAttentionPrefill(sparsity=0.5)).in_layer(layer).select(q, k, impl="torch")  # type: ignore[attr-defined]
     memory = Memory(calibrated(DuoAttentionDecode(sparsity=0.5)), layer, impl="torch")  # type: ignore[arg-type]

@@ -118,9 +118,9 @@ def test_measured_are_means_without_positions_and_what_they_lack_to_the_lengths(
     n, rotary = 50, Rotary(FREQUENCIES)
     q, k = make_sequence(n, n, 4, 2, 16)
     method, positions = TriAttention().placed(rotary), torch.arange(n)
-    sums = method.measure(None, rotary.turn(q, positions)[:20], k[:20])
-    sums = method.measure(sums, rotary.turn(q, positions)[20:], k)
-    found = method.tensors(sums[None])
+    sums = method.measure(None, rotary.turn(q, positions)[:20], k[:20], [])
+    sums = method.measure(sums, rotary.turn(q, positions)[20:], k, [])
+    found = method.tensors([sums])
     queries = q.double().numpy()
     centers = queries.mean(0)
     lengths = np.array([[pairs(query) for query in head] for head in queries.transpose(1, 0, 2)]).mean(1)
@@ -133,9 +133,7 @@ def test_measured_are_means_without_positions_and_what_they_lack_to_the_lengths(
 @pytest.mark.parametrize(("layer", "heads"), [(Layer(0, 2), 4), (Layer(0, LAYERS), 2)])
 def test_other_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
     q, k, method, *_ = make(20)
-    with pytest.raises(
-        UsageError, match=r"triattention\.calibration: .* has centers of \(3, 4\) layers and query heads"
-    ):
+    with pytest.raises(UsageError, match=r"triattention\.calibration: .* has centers of \(3, 4\) layers and heads"):
         method.keep(q[:, :heads], k, layer=layer, impl="torch")
 
 

@@ -33,7 +33,7 @@ __all__ = ["HEADS", "KV_HEADS", "LAYERS", "SIZE", "Alone", "Served", "Text", "na
 
 HEADS, KV_HEADS, SIZE, LAYERS = 4, 2, 16, 2
 _PADDING = 3  # tokens past those of a step, as CUDA graphs have them
-_SMALL = {"window": 24, "recent": 12, "kernel": 5, "last": 20, "block": 16, "r": 8, "first": 1}
+_SMALL = {"window": 24, "recent": 12, "kernel": 5, "last": 20, "block": 16, "r": 8, "first": 1, "anchors": 1}
 
 
 def small(name: str, sparsity: float = 0.6) -> Method:

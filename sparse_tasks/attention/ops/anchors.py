@@ -1,0 +1,69 @@
+"""How much of a layer's attention the tokens hold that an earlier layer selects, and the layers that select best."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse_tasks.attention.softmax import Softmax
+
+
+def sampled_mass(q: Tensor, k: Tensor, sampled: int, softmax: Softmax) -> Tensor:
+    """True attention of some queries, spread evenly over the later half, summed over the group.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        sampled: Most queries.
+        softmax: Sinks and soft cap of the model.
+
+    Returns:
+        fp32 ``[kv_heads, queries, n_k]``.
+    """
+    (n_q, _, size), (n_k, kv_heads, _) = q.shape, k.shape
+    rows = torch.linspace(n_q // 2, n_q - 1, min(sampled, n_q - n_q // 2), device=q.device).round().long()
+    queries = q[rows].float().view(len(rows), kv_heads, -1, size).permute(1, 2, 0, 3)
+    scores = softmax.capped(queries @ k.float().permute(1, 2, 0)[:, None] * size**-0.5)
+    later = torch.arange(n_k, device=q.device) > rows[:, None] + (n_k - n_q)
+    return softmax.of(slice(None), kv_heads, -1, 1).weights(scores.masked_fill(later, float("-inf"))).sum(1)
+
+
+def held_by(mass: Tensor, tokens: Tensor) -> Tensor:
+    """The share of what a head's own best tokens hold that those of other heads do, averaged over queries.
+
+    Args:
+        mass: fp32 ``[heads, queries, n_k]``.
+        tokens: int64 ``[others, queries, count]``: the best tokens of other heads for the same queries.
+
+    Returns:
+        fp32 ``[heads, others]``, in [0, 1].
+    """
+    own = mass.topk(tokens.shape[2], dim=2).values.sum(2)
+    held = [mass.gather(2, other.expand(len(mass), -1, -1)).sum(2) for other in tokens]
+    return (torch.stack(held, 1) / own[:, None]).mean(2)
+
+
+def best_anchors(similarity: Tensor, number: int) -> list[int]:
+    """The layers that select, so that what others read of the last one before them holds most, added up over layers.
+
+    Args:
+        similarity: ``[layers, layers]``: of each layer, and each one up to it that may select for it.
+        number: Layers that select, at least 1; all of them if they are fewer.
+
+    Returns:
+        Their numbers, ascending, the first of them 0.
+    """
+    layers = len(similarity)
+    # gain[a][e]: the layers from a up to e, e not among them, that read what a selects.
+    gain = torch.nn.functional.pad(similarity.double().tril().mT.cumsum(1), (1, 0)).tolist()
+    best: list[tuple[float, list[int]]] = [(gain[0][end], [0]) for end in range(layers + 1)]
+    for count in range(2, min(number, layers) + 1):
+        best = [
+            max(
+                ((best[last][0] + gain[last][end], [*best[last][1], last]) for last in range(count - 1, end)),
+                default=(float("-inf"), []),
+                key=lambda found: found[0],
+            )
+            for end in range(layers + 1)
+        ]
+    return best[layers][1]
