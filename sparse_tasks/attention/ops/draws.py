@@ -20,7 +20,8 @@ def draws(seed: int, *counters: Tensor) -> Tensor:
     Returns:
         fp32 in [0, 1), of the shape that the counters broadcast to.
     """
-    word = torch.full_like(counters[0], seed & _WORD, dtype=torch.int64)
+    # Mixed by itself, so that another seed is not another head. 0 stays 0.
+    word = _mixed(torch.full_like(counters[0], seed & _WORD, dtype=torch.int64))
     for counter in counters:
         word = _mixed((word + counter.long() + 0x9E3779B9) & _WORD)
     return (word >> 8).float() / 2**24

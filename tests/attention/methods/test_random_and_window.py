@@ -27,6 +27,7 @@ def test_draws_are_spread_evenly_and_follow_from_every_counter() -> None:
     assert ((counts - 2000).abs() < 200).all()  # 4.7 standard deviations
     assert abs(float(torch.corrcoef(torch.stack((found[0], found[1])))[0, 1])) < 0.2
     assert not torch.equal(found, draws(4, head, step))
+    assert not torch.isin(draws(4, head, step)[:, 0], found[:, 0]).any()  # another seed is not another head
 
 
 def test_random_blocks_are_those_of_the_whole_prompt_in_chunks() -> None:
