@@ -463,12 +463,15 @@ class PageIndex:
         counts: int32 ``[batch, kv_heads]``, at most ``width``.
         unit: Positions in a page.
         lengths: int32 ``[batch]``: cached positions of each sequence, the query's own included.
+        log_weights: fp32 like ``pages``: logarithms of how often what a page adds to the numerator and the denominator
+            of the softmax counts, as that of a sample stands for others; past the count anything. None: once.
     """
 
     pages: Tensor
     counts: Tensor
     unit: int
     lengths: Tensor
+    log_weights: Tensor | None = None
 
     @classmethod
     def dense(cls, lengths: Tensor, kv_heads: int, unit: int, longest: int) -> PageIndex:
@@ -477,6 +480,11 @@ class PageIndex:
         counts = ((lengths + unit - 1) // unit).int()[:, None].expand(-1, kv_heads).contiguous()
         return cls(pages.expand(len(lengths), kv_heads, -1).contiguous(), counts, unit, lengths)
 
+    def rows(self, which: slice) -> PageIndex:
+        """The index of some sequences of the batch."""
+        weights = None if self.log_weights is None else self.log_weights[which]
+        return PageIndex(self.pages[which], self.counts[which], self.unit, self.lengths[which], weights)
+
     def mask(self, longest: int) -> Tensor:
         """Bool ``[batch, kv_heads, longest]``: which positions are read."""
         batch, heads, _ = self.pages.shape
@@ -484,6 +492,16 @@ class PageIndex:
         kept = _flags(self.pages.flatten(0, 1), self.counts.flatten(), pages).view(batch, heads, pages)
         tokens = kept.repeat_interleave(self.unit, 2)[..., :longest]
         return tokens & (torch.arange(longest, device=kept.device) < self.lengths[:, None, None])
+
+    def shifts(self, longest: int) -> Tensor | None:
+        """fp32 ``[batch, kv_heads, longest]``: the logarithm of each position's weight, 0 where it is not read."""
+        if self.log_weights is None:
+            return None
+        valid = torch.arange(self.pages.shape[2], device=self.pages.device) < self.counts[..., None]
+        end = ceil_div(longest, self.unit)
+        by_page = torch.zeros(*self.counts.shape, end + 1, dtype=torch.float32, device=self.pages.device)
+        by_page.scatter_(2, torch.where(valid, self.pages, end).long(), self.log_weights)
+        return by_page[..., :end].repeat_interleave(self.unit, 2)[..., :longest]
 
     def computed(self) -> Tensor:
         """int64 ``[batch, kv_heads]``: positions read; the last page may be a part."""
@@ -497,7 +515,8 @@ class PageIndex:
 
     def nbytes(self) -> int:
         """Bytes of the index itself."""
-        return sum(x.numel() * x.element_size() for x in (self.pages, self.counts))
+        held = (self.pages, self.counts, self.log_weights)
+        return sum(x.numel() * x.element_size() for x in held if x is not None)
 
 
 def _flags(numbers: Tensor, counts: Tensor, size: int) -> Tensor:

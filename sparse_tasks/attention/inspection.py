@@ -108,7 +108,8 @@ class Inspection(SparseRun):
         if self.attention.decode is None:
             return super()._step(number, memory, q, k, v, softmax)
         _, index = memory.step(q, k, v)
-        out, sums = seen_of_dense(q, k, v, Rows(index.mask(len(k))[0][:, None]), softmax)
+        pattern, shifts = Rows(index.mask(len(k))[0][:, None]), index.shifts(len(k))
+        out, sums = seen_of_dense(q, k, v, pattern, softmax, shifts=None if shifts is None else shifts[0])
         self._note("decode", number, sums)
         self._count_decode(number, index, len(k))
         return out.to(q.dtype)
@@ -119,7 +120,13 @@ class Inspection(SparseRun):
 
 
 def seen_of_dense(
-    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, softmax: Softmax = PLAIN, every: int | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    softmax: Softmax = PLAIN,
+    every: int | None = None,
+    shifts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Dense attention of one sequence, and what a pattern lets through of it.
 
@@ -132,6 +139,8 @@ def seen_of_dense(
         softmax: Sinks and soft cap of the model.
         every: Positions from one anchor to the next, where these see everything and correct the others
             (``CorrectedIndex``).
+        shifts: fp32 ``[pattern.heads, n_k]``: what is added to the scores of keys that are seen, where some stand for
+            others (``PageIndex.shifts``).
 
     Returns:
         The dense output, fp32 ``[n_q, query_heads, value_size]``; and sums over the queries, float64
@@ -154,6 +163,8 @@ def seen_of_dense(
             dense = out[some, head] = softmax.of(head).weights(scores) @ value
             seen = pattern.of_head(head * pattern.heads // heads, position, n_k)
             mass[some] = (scores.softmax(1) * seen).sum(1)  # of keys alone
+            if shifts is not None:
+                scores = scores + shifts[head * pattern.heads // heads]
             weights = softmax.of(head).weights(scores.masked_fill(~seen, float("-inf")))
             off[some] = torch.where(mass[some, None] > 0, weights @ value, 0.0) - dense
         if every is not None:

@@ -331,6 +331,26 @@ def test_pages_are_read_up_to_each_length(lengths: list[int], unit: int, share: 
     assert index.density().tolist() == shares
 
 
+@pytest.mark.parametrize("unit", [1, 7])
+def test_weights_are_of_all_positions_of_their_pages(unit: int) -> None:
+    lengths, never = torch.tensor([40, 12], dtype=torch.int32), float("nan")
+    pages = torch.tensor([[[0, 3], [5, -1]], [[1, 2**31 - 1], [9, 9]]], dtype=torch.int32)
+    counts = torch.tensor([[2, 1], [1, 0]], dtype=torch.int32)
+    weights = torch.tensor([[[0.5, 2.0], [3.0, never]], [[-1.0, never], [never, never]]])
+    index = PageIndex(pages, counts, unit, lengths, weights)
+    expected = torch.zeros(2, 2, 40)
+    for row, head, page, weight in ((0, 0, 0, 0.5), (0, 0, 3, 2.0), (0, 1, 5, 3.0), (1, 0, 1, -1.0)):
+        expected[row, head, page * unit : (page + 1) * unit] = weight
+    shifts = index.shifts(40)
+    assert shifts is not None
+    assert torch.equal(shifts, expected)
+    second = index.rows(slice(1, 2))
+    assert torch.equal(second.shifts(40), expected[1:])  # type: ignore[arg-type]
+    assert torch.equal(second.mask(40), index.mask(40)[1:])
+    assert index.nbytes() == 4 * (8 + 4 + 8)
+    assert PageIndex(pages, counts, unit, lengths).shifts(40) is None
+
+
 @pytest.mark.parametrize("unit", [1, 16, 64])
 def test_dense_pages_hold_all_positions(unit: int) -> None:
     lengths = torch.tensor([1, 33, 64], dtype=torch.int32)

@@ -40,7 +40,7 @@ def sparse_decode(
     Args:
         q: ``[batch, query_heads, head_size]``; ``query_heads`` is a multiple of the cache's KV heads.
         cache: Keys and values. Its lengths bound what is seen.
-        index: Pages of any size; it need not be related to the cache's blocks.
+        index: Pages of any size, with weights or without; it need not be related to the cache's blocks.
         scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
         softmax: Sinks and soft cap of the model.
         impl: "auto", "triton" or "torch".
@@ -77,30 +77,32 @@ def sparse_decode_torch(
     return_lse: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Torch twin of ``sparse_decode``: each sequence gathers its positions and takes a softmax over them, in fp32."""
-    batch, heads, size = q.shape
-    scale = size**-0.5 if scale is None else scale
-    out = q.new_empty(batch, heads, cache.value_size) if out is None else out
-    lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
-    entry = torch.arange(index.pages.shape[2], device=q.device)
-    within = torch.arange(index.unit, device=q.device)
-    kv_head = torch.arange(cache.kv_heads, device=q.device)[:, None]
-    for row in range(batch):
-        listed = (entry < index.counts[row, :, None])[..., None]
-        position = torch.where(listed, index.pages[row].long()[..., None] * index.unit + within, cache.capacity)
-        position = position.flatten(1)  # [kv_heads, width * unit]
-        seen = position < cache.lengths[row]
-        position = torch.where(seen, position, 0)
-        block = torch.where(seen, cache.block_table[row].long()[position // cache.block_size], 0)
-        # What lies unseen in block 0 may be anything, even NaN.
-        where = (block, position % cache.block_size, kv_head)
-        keys, values = (torch.where(seen[..., None], x[where], 0).float() for x in (cache.keys, cache.values))
-        queries = q[row].view(cache.kv_heads, -1, size).float()
-        scores = softmax.capped(queries @ keys.mT * scale).masked_fill(~seen[:, None], float("-inf"))
-        lse[row] = softmax.of(slice(None), cache.kv_heads, -1).log_sum(scores).flatten()
-        weights = torch.where(seen[:, None], scores - lse[row].view(cache.kv_heads, -1, 1), float("-inf")).exp()
-        out[row] = (weights @ values).view(heads, -1)
+    """Torch twin of ``sparse_decode``: positions are gathered, and a softmax is taken over them, in fp32."""
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    out = q.new_empty(*q.shape[:2], cache.value_size) if out is None else out
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    held = cache.kv_heads * index.pages.shape[2] * index.unit * (cache.head_size + cache.value_size)
+    for rows, some in cache.groups(held):
+        out[rows], lse[rows] = _attend(q[rows], some, index.rows(rows), scale, softmax)
     return (out, lse) if return_lse else out
+
+
+def _attend(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, softmax: Softmax) -> tuple[Tensor, Tensor]:
+    """``sparse_decode_torch`` of sequences whose keys and values are held at once, and the logarithms of sums."""
+    listed = (torch.arange(index.pages.shape[2], device=q.device) < index.counts[..., None])[..., None]
+    within = torch.arange(index.unit, device=q.device)
+    position = torch.where(listed, index.pages.long()[..., None] * index.unit + within, cache.capacity).flatten(2)
+    block, offset, seen = cache.locate(position)  # [batch, kv_heads, width * unit]
+    # What lies unseen in block 0 may be anything, even NaN.
+    where = (block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None])
+    keys, values = (torch.where(seen[..., None], x[where], 0).float() for x in (cache.keys, cache.values))
+    scores = softmax.capped(q.unflatten(1, (cache.kv_heads, -1)).float() @ keys.mT * scale)
+    if index.log_weights is not None:
+        scores += index.log_weights.repeat_interleave(index.unit, 2)[:, :, None]
+    scores = scores.masked_fill(~seen[:, :, None], float("-inf"))
+    lse = softmax.of(slice(None), cache.kv_heads, -1).log_sum(scores)
+    weights = torch.where(seen[:, :, None], scores - lse[..., None], float("-inf")).exp()
+    return (weights @ values).flatten(1, 2).to(q.dtype), lse.flatten(1)
 
 
 def check_queries(q: Tensor, cache: PagedCache) -> None:
@@ -129,6 +131,11 @@ def _check(q: Tensor, cache: PagedCache, index: PageIndex, out: Tensor) -> None:
     for name, tensor in (("pages", index.pages), ("counts", index.counts)):
         if tensor.dtype != torch.int32:
             raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
+    if index.log_weights is not None:
+        check_same("device", q=q, **{"index.log_weights": index.log_weights})
+        if index.log_weights.shape != index.pages.shape or index.log_weights.dtype != torch.float32:
+            given = f"{index.log_weights.dtype} {tuple(index.log_weights.shape)}"
+            raise UsageError("index.log_weights", given, f"has to be torch.float32 {tuple(index.pages.shape)}")
     if index.unit < 1:
         raise UsageError("index.unit", index.unit, "has to be at least 1 position")
     if out.shape != (*q.shape[:2], cache.value_size):

@@ -74,7 +74,7 @@ class Counter:
     def steps(self, layer: int, index: PageIndex, choice: Choice | None = None) -> None:
         """Count decoding that ran under an index in a layer, of the step's requests of one choice."""
         if index.unit == 1:  # lists of tokens may be long, and are counted without a look at them
-            index = replace(index, pages=index.pages[..., :0].clone())
+            index = replace(index, pages=index.pages[..., :0].clone(), log_weights=None)
         self._pending.setdefault(choice, {})[layer] = index
 
     def waiting(self) -> dict[int, PageIndex]:

@@ -16,6 +16,7 @@ from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels.prompts import close
 
@@ -67,6 +68,9 @@ def naive(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, dtype: t
             seen = [p for p in range(len(k)) if p // index.unit in listed]
             if seen:
                 scores = (k[seen, kv_head].to(dtype) @ q[row, head].to(dtype)).float() * scale
+                if index.log_weights is not None:
+                    weights = dict(zip(listed, index.log_weights[row, kv_head].tolist(), strict=False))
+                    scores += torch.tensor([weights[p // index.unit] for p in seen])
                 out[row, head] = (scores.softmax(0).to(dtype) @ v[seen, kv_head].to(dtype)).float()
                 lse[row, head] = scores.logsumexp(0)
     return out, lse
@@ -107,6 +111,63 @@ def test_like_naive(
     assert lse.dtype == torch.float32
     close(out, expected, low.to(dtype), 1e-5)
     torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=1e-5)
+
+
+def weighted(index: PageIndex, seed: int = 0) -> PageIndex:
+    """With a weight for each page, from a thousandth to a thousand; NaN past the counts."""
+    weights = torch.randn(index.pages.shape, generator=torch.Generator().manual_seed(seed)) * 3
+    past = torch.arange(index.pages.shape[2]) >= index.counts[..., None]
+    return replace(index, log_weights=weights.masked_fill(past, float("nan")))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize(
+    ("lengths", "heads", "kv_heads", "size", "block_size", "unit", "dtype"),
+    [
+        ([330, 1, 77], 4, 2, 64, 16, 1, torch.float32),
+        ([330, 77], 4, 2, 128, 16, 1, torch.float16),
+        ([130, 0, 77], 2, 1, 64, 16, 5, torch.float32),  # pages that begin and end within tiles
+    ],
+)
+def test_weights_are_how_often_pages_count(
+    impl: str,
+    lengths: list[int],
+    heads: int,
+    kv_heads: int,
+    size: int,
+    block_size: int,
+    unit: int,
+    dtype: torch.dtype,
+) -> None:
+    cache = make_cache(lengths, kv_heads, size, block_size, dtype)
+    index = weighted(make_index(cache, unit, 0.6))
+    q = torch.randn(len(lengths), heads, size, generator=torch.Generator().manual_seed(5)).to(dtype)
+    out, lse = sparse_decode(q, cache, index, impl=impl, return_lse=True)
+    expected, expected_lse = naive(q, cache, index, size**-0.5, torch.float32)
+    low, _ = naive(q, cache, index, size**-0.5, dtype)
+    close(out, expected, low.to(dtype), 1e-5)
+    torch.testing.assert_close(lse, expected_lse, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("impl", KERNELS)
+def test_a_page_of_whole_weight_counts_as_often_as_it_is_listed(impl: str) -> None:
+    """Sinks join the denominator once, and caps come before weights."""
+    cache, softmax = make_cache([90], 1, 64, 16), Softmax(sinks=torch.tensor([1.0, -2.0]), soft_cap=2.0)
+    pages = torch.tensor([[[3, 3, 3, 40, 41, 89, 89]]], dtype=torch.int32)
+    often = PageIndex(pages, torch.tensor([[7]], dtype=torch.int32), 1, cache.lengths)
+    once = PageIndex(
+        torch.tensor([[[3, 40, 41, 89]]], dtype=torch.int32),
+        torch.tensor([[4]], dtype=torch.int32),
+        1,
+        cache.lengths,
+        torch.tensor([[[3.0, 1.0, 1.0, 2.0]]]).log(),
+    )
+    q = torch.randn(1, 2, 64, generator=torch.Generator().manual_seed(1))
+    listed, counted = (sparse_decode(q, cache, x, softmax=softmax, impl=impl, return_lse=True) for x in (often, once))
+    torch.testing.assert_close(counted[0], listed[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(counted[1], listed[1], rtol=1e-5, atol=1e-5)
 
 
 def in_8_bits(cache: PagedCache) -> tuple[PagedCache, PagedCache]:
@@ -225,6 +286,7 @@ def test_bad_input_is_named() -> None:
         "index.pages": (q, cache, PageIndex(index.pages[:, :1], index.counts, 16, cache.lengths)),
         "index.counts": (q, cache, PageIndex(index.pages, index.counts.long(), 16, cache.lengths)),
         "index.unit": (q, cache, PageIndex(index.pages, index.counts, 0, cache.lengths)),
+        "index.log_weights": (q, cache, replace(index, log_weights=torch.zeros(index.counts.shape))),
     }.items():
         with pytest.raises(UsageError) as error:
             sparse_decode(*arguments)

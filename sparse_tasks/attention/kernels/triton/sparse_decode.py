@@ -61,7 +61,7 @@ def _locate(table, page, place, length, UNIT: tl.constexpr, BLOCK_SIZE: tl.const
 
 @triton.jit(do_not_specialize=["width", "table_stride"])
 def _attend(
-    q, keys, values, table, lengths, pages, counts, parts, part_lse,
+    q, keys, values, table, lengths, pages, counts, weights, parts, part_lse,
     stride_qb, stride_qh, stride_kb, stride_kn, stride_kh, stride_vb, stride_vn, stride_vh,
     width, table_stride, factor, bend,
     GROUP: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
@@ -76,6 +76,8 @@ def _attend(
     count = tl.load(counts + line)
     length = tl.load(lengths + sequence)
     pages += line * width
+    if weights is not None:
+        weights += line * width
     table += sequence * table_stride
     row = tl.program_id(0) % CHUNKS * ROWS + tl.arange(0, ROWS)
     dim = tl.arange(0, MAIN)
@@ -112,7 +114,10 @@ def _attend(
             s = tl.dot(queries_rest, tl.trans(k_rest.to(queries.dtype)), s, input_precision="tf32x3")
         if bend is not None:
             s = bent(s, bend)
-        s = tl.where(seen[None, :], s * factor, float("-inf"))
+        s *= factor
+        if weights is not None:
+            s += tl.load(weights + place // UNIT, mask=seen, other=0.0)[None, :] * _LOG2_E
+        s = tl.where(seen[None, :], s, float("-inf"))
         new = tl.maximum(m, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
         p = tl.exp2(s - safe[:, None])
@@ -182,6 +187,7 @@ def sparse_decode_triton(
     q = q if q.stride(2) == 1 else q.contiguous()
     table = cache.block_table if cache.block_table.stride(1) == 1 else cache.block_table.contiguous()
     pages, keys, values = index.pages.contiguous(), cache.keys, cache.values
+    weights = None if index.log_weights is None else index.log_weights.contiguous()
     latent = value == main and values.data_ptr() == keys.data_ptr() and values.stride() == keys.stride()
     tile = max(16, min(64, TILE_BYTES // (max(main, padded) * q.element_size())))
     # From shapes alone: what a list really holds is known to the device, and read there.
@@ -193,7 +199,8 @@ def sparse_decode_triton(
     lse = torch.empty(batch, heads, dtype=torch.float32, device=q.device)
     factor, bend = softmax.exponents(scale)
     _attend[(kv_heads * chunks, splits, batch)](
-        q, keys, values, table, cache.lengths.contiguous(), pages, index.counts.contiguous(), parts, part_lse,
+        q, keys, values, table, cache.lengths.contiguous(), pages, index.counts.contiguous(),
+        weights, parts, part_lse,
         q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
         values.stride(0), values.stride(1), values.stride(2),
         pages.shape[2], table.stride(0), factor, bend,
