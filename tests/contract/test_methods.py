@@ -36,14 +36,13 @@ from sparse_tasks.attention.method import (
     Phase,
     PrefillMethod,
 )
-from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameters
-from tests.attention.methods.naive import index_reference
+from tests.attention.methods.naive import index_reference, step_reference
 from tests.methods import OURS
 
 pytestmark = pytest.mark.slow  # without tracing: what runs has tests of its own
@@ -220,7 +219,7 @@ def test_sinks_and_caps_are_computed_or_refused_by_name(name: str, kind: str, sp
         memory.read(q[:n], k[:n], v[:n])
         cache, index = memory.step(*last)
         out = sparse_decode(q[n:], cache, index, softmax=softmax, impl="torch")
-        expected = attention_reference(*last, Rows(index.mask(n + 1)[0][:, None]), softmax=softmax)
+        expected = step_reference(*last, index, softmax=softmax)
         dense = attention_reference(*last, softmax=softmax)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     if sparsity == 0:

@@ -68,11 +68,11 @@ class SparQ(DecodeMethod):
         from sparse_tasks.attention.index import PageIndex
         from sparse_tasks.attention.kernels.selection import select_top
         from sparse_tasks.attention.kernels.sparse_decode import check_queries
+        from sparse_tasks.attention.ops.components import estimated_weights
 
         check_queries(q, cache)
         budget, width = self._tokens(cache, impl)
-        groups = cache.groups(cache.kv_heads * cache.capacity * min(self.r, cache.head_size))
-        scores = torch.cat([self._estimate(q[rows], some) for rows, some in groups])
+        scores = estimated_weights(q, cache, self.r, self.softmax)
         age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
         local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
         scores = scores.masked_fill(local[:, None], float("inf"))
@@ -91,23 +91,6 @@ class SparQ(DecodeMethod):
         density = 1 - self.sparsity
         tokens = cache.once(("tokens", density), lambda: page_budgets(cache.lengths, density, 1, impl=impl))
         return tokens, page_budget(cache.capacity, density, 1)
-
-    def _estimate(self, q: Tensor, cache: PagedCache) -> Tensor:
-        """fp32 ``[batch, kv_heads, capacity]``: the estimated softmax, summed over the group; -inf past the end."""
-        import torch
-
-        from sparse_tasks.attention.ops.components import largest_components
-
-        queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
-        largest, some, temperature = largest_components(queries, self.r)
-        block, offset, held = cache.locate(torch.arange(cache.capacity, device=q.device)[None])
-        head, held = torch.arange(cache.kv_heads, device=q.device)[:, None, None], held[:, None]
-        # Of each key only these components are read: [batch, kv_heads, capacity, r].
-        keys = cache.keys[block[:, None, :, None], offset[:, None, :, None], head, largest]
-        scores = self.softmax.capped(some @ keys.float().mT / temperature)
-        softmax = self.softmax.of(slice(None), cache.kv_heads, -1)
-        weights = softmax.weights(scores.masked_fill(~held[:, None], float("-inf"))).sum(2)
-        return weights.masked_fill(~held, float("-inf"))
 
 
 METHODS.register("sparq", SparQ)

@@ -170,3 +170,23 @@ def index_reference(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, *, sof
             lacking = dense[row] - sparse[row]
         out[row] += lacking
     return out
+
+
+def step_reference(q: Tensor, k: Tensor, v: Tensor, index: PageIndex, *, softmax: Softmax = PLAIN) -> Tensor:
+    """Attention of one query under an index, head by head: each key counts as often as its page's weight says."""
+    (_, heads, size), n, group = q.shape, len(k), q.shape[1] // k.shape[1]
+    out = torch.zeros(1, heads, v.shape[2])
+    for head in range(heads):
+        kv_head, numerator, denominator = head // group, torch.zeros(v.shape[2], dtype=torch.float64), 0.0
+        if softmax.sinks is not None:
+            denominator = math.exp(softmax.sinks[head])
+        for place, page in enumerate(index.pages[0, kv_head, : index.counts[0, kv_head]].tolist()):
+            weight = 1.0 if index.log_weights is None else math.exp(index.log_weights[0, kv_head, place])
+            for position in range(page * index.unit, min((page + 1) * index.unit, n)):
+                score = float(q[0, head].double() @ k[position, kv_head].double()) / math.sqrt(size)
+                if softmax.soft_cap is not None:
+                    score = softmax.soft_cap * math.tanh(score / softmax.soft_cap)
+                numerator += weight * math.exp(score) * v[position, kv_head].double()
+                denominator += weight * math.exp(score)
+        out[0, head] = numerator / denominator
+    return out

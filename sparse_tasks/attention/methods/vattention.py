@@ -1,0 +1,173 @@
+"""vAttention: heavy hitters, and a random sample that stands for all other tokens (Desai et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
+from sparse_tasks.attention.softmax import Softmax
+from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_tasks.attention.cache import PagedCache
+    from sparse_tasks.attention.index import PageIndex
+
+_EPSILON: Final = 0.05  # of Desai et al., where neither a budget nor a sparsity is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAttention(DecodeMethod):
+    """Each KV head reads its heavy hitters, and of all other tokens some that are drawn at random, each equally likely.
+
+    What a drawn token adds to the numerator and the denominator of the softmax counts for as many tokens as it stands
+    for, so that both are right on average. Heavy hitters are the first tokens, the last ones and those of the largest
+    attention, as SparQ estimates it.
+
+    With ``sparsity`` or ``token_budget`` the number of drawn tokens is fixed. Else a first sample tells how much
+    exponentials differ, and as many more are drawn as keep the relative error of the denominator within ``epsilon``,
+    but for a share ``delta`` of the draws, if means of them are normally distributed.
+
+    A draw follows from the seed, the layer, the head, the length and the token alone, so that batches and engines get
+    the same ones.
+    """
+
+    token_budget: int | None = parameter(None, "tokens to read, drawn ones among them", 1, kind=int)
+    epsilon: float | None = parameter(
+        None,
+        "relative error of the softmax's denominator; .05 if no token_budget and no sparsity is given",
+        0.001,
+        1.0,
+        kind=float,
+    )
+    delta: float = parameter(0.05, "share of the draws that may miss epsilon", 0.0001, 0.99)
+    base: float = parameter(0.1, "share of the tokens to begin with, where epsilon says how many are drawn", 0.001, 1.0)
+    heavy: float = parameter(0.5, "share of the budget, or of what it begins with, that heavy hitters get", 0.0, 1.0)
+    sinks: int = parameter(128, "first tokens among the heavy hitters, at most a quarter of these", 0)
+    recent: int = parameter(128, "last tokens among the heavy hitters, at most a quarter of these", 0)
+    r: int = parameter(32, "components of the query, the largest, that estimate the scores", 1)
+    seed: int = parameter(0, "another seed draws other tokens", 0)
+
+    name: ClassVar[str] = "vattention"
+    place: ClassVar[int] = 8
+    summary: ClassVar[str] = "heavy hitters, and a random sample that stands for all other tokens"
+    unit: ClassVar[str] = "tokens"
+    importance: ClassVar[str] = "softmax over the query's largest components, and chance"
+    budget: ClassVar[str] = "uniform"
+    cache: ClassVar[str] = "kept"
+    source: ClassVar[str] = "Desai et al., 2025, arXiv:2510.05688"
+    any_softmax: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("token_budget", "epsilon")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon is not None and self.token_budget is not None:
+            raise UsageError(f"{self.name}.epsilon", self.epsilon, "says how many tokens token_budget has; give one")
+
+    def index_reads(self, shape: Shape, length: float) -> float:
+        """``r`` components of every key; where the sample may grow, the first one twice, and the heavy hitters."""
+        components = shape.kv_heads * min(shape.head_size, self.r) * length
+        if not self._grows:
+            return components
+        return components + shape.kv_heads * 2 * shape.head_size * (2 - self.heavy) * self.base * length
+
+    def read_span(self, prompt: int, cached: int) -> Span:
+        if self._grows:
+            return self.base * cached - 1, cached
+        if self.sparsity is None:
+            budget = float(self.token_budget or 0)
+            return budget, budget
+        target = (1 - self.sparsity) * cached
+        return target - 0.5, target + 0.5
+
+    def solve(self, length: int, density: float) -> dict[str, int]:
+        from sparse_tasks.attention.kernels.page_budgets import page_budget
+
+        return {"token_budget": page_budget(length, density, 1)}
+
+    def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
+        import torch
+
+        from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.selection import select_top
+        from sparse_tasks.attention.kernels.sparse_decode import check_queries
+        from sparse_tasks.attention.ops.components import estimated_weights
+        from sparse_tasks.attention.ops.draws import draws
+
+        check_queries(q, cache)
+        budget, width = self._tokens(cache, impl)
+        heavy = (budget * self.heavy).ceil().clamp_min(1).int()
+        position = torch.arange(cache.capacity, device=q.device)
+        age = cache.lengths[:, None] - 1 - position
+        some = (heavy[:, None] / 4).ceil()
+        local = ((position < some.clamp_max(self.sinks)) | (age < some.clamp_max(max(1, self.recent)))) & (age >= 0)
+        scores = estimated_weights(q, cache, self.r, self.softmax).masked_fill(local[:, None], float("inf"))
+        certain = PageIndex(*select_top(scores, heavy[:, None], width=width, impl=impl), 1, cache.lengths)
+        listed = certain.mask(cache.capacity)
+        head = torch.arange(cache.kv_heads, device=q.device) + cache.layer.index * cache.kv_heads
+        chance = draws(self.seed, head[:, None], cache.lengths[:, None, None], position)
+        chance = chance.masked_fill(listed | (age < 0)[:, None], float("-inf"))
+        drawn = (budget - heavy)[:, None]
+        if self._grows:
+            drawn = drawn.clamp_min(2)
+            first = PageIndex(*select_top(chance, drawn, width=width + 1, impl=impl), 1, cache.lengths)
+            drawn, width = self._grown(q, cache, certain, first, impl), cache.capacity
+        total = certain.counts + drawn
+        tokens, counts = select_top(chance.masked_fill(listed, float("inf")), total, width=width, impl=impl)
+        # Each drawn token stands for as many as there are for each that is drawn.
+        shift = ((cache.lengths[:, None] - certain.counts) / (counts - certain.counts).clamp_min(1)).log()
+        inside = tokens.clamp(0, cache.capacity - 1).long()  # past the counts it may be anything
+        log_weights = torch.where(listed.gather(2, inside), 0.0, shift[..., None])
+        return PageIndex(tokens, counts, 1, cache.lengths, log_weights)
+
+    @property
+    def _grows(self) -> bool:
+        """Whether ``epsilon`` says how many tokens are drawn."""
+        return self.sparsity is None and self.token_budget is None
+
+    def _tokens(self, cache: PagedCache, impl: str) -> tuple[Tensor, int]:
+        """int32 ``[batch]``: how many tokens each sequence reads, or begins with; and the most of any."""
+        import torch
+
+        from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
+
+        if self.token_budget is not None:
+            return torch.full_like(cache.lengths, self.token_budget), self.token_budget
+        density = self.base if self.sparsity is None else 1 - self.sparsity
+        tokens = cache.once(("tokens", density), lambda: page_budgets(cache.lengths, density, 1, impl=impl))
+        return tokens, page_budget(cache.capacity, density, 1)
+
+    def _grown(self, q: Tensor, cache: PagedCache, certain: PageIndex, first: PageIndex, impl: str) -> Tensor:
+        """int32 ``[batch, kv_heads]``: how many tokens have to be drawn, by how much those of a first sample differ.
+
+        The sum over ``n`` tokens is estimated from ``b`` that are drawn of them without replacement with a variance of
+        ``n * (n - b) / b`` times that of one token. The query head that needs most decides for its group.
+        """
+        from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+
+        # The sum of squared exponentials is that of exponentials of doubled scores.
+        cap, scale = self.softmax.soft_cap, cache.head_size**-0.5
+        twice = Softmax(soft_cap=None if cap is None else 2 * cap)
+        _, heavy = sparse_decode(q, cache, certain, softmax=self.softmax, impl=impl, return_lse=True)
+        _, once = sparse_decode(q, cache, first, softmax=replace(self.softmax, sinks=None), impl=impl, return_lse=True)
+        _, squares = sparse_decode(q, cache, first, scale=2 * scale, softmax=twice, impl=impl, return_lse=True)
+        heavy, once, squares = (x.unflatten(1, (cache.kv_heads, -1)) for x in (heavy, once, squares))
+        count, rest = (x[..., None] for x in (first.counts, cache.lengths[:, None] - certain.counts))
+        log_sum = heavy.logaddexp(once + (rest / count.clamp_min(1)).log())
+        # In units of the denominator, as epsilon is.
+        variance = (squares - 2 * log_sum).exp() - (once - log_sum).exp().square() / count.clamp_min(1)
+        variance = variance.clamp_min(0) / (count - 1).clamp_min(1)
+        epsilon = _EPSILON if self.epsilon is None else self.epsilon
+        allowed = (epsilon / NormalDist().inv_cdf(1 - self.delta / 2)) ** 2
+        needed = (rest / (1 + allowed / (rest * variance))).nan_to_num(0.0).ceil().int()
+        return needed.amax(2).maximum(first.counts)
+
+
+METHODS.register("vattention", VAttention)
