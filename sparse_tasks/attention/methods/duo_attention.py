@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.index import LineIndex, PageIndex
 
 _STREAMING: Final = 0.5  # where neither it nor a sparsity is given; of Xiao et al. for models with groups of heads
+_ASKING: Final = 64  # last queries of a prompt, where the question stands
 _WHOLE: Final = 1e-6  # of a head, by which a share of heads may miss a whole number
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
@@ -34,9 +35,10 @@ _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 class DuoMethod(CalibratedMethod):
     """KV heads are retrieval heads, which see everything, or streaming heads, which see first and last tokens.
 
-    A calibration ranks the KV heads of all layers by the share of their attention, that of all their queries, which
-    falls outside of the first and last tokens: those of the least stream. The paper learns a gate for each head
-    instead, by training on passkeys; here nothing is trained.
+    A calibration ranks the KV heads of all layers by the largest weight that a query gives to a token outside of first
+    and last ones, averaged over the last queries of prompts, which ask for what stands far away: heads that look at no
+    such token hard stream. The paper learns a gate for each head instead, by training on passkeys; here nothing is
+    trained.
 
     With ``sparsity`` as few heads stream as meet it with the whole window; as heads are whole, windows are longer by
     what is left. Where it takes more than all heads, windows are shorter. Heads follow from the length of the prompt,
@@ -50,7 +52,7 @@ class DuoMethod(CalibratedMethod):
     recent: int = parameter(256, "last tokens that streaming heads see, at least; fewer where sparsity needs it", 1)
 
     unit: ClassVar[str] = "KV heads"
-    importance: ClassVar[str] = "calibrated share of attention outside of sinks and a window"
+    importance: ClassVar[str] = "calibrated largest attention outside of sinks and a window"
     budget: ClassVar[str] = "whole heads of all layers"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Xiao et al., 2024, arXiv:2410.10819"
@@ -81,26 +83,19 @@ class DuoMethod(CalibratedMethod):
         """Tokens that a streaming head has to see, at least 1, to compute so much of dense attention."""
 
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
-        """float64 ``[query_heads, 2]``: sums of the shares outside, and of the queries that can see as far.
-
-        Blocks of 64 queries by 64 keys count that lie outside with all they hold.
-        """
+        """float64 ``[query_heads, 2]``: sums of the largest shares outside, and of the queries that see so far."""
         import torch
 
-        from sparse_tasks.attention.ops.true_mass import block_mass
+        from sparse_tasks.attention.ops.true_mass import far_peaks
 
-        mass = block_mass(q, k, UNIT, self.softmax).double()
-        row = torch.arange(mass.shape[1], device=q.device)[:, None] + (len(k) - len(q)) // UNIT
-        column = torch.arange(mass.shape[2], device=q.device)
-        outside = (column >= ceil_div(self.sinks, UNIT)) & (row - column > ceil_div(self.recent - 1, UNIT))
-        first = row[:, 0] * UNIT
-        queries = (first + UNIT).clamp_max(len(k)) - first.clamp_min(len(k) - len(q))
-        shares = (mass.where(outside, 0.0)).sum((1, 2))
-        sums = torch.stack([shares, (queries * outside.any(1)).sum().expand_as(shares)], 1)
+        q = q[-_ASKING:]
+        peaks = far_peaks(q, k, self.sinks, self.recent, self.softmax).double().sum(1)
+        number = min(len(q), max(0, len(k) - self.window))
+        sums = torch.stack([peaks, torch.full_like(peaks, number)], 1)
         return sums if seen is None else seen + sums
 
     def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The mean share of each query head, fp32 ``[layers, query_heads]``.
+        """The mean of each query head, fp32 ``[layers, query_heads]``.
 
         Raises:
             UsageError: No prompt was longer than first and last tokens.
@@ -111,7 +106,7 @@ class DuoMethod(CalibratedMethod):
         if not queries.all():
             remedy = f"have nothing outside of {self.sinks} first and {self.recent} last tokens; take longer ones"
             raise UsageError("data", "prompts", remedy)
-        return {"outside": (shares / queries).float()}
+        return {"far": (shares / queries).float()}
 
 
 @functools.lru_cache(maxsize=16)
@@ -121,7 +116,7 @@ def ranks(measured: Calibration | None, layers: int, kv_heads: int) -> tuple[tup
     if measured is None:
         shares = [head * _GOLDEN % 1 for head in heads]  # any few that follow each other lie far apart
     else:
-        shares = measured.tensors["outside"].view(layers * kv_heads, -1).mean(1).tolist()
+        shares = measured.tensors["far"].view(layers * kv_heads, -1).mean(1).tolist()
     order = sorted(heads, key=shares.__getitem__)
     places = [rank for _, rank in sorted(zip(order, heads, strict=True))]
     return tuple(tuple(places[first : first + kv_heads]) for first in range(0, len(heads), kv_heads))

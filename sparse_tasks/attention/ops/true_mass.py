@@ -16,6 +16,7 @@ from sparse_tasks.attention.softmax import PLAIN, Softmax
 _Rows: TypeAlias = dict[int, int]
 """Numbers of rows of blocks, with how many queries each has."""
 
+_ROWS: Final = 64  # queries at once, or a multiple, where they stand in no blocks
 _CELLS: Final = 1 << 22  # weights that are held at once, or those of a single block of queries: 16 MB of fp32
 
 
@@ -68,6 +69,27 @@ def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softma
             lead[heads, number, : part.shape[2]] = part.nan_to_num(float("inf")).amax(1)
     lead[:, torch.arange(lead.shape[1], device=q.device), _own(q, k, block_q, block_k)] = float("inf")
     return _causal(lead, q, k, block_q, block_k)
+
+
+def far_peaks(q: Tensor, k: Tensor, first: int, last: int, softmax: Softmax = PLAIN) -> Tensor:
+    """The largest causal softmax weight of each query outside of the first and of the last keys that it sees.
+
+    Args:
+        q: As of ``block_mass``, and so are the others.
+        first: So many keys from position 0 do not count.
+        last: Nor do so many up to the query's own.
+
+    Returns:
+        fp32 ``[query_heads, n_q]``, 0 where there is no other key.
+    """
+    peaks = torch.zeros(q.shape[1], len(q), dtype=torch.float32, device=q.device)
+    for heads, _, scores in _scores(q, k, _ROWS, softmax):
+        count, end = scores.shape[1:]
+        position, key = torch.arange(end - count, end, device=q.device), torch.arange(end, device=q.device)
+        far = (key >= first) & (position[:, None] - key >= last)
+        place = end - len(k) + len(q)
+        peaks[heads, place - count : place] = softmax.of(heads, -1, 1).weights(scores).where(far, 0.0).amax(2)
+    return peaks
 
 
 def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, _Rows, Tensor]]:

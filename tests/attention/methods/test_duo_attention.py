@@ -20,9 +20,10 @@ from sparse_tasks.attention.methods.duo_attention import DuoAttentionDecode, Duo
 from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
+from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory
 from sparse_tasks.core.errors import UsageError
-from tests.attention.methods.naive import attention, crossed_bands, line_lists, make_sequence, wide_cache
+from tests.attention.methods.naive import crossed_bands, line_lists, make_sequence, wide_cache
 from tests.attention.toys import Where
 
 LAYERS, HEADS, KV_HEADS, SIZE = 5, 8, 4, 16
@@ -31,7 +32,7 @@ LAYERS, HEADS, KV_HEADS, SIZE = 5, 8, 4, 16
 def calibrated(method: DuoMethod, outside: list[list[float]] | None = None) -> DuoMethod:
     """A method in a model of which was measured how much each query head attends to what is far."""
     shares = torch.tensor(outside) if outside else torch.rand(LAYERS, HEADS, generator=torch.Generator().manual_seed(4))
-    return method._bound(measured=Calibration("duo_attention", 1, "m", "made ones", {"outside": shares}))
+    return method._bound(measured=Calibration("duo_attention", 1, "m", "made ones", {"far": shares}))
 
 
 def prompts(method: DuoMethod, n: int) -> list[LineIndex | None]:
@@ -168,20 +169,30 @@ def test_a_chunk_has_the_heads_and_the_window_of_its_prompt() -> None:
         assert torch.equal(part.pattern().mask(end - start, end), mask[:, start:end, :end])
 
 
-def test_measured_is_the_attention_outside_of_first_and_last_tokens() -> None:
-    """In blocks of 64: the first, and the last up to 100 tokens back, are inside."""
+@pytest.mark.parametrize("softmax", [Softmax(), Softmax(sinks=torch.tensor([2.0, -3.0, 0.0, 1.0]), soft_cap=3.0)])
+def test_measured_is_the_largest_attention_outside_of_first_and_last_tokens(softmax: Softmax) -> None:
     q, k = make_sequence(500, 500, 4, 2, SIZE)
-    weights = attention(q, k)
-    method = DuoAttentionPrefill(sinks=60, recent=100)
-    position = torch.arange(500)
-    row, column = position[:, None] // 64, position // 64
-    outside = ((column >= 1) & (row - column > 2)).double().numpy()
-    first = 4 * 64  # the first query with a block outside
-    expected = [(weights[head] * outside)[first:].sum(1).mean() for head in range(4)]
+    scores = softmax.capped(q.transpose(0, 1) @ k.transpose(0, 1).repeat_interleave(2, 0).mT * SIZE**-0.5)
+    weights = softmax.of(slice(None), 4, 1).weights(scores.masked_fill(torch.ones(500, 500).triu(1) > 0, -math.inf))
+    method = DuoAttentionPrefill(sinks=60, recent=100).under(softmax)
+    # The first query that sees a key outside stands at 160, and sees one; the last 64 of each part count.
+    counted = [*range(160, 201), *range(500 - 64, 500)]
+    expected = [sum(float(weights[head, i, 60 : i - 99].max()) for i in counted) / len(counted) for head in range(4)]
     sums = method.measure(None, q[:201], k[:201], [])
     sums = method.measure(sums, q[201:], k, [])
-    found = method.tensors([sums, sums])["outside"]
-    torch.testing.assert_close(found, torch.tensor([expected, expected]).float(), rtol=1e-4, atol=1e-6)
+    found = method.tensors([sums, sums])["far"]
+    torch.testing.assert_close(found, torch.tensor([expected, expected]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_head_that_looks_hard_at_one_token_ranks_above_one_that_looks_at_many_a_little() -> None:
+    """Though less of its attention is far."""
+    q, k = torch.zeros(600, 2, SIZE), torch.zeros(600, 2, SIZE)
+    q[..., 0], k[100, 1, 0] = 1.0, 80.0  # of head 0 all weights are alike
+    k[590:, 1, 0] = 81.0
+    method = DuoAttentionPrefill(sinks=4, recent=64)
+    found = method.tensors([method.measure(None, q[-3:], k, [])])["far"][0]
+    assert found[0] == pytest.approx(1 / 599, rel=0.01)
+    assert 0.03 < found[1] < 0.2
 
 
 def test_prompts_with_nothing_outside_measure_nothing() -> None:
@@ -193,7 +204,7 @@ def test_prompts_with_nothing_outside_measure_nothing() -> None:
 @pytest.mark.parametrize(("layer", "heads"), [(Layer(0, 2), HEADS), (Layer(0, LAYERS), 4)])
 def test_other_layers_or_heads_are_refused(layer: Layer, heads: int) -> None:
     q, k = make_sequence(400, 400, heads, 2, SIZE)
-    words = r"calibration: .* has outside of \(5, 8\) layers and heads"
+    words = r"calibration: .* has far of \(5, 8\) layers and heads"
     with pytest.raises(UsageError, match=rf"^duo_attention_prefill\.{words}"):
         calibrated(DuoAttentionPrefill(sparsity=0.5)).in_layer(layer).select(q, k, impl="torch")  # type: ignore[attr-defined]
     memory = Memory(calibrated(DuoAttentionDecode(sparsity=0.5)), layer, impl="torch")  # type: ignore[arg-type]
