@@ -193,16 +193,19 @@ def check_decoding(
         chosen, counts = select_top(
             torch.rand(len(lengths), kv_heads, pages, device="cuda"), max(1, int(pages * share))
         )
-        index = PageIndex(chosen, counts, unit, cache.lengths)
-        with poisoned():
-            out = sparse_decode(q, cache, index)
-        reference = sparse_decode_torch(q.float(), exact, index)
-        rounded = sparse_decode_torch(q, cache, index)
-        if not all(isinstance(x, Tensor) for x in (out, reference, rounded)):
-            raise TypeError("tensors were expected")
-        # The twin rounds its output alone; so it is allowed what a product in 16 bits adds.
-        allowed = distance(rounded, reference) + EPSILON + (0.0 if dtype == torch.float32 else 2e-3)
-        check.holds(f"sparse_decode, pages of {unit}", what, distance(out, reference), allowed)
+        for weighted in (False, True):
+            log_weights = torch.randn(chosen.shape, device="cuda") if weighted else None
+            index = PageIndex(chosen, counts, unit, cache.lengths, log_weights)
+            with poisoned():
+                out = sparse_decode(q, cache, index)
+            reference = sparse_decode_torch(q.float(), exact, index)
+            rounded = sparse_decode_torch(q, cache, index)
+            if not all(isinstance(x, Tensor) for x in (out, reference, rounded)):
+                raise TypeError("tensors were expected")
+            # The twin rounds its output alone; so it is allowed what a product in 16 bits adds.
+            allowed = distance(rounded, reference) + EPSILON + (0.0 if dtype == torch.float32 else 2e-3)
+            kernel = f"sparse_decode, pages of {unit}{', weighted' if weighted else ''}"
+            check.holds(kernel, what, distance(out, reference), allowed)
         read = torch.zeros(2, len(lengths), 1, kv_heads, dtype=torch.int64, device="cuda").unbind()
         several = (chosen[None], counts[None], cache.lengths)
         slots = torch.arange(len(lengths), device="cuda").flip(0)

@@ -280,7 +280,7 @@ def test_replayed_steps_write_and_count_what_others_do(
     short_demo: Path, prompts: dict[str, list[int]], tmp_path: Path
 ) -> None:
     runs = {name: {"attention": of(name, 0.5), "prompts": [prompts["long"], prompts["story"]], "tokens": 16}
-            for name in ("quest", "twilight")}  # fmt: skip
+            for name in ("quest", "twilight", "vattention")}  # fmt: skip
     options = OPTIONS | {"model": str(short_demo)}
     recording = options | {"worker_cls": "tests.attention.vllm.recording.RecordingWorker"}
     engines = {
