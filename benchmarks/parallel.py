@@ -47,6 +47,7 @@ def tensor(arguments: argparse.Namespace, board: Board) -> None:
     found = {}
     for gpus in dict.fromkeys((1, arguments.gpus)):
         found[gpus] = of = _measure(arguments, board, gpus)
+        board.console.print(f"{gpus} GPUs: {of}")  # a run may be cut short
         table.add_row(
             str(gpus), f"{of['dense_first'] * 1e3:,.0f} ms", f"{of['first'] * 1e3:,.0f} ms",
             f"{of['prefill_gain']:.2f}x",
@@ -106,6 +107,7 @@ def large(arguments: argparse.Namespace, board: Board) -> None:
     for attention in (None, BOTH):
         with engine(arguments, attention, LARGE, **options) as llm:
             seconds[attention], names = first_token(llm, arguments.tokens, 1)
+            board.console.print(f"{attention or 'dense'}: first token {seconds[attention]:.2f} s")
             if attention is not None:
                 decoded = ask(llm, 1, arguments.tokens, 16, 99)
                 while llm.llm_engine.has_unfinished_requests():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, TypeVarTuple
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from sparse_tasks.attention.interactions import ceil_div
@@ -40,6 +41,22 @@ def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device,
         return kept(stream, device, *numbers)
 
     return shared
+
+
+def numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Numbers of the host on a device, int32, copied once: a copy is waited for, and not allowed in a CUDA graph.
+
+    As it is waited for, it serves all streams, that on which a graph is recorded too.
+    """
+    if is_in_torch_dispatch_mode():
+        return torch.tensor(rows, dtype=torch.int32, device=device)
+    return _numbers_on(device, rows)
+
+
+@functools.lru_cache(maxsize=ENTRIES)
+def _numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=torch.int32, device=device)
 
 
 def made_once_if_small(

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sparse_tasks.attention.index import BlockIndex, LineIndex
 from sparse_tasks.attention.kernels.block_sparse import dense_index
 from sparse_tasks.attention.method import METHODS, PrefillMethod
-from sparse_tasks.attention.once import ENTRIES, made_once
+from sparse_tasks.attention.once import ENTRIES, made_once, numbers_on
 from sparse_tasks.attention.prefill import select_stretches
 from tests.attention.methods.naive import make_sequence
 
@@ -76,3 +76,14 @@ def test_tensors_without_values_are_not_kept() -> None:
     index = method.select(torch.zeros(90, 2, 16), torch.zeros(901, 1, 16), impl="torch")
     assert isinstance(index, LineIndex)
     assert int(index.column_counts) == 4
+
+
+def test_numbers_of_the_host_are_copied_once() -> None:
+    rows = ((3, 1), (0, 2))
+    with FakeTensorMode():
+        assert numbers_on(CPU, rows).shape == (2, 2)
+    with torch.inference_mode():
+        numbers = numbers_on(CPU, rows)
+    assert numbers is numbers_on(CPU, rows)
+    assert numbers.tolist() == [[3, 1], [0, 2]]
+    assert not numbers.is_inference()

@@ -212,7 +212,7 @@ class DuoAttentionDecode(DuoMethod, DecodeMethod):
 
         from sparse_tasks.attention.index import PageIndex
         from sparse_tasks.attention.kernels.sparse_decode import check_queries
-        from sparse_tasks.attention.ops.window import numbers_on
+        from sparse_tasks.attention.once import numbers_on
 
         check_queries(q, cache)
         self.of_layer(cache.layer, q.shape[1], q.device)  # refuses what is of other heads

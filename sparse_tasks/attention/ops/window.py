@@ -59,9 +59,3 @@ def window_index_of_some(
         slashes=torch.arange(n_k, dtype=torch.int32, device=device).expand(heads, n_k),
         slash_counts=counts(window, n_k),
     )
-
-
-@made_once
-def numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tensor:
-    """Numbers of the host on a device, int32; brought there once, for a copy is waited for."""
-    return torch.tensor(rows, dtype=torch.int32, device=device)
