@@ -112,14 +112,16 @@ class VAttention(DecodeMethod):
         certain = PageIndex(*select_top(scores, heavy[:, None], width=width, impl=impl), 1, cache.lengths)
         listed = certain.mask(cache.capacity)
         head = torch.arange(cache.kv_heads, device=q.device) + cache.layer.index * cache.kv_heads
-        chance = draws(self.seed, head[:, None], cache.lengths[:, None, None], position)
-        chance = chance.masked_fill(listed | (age < 0)[:, None], float("-inf"))
-        drawn = (budget - heavy)[:, None]
+        # Words of 64 bits are held while numbers are drawn, and so of some sequences at once.
+        groups = cache.groups(4 * cache.kv_heads * cache.capacity)
+        drawn = [draws(self.seed, head[:, None], some.lengths[:, None, None], position) for _, some in groups]
+        chance = torch.cat(drawn).masked_fill(listed | (age < 0)[:, None], float("-inf"))
+        size = (budget - heavy)[:, None]
         if self._grows:
-            drawn = drawn.clamp_min(2)
-            first = PageIndex(*select_top(chance, drawn, width=width + 1, impl=impl), 1, cache.lengths)
-            drawn, width = self._grown(q, cache, certain, first, impl), cache.capacity
-        total = certain.counts + drawn
+            size = size.clamp_min(2)
+            first = PageIndex(*select_top(chance, size, width=width + 1, impl=impl), 1, cache.lengths)
+            size, width = self._grown(q, cache, certain, first, impl), cache.capacity
+        total = certain.counts + size
         tokens, counts = select_top(chance.masked_fill(listed, float("inf")), total, width=width, impl=impl)
         # Each drawn token stands for as many as there are for each that is drawn.
         shift = ((cache.lengths[:, None] - certain.counts) / (counts - certain.counts).clamp_min(1)).log()

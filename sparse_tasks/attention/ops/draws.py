@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
 
 _WORD: Final = 0xFFFFFFFF
+_Word = TypeVar("_Word", int, Tensor)
 
 
 def draws(seed: int, *counters: Tensor) -> Tensor:
@@ -21,14 +22,14 @@ def draws(seed: int, *counters: Tensor) -> Tensor:
         fp32 in [0, 1), of the shape that the counters broadcast to.
     """
     # Mixed by itself, so that another seed is not another head. 0 stays 0.
-    word = _mixed(torch.full_like(counters[0], seed & _WORD, dtype=torch.int64))
+    word = torch.full_like(counters[0], _mixed(seed & _WORD), dtype=torch.int64)
     for counter in counters:
         word = _mixed((word + counter.long() + 0x9E3779B9) & _WORD)
     return (word >> 8).float() / 2**24
 
 
-def _mixed(word: Tensor) -> Tensor:
-    """A permutation of 32 bits, held in int64: products wrap, and their low bits are right."""
+def _mixed(word: _Word) -> _Word:
+    """A permutation of 32 bits; tensors hold them in int64, where products wrap, and their low bits are right."""
     word = word ^ (word >> 16)
     word = (word * 0x7FEB352D) & _WORD
     word = word ^ (word >> 15)
