@@ -238,29 +238,26 @@ def picture(rows: list[Row], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     there = [row for row in rows if row.get("ms") is not None]
-    lengths, blocks = (sorted({row[key] for row in there}) for key in ("tokens", "block"))
-    figure, axes = plt.subplots(
-        len(blocks), len(lengths), figsize=(3.2 * len(lengths) + 1, 2.8 * len(blocks)), squeeze=False, sharex=True
-    )
-    for y, block in enumerate(blocks):
-        for x, n in enumerate(lengths):
-            axis = axes[y][x]
-            for number, rival in enumerate(RIVALS):
-                points = sorted(
-                    (row["density"], row["dense_ms"] / row["ms"])
-                    for row in there
-                    if (row["kernel"], row["tokens"], row["block"]) == (rival.name, n, block)
-                )
-                if points:
-                    axis.plot(
-                        *zip(*points, strict=True), marker="o", markersize=3, label=rival.name, color=f"C{number}"
-                    )
-            densities = sorted({row["density"] for row in there if (row["tokens"], row["block"]) == (n, block)})
-            axis.plot(densities, [1 / d for d in densities], color="0.7", linestyle=":", label="1 / density")
-            axis.set(xscale="log", yscale="log", title=f"{label(n)}, blocks of {block}")
-            axis.set(xlabel="density" if y == len(blocks) - 1 else "", ylabel="" if x else "times as fast as dense")
+    panels = sorted({(row["block"], row["tokens"]) for row in there})
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.9 * len(panels) + 0.6, 3.3), squeeze=False, sharey=True)
+    for axis, (block, n) in zip(axes[0], panels, strict=True):
+        shown = [row for row in there if (row["block"], row["tokens"]) == (block, n)]
+        for number, rival in enumerate(RIVALS):
+            rows = [row for row in shown if row["kernel"] == rival.name]
+            points = sorted((row["density"], row["dense_ms"] / row["ms"]) for row in rows)
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=rival.name, color=f"C{number}")
+        densities = sorted({row["density"] for row in shown})
+        axis.plot(densities, [1 / d for d in densities], color="0.7", linestyle=":", marker=".", label="1 / density")
+        axis.set(xscale="log", yscale="log", title=f"{label(n)}, blocks of {block}", xlabel="density")
+        axis.xaxis.set(major_locator=FixedLocator(densities), minor_locator=NullLocator())
+        axis.xaxis.set_major_formatter(lambda density, _: f"{density:.2g}")
+        axis.yaxis.set(major_locator=FixedLocator([1, 2, 5, 10, 20]), minor_locator=NullLocator())
+        axis.yaxis.set_major_formatter(lambda speed, _: f"{speed:g}x")
+    axes[0][0].set_ylabel("speed of dense attention")
     handles = {
         text: handle for axis in axes.flat for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
     }
