@@ -66,7 +66,8 @@ class SparseRun:
         self._impl = impl
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         self._totals: dict[tuple[str, int], Tensor] = {}  # selected, computed and dense, by phase and layer
-        self._handed: dict[tuple[int, int], dict[object, PageIndex]] = {}  # by sequence and position
+        self._handed: dict[tuple[int, int], dict[object, Any]] = {}  # by sequence and position
+        self._here: dict[object, Any] = {}  # of these, that of the prompt that is read
         self._places: dict[int, Layer] = {}  # by number in the model
         self._mask: Tensor | None = None
         self._spans: list[tuple[int, int]] = []
@@ -142,6 +143,7 @@ class SparseRun:
             past, parts = len(k) - len(q), list[Tensor]()
             if at_once:
                 end = past + at_once
+                self._here = self._handed.setdefault((row, end), {})
                 parts.append(self._prompt(number, q[:at_once], k[:end], v[:end], softmax))
                 sequence.memory.read(q[:at_once], k[:end], v[:end])
             if len(q) - at_once > 1 and (kept := sequence.memory.follow(past + at_once, len(k))) is not None:
@@ -173,7 +175,7 @@ class SparseRun:
     def _prefill_of(self, number: int) -> PrefillMethod | None:
         """The method for prompts in one layer; None where they see everything."""
         prefill = self.attention.prefill
-        return None if prefill is None else prefill.in_layer(self._places[number])
+        return None if prefill is None else prefill.in_layer(self._places[number], self._here)
 
     def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of tokens after an eviction in one layer, all at once: ``[n_q, query_heads, value_size]``."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun
-from sparse_tasks.attention.method import Layer
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.softmax import Softmax
 
@@ -32,22 +30,14 @@ class Measuring(SparseRun):
         self.prompts = self.tokens = 0
         self._method = method.to_measure(text)
         self._sums: dict[int, Tensor] = {}
-        self._left: list[list[Tensor]] = []  # by row: what layers of a pass leave to those after them
-        self._rows: Iterator[list[Tensor]] = iter(())
 
     def tensors(self) -> dict[str, Tensor]:
         """What a calibration holds, once a prompt was read."""
         return self._method.tensors([self._sums[number].cpu() for number in sorted(self._sums)])
 
-    def attend(self, number: int, layer: Layer, query: Tensor, *args: Any, **others: Any) -> Tensor:
-        if layer.index == 0:
-            self._left = [[] for _ in query]
-        self._rows = iter(self._left)  # those of the rows that have tokens come in the same order in all layers
-        return super().attend(number, layer, query, *args, **others)
-
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         method = self._method.under(softmax)
-        self._sums[number] = method.measure(self._sums.get(number), q, k, next(self._rows))
+        self._sums[number] = method.measure(self._sums.get(number), q, k, self._here.setdefault("measured", []))
         if number == min(self._sums):
             self.prompts, self.tokens = self.prompts + (len(q) == len(k)), self.tokens + len(q)
         return super()._prompt(number, q, k, v, softmax)

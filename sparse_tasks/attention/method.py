@@ -98,6 +98,8 @@ class Method(Parametric, ABC):
     """That of the model, where the method was ``placed`` in one; None where positions turn nothing."""
     layer: ClassVar[Layer] = ONLY
     """That which it selects for, where the method was taken ``in_layer``."""
+    handed: ClassVar[dict[object, Any] | None] = None
+    """What layers leave to later ones for the same queries of a prompt, where the method was taken ``in_layer`` so."""
     budgets: ClassVar[tuple[str, ...]] = ()
     """The parameters that ``sparsity`` sets; to give both is an error."""
 
@@ -137,9 +139,14 @@ class Method(Parametric, ABC):
         self.check_softmax(softmax.what)
         return self._bound(softmax=softmax)
 
-    def in_layer(self, layer: Layer) -> Self:
-        """The method for a layer. Where prompts are read, this alone says which; other calls say it themselves."""
-        return self._bound(layer=layer)
+    def in_layer(self, layer: Layer, handed: dict[object, Any] | None = None) -> Self:
+        """The method for a layer. Where prompts are read, this alone says which; other calls say it themselves.
+
+        Args:
+            layer: Which layer of how many.
+            handed: One for all layers that read the same prompt, or the same chunk of one; None has each stand alone.
+        """
+        return self._bound(layer=layer, handed=handed)
 
     def placed(self, rotary: Rotary) -> Self:
         """The method for a model whose positions turn queries and keys so."""

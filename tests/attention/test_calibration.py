@@ -69,8 +69,8 @@ def test_a_calibration_is_used_by_its_model_and_says_what_it_is_of(
     measure(name, folder, path)
     say_uncalibrated.cache_clear()  # other tests may have had it said
     model, ids = loaded(folder), torch.randint(64, (1, 400), generator=torch.Generator().manual_seed(3))
-    recent = any(hasattr(method, "recent") for method in Attention.parse(name).methods)
-    short = {f"{name}.recent": 8} if recent else {}
+    values, methods = {"recent": 8, "block": 16}, Attention.parse(name).methods
+    short = {f"{m.name}.{field}": values[field] for m in methods for field in values.keys() & m.settings().keys()}
     given = {"sparsity": 0.5, "arguments": {f"{name}.calibration": str(path), **short}}
     with caplog.at_level(logging.WARNING, "sparse_tasks"):
         kept = []
@@ -84,7 +84,8 @@ def test_a_calibration_is_used_by_its_model_and_says_what_it_is_of(
             prompt = run.density("prefill")
             assert prompt is not None
             expected = 1.0 if run.attention.prefill is None else 0.5
-            assert prompt.selected == pytest.approx(expected, abs=0.003)  # as near as whole tokens come
+            whole = 16 / 400 if 16 in short.values() else 0.003  # as near as whole blocks, or tokens, come
+            assert prompt.selected == pytest.approx(expected, abs=whole)
             kept.append(torch.stack(out.logits))
     assert not torch.allclose(kept[0], kept[1], atol=1e-4)
     said = [record.getMessage() for record in caplog.records]

@@ -1,45 +1,58 @@
-"""Kascade: tokens that anchor layers, chosen for the model, select for those after them (Deshmukh et al. 2025)."""
+"""Kascade: what anchor layers, chosen for the model, select for those after them (Deshmukh et al. 2025, section 3)."""
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from sparse_tasks.attention.method import METHODS, Layer
+from sparse_tasks.attention.interactions import (
+    BLOCK,
+    causal_count,
+    ceil_div,
+    ranking_flops,
+    window_density,
+    window_flops,
+)
+from sparse_tasks.attention.method import METHODS, Layer, PrefillMethod, Span
+from sparse_tasks.attention.methods.adaptive import QUERIES
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.methods.handing import HandingMethod
+from sparse_tasks.attention.methods.paged import TOKEN_BUDGET
+from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.records import JsonObject
+from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.calibration import Calibration
-    from sparse_tasks.attention.index import PageIndex
+    from sparse_tasks.attention.index import BlockIndex, PageIndex
 
 _SAMPLED: Final = 64  # queries of a prompt that are measured
 _SHARE: Final = 10  # one in so many keys is selected where layers are held against each other
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kascade(CalibratedMethod, HandingMethod):
-    """Anchor layers select by the true attention; in other layers each KV head reads the tokens of a head of the last.
+class KascadeMethod(CalibratedMethod):
+    """Anchor layers select by the true attention; in other layers each KV head reads what a head of the last did.
 
     Which layers are anchors, and which of its heads each head reads, follows from what was measured of the model: how
     much of a head's attention the tokens hold that heads of earlier layers would select. Layers are chosen so that the
-    best heads of the last anchor hold most, added up over all layers.
+    best heads of the last anchor hold most, added up over all layers. They are the same in both phases.
     """
 
     anchors: int = parameter(5, "layers that select, the first among them", 1)
 
-    name: ClassVar[str] = "kascade"
-    place: ClassVar[int] = 7
-    summary: ClassVar[str] = "tokens that layers chosen for the model select for the others"
     importance: ClassVar[str] = "true attention in calibrated layers, handed on from head to head"
     source: ClassVar[str] = "Deshmukh et al., 2025, arXiv:2512.16391"
+    any_softmax: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    family: ClassVar[str] = "kascade"
     instead: ClassVar[str] = "layers that select are spread evenly, and heads read what those of their number selected"
     chosen: ClassVar[frozenset[int]] = frozenset()
     """The anchors, where the method is in a model and has a calibration."""
@@ -56,12 +69,10 @@ class Kascade(CalibratedMethod, HandingMethod):
             return layer.index in self.chosen
         return layer.index in {place * layer.count // self.anchors for place in range(self.anchors)}
 
-    def taken(self, handed: PageIndex, cache: PagedCache) -> PageIndex:
-        measured = self.of_layer(cache.layer, cache.kv_heads, cache.keys.device)
-        if measured is None:
-            return handed
-        heads = measured["heads"]
-        return replace(handed, pages=handed.pages[:, heads], counts=handed.counts[:, heads])
+    def heads_of(self, layer: Layer, kv_heads: int, device: Any) -> Tensor | None:
+        """int64 ``[kv_heads]``: heads of the last anchor that those of a layer read; None for those of their number."""
+        measured = self.of_layer(layer, kv_heads, device)
+        return None if measured is None else measured["heads"]
 
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
         """fp32 ``[kv_heads, layers so far, kv_heads]``: what heads hold of each other's attention, itself included."""
@@ -84,6 +95,105 @@ class Kascade(CalibratedMethod, HandingMethod):
         return {"similarity": similarity}
 
 
+@dataclass(frozen=True, kw_only=True)
+class KascadePrefill(KascadeMethod, PrefillMethod):
+    """The queries of a prompt: tiles of 128 read the blocks of keys that hold most of their attention, and the group's.
+
+    All layers read as many, those that select, too. A tile's own positions are always read, beside the budget.
+    """
+
+    token_budget: int | None = parameter(
+        None, "tokens before it that a tile reads, in whole blocks; 1024 if neither this nor sparsity is given", 1,
+        kind=int,
+    )  # fmt: skip
+    block: int = parameter(16, "keys in a block: 16, 32, 64 or 128", 16, BLOCK)
+
+    name: ClassVar[str] = "kascade_prefill"
+    place: ClassVar[int] = 12
+    summary: ClassVar[str] = "key blocks that layers chosen for the model select for the others"
+    unit: ClassVar[str] = "blocks"
+    budget: ClassVar[str] = "uniform"
+    cache: ClassVar[str] = "kept"
+    exact: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.block not in (16, 32, 64, 128):
+            raise UsageError(f"{self.name}.block", self.block, "is not a size that kernels take: 16, 32, 64 or 128")
+
+    @property
+    def queries_at_once(self) -> int:
+        return QUERIES
+
+    @property
+    def oracle(self) -> tuple[str, JsonObject]:
+        return "oracle_prefill", {"block": self.block}
+
+    def density_span(self, length: int) -> Span:
+        if self.sparsity is None:
+            tokens = max(self.block, self.token_budget or TOKEN_BUDGET)
+            return window_density(length, max(1, tokens - self.block)), window_density(length, tokens + BLOCK)
+        density, half = 1 - self.sparsity, self.block / length
+        return density - half, max(density + half, window_density(length, self.block + BLOCK))
+
+    def index_flops(self, shape: Shape, length: float) -> float:
+        """Attention of all queries and a ranking, in the layers that select, averaged over all."""
+        selecting = sum(self.selects(Layer(index, shape.layers)) for index in range(shape.layers))
+        ranking = shape.kv_heads * length / BLOCK * ranking_flops(length / self.block)
+        return (window_flops(shape, length, length / 2) + ranking) * selecting / shape.layers
+
+    def solve(self, length: int, density: float) -> dict[str, int]:
+        """The whole blocks whose exact count is nearest to the density."""
+        target, most = density * causal_count(length, length), ceil_div(length, self.block)
+        number = bisect.bisect_left(range(1, most), target, key=lambda some: self._count(length, some)) + 1
+        under = max(1, number - 1)
+        nearer = abs(self._count(length, under) - target) <= abs(self._count(length, number) - target)
+        return {"token_budget": (under if nearer else number) * self.block}
+
+    def _count(self, length: int, number: int) -> int:
+        """Interactions of a prompt whose tiles read so many blocks before them, or all."""
+        tiles = (range(first, min(first + BLOCK, length)) for first in range(0, length, BLOCK))
+        return sum(causal_count(len(t), len(t)) + len(t) * min(number * self.block, t.start) for t in tiles)
+
+    def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+        from sparse_tasks.attention.ops.anchors import blocks_of_groups
+
+        check_sequence(q, k)
+        n_q, n_k = len(q), len(k)
+        budget = self.at(n_k if length is None else length).token_budget or TOKEN_BUDGET
+        number = max(1, budget // self.block)
+        if number * self.block >= (n_k - 1) // BLOCK * BLOCK:
+            return None
+        what = self, n_q, n_k
+        handed: BlockIndex | None = None if self.handed is None else self.handed.get(what)
+        if handed is not None and not self.selects(self.layer):
+            heads = self.heads_of(self.layer, k.shape[1], k.device)
+            if heads is None:
+                return handed
+            return replace(handed, blocks=handed.blocks[heads], counts=handed.counts[heads])
+        index = blocks_of_groups(q, k, number, tile=BLOCK, block=self.block, softmax=self.softmax, impl=impl)
+        if self.handed is not None:
+            self.handed[what] = index
+        return index
+
+
+@dataclass(frozen=True, kw_only=True)
+class KascadeDecode(KascadeMethod, HandingMethod):
+    """The steps after a prompt: tokens, by the attention of each group."""
+
+    name: ClassVar[str] = "kascade_decode"
+    place: ClassVar[int] = 7
+    summary: ClassVar[str] = "tokens that layers chosen for the model select for the others"
+
+    def taken(self, handed: PageIndex, cache: PagedCache) -> PageIndex:
+        heads = self.heads_of(cache.layer, cache.kv_heads, cache.keys.device)
+        return (
+            handed if heads is None else replace(handed, pages=handed.pages[:, heads], counts=handed.counts[:, heads])
+        )
+
+
 @functools.lru_cache(maxsize=16)
 def _anchored(measured: Calibration, anchors: int) -> tuple[frozenset[int], Calibration]:
     """Anchors, and as a calibration the head of the last anchor that each KV head reads, ``[layers, kv_heads]``."""
@@ -99,4 +209,5 @@ def _anchored(measured: Calibration, anchors: int) -> tuple[frozenset[int], Cali
     return frozenset(chosen), replace(measured, tensors={"heads": heads}, _on={})
 
 
-METHODS.register("kascade", Kascade)
+METHODS.register("kascade_prefill", KascadePrefill)
+METHODS.register("kascade_decode", KascadeDecode)

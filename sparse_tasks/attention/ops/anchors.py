@@ -1,10 +1,13 @@
-"""How much of a layer's attention the tokens hold that an earlier layer selects, and the layers that select best."""
+"""What layers select for others by the true attention, how much of theirs it holds, and the layers that do it best."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.index import BlockIndex
+from sparse_tasks.attention.kernels.selection import select_top
+from sparse_tasks.attention.ops.true_mass import block_mass
 from sparse_tasks.attention.softmax import Softmax
 
 
@@ -26,6 +29,34 @@ def sampled_mass(q: Tensor, k: Tensor, sampled: int, softmax: Softmax) -> Tensor
     scores = softmax.capped(queries @ k.float().permute(1, 2, 0)[:, None] * size**-0.5)
     later = torch.arange(n_k, device=q.device) > rows[:, None] + (n_k - n_q)
     return softmax.of(slice(None), kv_heads, -1, 1).weights(scores.masked_fill(later, float("-inf"))).sum(1)
+
+
+def blocks_of_groups(
+    q: Tensor, k: Tensor, number: int, *, tile: int, block: int, softmax: Softmax, impl: str = "auto"
+) -> BlockIndex:
+    """The key blocks that hold most of the true attention of a tile of queries, of all query heads of a group.
+
+    Args:
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
+        k: ``[n_k, kv_heads, head_size]``.
+        number: Blocks that a tile reads beside those of its own positions.
+        tile: Positions in a tile.
+        block: Positions in a block of keys; it divides the tile.
+        softmax: Sinks and soft cap of the model.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
+        The index, of one head for each KV head.
+    """
+    n_q, n_k, kv_heads = len(q), len(k), k.shape[1]
+    mass = block_mass(q, k, tile, softmax, block).unflatten(0, (kv_heads, -1)).sum(1)
+    rows, columns = mass.shape[1:]
+    first = (torch.arange(rows, device=q.device)[:, None] + (n_k - n_q) // tile) * (tile // block)
+    column = torch.arange(columns, device=q.device)
+    mass = mass.masked_fill((column >= first) & (mass > float("-inf")), float("inf"))
+    own = (columns - first[:, 0]).clamp_max(tile // block)
+    blocks, counts = select_top(mass, (own + number).int(), width=number + tile // block, impl=impl)
+    return BlockIndex(blocks, counts, tile, block, n_q, n_k)
 
 
 def held_by(mass: Tensor, tokens: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ _ROWS: Final = 64  # queries at once, or a multiple, where they stand in no bloc
 _CELLS: Final = 1 << 22  # weights that are held at once, or those of a single block of queries: 16 MB of fp32
 
 
-def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Tensor:
+def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN, block_k: int | None = None) -> Tensor:
     """Causal softmax weights, summed over blocks.
 
     Args:
@@ -28,17 +28,19 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN) -> Te
         k: ``[n_k, kv_heads, head_size]``.
         block: Positions in a block of queries and of keys; both grids begin at position 0.
         softmax: Sinks and soft cap of the model.
+        block_k: Positions in a block of keys, where it is a part of that or a multiple.
 
     Returns:
         fp32 ``[query_heads, rows, columns]``, a row for each query block that the queries touch; -inf after the
         diagonal.
     """
-    mass = _grid(q, k, block, block)
+    block_k = block if block_k is None else block_k
+    mass = _grid(q, k, block, block_k)
     for heads, rows, scores in _scores(q, k, block, softmax):
         weights = softmax.of(heads, -1, 1).weights(scores)
-        for number, part in _by_row(_by_block(weights, block, 0.0).sum(3), rows):
+        for number, part in _by_row(_by_block(weights, block_k, 0.0).sum(3), rows):
             mass[heads, number, : part.shape[2]] = part.sum(1)
-    return _causal(mass, q, k, block, block)
+    return _causal(mass, q, k, block, block_k)
 
 
 def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softmax = PLAIN) -> Tensor:
@@ -130,9 +132,9 @@ def _grid(q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
 
 
 def _own(q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
-    """int64 ``[rows]``: the key block on the diagonal."""
+    """int64 ``[rows]``: the key block on the diagonal, the last of those that are smaller."""
     rows = torch.arange(BlockIndex.rows(len(q), len(k), block_q), device=q.device) + (len(k) - len(q)) // block_q
-    return rows * block_q // block_k
+    return ((rows + 1) * block_q - 1) // block_k
 
 
 def _causal(by_block: Tensor, q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:

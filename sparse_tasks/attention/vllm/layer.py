@@ -46,7 +46,7 @@ class Methods:
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
         self.attention = attention.placed(text)
         prefill, decode = self.attention.prefill, self.attention.decode
-        self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax).in_layer(layer)
+        self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
         self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
         self.queries: dict[str, Tensor] = {}
         self.evicted = Evicted(self.decode, layer, impl) if isinstance(self.decode, EvictMethod) else None
@@ -220,7 +220,8 @@ class SparseLayer:
                     key = _sequence(plan, prompt, k, keys, out.dtype, unseen)
                     if methods.prefill is not None:
                         value = _sequence(plan, prompt, v, values, out.dtype, unseen)
-                        self._prefill(methods, methods.prefill, prompt, queries, key, value, out[prompt.tokens])
+                        method = methods.prefill.in_layer(self._layer, plan.handed.setdefault(prompt.request, {}))
+                        self._prefill(methods, method, prompt, queries, key, value, out[prompt.tokens])
                     if methods.evicted is not None:
                         reads = methods.evicted.reads_values and prompt.complete
                         weighed = _sequence(plan, prompt, v, values, out.dtype, unseen) if reads else None

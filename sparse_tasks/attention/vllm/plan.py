@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,6 +98,7 @@ class Plan:
         block_size: Positions in a block.
         choice: The attention; None is the engine's.
         alone: Whether it is the whole step.
+        handed: What layers leave to later ones for its prompts, by request (see ``Method.in_layer``).
     """
 
     prompts: tuple[Prompt, ...]
@@ -106,6 +108,7 @@ class Plan:
     block_size: int
     choice: Choice | None = None
     alone: bool = True
+    handed: dict[str, dict[object, Any]] = field(default_factory=dict)
 
     def spans(self, *, prompts: bool, steps: bool) -> tuple[Span, ...]:
         """Spans of prompts, of decoding, or of both."""

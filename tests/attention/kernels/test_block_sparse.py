@@ -47,6 +47,7 @@ def poison(index: BlockIndex) -> BlockIndex:
         (130, 130, 2, 2, 96, 128, 64, 2, torch.float32),
         (100, 100, 4, 1, 128, 32, 32, 4, torch.float16),
         (140, 140, 2, 1, 16, 128, 32, 2, torch.float32),
+        (90, 300, 2, 1, 16, 128, 16, 1, torch.float16),
         (140, 140, 2, 2, 64, 16, 128, 2, torch.float16),
         pytest.param(130, 130, 4, 2, 80, 128, 128, 4, torch.float16, marks=pytest.mark.nightly),
         pytest.param(100, 100, 8, 1, 32, 16, 16, 8, torch.float32, marks=pytest.mark.nightly),

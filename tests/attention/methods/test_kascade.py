@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -17,20 +18,23 @@ from sparse_tasks.attention.calibration import Calibration
 from sparse_tasks.attention.index import PageIndex
 from sparse_tasks.attention.measuring import Measuring
 from sparse_tasks.attention.method import ONLY, Layer
-from sparse_tasks.attention.methods.kascade import Kascade, _anchored
+from sparse_tasks.attention.methods.kascade import KascadeDecode, KascadePrefill, _anchored
 from sparse_tasks.attention.ops.anchors import best_anchors
 from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.core.errors import UsageError
-from tests.attention.methods.naive import Array, attention, make_sequence, page_lists, top
+from tests.attention.methods.naive import Array, attention, block_lists, make_sequence, page_lists, top
 
 LAYERS = 6
 
 
-def calibrated(similarity: Tensor, anchors: int, **settings: float) -> Kascade:
+K = TypeVar("K", KascadeDecode, KascadePrefill)
+
+
+def calibrated(method: K, similarity: Tensor) -> K:
     """The method in a model of which that was measured."""
     measured = Calibration("kascade", 1, "m", "made ones", {"similarity": similarity})
-    chosen, heads = _anchored(measured, anchors)
-    return Kascade(anchors=anchors, **settings)._bound(measured=heads, chosen=chosen)  # type: ignore[arg-type]
+    chosen, heads = _anchored(measured, method.anchors)
+    return method._bound(measured=heads, chosen=chosen)
 
 
 def held(mass: Array, other: Array, count: int) -> float:
@@ -46,7 +50,7 @@ def held(mass: Array, other: Array, count: int) -> float:
 def test_measured_is_what_heads_hold_of_each_others_attention(plain: bool) -> None:
     n_q, n_k = 100, 130
     softmax = Softmax() if plain else Softmax(sinks=torch.tensor([1.0, -1.0, 3.0, 0.0]))
-    method, rows = Kascade().under(softmax), np.linspace(50, 99, 50).round().astype(int)
+    method, rows = KascadeDecode().under(softmax), np.linspace(50, 99, 50).round().astype(int)
     masses: list[list[Array]] = []
     sums: list[Tensor | None] = [None] * 3
     for prompt in range(2):
@@ -89,6 +93,10 @@ def test_no_other_anchors_hold_more(layers: int, number: int, seed: int) -> None
     assert total(tuple(found)) == pytest.approx(max(map(total, every)), abs=1e-5)
 
 
+SOURCES = [(0, 0, 1), (0, 1, 0), (0, 0, 1), (3, 0, 1), (3, 1, 0), (3, 1, 1)]
+"""Of each layer under ``similar`` the anchor, and its heads."""
+
+
 def similar() -> Tensor:
     """Layers 0 to 2 are alike, and 3 to 5; in odd layers heads have changed places, and in layer 5 both are one's."""
     similarity = torch.full((LAYERS, 2, LAYERS, 2), 0.1)
@@ -111,7 +119,7 @@ def step(number: int, handed: dict[object, PageIndex] | None) -> tuple[Tensor, P
 
 
 def test_heads_read_what_those_most_like_them_have_selected() -> None:
-    method = calibrated(similar(), 2, sparsity=0.7)
+    method = calibrated(KascadeDecode(anchors=2, sparsity=0.7), similar())
     handed: dict[object, PageIndex] = {}
     found, alone = [], []
     for number in range(LAYERS):
@@ -120,31 +128,30 @@ def test_heads_read_what_those_most_like_them_have_selected() -> None:
         q, cache = step(number, handed)
         found.append(page_lists(method.select(q, cache, None, impl="torch")))
     assert [method.selects(Layer(number, LAYERS)) for number in range(LAYERS)] == [True, False, False] * 2
-    sources = [(0, 0, 1), (0, 1, 0), (0, 0, 1), (3, 0, 1), (3, 1, 0), (3, 1, 1)]
-    for lists, (anchor, *heads) in zip(found, sources, strict=True):
+    for lists, (anchor, *heads) in zip(found, SOURCES, strict=True):
         assert lists == [[sequence[head] for head in heads] for sequence in alone[anchor]]
     assert all(len(sequence[0]) == len(sequence[1]) for lists in found for sequence in lists)
 
 
 def test_without_a_calibration_anchors_are_spread_and_heads_stay() -> None:
-    method, handed = Kascade(sparsity=0.7, anchors=2), dict[object, PageIndex]()
+    method, handed = KascadeDecode(sparsity=0.7, anchors=2), dict[object, PageIndex]()
     found = []
     for number in range(LAYERS):
         q, cache = step(number, handed)
         found.append(page_lists(method.select(q, cache, None, impl="torch")))
     assert found[0] == found[1] == found[2] != found[3] == found[4] == found[5]
-    assert [Kascade(anchors=9).selects(Layer(number, LAYERS)) for number in range(LAYERS)] == [True] * LAYERS
-    assert Kascade().selects(ONLY)
+    assert [KascadeDecode(anchors=9).selects(Layer(number, LAYERS)) for number in range(LAYERS)] == [True] * LAYERS
+    assert KascadeDecode().selects(ONLY)
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(LAYERS - 1, 2), (LAYERS, 1)])
 def test_another_number_of_layers_or_heads_is_refused(layers: int, heads: int) -> None:
-    method = calibrated(similar()[:layers, :heads, :layers, :heads], 2, sparsity=0.7)
+    method = calibrated(KascadeDecode(anchors=2, sparsity=0.7), similar()[:layers, :heads, :layers, :heads])
     handed: dict[object, PageIndex] = {}
     q, cache = step(0, handed)
     method.select(q, cache, None, impl="torch")
     q, cache = step(1, handed)
-    with pytest.raises(UsageError, match=rf"kascade\.calibration: .* has heads of \({layers}, {heads}\) layers"):
+    with pytest.raises(UsageError, match=rf"kascade_decode\.calibration: .* has heads of \({layers}, {heads}\) layers"):
         method.select(q, cache, None, impl="torch")
 
 
@@ -161,7 +168,7 @@ def test_sequences_of_a_batch_are_measured_as_if_alone() -> None:
     ids = torch.randint(1, 64, (2, 80))
     mask = torch.ones_like(ids)
     mask[1, :30] = 0
-    together, alone = Measuring(Kascade(), config, "torch"), Measuring(Kascade(), config, "torch")
+    together, alone = Measuring(KascadeDecode(), config, "torch"), Measuring(KascadeDecode(), config, "torch")
     with torch.inference_mode():
         with attended_by(model, together):
             model(ids, attention_mask=mask)
@@ -172,3 +179,90 @@ def test_sequences_of_a_batch_are_measured_as_if_alone() -> None:
     found, expected = together.tensors()["similarity"], alone.tensors()["similarity"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (found[2, :, 0] < 1).all()
+
+
+@pytest.mark.parametrize(("n_q", "n_k", "block"), [(500, 500, 16), (170, 420, 32), (300, 300, 128)])
+def test_blocks_are_those_of_a_groups_attention_and_handed_on(n_q: int, n_k: int, block: int) -> None:
+    number, own = (1 if block == 128 else 3), 128 // block
+    method = calibrated(KascadePrefill(anchors=2, block=block, token_budget=number * block + 5), similar())
+    handed: dict[object, Any] = {}
+    expected = []
+    for layer, (anchor, *heads) in enumerate(SOURCES):
+        q, k = make_sequence(n_q, n_k, 4, 2, 16, seed=layer)
+        index = method.in_layer(Layer(layer, LAYERS), handed).select(q * 3, k, impl="torch")
+        assert index is not None
+        assert (index.block_q, index.block_k) == (128, block)
+        weights = attention(q * 3, k).reshape(2, 2, n_q, n_k).sum(1)
+        first, lists = n_k - n_q, list[list[list[int]]]()
+        for head in range(2):
+            lists.append([])
+            for row in range(first // 128, -(-n_k // 128)):
+                of_tile = weights[head, max(0, row * 128 - first) : (row + 1) * 128 - first].sum(0)
+                sums = np.array([of_tile[c * block : (c + 1) * block].sum() for c in range(row * own)])
+                itself = [c for c in range(row * own, (row + 1) * own) if c * block < n_k]
+                lists[-1].append([*top(sums, number, set()), *itself])
+        expected.append(lists)
+        assert block_lists(index) == [expected[anchor][head] for head in heads]
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(130, 1500), sparsity=st.floats(0.05, 0.95), block=st.sampled_from([16, 32, 64, 128]))
+def test_no_other_number_of_blocks_is_nearer(n: int, sparsity: float, block: int) -> None:
+    q, k = make_sequence(n, n, 1, 1, 16)
+    index = KascadePrefill(sparsity=sparsity, block=block).select(q, k, impl="torch")
+
+    def off(number: int) -> float:
+        of_rows = [min(number * block, row * 128) for row in range(-(-n // 128))]
+        read = sum(of_rows[position // 128] + position % 128 + 1 for position in range(n))
+        return abs(read / (n * (n + 1) / 2) - (1 - sparsity))
+
+    density = 1.0 if index is None else float(index.density().mean())
+    found = abs(density - (1 - sparsity))
+    assert found == pytest.approx(min(off(number) for number in range(1, -(-n // block) + 1)), abs=1e-9)
+
+
+def test_chunks_and_prompts_hand_on_their_own() -> None:
+    method, handed = KascadePrefill(anchors=1, sparsity=0.6), dict[object, Any]()
+    q, k = make_sequence(600, 600, 4, 2, 16)
+    whole = method.in_layer(Layer(0, 2), handed).select(q, k, impl="torch")
+    again = method.in_layer(Layer(1, 2), handed)
+    assert whole is not None
+    assert again.select(q + 1, k - 1, impl="torch") is whole
+    assert again.select(q[:500], k[:500], length=600, impl="torch") is not whole
+    assert replace(method, sparsity=0.5).in_layer(Layer(1, 2), handed).select(q, k, impl="torch") is not whole
+    assert method.in_layer(Layer(1, 2)).select(q, k, impl="torch") is not whole
+
+
+@pytest.mark.parametrize("name", ["kascade_prefill", "kascade_prefill+delta"])
+def test_layers_of_a_model_hand_on_what_prompts_read(name: str) -> None:
+    """In transformers, with two sequences of a batch; also where another method corrects it."""
+    transformers = pytest.importorskip("transformers")
+    from sparse_tasks.attention.attention import Attention
+    from sparse_tasks.attention.huggingface import SparseRun, attended_by
+    from sparse_tasks.attention.index import BlockIndex, CorrectedIndex
+
+    found: dict[int, list[str]] = {}
+
+    class Spy(SparseRun):
+        def _count_prefill(self, number: int, indices: list[Any]) -> None:
+            for index in indices:
+                sparse = index.sparse if isinstance(index, CorrectedIndex) else index
+                assert isinstance(sparse, BlockIndex)
+                found.setdefault(number, []).append(str(block_lists(sparse)))
+            super()._count_prefill(number, indices)
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=5, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.randint(1, 64, (2, 450))
+    mask = torch.ones_like(ids)
+    mask[1, :20] = 0
+    arguments = {"kascade_prefill.anchors": 2}
+    run = Spy(Attention.parse(name, sparsity=0.7, arguments=arguments), "torch")
+    with torch.inference_mode(), attended_by(model, run):
+        model(ids, attention_mask=mask)
+    assert len(found[0]) == len(set(found[0])) == 2
+    assert found[0] == found[1] != found[2] == found[3] == found[4]

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -369,10 +370,10 @@ class Alone:
         """Where it has fewer queries than the method looks at, those before them help to select."""
         method, out = self.attention.prefill, []
         assert method is not None
-        first = min(start, max(0, end - method.observes))
+        first, handed = min(start, max(0, end - method.observes)), dict[object, Any]()
         for number, (computed, (q, k, v)) in enumerate(zip(self._computed, self.text.layers, strict=True)):
             part, indices = sparse_prefill(
-                method.in_layer(Layer(number, LAYERS)),
+                method.in_layer(Layer(number, LAYERS), handed),
                 q[first:end],
                 k[:end],
                 v[:end],
