@@ -35,7 +35,7 @@ from sparse_tasks.attention.kernels.pooling import mean_pool, mean_pool_torch
 from sparse_tasks.attention.kernels.positions_read import add_positions_read, add_positions_read_torch
 from sparse_tasks.attention.kernels.selection import select_mass, select_mass_torch, select_top, select_top_torch
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_decode_torch
-from sparse_tasks.attention.kernels.window_scores import window_scores, window_scores_torch
+from sparse_tasks.attention.kernels.window_scores import sampled_scores, window_scores, window_scores_torch
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.ops.lines import line_index
 from sparse_tasks.attention.ops.true_mass import block_lead
@@ -90,8 +90,8 @@ def check_prompt(
     share = min(1.0, 3000 / n_k)
     name = str(dtype).removeprefix("torch.")
     what = f"{n_q} of {n_k} tokens, {heads}/{kv_heads} heads of {sizes(size, value)}, {name}"
-    for block_q, block_k in ((128, 128), (128, 64), (64, 64), (16, 16), (64, 16), (32, 128)):
-        if (block_q < 64 and n_k > 2000) or (block_q == 64 and n_k > 20_000 and block_k == 16):
+    for block_q, block_k in ((128, 128), (128, 64), (128, 16), (64, 64), (16, 16), (64, 16), (32, 128)):
+        if (block_q < 64 and n_k > 2000) or (block_q >= 64 and n_k > 20_000 and block_k == 16):
             continue
         rows, columns = BlockIndex.rows(n_q, n_k, block_q), -(-n_k // block_k)
         last = (torch.arange(1, rows + 1, device="cuda") + (n_k - n_q) // block_q) * block_q
@@ -255,6 +255,12 @@ def check_index(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, siz
                 raise RuntimeError("sums by distance were expected")
             check.holds("window_scores, verticals", what, distance(ours.vertical, theirs.vertical), 1e-3)
             check.holds("window_scores, slashes", what, distance(ours.slash, theirs.slash), 1e-3)
+        some = q[:200]
+        positions = torch.randperm(n_k, device="cuda")[: len(some)].sort().values.int()
+        ends = positions - torch.randint(-40, 300, (len(some),), dtype=torch.int32, device="cuda")
+        sampled = sampled_scores(some, k, positions, ends)
+        twin_of_some = window_scores_torch(some, k, positions, ends, scale=size**-0.5, slashes=False).vertical
+        check.holds("sampled_scores", what, distance(sampled, twin_of_some), 1e-3)
         scores = torch.rand(heads, n_k, device="cuda").round(decimals=2)  # with many ties
         for count in (1, n_k // 10 + 1, n_k):
             (lists, counts), (twins, twin_counts) = (
