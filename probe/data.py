@@ -1,28 +1,31 @@
 """Data that the probe is trained and tested on: data sets of sparse-tasks, encoded with the outputs it shall give.
 
-Usage: data.py TOKENIZER WORK [PART ...]
+Usage: data.py TOKENIZER WORK [PART[+ROUND] ...]
 
-Each part becomes WORK/PART.npz: ``ids`` (uint16, one sample after another, each a prompt and then its output),
+Each part becomes WORK/PART.npz: ``ids`` (uint16, one question after another, each a prompt and then its output),
 ``prompt`` and ``output`` (their lengths in tokens), ``task`` (index into ``tasks``) and ``id``. Parts and data sets
-that exist are not made again.
+that exist are not made again. ``new+3`` is the part ``new`` once more, of other seeds, for as much data as a training
+can read.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow.parquet as pq
-from steps import target
+from steps import Sample, questions, target
 
-from sparse_tasks import generate
 from sparse_tasks.core.tokenizers import load_tokenizer
 
 SINGLE: Final = ("ruler_niah_single_1", "ruler_niah_single_2", "ruler_niah_single_3")
@@ -33,10 +36,19 @@ NEEDLES: Final = (
 )
 WORDS: Final = ("ruler_cwe", "ruler_fwe")
 STORIES: Final = ("story_retrieval", "story_multihop", "story_filtering", "story_aggregation")
-ALL: Final = (*STORIES, "qa_biographies", *NEEDLES, "ruler_vt", *WORDS)
+REASON: Final = ("reason_ledger", "reason_walk", "reason_sort", "reason_execute")
+CODE: Final = ("code_value", "code_definition", "code_calls")
+LADDERS: Final = (
+    *("ladder_retrieval", "ladder_multivalue", "ladder_multihop", "ladder_filtering", "ladder_aggregation"),
+)
+FIRST: Final = (*STORIES, "qa_biographies", *NEEDLES, "ruler_vt", *WORDS)
+NEW: Final = (*REASON, "copy_nth", *CODE, "story_judge", "turns_story", *LADDERS)
+ALL: Final = (*FIRST, *NEW)
 END: Final = "<|im_end|>"
 BEGUN: Final = 0.06
 """Share of the answers without steps whose beginning the prompt already holds."""
+ASKED: Final = 2
+"""Most questions of a sample that are taken, of those that have several."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,73 @@ _EASY: Final[dict[str, object]] = {
     "story_filtering.chapters": 1,
     "story_aggregation.events": 3,
 }
+LEVELS: Final[list[dict[str, object]]] = [
+    {
+        "reason.steps": steps, "reason_execute.totals": totals, "reason_ledger.things": min(things, 3),
+        "reason_ledger.distractors": distractors, "reason_sort.lures": 12 * distractors, "reason_walk.width": things,
+        "copy_nth.alike": alike, "copy_nth.lines": lines, "code_value.hops": calls, "code_definition.hops": imports,
+        "code_calls.refused": refused, "code_calls.accepted": accepted, "story_judge.sales": sales,
+        "story_judge.distractors": min(distractors, 1), "turns_story.kinds": kinds, "turns_story.form": form,
+        "turns_story.distractors": distractors, "turns_story.events": things, "turns_story.gifts": gifts,
+        "turns_story.questions": asked, "ladder.distractors": distractors, "ladder.events": events,
+        "ladder.gifts": gifts, "ladder_multihop.hops": hops,
+    }
+    for (
+        steps, totals, things, distractors, alike, lines, calls, imports, refused, accepted, sales, kinds, form, gifts,
+        asked, events, hops,
+    ) in [
+        (2, 1, 2, 0, 2, 4, 1, 1, 1, 1, 4, "facts", "chat", 2, 4, 2, 1),
+        (4, 1, 2, 0, 2, 6, 1, 1, 1, 3, 4, "mixed", "parallel", 2, 6, 2, 1),
+        (7, 2, 2, 1, 3, 8, 2, 2, 2, 4, 5, "mixed", "chat", 2, 6, 3, 2),
+        (12, 1, 3, 1, 4, 8, 2, 3, 2, 6, 6, "facts", "chat", 2, 6, 4, 2),
+        (16, 2, 3, 1, 4, 12, 3, 3, 3, 9, 7, "mixed", "chat", 3, 6, 4, 3),
+        (20, 2, 4, 2, 6, 10, 4, 4, 3, 7, 8, "mixed", "chat", 3, 6, 5, 4),
+    ]
+]  # fmt: skip
+"""Parameters of the newer tasks, from easy to hard."""
+_VALUES: Final[list[tuple[Sequence[str], str, object]]] = [
+    (("ruler_niah", "ruler_niah_multiquery"), "queries", 1),
+    (("ruler_niah", "ruler_niah_multiquery"), "queries", 2),
+    (("ruler_niah", "ruler_niah_multiquery", "ruler_niah_multikey_2", "ruler_niah_multikey_3"), "queries", 8),
+    (("ruler_niah_multivalue",), "values", 2),
+    (("ruler_niah_multivalue",), "values", 8),
+    (("ruler_niah_single_2", "ruler_niah_multikey_1"), "distractors", 12),
+    (("ruler_vt",), "hops", 2),
+    (("ruler_vt",), "hops", 7),
+    (("story_multihop",), "hops", 5),
+    (("story_retrieval",), "questions", 4),
+    (("story_filtering",), "chapters", 2),
+    (("story_aggregation",), "events", 4),
+]
+"""Other values than the defaults, for the tasks that were there first."""
+
+
+def _levels(
+    levels: range, length: str, tasks: Sequence[str], samples: int, seed: int, position: str | None = None
+) -> list[Stage]:
+    """A data set for each level, with seeds from the first on."""
+    return [Stage(length, tasks, samples, seed + i, position=position, settings=_of(LEVELS[i], tasks)) for i in levels]
+
+
+def _others(length: str, samples: int, seed: int) -> list[Stage]:
+    """A data set for each of the other values."""
+    return [
+        Stage(length, tasks, samples, seed + i, settings={f"{task}.{name}": value for task in tasks})
+        for i, (tasks, name, value) in enumerate(_VALUES)
+    ]
+
+
+def _of(settings: Mapping[str, object], tasks: Sequence[str]) -> dict[str, object]:
+    """The settings that are of these tasks."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if any(task == name.partition(".")[0] or task.startswith(name.partition(".")[0] + "_") for task in tasks)
+    }
+
+
+_PLAIN: Final = (*REASON, "copy_nth", *CODE)
+_OF_STORIES: Final = ("story_judge", "turns_story", *LADDERS)
 PARTS: Final[dict[str, list[Stage]]] = {
     "short": [
         Stage("1k", (*NEEDLES, "ruler_vt", "ruler_fwe"), 300, 1001),
@@ -98,80 +177,98 @@ PARTS: Final[dict[str, list[Stage]]] = {
         Stage("8k", ("story_multihop", "story_aggregation", "qa_biographies"), 1200, 1044),
         Stage("8k", ("ruler_vt",), 300, 1045),
     ],
+    "new2k": [
+        *_levels(range(2), "1152", _PLAIN, 40, 1101),
+        *_levels(range(4), "2k", _PLAIN, 25, 1111),
+        *_levels(range(2), "2304", _OF_STORIES, 25, 1121),
+    ],
+    "new4k": [
+        *_levels(range(5), "4k", NEW, 24, 1131),
+        *_levels(range(5, 6), "4k", _PLAIN, 24, 1131),
+        *_levels(range(5), "4k", NEW, 4, 1141, "after"),
+        Stage("4k", (*_PLAIN, "story_judge"), 12, 1151, "none", settings=_of(LEVELS[2], (*_PLAIN, "story_judge"))),
+        *_others("4k", 10, 1161),
+    ],
+    "new8k": [*_levels(range(6), "8k", NEW, 8, 1181), *_others("8k", 4, 1191)],
     # The seed of tests, which no part above has.
-    "test4k": [Stage("4k", ALL, 100, 42)],
-    "test8k": [Stage("8k", ALL, 100, 42)],
+    "test4k": [Stage("4k", FIRST, 100, 42), Stage("4k", NEW, 50, 42, settings=_of(LEVELS[2], NEW))],
+    "test8k": [Stage("8k", FIRST, 100, 42), Stage("8k", NEW, 50, 42, settings=_of(LEVELS[2], NEW))],
 }
 
 
 def encode(
-    template: str, tokenizer: str, begun: bool, samples: list[dict[str, object]]
-) -> list[tuple[list[int], list[int]]]:
-    """Ids of the prompts and of the outputs."""
-    loaded = load_tokenizer(tokenizer, template)
-    pairs = []
+    stage: Stage, tokenizer: str, test: bool, samples: list[Sample]
+) -> list[tuple[Sample, list[int], list[int]]]:
+    """Questions with the ids of their prompts and of the outputs; of a sample's questions a few, but all in tests."""
+    loaded = load_tokenizer(tokenizer, stage.template)
+    encoded = []
     for sample in samples:
-        output, prompt = target(sample), loaded.ids(str(sample["prompt"]))
-        if sample["preset"] == "ruler":
-            output = f" {sample['answer']}"
-        elif template == "none":
-            output = f"\n\n{output}"
-        elif begun and output.startswith("<answer>") and random.Random(str(sample["id"])).random() < BEGUN:
-            prompt += loaded.backend.encode("<answer>\n", add_special_tokens=False).ids
-            output = output.removeprefix("<answer>\n")
-        pairs.append((prompt, loaded.backend.encode(output + END, add_special_tokens=False).ids))
-    return pairs
+        draw, asked = random.Random(str(sample["id"])), list(questions(sample))
+        for question in asked if test else draw.sample(asked, min(ASKED, len(asked))):
+            output, prompt = target(question), loaded.ids(question["prompt"], later=question["later"])
+            if stage.preset == "ruler":
+                output = f" {question['answer']}"
+            elif stage.template == "none":
+                output = f"\n\n{output}"
+            elif not test and output.startswith("<answer>") and draw.random() < BEGUN:
+                prompt += loaded.backend.encode("<answer>\n", add_special_tokens=False).ids
+                output = output.removeprefix("<answer>\n")
+            encoded.append((question, prompt, loaded.backend.encode(output + END, add_special_tokens=False).ids))
+    return encoded
 
 
-def rows(stage: Stage, folder: Path) -> Iterator[dict[str, object]]:
-    """Rows of a data set, with the preset that they were made with."""
-    columns = ["id", "task", "prompt", "answer", "answers", "evidence", "params"]
+def rows(folder: Path) -> Iterator[Sample]:
+    """Rows of a data set."""
+    columns = [
+        *("id", "task", "prompt", "question", "answer_prefix", "answer", "answers", "metric", "evidence", "params"),
+        "turns",
+    ]
     for path in sorted(folder.glob("*/*.parquet")):
-        for row in pq.read_table(path, columns=columns).to_pylist():
-            yield row | {"preset": stage.preset}
+        yield from pq.read_table(path, columns=columns).to_pylist()
 
 
-def make(part: str, tokenizer: str, work: Path) -> None:
-    """Write one part."""
+def make(part: str, again: int, tokenizer: str, path: Path) -> None:
+    """Write one part, with later seeds where it is made again."""
     encoded: list[tuple[list[int], list[int]]] = []
     tasks: list[str] = []
     ids: list[str] = []
-    for stage in PARTS[part]:
-        folder = work / f"data-{stage.seed}-{stage.length}"
-        generate(
-            stage.length,
-            stage.tasks,
-            stage.samples,
-            seed=stage.seed,
-            tokenizer=tokenizer,
-            chat_template=stage.template,
-            preset=stage.preset,
-            question_position=stage.position,
-            settings=stage.settings,
-            workers=None,
-            output=folder,
-        )
-        samples = list(rows(stage, folder))
-        chunks = [samples[start : start + 50] for start in range(0, len(samples), 50)]
+    for number, first in enumerate(PARTS[part]):
+        stage = replace(first, seed=first.seed + 1000 * again)
+        folder = path.parent / f"data-{path.stem}-{number}"
+        command = [sys.executable, "-m", "sparse_tasks", "generate", "--length", stage.length, "--output", str(folder)]
+        command += ["--samples", str(stage.samples), "--seed", str(stage.seed), "--preset", stage.preset]
+        command += ["--tokenizer", tokenizer, "--chat-template", stage.template]
+        command += ["--question-position", stage.position] if stage.position else []
+        command += [word for task in stage.tasks for word in ("--task", task)]
+        command += [word for name, value in stage.settings.items() for word in ("--set", f"{name}={value}")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        samples = list(rows(folder))
+        chunks = [samples[start : start + 20] for start in range(0, len(samples), 20)]
         with ProcessPoolExecutor() as pool:
-            for pairs in pool.map(partial(encode, stage.template, tokenizer, not part.startswith("test")), chunks):
-                encoded += pairs
-        tasks += [str(sample["task"]) for sample in samples]
-        ids += [str(sample["id"]) for sample in samples]
-        print(f"{part}: {folder.name}, {len(samples)} samples", flush=True)
-    np.savez(
-        work / f"{part}.npz",
-        ids=np.concatenate([np.array(prompt + output, np.uint16) for prompt, output in encoded]),
-        prompt=np.array([len(prompt) for prompt, _ in encoded], np.int32),
-        output=np.array([len(output) for _, output in encoded], np.int32),
-        task=np.array([ALL.index(task) for task in tasks], np.int16),
-        tasks=np.array(ALL),
-        id=np.array(ids),
-    )
+            for some in pool.map(partial(encode, stage, tokenizer, part.startswith("test")), chunks):
+                encoded += [(prompt, output) for _, prompt, output in some]
+                tasks += [str(question["task"]) for question, _, _ in some]
+                ids += [str(question["id"]) for question, _, _ in some]
+        if not part.startswith("test"):
+            shutil.rmtree(folder)
+        print(f"{path.stem}: {folder.name}, {len(samples)} samples", flush=True)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            ids=np.concatenate([np.array(prompt + output, np.uint16) for prompt, output in encoded]),
+            prompt=np.array([len(prompt) for prompt, _ in encoded], np.int32),
+            output=np.array([len(output) for _, output in encoded], np.int32),
+            task=np.array([ALL.index(task) for task in tasks], np.int16),
+            tasks=np.array(ALL),
+            id=np.array(ids),
+        )
+    os.replace(unfinished, path)  # a training that runs takes what is whole
 
 
 if __name__ == "__main__":
     tokenizer, work = sys.argv[1], Path(sys.argv[2])
     for name in sys.argv[3:] or PARTS:
+        part, _, again = name.partition("+")
         if not (work / f"{name}.npz").exists():
-            make(name, tokenizer, work)
+            make(part, int(again or 0), tokenizer, work / f"{name}.npz")

@@ -9,9 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Final
 
+import code_steps
+import msgspec
+import reason_steps
+
+from sparse_tasks.core.sample import Turn
+from sparse_tasks.core.turns import messages, request_id, stem_of
 from sparse_tasks.generators.story.reader import Story, read
 
 Sample = Mapping[str, Any]
@@ -23,13 +31,30 @@ _ACQUIRED: Final = ("Purchase", "GiftReceived")
 def target(sample: Sample) -> str:
     """The output that the probe is trained to give: an explanation where one helps, and the answer in its tags."""
     answer = f"<answer>\n{sample['answer']}\n</answer>"
-    lines = _STEPS[sample["task"]](sample) if sample["task"] in _STEPS else []
+    lines = STEPS[sample["task"]](sample) if sample["task"] in STEPS else []
     return "\n".join(["<explanation>", *lines, "</explanation>", answer]) if lines else answer
+
+
+def questions(sample: Sample) -> Iterator[Sample]:
+    """A row for each question of a sample: ``prompt`` is the first message, ``later`` those behind it in a chat."""
+    if not sample["turns"]:
+        yield {**sample, "later": (), "level": ""}
+        return
+    turns = msgspec.convert(sample["turns"], list[Turn])
+    stem = stem_of(sample["prompt"], sample["question"], sample["answer_prefix"])
+    ending = sample["prompt"].removeprefix(stem + sample["question"])
+    for number, turn in enumerate(turns):
+        first, *later = messages(stem, turns, number, ending)
+        yield {
+            **sample, "id": request_id(sample["id"], number), "prompt": first, "later": tuple(later),
+            "question": turn.question, "answer": turn.answer, "answers": turn.answers, "metric": turn.metric,
+            "level": turn.level,
+        }  # fmt: skip
 
 
 def _multihop(sample: Sample) -> list[str]:
     """Acquisitions from the first to the named one."""
-    story = read(sample["prompt"])
+    story = _story(sample)
     given = _asked(story, r"Find the (.+?) in that list")[1]
     things = [fact.thing for _, fact in story.facts(*_ACQUIRED)]
     return [f"{number}. {thing}" for number, thing in enumerate(things[: things.index(given) + 1], 1)]
@@ -39,12 +64,12 @@ def _filtering(sample: Sample) -> list[str]:
     """The purchase of each chapter."""
     return [
         f"Chapter {page.number}: {', '.join(f.thing for f in page.facts if f.kind == 'Purchase') or 'nothing'}"
-        for page in read(sample["prompt"]).pages
+        for page in _story(sample).pages
     ]
 
 
 def _aggregation(sample: Sample) -> list[str]:
-    return _KINDS[json.loads(sample["params"])["drawn"]["kind"]](read(sample["prompt"]))
+    return _KINDS[json.loads(sample["params"])["drawn"]["kind"]](_story(sample))
 
 
 def _spent(story: Story) -> list[str]:
@@ -106,6 +131,48 @@ def _biographies(sample: Sample) -> list[str]:
     return [mark["label"] for mark in sample["evidence"] if mark["label"] not in sample["answers"]][:1]
 
 
+def _judge(sample: Sample) -> list[str]:
+    """Each sale of a thing of the material, with what the thing had cost."""
+    story = _story(sample)
+    heard = story.tongue.heard("judge", story.question)
+    if heard is None:
+        raise ValueError(f"no question of sales in {story.question!r}")
+    cost: dict[str, int | None] = {}
+    lines = []
+    for _, fact in story.facts(*_ACQUIRED, "Sale"):
+        if not story.tongue.is_of(heard["material"], fact.thing):
+            continue
+        if fact.kind != "Sale":
+            cost[fact.thing] = fact.amount if fact.kind == "Purchase" else None
+        elif (before := cost[fact.thing]) is None:
+            lines.append(f"{fact.thing}: a gift")
+        else:
+            verdict = "more" if fact.amount > before else "less" if fact.amount < before else "as much"
+            lines.append(f"{fact.thing}: {before}, {fact.amount}, {verdict}")
+    return lines
+
+
+def _turn(sample: Sample) -> list[str]:
+    """The steps of a question of a session, which its words tell; facts of chapters have none."""
+    return next((steps(sample) for words, steps in _TURNS.items() if words in sample["question"]), [])
+
+
+def _ladder(sample: Sample) -> list[str]:
+    """The facts; where numbers are added up, with the sum so far."""
+    if sample["level"] == "retrieve":
+        return []
+    facts = next(turn["answers"] for turn in sample["turns"] if turn["level"] == "retrieve")
+    if sample["task"] not in ("ladder_retrieval", "ladder_aggregation"):
+        return list(facts)
+    totals = accumulate(int(fact.rpartition(" ")[2]) for fact in facts)
+    return [f"{fact}, in all {total}" for fact, total in zip(facts, totals, strict=True)]
+
+
+def _story(sample: Sample) -> Story:
+    """The story of a row, with the question of this row, which may stand in a later message."""
+    return replace(read(sample["prompt"]), question=sample["question"])
+
+
 def _asked(story: Story, pattern: str) -> re.Match[str]:
     match = re.search(pattern, story.question)
     if match is None:
@@ -121,9 +188,23 @@ _KINDS: Final[dict[str, Callable[[Story], list[str]]]] = {
     "met": _met,
     "purse": _purse,
 }
-_STEPS: Final[dict[str, Callable[[Sample], list[str]]]] = {
+_TURNS: Final[dict[str, Callable[[Sample], list[str]]]] = {
+    "in that list": _multihop,
+    "buys nothing": _filtering,
+    "pay for things made of": lambda sample: _spent(_story(sample)),
+    "pay the most": lambda sample: _dearest(_story(sample)),
+    "in more chapters": lambda sample: _met(_story(sample)),
+}
+STEPS: Final[dict[str, Callable[[Sample], list[str]]]] = {
     "story_multihop": _multihop,
     "story_filtering": _filtering,
     "story_aggregation": _aggregation,
+    "story_judge": _judge,
     "qa_biographies": _biographies,
+    "turns_story": _turn,
+    **dict.fromkeys(("ladder_retrieval", "ladder_multivalue", "ladder_multihop"), _ladder),
+    **dict.fromkeys(("ladder_filtering", "ladder_aggregation"), _ladder),
+    **reason_steps.STEPS,
+    **code_steps.STEPS,
 }
+"""By task; those that are not here have none."""

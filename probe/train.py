@@ -2,10 +2,13 @@
 
 Usage: torchrun --nproc-per-node GPUS train.py BASE WORK
 
-BASE is a folder of a checkpoint or a GGUF file. All weights but the embedding are trained for ``TRAIN`` seconds;
+BASE is a folder of a checkpoint or a GGUF file. Training begins with it, or with the change of it that the file
+``FROM`` holds, the result of an earlier training. All weights but the embedding are trained for ``TRAIN`` seconds;
 the change of each matrix is cut to the components that fit into ``BYTES``; the factors are trained for ``REPAIR`` more
-seconds to make up for the cut. The loss is that of the outputs alone. A run that was stopped goes on from
-WORK/checkpoint.pt, written every ``SAVE`` seconds. WORK/probe.safetensors is the result. Then every test sample is
+seconds to make up for the cut. The loss is that of the outputs alone. Every ``SAVE`` seconds WORK/checkpoint.pt is
+written, from which a run that was stopped goes on, and WORK/snapshot.safetensors, the change so far in twice the bytes,
+which another host can begin with (``FROM``); and parts that have been made since then join. WORK/probe.safetensors is
+the result. Then every test sample is
 answered greedily: WORK/outputs-*.jsonl, which ``evaluate --engine replay`` scores.
 """
 
@@ -17,14 +20,16 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -39,12 +44,14 @@ STEP: Final = int(os.environ.get("STEP", "65536"))  # tokens of a step on each G
 ANSWERS: Final = int(os.environ.get("ANSWERS", "100"))  # test samples of each task that are answered
 MEASURED: Final = int(os.environ.get("MEASURED", "40"))  # test samples of each task by which cuts are compared
 BATCH: Final = int(os.environ.get("BATCH", "64"))
-# Weights of the parts, by token, up to a share of the time: first what is short.
+FROM: Final = os.environ.get("FROM", "")
+BOUNDS: Final = {"1k": 1536, "2k": 2816, "4k": 4992, "8k": 9088}
+"""Most tokens of a question and its output, by length; batches are as wide, so that a layer is compiled four times."""
+# Weights of the lengths, by token, up to a share of the time: first what is short; of new tasks more than of the first.
 MIXES: Final[list[tuple[float, dict[str, float]]]] = [
-    (0.06, {"1k": 0.4, "2k": 0.6}),
-    (0.22, {"1k": 0.1, "2k": 0.4, "4k": 0.5}),
-    (0.50, {"2k": 0.1, "4k": 0.75, "8k": 0.15}),
-    (1.00, {"2k": 0.03, "4k": 0.35, "8k": 0.62}),
+    (0.10, {"1k": 0.05, "2k": 0.10, "4k": 0.10, "new 1k": 0.30, "new 2k": 0.45}),
+    (0.50, {"2k": 0.06, "4k": 0.20, "8k": 0.10, "new 1k": 0.06, "new 2k": 0.20, "new 4k": 0.38}),
+    (1.00, {"2k": 0.03, "4k": 0.18, "8k": 0.15, "new 2k": 0.06, "new 4k": 0.43, "new 8k": 0.15}),
 ]
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 CUDA: Final = torch.cuda.is_available()
@@ -76,9 +83,9 @@ def load(base: Path, dtype: torch.dtype) -> Any:
 class Part:
     """Encoded samples of about one length, dealt out in an order that all processes share."""
 
-    def __init__(self, ids: np.ndarray[Any, Any], starts: Any, prompt: Any, output: Any) -> None:
+    def __init__(self, ids: np.ndarray[Any, Any], starts: Any, prompt: Any, output: Any, width: int = 0) -> None:
         self.ids, self.starts, self.prompt, self.output = ids, starts, prompt, output
-        self.width = -(-int((prompt + output).max()) // 128) * 128
+        self.width = width or -(-int((prompt + output).max()) // 128) * 128
         self.rows = max(1, MICRO // self.width)
         self._order: list[int] = []
 
@@ -104,18 +111,30 @@ class Part:
 
 
 def parts(paths: list[Path], bounds: dict[str, int]) -> dict[str, Part]:
-    """The parts of some files, cut by length at upper bounds."""
+    """The parts of some files, cut by length at upper bounds; what is longer is left out. 0 is no bound."""
     files = [dict(np.load(path)) for path in paths]
     ids, prompt, output = (np.concatenate([file[name] for file in files]) for name in ("ids", "prompt", "output"))
     lengths = prompt + output
     starts = np.concatenate([[0], np.cumsum(lengths.astype(np.int64))[:-1]])
     cut, least = {}, 0
     for name, most in bounds.items():
-        chosen = (lengths > least) & (lengths <= most)
+        chosen = (lengths > least) & ((lengths <= most) | (most == 0))
         if chosen.any():
-            cut[name] = Part(ids, starts[chosen], prompt[chosen], output[chosen])
+            cut[name] = Part(ids, starts[chosen], prompt[chosen], output[chosen], most)
         least = most
     return cut
+
+
+def taught() -> dict[str, Part]:
+    """The parts that are there by now, the same for all processes."""
+    found: dict[str, Part] = {}
+    for name, pattern in (("", "[!nt]*.npz"), ("new ", "new*.npz")):
+        # In the order in which they were made, of which the first process says how many there are.
+        made = int(agreed(len(list(WORK.glob(pattern)))))
+        paths = sorted(WORK.glob(pattern), key=lambda path: (path.stat().st_mtime, path.name))[:made]
+        if paths:
+            found |= parts(paths, {f"{name}{length}": most for length, most in BOUNDS.items()})
+    return found
 
 
 def output_loss(model: Any, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -151,21 +170,22 @@ def agreed(value: float) -> float:
 
 def optimise(
     model: Any,
-    train: dict[str, Part],
     seconds: float,
     mix_at: Callable[[float], dict[str, float]],
     rate_at: Callable[[float], float],
     optimiser: torch.optim.Optimizer,
     before: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
+    save: Callable[[], None] = lambda: None,
     name: str = "train",
 ) -> None:
-    """Steps until the seconds have passed, with hooks before and after each step of the optimiser."""
+    """Steps until the seconds have passed, with hooks before and after each step, and one that saves, of ``train``."""
+    train = taught()
     weights = [p for p in model.parameters() if p.requires_grad]
     dealer, means = random.Random(f"{name} {PROGRESS['step']}"), dict[str, Tensor]()
     began, saved, spent = time.time(), time.time(), PROGRESS["spent"] if name == "train" else 0.0
     while (share := agreed((spent + time.time() - began) / seconds)) < 1:
-        mix = {part: weight for part, weight in mix_at(share).items() if part in train}
+        mix = {part: weight for part, weight in mix_at(share).items() if part in train} or dict.fromkeys(train, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(share) * min(1.0, (PROGRESS["step"] + 1) / 40) * group.get("factor", 1.0)
         chosen = dealer.choices(list(mix), weights=list(mix.values()), k=max(1, STEP // MICRO))
@@ -183,8 +203,10 @@ def optimise(
         if PROGRESS["step"] % 25 == 0:
             say(name, f"step {PROGRESS['step']:.0f}", *(f"{part}:{float(x):.4f}" for part, x in sorted(means.items())))
         if name == "train" and agreed(time.time() - saved) > SAVE:
-            PROGRESS["spent"], saved = spent + time.time() - began, time.time()
-            checkpoint(model, optimiser)
+            PROGRESS["spent"] = spent + time.time() - began
+            save()
+            train, saved = taught(), time.time()
+            say("parts", *(f"{part}: {len(one.starts)}" for part, one in train.items()))
     PROGRESS["spent"] = seconds
 
 
@@ -194,6 +216,14 @@ def checkpoint(model: Any, optimiser: torch.optim.Optimizer) -> None:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "progress": PROGRESS}
         torch.save(state, WORK / "checkpoint.part")
         os.replace(WORK / "checkpoint.part", WORK / "checkpoint.pt")
+
+
+def save(model: Any, optimiser: torch.optim.Optimizer, base: dict[str, Tensor]) -> None:
+    """Write a checkpoint, and what another host can begin with."""
+    checkpoint(model, optimiser)
+    so_far = Factors(model, base)
+    so_far.begin(so_far.ranks(2 * BYTES))
+    so_far.pack(model, WORK / "snapshot.safetensors")
 
 
 PROGRESS: Final[dict[str, float]] = {"step": 0, "spent": 0.0}
@@ -276,7 +306,7 @@ class Factors:
 
     @torch.no_grad()
     def pack(self, model: Any, path: Path) -> None:
-        """Write the factors in int8, with a scale for each component, and set the matrices to what was written."""
+        """Write the factors in int8, with a scale for each component, and round them to that."""
         packed: dict[str, Tensor] = {}
         for name, (left, right) in self.factors.items():
             for side, factor, axis in (("left", left, 0), ("right", right, 1)):
@@ -288,10 +318,23 @@ class Factors:
         for name, weight in model.named_parameters():
             if weight.requires_grad and name.removesuffix(".weight") not in self.matrices:
                 packed[name] = weight.to(torch.bfloat16).cpu()
-        self.after()
         if RANK == 0:
-            save_file(packed, path)
+            save_file(packed, path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
             say(f"packed into {path.stat().st_size} bytes")
+
+
+@torch.no_grad()
+def add(model: Any, packed: dict[str, Tensor]) -> None:
+    """Change a model's weights by what ``Factors.pack`` wrote."""
+    for name, weight in model.named_parameters():
+        matrix = name.removesuffix(".weight")
+        if f"{matrix}.left" in packed:
+            left = packed[f"{matrix}.left"].float() * packed[f"{matrix}.left_scale"].float()
+            right = packed[f"{matrix}.right"].float() * packed[f"{matrix}.right_scale"].float()[:, None]
+            weight.add_(left @ right)
+        elif name in packed:
+            weight.copy_(packed[name])
 
 
 def spectrum(change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -335,8 +378,12 @@ def by_task(right: Tensor, chosen: list[int], tests: dict[str, np.ndarray[Any, A
 
 
 def first_of_each(tests: dict[str, np.ndarray[Any, Any]], most: int) -> list[int]:
-    """Numbers of the first samples of each task."""
-    return [i for t in range(len(tests["tasks"])) for i in np.flatnonzero(tests["task"] == t)[:most].tolist()]
+    """Numbers of the questions on the first samples of each task."""
+    samples, chosen = Counter[int](), list[int]()
+    for i, (task, name) in enumerate(zip(tests["task"].tolist(), tests["id"].tolist(), strict=True)):
+        samples[task] += "#" not in name  # that of a later question has its number
+        chosen += [i] if samples[task] <= most else []
+    return chosen
 
 
 @torch.no_grad()
@@ -386,14 +433,9 @@ def main() -> None:
     model.get_input_embeddings().weight.requires_grad_(False)
     linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
     base = {name: module.weight.detach().clone() for name, module in linear.items()}
-    long = 1 << 20
-    train = parts([WORK / "short.npz"], {"1k": 1536, "2k": long})
-    for name in ("4k", "8k"):
-        if files := sorted(WORK.glob(f"{name}*.npz")):
-            train |= parts(files, {name: long})
-    tests = {path.stem.removeprefix("test"): dict(np.load(path)) for path in sorted(WORK.glob("test*.npz"))}
-    asked = {length: parts([WORK / f"test{length}.npz"], {"": long})[""] for length in tests}
-    say("loaded", *(f"{name}: {len(part.starts)} samples of {part.width}" for name, part in train.items()))
+    if FROM:
+        add(model, load_file(FROM, device=str(DEVICE)))
+    say("loaded", *(f"{name}: {len(part.starts)} of {part.width} tokens" for name, part in taught().items()))
     if CUDA:
         torch._dynamo.config.recompile_limit = 64
         torch._dynamo.config.accumulated_recompile_limit = 4096
@@ -410,11 +452,13 @@ def main() -> None:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         PROGRESS.update(state["progress"])
-    optimise(model, train, TRAIN, mix_at, cosine, optimiser)
+    optimise(model, TRAIN, mix_at, cosine, optimiser, save=partial(save, model, optimiser, base))
     if SAVE < TRAIN:
         checkpoint(model, optimiser)
     del optimiser
 
+    tests = {path.stem.removeprefix("test"): dict(np.load(path)) for path in sorted(WORK.glob("test*.npz"))}
+    asked = {length: parts([WORK / f"test{length}.npz"], {"": 0})[""] for length in tests}
     report: dict[str, Any] = {"steps": PROGRESS["step"]}
     factors = Factors(model, base)
     length = next(iter(tests))
@@ -437,10 +481,11 @@ def main() -> None:
         lr=PEAK, betas=(0.9, 0.95), fused=True,
     )  # fmt: skip
     optimise(
-        model, train, REPAIR, lambda _: MIXES[-1][1], lambda share: 0.4 * PEAK * (1 - share) + 1e-5, repair,
-        factors.before, factors.after, "repair",
+        model, REPAIR, lambda _: MIXES[-1][1], lambda share: 0.4 * PEAK * (1 - share) + 1e-5, repair,
+        factors.before, factors.after, name="repair",
     )  # fmt: skip
     factors.pack(model, WORK / "probe.safetensors")
+    factors.after()
     (WORK / "weights.done").touch()
     report["packed"] = by_task(exact(model, asked[length], few), few, tests[length])
     say("packed", report["packed"])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from sparse_tasks import generate, list_tasks
 from sparse_tasks.core.tokenizers import load_tokenizer
@@ -28,13 +29,13 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_part_of_the_training_has_the_seed_of_the_tests() -> None:
     from data import ALL, PARTS
 
+    # A round adds 1000 to each seed, so that they have to differ below that.
     seeds = {name: [stage.seed for stage in stages] for name, stages in PARTS.items()}
     taught = [seed for name, some in seeds.items() if not name.startswith("test") for seed in some]
-    assert len(set(taught)) == len(taught)
+    assert len({seed % 1000 for seed in taught}) == len(taught)
     assert {seed for name, some in seeds.items() if name.startswith("test") for seed in some} == {42}
-    assert 42 not in taught
-    later = ("reason_", "copy_", "code_", "turns_", "ladder_", "story_judge")  # than the probe
-    untaught = {name for name in list_tasks() if name.startswith(("qa_", "ruler_qa", *later))}
+    assert min(taught) > 1000
+    untaught = {name for name in list_tasks() if name.startswith(("qa_", "ruler_qa"))}
     assert set(ALL) == (set(list_tasks()) - untaught) | {"qa_biographies"}
     taught_tasks = {t for n, stages in PARTS.items() if not n.startswith("test") for s in stages for t in s.tasks}
     assert taught_tasks == set(ALL)
@@ -58,13 +59,64 @@ def test_steps_of_an_aggregation_end_in_the_answer(kind: str) -> None:
             assert any(sample["answer"] in line for line in [*steps, last])
 
 
+TAUGHT = [
+    *("story_multihop", "story_filtering", "story_retrieval", "story_judge", "qa_biographies", "ruler_vt"),
+    *("reason_ledger", "reason_walk", "reason_sort", "reason_execute", "copy_nth"),
+    *("code_value", "code_definition", "code_calls", "turns_story"),
+    *("ladder_retrieval", "ladder_multivalue", "ladder_multihop", "ladder_filtering", "ladder_aggregation"),
+]
+
+
 @pytest.mark.usefixtures("recipe")
-@pytest.mark.parametrize("task", ["story_multihop", "story_filtering", "story_retrieval", "qa_biographies", "ruler_vt"])
-def test_what_is_taught_scores_one(task: str) -> None:
+@pytest.mark.parametrize("task", TAUGHT)
+def test_what_is_taught_scores_one_for_each_question(task: str) -> None:
+    from steps import questions, target
+
+    for sample in generate("6k", task, 2, seed=6)[f"{task}_6k"]:
+        rows = list(questions(sample))
+        assert [row["answer"] for row in rows] == [turn["answer"] for turn in sample["turns"]] or [sample["answer"]]
+        for row in rows:
+            assert score(row["metric"], target(row), row["answers"]).value == 1.0
+
+
+@pytest.mark.usefixtures("recipe")
+@pytest.mark.parametrize("hops", [1, 5])
+def test_steps_through_code_end_in_the_answer(hops: int) -> None:
     from steps import target
 
-    for sample in generate("6k", task, 3, seed=6)[f"{task}_6k"]:
-        assert score(sample["metric"], target(sample), sample["answers"]).value == 1.0
+    for task in ("code_value", "code_definition"):
+        for sample in generate("4k", task, 4, seed=7, settings={f"{task}.hops": hops})[f"{task}_4k"]:
+            *_, last = target(sample).partition("\n</explanation>")[0].splitlines()
+            if task == "code_value":
+                assert last.endswith(f" = {sample['answer']}")
+            else:
+                name, file = last.partition(" is ")[2].split(" of ")
+                assert f"{file}: {name}" == sample["answer"]
+
+
+@pytest.mark.usefixtures("recipe")
+def test_lines_of_a_search_name_all_that_it_finds() -> None:
+    from steps import target
+
+    for sample in generate("4k", "reason_walk", 4, seed=8)["reason_walk_4k"]:
+        lines = target(sample).partition("\n</explanation>")[0].splitlines()[1:]
+        found = {place for line in lines for place in line.partition(": ")[2].split(", ")}
+        places = [answer.partition(": ")[0] for answer in sample["answers"]]
+        assert found >= set(places)
+        assert [line.partition(": ")[0] for line in lines[1:]] == places
+
+
+@pytest.mark.usefixtures("recipe")
+def test_chats_are_encoded_with_what_was_said_before(llama: Path) -> None:
+    from data import Stage, encode
+
+    tokenizer = load_tokenizer(str(llama))
+    (sample,) = generate("6k", "turns_story", 1, seed=9, tokenizer=str(llama))["turns_story_6k"]
+    encoded = encode(Stage("6k", ("turns_story",), 1, 9), str(llama), True, [sample])
+    assert [len(prompt) for _, prompt, _ in encoded] == [turn["input_tokens"] for turn in sample["turns"]]
+    assert [row["id"] for row, _, _ in encoded] == [sample["id"], *(f"{sample['id']}#{n}" for n in range(2, 7))]
+    for turn, (_, _, output) in zip(sample["turns"], encoded, strict=True):
+        assert turn["answer"] in tokenizer.backend.decode(output)
 
 
 @pytest.mark.slow
@@ -102,3 +154,21 @@ def test_a_small_model_is_trained_cut_packed_and_answers(times: int, llama: Path
     assert sorted(answer["id"] for answer in answers) == [f"id-{i}" for i in range(6)]
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report["full"]) == {"first", "second"}
+    if times > 1:  # a training from these weights that changes nothing gives them back
+        again = tmp_path / "again"
+        again.mkdir()
+        for path in tmp_path.glob("*.npz"):
+            shutil.copy(path, again)
+        going_on = small | {"FROM": str(tmp_path / "probe.safetensors"), "TRAIN": "0.001", "REPAIR": "0.001", "LR": "0"}
+        command[-1] = again
+        subprocess.run(command, env=os.environ | going_on, check=True, capture_output=True, timeout=240)
+        before, after = (load_file(folder / "probe.safetensors") for folder in (tmp_path, again))
+        name = "model.layers.0.mlp.down_proj"
+        changes = [_change(packed, name) for packed in (before, after)]
+        assert changes[0].abs().max() > 0
+        assert (changes[1] - changes[0]).norm() < 0.05 * changes[0].norm()
+
+
+def _change(packed: dict[str, Tensor], name: str) -> Tensor:
+    left, right = packed[f"{name}.left"].float(), packed[f"{name}.right"].float()
+    return (left * packed[f"{name}.left_scale"].float()) @ (right * packed[f"{name}.right_scale"].float()[:, None])
