@@ -273,8 +273,8 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
         table.add_row(row["name"], row["importance"], row["source"])
     print_table(table)
     if not verbose:
-        print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest;")
-        print("oracle is short for oracle_prefill+oracle_decode, and so with others of both phases.")
+        print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest.")
+        print("A name without its phase is both: oracle is oracle_prefill+oracle_decode.")
         return
     print("\nParameters (--set); * is what sparsity sets")
     table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
