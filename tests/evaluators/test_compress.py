@@ -248,9 +248,9 @@ def test_questions_before_the_context_are_refused(command: list[str], data: Path
 def test_snapkv_keeps_the_answer_only_if_it_sees_the_question(tmp_path: Path) -> None:
     from sparse_tasks.evaluators.models import find_model
 
-    options = ["-l", "1k", "-t", "ruler_niah_multikey_2", "-n", "8", "-w", "1", "--question-position", "after"]
+    options = ["-l", "1k", "-t", "ruler_niah_multikey_1", "-n", "8", "-w", "1", "--question-position", "after"]
     assert run("generate", *options, "--tokenizer", find_model("probe").source, "-o", tmp_path / "data").code == 0
-    command = ["evaluate", tmp_path / "data", "-m", "probe", "--engine", "transformers", "--max-new-tokens", "24"]
+    command = ["evaluate", tmp_path / "data", "-m", "probe", "--engine", "transformers", "--max-new-tokens", "64"]
     for compress in ("prompt", "context"):
         more = ["--engine-arg", "dtype=float32", "-a", "snapkv", "-s", "0.8", "--compress", compress]
         assert run(*command, *more, "-o", tmp_path / compress).code == 0

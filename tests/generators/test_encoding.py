@@ -124,8 +124,8 @@ def proven(monkeypatch: pytest.MonkeyPatch, small: PromptTokenizer) -> Callable[
 
 
 @pytest.fixture(scope="module")
-def data_request(small: PromptTokenizer) -> Request:
-    return make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=4, tokenizer=small.name)
+def data_request(source: str) -> Request:
+    return make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=4, tokenizer=source)
 
 
 @pytest.fixture(scope="module")
