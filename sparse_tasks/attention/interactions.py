@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Callable
 from typing import Final
 
 from sparse_tasks.core.shape import Shape
@@ -34,11 +35,16 @@ def seen_by(queries: int, size: int) -> int:
     return full * (full + 1) // 2 + (queries - full) * full
 
 
+def nearest(count: Callable[[int], float], target: float, least: int, most: int) -> int:
+    """The number whose count, which grows with it, is nearest to the target; of two as near, the smaller."""
+    number = bisect.bisect_left(range(least, most), target, key=count) + least
+    under = max(least, number - 1)
+    return under if abs(count(under) - target) <= abs(count(number) - target) else number
+
+
 def nearest_size(queries: int, target: float) -> int:
     """The size, from 1 on, whose ``seen_by`` is nearest to the target; of two as near, the smaller."""
-    size = bisect.bisect_left(range(1, queries), target, key=lambda size: seen_by(queries, size)) + 1
-    under = max(1, size - 1)
-    return under if abs(seen_by(queries, under) - target) <= abs(seen_by(queries, size) - target) else size
+    return nearest(lambda size: seen_by(queries, size), target, 1, queries)
 
 
 def window_density(length: float, keys: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,9 +17,21 @@ from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer
 from sparse_tasks.attention.patterns import Pattern
 from sparse_tasks.core.parameters import parameter
 
-__all__ = ["BLOCK", "PAGE", "First", "Loud", "Near", "Where", "block_index"]
+__all__ = ["BLOCK", "PAGE", "First", "Loud", "Near", "Where", "block_index", "small_llama"]
 
 BLOCK, PAGE = 16, 4
+
+
+def small_llama(layers: int) -> Any:
+    """A Llama of ``transformers`` with random weights and a vocabulary of 64, the same each time."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).eval()
 
 
 @dataclass(frozen=True)

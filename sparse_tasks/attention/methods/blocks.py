@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from sparse_tasks.attention.interactions import causal_count, ceil_div, window_density
+from sparse_tasks.attention.interactions import causal_count, ceil_div, nearest, window_density
 from sparse_tasks.attention.method import PrefillMethod, Span
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.records import JsonObject
 
 _TOP_K: Final = 100  # of Jiang et al.
+
+
+def check_block(method: str, block: int) -> None:
+    """Refuse a parameter ``block`` of other sizes than kernels take.
+
+    Raises:
+        UsageError: It is another one.
+    """
+    if block not in (16, 32, 64, 128):
+        raise UsageError(f"{method}.block", block, "is not a size that kernels take: 16, 32, 64 or 128")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +41,7 @@ class BlockMethod(PrefillMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block not in (16, 32, 64, 128):
-            raise UsageError(f"{self.name}.block", self.block, "is not a size that kernels take: 16, 32, 64 or 128")
+        check_block(self.name, self.block)
 
     @property
     def queries_at_once(self) -> int:
@@ -59,18 +68,9 @@ class BlockMethod(PrefillMethod):
         return least, gathered * max(density + half, window_density(length, 2 * block))
 
     def solve(self, length: int, density: float) -> dict[str, int]:
-        """The number of blocks whose exact count is nearest to the density, by bisection."""
-        target = density * causal_count(length, length)
-        low, high = 2, max(2, ceil_div(length, self.block))
-        while low < high:
-            middle = (low + high) // 2
-            if self._count(length, middle) < target:
-                low = middle + 1
-            else:
-                high = middle
-        under = max(2, low - 1)
-        nearer = abs(self._count(length, under) - target) <= abs(self._count(length, low) - target)
-        return {"top_k": under if nearer else low}
+        """The number of blocks whose exact count is nearest to the density."""
+        target, most = density * causal_count(length, length), max(2, ceil_div(length, self.block))
+        return {"top_k": nearest(lambda top_k: self._count(length, top_k), target, 2, most)}
 
     def _count(self, length: int, top_k: int) -> int:
         """Interactions of ``length`` queries: those on the diagonal's triangles, and whole blocks before them."""

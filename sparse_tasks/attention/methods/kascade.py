@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +11,17 @@ from sparse_tasks.attention.interactions import (
     BLOCK,
     causal_count,
     ceil_div,
+    nearest,
     ranking_flops,
     window_density,
     window_flops,
 )
 from sparse_tasks.attention.method import METHODS, Layer, PrefillMethod, Span
 from sparse_tasks.attention.methods.adaptive import QUERIES
+from sparse_tasks.attention.methods.blocks import check_block
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.methods.handing import HandingMethod
 from sparse_tasks.attention.methods.paged import TOKEN_BUDGET
-from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
@@ -119,8 +119,7 @@ class KascadePrefill(KascadeMethod, PrefillMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block not in (16, 32, 64, 128):
-            raise UsageError(f"{self.name}.block", self.block, "is not a size that kernels take: 16, 32, 64 or 128")
+        check_block(self.name, self.block)
 
     @property
     def queries_at_once(self) -> int:
@@ -146,10 +145,7 @@ class KascadePrefill(KascadeMethod, PrefillMethod):
     def solve(self, length: int, density: float) -> dict[str, int]:
         """The whole blocks whose exact count is nearest to the density."""
         target, most = density * causal_count(length, length), ceil_div(length, self.block)
-        number = bisect.bisect_left(range(1, most), target, key=lambda some: self._count(length, some)) + 1
-        under = max(1, number - 1)
-        nearer = abs(self._count(length, under) - target) <= abs(self._count(length, number) - target)
-        return {"token_budget": (under if nearer else number) * self.block}
+        return {"token_budget": nearest(lambda number: self._count(length, number), target, 1, most) * self.block}
 
     def _count(self, length: int, number: int) -> int:
         """Interactions of a prompt whose tiles read so many blocks before them, or all."""

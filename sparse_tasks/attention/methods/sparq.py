@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
+from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.methods.tokens import TokenMethod
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.shape import Shape
 
@@ -19,7 +20,7 @@ _TOKEN_BUDGET: Final = 128  # of Ribar et al.
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparQ(DecodeMethod):
+class SparQ(TokenMethod):
     """Reads ``r`` numbers of each key to estimate the softmax, and then the best tokens whole.
 
     A KV head reads one set of components and one of tokens: |q| and the estimates are summed over the group, as the
@@ -36,31 +37,17 @@ class SparQ(DecodeMethod):
     name: ClassVar[str] = "sparq"
     place: ClassVar[int] = 2
     summary: ClassVar[str] = "tokens by the largest components of the query"
-    unit: ClassVar[str] = "tokens"
     importance: ClassVar[str] = "softmax over the query's largest components"
-    budget: ClassVar[str] = "uniform"
-    cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Ribar et al., 2024, arXiv:2312.04985"
-    any_softmax: ClassVar[bool] = True
-    recordable: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget",)
 
     def index_reads(self, shape: Shape, length: float) -> float:
         """``r`` components of every key."""
         return shape.kv_heads * min(shape.head_size, self.r) * length
 
-    def read_span(self, prompt: int, cached: int) -> Span:
-        if self.sparsity is None:
-            budget = self.token_budget or _TOKEN_BUDGET
-            return budget, budget
-        target = (1 - self.sparsity) * cached
-        return target - 0.5, target + 0.5
-
-    def solve(self, length: int, density: float) -> dict[str, int]:
-        from sparse_tasks.attention.kernels.page_budgets import page_budget
-
-        return {"token_budget": page_budget(length, density, 1)}
+    @property
+    def fixed(self) -> int | None:
+        return (self.token_budget or _TOKEN_BUDGET) if self.sparsity is None else None
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch
@@ -71,26 +58,13 @@ class SparQ(DecodeMethod):
         from sparse_tasks.attention.ops.components import estimated_weights
 
         check_queries(q, cache)
-        budget, width = self._tokens(cache, impl)
+        budget, width = self.tokens_read(cache, impl)
         scores = estimated_weights(q, cache, self.r, self.softmax)
         age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
         local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
         scores = scores.masked_fill(local[:, None], float("inf"))
         tokens, counts = select_top(scores, budget[:, None], width=width, impl=impl)
         return PageIndex(tokens, counts, 1, cache.lengths)
-
-    def _tokens(self, cache: PagedCache, impl: str) -> tuple[Tensor, int]:
-        """int32 ``[batch]``: how many tokens each sequence reads; and the most of any."""
-        import torch
-
-        from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
-
-        if self.sparsity is None:
-            most = self.token_budget or _TOKEN_BUDGET
-            return torch.full_like(cache.lengths, most), most
-        density = 1 - self.sparsity
-        tokens = cache.once(("tokens", density), lambda: page_budgets(cache.lengths, density, 1, impl=impl))
-        return tokens, page_budget(cache.capacity, density, 1)
 
 
 METHODS.register("sparq", SparQ)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from sparse_tasks.attention.method import METHODS, DecodeMethod, Span
+from sparse_tasks.attention.method import METHODS, Span
+from sparse_tasks.attention.methods.tokens import TokenMethod
 from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
@@ -22,7 +23,7 @@ _EPSILON: Final = 0.05  # of Desai et al., where neither a budget nor a sparsity
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAttention(DecodeMethod):
+class VAttention(TokenMethod):
     """Each KV head reads its heavy hitters, and of all other tokens some that are drawn at random, each equally likely.
 
     What a drawn token adds to the numerator and the denominator of the softmax counts for as many tokens as it stands
@@ -56,14 +57,8 @@ class VAttention(DecodeMethod):
     name: ClassVar[str] = "vattention"
     place: ClassVar[int] = 8
     summary: ClassVar[str] = "heavy hitters, and a random sample that stands for all other tokens"
-    unit: ClassVar[str] = "tokens"
     importance: ClassVar[str] = "softmax over the query's largest components, and chance"
-    budget: ClassVar[str] = "uniform"
-    cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Desai et al., 2025, arXiv:2510.05688"
-    any_softmax: ClassVar[bool] = True
-    recordable: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("token_budget", "epsilon")
 
     def __post_init__(self) -> None:
@@ -78,19 +73,17 @@ class VAttention(DecodeMethod):
             return components
         return components + shape.kv_heads * 2 * shape.head_size * (2 - self.heavy) * self.base * length
 
+    @property
+    def fixed(self) -> int | None:
+        return self.token_budget
+
+    @property
+    def share(self) -> float:
+        """As of ``TokenMethod``; what it begins with where the sample may grow."""
+        return self.base if self._grows else super().share
+
     def read_span(self, prompt: int, cached: int) -> Span:
-        if self._grows:
-            return self.base * cached - 1, cached
-        if self.sparsity is None:
-            budget = float(self.token_budget or 0)
-            return budget, budget
-        target = (1 - self.sparsity) * cached
-        return target - 0.5, target + 0.5
-
-    def solve(self, length: int, density: float) -> dict[str, int]:
-        from sparse_tasks.attention.kernels.page_budgets import page_budget
-
-        return {"token_budget": page_budget(length, density, 1)}
+        return (self.base * cached - 1, cached) if self._grows else super().read_span(prompt, cached)
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch
@@ -102,7 +95,7 @@ class VAttention(DecodeMethod):
         from sparse_tasks.attention.ops.draws import draws
 
         check_queries(q, cache)
-        budget, width = self._tokens(cache, impl)
+        budget, width = self.tokens_read(cache, impl)
         heavy = (budget * self.heavy).ceil().clamp_min(1).int()
         position = torch.arange(cache.capacity, device=q.device)
         age = cache.lengths[:, None] - 1 - position
@@ -133,18 +126,6 @@ class VAttention(DecodeMethod):
     def _grows(self) -> bool:
         """Whether ``epsilon`` says how many tokens are drawn."""
         return self.sparsity is None and self.token_budget is None
-
-    def _tokens(self, cache: PagedCache, impl: str) -> tuple[Tensor, int]:
-        """int32 ``[batch]``: how many tokens each sequence reads, or begins with; and the most of any."""
-        import torch
-
-        from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
-
-        if self.token_budget is not None:
-            return torch.full_like(cache.lengths, self.token_budget), self.token_budget
-        density = self.base if self.sparsity is None else 1 - self.sparsity
-        tokens = cache.once(("tokens", density), lambda: page_budgets(cache.lengths, density, 1, impl=impl))
-        return tokens, page_budget(cache.capacity, density, 1)
 
     def _grown(self, q: Tensor, cache: PagedCache, certain: PageIndex, first: PageIndex, impl: str) -> Tensor:
         """int32 ``[batch, kv_heads]``: how many tokens have to be drawn, by how much those of a first sample differ.

@@ -8,7 +8,7 @@ from typing import Final
 from sparse_tasks.evaluators.report import wording
 from sparse_tasks.evaluators.report.blocks import Note, Section, Text
 from sparse_tasks.evaluators.report.context import Context
-from sparse_tasks.evaluators.report.panels import Scores, by_bin, comparable, panels
+from sparse_tasks.evaluators.report.panels import Scores, bin_numbers, by_bin, comparable, panels
 from sparse_tasks.evaluators.report.plots import share_axis
 
 _BINS: Final = 5
@@ -53,7 +53,7 @@ def against_distance(context: Context) -> Section:
     """A panel a task whose evidence lies in several places: its score by how far apart the first and the last are."""
     section = Section("distance", "Distance between evidence against score")
     samples = context.runs.able
-    bins = (samples["depth_spread"] * _BINS).clip(0, _BINS - 1).floordiv(1)
+    bins = bin_numbers(samples["depth_spread"], _BINS)
     several = bins.groupby(samples["task"], observed=True).nunique() > 1
     if tasks := [str(task) for task in several.index[several]]:
         section.blocks.append(

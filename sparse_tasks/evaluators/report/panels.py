@@ -17,7 +17,7 @@ from sparse_tasks.evaluators.report.groups import Group
 from sparse_tasks.evaluators.report.plots import SCORE, Axis, Line, Point, lines
 from sparse_tasks.evaluators.statistics import mean_interval
 
-__all__ = ["Place", "Scores", "by_bin", "comparable", "panels", "place"]
+__all__ = ["Place", "Scores", "bin_numbers", "by_bin", "comparable", "panels", "place"]
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,15 @@ def comparable(group: Group) -> tuple[list[ScoredRun], str]:
     return [*dense, *shown], f", at sparsity {at:g}"
 
 
+def bin_numbers(values: pd.Series[float], bins: int) -> pd.Series[float]:
+    """The bin of each value in [0, 1], from 0; NaN of none."""
+    return (values * bins).clip(0, bins - 1) // 1
+
+
 def by_bin(samples: pd.DataFrame, column: str, bins: int) -> dict[tuple[str, str], list[Place]]:
     """By run and task, the mean scores of samples whose value in [0, 1] falls into each bin, in its middle."""
     samples = samples[samples[column].notna()]
-    numbers = (samples[column] * bins).clip(0, bins - 1).astype("int64").rename("bin")
+    numbers = bin_numbers(samples[column], bins).astype("int64").rename("bin")
     binned: dict[tuple[str, str], list[Place]] = {}
     for (run, task, number), scores in samples["score"].groupby(
         [samples["run"], samples["task"], numbers], observed=True

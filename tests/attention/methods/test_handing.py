@@ -17,6 +17,7 @@ from sparse_tasks.attention.methods.less_is_more import LessIsMore
 from sparse_tasks.attention.methods.tidal import Tidal
 from sparse_tasks.core.shape import Shape
 from tests.attention.methods.naive import Array, attention, make_sequence, page_lists, top
+from tests.attention.toys import small_llama
 
 LENGTHS = (70, 33, 9)
 LAYERS = 8
@@ -96,7 +97,7 @@ def test_selecting_costs_every_key_in_the_layers_that_select() -> None:
 @pytest.mark.parametrize("name", ["tidal", "less_is_more"])
 def test_layers_of_a_model_hand_on_to_each_other(name: str) -> None:
     """In transformers, with two sequences of a batch, step by step."""
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     from sparse_tasks.attention.attention import Attention
     from sparse_tasks.attention.huggingface import SparseRun, attended_by
 
@@ -107,12 +108,7 @@ def test_layers_of_a_model_hand_on_to_each_other(name: str) -> None:
             found.setdefault(number, []).append(str(page_lists(index)))
             super()._count_decode(number, index, cached)
 
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, initializer_range=0.3, pad_token_id=0,
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = small_llama(5)
     ids = torch.randint(1, 64, (2, 60))
     mask = torch.ones_like(ids)
     mask[1, :20] = 0

@@ -23,6 +23,7 @@ from sparse_tasks.attention.ops.anchors import best_anchors
 from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.core.errors import UsageError
 from tests.attention.methods.naive import Array, attention, block_lists, make_sequence, page_lists, top
+from tests.attention.toys import small_llama
 
 LAYERS = 6
 
@@ -156,19 +157,17 @@ def test_another_number_of_layers_or_heads_is_refused(layers: int, heads: int) -
 
 
 def test_sequences_of_a_batch_are_measured_as_if_alone() -> None:
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     from sparse_tasks.attention.huggingface import attended_by
 
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, initializer_range=0.3, pad_token_id=0,
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = small_llama(3)
     ids = torch.randint(1, 64, (2, 80))
     mask = torch.ones_like(ids)
     mask[1, :30] = 0
-    together, alone = Measuring(KascadeDecode(), config, "torch"), Measuring(KascadeDecode(), config, "torch")
+    together, alone = (
+        Measuring(KascadeDecode(), model.config, "torch"),
+        Measuring(KascadeDecode(), model.config, "torch"),
+    )
     with torch.inference_mode():
         with attended_by(model, together):
             model(ids, attention_mask=mask)
@@ -236,7 +235,7 @@ def test_chunks_and_prompts_hand_on_their_own() -> None:
 @pytest.mark.parametrize("name", ["kascade_prefill", "kascade_prefill+delta"])
 def test_layers_of_a_model_hand_on_what_prompts_read(name: str) -> None:
     """In transformers, with two sequences of a batch; also where another method corrects it."""
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     from sparse_tasks.attention.attention import Attention
     from sparse_tasks.attention.huggingface import SparseRun, attended_by
     from sparse_tasks.attention.index import BlockIndex, CorrectedIndex
@@ -251,12 +250,7 @@ def test_layers_of_a_model_hand_on_what_prompts_read(name: str) -> None:
                 found.setdefault(number, []).append(str(block_lists(sparse)))
             super()._count_prefill(number, indices)
 
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, initializer_range=0.3, pad_token_id=0,
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = small_llama(5)
     ids = torch.randint(1, 64, (2, 450))
     mask = torch.ones_like(ids)
     mask[1, :20] = 0
