@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from sparse_tasks.evaluators.leaderboard.reading import SubmittedRun, read_submi
 from sparse_tasks.evaluators.leaderboard.submission import make_submission
 from sparse_tasks.evaluators.records import PublicSettings, RunSettings
 from sparse_tasks.evaluators.results import Gold, Opened, scored_sample, scores_table
-from sparse_tasks.evaluators.runs import PREDICTIONS, RESULT, SCORES, SETTINGS
+from sparse_tasks.evaluators.runs import COMPARISON, PREDICTIONS, RESULT, SCORES, SETTINGS
 
 MANIFEST, GOLDS = "manifest.json", "golds.parquet"
 
@@ -75,8 +75,7 @@ def unpack(submissions: Sequence[Path], target: Path) -> Runs:
     folders: list[Path] = []
     seen: set[tuple[str, str]] = set()
     for number, path in enumerate(submissions):
-        golds = {row["id"]: msgspec.convert(row, Gold) for row in pq.read_table(path.parent / GOLDS).to_pylist()}
-        begun = read_manifest(path.parent).request.begin_answer is True
+        golds, begun = _golds(path.parent)
         for run in read_submission(path).runs:
             key = run.packed.sha256, repr(run.pairing)
             if run.dense and key in seen:
@@ -88,8 +87,35 @@ def unpack(submissions: Sequence[Path], target: Path) -> Runs:
     return read_runs(folders)
 
 
+def restore(submission: Path, places: Mapping[str, Sequence[Path]]) -> None:
+    """Put the runs of a submission back into folders, as a sweep leaves them; a finished run there stays.
+
+    Args:
+        submission: The file; there need be none.
+        places: Folders of a run by its attention's label.
+
+    Raises:
+        DataError: A mean is not that of the submission.
+    """
+    if not submission.is_file():
+        return
+    golds, begun = _golds(submission.parent)
+    for run in read_submission(submission).runs:
+        for folder in places.get(run.settings.attention.label, ()):
+            if not (folder / RESULT).is_file():
+                _unpacked(run, golds, begun, folder)
+                if run.comparison is not None:
+                    (folder / COMPARISON).write_bytes(to_json(run.comparison))
+
+
+def _golds(folder: Path) -> tuple[dict[str, Gold], bool]:
+    """Golds of the data set beside submissions, and whether its prompts begin the answer."""
+    golds = {row["id"]: msgspec.convert(row, Gold) for row in pq.read_table(folder / GOLDS).to_pylist()}
+    return golds, read_manifest(folder).request.begin_answer is True
+
+
 def _unpacked(run: SubmittedRun, golds: dict[str, Gold], begun: bool, folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     predictions = list(run.predictions())
     opened = Opened(begun, run.settings.begins_answer)
     rows = [scored_sample(golds[prediction.id], prediction, opened) for prediction in predictions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_page_and_figures_come_from_submissions_alone(submissions: Path, tmp_pat
     page.write(submissions, target, tmp_path / "two", 0.6)
     assert target.read_text(encoding="utf-8") == text
     assert {path.name: path.read_bytes() for path in (target.parent / "findings").iterdir()} == pictures
+
+
+def test_runs_that_are_restored_make_the_same_submission(submissions: Path, tmp_path: Path) -> None:
+    kept = submissions / "made-1k" / "prefill.json"
+    labels = ["dense", "block_sparse-0.5", "block_sparse-0.8", "quest-0.5", "quest-0.8"]
+    places = [tmp_path / "runs" / label for label in labels]
+    records.restore(kept, {place.name: [place] for place in places})
+    assert [(place / "comparison.json").is_file() for place in places] == [False, True, True, True, True]
+    records.keep_runs(places, tmp_path / "again.json", "Made")
+    was, is_now = (json.loads(path.read_bytes())["runs"] for path in (kept, tmp_path / "again.json"))
+    assert is_now == was
+    before = (places[0] / "result.json").stat().st_mtime_ns
+    records.restore(kept, {place.name: [place] for place in places})
+    assert (places[0] / "result.json").stat().st_mtime_ns == before
 
 
 def test_golds_of_other_data_are_refused(submissions: Path, tmp_path: Path) -> None:
