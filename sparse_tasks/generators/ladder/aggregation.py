@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparse_tasks.generators.ladder.task import MaterialTask
+from sparse_tasks.generators.story.language import Language
 from sparse_tasks.generators.task import TASKS
 
 
@@ -25,7 +26,7 @@ class LadderAggregation(MaterialTask):
     def part(self, chapter: int, thing: str, crowns: int) -> str:
         return f"{thing}: {crowns}"
 
-    def follows(self, facts: list[tuple[int, str, int]]) -> list[str]:
+    def follows(self, facts: list[tuple[int, str, int]], tongue: Language) -> list[str]:
         return [str(sum(crowns for _, _, crowns in facts))]
 
 

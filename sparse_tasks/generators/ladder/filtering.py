@@ -8,6 +8,7 @@ from typing import ClassVar
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.ladder.task import Found, LadderTask, Read
 from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.language import Language
 from sparse_tasks.generators.story.reader import Story
 from sparse_tasks.generators.story.world import Chronicle, Plan
 from sparse_tasks.generators.task import TASKS
@@ -41,7 +42,7 @@ class LadderFiltering(LadderTask):
     def part(self, chapter: int, thing: str, crowns: int) -> str:
         return f"{chapter}: {thing}"
 
-    def follows(self, facts: list[tuple[int, str, int]]) -> list[str]:
+    def follows(self, facts: list[tuple[int, str, int]], tongue: Language) -> list[str]:
         return [str(chapter) for chapter, _, _ in facts]
 
     def joined(self, answers: list[str]) -> str:

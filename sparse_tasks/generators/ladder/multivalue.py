@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sparse_tasks.generators.ladder.task import MaterialTask
+from sparse_tasks.generators.story.language import Language
 from sparse_tasks.generators.task import TASKS
 
 
@@ -25,8 +26,8 @@ class LadderMultivalue(MaterialTask):
     def part(self, chapter: int, thing: str, crowns: int) -> str:
         return thing
 
-    def follows(self, facts: list[tuple[int, str, int]]) -> list[str]:
-        return [min(thing for _, thing, _ in facts)]
+    def follows(self, facts: list[tuple[int, str, int]], tongue: Language) -> list[str]:
+        return [min((thing for _, thing, _ in facts), key=tongue.sorted_as)]
 
 
 TASKS.register(LadderMultivalue.name, LadderMultivalue)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from sparse_tasks.generators.ladder.task import Found, LadderTask, Read
 from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.language import Language, language
 from sparse_tasks.generators.story.reader import Story
 from sparse_tasks.generators.story.world import Chronicle, Plan
 from sparse_tasks.generators.task import TASKS
@@ -30,16 +31,16 @@ class LadderRetrieval(LadderTask):
         return [bought[i] for i in sorted(stream.sample(range(len(bought)), self.events))]
 
     def names(self, plan: Plan, found: Found) -> dict[str, object]:
-        return {"chapters": ", ".join(str(chapter.number) for chapter, _ in found)}
+        return {"chapters": language(plan.language).comma.join(str(chapter.number) for chapter, _ in found)}
 
     def told(self, story: Story, heard: dict[str, str]) -> Read:
-        named = set(map(int, heard["chapters"].split(", ")))
+        named = set(map(int, heard["chapters"].split(story.tongue.comma)))
         return [(page, fact) for page, fact in story.facts("Purchase") if page.number in named]
 
     def part(self, chapter: int, thing: str, crowns: int) -> str:
         return f"{chapter}: {crowns}"
 
-    def follows(self, facts: list[tuple[int, str, int]]) -> list[str]:
+    def follows(self, facts: list[tuple[int, str, int]], tongue: Language) -> list[str]:
         return [str(sum(crowns for _, _, crowns in facts))]
 
 

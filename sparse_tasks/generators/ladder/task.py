@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.depth import Depth
 from sparse_tasks.generators.seeds import Stream
-from sparse_tasks.generators.story.language import ENGLISH, languages
+from sparse_tasks.generators.story.language import ENGLISH, Language, languages
 from sparse_tasks.generators.story.narrator import Narrator
 from sparse_tasks.generators.story.reader import Fact, Page, Story
 from sparse_tasks.generators.story.sides import many_sided, smallest_story
@@ -76,7 +76,7 @@ class LadderTask(StoryTask):
         """A fact as an entry of the answer to ``parts``."""
 
     @abstractmethod
-    def follows(self, facts: list[tuple[int, str, int]]) -> list[str]:
+    def follows(self, facts: list[tuple[int, str, int]], tongue: Language) -> list[str]:
         """The answer to ``whole``, from chapter, thing and crowns of each fact."""
 
     def joined(self, answers: list[str]) -> str:
@@ -91,7 +91,7 @@ class LadderTask(StoryTask):
         def marks() -> list[Mark]:
             return [narrator.told[event].mark(_thing(event)) for _, event in found]
 
-        answers, parts = self.follows(facts), [self.part(*fact) for fact in facts]
+        answers, parts = self.follows(facts, tongue), [self.part(*fact) for fact in facts]
         sentence, form = self.whole
         whole = Question(
             ask=tongue.sentence(sentence, **names),
@@ -126,7 +126,9 @@ class LadderTask(StoryTask):
         for (sentence, _), whole in ((self.parts, False), (self.whole, True)):
             if (heard := story.tongue.heard(sentence, story.question)) is not None:
                 facts = [(page.number, fact.thing, fact.amount) for page, fact in self.told(story, heard)]
-                return self.joined(self.follows(facts)) if whole else "\n".join(self.part(*fact) for fact in facts)
+                if whole:
+                    return self.joined(self.follows(facts, story.tongue))
+                return "\n".join(self.part(*fact) for fact in facts)
         raise DataError("the question is of no known level")
 
 

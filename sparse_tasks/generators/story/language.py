@@ -66,6 +66,8 @@ class Language:
         parties: Endings of the slots of people without a name, one for each column of their word lists.
         sorts: Classes of nouns, one for each column of the list of adjectives, where these agree with nouns.
         sounds: Words that are others (``as``) where something that matches ``before`` follows them.
+        comma: What stands between numbers.
+        order: What letters sort as in the alphabet, with all letters that do; others sort as they are.
     """
 
     code: str
@@ -86,6 +88,8 @@ class Language:
     parties: tuple[str, ...] = ("",)
     sorts: tuple[str, ...] = ()
     sounds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    comma: str = ", "
+    order: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def events(self) -> dict[str, Rule]:
@@ -178,6 +182,18 @@ class Language:
         for pattern, word in _unsounded(self, mask):
             text = pattern.sub(word, text)
         return text
+
+    def sorted_as(self, name: str) -> str:
+        """What a name sorts as in the alphabet.
+
+        >>> sorted(["Zürcher Uhr", "Ulmer Uhr", "Überlinger Uhr"], key=language("de").sorted_as)
+        ['Überlinger Uhr', 'Ulmer Uhr', 'Zürcher Uhr']
+        """
+        return name.casefold().translate(self._order)
+
+    @cached_property
+    def _order(self) -> dict[int, str]:
+        return {ord(letter): plain for plain, letters in self.order.items() for letter in letters}
 
     def is_of(self, material: str, thing: str) -> bool:
         """Whether a thing's name says that it is made of a material."""
