@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pkgutil import iter_modules
+from threading import RLock
 from typing import Generic, TypeVar
 
 from sparse_tasks.core.errors import UsageError, first_line, nearest
@@ -41,6 +42,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.field = field
         self._load: Callable[[], object] | None = load
+        self._whole, self._loading = False, RLock()
         self._group, self._key, self._module = group, key, module
         self._members: dict[str, T] = {}
 
@@ -87,6 +89,12 @@ class Registry(Generic[T]):
         return name in self._members
 
     def _loaded(self) -> dict[str, T]:
+        if not self._whole:
+            with self._loading:  # other threads wait; what this one imports may look up what is there by then
+                self._load_all()
+        return self._members
+
+    def _load_all(self) -> None:
         if self._load is not None:
             load, self._load = self._load, None
             load()
@@ -99,4 +107,4 @@ class Registry(Generic[T]):
                     except Exception as error:  # whatever another package's code may raise
                         remedy = f"cannot be loaded ({type(error).__name__}: {first_line(error)}); mend or uninstall it"
                         raise UsageError(self._group, entry.value, remedy) from error
-        return self._members
+            self._whole = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -106,3 +108,23 @@ def test_a_member_in_a_module_of_its_own_is_imported_alone(monkeypatch: pytest.M
     assert "snapkv" not in registry
     assert loads == ["all"]
     assert registry.names() == ["quest", "window"]
+
+
+def test_a_look_up_waits_for_another_thread_that_loads() -> None:
+    begun, go_on = Event(), Event()
+
+    def load() -> None:
+        registry.register("quest", "QUEST")
+        assert registry.names() == ["quest"]  # what is imported may look up what is there
+        begun.set()
+        assert go_on.wait(10)
+        registry.register("snapkv", "SNAPKV")
+
+    registry: Registry[str] = Registry("method", load)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(registry.names)
+        assert begun.wait(10)
+        second = pool.submit(registry.get, "snapkv")
+        go_on.set()
+        assert first.result() == ["quest", "snapkv"]
+        assert second.result() == "SNAPKV"

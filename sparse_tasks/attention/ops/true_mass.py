@@ -69,7 +69,8 @@ def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softma
         leads[..., :-1] = highest[..., :-1] - before[..., 1:]
         for number, part in _by_row(leads, rows):
             lead[heads, number, : part.shape[2]] = part.nan_to_num(float("inf")).amax(1)
-    lead[:, torch.arange(lead.shape[1], device=q.device), _own(q, k, block_q, block_k)] = float("inf")
+    diagonal = torch.arange(lead.shape[2], device=q.device) == _own(q, k, block_q, block_k)[:, None]
+    lead.masked_fill_(diagonal, float("inf"))  # setting by index would wait for the device
     return _causal(lead, q, k, block_q, block_k)
 
 
