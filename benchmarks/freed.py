@@ -1,6 +1,6 @@
 """Blocks of vLLM's cache that `--free-blocks` gives back, and the requests that run at once in a cache of a fixed size.
 
-    python benchmarks/freed.py                      # window_evict, and streaming_llm+window_evict
+    python benchmarks/freed.py                      # window_evict, snapkv_blocks and knorm_blocks
     python benchmarks/freed.py --attention window_decode --tokens 4096 --blocks 301
 
 Random weights and prompts; nothing is downloaded, and no GPU is needed. All requests come at once, and each writes as
@@ -116,7 +116,7 @@ class Engine:
 def main() -> None:
     """Print a line for each attention."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--attention", nargs="+", default=["window_evict", "streaming_llm+window_evict"])
+    parser.add_argument("--attention", nargs="+", default=["window_evict", "snapkv_blocks", "knorm_blocks"])
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES)
     parser.add_argument("--tokens", type=int, default=1024, help="of a prompt")
     parser.add_argument("--written", type=int, default=64, help="tokens that each request writes")

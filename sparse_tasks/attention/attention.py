@@ -10,7 +10,15 @@ from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
 
-from sparse_tasks.attention.method import METHODS, Correction, DecodeMethod, EvictMethod, Method, PrefillMethod
+from sparse_tasks.attention.method import (
+    METHODS,
+    Correction,
+    DecodeMethod,
+    EvictMethod,
+    Method,
+    PrefillMethod,
+    SharedMethod,
+)
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject, Record, Text
 
@@ -177,8 +185,24 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
 
     @property
     def frees(self) -> bool:
-        """Whether there may be positions that no later query sees: what follows a prompt chooses by position alone."""
-        return self.decode is not None and type(self.decode).unseen is not Method.unseen
+        """Whether positions are known that no later query sees: chosen by position alone, or by all layers together."""
+        decode = self.decode
+        return self.agrees or (decode is not None and type(decode).unseen is not Method.unseen)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all heads of all layers keep the same tokens of a prompt, by what these hold."""
+        return isinstance(self.decode, SharedMethod)
+
+    def check_context(self, field: str, value: object) -> None:
+        """Refuse to choose what stays where a context ends, before the prompt does, by a field that says so.
+
+        Raises:
+            UsageError: All layers choose together, and what follows the context is read before the last one has.
+        """
+        if self.sparse and self.agrees:
+            remedy = f"does not go with {self.method}, which chooses once all layers have read the whole prompt"
+            raise UsageError(field, value, remedy)
 
     def unseen(self, prompt: int, position: int) -> range:
         """Positions that no query at ``position`` or later sees, in any layer or head (see ``Method.unseen``).

@@ -145,7 +145,7 @@ class SparseRun:
                 end = past + at_once
                 self._here = self._handed.setdefault((row, end), {})
                 parts.append(self._prompt(number, q[:at_once], k[:end], v[:end], softmax))
-                sequence.memory.read(q[:at_once], k[:end], v[:end])
+                sequence.memory.read(q[:at_once], k[:end], v[:end], self._here)
             if len(q) - at_once > 1 and (kept := sequence.memory.follow(past + at_once, len(k))) is not None:
                 parts.append(self._follow(number, kept, q[at_once:], k, v, softmax))
                 at_once = len(q)
@@ -287,6 +287,8 @@ def sparse_attention(
         attention = Attention.parse(attention, sparsity=sparsity, arguments=arguments)
     elif sparsity is not None or arguments:
         raise UsageError("attention", attention.method, "has its parameters already; set them there")
+    if context is not None:
+        attention.check_context("context", context)
     with attended_by(model, SparseRun(attention, impl, context)) as run:
         yield run
 

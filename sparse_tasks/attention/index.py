@@ -547,6 +547,12 @@ class Kept:
     scores: Tensor | None = None
     capacity: int | None = None
 
+    @classmethod
+    def alike(cls, positions: Tensor, kv_heads: int, length: int) -> Kept:
+        """The same positions in all heads: int32 ``[width]``, ascending."""
+        counts = torch.full((kv_heads,), len(positions), dtype=torch.int32, device=positions.device)
+        return cls(positions.repeat(kv_heads, 1), counts, length)
+
     def append(self, position: int) -> Kept:
         """With one more position, the last, which every head sees; its score begins at 0."""
         positions, scores = _appended(self.positions, self.counts, position, self.scores)

@@ -13,7 +13,7 @@ import copy
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias, TypeVar, cast
@@ -568,6 +568,54 @@ class StepMethod(EvictMethod):
 
     def widen(self, kept: Kept) -> Kept:
         return super().widen(kept) if self.widens else kept
+
+
+class SharedMethod(EvictMethod):
+    """A method by which all heads of all layers keep the same tokens of a prompt, so that the others can be freed.
+
+    Each layer ranks the tokens, and once the last one has, ``agree`` chooses for all: until then nothing can be read
+    that follows the prompt. ``keep`` chooses for a layer that stands alone.
+    """
+
+    @property
+    def shared_in_sessions(self) -> bool:
+        return False  # what follows a context would be read before all layers have seen the context
+
+    @abstractmethod
+    def rank(self, q: Tensor, k: Tensor, *, v: Tensor | None = None, impl: str = "auto") -> Tensor:
+        """What a layer makes of a prompt, in a form of the method's own. Arguments as of ``keep``; q as ``observe``."""
+
+    @abstractmethod
+    def agree(self, ranks: Sequence[Tensor], n_k: int, *, length: int | None = None, impl: str = "auto") -> Tensor:
+        """The positions that stay in all layers.
+
+        Args:
+            ranks: What ``rank`` gave in each of them.
+            n_k: Tokens of the prompt.
+            length: Tokens by which the budget is solved; ``n_k`` if None.
+            impl: "auto", "triton" or "torch".
+
+        Returns:
+            int32 ``[width]``, ascending.
+        """
+
+    def keep(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        v: Tensor | None = None,
+        length: int | None = None,
+        layer: Layer = ONLY,
+        impl: str = "auto",
+    ) -> Kept:
+        from sparse_tasks.attention.index import Kept
+        from sparse_tasks.attention.kernels.dispatch import check_sequence
+
+        check_sequence(q, k)
+        n_k, kv_heads, _ = k.shape
+        stay = self.agree([self.rank(q, k, v=v, impl=impl)], n_k, length=length, impl=impl)
+        return Kept.alike(stay, kv_heads, n_k)
 
 
 METHODS: Registry[type[Method]] = Registry(

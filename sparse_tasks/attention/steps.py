@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.agreement import Agreement
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
-from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod
+from sparse_tasks.attention.method import ONLY, DecodeMethod, EvictMethod, Layer, PrefillMethod, SharedMethod
 from sparse_tasks.attention.prefill import select_stretches
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
@@ -54,21 +56,40 @@ class Memory:
     ) -> None:
         self._method = None if method is None else method.under(softmax)
         self._layer, self._impl = layer, impl
-        self._kept: Kept | None = None
+        self._chosen: Kept | None = None
+        self._agreement: tuple[Agreement, int] | None = None  # that will say what is kept, in so many KV heads
         self._state: Tensor | None = None
         self._noticed = 0  # keys that the state knows of
         self.handed: dict[object, PageIndex] | None = None
         """What layers hand to later ones in the next step (see ``PagedCache``)."""
 
-    def read(self, q: Tensor, k: Tensor, v: Tensor | None) -> None:
+    @property
+    def _kept(self) -> Kept | None:
+        """What a method that evicts has left; None before it has."""
+        if self._agreement is not None:
+            agreement, kv_heads = self._agreement
+            self._chosen, self._agreement = agreement.kept(kv_heads), None
+        return self._chosen
+
+    @_kept.setter
+    def _kept(self, kept: Kept) -> None:
+        self._chosen = kept
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor | None, handed: dict[object, Any] | None = None) -> None:
         """Read a prompt, or a chunk of it.
 
         Args:
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
             k: ``[n_k, kv_heads, head_size]``.
             v: ``[n_k, kv_heads, value_size]``; None takes values to be alike.
+            handed: One for all layers that read this, for methods that choose for all of them; None stands alone.
         """
-        if isinstance(self._method, EvictMethod):
+        if isinstance(self._method, SharedMethod) and handed is not None:
+            new = Agreement(self._method, self._layer.count, len(k), self._impl)
+            agreement: Agreement = handed.setdefault(Agreement, new)
+            agreement.add(self._method.rank(q, k, v=v, impl=self._impl))
+            self._agreement = agreement, k.shape[1]
+        elif isinstance(self._method, EvictMethod):
             self._kept = self._method.keep(q, k, v=v, layer=self._layer, impl=self._impl)
 
     def follow(self, first: int, end: int) -> Kept | None:

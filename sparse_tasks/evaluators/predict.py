@@ -117,6 +117,8 @@ class RunRequest:
             raise UsageError("compress", self.compress, nearest(self.compress, COMPRESS))
         if self.compress == "context" and self.free_blocks:
             raise UsageError("compress", self.compress, "does not go with --free-blocks, which frees by whole prompts")
+        if self.compress == "context" and self.attention is not None:
+            self.attention.check_context("compress", self.compress)
         if self.compress == "context" and self.dataset.manifest.request.question_position != "after":
             remedy = "is too late: the question stands before the context, too; generate --question-position after"
             raise UsageError("compress", self.compress, remedy)
@@ -284,6 +286,7 @@ def _check_chats(request: RunRequest, kind: type[Engine]) -> None:
     """
     if request.attention is None or not isinstance(request.attention.decode, EvictMethod):
         return
+    request.attention.check_context("dataset", "chats")
     if not kind.compresses_contexts:
         able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).compresses_contexts)
         remedy = f"lets methods that evict choose anew at each question of a chat; choose --engine from {able}"

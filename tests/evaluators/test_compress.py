@@ -126,6 +126,8 @@ def test_what_cannot_be_is_refused(
         answered(tmp_path / "run", after, model, "contexts")
     with refused(UsageError, "compress: 'context' does not go with --free-blocks"):
         answered(tmp_path / "run", after, model, "context", free_blocks=True)
+    with refused(UsageError, "compress: 'context' does not go with snapkv_blocks, which chooses once all layers"):
+        answered(tmp_path / "run", after, model, "context", "snapkv_blocks")
     able.compresses_contexts = False
     with refused(UsageError, "engine: 'fake' lets methods that evict see the whole prompt", "transformers"):
         answered(tmp_path / "run", after, model, "context")

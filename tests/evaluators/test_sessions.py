@@ -181,6 +181,9 @@ def test_what_does_not_fit_is_said_of_the_longest_prompt(
 def test_chats_are_refused_where_a_method_would_choose_anew(
     tmp_path: Path, sessions: dict[str, Dataset], model: Path, able: Any, refused: Refused
 ) -> None:
+    attention = Attention.parse("snapkv_blocks", sparsity=0.5)
+    with refused(UsageError, "dataset: 'chats' does not go with snapkv_blocks, which chooses once all layers"):
+        answered(tmp_path / "run", sessions["chat"], model, attention=attention)
     able.compresses_contexts = False
     attention = Attention.parse("snapkv", sparsity=0.5)
     with refused(UsageError, "engine: 'fake' lets methods that evict choose anew at each question", "transformers"):

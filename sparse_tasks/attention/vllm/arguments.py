@@ -30,11 +30,18 @@ MARK: Final = "sparse_tasks_request"
 BACKEND: Final = "CUSTOM"
 WORKER: Final = "sparse_tasks.attention.vllm.worker.SparseWorker"
 MIDDLEWARE: Final = "sparse_tasks.attention.vllm.middleware.SparsityMiddleware"
+CONNECTOR: Final = {
+    "kv_connector": "FreeingConnector",
+    "kv_connector_module_path": "sparse_tasks.attention.vllm.connector",
+    "kv_role": "kv_producer",  # of a role that does not load: then blocks are free at once
+}
+"""vLLM's ``kv_transfer_config`` where its scheduler hears from the workers which blocks to free."""
 _PARTS: Final = ("attention", "sparsity", "arguments", "choices", "free_blocks", "self_test", "sessions")
 
 _STAYS: Final = (
-    "a block is free once no layer and no head will read it, which only a choice by position tells; take window_evict "
-    "or window_decode, alone or after streaming_llm (streaming_llm+window_evict)"
+    "a block is free once no layer and no head will read it; take a method by which all keep the same blocks "
+    "(snapkv_blocks, knorm_blocks), or one that chooses by position: window_evict or window_decode, alone or after "
+    "streaming_llm (streaming_llm+window_evict)"
 )
 
 
@@ -60,20 +67,30 @@ class Offer:
         """Methods of all of them, some perhaps several times."""
         return tuple(method for each in (self.attention, *self.choices) for method in each.methods)
 
+    @property
+    def reports(self) -> bool:
+        """Whether workers say which blocks go back, since that follows from what these hold."""
+        return self.free_blocks and self.attention.agrees
+
     def forbids_prefixes(self, method: Method) -> bool:
         """Whether prefix caching does not go with a method."""
         return method.unshared is not None and not (self.sessions and method.shared_in_sessions)
 
     def check_context(self, extra: Mapping[str, object]) -> None:
-        """Refuse a request, by its ``extra_args``, whose context ends before its prompt where blocks are freed.
+        """Refuse a request, by its ``extra_args``, whose context ends before its prompt where that does not go.
 
-        vLLM's cache knows where prompts end, and no more of requests.
+        vLLM's cache, where it frees blocks, knows where prompts end, and no more of requests. Layers that choose
+        together have all to have read what they choose from.
 
         Raises:
             UsageError: It is one.
         """
-        if self.free_blocks and CONTEXT in extra:
+        if CONTEXT not in extra:
+            return
+        if self.free_blocks:
             raise UsageError(CONTEXT, extra[CONTEXT], "does not go with free_blocks: blocks are freed by whole prompts")
+        for attention in (self.attention, *self.choices):
+            attention.check_context(CONTEXT, extra[CONTEXT])
 
     def choose(self, attention: object = None, sparsity: object = None) -> Attention:
         """The attention of a request.
@@ -151,6 +168,8 @@ def engine_arguments(
     }
     if any(map(offer.forbids_prefixes, offer.methods)):
         given["enable_prefix_caching"] = False
+    if offer.reports:
+        given["kv_transfer_config"] = dict(CONNECTOR)
     return given
 
 
@@ -178,6 +197,8 @@ def serve_arguments(
         *("--compilation-config", json.dumps(given["compilation_config"])),
         *("--middleware", MIDDLEWARE),
     ]
+    if (connector := given.get("kv_transfer_config")) is not None:
+        words += ["--kv-transfer-config", json.dumps(connector)]
     return words if given.get("enable_prefix_caching", True) else [*words, "--no-enable-prefix-caching"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,9 +14,9 @@ from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import LATENT, takes_head_size
-from sparse_tasks.attention.method import Phase
+from sparse_tasks.attention.method import Phase, SharedMethod
 from sparse_tasks.attention.softmax import what_config_says
-from sparse_tasks.attention.vllm.arguments import BACKEND, Offer
+from sparse_tasks.attention.vllm.arguments import BACKEND, CONNECTOR, Offer
 from sparse_tasks.core.errors import UsageError
 
 _OLDEST: Final = Version("0.26")
@@ -92,12 +93,12 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         )
     if config.model_config.use_mla:
         _check_latent(config, attention)
+    offer = attention if isinstance(attention, Offer) else Offer(attention)
     text = config.model_config.hf_text_config
     softmax = what_config_says(text)  # layers tell for sure, once they are loaded
     for method in attention.methods:
         method.check_softmax(softmax)
         method.in_model(text)
-        offer = attention if isinstance(attention, Offer) else Offer(attention)
         if cache.enable_prefix_caching and offer.forbids_prefixes(method):
             raise UsageError(
                 "enable_prefix_caching",
@@ -107,7 +108,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             )
         # vLLM may still change it, and does for hybrids, so that the worker checks again.
         if cache.block_size is not None and not config.model_config.is_hybrid:
-            check_page(method, cache.block_size)
+            check_page(method, cache.block_size, frees=offer.free_blocks)
     if cache.cache_dtype not in _CACHED:
         raise UsageError(
             "kv_cache_dtype", cache.cache_dtype, f"is not a type that the kernels read; use {', '.join(_CACHED)}"
@@ -122,8 +123,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         )
     if config.speculative_config is not None:
         _check_speculation(config, attention)
-    if config.kv_transfer_config is not None:
-        raise UsageError("kv_transfer_config", "given", "brings keys that the methods have not seen; leave it out")
+    _check_transfer(config.kv_transfer_config, offer)
     for name, value in (
         ("pipeline_parallel_size", parallel.pipeline_parallel_size),
         ("decode_context_parallel_size", parallel.decode_context_parallel_size),
@@ -138,6 +138,16 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         )
     if scheduler.runner_type != "generate":
         raise UsageError("runner", scheduler.runner_type, "does not generate; choose a model that does")
+
+
+def _check_transfer(transfer: Any, offer: Offer) -> None:
+    """Refuse connectors, apart from our own where that is needed."""
+    ours = transfer is not None and all(getattr(transfer, name, None) == value for name, value in CONNECTOR.items())
+    if transfer is not None and not (ours and offer.reports):
+        raise UsageError("kv_transfer_config", "given", "brings keys that the methods have not seen; leave it out")
+    if offer.reports and not ours:
+        remedy = f"needs kv_transfer_config={json.dumps(CONNECTOR)} (--kv-transfer-config), as engine_arguments has it"
+        raise UsageError("free_blocks", True, f"with {offer.attention.method} {remedy}")
 
 
 def _check_speculation(config: Any, attention: Attention | Offer) -> None:
@@ -282,12 +292,19 @@ def check_head_size(size: int, most: int = 256) -> None:
         raise UsageError("head_size", size, f"of the model is not a multiple of 16 up to {most}, as kernels need it")
 
 
-def check_page(method: Any, block_size: int) -> None:
-    """Refuse pages that straddle vLLM's blocks.
+def check_page(method: Any, block_size: int, *, frees: bool = False) -> None:
+    """Refuse pages that straddle vLLM's blocks and, where these are freed, blocks of a method that take parts of them.
 
     Raises:
-        UsageError: The method's page does not divide the block size.
+        UsageError: The method's page does not divide the block size, or that does not divide the method's blocks.
     """
+    if frees and isinstance(method, SharedMethod) and (block := getattr(method, "block", block_size)) % block_size:
+        raise UsageError(
+            f"{method.name}.block",
+            block,
+            f"is no multiple of vLLM's block size, {block_size}, so that few of its blocks would be free; take one "
+            f"that is (--set {method.name}.block={block_size}), or other blocks (block_size)",
+        )
     page = getattr(method, "page", 1)
     if block_size % page:
         raise UsageError(

@@ -1,13 +1,14 @@
-"""Tokens that an evicting method leaves visible of each request in one layer; no block of the cache is freed."""
+"""Tokens that an evicting method leaves visible of each request in one layer."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.agreement import Agreement
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex
-from sparse_tasks.attention.method import EvictMethod, Layer, StepMethod
+from sparse_tasks.attention.method import EvictMethod, Layer, SharedMethod, StepMethod
 from sparse_tasks.attention.vllm.plan import Prompt, Steps
 from sparse_tasks.attention.vllm.together import Together
 from sparse_tasks.core.errors import EngineError
@@ -22,10 +23,15 @@ class Evicted:
         method: The method.
         layer: Position among the layers.
         impl: "auto", "triton" or "torch".
+        agreements: What all layers keep of each request, where the method chooses for all of them; one for all layers.
     """
 
-    def __init__(self, method: EvictMethod, layer: Layer, impl: str) -> None:
+    def __init__(
+        self, method: EvictMethod, layer: Layer, impl: str, agreements: dict[str, Agreement] | None = None
+    ) -> None:
         self._method, self._layer, self._impl = method, layer, impl
+        self._agreements = {} if agreements is None else agreements
+        self._kv_heads = 0
         self.reads_values = method.reads_values
         self._seen: dict[str, Tensor] = {}  # state of prompts that are not complete
         self._kept: dict[str, Kept] = {}
@@ -87,9 +93,15 @@ class Evicted:
         """
         if prompt.request in self._joined:
             return
+        if (agreement := self._agreements.get(prompt.request)) is not None and agreement.reached:
+            return  # it was preempted, and this step may have later tokens of it
         earlier = self._seen.pop(prompt.request, None) if prompt.start else None
         seen = self._method.observe(earlier, q, k, impl=self._impl)
-        if prompt.complete:
+        if prompt.complete and isinstance(self._method, SharedMethod):
+            new = Agreement(self._method, self._layer.count, prompt.length, self._impl)
+            self._agreements.setdefault(prompt.request, new).add(self._method.rank(seen, k, v=v, impl=self._impl))
+            self._kv_heads, self._stack = k.shape[1], None
+        elif prompt.complete:
             kept = self._method.settle(seen, k, v=v, length=prompt.length, layer=self._layer, impl=self._impl)
             if self._together is not None:
                 self._together.begin(prompt.request, kept)
@@ -140,6 +152,8 @@ class Evicted:
 
     def _of(self, request: str) -> Kept:
         kept = self._kept.get(request)
+        if kept is None and (agreement := self._agreements.get(request)) is not None:
+            kept = self._kept[request] = agreement.kept(self._kv_heads)
         if kept is None:
             raise EngineError(f"{request}: decoding begins before {self._method.name} has seen the prompt")
         return kept

@@ -1,7 +1,8 @@
 """Blocks of vLLM's cache that go back to its pool once no later query sees them.
 
 vLLM lets a worker say how a layer is cached (``get_kv_cache_spec``), and has a registry of managers by such specs. Ours
-is its manager of full attention, which also frees blocks within a request, as that of sliding windows does.
+is its manager of full attention, which also frees blocks within a request, as that of sliding windows does. Which ones
+follows from positions, or is what the layers have agreed on: that comes from the worker by a connector of ours.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Final, Self
+from weakref import WeakSet
 
 from sparse_tasks.attention.interactions import whole_blocks
 from sparse_tasks.attention.vllm.arguments import KEY, parse_offer
@@ -33,15 +35,33 @@ class FreeingManager(FullAttentionManager):  # type: ignore[misc]  # vLLM is not
     def __init__(self, kv_cache_spec: FreeingSpec, *args: Any, **options: Any) -> None:
         super().__init__(kv_cache_spec, *args, **options)
         self._attention = parse_offer({KEY: json.loads(kv_cache_spec.settings)}).attention
+        self._dropped: dict[str, list[range]] = {}
+        MANAGERS.add(self)
+
+    def drop(self, request_id: str, dropped: list[range]) -> None:
+        """Take note of positions of a prompt that no query behind it sees; blocks of these alone are freed next time.
+
+        One that is preempted says so again, once its prompt is computed again.
+        """
+        if request_id in self.req_to_blocks:
+            self._dropped[request_id] = dropped
 
     def remove_skipped_blocks(
         self, request_id: str, processed_computed_tokens: int, num_prompt_tokens: int | None = None
     ) -> None:
         """Free blocks that queries behind the processed tokens do not see; vLLM calls it before it allocates others."""
-        if num_prompt_tokens is not None:
-            unseen = self._attention.unseen(num_prompt_tokens, processed_computed_tokens)
-            first, end = whole_blocks(unseen, self.block_size)
-            self._remove_blocks_in_range(request_id, first, end)
+        if num_prompt_tokens is None:
+            return
+        unseen = [self._attention.unseen(num_prompt_tokens, processed_computed_tokens)]
+        dropped = self._dropped.pop(request_id, [])
+        if processed_computed_tokens >= num_prompt_tokens:  # else it was preempted since
+            unseen += dropped
+        for positions in unseen:
+            self._remove_blocks_in_range(request_id, *whole_blocks(positions, self.block_size))
+
+
+MANAGERS: Final[WeakSet[FreeingManager]] = WeakSet()
+"""Managers of this process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.agreement import Agreement
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
@@ -41,7 +42,13 @@ class Methods:
     """
 
     def __init__(
-        self, attention: Attention, layer: Layer, impl: str, softmax: Softmax = PLAIN, text: Any = None
+        self,
+        attention: Attention,
+        layer: Layer,
+        impl: str,
+        softmax: Softmax = PLAIN,
+        text: Any = None,
+        agreements: dict[str, Agreement] | None = None,
     ) -> None:
         # At sparsity 0 a method leaves nothing out: dense attention is the same, and faster.
         self.attention = attention.placed(text)
@@ -49,7 +56,7 @@ class Methods:
         self.prefill = None if prefill is None or prefill.sparsity == 0 else prefill.under(softmax)
         self.decode = None if decode is None or decode.sparsity == 0 else decode.under(softmax)
         self.queries: dict[str, Tensor] = {}
-        self.evicted = Evicted(self.decode, layer, impl) if isinstance(self.decode, EvictMethod) else None
+        self.evicted = Evicted(self.decode, layer, impl, agreements) if isinstance(self.decode, EvictMethod) else None
 
     @property
     def recordable(self) -> bool:
@@ -96,6 +103,7 @@ class SparseLayer:
         scales: Of a cache in 8 bits.
         of: Layer whose cache, and what methods note of it, this one reads; None has a cache of its own.
         text: ``PretrainedConfig`` of the text model (see ``Attention.placed``).
+        agreements: See ``Evicted``.
 
     Raises:
         UsageError: A method does not go with the softmax, or with how positions turn keys.
@@ -113,8 +121,9 @@ class SparseLayer:
         scales: Scales = UNSCALED,
         of: SparseLayer | None = None,
         text: Any = None,
+        agreements: dict[str, Agreement] | None = None,
     ) -> None:
-        self._of, self._text = of, text
+        self._of, self._text, self._agreements = of, text, agreements
         self.scales = scales
         self._layer, self._counter, self._scale, self._impl, self._replays = layer, counter, scale, impl, replays
         self.softmax = softmax
@@ -126,7 +135,7 @@ class SparseLayer:
         """Switch to other methods, between requests. Page summaries are made anew as pages are written."""
         for method in offer.methods:
             method.check_softmax(self.softmax.what)
-        self._own = Methods(offer.attention, self._layer, self._impl, self.softmax, self._text)
+        self._own = self._methods_of(offer.attention)
         self._chosen: WeakKeyDictionary[Choice, Methods] = WeakKeyDictionary()
         # What a method notes of the cache is the same at any sparsity.
         noting = [self._own.decode, *(choice.decode for choice in offer.choices)]
@@ -139,8 +148,11 @@ class SparseLayer:
         if choice is None:
             return self._own
         if choice not in self._chosen:
-            self._chosen[choice] = Methods(choice.attention, self._layer, self._impl, self.softmax, self._text)
+            self._chosen[choice] = self._methods_of(choice.attention)
         return self._chosen[choice]
+
+    def _methods_of(self, attention: Attention) -> Methods:
+        return Methods(attention, self._layer, self._impl, self.softmax, self._text, self._agreements)
 
     def begin(self, request: str, end: int, cached: int, session: str | None, choice: Choice | None) -> None:
         """Take note of a request before its first step; arguments as of ``Evicted.begin``."""

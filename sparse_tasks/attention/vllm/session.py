@@ -11,6 +11,7 @@ from weakref import WeakSet, WeakValueDictionary
 import torch
 from torch import Tensor
 
+from sparse_tasks.attention.agreement import Agreement
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import PageIndex
@@ -80,6 +81,8 @@ class Session:
         self._replays: Replays | None = None
         self._whole = False  # whether replays are of the model, not of each layer
         self._layers: dict[str, SparseLayer] = {}
+        self._agreements: dict[str, Agreement] = {}  # by request
+        self._completed: set[str] = set()  # requests whose prompts are complete with this step
         self._block_sizes: set[int] = set()
         self._order: Callable[[], Sequence[str]] = list
         self._step: Step | None = None
@@ -138,6 +141,7 @@ class Session:
                 scales_of(module),
                 of,
                 self._text,
+                self._agreements,
             )
             module.impl.sparse = self._layers[name]
 
@@ -166,7 +170,7 @@ class Session:
     def _check_pages(self, offer: Offer) -> None:
         for method in offer.methods:
             for block_size in sorted(self._block_sizes):
-                check_page(method, block_size)
+                check_page(method, block_size, frees=offer.free_blocks)
 
     def change(self, attention: Attention, choices: tuple[Attention, ...] = ()) -> None:
         """Switch to other methods, between requests.
@@ -178,6 +182,7 @@ class Session:
         self._check_pages(offer)
         self.offer, self.requests.attention = offer, attention
         self.forget_graphs()
+        self._agreements.clear()
         for layer in self._layers.values():
             layer.change(offer)
 
@@ -196,6 +201,8 @@ class Session:
         finished = self.requests.begin(scheduled, self._choose)
         for layer in self._layers.values():
             layer.forget(finished)
+        for request in finished:
+            self._agreements.pop(request, None)
         if self.counter is not None:
             self.counter.finish(finished)
         for new in scheduled.scheduled_new_reqs:
@@ -213,6 +220,7 @@ class Session:
         while len(self._marked) > _MARKED:
             self._marked.popitem(last=False)
         self._order, self._step, self._plans = order, None, 0
+        self._completed = set()
 
     def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Step | None:
         """Plan of the running step, for layers that share a block table.
@@ -243,6 +251,7 @@ class Session:
             prompts, steps = self.dense(plan.choice)
             dense += plan.spans(prompts=prompts, steps=steps)
         dense.sort(key=lambda span: span.first)
+        self._completed.update(prompt.request for plan in plans for prompt in plan.prompts if prompt.complete)
         again = noted_again(rows, table, block_size)
         self._step = Step(plans, tuple(dense), plans[0].tokens, plans[0].table, again)
         self._plans += 1
@@ -277,6 +286,14 @@ class Session:
         if len(step.plans) > 1 or plan.prompts or plan.choice is not None:
             return None
         return plan.steps if next(iter(self._layers.values())).methods(None).recordable else None
+
+    def dropped(self) -> dict[str, list[range]]:
+        """Positions that no layer keeps, by request, of prompts that the last step has completed.
+
+        All layers have to have run. Waits for the device.
+        """
+        agreed = self._completed & self._agreements.keys()
+        return {request: self._agreements[request].dropped() for request in agreed}
 
     def end(self) -> None:
         """Count the step that has run."""

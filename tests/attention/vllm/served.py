@@ -187,6 +187,7 @@ class Served:
         self.random = random.Random(seed)
         self.requests: dict[str, _Served] = {}
         self.over: list[str] = []
+        self.dropped: dict[str, list[range]] = {}
         self.new_cache(blocks)
 
     def new_cache(self, blocks: int) -> None:
@@ -254,6 +255,7 @@ class Served:
         slots = torch.cat([*(self._slots(self.requests[name], tokens[name]) for name in order), _filled(-1)])
         out = torch.stack([self._layer(number, plan, order, tokens, slots) for number in range(LAYERS)])
         self.session.end()
+        self.dropped = self.session.dropped()
         found, first = {}, 0
         for name in order:
             found[name] = out[:, first : first + tokens[name]]
@@ -340,8 +342,9 @@ class Alone:
         self._lengths: list[int] = []
         self._memories = [Memory(attention.decode, Layer(number, LAYERS), "torch", softmax) for number in range(LAYERS)]
         if attention.decode is not None:
+            handed = dict[object, Any]()
             for memory, (q, k, v) in zip(self._memories, text.layers, strict=True):
-                memory.read(q[: text.prompt], k[: text.prompt], v[: text.prompt])
+                memory.read(q[: text.prompt], k[: text.prompt], v[: text.prompt], handed)
 
     def chunks(self, *cuts: int) -> Tensor:
         """Of the prompt, in chunks that end there."""

@@ -17,6 +17,7 @@ from transformers import LlamaConfig
 from sparse_tasks.attention.attention import Attention as Methods
 from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm import checks
+from sparse_tasks.attention.vllm.arguments import CONNECTOR, Offer
 from sparse_tasks.attention.vllm.checks import (
     check_attributes,
     check_cache,
@@ -220,6 +221,22 @@ def test_what_does_not_go_together_is_refused(
             assert word in error.value.remedy
         if field == "model":
             assert "choose another model, or --attention dense" in error.value.remedy
+
+
+def test_a_connector_is_ours_where_workers_say_what_to_free_and_refused_elsewhere() -> None:
+    agreed, by_place = (Offer(Methods.parse(name), free_blocks=True) for name in ("snapkv_blocks", "window_evict"))
+    made = config()
+    check_config(made, by_place)
+    with pytest.raises(UsageError, match=r"^free_blocks: True with snapkv_blocks needs kv_transfer_config={.*Freeing"):
+        check_config(made, agreed)
+    made.kv_transfer_config = SimpleNamespace(**CONNECTOR)
+    check_config(made, agreed)
+    for offer in (by_place, Offer(Methods.parse("snapkv_blocks"))):
+        with pytest.raises(UsageError, match=r"^kv_transfer_config: 'given' brings keys"):
+            check_config(made, offer)
+    made.kv_transfer_config = SimpleNamespace(**CONNECTOR | {"kv_role": "kv_both"})
+    with pytest.raises(UsageError, match=r"^kv_transfer_config: 'given' brings keys"):
+        check_config(made, agreed)
 
 
 @pytest.mark.parametrize("name", ["dense", *METHODS.names()])

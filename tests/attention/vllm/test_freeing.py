@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,8 @@ from torch import Tensor
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.interactions import whole_blocks
 from sparse_tasks.attention.vllm import engine_arguments
-from sparse_tasks.attention.vllm.arguments import CONTEXT, KEY, parse_offer
+from sparse_tasks.attention.vllm.arguments import CONNECTOR, CONTEXT, KEY, parse_offer, serve_arguments
+from sparse_tasks.attention.vllm.checks import check_page
 from sparse_tasks.attention.vllm.session import Session
 from sparse_tasks.core.errors import UsageError
 from tests.attention.vllm.served import Served, Text, named, scheduled
@@ -20,6 +24,7 @@ from tests.attention.vllm.test_engine import OPTIONS, SMALL, run
 from tests.attention.vllm.test_engine import pytestmark as of_engines
 
 BOTH = ["window_evict", "window_decode", "streaming_llm+window_evict", "window_prefill+window_decode"]
+SHARED = ["snapkv_blocks", "knorm_blocks", "streaming_llm+snapkv_blocks"]
 BLOCK = 16
 
 
@@ -57,6 +62,40 @@ def test_layers_read_no_freed_block(name: str) -> None:
     for request in ("a", "b"):
         assert torch.equal(found[0][request].nan_to_num(7.0), found[1][request].nan_to_num(7.0))
         assert not found[1][request][:, -7:].isnan().any()
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_layers_read_no_block_that_they_have_agreed_to_drop(name: str) -> None:
+    """Nor while a request that was preempted is computed again, from when on its blocks are others."""
+    attention, found, dropped = named(name, 0.8), list[dict[str, Tensor]](), 0
+    steps = [{"a": 200, "b": 130}, {"a": 200, "b": 130}, {"a": 100, "b": 1}, *[{"a": 1, "b": 1}] * 3]
+    again = [{"a": 203, "b": 1}, {"a": 300, "b": 1}, *[{"a": 1, "b": 1}] * 3]
+    for poisoned in (False, True):
+        served = Served(attention)
+        served.cache[:, 0] = 0  # as vLLM's is
+        served.add(Text("a", 500, 9, 1), Text("b", 260, 12, 2))
+        parts: dict[str, list[Tensor]] = {"a": [], "b": []}
+        gone: dict[str, list[int]] = {}
+        for number, step in enumerate([*steps, *again]):
+            if number == len(steps):
+                served.preempt("a")
+                gone.pop("a")
+            for request, out in served.step(**step).items():
+                parts[request].append(out)
+            for request, runs in served.dropped.items():
+                assert served.requests[request].computed >= served.requests[request].text.prompt
+                blocks = served.requests[request].blocks
+                gone[request] = [block for run in runs for block in blocks[slice(*whole_blocks(run, BLOCK))]]
+                dropped = max(dropped, len(gone[request]))
+            if poisoned:
+                served.cache[:, [block for blocks in gone.values() for block in blocks]] = float("nan")
+        found.append({request: torch.cat(out, 1) for request, out in parts.items()})
+    assert dropped >= 500 // BLOCK // 2
+    for request in ("a", "b"):
+        assert torch.equal(found[0][request].nan_to_num(7.0), found[1][request].nan_to_num(7.0))
+        assert not found[1][request][:, -3:].isnan().any()
+    # What was written before the preemption is computed again in the step that completes the prompt.
+    torch.testing.assert_close(found[1]["a"][:, -6:-3], found[1]["a"][:, 500:503])
 
 
 # --- what vLLM hands out --------------------------------------------------------------------------------------
@@ -162,6 +201,86 @@ def test_a_request_that_has_lost_its_blocks_begins_again() -> None:
     assert cache.used == 4
 
 
+def connector(pool: object, session: object = None) -> Any:
+    """Ours, in the scheduler or in a worker, by a loader like vLLM's own."""
+    from vllm.config import KVTransferConfig
+    from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+
+    transfer = KVTransferConfig(**CONNECTOR)
+    kind = KVConnectorFactory.get_connector_class(transfer)
+    assert KVConnectorFactory.supports_hma_config(transfer)
+    compilation = SimpleNamespace(static_forward_context=getattr(session, "modules", None))
+    made: Any = kind(SimpleNamespace(kv_transfer_config=transfer, compilation_config=compilation), None, None)
+    made.bind_gpu_block_pool(pool)
+    return made
+
+
+def output(dropped: Any) -> Any:
+    return SimpleNamespace(kv_connector_worker_meta=pickle.loads(pickle.dumps(dropped)))
+
+
+@with_vllm
+def test_what_layers_have_agreed_to_drop_is_freed() -> None:
+    from sparse_tasks.attention.vllm.connector import Dropped
+
+    cache, other = (Cache(50, sparsity=0.9, attention="snapkv_blocks") for _ in range(2))
+    made = connector(cache.manager.block_pool)
+    request, same = cache.request("a", list(range(320))), other.request("a", list(range(320)))
+    assert cache.step(request, 200)
+    assert other.step(same, 320)
+    made.update_connector_output(output(None))
+    assert cache.step(request, 120)
+    # All but whole blocks 0, 5 and 19, and of 10 a part; of a request that is over nothing.
+    runs = [range(16, 80), range(96, 165), range(170, 304)]
+    made.update_connector_output(output(Dropped({"a": runs, "gone": runs})))
+    assert cache.used == 20
+    assert cache.step(request, 1)
+    assert [number for number, held in enumerate(cache.held(request)) if held] == [0, 5, 10, 19, 20]
+    for _ in range(20):
+        assert cache.step(request, 1)
+        assert other.step(same, 1)
+    assert cache.used == 6
+    assert other.used == 22  # of another engine in the process
+    cache.manager.free(request)  # preempted: once its prompt is computed again, it is told again
+    request.num_computed_tokens = 0
+    made.update_connector_output(output(Dropped({"a": runs})))  # of a step that had begun
+    assert cache.step(request, 100)
+    assert cache.step(request, 100)
+    assert cache.used == 13
+    assert cache.step(request, request.num_tokens - 200)
+    assert all(cache.held(request))
+    made.update_connector_output(output(Dropped({"a": runs})))
+    assert cache.step(request, 1)
+    assert cache.used == 6
+    cache.manager.free(request)
+    assert cache.used == 0
+
+
+@with_vllm
+def test_workers_tell_what_none_of_their_layers_will_read() -> None:
+    from sparse_tasks.attention.vllm.connector import Dropped, common
+    from sparse_tasks.attention.vllm.session import SESSIONS
+
+    served = Served(named("snapkv_blocks", 0.8))
+    served.session.modules = {}
+    SESSIONS.add(served.session)
+    made, told = connector(None, served.session), list[Any]()
+    served.add(Text("a", 500, 3, 1), Text("b", 50, 3, 2))
+    for step in ({"a": 300}, {"a": 200, "b": 20}, {"a": 1, "b": 30}, {"a": 1, "b": 1}):
+        served.step(**step)
+        told.append(made.build_connector_worker_meta())
+    assert [None if one is None else sorted(one.positions) for one in told] == [None, ["a"], ["b"], None]
+    ours = told[1].positions["a"]
+    assert sum(map(len, ours)) == pytest.approx(400, abs=16)
+    theirs = Dropped({"a": [range(40, 200)], "b": ours})  # of heads on another device
+    both = told[1].aggregate(theirs).positions
+    assert list(both) == ["a"]
+    kept = set(range(500)) - {position for run in ours for position in run}
+    assert {position for run in both["a"] for position in run} == set(range(40, 200)) - kept
+    assert common(ours, []) == []
+    assert common(ours, ours) == ours
+
+
 @with_vllm
 def test_prefixes_are_whole_or_shorter() -> None:
     cache, prompt = Cache(50, caching=True, sparsity=0.9), list(range(1000, 1320))
@@ -209,6 +328,30 @@ def test_methods_that_choose_by_position_go(name: str) -> None:
     assert not parse_offer(engine_arguments(name)["additional_config"]).free_blocks
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_methods_that_agree_go_with_a_connector(name: str) -> None:
+    given = engine_arguments(name, sparsity=0.9, free_blocks=True)
+    assert parse_offer(given["additional_config"]).free_blocks
+    assert given["kv_transfer_config"] == CONNECTOR
+    assert "kv_transfer_config" not in engine_arguments(name, sparsity=0.9)
+    assert "kv_transfer_config" not in engine_arguments("window_evict", sparsity=0.9, free_blocks=True)
+    words = serve_arguments(name, sparsity=0.9, free_blocks=True)
+    assert json.loads(words[words.index("--kv-transfer-config") + 1]) == CONNECTOR
+
+
+def test_parts_of_blocks_are_refused() -> None:
+    method = named("snapkv_blocks").methods[0]  # of 16 tokens
+    for size in (16, 8):
+        check_page(method, size, frees=True)
+    check_page(method, 32)
+    with pytest.raises(UsageError, match=r"^snapkv_blocks.block: 16 is no multiple of vLLM's block size, 128, so"):
+        check_page(method, 128, frees=True)
+    session = Session(Attention.of(method), free_blocks=True)
+    session._layers["layer"] = object()  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="vLLM's block size, 24"):
+        session.lay_out(["layer"], 24)
+
+
 @pytest.mark.parametrize("name", ["dense", "quest", "snapkv", "knorm", "random_evict", "streaming_llm"])
 def test_others_are_refused_by_name(name: str) -> None:
     with pytest.raises(UsageError, match=f"^free_blocks: True does not go with {name}: .*window_evict"):
@@ -222,8 +365,11 @@ def test_what_the_cache_does_not_know_of_requests_is_refused() -> None:
         parse_offer({KEY: {"attention": "window_evict", "free_blocks": 1}})
     session = Session(Attention.parse("window_evict"), free_blocks=True)
     session.change(Attention.parse("window_evict", sparsity=0.5))  # as the self-test does
+    asking = scheduled({"a": 5}, new={"a": (5, 0)}, extra={"a": {CONTEXT: 3}})
     with pytest.raises(UsageError, match=f"^{CONTEXT}: 3 does not go with free_blocks"):
-        session.begin(scheduled({"a": 5}, new={"a": (5, 0)}, extra={"a": {CONTEXT: 3}}), lambda: ["a"])
+        session.begin(asking, lambda: ["a"])
+    with pytest.raises(UsageError, match=f"^{CONTEXT}: 3 does not go with knorm_blocks, which chooses once all layers"):
+        Session(Attention.parse("knorm_blocks", sparsity=0.5)).begin(asking, lambda: ["a"])
 
 
 # --- the real engine ------------------------------------------------------------------------------------------
@@ -231,27 +377,33 @@ def test_what_the_cache_does_not_know_of_requests_is_refused() -> None:
 
 @pytest.mark.nightly
 @with_vllm
-def test_what_is_written_is_the_same_where_blocks_are_freed(demo: Path, tmp_path: Path) -> None:
-    """In a cache that holds two prompts of four: their blocks are others' soon."""
+@pytest.mark.parametrize("name", ["window_decode", "snapkv_blocks", "knorm_blocks"])
+def test_what_is_written_is_the_same_where_blocks_are_freed(name: str, demo: Path, tmp_path: Path) -> None:
+    """In a cache that holds two prompts of four: their blocks are others' soon, and long answers are preempted."""
     small = SMALL | {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
                      "head_dim": 32, "num_hidden_layers": 2}  # fmt: skip
     made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
             "settings": small, "tokenizer": str(demo)}  # fmt: skip
     prompts = [[(number * 331 + place * place) % 1000 + 10 for place in range(300)] for number in range(4)]
     options = OPTIONS | {"model": made["folder"], "max_model_len": 400, "block_size": 32,
-                         "num_gpu_blocks_override": 26, "enable_prefix_caching": True}  # fmt: skip
-    runs = {"first": {"prompts": prompts, "tokens": 24}, "again": {"prompts": prompts[:2], "tokens": 8}}
+                         "num_gpu_blocks_override": 26, "enable_prefix_caching": name != "snapkv_blocks"}  # fmt: skip
+    runs = {"first": {"prompts": prompts, "tokens": 24}, "again": {"prompts": prompts[:2], "tokens": 8},
+            "long": {"prompts": prompts, "tokens": 95}}  # fmt: skip
     engines = {
         f"{frees}": {
-            "attention": {"attention": "window_decode", "sparsity": 0.8, "free_blocks": frees},
+            "attention": {"attention": name, "sparsity": 0.5, "free_blocks": frees},
             "options": options, "runs": runs,
         }
         for frees in (False, True)
     }  # fmt: skip
     done = run(tmp_path, {"models": [made], "engines": engines})
-    for name in runs:
-        kept, freed = (done[frees][name]["answers"] for frees in ("False", "True"))
+    assert done["True"]["first"]["preempted"] == 0
+    if name != "window_decode":  # of which less is left
+        assert done["True"]["long"]["preempted"] > 0
+    for length in runs:
+        kept, freed = (done[frees][length]["answers"] for frees in ("False", "True"))
         assert [one["ids"] for one in freed] == [one["ids"] for one in kept]
-        assert [one["ran"][0]["decode"]["kv_bytes"] for one in freed] == [
-            one["ran"][0]["decode"]["kv_bytes"] for one in kept
-        ]
+        if length != "long":  # where steps are computed, and counted, again
+            assert [one["ran"][0]["decode"]["kv_bytes"] for one in freed] == [
+                one["ran"][0]["decode"]["kv_bytes"] for one in kept
+            ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
-from sparse_tasks.attention.method import METHODS, Layer, Phase, PrefillMethod
+from sparse_tasks.attention.method import METHODS, Layer, Phase, PrefillMethod, SharedMethod
 from sparse_tasks.attention.methods.quest import Quest
 from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 from sparse_tasks.attention.prefill import sparse_prefill
@@ -300,7 +300,9 @@ def test_chunks_of_two_prompts_may_alternate(name: str) -> None:
 # --- questions ----------------------------------------------------------------------------------------------------
 
 CONTEXT = 150
-EVICT = [name for name in AFTER if METHODS.get(name).phase is Phase.EVICT]
+EVICT = [
+    name for name in AFTER if METHODS.get(name).phase is Phase.EVICT and not issubclass(METHODS.get(name), SharedMethod)
+]
 
 
 def asking() -> Text:
