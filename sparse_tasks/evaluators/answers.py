@@ -141,7 +141,10 @@ def _last_box(text: str) -> str | None:
 _UNIFIED: Final = str.maketrans(
     {
         **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u2039\u203a", "'"),
-        **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u300c\u300d\u300e\u300f", '"'),
+        **dict.fromkeys(
+            "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u3008\u3009\u300a\u300b\u300c\u300d\u300e\u300f\u3010\u3011",
+            '"',
+        ),
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-"),
         # Marks that cannot be seen: soft hyphen, zero-width space, direction marks, byte order mark. The
         # zero-width joiners stay: they are part of the spelling in Persian and in several Indian scripts.
@@ -160,7 +163,10 @@ _OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
 # Articles of the languages in which tasks are asked, and Chinese numerals with a measure word.
 _ARTICLES: Final = "an?|the|der|die|das|den|dem|eine?|einen|einem|einer|el|la|los|las|una?"
 _MEASURES: Final = "个只把枚块座方支张尊盏根条顶件副双床幅面本串架"
-_LEADING: Final = re.compile(rf"""(?:[\s"'_$:]|(?:{_ARTICLES})\s|[一那这][{_MEASURES}](?=\w))+""")
+_LEADING: Final = re.compile(rf"""(?:[\s"'_$:¡¿]|(?:{_ARTICLES})\s|[一那这1][{_MEASURES}](?=\w))+""")
+# Blanks between Chinese characters divide nothing.
+_HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff"
+_HAN_BLANK: Final = re.compile(f"(?<=[{_HAN}]) (?=[{_HAN}])")
 _TRAILING: Final = " \"'_$.,;:!?\u3002\u3001\u061f\u060c\u0964"
 # A line of nothing else, such as "---" or the lone bracket of a JSON list, holds no answer.
 _PUNCTUATION: Final = " \t" + string.punctuation + "\u2026\u2014"
@@ -174,7 +180,8 @@ _CHAPTER: Final = re.compile(
 def normalise(item: str) -> str:
     """An answer in the form in which answers are compared; "" where nothing is left to compare.
 
-    Unicode compatibility form and case folding (NFKC, Unicode Standard Annex 15); blanks collapsed;
+    Unicode compatibility form and case folding (NFKC, Unicode Standard Annex 15); blanks collapsed, those between
+    Chinese characters dropped;
     typographic quotes and dashes made plain; markdown emphasis, surrounding quotes, leading articles and
     final punctuation dropped; "1,234" is "1234"; "Chapter 3" is "3"; "key : value" is "key: value", each side
     treated so. Hyphens, apostrophes and accents inside a word stay: they tell names apart.
@@ -184,6 +191,8 @@ def normalise(item: str) -> str:
     # Again, because folding can undo the compatibility form, and that form can bring up marks to unify.
     text = unicodedata.normalize("NFKC", text).translate(_UNIFIED)
     text = " ".join(text.split())
+    if not text.isascii():
+        text = _HAN_BLANK.sub("", text)
     if not text.strip(_PUNCTUATION):
         return ""
     text = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
@@ -212,17 +221,20 @@ def _tidy(text: str) -> str:
 _MARKDOWN: Final = str.maketrans("", "", "*`")
 _BULLET: Final = re.compile(r"(?:[-+\u2013\u2014]\s+|[\u2022\u2023\u25e6\u25aa\u25cf\u00b7]\s*)")
 _NUMBERED: Final = re.compile(r"[(（]?([0-9]{1,3})(?:[.)．）](?:\s+|(?=[^\W\d]))|、(?=[^\W\d]))(?=\S)")
-_NUMBERED_BY_COLON: Final = re.compile(r"([0-9]{1,3}):\s+(?=\S)")
+_NUMBERED_BY_COLON: Final = re.compile(r"([0-9]{1,3})(?::\s+(?=\S)|[:\uff1a](?=[^\W\d])|\uff1a)")
 _NUMBERED_INSIDE: Final = re.compile(r"(?:^|(?<=\s))\(?([0-9]{1,3})[.)]\s+")
 _ONLY_NUMBERS: Final = re.compile(
     r"(?:(?:chapters?|kapiteln?|cap[ií]tulos?)\s)?[0-9,;\uff0c\u3001\uff1b\s]+(?:(?:and|und|y)\s+[0-9]+)?[.。]?",
     re.IGNORECASE,
 )
-_SEMICOLON: Final = re.compile(r"[;\uff1b\u061b](?:\s*(?:and|und|y)\s)?", re.IGNORECASE)
-_COMMA: Final = re.compile(r"[,\uff0c\u3001\u060c](?:\s*(?:and|und|y)\s)?", re.IGNORECASE)
-# Chinese words for it join numbers; between names they may be part of one.
-_AND: Final = re.compile(r"\s(?:and|und|y)\s|(?<=[0-9章])\s*(?:和|及|与|以及)\s*(?=[0-9第])", re.IGNORECASE)
-_BRACKETS: Final = {"[": "]", "(": ")", "{": "}"}
+_SEMICOLON: Final = re.compile(r"[;\uff1b\u061b](?:\s*(?:and|und|sowie|y)\s)?", re.IGNORECASE)
+_COMMA: Final = re.compile(r"[,\uff0c\u3001\u060c](?:\s*(?:and|und|sowie|y)\s)?", re.IGNORECASE)
+_AND: Final = re.compile(r"\s(?:and|und|sowie|y)\s", re.IGNORECASE)
+# Between names these may be part of one.
+_HAN_AND: Final = re.compile("以及|和|及|与")
+_NUMBER_OR_CHAPTER: Final = re.compile("第? ?[0-9]+ ?章?[.。]?")
+_MOST_JOINTS: Final = 3  # in a name
+_BRACKETS: Final = {"[": "]", "(": ")", "{": "}", "\uff08": "\uff09", "\u3010": "\u3011"}
 _QUOTES: Final = {
     '"': '"',
     "'": "'",
@@ -231,7 +243,10 @@ _QUOTES: Final = {
     "\u2018": "\u2019",
     "\u00ab": "\u00bb",
     "\u300c": "\u300d",
+    "\u300e": "\u300f",
+    "\u3008": "\u3009",
     "\u300a": "\u300b",
+    "\u3010": "\u3011",
 }
 
 
@@ -304,9 +319,39 @@ def _split_line(line: str, known: AbstractSet[str]) -> list[str]:
     line = _THOUSANDS.sub(lambda number: _thousands_or_list(number[0], known), line)
     separator = _SEMICOLON if _SEMICOLON.search(line) else _COMMA
     *first, last = (piece.strip() for piece in separator.split(line))
-    if _is_known(last, known):
-        return [*first, last]
-    return [*first, *(piece.strip() for piece in _AND.split(last))]
+    pieces = [*first, *_divided(last, _AND, known)]
+    if line.isascii():
+        return pieces
+    return [part for piece in pieces for part in _divided(piece, _HAN_AND, known, others=False)]
+
+
+def _divided(piece: str, joint: re.Pattern[str], known: AbstractSet[str], others: bool = True) -> list[str]:
+    """The entries of a piece that a word divides, but for known ones, which may hold it.
+
+    Args:
+        piece: Some entries.
+        joint: The word.
+        known: Normalised entries.
+        others: Whether it divides other entries, too, or only numbers and known ones from their neighbours.
+    """
+    edges = [0, *(edge for found in joint.finditer(piece) for edge in found.span()), len(piece)]
+    parts = list(zip(edges[::2], edges[1::2], strict=True))
+    pieces: list[str] = []
+    start, i = 0, 0  # of a stretch that nothing divides so far
+    while i < len(parts):
+        begin = parts[i][0]
+        runs = [piece[begin:end].strip() for _, end in parts[i : i + _MOST_JOINTS + 1]]
+        length = next((n for n in range(len(runs), 0, -1) if _is_known(runs[n - 1], known)), 0)
+        if not length and (others or _NUMBER_OR_CHAPTER.fullmatch(runs[0])):
+            length = 1
+        if length:
+            if i and start < parts[i - 1][1]:
+                pieces.append(piece[start : parts[i - 1][1]].strip())
+            pieces.append(runs[length - 1])
+        i += length or 1
+        if length:
+            start = parts[i][0] if i < len(parts) else len(piece)
+    return [*pieces, piece[start:].strip()] if start < len(piece) else pieces
 
 
 def _is_known(piece: str, known: AbstractSet[str]) -> bool:

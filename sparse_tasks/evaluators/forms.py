@@ -18,17 +18,19 @@ from typing import Final
 
 from sparse_tasks.evaluators.announcements import (
     ABSENT,
+    ABSENT_IN_CHINESE,
     AFFIRMED,
     ANNOUNCED,
     ANNOUNCED_PAIRS,
     BEFORE,
     BEHIND,
+    DENIED_IN_CHINESE,
     DENYING,
     HEADING,
     LINKS,
 )
 from sparse_tasks.evaluators.answers import Entry, ascii_digits, entries, normalise, unmarked
-from sparse_tasks.evaluators.questions import Clause, clauses, said_of
+from sparse_tasks.evaluators.questions import Clause, clauses, points_group, said_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ class Asked:
         free: Whether they are alternatives in free words, so that no form was asked for.
         numbers: Whether each is a whole number.
         pairs: Whether some are pairs, "key: value".
+        keys: Whether all are pairs, and each key is a whole number.
+        values: The same of values.
         several_words: Whether there are several, none of which holds a blank.
+        points: Whether points stand between the groups of three of a number, as in the question's language.
         clauses: What the question asks for.
     """
 
@@ -48,7 +53,10 @@ class Asked:
     free: bool
     numbers: bool
     pairs: bool
+    keys: bool
+    values: bool
     several_words: bool
+    points: bool
     clauses: tuple[Clause, ...]
 
     @classmethod
@@ -56,8 +64,19 @@ class Asked:
         """The form of these gold entries."""
         known = frozenset(map(normalise, answers))
         numbers = not free and all(_WHOLE_NUMBER.fullmatch(entry) for entry in known)
-        words = not free and len(known) > 1 and not any(" " in entry for entry in known)
-        return cls(known, free, numbers, any(": " in entry for entry in known), words, clauses(question))
+        words = not free and len(known) > 1 and not any(" " in entry.strip() for entry in (*known, *answers))
+        pairs = [entry.partition(": ") for entry in known]
+        return cls(
+            known=known,
+            free=free,
+            numbers=numbers,
+            pairs=any(colon for _, colon, _ in pairs),
+            keys=all(colon and _WHOLE_NUMBER.fullmatch(key) for key, colon, _ in pairs),
+            values=all(colon and _WHOLE_NUMBER.fullmatch(value) for _, colon, value in pairs),
+            several_words=words,
+            points=points_group(question),
+            clauses=clauses(question),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +192,62 @@ _GROUPED: Final = re.compile(
 )
 
 
+# Chinese numerals with nothing beside them but what numbers and chapters have.
+_ONES: Final = {
+    numeral: digit for digit, numerals in enumerate(["零〇", *"一二三四五六七八九"]) for numeral in numerals
+}
+_TENS: Final = {"十": 10, "百": 100, "千": 1000}
+_ONE: Final = "[一二两三四五六七八九]"
+_SECTION: Final = f"(?:{_ONE}千)?零?(?:{_ONE}百)?零?(?:{_ONE}?十)?{_ONE}?"
+_SPELT: Final = re.compile(f"(?:{_SECTION}万)?零?{_SECTION}|[零〇一二三四五六七八九]+")
+_NUMERAL: Final = re.compile(r"(?<![^\W\d_])(第? ?)([零〇一二两三四五六七八九十百千万]+)(?= ?(?:[章枚件个]|铜元|\W|$))")
+_NO_FRACTION: Final = re.compile(r"(?<![\w.,])([0-9]+)(?:[.,]00|\.0)(?!\w|[.,][0-9])")
+_POINTED: Final = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:\.[0-9]{3})+(?!\w|\.[0-9])")
+
+
 def _digits(answer: str, asked: Asked) -> str:
     """Digits of all scripts as 0 to 9."""
     return ascii_digits(answer)
+
+
+def _numerals(answer: str, asked: Asked) -> str:
+    """Chinese numerals as digits: 第四十二章 is 第42章."""
+    if asked.numbers:
+        return _NUMERAL.sub(_in_digits, answer)
+    if not (asked.keys or asked.values):
+        return answer
+    return "\n".join(
+        (_NUMERAL.sub(_in_digits, key) if asked.keys else key)
+        + colon
+        + (_NUMERAL.sub(_in_digits, value) if asked.values else value)
+        for key, colon, value in (line.replace("\uff1a", ":").partition(":") for line in answer.splitlines())
+    )
+
+
+def _in_digits(numeral: re.Match[str]) -> str:
+    """A numeral in digits, each sign by itself where none is a ten; as it is where nobody writes it so."""
+    before, signs = numeral[1], numeral[2]
+    if not _SPELT.fullmatch(signs):
+        return numeral[0]
+    if all(sign in _ONES for sign in signs):
+        return before + "".join(str(_ONES[sign]) for sign in signs)
+    total = section = ones = 0
+    for sign in signs:
+        if sign == "万":
+            total, section, ones = (section + ones) * 10_000, 0, 0
+        elif sign in _TENS:
+            section, ones = section + (ones or 1) * _TENS[sign], 0
+        else:
+            ones = 2 if sign == "两" else _ONES[sign]
+    return f"{before}{total + section + ones}"
+
+
+def _whole_number(answer: str, asked: Asked) -> str:
+    """Whole numbers as they are written in German and Spanish: 1.234 is 1234 there, and 467,00 is 467 anywhere."""
+    if not (asked.numbers or asked.values):
+        return answer
+    text = _POINTED.sub(lambda number: number[0].replace(".", ""), answer) if asked.points else answer
+    return _NO_FRACTION.sub(r"\1", text) if len(asked.known) == 1 or asked.values else text
 
 
 def _grouped_digits(answer: str, asked: Asked) -> str:
@@ -198,10 +270,31 @@ _COMMENTED: Final = re.compile(
     re.IGNORECASE,
 )
 # No other word is known to be a unit: see _beside_number.
-_UNITS: Final = re.compile(
-    r"(-?[0-9][0-9,]*)(?: (?:(?:crown|coin|thing|item|chapter|corona|cap[ií]tulo)s?|kronen?|kapitel)| ?枚?铜元)[.。]?",
+_UNIT: Final = (
+    r"(?: (?:(?:crown|coin|thing|item|chapter|corona|objeto|cap[ií]tulo)s?|kronen?|kapitel|gegenst(?:and|ände)|stück)"
+    r"(?: (?:in all|in total|altogether|insgesamt|zusammen|en total))?| ?(?:枚?铜元|[枚件个章]))"
+)
+_UNITS: Final = re.compile(rf"(-?[0-9][0-9,]*){_UNIT}[.。]?", re.IGNORECASE)
+_UNITS_OF_VALUES: Final = re.compile(
+    rf"([:\uff1a][ *_]*-?[0-9][0-9,]*){_UNIT}(?=[ *_.。]*(?:$|[,;，；、\n]))", re.IGNORECASE
+)
+_NUMBER_SIGN: Final = r"(?:(?:nr|no|núm)\.|n\.? ?[º°]|№|#|number|numbers|nummern?|números?|编号)"
+_CHAPTER_SIGN: Final = r"(?:ch(?:apters?|\.)|kap(?:iteln?|\.)|caps?(?:[ií]tulos?|\.))"
+_SIGNED: Final = re.compile(rf"(?<!\w)(?:{_CHAPTER_SIGN}\s*)?{_NUMBER_SIGN}\s*(?=[0-9])", re.IGNORECASE)
+_KEY: Final = re.compile(
+    rf"(^|[,;，；、])([ *_\-\u2022]*)(?:{_CHAPTER_SIGN}\s*([0-9]+)|第\s*([0-9]+)\s*章)(?=[ *_]*[:\uff1a])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CHAPTERS: Final = re.compile(
+    r"[第章0-9、,，;；和及与以\s]*第[第章0-9、,，;；和及与以\s]*[.。]?|[0-9、,，;；和及与以\s]+章[.。]?"
+)
+# Prepositions with which questions are answered; none denies anything.
+_PREPOSITION: Final = re.compile(
+    r"((?:[0-9]{1,3}[.)] ?)?)(?:(?:in|at|to|with|im|nach|bei|mit|zu|en|con)\s+(?:(?:the|den|dem|der|los|el|la)\s+)?"
+    r"|到了|来到|在|到)(.+)",
     re.IGNORECASE,
 )
+_CHAPTERS_FOLLOW: Final = re.compile(rf"{_CHAPTER_SIGN}|第", re.IGNORECASE)
 _LABEL: Final = re.compile(r"(?<![^\s,;*`(\[])(?:VAR|[Vv]ariables?) (?=[A-Z])")
 
 
@@ -231,9 +324,37 @@ def _comment(answer: str, asked: Asked) -> str:
 
 
 def _unit(answer: str, asked: Asked) -> str:
-    """A number without a unit of the tasks: "46 crowns" is 46."""
+    """A number without a unit of the tasks: "46 crowns" is 46, and of pairs "3: 46 crowns" is 3: 46."""
+    if asked.values:
+        return _UNITS_OF_VALUES.sub(r"\1", answer)
     number = _UNITS.fullmatch(unmarked(answer).strip()) if asked.numbers else None
     return number[1] if number else answer
+
+
+def _chapters(answer: str, asked: Asked) -> str:
+    """Chapters as numbers: "Kapitel Nr. 3" is 3, "第3、17章" is 3、17; and so the keys of pairs, "第3章：46"."""
+    if asked.keys:
+        return _KEY.sub(r"\1\2\3\4", answer)
+    if not asked.numbers:
+        return answer
+    plain = unmarked(answer).strip()
+    if _CHAPTERS.fullmatch(plain):
+        return re.sub("[第章]", "", plain)
+    return _SIGNED.sub("", answer)
+
+
+def _preposition(answer: str, asked: Asked) -> str:
+    """Entries without the preposition of their question: "in Kleinbach" is Kleinbach, and "In Kapitel 3" Kapitel 3."""
+    if asked.free or asked.pairs:
+        return answer
+    lines = answer.splitlines()
+    for i, line in enumerate(lines):
+        found = _PREPOSITION.fullmatch(line.strip())
+        if found is None or normalise(line) in asked.known:
+            continue
+        if _CHAPTERS_FOLLOW.match(found[2]) if asked.numbers else normalise(found[2]) in asked.known:
+            lines[i] = found[1] + found[2]
+    return "\n".join(lines)
 
 
 def _label(answer: str, asked: Asked) -> str:
@@ -248,6 +369,13 @@ _BY_DASH: Final = re.compile(r"\s*\(?([0-9]{1,3})\)? ?[-\u2013\u2014]\s+(?=\S)")
 _IDENTIFIER: Final = r"[0-9]+[^\W\d_]+(?:[0-9]+[^\W\d_]|\S*[-_:])"
 _BY_DOT: Final = re.compile(rf"\s*([0-9]{{1,3}})[.)]\s*(?=[^\W\d]|{_IDENTIFIER})")
 _JOINED_BY_DOT: Final = re.compile(rf"\s*[0-9]{{1,3}}[.)]{_IDENTIFIER}")
+_BY_WORD: Final = re.compile(
+    r"\s*(?:(?:question|answer|frage|antwort|pregunta|respuesta|问题|答案)\s*([0-9]{1,3})|第\s*([0-9]{1,3})\s*[题个问])"
+    r"(?:个?(?:问题|答案))?\s*[:\uff1a.、]\s*(?=\S)",
+    re.IGNORECASE,
+)
+_CIRCLED: Final = {chr(0x245F + number): f"{number}. " for number in range(1, 21)}
+_BY_CIRCLE: Final = re.compile(f"(?m)^[ \\t]*([{''.join(_CIRCLED)}])[ .、．]*(?=\\S)")
 _NUMBERS: Final = re.compile(r"-?[0-9]+(?:,[0-9]+)*")
 _CHAPTER_WORD: Final = re.compile(r"\bch(?:apters?|\.) ?(?=[0-9])", re.IGNORECASE)
 _SENTENCE: Final = """
@@ -260,19 +388,20 @@ NOT_ENTRIES: Final = frozenset(_SENTENCE.split())
 
 
 def _numbering(answer: str, asked: Asked) -> str:
-    """Entries after "1- " and "1." (of "1.6goopbxl-3e0y: value") as the parser of lists numbers them, "1. "."""
+    """Entries numbered otherwise ("1- ", "1." of "1.6goopbxl-3e0y: value", "Frage 1: ", "①") as "1. " numbers them."""
+    answer = _BY_CIRCLE.sub(lambda found: _CIRCLED[found[1]], answer)
     lines = [line for line in answer.splitlines() if line.strip()]
     if any(normalise(line) in asked.known for line in lines):
         return answer
     forms = [_BY_DASH, _BY_DOT] if any(map(_JOINED_BY_DOT.match, lines)) else [_BY_DASH]
-    for form in forms:
+    for form in [*forms, _BY_WORD]:
         found = [form.match(line) for line in lines]
-        numbers = [int(mark[1]) for mark in found if mark]
+        numbers = [int(next(filter(None, mark.groups()))) for mark in found if mark]
         if len(numbers) < len(lines) or numbers[:1] != [1] or any(b <= a for a, b in pairwise(numbers)):
             continue
         rest = [mark.string[mark.end() :] for mark in found if mark]
         # A single "1 - 46" may be a range or a difference.
-        if len(rest) > 1 or not rest[0][0].isdigit() or form is _BY_DOT:
+        if len(rest) > 1 or not rest[0][0].isdigit() or form is not _BY_DASH:
             return "\n".join(f"{number}. {entry}" for number, entry in zip(numbers, rest, strict=True))
     return answer
 
@@ -302,6 +431,7 @@ def _numbers(line: str) -> list[str]:
 
 RULES: Final[dict[str, Callable[[str, Asked], str]]] = {
     "digits": _digits,
+    "numerals": _numerals,
     "code_fence": _code_fence,
     "line_break": _line_break,
     "table": _table,
@@ -309,7 +439,10 @@ RULES: Final[dict[str, Callable[[str, Asked], str]]] = {
     "repeated": _repeated,
     "latex": _latex,
     "grouped_digits": _grouped_digits,
+    "whole_number": _whole_number,
+    "preposition": _preposition,
     "comment": _comment,
+    "chapters": _chapters,
     "unit": _unit,
     "label": _label,
     "numbering": _numbering,
@@ -321,6 +454,8 @@ RULES: Final[dict[str, Callable[[str, Asked], str]]] = {
 
 # Runs of digits without an end, as broken models write, are no number.
 _NUMBER: Final = re.compile(r"[-+~(\u20ac\u00a3]*[0-9][0-9.,]{0,15}(?:[^\W\d_]{1,2}|%)?[).,:;!?]*")
+# Chinese words stand beside numbers without a blank.
+_HAN_EDGE: Final = re.compile(r"(?<=[\u3400-\u9fff])(?=[-0-9])|(?<=[0-9])(?=[\u3400-\u9fff])")
 _WORDY: Final = re.compile(r"[^\W\d_]|[%\u20ac\u00a3]")
 _LONGEST_NAME: Final = 4  # words
 _HEADING: Final = re.compile(r"[^:]*:[*_]*(?:\s.*)?", re.DOTALL)
@@ -333,7 +468,7 @@ def _beside_number(pieces: Sequence[Entry], asked: Asked) -> bool:
     thousand" is. No list could tell them apart, so such an answer is neither right nor wrong.
     """
     return asked.numbers and any(
-        _WORDY.search(entry) and any(map(_NUMBER.fullmatch, entry.split()))
+        _WORDY.search(entry) and any(map(_NUMBER.fullmatch, _HAN_EDGE.sub(" ", entry).split()))
         for entry in (normalise(piece.text) for piece in pieces)
         if entry not in asked.known
     )
@@ -348,12 +483,21 @@ def _says_more(pieces: Sequence[Entry], asked: Asked) -> bool:
     before = [word for word in first if word not in LINKS][-longest - 1 : -1]
     behind = [] if NOT_ENTRIES.issuperset(last[:1]) else last[1 : longest + 1]
     several = len(pieces) > 1
+    if any(_denied_in_chinese(pieces[i], asked) for i in (0, -1)):
+        return True
     return (
         (several and bool(first) and _is_heading(pieces[0].text, asked))
         or _denies(first, alone=not several)
         or _denies(last, alone=True)
         or not (BEFORE.isdisjoint(before) and BEHIND.isdisjoint(behind))
     )
+
+
+def _denied_in_chinese(entry: Entry, asked: Asked) -> bool:
+    text = normalise(entry.text)
+    if entry.number is not None or text in asked.known or ABSENT_IN_CHINESE.fullmatch(text):
+        return False
+    return bool(DENIED_IN_CHINESE.match(text))
 
 
 def _words(entry: Entry, asked: Asked) -> list[str]:

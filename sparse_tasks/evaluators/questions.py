@@ -37,6 +37,18 @@ _TOLD: Final = {
 }
 
 
+# Words of German and Spanish questions; an English one has few of them, in names.
+_POINTING: Final = frozenset(
+    {"der", "die", "das", "und", "wie", "viele", "den", "el", "la", "los", "las", "de", "qué", "en"}
+)
+_MOST_IN_NAMES: Final = 2
+
+
+def points_group(question: str) -> bool:
+    """Whether a question is in a language in which points group digits (1.234), and a comma begins a fraction."""
+    return len(_POINTING.intersection(question.casefold().replace("¿", "").split())) > _MOST_IN_NAMES
+
+
 def clauses(question: str) -> tuple[Clause, ...]:
     """What a question asks for, whole and up to its first comma; nothing where it asks for several things."""
     sentences = [sentence for sentence in _SENTENCE_END.split(question) if sentence]
