@@ -9,6 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -107,8 +109,16 @@ SHORTAGES: dict[str, tuple[Exception, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("files", [0, 2])
-@pytest.mark.parametrize("name", SHORTAGES)
+def at_night(values: Iterable[tuple[object, ...]], often: Callable[[int], object]) -> list[object]:
+    """All of them, of which those that ``often`` does not take run nightly."""
+    return [
+        value if often(number) else pytest.param(*value, marks=pytest.mark.nightly)
+        for number, value in enumerate(values)
+    ]
+
+
+# Each shortage with one of the two.
+@pytest.mark.parametrize(("name", "files"), at_night(product(SHORTAGES, [0, 2]), lambda number: number % 4 in (0, 3)))
 def test_a_shortage_is_told_with_what_helps_and_what_is_kept(
     name: str, files: int, request_: list[object], clean: dict[str, bytes | None], tmp_path: Path
 ) -> None:
@@ -138,8 +148,14 @@ def test_a_shortage_is_told_with_what_helps_and_what_is_kept(
     assert contents(folder) == clean
 
 
-@pytest.mark.parametrize("command", ["score", "report", "export", "submit", "analyze"])
-@pytest.mark.parametrize("name", ["memory", "memory of torch", "files", "disk"])
+# Each command with one of the shortages, and each of these.
+@pytest.mark.parametrize(
+    ("command", "name"),
+    at_night(
+        product(["score", "report", "export", "submit", "analyze"], ["memory", "memory of torch", "files", "disk"]),
+        lambda number: number % 4 == number // 4 % 4,
+    ),
+)
 def test_a_shortage_leaves_no_half_file_in_any_command(
     name: str, command: str, data: Path, gold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +195,9 @@ def limited(kind: int, size: int) -> None:
 
 @pytest.mark.slow  # limits of memory meet tracing first
 @pytest.mark.parametrize("kind", ["RLIMIT_AS", "RLIMIT_DATA"])
-@pytest.mark.parametrize("size", [100, 150, 300, 450, 700, 1000])
+@pytest.mark.parametrize(
+    "size", [100, 450, 1000, *(pytest.param(s, marks=pytest.mark.nightly) for s in (150, 300, 700))]
+)
 def test_libraries_that_would_hang_or_abort_are_not_loaded(
     kind: str, size: int, request_: list[object], data: Path, tmp_path: Path
 ) -> None:
@@ -219,8 +237,10 @@ def test_a_library_that_aborts_for_want_of_memory_is_told(request_: list[object]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize(
+    ("sent", "whole_group"),
+    at_night(product(["SIGINT", "SIGTERM", "SIGHUP"], [False, True]), lambda number: number in (0, 3, 4)),
+)
 def test_signals_stop_a_command_with_limited_memory(
     sent: str, whole_group: bool, request_: list[object], tmp_path: Path
 ) -> None:
