@@ -31,7 +31,7 @@ def analyze(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="cost, pareto, iso_cost, certified, scaling, lengths or tradeoffs. May be repeated.",
+            help="cost, written, pareto, iso_cost, certified, scaling, lengths or tradeoffs. May be repeated.",
             show_default="all",
             autocompletion=complete_analysis,
         ),
@@ -105,6 +105,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 _HEADINGS: Final = {
     "cost": "COST, by the formulas of the paper, at measured sparsity (prefill, decode)",
+    "written": "WRITTEN, tokens of the answers and what a solved sample costs",
     "pareto": "PARETO FRONTIER, score against cost",
     "iso_cost": "ISO-COST, the best run that costs no more than a dense one",
     "certified": "CERTIFIED SPARSITY",
@@ -136,6 +137,12 @@ def _columns(name: str) -> list[TextColumn]:
             *(attention, make.length(), sparsity("prefill", "density_prefill"), amount("FLOPs", "prefill_flops")),
             *(make.number("faster", "prefill_speedup", 2), sparsity("decode", "density_decode")),
             *(amount("reads", "decode_reads"), make.number("faster", "decode_speedup", 2)),
+        ]
+    if name == "written":
+        return [
+            *(make.text("task", "task"), make.length(), attention, make.share("solved", "solved", 0)),
+            *(amount("tokens", "tokens"), amount("a solved", "tokens_per_solved")),
+            *(amount("reads", "reads_per_solved"), make.number("vs dense", "against_dense", 2)),
         ]
     if name == "pareto":
         on_frontier = TextColumn("frontier", lambda row: "yes" if row.on_frontier else "")
@@ -212,6 +219,7 @@ def _print(name: str, table: pd.DataFrame, shown: Sequence[str]) -> None:
 _EXPLAINED: Final = """\
 prefill, decode: measured sparsity. FLOPs of a prompt; reads: elements of a decoding step, batch 1.
 faster: dense over sparse, in these counts, the method's index included.
+solved: samples that score 1; a solved, reads: all tokens written, and all elements read to write them, over those.
 certified: the largest sparsity whose mean loss against dense is at most {tolerance:g}, with an
    error rate of {error:g} over all rows of a scope and method (Learn then Test).
    next p: of the first sparsity that failed; needed: the largest p that would have passed.

@@ -17,8 +17,9 @@ from sparse_tasks.evaluators.analyses.pareto import iso_cost, pareto
 from sparse_tasks.evaluators.analyses.scaling import scaling
 from sparse_tasks.evaluators.analyses.table import Runs
 from sparse_tasks.evaluators.analyses.tradeoffs import task_tradeoffs
+from sparse_tasks.evaluators.analyses.written import written
 
-ANALYSES: Final = ("cost", "pareto", "iso_cost", "certified", "scaling", "lengths", "tradeoffs")
+ANALYSES: Final = ("cost", "written", "pareto", "iso_cost", "certified", "scaling", "lengths", "tradeoffs")
 """Names of the analyses, in the order of output."""
 
 
@@ -36,6 +37,7 @@ class Analysis:
                 raise UsageError(name, value, "must lie between 0 and 1, such as 0.05")
 
     cost = cached_property(lambda self: cost(self.runs))
+    written = cached_property(lambda self: written(self.runs))
     pareto = cached_property(lambda self: pareto(self.runs))
     iso_cost = cached_property(lambda self: iso_cost(self.runs))
     certified = cached_property(lambda self: certified(self.runs, self.tolerance, self.error))

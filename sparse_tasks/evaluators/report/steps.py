@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from sparse_tasks.core.format import TYPESET
+from sparse_tasks.evaluators.analyses.columns import TextColumn
 from sparse_tasks.evaluators.analyses.table import ScoredRun
 from sparse_tasks.evaluators.metrics import METRICS
 from sparse_tasks.evaluators.report.blocks import Block, Section, Text
-from sparse_tasks.evaluators.report.context import Context
+from sparse_tasks.evaluators.report.context import ATTENTION, MAKE, TARGET, Context, rows, text_table
 from sparse_tasks.evaluators.report.groups import Group
 from sparse_tasks.evaluators.report.panels import Place, Scores, panels, place
 from sparse_tasks.evaluators.report.plots import Axis
@@ -47,7 +49,29 @@ def against_steps(context: Context) -> Section:
                 "decoding goes wrong, and the area under it is about the score."
             ),
         )
+        section.blocks.append(_costs(context, stepwise))
     return section
+
+
+def _costs(context: Context, tasks: set[str]) -> Block:
+    """What a solved sample of these tasks costs: attention that writes longer, or solves less, costs more."""
+    table = context.analysis.written
+    columns = [
+        *(
+            MAKE.text("task", "task"),
+            MAKE.length(),
+            *context.model,
+            ATTENTION,
+            TARGET,
+            MAKE.share("solved", "solved", 0),
+        ),
+        TextColumn("tokens written", lambda row: TYPESET.large(row.tokens)),
+        TextColumn("tokens a solved sample", lambda row: TYPESET.large(row.tokens_per_solved)),
+        TextColumn("elements read for it", lambda row: TYPESET.large(row.reads_per_solved)),
+        MAKE.number("over dense", "against_dense", 2),
+    ]
+    caption = "Tokens written, and what a sample costs whose answer is right to its end"
+    return text_table(caption, rows(table[table["task"].isin(tasks)]), columns, 2)
 
 
 def _steps(context: Context, group: Group, tasks: Sequence[str]) -> Iterator[Block]:

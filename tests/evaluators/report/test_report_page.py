@@ -180,6 +180,9 @@ def test_accuracy_by_step_is_the_share_of_answers_without_a_mistake_so_far(tmp_p
             assert [row[4] for row in rows if row[1] == label] == right
         assert [row[2] for row in rows[:10]] == [f"{place}0%" for place in range(1, 11)]
     assert len([one for one in root.section("steps").all("svg") if one.attributes.get("role") == "img"]) == 2
+    table = root.table("Tokens written, and what a sample costs whose answer is right to its end")
+    solved = {(row[3], row[4]): row[5] for row in table}
+    assert solved == {("dense", "0"): "75%", ("quest", "0.5"): "25%", ("quest", "0.7"): "0%", ("quest", "0.9"): "0%"}
 
 
 def test_other_metrics_have_no_accuracy_by_step(page: str) -> None:
