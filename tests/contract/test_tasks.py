@@ -197,7 +197,8 @@ def test_sample_matches_the_schema(name: str, qwen: PromptTokenizer) -> None:
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_every_parameter_works_at_its_smallest_value(name: str, qwen: PromptTokenizer) -> None:
     for p in parameters(TASKS.get(name)):
-        values = [p.low] if p.kind is int else list(p.choices())[:10] if p.choices else []
+        choices = list(p.choices())[: 2 if p.name == "locale" else None] if p.choices else []
+        values = [p.low] if p.kind is int else choices
         for value in values:
             sample = sample_of.__wrapped__(name, qwen, settings={f"{name}.{p.name}": value})
             assert json.loads(sample.params).get(p.name, p.default if p.later else None) == value
