@@ -1,9 +1,10 @@
-"""Compiles for a Hopper GPU, without one, each kernel that the methods launch: ``python compile_only.py [large]``.
+"""Compiles for a Hopper GPU, without one, each kernel that the methods launch: ``python compile_only.py [large|more]``.
 
 The interpreter runs what Triton's compiler refuses, such as a variable that changes its type in a loop. Here launches
 compile and do nothing, and memory is zeros, so that what a kernel would have written is a valid index. Prints, as JSON,
 the kernels that were compiled by the name of their module, and what failed by what was run. With ``large``, heads have
-256 numbers, which take most room in shared memory.
+256 numbers, which take most room in shared memory; with ``more``, numbers have 32 bits, or a softmax has sinks or a cap
+alone.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from sparse_tasks.attention.softmax import PLAIN, Softmax
 N = 700  # positions of a prompt: ragged
 HEADS, KV_HEADS = 9, 3
 PAGE = 16
-LARGE = "large" in sys.argv
+LARGE, MORE = "large" in sys.argv, "more" in sys.argv
 SHARED = 232448  # bytes of shared memory that a program may take
 OFTEN = ("vertical_slash", "block_sparse", "quest", "snapkv")  # between them they launch nearly all kernels
 
@@ -137,17 +138,25 @@ def evict(method: EvictMethod, size: int, dtype: torch.dtype, softmax: Softmax =
     method.under(softmax).keep(q, k, impl="triton")
 
 
+def run_of(method: Any, size: int, dtype: torch.dtype, softmax: Softmax = PLAIN) -> Callable[[], None]:
+    run: Any = {"prefill": prefill, "decode": decode, "evict": evict}[str(method.phase)]
+    return lambda: run(method(sparsity=0.8), size, dtype, softmax)
+
+
 def runs() -> Iterator[tuple[str, Callable[[], None]]]:
     """What is compiled, by name: every method, and one of each kernel for other heads and types."""
-    for kind in METHODS:
-        often = ((128, torch.float32),) if kind.name in OFTEN else ()
-        large = ((256, torch.bfloat16), (256, torch.float32)) if kind.name in OFTEN else ()
-        for size, dtype in large if LARGE else ((64, torch.bfloat16), *often):
-            method = kind(sparsity=0.8)
-            run: Any = {"prefill": prefill, "decode": decode, "evict": evict}[str(kind.phase)]
-            yield f"{kind.name} {size} {dtype}", lambda run=run, m=method, s=size, d=dtype: run(m, s, d)  # type: ignore[misc]
+    types = torch.bfloat16, torch.float32
+    often = [METHODS.get(name) for name in OFTEN]
+    if LARGE:
+        kinds = [(method, 256, dtype) for method in often for dtype in types]
+    elif MORE:
+        kinds = [(method, 128, torch.float32) for method in often]
+    else:
+        kinds = [(method, 64, torch.bfloat16) for method in METHODS]
+    for method, size, dtype in kinds:
+        yield f"{method.name} {size} {dtype}", run_of(method, size, dtype)
     if LARGE:  # the latents of DeepSeek-V2, and its keys and values where they are written out
-        for dtype in (torch.bfloat16, torch.float32):
+        for dtype in types:
             yield (
                 f"quest of latents in {dtype}",
                 lambda d=dtype: decode(Quest(), 576, d, value=512, heads=128, kv_heads=1),  # type: ignore[misc]
@@ -160,15 +169,13 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
             )
         return
     sinks = torch.zeros(HEADS, dtype=torch.bfloat16)
-    for softmax in (Softmax(sinks=sinks), Softmax(soft_cap=50.0), Softmax(sinks=sinks, soft_cap=50.0)):
-        for name in OFTEN:
-            method = METHODS.get(name)(sparsity=0.8)
-            run = {"prefill": prefill, "decode": decode, "evict": evict}[str(method.phase)]
-            yield (
-                f"{name} with {softmax.what}",
-                lambda run=run, m=method, s=softmax: run(m, 64, torch.bfloat16, s),  # type: ignore[misc]
-            )
+    alone, both = (Softmax(sinks=sinks), Softmax(soft_cap=50.0)), Softmax(sinks=sinks, soft_cap=50.0)
+    for softmax in alone if MORE else (both,):
+        for method in often:
+            yield f"{method.name} with {softmax.what}", run_of(method, 64, torch.bfloat16, softmax)
         yield f"skipping with {softmax.what}", lambda s=softmax: skip(128, s)  # type: ignore[misc]
+    if MORE:
+        return
     for size in SIZES:
         yield f"skipping {size}", lambda s=size: skip(s)  # type: ignore[misc]
     for size in (64, 256):

@@ -38,9 +38,9 @@ def compiled(folder: Path, *arguments: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_heads_of_256_numbers_have_room(tmp_path: Path) -> None:
-    """Of Qwen3-Next, Qwen3.5 and Gemma 3."""
-    assert {name.rpartition(".")[2] for name in compiled(tmp_path, "large")} >= {"_attend", "_kernel", "_score"}
+@pytest.mark.parametrize("kind", ["large", "more"])  # heads of 256 numbers are those of Qwen3-Next, Qwen3.5 and Gemma 3
+def test_other_sizes_and_types_compile(kind: str, tmp_path: Path) -> None:
+    assert {name.rpartition(".")[2] for name in compiled(tmp_path, kind)} >= {"_attend", "_kernel", "_score"}
 
 
 @pytest.mark.slow
