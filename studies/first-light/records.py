@@ -97,12 +97,13 @@ def unpack(submissions: Sequence[Path], target: Path) -> Runs:
     return read_runs(folders)
 
 
-def restore(submission: Path, places: Mapping[str, Sequence[Path]]) -> None:
+def restore(submission: Path, places: Mapping[str, Sequence[Path]], others: Path) -> None:
     """Put the runs of a submission back into folders, as a sweep leaves them; a finished run there stays.
 
     Args:
         submission: The file; there need be none.
         places: Folders of a run by its attention's label.
+        others: Folder for the rest, by label.
 
     Raises:
         DataError: A mean is not that of the submission.
@@ -111,7 +112,8 @@ def restore(submission: Path, places: Mapping[str, Sequence[Path]]) -> None:
         return
     golds, begun = _golds(submission.parent)
     for run in read_submission(submission).runs:
-        for folder in places.get(run.settings.attention.label, ()):
+        label = run.settings.attention.label
+        for folder in places.get(label, [others / label]):
             if not (folder / RESULT).is_file():
                 _unpacked(run, golds, begun, folder)
                 if run.comparison is not None:
