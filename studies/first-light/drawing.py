@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparse_tasks.core.files import write_whole
 from sparse_tasks.evaluators.report.palette import DENSE, Style, style
@@ -144,6 +145,31 @@ def windows(groups: Sequence[tuple[str, Sequence[tuple[str, Point]]]], path: Pat
         axis.grid(axis="x", color="#e6e6e6", lw=0.7)
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
         axis.set_title(title, fontsize=9, color="#555555", loc="left")
+        _save(figure, path)
+
+
+def steps(panels: Sequence[tuple[str, dict[str, list[Point]]]], path: Path, title: str) -> None:
+    """A panel for each sparsity: a line a method over the steps of an answer, dense attention in grey behind them."""
+    marks = styles(name for _, lines in panels for name in lines if name != "dense")
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(3.7 * len(panels) + 1.4, 3.6), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axis, (name, lines) in zip(axes, panels, strict=True):
+            for method, points in lines.items():
+                look = DENSE if method == "dense" else marks[method]
+                x, y = [point.x for point in points], [point.y for point in points]
+                low, high = [point.low for point in points], [point.high for point in points]
+                axis.fill_between(x, low, high, color=look.colour, alpha=0.08, lw=0)
+                axis.plot(x, y, color=look.colour, marker=look.marker, ms=4, lw=1.5, mec="white", mew=0.5)
+            axis.set_title(name, fontsize=9.5, fontweight="bold", loc="left")
+            axis.set(xlabel="steps of the answer written", ylim=(-0.03, 1.03))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.grid(color="#e6e6e6", lw=0.7)
+        axes[0].set_ylabel("without a mistake so far")
+        for method, look in {"dense": DENSE, **marks}.items():
+            axes[-1].plot([], [], color=look.colour, marker=look.marker, ms=4, lw=1.5, label=method)
+        figure.legend(loc="outside right center", frameon=False, fontsize=9)
+        figure.suptitle(title, fontsize=9, color="#555555", x=0.01, ha="left")
         _save(figure, path)
 
 

@@ -85,7 +85,7 @@ def unpack(submissions: Sequence[Path], target: Path) -> Runs:
     folders: list[Path] = []
     seen: set[tuple[str, str]] = set()
     for number, path in enumerate(submissions):
-        golds, begun = _golds(path.parent)
+        golds, begun = golds_of(path.parent)
         for run in read_submission(path).runs:
             key = run.packed.sha256, repr(run.pairing)
             if run.dense and key in seen:
@@ -110,7 +110,7 @@ def restore(submission: Path, places: Mapping[str, Sequence[Path]], others: Path
     """
     if not submission.is_file():
         return
-    golds, begun = _golds(submission.parent)
+    golds, begun = golds_of(submission.parent)
     for run in read_submission(submission).runs:
         label = run.settings.attention.label
         for folder in places.get(label, [others / label]):
@@ -120,7 +120,7 @@ def restore(submission: Path, places: Mapping[str, Sequence[Path]], others: Path
                     (folder / COMPARISON).write_bytes(to_json(run.comparison))
 
 
-def _golds(folder: Path) -> tuple[dict[str, Gold], bool]:
+def golds_of(folder: Path) -> tuple[dict[str, Gold], bool]:
     """Golds of the data set beside submissions, and whether its prompts begin the answer."""
     golds = {row["id"]: msgspec.convert(row, Gold) for row in pq.read_table(folder / GOLDS).to_pylist()}
     return golds, read_manifest(folder).request.begin_answer is True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import page
@@ -123,3 +125,19 @@ def test_the_page_in_docs_is_that_of_the_submissions_here(tmp_path: Path) -> Non
     assert target.read_text(encoding="utf-8") == DOCS.read_text(encoding="utf-8")
     for path in (tmp_path / "findings").iterdir():  # other versions of matplotlib draw other bytes
         assert (DOCS.parent / "findings" / path.name).is_file()
+
+
+def test_steps_are_counted_up_to_the_first_mistake(submissions: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "steps.svg"
+    program = [sys.executable, str(FIRST_LIGHT / "steps"), "--submissions", str(submissions), "--data", "made-1k"]
+    options = ["--task", "ruler_fwe", "--part", "prefill.json", "--sparsity", "0.5", "0.8", "--figure", str(figure)]
+    options += ["--attention", "block_sparse", "quest"]
+    out = subprocess.run([*program, *options], check=True, capture_output=True, text=True).stdout
+    assert out.splitlines()[2:] == [
+        "| dense | 1.00 | 1.00 | 1.00 |",
+        "| `block_sparse`, sparsity 0.5 | 0.75 | 0.75 | 0.75 |",
+        "| `quest`, sparsity 0.5 | 1.00 | 1.00 | 1.00 |",
+        "| `block_sparse`, sparsity 0.8 | 0.25 | 0.25 | 0.25 |",
+        "| `quest`, sparsity 0.8 | 0.75 | 0.75 | 0.75 |",
+    ]
+    assert "<svg" in figure.read_text(encoding="utf-8")
