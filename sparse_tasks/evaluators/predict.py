@@ -289,7 +289,11 @@ def _check_chats(request: RunRequest, kind: type[Engine]) -> None:
     request.attention.check_context("dataset", "chats")
     if not kind.compresses_contexts:
         able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).compresses_contexts)
-        remedy = f"lets methods that evict choose anew at each question of a chat; choose --engine from {able}"
+        remedy = (
+            "gets each question of a chat as a prompt of its own, at whose end a method that evicts would choose anew, "
+            f"so that nothing shows what its first choice lost; choose --engine from {able}, or a data set whose "
+            "questions stand alone (generate --set turns_story.form=parallel)"
+        )
         raise UsageError("engine", request.engine, remedy)
     if request.free_blocks:
         remedy = "does not go with several questions in a chat: blocks are freed by whole prompts"
