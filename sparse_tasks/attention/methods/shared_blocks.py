@@ -43,8 +43,9 @@ class SharedBlocksMethod(SharedMethod, CapacityMethod):
         return first, max(1, min(ceil_div(self.recent, self.block), (capacity - first) // 2))
 
     def read_span(self, prompt: int, cached: int) -> Span:
-        _, tokens = self.blocks(prompt, prompt)
-        return tokens + cached - prompt - 1, tokens + cached - prompt + 1
+        # Of the budget itself, too, which whole blocks do not meet exactly.
+        kept = self.blocks(prompt, prompt)[1], min(prompt, self.tokens(prompt, prompt, ONLY))
+        return min(kept) + cached - prompt - 1, max(kept) + cached - prompt + 1
 
     def rank(self, q: Tensor, k: Tensor, *, v: Tensor | None = None, impl: str = "auto") -> Tensor:
         """Scores of the blocks, those of their tokens summed, fp32 ``[heads, blocks]``."""
