@@ -11,7 +11,7 @@ from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, 
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
-_CELLS: Final = 1 << 24  # probabilities that the twin holds at once: 64 MB of fp32
+_CELLS: Final = 1 << 20  # probabilities that the twin holds at once: 4 MB of fp32, which stay in a cache
 
 
 class WindowScores(NamedTuple):
@@ -130,7 +130,7 @@ def window_scores_torch(
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     vertical = torch.zeros(heads, n_k, dtype=torch.float32, device=q.device)
     slash = torch.zeros_like(vertical)
-    number = torch.arange(n_k, device=q.device)  # of a key, or a distance
+    number = torch.arange(n_k, device=q.device)  # of a key
     places = number[n_k - n_q :] if positions is None else positions
     rows = max(1, _CELLS // n_k)
     for head in range(heads):
@@ -138,13 +138,21 @@ def window_scores_torch(
         for start in range(0, n_q, rows):
             query = q[start : start + rows, head].float()
             position = places[start : start + rows, None]
-            scores = softmax.capped(query @ keys.T * scale).masked_fill(number > position, float("-inf"))
+            seen = n_k if positions is not None else n_k - n_q + start + len(query)  # the others come later
+            scores = softmax.capped(query @ keys[:seen].T * scale)
+            scores = scores.masked_fill(number[:seen] > position, float("-inf"))
             weights = softmax.of(head).weights(scores)
             if ends is not None:
                 weights = weights.masked_fill(number >= ends[start : start + rows, None], 0.0)
-            vertical[head] += weights.sum(0)
+            vertical[head, :seen] += weights.sum(0)
             if slashes:
-                before = position - number  # the key at each distance
-                by_distance = weights.gather(1, before.clamp_min(0)).masked_fill(before < 0, 0.0)
-                slash[head] += by_distance.sum(0)
+                slash[head, :seen] += _sums_by_distance(weights)
     return WindowScores(vertical, slash if slashes else None)
+
+
+def _sums_by_distance(weights: Tensor) -> Tensor:
+    """Sums along diagonals, ``[n_k]`` from the main one on, of ``[n_q, n_k]`` weights of the last queries, 0 beyond."""
+    n_q, n_k = weights.shape
+    # Backwards, and in rows that are one entry shorter than they lie, each row is one place behind the one before.
+    behind = torch.nn.functional.pad(weights.flip(1), (0, n_q)).flatten()[: n_q * (n_q + n_k - 1)]
+    return behind.view(n_q, -1).sum(0)[n_q - 1 :]
