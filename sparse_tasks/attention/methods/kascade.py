@@ -22,6 +22,7 @@ from sparse_tasks.attention.methods.blocks import check_block
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.methods.handing import HandingMethod
 from sparse_tasks.attention.methods.paged import TOKEN_BUDGET
+from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
@@ -75,11 +76,20 @@ class KascadeMethod(CalibratedMethod):
         return None if measured is None else measured["heads"]
 
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
-        """fp32 ``[kv_heads, layers so far, kv_heads]``: what heads hold of each other's attention, itself included."""
+        """fp32 ``[kv_heads, layers so far, kv_heads]``: what heads hold of each other's attention, itself included.
+
+        Raises:
+            UsageError: The layers before it have another number of KV heads.
+        """
         import torch
 
         from sparse_tasks.attention.ops.anchors import held_by, sampled_mass
 
+        if handed and len(handed[0]) != k.shape[1]:
+            remedy = (
+                f"does not go with a model whose layers differ in KV heads ({len(handed[0])} and {k.shape[1]}), for "
+            )
+            raise UsageError("method", "kascade", f"{remedy}each reads what one of another layer selected")
         mass = sampled_mass(q, k, _SAMPLED, self.softmax)
         handed.append(mass.topk(max(1, len(k) // _SHARE), dim=2).indices)
         held = torch.stack([held_by(mass, tokens) for tokens in handed], 1)

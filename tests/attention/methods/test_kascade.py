@@ -78,6 +78,15 @@ def test_measured_is_what_heads_hold_of_each_others_attention(plain: bool) -> No
         torch.testing.assert_close(found[layer, :, layer].diagonal(), torch.ones(2))
 
 
+def test_layers_that_differ_in_kv_heads_are_refused() -> None:
+    """No head of one could say which head of the other it is like."""
+    handed: list[Tensor] = []
+    KascadeDecode().measure(None, *make_sequence(40, 40, 4, 2, 16), handed)
+    with pytest.raises(UsageError, match=r"^method: 'kascade' .* differ in KV heads \(2 and 4\)") as error:
+        KascadeDecode().measure(None, *make_sequence(40, 40, 4, 4, 16), handed)
+    assert error.value.field == "method"
+
+
 @settings(max_examples=60, deadline=None)
 @given(layers=st.integers(1, 7), number=st.integers(1, 9), seed=st.integers(0, 999))
 def test_no_other_anchors_hold_more(layers: int, number: int, seed: int) -> None:
