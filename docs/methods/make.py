@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""``make.py pictures`` draws those of docs/methods.md, ``make.py notebook`` runs methods.ipynb and keeps what comes."""
+"""``make.py pictures`` draws those of docs/methods.md, ``make.py notebook`` runs methods.ipynb and keeps what comes.
+
+``make.py pictures quest blast`` draws those of these methods alone.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,18 @@ LENGTH, SPARSITY = 8192, 0.8
 LAYERS = 32  # of the model whose first, middle and last layer PyramidKV is drawn for
 
 
-def pictures() -> None:
-    """One a method, as ``sparse-tasks attention show`` draws it, in 16 colours, so that they stay small."""
+def pictures(names: list[str]) -> None:
+    """One a method, as ``sparse-tasks attention show`` draws it, in 16 colours, so that they stay small.
+
+    Args:
+        names: Of the methods; none stands for all of them.
+    """
     from PIL import Image
 
     from sparse_tasks.attention.method import METHODS
     from sparse_tasks.attention.methods.duo_attention import DuoMethod  # of two heads both would stream at .8
 
-    for method in METHODS:
+    for method in map(METHODS.get, names or METHODS.names()):
         path = DOCS / "methods" / f"{method.name}.png"
         if method.name == "pyramidkv":
             _pyramid(path)
@@ -117,9 +124,9 @@ def _run(source: str, space: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """``pictures`` or ``notebook``."""
-    if sys.argv[1:] == ["pictures"]:
-        pictures()
+    """``pictures``, with or without names, or ``notebook``."""
+    if sys.argv[1:2] == ["pictures"]:
+        pictures(sys.argv[2:])
     elif sys.argv[1:] == ["notebook"]:
         text = json.dumps(notebook(), indent=1, ensure_ascii=False) + "\n"
         (DOCS / "methods.ipynb").write_text(text, encoding="utf-8")
