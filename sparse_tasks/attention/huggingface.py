@@ -25,7 +25,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.index import Kept, PageIndex, PrefillIndex
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import EvictMethod, Layer, PrefillMethod
+from sparse_tasks.attention.method import EvictMethod, Layer, PrefillMethod, RepeatMethod
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.softmax import PLAIN, Softmax, what_config_says
 from sparse_tasks.attention.steps import Memory, attend_after
@@ -61,9 +61,11 @@ class SparseRun:
         self.attention = attention
         self.context = context
         """Tokens of a prompt after which methods that evict choose; None is all of them."""
+        self.chosen: dict[tuple[int, int], Kept] = {}
+        """What stays of a prompt that is not read yet, by number of the layer and row of the batch."""
         self.windowed = 0
         """Calls of layers with a sliding window, which are left to torch."""
-        self._impl = impl
+        self.impl = impl
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         self._totals: dict[tuple[str, int], Tensor] = {}  # selected, computed and dense, by phase and layer
         self._handed: dict[tuple[int, int], dict[object, Any]] = {}  # by sequence and position
@@ -71,6 +73,11 @@ class SparseRun:
         self._places: dict[int, Layer] = {}  # by number in the model
         self._mask: Tensor | None = None
         self._spans: list[tuple[int, int]] = []
+
+    @property
+    def reads_by(self) -> PrefillMethod | None:
+        """The method under which prompts are computed; None where that is dense."""
+        return self.attention.prefill
 
     def density(self, phase: str, layer: int | None = None) -> Density | None:
         """Measured density so far, over all heads, sequences and calls.
@@ -145,7 +152,10 @@ class SparseRun:
                 end = past + at_once
                 self._here = self._handed.setdefault((row, end), {})
                 parts.append(self._prompt(number, q[:at_once], k[:end], v[:end], softmax))
-                sequence.memory.read(q[:at_once], k[:end], v[:end], self._here)
+                if (chosen := self.chosen.pop((number, row), None)) is not None:
+                    sequence.memory.take(chosen)
+                else:
+                    sequence.memory.read(q[:at_once], k[:end], v[:end], self._here)
             if len(q) - at_once > 1 and (kept := sequence.memory.follow(past + at_once, len(k))) is not None:
                 parts.append(self._follow(number, kept, q[at_once:], k, v, softmax))
                 at_once = len(q)
@@ -168,7 +178,7 @@ class SparseRun:
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """Attention of a prompt, or a chunk of it, in one layer: ``[n_q, query_heads, value_size]``."""
-        out, indices = sparse_prefill(self._prefill_of(number), q, k, v, softmax=softmax, impl=self._impl)
+        out, indices = sparse_prefill(self._prefill_of(number), q, k, v, softmax=softmax, impl=self.impl)
         self._count_prefill(number, indices)
         return out
 
@@ -186,14 +196,14 @@ class SparseRun:
         """Attention of the next token's query in one layer: ``[1, query_heads, value_size]``."""
         cache, index = memory.step(q, k, v)
         self._count_decode(number, index, len(k))
-        return sparse_decode(q, cache, index, softmax=softmax, impl=self._impl)
+        return sparse_decode(q, cache, index, softmax=softmax, impl=self.impl)
 
     def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int, softmax: Softmax) -> _Sequence:
         """The state of a sequence, new where its cache is not the one that the last step left."""
         past = len(k) - new
         known = self._sequences.get((number, row))
         if known is None or known.seen != past or not torch.equal(known.tail, k[past - 1]):
-            memory = Memory(self.attention.decode, layer, self._impl, softmax)
+            memory = Memory(self.attention.decode, layer, self.impl, softmax)
             known = self._sequences[number, row] = _Sequence(memory)
         return known
 
@@ -317,7 +327,14 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
         model.set_attn_implementation(_NAME)
         if any(module.config._attn_implementation != _NAME for module in modules):
             raise UsageError("model", type(model).__name__, "does not go through transformers' attention interface")
-        yield run
+        method = run.attention.decode
+        if isinstance(method, RepeatMethod):
+            from sparse_tasks.attention.repeating import repeating
+
+            with repeating(model, run, method):
+                yield run
+        else:
+            yield run
     finally:
         for part, implementation in before:
             part.set_attn_implementation(implementation)
@@ -325,6 +342,17 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
             del _LAYERS[module]
     if run.windowed and not run.layers:
         raise UsageError("model", type(model).__name__, "has a sliding window in every layer that ran; all were dense")
+
+
+@contextmanager
+def read_by(other: SparseRun, run: SparseRun) -> Iterator[None]:
+    """Let another run compute the attention of a model that is inside a run's block."""
+    layers = {module: layer for module, (its, layer) in _LAYERS.items() if its is run}
+    try:
+        _LAYERS.update({module: (other, layer) for module, layer in layers.items()})
+        yield
+    finally:
+        _LAYERS.update({module: (run, layer) for module, layer in layers.items()})
 
 
 def check_config(name: str, config: Any, attention: Attention = Attention.DENSE) -> None:

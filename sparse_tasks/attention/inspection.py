@@ -63,6 +63,10 @@ class Inspection(SparseRun):
         super().__init__(attention, impl)
         self._sums: dict[tuple[str, int], Tensor] = {}
 
+    @property
+    def reads_by(self) -> None:
+        return None
+
     def inspected(self) -> list[Inspected]:
         """Results so far, by phase in which a method acts."""
         return [found for phase in ("prefill", "decode") if (found := self._of_phase(phase)) is not None]
@@ -87,7 +91,7 @@ class Inspection(SparseRun):
         if method is None:
             return super()._prompt(number, q, k, v, softmax)
         parts = []
-        for queries, index in select_stretches(method.under(softmax), q, k, impl=self._impl):
+        for queries, index in select_stretches(method.under(softmax), q, k, impl=self.impl):
             sparse, every = (index.sparse, index.every) if isinstance(index, CorrectedIndex) else (index, None)
             out, sums = seen_of_dense(queries, k[: index.n_k], v[: index.n_k], sparse.pattern(), softmax, every)
             self._note("prefill", number, sums)

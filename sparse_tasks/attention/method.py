@@ -618,6 +618,42 @@ class SharedMethod(EvictMethod):
         return Kept.alike(stay, kv_heads, n_k)
 
 
+class RepeatMethod(EvictMethod):
+    """A method that has the model read a prompt, or its context, a second time before it evicts, to repeat it.
+
+    Engines that can do so take ``keep_all`` in place of ``keep``, and others refuse it. Repetitions are read behind
+    the prompt, one after the other, each as if the others were not there.
+    """
+
+    @abstractmethod
+    def chunks(self, length: int, most: int) -> list[range]:
+        """The positions of a prompt of ``length`` tokens that are repeated together, in order, at most ``most``."""
+
+    @abstractmethod
+    def instruction(self, chunk: range) -> tuple[str, range]:
+        """What stands before the repetition of a chunk: a text, and tokens of the prompt that follow it."""
+
+    @abstractmethod
+    def repeated(self, q: Tensor, k: Tensor, chunk: range) -> Tensor:
+        """Scores of the tokens of a chunk, by its repetition: fp32 ``[kv_heads, len(chunk)]``.
+
+        Args:
+            q: ``[n_q, query_heads, head_size]``: those of the repetition, its instruction included; the last ``n_q`` of
+                ``n_k``.
+            k: ``[n_k, kv_heads, head_size]``: the prompt's, and those of the repetition.
+            chunk: Positions of the chunk.
+        """
+
+    @abstractmethod
+    def keep_all(self, scores: Sequence[Tensor], *, impl: str = "auto") -> list[Kept]:
+        """The tokens that stay in each layer.
+
+        Args:
+            scores: Of each layer, of the whole prompt: fp32 ``[kv_heads, n_k]``.
+            impl: "auto", "triton" or "torch".
+        """
+
+
 METHODS: Registry[type[Method]] = Registry(
     "attention",
     lambda: import_modules("sparse_tasks.attention.methods"),

@@ -92,6 +92,10 @@ class Memory:
         elif isinstance(self._method, EvictMethod):
             self._kept = self._method.keep(q, k, v=v, layer=self._layer, impl=self._impl)
 
+    def take(self, kept: Kept) -> None:
+        """Let these tokens stay of a prompt, which were chosen before it was read."""
+        self._kept = kept
+
     def follow(self, first: int, end: int) -> Kept | None:
         """Let tokens follow what was kept, as their steps would, if the method then evicts and hides nothing.
 

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from transformers import LlamaConfig
 
 from sparse_tasks.attention.attention import Attention as Methods
-from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.method import METHODS, RepeatMethod
 from sparse_tasks.attention.vllm import checks
 from sparse_tasks.attention.vllm.arguments import CONNECTOR, Offer
 from sparse_tasks.attention.vllm.checks import (
@@ -29,6 +29,7 @@ from sparse_tasks.attention.vllm.checks import (
 from sparse_tasks.core.errors import UsageError
 
 Change = Callable[[SimpleNamespace], None]
+SERVED = [name for name in METHODS.names() if not issubclass(METHODS.get(name), RepeatMethod)]
 
 
 def config() -> SimpleNamespace:
@@ -101,12 +102,19 @@ def setting(path: str, value: object) -> Change:
     return change
 
 
-@pytest.mark.parametrize("name", ["dense", *METHODS.names(), "vertical_slash+quest"])
+@pytest.mark.parametrize("name", ["dense", *SERVED, "vertical_slash+quest"])
 def test_a_plain_model_runs_every_method(name: str) -> None:
     check_config(config(), Methods.parse(name))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS.names() if METHODS.get(name).reads_positions])
+@pytest.mark.parametrize("name", sorted({*METHODS.names()} - {*SERVED}))
+def test_methods_that_have_the_model_repeat_a_prompt_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^attention: '{name}' has the model read each prompt a second time") as error:
+        check_config(config(), Methods.parse(f"vertical_slash+{name}"))
+    assert "--engine transformers" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", [name for name in SERVED if METHODS.get(name).reads_positions])
 def test_positions_have_to_be_known_to_methods_that_read_them(name: str) -> None:
     made = config()
     made.model_config.hf_text_config.model_type = "cohere"
@@ -239,7 +247,7 @@ def test_a_connector_is_ours_where_workers_say_what_to_free_and_refused_elsewher
         check_config(made, agreed)
 
 
-@pytest.mark.parametrize("name", ["dense", *METHODS.names()])
+@pytest.mark.parametrize("name", ["dense", *SERVED])
 @pytest.mark.parametrize(
     ("setting_of", "value", "words"),
     [
@@ -264,7 +272,7 @@ def test_methods_that_do_not_go_with_a_models_softmax_are_refused_by_name(
         check_config(made, Methods.parse(name))
 
 
-@pytest.mark.parametrize("name", ["dense", *METHODS.names()])
+@pytest.mark.parametrize("name", ["dense", *SERVED])
 def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(name: str) -> None:
     made = config()
     made.speculative_config = SimpleNamespace(method="ngram")
@@ -282,7 +290,7 @@ def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(na
     assert (error.value.field, error.value.value) == ("speculative_config", "ngram")
 
 
-@pytest.mark.parametrize("name", ["dense", *METHODS.names()])
+@pytest.mark.parametrize("name", ["dense", *SERVED])
 def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +325,7 @@ def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
         check_config(made, Methods.parse(name))
 
 
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("name", SERVED)
 def test_prefix_caching_is_refused_where_a_method_forbids_it(name: str) -> None:
     attention = Methods.parse(name, sparsity=0.5)
     made = config()
