@@ -94,6 +94,19 @@ def test_runs_that_are_restored_make_the_same_submission(submissions: Path, tmp_
     assert (places[0] / "result.json").stat().st_mtime_ns == before
 
 
+def test_a_submission_by_other_rules_of_scoring_is_scored_again(submissions: Path, tmp_path: Path) -> None:
+    shutil.copytree(submissions / "made-1k", tmp_path / "made-1k")
+    path = tmp_path / "made-1k" / "prefill.json"
+    assert not records.rescore(path)
+    kept = path.read_bytes()
+    content = json.loads(kept)
+    for config in content["runs"][1]["result"]["configs"]:
+        config["mean"] = 0.125
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert records.rescore(path)
+    assert path.read_bytes() == kept
+
+
 def test_golds_of_other_data_are_refused(submissions: Path, tmp_path: Path) -> None:
     shutil.copytree(submissions / "made-1k", tmp_path / "made-1k")
     path = tmp_path / "made-1k" / records.GOLDS
