@@ -258,14 +258,16 @@ def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: in
     stream = Stream("estimate", task.key())
     size = smallest = task.smallest()
     pilot = task.compose(stream.fork("pilot"), smallest, Depth())
-    pieces = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), smallest)]
-    room = target - _measure(pilot, tokenizer, layout) + statistics.fmean(pieces) * task.units(smallest)
+    costs = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), smallest)]
+    room = target - _measure(pilot, tokenizer, layout) + statistics.fmean(costs) * task.units(smallest)
     for _ in range(4):
-        costs = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), size)]
         mean, deviation = statistics.fmean(costs), statistics.pstdev(costs)
         n = max(room / mean, 1.0)
         margin = (1 + 2 * min(n / 150, 1)) * deviation * math.sqrt(n + n * n / len(costs))
-        size = _largest(task, (room - margin) / mean)
+        before, size = size, _largest(task, (room - margin) / mean)
+        if size == before:
+            break
+        costs = [tokenizer.cost(text) for text in task.specimens(stream.fork("specimens"), size)]
     return size
 
 

@@ -329,9 +329,10 @@ def _check_row(
         canonical = row["prompt"]
         if recorded.template:
             canonical = parse_template(task.name, recorded.template, MANIFEST).read_back(task, canonical)
+        contradictions = task.audit(canonical)  # reads everything, of which the oracle needs a part
         if (wrong := task.verify(canonical, row["answer"], row["answers"])) is not None:
             yield wrong
-        yield from task.audit(canonical)
+        yield from contradictions
         yield from _check_gold(row, task, checker)
         yield from _check_turns(row, task, checker, beginning)
     except EncoderError:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache, cached_property
-from operator import itemgetter
+from operator import add
 
 from sparse_tasks.generators.prose.grammar import Rule
 
+# Between sentences: no part of any.
+_EDGE = "\n\n"
 _SLOT = re.compile(r"\{(\w+)\}")
-# Sentences for which a pattern is written that fits them alone, before the pattern for all of them pays.
-_FEW = 8
 
 
 class Slots:
@@ -113,21 +113,43 @@ class Phrasings:
         self._by_word: dict[str, list[tuple[int, str, Phrasing]]] = {"": []}
         for number, phrasing in enumerate(phrasings):
             self._by_word.setdefault(phrasing.word, []).append((number, phrasing.key, phrasing))
-        self._words = frozenset(self._by_word) - {""}
+        self._always = self._by_word.pop("")
+        self._looked_for = frozenset((*self._by_word, _EDGE))
+
+    def of(self, kinds: Container[str]) -> Phrasings:
+        """Those that tell of some kinds, in the same order."""
+        entries = sorted(entry for entries in (*self._by_word.values(), self._always) for entry in entries)
+        return Phrasings((phrasing for _, _, phrasing in entries if phrasing.kind in kinds), self._blank)
 
     def matches(self, sentence: str) -> list[tuple[Phrasing, re.Match[str]]]:
-        """The phrasings that a whole sentence, behind the blank that may precede it, may be of, in order."""
-        found = []
-        words = sentence.split(" ") if self._blank else _pairs(sentence)
-        for word in ("", *self._words.intersection(words)):
-            for number, key, phrasing in self._by_word[word]:
-                if key in sentence:
-                    found.append((number, phrasing))
-        if len(found) > 1:
-            found.sort(key=itemgetter(0))
-        return [(phrasing, match) for _, phrasing in found if (match := phrasing.match(sentence))]
+        """The phrasings that a whole sentence may be of, in order."""
+        return self.matches_of_each([sentence]).get(0, [])
+
+    def matches_of_each(self, sentences: Sequence[str]) -> dict[int, list[tuple[Phrasing, re.Match[str]]]]:
+        """The same of several sentences, without newlines, by number; those of no phrasing are left out."""
+        blank, by_word = self._blank, self._by_word
+        # Every piece of a phrasing brings the blank that precedes it, the first one too.
+        spaced = [f"{blank}{sentence}" for sentence in sentences]
+        text = f"{blank}{_EDGE}".join(spaced)
+        # All words at once: for most sentences that is all that is done.
+        words = text.split(" ") if blank else _pairs(text)
+        candidates = {number: set(self._always) for number in range(len(spaced))} if self._always else {}
+        number = 0
+        for word in filter(self._looked_for.__contains__, words):
+            if word == _EDGE:
+                number += 1
+            else:
+                for entry in by_word[word]:
+                    if entry[1] in spaced[number]:
+                        candidates.setdefault(number, set()).add(entry)
+        found = {}
+        for number, entries in candidates.items():
+            sentence = spaced[number]
+            if matches := [(entry[2], match) for entry in sorted(entries) if (match := entry[2].match(sentence))]:
+                found[number] = matches
+        return found
 
 
 def _pairs(text: str) -> list[str]:
     """All two letters that stand side by side."""
-    return [text[i : i + 2] for i in range(len(text) - 1)]
+    return list(map(add, text, text[1:]))

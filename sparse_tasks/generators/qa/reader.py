@@ -225,7 +225,7 @@ def _facts(sentence: str, title: str, mask: _Mask) -> Iterator[Fact]:
     """Facts that a sentence of an article states; a DataError if it can be read in two ways."""
     masked = mask.on(sentence)
     readings = set()
-    for phrasing, match in _phrasings().matches(f" {masked}"):
+    for phrasing, match in _phrasings().matches(masked):
         named = {slot: mask.off(text) for slot, text in match.groupdict().items()} | {"x": title}
         if any(_NO_NAME.intersection(name.split()) for name in named.values()):
             continue

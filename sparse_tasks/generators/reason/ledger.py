@@ -81,7 +81,7 @@ class ReasonLedger(ReasonTask):
         story = read(prompt)
         purse, carried, lines = story.setting_out.amount, list[str](), list[str]()
         for page in story.pages:
-            moves = [fact for fact in page.facts if fact.kind in _MOVES]
+            moves = page.of(*_MOVES)
             for fact in moves:
                 purse += _paid(fact)
                 if fact.kind in _IN:

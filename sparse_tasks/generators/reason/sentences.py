@@ -46,7 +46,7 @@ class Grammars:
         for line in prompt[first + len(intro) : last].splitlines():
             if line in noise:
                 continue
-            found = _phrasings(self.folder).matches(f" {line}")
+            found = _phrasings(self.folder).matches(line)
             if len(found) != 1:
                 raise DataError(f"a sentence can be read in {len(found)} ways, not one: {quoted(line)}")
             yield found[0][0].kind, found[0][1].groupdict()

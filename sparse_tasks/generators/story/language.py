@@ -121,11 +121,7 @@ class Language:
 
     def item(self, name: str, sort: str, female: bool) -> dict[str, str]:
         """The slots of a thing that is the traveller's, a woman or not."""
-        values = {"thing": name, "sort": sort, **self.pronouns[female]}
-        return {
-            slot: (form if isinstance(form, str) else form[sort]).format_map(values)
-            for slot, form in self.things.items()
-        }
+        return {slot: form.replace("{thing}", name) for slot, form in _forms(self, sort, female).items()}
 
     def party(self, slot: str, forms: Sequence[str]) -> dict[str, str]:
         """The slots of somebody, with a form for each case, or one for all of them."""
@@ -204,6 +200,14 @@ class Language:
         """Pieces of grammars that are so long that a reader would notice them again: two words at least."""
         pieces = {piece for rule in (*self.events.values(), *self.scenes.values()) for piece in rule.texts()}
         return frozenset(piece for piece in pieces if (piece.rfind(" ") > 0 if self.blank else len(piece) > 4))
+
+
+@cache
+def _forms(language: Language, sort: str, female: bool) -> dict[str, str]:
+    """The slots of a thing, in which ``{thing}`` still stands for its name."""
+    values = {"thing": "{thing}", "sort": sort, **language.pronouns[female]}
+    forms = {slot: form if isinstance(form, str) else form[sort] for slot, form in language.things.items()}
+    return {slot: form.format_map(values) for slot, form in forms.items()}
 
 
 # Placeholders that are numbers; all others are anything within a line.

@@ -78,7 +78,7 @@ class StoryMultihop(StoryTask):
             last = things.index(given)
         elif question := self._apart(story):
             last = from_roman(question["section"]) - 1
-            if any(sum(fact.kind in _ACQUIRING for fact in page.facts) != 1 for page in story.pages):
+            if any(len(page.of(*_ACQUIRING)) != 1 for page in story.pages):
                 raise DataError("not every chapter has one acquisition, as the question says")
         else:
             raise DataError("the question names no thing to count back from")

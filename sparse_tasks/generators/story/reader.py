@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.prose.phrasing import Phrasing, Phrasings, Slots
@@ -26,8 +27,7 @@ _SAME = {"Reunion": "Meeting"}
 _HERO = "\x01"
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One event as told: its kind, and what the sentence names."""
 
     kind: str
@@ -37,23 +37,44 @@ class Fact:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Page:
-    """A chapter as told."""
+    """A chapter as told, of which only as much is read as somebody asks for.
+
+    Attributes:
+        number: Its number.
+    """
 
     number: int
-    dates: list[tuple[str, date]]
-    facts: list[Fact]
+    _text: str
+    _hero: str
+    _reader: Reader
 
-    def only(self, kind: str) -> Fact:
-        """The one fact of a kind.
+    @cached_property
+    def dates(self) -> list[tuple[str, date]]:
+        """The dates in it, each with the weekday that it is said to be."""
+        return self._reader.dates(self._text)
+
+    @cached_property
+    def facts(self) -> list[Fact]:
+        """All that happens, in order."""
+        return self._reader.facts(self._text, self._hero)
+
+    def of(self, *kinds: str) -> list[Fact]:
+        """The facts of these kinds, in order."""
+        if "facts" in self.__dict__:
+            return [fact for fact in self.facts if fact.kind in kinds]
+        return self._reader.facts(self._text, self._hero, kinds)
+
+    def only(self, *kinds: str) -> Fact:
+        """The one fact of these kinds.
 
         Raises:
             DataError: There is none, or more than one.
         """
-        facts = [fact for fact in self.facts if fact.kind == kind]
+        facts = self.of(*kinds)
         if len(facts) != 1:
-            raise DataError(f"chapter {self.number} tells {len(facts)} events of kind {kind}, not one")
+            raise DataError(f"chapter {self.number} tells {len(facts)} events of kind {' or '.join(kinds)}, not one")
         return facts[0]
 
 
@@ -70,9 +91,8 @@ class Story:
     def facts(self, *kinds: str) -> Iterator[tuple[Page, Fact]]:
         """The facts of these kinds, in order."""
         for page in self.pages:
-            for fact in page.facts:
-                if fact.kind in kinds:
-                    yield page, fact
+            for fact in page.of(*kinds):
+                yield page, fact
 
 
 @lru_cache(maxsize=1)  # an oracle and the auditor read the same prompt, one after the other
@@ -159,6 +179,7 @@ class Reader:
             for alternative in rule.alternatives
         )
         self._phrasings = Phrasings(phrasings, tongue.blank)
+        self._by_kinds: dict[tuple[str, ...] | None, Phrasings] = {None: self._phrasings}
 
     def read(self, prompt: str, title: re.Match[str]) -> Story:
         """The story that a prompt tells, behind its title."""
@@ -169,11 +190,11 @@ class Reader:
         last = ends[-1].start()
         hero = title.groupdict().get("first") or title["name"]
         starts = [heading.start() for heading in headings] + [last]
-        pages = []
-        for heading, end in zip(headings, starts[1:], strict=True):
-            text = prompt[heading.end() : end]
-            pages.append(Page(int(heading["n"]), self.dates(text), list(self._facts(text, hero))))
-        opening = list(self._facts(prompt[title.start() : starts[0]], hero))
+        pages = [
+            Page(int(heading["n"]), prompt[heading.end() : end], hero, self)
+            for heading, end in zip(headings, starts[1:], strict=True)
+        ]
+        opening = self.facts(prompt[title.start() : starts[0]], hero)
         if [fact.kind for fact in opening] != ["SettingOut"]:
             raise DataError("the story does not begin with one setting out")
         return Story(self._tongue, hero, opening[0], pages, prompt[last:])
@@ -187,18 +208,32 @@ class Reader:
             if not (words and text[found.start() - 1 : found.start()].isalnum())  # no part of a word
         ]
 
-    def _facts(self, text: str, hero: str) -> Iterator[Fact]:
-        """The events that sentences tell of; the traveller's name is masked while they are matched."""
-        for sentence in self.sentence.findall(_named(hero, self._tongue.blank).sub(_HERO, text)):
-            sentence = sentence.lstrip()
-            # Every piece of a phrasing brings the blank that precedes it, the first one too.
-            if found := self._phrasings.matches(f"{self._tongue.blank}{self._tongue.unsounded(sentence, _HERO)}"):
-                phrasing, match = found[0]
+    def facts(self, text: str, hero: str, kinds: tuple[str, ...] | None = None) -> list[Fact]:
+        """The events that a text tells of, in order; of some kinds alone, or of all.
+
+        The traveller's name is masked while sentences are matched.
+        """
+        masked = _named(hero, self._tongue.blank).sub(_HERO, text)
+        sentences = [sentence.lstrip() for sentence in self.sentence.findall(masked)]
+        plain = [self._tongue.unsounded(sentence, _HERO) for sentence in sentences]
+        facts = []
+        for number, found in self._phrasings_of(kinds).matches_of_each(plain).items():
+            if kinds is not None:
+                # What it is read as when all kinds are looked for.
+                found = self._phrasings.matches(plain[number])
+            phrasing, match = found[0]
+            if kinds is None or phrasing.kind in kinds:
                 groups = match.groupdict()
                 # Somebody's family name may be the traveller's first name, so the mask comes off what was read too.
                 who = (groups.get("place") or groups.get("person") or groups.get("other") or "").replace(_HERO, hero)
-                told = sentence.replace(_HERO, hero)
-                yield Fact(phrasing.kind, told, groups.get("item") or "", int(groups.get("count") or 0), who)
+                told = sentences[number].replace(_HERO, hero)
+                facts.append(Fact(phrasing.kind, told, groups.get("item") or "", int(groups.get("count") or 0), who))
+        return facts
+
+    def _phrasings_of(self, kinds: tuple[str, ...] | None) -> Phrasings:
+        if kinds not in self._by_kinds:
+            self._by_kinds[kinds] = self._phrasings.of(kinds or ())
+        return self._by_kinds[kinds]
 
 
 @cache

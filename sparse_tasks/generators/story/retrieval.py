@@ -120,10 +120,7 @@ def _read(page: Page, kind: str) -> str:
         return page.only("Arrival").name
     if kind == "person":
         return page.only("Meeting").name
-    things = [fact.thing for fact in page.facts if fact.kind in ("Purchase", "GiftReceived")]
-    if len(things) != 1:
-        raise DataError(f"chapter {page.number} tells {len(things)} acquisitions, not one")
-    return things[0]
+    return page.only("Purchase", "GiftReceived").thing
 
 
 TASKS.register(StoryRetrieval.name, StoryRetrieval)

@@ -78,14 +78,16 @@ class Things:
         self._stream = stream
         self._reserved = reserved
         self._tongue = language(code)
+        self._kinds = _kinds(self._tongue)
+        self._adjectives = self._tongue.lexicon("adjectives.txt")
         self._names: set[str] = set()
 
     def thing(self, material: str | None = None) -> Thing:
         """A new thing; without ``material`` it is made of anything but the reserved one."""
         stream, tongue = self._stream, self._tongue
-        kind = stream.choice(_kinds_of(tongue, material) if material else _kinds(tongue))
+        kind = stream.choice(_kinds_of(tongue, material) if material else self._kinds)
         while material is None and kind.material == self._reserved:
-            kind = stream.choice(_kinds(tongue))
+            kind = stream.choice(self._kinds)
         name, tries = "", 0
         while not name or name in self._names:
             adjective = self._adjective(kind)
@@ -102,7 +104,7 @@ class Things:
 
     def _adjective(self, kind: _Kind) -> str:
         """An adjective that agrees with the noun: of several forms the one of its class."""
-        forms = self._stream.choice(self._tongue.lexicon("adjectives.txt"))
+        forms = self._stream.choice(self._adjectives)
         return forms[0] if len(forms) == 1 else forms[self._tongue.sorts.index(kind.sort or "")]
 
 
@@ -111,19 +113,21 @@ class Places:
 
     def __init__(self, stream: Stream, code: str = ENGLISH) -> None:
         self._stream = stream
-        self._tongue = language(code)
+        tongue = language(code)
+        self._forms = tongue.names
+        self._firsts, self._seconds, self._prefixes = (
+            tongue.lexicon(f"place_{part}.txt") for part in ("first", "second", "prefix")
+        )
         self._names: set[str] = set()
 
     def place(self) -> str:
         """A new place."""
-        stream, names = self._stream, self._tongue.names
-        lexicon = self._tongue.lexicon
+        stream, forms = self._stream, self._forms
         while True:
-            first, second = (stream.choice(lexicon(f"place_{part}.txt"))[0] for part in ("first", "second"))
-            name = names["place"].format(first=first, second=second)
+            first, second = stream.choice(self._firsts)[0], stream.choice(self._seconds)[0]
+            name = forms["place"].format(first=first, second=second)
             if stream.below(4) == 0 or name in self._names:
-                prefix = stream.choice(lexicon("place_prefix.txt"))[0]
-                name = names["longer_place"].format(prefix=prefix, name=name)
+                name = forms["longer_place"].format(prefix=stream.choice(self._prefixes)[0], name=name)
             if name not in self._names:
                 self._names.add(name)
                 return name

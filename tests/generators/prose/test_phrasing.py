@@ -52,16 +52,27 @@ def test_phrasings_match_as_each_of_them_would(name: str, seed: int) -> None:
     spaced = f" {sentence}"
     expected = [(one, match.groupdict()) for one in everything if (match := one.match(spaced))]
     assert expected
-    assert [(one, match.groupdict()) for one, match in Phrasings(everything).matches(spaced)] == expected
+    found = Phrasings(everything)
+    assert [(one, match.groupdict()) for one, match in found.matches(sentence)] == expected
     # Few words of a phrasing are left out of it.
-    assert Phrasings(everything).matches(" Nothing of this kind is told here.") == []
+    other = "Nothing of this kind is told here."
+    assert found.matches(other) == []
+    of_each = found.matches_of_each([other, sentence, other, other, sentence])
+    assert {number: [(one, match.groupdict()) for one, match in each] for number, each in of_each.items()} == {
+        1: expected,
+        4: expected,
+    }
+    kinds = {expected[0][0].kind, "Nothing"}
+    told = [(one, match.groupdict()) for one, match in found.of(kinds).matches(sentence)]
+    assert told == [(one, groups) for one, groups in expected if one.kind in kinds]
 
 
 def test_phrasing_without_a_sure_word_is_matched_with_every_sentence() -> None:
     _, slots = GRAMMARS["story"]
     bare = Phrasing("bare", (" {hero}", " slept."), slots)
     assert bare.word == ""
-    assert [one for one, _ in Phrasings([bare]).matches(" \x01 slept.")] == [bare]
+    assert [one for one, _ in Phrasings([bare]).matches("\x01 slept.")] == [bare]
+    assert list(Phrasings([bare]).matches_of_each(["Snow fell.", "\x01 slept.", "\x01 slept."])) == [1, 2]
 
 
 @settings(max_examples=300)

@@ -8,12 +8,14 @@ import pytest
 
 from sparse_tasks.core.errors import DataError
 from sparse_tasks.generators.depth import Depth
+from sparse_tasks.generators.prose.grammar import parse_grammar
 from sparse_tasks.generators.prose.people import People, Person
 from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
 from sparse_tasks.generators.story.grammar import events, scenes
+from sparse_tasks.generators.story.language import Language, language, languages
 from sparse_tasks.generators.story.narrator import Narrator
-from sparse_tasks.generators.story.reader import Fact, Story, read
+from sparse_tasks.generators.story.reader import Fact, Reader, Story, read
 from sparse_tasks.generators.story.words import Places, Things, crowns
 from sparse_tasks.generators.story.world import Chronicle, Event, simulate
 from tests.generators.drafts import ALL_LOCALES, STORIES, draft_of, prompt_of, task_of
@@ -134,6 +136,27 @@ def test_what_happened_is_what_is_read_in_every_locale(locale: str) -> None:
         for fact, event in zip(page.facts, happened, strict=True):
             telling = narrator.told[event]
             assert telling.passage.text[telling.start : telling.end] == fact.sentence
+
+
+@pytest.mark.parametrize("code", languages())
+def test_what_is_read_of_some_kinds_is_what_is_read_of_all(code: str) -> None:
+    prompt = prompt_of(draft_of("story_aggregation", 3, 12, language=code))
+    kinds = sorted({fact.kind for page in read(prompt).pages for fact in page.facts})
+    assert len(kinds) > 8
+    for some in (*((kind,) for kind in kinds), ("Purchase", "Sale"), ("Meeting", "Arrival"), ()):
+        read.cache_clear()
+        few = [page.of(*some) for page in read(prompt).pages]
+        assert few == [[fact for fact in page.facts if fact.kind in some] for page in read(prompt).pages]
+
+
+def test_a_sentence_of_two_kinds_is_read_as_the_first_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = parse_grammar('Same -> "{hero} took {a_item} home."')[1]
+    monkeypatch.setattr(Language, "events", {"GiftReceived": same, "Purchase": same})
+    reader = Reader(language())
+    (fact,) = reader.facts("Ann took a red cup home.\n", "Ann")
+    assert (fact.kind, fact.thing) == ("GiftReceived", "red cup")
+    assert reader.facts("Ann took a red cup home.\n", "Ann", ("GiftReceived",)) == [fact]
+    assert reader.facts("Ann took a red cup home.\n", "Ann", ("Purchase",)) == []
 
 
 @pytest.mark.parametrize("locale", ["en_US", "es_ES", "ja_JP"])
