@@ -215,7 +215,9 @@ def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
     at = len(before) + len(layout.intro(draft))
     for passage in draft.body:
         starts[id(passage)] = at
-        at += len(passage.text) + sum(map(len, passage.followers))
+        at += len(passage.text)
+        if passage.followers:  # few have any
+            at += sum(map(len, passage.followers))
     context = layout.intro(draft) + "".join(draft.texts())
 
     def found(marks: list[Mark]) -> list[Evidence]:
