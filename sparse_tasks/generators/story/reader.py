@@ -66,15 +66,15 @@ class Page:
             return [fact for fact in self.facts if fact.kind in kinds]
         return self._reader.facts(self._text, self._hero, kinds)
 
-    def only(self, *kinds: str) -> Fact:
-        """The one fact of these kinds.
+    def only(self, kind: str) -> Fact:
+        """The one fact of a kind.
 
         Raises:
             DataError: There is none, or more than one.
         """
-        facts = self.of(*kinds)
+        facts = self.of(kind)
         if len(facts) != 1:
-            raise DataError(f"chapter {self.number} tells {len(facts)} events of kind {' or '.join(kinds)}, not one")
+            raise DataError(f"chapter {self.number} tells {len(facts)} events of kind {kind}, not one")
         return facts[0]
 
 

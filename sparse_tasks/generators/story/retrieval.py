@@ -120,7 +120,10 @@ def _read(page: Page, kind: str) -> str:
         return page.only("Arrival").name
     if kind == "person":
         return page.only("Meeting").name
-    return page.only("Purchase", "GiftReceived").thing
+    things = [fact.thing for fact in page.of("Purchase", "GiftReceived")]
+    if len(things) != 1:
+        raise DataError(f"chapter {page.number} tells {len(things)} acquisitions, not one")
+    return things[0]
 
 
 TASKS.register(StoryRetrieval.name, StoryRetrieval)
