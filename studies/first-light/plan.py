@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.method import METHODS, RepeatMethod
 from sparse_tasks.core.length import label, parse_length
 
 SEED = 42
@@ -124,8 +124,12 @@ class Options:
 
 
 def methods_of(part: str, only: Sequence[str] = ()) -> tuple[str, ...]:
-    """Methods of a part, ``prefill`` or ``decode`` (which has those that evict, too), without controls."""
-    chosen = [method for method in METHODS if not method.control and (not only or method.name in only)]
+    """Methods of a part, ``prefill`` or ``decode`` (which has those that evict, too).
+
+    Without controls, and those that read a prompt twice, which vLLM does not.
+    """
+    studied = [method for method in METHODS if not method.control and not issubclass(method, RepeatMethod)]
+    chosen = [method for method in studied if not only or method.name in only]
     return tuple(method.name for method in chosen if (method.phase == "prefill") == (part == "prefill"))
 
 
