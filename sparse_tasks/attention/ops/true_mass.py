@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,11 +13,21 @@ from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
-_Rows: TypeAlias = dict[int, int]
-"""Numbers of rows of blocks, with how many queries each has."""
-
 _ROWS: Final = 64  # queries at once, or a multiple, where they stand in no blocks
-_CELLS: Final = 1 << 22  # weights that are held at once, or those of a single block of queries: 16 MB of fp32
+_CELLS: Final = 1 << 23  # weights that are held at once, or those of a single block of queries: 32 MB of fp32
+
+
+class _Rows(NamedTuple):
+    """Rows of query blocks."""
+
+    numbers: slice
+    absent: int  # queries that the first row lacks
+    block: int
+
+    def split(self, x: Tensor, beyond: float) -> Tensor:
+        """``[heads, queries, columns]`` as ``[heads, rows, block, columns]``, with ``beyond`` for what is lacking."""
+        pad = (0, 0, self.absent, -(x.shape[1] + self.absent) % self.block)
+        return torch.nn.functional.pad(x, pad, value=beyond).unflatten(1, (-1, self.block))
 
 
 def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN, block_k: int | None = None) -> Tensor:
@@ -38,8 +48,8 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN, block
     mass = _grid(q, k, block, block_k)
     for heads, rows, scores in _scores(q, k, block, softmax):
         weights = softmax.of(heads, -1, 1).weights(scores)
-        for number, part in _by_row(_by_block(weights, block_k, 0.0).sum(3), rows):
-            mass[heads, number, : part.shape[2]] = part.sum(1)
+        by_row = rows.split(_by_block(weights, block_k, 0.0).sum(3), 0.0).sum(2)
+        mass[heads, rows.numbers, : by_row.shape[2]] = by_row
     return _causal(mass, q, k, block, block_k)
 
 
@@ -67,8 +77,8 @@ def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softma
             before = before.maximum(softmax.sinks[heads, None, None].to(before.dtype))
         leads = torch.full_like(highest, float("inf"))
         leads[..., :-1] = highest[..., :-1] - before[..., 1:]
-        for number, part in _by_row(leads, rows):
-            lead[heads, number, : part.shape[2]] = part.nan_to_num(float("inf")).amax(1)
+        by_row = rows.split(leads.nan_to_num(float("inf")), float("-inf")).amax(2)
+        lead[heads, rows.numbers, : by_row.shape[2]] = by_row
     diagonal = torch.arange(lead.shape[2], device=q.device) == _own(q, k, block_q, block_k)[:, None]
     lead.masked_fill_(diagonal, float("inf"))  # setting by index would wait for the device
     return _causal(lead, q, k, block_q, block_k)
@@ -99,7 +109,7 @@ def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tupl
     """Causal scores, some blocks of queries of a group of heads at a time.
 
     Yields:
-        The query heads; queries of each row; fp32 ``[group, queries, keys up to the last]``, -inf what is not seen.
+        The query heads; the rows of their blocks; fp32 ``[group, queries, keys up to the last]``, -inf where not seen.
     """
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     group, first = heads // kv_heads, n_k - n_q
@@ -108,17 +118,13 @@ def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tupl
         begin, end = max(start, first), min(start + at_once, n_k)
         position = torch.arange(begin, end, device=q.device)
         hidden = torch.arange(end, device=q.device) > position[:, None]
-        rows = {at // block - first // block: min(at + block, end) - max(at, begin) for at in range(start, end, block)}
+        number = start // block - first // block
+        rows = _Rows(slice(number, number + ceil_div(end - start, block)), begin - start, block)
         for head in range(kv_heads):
             of_group = slice(head * group, (head + 1) * group)
             queries = q[begin - first : end - first, of_group].transpose(0, 1).float()
             scores = softmax.capped(queries @ k[:end, head].float().T * size**-0.5)
             yield of_group, rows, scores.masked_fill_(hidden, float("-inf"))
-
-
-def _by_row(x: Tensor, rows: _Rows) -> Iterator[tuple[int, Tensor]]:
-    """``[heads, queries, columns]`` of each row."""
-    return zip(rows, x.split(list(rows.values()), 1), strict=True)
 
 
 def _by_block(x: Tensor, block: int, beyond: float) -> Tensor:
