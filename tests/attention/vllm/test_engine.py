@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.attention.method import METHODS, Phase, RepeatMethod
+from sparse_tasks.attention.method import METHODS, Phase, RepeatMethod, SharedMethod
 from sparse_tasks.core.tokenizers import load_tokenizer
 from tests.cli.program import ROOT
 
@@ -158,8 +158,9 @@ def test_dense_through_the_plugin_writes_what_vllm_writes(done: Any) -> None:
 def test_each_method_runs_and_its_sparsity_is_measured_where_it_acts(done: Any, name: str) -> None:
     phase, other = ("prefill", "decode") if METHODS.get(name).phase is Phase.PREFILL else ("decode", "prefill")
     long, short = done["methods"][name]["answers"]
-    # Prompts come in chunks of 256 tokens, which are rounded up to tiles.
-    assert long["ran"][0][phase]["sparsity"] == pytest.approx(0.7, abs=0.4 if phase == "prefill" else 0.02)
+    # Prompts come in chunks of 256 tokens, which are rounded up to tiles; what stays of some, to blocks of 32.
+    off = 0.4 if phase == "prefill" else 0.03 if issubclass(METHODS.get(name), SharedMethod) else 0.02
+    assert long["ran"][0][phase]["sparsity"] == pytest.approx(0.7, abs=off)
     for answer in (long, short):
         (ran,) = answer["ran"]
         assert ran[other]["sparsity"] == 0
