@@ -12,6 +12,7 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,9 +38,10 @@ def repeating(model: Any, run: SparseRun, method: RepeatMethod) -> Iterator[None
         run: The run.
         method: The method.
     """
+    name = cache_name(model)
 
     def before(model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        ids, cache = arguments[0] if arguments else named.get("input_ids"), named.get("past_key_values")
+        ids, cache = arguments[0] if arguments else named.get("input_ids"), named.get(name)
         past = 0 if cache is None else int(cache.get_seq_length())
         if ids is None:
             raise UsageError("input_ids", None, f"are what {method.name} has the model repeat; give them")
@@ -73,16 +75,22 @@ def _choose(model: Any, run: SparseRun, method: RepeatMethod, ids: Tensor, row: 
     reading = _Reading(run, method)
     # Without the output layer, whose logits nobody reads.
     with read_by(reading, run), torch.no_grad():
-        cache = model.base_model(input_ids=ids, use_cache=True).past_key_values
+        name = cache_name(model.base_model)
+        cache = getattr(model.base_model(input_ids=ids, use_cache=True), name)
         for chunk in method.chunks(n, most):
             before, again, after = _instruction(method, chunk, text)
             parts = ids.new_tensor([before]), ids[:, again.start : again.stop], ids.new_tensor([after])
             repetition = torch.cat([*parts, ids[:, chunk.start : chunk.stop]], 1)
             reading.chunk = chunk
-            model.base_model(input_ids=repetition, past_key_values=copy.deepcopy(cache), use_cache=True)
+            model.base_model(input_ids=repetition, use_cache=True, **{name: copy.deepcopy(cache)})
     numbers = sorted(reading.scores)
     kept = method.keep_all([torch.cat(reading.scores[number], 1) for number in numbers], impl=run.impl)
     run.chosen |= {(number, row): of_layer for number, of_layer in zip(numbers, kept, strict=True)}
+
+
+def cache_name(model: Any) -> str:
+    """How a model calls its cache, as an argument and in its output: otherwise since transformers 5.24."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 class _Reading(SparseRun):

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from sparse_tasks.attention.huggingface import sparse_attention
 from sparse_tasks.attention.index import Kept
 from sparse_tasks.attention.methods.kvzip import KVzip
-from sparse_tasks.attention.repeating import _encoded
+from sparse_tasks.attention.repeating import _encoded, cache_name
 from sparse_tasks.core.errors import UsageError
 from tests.attention.test_huggingface import generate, llama, tokens
 
@@ -97,23 +97,23 @@ def test_what_stays_does_not_depend_on_the_question(model: Any, chosen: list[Any
 
 
 def test_a_question_may_come_by_itself(model: Any) -> None:
-    ids, _ = tokens(CONTEXT + QUESTION)
+    (ids, _), name = tokens(CONTEXT + QUESTION), cache_name(model)
     found = []
     for cut in (CONTEXT, None):
         with torch.inference_mode(), sparse_attention(model, "kvzip", sparsity=0.8, context=CONTEXT, impl="torch"):
-            before = None if cut is None else model(ids[:, :cut], use_cache=True).past_key_values
-            found.append(model(ids[:, cut:], past_key_values=before).logits[:, -1])
+            before = None if cut is None else getattr(model(ids[:, :cut], use_cache=True), name)
+            found.append(model(ids[:, cut:], **{name: before}).logits[:, -1])
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
 
 def test_a_prompt_in_parts_and_one_of_no_ids_are_refused(model: Any) -> None:
-    ids, _ = tokens(CONTEXT)
+    (ids, _), name = tokens(CONTEXT), cache_name(model)
     with torch.inference_mode(), sparse_attention(model, "kvzip", sparsity=0.8, impl="torch"):
-        before = model(ids[:, :60], use_cache=True).past_key_values
+        before = getattr(model(ids[:, :60], use_cache=True), name)
         with pytest.raises(
             UsageError, match=r"input_ids: '60 tokens' .* kvzip .* give the prompt, or its context, whole"
         ):
-            model(ids[:, 60:], past_key_values=before)
+            model(ids[:, 60:], **{name: before})
         with pytest.raises(UsageError, match="input_ids: None are what kvzip"):
             model(inputs_embeds=model.get_input_embeddings()(ids))
     with torch.inference_mode(), sparse_attention(model, "kvzip", sparsity=0.8, context=CONTEXT, impl="torch"):  # noqa: SIM117
