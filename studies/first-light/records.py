@@ -42,7 +42,7 @@ def keep_golds(data: Path, target: Path) -> None:
     """Write manifest and golds of a data set."""
     target.mkdir(parents=True, exist_ok=True)
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(_golds_of(data)), sink, compression="zstd", compression_level=19)
+    pq.write_table(pa.Table.from_pylist(_gold_rows(data)), sink, compression="zstd", compression_level=19)
     write_whole(target / GOLDS, sink.getvalue())
     write_whole(target / MANIFEST, (data / "sparse_tasks.json").read_bytes())
 
@@ -50,10 +50,10 @@ def keep_golds(data: Path, target: Path) -> None:
 def same_golds(data: Path, kept: Path) -> bool:
     """Whether a data set has the golds that a folder of submissions keeps."""
     table = pq.read_table(kept / GOLDS)  # which may be from before a column
-    return table.to_pylist() == [{name: row[name] for name in table.column_names} for row in _golds_of(data)]
+    return table.to_pylist() == [{name: row[name] for name in table.column_names} for row in _gold_rows(data)]
 
 
-def _golds_of(data: Path) -> list[dict[str, Any]]:
+def _gold_rows(data: Path) -> list[dict[str, Any]]:
     dataset = open_dataset(str(data))
     return list(dataset.rows(dataset.select(), list(Gold.__struct_fields__)))
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _FIRST: Final = "\n\nRepeat the previous context exactly."
 _LATER: Final = "\n\nRepeat the part of the previous context exactly, starting with "
 _STARTING: Final = 8  # tokens before a chunk, with which the model is told where to start
-_CELLS: Final = 1 << 24  # scores held at once: 64 MB of fp32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,9 @@ class KVzip(RepeatMethod, CapacityMethod):
         return min(self.sinks, capacity // 2), 0
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        return self._largest(q, k)
+        from sparse_tasks.attention.ops.true_mass import key_peaks
+
+        return key_peaks(q, k, self.softmax)
 
     def chunks(self, length: int, most: int) -> list[range]:
         size = min(self.chunk, most)
@@ -77,9 +78,11 @@ class KVzip(RepeatMethod, CapacityMethod):
     def repeated(self, q: Tensor, k: Tensor, chunk: range) -> Tensor:
         import torch
 
+        from sparse_tasks.attention.ops.true_mass import key_peaks
+
         first = min(self.sinks, chunk.start)
         there = torch.cat([k[:first], k[chunk.start : chunk.stop], k[len(k) - len(q) :]])
-        return self._largest(q, there)[:, first : first + len(chunk)]
+        return key_peaks(q, there, self.softmax)[:, first : first + len(chunk)]
 
     def keep_all(self, scores: Sequence[Tensor], *, impl: str = "auto") -> list[Kept]:
         import torch
@@ -100,26 +103,6 @@ class KVzip(RepeatMethod, CapacityMethod):
         capacity = min(capacity, n_k)
         scores = protect(scores, *self.fixed(capacity))
         return Kept(*top_of_all_heads(scores, heads * capacity, width=min(n_k, heads * capacity), impl=impl), n_k)
-
-    def _largest(self, q: Tensor, k: Tensor) -> Tensor:
-        """The largest weight of each key, over queries that are the last of the keys and over the group, causally.
-
-        fp32 ``[kv_heads, n_k]``, of ``[n_q, query_heads, head_size]`` and ``[n_k, kv_heads, head_size]``.
-        """
-        import torch
-
-        (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
-        largest = torch.zeros(kv_heads, n_k, device=q.device)
-        keys, rows = torch.arange(n_k, device=q.device), max(1, _CELLS // n_k)
-        for head in range(heads):
-            key, most = k[:, head * kv_heads // heads].float(), largest[head * kv_heads // heads]
-            for start in range(0, n_q, rows):
-                some = q[start : start + rows, head].float()
-                position = torch.arange(n_k - n_q + start, n_k - n_q + start + len(some), device=q.device)
-                scores = self.softmax.capped(some @ key.T * size**-0.5)
-                scores = scores.masked_fill(keys > position[:, None], float("-inf"))
-                torch.maximum(most, self.softmax.of(head).weights(scores).amax(0), out=most)
-        return largest
 
 
 METHODS.register("kvzip", KVzip)

@@ -105,6 +105,23 @@ def far_peaks(q: Tensor, k: Tensor, first: int, last: int, softmax: Softmax = PL
     return peaks
 
 
+def key_peaks(q: Tensor, k: Tensor, softmax: Softmax = PLAIN) -> Tensor:
+    """The largest causal softmax weight that a query of its group gives each key.
+
+    Args:
+        q: As of ``block_mass``, and so are the others.
+
+    Returns:
+        fp32 ``[kv_heads, n_k]``.
+    """
+    (n_k, kv_heads, _), group = k.shape, q.shape[1] // k.shape[1]
+    peaks = torch.zeros(kv_heads, n_k, dtype=torch.float32, device=q.device)
+    for heads, _, scores in _scores(q, k, _ROWS, softmax):
+        seen = peaks[heads.start // group, : scores.shape[2]]
+        torch.maximum(seen, softmax.of(heads, -1, 1).weights(scores).amax((0, 1)), out=seen)
+    return peaks
+
+
 def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, _Rows, Tensor]]:
     """Causal scores, some blocks of queries of a group of heads at a time.
 

@@ -59,8 +59,11 @@ def _ratio(row: Written, dense: Written | None) -> float:
 
 def _rows(runs: Runs) -> Iterator[Written]:
     costs = {(row.run, row.length): row for row in cost(runs).itertuples()}
+    number = {run.name: place for place, run in enumerate(runs.runs)}
     groups = dict(iter(runs.able.groupby(["run", "length", "task"], observed=True)))
-    for (run, length, task), samples in sorted(groups.items(), key=lambda one: _place(runs, *one[0])):
+    # Runs of a task at a length beside each other.
+    ordered = sorted(groups.items(), key=lambda one: (one[0][1], one[0][2], number[one[0][0]]))
+    for (run, length, task), samples in ordered:
         solved = int((samples["score"] >= _WHOLE).sum())
         tokens, step = float(samples["output_tokens"].mean()), costs[run, length]
         reads = step.decode_reads + step.decode_index_reads
@@ -69,11 +72,6 @@ def _rows(runs: Runs) -> Iterator[Written]:
             run, runs[run].model, runs[run].prompts, runs[run].attention, step.asked, task, length,
             len(samples), solved / len(samples), tokens, per_solved, per_solved * reads, math.nan,
         )  # fmt: skip
-
-
-def _place(runs: Runs, run: str, length: int, task: str) -> tuple[int, str, int]:
-    """The order of rows: runs of a task at a length beside each other."""
-    return length, task, [one.name for one in runs.runs].index(run)
 
 
 def _notes(rows: list[Written]) -> Iterator[str]:
