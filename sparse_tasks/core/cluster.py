@@ -21,6 +21,7 @@ RETRIES: Final = 10
 """Times that work is begun again whose process or node has died."""
 
 _SECONDS: Final = 10  # for a port to answer
+_CONNECTIONS: Final = 3  # tries: the process that a cluster forks for each client now and then dies at once
 _CLIENT: Final = "ray://"
 _HOW: Final = "write ray://HOST:10001, HOST:6379 on a node of the cluster, or auto"
 
@@ -105,7 +106,7 @@ def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
     ways = {number: signal.getsignal(number) for number in STOPPING}
     try:
         with Chatter().diverted():
-            ray.init(wanted, logging_level=logging.ERROR, log_to_driver=False)
+            _connect(wanted)
     except Exception as error:  # of many kinds; versions that differ are told so
         raise UsageError("on", address, f"cannot be used: {_told(error)}") from error
     finally:
@@ -138,6 +139,20 @@ def result_of(reference: Any) -> Any:
         raise LostError(f"an actor of the cluster died: {first_line(error)}") from error
     except ray.exceptions.RayError as error:
         raise EngineError(f"the cluster failed: {first_line(error)}") from error
+
+
+def _connect(wanted: str) -> None:
+    import ray
+
+    for left in reversed(range(_CONNECTIONS)):
+        try:
+            ray.init(wanted, logging_level=logging.ERROR, log_to_driver=False)
+        except Exception as error:
+            ray.shutdown()  # what failed leaves Ray in its clients' mode
+            if not (left and isinstance(error, ConnectionAbortedError)):
+                raise
+        else:
+            return
 
 
 def _check_port(address: str, wanted: str) -> None:

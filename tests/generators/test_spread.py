@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sparse_tasks
+from sparse_tasks.core.cluster import connected
 from sparse_tasks.core.stores import store_at
 from sparse_tasks.generators import dataset
 from tests.cli.program import Finished, contents, keep_tokenizers, run
@@ -194,6 +196,26 @@ def test_other_release_of_ray_is_told(cluster: RayCluster, tmp_path: Path, monke
     assert finished.code == 2
     assert finished.says("on", cluster.address, "cannot be used", "Ray: 2.0.0")
     assert not (tmp_path / "data").exists()
+
+
+def test_connection_that_the_cluster_drops_is_made_again(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import client_mode_hook
+
+    tried = []
+
+    def init(*arguments: Any, **options: Any) -> Any:
+        tried.append(arguments)
+        if len(tried) == 1:
+            client_mode_hook._explicitly_enable_client_mode()
+            raise ConnectionAbortedError("Starting Ray client server failed.")
+        return init_of_ray(*arguments, **options)
+
+    init_of_ray = ray.init
+    monkeypatch.setattr(ray, "init", init)
+    with connected(cluster.address) as found:
+        assert found.cpus == 2
+    assert len(tried) == 2
 
 
 @pytest.fixture(scope="module")
