@@ -72,8 +72,13 @@ class RayCluster:
 def ray_cluster(environment: dict[str, str]) -> Iterator[RayCluster]:
     """A cluster whose nodes have these variables in their environment; one at a time, as their clients share ports."""
     pytest.importorskip("ray", reason="ray is not installed")
-    # Ray gives way to all other programs, and half-read files of coverage would be reported.
-    variables = {"RAY_worker_niceness": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
+    # Ray gives way to all other programs, and its server for clients dies now and then as it forks. Half-read files of
+    # coverage would be reported.
+    variables = {
+        "RAY_worker_niceness": "0",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
     with FileLock(Path(tempfile.gettempdir()) / "sparse-tasks-ray-cluster.lock"):
         process = subprocess.Popen(
