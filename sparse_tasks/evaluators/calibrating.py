@@ -1,4 +1,4 @@
-"""Calibrations of methods, measured on the samples of a data set."""
+"""Calibrations of methods, measured on the samples of a data set, or published."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.files import sha256_of
 from sparse_tasks.evaluators.engines.engine import EngineSettings
 from sparse_tasks.evaluators.engines.transformers import TransformersEngine
 from sparse_tasks.evaluators.inspecting import answer
+from sparse_tasks.evaluators.models import find_model
 from sparse_tasks.evaluators.predict import Progress, RunRequest
 
 if TYPE_CHECKING:
@@ -52,13 +54,8 @@ def calibrate(request: RunRequest, progress: Progress) -> Calibration:
     """
     from sparse_tasks.attention.calibration import Calibration, fingerprint
 
-    attention = request.attention or Attention.DENSE
-    methods = [method for method in attention.methods if isinstance(method, CalibratedMethod)]
-    if len(methods) < len(attention.methods) or len({method.calibrated_as for method in methods}) != 1:
-        raise UsageError("method", attention.method, "takes no calibration; sparse-tasks attention list --verbose says "
-                         "which do (calibration)")  # fmt: skip
+    method = calibrated_method(request.attention or Attention.DENSE)
     request = replace(request, attention=Attention.DENSE)
-    method = methods[0]  # those that share a calibration measure the same
     engine = _Measuring(request.settings(), method)
     answer(engine, request, 0, progress)
     run, model = engine.run, engine.settings.model
@@ -68,3 +65,41 @@ def calibrate(request: RunRequest, progress: Progress) -> Calibration:
     source = f"{run.prompts:,} {'prompt' if run.prompts == 1 else 'prompts'} ({run.tokens:,} tokens) of {data}"
     of_model = fingerprint(model.source, model.revision)
     return Calibration(method.calibrated_as, method.version, of_model, source, run.tensors())
+
+
+def take_published(attention: Attention, name: str, path: Path) -> Calibration:
+    """A calibration of a file that a method's authors published for a model.
+
+    Args:
+        attention: Names the method.
+        name: The model. Its weights are at hand as files.
+        path: The file.
+
+    Raises:
+        UsageError: The method takes no such file, or it does not fit the model, whose sizes have to be known.
+        BadFileError: It cannot be read.
+    """
+    from sparse_tasks.attention.calibration import Calibration, fingerprint
+
+    method, model = calibrated_method(attention), find_model(name)
+    if model.shape is None:
+        raise UsageError("model", name, "has sizes that are not known, against which the file would be checked; "
+                         "measure the model on prompts, with --data")  # fmt: skip
+    tensors = method.published(path, model.shape)
+    # The authors' folders say which model a file is for, and the file does not.
+    source = f"{'/'.join(path.parts[-3:])}, {sha256_of(path)[:12]}, as it was published"
+    of_model = fingerprint(model.source, model.revision)
+    return Calibration(method.calibrated_as, method.version, of_model, source, tensors)
+
+
+def calibrated_method(attention: Attention) -> CalibratedMethod:
+    """The method that an attention names; of those that share a calibration, which measure the same, the first.
+
+    Raises:
+        UsageError: It takes no calibration.
+    """
+    methods = [method for method in attention.methods if isinstance(method, CalibratedMethod)]
+    if len(methods) < len(attention.methods) or len({method.calibrated_as for method in methods}) != 1:
+        raise UsageError("method", attention.method, "takes no calibration; sparse-tasks attention list --verbose says "
+                         "which do (calibration)")  # fmt: skip
+    return methods[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sparse_tasks.core.json import read_json
 from tests.cli.program import run
 
 pytestmark = [
@@ -46,6 +47,43 @@ def test_methods_of_two_phases_share_a_calibration(
     assert [line[:38] for line in caplog.messages] == ["duo_attention: calibrated on 1 prompt "]
     assert "prefill" in inspected.out
     assert "decode, 2 queries" in inspected.out
+
+
+def test_published_gates_become_a_calibration_of_the_model(
+    llama: Path, options: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = read_json(llama / "config.json")
+    table = tmp_path / "some-model" / "lr" / "full_attention_heads.tsv"
+    table.parent.mkdir(parents=True)
+    rows = ["\t".join(f"{layer / 10:.18e}" for _ in range(sizes["num_key_value_heads"])) for layer in range(9)]
+    table.write_text("\n".join(rows[: sizes["num_hidden_layers"]]) + "\n")
+    file = tmp_path / "c.safetensors"
+    given = ["attention", "calibrate", "duo_attention", "--model", llama, "--from", table, "-o", file]
+    told = run(*given, "--format", "json").json()
+    assert re.fullmatch(r"some-model/lr/full_attention_heads.tsv, [0-9a-f]{12}, as it was published", told["source"])
+    set_ = ["--set", f"duo_attention.calibration={file}"]
+    inspected = run("attention", "inspect", *options, "-a", "duo_attention", "-s", ".3", "--steps", "2", *set_)
+    assert inspected.code == 0, inspected.err
+    assert caplog.messages == [f"duo_attention: calibrated on {told['source']}"]
+    table.write_text("\n".join(rows[: sizes["num_hidden_layers"] + 1]))
+    refused = run(*given)
+    assert refused.code == 2
+    assert refused.says("from", str(table), "take the file of this model")
+
+
+@pytest.mark.parametrize("given", [[], ["--data", "d", "--from", "f.tsv"]])
+def test_a_calibration_is_of_prompts_or_of_a_file(given: list[str], llama: Path, tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    finished = run("attention", "calibrate", "duo_attention", "--model", llama, *given, "-o", file)
+    assert finished.code == 2
+    assert finished.says("data", "--from in its place")
+
+
+def test_files_of_methods_whose_authors_publish_none_are_refused(llama: Path, tmp_path: Path) -> None:
+    given = ["attention", "calibrate", "kascade", "--model", llama, "--from", "f.tsv", "-o", tmp_path / "c.safetensors"]
+    finished = run(*given)
+    assert finished.code == 2
+    assert finished.says("from", "f.tsv", "kascade", "--data")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from sparse_tasks.attention.method import Layer, Method
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.parameters import parameter
+from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from sparse_tasks.attention.calibration import Calibration
@@ -90,3 +93,17 @@ class CalibratedMethod(Method):
     @abstractmethod
     def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
         """What a calibration holds, ``[layers, heads, ...]``, of the sums of each layer."""
+
+    def published(self, path: Path, shape: Shape) -> dict[str, Tensor]:
+        """What a calibration holds, ``[layers, heads, ...]``, of a file that the method's authors published.
+
+        Args:
+            path: The file.
+            shape: Of the model that it is for.
+
+        Raises:
+            UsageError: The authors' files are not known, or it is for a model of another shape.
+            BadFileError: It cannot be read, or is none of theirs.
+        """
+        raise UsageError("from", str(path), f"is of no form that is known for {self.calibrated_as}; measure the model "
+                         "on prompts, with --data")  # fmt: skip

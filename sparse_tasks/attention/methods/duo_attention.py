@@ -13,12 +13,14 @@ from sparse_tasks.attention.interactions import causal_count, ceil_div, nearest_
 from sparse_tasks.attention.method import METHODS, DecodeMethod, PrefillMethod, Span
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.methods.lines import BLOCK_Q, TILE_KEYS, UNIT
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import BadFileError, UsageError, unreadable
 from sparse_tasks.core.parameters import parameter
 from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.shape import Shape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from sparse_tasks.attention.cache import PagedCache
@@ -38,7 +40,7 @@ class DuoMethod(CalibratedMethod):
     A calibration ranks the KV heads of all layers by the largest weight that a query gives to a token outside of first
     and last ones, averaged over the last queries of prompts, which ask for what stands far away: heads that look at no
     such token hard stream. The paper learns a gate for each head instead, by training on passkeys; here nothing is
-    trained.
+    trained, but gates that its authors published can be taken.
 
     With ``sparsity`` as few heads stream as meet it with the whole window; as heads are whole, windows are longer by
     what is left. Where it takes more than all heads, windows are shorter. Heads follow from the length of the prompt,
@@ -108,16 +110,43 @@ class DuoMethod(CalibratedMethod):
             raise UsageError("data", "prompts", remedy)
         return {"far": (shares / queries).float()}
 
+    def published(self, path: Path, shape: Shape) -> dict[str, Tensor]:
+        """Learned gates, fp32 ``[layers, query_heads]``, the same for a group, of a ``full_attention_heads.tsv``.
+
+        It has a line for each layer, with a number for each KV head: 0 for one that streams, 1 for a retrieval head.
+
+        Raises:
+            UsageError: It is for another number of layers or KV heads.
+            BadFileError: It is no table of such numbers.
+        """
+        import torch
+
+        try:
+            rows = [[float(text) for text in line.split("\t")] for line in path.read_text().splitlines()]
+            gates = torch.tensor(rows, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise BadFileError(f"from: {unreadable(path, error, 'TSV')}") from error
+        if not gates.isfinite().all():
+            raise BadFileError(f"from: {path} has gates that are not finite numbers")
+        layers = shape.layers - shape.windowed_layers
+        if gates.shape != (layers, shape.kv_heads):
+            remedy = (
+                f"has gates for {tuple(gates.shape)} layers and KV heads, where the model has "
+                f"{(layers, shape.kv_heads)}; take the file of this model"
+            )
+            raise UsageError("from", str(path), remedy)
+        return {"gates": gates.clamp(0.0, 1.0).repeat_interleave(shape.query_heads // shape.kv_heads, 1)}
+
 
 @functools.lru_cache(maxsize=16)
 def ranks(measured: Calibration | None, layers: int, kv_heads: int) -> tuple[tuple[int, ...], ...]:
     """Places of the KV heads of each layer among those of all layers, from 0, which streams first."""
-    heads = range(layers * kv_heads)
-    if measured is None:
-        shares = [head * _GOLDEN % 1 for head in heads]  # any few that follow each other lie far apart
-    else:
-        shares = measured.tensors["far"].view(layers * kv_heads, -1).mean(1).tolist()
-    order = sorted(heads, key=shares.__getitem__)
+    heads, shares = range(layers * kv_heads), [0.0] * (layers * kv_heads)
+    if measured is not None:
+        (tensor,) = measured.tensors.values()  # what was measured, or published
+        shares = tensor.view(layers * kv_heads, -1).mean(1).tolist()
+    # Of equal ones any few that follow each other lie far apart.
+    order = sorted(heads, key=lambda head: (shares[head], head * _GOLDEN % 1))
     places = [rank for _, rank in sorted(zip(order, heads, strict=True))]
     return tuple(tuple(places[first : first + kv_heads]) for first in range(0, len(heads), kv_heads))
 

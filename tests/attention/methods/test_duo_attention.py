@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
 from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.steps import Memory
-from sparse_tasks.core.errors import UsageError
+from sparse_tasks.core.errors import SparseTasksError, UsageError
+from sparse_tasks.core.shape import Shape
 from tests.attention.methods.naive import crossed_bands, line_lists, make_sequence, wide_cache
 from tests.attention.toys import Where
 
@@ -220,6 +222,49 @@ def test_without_a_calibration_heads_are_spread_evenly(layers: int, kv_heads: in
     half = [rank < layers * kv_heads / 2 for row in found for rank in row]
     for first in range(0, len(half) - 8, 4):
         assert 3 <= sum(half[first : first + 8]) <= 5
+
+
+SHAPE = Shape(
+    hidden_size=64, layers=3, query_heads=4, kv_heads=2, head_size=16, mlp_size=64, vocabulary=64, tied_embeddings=True,
+    window=None, windowed_layers=0, experts=0, active_experts=0, expert_size=0, shared_expert_size=0, dense_layers=0,
+)  # fmt: skip
+
+
+def test_published_gates_rank_heads(tmp_path: Path) -> None:
+    """As their authors write them; what they clip is alike, and is then spread over the layers."""
+    path = tmp_path / "full_attention_heads.tsv"
+    path.write_text("6.05e-01\t0.0e+00\n-1.0e-03\t1.0e+00\n1.02e+00\t3.0e-01\n")
+    gates = DuoAttentionPrefill().published(path, SHAPE)
+    expected = torch.tensor([[0.605, 0.605, 0, 0], [0, 0, 1, 1], [1, 1, 0.3, 0.3]])  # of query heads, two to a KV head
+    torch.testing.assert_close(gates["gates"], expected)
+    found = ranks(Calibration("duo_attention", 1, "m", "s", gates), 3, 2)
+    places = [place for row in found for place in row]
+    assert {places[1], places[2]} == {0, 1}
+    assert (places[5], places[0]) == (2, 3)
+    assert {places[3], places[4]} == {4, 5}
+
+
+def test_equal_gates_stream_everywhere_and_not_in_the_first_layers() -> None:
+    alike = Calibration("duo_attention", 1, "m", "s", {"gates": torch.ones(30, 8)})
+    assert ranks(alike, 30, 4) == ranks(None, 30, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1.0\t0.0\n0.5\t0.5\n", r"^from: .* \(2, 2\) layers and KV heads, where the model has \(3, 2\)"),
+        ("1.0\n" * 3, r"^from: .* \(3, 1\) layers"),
+        ("", r"^from: .* layers and KV heads"),
+        ("1.0\t0.0\n0.5\n", "^from: .*cannot be read"),
+        ("1.0,0.0\n" * 3, "^from: .*cannot be read"),
+        ("1.0\tnan\n" * 3, "^from: .*not finite"),
+    ],
+)
+def test_gates_of_another_model_and_other_tables_are_refused(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "heads.tsv"
+    path.write_text(content)
+    with pytest.raises(SparseTasksError, match=words):
+        DuoAttentionPrefill().published(path, SHAPE)
 
 
 def test_what_is_corrected_is_in_its_layer_and_model() -> None:
