@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -135,6 +136,14 @@ for commands in (app, leaderboard.app, attention.app):
             command.callback = _with_paths_as_given(command.callback)
 
 
+def _program(arguments: list[str]) -> typer.Typer:
+    """The program with the command that is named alone, since Typer takes long to make them all."""
+    named = copy(app)
+    for kind in ("registered_commands", "registered_groups"):
+        setattr(named, kind, [one for one in getattr(app, kind) if [one.name] == arguments[:1]])
+    return named if named.registered_commands or named.registered_groups else app
+
+
 @stopped_by_signals()
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 bad input, 128 + N stopped by signal N (130: Ctrl-C)."""
@@ -145,7 +154,7 @@ def main() -> None:
     own_standard_error()
     try:
         try:
-            app()
+            _program(sys.argv[1:])()
         finally:
             sys.stdout.flush()
     except SparseTasksError as error:

@@ -30,7 +30,7 @@ from sparse_tasks.cli import (
     submit,
     validate,
 )
-from sparse_tasks.cli.main import app
+from sparse_tasks.cli.main import _program, app
 from sparse_tasks.generators.estimate import Estimate
 from tests.cli.program import run
 
@@ -133,3 +133,14 @@ def test_example_in_the_help_works(tmp_path: object, monkeypatch: pytest.MonkeyP
     finished = run(*example[1].split(), "--dry-run", "--format", "json")
     assert finished.code == 0
     assert finished.json()["total"]["samples"] == 80
+
+
+@pytest.mark.parametrize("name", ["list", "predict", "attention"])
+def test_of_a_command_that_is_named_no_other_is_made(name: str) -> None:
+    alone = _program([name, "--help"])
+    assert [one.name for one in (*alone.registered_commands, *alone.registered_groups)] == [name]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["-h", "list"], ["lists"]])
+def test_all_commands_are_made_where_none_is_named(arguments: list[str]) -> None:
+    assert _program(arguments) is app
