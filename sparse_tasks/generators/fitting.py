@@ -31,6 +31,8 @@ _ROUNDS = 24
 _PATIENCE = 4
 # Once this few tokens are left, no more offers are made.
 _ENOUGH = 3
+# More characters than English has for a token.
+_CHARACTERS = 6
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,19 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
     raise DataError(f"{task.name} found no sample of {target} tokens in {_ROUNDS} rounds; please report the key")
 
 
-def smallest_prompt(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth) -> int:
-    """Tokens of the smallest sample with this key."""
+def smallest_prompt(
+    task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth, refused: int = 0
+) -> int:
+    """Tokens of the smallest sample with this key.
+
+    Args:
+        refused: A length. A prompt that looks longer is taken for the last to be counted.
+    """
     draft = _compose(task, seeds, depth, task.smallest(), 0)
     if task.sized_in_tokens:
         return tokenizer.count(layout.frame(draft), layout.beginning) + task.smallest()
+    if refused and len(prompt := _assemble(draft, layout, 0).prompt) > _CHARACTERS * refused:
+        return tokenizer.count_once(prompt, layout.beginning)
     return _measure(draft, tokenizer, layout)
 
 

@@ -18,7 +18,6 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.generators.corpora import mount
 from sparse_tasks.generators.encoding import Notice, by_both, choose, with_fallback
-from sparse_tasks.generators.processes import in_processes
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_count, check_lengths, make_sample
 from sparse_tasks.generators.task import Task
@@ -142,6 +141,8 @@ def _in_order(
     request: Request, tokenizer: PromptTokenizer, work: list[Work], workers: int, encoder: type[Fastokens] | None
 ) -> Generator[Sample, None, None]:
     if workers > 1 and len(work) > 1:
+        from sparse_tasks.generators.processes import in_processes
+
         yield from in_processes(_make_in_process, work, min(workers, len(work)), start_worker, (request, encoder))
         return
     here = Worker(request, tokenizer.with_encoder(encoder))

@@ -21,6 +21,9 @@ from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
 
+# Prompts that are counted before a tokenizer is loaded whole; each takes about a sixth of that.
+_FEW = 3
+
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
@@ -223,12 +226,14 @@ def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, le
     """The length that all samples of a task need; an estimate where ``length`` is far above it."""
     layout, depth = _layout(request, tokenizer, task), request.depth(task)
     answer = request.new_tokens(task) if request.length_includes_output else 0
+    refused = max(length - answer, 1) if request.samples * len(request.tasks) <= _FEW else 0
 
     def needed(index: int) -> int:
         seeds = _seeds(request, tokenizer, task, length, index)
-        return smallest_prompt(task.at(tokenizer, request.seed, index), tokenizer, layout, seeds, depth) + answer
+        smallest = smallest_prompt(task.at(tokenizer, request.seed, index), tokenizer, layout, seeds, depth, refused)
+        return smallest + answer
 
     first = needed(0)
     # Made texts are alike in length, those of a corpus are not.
     far = length - answer >= 2 * (first - answer) and not task.sized_in_tokens
-    return first if far else max(map(needed, range(request.samples)))
+    return first if far else max(first, max(map(needed, range(1, request.samples)), default=0))

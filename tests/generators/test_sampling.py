@@ -13,7 +13,7 @@ from msgspec import structs
 from sparse_tasks.core.errors import DataError, TooShortError, UsageError
 from sparse_tasks.core.length import TOLERANCE
 from sparse_tasks.core.sample import Sample
-from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer, loading
 from sparse_tasks.core.tokenizers.template import ChatTemplate
 from sparse_tasks.generators import sampling
 from sparse_tasks.generators.request import Request
@@ -218,6 +218,22 @@ def test_of_several_lengths_the_first_that_is_too_short_is_named(qwen: PromptTok
     with pytest.raises(UsageError, match=r"^length: 64 is too short for ruler_vt") as caught:
         check_lengths(make_request([64, 128, "64k"], ["ruler_vt"], samples=1), qwen)
     assert caught.value.value == 64
+
+
+@pytest.mark.parametrize("template", ["auto", "none"])
+def test_a_refusal_counts_the_same_without_the_whole_tokenizer(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_tokenizer(chat_template=template)
+    assert whole.backend is not None
+    monkeypatch.setattr(loading, "_qwen25", lambda: pytest.fail("the whole tokenizer was loaded"))
+    for name in ("story_retrieval", "story_filtering", "ruler_niah_single_2", "copy_nth", "code_calls"):
+        request = make_request([16], [name], samples=1)
+        assert shortest(request, load_tokenizer(chat_template=template)) == shortest(request, whole)
+
+
+def test_a_refusal_that_takes_many_counts_loads_the_whole_tokenizer() -> None:
+    fresh = load_tokenizer()
+    assert shortest(make_request([16], ["ruler_vt"], samples=10), fresh)
+    assert "backend" in vars(fresh)
 
 
 def test_far_above_the_smallest_prompt_nothing_is_tried(qwen: PromptTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ def load_tokenizer(
 
     if source in BUILT_IN:
         template = _template(chat_template, qwen25.CHAT_TEMPLATE, {})
-        return PromptTokenizer(source, _qwen25(), qwen25.source_sha256(), template, True, keeps_control)
+        sha256 = qwen25.source_sha256()
+        return PromptTokenizer(source, _qwen25, sha256, template, True, keeps_control, excerpt=qwen25.build_for)
     try:
         path = to_path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from functools import cache
 from importlib.resources import files
+from operator import itemgetter
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -54,6 +57,7 @@ _PATTERN = (
 )
 
 
+@cache
 def source_sha256() -> str:
     """Hash of the ranks and of how they are read: it stands for the tokenizer."""
     return hashlib.sha256(_ranks_file() + repr((_PATTERN, _SPECIAL, _ADDED)).encode()).hexdigest()
@@ -61,22 +65,47 @@ def source_sha256() -> str:
 
 def build() -> Tokenizer:
     """Convert the ranks; takes about two seconds."""
-    ranks = {
-        base64.b64decode(token): int(rank) for token, rank in (line.split() for line in _ranks_file().splitlines())
-    }
+    lines = (line.split() for line in _ranks_file().splitlines())
+    return _converted({base64.b64decode(token): int(rank) for token, rank in lines})
+
+
+def build_for(text: str) -> Tokenizer:
+    """Convert the ranks of the tokens that are parts of a text; takes less time than to load the whole.
+
+    Merges make no other tokens of the text, so it has the ids that the whole tokenizer gives it.
+    """
+    words = _ranks_file().split()
+    known = dict(zip(words[::2], words[1::2], strict=True))
+    longest = max(map(len, known)) // 4 * 3  # bytes
+    split, parts = _split(), {bytes([byte]) for byte in range(256)}
+    for between in re.split("|".join(map(re.escape, _SPECIAL + _ADDED)), text):
+        for piece, _ in split.pre_tokenize_str(normalizers.NFC().normalize_str(between)):
+            if (whole := piece.encode()) not in parts:
+                ends = len(whole) + 1
+                parts |= {whole[i:j] for i in range(ends) for j in range(i + 2, min(i + longest + 1, ends))}
+    found = {part: int(rank) for part in parts if (rank := known.get(base64.b64encode(part))) is not None}
+    added = {token: number for number, token in enumerate(_SPECIAL + _ADDED, start=len(known))}
+    return _converted(dict(sorted(found.items(), key=itemgetter(1))), added)
+
+
+def _split() -> pre_tokenizers.PreTokenizer:
+    """What cuts a text into the pieces whose bytes are merged."""
+    return pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated")
+
+
+def _converted(ranks: dict[bytes, int], added: dict[str, int] | None = None) -> Tokenizer:
+    """A tokenizer of tokens in the order of their ranks; added tokens get the next free ids where none are given."""
     names = _byte_names()
     written = {token: "".join(names[byte] for byte in token) for token in ranks}
     merges = [
         (written[left], written[right])
         for left, right in (_parts(token, rank, ranks) for token, rank in ranks.items() if len(token) > 1)
     ]
-    tokenizer = Tokenizer(models.BPE(vocab={written[token]: rank for token, rank in ranks.items()}, merges=merges))
+    vocabulary = {written[token]: rank for token, rank in ranks.items()} | (added or {})
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
-        ]
+        [_split(), pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)]
     )
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

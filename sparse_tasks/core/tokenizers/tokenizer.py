@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final
 
 from sparse_tasks.core.errors import UsageError
@@ -33,14 +33,14 @@ class PromptTokenizer:
 
     Args:
         name: How the user named it.
-        backend: The Hugging Face tokenizer.
+        backend: The Hugging Face tokenizer, or what loads it.
         sha256: Hash of what the tokenizer was made from, which stands for it in the keys of samples.
         template: Wraps the prompt as the user's message; None leaves it bare.
         additive: Whether counts are known to add up over paragraphs (see ``additivity``); None finds out.
         keeps_control: Whether a control token that a prompt spells is that token; else it is encoded as text.
+        excerpt: Loads as much of the Hugging Face tokenizer as encodes a text alike, where that is faster.
 
     Attributes:
-        backend: The Hugging Face tokenizer, without truncation and padding.
         encoder: Encodes in its place, where it can; None: itself.
     """
 
@@ -49,22 +49,33 @@ class PromptTokenizer:
     def __init__(
         self,
         name: str,
-        backend: Tokenizer,
+        backend: Tokenizer | Callable[[], Tokenizer],
         sha256: str,
         template: ChatTemplate | None,
         additive: bool | None = None,
         keeps_control: bool = False,
+        excerpt: Callable[[str], Tokenizer] | None = None,
     ) -> None:
-        # Truncation or padding left in a tokenizer.json would falsify every count.
-        backend.no_truncation()
-        backend.no_padding()
         self.name = name
         self.template = template
         self.sha256 = sha256
-        self.backend = backend
-        self._edges = self._encoded(_BEFORE + _AFTER)
+        self._load = cache(backend if callable(backend) else lambda: backend)
         self._additive = additive
         self.keeps_control = keeps_control
+        self._excerpt = excerpt
+
+    @cached_property
+    def backend(self) -> Tokenizer:
+        """The Hugging Face tokenizer, without truncation and padding; loaded on first use, once for all copies."""
+        backend = self._load()
+        # Left in a tokenizer.json, they would falsify every count.
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    @cached_property
+    def _edges(self) -> int:
+        return self._encoded(_BEFORE + _AFTER)
 
     @property
     def additive(self) -> bool:
@@ -151,6 +162,14 @@ class PromptTokenizer:
         from sparse_tasks.core.tokenizers.control import ControlText
 
         return ControlText(self.backend)
+
+    def count_once(self, prompt: str, beginning: str = "") -> int:
+        """``count`` for who may count nothing else: it loads no more of the tokenizer than the prompt needs."""
+        if self._excerpt is None or "backend" in self.__dict__:
+            return self.count(prompt, beginning)
+        other = copy(self)
+        other.backend = self._excerpt(self.render(prompt, beginning))
+        return other.count(prompt, beginning)
 
     def count(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> int:
         """Tokens of the rendered prompt, by one encode of the whole of it."""

@@ -10,11 +10,14 @@ from importlib.resources import files
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparse_tasks.generators.prose.grammar import read_lexicon
 from sparse_tasks.generators.prose.words import with_article
 from sparse_tasks.generators.seeds import Stream
+
+if TYPE_CHECKING:
+    from faker import Faker
 
 # Locales in which the family name comes first.
 _FAMILY_FIRST = {"hu_HU", "ja_JP", "ko_KR", "vi_VN", "zh_CN", "zh_TW"}
@@ -99,13 +102,18 @@ class People:
 @cache
 def _pool(locale: str, part: str, female: bool) -> list[str]:
     """A fair sample of a locale's names, common ones more often, that any story draws from."""
-    from faker import Faker
-
-    faker = Faker(locale, providers=["faker.providers.person"])
+    faker = _faker(locale)
     faker.seed_instance(0)
     # Some locales bring stray blanks.
     names = [" ".join(name.split()) for name in _drawn(faker.get_providers()[0], part, "female" if female else "male")]
     return [name for name in names if name and _FORBIDDEN.isdisjoint(name)]
+
+
+@cache
+def _faker(locale: str) -> Faker:
+    from faker import Faker
+
+    return Faker(locale, providers=["faker.providers.person"])
 
 
 @cache

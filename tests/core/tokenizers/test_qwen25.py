@@ -172,11 +172,35 @@ def test_prose_has_the_ids_that_the_ranks_give(backend: Tokenizer) -> None:
         assert ids_of(backend, text) == reference(text)
 
 
+@given(st.lists(_BITS | st.sampled_from([*ADDED.values(), "<|im_"]) | st.text(_CHARACTERS, max_size=8)).map("".join))
+@settings(max_examples=25, deadline=None)
+def test_what_is_built_for_a_text_gives_it_the_ids_of_the_whole(backend: Tokenizer, text: str) -> None:
+    assert ids_of(qwen25.build_for(text), text) == ids_of(backend, text)
+
+
+def test_what_is_built_for_a_long_word_is_as_small(backend: Tokenizer) -> None:
+    for text in ("=" * 20_000, "letters" * 3_000, "漢字" * 3_000):
+        part = qwen25.build_for(text)
+        assert ids_of(part, text) == ids_of(backend, text)
+        assert part.get_vocab_size() < 500
+
+
+def test_what_is_built_for_a_text_is_a_part_of_the_whole(backend: Tokenizer) -> None:
+    part, whole = (json.loads(one.to_str()) for one in (qwen25.build_for("Clara paid 46 crowns."), backend))
+    assert part["model"].pop("vocab").items() - {(text, number) for number, text in ADDED.items()} <= (
+        whole["model"].pop("vocab").items()
+    )
+    joined, merges = (one["model"].pop("merges") for one in (part, whole))
+    assert joined == [merge for merge in merges if merge in joined]
+    assert part == whole
+
+
 def test_the_hash_covers_the_ranks_and_how_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = qwen25.source_sha256.__wrapped__
     before = qwen25.source_sha256()
-    assert before == qwen25.source_sha256()
+    assert before == sha256()
     monkeypatch.setattr(qwen25, "_PATTERN", qwen25._PATTERN + " ")
-    assert qwen25.source_sha256() != before
+    assert sha256() != before
     monkeypatch.undo()
     monkeypatch.setattr(qwen25, "_ranks_file", lambda: b"IQ== 0\n")
-    assert qwen25.source_sha256() != before
+    assert sha256() != before
