@@ -51,6 +51,7 @@ class Language:
     Attributes:
         code: Name of the folder, a code of ISO 639 (``de``).
         locale: A locale of faker, for names, where the user says none.
+        version: Raised when its stories change.
         blank: What stands between words: a blank or nothing.
         called: What people who have been named go by: their ``first`` name, or their full ``name``.
         years: The first and the last year in which a story may begin.
@@ -71,6 +72,7 @@ class Language:
     """
 
     code: str
+    version: int
     locale: str
     blank: str
     called: Literal["first", "name"]

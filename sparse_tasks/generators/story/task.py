@@ -70,6 +70,8 @@ class StoryTask(Task):
         super().__post_init__()
         if self.language != ENGLISH and self.locale == language().locale:
             object.__setattr__(self, "locale", language(self.language).locale)
+        # A language whose stories change leaves the samples of others as they are.
+        object.__setattr__(self, "version", type(self).version + language(self.language).version - 1)
 
     def check_overlap(self, level: str, sentence: str) -> None:
         """Make sure that the task's language has the sentence that an overlap needs.

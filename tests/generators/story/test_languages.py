@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from datetime import date, timedelta
 from string import Formatter
 
@@ -316,6 +317,8 @@ def test_spanish_adjectives_agree() -> None:
         assert (last in feminine.values()) <= (thing.sort == "m"), thing.name
         seen[thing.sort] += 1
     assert min(seen["m"], seen["f"]) > 100
+    for masculine, other in language("es").lexicon("adjectives.txt"):
+        assert other == (f"{masculine[:-1]}a" if masculine.endswith("o") else masculine)
 
 
 @pytest.mark.parametrize("code", OTHERS)
@@ -325,6 +328,14 @@ def test_scenes_name_no_sum(code: str) -> None:
         said = " ".join(texts(rule))
         assert not re.search(r"\d", said)
         assert price not in said
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+@pytest.mark.parametrize("name", [*STORIES, "story_judge", "turns_story", "ladder_multihop"])
+def test_stories_that_change_raise_the_version_in_their_language_alone(name: str, code: str) -> None:
+    task = task_of(name, language=code)
+    assert task.version - type(task).version == language(code).version - 1
+    assert replace(task).version == task.version
 
 
 def test_names_are_of_the_languages_locale_unless_another_is_set() -> None:
