@@ -7,7 +7,9 @@ what they mean (Modarressi et al. 2025, NoLiMa).
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sparse_tasks.core.errors import UsageError
@@ -18,16 +20,24 @@ LITERAL: Final = "literal"
 NONE: Final = "none"
 """No content word is shared."""
 
-_FUNCTION: Final = """
-a about above after all also am an and any are as at be because been before behind below between both but by can
-could did do does each either else ever every for from had has have he her here hers him his how i if in into is it
-its just like may me might more most must my near neither no nobody nor not nothing of off on once one only onto or
-other our out over own per same shall she should so some such than that the their them then there these they this
-those through to too under until up upon us was we were what when where which while who whom whose why will with
-within without would yet you your
-"""
-_FUNCTION_WORDS: Final = frozenset(_FUNCTION.split())
-_ENDINGS: Final = ("ings", "ing", "ies", "es", "ed", "s", "e", "y")
+_WORD: Final = r"[^\W_]+"
+_CHARACTER: Final = r"[a-z]+|\d+|[^\W\d_]"  # a word or a number in other letters is one
+_LEAST: Final = 3  # letters of a stem
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a language's words are, where texts are compared by them.
+
+    Attributes:
+        function: Words that carry no meaning of their own.
+        endings: In which forms of a word differ.
+        blank: Whether blanks stand between words; if not, each character is one.
+    """
+
+    function: frozenset[str]
+    endings: tuple[str, ...]
+    blank: bool
 
 
 def overlap(*choices: str) -> Any:
@@ -36,16 +46,16 @@ def overlap(*choices: str) -> Any:
     return parameter(LITERAL, "content words that question and evidence share", choices=lambda: levels, later=True)
 
 
-def shared(question: str, evidence: Iterable[str]) -> float:
+def shared(question: str, evidence: Iterable[str], words: Words) -> float:
     """The share of a question's content words that its evidence holds in any form, in [0, 1]."""
-    asked, told = content(question), content(" ".join(evidence))
+    asked, told = content(question, words), content(" ".join(evidence), words)
     return round(len(asked & told) / max(1, len(asked)), 4)
 
 
-def content(text: str) -> frozenset[str]:
-    """Stems of the words of an English text that carry its meaning."""
-    words = re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.lower()))
-    return frozenset(_stem(word) for word in words if word not in _FUNCTION_WORDS)
+def content(text: str, words: Words) -> frozenset[str]:
+    """Stems of the words of a text that carry its meaning, without accents."""
+    told = re.findall(_WORD if words.blank else _CHARACTER, re.sub(r"['’]s\b", "", text.casefold()))
+    return frozenset(_plain(_stem(word, words.endings)) for word in told if word not in words.function)
 
 
 def refuse(name: str, level: str, what: str) -> UsageError:
@@ -53,9 +63,12 @@ def refuse(name: str, level: str, what: str) -> UsageError:
     return UsageError(f"{name}.overlap", level, f"{what}; take {LITERAL}")
 
 
-def _stem(word: str) -> str:
-    """A word without its ending, roughly: what is shared is rather counted too often."""
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word.removesuffix(ending)
-    return word
+def _stem(word: str, endings: Iterable[str]) -> str:
+    """A word without its longest ending, roughly: what is shared is rather counted too often."""
+    fitting = [ending for ending in endings if word.endswith(ending) and len(word) - len(ending) >= _LEAST]
+    return word.removesuffix(max(fitting, key=len, default=""))
+
+
+def _plain(word: str) -> str:
+    """Letters without accents, which forms of a word may differ in."""
+    return unicodedata.normalize("NFC", re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)))

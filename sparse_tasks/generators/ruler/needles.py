@@ -22,6 +22,7 @@ from sparse_tasks.generators.ruler.essays import Prose, encodable, prose
 from sparse_tasks.generators.ruler.noise import noise, offer_line
 from sparse_tasks.generators.ruler.words import described
 from sparse_tasks.generators.seeds import Stream
+from sparse_tasks.generators.story.language import language
 from sparse_tasks.generators.task import Completion, Draft, Mark, Offer, Passage, Task, parameter
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ class Needles(Task):
         ask, form = self._ask(named), self._form()
         drawn: dict[str, Any] = dict(stack.drawn)
         if self.overlap != LITERAL:
-            drawn["overlap"] = shared(ask, [needles[at] for at, _ in zip(places, gold, strict=False)])
+            told = [needles[at] for at, _ in zip(places, gold, strict=False)]
+            drawn["overlap"] = shared(ask, told, language().words)
         return Draft(
             intro=f"Below is a text. {self._announcement()}\n\n",
             body=body,

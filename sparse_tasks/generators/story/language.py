@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from sparse_tasks.generators.instructions import Instructions
+from sparse_tasks.generators.overlap import Words
 from sparse_tasks.generators.prose.grammar import Rule, read_grammars, read_lexicon
 from sparse_tasks.generators.prose.words import with_article
 
@@ -41,7 +42,8 @@ def language(code: str = ENGLISH) -> Language:
     frame = Instructions(data.pop("preview"), data.pop("explained"), data.pop("plain"))
     pronouns = data.pop("pronouns")
     by_sex = {True: pronouns["female"], False: pronouns["male"]}
-    return Language(code=code, instructions=frame, pronouns=by_sex, **data)
+    words = Words(frozenset(data.pop("function").casefold().split()), tuple(data.pop("endings")), bool(data["blank"]))
+    return Language(code=code, instructions=frame, pronouns=by_sex, words=words, **data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class Language:
         version: Raised when its stories change.
         blank: What stands between words: a blank or nothing.
         called: What people who have been named go by: their ``first`` name, or their full ``name``.
+        words: Function words and endings, for what questions share with texts.
         years: The first and the last year in which a story may begin.
         instructions: The frame of prompts.
         end: Matches the end of a sentence, which is one of the marks in ``stops``, with what it takes to be sure.
@@ -76,6 +79,7 @@ class Language:
     locale: str
     blank: str
     called: Literal["first", "name"]
+    words: Words
     years: tuple[int, int]
     instructions: Instructions
     end: str

@@ -86,7 +86,8 @@ class StoryTask(Task):
         """Mean overlap of questions and what answers each, for a task's ``drawn``; nothing where that is literal."""
         if getattr(self, "overlap", LITERAL) == LITERAL:
             return {}
-        return {"overlap": round(fmean(shared(question, evidence) for question, evidence in asked), 4)}
+        words = language(self.language).words
+        return {"overlap": round(fmean(shared(question, evidence, words) for question, evidence in asked), 4)}
 
     @abstractmethod
     def plan(self, stream: Stream, chapters: int, depth: Depth) -> Plan:

@@ -9,6 +9,7 @@ import pytest
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.generators.overlap import shared
 from sparse_tasks.generators.ruler.needles import capitals
+from sparse_tasks.generators.story.language import language
 from tests.generators.drafts import context_of, draft_of, fill, prompt_of, task_of
 
 NAMES = [
@@ -24,7 +25,7 @@ def test_question_and_needle_share_as_much_as_is_said(name: str, level: str) -> 
         draft = fill(draft_of(name, seed, 30, overlap=level), 2)
         question = draft.question.split("\n\n")[1]
         needles = [mark.first.text[mark.start : mark.end] for mark in draft.marks()]
-        measured = shared(question, needles)
+        measured = shared(question, needles, language().words)
         low, high = {"literal": (1, 1), "partial": BETWEEN.get(name, (0.4, 0.5)), "none": (0, 0)}[level]
         assert low <= measured <= high
         assert draft.drawn.get("overlap") == (None if level == "literal" else measured)
