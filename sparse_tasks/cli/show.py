@@ -15,8 +15,10 @@ _MARGIN = 300
 
 def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of it.")],
-    index: Annotated[int, typer.Argument(metavar="INDEX", help="Number of the sample, from 0.")],
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="A task of it.", show_default="the only one")
+    ] = None,
+    index: Annotated[int, typer.Argument(metavar="INDEX", help="Number of the sample, from 0.")] = 0,
     length: Annotated[
         str | None,
         typer.Option("--length", "-l", help="Which length, if there are several.", show_default="the shortest"),

@@ -32,10 +32,11 @@ class Found:
     changed: bool
 
 
-def find_sample(folder: Path, task: str, index: int, length: str | None = None) -> Found:
+def find_sample(folder: Path, task: str | None, index: int, length: str | None = None) -> Found:
     """The sample of a task with this index, at ``length`` or else at the shortest one there is.
 
-    Of a data set that is still being generated, what is there can be found.
+    Where there is only one task, it need not be named. Of a data set that is still being generated, what is there can
+    be found.
 
     Raises:
         UsageError: There is no such folder, task, length or index.
@@ -46,6 +47,9 @@ def find_sample(folder: Path, task: str, index: int, length: str | None = None) 
         files.setdefault(shard.task, {}).setdefault(shard.length, {})[folder / str(shard)] = entry
     if not files:
         raise UsageError("data", str(folder), "holds no samples; name a folder that generate has written")
+    if task is None and len(files) > 1:
+        raise UsageError("task", str(folder), f"has several; choose from {', '.join(sorted(files))}")
+    task = next(iter(files)) if task is None else task
     if task not in files:
         raise UsageError("task", task, nearest(task, files))
     lengths = files[task]

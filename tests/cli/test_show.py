@@ -69,6 +69,18 @@ def test_json_is_the_row_of_the_shortest_length_unless_another_is_named(data: Pa
     assert run("show", data, "story_multihop", "0", "-l", "4k", "--format", "json").json()["length"] == 4096
 
 
+def test_a_task_that_is_not_told_is_the_only_one_or_all_are_named(data: Path, tmp_path: Path) -> None:
+    several = run("show", data)
+    assert several.code == 2
+    assert several.err == f"error: task: '{data}' has several; choose from ruler_niah, story_multihop\n"
+    unknown = run("show", data, "story")
+    assert unknown.code == 2
+    assert unknown.err == "error: task: 'story' is unknown; choose from ruler_niah, story_multihop\n"
+    alone = shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("story*", "sparse_tasks.json"))
+    assert run("show", alone).out == run("show", data, "ruler_niah", "0").out
+    assert run("show", data, "ruler_niah").out == run("show", data, "ruler_niah", "0").out
+
+
 Damage = Callable[[Path], object]
 
 
