@@ -66,6 +66,7 @@ class Bar:
         self._began, self.tokens, self._done, self._samples = time.monotonic(), 0, 0, samples
         self._told, self._stage = self._began, description
         self._total, self._work = samples if work is None else work, 0.0
+        self._from: tuple[float, float] | None = None
         self._progress.reset(self._task, description=description, total=self._total, count="", rate="")
 
     def advance(
@@ -101,8 +102,14 @@ class Bar:
         """Print a line."""
         parts = [count, rate]
         if self._total and self._work:
-            left = (self._told - self._began) * (self._total / self._work - 1)
-            parts = [f"{count} ({self._work / self._total:.0%})", rate, f"{duration(left)} left"]
+            parts = [f"{count} ({self._work / self._total:.0%})", rate]
+            # The time to the first line is mostly that of the start, and says nothing of what is left.
+            if self._from is None:
+                self._from = self._told, self._work
+            else:
+                began, before = self._from
+                left = (self._told - began) * (self._total - self._work) / (self._work - before)
+                parts.append(f"{duration(left)} left")
         told = ", ".join(part for part in parts if part)
         self.console.print(f"{self._name}{self._stage}: {told}", soft_wrap=True, markup=False)
 

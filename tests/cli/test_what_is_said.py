@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import json
 import re
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -251,11 +253,28 @@ def test_without_a_terminal_lines_tell_how_far_it_is(
         assert [line.split()[1] for line in lines] == ["2", "4", "6", "8"]  # a file each
     else:
         assert [line.split()[1] for line in lines] == [f"{n}/{of}" for n in range(1, of + 1)]
-        told = rf"{stage}: 1/{of} samples \({1 / of:.0%}\), ([\d,]+ tok/s, )?[\d.]+ (s|min|h) left"
-        assert re.fullmatch(told, lines[0])
+        told = rf"{stage}: {{}}/{of} samples \({{:.0%}}\)(, [\d,]+ tok/s)?"
+        assert re.fullmatch(told.format(1, 1 / of), lines[0])
+        assert re.fullmatch(told.format(2, 2 / of) + r", [\d.]+ (s|min|h) left", lines[1])
         assert lines[-1].endswith("0.0 s left")
     assert "\r" not in finished.err
     assert "\x1b" not in finished.err
+
+
+def test_the_time_left_leaves_out_that_of_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two workers start for 9.5 s, then samples take half a second.
+    clock = itertools.chain([0.0, 0.0], itertools.count(9.5, 0.5))
+    monkeypatch.setattr("sparse_tasks.cli.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    bar = Bar("reading")
+    bar.stage("generating", 241)
+    for _ in range(22):
+        bar.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "generating: 2/241 samples (1%)",
+        "generating: 22/241 samples (9%), 1.8 min left",
+    ]
 
 
 # --- narrow terminals: from 40 columns on, no number or name is cut --------------------------------------------------
