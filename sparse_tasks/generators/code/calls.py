@@ -57,6 +57,11 @@ class CodeCalls(CodeTask):
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "set_iou"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.refused == 1:
+            object.__setattr__(self, "version", 2)  # one function was asked for as several
+
     @property
     def calls(self) -> int:
         """Number of functions that call the one asked about."""
@@ -90,8 +95,9 @@ class CodeCalls(CodeTask):
         gold = sorted((sites[number] for number in sorted(bad)), key=lambda site: told[site.module])
         return Question(
             ask=f"The function {asked_about.name} of {asked_about.module.file} is called in exactly {self.calls} other "
-            f"functions of the repository. In exactly {self.refused} of these it raises ValueError, because of the "
-            f"number that it is called with. Which functions {'are these' if self.refused > 1 else 'is this'}?",
+            f"function{'s' * (self.calls > 1)} of the repository. In exactly {self.refused} of these it raises "
+            "ValueError, because of the number that it is called with. "
+            f"Which function{'s are these' if self.refused > 1 else ' is it'}?",
             form='the path of the file, a colon and the name of the function that calls, one a line: "FILE: NAME".',
             answers=[f"{site.module.file}: {site.name}" for site in gold],
             marks=lambda: [
@@ -138,7 +144,7 @@ class CodeCalls(CodeTask):
 
     def run(self, sources: Sources, question: str) -> str:
         found = asked(
-            r"The function (\w+) of (\S+\.py) is called in exactly (\d+) other functions .* exactly (\d+) of these",
+            r"The function (\w+) of (\S+\.py) is called in exactly (\d+) other functions? .* exactly (\d+) of these",
             question,
         )
         sites = list(sources.mentions(dotted(found[2]), found[1]))

@@ -132,6 +132,21 @@ def test_names_and_constants_mislead() -> None:
     assert any(" as " in text for text in files.values())
 
 
+@pytest.mark.parametrize(
+    ("refused", "accepted", "said", "version"),
+    [
+        (1, 0, ("in exactly 1 other function of", "Which function is it?"), 2),
+        (1, 3, ("in exactly 4 other functions of", "Which function is it?"), 2),
+        (3, 9, ("in exactly 12 other functions of", "Which functions are these?"), 1),
+    ],
+)
+def test_one_call_is_asked_for_as_one(refused: int, accepted: int, said: tuple[str, str], version: int) -> None:
+    draft = draft_of("code_calls", "number", 12, refused=refused, accepted=accepted)
+    assert all(words in draft.question for words in said)
+    assert task_of("code_calls", refused=refused, accepted=accepted).version == version
+    assert task_of("code_calls").oracle(prompt_of(draft)) == draft.answer
+
+
 @pytest.mark.parametrize("bad", [3, 64])
 def test_the_gold_answer_fits_into_the_budget(bad: int, qwen: PromptTokenizer) -> None:
     draft = draft_of("code_calls", "budget", 80, accepted=9, refused=bad)
