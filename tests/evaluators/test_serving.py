@@ -17,6 +17,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.vllm.arguments import MIDDLEWARE, WORKER, parse_offer, parse_self_test
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators import serving
+from sparse_tasks.evaluators.engines import vllm
 from sparse_tasks.evaluators.engines.engine import ENGINES, EngineSettings
 from sparse_tasks.evaluators.models import find_model
 from sparse_tasks.evaluators.serving import serve_command
@@ -138,6 +139,20 @@ def test_without_vllm_it_says_so(gpu: pytest.MonkeyPatch, model: Path, refused: 
     gpu.setattr(serving, "find_spec", lambda name: None)
     with refused(UsageError, "needs vLLM; install"):
         serve_command(str(model), ["quest"], None, {}, [])
+
+
+def test_what_vllm_does_not_run_is_no_reason_to_install_it(
+    gpu: pytest.MonkeyPatch, model: Path, refused: Refused
+) -> None:
+    for place in (serving, vllm):
+        gpu.setattr(place, "find_spec", lambda name: None)
+    with refused(UsageError, "which vLLM does not do within a request"):
+        serve_command(str(model), ["quest", "kvzip"], None, {}, [])
+    found = find_model(str(model))
+    with refused(UsageError, "which vLLM does not do within a request"):
+        vllm.VllmEngine(EngineSettings(found, attention=Attention.parse("vertical_slash+kvzip", sparsity=0.5)))
+    with refused(UsageError, "needs vLLM; install"):
+        vllm.VllmEngine(EngineSettings(found, attention=Attention.parse("quest", sparsity=0.5)))
 
 
 def test_the_command_becomes_the_server(gpu: pytest.MonkeyPatch, model: Path) -> None:

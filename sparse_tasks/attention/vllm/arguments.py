@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sparse_tasks.attention.attention import DENSE, Attention, share_out, spell_out
-from sparse_tasks.attention.method import Method
+from sparse_tasks.attention.method import Method, RepeatMethod
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.records import JsonObject
 
@@ -55,12 +55,24 @@ class Offer:
             request names another; empty where requests have no choice.
         free_blocks: Whether blocks of the cache that no later query sees go back to vLLM.
         sessions: Whether requests read cached prefixes only within a ``SESSION``, where a method forbids them else.
+
+    Raises:
+        UsageError: A method does not run in vLLM.
     """
 
     attention: Attention
     choices: tuple[Attention, ...] = ()
     free_blocks: bool = False
     sessions: bool = False
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if isinstance(method, RepeatMethod):
+                remedy = (
+                    "has the model read each prompt a second time before it evicts, which vLLM does not do within a "
+                    "request; take --engine transformers, or another method"
+                )
+                raise UsageError("attention", method.name, remedy)
 
     @property
     def methods(self) -> tuple[Method, ...]:

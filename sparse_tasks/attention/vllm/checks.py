@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import LATENT, takes_head_size
-from sparse_tasks.attention.method import Phase, RepeatMethod, SharedMethod
+from sparse_tasks.attention.method import Phase, SharedMethod
 from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, CONNECTOR, Offer
 from sparse_tasks.core.errors import UsageError
@@ -74,6 +74,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
     Raises:
         UsageError: The model, or an option, does not go with sparse attention or with a method.
     """
+    offer = attention if isinstance(attention, Offer) else Offer(attention)
     _check_model(config)
     cache, parallel, scheduler = config.cache_config, config.parallel_config, config.scheduler_config
     if config.attention_config.backend is None or config.attention_config.backend.name != BACKEND:
@@ -93,14 +94,9 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         )
     if config.model_config.use_mla:
         _check_latent(config, attention)
-    offer = attention if isinstance(attention, Offer) else Offer(attention)
     text = config.model_config.hf_text_config
     softmax = what_config_says(text)  # layers tell for sure, once they are loaded
     for method in attention.methods:
-        if isinstance(method, RepeatMethod):
-            raise UsageError("attention", method.name, "has the model read each prompt a second time before it evicts, "
-                             "which vLLM does not do within a request; take --engine transformers, or another "
-                             "method")  # fmt: skip
         method.check_softmax(softmax)
         method.in_model(text)
         if cache.enable_prefix_caching and offer.forbids_prefixes(method):

