@@ -259,23 +259,25 @@ def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
-    for control, title in ((False, "Methods"), (True, "\nControls: to hold methods against; no board ranks them")):
-        print(title)
-        table = frameless("name", ("phase", "unit", "budget", "KV cache"), numeric=False)
-        for row in rows:
-            if row["control"] == control:
-                table.add_row(*(row[key] for key in ("name", "phase", "unit", "budget", "cache")))
-        print_table(table)
-    print()
+    ranked = [row for row in rows if not row["control"]]
+    for phase in dict.fromkeys(row["phase"] for row in ranked):
+        _print_methods(phase.capitalize(), [row for row in ranked if row["phase"] == phase], ("unit", "budget"))
+    controls = "Controls: to hold methods against; no board ranks them"
+    _print_methods(controls, [row for row in rows if row["control"]], ("phase", "unit", "budget"))
     table = frameless("name", ("importance",), numeric=False)
-    table.add_column("source", no_wrap=True)
     for row in rows:
-        table.add_row(row["name"], row["importance"], row["source"])
+        table.add_row(row["name"], row["importance"])
     print_table(table)
     if not verbose:
-        print("\n--verbose tells parameters. Two methods compose, as in vertical_slash+quest.")
+        print("\n--verbose tells sources and parameters.")
+        print("Two methods compose, as in vertical_slash+quest.")
         print("A name without its phase is both: oracle is oracle_prefill+oracle_decode.")
         return
+    print()
+    table = frameless("name", ("source",), numeric=False)
+    for row in rows:
+        table.add_row(row["name"], row["source"])
+    print_table(table)
     print("\nParameters (--set); * is what sparsity sets")
     table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
     for row in rows:
@@ -283,6 +285,21 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
             star = "*" if p["name"] in row["set_by_sparsity"] else ""
             table.add_row(f"{row['name']}.{p['name']}{star}", str(p["default"]), p["range"], p["help"])
     print_table(table)
+
+
+def _print_methods(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """A table of methods, with what most of them do to the KV cache in its title, and what others do below that."""
+    caches = [row["cache"] for row in rows]
+    usual = max(caches, key=caches.count)
+    print(f"{title}\nKV cache: {usual}")
+    for cache in dict.fromkeys(caches):
+        if cache != usual:
+            print(f"  {cache}: {', '.join(row['name'] for row in rows if row['cache'] == cache)}")
+    table = frameless("name", columns, numeric=False)
+    for row in rows:
+        table.add_row(*(row[key] for key in ("name", *columns)))
+    print_table(table)
+    print()
 
 
 def _print_timings(timings: list[Timing], device: str, evicting: set[str]) -> None:

@@ -52,6 +52,20 @@ except SystemExit as leaving:
     assert "quest.token_budget*" in done.stdout
 
 
+def test_the_list_is_short_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("attention", "list").out.splitlines()
+    methods = run("attention", "list", "--format", "json").json()["methods"]
+    assert max(map(len, lines)) <= 80
+    # Two tables with a line for most.
+    assert len(lines) < 3.5 * len(methods)
+    for method in methods:
+        assert sum(line.split(maxsplit=1)[:1] == [method["name"]] for line in lines) == 2
+        # What is not usual in its table is said of it by name.
+        if method["cache"] not in ("kept", "evicted after the prompt"):
+            assert [line for line in lines if line.startswith(f"  {method['cache']}: ") and method["name"] in line]
+
+
 class TestWithTorch:
     """Where torch is installed."""
 
@@ -91,8 +105,8 @@ class TestWithTorch:
             assert max(map(len, finished.out.splitlines())) <= int(columns)
             for method in METHODS:
                 assert {method.name, str(method.phase)} <= set(finished.out.split())
-                assert method.source in finished.out
         for method in METHODS:
+            assert method.source in long.out
             for p in parameters(method):
                 assert f"{method.name}.{p.name}" in long.out
 
