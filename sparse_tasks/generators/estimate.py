@@ -98,7 +98,8 @@ def estimate(
         start = 0.0  # it is this process that begins
     else:
         measured = list(in_processes(_measure_in_process, [plan] * workers, workers, start_worker, (request, encoder)))
-    start += fmean(one.start for one in measured) * workers / cores
+    starts = [one.start for one in measured]
+    start += max(*starts, sum(starts) / cores)  # most of it is one process's, which others wait for
     paces = {pair: [one.paces[k] for one in measured] for k, pair in enumerate(pairs)}
     checked = tokenizer.additive or encoder is not None
     files = [(shard.task.name, shard.length) for shard in shards(request)]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_tasks.core.errors import SparseTasksError, keeping
+from sparse_tasks.core.manifest import MANIFEST
 from sparse_tasks.core.records import Manifest
 from sparse_tasks.core.sample import Sample
-from sparse_tasks.core.stores import store_at
+from sparse_tasks.core.stores import Store, store_at
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.generators.corpora import mount
@@ -25,6 +26,7 @@ from sparse_tasks.generators.task import Task
 if TYPE_CHECKING:
     from sparse_tasks.core.cluster import Cluster
     from sparse_tasks.generators.dataset import Shard
+    from sparse_tasks.generators.processes import Crew
 
 Key = tuple[Task, int, int]
 """Task, length, index."""
@@ -64,13 +66,16 @@ def generate_folder(
         OutputError: Files cannot be written; finished shards stay.
         DataError: A prompt has another number of tokens than were added up.
     """
-    check_lengths(request, tokenizer)
-    # Workers and requests that fail need no Parquet.
-    from sparse_tasks.generators.card import card
-    from sparse_tasks.generators.dataset import DatasetFolder
-
     store = store_at(path)
-    with _cluster(on) as cluster, store.held():
+    with ExitStack() as stack:
+        crew = stack.enter_context(_crew(request, workers if on is None else 1, store))
+        check_lengths(request, tokenizer)
+        # Workers and requests that fail need no Parquet.
+        from sparse_tasks.generators.card import card
+        from sparse_tasks.generators.dataset import DatasetFolder
+
+        cluster = stack.enter_context(_cluster(on))
+        stack.enter_context(store.held())
         job = None
         if cluster is not None:
             from sparse_tasks.generators.spread import Job, check, make_shards
@@ -88,7 +93,7 @@ def generate_folder(
                         progress(shard, finished.entry["rows"], finished.entry["tokens"])
                 return
             work = [one for shard in missing for one in work_of(shard)]
-            with closing(_in_order(request, tokenizer, work, workers, fast)) as samples:
+            with closing(_in_order(request, tokenizer, work, workers, fast, crew)) as samples:
                 for shard in missing:
                     rows: list[Sample] = []
                     for sample in islice(samples, shard.last - shard.first):
@@ -100,6 +105,19 @@ def generate_folder(
             fast = choose(tokenizer, request.tokens if folder.missing else 0, encoder, notice)
             with_fallback(tokenizer, fast, complete, notice, folder.discard)
         return folder.finish(card(folder))
+
+
+@contextmanager
+def _crew(request: Request, workers: int, store: Store) -> Iterator[Crew | None]:
+    """Processes that load what they need while it is found out what is missing; None where one will do."""
+    workers = min(workers, request.samples * len(request.tasks) * len(request.lengths))
+    if workers == 1 or store.has(MANIFEST):
+        yield None
+        return
+    from sparse_tasks.generators.processes import Crew
+
+    with closing(Crew(workers, start_worker, (request,))) as crew:
+        yield crew
 
 
 @contextmanager
@@ -138,8 +156,16 @@ def work_of(shard: Shard) -> list[Work]:
 
 
 def _in_order(
-    request: Request, tokenizer: PromptTokenizer, work: list[Work], workers: int, encoder: type[Fastokens] | None
+    request: Request,
+    tokenizer: PromptTokenizer,
+    work: list[Work],
+    workers: int,
+    encoder: type[Fastokens] | None,
+    crew: Crew | None = None,
 ) -> Generator[Sample, None, None]:
+    if crew is not None and crew.waits and work:
+        yield from crew.results(_make_in_process, work, _count_with, (encoder,))
+        return
     if workers > 1 and len(work) > 1:
         from sparse_tasks.generators.processes import in_processes
 
@@ -166,7 +192,13 @@ def start_worker(request: Request, encoder: type[Fastokens] | None = None) -> No
     global _worker
     mount(request.corpora)
     loaded = load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
+    _ = loaded.backend  # for all processes that are forks of this one
     _worker = Worker(request, loaded.with_encoder(encoder))
+
+
+def _count_with(encoder: type[Fastokens] | None) -> None:
+    here = worker()
+    here.tokenizer = here.tokenizer.with_encoder(encoder)
 
 
 def worker() -> Worker:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import active_children
@@ -16,14 +19,15 @@ from sparse_tasks.core.files import LOCK
 from sparse_tasks.core.manifest import MANIFEST
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
+from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators import dataset, run
 from sparse_tasks.generators.dataset import shards
-from sparse_tasks.generators.processes import in_processes
-from sparse_tasks.generators.run import generate_folder, generate_samples
+from sparse_tasks.generators.processes import Crew, in_processes
+from sparse_tasks.generators.run import generate_folder, generate_samples, start_worker
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.table import read_rows
 from tests.cli.program import contents, wait_for
-from tests.cli.work import remember, work
+from tests.cli.work import remember, threads, work
 from tests.generators.requests import make_request
 
 REQUEST = make_request(["2k", "2600"], ["ruler_niah", "story_multihop"], samples=3)
@@ -75,6 +79,29 @@ def test_worker_that_is_killed_while_it_writes_is_told() -> None:
         process.kill()
     with pytest.raises(SparseTasksError, match=r"a worker process was killed \(SIGKILL\), .* take fewer --workers"):
         list(results)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forks of one on Linux alone")
+@pytest.mark.usefixtures("no_process_left")
+@pytest.mark.parametrize("killed", ["fork", "first"])
+def test_forks_end_with_the_first_process_and_it_with_them(killed: str) -> None:
+    before = set(active_children())
+    results = processes([1, 1, 1, 1000, 1000, 1000], 3)
+    next(results)
+    (first,) = {process.pid for process in set(active_children()) - before}
+    forks = [int(pid) for pid in Path(f"/proc/{first}/task/{first}/children").read_text().split()]
+    assert len(forks) == 2
+    os.kill(forks[1] if killed == "fork" else first or 0, signal.SIGKILL)
+    with pytest.raises(SparseTasksError, match=r"a worker process was killed \(SIGKILL\)"):
+        list(results)
+    wait_for(lambda: not [pid for pid in forks if Path(f"/proc/{pid}").exists()], seconds=10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forks of one on Linux alone")
+@pytest.mark.usefixtures("no_process_left")
+def test_what_workers_load_starts_no_thread() -> None:
+    crew = Crew(2, start_worker, (REQUEST, Fastokens))
+    assert list(crew.results(work, [15, 16], threads, ())) == [(15, "1"), (16, "1")]
 
 
 @pytest.mark.usefixtures("no_process_left")
