@@ -66,7 +66,7 @@ def compare(
     if format is Format.json:
         print_json({"run_a": str(run_a), "run_b": str(run_b), **to_builtins(comparison)})
         return
-    _print(comparison, [(folder, read_settings(folder)) for folder in (run_a, run_b)], bool(repeat))
+    _print(comparison, [(folder, read_settings(folder)) for folder in (run_a, run_b)], bool(repeat), ladder)
     if ladder:
         _tell_where(comparison)
 
@@ -75,29 +75,33 @@ def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format)
     """Print the rungs of a run's ladders, and the steps between them."""
     from sparse_tasks.core.length import label
     from sparse_tasks.core.records import to_builtins
+    from sparse_tasks.evaluators.runs import read_settings
 
     if format is Format.json:
         print_json({"run": str(run), "level": level, "ladders": [to_builtins(one) for one in found]})
         return
-    print(run)
+    settings = read_settings(run)
+    print(f"{run} ({settings.model.name}, attention {attention_of(settings)}{prompts(settings)})")
     for length in dict.fromkeys(one.length for one in found):
         rungs = frameless("task", ("n", *(_words(rung.rung) for rung in found[0].rungs)))
         steps = frameless("task", ("step", "difference", f"{level:.0%} interval", "p"))
         for one in found:
             if one.length == length:
                 rungs.add_row(one.task, f"{one.n:,}", *(PLAIN.number(rung.mean) for rung in one.rungs))
-                for step in one.steps:
+                for step in [] if one.unable else one.steps:
                     limits = PLAIN.interval(step.interval.low, step.interval.high, sign=True)
                     taken = f"{_words(step.rung)} - {_words(step.less)}"
                     steps.add_row(one.task, taken, PLAIN.signed(step.difference), limits, PLAIN.p_value(step.p_holm))
         print(f"\nlength {label(length)}")
         print_table(rungs)
-        print()
-        print_table(steps)
+        if steps.row_count:
+            print()
+            print_table(steps)
     print("\ngiven: what matters stands in the question, which leaves the reasoning;")
     print("retrieve: that alone is asked for; two prompts: that, then what follows;")
     print("all: both at once.")
     print("p: paired permutation test, Holm-corrected over the steps of a length.")
+    tell_unable([(one.length, one.task) for one in found if one.unable], len(found))
 
 
 def _words(rung: str) -> str:
@@ -117,7 +121,22 @@ def _tell_where(comparison: Comparison) -> None:
         print(f"{task} ({label(length)}): {lost_in(rows)}.")
 
 
-def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeated: bool) -> None:
+def _tables(rows: list[ComparedTask], ladder: bool) -> dict[tuple[int, str], list[tuple[str, ComparedTask]]]:
+    """Rows with their names, a table for each length; of ladders for each task, too, in the order of its rungs."""
+    from sparse_tasks.evaluators.ladder import RUNGS, split
+
+    tables: dict[tuple[int, str], list[tuple[str, ComparedTask]]] = {}
+    for row in sorted(rows, key=lambda row: row.length):
+        task, rung = split(row.task) if ladder else ("", row.task)
+        tables.setdefault((row.length, task), []).append((_words(rung) if ladder else rung, row))
+    if ladder:
+        order = [_words(rung) for rung in RUNGS]
+        for named in tables.values():
+            named.sort(key=lambda one: order.index(one[0]))
+    return tables
+
+
+def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeated: bool, ladder: bool) -> None:
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.runs import told_missing
 
@@ -127,20 +146,19 @@ def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeate
         if missing:
             print(f"   PARTIAL: {told_missing(name, missing, run.dataset.samples)}.")
     difference = "format" if comparison.format_share is True else "B - A"
-    for length in sorted({row.length for row in comparison.rows}):
+    for (length, task), rows in _tables(comparison.rows, ladder).items():
         interval = f"{comparison.level:.0%} interval"
         serving = ["serving"] if repeated else []
-        table = frameless("task", ("n", "A", "B", difference, interval, *serving, "p", "least"))
-        for row in comparison.rows:
-            if row.length == length:
-                # 1 is the end of the scale: no difference would show.
-                least = row.smallest_detectable if row.smallest_detectable < 1 else None
-                conclusion = [*_difference(row), PLAIN.p_value(row.p_holm), PLAIN.number(least)]
-                table.add_row(row.task, *_means(row), *(["unable"] if row.unable else conclusion))
+        table = frameless("level" if ladder else "task", ("n", "A", "B", difference, interval, *serving, "p", "least"))
+        for name, row in rows:
+            # 1 is the end of the scale: no difference would show.
+            least = row.smallest_detectable if row.smallest_detectable < 1 else None
+            conclusion = [*_difference(row), PLAIN.p_value(row.p_holm), PLAIN.number(least)]
+            table.add_row(name, *_means(row), *(["unable"] if row.unable else conclusion))
         for average in comparison.averages:
             if average.length == length and average.tasks > 1:
                 table.add_row("mean of tasks", *_means(average), *_difference(average))
-        print(f"\nlength {label(length)}")
+        print(f"\nlength {label(length)}{f', {task}' if task else ''}")
         print_table(table)
     print()
     if comparison.left_out_a or comparison.left_out_b:
@@ -149,10 +167,11 @@ def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeate
         print("format: B - A. B is A with its answers begun, so this much of A's loss is form.")
     if repeated:
         _tell_serving(comparison)
-    print("p: paired permutation test, Holm-corrected over the tasks of a length;")
-    print("   intervals are of each task alone.")
-    print("least: the smallest difference that so many pairs of a task would detect in 4 of")
-    print("   5 runs; - if none.")
+    of = "level" if ladder else "task"
+    print(f"p: paired permutation test, Holm-corrected over the {of}s of a length;")
+    print(f"   intervals are of each {of} alone.")
+    print("least: the smallest difference that so many pairs would detect in 4 of 5 runs;")
+    print("   - if none.")
     tell_unable([(row.length, row.task) for row in comparison.rows if row.unable], len(comparison.rows))
 
 

@@ -9,9 +9,11 @@ from typing import Final
 import pyarrow as pa
 from msgspec.structs import replace
 
+from sparse_tasks.attention.attention import DENSE
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.core.paths import to_path
 from sparse_tasks.core.records import Count, Difference, Name, Record, Share
+from sparse_tasks.evaluators.ability import able
 from sparse_tasks.evaluators.compare import recorded
 from sparse_tasks.evaluators.records import ComparedTask, DifferenceInterval, Outcome, Probability
 from sparse_tasks.evaluators.results import read_scored
@@ -52,7 +54,7 @@ class Step(Record, frozen=True, kw_only=True):
         difference: The mean.
         interval: Confidence interval of the difference.
         p_value: Two-sided sign-flip test.
-        p_holm: The same, adjusted for all steps of a length.
+        p_holm: The same, adjusted for the steps of all ladders at a length that the model is able to do.
     """
 
     rung: Name
@@ -64,11 +66,16 @@ class Step(Record, frozen=True, kw_only=True):
 
 
 class Ladder(Record, frozen=True, kw_only=True):
-    """A ladder at a length: its rungs and steps."""
+    """A ladder at a length: its rungs and steps.
+
+    Attributes:
+        unable: Whether dense attention reaches no rung, so that the steps say nothing.
+    """
 
     length: Count
     task: Name
     n: Count
+    unable: bool
     rungs: list[Rung]
     steps: list[Step]
 
@@ -110,13 +117,15 @@ def ladders(run: str | Path, *, level: float = 0.95, partial: bool = False) -> l
     if not 0 < level < 1:
         raise UsageError("level", level, "must be in (0, 1), such as 0.95")
     folder = to_path(run)
+    scored = read_scored(folder, COLUMNS, partial=partial)
+    dense = scored.result.attention.method == DENSE
     scores: dict[tuple[int, str], dict[str, list[float]]] = {}
-    for outcome in by_rung(read_scored(folder, COLUMNS, partial=partial).scores):
+    for outcome in by_rung(scored.scores):
         task, rung = split(outcome.task)
         scores.setdefault((outcome.length, task), {}).setdefault(rung, []).append(outcome.score)
     if not scores:
         raise no_ladder(folder)
-    found = [_ladder(*place, rungs, level) for place, rungs in sorted(scores.items())]
+    found = [_ladder(*place, rungs, level, dense) for place, rungs in sorted(scores.items())]
     return [one for length in sorted({one.length for one in found}) for one in _adjusted(found, length)]
 
 
@@ -132,14 +141,16 @@ def split(name: str) -> tuple[str, str]:
 
 def lost_in(rows: Sequence[ComparedTask]) -> str:
     """Where a run loses against another, in words, by the rungs of a ladder at a length that differ for sure."""
+    if all(row.unable for row in rows):
+        return "unable, so nothing is said"
     lost = {split(row.task)[1] for row in rows if row.difference < 0 and row.p_holm < 0.05 and not row.unable}
     parts = [part for rung, part in ((RETRIEVE, "in retrieval"), (GIVEN, "in reasoning")) if rung in lost]
     if parts:
         return f"B loses {' and '.join(parts)}"
-    return "B loses in doing both, in neither alone" if lost else "no loss of B is seen"
+    return "B loses in doing both, in neither alone" if lost else "no loss of B is sure"
 
 
-def _ladder(length: int, task: str, scores: dict[str, list[float]], level: float) -> Ladder:
+def _ladder(length: int, task: str, scores: dict[str, list[float]], level: float, dense: bool) -> Ladder:
     rungs = []
     for rung in RUNGS:
         interval = mean_interval(scores[rung], level)
@@ -158,11 +169,15 @@ def _ladder(length: int, task: str, scores: dict[str, list[float]], level: float
                 p_holm=p_value,
             )
         )
-    return Ladder(length=length, task=task, n=len(scores[ALL]), rungs=rungs, steps=steps)
+    unable = dense and not any(able(rung.mean) for rung in rungs)
+    return Ladder(length=length, task=task, n=len(scores[ALL]), unable=unable, rungs=rungs, steps=steps)
 
 
 def _adjusted(found: Sequence[Ladder], length: int) -> list[Ladder]:
-    """The ladders of a length, with p-values adjusted for all their steps."""
+    """The ladders of a length, with p-values adjusted for all their steps that say something."""
     own = [one for one in found if one.length == length]
-    adjusted = iter(holm([step.p_value for one in own for step in one.steps]))
-    return [replace(one, steps=[replace(step, p_holm=next(adjusted)) for step in one.steps]) for one in own]
+    adjusted = iter(holm([step.p_value for one in own if not one.unable for step in one.steps]))
+    return [
+        one if one.unable else replace(one, steps=[replace(step, p_holm=next(adjusted)) for step in one.steps])
+        for one in own
+    ]

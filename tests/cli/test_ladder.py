@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_a_run_is_held_against_itself_over_the_levels(ladder: Path, tmp_path: Pa
         (("given", "retrieve", "compute", "all"), "B loses in retrieval and in reasoning"),
         (("all",), "B loses in doing both, in neither alone"),
         (("compute",), "B loses in doing both, in neither alone"),
-        ((), "no loss of B is seen"),
+        ((), "no loss of B is sure"),
     ],
 )
 def test_a_loss_has_a_place(ladder: Path, dense: Path, tmp_path: Path, wrong: tuple[str, ...], verdict: str) -> None:
@@ -87,6 +88,29 @@ def test_a_loss_has_a_place(ladder: Path, dense: Path, tmp_path: Path, wrong: tu
     assert problems(found, "comparison-1.0") == []
     assert len(found["rows"]) == 4 * len(TASKS)
     assert found["averages"] == []
+
+
+def test_from_what_a_model_is_unable_to_do_nothing_is_concluded(ladder: Path, tmp_path: Path) -> None:
+    wrong = ("given", "retrieve", "compute", "all")
+    nothing, sparse = answered(ladder, tmp_path / "nothing", wrong), answered(ladder, tmp_path / "b", wrong, "snapkv")
+    out = run("compare", nothing, "--ladder").out
+    assert "below 0.1 on every task" in out
+    assert "two prompts - given" not in out
+    assert [one["unable"] for one in run("compare", nothing, "--ladder", "--format", "json").json()["ladders"]] == [
+        True
+    ] * len(TASKS)
+    # A sparse run alone does not show what its model can do.
+    assert "two prompts - given" in run("compare", sparse, "--ladder").out
+    out = run("compare", nothing, sparse, "--ladder").out
+    assert all(f"{task} (3500): unable, so nothing is said." in out for task in TASKS)
+
+
+def test_levels_stand_below_each_other_in_their_order(ladder: Path, dense: Path, tmp_path: Path) -> None:
+    out = run("compare", dense, answered(ladder, tmp_path / "run", ("all",), "snapkv"), "--ladder").out
+    rows = [line.split("  ")[0] for line in out.splitlines() if re.match(r"given|retrieve|two prompts|all", line)]
+    assert rows == ["given", "retrieve", "two prompts", "all"] * len(TASKS)
+    assert all(f"length 3500, {task}" in out for task in TASKS)
+    assert all(len(line) <= 80 for line in out.splitlines()[2:])
 
 
 def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) -> None:
