@@ -69,7 +69,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
             raise UsageError("sparsity", sparsity, "has to be a number from 0 up to, not including, 1")
         if text == DENSE:
             if sparsity:
-                raise UsageError("sparsity", sparsity, f"goes with a method; {DENSE} attention leaves nothing out")
+                raise UsageError("sparsity", sparsity, f"needs a method; {DENSE} attention leaves nothing out")
             sparsity = 0
         target = None if sparsity is None else float(sparsity)
         attention = cls(method=spell_out(text), sparsity=target, arguments=dict(arguments or {}))
@@ -123,7 +123,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         arguments: JsonObject = {}
         for method in self.methods:
             if method.sparsity is None:
-                raise UsageError("sparsity", None, f"of {method.name} says what its oracle may read; give one")
+                raise UsageError("sparsity", None, f"of {method.name} is the budget of its oracle; give one")
             name, settings = method.oracle
             arguments |= {f"{name}.{key}": value for key, value in settings.items()}
             arguments[f"{name}.sparsity"] = method.sparsity
@@ -158,7 +158,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
             if not _goes_to(path, names):
                 parameter = path.rpartition(".")[2]
                 known = ", ".join(f"{name}.{parameter}" for name in names) or f"none: {DENSE} attention takes none"
-                raise UsageError("argument", path, f"is of no method in {self.method!r}; write {known}")
+                raise UsageError("argument", path, f"belongs to no method in {self.method!r}; write {known}")
         return _by_phase(self.method, [self.resolve(name) for name in names])
 
     def resolve(self, name: str) -> Method:
@@ -244,7 +244,9 @@ def share_out(arguments: Mapping[str, object], attentions: Sequence[str]) -> lis
     names = [[] if text == DENSE else spell_out(text).split("+") for text in attentions]
     for path in arguments:
         if not any(_goes_to(path, some) for some in names):
-            raise UsageError("set", path, f"is of no method in {', '.join(attentions)}; write METHOD.PARAMETER=VALUE")
+            raise UsageError(
+                "set", path, f"belongs to no method in {', '.join(attentions)}; write METHOD.PARAMETER=VALUE"
+            )
     return [{path: value for path, value in arguments.items() if _goes_to(path, some)} for some in names]
 
 
@@ -272,6 +274,6 @@ def _by_phase(text: str, methods: Sequence[Method]) -> tuple[Method, ...]:
     ordered = tuple(by_phase[prefill] for prefill in (True, False) if prefill in by_phase)
     if len(ordered) != len(methods):
         raise UsageError(
-            "attention", text, "composes two methods of one phase; one for prefill and one for decode or evict go"
+            "attention", text, "composes two methods of one phase; use one for prefill and one for decode or evict"
         )
     return ordered

@@ -36,7 +36,7 @@ class Shape:
         query_heads: A multiple of ``kv_heads``.
         kv_heads: KV heads.
         head_size: A multiple of 16, up to 256.
-        batch: Sequences in decoding; a prompt is one.
+        batch: Sequences per decoding step; prefill has one.
         dtype: Type of queries, keys and values.
         device: Where they lie.
     """

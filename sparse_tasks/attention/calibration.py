@@ -103,9 +103,11 @@ def calibrated(path: str, method: str, version: int, model: str, revision: str |
     if found.method != method:
         raise UsageError(f"{method}.calibration", path, f"is for {found.method}; {again}")
     if found.version != version:
-        raise UsageError(f"{method}.calibration", path, f"is of version {found.version}, not {version}; {again}")
+        raise UsageError(f"{method}.calibration", path, f"has version {found.version}, not {version}; {again}")
     if found.model != (own := fingerprint(model, revision)):
-        raise UsageError(f"{method}.calibration", path, f"is of a model {found.model[:12]}, not {own[:12]}; {again}")
+        raise UsageError(
+            f"{method}.calibration", path, f"was made for the model {found.model[:12]}, not {own[:12]}; {again}"
+        )
     _LOG.warning("%s: calibrated on %s", method, found.source)
     return found
 
@@ -124,7 +126,7 @@ def source_of(text: Any) -> tuple[str, str | None]:
     """
     name = getattr(text, "_name_or_path", "")
     if not name:
-        raise UsageError("model", name, "is not at hand as files, by which a calibration is known to be its own")
+        raise UsageError("model", name, "is not available as files, which identify the model of a calibration")
     return name, getattr(text, "_commit_hash", None)
 
 
@@ -148,10 +150,10 @@ def fingerprint(model: str, revision: str | None = None) -> str:
         try:
             folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            raise UsageError("model", model, f"is not at hand: {first_line(error)}") from error
+            raise UsageError("model", model, f"is not available: {first_line(error)}") from error
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UsageError("model", model, "has no .safetensors, by which a calibration is known to be its own")
+        raise UsageError("model", model, "has no .safetensors, which identify the model of a calibration")
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -161,7 +163,7 @@ def fingerprint(model: str, revision: str | None = None) -> str:
             try:
                 places = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
             except (ValueError, TypeError, KeyError) as error:
-                raise UsageError("model", str(path), f"is no .safetensors file: {first_line(error)}") from error
+                raise UsageError("model", str(path), f"is not a .safetensors file: {first_line(error)}") from error
             digest.update(header)
             for begin, end in places:
                 file.seek(first + begin)

@@ -116,7 +116,7 @@ class Method(Parametric, ABC):
         for name in self.budgets:
             if getattr(self, name) is not None:
                 raise UsageError(
-                    f"{self.name}.{name}", getattr(self, name), "is what sparsity would set; give one of the two"
+                    f"{self.name}.{name}", getattr(self, name), "is also set by sparsity; give only one of them"
                 )
 
     def at(self, length: int) -> Self:

@@ -142,7 +142,7 @@ def check_path(path: Path | str) -> Path:
     if path.suffix.lower() not in FORMATS:
         raise UsageError("output", str(path), f"is not a picture; end it in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
-        raise UsageError("output", str(path), f"would lie in {path.parent}, which is not a folder; make it first")
+        raise UsageError("output", str(path), f"would be in {path.parent}, which is not a folder; create it first")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

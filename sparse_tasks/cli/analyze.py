@@ -21,7 +21,8 @@ RunsArgument = Annotated[
     list[Path], typer.Argument(metavar="RUNS...", help="Scored runs, or folders of scored runs, such as a sweep.")
 ]
 ToleranceOption = Annotated[
-    float, typer.Option(metavar="T", help="Largest mean loss against dense of a certified sparsity.")
+    float,
+    typer.Option(metavar="T", help="Largest mean loss against dense attention that a certified sparsity may have."),
 ]
 
 
@@ -37,14 +38,14 @@ def analyze(
         ),
     ] = None,
     tolerance: ToleranceOption = 0.05,
-    error: Annotated[float, typer.Option(metavar="E", help="How often a certified sparsity may be wrong.")] = 0.05,
+    error: Annotated[float, typer.Option(metavar="E", help="Error rate of certified sparsities.")] = 0.05,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the tables, as CSV.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the tables as CSV files.")
     ] = None,
     partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
 ) -> None:
-    """Draw conclusions from runs: what sparsity costs and saves, by method, task and length.
+    """Analyse runs: what sparsity costs and saves, by method, task and length.
 
     Example: sparse-tasks analyze runs/demo-small-sweep --tolerance 0.1
     """

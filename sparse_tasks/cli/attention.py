@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.method import Method
 
 app = typer.Typer(
-    help="Sparse attention methods: what they are, what they select, how fast they are.",
+    help="List, draw, time, inspect and calibrate sparse attention methods.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -34,7 +34,7 @@ Sparsity = Annotated[
     float | None,
     typer.Option(metavar="S", help="Target sparsity, in [0, 1).", show_default="0.9 unless --set has a budget"),
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the made queries and keys.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the random queries and keys.")]
 
 
 @app.command("list")
@@ -87,16 +87,16 @@ def show(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Queries and keys of a model, a .npz or .safetensors: q (tokens, query heads, head size) and k alike.",
+            help="A model's queries and keys, as .npz or .safetensors: q (tokens, query heads, head size) and k.",
             show_default="made ones",
         ),
     ] = None,
     head: Annotated[
         int | None, typer.Option(metavar="N", help="One head of the index.", show_default="up to four")
     ] = None,
-    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of the made queries.", min=1)] = 4,
-    kv_heads: Annotated[int, typer.Option(metavar="N", help="KV heads of the made keys.", min=1)] = 2,
-    head_size: Annotated[int, typer.Option(metavar="N", help="Head size of both.")] = 64,
+    heads: Annotated[int, typer.Option(metavar="N", help="Number of query heads.", min=1)] = 4,
+    kv_heads: Annotated[int, typer.Option(metavar="N", help="Number of KV heads.", min=1)] = 2,
+    head_size: Annotated[int, typer.Option(metavar="N", help="Head size.")] = 64,
     seed: Seed = 0,
     format: FormatOption = Format.human,
 ) -> None:
@@ -117,7 +117,7 @@ def show(
     path = check_path(output or Path(f"{method}.png"))
     chosen = _methods([method], sparsity, set_)[0]
     if qk is not None and length is not None:
-        raise UsageError("length", length, "is that of the file; leave out --length or --qk")
+        raise UsageError("length", length, "contradicts --qk, whose file has a length; leave one of them out")
     if qk is None:
         q, k, _ = structured(parse_length(length or _LENGTH), heads, kv_heads, head_size, seed)
     else:
@@ -137,9 +137,7 @@ def show(
     met = selected if chosen.exact else computed
     if chosen.sparsity is not None and abs(met - (1 - chosen.sparsity)) > _MISSED:
         target = f"sparsity {chosen.sparsity:g} means {1 - chosen.sparsity:.3f}"
-        print(
-            f"note: {target}; so short a prompt leaves less choice, for blocks are whole and some keys are always seen"
-        )
+        print(f"note: {target}; in a prompt this short, whole blocks and keys that are always kept leave less choice")
     print(path)
 
 
@@ -163,11 +161,11 @@ def bench(
     ] = None,
     sparsity: Sparsity = None,
     set_: Set = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cuda, or cpu for the torch twins.")] = "cuda",
+    device: Annotated[str, typer.Option(metavar="NAME", help="cuda, or cpu for plain torch.")] = "cuda",
     heads: Annotated[int, typer.Option(metavar="N", help="Query heads.", min=1)] = 32,
     kv_heads: Annotated[int, typer.Option(metavar="N", help="KV heads.", min=1)] = 8,
     head_size: Annotated[int, typer.Option(metavar="N", help="Head size.")] = 128,
-    batch: Annotated[int, typer.Option(metavar="N", help="Sequences in decoding; a prompt is one.", min=1)] = 16,
+    batch: Annotated[int, typer.Option(metavar="N", help="Sequences per decoding step; prefill has one.", min=1)] = 16,
     seed: Seed = 0,
     format: FormatOption = Format.human,
 ) -> None:
@@ -213,7 +211,7 @@ def _methods(names: list[str], sparsity: float | None, set_: list[str] | None) -
     methods: list[Method] = []
     for name, arguments in zip(names, share_out(method_arguments(set_ or []), names), strict=True):
         if "+" in name:
-            raise UsageError("method", name, "is a composition; here methods stand alone, so name each by itself")
+            raise UsageError("method", name, "is a composition; name each method by itself here")
         budgets = {"sparsity", *METHODS.get(name).budgets}
         default = None if budgets & {path.rpartition(".")[2] for path in arguments} else _SPARSITY
         target = default if sparsity is None else sparsity
@@ -262,23 +260,23 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
     ranked = [row for row in rows if not row["control"]]
     for phase in dict.fromkeys(row["phase"] for row in ranked):
         _print_methods(phase.capitalize(), [row for row in ranked if row["phase"] == phase], ("unit", "budget"))
-    controls = "Controls: to hold methods against; no board ranks them"
+    controls = "Controls, to compare methods with; boards do not rank them"
     _print_methods(controls, [row for row in rows if row["control"]], ("phase", "unit", "budget"))
     table = frameless("name", ("importance",), numeric=False)
     for row in rows:
         table.add_row(row["name"], row["importance"])
     print_table(table)
     if not verbose:
-        print("\n--verbose tells sources and parameters.")
+        print("\n--verbose shows sources and parameters.")
         print("Two methods compose, as in vertical_slash+quest.")
-        print("A name without its phase is both: oracle is oracle_prefill+oracle_decode.")
+        print("A name without its phase means both: oracle is oracle_prefill+oracle_decode.")
         return
     print()
     table = frameless("name", ("source",), numeric=False)
     for row in rows:
         table.add_row(row["name"], row["source"])
     print_table(table)
-    print("\nParameters (--set); * is what sparsity sets")
+    print("\nParameters (--set); --sparsity sets those with *")
     table = frameless("parameter", ("default", "values", "meaning"), numeric=False)
     for row in rows:
         for p in row["parameters"]:
@@ -321,8 +319,8 @@ def _print_timings(timings: list[Timing], device: str, evicting: set[str]) -> No
         ]
         table.add_row(t.method + (" *" if t.method in evicting else ""), label(t.length), *numbers)
     if device == "cpu":
-        print("Torch twins on the CPU: they show that all works, and nothing of how fast the kernels are.")
+        print("Plain torch on the CPU: this shows that everything works, not how fast the kernels are.")
     print_table(table)
-    print("dense: torch's scaled_dot_product_attention; sparse: with its index; bound: 1 / density, of what runs.")
+    print("dense: torch's scaled_dot_product_attention; sparse: includes the index; bound: 1 / density of what runs.")
     if any(t.method in evicting for t in timings):
-        print("*: its index is made once after the prompt, and so is not in a step's time.")
+        print("*: the index is made once after the prompt, so a step's time does not include it.")

@@ -37,7 +37,9 @@ def calibrate(
     length: Lengths = None,
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option("--engine-arg", metavar="KEY=VALUE", help="device, dtype or impl, as of the engine transformers."),
+        typer.Option(
+            "--engine-arg", metavar="KEY=VALUE", help="device, dtype or impl, as for the engine transformers."
+        ),
     ] = None,
     format: FormatOption = Format.human,
 ) -> None:
@@ -56,10 +58,10 @@ def calibrate(
     from sparse_tasks.evaluators.predict import RunRequest
 
     if output.suffix != ".safetensors":
-        raise UsageError("output", str(output), "is no .safetensors file, which a calibration is; end it so")
+        raise UsageError("output", str(output), "does not end in .safetensors, as a calibration has to")
     attention = attentions(method, None, [])[0]
     if (data is None) == (from_ is None):
-        raise UsageError("data", data, "is needed, or --from in its place, and not both")
+        raise UsageError("data", data, "is needed, or --from instead, but not both")
     if from_ is not None:
         calibration = take_published(attention, model, from_)
     elif data is not None:

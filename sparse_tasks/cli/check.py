@@ -22,25 +22,33 @@ def check(
         str,
         typer.Argument(
             metavar="METHOD",
-            help="A method, another package's too, or two (vertical_slash+quest).",
+            help="A method, also one of another package, or two (vertical_slash+quest).",
             autocompletion=complete_method,
         ),
     ],
     samples: Annotated[
         int | None,
-        typer.Option("--samples", "-n", metavar="N", help="Most samples of a task at a length.", show_default="all"),
+        typer.Option(
+            "--samples", "-n", metavar="N", help="Use only the first N samples per task and length.", show_default="all"
+        ),
     ] = None,
     sparsity: Annotated[
         str | None,
-        typer.Option("--sparsity", "-s", metavar="S", help="Target sparsities, of these.", show_default="0.5,0.7,0.9"),
+        typer.Option(
+            "--sparsity",
+            "-s",
+            metavar="S",
+            help="Target sparsities, a subset of the default.",
+            show_default="0.5,0.7,0.9",
+        ),
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Reference curve to hold it against.", show_default="the package's"),
+        typer.Option(metavar="FILE", help="Reference curve to compare with.", show_default="the package's"),
     ] = None,
     write_reference: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the method's curve as a reference, and judge nothing."),
+        typer.Option(metavar="FILE", help="Write the method's curve as a reference instead of checking it."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -48,15 +56,15 @@ def check(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Keep data sets and runs there; what is finished is not repeated.",
-            show_default="none is kept",
+            help="Keep data sets and runs in this folder; finished ones are not repeated.",
+            show_default="not kept",
         ),
     ] = None,
     format: FormatOption = Format.human,
 ) -> None:
     """Check a method on a CPU in minutes: a small model's scores against earlier ones.
 
-    A method without a stored reference is held against chance. Exit codes: 0 passed, 1 failed, 2 bad input.
+    A method without a stored reference is compared with chance. Exit codes: 0 passed, 1 failed, 2 bad input.
 
     Example: sparse-tasks check quest
     """
@@ -71,7 +79,7 @@ def check(
 
     if write_reference is not None:
         if samples is not None or sparsity is not None or reference is not None:
-            remedy = "is written of all samples and sparsities; leave out --samples, --sparsity and --reference"
+            remedy = "needs all samples and sparsities; leave out --samples, --sparsity and --reference"
             raise UsageError("write-reference", str(write_reference), remedy)
         if write_reference.is_dir() or not write_reference.parent.is_dir():
             raise UsageError("write-reference", str(write_reference), "has to be a file in a folder that exists")
@@ -123,10 +131,10 @@ def _print(checked: Checked) -> None:
     if checked.against == "reference":
         print(f"{checked.method}, against its reference curve of {checked.opponent[:10]}, {samples}")
     else:
-        print(f"{checked.method}, which has no reference curve, against chance, {samples}")
+        print(f"{checked.method}, against chance (it has no reference curve), {samples}")
     print_table(table)
     if checked.against == "reference":
-        print("reference: 95% interval of the score it had, and room for rounding.")
+        print("reference: 95% interval of the earlier score, with room for rounding.")
     else:
         print(f"difference: from {checked.opponent} at the same sparsity, paired, 95% interval.")
     failed = sum(row.verdict != "ok" for row in checked.rows)

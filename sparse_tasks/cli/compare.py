@@ -20,7 +20,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run, usually the dense baseline.")],
     run_b: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN_B", help="The run to compare; may be left out with --ladder."),
+        typer.Argument(metavar="RUN_B", help="The run to compare with A; optional with --ladder."),
     ] = None,
     common: Annotated[bool, typer.Option("--common", help="Compare only the samples that both runs have.")] = False,
     level: Annotated[float, typer.Option(metavar="P", help="Confidence level of the intervals, in (0, 1).")] = 0.95,
@@ -29,21 +29,23 @@ def compare(
         typer.Option(
             "--repeat",
             metavar="RUN",
-            help="RUN_A or RUN_B once more, in other batches or by another engine: serving variance. May be repeated.",
+            help="Repeat of RUN_A or RUN_B (other batches or engine), for the serving variance. May be repeated.",
         ),
     ] = None,
     ladder: Annotated[
         bool,
-        typer.Option("--ladder", help="Compare levels of one question: what is lost in retrieval, what in reasoning."),
+        typer.Option(
+            "--ladder", help="Compare the levels of one question: what is lost in retrieval and what in reasoning."
+        ),
     ] = False,
     partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.human,
 ) -> None:
     """Compare two runs over the same data set, sample by sample.
 
-    Differences are B minus A; p-values are of paired permutation tests, Holm-corrected over the tasks of a length.
+    Differences are B minus A. P-values come from paired permutation tests, Holm-corrected over the tasks of a length.
 
-    Where B is A with --begin-answer, the differences are how much of A's loss is the form of its answers.
+    If B is A with --begin-answer, the differences show how much A loses by the form of its answers.
     """
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.records import to_builtins
@@ -53,10 +55,10 @@ def compare(
     from sparse_tasks.evaluators.runs import read_settings
 
     if ladder and repeat:
-        raise UsageError("repeat", str(repeat[0]), "does not go with --ladder; leave one of them out")
+        raise UsageError("repeat", str(repeat[0]), "cannot be combined with --ladder; leave one of them out")
     if run_b is None:
         if not ladder:
-            raise UsageError("runs", str(run_a), "is one run; name a second to compare with it")
+            raise UsageError("runs", str(run_a), "is one run; name a second one to compare it with")
         _print_ladders(run_a, ladders(run_a, level=level, partial=partial), level, format)
         return
     if ladder:
@@ -97,8 +99,8 @@ def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format)
         if steps.row_count:
             print()
             print_table(steps)
-    print("\ngiven: what matters stands in the question, which leaves the reasoning;")
-    print("retrieve: that alone is asked for; two prompts: that, then what follows;")
+    print("\ngiven: the question repeats the facts, so only the reasoning is left;")
+    print("retrieve: asks only for the facts; two prompts: first the facts, then the rest;")
     print("all: both at once.")
     print("p: paired permutation test, Holm-corrected over the steps of a length.")
     tell_unable([(one.length, one.task) for one in found if one.unable], len(found))
@@ -164,12 +166,12 @@ def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeate
     if comparison.left_out_a or comparison.left_out_b:
         print(f"Left out: {comparison.left_out_a} samples that only A has, {comparison.left_out_b} that only B has.")
     if comparison.format_share is True:
-        print("format: B - A. B is A with its answers begun, so this much of A's loss is form.")
+        print("format: B - A. B is A with begun answers, so this is what A loses by its form.")
     if repeated:
         _tell_serving(comparison)
     of = "level" if ladder else "task"
     print(f"p: paired permutation test, Holm-corrected over the {of}s of a length;")
-    print(f"   intervals are of each {of} alone.")
+    print(f"   intervals are for each {of} alone.")
     print("least: the smallest difference that so many pairs would detect in 4 of 5 runs;")
     print("   - if none.")
     tell_unable([(row.length, row.task) for row in comparison.rows if row.unable], len(comparison.rows))
@@ -194,8 +196,8 @@ def _tell_serving(comparison: Comparison) -> None:
     rows = [(row.task, row) for row in comparison.rows if not row.unable]
     rows += [("mean of tasks", average) for average in comparison.averages if average.tasks > 1]
     within = [f"{name} ({label(row.length)})" for name, row in rows if row.serving and row.serving.within]
-    print("serving: the largest difference that batches, engine and machine alone would make")
-    print(f"   in {100 * comparison.level:g} of 100 pairs of runs, by the repeats.")
+    print("serving: the largest difference that batches, engine and machine alone cause")
+    print(f"   in {100 * comparison.level:g} of 100 pairs of runs, estimated from the repeats.")
     if within:
-        said = f"No larger than that, so that the methods need not differ: {', '.join(within)}."
+        said = f"No larger than that, so the methods may not differ: {', '.join(within)}."
         print(fill(said, 80, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False))

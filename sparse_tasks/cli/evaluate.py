@@ -73,8 +73,8 @@ def evaluate(
         int | None,
         typer.Option(
             metavar="N",
-            help="Engines that share the samples, each on its GPUs, or its part of the cores.",
-            show_default="1; all that have room with --on",
+            help="Number of engines that share the samples, each on its own GPUs or cores.",
+            show_default="1; with --on as many as there is room for",
         ),
     ] = None,
     on: Annotated[
@@ -91,7 +91,7 @@ def evaluate(
             "--attention",
             "-a",
             metavar="NAME",
-            help="Attention method: dense, a method, or two (vertical_slash+quest); a label of what is replayed.",
+            help="Attention method: dense, a method, or two (vertical_slash+quest); with replay a label.",
             show_default="dense",
             autocompletion=complete_method,
         ),
@@ -108,7 +108,7 @@ def evaluate(
             "--output",
             "-o",
             metavar="RUN",
-            help="Folder of the run, of the sweep, or of those of several models or data sets.",
+            help="Folder for the run, for the sweep, or for all runs of several models or data sets.",
             show_default="runs/<model>-<data set>",
         ),
     ] = None,
@@ -125,45 +125,47 @@ def evaluate(
         str, typer.Option(metavar="FILE", help="Chat template: auto (the tokenizer's, if any), none, or a Jinja file.")
     ] = "auto",
     begin_answer: Annotated[
-        bool | None, typer.Option("--begin-answer", help="Begin the model's answer for it, with <answer>.")
+        bool | None, typer.Option("--begin-answer", help="Begin the model's answer with <answer>.")
     ] = None,
     no_begin_answer: Annotated[
-        bool, typer.Option("--no-begin-answer", help="Begin no answers, also where the data set does.")
+        bool, typer.Option("--no-begin-answer", help="Do not begin answers, even if the data set does.")
     ] = False,
     compress: Compress = "prompt",
     thinking: Annotated[
         str,
         typer.Option(
             metavar="HOW",
-            help="Whether the prompt opens a block of thought: auto (as the chat template), open, closed.",
+            help="Whether the prompt opens a block of thought: auto (depends on the chat template), open or closed.",
         ),
     ] = "auto",
     thinking_tags: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TAGS",
-            help="Marks of thought: a family, or two marks as in '<plan> </plan>'. May be repeated.",
+            help="Tags around thoughts: a family, or two tags as in '<plan> </plan>'. May be repeated.",
             show_default="all families",
         ),
     ] = None,
     thinking_budget: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Tokens of thought on top of the answer budget.", show_default="none"),
+        typer.Option(
+            metavar="N", help="Budget for thought in tokens, in addition to the answer budget.", show_default="none"
+        ),
     ] = None,
     no_self_test: NoSelfTest = False,
     free_blocks: FreeBlocks = False,
     no_score: Annotated[
-        bool, typer.Option("--no-score", help="Write the answers only; score them later with sparse-tasks score.")
+        bool, typer.Option("--no-score", help="Only write the answers; score them later with sparse-tasks score.")
     ] = False,
     format: FormatOption = Format.human,
 ) -> None:
     """Let a model answer a data set, and score it.
 
-    A run that was stopped goes on where it stopped when the same command is given again.
+    The same command resumes a run that was stopped.
 
-    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) are a sweep, each held against dense attention.
+    Several methods or sparsities (-a quest,snapkv -s 0.5,0.9) make a sweep: each is compared with dense attention.
 
-    Of several models and data sets, each model answers each data set.
+    If there are several models or data sets, each model answers each data set.
 
     Example: sparse-tasks evaluate sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """
@@ -176,10 +178,10 @@ def evaluate(
     from sparse_tasks.evaluators.sweep import sweeps
 
     if begin_answer and no_begin_answer:
-        raise UsageError("begin-answer", True, "contradicts --no-begin-answer; give one of them")
+        raise UsageError("begin-answer", True, "contradicts --no-begin-answer; use one of them")
     chosen = attentions(attention or "dense", sparsity, [*(set_ or []), *(attention_arg or [])])
     if no_score and len(chosen) > 1:
-        raise UsageError("attention", attention, "is a sweep, which is always scored; give one without --no-score")
+        raise UsageError("attention", attention, "is a sweep, which is always scored; leave out --no-score")
     datasets = [open_dataset(each) for each in data]
     pairs = [(name, dataset) for name in model for dataset in datasets]  # a model stays loaded
     requests: dict[Path, RunRequest] = {}
@@ -211,7 +213,7 @@ def evaluate(
         if output is not None:
             folder = output if len(pairs) == 1 else output / folder.name
         if folder in requests:
-            raise UsageError("output", str(folder), "is where two of these runs would go; give one at a time")
+            raise UsageError("output", str(folder), "would be the folder of two runs; start them one at a time")
         requests[folder] = request
     several = len(pairs) > 1
     if len(chosen) > 1:

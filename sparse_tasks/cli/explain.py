@@ -49,7 +49,7 @@ def explain(
     compress: Compress = "prompt",
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option("--engine-arg", metavar="KEY=VALUE", help="device or dtype, as of the engine transformers."),
+        typer.Option("--engine-arg", metavar="KEY=VALUE", help="device or dtype, as for the engine transformers."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -57,17 +57,17 @@ def explain(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Parent of the runs' folders.",
+            help="Folder for the runs.",
             show_default="runs/<model>-<data set>-explain-<method>",
         ),
     ] = None,
     format: FormatOption = Format.human,
 ) -> None:
-    """Split what a method loses into budget, selection and numerics, in transformers.
+    """Split a method's loss into budget, selection and numerics, in transformers.
 
-    Dense attention, an oracle that reads as little, the method by its torch twin, and on a GPU by its kernel.
+    Runs dense attention, an oracle with the same budget, the method in plain torch, and, on a GPU, with its kernels.
 
-    A run that was stopped goes on where it stopped when the same command is given again.
+    The same command resumes a run that was stopped.
 
     Example: sparse-tasks explain sparse-tasks-4k --model demo --attention quest --sparsity 0.9
     """
@@ -79,7 +79,9 @@ def explain(
 
     chosen = attentions(attention, sparsity, set_ or [])
     if len(chosen) > 1:
-        raise UsageError("attention", f"{attention} at {sparsity}", "is several; explain one at a time")
+        raise UsageError(
+            "attention", f"{attention} at {sparsity}", "is several methods or sparsities; explain one at a time"
+        )
     dataset = open_dataset(data)
     request = RunRequest(
         dataset=dataset,
@@ -133,7 +135,7 @@ def _print(explanation: Explanation, folder: Path) -> None:
     print("\nprefill, decode: measured sparsity; difference: paired, from the run above.")
     print("Parts add up to the total; intervals do not.")
     if "numerics" not in explanation.parts:
-        print("numerics: not measured, for kernels need a GPU; the torch twin is the method.")
+        print("numerics: not measured, because kernels need a GPU; the method ran in plain torch.")
     tell_unable([(row.length, row.task) for row in total.rows if row.unable], len(total.rows))
     print(f"runs: {folder}{os.sep}*")
 

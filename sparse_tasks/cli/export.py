@@ -32,15 +32,15 @@ def export(
 ) -> None:
     """Write a run's results, or a data set, in the format of another project.
 
-    Of a run:
+    For a run:
 
     every_eval_ever: a record of Every Eval Ever 0.3.0.
 
     eval_results: .eval_results/*.yaml for a model's repository.
 
-    lm_eval: results_*.json, samples_*.jsonl as lm-eval has them.
+    lm_eval: results_*.json, samples_*.jsonl in lm-eval's format.
 
-    Of a data set:
+    For a data set:
 
     ruler: LENGTH/TASK/validation.jsonl for RULER's scripts.
 
@@ -68,7 +68,7 @@ def _export_data(export_data: DataExport, source: Path, folder: Path) -> None:
         write_whole(folder / name, content)
         print(folder / name)
     if dataset.asks_several(dataset.select()):
-        warn("of samples that ask several questions, the first one alone is written")
+        warn("of samples with several questions, only the first is exported")
 
 
 def _export_run(export_run: Export, run: Path, folder: Path, partial: bool) -> None:

@@ -38,9 +38,9 @@ def generate(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", "-n", metavar="N", help="Samples of each task at each length.")
+        int, typer.Option("--samples", "-n", metavar="N", help="Number of samples per task and length.")
     ] = 100,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another seed gives other samples.")] = 42,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the samples.")] = 42,
     tokenizer: Annotated[
         str,
         typer.Option(
@@ -56,7 +56,8 @@ def generate(
         int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the task's own")
     ] = None,
     length_includes_output: Annotated[
-        bool, typer.Option("--length-includes-output", help="Take the answer budget off the length, as RULER does.")
+        bool,
+        typer.Option("--length-includes-output", help="Subtract the answer budget from the length, as RULER does."),
     ] = False,
     preset: Annotated[
         str,
@@ -67,7 +68,7 @@ def generate(
         typer.Option(
             "--set",
             metavar="PARAM=VALUE",
-            help="Set a parameter: story_multihop.hops=3 of a task, story.locale=pl_PL of a group. May be repeated.",
+            help="Set a parameter of a task (story_multihop.hops=3) or a group (story.locale=pl_PL). May be repeated.",
             show_default=False,
             autocompletion=complete_locale_or_setting,
         ),
@@ -75,14 +76,14 @@ def generate(
     depth: Annotated[
         str,
         typer.Option(
-            metavar="WHERE", help="Where the evidence stands: uniform, a number from 0 to 1, or a range (0.2-0.4)."
+            metavar="WHERE", help="Depth of the evidence: uniform, a number from 0 to 1, or a range (0.2-0.4)."
         ),
     ] = "uniform",
     question_position: Annotated[
         str | None,
         typer.Option(
             metavar="WHERE",
-            help="both (before and after the context), or after (prompt = context + question).",
+            help="Position of the question: both (before and after the context), or after (context + question).",
             show_default="both; after with --preset ruler and ladder",
         ),
     ] = None,
@@ -90,33 +91,37 @@ def generate(
         list[str] | None,
         typer.Option(
             metavar="NAME=SOURCE",
-            help="Text that a task needs: qa_squad=FILE, qa_squad=hub, or a copy on the Hub. May be repeated.",
+            help="Corpus that a task needs: qa_squad=FILE, qa_squad=hub, or a copy on the Hub. May be repeated.",
             show_default=False,
         ),
     ] = None,
     essays: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Your own text for haystacks of essays.", show_default="made ones"),
+        typer.Option(metavar="FILE", help="Your own text for haystacks of essays.", show_default="generated"),
     ] = None,
     allow_repeats: Annotated[
-        bool, typer.Option("--allow-repeats", help="Let documents come again where a corpus is too small.")
+        bool, typer.Option("--allow-repeats", help="Repeat documents if a corpus is too small.")
     ] = False,
     template: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A TOML file with your own words around contexts.", show_default="the task's words"
+            metavar="FILE",
+            help="A TOML file with your own instructions around the context.",
+            show_default="the task's words",
         ),
     ] = None,
     control_tokens: Annotated[
         str,
         typer.Option(
             metavar="HOW",
-            help="Control tokens that a corpus, essays or a template spell (<|im_end|>): text, or keep what they are.",
+            help="Control tokens in a corpus, essays or a template (<|im_end|>): encode them as text, or keep them.",
         ),
     ] = "text",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", "-w", metavar="N", help="Processes that make samples.", show_default="all cores"),
+        typer.Option(
+            "--workers", "-w", metavar="N", help="Number of processes that make samples.", show_default="all cores"
+        ),
     ] = None,
     on: Annotated[
         str | None,
@@ -132,7 +137,7 @@ def generate(
             "--output",
             "-o",
             metavar="DIR",
-            help="Folder to write, or an address that fsspec knows (s3://bucket/data).",
+            help="Folder to write, or an address for fsspec (s3://bucket/data).",
             show_default="sparse-tasks-<length>",
         ),
     ] = None,
@@ -140,18 +145,20 @@ def generate(
         str,
         typer.Option(
             metavar="NAME",
-            help="auto (a faster encoder counts where it is proven to give Hugging Face's token ids), or hf.",
+            help="Encoder that counts tokens: auto (a faster one where it gives Hugging Face's token ids), or hf.",
         ),
     ] = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a data set of another configuration.")
+        bool, typer.Option("--overwrite", help="Replace a data set that was made with other options.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell counts, tokens and the expected time.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print counts, tokens and the expected time.")
+    ] = False,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.human,
 ) -> None:
     """Write a data set folder that datasets.load_dataset reads.
 
-    A run that was stopped goes on where it stopped when the same command is given again.
+    The same command resumes a run that was stopped.
 
     Example: sparse-tasks generate --length 64k --task story --samples 20
     """
@@ -186,9 +193,7 @@ def generate(
     request = make_request(options)
     n_workers = check_workers(workers)
     if on is not None and workers is not None:
-        raise UsageError(
-            "workers", workers, "are processes of this machine; leave it out with --on, which takes all cores"
-        )
+        raise UsageError("workers", workers, "is for this machine; leave it out with --on, which uses all cores")
     folder = output or "sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths)
     for notice in request.notices:
         warn(notice)
@@ -233,7 +238,7 @@ def corpus_sources(texts: Iterable[str]) -> dict[str, str]:
         if not equals or not source:
             raise UsageError("corpus", text, "names no file; write NAME=FILE, as in qa_squad=dev-v2.0.json")
         if name in sources:
-            raise UsageError("corpus", text, f"is a second source of {name}; name one, or put the files together")
+            raise UsageError("corpus", text, f"is a second source of {name}; name one, or concatenate the files")
         sources[name] = source
     return sources
 
@@ -278,7 +283,7 @@ def _tell_plan(
         print_json({"output": folder, "workers": workers, "configs": rows, "total": total})
         return
     _print_table(rows, total, f"{folder} (not written)", last="expected time")
-    busy = f", if other programs go on to take {1 - expected.free:.0%} of the cores" if expected.free < 1 else ""
+    busy = f", if other programs keep using {1 - expected.free:.0%} of the cores" if expected.free < 1 else ""
     print(
         f"With {workers} worker{'s' * (workers != 1)} about {duration(expected.seconds)}: "
         f"{duration(expected.low)} to {duration(expected.high)}{busy}."
@@ -304,7 +309,7 @@ def _tell_result(manifest: Manifest, folder: str, seconds: float, made: int, for
     if made:
         print(f"Made {made:,} tokens in {duration(seconds)} ({made / seconds:,.0f} tokens/s).")
     else:
-        print("Everything was there already.")
+        print("Everything was already there.")
     where = f"{folder!r}, {first!r}, split='test'"
     if "://" in folder:
         pattern = f"{folder}/{rows[0]['length']}/{rows[0]['task']}-*.parquet"

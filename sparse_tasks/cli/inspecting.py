@@ -46,7 +46,9 @@ def inspect(
     compress: Compress = "prompt",
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option("--engine-arg", metavar="KEY=VALUE", help="device, dtype or impl, as of the engine transformers."),
+        typer.Option(
+            "--engine-arg", metavar="KEY=VALUE", help="device, dtype or impl, as for the engine transformers."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -54,13 +56,13 @@ def inspect(
             "--output",
             "-o",
             metavar="FILE",
-            help="Picture over layers and heads: a .png, .svg or .pdf.",
+            help="Picture of layers and heads: a .png, .svg or .pdf file.",
             show_default="none",
         ),
     ] = None,
     format: FormatOption = Format.human,
 ) -> None:
-    """Hold what a method sees against the true attention of a model, by layer and head, in transformers.
+    """Compare what a method sees with a model's true attention, by layer and head, in transformers.
 
     The model answers under dense attention and the method looks on: what it would see, and the error that this makes.
 
@@ -73,7 +75,7 @@ def inspect(
 
     chosen = attentions(attention, sparsity, set_ or [])
     if len(chosen) > 1:
-        raise UsageError("attention", attention, "is several; inspect one at a time")
+        raise UsageError("attention", attention, "is several methods or sparsities; inspect one at a time")
     if output is not None:
         from sparse_tasks.attention.picture import check_path
 
@@ -111,8 +113,8 @@ def inspect(
         return
     for found in inspected:
         _print(found)
-    print("\nrecall: share of the true attention on keys that are seen; error: of the output,")
-    print("relative to its norm. Of each layer the mean over its heads, and the worst head.")
+    print("\nrecall: share of the true attention on the keys that are seen; error: of the output,")
+    print("relative to its norm. For each layer: the mean over its heads, and the worst head.")
     if output is not None:
         print(output)
 

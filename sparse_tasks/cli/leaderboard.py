@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparse_tasks.evaluators.records import Verdict
 
 app = typer.Typer(
-    help="Keep a leaderboard: check submissions, build the board.",
+    help="Run a leaderboard: check submissions, build the board.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,14 +31,16 @@ def check(
             "--data",
             "-d",
             metavar="DATA",
-            help="Data set that runs may be over: a folder, ORG/NAME, or a manifest (sparse_tasks.json), from which it "
-            "is generated again. Repeatable.",
-            show_default="those that the submission describes, generated again",
+            help="Data set of the runs: a folder, ORG/NAME, or a manifest (sparse_tasks.json), from which it "
+            "is generated again. May be repeated.",
+            show_default="generated again as the submission describes",
         ),
     ] = None,
     tokenizer: Annotated[
         list[str] | None,
-        typer.Option(help="A tokenizer to generate with, if it is not in the cache. Repeatable.", show_default=False),
+        typer.Option(
+            help="A tokenizer to generate with, if it is not in the cache. May be repeated.", show_default=False
+        ),
     ] = None,
     corpus: CorpusOption = None,
     workers: WorkersOption = None,
@@ -46,7 +48,7 @@ def check(
 ) -> None:
     """Check a submission: every number is computed again from its raw predictions.
 
-    Exit codes: 0 accepted, 1 refused, 2 where nothing could be checked.
+    Exit codes: 0 accepted, 1 refused, 2 nothing could be checked.
     """
     from sparse_tasks.core.records import to_builtins
     from sparse_tasks.evaluators.leaderboard.check import check as check_file
@@ -86,7 +88,7 @@ def build(
 ) -> None:
     """Build the board: static pages that need no server.
 
-    Only the form of the submissions is read; check each before you accept it.
+    Submissions are not checked again; check each before you accept it.
     """
     from sparse_tasks.evaluators.leaderboard.board import build as build_site
 

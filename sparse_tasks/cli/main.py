@@ -54,7 +54,7 @@ class _Command(TyperCommand):
                 os._exit(ended if ended >= 0 else 128 - ended)  # it has said everything
             what, remedy = out_of_memory()
             told = f"{what}: a library broke off ({signal.Signals(-ended).name}); {remedy}"
-            raise SparseTasksError(f"{told}; finished files and answers are kept; go on: {_command()}")
+            raise SparseTasksError(f"{told}; finished files and answers are kept; resume with: {_command()}")
         return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -105,7 +105,7 @@ def _version(requested: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Long-context tasks of exact length, to measure what sparse attention costs a language model."""
@@ -184,7 +184,7 @@ def main() -> None:
 def _kept(error: BaseException) -> str:
     """What a command has kept that this error or signal ends, and the command to give then; "" for nothing."""
     if notes := kept(error):
-        return "; ".join(["", *notes, f"go on: {_command()}"])
+        return "; ".join(["", *notes, f"resume with: {_command()}"])
     if written := {path.absolute() for path in WRITTEN if not path.name.startswith(".") and path.exists()}:
         folder = Path(os.path.commonpath([path.parent for path in written]))
         shown = folder.relative_to(here) if folder.is_relative_to(here := Path.cwd()) else folder

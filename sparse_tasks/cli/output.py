@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 PartialOption = Annotated[
-    bool, typer.Option("--partial", help="Take runs with missing predictions, as far as they are; it is marked.")
+    bool, typer.Option("--partial", help="Accept runs with missing predictions; the output is marked.")
 ]
 
 
@@ -117,4 +117,4 @@ def check_output(path: Path, kind: str, sign: bytes) -> None:
     if path.exists():
         with path.open("rb") as file:
             if sign not in file.read(4096).lower():
-                raise UsageError("output", str(path), f"is there, and is not a {kind}; name another file")
+                raise UsageError("output", str(path), f"exists and is not a {kind}; name another file")

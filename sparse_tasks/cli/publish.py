@@ -25,15 +25,16 @@ def publish(
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The data set's name on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Branch to publish to, made if missing.", show_default="main")
+        str | None,
+        typer.Option(metavar="BRANCH", help="Branch to publish to; created if missing.", show_default="main"),
     ] = None,
     create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Open a pull request and leave the branch as it is.")
+        bool, typer.Option("--create-pr", help="Open a pull request instead of changing the branch.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list files and sizes; needs no network.")] = False,
     i_have_the_rights: Annotated[
-        bool, typer.Option("--i-have-the-rights", help="Publish text of others whose licence is not clear.")
+        bool, typer.Option("--i-have-the-rights", help="Publish other people's text whose licence is unclear.")
     ] = False,
     tokenizer: TokenizerOption = None,
     corpus: CorpusOption = None,
@@ -41,9 +42,9 @@ def publish(
 ) -> None:
     """Put a data set on the Hugging Face Hub.
 
-    The data set is validated first, then sent in one commit, with an eval.yaml for inspect_ai.
+    The data set is validated first, then uploaded in one commit, with an eval.yaml for inspect_ai.
 
-    A run that was stopped goes on where it stopped when the same command is given again.
+    The same command resumes a run that was stopped.
 
     Example: sparse-tasks publish sparse-tasks-64k my-name/sparse-tasks-64k
     """
@@ -68,16 +69,16 @@ def publish(
         return
     state = target.look(files)
     if state.same:
-        print(f"{repository} holds the same files already; nothing to do.")
+        print(f"{repository} already holds the same files; nothing to do.")
         _print_address(target.address, dataset, target)
         return
     if state.replaces and not overwrite:
         _ask(target, state)
-    sent = keeping(repository, lambda: "what was sent; it is published by the last step")
+    sent = keeping(repository, lambda: "what was uploaded; the last step publishes it")
     with progress_bars(sys.stderr.isatty()), sent:
         done = target.publish(state, files, f"Publish {_name(dataset)}")
     n = len(state.sent)
-    did = f"sent {counted(n, 'file')} ({size(sum(file.size for file in state.sent))})" if n else "sent nothing"
+    did = f"uploaded {counted(n, 'file')} ({size(sum(file.size for file in state.sent))})" if n else "uploaded nothing"
     if state.removed:
         did += f", removed {len(state.removed)}"
     print(f"{repository}: {did}, commit {done.commit[:12]}")
@@ -92,10 +93,10 @@ def _ask(target: Repository, state: State) -> None:
         raise UsageError(
             "repository",
             target.name,
-            "holds other data; add --overwrite to replace it, --revision to publish beside it, or name another one",
+            "holds other data; use --overwrite to replace it, --revision for another branch, or another name",
         )
     warn(f"{target.address} holds other data.")
-    warn(f"{len(state.sent)} files would be sent, {len(state.removed)} removed; its history keeps what was there.")
+    warn(f"{len(state.sent)} files would be uploaded, {len(state.removed)} removed; the history keeps the old ones.")
     if not typer.confirm("Replace it?", err=True):
         warn("nothing was published")
         raise typer.Exit(1)
@@ -105,7 +106,7 @@ def _print_plan(files: Sequence[PackedFile], target: Repository) -> None:
     for file in files:
         print(f"{size(file.size):>12}  {file.path}")
     total = size(sum(file.size for file in files))
-    print(f"{total:>12}  in {counted(len(files), 'file')} for {target.address}; nothing was sent.")
+    print(f"{total:>12}  in {counted(len(files), 'file')} for {target.address}; nothing was uploaded.")
 
 
 def _print_address(address: str, dataset: Dataset, target: Repository) -> None:

@@ -18,30 +18,30 @@ def report(
     ),
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Where the data set is now.", show_default="where the runs found it"),
+        typer.Option(metavar="DATA", help="Where the data set is now.", show_default="as recorded"),
     ] = None,
     tolerance: ToleranceOption = 0.05,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Of the page.", show_default="names the model")
+        str | None, typer.Option(metavar="TEXT", help="Title of the page.", show_default="with the model's name")
     ] = None,
     repeat: Annotated[
         list[Path] | None,
         typer.Option(
             "--repeat",
             metavar="RUN",
-            help="A dense run once more, in other batches or by another engine: serving variance. May be repeated.",
+            help="Repeat of a dense run (other batches or engine), for the serving variance. May be repeated.",
         ),
     ] = None,
     partial: PartialOption = False,
     format: Annotated[Format, typer.Option(help="How to print what was written.")] = Format.human,
 ) -> None:
-    """Write what runs say of sparse attention as one HTML page.
+    """Write a report on runs under sparse attention as one HTML page.
 
-    Score against sparsity, task by task; score against cost; certified sparsity; the samples that lost most.
+    It shows score against sparsity by task, score against cost, certified sparsity, and the samples that lost most.
 
-    Sparse runs are held against the dense run of their model, if that is among the runs.
+    Sparse runs are compared with the dense run of their model, if that is among the runs.
 
-    The page needs no other file and no network.
+    The page needs no other files and no network.
     """
     from sparse_tasks.core.files import write_whole
     from sparse_tasks.core.format import size

@@ -47,7 +47,9 @@ OneMethod = Annotated[
 ]
 Sparsity = Annotated[
     str | None,
-    typer.Option("--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="their own budgets"),
+    typer.Option(
+        "--sparsity", "-s", metavar="S", help="Target sparsity, in [0, 1).", show_default="the method's own budget"
+    ),
 ]
 Tasks = Annotated[
     list[str] | None,
@@ -68,9 +70,7 @@ Lengths = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", help="Number of samples of each task at each length, from the first.", show_default="all"
-    ),
+    typer.Option(metavar="N", help="Use only the first N samples per task and length.", show_default="all"),
 ]
 AnswerBudget = Annotated[
     int | None, typer.Option(metavar="N", help="Answer budget in tokens.", show_default="the data set's own")
@@ -79,7 +79,7 @@ Compress = Annotated[
     str,
     typer.Option(
         metavar="PART",
-        help="What evicting methods read before they choose: the prompt, or its context, before the question.",
+        help="What methods that evict read before they choose: the prompt, or only its context.",
     ),
 ]
 Set = Annotated[
@@ -94,14 +94,12 @@ Set = Annotated[
 NoSelfTest = Annotated[
     bool,
     typer.Option(
-        "--no-self-test", help="Start vLLM without holding sparse attention against its own (docs/serving.md)."
+        "--no-self-test", help="Start vLLM without comparing sparse attention with its own first (docs/serving.md)."
     ),
 ]
 FreeBlocks = Annotated[
     bool,
-    typer.Option(
-        "--free-blocks", help="Give vLLM back blocks of its cache that no later query sees (docs/serving.md)."
-    ),
+    typer.Option("--free-blocks", help="Return cache blocks that no later query sees to vLLM (docs/serving.md)."),
 ]
 FormatOption = Annotated[Format, typer.Option(help="Output format.")]
 
@@ -124,7 +122,7 @@ def attentions(names: str, sparsity: str | None, arguments: list[str]) -> list[A
             raise UsageError("sparsity", text, "is not a number; write 0.9, or several as in 0,0.5,0.9") from error
     methods = [name.strip() for name in names.split(",")]
     if methods == ["dense"] and any(shares):
-        raise UsageError("sparsity", sparsity, "goes with a method; name one with --attention, as in quest")
+        raise UsageError("sparsity", sparsity, "needs a method; name one with --attention, as in quest")
     return grid(methods, shares, method_arguments(arguments))
 
 
@@ -166,9 +164,9 @@ class RunBar(Bar):
 
     def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
         """Show that the engine loads the model."""
-        finished = f", {done:,} answered before" if done else ""
+        finished = f", {done:,} already answered" if done else ""
         self.console.print(
-            f"{self._name}{samples:,} samples to answer ({tokens:,} tokens{finished}); {engine} starts ..."
+            f"{self._name}{samples:,} samples to answer ({tokens:,} tokens{finished}); {engine} is starting ..."
         )
         self.stage("loading")
         self._to_answer = samples
@@ -266,10 +264,10 @@ def _tell_turns(result: Result) -> None:
 def _told_later(later: Later) -> str:
     """Whether later questions score less, with what says so."""
     more = "less" if later.difference < 0 else "more"
-    found = f"Later questions score {more}" if later.p_value < 0.05 else "Later questions are not seen to score less"
+    found = f"Later questions score {more}" if later.p_value < 0.05 else "No sign that later questions score less"
     difference = PLAIN.signed(later.difference)
     limits = PLAIN.interval(later.interval.low, later.interval.high, sign=True)
-    return f"{found}: later half less earlier half {difference} {limits}, p {PLAIN.p_value(later.p_value)}."
+    return f"{found}: later half minus earlier half {difference} {limits}, p {PLAIN.p_value(later.p_value)}."
 
 
 def tell_unable(failed: Collection[Place], of: int) -> None:

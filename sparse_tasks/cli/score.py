@@ -13,7 +13,7 @@ from sparse_tasks.cli.running import FormatOption, tell_result
 
 
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that evaluate has made.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by evaluate.")],
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Where the data set is now.", show_default="as recorded")
     ] = None,
@@ -25,6 +25,6 @@ def score(
     from sparse_tasks.evaluators.runs import SETTINGS, Run
 
     if not os.path.isfile(run / SETTINGS):  # of a path that is too long, Path.is_file raises
-        raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder that evaluate has made")
+        raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder written by evaluate")
     with Run(run) as opened:
         tell_result(score_run(opened, data), run, format)

@@ -25,7 +25,7 @@ def serve(
             "--attention",
             "-a",
             metavar="NAMES",
-            help="Attention, or several, of which requests choose; the first is of those that choose none.",
+            help="One or more methods, from which requests choose; the first is the default.",
             autocompletion=complete_method,
         ),
     ] = "dense",
@@ -35,15 +35,15 @@ def serve(
             "--sparsity",
             "-s",
             metavar="S",
-            help="Target sparsity, in [0, 1), where a request names none.",
-            show_default="their own budgets",
+            help="Target sparsity, in [0, 1), for requests that name none.",
+            show_default="the method's own budget",
         ),
     ] = None,
     set_: Set = None,
     no_self_test: NoSelfTest = False,
     free_blocks: FreeBlocks = False,
 ) -> None:
-    """Serve a model under sparse attention, with vLLM's own server; answers say what was left out.
+    """Serve a model under sparse attention with vLLM's server; responses report the measured sparsity.
 
     Example: sparse-tasks serve demo --attention quest,snapkv --sparsity 0.9 --port 8000
     """

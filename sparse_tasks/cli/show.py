@@ -16,17 +16,17 @@ _MARGIN = 300
 def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set folder.")],
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="A task of it.", show_default="the only one")
+        str | None, typer.Argument(metavar="TASK", help="A task of the data set.", show_default="the only one")
     ] = None,
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Number of the sample, from 0.")] = 0,
     length: Annotated[
         str | None,
-        typer.Option("--length", "-l", help="Which length, if there are several.", show_default="the shortest"),
+        typer.Option("--length", "-l", help="Prompt length, if there are several.", show_default="the shortest"),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Print the prompt whole.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print the whole prompt.")] = False,
     format: Annotated[Format, typer.Option(help="How to print the sample.")] = Format.human,
 ) -> None:
-    """Show a sample: its prompt shortened around the evidence, which is highlighted, and its gold answer."""
+    """Show a sample: its prompt, shortened to the highlighted evidence, and its gold answer."""
     from rich.console import Console
     from rich.text import Text
 
@@ -39,7 +39,7 @@ def show(
     row = found.row
     if found.changed:
         check = shlex.join(["sparse-tasks", "validate", str(folder)])
-        warn(f"{found.path} is not the file that {MANIFEST} names; what was changed says {check}")
+        warn(f"{found.path} differs from the file that {MANIFEST} records; to see what changed, run {check}")
     if format is Format.json:
         print_json(row)
         return

@@ -21,12 +21,13 @@ def submit(
         str | None, typer.Option(metavar="TEXT", help="Name on the board.", show_default="the models' names")
     ] = None,
     contact: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Person to ask: an address, a handle.", show_default="nobody")
+        str | None,
+        typer.Option(metavar="TEXT", help="Contact for questions: an address or a handle.", show_default="nobody"),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            "--data", "-d", metavar="DATA", help="Where a data set is now. Repeatable.", show_default="as recorded"
+            "--data", "-d", metavar="DATA", help="Where a data set is now. May be repeated.", show_default="as recorded"
         ),
     ] = None,
 ) -> None:
@@ -34,7 +35,7 @@ def submit(
 
     A sparse run is compared with the dense run of its model, if that is among the runs.
 
-    What every check would refuse is refused here. No folder, user name or command line gets into the file.
+    Runs that no leaderboard would accept are refused. The file contains no folder, user name or command line.
     """
     from sparse_tasks.core.errors import UsageError
     from sparse_tasks.core.files import write_whole
@@ -59,7 +60,7 @@ def submit(
         raise UsageError("runs", first.where, what)
     for absent in records.keys() - datasets.keys():
         where = records[absent].place
-        warn(f"{where} is not the runs' data set, or is gone: settings alone were checked; say with --data where it is")
+        warn(f"{where} is missing or is not the runs' data set, so only settings were checked; --data says where it is")
     write_whole(output, content)
     submission = read_submission(output)
     print(f"{output}: {size(len(content))}, {submission.content.name}")
@@ -74,4 +75,4 @@ def submit(
     places = dict.fromkeys(dataset.name for dataset in datasets.values()) if records.keys() == datasets.keys() else ()
     options = [word for place in places for word in ("--data", place)]
     command = shlex.join(["sparse-tasks", "leaderboard", "check", str(output), *options])
-    print(f"Check it as a keeper would: {command}")
+    print(f"Check it as a leaderboard would: {command}")

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 _SHOWN = 50
 
 TokenizerOption = Annotated[
-    str | None, typer.Option(help="Where the data set's tokenizer is here.", show_default="as recorded")
+    str | None, typer.Option(help="Folder of the data set's tokenizer on this machine.", show_default="as recorded")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", "-w", help="Processes that check files.", show_default="all cores")
+    int | None, typer.Option("--workers", "-w", help="Number of processes that check files.", show_default="all cores")
 ]
 CorpusOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=SOURCE",
-        help="A text that samples were taken from, to look their questions up in: as for generate.",
+        help="Corpus of the samples, in which to look up their questions; as in generate.",
         show_default=False,
     ),
 ]
@@ -35,7 +35,7 @@ FullOption = Annotated[
     bool,
     typer.Option(
         "--full",
-        help="Encode every prompt with Hugging Face's encoder, not one in a hundred of each file beside another.",
+        help="Encode every prompt with Hugging Face's encoder, not only one in a hundred of each file.",
     ),
 ]
 
@@ -50,9 +50,9 @@ def validate(
 ) -> None:
     """Check a data set: files, schema, lengths, answers, uniqueness.
 
-    Every prompt is encoded again; every answer is derived again from its prompt, or looked up in its corpus if named.
+    Every prompt is encoded again. Every answer is derived again from its prompt, or looked up in its corpus.
 
-    Exit code 1 if anything is wrong.
+    The exit code is 1 if anything is wrong.
     """
     report = check_folder(folder, tokenizer, workers, corpus or [], full)
     if format is Format.json:

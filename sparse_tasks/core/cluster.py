@@ -161,7 +161,7 @@ def _check_port(address: str, wanted: str) -> None:
 
     host, colon, port = wanted.removeprefix(_CLIENT).rstrip("/").rpartition(":")
     if not (colon and host and port.isdigit()):
-        raise UsageError("on", address, f"is no address of a Ray cluster; {_HOW}")
+        raise UsageError("on", address, f"is not an address of a Ray cluster; {_HOW}")
     nobody = f"cannot be used: no Ray cluster answers there; {_HOW}"
     try:
         socket.create_connection((host, int(port)), _SECONDS).close()

@@ -41,7 +41,7 @@ def hold(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError("output", str(folder), "is a file or lies under one; name a folder") from error
+        raise UsageError("output", str(folder), "is a file or inside one; name a folder") from error
     except Timeout as error:
         raise OutputError(f"another run is writing to {folder}") from error
     except OSError as error:

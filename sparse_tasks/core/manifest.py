@@ -29,7 +29,7 @@ def read_manifest(folder: Path, name: str | None = None) -> Manifest:
     """
     file, name = folder / MANIFEST, name or str(folder)
     if not folder.is_dir():
-        raise UsageError("data", name, "is not a folder; name one that generate has written")
+        raise UsageError("data", name, "is not a folder; name one written by generate")
     if not file.is_file():
         unfinished = (folder / PROGRESS).is_file()
         remedy = (

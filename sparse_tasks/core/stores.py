@@ -67,7 +67,7 @@ def store_at(place: str | PathLike[str]) -> Store:
     """
     text = fspath(place)
     if text.startswith("hf://"):
-        raise UsageError("output", text, "would get a commit for each file; write to a folder, then publish it")
+        raise UsageError("output", text, "would have a commit for each file; write to a folder, then publish it")
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))
     return Remote(text) if "://" in text else Folder(to_path(place))
@@ -117,7 +117,7 @@ class Remote(Store):
         import fsspec
 
         if not address.partition("://")[2].strip("/"):
-            raise UsageError("output", address, "names no place; write it as in s3://bucket/data")
+            raise UsageError("output", address, "has no path; write it as in s3://bucket/data")
         self.name = address.rstrip("/")
         try:
             self._files, root = fsspec.url_to_fs(self.name, use_listings_cache=False)

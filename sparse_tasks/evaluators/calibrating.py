@@ -60,7 +60,7 @@ def calibrate(request: RunRequest, progress: Progress) -> Calibration:
     answer(engine, request, 0, progress)
     run, model = engine.run, engine.settings.model
     if run is None:
-        raise UsageError("data", request.dataset.name, "has no prompt that was read, so that nothing was measured")
+        raise UsageError("data", request.dataset.name, "has no prompt that was read, so nothing was measured")
     data = f"{Path(request.dataset.name).name}, {request.dataset.sha256[:12]}"
     source = f"{run.prompts:,} {'prompt' if run.prompts == 1 else 'prompts'} ({run.tokens:,} tokens) of {data}"
     of_model = fingerprint(model.source, model.revision)

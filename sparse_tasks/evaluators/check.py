@@ -295,7 +295,7 @@ class Check:
                 known = ", ".join(f"{one:g}" for one in SPARSITIES)
                 raise UsageError("sparsity", sparsity, f"is not checked; choose from {known}")
         if method == DENSE:
-            raise UsageError("method", method, "is what methods are held against; name a method, as in quest")
+            raise UsageError("method", method, "is the baseline of the check; name a method, as in quest")
         self.attentions = [Attention.parse(method, sparsity=sparsity) for sparsity in sorted(set(sparsities))]
         self.method = self.attentions[0].method
         self.probe = probe_sha256()
@@ -352,7 +352,7 @@ class Check:
             if of.mean < ABLE:
                 raise EngineError(
                     f"dense attention scores {of.mean:.3f} on {of.cell.name}, and the probe has at least {ABLE:g}: the "
-                    f"probe or its engine is wrong, and nothing is said of {self.method}"
+                    f"probe or its engine is wrong, and {self.method} was not checked"
                 )
         return answers
 
@@ -407,7 +407,7 @@ class Check:
 
     def _against_control(self) -> Checked:
         if self.attentions[0].controls:
-            raise UsageError("method", self.method, "is a control, which methods without a reference are held against")
+            raise UsageError("method", self.method, "is a control, with which methods without a reference are compared")
         dense = self.dense()
         rows = [_row(of, 0.0, "ok") for of in dense]
         full = {row.id: row.score for of in dense for row in of.rows}

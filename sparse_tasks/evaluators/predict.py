@@ -100,7 +100,7 @@ class RunRequest:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
-            raise UsageError("temperature", self.temperature, "must lie between 0 (greedy) and 100")
+            raise UsageError("temperature", self.temperature, "must be between 0 (greedy) and 100")
         if not 0 <= self.seed < 2**63:
             raise UsageError("seed", self.seed, "must be a whole number from 0 to 9223372036854775807")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
@@ -108,15 +108,17 @@ class RunRequest:
         if self.engines is not None and self.engines < 1:
             raise UsageError("engines", self.engines, "must be at least 1")
         if (self.engines or 1) > 1 and ENGINES.get(self.engine).elsewhere:
-            raise UsageError("engines", self.engines, f"are of models that run here, and {self.engine} starts none")
+            raise UsageError("engines", self.engines, f"start models on this machine, and {self.engine} starts none")
         if self.on is not None and ENGINES.get(self.engine).elsewhere:
-            raise UsageError("on", self.on, f"is for models that run there, and {self.engine} starts none")
+            raise UsageError("on", self.on, f"starts models on a cluster, and {self.engine} starts none")
         if self.thinking not in _THINKING:
             raise UsageError("thinking", self.thinking, nearest(self.thinking, _THINKING))
         if self.compress not in COMPRESS:
             raise UsageError("compress", self.compress, nearest(self.compress, COMPRESS))
         if self.compress == "context" and self.free_blocks:
-            raise UsageError("compress", self.compress, "does not go with --free-blocks, which frees by whole prompts")
+            raise UsageError(
+                "compress", self.compress, "cannot be combined with --free-blocks, which frees by whole prompts"
+            )
         if self.compress == "context" and self.attention is not None:
             self.attention.check_context("compress", self.compress)
         if self.compress == "context" and self.dataset.manifest.request.question_position != "after":
@@ -418,7 +420,7 @@ def _check_count(output: Output, counted: int) -> None:
     if output.input_tokens not in (None, counted):
         raise EngineError(
             f"the engine read {output.input_tokens:,} tokens for {output.id}, but its prompt has {counted:,}: "
-            "something was cut off or added on the way"
+            "something was cut off or added"
         )
 
 

@@ -34,7 +34,9 @@ def probe_model() -> Path:
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise UsageError(
-            "model", "probe", "is not at hand; install it from a clone of this repository: pip install ./probe/package"
+            "model",
+            "probe",
+            "is not installed; install it from a clone of this repository: pip install ./probe/package",
         )
     factors = Path(spec.origin).parent / _FACTORS
     base = demo_model()

@@ -191,8 +191,8 @@ def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "", la
             raise UsageError(
                 "chat-template",
                 token.content,
-                "stands twice at the beginning of the rendered prompt; take it out of the template "
-                "(--chat-template FILE) or out of the tokenizer's post-processor",
+                "occurs twice at the beginning of the rendered prompt; remove it from the template "
+                "(--chat-template FILE) or from the tokenizer's post-processor",
             )
     return ids
 
@@ -231,7 +231,7 @@ def context_tokens(
         raise UsageError(
             "chat-template",
             "auto" if tokenizer.template else "none",
-            "does not write prompts once and as they are, so that contexts have no known end; go without --compress",
+            "changes or repeats prompts, so contexts have no known end; leave out --compress",
         )
     end = text.index(prompt) + len(context)
     alone = tokenizer.encode(text[:end], context)

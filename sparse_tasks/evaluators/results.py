@@ -200,7 +200,7 @@ def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: 
     result, scores = read_result(folder), read_scores_table(folder, columns)
     if ids != set(scores["id"].to_pylist()):
         again = f"run sparse-tasks score {shlex.quote(str(folder))}"
-        raise DataError(f"{folder}: its scores are not those of its predictions; {again}")
+        raise DataError(f"{folder}: its scores do not match its predictions; {again}")
     return ScoredFiles(settings, result, scores)
 
 
@@ -208,7 +208,7 @@ def _partial(folder: Path, settings: RunSettings, missing: int, columns: Sequenc
     """The samples of a run that have a prediction, scored here where they were not."""
     predictions = read_predictions(folder, Prediction)
     if not predictions:
-        raise DataError(f"{incomplete(folder, missing, missing, settings)}; nothing is there to take")
+        raise DataError(f"{incomplete(folder, missing, missing, settings)}; there is nothing to use")
     known = {row.id: row for row in read_scores(folder)} if os.path.isfile(folder / SCORES) else {}
     if predictions.keys() <= known.keys():
         rows = [row for row in known.values() if row.id in predictions]
@@ -384,7 +384,7 @@ def _check_format_alone(a: Path, b: Path) -> None:
     """
     plain, begun = (read_record(folder / SETTINGS, RunSettings) for folder in (a, b))
     if plain.begins_answer:
-        raise UsageError("runs", str(a), f"begins its answers and {b} does not; name the one without first")
+        raise UsageError("runs", str(a), f"begins its answers and {b} does not; name the run without first")
     prompt = replace(begun.prompt, begin_answer=plain.prompt.begin_answer, as_generated=plain.prompt.as_generated)
     # Replayed outputs of one model stand in two files, of which the hash is.
     model = replace(begun.model, sha256=plain.model.sha256)
@@ -395,7 +395,8 @@ def _check_format_alone(a: Path, b: Path) -> None:
         raise UsageError(
             "runs",
             str(b),
-            f"begins its answers, {a} does not, and they differ otherwise ({found}); compare runs that differ in one",
+            f"begins its answers, {a} does not, and they differ in other settings ({found}); "
+            "compare runs that differ in one",
         )
 
 
@@ -411,7 +412,7 @@ def _check_compress_alone(a: Path, b: Path) -> None:
         raise UsageError(
             "runs",
             str(b),
-            f"compresses another part of prompts than {a}, and they differ otherwise ({found}); "
+            f"compresses another part of prompts than {a}, and they differ in other settings ({found}); "
             "compare runs that differ in one",
         )
 

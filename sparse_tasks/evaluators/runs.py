@@ -330,7 +330,7 @@ def read_settings(folder: Path) -> RunSettings:
         DataError: The file cannot be read, or says something else.
     """
     if not os.path.isfile(folder / SETTINGS):  # of a path that is too long, Path.is_file raises
-        raise UsageError("run", str(folder), f"holds no {SETTINGS}; name a folder that evaluate has made")
+        raise UsageError("run", str(folder), f"holds no {SETTINGS}; name a folder written by evaluate")
     return read_record(folder / SETTINGS, RunSettings)
 
 

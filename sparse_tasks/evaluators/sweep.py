@@ -128,7 +128,9 @@ def _check(request: RunRequest, attentions: Sequence[Attention]) -> None:
     kind, seen = ENGINES.get(request.engine), set[str]()
     if kind.labelled:
         named = ", ".join(attention.label for attention in attentions)
-        raise UsageError("attention", named, f"is a sweep, and {kind.name} has the answers of one attention; name one")
+        raise UsageError(
+            "attention", named, f"is a sweep, but {kind.name} has the answers of a single run; name one attention"
+        )
     for attention in attentions:
         engine = kind(replace(request, attention=attention).settings())
         if attention.method not in seen:

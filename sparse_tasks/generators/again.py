@@ -117,9 +117,9 @@ def _cost(asked: ManifestRequest) -> int:
 
 def _task(name: str, recorded: ManifestTask) -> Task:
     if name not in TASKS:
-        raise UsageError("task", name, "is none that is installed here")
+        raise UsageError("task", name, "is not installed here")
     if recorded.template is not UNSET:
-        raise UsageError("task", name, "is in words of the user's own (--template), which are not taken from strangers")
+        raise UsageError("task", name, "has the user's own wording (--template), which is not accepted from others")
     kind = TASKS.get(name)
     try:
         task = kind.from_settings(recorded.parameters)
@@ -145,7 +145,7 @@ def _corpora(description: Description, tasks: tuple[Task, ...], means: Means) ->
         if name not in means.corpora:
             raise UsageError("corpus", name, f"is needed; say where it is with --corpus {name}=FILE")
         if means.corpora[name].sha256 != sha256:
-            raise UsageError("corpus", name, f"is another text than the data set's (SHA-256 {sha256[:16]}…)")
+            raise UsageError("corpus", name, f"differs from the data set's (SHA-256 {sha256[:16]}…)")
     corpora = tuple(means.corpora[name] for name in sorted(needed))
     mount(corpora)
     return corpora

@@ -108,13 +108,17 @@ def generate(
     configs = [(task, tokens, f"{task.name}_{label(tokens)}") for tokens in request.lengths for task in request.tasks]
     if output is not None:
         if "://" in str(output):
-            raise UsageError("output", output, "is no folder to load from; sparse-tasks generate writes there")
+            raise UsageError(
+                "output",
+                output,
+                "is not a local folder, so the data cannot be loaded from it; sparse-tasks generate writes there",
+            )
         generate_folder(request, loaded, Path(output), check_workers(workers), overwrite, encoder=encoder, on=on)
         # A bare name such as "json" would mean a format to load_dataset.
         folder = str(Path(output).absolute())
         return DatasetDict({name: load_dataset(folder, name, split="test") for _, _, name in configs})
     if on is not None:
-        raise UsageError("on", on, "needs output, a folder that all nodes see")
+        raise UsageError("on", on, "needs output, a folder that all nodes can access")
     check_lengths(request, loaded)
     keys = [(task, tokens, index) for task, tokens, _ in configs for index in range(samples)]
     both = {(task, tokens, index) for task, tokens, _ in configs for index in by_both(0, samples)}

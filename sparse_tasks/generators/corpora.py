@@ -178,6 +178,6 @@ def read(sha256: str, reader: Callable[[Corpus], T]) -> T:
     if (sha256, reader) not in _read:
         corpus = _mounted.get(sha256)
         if corpus is None:
-            raise DataError(f"the corpus with SHA-256 {sha256[:16]}… is not at hand; name its file with --corpus")
+            raise DataError(f"the corpus with SHA-256 {sha256[:16]}… is not available; name its file with --corpus")
         _read[sha256, reader] = reader(corpus)
     return cast(T, _read[sha256, reader])

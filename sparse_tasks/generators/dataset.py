@@ -109,7 +109,7 @@ class DatasetFolder:
             raise UsageError(
                 "output",
                 self.store.name,
-                "holds a data set of another configuration; name another folder, or add --overwrite",
+                "holds a data set that was made with other options; name another folder, or add --overwrite",
             )
         self.store.clean()
         if ours:

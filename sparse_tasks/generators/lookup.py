@@ -46,16 +46,16 @@ def find_sample(folder: Path, task: str | None, index: int, length: str | None =
     for shard, entry in _shards(folder):
         files.setdefault(shard.task, {}).setdefault(shard.length, {})[folder / str(shard)] = entry
     if not files:
-        raise UsageError("data", str(folder), "holds no samples; name a folder that generate has written")
+        raise UsageError("data", str(folder), "holds no samples; name a folder written by generate")
     if task is None and len(files) > 1:
-        raise UsageError("task", str(folder), f"has several; choose from {', '.join(sorted(files))}")
+        raise UsageError("task", str(folder), f"has several tasks; choose from {', '.join(sorted(files))}")
     task = next(iter(files)) if task is None else task
     if task not in files:
         raise UsageError("task", task, nearest(task, files))
     lengths = files[task]
     tokens = min(lengths) if length is None else parse_length(length)
     if tokens not in lengths:
-        raise UsageError("length", length, f"is not there; choose from {', '.join(map(label, sorted(lengths)))}")
+        raise UsageError("length", length, f"does not exist; choose from {', '.join(map(label, sorted(lengths)))}")
     first = 0
     for path, entry in lengths[tokens].items():
         rows = count_rows(path) if entry is None else entry.rows

@@ -193,7 +193,7 @@ def make_request(options: GenerateOptions) -> Request:
     ]
     used = {corpus for task in configured for name, corpus in task.texts.items() if task.settings()[name]}
     if unused := sorted(set(corpora) - used):
-        raise UsageError("corpus", unused[0], "is of use to none of the tasks to generate; leave it out")
+        raise UsageError("corpus", unused[0], "is not used by any of the tasks to generate; leave it out")
     notices += read_notices(corpora[name] for name in sorted(used) if name in corpora)
     depths = []
     for task in configured:
@@ -293,7 +293,7 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
         left = ", ".join(dict.fromkeys(tasks))
         notices.append(f"left out for want of the corpus {corpus}: {left}; {CORPORA.get(corpus).supply}")
     if not chosen:
-        raise UsageError("task", ", ".join(names), f"can be made of nothing that is at hand: {'; '.join(notices)}")
+        raise UsageError("task", ", ".join(names), f"cannot be made without a corpus: {'; '.join(notices)}")
     return [TASKS.get(name) for name in sorted(chosen, key=task_order)], set(names) - set(groups), notices
 
 
@@ -341,7 +341,7 @@ def _check_path(path: str, value: object, tasks: Sequence[type[Task]]) -> None:
         known = [*TASKS.names(), *{task.group() for task in TASKS}]
         raise UsageError("set", path, f"names no task or group: {owner!r} {nearest(owner, known)}")
     if not any(task in tasks for task in owners):
-        raise UsageError("set", path, f"sets a parameter of {owner}, which is not among the tasks to generate")
+        raise UsageError("set", path, f"sets a parameter of {owner}, which is not one of the tasks to generate")
     common = set.intersection(*({p.name for p in parameters(task)} for task in owners))
     if name not in common:
         raise UsageError("set", path, f"sets no parameter of {owner}: {name!r} {nearest(name, common)}")

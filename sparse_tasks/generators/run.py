@@ -53,7 +53,7 @@ def generate_folder(
     Args:
         path: A folder, or an address that fsspec knows (``s3://bucket/data``).
         workers: Processes that make samples; 1 is this one.
-        overwrite: Replace a data set of another configuration.
+        overwrite: Replace a data set that was made with other options.
         started: Told which shards are missing, before the first is made, and again if an encoder turns out to be wrong.
         progress: Told what is finished.
         encoder: Which encoder counts: one of ``ENCODERS``. The samples are the same.

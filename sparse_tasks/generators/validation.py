@@ -171,7 +171,7 @@ def _corpora(manifest: Manifest, corpora: Iterable[Corpus]) -> tuple[Corpus, ...
         if corpus.name not in known:
             raise UsageError("corpus", corpus.name, "is none of the data set's; leave it out")
         if corpus.sha256 != known[corpus.name]:
-            what = f"is another text than the data set's (SHA-256 {known[corpus.name][:16]}…)"
+            what = f"differs from the data set's (SHA-256 {known[corpus.name][:16]}…)"
             raise UsageError("corpus", f"{corpus.name}={corpus.origin}", what)
     return texts
 

@@ -171,7 +171,7 @@ def _check_placeholders(where: str, text: str, known: list[str]) -> None:
     try:
         parts = list(Formatter().parse(text))
     except ValueError as error:
-        raise UsageError("template", where, f"has a brace too many; write {{{{ for a brace ({error})") from error
+        raise UsageError("template", where, f"has an extra brace; write {{{{ for a brace ({error})") from error
     for _, name, form, conversion in parts:
         if name is None:
             continue

@@ -110,7 +110,9 @@ def test_an_unknown_method_is_named(name: str, value: str, suggested: str) -> No
 
 @pytest.mark.parametrize("name", ["near+near", "loud+loud", "loud+first", "first+loud", "near+loud+first"])
 def test_two_methods_of_one_phase_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="two methods of one phase; one for prefill and one for decode or evict") as e:
+    with pytest.raises(
+        UsageError, match="two methods of one phase; use one for prefill and one for decode or evict"
+    ) as e:
         Attention.parse(name)
     assert (e.value.field, e.value.value) == ("attention", name)
 
@@ -124,7 +126,7 @@ def test_sparsity_is_a_share_below_one(sparsity: Any) -> None:
 
 def test_dense_attention_takes_no_sparsity() -> None:
     assert Attention.parse("dense", sparsity=0) == Attention.parse("dense") == Attention.DENSE
-    with pytest.raises(UsageError, match="goes with a method") as error:
+    with pytest.raises(UsageError, match="needs a method") as error:
         Attention.parse("dense", sparsity=0.5)
     assert (error.value.field, error.value.value) == ("sparsity", 0.5)
 
@@ -150,7 +152,7 @@ def test_an_argument_of_no_method_is_named(name: str, path: str, remedy: str) ->
         ({"near.naer": 1}, "near.naer", "did you mean 'near'"),
         ({"near.near": 0}, "near.near", "out of range"),
         ({"near.sparsity": 1.0}, "near.sparsity", "has to be below 1"),
-        ({"near.near": 2, "near.sparsity": 0.5}, "near.near", "is what sparsity would set; give one of the two"),
+        ({"near.near": 2, "near.sparsity": 0.5}, "near.near", "is also set by sparsity; give only one of them"),
     ],
 )
 def test_a_parameter_that_a_method_does_not_take_is_named(
@@ -195,6 +197,6 @@ def test_arguments_go_to_all_that_have_their_method() -> None:
     ],
 )
 def test_an_argument_of_none_of_them_is_named(attentions: list[str], path: str) -> None:
-    with pytest.raises(UsageError, match=r"is of no method in .*write METHOD.PARAMETER=VALUE") as error:
+    with pytest.raises(UsageError, match=r"belongs to no method in .*write METHOD.PARAMETER=VALUE") as error:
         share_out({path: 8}, attentions)
     assert (error.value.field, error.value.value) == ("set", path)

@@ -101,9 +101,8 @@ def test_another_model_is_refused_before_it_is_loaded(name: str, folder: Path, t
     other = made(tmp_path / "other", 1)
     attention = Attention.parse(name, sparsity=0.5, arguments={f"{name}.calibration": str(path)})
     config = transformers.AutoConfig.from_pretrained(other)
-    words = (
-        rf"^{name}\.calibration: .* is of a model {fingerprint(str(folder))[:12]}, not {fingerprint(str(other))[:12]}"
-    )
+    made_for, given = fingerprint(str(folder))[:12], fingerprint(str(other))[:12]
+    words = rf"^{name}\.calibration: .* was made for the model {made_for}, not {given}"
     with pytest.raises(UsageError, match=words):
         check_config("other", config, attention)
     check_config("own", transformers.AutoConfig.from_pretrained(folder), attention)
@@ -166,8 +165,8 @@ def test_models_without_weights_here_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no \.safetensors"):
         fingerprint(str(tmp_path))
     (tmp_path / "a.safetensors").write_bytes(b"12345678 no header")
-    with pytest.raises(UsageError, match=r"is no \.safetensors file"):
+    with pytest.raises(UsageError, match=r"is not a \.safetensors file"):
         fingerprint(str(tmp_path))
     attention = Attention.parse(NAMES[0], arguments={f"{NAMES[0]}.calibration": "c.safetensors"})
-    with pytest.raises(UsageError, match="is not at hand as files"):
+    with pytest.raises(UsageError, match="is not available as files"):
         attention.placed(transformers.LlamaConfig())

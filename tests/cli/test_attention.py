@@ -153,7 +153,7 @@ class TestWithTorch:
             assert min(timing["dense"], timing["sparse"], timing["index"]) > 0
         table = run("attention", "bench", "quest", "snapkv", *options)
         assert table.err == ""
-        assert "Torch twins on the CPU" in table.out
+        assert "Plain torch on the CPU" in table.out
         assert "once after the prompt" in table.out
         assert table.out.count("quest") == 1
 
@@ -169,7 +169,7 @@ class TestWithTorch:
             (["show", "quest", "--set", "token_budget=9", "--sparsity", ".5"], ["token_budget", "one of the two"]),
             (["show", "quest", "-o", "a.jpg"], ["output", "'a.jpg'", ".png, .svg, .pdf"]),
             (["show", "quest", "-o", "nowhere/a.png"], ["output", "'nowhere/a.png'", "not a folder"]),
-            (["show", "vertical_slash+quest"], ["method", "'vertical_slash+quest'", "each by itself"]),
+            (["show", "vertical_slash+quest"], ["method", "'vertical_slash+quest'", "each method by itself"]),
             (["show", "quest", "-l", "3"], ["length", "too short"]),
             (["show", "quest", "-l", "64", "--head", "9"], ["head", "9", "0 to 1"]),
             (["show", "quest", "--heads", "3"], ["q", "multiple of the 2 KV heads"]),

@@ -137,7 +137,7 @@ def test_a_shortage_is_told_with_what_helps_and_what_is_kept(
     assert finished.says(*words)
     assert finished.code == 1
     kept = f"; kept in {folder}: {files} of 4 files ({files} of 4 samples)"
-    go_on = f"; go on: {shlex.join(map(str, ['sparse-tasks', *command]))}"
+    go_on = f"; resume with: {shlex.join(map(str, ['sparse-tasks', *command]))}"
     assert finished.err.endswith(f"{kept}{go_on}\n") == bool(files)
     left = contents(folder)
     assert sum(name.endswith(".parquet") for name in left) == files
@@ -284,7 +284,7 @@ def test_a_worker_that_the_system_kills_is_told(request_: list[object], tmp_path
         "error: a worker process was killed (SIGKILL), as systems do when memory runs out: take fewer --w"
     )
     assert f"; kept in {folder}: " in err
-    assert err.endswith(f"; go on: {shlex.join(map(str, ['sparse-tasks', *command]))}\n")
+    assert err.endswith(f"; resume with: {shlex.join(map(str, ['sparse-tasks', *command]))}\n")
 
 
 @pytest.mark.slow

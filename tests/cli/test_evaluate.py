@@ -56,7 +56,7 @@ def test_a_data_set_is_evaluated(evaluate: Callable[..., Finished], tmp_path: Pa
     assert finished.code == 0
     assert sorted(contents(tmp_path / "run")) == ["predictions.jsonl", "result.json", "run.json", "scores.parquet"]
     assert finished.err.startswith("8 samples to answer (")
-    assert "replay starts" in finished.err
+    assert "replay is starting" in finished.err
     assert finished.out.startswith("gold.jsonl, attention unknown\n")
     assert finished.out.endswith(f"run: {tmp_path / 'run'}\n")
     for task in ("story_multihop", "ruler_niah", "mean of tasks"):
@@ -236,7 +236,7 @@ def test_killed_again_and_again_ends_with_the_same_files(
         assert not (folder / "result.json").exists()
     finished = run(*arguments)
     assert finished.code == 0
-    assert "answered before" in finished.err
+    assert "already answered" in finished.err
     assert without_times(folder) == without_times(tmp_path / "run")
 
 
@@ -251,7 +251,7 @@ def test_ctrl_c_is_one_line_more_and_the_next_run_goes_on(data: Path, gold: Path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     go_on = shlex.join(["sparse-tasks", *map(str, arguments)])
-    told = f"interrupted; kept in {folder}: 1 of 8 answers; go on: {go_on}"
+    told = f"interrupted; kept in {folder}: 1 of 8 answers; resume with: {go_on}"
     assert (process.returncode, out, err.splitlines()[-1]) == (130, "", told)
     assert len(err.splitlines()) == 3
     assert sorted(contents(folder)) == ["predictions.jsonl", "run.json"]

@@ -104,7 +104,7 @@ def test_folder_is_named_after_the_lengths_and_a_second_run_has_nothing_to_do(
     assert [path.name for path in tmp_path.iterdir()] == ["sparse-tasks-2k-2500"]
     again = run("generate", "-l", "2500", "-l", "2k", *FEW).out
     assert "Made " not in again
-    assert "Everything was there already." in again
+    assert "Everything was already there." in again
 
 
 def test_settings_of_a_group_and_of_a_task_and_a_folder_of_any_name(tmp_path: Path) -> None:

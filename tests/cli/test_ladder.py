@@ -124,7 +124,7 @@ def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) 
         assert "has no questions in levels" in refused.err
     for arguments, words in (
         ([dense], "is one run; name a second"),
-        ([dense, dense, "--ladder", "--repeat", dense], "does not go with --ladder"),
+        ([dense, dense, "--ladder", "--repeat", dense], "cannot be combined with --ladder"),
         ([dense, "--ladder", "--level", "1"], "must be in (0, 1)"),
     ):
         refused = run("compare", *arguments)
@@ -134,4 +134,4 @@ def test_what_has_no_levels_is_refused(data: Path, dense: Path, tmp_path: Path) 
 def test_exports_of_the_data_say_that_they_hold_the_first_question_alone(ladder: Path, tmp_path: Path) -> None:
     done = run("export", ladder, "--to", "lm_eval_task", "-o", tmp_path / "exported")
     assert done.code == 0
-    assert "the first one alone is written" in done.err
+    assert "only the first is exported" in done.err

@@ -48,7 +48,7 @@ def test_address_and_the_lines_that_load_it_are_printed(hub: FakeHub, data: Path
     finished = run("publish", data, NAME, "-w", "1")
     assert (finished.code, finished.err) == (0, "")
     first, address, blank, *code = finished.out.splitlines()
-    assert re.fullmatch(r"org/data: sent 7 files \([\d.]+ [KM]iB\), commit [0-9a-f]{12}", first)
+    assert re.fullmatch(r"org/data: uploaded 7 files \([\d.]+ [KM]iB\), commit [0-9a-f]{12}", first)
     assert address == f"{hub.url}/datasets/{NAME}"
     assert blank == ""
     assert code == ["from datasets import load_dataset", "data = load_dataset('org/data', '3k', split='test')"]
@@ -63,7 +63,7 @@ def test_dry_run_lists_files_and_sizes_and_asks_nobody(data: Path, monkeypatch: 
     sizes = {name: f"{number} {unit}" for number, unit, name in map(str.split, lines)}
     here = {name: size(len(content)) for name, content in contents(data).items() if content is not None}
     assert {name: said for name, said in sizes.items() if name != "eval.yaml"} == here
-    assert re.fullmatch(r" +0\.1 MiB  in 7 files for .*/datasets/org/data; nothing was sent\.", last)
+    assert re.fullmatch(r" +0\.1 MiB  in 7 files for .*/datasets/org/data; nothing was uploaded\.", last)
 
 
 def test_other_data_is_not_replaced_unless_told_to(hub: FakeHub, data: Path, other: Path) -> None:
@@ -104,9 +104,9 @@ def test_on_a_terminal_it_asks(
     out, _ = asking.communicate(timeout=60)
     os.close(ours)
     assert f"note: {hub.url}/datasets/{NAME} holds other data." in said
-    assert "4 files would be sent, 4 removed" in said
+    assert "4 files would be uploaded, 4 removed" in said
     assert asking.returncode == code
-    assert ("sent 4 files" in out) == (code == 0)
+    assert ("uploaded 4 files" in out) == (code == 0)
     assert len(hub.repos[NAME].commits) == commits
 
 

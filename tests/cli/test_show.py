@@ -202,7 +202,7 @@ def test_a_file_that_was_changed_is_shown_with_a_note(name: str, data: Path, tmp
     CHANGED[name](path / NIAH)
     finished = run("show", path, "ruler_niah", "0")
     assert finished.code == 0
-    note = f"note: {path / NIAH} is not the file that sparse_tasks.json names; what was changed says "
+    note = f"note: {path / NIAH} differs from the file that sparse_tasks.json records; to see what changed, run "
     assert finished.err == f"{note}sparse-tasks validate {path}\n"
     assert run("show", data, "ruler_niah", "0").err == ""
 

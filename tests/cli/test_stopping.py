@@ -66,7 +66,7 @@ def ends(started: subprocess.Popen[str]) -> tuple[int, str, str]:
 def assert_tells(err: str, how: str, folder: Path, started: subprocess.Popen[str]) -> None:
     """One line, which counts what is there and gives the very command."""
     n, command = files(folder), shlex.join(["sparse-tasks", *started.args[2:]])  # type: ignore[misc]
-    assert err == f"{how}; kept in {folder}: {n:,} of 4,000 files ({n:,} of 4,000 samples); go on: {command}\n"
+    assert err == f"{how}; kept in {folder}: {n:,} of 4,000 files ({n:,} of 4,000 samples); resume with: {command}\n"
 
 
 def kill_again_and_again(

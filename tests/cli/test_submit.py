@@ -33,7 +33,7 @@ def test_runs_become_one_file(runs: list[Path], data: Path, tmp_path: Path) -> N
     assert re.fullmatch(rf"{path}: \d+\.\d KiB, Zoë", out[0])
     assert out[1] == "  one.jsonl, unknown: 8 predictions over data (2 tasks at 3k, 4k)"
     assert out[2] == "  two.jsonl, unknown: 8 predictions over data (2 tasks at 3k, 4k)"
-    assert out[-1] == f"Check it as a keeper would: sparse-tasks leaderboard check {path} --data {data}"
+    assert out[-1] == f"Check it as a leaderboard would: sparse-tasks leaderboard check {path} --data {data}"
     document = json.loads(path.read_bytes())
     assert (document["name"], document["contact"], len(document["runs"])) == ("Zoë", "zoe@example.org", 2)
     assert str(runs[0].parent) not in path.read_text(encoding="ascii")
@@ -211,7 +211,9 @@ def test_a_data_set_that_is_gone_is_said_and_can_be_named(data: Path, tmp_path: 
     moved = here.rename(tmp_path / "moved")
     finished = run("submit", folder, "-o", path)
     assert finished.code == 0
-    assert finished.err.startswith(f"note: {here} is not the runs' data set, or is gone: settings alone were checked")
+    assert finished.err.startswith(
+        f"note: {here} is missing or is not the runs' data set, so only settings were checked"
+    )
     assert finished.out.splitlines()[-1].endswith(f"leaderboard check '{tmp_path}/it'\"'\"'s.json'")
     finished = run("submit", folder, "-o", path, "--data", moved)
     assert (finished.code, finished.err) == (0, "")

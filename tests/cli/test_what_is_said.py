@@ -205,7 +205,7 @@ def test_a_run_without_any_prediction_has_nothing_to_take(runs: Path) -> None:
     (runs / "quest" / "predictions.jsonl").unlink()
     finished = run("compare", runs / "dense", runs / "quest", "--partial")
     assert finished.code == 1
-    assert finished.says("8 of 8 predictions are missing", "complete the run", "nothing is there to take")
+    assert finished.says("8 of 8 predictions are missing", "complete the run", "there is nothing to use")
 
 
 def test_answers_that_are_not_scored_are_told_apart_from_missing_ones(whole: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_scores_of_other_predictions_are_not_taken(reader: str, whole: Path, tmp
     path.write_text(path.read_text(encoding="utf-8").replace("-00001", "-00009"), encoding="utf-8")
     finished = run(*_readers(copied, tmp_path / "out")[reader])
     assert finished.code == 1
-    assert finished.says(str(copied / "quest"), "not those of its predictions", "run sparse-tasks score")
+    assert finished.says(str(copied / "quest"), "do not match its predictions", "run sparse-tasks score")
 
 
 # --- how far a command is, without a terminal -----------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_python_and_commands_that_are_printed_name_the_folder(name: str, here: C
     unscored = run("evaluate", name, "--engine", "replay", "-m", "gold.jsonl", "--no-score", "-o", f"{name} later")
     assert _command(unscored.out, "next: ") == ["sparse-tasks", "score", f"{name} later"]
     submitted = run("submit", f"{name} run", "-o", f"{name}.json")
-    check = _command(submitted.out, "Check it as a keeper would: ")
+    check = _command(submitted.out, "Check it as a leaderboard would: ")
     assert check == ["sparse-tasks", "leaderboard", "check", f"{name}.json", "--data", name]
     assert run(*check[1:]).code == 0
 

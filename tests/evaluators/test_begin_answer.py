@@ -177,7 +177,7 @@ def test_runs_that_differ_in_it_alone_give_the_share_of_the_format(pair: tuple[P
 def test_other_pairs_of_such_runs_are_refused(
     pair: tuple[Path, Path], tmp_path: Path, dataset: Dataset, model: Path, inside: Any, refused: Refused
 ) -> None:
-    with refused(UsageError, "begins its answers and", "does not; name the one without first"):
+    with refused(UsageError, "begins its answers and", "does not; name the run without first"):
         compare_runs(*pair[::-1])
     answered(tmp_path / "long", dataset, model, True, max_new_tokens=99)
     with refused(UsageError, "they differ otherwise (sampling.max_new_tokens is null in it, 99 here)"):

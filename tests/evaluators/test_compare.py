@@ -112,7 +112,7 @@ def test_level_is_that_of_all_intervals() -> None:
 
 def test_runs_over_different_data_are_not_compared() -> None:
     for common in (False, True):
-        with pytest.raises(UsageError, match="not that of run a") as caught:
+        with pytest.raises(UsageError, match="differs from that of run a") as caught:
             compare(rows(DENSE), rows(SPARSE), dataset_a=DATA, dataset_b="e" * 64, common=common)
         assert (caught.value.field, caught.value.value) == ("dataset", "e" * 64)
 

@@ -111,7 +111,7 @@ def test_a_folder_without_samples_is_none(tmp_path: Path, dataset: Path) -> None
     (other / "4096").mkdir()
     shutil.copy(file, other / "4096" / "something.parquet")
     for folder in (tmp_path / "nowhere", tmp_path, other, file):
-        with pytest.raises(UsageError, match="holds no samples; name a folder that generate has written") as caught:
+        with pytest.raises(UsageError, match="holds no samples; name a folder written by generate") as caught:
             find_sample(folder, "ruler_vt", 0)
         assert (caught.value.field, caught.value.value) == ("data", str(folder))
 

@@ -96,7 +96,7 @@ def test_bad_input_names_field_value_and_remedy(
 def test_a_parameter_of_a_task_that_is_not_generated_is_refused() -> None:
     # It would be ignored silently, and the user would believe to have set it.
     for path in ("story_multihop.hops", "story.distractors"):
-        with pytest.raises(UsageError, match=f"set: {path!r} sets a parameter of .* which is not among the tasks"):
+        with pytest.raises(UsageError, match=f"set: {path!r} sets a parameter of .* which is not one of the tasks"):
             make_request(["8k"], ["ruler"], settings={path: 3})
 
 
@@ -390,7 +390,7 @@ def test_essays_are_part_of_the_key_of_those_that_use_them(tmp_path: Path) -> No
 def test_essays_that_nothing_uses_are_refused(tmp_path: Path) -> None:
     corpus = essays(tmp_path / "essays.txt")
     for chosen in ([], ["story"], ["ruler_niah_single_1"], ["ruler_niah_multikey_3", "ruler_vt"]):
-        with pytest.raises(UsageError, match="is of use to none of the tasks"):
+        with pytest.raises(UsageError, match="is not used by any of the tasks"):
             make_request(["8k"], chosen, corpora={"essays": corpus})
     # A haystack can be made one of essays.
     named = make_request(

@@ -27,6 +27,6 @@ class TrueAttention(Method):
         super().__post_init__()
         for name in ("sparsity", *self.budgets):
             if self.p is not None and getattr(self, name) is not None:
-                raise UsageError(f"{self.name}.p", self.p, f"takes the place of {name}; give one of the two")
+                raise UsageError(f"{self.name}.p", self.p, f"replaces {name}; give only one of them")
         if self.shared and self.sparsity is None:
             raise UsageError(f"{self.name}.shared", self.shared, "shares what sparsity leaves; give a sparsity")

@@ -100,7 +100,9 @@ class Offer:
         if CONTEXT not in extra:
             return
         if self.free_blocks:
-            raise UsageError(CONTEXT, extra[CONTEXT], "does not go with free_blocks: blocks are freed by whole prompts")
+            raise UsageError(
+                CONTEXT, extra[CONTEXT], "cannot be combined with free_blocks: blocks are freed by whole prompts"
+            )
         for attention in (self.attention, *self.choices):
             attention.check_context(CONTEXT, extra[CONTEXT])
 
@@ -126,7 +128,7 @@ class Offer:
         able = {each.method: each for each in self.choices}
         if not isinstance(name, str) or spell_out(name) not in able:
             names = ", ".join(dict.fromkeys([DENSE, *able]))
-            raise UsageError("attention", name, f"is not what this server was started with; choose from {names}")
+            raise UsageError("attention", name, f"is not one of the methods of this server; choose from {names}")
         own = able[spell_out(name)]
         if sparsity is None:
             return own
@@ -223,7 +225,7 @@ def parse_offer(additional_config: object) -> Offer:
     settings = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
     if not isinstance(settings, Mapping) or "attention" not in settings:
         example = json.dumps({KEY: {"attention": "quest", "sparsity": 0.9}})
-        raise UsageError("additional_config", additional_config, f"has to say which attention, as in {example}")
+        raise UsageError("additional_config", additional_config, f"has to name an attention, as in {example}")
     if unknown := sorted(set(settings) - set(_PARTS)):
         raise UsageError(f"additional_config.{KEY}", unknown[0], f"is unknown; choose from {', '.join(_PARTS)}")
     name, sparsity, arguments, choices, *_ = (settings.get(part) for part in _PARTS)

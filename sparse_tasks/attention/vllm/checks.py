@@ -244,7 +244,7 @@ def _check_model(config: Any) -> None:
     elif config.cache_config.sliding_window is not None or not (heads := _heads(text)):
         why = "has a sliding window in every layer, and methods are for layers that see all keys"
     elif len(heads) > 1:
-        why = "has layers that differ in their heads, which is not supported"
+        why = "has layers with different heads, which is not supported"
     if why is not None:
         raise UsageError("model", model.model, f"{why}; choose another model, or --attention dense")
     check_head_size(model.get_head_size(), LATENT if model.use_mla else 256)
@@ -289,7 +289,9 @@ def check_head_size(size: int, most: int = 256) -> None:
         UsageError: The size is not a multiple of 16 up to ``most``.
     """
     if not takes_head_size(size, most):
-        raise UsageError("head_size", size, f"of the model is not a multiple of 16 up to {most}, as kernels need it")
+        raise UsageError(
+            "head_size", size, f"of the model is not a multiple of 16 up to {most}, which the kernels need"
+        )
 
 
 def check_page(method: Any, block_size: int, *, frees: bool = False) -> None:
@@ -302,7 +304,7 @@ def check_page(method: Any, block_size: int, *, frees: bool = False) -> None:
         raise UsageError(
             f"{method.name}.block",
             block,
-            f"is no multiple of vLLM's block size, {block_size}, so that few of its blocks would be free; take one "
+            f"is not a multiple of vLLM's block size, {block_size}, so few of its blocks would be free; take one "
             f"that is (--set {method.name}.block={block_size}), or other blocks (block_size)",
         )
     page = getattr(method, "page", 1)
@@ -330,9 +332,9 @@ def check_layer(module: Any) -> None:
     kind = type(module).__name__
     latent = kind == "MLAAttention"
     if kind != "Attention" and not latent:
-        raise UsageError("model", kind, "is attention of another kind than causal attention over all keys")
+        raise UsageError("model", kind, "is not causal attention over all keys")
     if not getattr(module.impl, "may_be_sparse", False):
-        raise UsageError("model", type(module.impl).__name__, "is not the plugin's, so that no method runs there")
+        raise UsageError("model", type(module.impl).__name__, "is not the plugin's, so no method can run there")
     own = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
     # Of a ``torch.nn.Module``, that much is not among its variables.
     parts = {name: part for of in ("_parameters", "_buffers", "_modules") for name, part in vars(module)[of].items()}
@@ -344,7 +346,7 @@ def check_layer(module: Any) -> None:
         _check_scales(module)
     check_attributes(vars(module.impl), latent=latent)
     if not latent and module.head_size_v != module.head_size:
-        raise UsageError("head_size_v", module.head_size_v, f"is not that of keys, {module.head_size}")
+        raise UsageError("head_size_v", module.head_size_v, f"differs from that of keys, {module.head_size}")
 
 
 def _check_scales(module: Any) -> None:
@@ -363,7 +365,7 @@ def check_cache(spec: Any) -> None:
     """
     kind = type(spec).__name__
     if kind not in ("FullAttentionSpec", "MLAAttentionSpec"):
-        raise UsageError("model", kind, "is no cache of causal attention over all keys")
+        raise UsageError("model", kind, "is not a cache of causal attention over all keys")
     check_attributes(vars(spec), latent=kind == "MLAAttentionSpec")
 
 
@@ -384,7 +386,7 @@ def check_attributes(attributes: Mapping[str, Any], *, latent: bool = False) -> 
         plain = isinstance(value, int | float | str | tuple) and value in allowed
         if not plain:
             shown = value if isinstance(value, int | float | str | tuple) else "given"
-            raise UsageError(name, shown, "is a part of the model's attention that the kernels do not know")
+            raise UsageError(name, shown, "is a part of the model's attention that the kernels do not support")
     if "head_size" in attributes:
         check_head_size(attributes["head_size"], LATENT if latent else 256)
 

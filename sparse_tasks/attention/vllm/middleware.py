@@ -278,7 +278,7 @@ def _check_unchosen(given: dict[str, Raw]) -> None:
     for table in (given, _table(given, "vllm_xargs"), _table(given, "sampling_params").get("extra_args")):
         for key in _KEYS:
             if isinstance(table, dict) and key in table:
-                raise UsageError("request", key, f"is heeded at {' and '.join(_PATHS)} alone; leave it out")
+                raise UsageError("request", key, f"works only at {' and '.join(_PATHS)}; leave it out")
 
 
 def _plain(value: Raw | None) -> Any:

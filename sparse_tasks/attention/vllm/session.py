@@ -118,7 +118,7 @@ class Session:
             for m in modules.values()
         }
         if len(shapes) > 1:
-            raise UsageError("model", "given", "has layers that differ in their heads, which is not supported")
+            raise UsageError("model", "given", "has layers with different heads, which is not supported")
         kv_heads, heads, size, dtype, latent = shapes.pop()
         key_bytes = size * dtype.itemsize * (1 if latent else 2)
         self.counter = Counter(len(modules), kv_heads, heads // kv_heads, key_bytes, device, self._impl)

@@ -77,7 +77,9 @@ def load_tokenizer(
     except Exception as error:  # the library raises bare Exception
         raise UsageError("tokenizer", source, f"is not a tokenizer.json that tokenizers can read: {error}") from error
     if getattr(backend.model, "dropout", None):
-        raise UsageError("tokenizer", source, "drops merges at random (BPE dropout): its counts mean nothing")
+        raise UsageError(
+            "tokenizer", source, "drops merges at random (BPE dropout), so its counts are not reproducible"
+        )
     config = _read("tokenizer_config.json", find, source)
     try:
         special, added = special_tokens(config, lambda name: _read(name, find, source), backend)

@@ -84,7 +84,7 @@ class ChatTemplate:
                 raise UsageError(
                     "chat-template",
                     _shown(self.source),
-                    "does not write a prompt as it is; name another with --chat-template FILE, or none",
+                    "changes the prompt; name another with --chat-template FILE, or none",
                 )
             return text
         # Written by the template itself, which may put more before an answer, such as an empty block of thoughts. The
@@ -93,9 +93,7 @@ class ChatTemplate:
         text = self._rendered("an assistant's message", prompt, *later, answer)
         head, found, _ = text.rpartition(answer)
         if not found or not _holds(head, prompt, *later):
-            raise UsageError(
-                "begin-answer", beginning, "is not written as it is by this chat template; go without --begin-answer"
-            )
+            raise UsageError("begin-answer", beginning, "is changed by this chat template; leave out --begin-answer")
         return head + beginning
 
     @cached_property

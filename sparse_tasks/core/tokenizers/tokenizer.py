@@ -149,7 +149,7 @@ class PromptTokenizer:
             raise UsageError(
                 "control-tokens",
                 self.spells_control(prompt),
-                "stands in a prompt, and this tokenizer cannot encode it as text; generate with --control-tokens keep",
+                "occurs in a prompt, and this tokenizer cannot encode it as text; generate with --control-tokens keep",
             )
         return ids
 

@@ -34,7 +34,7 @@ class Analysis:
     def __post_init__(self) -> None:
         for name in ("tolerance", "error"):
             if not 0 < (value := getattr(self, name)) < 1:
-                raise UsageError(name, value, "must lie between 0 and 1, such as 0.05")
+                raise UsageError(name, value, "must be between 0 and 1, such as 0.05")
 
     cost = cached_property(lambda self: cost(self.runs))
     written = cached_property(lambda self: written(self.runs))

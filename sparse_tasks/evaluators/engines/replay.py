@@ -35,7 +35,7 @@ class ReplayEngine(Engine):
     def __init__(self, settings: EngineSettings) -> None:
         for argument, value in settings.arguments.items():
             if argument != "model" or not isinstance(value, str) or not value:
-                raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes model=NAME alone")
+                raise UsageError("engine-arg", f"{argument}={value}", "is unknown; replay takes only model=NAME")
             settings = replace(settings, model=replace(settings.model, name=value))
         super().__init__(settings)
         self._path = to_path(settings.model.source)

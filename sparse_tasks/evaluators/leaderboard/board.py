@@ -64,7 +64,7 @@ def build(folder: Path, site: Path) -> Built:
 
     Raises:
         UsageError: The folder cannot be read, or the site holds something else than a board.
-        DataError: A file is not a submission, or is there twice.
+        DataError: A file is not a submission, or occurs twice.
         OutputError: The site cannot be written.
     """
     paths = _submissions(folder)
@@ -132,7 +132,7 @@ def _read(paths: list[Path]) -> Iterator[tuple[Path, SubmissionFile]]:
         except SparseTasksError as error:
             raise DataError(f"{quoted(path.name)}: {error}") from error
         if (other := seen.setdefault(submission.sha256, path)) is not path:
-            raise DataError(f"{quoted(path.name)}: is {quoted(other.name)} once more; take one away")
+            raise DataError(f"{quoted(path.name)}: is the same as {quoted(other.name)}; remove one")
         yield path, submission
 
 
@@ -219,8 +219,8 @@ def _check_replaceable(site: Path) -> None:
     if lines[:1] != [_LINE]:
         raise UsageError("output", str(site), "holds other files than a board; name an empty or a new folder")
     if others := [name for name in present if name not in set(lines[1:])]:
-        raise UsageError("output", str(site), f"holds {quoted(others[0])} beside the board, which would be lost; "
-                         "move it away")  # fmt: skip
+        raise UsageError("output", str(site), f"holds {quoted(others[0])}, which is not part of the board and would be "
+                         "lost; move it away")  # fmt: skip
 
 
 def _put(work: Path, site: Path) -> None:

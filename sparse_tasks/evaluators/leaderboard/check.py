@@ -479,7 +479,7 @@ class _Check:
             message = f"{prediction.id!r} is not a sample that the run selects"
             self.reasons.add("sample_unknown", run.name, message, "predictions")
         elif of in answered.numbers:
-            self.reasons.add("sample_twice", run.name, f"{prediction.id!r} is there twice", "predictions")
+            self.reasons.add("sample_twice", run.name, f"{prediction.id!r} occurs twice", "predictions")
         else:
             answered.numbers[of] = None
             self._check_prediction(run, prediction, answered.samples.rows[of])
@@ -607,7 +607,7 @@ def _read(dataset: Dataset, selection: Selection, kind: type[R]) -> Iterator[R]:
     try:
         yield from dataset.samples(selection, kind)
     except DataError as error:
-        raise UsageError("data", dataset.name, f"cannot be checked against: {error}") from error
+        raise UsageError("data", dataset.name, f"cannot be used for the check: {error}") from error
 
 
 def _whole(dataset: Dataset) -> Selection:

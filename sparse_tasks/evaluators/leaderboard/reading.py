@@ -169,7 +169,7 @@ def read_file(path: Path) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         if path.is_dir():
-            raise UsageError("file", str(path), "is a folder; name a submission, a file that submit has written")
+            raise UsageError("file", str(path), "is a folder; name a submission, a file written by submit")
         if path.is_symlink():
             raise _refusal("file", "file", "is a link; name the file itself")
         if not stat.S_ISREG(path.stat().st_mode):
@@ -198,7 +198,7 @@ def parse_submission(content: bytes, path: Path) -> SubmissionFile:
         SubmissionError: It is not a submission.
     """
     if not content.isascii():
-        raise _refusal("json", "file", "is not ASCII; hand in what sparse-tasks submit has written, as it is")
+        raise _refusal("json", "file", "is not ASCII; hand in the file that sparse-tasks submit wrote, unchanged")
     # JSON can be small and yet large in memory.
     if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise _refusal("size", "file", f"holds more than {_MOST_VALUES:,} values")
@@ -291,7 +291,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
+        raise ValueError(f"{twice!r} occurs twice")
     return fields
 
 

@@ -172,7 +172,7 @@ def scores(result: Result, comparison: Comparison | None, failed: Collection[Pla
     try:
         return {average.length: _score(average, result, comparison, failed) for average in result.averages}
     except ValueError as error:
-        raise DataError(f"{error}; sparse-tasks leaderboard check names all that is wrong") from error
+        raise DataError(f"{error}; sparse-tasks leaderboard check lists all problems") from error
 
 
 def _score(mean: AverageResult, result: Result, comparison: Comparison | None, failed: Collection[Place]) -> Score:

@@ -65,7 +65,7 @@ def make_submission(runs: Runs, name: str | None = None, contact: str | None = N
         contact: Person to ask, up to 200 characters.
 
     Raises:
-        UsageError: A name is not valid, a run is incomplete or is there twice, or the file would be too large.
+        UsageError: A name is not valid, a run is incomplete or occurs twice, or the file would be too large.
         DataError: A run's file cannot be read.
     """
     if (problem := clash(runs.runs)) is not None:

@@ -228,10 +228,10 @@ def test_a_request_chooses_within_what_the_engine_was_started_with(
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"attention": "h2o"}, "attention: 'h2o' is not what this server was started with; choose from dense, quest, "),
+        ({"attention": "h2o"}, "attention: 'h2o' is not one of the methods of this server; choose from dense, quest, "),
         ({"attention": "vertical_slash"}, "choose from dense, quest, snapkv, vertical_slash.quest"),
-        ({"attention": ["quest"]}, "is not what this server was started with"),
-        ({"attention": {"quest": 1}, "sparsity": 0.5}, "is not what this server was started with"),
+        ({"attention": ["quest"]}, "is not one of the methods of this server"),
+        ({"attention": {"quest": 1}, "sparsity": 0.5}, "is not one of the methods of this server"),
         ({"attention": True}, "attention: True is not"),
         ({"sparsity": 1}, "sparsity: 1 has to be a number from 0 up to"),
         ({"sparsity": True}, "has to be a number"),
@@ -255,7 +255,7 @@ def test_where_requests_have_no_choice_none_is_taken(chosen: dict[str, Any]) -> 
 
 def test_a_budget_of_its_own_leaves_a_method_no_sparsity_to_choose() -> None:
     offer = parse_offer({KEY: {"attention": "quest", "arguments": {"token_budget": 512}, "choices": ["quest"]}})
-    with pytest.raises(UsageError, match="is what sparsity would set"):
+    with pytest.raises(UsageError, match="is also set by sparsity"):
         offer.choose(sparsity=0.5)
 
 

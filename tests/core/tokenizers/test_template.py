@@ -63,7 +63,7 @@ def test_what_a_template_puts_before_an_answer_stands_before_a_begun_one() -> No
 
 @pytest.mark.parametrize("source", ["{{ messages[0].content }}", CHAT.replace("| trim", "| upper"), "<answer>\n0"])
 def test_a_template_that_does_not_write_an_answer_as_it_is_begins_none(source: str) -> None:
-    with pytest.raises(UsageError, match=r"begin-answer: .* is not written as it is by this chat template"):
+    with pytest.raises(UsageError, match=r"begin-answer: .* is changed by this chat template"):
         ChatTemplate(source).render("Who?", "<answer>\n")
 
 
@@ -105,7 +105,7 @@ def test_begun_answers_are_parts_too_where_messages_are() -> None:
     ],
 )
 def test_a_template_that_does_not_write_the_prompt_as_it_is_is_refused(source: str) -> None:
-    with pytest.raises(UsageError, match=r"chat-template: .* does not write a prompt as it is; name another"):
+    with pytest.raises(UsageError, match=r"chat-template: .* changes the prompt; name another"):
         ChatTemplate(source).render("A prompt\nof two lines\n")
 
 

@@ -130,5 +130,5 @@ def test_a_run_on_a_cluster_is_that_of_one_engine_and_goes_on(
 
 
 def test_models_that_run_elsewhere_need_no_cluster(dataset: Dataset, model: Path) -> None:
-    with pytest.raises(UsageError, match="on: 'auto' is for models that run there, and replay starts none"):
+    with pytest.raises(UsageError, match="on: 'auto' starts models on a cluster, and replay starts none"):
         RunRequest(dataset, dataset.select(), str(model), "replay", on="auto")

@@ -149,5 +149,5 @@ def test_cores_are_shared_out_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPa
 def test_the_number_is_checked(dataset: Dataset, model: Path) -> None:
     with pytest.raises(UsageError, match="engines: 0 must be at least 1"):
         RunRequest(dataset, dataset.select(), str(model), engines=0)
-    with pytest.raises(UsageError, match="engines: 2 are of models that run here, and replay starts none"):
+    with pytest.raises(UsageError, match="engines: 2 start models on this machine, and replay starts none"):
         RunRequest(dataset, dataset.select(), str(model), "replay", engines=2)

@@ -54,7 +54,7 @@ def test_the_name_of_the_model_is_the_only_argument(tmp_path: Path, refused: Ref
     named = ReplayEngine(EngineSettings(model, arguments={"model": "acme/small"})).settings.model
     assert named == replace(model, name="acme/small")
     for arguments in ({"speed": 2}, {"model": 2}, {"model": ""}):
-        with refused(UsageError, "engine-arg: ", "is unknown; replay takes model=NAME alone"):
+        with refused(UsageError, "engine-arg: ", "is unknown; replay takes only model=NAME"):
             ReplayEngine(EngineSettings(model, arguments=arguments))
 
 

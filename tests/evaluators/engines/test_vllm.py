@@ -433,7 +433,7 @@ REFUSED = [
     *((["--attention", "quest", "--engine-arg", f"hf_overrides={json.dumps(config)}"], ["error: model: ", words])
       for config, words in (({"sliding_window": 64}, "has a sliding window in every layer"),
                             ({"prefix_lm": True}, "attends in both directions within a prompt"),
-                            ({"num_attention_heads_per_layer": [9, 9, 3]}, "has layers that differ in their heads"))),
+                            ({"num_attention_heads_per_layer": [9, 9, 3]}, "has layers with different heads"))),
 ]  # fmt: skip
 
 

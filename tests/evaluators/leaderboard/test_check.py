@@ -351,7 +351,7 @@ def test_a_keepers_damaged_data_set_is_no_fault_of_the_submission(
     honest: bytes, handed_in: Written, copy: Path
 ) -> None:
     next(copy.glob("*/*.parquet")).write_bytes(b"spoilt")
-    with pytest.raises(UsageError, match=r"data: .* cannot be checked against"):
+    with pytest.raises(UsageError, match=r"data: .* cannot be used for the check"):
         check(handed_in(honest), [open_dataset(str(copy))])
 
 

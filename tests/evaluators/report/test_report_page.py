@@ -479,7 +479,7 @@ def test_a_page_stops_drawing_before_it_grows_too_large(
 
 
 def test_data_that_is_not_of_these_runs_is_refused(sweep: Path, report: Report, refused: Refused, data: Path) -> None:
-    with refused(UsageError, "data", str(data), "is not a data set that these runs were made on"):
+    with refused(UsageError, "data", str(data), "is not the data set of these runs"):
         report(sweep, data=str(data))
     with refused(UsageError, "data", "nowhere"):
         report(sweep, data="./nowhere")

@@ -339,7 +339,7 @@ def test_a_corpus_is_read_once(tmp_path: Path) -> None:
         return len(calls)
 
     assert [read(corpus.sha256, reader) for _ in range(3)] == [1, 1, 1]
-    with pytest.raises(DataError, match="is not at hand; name its file with --corpus"):
+    with pytest.raises(DataError, match="is not available; name its file with --corpus"):
         read("e" * 64, reader)
 
 
