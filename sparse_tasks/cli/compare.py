@@ -199,5 +199,5 @@ def _tell_serving(comparison: Comparison) -> None:
     print("serving: the largest difference that batches, engine and machine alone cause")
     print(f"   in {100 * comparison.level:g} of 100 pairs of runs, estimated from the repeats.")
     if within:
-        said = f"No larger than that, so the methods may not differ: {', '.join(within)}."
+        said = f"No larger than that, so the methods need not differ: {', '.join(within)}."
         print(fill(said, 80, initial_indent="   ", subsequent_indent="   ", break_on_hyphens=False))

@@ -73,7 +73,7 @@ PRESETS = {
         },
     ),
     "small": Preset(
-        "for models below 3B: answers are begun, and fewer things are asked for and in the way",
+        "for models below 3B: begun answers, fewer questions and fewer distractors",
         {
             "story.distractors": "0",
             "story_retrieval.questions": "4",
@@ -101,7 +101,7 @@ PRESETS = {
         begin_answer=True,
     ),
     "ruler": Preset(
-        "RULER's parameters, answer budgets, reading of length and answer prefixes, scored by its own metrics",
+        "RULER's parameters, answer budgets, definition of length, answer prefixes and metrics",
         {"ruler_vt.chains": "1"},
         max_new_tokens=_RULER_BUDGETS,
         length_includes_output=True,
@@ -109,7 +109,7 @@ PRESETS = {
         question_position="after",
     ),
     "ladder": Preset(
-        "the ladders, questions in levels that tell what is lost in retrieval from what is lost in reasoning",
+        "ladders: questions in levels that separate losses in retrieval from losses in reasoning",
         {},
         question_position="after",
         tasks=("ladder",),

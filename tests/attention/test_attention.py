@@ -134,10 +134,10 @@ def test_dense_attention_takes_no_sparsity() -> None:
 @pytest.mark.parametrize(
     ("name", "path", "remedy"),
     [
-        ("near+loud", "first.first", "is of no method in 'near+loud'; write near.first, loud.first"),
-        ("near+loud", "sparsity", "is of no method in 'near+loud'; write near.sparsity, loud.sparsity"),
-        ("near", ".near", "is of no method in 'near'; write near.near"),
-        ("dense", "near", "is of no method in 'dense'; write none: dense attention takes none"),
+        ("near+loud", "first.first", "belongs to no method in 'near+loud'; write near.first, loud.first"),
+        ("near+loud", "sparsity", "belongs to no method in 'near+loud'; write near.sparsity, loud.sparsity"),
+        ("near", ".near", "belongs to no method in 'near'; write near.near"),
+        ("dense", "near", "belongs to no method in 'dense'; write none: dense attention takes none"),
     ],
 )
 def test_an_argument_of_no_method_is_named(name: str, path: str, remedy: str) -> None:

@@ -122,8 +122,8 @@ def test_a_calibration_is_kept_as_it_was(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"method": "other"}, "is for other"),
-        ({"version": 2}, "is of version 2, not 1"),
-        ({"model": "e" * 64}, "is of a model eeeeeeeeeeee, not"),
+        ({"version": 2}, "has version 2, not 1"),
+        ({"model": "e" * 64}, "was made for the model eeeeeeeeeeee, not"),
     ],
 )
 def test_what_is_of_something_else_is_refused(change: dict[str, Any], words: str, folder: Path, tmp_path: Path) -> None:

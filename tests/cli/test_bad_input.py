@@ -137,7 +137,7 @@ def test_another_configuration_is_refused_unless_told_to_overwrite(tmp_path: Pat
         ("--set", "ruler_niah.queries=2"),
     ):
         finished = run(*request, option, value)
-        assert finished.says("output", "another configuration", "name another folder", "--overwrite")
+        assert finished.says("output", "other options", "name another folder", "--overwrite")
         assert finished.code == 2
         assert contents(tmp_path) == before
     assert run(*request, option, value, "--overwrite").code == 0

@@ -67,7 +67,7 @@ def test_runs_over_other_samples_are_compared_only_when_told(
 ) -> None:
     part = evaluated(data, tmp_path / "part", 0, "--limit", "1")
     finished = run("compare", runs[0], part)
-    assert finished.says("sample", "4 samples are in run a only", "--common")
+    assert finished.says("sample", "4 samples are only in run a", "--common")
     assert finished.code == 2
     common = run("compare", runs[0], part, "--common")
     assert common.code == 0

@@ -72,7 +72,7 @@ def test_json_is_the_row_of_the_shortest_length_unless_another_is_named(data: Pa
 def test_a_task_that_is_not_told_is_the_only_one_or_all_are_named(data: Path, tmp_path: Path) -> None:
     several = run("show", data)
     assert several.code == 2
-    assert several.err == f"error: task: '{data}' has several; choose from ruler_niah, story_multihop\n"
+    assert several.err == f"error: task: '{data}' has several tasks; choose from ruler_niah, story_multihop\n"
     unknown = run("show", data, "story")
     assert unknown.code == 2
     assert unknown.err == "error: task: 'story' is unknown; choose from ruler_niah, story_multihop\n"

@@ -312,7 +312,7 @@ def test_wherever_it_is_stopped_it_says_what_is_kept_and_how_to_go_on(
         assert "Traceback" not in finished.err
         assert not [path for path in contents(out) if ".sparse_tasks-" in path or path.endswith(".lock")]
         told = re.fullmatch(
-            rf"{how}; (?:kept in (.+): ([0-9,]+) (.*)|nothing was kept); (go on|start again): (.+)", last
+            rf"{how}; (?:kept in (.+): ([0-9,]+) (.*)|nothing was kept); (resume with|start again): (.+)", last
         )
         assert told, last
         if told[1] is None:

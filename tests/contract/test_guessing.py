@@ -26,8 +26,10 @@ KINDS = [
     for p in parameters(TASKS.get(name))
     if p.choices and p.name != "locale"
     for choice in p.choices()
+    if choice != p.default  # which test_no_task_can_be_guessed has
 ]
 WITH_NAMES = [name for name in OURS if any(p.name == "locale" for p in parameters(TASKS.get(name)))]
+LOCALES = [locale for locale in ALL_LOCALES if locale != "en_US"]  # the default
 
 Asked = tuple[str, tuple[str, ...]]
 """A question and the entries of its answer."""
@@ -44,9 +46,13 @@ def drafts(name: str, samples: int = SAMPLES, **settings: object) -> list[Draft]
 
 def guessed(samples: Sequence[Asked]) -> dict[str, float]:
     """Shares of the samples that three ways to guess get right: all of an answer, nothing for a part."""
-    questions, answers = [set(_WORD.findall(question)) for question, _ in samples], [answer for _, answer in samples]
+    bits: dict[str, int] = {}  # by word: a question is the set of its words, as one number
+    questions = [
+        sum(1 << bits.setdefault(word, len(bits)) for word in set(_WORD.findall(question))) for question, _ in samples
+    ]
+    answers = [answer for _, answer in samples]
     alike = [
-        max((j for j in range(len(samples)) if j != i), key=lambda j: len(own & questions[j]))
+        max((j for j in range(len(samples)) if j != i), key=lambda j: (own & questions[j]).bit_count())
         for i, own in enumerate(questions)
     ]
     right = {
@@ -83,20 +89,20 @@ def test_no_kind_of_question_can_be_guessed(name: str, settings: dict[str, objec
     assert max(shares.values()) < MOST, shares
 
 
-@pytest.mark.parametrize("locale", ALL_LOCALES)
+@pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("name", WITH_NAMES)
 def test_no_locale_can_be_guessed(name: str, locale: str) -> None:
     shares = guessed([asked(draft) for draft in drafts(name, locale=locale)])
     assert max(shares.values()) < MOST, shares
 
 
-@pytest.mark.parametrize("locale", ALL_LOCALES)
+@pytest.mark.parametrize("locale", LOCALES)
 def test_the_person_met_most_cannot_be_guessed(locale: str) -> None:
     shares = guessed([asked(draft) for draft in drafts("story_aggregation", locale=locale, kind="met")])
     assert max(shares.values()) < MOST, shares
 
 
-@pytest.mark.parametrize("chapters", [1, 2, 3])
+@pytest.mark.parametrize("chapters", [1, 2])
 def test_few_chapters_cannot_be_guessed(chapters: int) -> None:
     shares = guessed([asked(draft) for draft in drafts("story_filtering", chapters=chapters)])
     assert max(shares.values()) < MOST, shares

@@ -180,7 +180,7 @@ def test_other_pairs_of_such_runs_are_refused(
     with refused(UsageError, "begins its answers and", "does not; name the run without first"):
         compare_runs(*pair[::-1])
     answered(tmp_path / "long", dataset, model, True, max_new_tokens=99)
-    with refused(UsageError, "they differ otherwise (sampling.max_new_tokens is null in it, 99 here)"):
+    with refused(UsageError, "they differ in other settings (sampling.max_new_tokens is null in it, 99 here)"):
         compare_runs(pair[0], tmp_path / "long")
     assert compare_runs(pair[1], tmp_path / "long").format_share is not True  # both begin
 

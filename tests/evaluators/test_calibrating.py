@@ -76,7 +76,7 @@ def test_a_calibration_is_of_prompts_or_of_a_file(given: list[str], llama: Path,
     file = tmp_path / "c.safetensors"
     finished = run("attention", "calibrate", "duo_attention", "--model", llama, *given, "-o", file)
     assert finished.code == 2
-    assert finished.says("data", "--from in its place")
+    assert finished.says("data", "--from instead")
 
 
 def test_files_of_methods_whose_authors_publish_none_are_refused(llama: Path, tmp_path: Path) -> None:

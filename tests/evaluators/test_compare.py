@@ -120,8 +120,8 @@ def test_runs_over_different_data_are_not_compared() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "first", "lacking", "counts"),
     [
-        (DENSE, SPARSE[:7], 7, "run b", "3 samples are in run a only, 0 in run b only"),
-        (DENSE[:9], SPARSE, 9, "run a", "0 samples are in run a only, 1 in run b only"),
+        (DENSE, SPARSE[:7], 7, "run b", "3 samples are only in run a, 0 only in run b"),
+        (DENSE[:9], SPARSE, 9, "run a", "0 samples are only in run a, 1 only in run b"),
     ],
 )
 def test_a_missing_sample_is_named_with_its_side(

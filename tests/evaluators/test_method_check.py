@@ -195,7 +195,7 @@ def test_without_a_curve_chance_is_to_be_beaten(engine: Any, monkeypatch: pytest
     engine.skill = {"random_decode": 0.0}
     finished = run("check", "mine")
     assert finished.code == 0, finished.out + finished.err
-    assert "no reference curve, against chance, 10 samples" in finished.out
+    assert "against chance (it has no reference curve), 10 samples" in finished.out
     assert max(map(len, finished.out.splitlines())) <= 80
 
 

@@ -363,7 +363,7 @@ def test_folder_of_somebody_else_is_refused(make: Callable[..., Any], tmp_path: 
 def test_overwriting_needs_to_be_asked_for(make: Callable[..., Any], clean: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "data"
     shutil.copytree(clean["a"], path)
-    with pytest.raises(UsageError, match=r"another configuration.*--overwrite"):
+    with pytest.raises(UsageError, match=r"made with other options.*--overwrite"):
         make(path, "b")
     assert contents(path) == contents(clean["a"])
 
@@ -372,7 +372,7 @@ def test_unfinished_folder_of_another_configuration_is_refused(make: Callable[..
     path = tmp_path / "data"
     kill(make, path, "a", 30)
     before = contents(path)
-    with pytest.raises(UsageError, match=r"another configuration"):
+    with pytest.raises(UsageError, match=r"made with other options"):
         make(path, "b")
     assert contents(path) == before | {LOCK: b""} or contents(path) == {k: v for k, v in before.items() if k != LOCK}
 

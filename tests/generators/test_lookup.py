@@ -81,9 +81,9 @@ def test_an_index_that_is_not_there_names_those_that_are(index: int, dataset: Pa
 
 
 def test_a_length_that_is_not_there_names_those_that_are(dataset: Path) -> None:
-    with pytest.raises(UsageError, match="length: '8k' is not there; choose from 4k, 10000, 64k"):
+    with pytest.raises(UsageError, match="length: '8k' does not exist; choose from 4k, 10000, 64k"):
         find_sample(dataset, "ruler_vt", 0, "8k")
-    with pytest.raises(UsageError, match="length: '4k' is not there; choose from 64k"):
+    with pytest.raises(UsageError, match="length: '4k' does not exist; choose from 64k"):
         find_sample(dataset, "story_multihop", 0, "4k")
     with pytest.raises(UsageError, match="length: '8x' is not a length"):
         find_sample(dataset, "ruler_vt", 0, "8x")

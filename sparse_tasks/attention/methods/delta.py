@@ -35,9 +35,9 @@ class Delta(Correction):
 
     name: ClassVar[str] = "delta"
     place: ClassVar[int] = 8
-    summary: ClassVar[str] = "corrects another method by what a few dense queries show to be lacking"
+    summary: ClassVar[str] = "another method, corrected by the output of a few dense queries"
     unit: ClassVar[str] = "whole queries, beside what another method takes"
-    importance: ClassVar[str] = "that of the other method; every so many queries"
+    importance: ClassVar[str] = "that of the other method; queries at regular intervals"
     budget: ClassVar[str] = "uniform"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Willette et al., 2025, arXiv:2505.11254"

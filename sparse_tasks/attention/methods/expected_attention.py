@@ -35,8 +35,8 @@ class ExpectedAttention(CapacityMethod):
 
     name: ClassVar[str] = "expected_attention"
     place: ClassVar[int] = 8
-    summary: ClassVar[str] = "tokens by the attention that queries to come are expected to pay"
-    importance: ClassVar[str] = "expected attention of queries to come, times the length of the value"
+    summary: ClassVar[str] = "tokens by the expected attention of future queries"
+    importance: ClassVar[str] = "expected attention of future queries, times the norm of the value"
     source: ClassVar[str] = "Devoto et al., 2025, arXiv:2510.00636"
     reads_positions: ClassVar[bool] = True
     reads_values: ClassVar[bool] = True

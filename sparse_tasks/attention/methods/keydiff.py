@@ -25,7 +25,7 @@ class KeyDiff(CapacityMethod):
     name: ClassVar[str] = "keydiff"
     place: ClassVar[int] = 7
     summary: ClassVar[str] = "tokens by the direction of their keys, the rarest first"
-    importance: ClassVar[str] = "keys alone"
+    importance: ClassVar[str] = "keys only"
     source: ClassVar[str] = "Park et al., 2025, arXiv:2504.15364"
     any_softmax: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False

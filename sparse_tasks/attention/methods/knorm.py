@@ -27,7 +27,7 @@ class KNorm(CapacityMethod):
     name: ClassVar[str] = "knorm"
     place: ClassVar[int] = 6
     summary: ClassVar[str] = "tokens by the norm of their keys, the lowest first"
-    importance: ClassVar[str] = "keys alone"
+    importance: ClassVar[str] = "keys only"
     source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"
     any_softmax: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False

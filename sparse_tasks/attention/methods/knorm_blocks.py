@@ -21,7 +21,7 @@ class KNormBlocks(SharedBlocksMethod):
     name: ClassVar[str] = "knorm_blocks"
     place: ClassVar[int] = 12
     summary: ClassVar[str] = "blocks by the norms of their keys, the same in all heads and layers"
-    importance: ClassVar[str] = "keys alone"
+    importance: ClassVar[str] = "keys only"
     source: ClassVar[str] = "Devoto et al., 2024, arXiv:2406.11430"
     any_softmax: ClassVar[bool] = True
     reads_queries: ClassVar[bool] = False

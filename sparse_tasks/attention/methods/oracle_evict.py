@@ -33,7 +33,7 @@ class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
     place: ClassVar[int] = 1
     summary: ClassVar[str] = "control: at each step the tokens that its query attends to"
     any_softmax: ClassVar[bool] = True
-    cache: ClassVar[str] = "kept; what is seen is limited"
+    cache: ClassVar[str] = "kept; steps read part of it"
     reads_queries: ClassVar[bool] = False
 
     @property

@@ -49,7 +49,7 @@ class RocketKV(StepMethod, ObservedMethod):
     place: ClassVar[int] = 9
     summary: ClassVar[str] = "SnapKV, and at each step the best chunks of what it keeps"
     importance: ClassVar[str] = "attention of the last queries; at each step the query's largest components by chunks"
-    cache: ClassVar[str] = "evicted after the prompt; what is seen of the rest is limited"
+    cache: ClassVar[str] = "evicted after the prompt; steps read part of the rest"
     source: ClassVar[str] = "Behnam et al., 2025, arXiv:2502.14051"
     any_softmax: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("capacity", "token_budget")

@@ -52,7 +52,7 @@ class SampleAttention(PrefillMethod):
     place: ClassVar[int] = 10
     summary: ClassVar[str] = "a window, and columns by the attention of sampled queries"
     unit: ClassVar[str] = "a window and verticals"
-    importance: ClassVar[str] = "attention of every so many queries"
+    importance: ClassVar[str] = "attention of queries at regular intervals"
     budget: ClassVar[str] = "threshold, adaptive across heads"
     cache: ClassVar[str] = "kept"
     source: ClassVar[str] = "Zhu et al., 2024, arXiv:2406.15486"

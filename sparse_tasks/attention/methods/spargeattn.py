@@ -45,7 +45,7 @@ class SpargeAttn(AdaptiveBlocks):
 
     name: ClassVar[str] = "spargeattn"
     place: ClassVar[int] = 9
-    summary: ClassVar[str] = "key blocks by mean queries and keys, and all blocks of which a mean says little"
+    summary: ClassVar[str] = "key blocks by mean queries and keys, and all blocks that a mean describes badly"
     unit: ClassVar[str] = "blocks"
     importance: ClassVar[str] = "mean-pooled queries and keys; self-similarity of blocks"
     source: ClassVar[str] = "Zhang et al., 2025, arXiv:2502.18137"

@@ -35,8 +35,8 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
 
     name: ClassVar[str] = "triattention"
     place: ClassVar[int] = 10
-    summary: ClassVar[str] = "tokens by the model's mean query at distances to come"
-    importance: ClassVar[str] = "calibrated mean queries, turned to distances to come"
+    summary: ClassVar[str] = "tokens by the model's mean query at future distances"
+    importance: ClassVar[str] = "calibrated mean queries, rotated to future distances"
     cache: ClassVar[str] = "evicted after the prompt and at each step"
     source: ClassVar[str] = "Mao et al., 2026, arXiv:2604.04921"
     any_softmax: ClassVar[bool] = True

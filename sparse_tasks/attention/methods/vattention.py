@@ -57,7 +57,7 @@ class VAttention(TokenMethod):
     name: ClassVar[str] = "vattention"
     place: ClassVar[int] = 8
     summary: ClassVar[str] = "heavy hitters, and a random sample that stands for all other tokens"
-    importance: ClassVar[str] = "softmax over the query's largest components, and chance"
+    importance: ClassVar[str] = "softmax over the query's largest components, and random sampling"
     source: ClassVar[str] = "Desai et al., 2025, arXiv:2510.05688"
     budgets: ClassVar[tuple[str, ...]] = ("token_budget", "epsilon")
 

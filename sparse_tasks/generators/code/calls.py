@@ -52,7 +52,7 @@ class CodeCalls(CodeTask):
     accepted: int = parameter(9, "number of functions that call it with another one", 0, 256)
 
     name: ClassVar[str] = "code_calls"
-    summary: ClassVar[str] = "the calls of a function that pass an argument which it refuses"
+    summary: ClassVar[str] = "the callers of a function that pass an argument which it refuses"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "set_iou"

@@ -24,7 +24,7 @@ class CodeDefinition(CodeTask):
     hops: int = parameter(3, "number of imports between the call and the definition", 1, 16)
 
     name: ClassVar[str] = "code_definition"
-    summary: ClassVar[str] = "where a function is defined that comes through the imports of several files"
+    summary: ClassVar[str] = "where a function is defined that is imported through several files"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "low"
     metric: ClassVar[str] = "exact_match"

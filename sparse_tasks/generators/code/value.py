@@ -24,7 +24,7 @@ class CodeValue(CodeTask):
     hops: int = parameter(4, "number of calls, one after the other, until a value is computed", 1, 24)
 
     name: ClassVar[str] = "code_value"
-    summary: ClassVar[str] = "the value that a function returns, which calls others across files"
+    summary: ClassVar[str] = "the value returned by a function that calls others across files"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "low"
     metric: ClassVar[str] = "exact_match"

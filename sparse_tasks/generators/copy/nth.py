@@ -47,7 +47,7 @@ class CopyNth(Task):
     lines: int = parameter(16, "number of lines of the piece to copy, and of others on average", 4, 2_000)
 
     name: ClassVar[str] = "copy_nth"
-    summary: ClassVar[str] = "a long piece copied whole, the n-th of several with the same heading"
+    summary: ClassVar[str] = "a copy of a long piece, the n-th of several with the same heading"
     dispersion: ClassVar[str] = "low"
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "sequence_fraction"

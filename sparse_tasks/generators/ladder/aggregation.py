@@ -15,7 +15,7 @@ class LadderAggregation(MaterialTask):
     """Asks what was paid in all for the ``events`` things of a material that were bought."""
 
     name: ClassVar[str] = "ladder_aggregation"
-    summary: ClassVar[str] = "the sum of what all things of a material cost, in levels"
+    summary: ClassVar[str] = "the total cost of all things of a material, in levels"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "exact_match"

@@ -18,7 +18,7 @@ class LadderRetrieval(LadderTask):
     """Asks what was paid in ``events`` named chapters together."""
 
     name: ClassVar[str] = "ladder_retrieval"
-    summary: ClassVar[str] = "the sum of what was paid in named chapters, in levels"
+    summary: ClassVar[str] = "the sum paid in named chapters, in levels"
     dispersion: ClassVar[str] = "low"
     scope: ClassVar[str] = "low"
     metric: ClassVar[str] = "exact_match"

@@ -83,10 +83,10 @@ class QaBiographies(Task):
     The articles describe an invented world, so that no model has read of it. Its unit is the article.
     """
 
-    locale: str = parameter("en_US", "where names of people come from: a locale of faker", choices=locales)
+    locale: str = parameter("en_US", "faker's locale for names of people", choices=locales)
     hops: str = parameter(
         "any",
-        "articles that the answer takes; any: as many samples of one as of two",
+        "articles that the answer needs; any: one or two, equally often",
         choices=lambda: ("1", "2", "any"),
     )
 

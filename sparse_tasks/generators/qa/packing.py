@@ -65,7 +65,7 @@ class PackedTask(Task):
     """
 
     corpus: str = parameter("", "SHA-256 of the corpus (set by --corpus)")
-    repeats: bool = parameter(False, "whether documents may come again within a sample (set by --allow-repeats)")
+    repeats: bool = parameter(False, "whether documents may be repeated within a sample (set by --allow-repeats)")
     _turn: _Turn | None = field(default=None, init=False, repr=False, compare=False)
 
     version = 3

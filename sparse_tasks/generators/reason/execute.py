@@ -34,7 +34,7 @@ class ReasonExecute(ReasonTask):
     totals: int = parameter(2, "totals that the program keeps; the number in a box says which one grows", 1, 8)
 
     name: ClassVar[str] = "reason_execute"
-    summary: ClassVar[str] = "the trace of a program that is led by values in the context"
+    summary: ClassVar[str] = "the trace of a program whose steps depend on values in the context"
 
     def line_tokens(self) -> int:
         return 12 + 10 * self.totals

@@ -50,7 +50,7 @@ class ReasonWalk(ReasonTask):
     width: int = parameter(3, "mean number of places at the same distance", 1, 64)
 
     name: ClassVar[str] = "reason_walk"
-    summary: ClassVar[str] = "all places that roads lead to, or from which they lead to one, by distance"
+    summary: ClassVar[str] = "all places that can be reached from one, or from which it can be reached, by distance"
 
     def smallest(self) -> int:
         return self.steps + self.steps // 2 + 1

@@ -32,7 +32,7 @@ class RulerCwe(Task):
     rare: int = parameter(3, "how often each other word occurs in the list", 1, 999)
 
     name = "ruler_cwe"
-    summary = "the words that stand most often in a numbered list"
+    summary = "the most frequent words of a numbered list"
     dispersion = "low"
     scope = "high"
     metric = "set_iou"

@@ -43,7 +43,7 @@ class RulerFwe(Task):
 
     alpha: float = parameter(2.0, "exponent of the frequencies", 1.1, 4.0)
     words: int = parameter(3, "number of words asked for", 1, 10)
-    letters: int = parameter(6, "letters of a word", 5, 12)
+    letters: int = parameter(6, "letters per word", 5, 12)
 
     name = "ruler_fwe"
     summary = "the most frequent words of a coded text"

@@ -44,12 +44,12 @@ def haystack(default: str) -> Any:
 
 def key_kind(default: str) -> Any:
     """Parameter for the kind of keys."""
-    return parameter(default, "what the keys are", choices=lambda: _KINDS)
+    return parameter(default, "kind of keys", choices=lambda: _KINDS)
 
 
 def value_kind(default: str) -> Any:
     """Parameter for the kind of values."""
-    return parameter(default, "what the values are", choices=lambda: _KINDS)
+    return parameter(default, "kind of values", choices=lambda: _KINDS)
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ class Needles(Task):
     key_kind: str = key_kind("words")
     value_kind: str = value_kind("numbers")
     queries: int = parameter(1, "number of keys asked for", 1, 16)
-    values: int = parameter(1, "number of values of each key", 1, 16)
-    distractors: int = parameter(0, "number of keys that nobody asks for, beside those of the haystack", 0, 64)
-    essays: str = parameter("", "SHA-256 of the user's text for essays; empty for made ones")
+    values: int = parameter(1, "number of values per key", 1, 16)
+    distractors: int = parameter(
+        0, "number of keys that are not asked for, in addition to those of the haystack", 0, 64
+    )
+    essays: str = parameter("", "SHA-256 of the user's text for essays; empty for generated ones")
     overlap: str = overlap("partial", NONE)
     _text: list[list[str]] | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -12,7 +12,7 @@ from sparse_tasks.generators.task import TASKS, parameter
 class RulerNiahMultikey1(Needles):
     """Asks for the number of one key of four, whose needles stand in a haystack of essays."""
 
-    distractors: int = parameter(3, "number of keys that nobody asks for", 0, 64)
+    distractors: int = parameter(3, "number of keys that are not asked for", 0, 64)
 
     name = "ruler_niah_multikey_1"
     summary = "the number that belongs to one of four keys, hidden in essays"

@@ -12,7 +12,7 @@ from sparse_tasks.generators.task import TASKS, parameter
 class RulerNiahMultivalue(Needles):
     """Asks for the four numbers of one key, which stand apart from one another in a haystack of essays."""
 
-    values: int = parameter(4, "number of values of each key", 1, 16)
+    values: int = parameter(4, "number of values per key", 1, 16)
 
     name = "ruler_niah_multivalue"
     summary = "all numbers that belong to one key, hidden in essays"

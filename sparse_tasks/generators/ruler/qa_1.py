@@ -16,7 +16,7 @@ class RulerQa1(SquadTask):
     """Asks a question of SQuAD without saying which of the numbered paragraphs it is about."""
 
     name = "ruler_qa_1"
-    summary = "an open question on one of many documents, not said which (RULER's qa_1, SQuAD)"
+    summary = "an open question on one of many documents, without its number (RULER's qa_1, SQuAD)"
     ruler_metric = "string_match_part"
     named = False
     near = True

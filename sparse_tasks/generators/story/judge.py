@@ -32,11 +32,11 @@ class StoryJudge(StoryTask):
     are acquired and kept, and others only told of. All distributions are equally likely.
     """
 
-    sales: int = parameter(8, "number of things that are sold, each of which is to be judged", 4, 64)
+    sales: int = parameter(8, "number of things that are sold, each of which has to be judged", 4, 64)
     language: str = parameter(ENGLISH, "language of story, question and answer", choices=lambda: languages("judge"))
 
     name: ClassVar[str] = "story_judge"
-    summary: ClassVar[str] = "how many sales were a gain, a loss, neither, or of gifts"
+    summary: ClassVar[str] = "how many sales made a gain, a loss or neither, or were of gifts"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "set_match"

@@ -58,10 +58,10 @@ class Question:
 class StoryTask(Task):
     """A task over the story world; its unit is the chapter."""
 
-    locale: str = parameter("en_US", "where names come from: a locale of faker", choices=locales)
-    distractors: int = parameter(2, "mean number of events a chapter that only look like what is asked", 0, 8)
+    locale: str = parameter("en_US", "faker's locale for names", choices=locales)
+    distractors: int = parameter(2, "mean number of events per chapter that only look like those asked for", 0, 8)
     language: str = parameter(
-        ENGLISH, "language of story, question and answer; names are of its locale", choices=languages, later=True
+        ENGLISH, "language of story, question and answer; names come from its locale", choices=languages, later=True
     )
 
     steerable: ClassVar[bool] = True

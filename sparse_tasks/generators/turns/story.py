@@ -44,7 +44,7 @@ class TurnsStory(StoryTask):
     )
 
     name: ClassVar[str] = "turns_story"
-    summary: ClassVar[str] = "several questions of different kinds on one story, one after the other"
+    summary: ClassVar[str] = "several questions of different kinds about one story, asked in turn"
     dispersion: ClassVar[str] = "high"
     scope: ClassVar[str] = "high"
     metric: ClassVar[str] = "exact_match"

@@ -165,7 +165,7 @@ def test_a_short_name_is_a_control_for_each_phase() -> None:
 def test_a_share_and_a_budget_together_are_refused(name: str) -> None:
     kind = METHODS.get(name)
     for budget in ({"sparsity": 0.5}, {kind.budgets[0]: 64}):
-        with pytest.raises(UsageError, match=rf"{name}.p: 0.9 takes the place of"):
+        with pytest.raises(UsageError, match=rf"{name}.p: 0.9 replaces"):
             kind(p=0.9, **budget)
     with pytest.raises(UsageError, match=rf"{name}.shared"):
         kind(shared=True)

@@ -151,7 +151,7 @@ def test_what_no_method_takes_is_refused_before_vllm_starts(options: dict[str, A
 @pytest.mark.parametrize("config", [None, {}, {"other": 1}, "quest", {KEY: None}, {KEY: "quest"}, {KEY: {}}, {KEY: []},
                                     {KEY: {"sparsity": 0.5}}], ids=str)  # fmt: skip
 def test_a_configuration_that_asks_for_nothing_is_told_how(config: object) -> None:
-    with pytest.raises(UsageError, match=r"has to say which attention, as in \{\"sparse_tasks\"") as error:
+    with pytest.raises(UsageError, match=r"has to name an attention, as in \{\"sparse_tasks\"") as error:
         parse_offer(config)
     assert (error.value.field, error.value.value) == ("additional_config", config)
     example = json.loads(error.value.remedy.partition(" as in ")[2])
@@ -237,7 +237,7 @@ def test_a_request_chooses_within_what_the_engine_was_started_with(
         ({"sparsity": True}, "has to be a number"),
         ({"sparsity": "0.5"}, "has to be a number"),
         ({"sparsity": float("nan")}, "has to be a number"),
-        ({"attention": DENSE, "sparsity": 0.5}, "sparsity: 0.5 goes with a method"),
+        ({"attention": DENSE, "sparsity": 0.5}, "sparsity: 0.5 needs a method"),
     ],
 )
 def test_anything_else_is_refused_with_what_would_go(chosen: dict[str, Any], words: str) -> None:

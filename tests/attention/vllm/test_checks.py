@@ -491,7 +491,7 @@ def test_a_layer_of_another_kind_or_backend_is_refused() -> None:
     class PrefixAttention(Attention):
         pass
 
-    with pytest.raises(UsageError, match="model: 'PrefixAttention' is attention of another kind"):
+    with pytest.raises(UsageError, match="model: 'PrefixAttention' is not causal attention"):
         check_layer(PrefixAttention())
     with pytest.raises(UsageError, match="model: 'SimpleNamespace' is not the plugin's"):
         check_layer(Attention(may_be_sparse=False))
@@ -521,7 +521,7 @@ def test_a_cache_of_prefix_attention_is_refused() -> None:
         check_cache(FullAttentionSpec(non_causal=True))
     with pytest.raises(UsageError, match="tokens_per_state: 4"):
         check_cache(FullAttentionSpec(tokens_per_state=4))
-    with pytest.raises(UsageError, match="model: 'RSWASpec' is no cache"):
+    with pytest.raises(UsageError, match="model: 'RSWASpec' is not a cache"):
         check_cache(RSWASpec())
 
 

@@ -344,7 +344,7 @@ def test_parts_of_blocks_are_refused() -> None:
     for size in (16, 8):
         check_page(method, size, frees=True)
     check_page(method, 32)
-    with pytest.raises(UsageError, match=r"^snapkv_blocks.block: 16 is no multiple of vLLM's block size, 128, so"):
+    with pytest.raises(UsageError, match=r"^snapkv_blocks.block: 16 is not a multiple of vLLM's block size, 128, so"):
         check_page(method, 128, frees=True)
     session = Session(Attention.of(method), free_blocks=True)
     session._layers["layer"] = object()  # type: ignore[assignment]
@@ -366,7 +366,7 @@ def test_what_the_cache_does_not_know_of_requests_is_refused() -> None:
     session = Session(Attention.parse("window_evict"), free_blocks=True)
     session.change(Attention.parse("window_evict", sparsity=0.5))  # as the self-test does
     asking = scheduled({"a": 5}, new={"a": (5, 0)}, extra={"a": {CONTEXT: 3}})
-    with pytest.raises(UsageError, match=f"^{CONTEXT}: 3 does not go with free_blocks"):
+    with pytest.raises(UsageError, match=f"^{CONTEXT}: 3 cannot be combined with free_blocks"):
         session.begin(asking, lambda: ["a"])
     with pytest.raises(UsageError, match=f"^{CONTEXT}: 3 does not go with knorm_blocks, which chooses once all layers"):
         Session(Attention.parse("knorm_blocks", sparsity=0.5)).begin(asking, lambda: ["a"])

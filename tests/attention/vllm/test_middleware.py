@@ -176,9 +176,9 @@ def test_what_is_chosen_shares_no_cache_with_anything_else() -> None:
         ({"sparsity": 2}, "/v1/chat/completions", "sparsity: 2 has to be a number from 0"),
         ({"vllm_xargs": {"attention": "h2o"}}, "/v1/completions", "attention: 'h2o' is not"),
         ({"attention": {"a": 1}}, "/v1/completions", "is not one of the methods of this server"),
-        ({"attention": "snapkv"}, "/v1/messages", "request: 'attention' is heeded at /v1/completions and"),
-        ({"vllm_xargs": {"sparsity": 0.5}}, "/v1/responses", "request: 'sparsity' is heeded at"),
-        ({"sampling_params": {"extra_args": {"attention": "h2o"}}}, "/inference/v1/generate", "'attention' is heeded"),
+        ({"attention": "snapkv"}, "/v1/messages", "request: 'attention' works only at /v1/completions and"),
+        ({"vllm_xargs": {"sparsity": 0.5}}, "/v1/responses", "request: 'sparsity' works only at"),
+        ({"sampling_params": {"extra_args": {"attention": "h2o"}}}, "/inference/v1/generate", "'attention' works only"),
     ],
     ids=str,
 )
@@ -196,7 +196,9 @@ def test_a_server_that_frees_blocks_refuses_contexts(path: str) -> None:
     """In the engine such a request would be an error of all."""
     server = Server(ANSWER, engine=Engine(attention="window_evict", choices=[], free_blocks=True))
     for body in ({"vllm_xargs": {CONTEXT: 3}}, {"sampling_params": {"extra_args": {CONTEXT: 3}}}):
-        with pytest.raises(exceptions.HTTPException, match=f"{CONTEXT}: 3 does not go with free_blocks") as caught:
+        with pytest.raises(
+            exceptions.HTTPException, match=f"{CONTEXT}: 3 cannot be combined with free_blocks"
+        ) as caught:
             server.ask({"prompt": "a"} | body, path)
         assert caught.value.status_code == 400
     assert server.raw == b""

@@ -72,7 +72,7 @@ def test_a_task_named_by_itself_needs_its_corpus(name: str) -> None:
 
 
 def test_a_corpus_that_no_task_takes() -> None:
-    with pytest.raises(UsageError, match="corpus: 'qa_toefl' is of use to none of the tasks"):
+    with pytest.raises(UsageError, match="corpus: 'qa_toefl' is not used by any of the tasks"):
         make_request(["4k"], ["qa_squad"], corpora=only(SQUAD, TOEFL))
 
 
@@ -186,7 +186,7 @@ def test_data_sets_are_valid_with_the_corpora_and_without(folder: Path, monkeypa
 
 def test_another_corpus_does_not_serve(folder: Path, tmp_path: Path) -> None:
     other = find_corpora({SQUAD: str(made.write_json(tmp_path / "other.json", made.squad(2)))})
-    with pytest.raises(UsageError, match=r"'qa_squad=other\.json' is another text than the data set's"):
+    with pytest.raises(UsageError, match=r"'qa_squad=other\.json' differs from the data set's"):
         validate_folder(folder, gold_score, corpora=other.values())
     with pytest.raises(UsageError, match="'qa_quality' is none of the data set's"):
         validate_folder(folder, gold_score, corpora=only("qa_quality").values())
