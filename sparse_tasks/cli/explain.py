@@ -135,7 +135,7 @@ def _print(explanation: Explanation, folder: Path) -> None:
     print("\nprefill, decode: measured sparsity; difference: paired, from the run above.")
     print("Parts add up to the total; intervals do not.")
     if "numerics" not in explanation.parts:
-        print("numerics: not measured, because kernels need a GPU; the method ran in plain torch.")
+        print("numerics: not measured (kernels need a GPU); the method ran in plain torch.")
     tell_unable([(row.length, row.task) for row in total.rows if row.unable], len(total.rows))
     print(f"runs: {folder}{os.sep}*")
 
