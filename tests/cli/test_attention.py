@@ -166,7 +166,7 @@ class TestWithTorch:
             (["show", "quest", "--set", "page"], ["set", "'page'", "KEY=VALUE, as in quest.page=32"]),
             (["show", "quest", "--set", "snapkv.window=3"], ["set", "'snapkv.window'", "quest"]),
             (["show", "quest", "--set", "token_budget=0"], ["quest.token_budget", "0 is out of range"]),
-            (["show", "quest", "--set", "token_budget=9", "--sparsity", ".5"], ["token_budget", "one of the two"]),
+            (["show", "quest", "--set", "token_budget=9", "--sparsity", ".5"], ["token_budget", "only one of them"]),
             (["show", "quest", "-o", "a.jpg"], ["output", "'a.jpg'", ".png, .svg, .pdf"]),
             (["show", "quest", "-o", "nowhere/a.png"], ["output", "'nowhere/a.png'", "not a folder"]),
             (["show", "vertical_slash+quest"], ["method", "'vertical_slash+quest'", "each method by itself"]),
