@@ -27,14 +27,14 @@ _LAZY = {
 
 
 def list_tasks() -> list[str]:
-    """Names of all tasks, those of installed plugins included."""
+    """Names of all tasks, including those of installed plugins."""
     from sparse_tasks.generators.task import TASKS
 
     return TASKS.names()
 
 
 def list_methods() -> list[str]:
-    """Names of all sparse attention methods, those of installed plugins included."""
+    """Names of all sparse attention methods, including those of installed plugins."""
     from sparse_tasks.attention.method import METHODS
 
     return METHODS.names()

@@ -1,6 +1,6 @@
-"""Training-free sparse attention: methods, the indices that they choose, and the kernels that run them.
+"""Training-free sparse attention: methods, the indices that they select, and the kernels that run them.
 
-Every method's class can be imported from here by its name, and asked without torch, which only what computes needs.
+Every method's class can be imported from here by its name. Only what computes needs torch.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Base classes of the methods: frozen dataclasses that map queries and keys to an index.
 
-A method takes explicit parameters, or ``sparsity``: then it finds its own. Where the count of interactions is a matter
-of the length alone (``exact``), ``at(length)`` solves for the parameters, and tiles may add to the target; where it
-depends on content, it adapts at every call, with what tiles add counted in. The measured density is what counts.
+A method takes explicit parameters, or ``sparsity``, from which it finds them. If the count of interactions depends on
+the length alone (``exact``), ``at(length)`` solves for the parameters, and tiles may add to the target. If it depends
+on the content, the method adapts in every call, including what tiles add. The measured density is what counts.
 
-Classes are imported and listed without torch; methods import it, and kernels, where they compute.
+Classes are imported and listed without torch; methods import torch and kernels only to compute.
 """
 
 from __future__ import annotations
@@ -70,13 +70,12 @@ class Method(Parametric, ABC):
         budget: Setting and sharing of the budget.
         cache: Fate of the KV cache.
         source: Authors, year, arXiv number.
-        exact: Whether ``sparsity`` is met by the count at a length, whatever the content.
-        control: Whether it is there for others to be held against, as one that knows the true attention is; boards
-            rank none.
-        any_softmax: Whether its selection holds where a model has sinks or caps its scores: it looks at no scores, or
-            at their order alone, or weighs them by ``softmax``. Other methods are refused there.
-        reads_positions: Whether it has to know how positions turn queries and keys, which it does by ``rotary``. Models
-            of which that is not known are refused.
+        exact: Whether the count that meets ``sparsity`` follows from the length alone.
+        control: Whether it is a baseline or an oracle to compare others with; boards do not rank controls.
+        any_softmax: Whether its selection is valid for models with sinks or capped scores: it uses no scores, or only
+            their order, or weighs them by ``softmax``. Such models refuse other methods.
+        reads_positions: Whether it needs ``rotary``, by which positions turn queries and keys. Models for which that is
+            unknown are refused.
     """
 
     summary: ClassVar[str]
@@ -92,16 +91,16 @@ class Method(Parametric, ABC):
     control: ClassVar[bool] = False
     any_softmax: ClassVar[bool] = False
     softmax: ClassVar[Softmax] = PLAIN
-    """That of the layer, where the method was taken ``under`` one."""
+    """The softmax of the layer, set by ``under``."""
     reads_positions: ClassVar[bool] = False
     rotary: ClassVar[Rotary | None] = None
-    """That of the model, where the method was ``placed`` in one; None where positions turn nothing."""
+    """The model's, set by ``placed``; None if positions turn nothing."""
     layer: ClassVar[Layer] = ONLY
-    """That which it selects for, where the method was taken ``in_layer``."""
+    """The layer that it selects for, set by ``in_layer``."""
     handed: ClassVar[dict[object, Any] | None] = None
-    """What layers leave to later ones for the same queries of a prompt, where the method was taken ``in_layer`` so."""
+    """What layers leave to later ones for the same queries of a prompt, if ``in_layer`` set it."""
     budgets: ClassVar[tuple[str, ...]] = ()
-    """The parameters that ``sparsity`` sets; to give both is an error."""
+    """The parameters that ``sparsity`` sets; giving both is an error."""
 
     sparsity: float | None = parameter(
         None, "share of query-key interactions to leave out, instead of explicit budgets", 0.0, 1.0, kind=float
@@ -120,7 +119,7 @@ class Method(Parametric, ABC):
                 )
 
     def at(self, length: int) -> Self:
-        """The method with explicit parameters for a sequence of ``length`` tokens; itself where it has them already.
+        """The method with explicit parameters for a sequence of ``length`` tokens; itself if it already has them.
 
         Methods that adapt to content return themselves.
         """

@@ -42,39 +42,39 @@ def evaluate(
     self_test: bool = True,
     free_blocks: bool = False,
 ) -> ScoredRun:
-    """Let a model answer a data set, and score it; a run that was stopped goes on where it stopped.
+    """Let a model answer a data set, and score it; a run that was stopped is resumed.
 
     Args:
         data: Folder of a data set, or its id on the Hub.
-        model: Folder of a model, its id on the Hub, its name on a server, or ``demo``.
+        model: Folder of a model, its id on the Hub, its name on a server, ``demo`` or ``probe``.
         engine: Name of the engine.
         engine_arguments: Arguments of the engine, as ``--engine-arg`` takes them.
         attention: ``dense``, a method, or a method each for prefill and decoding: ``vertical_slash+quest``. None is
-            dense, or unknown where the engine runs elsewhere.
+            dense, or unknown if the engine runs elsewhere.
         sparsity: Target sparsity, in [0, 1); None for the methods' own budgets.
         arguments: ``METHOD.PARAMETER`` to a value, as ``--set`` takes them.
         tasks: Names of tasks or groups; empty for all.
         lengths: Lengths of the data set; empty for all.
-        limit: The first samples of each task at each length; None for all.
+        limit: Use only the first ``limit`` samples per task and length; None for all.
         output: Folder to write; None for ``runs/<model>-<data set>``.
         seed: Seed of the sampling.
         max_new_tokens: Answer budget in tokens; None for the data set's own.
         temperature: 0 is greedy.
         tokenizer: The model's tokenizer; None for its own.
         chat_template: ``auto``, ``none`` or a Jinja file.
-        begin_answer: Whether prompts end inside the answer, after ``<answer>``; None: as the data set's.
+        begin_answer: Whether prompts end inside the answer, after ``<answer>``; None for the data set's choice.
         compress: What methods that evict read before they choose what they keep: the whole ``prompt``, or its
             ``context``, before the question.
-        thinking: Whether the prompt opens a block of thought: ``auto`` asks the chat template; ``open`` and ``closed``
-            say so of prompts that are rendered elsewhere.
-        thinking_tags: Marks of thought: names of families, or two marks with a blank between; None for all families.
-        thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
-        self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
-        free_blocks: Whether vLLM takes blocks of its cache back that no later query sees.
+        thinking: Whether the prompt opens a block of thought: ``auto`` reads the chat template; ``open`` and ``closed``
+            are for prompts that are rendered elsewhere.
+        thinking_tags: Tags around thoughts: names of families, or two tags separated by a blank; None for all families.
+        thinking_budget: Tokens of thought in addition to the answer budget; None for no separate budget.
+        self_test: Whether to compare sparse attention with vLLM's own before the first prompt.
+        free_blocks: Whether to return cache blocks that no later query sees to vLLM.
 
     Raises:
         UsageError: An argument is not valid; the message names it.
-        EngineError: The engine failed; answers that came before stay.
+        EngineError: The engine failed; earlier answers are kept.
     """
     chosen = Attention.parse(attention or DENSE, sparsity=sparsity, arguments=arguments)
     dataset = open_dataset(str(data))
@@ -110,10 +110,10 @@ def load_run(folder: str | Path, *, partial: bool = False) -> ScoredRun:
 
     Args:
         folder: The run.
-        partial: Take the samples that are answered where it is not whole.
+        partial: Whether to accept an incomplete run, with the samples that are answered.
 
     Raises:
         UsageError: The folder is not a scored run.
-        DataError: It is not whole, and not ``partial``; or a file cannot be read.
+        DataError: The run is incomplete, without ``partial``; or a file cannot be read.
     """
     return read_runs([folder], partial=partial).runs[0]

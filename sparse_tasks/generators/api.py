@@ -50,7 +50,7 @@ def generate(
     encoder: str = "auto",
     on: str | None = None,
 ) -> DatasetDict:
-    """Samples of each task at each length, one data set for each, named as its configuration.
+    """Generate samples: a data set for each task at each length, named as its configuration.
 
     >>> generate("64k", ["story"], samples=10)["story_retrieval_64k"]  # doctest: +SKIP
 
@@ -58,29 +58,30 @@ def generate(
         length: One length or several: ``64k``, ``1M``, 65536.
         tasks: Name of a task or a group, or several; none means the stories and ``ruler_niah``,
             ``ruler_vt``, ``ruler_cwe``.
-        samples: Samples of each task at each length.
-        seed: Another seed gives other samples; the same gives the same.
+        samples: Number of samples per task and length.
+        seed: Seed of the samples.
         tokenizer: A built-in name, a folder, a ``tokenizer.json``, or a Hub id.
         chat_template: ``auto`` (the tokenizer's own, if any), ``none``, or a file.
         max_new_tokens: Answer budget in tokens; None takes each task's own.
-        length_includes_output: Take the answer budget off the length.
+        length_includes_output: Whether to subtract the answer budget from the length.
         preset: A named bundle of parameters.
         settings: Parameters by ``task.parameter`` or ``group.parameter``.
         depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
-        question_position: ``both`` or ``after``; None means the preset's, which is ``both`` but for ``ruler``.
-        corpora: Texts that tasks need, by name: a file, ``hub``, or a copy on the Hub; ``essays`` is a file for
+        question_position: ``both`` or ``after``; None for the preset's own: ``after`` for ``ruler`` and ``ladder``, else
+            ``both``.
+        corpora: Corpora that tasks need, by name: a file, ``hub``, or a copy on the Hub; ``essays`` is a file for
             haystacks.
-        allow_repeats: Let documents come again where a corpus is too small for a length.
+        allow_repeats: Whether to repeat documents if a corpus is too small for a length.
         template: A TOML file with your own wording (docs/ruler.md).
-        control_tokens: Whether control tokens that texts spell are ``text``, or ``keep`` what they are.
-        workers: Processes that make samples; None takes all cores.
-        output: Folder to write, as the command line does; None keeps the samples in memory.
-        overwrite: Replace a data set of another configuration in ``output``.
-        encoder: ``auto`` lets a faster encoder count where it is proven to give the same ids, ``hf`` does not.
-        on: Address of a Ray cluster that makes the samples, which needs ``output``.
+        control_tokens: ``text`` encodes control tokens in texts as text, ``keep`` keeps them.
+        workers: Number of processes that make samples; None for all cores.
+        output: Folder to write; None keeps the samples in memory.
+        overwrite: Whether to replace a data set in ``output`` that was made with other options.
+        encoder: ``auto`` counts with a faster encoder where that is verified; ``hf`` does not.
+        on: Address of a Ray cluster that makes the samples; needs ``output``.
 
     Raises:
-        UsageError: An argument is unknown or out of range, a length too short, or a cluster not fit for it.
+        UsageError: An argument is unknown or out of range, a length is too short, or the cluster cannot be used.
         OutputError: The folder cannot be written.
     """
     from datasets import Dataset, DatasetDict, load_dataset
