@@ -67,8 +67,8 @@ def generate(
         preset: A named bundle of parameters.
         settings: Parameters by ``task.parameter`` or ``group.parameter``.
         depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
-        question_position: ``both`` or ``after``; None for the preset's own: ``after`` for ``ruler`` and ``ladder``, else
-            ``both``.
+        question_position: ``both`` or ``after``; None for the preset's own: ``after`` for ``ruler`` and ``ladder``,
+            else ``both``.
         corpora: Corpora that tasks need, by name: a file, ``hub``, or a copy on the Hub; ``essays`` is a file for
             haystacks.
         allow_repeats: Whether to repeat documents if a corpus is too small for a length.
