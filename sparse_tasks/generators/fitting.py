@@ -15,6 +15,7 @@ import math
 import statistics
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 
 from sparse_tasks.core.errors import DataError, TooShortError, UsageError
 from sparse_tasks.core.length import TOLERANCE
@@ -221,14 +222,12 @@ def _cost(offer: Offer, tokenizer: PromptTokenizer) -> int:
 
 def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
     before = layout.before(draft)
-    starts: dict[int, int] = {}
-    at = len(before) + len(layout.intro(draft))
-    for passage in draft.body:
-        starts[id(passage)] = at
-        at += len(passage.text)
-        if passage.followers:  # few have any
-            at += sum(map(len, passage.followers))
-    context = layout.intro(draft) + "".join(draft.texts())
+    intro = layout.intro(draft)
+    # Few have filler behind them.
+    told = [passage.text + "".join(passage.followers) if passage.followers else passage.text for passage in draft.body]
+    ends = accumulate(map(len, told), initial=len(before) + len(intro))
+    starts = dict(zip(map(id, draft.body), ends, strict=False))
+    context = intro + "".join(told)
 
     def found(marks: list[Mark]) -> list[Evidence]:
         evidence = [

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from sparse_tasks.core.errors import quoted
 from sparse_tasks.core.parameters import Parameter, Parametric, parameter, parameters
@@ -59,8 +59,7 @@ class Mark:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Telling:
+class Telling(NamedTuple):
     """Where a sentence stands."""
 
     passage: Passage
