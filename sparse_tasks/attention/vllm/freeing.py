@@ -46,6 +46,10 @@ class FreeingManager(FullAttentionManager):  # type: ignore[misc]  # vLLM is not
         if request_id in self.req_to_blocks:
             self._dropped[request_id] = dropped
 
+    def pop_blocks_for_free(self, request_id: str) -> Any:
+        self._dropped.pop(request_id, None)  # of one whose client left before its next step
+        return super().pop_blocks_for_free(request_id)
+
     def remove_skipped_blocks(
         self, request_id: str, processed_computed_tokens: int, num_prompt_tokens: int | None = None
     ) -> None:

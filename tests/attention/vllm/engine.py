@@ -49,7 +49,8 @@ def work(engine: Json) -> Json:
                 args=(engine_arguments(**run["attention"], self_test=False)["additional_config"][KEY],),
             )
         before = counts(llm)
-        answers = answer(llm, run["prompts"], run["tokens"], sparse)
+        leaves = {int(number): tokens for number, tokens in run.get("leaves", {}).items()}
+        answers = answer(llm, run["prompts"], run["tokens"], sparse, leaves)
         done[name] = {"answers": answers} | {key: after - before[key] for key, after in counts(llm).items()}
     llm.llm_engine.engine_core.shutdown()
     del llm
@@ -69,13 +70,16 @@ def counts(llm: Any) -> dict[str, int]:
     return {key: sum(metric.value for metric in metrics if metric.name == name) for key, name in names.items()}
 
 
-def answer(llm: Any, prompts: list[list[int]], tokens: int, sparse: bool) -> list[Json]:
-    """Greedy answers, with what ran for each."""
+def answer(llm: Any, prompts: list[list[int]], tokens: int, sparse: bool, leaves: dict[int, int]) -> list[Json]:
+    """Greedy answers, with what ran for each; clients of some leave after so many tokens."""
     from vllm import SamplingParams
 
     given = [{"prompt_token_ids": prompt} for prompt in prompts]
     parameters = SamplingParams(temperature=0.0, max_tokens=tokens, logprobs=5, ignore_eos=True)
-    outputs = llm.generate(given, parameters, use_tqdm=False)
+    if leaves:
+        outputs = step_by_step(llm.llm_engine, given, parameters, leaves)
+    else:
+        outputs = llm.generate(given, parameters, use_tqdm=False)
     names = [output.request_id for output in outputs]
     ranks = llm.collective_rpc("sparse_tasks_take", args=(names,)) if sparse else [[None] * len(names)]
     return [
@@ -88,6 +92,19 @@ def answer(llm: Any, prompts: list[list[int]], tokens: int, sparse: bool) -> lis
         }
         for output, *taken in zip(outputs, *ranks, strict=True)
     ]
+
+
+def step_by_step(engine: Any, prompts: list[Json], parameters: Any, leaves: dict[int, int]) -> list[Any]:
+    """Outputs of requests, some of which are aborted once they have so many tokens."""
+    for number, prompt in enumerate(prompts):
+        engine.add_request(f"left-{number}", prompt, parameters)
+    outputs = {}
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            outputs[number := int(output.request_id.removeprefix("left-"))] = output
+            if not output.finished and len(output.outputs[0].token_ids) >= leaves.get(number, parameters.max_tokens):
+                engine.abort_request([output.request_id])
+    return [outputs[number] for number in range(len(prompts))]
 
 
 def summary(phases: Json) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,6 +223,7 @@ def output(dropped: Any) -> Any:
 @with_vllm
 def test_what_layers_have_agreed_to_drop_is_freed() -> None:
     from sparse_tasks.attention.vllm.connector import Dropped
+    from sparse_tasks.attention.vllm.freeing import MANAGERS
 
     cache, other = (Cache(50, sparsity=0.9, attention="snapkv_blocks") for _ in range(2))
     made = connector(cache.manager.block_pool)
@@ -252,8 +254,10 @@ def test_what_layers_have_agreed_to_drop_is_freed() -> None:
     made.update_connector_output(output(Dropped({"a": runs})))
     assert cache.step(request, 1)
     assert cache.used == 6
-    cache.manager.free(request)
+    made.update_connector_output(output(Dropped({"a": runs})))
+    cache.manager.free(request)  # before its next step, as of a client that leaves
     assert cache.used == 0
+    assert not any(manager._dropped for manager in MANAGERS)
 
 
 @with_vllm
@@ -374,21 +378,28 @@ def test_what_the_cache_does_not_know_of_requests_is_refused() -> None:
 
 # --- the real engine ------------------------------------------------------------------------------------------
 
+PROMPTS = [[(number * 331 + place * place) % 1000 + 10 for place in range(300)] for number in range(4)]
+CROWDED = OPTIONS | {"max_model_len": 400, "block_size": 32, "num_gpu_blocks_override": 26}  # room for two of them
+NGRAMS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+
+
+def tiny(folder: Path, demo: Path) -> dict[str, Any]:
+    """A model for ``run`` to make."""
+    small = SMALL | {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
+                     "head_dim": 32, "num_hidden_layers": 2}  # fmt: skip
+    return {"folder": str(folder / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
+            "settings": small, "tokenizer": str(demo)}  # fmt: skip
+
 
 @pytest.mark.nightly
 @with_vllm
 @pytest.mark.parametrize("name", ["window_decode", "snapkv_blocks", "knorm_blocks"])
 def test_what_is_written_is_the_same_where_blocks_are_freed(name: str, demo: Path, tmp_path: Path) -> None:
     """In a cache that holds two prompts of four: their blocks are others' soon, and long answers are preempted."""
-    small = SMALL | {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
-                     "head_dim": 32, "num_hidden_layers": 2}  # fmt: skip
-    made = {"folder": str(tmp_path / "model"), "kind": "LlamaForCausalLM", "config": "LlamaConfig",
-            "settings": small, "tokenizer": str(demo)}  # fmt: skip
-    prompts = [[(number * 331 + place * place) % 1000 + 10 for place in range(300)] for number in range(4)]
-    options = OPTIONS | {"model": made["folder"], "max_model_len": 400, "block_size": 32,
-                         "num_gpu_blocks_override": 26, "enable_prefix_caching": name != "snapkv_blocks"}  # fmt: skip
-    runs = {"first": {"prompts": prompts, "tokens": 24}, "again": {"prompts": prompts[:2], "tokens": 8},
-            "long": {"prompts": prompts, "tokens": 95}}  # fmt: skip
+    made = tiny(tmp_path, demo)
+    options = CROWDED | {"model": made["folder"], "enable_prefix_caching": name != "snapkv_blocks"}
+    runs = {"first": {"prompts": PROMPTS, "tokens": 24}, "again": {"prompts": PROMPTS[:2], "tokens": 8},
+            "long": {"prompts": PROMPTS, "tokens": 95}}  # fmt: skip
     engines = {
         f"{frees}": {
             "attention": {"attention": name, "sparsity": 0.5, "free_blocks": frees},
@@ -407,3 +418,36 @@ def test_what_is_written_is_the_same_where_blocks_are_freed(name: str, demo: Pat
             assert [one["ran"][0]["decode"]["kv_bytes"] for one in freed] == [
                 one["ran"][0]["decode"]["kv_bytes"] for one in kept
             ]
+
+
+@pytest.mark.nightly
+@with_vllm
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba, by which vLLM looks n-grams up, is not installed")
+@pytest.mark.parametrize("name", ["snapkv_blocks", "knorm_blocks", "window_decode"])
+def test_freeing_goes_with_drafts_preemption_prefixes_and_clients_that_leave(
+    name: str, demo: Path, tmp_path: Path
+) -> None:
+    """All at once, each request writes what it writes alone."""
+    made, caching = tiny(tmp_path, demo), name != "snapkv_blocks"
+    asked, attention = {"prompts": PROMPTS, "tokens": 90}, {"attention": name, "sparsity": 0.5}
+    crowd = asked | {"prompts": PROMPTS * 2, "leaves": {0: 1, 2: 12, 5: 1, 7: 40}}
+    options = OPTIONS | {"model": made["folder"], "max_model_len": 400, "block_size": 32}
+    crowded = options | CROWDED | {"enable_prefix_caching": caching, "speculative_config": NGRAMS}
+    engines = {
+        "alone": {"attention": attention, "options": options, "runs": {"all": asked}},
+        # The last one: with numba in the process vLLM 0.32 starts no other engine.
+        "crowded": {"attention": attention | {"free_blocks": True}, "options": crowded,
+                    "runs": {"crowd": crowd, "again": asked}},
+    }  # fmt: skip
+    done = run(tmp_path, {"models": [made], "engines": engines})
+    alone = [answer["ids"] for answer in done["alone"]["all"]["answers"]]
+    for found in done["crowded"].values():
+        assert found["preempted"] > 0
+        assert 0 < found["accepted"] < found["drafted"]
+        for number, answer in enumerate(found["answers"]):
+            assert answer["ids"] == alone[number % 4][: len(answer["ids"])]
+    written = [len(answer["ids"]) for answer in done["crowded"]["crowd"]["answers"]]
+    assert [count for number, count in enumerate(written) if number not in crowd["leaves"]] == [90] * 4
+    assert all(written[number] < 90 for number in crowd["leaves"])
+    cached = [answer["cached"] for found in done["crowded"].values() for answer in found["answers"]]
+    assert (max(cached) > 0) == caching
