@@ -191,7 +191,7 @@ def _check_device(shape: Shape) -> str:
 def _inputs(length: int, shape: Shape, seed: int) -> list[Tensor]:
     """Structured q, k and v. Four heads are made, and stand for all others: a picture's worth of variety."""
     if shape.kv_heads > 0:
-        check_heads(shape.query_heads, shape.kv_heads, shape.head_size)
+        check_heads(shape.query_heads, shape.kv_heads)
     group = shape.query_heads // max(1, shape.kv_heads)
     made = structured(length, min(4, shape.kv_heads) * group, min(4, shape.kv_heads), shape.head_size, seed,
                       device=shape.device)  # fmt: skip

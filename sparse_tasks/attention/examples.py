@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_heads
+from sparse_tasks.attention.kernels.dispatch import check_heads, check_size
 from sparse_tasks.core.errors import UsageError
 
 _SINKS: Final = 4
@@ -58,7 +58,8 @@ def structured(
             (f, v) for f, v in (("n", n), ("kv_heads", kv_heads), ("query_heads", query_heads)) if v < 1
         )
         raise UsageError(field, value, "has to be at least 1")
-    check_heads(query_heads, kv_heads, head_size)
+    check_heads(query_heads, kv_heads)
+    check_size("head_size", head_size)
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:

@@ -93,9 +93,9 @@ def _page(results: Json) -> Iterator[str]:
 
 
 _SIZES: Final = """\
-An architecture that is here may be refused in a published size, for a head size that no kernel has or layers that
-differ ([what is refused](serving.md#what-is-refused)). [What runs](serving.md#what-runs) has more of hybrids,
-sinks, and models with images. Most of those, and Qwen3.5, do not start without
+An architecture that is here may be refused in a published size, for layers that differ, or on a GPU for a head size
+that no kernel has ([what is refused](serving.md#what-is-refused)). [What runs](serving.md#what-runs) has more of
+hybrids, sinks, and models with images. Most of those, and Qwen3.5, do not start without
 [torchvision](evaluation.md#models-with-images-on-a-cpu); they were tried with it."""
 _EXACT: Final = f"""\
 Two prompts of 200 and 700 tokens are read in chunks and answered with 6 tokens, by vLLM alone and with the plugin.

@@ -108,6 +108,17 @@ _CHANGES: Final[dict[str, Json]] = {
     "MistralConfig": {"sliding_window": None},
     "DeepseekV3Config": _YARN | {"topk_method": "noaux_tc"},
     "FalconH1Config": {"mamba_d_ssm": 256},
+    "Gemma4Config": {
+        "vision_config": {
+            "model_type": "gemma4_vision",
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+        }
+    },
     "Gemma3nTextConfig": {
         "num_kv_shared_layers": 2,
         "layer_types": ["sliding_attention", "full_attention"] * 2,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, implementation
+from sparse_tasks.attention.kernels.dispatch import check_floats, check_heads, check_same, check_size, implementation
 from sparse_tasks.attention.kernels.selection import select_top_torch
 from sparse_tasks.core.errors import UsageError
 
@@ -67,7 +67,8 @@ def top_blocks(
             raise UsageError(name, tuple(tensor.shape), f"has to be [heads, {count}, head_size] at these lengths")
     if q_pool.shape[2] != k_pool.shape[2]:
         raise UsageError("k_pool", tuple(k_pool.shape), f"has to end in the head size of q_pool, {q_pool.shape[2]}")
-    check_heads(q_pool.shape[0], k_pool.shape[0], q_pool.shape[2])
+    check_heads(q_pool.shape[0], k_pool.shape[0])
+    check_size("head_size", q_pool.shape[2], device=q_pool.device.type)
     check_floats(q_pool=q_pool, k_pool=k_pool)
     check_same("device", q_pool=q_pool, k_pool=k_pool)
     # A query block touches one key block more than it is long if the grids are not multiples of one another.

@@ -160,7 +160,8 @@ def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
             raise UsageError(name, tuple(tensor.shape), "has to be [tokens, heads, head_size], none of them 0")
     if q.shape[2] != k.shape[2]:
         raise UsageError("k", tuple(k.shape), f"has to end in the head size of q, {q.shape[2]}")
-    check_heads(q.shape[1], k.shape[1], q.shape[2])
+    check_heads(q.shape[1], k.shape[1])
+    check_size("head_size", q.shape[2], device=q.device.type)
     if q.shape[0] > k.shape[0]:
         raise UsageError("q", tuple(q.shape), f"has more tokens than k, {k.shape[0]}; queries are the last of the keys")
     others = {} if v is None else {"v": v}
@@ -170,16 +171,30 @@ def check_sequence(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
     check_same("device", q=q, k=k, **others)
 
 
-def check_heads(query_heads: int, kv_heads: int, head_size: int, most: int = 256) -> None:
-    """Refuse query heads that are not a multiple of KV heads, and head sizes without tiles.
+def check_heads(query_heads: int, kv_heads: int) -> None:
+    """Refuse query heads that are not a multiple of KV heads.
 
     Raises:
-        UsageError: The heads or the head size do not fit.
+        UsageError: They are not.
     """
     if query_heads % kv_heads:
         raise UsageError("q", query_heads, f"query heads have to be a multiple of the {kv_heads} KV heads")
-    if not takes_head_size(head_size, most):
-        raise UsageError("head_size", head_size, f"has to be a multiple of 16 from 16 to {most}")
+
+
+def check_size(name: str, size: int, most: int = 256, *, device: str | None = None) -> None:
+    """Refuse a size of keys or values without tiles.
+
+    Args:
+        name: Its name, as "head_size".
+        size: Numbers in a key or a value.
+        most: The largest that kernels take.
+        device: Type of the device that has them: twins, which serve where no kernels run, take any size.
+
+    Raises:
+        UsageError: Kernels do not take it.
+    """
+    if (device is None or has_kernels(device)) and not takes_head_size(size, most):
+        raise UsageError(name, size, f"has to be a multiple of 16 from 16 to {most}")
 
 
 def check_values(name: str, values: Tensor, keys: Tensor, most: int = 256) -> None:
@@ -191,8 +206,7 @@ def check_values(name: str, values: Tensor, keys: Tensor, most: int = 256) -> No
     if values.shape[:-1] != keys.shape[:-1]:
         expected = ", ".join(map(str, keys.shape[:-1]))
         raise UsageError(name, tuple(values.shape), f"has to be [{expected}, value_size], one for each of the keys")
-    if not takes_head_size(values.shape[-1], most):
-        raise UsageError("value_size", values.shape[-1], f"has to be a multiple of 16 from 16 to {most}")
+    check_size("value_size", values.shape[-1], most, device=values.device.type)
 
 
 def takes_head_size(size: int, most: int = 256) -> bool:

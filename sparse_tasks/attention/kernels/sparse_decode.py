@@ -16,6 +16,7 @@ from sparse_tasks.attention.kernels.dispatch import (
     check_floats,
     check_heads,
     check_same,
+    check_size,
     checked_scale,
     checking,
     implementation,
@@ -114,7 +115,8 @@ def check_queries(q: Tensor, cache: PagedCache) -> None:
     if q.ndim != 3 or q.shape[0] != cache.batch or q.shape[2] != cache.head_size:
         expected = f"[{cache.batch}, query_heads, {cache.head_size}]"
         raise UsageError("q", tuple(q.shape), f"has to be {expected}, one query a sequence of the cache")
-    check_heads(q.shape[1], cache.kv_heads, q.shape[2], LATENT)
+    check_heads(q.shape[1], cache.kv_heads)
+    check_size("head_size", q.shape[2], LATENT, device=q.device.type)
     check_floats(q=q) if cache.keys.dtype == EIGHT_BITS else check_floats(q=q, keys=cache.keys)
     check_same("device", q=q, keys=cache.keys)
 

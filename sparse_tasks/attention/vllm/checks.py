@@ -13,7 +13,7 @@ import torch
 from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.kernels.dispatch import LATENT, takes_head_size
+from sparse_tasks.attention.kernels.dispatch import takes_head_size
 from sparse_tasks.attention.method import Phase, SharedMethod
 from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, CONNECTOR, Offer
@@ -247,7 +247,18 @@ def _check_model(config: Any) -> None:
         why = "has layers with different heads, which is not supported"
     if why is not None:
         raise UsageError("model", model.model, f"{why}; choose another model, or --attention dense")
-    check_head_size(model.get_head_size(), LATENT if model.use_mla else 256)
+    if config.device_config.device_type != "cpu":  # where twins serve, which take any
+        check_head_size(_head_size(model, text))
+
+
+def _head_size(model: Any, text: Any) -> int:
+    """Size of the heads of layers that see all keys, which are alike; with a window they may have others (Gemma 4)."""
+    size: int = model.get_head_size()
+    if not getattr(text, "is_heterogeneous", False):
+        return size
+    kinds = getattr(text, "layer_types", None) or [""] * text.num_hidden_layers
+    seeing = (layer for layer, kind in zip(text.per_layer_config, kinds, strict=True) if "sliding" not in kind)
+    return getattr(next(seeing), "head_dim", None) or size
 
 
 def _heads(text: Any) -> set[str]:
@@ -282,16 +293,17 @@ def _alibi(text: Any, kind: str) -> bool:
     )
 
 
-def check_head_size(size: int, most: int = 256) -> None:
+def check_head_size(size: int) -> None:
     """Refuse head sizes that the kernels do not take.
 
     Raises:
-        UsageError: The size is not a multiple of 16 up to ``most``.
+        UsageError: The size is not a multiple of 16 up to 256.
     """
-    if not takes_head_size(size, most):
-        raise UsageError(
-            "head_size", size, f"of the model is not a multiple of 16 up to {most}, which the kernels need"
+    if not takes_head_size(size):
+        remedy = (
+            "of layers that see all keys is not a multiple of 16 up to 256, which the kernels need; a CPU takes any"
         )
+        raise UsageError("head_size", size, remedy)
 
 
 def check_page(method: Any, block_size: int, *, frees: bool = False) -> None:
@@ -387,8 +399,6 @@ def check_attributes(attributes: Mapping[str, Any], *, latent: bool = False) -> 
         if not plain:
             shown = value if isinstance(value, int | float | str | tuple) else "given"
             raise UsageError(name, shown, "is a part of the model's attention that the kernels do not support")
-    if "head_size" in attributes:
-        check_head_size(attributes["head_size"], LATENT if latent else 256)
 
 
 _CACHED: Final = ("auto", "float32", "float16", "bfloat16", "fp8", "fp8_e4m3")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.attention.vllm.checks import check_head_size, importing
 from sparse_tasks.attention.vllm.plan import Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
@@ -87,6 +87,11 @@ def _dense_part(metadata: Any, step: Step) -> _Dense:
 
 class SparseImpl(ImplMixin, FlashAttentionImpl):  # type: ignore[misc]
     """Sparse attention, or vLLM's own in layers with a sliding window and in engines without sparse attention."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.may_be_sparse:
+            check_head_size(self.head_size)
 
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor

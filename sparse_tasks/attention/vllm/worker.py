@@ -160,7 +160,8 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         if current_platform.is_cpu():
             return available
         model, block_size = self.model_config, self.cache_config.block_size
-        shape = (model.get_num_kv_heads(self.parallel_config), model.get_head_size(), model.dtype)
+        impl = next(iter(self._modules.values())).impl  # of a layer with methods: those of others may be others
+        shape = (impl.num_kv_heads, impl.head_size, model.dtype)
         left = available - self._sparse.work(model.max_model_len, *shape)
         # Layers of several kinds share memory: it is cut for as many layers as the rarest kind has, and others come in
         # several groups, each of which may take all of it.

@@ -16,6 +16,7 @@ from sparse_tasks.attention.kernels.dispatch import (
     check_floats,
     check_heads,
     check_sequence,
+    check_size,
     implementation,
     interpreted,
 )
@@ -124,10 +125,10 @@ UNLIKE = "differs from torch.float32 of the other inputs; convert it"
         (lambda: check_sequence(Q.double(), K.double()), "q", "torch.float64", NO_TYPE),
         (lambda: check_sequence(Q, zeros(5, 2, 16, device="meta")), "k", "meta", "is not the device of q, cpu"),
         (lambda: check_sequence(Q, K, zeros(5, 2, 16, device="meta")), "v", "meta", "is not the device of q, cpu"),
-        (lambda: check_heads(6, 4, 64), "q", 6, "query heads have to be a multiple of the 4 KV heads"),
-        (lambda: check_heads(4, 4, 0), "head_size", 0, SIZE),
-        (lambda: check_heads(4, 4, 40), "head_size", 40, SIZE),
-        (lambda: check_heads(4, 4, 272), "head_size", 272, SIZE),
+        (lambda: check_heads(6, 4), "q", 6, "query heads have to be a multiple of the 4 KV heads"),
+        (lambda: check_size("head_size", 0), "head_size", 0, SIZE),
+        (lambda: check_size("head_size", 40), "head_size", 40, SIZE),
+        (lambda: check_size("head_size", 272, device="cuda"), "head_size", 272, SIZE),
         (lambda: check_floats(keys=K, values=K.int()), "values", "torch.int32", NO_TYPE),
         (lambda: check_floats(keys=K, values=K.bfloat16()), "values", "torch.bfloat16", UNLIKE),
     ],
@@ -139,3 +140,8 @@ def test_checks_name_the_field_its_value_and_what_works(
         call()
     assert (error.value.field, error.value.value, error.value.remedy) == (field, value, remedy)
     assert str(error.value) == f"{field}: {value!r} {remedy}"
+
+
+def test_twins_take_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    check_sequence(zeros(3, 4, 512), zeros(5, 2, 512), zeros(5, 2, 24))

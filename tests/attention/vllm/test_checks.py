@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from transformers import LlamaConfig
+from transformers import Gemma4TextConfig, LlamaConfig
 
 from sparse_tasks.attention.attention import Attention as Methods
 from sparse_tasks.attention.method import METHODS, RepeatMethod
@@ -89,6 +89,11 @@ def swapped(kinds: list[str]) -> SimpleNamespace:
     return SimpleNamespace(num_hidden_layers=2, layer_types=kinds, num_attention_heads_per_layer=[8, 4])
 
 
+def gemma_4(size: int, **settings: Any) -> Gemma4TextConfig:
+    """Heads of layers that see all keys have this size."""
+    return Gemma4TextConfig(num_hidden_layers=6, global_head_dim=size, **settings)
+
+
 def setting(path: str, value: object) -> Change:
     """Sets ``part.part.name`` of a configuration."""
 
@@ -139,6 +144,7 @@ def test_positions_have_to_be_known_to_methods_that_read_them(name: str) -> None
         ("model_config.hf_text_config.num_attention_heads_per_layer", [4, 4]),
         ("model_config.hf_text_config.block_configs", [group(2), group(None, no_op=True)]),
         ("model_config.hf_text_config", swapped(["sliding_attention", "full_attention"])),
+        ("model_config.hf_text_config", gemma_4(128, head_dim=512)),
     ],
 )
 def test_what_does_not_matter_is_let_through(path: str, value: object) -> None:
@@ -192,6 +198,7 @@ REFUSED: list[tuple[str, object, str, object, list[str]]] = [
     ("model_config.hf_text_config.block_configs", [group(2), group(4)], "model", "acme/small", ["different heads"]),
     ("model_config.hf_text_config", LlamaConfig(num_hidden_layers=2, per_layer_config={1: {"num_key_value_heads": 4}}),
      "model", "acme/small", ["different heads"]),
+    ("model_config.hf_text_config", gemma_4(512), "head_size", 512, ["layers that see all keys", "a CPU takes any"]),
     ("model_config.hf_text_config.attention_chunk_size", 8192, "model", "acme/small", ["chunks"]),
     ("model_config.hf_text_config.model_type", "bloom", "model", "acme/small", ["ALiBi"]),
     ("model_config.hf_text_config.alibi", True, "model", "acme/small", ["ALiBi"]),
@@ -222,6 +229,14 @@ def test_what_does_not_go_together_is_refused(
             assert word in error.value.remedy
         if field == "model":
             assert "choose another model, or --attention dense" in error.value.remedy
+
+
+@pytest.mark.parametrize(("path", "value"), [("hf_text_config", gemma_4(512)), ("get_head_size", lambda: 88)])
+def test_twins_take_heads_of_any_size(path: str, value: object) -> None:
+    made = config()
+    made.device_config.device_type = "cpu"
+    setattr(made.model_config, path, value)
+    check_config(made, Methods.parse("vertical_slash+quest"))
 
 
 def test_a_connector_is_ours_where_workers_say_what_to_free_and_refused_elsewhere() -> None:
@@ -427,7 +442,6 @@ def test_a_plain_layer_is_let_through(other: dict[str, Any]) -> None:
     [
         ("alibi_slopes", [0.5], "given"),
         ("attn_type", "encoder_only", "encoder_only"),
-        ("head_size", 72, 72),
         ("head_size_v", 32, 32),
         ("sliding_window", 512, 512),
         ("kv_cache_dtype", "fp8_e5m2", "fp8_e5m2"),
@@ -457,7 +471,7 @@ class MLAAttention(Attention):
 
 def test_a_layer_of_latent_attention_is_let_through_without_what_is_not_known() -> None:
     check_layer(MLAAttention())
-    others: dict[str, Any] = {"use_sparse": True, "head_size": 592, "something_new": 0, "kv_cache_dtype": "fp8_ds_mla"}
+    others: dict[str, Any] = {"use_sparse": True, "something_new": 0, "kv_cache_dtype": "fp8_ds_mla"}
     for name, value in others.items():
         with pytest.raises(UsageError) as error:
             check_layer(MLAAttention(**{name: value}))

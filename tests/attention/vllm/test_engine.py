@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "PYTHONPATH": str(ROOT),
     "TORCHDYNAMO_DISABLE": "1",  # vLLM compiles how it counts logprobs, which takes longer than all that they are for
+    "TRITON_INTERPRET": "0",  # as tests of kernels have it, by which heads of 512 would be refused
 }  # fmt: skip
 # Prompts come in chunks of at most 256 tokens, and beside requests that decode. Few processors of the sort that tests
 # run on multiply in bfloat16, and words depend less on rounding in float32.
