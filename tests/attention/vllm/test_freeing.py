@@ -423,7 +423,7 @@ def test_what_is_written_is_the_same_where_blocks_are_freed(name: str, demo: Pat
 @pytest.mark.nightly
 @with_vllm
 @pytest.mark.skipif(find_spec("numba") is None, reason="numba, by which vLLM looks n-grams up, is not installed")
-@pytest.mark.parametrize("name", ["snapkv_blocks", "knorm_blocks", "window_decode"])
+@pytest.mark.parametrize("name", ["snapkv_blocks", "knorm_blocks"])
 def test_freeing_goes_with_drafts_preemption_prefixes_and_clients_that_leave(
     name: str, demo: Path, tmp_path: Path
 ) -> None:
