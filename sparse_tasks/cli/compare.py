@@ -85,11 +85,12 @@ def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format)
     settings = read_settings(run)
     print(f"{run} ({settings.model.name}, attention {attention_of(settings)}{prompts(settings)})")
     for length in dict.fromkeys(one.length for one in found):
-        rungs = frameless("task", ("n", *(_words(rung.rung) for rung in found[0].rungs)))
+        rungs = frameless("task", ("n", *(_words(rung.rung) for rung in found[0].rungs), "unparsed"))
         steps = frameless("task", ("step", "difference", f"{level:.0%} interval", "p"))
         for one in found:
             if one.length == length:
-                rungs.add_row(one.task, f"{one.n:,}", *(PLAIN.number(rung.mean) for rung in one.rungs))
+                means = (PLAIN.number(rung.mean) for rung in one.rungs)
+                rungs.add_row(one.task, f"{one.n:,}", *means, f"{one.unparsed:.0%}")
                 for step in [] if one.unable else one.steps:
                     limits = PLAIN.interval(step.interval.low, step.interval.high, sign=True)
                     taken = f"{_words(step.rung)} - {_words(step.less)}"
@@ -102,6 +103,7 @@ def _print_ladders(run: Path, found: list[Ladder], level: float, format: Format)
     print("\ngiven: the question repeats the facts, so only the reasoning is left;")
     print("retrieve: asks only for the facts; two prompts: first the facts, then the rest;")
     print("all: both at once.")
+    print("unparsed: samples with an answer that cannot be read; such a loss is form.")
     print("p: paired permutation test, Holm-corrected over the steps of a length.")
     tell_unable([(one.length, one.task) for one in found if one.unable], len(found))
 

@@ -69,12 +69,14 @@ class Ladder(Record, frozen=True, kw_only=True):
     """A ladder at a length: its rungs and steps.
 
     Attributes:
+        unparsed: Share of the samples of which a question has no answer that can be read, so that form is lost there.
         unable: Whether dense attention reaches no rung, so that the steps say nothing.
     """
 
     length: Count
     task: Name
     n: Count
+    unparsed: Share
     unable: bool
     rungs: list[Rung]
     steps: list[Step]
@@ -120,12 +122,17 @@ def ladders(run: str | Path, *, level: float = 0.95, partial: bool = False) -> l
     scored = read_scored(folder, COLUMNS, partial=partial)
     dense = scored.result.attention.method == DENSE
     scores: dict[tuple[int, str], dict[str, list[float]]] = {}
+    parsed: dict[tuple[int, str], list[float]] = {}
     for outcome in by_rung(scored.scores):
         task, rung = split(outcome.task)
         scores.setdefault((outcome.length, task), {}).setdefault(rung, []).append(outcome.score)
+        if rung == ALL:
+            parsed.setdefault((outcome.length, task), []).append(outcome.parsed)
     if not scores:
         raise no_ladder(folder)
-    found = [_ladder(*place, rungs, level, dense) for place, rungs in sorted(scores.items())]
+    found = [
+        _ladder(*place, rungs, level, dense, 1 - precise_mean(parsed[place])) for place, rungs in sorted(scores.items())
+    ]
     return [one for length in sorted({one.length for one in found}) for one in _adjusted(found, length)]
 
 
@@ -150,7 +157,9 @@ def lost_in(rows: Sequence[ComparedTask]) -> str:
     return "B loses in doing both, in neither alone" if lost else "no loss of B is sure"
 
 
-def _ladder(length: int, task: str, scores: dict[str, list[float]], level: float, dense: bool) -> Ladder:
+def _ladder(
+    length: int, task: str, scores: dict[str, list[float]], level: float, dense: bool, unparsed: float
+) -> Ladder:
     rungs = []
     for rung in RUNGS:
         interval = mean_interval(scores[rung], level)
@@ -170,7 +179,8 @@ def _ladder(length: int, task: str, scores: dict[str, list[float]], level: float
             )
         )
     unable = dense and not any(able(rung.mean) for rung in rungs)
-    return Ladder(length=length, task=task, n=len(scores[ALL]), unable=unable, rungs=rungs, steps=steps)
+    n = len(scores[ALL])
+    return Ladder(length=length, task=task, n=n, unparsed=unparsed, unable=unable, rungs=rungs, steps=steps)
 
 
 def _adjusted(found: Sequence[Ladder], length: int) -> list[Ladder]:

@@ -28,14 +28,16 @@ def ladder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answered(data: Path, folder: Path, wrong: Collection[str], method: str = "dense") -> Path:
-    """A run that gets these levels of every question wrong."""
+def answered(
+    data: Path, folder: Path, wrong: Collection[str], method: str = "dense", said: str = "<answer>wrong</answer>"
+) -> Path:
+    """A run that gets these levels of every question wrong, and says this instead."""
     dataset, outputs = open_dataset(str(data)), folder.with_suffix(".jsonl")
     with outputs.open("w", encoding="utf-8") as file:
         for row in dataset.rows(dataset.select(), ["id", "turns"]):
             for number, turn in enumerate(row["turns"]):
-                answer = "wrong" if turn["level"] in wrong else turn["answer"]
-                line = {"id": request_id(row["id"], number), "text": f"<answer>{answer}</answer>"}
+                text = said if turn["level"] in wrong else f"<answer>{turn['answer']}</answer>"
+                line = {"id": request_id(row["id"], number), "text": text}
                 file.write(json.dumps(line) + "\n")
     arguments = ["--engine", "replay", "-m", outputs, "--engine-arg", "model=acme", "-a", method]
     arguments += [] if method == "dense" else ["-s", "0.9"]
@@ -103,6 +105,14 @@ def test_from_what_a_model_is_unable_to_do_nothing_is_concluded(ladder: Path, tm
     assert "two prompts - given" in run("compare", sparse, "--ladder").out
     out = run("compare", nothing, sparse, "--ladder").out
     assert all(f"{task} (3500): unable, so nothing is said." in out for task in TASKS)
+
+
+@pytest.mark.parametrize(("said", "share"), [("I do not know", 1.0), ("<answer>brass bell</answer>", 0.0)])
+def test_answers_that_cannot_be_read_are_told(ladder: Path, tmp_path: Path, said: str, share: float) -> None:
+    folder = answered(ladder, tmp_path / "run", ("given",), said=said)
+    found = run("compare", folder, "--ladder", "--format", "json").json()["ladders"]
+    assert {one["task"]: one["unparsed"] for one in found}["ladder_multihop"] == share
+    assert f"{share:.0%}" in run("compare", folder, "--ladder").out
 
 
 def test_levels_stand_below_each_other_in_their_order(ladder: Path, dense: Path, tmp_path: Path) -> None:
