@@ -212,6 +212,16 @@ class TestWithTorch:
         met = run("attention", "show", "block_sparse", "-l", "1k", "--set", "block=16", "-o", tmp_path / "a.png")
         assert "note" not in met.out
 
+    @pytest.mark.parametrize(("name", "density"), [("snapkv", "0.107"), ("snapkv_blocks", "0.110")])
+    def test_what_is_written_after_an_eviction_is_said_to_be_seen_too(
+        self, name: str, density: str, tmp_path: Path
+    ) -> None:
+        shown = run("attention", "show", name, "--sparsity", "0.9", "-o", tmp_path / "a.png")
+        # 403 of 4,032 tokens, or 26 blocks, and what was written: half of 64 steps on average.
+        assert f"computed {density}" in shown.out
+        assert "note: sparsity 0.9 means 0.100; that much of the prompt stays" in shown.out
+        assert "each of 64 steps also sees those before it" in shown.out
+
     def test_a_missing_gpu_is_told_with_what_works(self) -> None:
         import torch
 
