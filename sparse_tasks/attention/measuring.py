@@ -10,6 +10,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.huggingface import SparseRun
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.softmax import Softmax
+from sparse_tasks.core.errors import UsageError
 
 
 class Measuring(SparseRun):
@@ -38,6 +39,13 @@ class Measuring(SparseRun):
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         method = self._method.under(softmax)
         self._sums[number] = method.measure(self._sums.get(number), q, k, self._here.setdefault("measured", []))
+        first, heads = (len(self._sums[layer]) for layer in (min(self._sums), number))
+        if heads != first:
+            remedy = (
+                f"does not go with a model whose layers differ in heads ({first} and {heads}), for a calibration holds "
+                "as many of each layer; take a method without one, or another model"
+            )
+            raise UsageError("method", method.calibrated_as, remedy)
         if number == min(self._sums):
             self.prompts, self.tokens = self.prompts + (len(q) == len(k)), self.tokens + len(q)
         return super()._prompt(number, q, k, v, softmax)

@@ -61,6 +61,21 @@ def measure(name: str, folder: Path, path: Path) -> Calibration:
     return found
 
 
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"kascade"}))
+def test_layers_that_differ_in_query_heads_are_refused_at_the_first_prompt(name: str, folder: Path) -> None:
+    method, model = Attention.parse(name).methods[0], loaded(folder)
+    assert isinstance(method, CalibratedMethod)
+    attention = model.model.layers[3].self_attn
+    attention.q_proj, attention.o_proj = torch.nn.Linear(32, 128), torch.nn.Linear(128, 32)
+    attention.num_key_value_groups = 4
+    with (
+        pytest.raises(UsageError, match=rf"^method: '{name}' .* differ in heads \(4 and 8\)"),
+        torch.inference_mode(),
+        attended_by(model, Measuring(method, model.config, "torch")),
+    ):
+        model(torch.arange(64)[None].repeat(1, 6))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_calibration_is_used_by_its_model_and_says_what_it_is_of(
     name: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
