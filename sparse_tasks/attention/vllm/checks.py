@@ -98,6 +98,13 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
     softmax = what_config_says(text)  # layers tell for sure, once they are loaded
     for method in attention.methods:
         method.check_softmax(softmax)
+        if (size := parallel.tensor_parallel_size) > 1 and getattr(method, "calibration", None) is not None:
+            raise UsageError(
+                "tensor_parallel_size",
+                size,
+                f"gives each device a part of the heads, and the calibration of {method.name} is of all; leave "
+                "tensor_parallel_size out, or take a method without a calibration",
+            )
         method.in_model(text)
         if cache.enable_prefix_caching and offer.forbids_prefixes(method):
             raise UsageError(

@@ -16,6 +16,7 @@ from transformers import Gemma4TextConfig, LlamaConfig
 
 from sparse_tasks.attention.attention import Attention as Methods
 from sparse_tasks.attention.method import METHODS, RepeatMethod
+from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.vllm import checks
 from sparse_tasks.attention.vllm.arguments import CONNECTOR, Offer
 from sparse_tasks.attention.vllm.checks import (
@@ -110,6 +111,17 @@ def setting(path: str, value: object) -> Change:
 @pytest.mark.parametrize("name", ["dense", *SERVED, "vertical_slash+quest"])
 def test_a_plain_model_runs_every_method(name: str) -> None:
     check_config(config(), Methods.parse(name))
+
+
+@pytest.mark.parametrize("name", [name for name in SERVED if issubclass(METHODS.get(name), CalibratedMethod)])
+def test_a_calibration_does_not_go_with_a_part_of_the_heads(name: str) -> None:
+    calibrated = Methods.parse(name, sparsity=0.5, arguments={f"{name}.calibration": "nowhere.safetensors"})
+    with pytest.raises(UsageError, match=f"^tensor_parallel_size: 4 .* the calibration of {name} is of all"):
+        check_config(config(), calibrated)
+    made = config()
+    made.parallel_config.tensor_parallel_size = 1
+    with pytest.raises(UsageError, match=r"^model: "):  # then it is read, for which this one has no files
+        check_config(made, calibrated)
 
 
 @pytest.mark.parametrize("name", [name for name in SERVED if METHODS.get(name).reads_positions])
