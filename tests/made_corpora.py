@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparse_tasks.generators.corpora import Corpus, find_corpora
+from sparse_tasks.generators.qa.collection import Collection
 
 _PEOPLE = ("Ada", "Boris", "Clara", "Dmitri", "Elsa", "Farid", "Greta", "Henrik", "Ines", "Jonas", "Kira", "Lorenz")
 _TRADES = ("baker", "cooper", "dyer", "glazier", "joiner", "mason", "potter", "saddler", "tanner", "weaver")
@@ -269,3 +270,11 @@ def made_corpora() -> dict[str, Corpus]:
     folder = Path(tempfile.mkdtemp(prefix="made-corpora-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return find_corpora(write_all(folder))
+
+
+def questions_of(collection: Collection) -> set[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """What a reader found: each question with its answers, choices and documents."""
+    return {
+        (one.text, one.answers, one.choices, tuple(collection.documents[i] for i in one.gold))
+        for one in collection.questions
+    }

@@ -58,9 +58,9 @@ def _page(results: Json) -> Iterator[str]:
     releases = ", ".join(f"{name} {version}" for name, version in results["releases"].items())
     yield "# Models"
     yield ""
-    yield f"{len(results['rows'])} architectures of vLLM's registry, each tried on a CPU in a tiny size, with random"
-    yield "weights: all text decoders, and on text alone those with images or sound that transformers has."
-    yield "`python -m tests.breadth` wrote this page, and goes on with what has no result yet."
+    yield f"{len(results['rows'])} architectures of vLLM's registry, each tested on a CPU in a tiny size, with random"
+    yield "weights: all text decoders, and, on text only, those models with images or sound that transformers has."
+    yield "`python -m tests.breadth` writes this page and tests what has no result yet."
     yield f"With {releases}."
     yield ""
     yield "| outcome | architectures |"
@@ -93,36 +93,36 @@ def _page(results: Json) -> Iterator[str]:
 
 
 _SIZES: Final = """\
-An architecture that is here may be refused in a published size, for layers that differ, or on a GPU for a head size
-that no kernel has ([what is refused](serving.md#what-is-refused)). [What runs](serving.md#what-runs) has more of
-hybrids, sinks, and models with images. Most of those, and Qwen3.5, do not start without
-[torchvision](evaluation.md#models-with-images-on-a-cpu); they were tried with it."""
+A published model of a listed architecture may still be refused, for layers that differ, or on a GPU for a head size
+that no kernel supports ([what is refused](serving.md#what-is-refused)). [What runs](serving.md#what-runs) describes
+hybrids, sinks, and models with images. Most models with images, and Qwen3.5, do not start without
+[torchvision](evaluation.md#models-with-images-on-a-cpu); they were tested with it."""
 _EXACT: Final = f"""\
 Two prompts of 200 and 700 tokens are read in chunks and answered with 6 tokens, by vLLM alone and with the plugin.
-*Exact* is the greatest difference of logprobs from vLLM's own attention, of dense attention and of
+*Exact* is the largest difference of logprobs from vLLM's own attention, for dense attention and for
 `vertical_slash+quest` with a budget for everything; up to {NOISE["float32"]:g} is rounding ({NOISE["bfloat16"]:g}
-where vLLM computes in bfloat16 alone). The rest is of `vertical_slash+quest` at 0.5: how far its logprobs are off,
-so attention counts in these models, and the sparsity that was measured of the longer prompt."""
+if vLLM computes only in bfloat16). The other columns are for `vertical_slash+quest` at 0.5: how far its logprobs are
+off, which shows that attention matters in these models, and the measured sparsity of the longer prompt."""
 _TOLD: Final = {
     "sparse": "run in vLLM, exactly at sparsity 0, and sparse",
-    "refused": "run in vLLM, and are refused by sparse attention, which says why",
+    "refused": "run in vLLM, but are refused by sparse attention, with a reason",
     "not run by vLLM": "are not run by vLLM's CPU build",
     "no checkpoint": "no tiny checkpoint could be made",
     "wrong": "RUN WRONG",
     "failed": "FAIL",
 }
 _NOT_RUN: Final = """\
-Without sparse attention, too; with the first line of its error. Attributes that a config lacks are those that published
-models have, and transformers' own class does not."""
+They do not run without sparse attention either; the reason is the first line of the error. Attributes that a config
+lacks are those that published models have and transformers' own class does not."""
 _OTHERS: Final = (
-    ("failed", "Failing", "An error that refuses nothing."),
+    ("failed", "Failing", "An error that is not a refusal."),
     ("refused", "Refused", "vLLM runs them; sparse attention ends with exit code 2 and this reason."),
     (
         "not run by vLLM",
         "Not run by vLLM's CPU build",
         _NOT_RUN,
     ),
-    ("no checkpoint", "No checkpoint", "`transformers` makes no model of that architecture."),
+    ("no checkpoint", "No checkpoint", "`transformers` cannot build a model of that architecture."),
 )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparse_tasks.evaluators.answers import _JOINING, normalise
 from sparse_tasks.evaluators.scoring import score
-from tests.evaluators.metrics import METRICS, STRICT
+from tests.evaluators.metrics import METRICS, STRICT, numbered
 
 # These read ``answers`` as ways to say one thing; the others as the entries of a list.
 ONE_ANSWER = frozenset({"exact_match", "squad_em", "token_f1"})
@@ -57,10 +57,6 @@ def test_nothing_scores_zero(metric: str, gold: list[str], blank: str) -> None:
     assert METRICS[metric](None, gold) == METRICS[metric]("", gold) == METRICS[metric](blank, gold) == 0.0
     one = score(metric, blank, gold)
     assert (one.value, one.extracted, one.parsed, one.how) == (0.0, None, False, None)
-
-
-def numbered(entries: list[str]) -> str:
-    return "\n".join(f"{number}. {entry}" for number, entry in enumerate(entries, start=1))
 
 
 FORMS: dict[str, Callable[[list[str]], str]] = {

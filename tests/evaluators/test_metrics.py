@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.metrics.set_match import set_match
 from sparse_tasks.evaluators.metrics.squad_em import squad_em
 from sparse_tasks.evaluators.metrics.token_f1 import token_f1
 from sparse_tasks.evaluators.metrics.unordered_fraction import unordered_fraction
-from tests.evaluators.metrics import METRICS, Metric
+from tests.evaluators.metrics import METRICS, Metric, numbered
 
 LISTS = {name: metric for name, metric in METRICS.items() if name not in ("exact_match", "squad_em", "token_f1")}
 SETS = {"set_iou": set_iou, "unordered_fraction": unordered_fraction}
@@ -34,10 +34,6 @@ _ENTRIES = st.one_of(_PHRASES, st.tuples(_WORDS, _PHRASES).map(": ".join)).filte
     lambda entry: normalise(entry) and not _SEVERAL_NUMBERS.fullmatch(entry)
 )
 _GOLD = st.lists(_ENTRIES, min_size=1, max_size=6, unique_by=normalise)
-
-
-def numbered(entries: list[str]) -> str:
-    return "\n".join(f"{number}. {entry}" for number, entry in enumerate(entries, start=1))
 
 
 @given(_GOLD)

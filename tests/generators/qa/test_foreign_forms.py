@@ -25,7 +25,7 @@ from sparse_tasks.generators.qa.collection import Collection, comparable
 from sparse_tasks.generators.qa.hotpotqa import read_hotpotqa
 from sparse_tasks.generators.qa.packing import PackedTask, read_prompt
 from sparse_tasks.generators.qa.quality import read_quality
-from sparse_tasks.generators.qa.sentences import cut, fragments, join, pieces, sentence_ends
+from sparse_tasks.generators.qa.sentences import cut, fragments, join, pieces
 from sparse_tasks.generators.qa.squad import read_squad
 from sparse_tasks.generators.qa.toefl import read_toefl
 from sparse_tasks.generators.ruler.essays import read_essays
@@ -41,13 +41,6 @@ Records = list[dict[str, Any]]
 
 def corpus(path: Path, name: str = "qa_test") -> Corpus:
     return Corpus(name, (path,), "0" * 64, path.name, None)
-
-
-def questions_of(collection: Collection) -> set[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
-    return {
-        (one.text, one.answers, one.choices, tuple(collection.documents[i] for i in one.gold))
-        for one in collection.questions
-    }
 
 
 # --- containers ----------------------------------------------------------------------------------------------
@@ -86,19 +79,19 @@ CONTAINERS: dict[str, Callable[[Records], bytes]] = {
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_any_container_of_any_published_form_holds_the_same(name: str, container: str, tmp_path: Path) -> None:
-    expected = questions_of(READERS[name](corpus(made.write_lines(tmp_path / "lines", PUBLISHED[name][0]))))
+    expected = made.questions_of(READERS[name](corpus(made.write_lines(tmp_path / "lines", PUBLISHED[name][0]))))
     assert expected
     for i, records in enumerate(PUBLISHED[name]):
         path = tmp_path / f"{i}.data"
         path.write_bytes(CONTAINERS[container](records))
-        assert questions_of(READERS[name](corpus(path))) == expected, i
+        assert made.questions_of(READERS[name](corpus(path))) == expected, i
 
 
 def test_the_published_object_by_itself_is_read_too(tmp_path: Path) -> None:
-    expected = questions_of(read_squad(corpus(made.write_json(tmp_path / "a", SQUAD))))
+    expected = made.questions_of(read_squad(corpus(made.write_json(tmp_path / "a", SQUAD))))
     for content in (json.dumps(SQUAD, indent=4).encode(), gzip.compress(json.dumps(SQUAD).encode())):
         (tmp_path / "b").write_bytes(content)
-        assert questions_of(read_squad(corpus(tmp_path / "b"))) == expected
+        assert made.questions_of(read_squad(corpus(tmp_path / "b"))) == expected
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -507,22 +500,6 @@ def test_documents_of_any_script_fill_any_length(script: str, task: str, qwen: P
             assert size - TOLERANCE <= sample.input_tokens <= size
             shown = read_prompt(sample.prompt, task == "qa_squad").documents
             assert all(any(f"T\n{text}".startswith(part) for text in contexts) for part in shown)
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("你好。再见！是吗？好", ["你好。", "再见！", "是吗？"]),
-        ("「そうか。」彼は言った。", ["「そうか。」", "彼は言った。"]),
-        ("他问:真的吗?是的!好。", ["他问:真的吗?", "是的!", "好。"]),
-        ("यह सच है। वह गया।", ["यह सच है।", " वह गया।"]),
-        ("هل هذا صحيح؟ نعم۔", ["هل هذا صحيح؟", " نعم۔"]),
-        ("π is 3.14。Is it?Yes.", ["π is 3.14。", "Is it?Yes."]),
-    ],
-)
-def test_where_sentences_of_other_scripts_end(text: str, sentences: list[str]) -> None:
-    ends = sentence_ends(text)
-    assert [text[start:end] for start, end in zip([0, *ends], ends, strict=False)] == sentences
 
 
 @given(st.text(st.sampled_from("กำนี้ที่e\u0301👩‍👧한ấ🇩🇪नि "), min_size=1, max_size=200), st.integers(1, 40))

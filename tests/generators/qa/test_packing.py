@@ -358,6 +358,12 @@ def test_a_corpus_is_read_once(tmp_path: Path) -> None:
         ("A heading\nand a line.\nAnother", ["A heading\nand a line."]),
         ("It was e.g. this one. (And that.) So.", ["It was e.g. this one.", " (And that.)", " So."]),
         ("", []),
+        ("你好。再见！是吗？好", ["你好。", "再见！", "是吗？"]),
+        ("「そうか。」彼は言った。", ["「そうか。」", "彼は言った。"]),
+        ("他问:真的吗?是的!好。", ["他问:真的吗?", "是的!", "好。"]),
+        ("यह सच है। वह गया।", ["यह सच है।", " वह गया।"]),
+        ("هل هذا صحيح؟ نعم۔", ["هل هذا صحيح؟", " نعم۔"]),
+        ("π is 3.14。Is it?Yes.", ["π is 3.14。", "Is it?Yes."]),
     ],
 )
 def test_where_sentences_end(text: str, sentences: list[str]) -> None:

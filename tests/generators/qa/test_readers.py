@@ -38,18 +38,11 @@ def squad_of(*paragraphs: tuple[str, list[dict[str, Any]]]) -> dict[str, Any]:
 # --- what they find ------------------------------------------------------------------------------------------
 
 
-def questions_of(collection: Collection) -> set[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
-    return {
-        (one.text, one.answers, one.choices, tuple(collection.documents[i] for i in one.gold))
-        for one in collection.questions
-    }
-
-
 def test_squad_json_and_parquet_hold_the_same(tmp_path: Path) -> None:
     published = made.squad(articles=5)
     one = read_squad(corpus(made.write_json(tmp_path / "dev.json", published)))
     two = read_squad(corpus(made.write_rows(tmp_path / "dev.parquet", made.squad_rows(published))))
-    assert questions_of(one) == questions_of(two)
+    assert made.questions_of(one) == made.questions_of(two)
     assert set(one.documents) == set(two.documents)
     assert len(one.questions) == 2 * len(one.documents) == 80
     assert one.left_out == two.left_out == {"that cannot be answered": 40}
@@ -79,7 +72,7 @@ def test_quality_lines_and_rows_hold_the_same(tmp_path: Path) -> None:
     one = read_quality(corpus(made.write_lines(tmp_path / "dev.jsonl", published)))
     two = read_quality(corpus(made.write_rows(tmp_path / "dev.parquet", made.quality_rows(published))))
     three = read_quality(corpus(made.write_lines(tmp_path / "rows.jsonl", made.quality_rows(published))))
-    assert questions_of(one) == questions_of(two) == questions_of(three)
+    assert made.questions_of(one) == made.questions_of(two) == made.questions_of(three)
     assert len(one.questions) == 12
     assert {q.answer for q in one.questions} <= set("ABCDE")
 
@@ -102,7 +95,7 @@ def test_hotpotqa_json_and_parquet_hold_the_same(tmp_path: Path) -> None:
     published = made.hotpotqa(questions=10)
     one = read_hotpotqa(corpus(made.write_json(tmp_path / "dev.json", published)))
     two = read_hotpotqa(corpus(made.write_rows(tmp_path / "dev.parquet", made.hotpotqa_rows(published))))
-    assert questions_of(one) == questions_of(two)
+    assert made.questions_of(one) == made.questions_of(two)
     assert len(one.documents) == 100
     assert all(len(q.gold) == 2 and len(q.near) == 10 and set(q.gold) < set(q.near) for q in one.questions)
     assert any(q.answer in ("yes", "no") for q in one.questions)
