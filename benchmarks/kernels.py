@@ -35,7 +35,7 @@ from sparse_tasks.attention.index import BlockIndex, LineIndex, PageIndex, Prefi
 from sparse_tasks.attention.interactions import causal_count
 from sparse_tasks.attention.kernels.page_summaries import page_summaries
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
-from sparse_tasks.attention.method import METHODS, PrefillMethod
+from sparse_tasks.attention.method import METHODS, DecodeMethod, PrefillMethod
 from sparse_tasks.attention.methods.blast import Blast
 from sparse_tasks.attention.methods.block_sparse import BlockSparse
 from sparse_tasks.attention.methods.quest import Quest
@@ -351,6 +351,35 @@ def decode_at(board: Board, table: Table, n: int) -> None:
     board.console.print(f"Quest at {label(n)}: {break_even(points)}; all pages: {every}")
 
 
+def steps(board: Board) -> None:
+    """All methods of decoding at sparsity .9, against dense paged decoding of a batch."""
+    table = Table("method", "tokens", "dense ms", "select ms", "sparse ms", "speedup",
+                  title=f"Methods of decoding at sparsity .9, batch {BATCH}, one layer")  # fmt: skip
+    for n in (SHORT, LONG):
+        steps_at(table, n)
+        torch.cuda.empty_cache()
+    board.console.print(table)
+
+
+def steps_at(table: Table, n: int) -> None:
+    """All methods at one length."""
+    cache, q = make_cache(n)
+    runs = dense_decodes(q, cache)
+    name = "FA3" if "FA3" in runs else "ours"
+    for method in (kind(sparsity=0.9) for kind in METHODS if issubclass(kind, DecodeMethod)):
+        state = None if method.new_state(cache) is None else page_summaries(cache, PAGE)
+        select = partial(method.select, q, cache, state)
+
+        def sparse(select: Callable[[], PageIndex] = select) -> object:
+            return sparse_decode(q, cache, select())
+
+        times = medians({"dense": runs[name], "select": select, "sparse": sparse})
+        table.add_row(
+            method.name, label(n), f"{times['dense']:.3f} {name}", f"{times['select']:.3f}", f"{times['sparse']:.3f}",
+            f"{times['dense'] / times['sparse']:.2f}",
+        )  # fmt: skip
+
+
 def memory(board: Board) -> None:
     """Memory of a prompt's index at density .10, and peak memory beside inputs and output."""
     table = Table("method", "tokens", "index MB", "of KV cache", "goal", "most held MB", title="Memory at density .10")
@@ -404,6 +433,7 @@ PARTS: dict[str, Callable[[Board], None]] = {
     "lines": lines,
     "skipping": skipping,
     "decode": decode,
+    "steps": steps,
     "memory": memory,
     "methods": methods,
 }

@@ -35,6 +35,7 @@ from sparse_tasks.attention.kernels.pooling import mean_pool, mean_pool_torch
 from sparse_tasks.attention.kernels.positions_read import add_positions_read, add_positions_read_torch
 from sparse_tasks.attention.kernels.selection import select_mass, select_mass_torch, select_top, select_top_torch
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode, sparse_decode_torch
+from sparse_tasks.attention.kernels.step_weights import step_weights, step_weights_torch
 from sparse_tasks.attention.kernels.window_scores import sampled_scores, window_scores, window_scores_torch
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.ops.lines import line_index
@@ -232,6 +233,19 @@ def check_decoding(
     held = twin_scores.isfinite()
     check.holds("page_scores", f"{what}: which pages", float((held != scores.isfinite()).sum()), 0)
     check.holds("page_scores", what, distance(scores[held], twin_scores[held]), 1e-4)
+    pages = -(-max(lengths) // PAGE)
+    chosen, counts = select_top(torch.rand(len(lengths), kv_heads, pages, device="cuda"), max(1, pages // 4))
+    some = PageIndex(chosen, counts, PAGE, cache.lengths)
+    factors = torch.rand(len(lengths), heads, device="cuda") / size**0.5
+    # As sparq, oracles and twilight ask for them.
+    for kind, of, scales, levels in (("some factors", None, factors, None), ("all", None, None, None),
+                                     ("pages in 4 bits", some, None, 7)):  # fmt: skip
+        with poisoned():
+            weights = step_weights(q, cache, of, scales=scales, levels=levels)
+        twin_weights = step_weights_torch(q, cache, of, scales=scales, levels=levels)
+        held = twin_weights.isfinite()
+        check.holds(f"step_weights, {kind}", f"{what}: which", float((held != weights.isfinite()).sum()), 0)
+        check.holds(f"step_weights, {kind}", what, distance(weights[held], twin_weights[held]), 1e-3)
 
 
 def check_index(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype) -> None:

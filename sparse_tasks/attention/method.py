@@ -502,9 +502,11 @@ class EvictMethod(Method):
         Returns:
             fp32 ``[batch, kv_heads, width]``; 0 past the count.
         """
-        from sparse_tasks.attention.steps import step_weights
+        from sparse_tasks.attention.index import PageIndex
+        from sparse_tasks.attention.kernels.step_weights import step_weights_torch
 
-        return step_weights(q, cache, positions, counts, self.softmax)
+        listed = PageIndex(positions, counts, 1, cache.lengths)
+        return step_weights_torch(q, cache, listed, softmax=self.softmax).clamp_min(0.0)
 
     def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
         """The part that a step sees of what stays and its own token: all, unless a method chooses among these.

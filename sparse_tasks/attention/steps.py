@@ -194,31 +194,3 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax =
     scores = softmax.capped(queries @ k[positions, head].float().mT[:, None] * size**-0.5)
     weights = softmax.of(slice(None), kv_heads, -1, 1).weights(scores.masked_fill(~seen[:, None], float("-inf")))
     return (weights @ v[positions, head].float()[:, None]).permute(2, 0, 1, 3).reshape(n_q, heads, -1).to(q.dtype)
-
-
-def step_weights(q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, softmax: Softmax = PLAIN) -> Tensor:
-    """Attention weights of a step over some positions, summed over the group, for ``EvictMethod.advance``.
-
-    Args:
-        q: ``[batch, query_heads, head_size]``.
-        cache: The cache.
-        positions: int32 ``[batch, kv_heads, width]``, all of them cached; past the count anything.
-        counts: int32 ``[batch, kv_heads]``.
-        softmax: Sinks and soft cap of the model.
-
-    Returns:
-        fp32 ``[batch, kv_heads, width]``; 0 past the count.
-    """
-    listed = torch.arange(positions.shape[2], device=q.device) < counts[..., None]
-    positions = torch.where(listed, positions, 0)
-    groups = cache.groups(positions[0].numel() * cache.head_size)
-    return torch.cat([_step_weights(q[rows], some, positions[rows], listed[rows], softmax) for rows, some in groups])
-
-
-def _step_weights(q: Tensor, cache: PagedCache, positions: Tensor, listed: Tensor, softmax: Softmax) -> Tensor:
-    """``step_weights`` of sequences whose keys are held at once."""
-    block, offset, _ = cache.locate(positions)
-    keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
-    queries = q.reshape(cache.batch, cache.kv_heads, -1, cache.head_size).float()
-    scores = softmax.capped(queries @ keys.mT * cache.head_size**-0.5).masked_fill(~listed[:, :, None], float("-inf"))
-    return softmax.of(slice(None), cache.kv_heads, -1).weights(scores).sum(2)

@@ -14,9 +14,10 @@ from sparse_tasks.attention.index import BlockIndex, Kept
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import DecodeMethod, EvictMethod, Layer
+from sparse_tasks.attention.methods.tova import TOVA
 from sparse_tasks.attention.prefill import sparse_prefill
 from sparse_tasks.attention.reference import attention_reference
-from sparse_tasks.attention.steps import Memory, select_prompt, step_weights
+from sparse_tasks.attention.steps import Memory, select_prompt
 from sparse_tasks.core.errors import UsageError
 from tests.attention.toys import PAGE, First, Loud, Near
 
@@ -196,7 +197,7 @@ def test_weights_of_a_step_are_those_of_its_sequence_wherever_its_blocks_lie(blo
     positions = torch.tensor([[[0, 3, 17, 51], [1, 2, 40, 51]]] * 2, dtype=torch.int32)
     counts = torch.tensor([[4, 4], [3, 1]], dtype=torch.int32)
     positions[1, 0, 3], positions[1, 1, 1:] = -7, 2**31 - 1
-    found = step_weights(q[-1:].expand(2, -1, -1), cache, positions, counts)
+    found = TOVA().weigh(q[-1:].expand(2, -1, -1), cache, positions, counts)
     assert (found.shape, found.dtype) == ((2, 2, 4), torch.float32)
     for row, one in enumerate((k.flip(0), k)):
         for head, count in enumerate(counts[row].tolist()):

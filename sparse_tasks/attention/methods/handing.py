@@ -55,7 +55,7 @@ class HandingMethod(PagedMethod):
         handed = None if cache.handed is None else cache.handed.get(self)
         if handed is not None and not self.selects(cache.layer):
             return self.taken(handed, cache)
-        mass = page_mass(q, cache, self.page, self.softmax)
+        mass = page_mass(q, cache, self.page, self.softmax, impl=impl)
         current = torch.div(cache.lengths - 1, self.page, rounding_mode="floor")[:, None, None]
         age = current - torch.arange(mass.shape[2], device=q.device)
         index = self.best(self.rank(mass, age, cache, impl).masked_fill(age == 0, float("inf")), cache, impl)

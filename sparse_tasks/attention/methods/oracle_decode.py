@@ -60,7 +60,7 @@ class OracleDecode(TrueAttention, PagedMethod):
         from sparse_tasks.attention.ops.true_mass import page_mass
 
         check_queries(q, cache)
-        mass = page_mass(q, cache, self.page, self.softmax)
+        mass = page_mass(q, cache, self.page, self.softmax, impl=impl)
         width = mass.shape[2]
         if self.p is not None:
             pages, counts = select_mass(mass, self.p, width=width, impl=impl)

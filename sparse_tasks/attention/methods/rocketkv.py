@@ -141,7 +141,7 @@ class RocketKV(StepMethod, ObservedMethod):
         import torch
         from torch.nn.functional import pad
 
-        from sparse_tasks.attention.ops.components import largest_components
+        from sparse_tasks.attention.kernels.components import largest_components
 
         queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
         largest, some, temperature = largest_components(queries, self._components(cache.head_size))

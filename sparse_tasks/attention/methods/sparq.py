@@ -59,7 +59,7 @@ class SparQ(TokenMethod):
 
         check_queries(q, cache)
         budget, width = self.tokens_read(cache, impl)
-        scores = estimated_weights(q, cache, self.r, self.softmax)
+        scores = estimated_weights(q, cache, self.r, self.softmax, impl=impl)
         age = cache.lengths[:, None] - 1 - torch.arange(scores.shape[2], device=q.device)
         local = (age >= 0) & (age < (budget * self.recent).ceil()[:, None])
         scores = scores.masked_fill(local[:, None], float("inf"))

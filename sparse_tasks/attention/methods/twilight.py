@@ -93,12 +93,11 @@ class Twilight(DecodeMethod):
         from sparse_tasks.attention.index import PageIndex
         from sparse_tasks.attention.kernels.mass import mass_from
         from sparse_tasks.attention.kernels.selection import select_mass
+        from sparse_tasks.attention.kernels.step_weights import step_weights
         from sparse_tasks.attention.ops.pooled import top_of_all_heads
 
         first = self._quest.select(q, cache, state, impl=impl)
-        groups = cache.groups(cache.kv_heads * first.pages.shape[2] * self.page * cache.head_size)
-        estimates = [self._estimate(q[rows], some, first.pages[rows], first.counts[rows]) for rows, some in groups]
-        tokens, weights = (torch.cat(parts) for parts in zip(*estimates, strict=True))
+        weights = step_weights(q, cache, first, levels=_LEVELS, softmax=self.softmax, impl=impl)
         width = weights.shape[2]
         if self.sparsity is None:
             chosen, counts = select_mass(weights, _P if self.p is None else self.p, width=width, impl=impl)
@@ -107,26 +106,8 @@ class Twilight(DecodeMethod):
             total = total.clamp_min(cache.kv_heads).int()
             chosen, counts = top_of_all_heads(mass_from(weights, impl=impl), total, width=width, impl=impl)
         inside = chosen.clamp(0, width - 1).long()  # past the counts it may be anything
-        return PageIndex(tokens.gather(2, inside), counts, 1, cache.lengths)
-
-    def _estimate(self, q: Tensor, cache: PagedCache, pages: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens of the pages, int32 ``[batch, kv_heads, width * page]``, and their weights, fp32, -inf for none."""
-        import torch
-
-        listed = torch.arange(pages.shape[2], device=q.device) < counts[..., None]
-        tokens = torch.where(listed, pages, 0)[..., None] * self.page + torch.arange(self.page, device=q.device)
-        tokens = tokens.flatten(2).int()
-        block, offset, held = cache.locate(tokens)
-        held &= listed.repeat_interleave(self.page, 2)
-        keys = cache.keys[block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None]].float()
-        largest = torch.maximum(keys.amax(3, keepdim=True), -keys.amin(3, keepdim=True))
-        step = (largest / _LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
-        keys = keys.div_(step).round_().mul_(step)
-        queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
-        scores = self.softmax.capped(queries @ keys.mT * cache.head_size**-0.5)
-        softmax = self.softmax.of(slice(None), cache.kv_heads, -1)
-        weights = softmax.weights(scores.masked_fill(~held[:, :, None], float("-inf"))).sum(2)
-        return tokens, weights.masked_fill(~held, float("-inf"))
+        tokens = first.pages.gather(2, torch.div(inside, self.page, rounding_mode="floor")) * self.page
+        return PageIndex(tokens + (inside % self.page).int(), counts, 1, cache.lengths)
 
 
 METHODS.register("twilight", Twilight)

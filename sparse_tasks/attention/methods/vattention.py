@@ -101,7 +101,8 @@ class VAttention(TokenMethod):
         age = cache.lengths[:, None] - 1 - position
         some = (heavy[:, None] / 4).ceil()
         local = ((position < some.clamp_max(self.sinks)) | (age < some.clamp_max(max(1, self.recent)))) & (age >= 0)
-        scores = estimated_weights(q, cache, self.r, self.softmax).masked_fill(local[:, None], float("inf"))
+        scores = estimated_weights(q, cache, self.r, self.softmax, impl=impl)
+        scores = scores.masked_fill(local[:, None], float("inf"))
         certain = PageIndex(*select_top(scores, heavy[:, None], width=width, impl=impl), 1, cache.lengths)
         listed = certain.mask(cache.capacity)
         head = torch.arange(cache.kv_heads, device=q.device) + cache.layer.index * cache.kv_heads

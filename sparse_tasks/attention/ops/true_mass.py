@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import BlockIndex
 from sparse_tasks.attention.interactions import ceil_div
+from sparse_tasks.attention.kernels.step_weights import step_weights
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 _ROWS: Final = 64  # queries at once, or a multiple, where they stand in no blocks
@@ -167,7 +168,7 @@ def _causal(by_block: Tensor, q: Tensor, k: Tensor, block_q: int, block_k: int) 
     return by_block.masked_fill_(torch.arange(by_block.shape[2], device=q.device) > own, float("-inf"))
 
 
-def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN) -> Tensor:
+def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN, *, impl: str = "auto") -> Tensor:
     """Softmax weights of a step, summed over pages and over the group.
 
     Args:
@@ -175,24 +176,13 @@ def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN)
         cache: The cache, with the queries' own tokens in it.
         page: Positions in a page.
         softmax: Sinks and soft cap of the model.
+        impl: "auto", "triton" or "torch".
 
     Returns:
         fp32 ``[batch, kv_heads, pages]``; -inf past a sequence's end.
     """
-    groups = cache.groups(cache.kv_heads * cache.capacity * cache.head_size)
-    return torch.cat([_page_mass(q[rows], some, page, softmax) for rows, some in groups])
-
-
-def _page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax) -> Tensor:
-    """``page_mass`` of sequences whose keys are held at once."""
-    block, offset, held = cache.locate(torch.arange(cache.capacity, device=q.device)[None])
-    head = torch.arange(cache.kv_heads, device=q.device)[:, None]
-    keys = cache.keys[block[:, None], offset[:, None], head].float()  # [batch, kv_heads, capacity, head_size]
-    queries = q.float().view(cache.batch, cache.kv_heads, -1, cache.head_size)
-    scores = softmax.capped(queries @ keys.mT * cache.head_size**-0.5)
-    weights = softmax.of(slice(None), cache.kv_heads, -1).weights(
-        scores.masked_fill(~held[:, None, None], float("-inf"))
-    )
-    weights = torch.nn.functional.pad(weights.sum(2), (0, -cache.capacity % page))
-    mass = weights.unflatten(2, (-1, page)).sum(3)
-    return mass.masked_fill(~held[:, None, ::page], float("-inf"))
+    weights = step_weights(q, cache, softmax=softmax, impl=impl)
+    if page == 1:
+        return weights
+    by_page = torch.nn.functional.pad(weights, (0, -weights.shape[2] % page)).unflatten(2, (-1, page))
+    return by_page.clamp_min(0.0).sum(3).masked_fill(weights[..., ::page] < 0, float("-inf"))

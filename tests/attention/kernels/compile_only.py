@@ -40,6 +40,8 @@ from sparse_tasks.attention.kernels.positions_read import add_positions_read
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 from sparse_tasks.attention.method import METHODS, DecodeMethod, EvictMethod, PrefillMethod
 from sparse_tasks.attention.methods.quest import Quest
+from sparse_tasks.attention.methods.sparq import SparQ
+from sparse_tasks.attention.methods.twilight import Twilight
 from sparse_tasks.attention.prefill import attend, select_stretches
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
@@ -48,7 +50,14 @@ HEADS, KV_HEADS = 9, 3
 PAGE = 16
 LARGE, MORE = "large" in sys.argv, "more" in sys.argv
 SHARED = 232448  # bytes of shared memory that a program may take
-OFTEN = ("vertical_slash", "block_sparse", "quest", "snapkv")  # between them they launch nearly all kernels
+OFTEN = (
+    "vertical_slash",
+    "block_sparse",
+    "quest",
+    "sparq",
+    "twilight",
+    "snapkv",
+)  # between them they launch nearly all kernels
 
 
 class Hopper:
@@ -126,7 +135,7 @@ def decode(
     state = method.new_state(cache)
     method.update(state, keys.flatten(0, 1)[:5], torch.arange(5), PAGE, impl="triton")
     queries = torch.randn(2, heads, size).to(dtype)
-    index = method.select(queries, cache, state, impl="triton")
+    index = method.under(softmax).select(queries, cache, state, impl="triton")
     sparse_decode(queries, cache, index, softmax=softmax, impl="triton")
     read = torch.zeros(2, 1, kv_heads, dtype=torch.int64)
     add_positions_read(read, torch.arange(2), index.pages[None], index.counts[None], lengths, unit=index.unit,
@@ -161,6 +170,10 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
                 f"quest of latents in {dtype}",
                 lambda d=dtype: decode(Quest(), 576, d, value=512, heads=128, kv_heads=1),  # type: ignore[misc]
             )
+            yield (
+                f"twilight of latents in {dtype}",
+                lambda d=dtype: decode(Twilight(), 576, d, value=512, heads=128, kv_heads=1),  # type: ignore[misc]
+            )
             q, k = prompt(192, dtype)
             index = BlockIndex.dense(N, N, 64, 64)
             yield (
@@ -179,7 +192,11 @@ def runs() -> Iterator[tuple[str, Callable[[], None]]]:
     for size in SIZES:
         yield f"skipping {size}", lambda s=size: skip(s)  # type: ignore[misc]
     for size in (64, 256):
-        yield f"quest {size} in 8 bits", lambda s=size: decode(Quest(), s, torch.bfloat16, cached=EIGHT_BITS)  # type: ignore[misc]
+        for method in (Quest, SparQ, Twilight):
+            yield (
+                f"{method.name} {size} in 8 bits",
+                lambda m=method, s=size: decode(m(), s, torch.bfloat16, cached=EIGHT_BITS),  # type: ignore[misc]
+            )
     for block in (16, 64):
         q, k = prompt(64, torch.bfloat16)
         index = BlockIndex.dense(N, N, block, block)

@@ -12,6 +12,7 @@ from sparse_tasks.attention.cache import PagedCache
 from sparse_tasks.attention.index import Kept, PageIndex
 from sparse_tasks.attention.inspection import seen_of_dense
 from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
+from sparse_tasks.attention.kernels.step_weights import step_weights
 from sparse_tasks.attention.kernels.window_scores import window_scores
 from sparse_tasks.attention.ops.true_mass import block_mass, page_mass
 from sparse_tasks.attention.patterns import Everything
@@ -19,7 +20,7 @@ from sparse_tasks.attention.picture import Rows
 from sparse_tasks.attention.prefill import attend
 from sparse_tasks.attention.reference import attention_reference, masked_attention
 from sparse_tasks.attention.softmax import PLAIN, Softmax
-from sparse_tasks.attention.steps import attend_after, step_weights
+from sparse_tasks.attention.steps import attend_after
 from sparse_tasks.core.errors import UsageError
 from tests.attention.kernels import test_block_sparse, test_sparse_decode, test_vertical_slash
 from tests.attention.kernels.prompts import make_prompt
@@ -192,10 +193,12 @@ def test_all_that_weighs_keys_weighs_them_alike(softmax: Softmax, seed: int) -> 
     lengths = torch.tensor([70], dtype=torch.int32)
     cache = PagedCache.contiguous(k.transpose(0, 1)[None], v.transpose(0, 1)[None], lengths)
     last = weights[:, -1].view(KV_HEADS, 2, 70).sum(1)
-    same(page_mass(q[-1:], cache, 10, softmax)[0], last.view(KV_HEADS, 7, 10).sum(2))
+    same(page_mass(q[-1:], cache, 10, softmax, impl="torch")[0], last.view(KV_HEADS, 7, 10).sum(2))
     everything = torch.arange(70, dtype=torch.int32).expand(KV_HEADS, -1)
     counts = torch.tensor([[70, 70]], dtype=torch.int32)
-    same(step_weights(q[-1:], cache, everything[None], counts, softmax)[0], last)
+    listed = PageIndex(everything[None], counts, 1, lengths)
+    for of in (None, listed):
+        same(step_weights(q[-1:], cache, of, softmax=softmax, impl="torch")[0], last)
 
     kept = Kept(everything[:, :30].contiguous(), torch.tensor([30, 30], dtype=torch.int32), 30)
     same(attend_after(kept, q, k, v, softmax), looped(q, k, v, causal[None], softmax, scale))
