@@ -153,13 +153,14 @@ def test_a_cache_in_one_block_of_strange_strides_and_8_bits(impl: str, levels: i
         torch.testing.assert_close(found, naive(q, exact, everything(exact), 150, levels=levels), rtol=2e-4, atol=1e-6)
 
 
-def test_sequences_whose_keys_are_not_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("impl", KERNELS)
+def test_sequences_that_are_not_held_at_once(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, cache = made([50, 90, 3], 4, 2, 16, 16, torch.float32)
     index, _ = drawn(cache, 16, 3)
     scales = torch.rand(3, 4)
-    one = [step_weights(q, cache, some, scales=scales, levels=7, impl="torch") for some in (None, index)]
+    one = [step_weights(q, cache, some, scales=scales, levels=7, impl=impl) for some in (None, index)]
     monkeypatch.setattr(cache_module, "_NUMBERS", 1)
-    other = [step_weights(q, cache, some, scales=scales, levels=7, impl="torch") for some in (None, index)]
+    other = [step_weights(q, cache, some, scales=scales, levels=7, impl=impl) for some in (None, index)]
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -187,7 +187,19 @@ def step_weights_triton(
     levels: int | None,
     softmax: Softmax = PLAIN,
 ) -> Tensor:
-    """As ``step_weights.step_weights``."""
+    """As ``step_weights.step_weights``, of as many sequences at once as the memory for scores is meant for."""
+    number = cache.capacity if listed is None else listed.pages.shape[2] * listed.unit
+    found = []
+    for rows, some in cache.groups(q.shape[1] * number):
+        factors = None if scales is None else scales[rows].contiguous()
+        found.append(_weights(q[rows], some, None if listed is None else listed.rows(rows), factors, levels, softmax))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _weights(
+    q: Tensor, cache: PagedCache, listed: PageIndex | None, scales: Tensor | None, levels: int | None, softmax: Softmax
+) -> Tensor:
+    """``step_weights_triton`` of sequences whose scores are held at once."""
     (batch, heads, size), kv_heads = q.shape, cache.kv_heads
     group, (main, rest) = heads // kv_heads, halves(size)
     chunk, chunks = chunks_of(group, main)
@@ -207,7 +219,7 @@ def step_weights_triton(
         for shape in ((batch, heads, number), (batch, heads, parts), (batch, kv_heads, number))
     )
     _score[(kv_heads * chunks, parts, batch)](
-        q, keys, table, lengths, pages, counts, None if scales is None else scales.contiguous(), scores, part_lse,
+        q, keys, table, lengths, pages, counts, scales, scores, part_lse,
         q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), keys.stride(2),
         number, width, table.stride(0), size**-0.5, softmax.soft_cap,
         GROUP=group, ROWS=chunk, CHUNKS=chunks, HEAD=size, MAIN=main, REST=rest, LEVELS=levels or 0,
