@@ -28,6 +28,7 @@ from sparse_tasks.attention.examples import structured
 from sparse_tasks.attention.index import BlockIndex, PageIndex, PrefillIndex, SkipIndex
 from sparse_tasks.attention.kernels.antidiagonal import antidiagonal_scores
 from sparse_tasks.attention.kernels.block_scores import top_blocks, top_blocks_torch
+from sparse_tasks.attention.kernels.components import keep_largest, keep_largest_torch
 from sparse_tasks.attention.kernels.page_budgets import page_budgets, page_budgets_torch
 from sparse_tasks.attention.kernels.page_scores import page_scores, page_scores_torch
 from sparse_tasks.attention.kernels.page_summaries import page_summaries, page_summaries_torch
@@ -237,6 +238,13 @@ def check_decoding(
     chosen, counts = select_top(torch.rand(len(lengths), kv_heads, pages, device="cuda"), max(1, pages // 4))
     some = PageIndex(chosen, counts, PAGE, cache.lengths)
     factors = torch.rand(len(lengths), heads, device="cuda") / size**0.5
+    with poisoned():
+        largest, of_each = keep_largest(q, kv_heads, 32)
+    twin_largest, twin_of_each = keep_largest_torch(q, kv_heads, 32)
+    # Of equal components either may stay, which changes no factor.
+    other = (largest != 0).sum(2) != (twin_largest != 0).sum(2)
+    check.holds("keep_largest", f"{what}: how many", float(other.sum()), 0)
+    check.holds("keep_largest", what, distance(of_each, twin_of_each), 1e-5)
     # As sparq, oracles and twilight ask for them.
     for kind, of, scales, levels in (("some factors", None, factors, None), ("all", None, None, None),
                                      ("pages in 4 bits", some, None, 7)):  # fmt: skip
