@@ -82,7 +82,7 @@ class Session:
         self._whole = False  # whether replays are of the model, not of each layer
         self._layers: dict[str, SparseLayer] = {}
         self._agreements: dict[str, Agreement] = {}  # by request
-        self._completed: set[str] = set()  # requests whose prompts are complete with this step
+        self._completed: set[str] = set()  # requests whose prompts are complete with this step, or perhaps again
         self._block_sizes: set[int] = set()
         self._order: Callable[[], Sequence[str]] = list
         self._step: Step | None = None
@@ -220,7 +220,8 @@ class Session:
         while len(self._marked) > _MARKED:
             self._marked.popitem(last=False)
         self._order, self._step, self._plans = order, None, 0
-        self._completed = set()
+        # Blocks of a request that was preempted are new, even where the prefix cache has all of its prompt.
+        self._completed = set(getattr(scheduled.scheduled_cached_reqs, "resumed_req_ids", ()))
 
     def plan(self, layers: Sequence[str], metadata: Any, block_size: int) -> Step | None:
         """Plan of the running step, for layers that share a block table.

@@ -283,6 +283,10 @@ def test_workers_tell_what_none_of_their_layers_will_read() -> None:
     assert {position for run in both["a"] for position in run} == set(range(40, 200)) - kept
     assert common(ours, []) == []
     assert common(ours, ours) == ours
+    again = scheduled({"a": 1}, cached={"a": 502})  # preempted, and its prompt is found in the prefix cache
+    again.scheduled_cached_reqs.resumed_req_ids = {"a"}
+    served.session.begin(again, lambda: ["a"])
+    assert made.build_connector_worker_meta().positions == {"a": ours}
 
 
 @with_vllm
