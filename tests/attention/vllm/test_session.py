@@ -189,7 +189,7 @@ def test_a_model_without_layers_is_refused() -> None:
 
 @pytest.mark.parametrize("other", [{"kv_heads": 4}, {"heads": 8}, {"size": 32}, {"dtype": torch.float16}])
 def test_layers_that_differ_are_refused(other: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="differ in their heads") as error:
+    with pytest.raises(UsageError, match="has layers with different heads") as error:
         Session(Attention.DENSE).join({"a": module(), "b": module(**other)}, torch.device("cpu"))
     assert error.value.field == "model"
 
