@@ -155,6 +155,16 @@ def test_what_vllm_does_not_run_is_no_reason_to_install_it(
         vllm.VllmEngine(EngineSettings(found, attention=Attention.parse("quest", sparsity=0.5)))
 
 
+def test_what_vllm_says_is_cut_to_its_message() -> None:
+    pydantic = (
+        "1 validation error for VllmConfig\n  Value error, heads (9) must be divisible by 2. [type=value_error, "
+        "input_value=1]\n    For further information visit https://errors.pydantic.dev/2.14/v/value_error"
+    )
+    assert vllm._last_line(ValueError(pydantic)) == "heads (9) must be divisible by 2."
+    assert vllm._last_line(OSError("first\n second \n")) == "second"
+    assert vllm._last_line(ValueError()) == "ValueError"
+
+
 def test_the_command_becomes_the_server(gpu: pytest.MonkeyPatch, model: Path) -> None:
     became: list[list[str]] = []
     gpu.setattr(os, "execv", lambda path, command: became.append(command))

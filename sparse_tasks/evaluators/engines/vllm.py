@@ -404,8 +404,10 @@ def _cause(error: Exception, said: list[str]) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    # Pydantic's errors end in a link, and their message in its input.
+    lines = str(error).partition("For further information visit ")[0].strip().splitlines()
+    last = lines[-1].partition(" [type=")[0] if lines else type(error).__name__
+    return last.strip().removeprefix("Value error, ")
 
 
 ENGINES.register(VllmEngine.name, VllmEngine)
