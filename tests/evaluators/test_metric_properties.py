@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from sparse_tasks.evaluators.announcements import BEFORE, BEHIND
 from sparse_tasks.evaluators.answers import _JOINING, normalise
 from sparse_tasks.evaluators.scoring import score
 from tests.evaluators.metrics import METRICS, STRICT, numbered
@@ -16,9 +17,10 @@ from tests.evaluators.metrics import METRICS, STRICT, numbered
 ONE_ANSWER = frozenset({"exact_match", "squad_em", "token_f1"})
 SETS = sorted(METRICS.keys() - ONE_ANSWER - {"ordered_fraction", "prefix_fraction", "sequence_fraction"})
 
-# Names as the generators write them; without "and" and commas, so that a list on one line can be read back.
+# Names as the generators write them; without "and" and commas, so that a list on one line can be read back, and without
+# words that deny: "Otter no" is ambiguous, "2. Otter no" is not.
 _WORD = st.text(alphabet=string.ascii_letters, min_size=2, max_size=8).filter(
-    lambda word: word.lower() not in {"an", "ch", "chapter", "chapters"} | _JOINING
+    lambda word: word.lower() not in {"an", "ch", "chapter", "chapters", "und", "sowie"} | _JOINING | BEFORE | BEHIND
 )
 _NAME = st.lists(_WORD, min_size=1, max_size=3).map(" ".join)
 _NAMES = st.lists(_NAME, min_size=2, max_size=6, unique_by=str.lower)
