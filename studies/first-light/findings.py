@@ -266,18 +266,19 @@ def no_winner(found: Cells) -> Finding:
             name, rival, place, estimate = winner
             verdicts.append("false")
             parts.append(
-                f"in {kind}, {name} is surely the best on each of {len(places)} tasks at their lengths, and {rival} is "
-                f"the closest, on {_place(place)}, where {name} scores {estimate} against it"
+                f"in {kind}, {name} is significantly better than all others on every task at every length "
+                f"({len(places)}); {rival} is closest, on {_place(place)}, where {name} is better by {estimate}"
             )
         else:
             verdicts.append("true" if beaten else "undecided")
             parts.append(
-                f"in {kind}, {name} is the hardest of {len(names)} to beat, and on {_place(place)} {rival} scores "
-                f"{estimate} against it, which is {'sure' if beaten else 'not sure'} among all rivals and tasks"
+                f"in {kind}, {name} is the hardest of {len(names)} methods to beat; on {_place(place)}, {rival} "
+                f"differs from it by {estimate}, which is {'' if beaten else 'not '}significant after correction for "
+                "all rivals and tasks"
             )
         shown.append(estimate)
     if not shown:
-        return _undecided(statement, "it takes two methods of a phase")
+        return _undecided(statement, "this needs two methods of a phase")
     verdict: Verdict = "false" if "false" in verdicts else "undecided" if "undecided" in verdicts else "true"
     worst = shown[verdicts.index(verdict)]
     return Finding(statement, verdict, _sentence("; ".join(parts)), worst.value, worst.low, worst.high)
@@ -290,7 +291,7 @@ def single_needles(found: Cells) -> Finding:
     easy = found.places(names, lambda place: single(place[2]))
     hard = found.places(names, lambda place: "high" in (TASKS.get(place[2]).dispersion, TASKS.get(place[2]).scope))
     if not names or not easy or not hard:
-        return _undecided(statement, "it takes tasks of both kinds")
+        return _undecided(statement, "this needs tasks of both kinds")
     losses = [lost([(found.dense[place], found.mean(names, place)) for place in places]) for places in (hard, easy)]
     estimate = less(*losses)
     text = (
@@ -311,7 +312,7 @@ def longer_inputs(found: Cells) -> Finding:
     ends = sorted({min(tasks_at), max(tasks_at)}) if tasks_at else []
     tasks = sorted(set.intersection(*(tasks_at[length] for length in ends))) if len(ends) == 2 else []
     if not tasks:
-        return _undecided(statement, "it takes two lengths of a task")
+        return _undecided(statement, "this needs two lengths of a task")
     model = places[0][0]
     losses = [
         lost([(found.dense[model, length, task], found.mean(names, (model, length, task))) for task in tasks])
@@ -331,11 +332,12 @@ def decoding_tolerates(found: Cells) -> Finding:
     names = [*found.prefill, *found.decoding]
     places = found.places(names) if found.prefill and found.decoding else []
     if not places:
-        return _undecided(statement, "it takes a method of each phase")
+        return _undecided(statement, "this needs a method of each phase")
     estimate = difference([(found.mean(found.prefill, place), found.mean(found.decoding, place)) for place in places])
     text = (
-        f"averaged over {len(places)} tasks at their lengths, {_methods(found.decoding)} score {estimate} against "
-        f"{_methods(found.prefill)} on the same samples"
+        f"averaged over {len(places)} pairs of task and length, scores with sparse decoding "
+        f"({_methods(found.decoding)}) differ from those with sparse prefill "
+        f"({_methods(found.prefill)}) by {estimate}, on the same samples"
     )
     return Finding(statement, estimate.verdict, _sentence(text), estimate.value, estimate.low, estimate.high)
 
@@ -354,7 +356,7 @@ def averages_hide(found: Cells) -> Finding:
                 mean = precise_mean(changes)
                 cases += [(name, place, mean, of_run[place] - found.dense[place]) for place in places]
     if not cases:
-        return _undecided(statement, f"in no run the mean over two tasks or more loses less than {TOLERATED:g}")
+        return _undecided(statement, f"in no run does the mean over two or more tasks drop by {TOLERATED:g} or less")
     rows = [case[3].tolist() for case in cases]
     adjusted, intervals = holm([sign_flip_p_value(row) for row in rows]), difference_intervals(rows, LEVEL)
     surely = [i for i, p in enumerate(adjusted) if p <= 1 - LEVEL and intervals[i].high < -TOLERATED]
@@ -366,8 +368,8 @@ def averages_hide(found: Cells) -> Finding:
     estimate = Estimate(_within(row, intervals[worst]), intervals[worst].low, intervals[worst].high)
     runs = len({(case[0], case[1][:2]) for case in cases})
     text = (
-        f"among runs whose mean over tasks loses no more than {TOLERATED:g} ({runs}), {name} has the worst task: its "
-        f"mean changes by {mean:+.3f}, and {_place(place)} by {estimate}"
+        f"of the runs whose mean over tasks drops by no more than {TOLERATED:g} ({runs}), {name} has the worst task: "
+        f"its mean changes by {mean:+.3f}, and its score on {_place(place)} by {estimate}"
     )
     return Finding(statement, verdict, _sentence(text), estimate.value, estimate.low, estimate.high)
 
@@ -388,15 +390,15 @@ def leaders(found: Cells) -> Finding:
 
         places = found.places([name, *rivals], fits) if name in found.methods and rivals else []
         if not places:
-            parts.append(f"{name} has no rival that was measured in {kind}")
+            parts.append(f"{name} has no measured rival in {kind}")
             verdicts.append("undecided")
             continue
         verdict, rival, estimate = _leads(found, name, rivals, places)
         verdicts.append(verdict)
         shown.append((verdict, estimate))
-        parts.append(f"in {kind} ({_tasks(places)}), {name} scores {estimate} against {rival}, its closest rival")
+        parts.append(f"in {kind} ({_tasks(places)}), {name} differs from {rival}, its closest rival, by {estimate}")
     if not shown:
-        return _undecided(statement, "it takes both methods, in tasks of both kinds")
+        return _undecided(statement, "this needs both methods, in tasks of both kinds")
     whole: Verdict = "false" if "false" in verdicts else "undecided" if "undecided" in verdicts else "true"
     estimate = next((estimate for verdict, estimate in shown if verdict == whole), shown[0][1])
     return Finding(statement, whole, _sentence("; ".join(parts)), estimate.value, estimate.low, estimate.high)
@@ -425,7 +427,7 @@ def quest_even(found: Cells) -> Finding:
     rivals = [name for name in found.decoding if name != "quest"]
     places = found.places(["quest", *rivals]) if "quest" in found.methods and rivals else []
     if len({place[2] for place in places}) < 2:
-        return _undecided(statement, "it takes quest, another method of decoding, and two tasks")
+        return _undecided(statement, "this needs quest, another decoding method, and two tasks")
 
     def worst(name: str) -> Place:
         return min(places, key=lambda place: precise_mean(found.methods[name][place] - found.dense[place]))
@@ -449,9 +451,9 @@ def quest_even(found: Cells) -> Finding:
     closest = min(estimates, key=lambda rival: estimates[rival].value)
     estimate, mine, other = estimates[closest], worst("quest"), worst(closest)
     text = (
-        f"the worst task of quest is {_place(mine)}, which changes by {_change(found, 'quest', mine):+.3f}, and that "
-        f"of {closest}, its closest rival, {_place(other)} by {_change(found, closest, other):+.3f}: a difference "
-        f"of {estimate}"
+        f"the worst task of quest is {_place(mine)}, whose score changes by {_change(found, 'quest', mine):+.3f}; that "
+        f"of {closest}, its closest rival, is {_place(other)}, whose score changes by "
+        f"{_change(found, closest, other):+.3f}: a difference of {estimate}"
     )
     return Finding(statement, verdict, _sentence(text), estimate.value, estimate.low, estimate.high)
 

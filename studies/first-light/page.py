@@ -89,7 +89,7 @@ def _heading(runs: Runs, least: int, most: int, small: bool) -> str:
     mark = f"**In miniature: {n}, not yet the study.** " if small else ""
     methods = sorted({str(name) for name in samples["attention"].unique()} - {"dense"})
     return (
-        f"{mark}{places}; {n} samples of each task at each length, greedy, in vLLM on {'; '.join(hardware)}; "
+        f"{mark}{places}; {n} samples of each task at each length, greedy decoding in vLLM on {'; '.join(hardware)}; "
         f"{len(runs.runs)} runs: dense attention and {', '.join(f'`{name}`' for name in methods)}.\n"
     )
 
@@ -102,9 +102,10 @@ def _hardware(run: object) -> str:
 def _statements(tested: Mapping[str, Sequence[findings.Finding]], at_of: Mapping[str, float]) -> str:
     rows = [
         "## What the paper found\n",
-        f"At measured sparsity {_told(at_of)}, interpolated between the runs around it, each sample by itself. "
-        "Intervals are at 95%, of differences in score on the same samples, or of shares of the dense score. "
-        "*Undecided* means that the interval holds 0, or that a difference is not sure among so many.\n",
+        f"Methods are compared at measured sparsity {_told(at_of)}: the score of each sample is interpolated between "
+        "the runs around it. Intervals are 95% intervals of differences in score on the same samples, or of shares of "
+        "the dense score. *Undecided* means that the interval contains 0, or that a difference is not significant "
+        "after correction for the number of comparisons.\n",
         "| the paper | model | here | measured |",
         "| --- | --- | --- | --- |",
     ]
@@ -179,7 +180,10 @@ def _rows(samples: pd.DataFrame, names: Iterable[str]) -> list[tuple[str, list[P
 
 
 def _ability(runs: Runs) -> str:
-    rows = ["## What the models can do\n", "Dense attention; below .1 a model is unable, and nothing is concluded.\n"]
+    rows = [
+        "## What the models can do\n",
+        "Scores with dense attention. Below .1 a model is unable to do the task, and nothing is concluded from it.\n",
+    ]
     rows += ["| model | task | length | n | dense score | 95% interval |", "| --- | --- | --- | ---: | ---: | --- |"]
     for run in runs.runs:
         if run.dense:
@@ -192,7 +196,10 @@ def _ability(runs: Runs) -> str:
 
 
 def _losses(runs: Runs) -> str:
-    rows = ["## Loss by method\n", "Share of the dense score that is lost, over the tasks that the model can do.\n"]
+    rows = [
+        "## Loss by method\n",
+        "`lost` is the share of the dense score that is lost, over the tasks that the model can do.\n",
+    ]
     rows += ["| model | length | attention | target | prefill | decode | score | lost | 95% interval |",
              "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"]  # fmt: skip
     for row in length_effects(runs).itertuples():
@@ -224,9 +231,9 @@ def _windows(paths: Sequence[Path], folder: Path, scratch: Path, small: bool) ->
         return ""
     text = [
         "## Window methods\n",
-        "A known failure, shown by behaviour: one needle, in the middle of the text or at its end, under methods that "
-        f"see sinks and a window alone ({samples} samples of each{', in miniature' if small else ''}). Those of "
-        "prefill leave decoding dense, which may find in the cache what the prompt's last tokens could not see.\n",
+        "A known failure, seen in answers: one needle, in the middle of the text or at its end, under methods that see "
+        f"only sinks and a window ({samples} samples of each{', in miniature' if small else ''}). The prefill methods "
+        "leave decoding dense, and decoding may find in the cache what the prompt's last tokens could not see.\n",
     ]
     table = ["| model | length | attention | target | measured | needle at depth | score | 95% interval |",
              "| --- | --- | --- | ---: | ---: | --- | ---: | --- |"]  # fmt: skip
@@ -236,7 +243,7 @@ def _windows(paths: Sequence[Path], folder: Path, scratch: Path, small: bool) ->
         path = folder / f"windows-{model.rpartition('/')[2]}-{label(length)}.svg"
         names = [name if name == "dense" else f"{name} {asked:g}" for name, asked in ordered]
         drawing.windows([(name, points[key]) for name, key in zip(names, ordered, strict=True)], path, title)
-        text.append(f"![Scores of window methods by the place of the needle, {title}](findings/{path.name})\n")
+        text.append(f"![Scores of window methods by the position of the needle, {title}](findings/{path.name})\n")
         table += [
             f"| {model} | {label(length)} | `{name}` | {asked:g} | {one.x:.3f} | {depth} | {one.y:.3f} | "
             f"{one.low:.3f} to {one.high:.3f} |"
@@ -246,7 +253,7 @@ def _windows(paths: Sequence[Path], folder: Path, scratch: Path, small: bool) ->
     text += table
     if any(path.stem == CONTROLS for path in paths):
         text.append(
-            f"\nThe submissions called `{CONTROLS}` hold controls, which no board ranks and `leaderboard check` "
-            "refuses as such, for no other reason."
+            f"\nThe submissions called `{CONTROLS}` contain controls, which no board ranks. This is the only reason "
+            "why `leaderboard check` refuses them."
         )
     return "\n".join(text) + "\n"

@@ -114,7 +114,7 @@ def test_a_third_method_may_lead(tmp_path: Path) -> None:
     }
     finding = study.leaders(cells(tmp_path, methods))
     checked(finding, "false")
-    assert "against xattention" in finding.sentence
+    assert "from xattention" in finding.sentence
 
 
 @pytest.mark.parametrize(
