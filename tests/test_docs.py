@@ -113,7 +113,7 @@ def test_python_of_pages_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         skipped = "load_dataset" in block or "evaluate(" in block
         if not skipped and ("transformers" not in block or find_spec("transformers")):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*the torch twins serve")
+                warnings.filterwarnings("ignore", message=".*using the torch twins")
                 exec(compile(block, name, "exec"), space)
 
 

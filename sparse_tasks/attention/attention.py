@@ -123,7 +123,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         arguments: JsonObject = {}
         for method in self.methods:
             if method.sparsity is None:
-                raise UsageError("sparsity", None, f"of {method.name} is the budget of its oracle; give one")
+                raise UsageError("sparsity", None, f"is no budget for the oracle of {method.name}; give one")
             name, settings = method.oracle
             arguments |= {f"{name}.{key}": value for key, value in settings.items()}
             arguments[f"{name}.sparsity"] = method.sparsity

@@ -69,7 +69,7 @@ class PagedCache:
         check_cached(keys=keys, values=values)
         for name, tensor in (("keys", keys), ("values", values)):
             if tensor.stride(3) != 1:
-                raise UsageError(name, tensor.stride(), "strides have to end in 1: a head's numbers lie side by side")
+                raise UsageError(name, tensor.stride(), "strides have to end in 1: a head's numbers are adjacent")
         if self.block_table.ndim != 2 or self.block_table.shape[1] == 0:
             raise UsageError("block_table", tuple(self.block_table.shape), "has to be [batch, max_blocks], not empty")
         if self.lengths.shape != self.block_table.shape[:1]:

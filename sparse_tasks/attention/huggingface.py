@@ -33,7 +33,7 @@ from sparse_tasks.core.errors import UsageError, install
 
 _NAME: Final = "sparse_tasks"
 _UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache", "indices", "block_indices")
-_CHOOSES: Final = "chooses keys by an indexer of its own, of which methods and dense attention know nothing"
+_CHOOSES: Final = "selects keys with its own indexer, which neither methods nor dense attention support"
 # Models of which it is known that these do what ``Softmax`` says, and nothing else is new in their attention.
 _SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "softcap": ("gemma2", "vaultgemma"),
@@ -234,7 +234,9 @@ class SparseRun:
             first, after = mask.int().argmax(1), n_k - mask.flip(1).int().argmax(1)
             if not torch.equal(mask.sum(1), after - first):
                 raise UsageError(
-                    "attention_mask", "0 inside of a sequence", "cannot be; pad at one side, the left to generate"
+                    "attention_mask",
+                    "0 inside a sequence",
+                    "is not supported; pad on one side only, on the left to generate",
                 )
             self._mask, self._spans = mask, list(zip(first.tolist(), after.tolist(), strict=True))
         return self._spans
@@ -315,7 +317,7 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
     if any(getattr(module, "indexer", None) is not None for module in modules):
         raise UsageError("model", type(model).__name__, _CHOOSES)
     if any(module in _LAYERS for module in modules):
-        raise UsageError("model", type(model).__name__, "is in another block already; leave that one first")
+        raise UsageError("model", type(model).__name__, "is already in another block; leave that one first")
     if isinstance(run.attention.decode, EvictMethod) and (why := _attends_often(modules)):
         raise UsageError("model", type(model).__name__, f"{why}, and methods that evict keep one set of tokens a layer")
     run.attention = run.attention.placed(model.config.get_text_config())
@@ -421,7 +423,9 @@ def _make_mask(
         mask = sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, **options)
         return mask
     if isinstance(q_offset, torch.Tensor) or kv_length != q_offset + q_length:
-        raise UsageError("cache_implementation", "static", "holds room beside keys; leave the cache to grow (dynamic)")
+        raise UsageError(
+            "cache_implementation", "static", "allocates more room than the keys need; use a cache that grows (dynamic)"
+        )
     mask = options.get("attention_mask")
     return None if mask is None or bool(mask.all()) else mask
 
@@ -442,7 +446,7 @@ def _forward(
     kind = getattr(getattr(module, "config", None), "model_type", None)
     for name in _UNSUPPORTED:
         if options.get(name) is not None and kind not in _SUPPORTED.get(name, ()):
-            raise UsageError("model", type(module).__name__, f"attends with {name}, which the methods do not know")
+            raise UsageError("model", type(module).__name__, f"attends with {name}, which methods do not support")
     softmax = Softmax(options.get("s_aux"), options.get("softcap"))
     causal = options.get("is_causal")
     if module in _LAYERS and options.get("sliding_window") is not None:
@@ -452,7 +456,7 @@ def _forward(
             out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
             return out, None
         if dropout or causal is False or (attention_mask is not None and attention_mask.dtype != torch.bool):
-            raise UsageError("model", type(module).__name__, f"has {softmax.what}, which run on causal layers alone, "
+            raise UsageError("model", type(module).__name__, f"has {softmax.what}, which run only on causal layers, "
                              "and not in training; call model.eval()")  # fmt: skip
         return _windowed(query, key, value, attention_mask, scaling, softmax), None
     if attention_mask is not None and attention_mask.ndim != 2:

@@ -70,8 +70,8 @@ def _choose(model: Any, run: SparseRun, method: RepeatMethod, ids: Tensor, row: 
     room = getattr(text, "max_position_embeddings", None)
     most = n if room is None else room - n - max(sum(map(len, parts)) for parts in told)
     if most < 1:
-        raise UsageError("attention", method.name, f"has the model repeat {n:,} tokens behind them, for which its "
-                         f"{room:,} positions leave no room; take shorter prompts")  # fmt: skip
+        raise UsageError("attention", method.name, f"has the model repeat {n:,} tokens after the prompt, but the "
+                         f"model's {room:,} positions leave no room; use shorter prompts")  # fmt: skip
     reading = _Reading(run, method)
     # Without the output layer, whose logits nobody reads.
     with read_by(reading, run), torch.no_grad():
@@ -129,7 +129,7 @@ def _encoded(method: str, words: str, model: str, revision: str | None) -> tuple
         UsageError: The model's tokenizer cannot be read.
     """
     if not model:
-        _LOG.warning("%s: the model's tokenizer is not at hand; prompts are repeated without instruction", method)
+        _LOG.warning("%s: the model's tokenizer is not available; prompts are repeated without an instruction", method)
         return [], []
     from sparse_tasks.core.tokenizers import load_tokenizer
 

@@ -46,13 +46,14 @@ class Rotary:
         """
         kind = getattr(text, "model_type", None)
         if kind not in MODELS:
-            remedy = f"turns keys by position in a way that the method is not told; known are {', '.join(MODELS)}"
+            remedy = f"rotates keys by position in an unsupported way; supported are {', '.join(MODELS)}"
             raise UsageError("model_type", kind, remedy)
         of_layer = "full_attention" if "full_attention" in text.rope_parameters else None
         settings = text.rope_parameters[of_layer] if of_layer else text.rope_parameters
         if settings["rope_type"] not in _KINDS:
             remedy = (
-                f"turns keys by other angles at other lengths; methods that read positions need {', '.join(_KINDS)}"
+                "rotates keys by angles that depend on the length; "
+                f"methods that read positions need {', '.join(_KINDS)}"
             )
             raise UsageError("rope_type", settings["rope_type"], remedy)
         if settings["rope_type"] == "default":

@@ -68,7 +68,7 @@ INTS = "has to be torch.int32"
             {"keys": KEYS.double(), "values": KEYS.double()},
             "keys",
             "torch.float64",
-            "is not a type that attention takes",
+            "is not a supported type",
         ),
         ({"values": KEYS.mT.contiguous().mT}, "values", (128, 32, 1, 2), "strides have to end in 1"),
         ({"block_table": TABLE[0]}, "block_table", (3,), "has to be [batch, max_blocks], not empty"),

@@ -69,7 +69,7 @@ def test_every_method_runs(name: str) -> None:
     model = made("DeepseekV3")
     ids, mask = tokens(300)
     if METHODS.get(name).reads_positions:  # these turn a part of each head, apart from the rest
-        with pytest.raises(UsageError, match="turns keys by position"), sparse_attention(model, name, impl="torch"):
+        with pytest.raises(UsageError, match="rotates keys by position"), sparse_attention(model, name, impl="torch"):
             pass
         return
     _, expected = generate(model, ids, mask)

@@ -106,11 +106,11 @@ def test_a_model_that_pairs_other_numbers_is_not_listed_and_would_show(kind: str
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (transformers.CohereConfig(), "model_type: 'cohere' turns keys by position in a way"),
-        (transformers.GPT2Config(), "model_type: 'gpt2' turns"),
+        (transformers.CohereConfig(), "model_type: 'cohere' rotates keys by position in an unsupported way"),
+        (transformers.GPT2Config(), "model_type: 'gpt2' rotates"),
         (
             transformers.LlamaConfig(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
-            "rope_type: 'dynamic' turns keys by other angles at other lengths",
+            "rope_type: 'dynamic' rotates keys by angles that depend on the length",
         ),
     ],
 )

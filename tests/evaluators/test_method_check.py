@@ -273,7 +273,7 @@ def test_stored_curves_are_whole(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.filterwarnings("ignore")  # the torch twins serve
+@pytest.mark.filterwarnings("ignore")  # using the torch twins
 @pytest.mark.parametrize(
     "method",
     [

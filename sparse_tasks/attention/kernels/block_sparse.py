@@ -91,7 +91,7 @@ def check_prefill(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, scale: f
         if str(tensor.dtype) != "torch.int32":
             raise UsageError(f"index.{name}", str(tensor.dtype), "has to be torch.int32")
     if (index.n_q, index.n_k) != (len(q), len(k)):
-        raise UsageError("index", (index.n_q, index.n_k), f"is of other lengths than q and k, {(len(q), len(k))}")
+        raise UsageError("index", (index.n_q, index.n_k), f"has other lengths than q and k, {(len(q), len(k))}")
     heads = next(iter(tensors.values())).shape[0]
     if heads not in (1, k.shape[1], q.shape[1]):
         raise UsageError("index", heads, f"heads have to be 1, {k.shape[1]} (KV heads) or {q.shape[1]} (query heads)")

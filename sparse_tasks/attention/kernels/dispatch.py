@@ -117,7 +117,7 @@ def check_floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS:
             known = ", ".join(map(str, FLOATS))
-            raise UsageError(name, str(tensor.dtype), f"is not a type that attention takes; use {known}")
+            raise UsageError(name, str(tensor.dtype), f"is not a supported type; use {known}")
         if tensor.dtype != first.dtype:
             raise UsageError(name, str(tensor.dtype), f"differs from {first.dtype} of the other inputs; convert it")
 
@@ -234,4 +234,4 @@ def _has_triton() -> bool:
 @functools.cache
 def _warn_once(device: str) -> None:
     reason = f"no kernel for {device}" if device != "cuda" else "triton is not installed"
-    warnings.warn(f"{reason}: the torch twins serve, which are right and slow", TwinWarning, stacklevel=4)
+    warnings.warn(f"{reason}: using the torch twins, which are correct but slow", TwinWarning, stacklevel=4)

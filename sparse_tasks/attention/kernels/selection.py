@@ -117,7 +117,7 @@ def _check_top(scores: Tensor, count: int | Tensor, width: int | None) -> None:
         if count.dtype != torch.int32:
             raise UsageError("count", str(count.dtype), "has to be torch.int32")
         if width is None:
-            raise UsageError("width", width, "has to be given where the count is a tensor: the most of any row")
+            raise UsageError("width", width, "has to be given if the count is a tensor: the largest count of any row")
     elif count < 0:
         raise UsageError("count", count, "has to be at least 0")
     if width is not None:

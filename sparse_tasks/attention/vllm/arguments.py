@@ -120,7 +120,9 @@ class Offer:
             return self.attention
         if not self.choices:
             given = ("sparsity", sparsity) if attention is None else ("attention", attention)
-            remedy = "cannot be chosen by a request here; start the server with sparse-tasks serve, not to free blocks"
+            remedy = (
+                "cannot be chosen by a request here; start the server with sparse-tasks serve, without --free-blocks"
+            )
             raise UsageError(*given, remedy)
         name = self.attention.method if attention is None else attention
         if name == DENSE:

@@ -89,7 +89,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         raise UsageError(
             "enable_prefix_caching",
             True,
-            "gives other answers, or fails, in vLLM's CPU build where a model has layers of other kinds beside "
+            "gives wrong answers, or fails, in vLLM's CPU build if a model has other kinds of layers beside "
             "attention; set enable_prefix_caching=false (--no-enable-prefix-caching)",
         )
     if config.model_config.use_mla:
@@ -102,7 +102,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
             raise UsageError(
                 "tensor_parallel_size",
                 size,
-                f"gives each device a part of the heads, and the calibration of {method.name} is of all; leave "
+                f"gives each device only some of the heads, but the calibration of {method.name} covers all; leave "
                 "tensor_parallel_size out, or take a method without a calibration",
             )
         method.in_model(text)
@@ -158,14 +158,14 @@ def _check_transfer(transfer: Any, offer: Offer) -> None:
 
 
 def _check_speculation(config: Any, attention: Attention | Offer) -> None:
-    """Refuse what has not been seen to be right, and methods whose state goes on with tokens that are rejected."""
+    """Refuse drafts that were not verified to be right, and methods whose state keeps rejected tokens."""
     by, why = config.speculative_config.method, ""
     if by != "ngram":
         why = "drafts by a model, or on the device, which is not supported; use ngram, or leave it out"
     elif config.device_config.device_type != "cpu":
-        why = "is supported in vLLM's CPU build alone; leave it out"
+        why = "is supported only in vLLM's CPU build; leave it out"
     elif config.model_config.is_hybrid:
-        why = "is not supported where a model has layers of other kinds beside attention; leave it out"
+        why = "is not supported if a model has other kinds of layers beside attention; leave it out"
     for method in attention.methods:
         if not why and getattr(method, "each_step", False):
             why = (
@@ -177,7 +177,7 @@ def _check_speculation(config: Any, attention: Attention | Offer) -> None:
 
 
 def _decodes_latents(config: Any) -> bool:
-    """Whether vLLM has the attention to latents that methods know."""
+    """Whether vLLM has the attention to latents that methods support."""
     if config.device_config.device_type != "cpu" or torch.cpu._is_amx_tile_supported():
         return False
     try:
@@ -187,11 +187,11 @@ def _decodes_latents(config: Any) -> bool:
 
 
 def _check_latent(config: Any, attention: Attention | Offer) -> None:
-    """Refuse what vLLM does not do with latents as they are: to read prompts, and several tokens at once."""
+    """Refuse what vLLM does not compute from the cached latents: prompts, and several tokens at once."""
     for method in attention.methods:
         if method.phase is not Phase.DECODE:
-            raise UsageError("attention", method.name, "chooses while a prompt is read, which vLLM does without the "
-                             "latents that it caches (MLA); choose a method of decoding (quest), or --engine "
+            raise UsageError("attention", method.name, "chooses while a prompt is read, when vLLM does not use the "
+                             "cached latents (MLA); choose a decoding method (quest), or --engine "
                              "transformers")  # fmt: skip
     if config.speculative_config is not None:
         raise UsageError("speculative_config", config.speculative_config.method, "decodes several tokens at once, "
@@ -199,7 +199,7 @@ def _check_latent(config: Any, attention: Attention | Offer) -> None:
 
 
 def loses_prefixes(config: Any) -> bool:
-    """Whether vLLM itself is wrong about cached prefixes, as its CPU build is with hybrids.
+    """Whether vLLM itself computes cached prefixes wrongly, as its CPU build does with hybrids.
 
     Args:
         config: ``vllm.config.VllmConfig``.
@@ -212,16 +212,16 @@ def _check_model(config: Any) -> None:
     kind = getattr(text, "model_type", "")
     why: str | None = None
     if model.use_mla and getattr(text, "index_topk", None):
-        why = "chooses keys by an indexer of its own, of which methods know nothing"
+        why = "selects keys with its own indexer, which methods do not support"
     elif model.use_mla and not _decodes_latents(config):
         why = (
-            "has latent attention (MLA), which methods know in vLLM's build for CPUs without AMX alone (0.32); the "
+            "has latent attention (MLA), which methods support only in vLLM's build for CPUs without AMX (0.32); the "
             "engine transformers runs it (--engine transformers)"
         )
     elif model.use_mla and (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default") == "default":
         # Seen in 0.32: its kernel takes queries beside a single key for others. DeepSeek's own (YaRN) needs no kernel.
         why = (
-            "has latent attention (MLA) with plain rotary positions, which vLLM's CPU build itself gets wrong; the "
+            "has latent attention (MLA) with plain rotary positions, which vLLM's CPU build computes incorrectly; the "
             "engine transformers runs it (--engine transformers)"
         )
     elif model.is_encoder_decoder:
@@ -233,21 +233,20 @@ def _check_model(config: Any) -> None:
     elif getattr(text, "attention_chunk_size", None):
         why = "attends in chunks, which is not causal attention over all keys"
     elif _alibi(text, kind):
-        why = "biases scores by distance (ALiBi), which the kernels do not know"
+        why = "biases scores by distance (ALiBi), which the kernels do not support"
     elif getattr(model, "is_mm_prefix_lm", False):
         why = (
             "has attention in both directions within images, which language_model_only=true, or "
-            'limit_mm_per_prompt={"image": 0} with every other kind that it takes, leaves out with '
-            "vLLM 0.27 or newer"
+            'limit_mm_per_prompt={"image": 0} with every other kind of input, turns off with vLLM 0.27 or newer'
         )
     elif hasattr(text, "prefix_lm"):  # in vLLM whatever its value
         why = "attends in both directions within a prompt (prefix_lm)"
     elif getattr(config.attention_config, "use_non_causal", False):
         why = "has attention that is not causal (use_non_causal)"
     elif getattr(model, "rswa_window", None) is not None:
-        why = "lets what it writes see a window and the prompt alone (rswa_window), which the methods do not know"
+        why = "lets generated tokens see only a window and the prompt (rswa_window), which methods do not support"
     elif getattr(config.cache_config, "kv_sharing_fast_prefill", False):
-        why = "reads prompts in some layers alone (kv_sharing_fast_prefill), which methods do not expect"
+        why = "reads prompts in only some layers (kv_sharing_fast_prefill), which methods do not support"
     elif config.cache_config.sliding_window is not None or not (heads := _heads(text)):
         why = "has a sliding window in every layer, and methods are for layers that see all keys"
     elif len(heads) > 1:

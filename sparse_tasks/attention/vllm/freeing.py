@@ -86,7 +86,7 @@ class FreeingSpec(FullAttentionSpec):  # type: ignore[misc]
             UsageError: It is of another kind, as that of latents, or vLLM does not tell its managers where prompts end.
         """
         if type(spec) is not FullAttentionSpec:
-            remedy = f"does not go with a model that vLLM has another cache for ({type(spec).__name__})"
+            remedy = f"does not go with a model for which vLLM uses another cache ({type(spec).__name__})"
             raise UsageError("free_blocks", True, remedy)
         if "num_prompt_tokens" not in inspect.signature(FullAttentionManager.remove_skipped_blocks).parameters:
             remedy = "needs a vLLM whose cache manager knows where prompts end, as that of 0.32 does"

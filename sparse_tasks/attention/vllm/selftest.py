@@ -107,7 +107,7 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
                 raise UsageError(
                     "model",
                     config.model_config.model,
-                    f"attends otherwise in vLLM than in sparse attention that leaves nothing out: in {name}, outputs "
+                    f"has other attention in vLLM than sparse attention that leaves nothing out: in {name}, outputs "
                     f"of {method} differ by {difference:.2g} of their size, where rounding to "
                     f"{str(dtype).removeprefix('torch.')} explains {bound:.2g}; choose another model, or --attention "
                     "dense (--no-self-test runs it all the same)",

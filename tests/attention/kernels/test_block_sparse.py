@@ -189,8 +189,8 @@ SIZES = "has to be 16, 32, 64 or 128"
     [
         ({"blocks": DENSE.blocks.long()}, "index.blocks", "torch.int64", "has to be torch.int32"),
         ({"counts": DENSE.counts.long()}, "index.counts", "torch.int64", "has to be torch.int32"),
-        ({"n_q": 99}, "index", (99, 100), "is of other lengths than q and k, (100, 100)"),
-        ({"n_k": 101}, "index", (100, 101), "is of other lengths than q and k, (100, 100)"),
+        ({"n_q": 99}, "index", (99, 100), "has other lengths than q and k, (100, 100)"),
+        ({"n_k": 101}, "index", (100, 101), "has other lengths than q and k, (100, 100)"),
         (
             {"blocks": DENSE.blocks.repeat(3, 1, 1), "counts": DENSE.counts.repeat(3, 1)},
             *("index", 3, "heads have to be 1, 2 (KV heads) or 4 (query heads)"),

@@ -50,7 +50,7 @@ def test_the_twin_serves_elsewhere_with_one_warning_at_the_callers_line() -> Non
         for _ in range(3):
             mean_pool(HERE, 2)
     assert [(w.category, w.filename) for w in caught] == [(TwinWarning, __file__)]
-    assert str(caught[0].message) == "no kernel for cpu: the torch twins serve, which are right and slow"
+    assert str(caught[0].message) == "no kernel for cpu: using the torch twins, which are correct but slow"
 
 
 @pytest.mark.usefixtures("unwarned")
@@ -63,7 +63,7 @@ def test_who_asks_for_the_twin_is_not_warned() -> None:
 @pytest.mark.usefixtures("unwarned")
 def test_a_gpu_without_triton_gets_the_twin_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
-    with pytest.warns(TwinWarning, match=r"^triton is not installed: the torch twins serve"):
+    with pytest.warns(TwinWarning, match=r"^triton is not installed: using the torch twins"):
         assert implementation("auto", ON_GPU) == "torch"
     with pytest.raises(UsageError, match="needs a GPU and triton, and the tensors are on cuda:0; use 'torch'"):
         implementation("triton", ON_GPU)
@@ -96,7 +96,7 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") 
 Q, K = zeros(3, 4, 16), zeros(5, 2, 16)
 SHAPE = "has to be [tokens, heads, head_size], none of them 0"
 SIZE = "has to be a multiple of 16 from 16 to 256"
-NO_TYPE = "is not a type that attention takes; use torch.bfloat16, torch.float16, torch.float32"
+NO_TYPE = "is not a supported type; use torch.bfloat16, torch.float16, torch.float32"
 UNLIKE = "differs from torch.float32 of the other inputs; convert it"
 
 

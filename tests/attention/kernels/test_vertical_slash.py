@@ -196,7 +196,7 @@ INDEX = make_index(100, 100, 1, 0)
         ({"bands": INDEX.bands.long()}, "index.bands", "torch.int64", "has to be torch.int32"),
         ({"column_counts": INDEX.column_counts.long()}, "index.column_counts", "torch.int64", "has to be torch.int32"),
         ({"band_counts": INDEX.band_counts.long()}, "index.band_counts", "torch.int64", "has to be torch.int32"),
-        ({"n_q": 99}, "index", (99, 100), "is of other lengths than q and k, (100, 100)"),
+        ({"n_q": 99}, "index", (99, 100), "has other lengths than q and k, (100, 100)"),
         (
             {name: getattr(INDEX, name).repeat_interleave(3, 0)
              for name in ("columns", "column_counts", "bands", "band_counts")},

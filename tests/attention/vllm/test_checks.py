@@ -116,7 +116,7 @@ def test_a_plain_model_runs_every_method(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in SERVED if issubclass(METHODS.get(name), CalibratedMethod)])
 def test_a_calibration_does_not_go_with_a_part_of_the_heads(name: str) -> None:
     calibrated = Methods.parse(name, sparsity=0.5, arguments={f"{name}.calibration": "nowhere.safetensors"})
-    with pytest.raises(UsageError, match=f"^tensor_parallel_size: 4 .* the calibration of {name} is of all"):
+    with pytest.raises(UsageError, match=f"^tensor_parallel_size: 4 .* the calibration of {name} covers all"):
         check_config(config(), calibrated)
     made = config()
     made.parallel_config.tensor_parallel_size = 1
@@ -129,7 +129,7 @@ def test_positions_have_to_be_known_to_methods_that_read_them(name: str) -> None
     made = config()
     made.model_config.hf_text_config.model_type = "cohere"
     check_config(made, Methods.parse("quest"))
-    with pytest.raises(UsageError, match=r"^model_type: 'cohere' turns keys by position in a way"):
+    with pytest.raises(UsageError, match=r"^model_type: 'cohere' rotates keys by position in an unsupported way"):
         check_config(made, Methods.parse(f"vertical_slash+{name}"))
 
 
@@ -287,7 +287,7 @@ def test_methods_that_do_not_go_with_a_models_softmax_are_refused_by_name(
         if name == "dense" or not METHODS.get(name).reads_positions or value != "granite_swa":
             check_config(made, Methods.parse(name))
             return
-        refused = f"^model_type: '{value}' turns keys by position in a way"
+        refused = f"^model_type: '{value}' rotates keys by position in an unsupported way"
     with pytest.raises(UsageError, match=refused):
         check_config(made, Methods.parse(name))
 
@@ -296,7 +296,7 @@ def test_methods_that_do_not_go_with_a_models_softmax_are_refused_by_name(
 def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(name: str) -> None:
     made = config()
     made.speculative_config = SimpleNamespace(method="ngram")
-    with pytest.raises(UsageError, match="'ngram' is supported in vLLM's CPU build alone; leave it out"):
+    with pytest.raises(UsageError, match="'ngram' is supported only in vLLM's CPU build; leave it out"):
         check_config(made, Methods.parse(name))
     made.device_config.device_type = "cpu"
     if name == "dense" or not getattr(METHODS.get(name), "each_step", False):
@@ -305,7 +305,7 @@ def test_speculation_by_ngrams_is_refused_where_rejected_tokens_leave_a_trace(na
         with pytest.raises(UsageError, match=f"does not go with {name}, which at each step drops"):
             check_config(made, Methods.parse(name))
     made.model_config.is_hybrid = True
-    with pytest.raises(UsageError, match="layers of other kinds beside attention; leave it out") as error:
+    with pytest.raises(UsageError, match="other kinds of layers beside attention; leave it out") as error:
         check_config(made, Methods.parse(name))
     assert (error.value.field, error.value.value) == ("speculative_config", "ngram")
 
@@ -319,21 +319,21 @@ def test_latents_are_decoded_by_methods_of_decoding_on_a_cpu_without_amx(
     made = config()
     made.device_config.device_type = "cpu"
     made.model_config.use_mla, made.model_config.get_head_size = True, lambda: 576
-    with pytest.raises(UsageError, match="plain rotary positions, which vLLM's CPU build itself gets wrong"):
+    with pytest.raises(UsageError, match="plain rotary positions, which vLLM's CPU build computes incorrectly"):
         check_config(made, Methods.parse(name))
     made.model_config.hf_text_config.rope_parameters = {"rope_type": "yarn"}
     if name == "dense" or METHODS.get(name).phase == "decode":
         check_config(made, Methods.parse(name))
     else:
         with pytest.raises(
-            UsageError, match=f"^attention: '{name}' chooses while a prompt is read, .* choose a method of decoding"
+            UsageError, match=f"^attention: '{name}' chooses while a prompt is read, .* choose a decoding method"
         ):
             check_config(made, Methods.parse(name))
     made.speculative_config = SimpleNamespace(method="ngram")
     with pytest.raises(UsageError, match=r"speculative_config: 'ngram' decodes several|attention: "):
         check_config(made, Methods.parse(name))
     made.model_config.hf_text_config.index_topk = 2048
-    with pytest.raises(UsageError, match="chooses keys by an indexer of its own"):
+    with pytest.raises(UsageError, match="selects keys with its own indexer"):
         check_config(made, Methods.parse(name))
     del made.model_config.hf_text_config.index_topk
     monkeypatch.setattr(checks, "find_spec", lambda name: None)  # vLLM 0.26
@@ -372,7 +372,7 @@ def test_prefixes_of_hybrids_are_refused_where_vllm_loses_them(hybrid: bool, dev
     if not refused:
         check_config(made, Methods.DENSE)
         return
-    with pytest.raises(UsageError, match="layers of other kinds beside attention; set enable_prefix") as error:
+    with pytest.raises(UsageError, match="other kinds of layers beside attention; set enable_prefix") as error:
         check_config(made, Methods.DENSE)
     assert (error.value.field, error.value.value) == ("enable_prefix_caching", True)
 

@@ -131,7 +131,7 @@ def test_positions_turn_what_methods_read_as_in_the_sequence_alone(name: str) ->
         assert measured(served, text.name)
         differs += not torch.allclose(expected, Alone(named(name), text).steps(count), atol=1e-3)
     assert differs == 2
-    with pytest.raises(UsageError, match=r"^model_type: 'cohere' turns keys"):
+    with pytest.raises(UsageError, match=r"^model_type: 'cohere' rotates keys"):
         Served(named(name), text=SimpleNamespace(model_type="cohere"))
 
 

@@ -197,7 +197,7 @@ def test_rounding_passes(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("attention", ["dense", "quest", "block_sparse", "snapkv"])
 def test_a_model_that_attends_otherwise_is_refused(own: Own, dtype: torch.dtype, attention: str) -> None:
     given = engine(attention, [Own(), own], dtype=dtype)
-    words = r"'acme/small' attends otherwise .* layers\.1, outputs of .* differ by .* explains"
+    words = r"'acme/small' has other attention .* layers\.1, outputs of .* differ by .* explains"
     with pytest.raises(UsageError, match=words) as error:
         given.test()
     assert error.value.exit_code == 2
@@ -302,7 +302,7 @@ def test_faults_of_a_real_engine_are_found(short_demo: Path, tmp_path: Path, dty
         assert 0 < found[name]["difference"] < found[name]["bound"] / 4
     assert found["none seconds"] < 2
     for name in set(FAULTS) - {"none"}:
-        assert "attends otherwise" in found[name]
+        assert "has other attention" in found[name]
         assert "model.layers.2.self_attn.attn, outputs of vertical_slash+quest differ" in found[name]
 
 
@@ -319,5 +319,5 @@ def test_a_prefix_lm_that_no_name_gives_away_is_refused_at_the_start(demo: Path,
     transformers.HrmTextForCausalLM(config).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(demo).save_pretrained(tmp_path)
     told = real(tmp_path, tmp_path / "result.json", "none")["at_start"]
-    assert "attends otherwise in vLLM" in told
+    assert "has other attention in vLLM" in told
     assert "rounding to float32 explains 0.0001" in told
