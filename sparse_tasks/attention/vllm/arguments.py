@@ -47,14 +47,14 @@ _STAYS: Final = (
 
 @dataclass(frozen=True)
 class Offer:
-    """The attention of an engine, and what its requests may choose in its place.
+    """The attention of an engine, and what its requests may choose instead.
 
     Attributes:
         attention: The engine's own.
-        choices: All that requests may name, that of the engine among them, at the sparsity that they have unless a
-            request names another; empty where requests have no choice.
+        choices: Attentions that requests may name, including the engine's, each with the sparsity that it has unless a
+            request names another; empty if requests have no choice.
         free_blocks: Whether blocks of the cache that no later query sees go back to vLLM.
-        sessions: Whether requests read cached prefixes only within a ``SESSION``, where a method forbids them else.
+        sessions: Whether requests read cached prefixes only within a ``SESSION``, if a method otherwise forbids them.
 
     Raises:
         UsageError: A method does not run in vLLM.
@@ -76,23 +76,23 @@ class Offer:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Methods of all of them, some perhaps several times."""
+        """Methods of all choices, possibly with duplicates."""
         return tuple(method for each in (self.attention, *self.choices) for method in each.methods)
 
     @property
     def reports(self) -> bool:
-        """Whether workers say which blocks go back, since that follows from what these hold."""
+        """Whether workers report which blocks go back, since that depends on what the blocks contain."""
         return self.free_blocks and self.attention.agrees
 
     def forbids_prefixes(self, method: Method) -> bool:
-        """Whether prefix caching does not go with a method."""
+        """Whether a method rules out prefix caching."""
         return method.unshared is not None and not (self.sessions and method.shared_in_sessions)
 
     def check_context(self, extra: Mapping[str, object]) -> None:
-        """Refuse a request, by its ``extra_args``, whose context ends before its prompt where that does not go.
+        """Refuse a request, by its ``extra_args``, whose context ends before its prompt, if that is not supported.
 
-        vLLM's cache, where it frees blocks, knows where prompts end, and no more of requests. Layers that choose
-        together have all to have read what they choose from.
+        A cache that frees blocks knows where prompts end, and nothing else about requests. Layers that choose together
+        must all have read what they choose from.
 
         Raises:
             UsageError: It is one.
@@ -158,7 +158,7 @@ def engine_arguments(
         choices: Methods that a request may name in ``extra_args`` (``attention`` and ``sparsity``); the engine's own
             is among them. None: requests have no choice.
         free_blocks: Whether blocks of the cache that no later query sees go back to vLLM, for other requests to take.
-        self_test: Whether layers are held against vLLM's own attention at the start, which fails where they differ.
+        self_test: Whether layers are compared with vLLM's own attention at the start, which fails if they differ.
         sessions: Whether prefix caching stays on with methods that choose once where a context ends. Then requests say
             ``skip_reading_prefix_cache``, unless an earlier one had their ``SESSION``.
 
@@ -256,7 +256,7 @@ def parse_offer(additional_config: object) -> Offer:
 
 
 def parse_self_test(additional_config: Mapping[str, Any]) -> bool:
-    """Whether vLLM's ``additional_config``, which ``parse_offer`` has read, wants the self-test.
+    """Whether vLLM's ``additional_config``, already read by ``parse_offer``, enables the self-test.
 
     Raises:
         UsageError: It is neither true nor false.

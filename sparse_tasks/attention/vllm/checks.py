@@ -27,7 +27,7 @@ def check_version(version: str) -> str | None:
     """Refuse releases older than those that were tested.
 
     Returns:
-        A warning of a newer release, since vLLM's interface to backends changes from one to the next; None for others.
+        A warning if the release is newer, since vLLM's interface to backends changes between releases; otherwise None.
 
     Raises:
         UsageError: The release is too old, or the version names none.
@@ -69,7 +69,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
 
     Args:
         config: ``vllm.config.VllmConfig``.
-        attention: The methods, those that requests may choose among them.
+        attention: The methods, including those that requests may choose.
 
     Raises:
         UsageError: The model, or an option, does not go with sparse attention or with a method.
@@ -148,7 +148,7 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
 
 
 def _check_transfer(transfer: Any, offer: Offer) -> None:
-    """Refuse connectors, apart from our own where that is needed."""
+    """Refuse connectors other than our own, and our own where it is not needed."""
     ours = transfer is not None and all(getattr(transfer, name, None) == value for name, value in CONNECTOR.items())
     if transfer is not None and not (ours and offer.reports):
         raise UsageError("kv_transfer_config", "given", "brings keys that the methods have not seen; leave it out")
@@ -338,8 +338,8 @@ def check_page(method: Any, block_size: int, *, frees: bool = False) -> None:
 def check_layer(module: Any) -> None:
     """Refuse an attention layer that is, or may be, more than causal attention over all keys.
 
-    What is not known to be handled is refused: another class than vLLM's ``Attention``, and an attribute that is known
-    neither to leave attention as it is nor to be off.
+    Anything not known to be supported is refused: classes other than vLLM's ``Attention``, and attributes that are
+    neither known to leave attention unchanged nor off.
 
     Args:
         module: A layer of ``vllm.model_executor.layers.attention``, with its ``impl``.
@@ -388,7 +388,7 @@ def check_cache(spec: Any) -> None:
 
 
 def check_attributes(attributes: Mapping[str, Any], *, latent: bool = False) -> None:
-    """Refuse attributes, or arguments, of an attention layer that are not known to be handled.
+    """Refuse attributes, or arguments, of an attention layer that are not known to be supported.
 
     Args:
         attributes: Values by name. None is off, whatever the name.

@@ -1,7 +1,7 @@
 """Connector that tells vLLM's scheduler which blocks the layers of its workers have agreed to drop.
 
-vLLM has connectors to move keys and values between engines, and loads them by the path of their module. What they offer
-beside that is used here: a worker's part reports to the scheduler's part at the end of each step. Nothing is moved.
+vLLM has connectors to move keys and values between engines, and loads them by the path of their module. Another of
+their features is used here: a worker's part reports to the scheduler's part at the end of each step. Nothing is moved.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Dropped(KVConnectorWorkerMetadata):  # type: ignore[misc]  # vLLM is not l
     positions: dict[str, list[range]]
 
     def aggregate(self, other: Dropped) -> Dropped:
-        """What two workers will not read, each of which has heads of its own (tensor parallelism)."""
+        """What neither of two workers will read; each has its own heads (tensor parallelism)."""
         both = self.positions.keys() & other.positions.keys()
         return Dropped({name: common(self.positions[name], other.positions[name]) for name in both})
 
 
 def common(ours: list[range], theirs: list[range]) -> list[range]:
-    """Runs of the positions that are in both; all ascending."""
+    """Runs of the positions that are in both, in ascending order."""
     met, i, j = list[range](), 0, 0
     while i < len(ours) and j < len(theirs):
         start, stop = max(ours[i].start, theirs[j].start), min(ours[i].stop, theirs[j].stop)
@@ -99,7 +99,7 @@ class FreeingConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         return 0, False
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
-        """Take note of nothing."""
+        """Do nothing."""
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         return KVConnectorMetadata()

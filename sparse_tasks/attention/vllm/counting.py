@@ -109,7 +109,7 @@ class Counter:
             self._add(indices, self._slots_of(plan.steps.requests), plan.steps.cached)
 
     def _count_prompts(self) -> None:
-        """Count the indices of prompts that wait: those of a request's layers at once, which takes few launches."""
+        """Count waiting indices of prompts: those of all layers of a request at once, in few launches."""
         groups: dict[tuple[str, Hashable], list[tuple[int, PrefillIndex]]] = {}
         for request, layer, index in self._prompts:
             groups.setdefault((request, index.form), []).append((layer, index))
@@ -155,7 +155,7 @@ class Counter:
         """Counts of a request, which are then dropped; waits for the device.
 
         Args:
-            request: The request's id, or vLLM's, which is that and a suffix.
+            request: The request's id, or vLLM's, which adds a suffix.
 
         Returns:
             By phase (``prefill``, ``decode``): ``densities``, computed interactions over dense ones for each head of
@@ -209,7 +209,7 @@ class Counter:
         self._slots = None
 
     def _slots_of(self, requests: tuple[str, ...]) -> Tensor:
-        """int64 ``[queries]``, on the device; made anew when other requests decode."""
+        """int64 ``[queries]``, on the device; rebuilt when other requests decode."""
         if self._slots is None or self._slots[0] != requests:
             slots = [self._tally(request).slot for request in requests]
             self._slots = requests, torch.tensor(slots, device=self._read.device)

@@ -1,4 +1,4 @@
-"""Tokens that an evicting method leaves visible of each request in one layer."""
+"""The tokens of each request that an evicting method keeps in one layer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Evicted:
         self._together = Together(method, layer, impl) if isinstance(method, StepMethod) and method.together else None
 
     def begin(self, request: str, end: int, cached: int, session: str | None) -> None:
-        """Take note of a request before its first step; one that was preempted may come again.
+        """Register a request before its first step; a preempted request may be registered again.
 
         Args:
             request: The request.
@@ -52,7 +52,7 @@ class Evicted:
             session: See ``SESSION``.
 
         Raises:
-            EngineError: Nobody has seen the tokens that were cached, or the session's context is another one.
+            EngineError: The method has not seen the cached tokens, or the session's context is a different one.
         """
         if request in self._known:
             return
@@ -160,7 +160,7 @@ class Evicted:
 
 
 class _Stack:
-    """Lists of a batch with room for tokens to come, so that a step changes counts alone.
+    """Lists of a batch with room for later tokens, so that a step changes only counts.
 
     Args:
         steps: The queries.

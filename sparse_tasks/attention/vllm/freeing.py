@@ -1,8 +1,8 @@
 """Blocks of vLLM's cache that go back to its pool once no later query sees them.
 
 vLLM lets a worker say how a layer is cached (``get_kv_cache_spec``), and has a registry of managers by such specs. Ours
-is its manager of full attention, which also frees blocks within a request, as that of sliding windows does. Which ones
-follows from positions, or is what the layers have agreed on: that comes from the worker by a connector of ours.
+extends the manager of full attention: it also frees blocks within a request, as the manager of sliding windows does.
+Which blocks depends on positions, or on what the layers have agreed on, which the worker sends through our connector.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FreeingManager(FullAttentionManager):  # type: ignore[misc]  # vLLM is not
     def drop(self, request_id: str, dropped: list[range]) -> None:
         """Take note of positions of a prompt that no query behind it sees; blocks of these alone are freed next time.
 
-        One that is preempted says so again, once its prompt is computed again.
+        A preempted request reports them again, once its prompt is computed again.
         """
         if request_id in self.req_to_blocks:
             self._dropped[request_id] = dropped

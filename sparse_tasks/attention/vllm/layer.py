@@ -31,7 +31,7 @@ from sparse_tasks.core.errors import EngineError
 
 
 class Methods:
-    """Methods of an attention in one layer, with their state of requests.
+    """Methods of an attention in one layer, with their state for each request.
 
     Attributes:
         prefill: The method for prompts; None where they see everything.
@@ -72,7 +72,7 @@ class Methods:
 
 @dataclass(frozen=True)
 class Scales:
-    """Factors of what is held in 8 bits, each of a whole tensor.
+    """Scales of values in 8 bits, one per tensor.
 
     Attributes:
         q: Of queries, where vLLM hands them over in 8 bits.
@@ -90,7 +90,7 @@ UNSCALED: Final = Scales()
 
 
 class SparseLayer:
-    """One layer, with its state of requests and of the cache.
+    """One layer, with its state for requests and for the cache.
 
     Args:
         layer: Position among the layers.
@@ -106,7 +106,7 @@ class SparseLayer:
         agreements: See ``Evicted``.
 
     Raises:
-        UsageError: A method does not go with the softmax, or with how positions turn keys.
+        UsageError: A method does not support the softmax, or the way in which positions rotate keys.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class SparseLayer:
         self.change(offer)
 
     def change(self, offer: Offer) -> None:
-        """Switch to other methods, between requests. Page summaries are made anew as pages are written."""
+        """Switch to other methods, between requests. Page summaries are rebuilt as pages are written."""
         for method in offer.methods:
             method.check_softmax(self.softmax.what)
         self._own = self._methods_of(offer.attention)
@@ -144,7 +144,7 @@ class SparseLayer:
         self._states_of: tuple[int, torch.Size] | None = None
 
     def methods(self, choice: Choice | None) -> Methods:
-        """The methods of a choice; of the engine for None."""
+        """The methods of a choice; None is the engine's."""
         if choice is None:
             return self._own
         if choice not in self._chosen:

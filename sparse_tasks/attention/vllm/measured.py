@@ -1,4 +1,4 @@
-"""What a server says of itself and of its answers, beside what vLLM says: the records that it and its clients share."""
+"""What a server reports about itself and its answers, in addition to vLLM: records that it and its clients share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Card(Record, frozen=True, kw_only=True):
         dtype: Type of the computation.
         tensor_parallel_size: GPUs that share the heads.
         layers: Layers of the model.
-        sparse_layers: Those that methods run in, and that measured sparsity is of.
+        sparse_layers: Layers in which methods run and sparsity is measured.
         self_test: Result of the self-test; None where it was left out.
         config: The model's configuration, as its ``config.json`` has it.
     """

@@ -270,7 +270,7 @@ def _observe(method: str, measured: JsonObject, parts: list[JsonObject]) -> None
 
 
 def _check_unchosen(given: dict[str, Raw]) -> None:
-    """Refuse a choice where none is heeded.
+    """Refuse a choice at an endpoint that ignores it.
 
     Raises:
         UsageError: There is one.

@@ -59,8 +59,8 @@ class Prompt(Span):
 class Steps:
     """Decoding: queries that see the cached positions of their request up to their own.
 
-    A request has one query, or several: where it was preempted and is computed again, one for each token that it had
-    written, and where what follows its context is a question, one for each token of that.
+    A request has one query, or several: if it was preempted and is computed again, one for each token that it had
+    written; if a question follows its context, one for each token of the question.
 
     Attributes:
         spans: Spans of the queries.
@@ -177,7 +177,8 @@ class Step:
 def noted_again(rows: Sequence[Row], table: Tensor, block_size: int) -> Tensor | None:
     """Slots of the block in which tokens were taken back, up to where the step writes there.
 
-    What a method has noted of a page cannot be told from what it noted of these tokens. Later blocks begin anew.
+    What a method has stored about a page cannot be separated from what it stored about these tokens. Later blocks start
+    afresh.
 
     Args:
         rows: The step's tokens by request, in the order of the table.

@@ -29,7 +29,7 @@ def register() -> None:
 
 
 def take_the_place_of_cpu_attention() -> None:
-    """Replace vLLM's backends on CPUs, in a worker that runs sparse attention: it offers no choice there."""
+    """Replace vLLM's backends on CPUs, in a worker that runs sparse attention: vLLM offers no choice there."""
     register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
     if (latent := getattr(AttentionBackendEnum, "CPU_MLA", None)) is not None:  # vLLM 0.26 may lack it
         register_backend(latent, CPU_LATENT_BACKEND)
@@ -40,10 +40,10 @@ def _watch() -> None:
 
 
 def _end_with_parent(origin: int) -> None:
-    """End this process within a second of its parent, whatever killed that: vLLM's engine and workers would go on.
+    """End this process within a second of its parent, however that ended: vLLM's engine and workers would go on.
 
     Args:
-        origin: The process that this one was forked from; a fork server, it may be, in its parent's place.
+        origin: The process that this one was forked from, which may be a fork server instead of its parent.
     """
     time.sleep(0.5)  # a forked process does not know its parent at once
     parent = parent_process()

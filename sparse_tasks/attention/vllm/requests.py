@@ -14,7 +14,7 @@ from sparse_tasks.core.errors import EngineError
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """An attention that requests chose in place of the engine's, one object for all of them."""
+    """An attention that requests chose instead of the engine's; all of them share one object."""
 
     attention: Attention
 
@@ -69,7 +69,7 @@ class Requests:
         Where its method evicts, a request may say how many tokens of its prompt are its context (``CONTEXT``).
 
         Args:
-            scheduled: It.
+            scheduled: vLLM's ``SchedulerOutput``.
             choose: The choice of a request, by its ``extra_args``; None is the engine's attention.
 
         Returns:
@@ -105,13 +105,13 @@ class Requests:
         return end, self._cached[request], self._choices.get(request)
 
     def end(self) -> None:
-        """Leave the step; vLLM's own trials may run now."""
+        """End the step; vLLM's own trial runs may follow."""
         self._ends.update({request: self._cached[request] + count for request, count in self._scheduled.items()})
         self._scheduled = {}
 
     @property
     def running(self) -> bool:
-        """Whether a step of requests runs, not a trial of vLLM's to warm up or to measure memory."""
+        """Whether a step of requests runs, rather than a trial run of vLLM to warm up or to measure memory."""
         return bool(self._scheduled)
 
     def rows(self, order: Sequence[str], tokens: Iterable[int]) -> Iterator[Row]:

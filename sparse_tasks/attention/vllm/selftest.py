@@ -1,7 +1,7 @@
-"""Self-test of a loaded engine: what its sparse layers compute with nothing left out, against vLLM's own attention.
+"""Self-test of a loaded engine: its sparse layers, with nothing left out, against vLLM's own attention.
 
-Both get the same random queries, keys and values, by the code and in the cache that requests meet later. The rest of
-the model does not run, so that it takes a moment whatever the model's size.
+Both get the same random queries, keys and values, with the code and the cache that requests use later. The rest of the
+model does not run, so the test is quick for a model of any size.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def self_test(config: Any, session: Session, modules: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Hold every sparse layer against vLLM's own attention, before any request has come.
+    """Compare every sparse layer with vLLM's own attention, before the first request.
 
     Args:
         config: ``vllm.config.VllmConfig``.
@@ -94,8 +94,8 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
         it does not exceed; ``layers``, how many were tested.
 
     Raises:
-        UsageError: A layer differs by more; it names the layer, the difference and the bound. Or vLLM has another
-            interface than the test knows.
+        UsageError: A layer differs by more; it names the layer, the difference and the bound. Or vLLM's interface is
+            not the one that the test expects.
     """
     dtype = dtype_of(next(iter(modules.values())))
     bound, greatest = rounding(dtype), 0.0

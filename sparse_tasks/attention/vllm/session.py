@@ -55,8 +55,8 @@ class Session:
     Args:
         attention: The methods.
         impl: "auto", "triton" or "torch".
-        choices: What requests may choose in their place (see ``Offer``).
-        free_blocks: Whether vLLM takes blocks back that no later query sees.
+        choices: What requests may choose instead (see ``Offer``).
+        free_blocks: Whether vLLM frees blocks that no later query sees.
         modules: vLLM's table of the engine's attention modules (``static_forward_context``), by which it is known.
         text: ``PretrainedConfig`` of the text model (see ``Attention.placed``).
     """
@@ -151,10 +151,10 @@ class Session:
         return methods.prefill is None, methods.decode is None
 
     def lay_out(self, layers: Sequence[str], block_size: int) -> None:
-        """Take note of blocks, once vLLM has chosen them.
+        """Record block sizes, once vLLM has chosen them.
 
-        Beside layers of other kinds they are made as large as the state of such a layer, and cut into smaller ones for
-        attention: those count.
+        If a model has other kinds of layers, vLLM makes blocks as large as the state of such a layer, and cuts them
+        into smaller ones for attention: the smaller size counts.
 
         Args:
             layers: Names of layers.
@@ -187,7 +187,7 @@ class Session:
             layer.change(offer)
 
     def forget_graphs(self) -> None:
-        """Drop what was recorded, for other methods or another cache."""
+        """Drop recorded graphs, before other methods or another cache are used."""
         if self._replays is not None:
             self._replays.clear()
 
@@ -322,7 +322,7 @@ class Session:
         """The choice of a request.
 
         Raises:
-            UsageError: It is not one that requests have; a server has refused such requests before.
+            UsageError: The choice is not offered; a server has refused such requests before.
         """
         given = extra.get("attention"), extra.get("sparsity")
         if given == (None, None):

@@ -1,4 +1,4 @@
-"""Eviction at each step of all requests at once, which takes no more launches for a batch than for one of them."""
+"""Eviction at each step for all requests at once, with no more launches for a batch than for one request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparse_tasks.core.errors import EngineError
 
 
 class _Batch:
-    """Requests whose lists lie in the same tensors. Some may since have ended, or have lists elsewhere.
+    """Requests whose lists are in the same tensors. Some may have ended since, or have their lists elsewhere.
 
     Attributes:
         requests: The requests.
@@ -77,7 +77,7 @@ class Together:
         self._batches.pop(request, None)
 
     def step(self, steps: Steps, q: Tensor, cache: PagedCache) -> PageIndex:
-        """Tokens that each query sees. Queries of one request stand in their order, and the n-th of all go together.
+        """Tokens that each query sees. Queries of a request keep their order; the n-th of all requests go together.
 
         Args:
             steps: The queries.

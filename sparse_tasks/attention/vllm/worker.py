@@ -203,7 +203,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         self._sparse.close(sessions)
 
     def sparse_tasks_layers(self) -> int:
-        """Layers that methods run in, and measured sparsity is of."""
+        """Layers in which methods run and sparsity is measured."""
         return len(self._modules)
 
     def sparse_tasks_change(self, settings: dict[str, Any]) -> None:
