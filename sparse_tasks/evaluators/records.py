@@ -582,7 +582,7 @@ class SubmissionRun(Record, frozen=True, kw_only=True):
 
 
 class Submission(Record, frozen=True, kw_only=True):
-    """A submission to a leaderboard: runs that a keeper can check without trusting them.
+    """A submission to a leaderboard: runs that a maintainer can check without trusting them.
 
     Attributes:
         datasets: What the data sets of the runs were generated from and with, so that they can be generated again;

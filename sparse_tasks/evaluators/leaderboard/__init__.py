@@ -1,1 +1,1 @@
-"""From scored runs to a leaderboard: what is handed in, how it is checked, and the board."""
+"""From scored runs to a leaderboard: submissions, how they are checked, and the board."""

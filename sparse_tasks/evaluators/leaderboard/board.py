@@ -55,15 +55,15 @@ class Built:
 def build(folder: Path, site: Path) -> Built:
     """Build the board of all submissions in a folder.
 
-    The site appears when all of it is there. An older one is replaced as a whole, if it is a board and nothing else.
+    The site appears only once it is complete. An older one is replaced as a whole, if it is a board and nothing else.
 
     Args:
-        folder: Accepted submissions, ``*.json``; subfolders are not read. Only their form is checked: whether their
-            numbers are right is for ``check`` to say.
+        folder: Accepted submissions, ``*.json``; subfolders are not read. Only their form is checked here; ``check``
+            says whether their numbers are right.
         site: The folder to make.
 
     Raises:
-        UsageError: The folder cannot be read, or the site holds something else than a board.
+        UsageError: The folder cannot be read, or the site holds something other than a board.
         DataError: A file is not a submission, or occurs twice.
         OutputError: The site cannot be written.
     """

@@ -1,8 +1,7 @@
-"""Check of a submission for a keeper who trusts nothing: what can be computed again is, and the rest has bounds.
+"""Check of a submission for a maintainer who trusts nothing: it computes again what it can, and bounds the rest.
 
-Only the submission and the data sets that the keeper names are opened; without them, those of the submission are
-generated again. Nothing in a submission is executed, and no
-path or address in it is followed.
+Only the submission and the data sets that the maintainer names are opened; without them, those of the submission are
+generated again. Nothing in a submission is executed, and no path or address in it is followed.
 """
 
 from __future__ import annotations
@@ -116,13 +115,13 @@ class _Question(Gold, frozen=True, kw_only=True):
 def check(
     path: Path, datasets: Sequence[Dataset | FromManifest] = (), means: Means | None = None, watch: Watch | None = None
 ) -> Verdict:
-    """Check a submission against the data sets that a keeper has, or else against those that it describes.
+    """Check a submission against a maintainer's data sets, or else against those that it describes.
 
     Args:
         path: The file.
         datasets: Its runs have to be over one of these; none: their data sets are generated again.
-        means: What is at hand for that; None: what is in the caches.
-        watch: Is told of the samples that are generated.
+        means: What is available for that; None: what is in the caches.
+        watch: Is notified of the samples that are generated.
 
     Raises:
         UsageError: The file does not exist, or a data set is damaged.
@@ -165,12 +164,12 @@ def check(
 
 
 def foreseen(content: bytes, path: Path, datasets: Sequence[Dataset]) -> list[Reason]:
-    """Reasons for which every check refuses a submission that is about to be handed in.
+    """Reasons for which every check would refuse a submission that is about to be made.
 
     Args:
         content: The submission.
         path: The file that it will be.
-        datasets: Those that are at hand; of runs over others, the settings alone are looked at.
+        datasets: Those that are available; for runs over others, only the settings are checked.
 
     Raises:
         UsageError: A data set is damaged.
@@ -372,7 +371,7 @@ class _Check:
         return found.dataset if isinstance(found, FromManifest) else found
 
     def _named(self, run: SubmittedRun) -> Dataset | FromManifest:
-        """The data set of a run, of those that the keeper named."""
+        """The data set of a run, of those that the maintainer named."""
         found = next((each for each in self.datasets if each.is_called(run.settings.dataset.sha256)), None)
         if found is None:
             known = ", ".join(each.name for each in self.datasets)
@@ -603,7 +602,7 @@ class _Check:
 
 
 def _read(dataset: Dataset, selection: Selection, kind: type[R]) -> Iterator[R]:
-    """The samples of a selection; damage to the keeper's own data set is not the submission's fault."""
+    """The samples of a selection; damage to the maintainer's own data set is not the submission's fault."""
     try:
         yield from dataset.samples(selection, kind)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Echoes of gold: outputs that answer another sample with what their own prompt does not tell.
+"""Echoes of gold: outputs that contain the answer to another sample, which their own prompt does not contain.
 
 A model that has read its prompt and nothing else can repeat the prompt, know the world, and invent; it cannot know the
 answer to some other prompt. Whether it hit another sample's gold by chance depends on how much that gold says, so each
@@ -51,7 +51,7 @@ def too_many(echoing: int, samples: int) -> bool:
 
 
 class Question(Protocol):
-    """A sample of the data set, as far as it matters here."""
+    """What is needed here of a sample of the data set."""
 
     @property
     def id(self) -> str: ...
@@ -113,14 +113,14 @@ class Echoes:
         self._sizes = {first: tuple(sorted(lengths)) for first, lengths in sizes.items()}  # by the first word
 
     def look(self, question: Question, text: str) -> list[str]:
-        """Golds of other samples that an output holds, and that its prompt does not tell.
+        """Golds of other samples that an output contains and its prompt does not.
 
         Args:
             question: The sample that it answers.
             text: Output of the model.
 
         Returns:
-            Up to five, as the data set has them; none where together they say too little.
+            Up to five, as in the data set; none if together they have too few bits.
         """
         keys = self._keys(text)
         if not keys:

@@ -1,7 +1,7 @@
-"""The board's pages as HTML: each stands alone, works from a file and reads without scripts.
+"""The board's pages as HTML: each is self-contained, works from a file and can be read without scripts.
 
-Strangers wrote the submissions: templates escape every text, characters that are invisible or turn the direction of
-writing are replaced, and the pages allow no script and no style but their own.
+Submissions come from strangers: templates escape every text, characters that are invisible or change the direction of
+writing are replaced, and the pages allow only their own script and style.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _place(score: float) -> float:
 
 
 def _command(file: str, submission: SubmissionFile) -> str:
-    """The command that checks the submission; where that does not describe its data sets, they are named."""
+    """The command that checks the submission; if that does not describe its data sets, the command names them."""
     command = f"sparse-tasks leaderboard check {shlex.quote(shown(file))}"
     if submission.content.datasets is not UNSET:
         return command
@@ -253,7 +253,7 @@ def slug(name: str) -> str:
 
 
 def shown(text: str, most: int = 2000) -> str:
-    """A stranger's text on one line: what is invisible or turns the writing becomes U+FFFD, what is long is cut."""
+    """A stranger's text on one line: invisible and direction-changing characters become U+FFFD, long text is cut."""
     cut = text if len(text) <= most else text[: most - 1] + "…"
     if cut.isprintable():
         return cut

@@ -1,8 +1,8 @@
 """Plausibility of claimed sparsities: whether a run's method can have left out what a prediction says.
 
-A method's class knows the least and the most that it can read for its budget and the lengths (``density_span``,
-``read_span``), but for rounding. These are generous where the count depends on content or on how an engine cuts its
-work into chunks: no honest run may be refused. What they catch is a number of another run, another method, or of none.
+A method's class gives the least and the most that it can read for its budget and the lengths (``density_span``,
+``read_span``), up to rounding. These are generous where the count depends on content or on how an engine cuts its work
+into chunks: no honest run may be refused. They catch numbers from another run or another method, and invented ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sizes(Protocol):
 
 
 def foreign(method: str) -> list[str]:
-    """The methods in a composition that are not this package's, of which only general bounds are known."""
+    """The methods in a composition from other packages, for which only general bounds are known."""
     return [name for name in method.split("+") if name != DENSE and not _ours(name)]
 
 
@@ -160,7 +160,7 @@ def _of(cached: int, read: float) -> float:
 
 
 def _only_told(engine: str) -> bool:
-    """Whether an engine has answers that were made elsewhere, by what does not measure."""
+    """Whether an engine has answers that were made elsewhere, without measurements."""
     return engine in ENGINES and ENGINES.get(engine).elsewhere and not _measures(engine)
 
 

@@ -72,7 +72,7 @@ R = TypeVar("R", bound=Record)
 
 
 class SubmissionError(DataError):
-    """A file is not a submission, or part of it is not what it says.
+    """A file is not a submission, or contradicts itself.
 
     Attributes:
         reason: The reason to refuse it.
@@ -92,7 +92,7 @@ class SubmittedRun(ScoredRun):
     """A run of a submission; ``name`` says model, method and sparsity, ``path`` is the submission.
 
     Attributes:
-        comparison: With the dense run of the same submission; None for a dense run, and where there is none.
+        comparison: With the dense run of the same submission; None for a dense run, or if there is none.
         packed: The predictions, compressed.
     """
 
@@ -142,7 +142,7 @@ class SubmissionFile:
 
 
 def plain(value: object, most: int = 200) -> str:
-    """A text of unknown origin as one short line that is safe to print: what cannot be seen is escaped."""
+    """A text of unknown origin as one short line that is safe to print: invisible characters are escaped."""
     text = str(value)
     if len(text) > most:
         text = text[: most * 2 // 3] + " … " + text[-(most // 3) :]
@@ -160,11 +160,11 @@ def read_submission(path: Path) -> SubmissionFile:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe or a device is not even waited for.
+    """The bytes of a regular file; pipes and devices are refused without waiting for them.
 
     Raises:
         UsageError: The file does not exist or cannot be read.
-        SubmissionError: It is something else, or too large.
+        SubmissionError: It is not a regular file, or too large.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -192,7 +192,7 @@ def parse_submission(content: bytes, path: Path) -> SubmissionFile:
 
     Args:
         content: What ``read_file`` has read.
-        path: Where; nothing is read there.
+        path: The file's path; nothing is read from it.
 
     Raises:
         SubmissionError: It is not a submission.
@@ -216,7 +216,7 @@ def parse_submission(content: bytes, path: Path) -> SubmissionFile:
 
 
 def named(path: str, document: Any) -> str:
-    """A path in a submission with names in place of numbers: of runs their titles, of results their task and length.
+    """A path in a submission with names instead of numbers: titles of runs, task and length of results.
 
     Args:
         path: As in ``runs[1].result.configs[0].mean``.
@@ -241,7 +241,7 @@ def named(path: str, document: Any) -> str:
 
 
 def entry(value: object) -> str | None:
-    """The task and the length that an entry of a result is of, or the length alone; None where it says neither."""
+    """The task and the length of an entry of a result, or only the length; None if it has neither."""
     if not isinstance(value, dict) or not isinstance(length := value.get("length"), int):
         return None
     task = value.get("task")

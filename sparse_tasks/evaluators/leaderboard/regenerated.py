@@ -1,7 +1,7 @@
-"""Data sets that a keeper does not have: generated again from what a submission, or a manifest, says of them.
+"""Data sets that a maintainer does not have: generated again from their description in a submission or a manifest.
 
-A forged description costs little: what it may say is bounded, ids tell a sample's key without the sample, and what was
-generated has to have the hash of the samples that the runs were over.
+A forged description costs little to refuse: its content is bounded, ids follow from a sample's key without the sample,
+and the generated samples must have the hash of those that the runs were over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LARGEST: Final = 64 * 2**20
 
 @dataclass(frozen=True)
 class Watch:
-    """Is told of samples while they are generated.
+    """Is notified of samples while they are generated.
 
     Attributes:
         started: With the files that are to be made.
@@ -57,13 +57,13 @@ def refused(code: str, run: SubmittedRun, message: str) -> SubmissionError:
 
 
 def described(submission: SubmissionFile) -> dict[str, Description]:
-    """What a submission says of its data sets, by the fingerprint of what it says, not by one that is claimed."""
+    """The descriptions of a submission's data sets, by their computed fingerprints, not by claimed ones."""
     descriptions = submission.content.datasets
     return {} if descriptions is UNSET else {fingerprint(to_builtins(each)): each for each in descriptions}
 
 
 class Regenerated:
-    """The data sets of a submission, each generated when the first run over it is looked at.
+    """The data sets of a submission, each generated when the first run over it is checked.
 
     Args:
         submission: The submission, which describes them.
@@ -80,10 +80,10 @@ class Regenerated:
         self._tokens = 0
 
     def description(self, run: SubmittedRun) -> Description:
-        """What the data set of a run was generated from, once it is sure that it can be, and that ids agree.
+        """What the data set of a run was generated from, once it is checked that it can be, and that ids agree.
 
         Raises:
-            SubmissionError: It cannot, or they do not.
+            SubmissionError: It cannot be generated, or ids do not agree.
         """
         key = run.settings.dataset.fingerprint
         if key not in self._described:
@@ -150,7 +150,7 @@ def regenerated(submission: SubmissionFile, means: Means, watch: Watch) -> Itera
 
 @dataclass(frozen=True)
 class FromManifest:
-    """A data set of which a keeper has the manifest alone; it is generated where a run is over it.
+    """A data set of which a maintainer has only the manifest; it is generated if a run is over it.
 
     Attributes:
         name: The manifest's file.
@@ -192,11 +192,11 @@ class FromManifest:
 
 @contextmanager
 def named(names: Sequence[str], means: Means, watch: Watch) -> Iterator[list[Dataset | FromManifest]]:
-    """The data sets that a keeper names: folders, data sets on the Hub, and manifests.
+    """The data sets that a maintainer names: folders, data sets on the Hub, and manifests.
 
     Raises:
         UsageError: One does not exist.
-        BadFileError: One is damaged, or a file is no manifest.
+        BadFileError: One is damaged, or a file is not a manifest.
     """
     with _folder() as folder:
         yield [_named(name, means, folder / str(number), watch) for number, name in enumerate(names)]
@@ -209,7 +209,7 @@ def _named(name: str, means: Means, folder: Path, watch: Watch) -> Dataset | Fro
         if (path := to_path(name)).stat().st_size > _LARGEST:
             raise UsageError("data", name, f"is larger than {_LARGEST // 2**20} MiB; name a manifest, or a folder")
         return FromManifest(name, convert(read_json(path), Manifest, path), means, folder, watch)
-    except DataError as error:  # the keeper's own mistake: nothing was checked
+    except DataError as error:  # the maintainer's own mistake: nothing was checked
         raise BadFileError(f"data: {error}") from error
 
 

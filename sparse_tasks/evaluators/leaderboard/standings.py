@@ -28,8 +28,8 @@ class Score:
 
     Attributes:
         average: The mean with its interval; of all tasks where the model can do none.
-        against_dense: Difference to dense attention on the same samples; None for dense runs, where the submission has
-            no dense run to compare with, and where the model can do no task.
+        against_dense: Difference to dense attention on the same samples; None for dense runs, if the submission has no
+            dense run to compare with, and if the model can do no task.
         unable: Tasks that the model cannot do.
         able: Whether it can do any: if not, the score has no rank.
     """
@@ -54,7 +54,7 @@ class Standing:
         samples: Largest number of samples of a task at a length; runs that were limited alike answered the same ones.
         begun: Whether prompts ended inside the answer.
         model: Id of the model.
-        attention: The method, with its arguments where no sparsity was given.
+        attention: The method, with its arguments if no sparsity was given.
         dense: Whether attention was dense.
         target: Target sparsity; 0 for dense, None where budgets were given instead.
         prefill: Measured sparsity; 0 for dense, None where nothing was measured.
@@ -192,7 +192,7 @@ def _score(mean: AverageResult, result: Result, comparison: Comparison | None, f
 
 
 def verdict(against_dense: ComparedAverage | ComparedTask) -> Literal["better", "worse", "tie"]:
-    """The side of 0 on which the interval of a difference lies; a tie where it holds 0."""
+    """The side of 0 on which the interval of a difference lies; a tie if it contains 0."""
     interval = against_dense.interval
     return "better" if interval.low > 0 else "worse" if interval.high < 0 else "tie"
 

@@ -1,4 +1,4 @@
-"""Making of submissions: scored runs with everything that they predicted, in one JSON file.
+"""Creates submissions: scored runs with all their predictions, in one JSON file.
 
 The file is ASCII, the same bytes for the same runs, and names neither folders nor users. Predictions are JSON lines in
 the data set's order, compressed (xz) and written as base64.
@@ -60,7 +60,7 @@ def make_submission(runs: Runs, name: str | None = None, contact: str | None = N
     """A submission of scored runs, the same bytes for the same runs, in whatever order they are named.
 
     Args:
-        runs: The runs to hand in; a sparse run is compared with the dense one of the same model among them.
+        runs: The runs to submit; a sparse run is compared with the dense one of the same model among them.
         name: Name of the submission, up to 100 characters; None for the models' names.
         contact: Person to ask, up to 200 characters.
 
@@ -178,7 +178,7 @@ def _comparison(run: ScoredRun, dense: ScoredRun | None) -> Comparison | None:
 
 
 def compared(dense: Sequence[Outcome], sparse: Sequence[Outcome], dataset_sha256: str) -> Comparison | None:
-    """The comparison of a sparse run with a dense one, over the samples of both; None where they share none."""
+    """The comparison of a sparse run with a dense one, over the samples of both; None if they share none."""
     if {sample.id for sample in dense}.isdisjoint(sample.id for sample in sparse):
         return None
     sha256 = dataset_sha256
@@ -186,14 +186,14 @@ def compared(dense: Sequence[Outcome], sparse: Sequence[Outcome], dataset_sha256
 
 
 def dense_partner(run: ScoredRun, runs: Sequence[ScoredRun]) -> ScoredRun | None:
-    """The dense run of the same model, data set and way of asking; None for a dense run, and where there is none."""
+    """The dense run of the same model, data set and kind of prompt; None for a dense run, or if there is none."""
     if run.dense:
         return None
     return next((other for other in runs if other.dense and other.pairing == run.pairing), None)
 
 
 def clash(runs: Sequence[ScoredRun]) -> Reason | None:
-    """The first run that cannot stand beside the others; None where all can.
+    """The first run that cannot be submitted with the others; None if all can.
 
     It answers what another has answered in the same way, it is a second dense run that a sparse one could be compared
     with, or its dense run is of another model, though of the same name.

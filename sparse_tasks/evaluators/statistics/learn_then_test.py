@@ -29,7 +29,7 @@ def hoeffding_bentkus_p_value(
     Args:
         losses: Shape ``[tasks][n]``, each in [0, 1]; all independent.
         tolerance: Mean loss that is allowed, in (0, 1).
-        all_or_nothing: Whether losses can only be 0 or 1. That all observed ones are is no reason.
+        all_or_nothing: Whether losses can only be 0 or 1; that all observed ones are is not sufficient.
 
     Raises:
         ValueError: No task, a task without losses, a loss outside [0, 1], or not 0 or 1 where it must be, or a
@@ -54,7 +54,7 @@ def hoeffding_bentkus_p_value(
 
 
 def samples_needed(tolerance: float, error: float) -> int:
-    """Fewest samples that can show a mean loss to be at most ``tolerance``: so many without any loss.
+    """Fewest samples that can show a mean loss to be at most ``tolerance``, if none of them has a loss.
 
     The smallest n with ``(1 - tolerance)^n <= error``, both in (0, 1), else ValueError; for 0.05 and 0.05 it is 59.
     """

@@ -1,4 +1,4 @@
-"""Paired differences of two runs: intervals, the sign-flip test, and what a run was too small to show."""
+"""Paired differences of two runs: intervals, the sign-flip test, and the smallest detectable difference."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def difference_interval(differences: Sequence[float], level: float = 0.95, *, re
 def difference_intervals(
     rows: Sequence[Sequence[float]], level: float = 0.95, *, resamples: int = _RESAMPLES
 ) -> list[Interval]:
-    """``difference_interval`` of each row, much faster where many rows are equally long."""
+    """``difference_interval`` of each row, much faster if many rows are equally long."""
     alpha = miss_rate(level)
     changes = [checked_differences(row) for row in rows]
     by_size: dict[int, list[int]] = {}
@@ -126,7 +126,7 @@ def sign_flip_p_value(differences: Sequence[float], *, flips: int = 19_999) -> f
 
 
 def smallest_detectable(differences: Sequence[float], level: float = 0.95, power: float = 0.8) -> float:
-    """Smallest true mean difference that so many samples would probably have shown, in (0, 1].
+    """Smallest true mean difference that a run of as many samples would probably detect, in (0, 1].
 
     ``(z(1 - a/2) + z(power)) * sd / sqrt(n)``, with ``a = 1 - level``: a test at level ``a`` finds such a difference
     in a share ``power`` of all runs, if differences scatter as those observed. It is at least what as many changes
@@ -153,7 +153,7 @@ def smallest_detectable(differences: Sequence[float], level: float = 0.95, power
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being several, in their order, by Holm (1979, Scandinavian Journal of Statistics 6, 65-70).
+    """P-values in their order, adjusted for multiple tests (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
 
     Raises:
         ValueError: A p-value is outside [0, 1].

@@ -1,4 +1,4 @@
-"""Ranks by mean score and frontiers of cost and score, with what other samples might have made of them."""
+"""Ranks by mean score and frontiers of cost and score, with their uncertainty over samples."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Rank:
 def ranks(cells: Sequence[npt.ArrayLike], level: float = 0.95, *, resamples: int = 999) -> list[Rank]:
     """Ranks of methods by the mean over cells, with percentiles of their ranks in resamples as limits.
 
-    Each resample draws samples anew within each cell, the same ones for all methods. Two methods that are really alike
-    change ranks in half of the resamples, so that the limits hold both ranks; nothing more is promised.
+    Each resample draws new samples within each cell, the same ones for all methods. Two methods that are truly equal
+    swap ranks in half of the resamples, so the limits contain both ranks; nothing more is promised.
 
     Args:
         cells: For each task and length, scores in [0, 1] of shape ``[samples, methods]``, NaN where a method has not
@@ -50,9 +50,9 @@ def ranks(cells: Sequence[npt.ArrayLike], level: float = 0.95, *, resamples: int
 
 
 def interval_ranks(means: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[Rank]:
-    """Ranks of runs of which only means and intervals are known, as on a board.
+    """Ranks of runs for which only means and intervals are known, as on a board.
 
-    A run is surely better than another where their intervals have nothing in common; the limits are whole numbers.
+    A run is significantly better than another if their intervals do not overlap; the limits are whole numbers.
     """
     steps = [round(mean / TOLERANCE) for mean in means]
     rising, n = sorted(steps), len(intervals)
@@ -81,8 +81,8 @@ def frontier_shares(
     """Whether each point of cost and mean score is on the frontier, and the share of resamples in which it is.
 
     A point is off the frontier if another costs no more and scores no less, and is better in one of the two. Each
-    resample draws the samples of each cell anew, the same ones for all its points; costs stay. Of two points that
-    really score alike, the dearer one is on the frontier in about half of the resamples. Cells are those of
+    resample draws the samples of each cell anew, the same ones for all its points; costs stay. Of two points with truly
+    equal scores, the more expensive one is on the frontier in about half of the resamples. Cells are those of
     ``resampled_scores``.
 
     Raises:

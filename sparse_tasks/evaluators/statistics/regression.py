@@ -1,4 +1,4 @@
-"""Logistic regression of mean scores, with intervals that know that the same samples were answered again and again."""
+"""Logistic regression of mean scores, with intervals that account for repeated answers to the same samples."""
 
 from __future__ import annotations
 

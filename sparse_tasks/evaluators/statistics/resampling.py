@@ -1,4 +1,4 @@
-"""Bootstrap resamples: samples drawn anew, with replacement, by a fixed seed."""
+"""Bootstrap resamples: samples drawn with replacement, by a fixed seed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resampled_scores(
         columns: Number of methods, or runs, that are compared.
         cells: Columns that answered the same samples of one task, and their scores, shape ``[samples, those columns]``,
             NaN where a column lacks a sample. Samples and cells may come in any order.
-        resamples: How often to draw the samples anew.
+        resamples: How often to draw samples.
 
     Returns:
         Means with equal weight of cells, shape ``[columns]``, and the same of resamples, ``[resamples, columns]``. A
