@@ -1,1 +1,1 @@
-"""Scoring what models wrote: answers, metrics, and what is reported of them."""
+"""Scoring of model outputs: answers, metrics, and reports."""

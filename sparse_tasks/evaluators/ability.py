@@ -1,4 +1,4 @@
-"""Tasks that a model can do at all: from one that dense attention fails, nothing is concluded."""
+"""Tasks that a model can do at all: nothing is concluded from tasks that it fails with dense attention."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Place: TypeAlias = tuple[int, str]
 
 
 def able(dense: float) -> bool:
-    """Whether a mean score of dense attention says that the model can do the task."""
+    """Whether a mean score of dense attention shows that the model can do the task."""
     return dense >= ABLE
 
 
@@ -59,7 +59,7 @@ def said(places: Collection[Place]) -> str:
 
 
 def told(failed: Collection[Place], of: int) -> str:
-    """The consequence of failing some of ``of`` tasks at lengths, in a sentence or two."""
+    """The consequence of failing some of ``of`` pairs of task and length, in a sentence or two."""
     if len(failed) == of:
         return (
             f"Dense attention scores below {ABLE:g} on every task, so nothing can be concluded about sparse attention: "

@@ -1,4 +1,4 @@
-"""Words around an answer: those that may stand there without changing it, and signs of those that do.
+"""Words around an answer: those that do not change it, and signs of those that do.
 
 The former are lists of what is allowed: there is always one more way to deny ("left out", "ruled out", "excluded",
 "without discount"), and whatever is not in a list stays part of the answer, which is then not right. The latter only

@@ -72,7 +72,7 @@ def take_published(attention: Attention, name: str, path: Path) -> Calibration:
 
     Args:
         attention: Names the method.
-        name: The model. Its weights are at hand as files.
+        name: The model, whose weights are available as files.
         path: The file.
 
     Raises:
@@ -93,7 +93,7 @@ def take_published(attention: Attention, name: str, path: Path) -> Calibration:
 
 
 def calibrated_method(attention: Attention) -> CalibratedMethod:
-    """The method that an attention names; of those that share a calibration, which measure the same, the first.
+    """The method that an attention names; the first of those that share a calibration, since they measure the same.
 
     Raises:
         UsageError: It takes no calibration.

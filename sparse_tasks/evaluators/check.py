@@ -1,8 +1,8 @@
-"""A cheap regression check of a method: the probe answers a few short samples, held against what it answered before.
+"""A cheap regression check of a method: the probe answers a few short samples, and its scores are compared.
 
-Dense attention answers first, and has to be able. Then the method answers the same samples at three sparsities. A
-method with a stored reference curve is held against it; any other against chance: the control that reads as much, but
-blindly.
+Dense attention answers first, and must be able to do the tasks. Then the method answers the same samples at three
+sparsities. A method with a stored reference curve is compared with it; any other is compared with chance, the control
+that reads as much, but blindly.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Reference(Record, frozen=True, kw_only=True):
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """A score, and what it is held against.
+    """A score, and what it is compared with.
 
     Attributes:
         task: Name; None for all tasks and lengths together.
@@ -158,7 +158,7 @@ class Row(Record, frozen=True, kw_only=True):
         expected: Mean score in the reference, or of the random control; None for dense attention.
         low: Lower end of the interval: of the expected score, or, against the control, of the paired difference.
         high: Upper end.
-        verdict: What follows.
+        verdict: The conclusion.
     """
 
     task: str | None
@@ -180,7 +180,7 @@ class Checked(Record, frozen=True, kw_only=True):
         method: Method, or composition.
         against: ``reference``, or ``control``.
         opponent: The reference's date, or the control's name.
-        seconds: What it took.
+        seconds: Duration of the check.
         rows: Dense attention first.
         passed: Whether all verdicts are ``ok``.
     """
@@ -219,10 +219,10 @@ class _Answers:
 
 
 def allowed(scores: Sequence[float]) -> Interval:
-    """Where the mean of the same samples may lie on another machine.
+    """The range in which the mean of the same samples may be on another machine.
 
-    The 95% interval of the mean, and at least what rounding may do: as many answers change as are exceeded in one of a
-    hundred cases, if each changes with probability ``FLIPS``.
+    The 95% interval of the mean, and at least the possible effect of rounding: the number of changed answers that is
+    exceeded in one of a hundred cases, if each changes with probability ``FLIPS``.
     """
     n, mean, interval = len(scores), precise_mean(scores), mean_interval(scores)
     changed, below = 0, (1 - FLIPS) ** n
@@ -245,7 +245,7 @@ def read_reference(path: Path) -> Reference:
     """A reference curve in a file.
 
     Raises:
-        BadFileError: It is none.
+        BadFileError: The file is not a reference curve.
     """
     try:
         return convert(read_json(path), Reference, path)
@@ -371,7 +371,7 @@ class Check:
         )
 
     def against(self, reference: Reference | None) -> Checked:
-        """Hold the method against its reference, or, without one, against its control.
+        """Compare the method with its reference or, without one, with its control.
 
         Raises:
             UsageError: The reference is of another method, another probe, or other samples.

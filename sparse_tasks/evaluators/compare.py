@@ -1,7 +1,7 @@
 """Comparison of two runs over the same samples, pair by pair.
 
-Dense and sparse attention answer the same questions, so a comparison looks at what happened to each sample. That takes
-away the largest source of noise, how hard the samples are.
+Dense and sparse attention answer the same questions, so a comparison looks at each sample. This removes the largest
+source of noise, how hard the samples are.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ def compare(
     Raises:
         UsageError: The runs answered different data sets or, unless ``common``, different samples; or they share
             no sample.
-        DataError: A run has a sample twice or a score that is not in [0, 1], or the two runs do not agree what a
-            sample is.
+        DataError: A run has a sample twice or a score that is not in [0, 1], or the two runs disagree about a sample.
     """
     if not 0 < level < 1:
         raise UsageError("level", level, "must be in (0, 1), such as 0.95")

@@ -1,7 +1,7 @@
 """Costs of a model with dense and with sparse attention, by the formulas of the paper (arXiv 2504.17768).
 
-docs/analyses.md has the formulas, and what is counted where the paper leaves it open. The cost of selecting stands with
-each method: ``Method.index_flops`` and ``Method.index_reads``.
+docs/analyses.md has the formulas, and what is counted where the paper leaves it open. The cost of selection is defined
+by each method: ``Method.index_flops`` and ``Method.index_reads``.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def read_shape(config: JsonObject) -> Shape | None:
     Qwen 2 to 3, Gemma 1 to 3, Phi-3, Cohere, gpt-oss, Mixtral, Qwen MoE, OLMoE, GLM-4.5 and more; of a model that also
     sees or hears, the ``text_config``. Sizes that a file leaves out are those that transformers takes.
 
-    None for every model type that was not held against transformers' modules, whose parts may have other sizes by the
-    same names; for sizes that the formulas do not describe; and for values that are not numbers or exceed 2^40.
+    None for every model type that was not compared with transformers' modules, since its parts may have other sizes
+    under the same names; for sizes that the formulas do not describe; and for values that are not numbers or exceed
+    2^40.
 
     Args:
         config: The file's content, whatever it holds.
@@ -86,10 +87,10 @@ def read_shape(config: JsonObject) -> Shape | None:
 
 
 def parts_of(config: JsonObject) -> tuple[JsonObject, JsonObject]:
-    """A configuration, and the one in it of what reads and writes text, which may be the same.
+    """A configuration, and that of its text model, which may be the same.
 
     Raises:
-        ValueError: One is no object.
+        ValueError: One is not an object.
     """
     outer = _mapping(config)
     return outer, _mapping(outer["text_config"]) if outer.get("text_config") is not None else outer
@@ -258,8 +259,8 @@ def attention_share(shape: Shape, length: float) -> float:
     """Share of dense prefill FLOPs that goes to query-key interactions, in layers without a window.
 
     It bounds what sparsity can save: with sparsity s, a share s of this is gone. The paper's printed shares, 40, 68 and
-    80% at 16k, 64k and 128k for Qwen2.5, have the projections of queries, keys, values and outputs in them, which
-    sparse attention does not spare; without, they are 29, 62 and 76%.
+    80% at 16k, 64k and 128k for Qwen2.5, include the projections of queries, keys, values and outputs, which sparse
+    attention does not save; without them, they are 29, 62 and 76%.
 
     Raises:
         ValueError: The length is not above 0.

@@ -1,4 +1,4 @@
-"""Sizes of models that are read off transformers' own modules, on the meta device, where they have no weights."""
+"""Sizes of models, read from transformers' own modules on the meta device, where they have no weights."""
 
 from __future__ import annotations
 

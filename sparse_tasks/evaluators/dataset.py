@@ -32,7 +32,7 @@ class Selection:
     Attributes:
         tasks: Names, in the data set's order.
         lengths: In tokens, in the data set's order.
-        limit: The first so many samples of each task at each length; None for all.
+        limit: Number of first samples of each task at each length; None for all.
     """
 
     tasks: tuple[str, ...]
@@ -48,7 +48,7 @@ class Dataset:
         name: As the user gave it.
         path: Where its files are.
         revision: Commit of a data set on the Hub; None for a folder.
-        manifest: What the folder says of itself.
+        manifest: The folder's manifest.
         sha256: Hash of the samples, by the manifest: equal hashes mean equal samples, whatever wrote the files. Of
             the files, where the manifest is of an older version, which knew of no other.
         also: Other hashes by which it is known.
@@ -62,7 +62,7 @@ class Dataset:
     also: tuple[str, ...] = ()
 
     def is_called(self, sha256: str) -> bool:
-        """Whether a hash is this data set's; runs of an older version have that of its files."""
+        """Whether a hash is this data set's; runs of an older version have the hash of its files."""
         return sha256 in (*identities(self.manifest), *self.also)
 
     @property
@@ -104,7 +104,7 @@ class Dataset:
         """The samples of a selection, in the data set's order, with a single file in memory.
 
         Args:
-            columns: Read these alone.
+            columns: Columns to read.
 
         Raises:
             DataError: A file is not what the manifest says.
@@ -191,7 +191,7 @@ def identities(manifest: Manifest) -> tuple[str, ...]:
 
 
 def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dict[str, Dataset]:
-    """Data sets of runs by their hash, those that are named or still where the runs found them; others are left out.
+    """Data sets of runs by their hash: those that are named or still where the runs found them; others are left out.
 
     Raises:
         UsageError: A name is no data set, or none of the runs'.

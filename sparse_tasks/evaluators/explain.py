@@ -1,8 +1,8 @@
 """Where a method's loss comes from: from its budget, from its selection, or from its kernel.
 
-Four runs over the same samples, each one step from the last: dense attention; the oracle, which reads as little, but
-the right keys; the method by its torch twin; the method by its kernel. The paired differences between neighbours are
-the parts, and their sum is the difference between the last run and dense attention.
+Four runs over the same samples, each one step from the last: dense attention; the oracle, which reads as many keys, but
+the right ones; the method with its torch twin; the method with its kernel. The paired differences between neighbours
+are the parts, and their sum is the difference between the last run and dense attention.
 """
 
 from __future__ import annotations

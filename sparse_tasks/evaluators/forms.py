@@ -1,9 +1,9 @@
 r"""Forms of an answer: rules that read what is unambiguous, given the form of answer that the prompt asked for.
 
-The rules of ``RULES`` are applied in turn; each takes one kind of clothing off and leaves the content alone:
-``\(\boxed{46}\)`` is 46, and a code fence is not part of a name. The gold answer shows what form was asked for: only
-where every entry is a number does "Chapter 4: nothing bought" name chapter 4, and only where none holds a blank do
-blanks tell entries apart. What is left is unparsed where ``AMBIGUOUS`` finds that it can be read in two ways.
+The rules of ``RULES`` are applied in turn; each removes one kind of wrapping and leaves the content unchanged:
+``\(\boxed{46}\)`` is 46, and a code fence is not part of a name. The gold answer shows what form was asked for: only if
+every entry is a number does "Chapter 4: nothing bought" name chapter 4, and only if none contains a space do spaces
+separate entries. What is left is unparsed if ``AMBIGUOUS`` finds that it can be read in two ways.
 
 Every function takes time linear in its input.
 """
@@ -84,7 +84,7 @@ class Reading:
     """An answer as it was read.
 
     Attributes:
-        text: The answer without its clothing; None where it could be read in two ways.
+        text: The answer without its wrapping; None if it could be read in two ways.
         rules: Names of the rules that changed it, in their order.
     """
 

@@ -34,7 +34,7 @@ class _Inspecting(TransformersEngine):
 
 
 def answer(engine: TransformersEngine, request: RunRequest, steps: int, progress: Progress) -> None:
-    """Have an engine that looks on answer each prompt of a run.
+    """Let an observing engine answer each prompt of a run.
 
     Args:
         engine: The engine, not started; stopped in the end.
@@ -70,9 +70,9 @@ def answer(engine: TransformersEngine, request: RunRequest, steps: int, progress
 
 
 def inspect(request: RunRequest, steps: int, progress: Progress) -> list[Inspected]:
-    """Hold the methods of a run against the model's dense attention, in ``transformers``.
+    """Compare the methods of a run with the model's dense attention, in ``transformers``.
 
-    The model reads each prompt and writes an answer under dense attention, greedily; methods look on.
+    The model reads each prompt and writes an answer with dense attention, greedily; methods only observe.
 
     Args:
         request: Settings; its attention names the methods.

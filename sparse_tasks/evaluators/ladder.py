@@ -46,7 +46,7 @@ class Rung(Record, frozen=True, kw_only=True):
 
 
 class Step(Record, frozen=True, kw_only=True):
-    """Mean score at one rung less that at another, paired within samples.
+    """Mean score at one rung minus that at another, paired within samples.
 
     Attributes:
         rung: The one.
@@ -85,8 +85,8 @@ class Ladder(Record, frozen=True, kw_only=True):
 def by_rung(scores: pa.Table) -> list[Outcome]:
     """Outcomes of a run's scores by rung, each under its task's name with the rung's behind it.
 
-    The score of two prompts is the product of both: the second prompt holds the right answer to the first, and who has
-    none of that gets nowhere. ``parsed`` says whether all of a sample's questions had an answer.
+    The score of two prompts is the product of both: the second prompt contains the right answer to the first, without
+    which a model could not go on. ``parsed`` says whether all of a sample's questions had an answer.
 
     Args:
         scores: The ``COLUMNS`` of ``scores.parquet``. Samples whose questions are no levels are left out.
@@ -147,7 +147,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def lost_in(rows: Sequence[ComparedTask]) -> str:
-    """Where a run loses against another, in words, by the rungs of a ladder at a length that differ for sure."""
+    """Where a run loses against another, in words, by the rungs of a ladder at a length that differ significantly."""
     if all(row.unable for row in rows):
         return "unable, so nothing is said"
     lost = {split(row.task)[1] for row in rows if row.difference < 0 and row.p_holm < 0.05 and not row.unable}

@@ -70,7 +70,7 @@ class RunRequest:
             that of the data set; ``open`` and ``closed`` say so of prompts that are rendered elsewhere.
         thinking_tags: Marks of thought (see ``Thinking.of``); empty for all families.
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
-        self_test: Whether vLLM's attention and sparse attention are held against each other before the first prompt.
+        self_test: Whether vLLM's attention and sparse attention are compared before the first prompt.
         free_blocks: Whether vLLM takes blocks of its cache back that no later query sees.
         engines: Engines that run at once and share the samples; None for one, or for all that have room on a cluster.
         on: Address of a Ray cluster on which they run (see ``connected``); None for this machine.

@@ -62,7 +62,7 @@ class _Asked:
 
 
 def made_for(dataset: Dataset, tokenizer: PromptTokenizer, begin_answer: bool = False) -> bool:
-    """Whether the data set's own counts hold for this tokenizer and chat template, with answers begun or not."""
+    """Whether the data set's own counts are valid for this tokenizer and chat template, with answers begun or not."""
     template = dataset.manifest.chat_template
     recorded = None if template is None else template.sha256
     ours = None if tokenizer.template is None else tokenizer.template.sha256

@@ -1,6 +1,6 @@
 """Questions, and answers that repeat them, as in "The secret number of obedient-horde is 46".
 
-An answer repeats a question where it says all its words in their order, with nothing between but words of the lists
+An answer repeats a question if it has all its words in their order, with nothing in between except words from the lists
 here, which deny nothing.
 """
 

@@ -1,6 +1,6 @@
 """Repeats: runs with the settings of another, in other batches, by another engine or on another machine.
 
-What differs between them is the serving stack's, so that a difference between methods that is no larger says nothing.
+Their differences are due to the serving stack, so a difference between methods that is no larger says nothing.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def compare_repeated(
 
 
 def differs(run: PublicSettings, other: PublicSettings) -> str | None:
-    """The first setting in which two runs are no repeats of each other; None where they are.
+    """The first setting by which two runs are not repeats of each other; None if they are.
 
-    Of a model the last part of the name counts: engines find it in a folder, on the Hub or on a server.
+    Only the last part of a model's name counts: engines find it in a folder, on the Hub or on a server.
     """
     of_run, of_other = (
         (one.dataset.sha256, model_id(one).rpartition("/")[2], one.attention.method, one.attention.sparsity,

@@ -308,7 +308,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare two scored runs over the same data set, sample by sample; differences are B minus A.
 
-    Where B is A with ``begin_answer``, they are the share of the form of the answer in A's loss (``format_share``).
+    If B is A with ``begin_answer``, they are the share of A's loss that is due to the form of the answer
+    (``format_share``).
 
     Args:
         run_a: Folder of the first run, usually the dense baseline.
@@ -368,7 +369,7 @@ def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator
 
 
 def dense_scores(folder: Path, result: Result) -> dict[Place, float]:
-    """Mean dense scores of a run's model: of the run, or of that which its sweep compared it with; {} if unknown."""
+    """Mean dense scores of a run's model: of the run, or of the run that its sweep compared it with; {} if unknown."""
     if _is_dense(result):
         return config_means(result)
     if not os.path.isfile(folder / COMPARISON):

@@ -115,7 +115,7 @@ class Run:
         """Write the settings; a run that goes on keeps its own and adds the environment, if that changed.
 
         Raises:
-            UsageError: The engine, which has started, runs under another attention than it did.
+            UsageError: The started engine runs with another attention than before.
         """
         recorded = self.settings
         if recorded is None or not self._has_predictions():
@@ -170,7 +170,7 @@ class Run:
         return ids
 
     def add(self, prediction: Prediction) -> None:
-        """Append a prediction; it is with the operating system when this returns.
+        """Append a prediction; it is handed to the operating system when this returns.
 
         Raises:
             DataError: It is not a valid prediction.
@@ -254,7 +254,7 @@ class Run:
 
 
 def told_missing(name: object, missing: int, of: int) -> str:
-    """What a run that is not whole lacks, in words."""
+    """What an incomplete run lacks, in words."""
     return f"{name}: {missing:,} of {of:,} predictions are missing"
 
 
@@ -388,9 +388,9 @@ def _end_of_last_line(file: IO[bytes], size: int) -> int:
 
 
 def difference(recorded: RunSettings, settings: RunSettings) -> str | None:
-    """The first setting, in words, that makes two runs different ones; None where all are the same.
+    """The first setting, in words, in which two runs differ; None if all are the same.
 
-    What a server runs that was not asked yet is not known.
+    What a server runs is unknown before it is asked.
     """
     before, now = to_builtins(recorded), to_builtins(settings)
     unknown = settings.attention == Attention.UNKNOWN and recorded.attention.nominal is not True

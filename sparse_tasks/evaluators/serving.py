@@ -1,4 +1,4 @@
-"""The command that starts vLLM's server under sparse attention."""
+"""The command that starts vLLM's server with sparse attention."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def serve_command(
 
     Args:
         model: A folder, a Hub id, ``demo`` or ``probe``; the server calls it so.
-        attentions: What requests may choose, first the attention of those that choose none.
+        attentions: What requests may choose; the first is that of requests that choose none.
         sparsity: Of methods, in [0, 1), where a request names none; None for their own budgets.
         arguments: ``METHOD.PARAMETER`` to a value.
         options: Further options of vLLM's server, which go before ours.
-        free_blocks: Whether vLLM takes blocks of its cache back that no later query sees; then requests have no choice.
-        self_test: Whether sparse attention is held against vLLM's own at the start.
+        free_blocks: Whether vLLM frees blocks of its cache that no later query sees; then requests have no choice.
+        self_test: Whether sparse attention is compared with vLLM's own at the start.
 
     Raises:
         UsageError: The model, a method or a parameter is wrong, or vLLM is missing.

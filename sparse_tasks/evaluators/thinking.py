@@ -29,7 +29,7 @@ ANY: Final = "any"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Marks around what a model thinks.
+    """Marks around a model's thinking.
 
     Attributes:
         opening: Regular expression of the mark that opens a block.
@@ -208,7 +208,7 @@ def opened_by(
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """An output with its tokens told apart.
+    """An output with its tokens counted by kind.
 
     Attributes:
         text: The output, with marks of thought that are special tokens, without other special tokens.
@@ -224,7 +224,7 @@ class Counted:
 
 
 def counted(text: str, ids: Sequence[int], backend: Tokenizer, thinking: Thinking, answer_budget: int) -> Counted:
-    """Count the tokens of thought and of the answer, and hold each to its budget if thought has one.
+    """Count the tokens of thought and of the answer, and limit each to its budget if thought has one.
 
     Args:
         text: The output as the engine decoded it, without special tokens.

@@ -2,7 +2,7 @@
 
 By Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei 2021, arXiv:2110.01052): the sparsities of a method are
 tested one after the other, the least sparse first, until "the mean loss is above the tolerance" cannot be rejected.
-``docs/analyses.md`` says what that promises, and why the loss is what it is.
+``docs/analyses.md`` explains what that guarantees, and why the loss is defined this way.
 """
 
 from __future__ import annotations

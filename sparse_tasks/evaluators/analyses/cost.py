@@ -16,8 +16,8 @@ from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 class Cost:
     """Cost of a run at a length, at batch 1; NaN is what cannot be known.
 
-    FLOPs are those of a prompt, reads the elements that a decoding step reads. Index costs are those of finding out
-    what to compute.
+    FLOPs are those of a prompt, reads the elements that a decoding step reads. Index costs are those of selecting what
+    to compute.
     """
 
     run: str

@@ -24,7 +24,7 @@ _COSTS: Final = {"prefill": ("prefill_flops", "prefill_index_flops"), "decode": 
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """A run in a phase, at a length, beside the others."""
+    """A run in a phase, at a length, among the others."""
 
     phase: str  # "prefill" or "decode"
     length: int
@@ -82,7 +82,7 @@ def pareto(runs: Runs, resamples: int = 2_000) -> pd.DataFrame:
 
 
 def iso_cost(runs: Runs, level: float = 0.95) -> pd.DataFrame:
-    """For each dense run, the run of the highest score that costs no more, of whatever model: a row an ``IsoCost``.
+    """For each dense run, the run of any model with the highest score that costs no more: one ``IsoCost`` per row.
 
     Runs, costs and tasks are those of ``pareto``. Where both runs answered the same data set, the gain is the mean over
     tasks of paired differences, of the samples that both have; otherwise that of the scores, with an interval made of

@@ -149,7 +149,7 @@ class Runs:
 
     @cached_property
     def able(self) -> pd.DataFrame:
-        """The samples without those of tasks that their model cannot do: conclusions are drawn from these alone."""
+        """The samples without those of tasks that their model cannot do: conclusions are drawn only from these."""
         return self.samples[~self.samples["unable"]]
 
     def inability(self) -> list[str]:
@@ -298,7 +298,7 @@ def by_method(samples: pd.DataFrame) -> pd.DataFrame:
     """Answers of sparse attention, sorted: a row for each sample of each model, method and sparsity.
 
     Runs over different data sets add up. A sample that several such runs answered counts once, with its mean score, so
-    that nothing looks surer than it is.
+    that nothing looks more certain than it is.
     """
     sparse = samples.loc[samples["attention"] != "dense", [*_SAMPLE, *_VALUES]]
     sparse = sparse.sort_values([*_SAMPLE, "score"], ignore_index=True)

@@ -1,4 +1,4 @@
-"""Which method serves which task: methods of one sparsity side by side, task by task."""
+"""Which method suits which task: methods at the same sparsity, task by task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer costs that is right: tokens written and elements read, by task and length."""
+"""The cost of a correct answer: tokens written and elements read, by task and length."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WHOLE = 1 - 1e-9  # a score is a quotient
 class Written:
     """What a run wrote on a task at a length.
 
-    What is not solved costs, too: all that a run wrote, or read for it, is divided by the samples that it solved, so
-    that attention which saves at each step and writes longer, or solves less, is seen to cost more. NaN is what cannot
-    be known, and the cost of a solved sample where none is.
+    Unsolved samples cost, too: all that a run wrote, or read for it, is divided by the samples that it solved. So
+    attention that saves at each step but writes more, or solves less, is shown to cost more. NaN is what cannot be
+    known, and the cost of a solved sample where none is.
     """
 
     run: str

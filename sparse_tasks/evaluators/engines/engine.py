@@ -56,9 +56,9 @@ class Request:
         beginning: Beginning of the answer in the model's turn, for engines that render prompts themselves.
         context: First tokens of ``ids``, those of the prompt up to the end of its context, after which methods that
             evict choose what they keep; None where they read the whole prompt first.
-        later: Messages after the prompt, the model's and the user's in turn, for engines that render it themselves.
+        later: Messages after the prompt, alternating between model and user, for engines that render it themselves.
         session: Name that the questions on one context share, one after the other; empty where there is one question.
-        questions: How many they are.
+        questions: Number of questions on that context.
     """
 
     id: str
@@ -73,12 +73,12 @@ class Request:
 
 
 class Upcoming:
-    """Requests as an engine takes them: of a session the first, and the others once that is answered.
+    """Requests in the order for an engine: the first of a session, and the others once that is answered.
 
     By then the context of all of them is in the cache.
 
     Attributes:
-        tokens: Of the ids of those that wait.
+        tokens: Number of token ids of the waiting requests.
     """
 
     def __init__(self, requests: Iterable[Request]) -> None:
@@ -89,7 +89,7 @@ class Upcoming:
         self.tokens = 0
 
     def take(self) -> Request | None:
-        """The next request; None where there is none before another answer, or at all."""
+        """The next request; None if there is none until another answer comes, or at all."""
         while not self._ready:
             request = next(self._source, None)
             if request is None:
@@ -108,7 +108,7 @@ class Upcoming:
         return self._ready.popleft()
 
     def answered(self, request: Request) -> bool:
-        """Take note of an answer; whether it was the last of its session."""
+        """Record an answer; returns whether it was the last of its session."""
         for waiting in self._waiting.pop(request.session, []):
             self._ready.append(waiting)
             self.tokens -= len(waiting.ids)
@@ -132,7 +132,7 @@ class Output:
         input_tokens: Tokens of the prompt as the model got it.
         output_tokens: Tokens of the output.
         thinking_tokens: Those of them that are of thought, where the engine says so and gives no ids.
-        seconds_to_first_token: From the moment the engine took the request up.
+        seconds_to_first_token: From the moment the engine accepted the request.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions that were not computed, in [0, 1], by phase
             (``prefill``, ``decode``), on average over layers and heads; None where nothing was measured.
@@ -205,7 +205,7 @@ class EngineSettings:
             as JSON, else strings.
         attention: Dense, or the methods that compute attention.
         begin_answer: Whether prompts end inside the answer.
-        self_test: Whether an engine that has attention of its own holds sparse attention against it first.
+        self_test: Whether an engine with its own attention first compares sparse attention with it.
         free_blocks: Whether blocks of the cache that no later query sees are freed.
         sessions: Whether there are several questions on one context.
     """
@@ -275,7 +275,7 @@ class Engine(ABC):
 
     @property
     def arguments(self) -> JsonObject:
-        """The arguments that may decide about answers; a run goes on only with the same ones."""
+        """The arguments that may affect answers; a run resumes only with the same ones."""
         return dict(self.settings.arguments)
 
     @property
@@ -294,7 +294,7 @@ class Engine(ABC):
 
     @abstractmethod
     def context(self) -> int | None:
-        """Most tokens that prompt and answer may have together; None where nothing limits them."""
+        """Most tokens that prompt and answer may have together; None without a limit."""
 
     @abstractmethod
     def start(self, needed: int) -> None:
@@ -319,7 +319,7 @@ class Engine(ABC):
         return {}
 
     def notes(self) -> list[str]:
-        """What the user should know of the engine that has started, a sentence each."""
+        """What the user should know about the started engine, one sentence each."""
         details, notes = self.details(), list[str]()
         if slow := details.get(INSTEAD_OF):
             because = f"for which this processor has no instructions (--engine-arg dtype={slow} keeps it)"
@@ -340,7 +340,7 @@ class Engine(ABC):
             needed: See ``start``.
 
         Returns:
-            Whether it could: the settings differ in nothing that cannot be changed while it runs.
+            Whether it could: the settings differ only in what can be changed while it runs.
         """
         return False
 
@@ -354,7 +354,7 @@ class Engine(ABC):
             known: Names of the settings that the engine knows, those that it sets itself among them.
 
         Raises:
-            UsageError: They are no JSON object, or one is unknown or set by the engine.
+            UsageError: They are not a JSON object, or one is unknown or set by the engine.
         """
         given = self.settings.arguments.get(OVERRIDE, {})
         if not isinstance(given, dict):

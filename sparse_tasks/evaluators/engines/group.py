@@ -1,4 +1,4 @@
-"""Engines side by side on one machine, each in a process of its own, that share the requests."""
+"""Several engines on one machine, each in its own process, that share the requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAST_SECONDS: Final = 60  # for an engine to end by itself
 
 
 def engines(count: int | None = None, on: str | None = None) -> Starter:
-    """For ``with``: what starts engines one after the other, or so many side by side, here or on a Ray cluster."""
+    """Context manager that starts engines one after the other, or several at once, here or on a Ray cluster."""
     if on is not None:
         from sparse_tasks.evaluators.engines.actors import EngineActors
 
@@ -35,7 +35,7 @@ def engines(count: int | None = None, on: str | None = None) -> Starter:
 
 
 class EngineGroup(Starter):
-    """So many engines of one kind. Sample ``i`` goes to engine ``i % count``, so a run is shared out alike each time.
+    """Several engines of one kind. Sample ``i`` goes to engine ``i % count``, so a run is always divided the same way.
 
     Each has its share of the GPUs, in turn, or of the cores where there is none.
 

@@ -80,10 +80,10 @@ class OpenAIEngine(Engine):
 
     With the endpoint ``completions`` the server gets the token ids of the prompt that this project rendered, so the
     model's input is known to the token; with ``chat`` it gets the text as one user message, and renders it. There it
-    goes on with an answer that is begun if it knows ``continue_final_message``, as vLLM and SGLang do.
+    continues a begun answer if it supports ``continue_final_message``, as vLLM and SGLang do.
 
-    A server of sparse attention that ``sparse-tasks serve`` started says what it runs, and measures what that leaves
-    out; each request names the attention of the run. Of other servers the attention is what the user says.
+    A server with sparse attention that ``sparse-tasks serve`` started reports what it runs, and measures what that
+    leaves out; each request names the attention of the run. For other servers the attention is what the user says.
     """
 
     name = "openai"
@@ -174,7 +174,7 @@ class OpenAIEngine(Engine):
 
         Raises:
             EngineError: The server cannot be reached, or gives no list of models.
-            UsageError: It does not serve this model, or not under this attention.
+            UsageError: It does not serve this model, or not with this attention.
         """
         if self._models is None:
             self._models = self._list_models()

@@ -20,7 +20,7 @@ class ReplayEngine(Engine):
 
     ``finish_reason``, ``input_tokens``, ``output_tokens``, ``thinking_tokens``, ``seconds``,
     ``seconds_to_first_token`` and ``sparsity`` are kept where present; other keys are ignored. The engine argument
-    ``model`` names the model that wrote the answers, in place of the file, so that runs of several files can be
+    ``model`` names the model that wrote the answers, instead of the file, so that runs of several files can be
     compared.
     """
 

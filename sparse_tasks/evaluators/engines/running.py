@@ -30,7 +30,7 @@ class Running(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What an engine says about itself once it runs, for those who hear of it from another process.
+    """What an engine reports about itself once it runs, for other processes.
 
     Attributes:
         version: As of ``Engine``, and so are the others.

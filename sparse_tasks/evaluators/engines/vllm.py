@@ -212,7 +212,7 @@ class VllmEngine(Engine):
         ]
 
     def take_over(self, running: Engine, needed: int) -> bool:
-        """Take the engine over if the settings differ in sparse methods or their budgets alone."""
+        """Take the engine over if the settings differ only in sparse methods or their budgets."""
         if not isinstance(running, VllmEngine) or running._llm is None:
             return False
         if not (self.settings.attention.sparse and running.settings.attention.sparse):
