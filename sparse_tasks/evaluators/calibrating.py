@@ -83,7 +83,7 @@ def take_published(attention: Attention, name: str, path: Path) -> Calibration:
 
     method, model = calibrated_method(attention), find_model(name)
     if model.shape is None:
-        raise UsageError("model", name, "has sizes that are not known, against which the file would be checked; "
+        raise UsageError("model", name, "has unknown sizes, so the file cannot be checked; "
                          "measure the model on prompts, with --data")  # fmt: skip
     tensors = method.published(path, model.shape)
     # The authors' folders say which model a file is for, and the file does not.

@@ -292,9 +292,9 @@ def _check_chats(request: RunRequest, kind: type[Engine]) -> None:
     if not kind.compresses_contexts:
         able = ", ".join(name for name in ENGINES.names() if ENGINES.get(name).compresses_contexts)
         remedy = (
-            "gets each question of a chat as a prompt of its own, at whose end a method that evicts would choose anew, "
-            f"so that nothing shows what its first choice lost; choose --engine from {able}, or a data set whose "
-            "questions stand alone (generate --set turns_story.form=parallel)"
+            "gets each question of a chat as a separate prompt, and a method that evicts would choose again at the end "
+            f"of each, so the loss from its first choice would not show; choose --engine from {able}, or a data set "
+            "whose questions stand alone (generate --set turns_story.form=parallel)"
         )
         raise UsageError("engine", request.engine, remedy)
     if request.free_blocks:

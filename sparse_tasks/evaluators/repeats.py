@@ -73,7 +73,7 @@ def compare_repeated(
         repeat = read_scored(folder, Outcome.__struct_fields__)
         different = [differs(run, repeat.settings) for run in settings]
         if None not in different:
-            remedy = f"has another {different[0]} than {run_a}; repeats differ in engine, batches or machine alone"
+            remedy = f"has another {different[0]} than {run_a}; repeats differ only in engine, batches or machine"
             raise UsageError("repeat", str(folder), remedy)
         outcomes[different.index(None)].append(repeat.outcomes)
     return serving_variance(comparison, *outcomes)

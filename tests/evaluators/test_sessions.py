@@ -186,7 +186,7 @@ def test_chats_are_refused_where_a_method_would_choose_anew(
         answered(tmp_path / "run", sessions["chat"], model, attention=attention)
     able.compresses_contexts = False
     attention = Attention.parse("snapkv", sparsity=0.5)
-    with refused(UsageError, "a method that evicts would choose anew", "transformers", "form=parallel"):
+    with refused(UsageError, "a method that evicts would choose again", "transformers", "form=parallel"):
         answered(tmp_path / "run", sessions["chat"], model, attention=attention)
     answered(tmp_path / "parallel", sessions["parallel"], model, attention=attention)
     answered(tmp_path / "quest", sessions["chat"], model, attention=Attention.parse("quest", sparsity=0.5))

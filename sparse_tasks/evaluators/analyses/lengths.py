@@ -79,5 +79,5 @@ def _why(row: LengthEffect) -> str:
     if math.isnan(row.dense):
         return "no dense run over the same samples to compare with"
     if row.dense == 0:
-        return "dense attention scores 0, there is nothing to lose"
-    return "dense attention scores too little to say how much of it is lost"
+        return "dense attention scores 0, so there is nothing to lose"
+    return "dense attention scores too low to say what share of it is lost"

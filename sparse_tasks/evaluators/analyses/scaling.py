@@ -87,7 +87,7 @@ def scaling(runs: Runs) -> Scaling:
         phase_notes: list[str] = []
         try:
             if len(runs.prompts) > 1:
-                raise _NoFitError(f"{' and '.join(runs.prompts)} runs follow no common law; analyse them apart")
+                raise _NoFitError(f"{' and '.join(runs.prompts)} runs follow no common law; analyse them separately")
             table = _of_phase(samples, phase, phase_notes)
             law = _fit(table)
         except _NoFitError as error:
@@ -208,7 +208,7 @@ def _fit(table: pd.DataFrame) -> _Law:
         cell = table.groupby(_CELL, observed=True).ngroup()  # numbered in the order of ``_cells``
         regression = logit_regression(design, table["score"], cell, sample, stratum)
     except SeparatedError as error:
-        raise _NoFitError("the regressors tell scores of 0 from scores of 1 without fail") from error
+        raise _NoFitError("the regressors separate scores of 0 from scores of 1 perfectly") from error
     return _Law(tasks, varying, regression, tuple(notes))
 
 

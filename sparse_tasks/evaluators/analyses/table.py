@@ -232,7 +232,7 @@ def _repeats(
         repeat = read_scored(folder)
         of = next((run for run in dense if differs(run.settings, repeat.settings) is None), None)
         if of is None:
-            remedy = "repeats no dense run among these; repeats differ in engine, batches or machine alone"
+            remedy = "is not a repeat of a dense run among these; repeats differ only in engine, batches or machine"
             raise UsageError("repeat", str(folder), remedy)
         read.setdefault(of.name, []).append({outcome.id: outcome.score for outcome in repeat.outcomes})
     return read

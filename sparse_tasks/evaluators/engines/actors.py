@@ -108,7 +108,7 @@ class EngineActors(Starter):
                 return
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=None if answering else _STARTING_SECONDS)
             if not ready:
-                raise EngineError("no node of the cluster starts an engine in the place of those that died")
+                raise EngineError("no node of the cluster could start an engine to replace those that died")
             for reference in ready:
                 if reference not in busy:  # it went with another batch of an engine that died
                     continue

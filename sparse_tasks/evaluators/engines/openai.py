@@ -112,7 +112,9 @@ class OpenAIEngine(Engine):
         self._server = _Server.at(self._given.base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL)
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
-            raise UsageError("environment", "OPENAI_API_KEY", "holds a character that no key has; set it again")
+            raise UsageError(
+                "environment", "OPENAI_API_KEY", "contains a character that is invalid in a key; set it again"
+            )
         self._connection: JsonObject = {
             "base_url": self._server.url,
             "api_key": self._key or "none",
@@ -249,7 +251,9 @@ class OpenAIEngine(Engine):
             raise UsageError("engine-arg", "endpoint=chat", reason) from None
         continued, anew = read
         if continued is None or anew is None or continued >= anew:
-            reason = f"cannot begin answers at {self._server.name}, which does not know continue_final_message{remedy}"
+            reason = (
+                f"cannot begin answers at {self._server.name}, which does not support continue_final_message{remedy}"
+            )
             raise UsageError("engine-arg", "endpoint=chat", reason)
 
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
@@ -446,7 +450,7 @@ class OpenAIEngine(Engine):
             raise EngineError(str(error)) from error
         ran = measured.attention
         if ran != self._attention:
-            raise EngineError(f"{self._server.name} ran sample {request.id} under {ran.label}; it was started anew")
+            raise EngineError(f"{self._server.name} ran sample {request.id} under {ran.label}; it was restarted")
         return {name: getattr(measured, name) for name in ("sparsity", "sparsity_spread", "kv_bytes_per_step")}
 
     async def _stream(

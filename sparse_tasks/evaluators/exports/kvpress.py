@@ -27,7 +27,7 @@ def files(dataset: Dataset, tell: Callable[[str], None]) -> Iterator[tuple[str, 
         rows.setdefault(length, []).extend(_row(name, sample) for sample in samples)
         before = before or samples[0].question_position == "both"
     if left_out:
-        why = "kvpress looks for an answer anywhere in the output, where a single letter or digit always stands"
+        why = "kvpress looks for an answer anywhere in the output, where a single letter or digit is always found"
         names = ", ".join(dict.fromkeys(left_out))
         if not rows:
             raise nothing(dataset, f"has nothing that kvpress can score ({names}): {why}")

@@ -337,7 +337,7 @@ class _Check:
             self.reasons.add("dense_sparse", run.name, message, "settings.attention")
             return []
         if controls := settings.attention.controls:
-            message = f"is under {controls[0]}, a control that methods are held against, which a board does not rank"
+            message = f"is under {controls[0]}, a control for comparison, which a board does not rank"
             self.reasons.add("control", run.name, message, "settings.attention")
             return []
         if impossible := contradiction(settings):

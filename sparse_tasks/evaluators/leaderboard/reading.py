@@ -198,7 +198,7 @@ def parse_submission(content: bytes, path: Path) -> SubmissionFile:
         SubmissionError: It is not a submission.
     """
     if not content.isascii():
-        raise _refusal("json", "file", "is not ASCII; hand in the file that sparse-tasks submit wrote, unchanged")
+        raise _refusal("json", "file", "is not ASCII; submit the file that sparse-tasks submit wrote, unchanged")
     # JSON can be small and yet large in memory.
     if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise _refusal("size", "file", f"holds more than {_MOST_VALUES:,} values")

@@ -83,11 +83,11 @@ def make_submission(runs: Runs, name: str | None = None, contact: str | None = N
     content = _sorted_json(submission)
     if len(content) > LARGEST_FILE:
         raise UsageError("runs", len(runs.runs), f"make {size(len(content))}, more than "
-                         f"{size(LARGEST_FILE)}; hand in fewer at once, each with its dense run")  # fmt: skip
+                         f"{size(LARGEST_FILE)}; submit fewer at once, each with its dense run")  # fmt: skip
     try:
         parse_submission(content, Path("submission.json"))
     except SubmissionError as error:
-        raise UsageError("runs", error.reason.where, f"cannot be handed in: {error.reason.message}") from error
+        raise UsageError("runs", error.reason.where, f"cannot be submitted: {error.reason.message}") from error
     return content
 
 

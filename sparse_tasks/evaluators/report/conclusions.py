@@ -146,7 +146,7 @@ def _speedups(context: Context) -> Iterator[Block]:
         *(MAKE.share("cache of dense reads", "kv_share"), _written("decode speedup", "decode_speedup", TYPESET.factor)),
     ]
     if shown := rows(context.analysis.cost):
-        caption = "Speedups that are possible in theory, at batch size 1"
+        caption = "Theoretical speedups at batch size 1"
         yield text_table(caption, shown, columns, 2, folded=True)
 
 
@@ -279,7 +279,7 @@ def _laws(context: Context) -> Iterator[Block]:
         yield text_table("How well the law describes what it was fitted to", fits, [_PHASE, *counts, *errors])
     if held_out := rows(laws.held_out):
         largest = TextColumn("held out", lambda row: f"the largest {row.held_out}", numeric=False)
-        caption = "How well the law foretells what it was not fitted to"
+        caption = "How well the law predicts held-out cells"
         yield text_table(caption, held_out, [_PHASE, largest, *errors, MAKE.count("cells", "n")], 2)
     yield from context.notes("scaling")
 

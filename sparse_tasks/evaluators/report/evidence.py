@@ -41,7 +41,7 @@ def against_depth(context: Context) -> Section:
         )
     )
     if wide:
-        text = f"{wording.listed(wide, 12)}: evidence is spread over the prompt, so that it has no one depth; left out."
+        text = f"{wording.listed(wide, 12)}: evidence is spread over the prompt and has no single depth; left out."
         section.blocks.append(Note(text))
     if unknown:
         section.blocks.append(Note(f"{wording.listed(unknown, 12)}: the data set records no evidence; left out."))

@@ -70,7 +70,7 @@ def _costs(context: Context, tasks: set[str]) -> Block:
         TextColumn("elements read for it", lambda row: TYPESET.large(row.reads_per_solved)),
         MAKE.number("over dense", "against_dense", 2),
     ]
-    caption = "Tokens written, and what a sample costs whose answer is right to its end"
+    caption = "Tokens written, and the cost of a sample whose answer is fully correct"
     return text_table(caption, rows(table[table["task"].isin(tasks)]), columns, 2)
 
 

@@ -43,7 +43,7 @@ def worst(context: Context, data: str | None = None) -> Section:
     if not chosen:
         section.blocks += [Text("No sample lost anything.")] if compared else []
         return section
-    lost = "Samples that sparse attention lost most on against dense attention"
+    lost = "Samples with the largest losses against dense attention"
     said = f"{lost if compared else 'Samples with the lowest scores'}, {len(chosen)} in all, spread over tasks."
     section.blocks.append(Text(f"{said} Evidence, which the answer needs, is marked."))
     if any(one.run.settings.dataset.sha256 not in datasets for one in chosen):

@@ -75,7 +75,9 @@ def test_dense_scores_of_0_give_no_error_and_no_warning(tmp_path: Path) -> None:
     table = length_effects(read_runs([tmp_path / "runs"]))
     assert math.isnan(table["relative_error"][0])
     assert table["relative_error"][1] == 0
-    assert table.attrs["notes"][0] == "acme/small: dense attention scores 0, there is nothing to lose (quest 0.9 at 1k)"
+    assert (
+        table.attrs["notes"][0] == "acme/small: dense attention scores 0, so there is nothing to lose (quest 0.9 at 1k)"
+    )
 
 
 def test_a_sample_that_two_runs_answered_counts_once(runs: Runs, tmp_path: Path) -> None:

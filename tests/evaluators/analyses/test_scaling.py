@@ -284,7 +284,7 @@ def test_runs_that_say_nothing_of_an_effect_are_not_fitted(
     ("dense", "sparse", "note"),
     [
         (np.ones_like, np.ones_like, "in each task all scores are 0 or all are 1"),
-        (np.ones_like, np.zeros_like, "the regressors tell scores of 0 from scores of 1 without fail"),
+        (np.ones_like, np.zeros_like, "the regressors separate scores of 0 from scores of 1 perfectly"),
     ],
 )
 def test_scores_without_a_finite_fit_leave_nothing(maker: Maker, dense: Scores, sparse: Scores, note: str) -> None:

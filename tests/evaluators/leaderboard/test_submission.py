@@ -170,7 +170,7 @@ def test_an_answer_that_is_too_long_is_refused(dataset: Dataset, tmp_path: Path,
 
 def test_a_setting_that_cannot_be_shown_is_refused_before_it_is_written(tmp_path: Path, refused: Refused) -> None:
     run = made_run(tmp_path / "run", SCORES, model="evil\u202ename")
-    with refused(UsageError, "runs:", "model.name", "cannot be handed in"):
+    with refused(UsageError, "runs:", "model.name", "cannot be submitted"):
         make_submission(read_runs([run]), "x")
 
 
@@ -377,5 +377,5 @@ def test_plain_text_can_be_printed(text: str) -> None:
 
 def test_more_than_the_largest_file_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setattr(submission, "LARGEST_FILE", 4096)
-    with refused(UsageError, "runs:", "hand in fewer at once"):
+    with refused(UsageError, "runs:", "submit fewer at once"):
         make_submission(read_runs([runs]))

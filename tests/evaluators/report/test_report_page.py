@@ -180,7 +180,7 @@ def test_accuracy_by_step_is_the_share_of_answers_without_a_mistake_so_far(tmp_p
             assert [row[4] for row in rows if row[1] == label] == right
         assert [row[2] for row in rows[:10]] == [f"{place}0%" for place in range(1, 11)]
     assert len([one for one in root.section("steps").all("svg") if one.attributes.get("role") == "img"]) == 2
-    table = root.table("Tokens written, and what a sample costs whose answer is right to its end")
+    table = root.table("Tokens written, and the cost of a sample whose answer is fully correct")
     solved = {(row[3], row[4]): row[5] for row in table}
     assert solved == {("dense", "0"): "75%", ("quest", "0.5"): "25%", ("quest", "0.7"): "0%", ("quest", "0.9"): "0%"}
 
@@ -419,7 +419,7 @@ def test_repeats_of_the_dense_run_say_what_serving_makes_alone(tmp_path: Path) -
     rows = root.table("Mean over tasks of every run, by length")
     assert all(0.1 < float(row[-1]) < 0.3 for row in rows)
     assert "Batches, engine" not in parsed(make_report(Analysis(read_runs(runs))).decode()).section("summary").text
-    with pytest.raises(UsageError, match="repeats no dense run"):
+    with pytest.raises(UsageError, match="is not a repeat of a dense run"):
         read_runs(runs[:2], [runs[2]])
     with pytest.raises(UsageError, match="named twice"):
         read_runs(runs, [runs[0]])
