@@ -262,7 +262,7 @@ def probe_sha256() -> str:
     find_model(PROBE)  # says what to install
     spec = find_spec(_WEIGHTS[0])
     if spec is None or spec.origin is None:
-        raise UsageError("model", PROBE, "is not at hand")
+        raise UsageError("model", PROBE, "is not available")
     return sha256_of(Path(spec.origin).parent / _WEIGHTS[1])
 
 

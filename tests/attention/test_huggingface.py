@@ -420,8 +420,8 @@ def test_attention_with_what_methods_do_not_know_is_refused() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (transformers.DeepseekV32Config(), "keys by an indexer"),
-        (transformers.MiniMaxM3VLConfig(), "keys by an indexer"),
+        (transformers.DeepseekV32Config(), "keys with its own indexer"),
+        (transformers.MiniMaxM3VLConfig(), "keys with its own indexer"),
         (transformers.Exaone4Config(num_hidden_layers=2, layer_types=["sliding_attention"] * 2), "in every layer"),
         (transformers.DeepseekV3Config(qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16), None),
         (transformers.Exaone4Config(num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"]), None),

@@ -131,8 +131,11 @@ def test_inspection_measures_values_of_another_size(name: str) -> None:
 def test_models_that_choose_keys_themselves_are_refused(kind: str) -> None:
     model = made(kind)
     before = model.config._attn_implementation
-    with pytest.raises(UsageError, match="chooses keys by an indexer"):
+    with pytest.raises(UsageError, match="selects keys with its own indexer"):
         check_config("acme/small", model.config)
-    with pytest.raises(UsageError, match="chooses keys by an indexer"), sparse_attention(model, "dense", impl="torch"):
+    with (
+        pytest.raises(UsageError, match="selects keys with its own indexer"),
+        sparse_attention(model, "dense", impl="torch"),
+    ):
         pass
     assert model.config._attn_implementation == before

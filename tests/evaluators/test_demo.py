@@ -72,7 +72,7 @@ def test_a_cached_checkpoint_of_the_hub_is_taken(tmp_path: Path) -> None:
 def test_half_a_checkpoint_in_the_cache_is_not_taken(missing: str, tmp_path: Path, refused: Refused) -> None:
     # Whoever once loaded the tokenizer alone has such a folder.
     snapshot(tmp_path, *(name for name in WHOLE if name != missing))
-    with refused(UsageError, "model: 'demo'", "is not at hand"):
+    with refused(UsageError, "model: 'demo'", "is not available"):
         find_model("demo")
 
 

@@ -147,7 +147,10 @@ def test_a_card_of_another_form_is_named(server: FakeServer, refused: Refused) -
     ("says", "words"),
     [
         (lambda body: None, "after 2 retries: the answer came without what was measured"),
-        (lambda body: measured(body, attention=to_builtins(SNAPKV)), "ran sample s0 under snapkv-0.9; it was started"),
+        (
+            lambda body: measured(body, attention=to_builtins(SNAPKV)),
+            "ran sample s0 under snapkv-0.9; it was restarted",
+        ),
         (lambda body: measured(body, sparsity={"decode": 1.5}), "sample s0: sparsity"),
     ],
     ids=["none", "other", "form"],
