@@ -113,8 +113,9 @@ def inspect(
         return
     for found in inspected:
         _print(found)
-    print("\nrecall: share of the true attention on the keys that are seen; error: of the output,")
-    print("relative to its norm. For each layer: the mean over its heads, and the worst head.")
+    print("\nrecall: share of the true attention on the keys that are seen; error: of the")
+    print("output, relative to its norm. Each layer has the mean over its heads and the")
+    print("worst head.")
     if output is not None:
         print(output)
 

@@ -49,9 +49,11 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink()
-        lock.release()
+        try:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+        finally:
+            lock.release()
         with suppress(OSError):  # a folder with content stays
             for each in made:
                 each.rmdir()

@@ -13,7 +13,7 @@ from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.evaluators.scoring import score
 from sparse_tasks.generators.story.language import language, languages
 from sparse_tasks.generators.task import TASKS
-from tests.contract.test_tasks import load_once, sample_of
+from tests.contract.test_tasks import load_once, make, sample_of
 from tests.evaluators.metrics import METRICS
 from tests.generators.drafts import STORIES
 from tests.schemas.validation import problems
@@ -31,7 +31,7 @@ TOKENIZERS = [
 def sample_in(
     code: str, name: str, tokenizer: PromptTokenizer, length: int = 6_000, index: int = 0, **options: object
 ) -> Sample:
-    return sample_of.__wrapped__(name, tokenizer, length, index, settings={"story.language": code}, **options)
+    return make(name, tokenizer, length, index, settings={"story.language": code}, **options)
 
 
 @pytest.mark.parametrize(("name", "code"), CASES)

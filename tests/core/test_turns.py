@@ -57,7 +57,7 @@ def test_chats_are_written_by_the_template_and_end_where_the_model_goes_on() -> 
 def test_templates_that_lose_a_message_are_refused(beginning: str) -> None:
     last = ChatTemplate("{{ messages[0].content }}{{ messages[-1].content }}")
     assert last.render("Who?", beginning)
-    with pytest.raises(UsageError, match="as it is"):
+    with pytest.raises(UsageError, match=r"changes|is changed by"):
         last.render("Who?", beginning, ("Ann", "Where?"))
 
 

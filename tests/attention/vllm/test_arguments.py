@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparse_tasks.attention.attention import DENSE, Attention
-from sparse_tasks.attention.method import METHODS, RepeatMethod
+from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm.arguments import (
     BACKEND,
     KEY,
@@ -21,8 +21,8 @@ from sparse_tasks.attention.vllm.arguments import (
     serve_arguments,
 )
 from sparse_tasks.core.errors import UsageError
+from tests.methods import SERVED
 
-SERVED = [name for name in METHODS.names() if not issubclass(METHODS.get(name), RepeatMethod)]
 ASKED: list[dict[str, Any]] = [
     {"attention": DENSE},
     *({"attention": name, "sparsity": 0.7} for name in SERVED),

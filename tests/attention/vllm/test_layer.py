@@ -24,10 +24,10 @@ from sparse_tasks.attention.softmax import Softmax
 from sparse_tasks.attention.vllm.layer import Scales
 from sparse_tasks.core.errors import EngineError, UsageError
 from tests.attention.vllm.served import HEADS, KV_HEADS, LAYERS, SIZE, Alone, Served, Text, named, same, small
+from tests.methods import SERVED
 
-NAMES = METHODS.names()
-PREFILL = [name for name in NAMES if METHODS.get(name).phase is Phase.PREFILL]
-AFTER = [name for name in NAMES if METHODS.get(name).phase is not Phase.PREFILL]
+PREFILL = [name for name in SERVED if METHODS.get(name).phase is Phase.PREFILL]
+AFTER = [name for name in SERVED if METHODS.get(name).phase is not Phase.PREFILL]
 OBSERVING = [name for name in PREFILL if getattr(small(name), "observes", 0)]
 
 A, B, C, D = Text("a", 170, 6, 1), Text("b", 260, 4, 2), Text("c", 33, 6, 3), Text("d", 1, 6, 4)
@@ -103,7 +103,7 @@ def test_steps_are_those_of_a_memory(name: str, block_size: int) -> None:
 SINKS_AND_CAP = Softmax(sinks=torch.tensor([1.0, -3.0, 4.0, 0.5]), soft_cap=2.5)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).any_softmax])
+@pytest.mark.parametrize("name", [name for name in SERVED if METHODS.get(name).any_softmax])
 def test_sinks_and_caps_of_a_layer_are_those_of_the_sequence_alone(name: str) -> None:
     served, found = mixed(named(name), softmax=SINKS_AND_CAP)
     for text in (A, B):
@@ -120,7 +120,7 @@ ROTARY = SimpleNamespace(
 )
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).reads_positions])
+@pytest.mark.parametrize("name", [name for name in SERVED if METHODS.get(name).reads_positions])
 def test_positions_turn_what_methods_read_as_in_the_sequence_alone(name: str) -> None:
     served, found = mixed(named(name), text=ROTARY)
     placed, differs = named(name).placed(ROTARY), 0
@@ -204,7 +204,7 @@ def test_methods_for_both_phases_do_not_meet(name: str) -> None:
         assert taken["decode"]["densities"] == pytest.approx(later.read)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SERVED)
 def test_a_request_gets_the_same_whatever_runs_beside_it(name: str) -> None:
     """Bit for bit in prompts. In decoding the same is read; lists as wide as the batch's longest round otherwise."""
     served, found = mixed(named(name), seed=1)

@@ -23,13 +23,13 @@ from torch import Tensor
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 from sparse_tasks.attention.attention import Attention
-from sparse_tasks.attention.method import METHODS
 from sparse_tasks.attention.vllm import selftest
 from sparse_tasks.attention.vllm.selftest import rounding, self_test
 from sparse_tasks.attention.vllm.session import Session
 from sparse_tasks.core.errors import UsageError
 from tests.attention.vllm.tested import FAULTS
 from tests.cli.program import ROOT
+from tests.methods import SERVED
 
 HEADS, KV_HEADS, SIZE, BLOCK, BLOCKS = 4, 2, 16, 16, 300
 CPU = torch.device("cpu")
@@ -163,7 +163,7 @@ def engine(
     return Engine(session, modules, longest)
 
 
-@pytest.mark.parametrize("name", ["dense", *METHODS.names(), "vertical_slash+quest"])
+@pytest.mark.parametrize("name", ["dense", *SERVED, "vertical_slash+quest"])
 def test_causal_attention_passes_under_every_method(name: str) -> None:
     tested = engine(name).test()
     assert tested["difference"] < 1e-5

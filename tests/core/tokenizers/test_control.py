@@ -117,7 +117,7 @@ def test_a_vocabulary_with_the_token_among_its_words_cannot_write_it_as_text() -
     tokenizer = PromptTokenizer("unigram", backend, "sha256", None)
     assert tokenizer.cost("Clara </s> paid.\n") == tokenizer.costs(["Clara </s> paid.\n"])[0] == NEVER
     assert tokenizer.total(["Clara paid.\n", "Clara </s> paid.\n"]) >= NEVER
-    with pytest.raises(UsageError, match=r"control-tokens: '</s>' stands in a prompt, and this tokenizer cannot"):
+    with pytest.raises(UsageError, match=r"control-tokens: '</s>' occurs in a prompt, and this tokenizer cannot"):
         tokenizer.ids("Clara </s> paid.")
     assert tokenizer.cost("Clara paid.\n") < 20
 

@@ -447,10 +447,13 @@ def test_leaving_early_does_not_sit_out_a_wait(server: FakeServer) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
 def test_an_interrupt_ends_the_process(server: FakeServer) -> None:
     server.script = {1: [Reply(ending="hang")]}
+    # A shell's background jobs, and what they start, ignore the signal.
     program = f"""
+import signal
 from sparse_tasks.evaluators.engines.engine import EngineSettings, Request
 from sparse_tasks.evaluators.engines.openai import OpenAIEngine
 from sparse_tasks.evaluators.models import Model
+signal.signal(signal.SIGINT, signal.default_int_handler)
 engine = OpenAIEngine(EngineSettings(Model("m", {MODEL!r}), arguments={{"base_url": {server.url!r}}}))
 for output in engine.generate(Request(str(i), "", [i], 4) for i in range(2)):
     print(output.id, flush=True)
