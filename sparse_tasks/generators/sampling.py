@@ -236,4 +236,4 @@ def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, le
     first = needed(0)
     # Made texts are alike in length, those of a corpus are not.
     far = length - answer >= 2 * (first - answer) and not task.sized_in_tokens
-    return first if far else max(first, max(map(needed, range(1, request.samples)), default=0))
+    return first if far else max([first, *map(needed, range(1, request.samples))])
