@@ -2,7 +2,8 @@
 
     python benchmarks/generation.py            # the whole table, some ten minutes
     python benchmarks/generation.py --quick    # fewer samples, 64k and 256k
-    python benchmarks/generation.py --against FOLDER    # only the default suite at 64k, in turn with an older checkout
+    python benchmarks/generation.py --against FOLDER    # only the default suite at 64k, in turn with an older checkout,
+                                                        # and its validation
 
 All numbers are ratios or sizes within one run. The unit is one ``tokenizers.Tokenizer.encode`` of the rendered prompt,
 in processor time, measured right beside the sample. Every sample is made as ``sparse-tasks generate`` makes it:
@@ -62,39 +63,48 @@ class Run(NamedTuple):
     work: float
 
 
-def generate(*options: str, release: Path = Path(__file__).parents[1]) -> Run:
-    """Run the command line of a checkout in a process of its own."""
+def command(*words: str, folder: str, release: Path = Path(__file__).parents[1]) -> Run:
+    """Run the command line of a checkout in a process of its own, in a folder."""
+    began = time.perf_counter()
+    script = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
+        " stderr=subprocess.DEVNULL); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        " print(used.ru_maxrss, used.ru_utime + used.ru_stime)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, sys.executable, "-m", "sparse_tasks", *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(release)},
+    )
+    memory, work = done.stdout.split()
+    return Run(time.perf_counter() - began, int(memory) // 1024, float(work))
+
+
+def generate(*options: str) -> Run:
+    """Generate a data set that nobody keeps."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sparse_tasks", "generate", *options, "--output", str(Path(folder) / "d")]
-        began = time.perf_counter()
-        script = (
-            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
-            " stderr=subprocess.DEVNULL); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
-            " print(used.ru_maxrss, used.ru_utime + used.ru_stime)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, *command],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(release)},
-        )
-        memory, work = done.stdout.split()
-        return Run(time.perf_counter() - began, int(memory) // 1024, float(work))
+        return command("generate", *options, "--output", "data", folder=folder)
 
 
 def against(release: Path, runs: int) -> dict[str, float]:
-    """How many times as long an older checkout takes for the default suite at 64k."""
-    ours, theirs = [], []
+    """How many times as long an older checkout takes for the default suite at 64k, and the cost of validation."""
+    suite = ("generate", "--length", "64k", "--output")
+    ours, theirs, checks = [], [], []
     for _ in range(runs):
-        theirs.append(generate("--length", "64k", release=release))
-        ours.append(generate("--length", "64k"))
+        with tempfile.TemporaryDirectory() as folder:
+            theirs.append(command(*suite, "theirs", folder=folder, release=release))
+            ours.append(command(*suite, "ours", folder=folder))
+            checks.append(command("validate", "ours", folder=folder))
+    least = min(run.seconds for run in ours)
     return {
-        "seconds": min(run.seconds for run in theirs) / min(run.seconds for run in ours),
+        "seconds": min(run.seconds for run in theirs) / least,
         "work": min(run.work for run in theirs) / min(run.work for run in ours),
         "memory_mb": max(run.memory for run in ours),
-        "least_seconds": min(run.seconds for run in ours),
+        "least_seconds": least,
+        "validation": min(run.seconds for run in checks) / least,
     }
 
 

@@ -89,7 +89,7 @@ def choose(tokenizer: PromptTokenizer, tokens: int, choice: str, notice: Notice)
     """
     if choice not in ENCODERS:
         raise UsageError("encoder", choice, nearest(choice, ENCODERS))
-    if choice == "hf" or tokens < _PAYS or FAST.label() is None:
+    if not pays(tokens, choice):
         return None
     record = _record(tokenizer, FAST)
     if (proven := _proven(record)) is None:
@@ -103,6 +103,11 @@ def choose(tokenizer: PromptTokenizer, tokens: int, choice: str, notice: Notice)
             return None
         _keep(record, True)
     return FAST if proven in (None, True) else None
+
+
+def pays(tokens: int, choice: str) -> bool:
+    """Whether the faster encoder is to count so many tokens, should it be proven; a user's ``choice`` may forbid it."""
+    return choice == "auto" and tokens >= _PAYS and FAST.label() is not None
 
 
 def by_both(first: int, last: int) -> range:
@@ -167,7 +172,7 @@ def _prove(tokenizer: PromptTokenizer, encoder: type[Fastokens]) -> None:
         EncoderError: They differ.
     """
     try:
-        fast = encoder(tokenizer.backend)
+        fast = encoder(tokenizer.serialised, tokenizer.splits_special)
     except EncoderError as error:
         raise _UnsupportedError(str(error)) from error
     for number, text in enumerate(texts(tokenizer)):
@@ -224,8 +229,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _record(tokenizer: PromptTokenizer, encoder: type[Fastokens]) -> Path:
     """The file of a verdict."""
-    backend = tokenizer.backend
-    made_of = [encoder.label(), version("tokenizers"), _PROOF, bool(backend.encode_special_tokens), backend.to_str()]
+    made_of = [encoder.label(), version("tokenizers"), _PROOF, tokenizer.splits_special, tokenizer.serialised]
     return cache_folder() / "encoders" / f"{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]}.json"
 
 

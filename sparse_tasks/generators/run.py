@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from sparse_tasks.core.stores import Store, store_at
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
 from sparse_tasks.core.tokenizers.fast import EncoderError, Fastokens
 from sparse_tasks.generators.corpora import mount
-from sparse_tasks.generators.encoding import Notice, by_both, choose, with_fallback
+from sparse_tasks.generators.encoding import FAST, Notice, by_both, choose, pays, with_fallback
 from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.sampling import check_count, check_lengths, make_sample
 from sparse_tasks.generators.task import Task
@@ -34,6 +35,9 @@ Work = tuple[Key, bool]
 """A sample to be made, and whether Hugging Face's encoder encodes it, too, and its count is checked."""
 Progress = Callable[["Shard", int, int], None]
 """Called as samples of a shard are finished, with their number and their tokens."""
+
+# Tokens at most of a sample that is made for the sake of what it loads.
+_SHORT = 4096
 
 
 def generate_folder(
@@ -68,7 +72,7 @@ def generate_folder(
     """
     store = store_at(path)
     with ExitStack() as stack:
-        crew = stack.enter_context(_crew(request, workers if on is None else 1, store))
+        crew = stack.enter_context(_crew(request, workers if on is None else 1, store, encoder))
         check_lengths(request, tokenizer)
         # Workers and requests that fail need no Parquet.
         from sparse_tasks.generators.card import card
@@ -93,13 +97,21 @@ def generate_folder(
                         progress(shard, finished.entry["rows"], finished.entry["tokens"])
                 return
             work = [one for shard in missing for one in work_of(shard)]
-            with closing(_in_order(request, tokenizer, work, workers, fast, crew)) as samples:
+            label = None if fast is None else fast.label()
+            in_order = _in_order(request, tokenizer, work, workers, fast, crew)
+            # A thread writes, since processes wait while nobody takes their samples.
+            with ThreadPoolExecutor(1) as writer, closing(in_order):
+                written: Future[None] | None = None
                 for shard in missing:
-                    rows: list[Sample] = []
-                    for sample in islice(samples, shard.last - shard.first):
-                        rows.append(sample)
+                    samples: list[Sample] = []
+                    for sample in islice(in_order, shard.last - shard.first):
+                        samples.append(sample)
                         progress(shard, 1, sample.input_tokens)
-                    folder.add(shard, rows, None if fast is None else fast.label())
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(folder.add, shard, samples, label)
+                if written is not None:
+                    written.result()
 
         with keeping(store.name, folder.kept):
             fast = choose(tokenizer, request.tokens if folder.missing else 0, encoder, notice)
@@ -108,7 +120,7 @@ def generate_folder(
 
 
 @contextmanager
-def _crew(request: Request, workers: int, store: Store) -> Iterator[Crew | None]:
+def _crew(request: Request, workers: int, store: Store, encoder: str) -> Iterator[Crew | None]:
     """Processes that load what they need while it is found out what is missing; None where one will do."""
     workers = min(workers, request.samples * len(request.tasks) * len(request.lengths))
     if workers == 1 or store.has(MANIFEST):
@@ -116,7 +128,7 @@ def _crew(request: Request, workers: int, store: Store) -> Iterator[Crew | None]
         return
     from sparse_tasks.generators.processes import Crew
 
-    with closing(Crew(workers, start_worker, (request,))) as crew:
+    with closing(Crew(workers, _load, (request, pays(request.tokens, encoder)))) as crew:
         yield crew
 
 
@@ -187,18 +199,41 @@ class Worker:
 _worker: Worker | None = None
 
 
+def _tokenizer(request: Request) -> PromptTokenizer:
+    mount(request.corpora)
+    return load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
+
+
+def _work_with(here: Worker) -> None:
+    global _worker
+    _worker = here
+
+
 def start_worker(request: Request, encoder: type[Fastokens] | None = None) -> None:
     """Make this process one that makes samples of a request; ``encoder`` counts."""
-    global _worker
-    mount(request.corpora)
-    loaded = load_tokenizer(request.tokenizer, request.chat_template, keeps_control=request.keeps_control)
+    loaded = _tokenizer(request)
     _ = loaded.backend  # for all processes that are forks of this one
-    _worker = Worker(request, loaded.with_encoder(encoder))
+    _work_with(Worker(request, loaded.with_encoder(encoder)))
+
+
+def _load(request: Request, fast: bool) -> None:
+    """Start this process before it is known which encoder counts; ``fast`` says which one it is likely to be."""
+    loaded = _tokenizer(request)
+    with ThreadPoolExecutor(1) as loader:
+        likely = loader.submit(loaded.with_encoder, FAST if fast else None)
+        # Forks then have the words, grammars and patterns that samples need.
+        for task in request.tasks:
+            with suppress(SparseTasksError):  # it comes again where it matters
+                make_sample(request, loaded, task, min(_SHORT, *request.lengths), 0)
+    with suppress(EncoderError):  # which is not proven then
+        loaded = likely.result()
+    _work_with(Worker(request, loaded))
 
 
 def _count_with(encoder: type[Fastokens] | None) -> None:
     here = worker()
-    here.tokenizer = here.tokenizer.with_encoder(encoder)
+    if encoder is None or not isinstance(here.tokenizer.encoder, encoder):
+        here.tokenizer = here.tokenizer.with_encoder(encoder)
 
 
 def worker() -> Worker:

@@ -186,7 +186,7 @@ def test_proven_encoders_give_the_ids_of_hugging_face(
 
 @pytest.fixture(scope="module")
 def fast(sorts: dict[str, PromptTokenizer]) -> dict[str, Fastokens]:
-    return {name: Fastokens(sorts[name].backend) for name in sorts if PROVEN[name]}
+    return {name: Fastokens(sorts[name].serialised, sorts[name].splits_special) for name in sorts if PROVEN[name]}
 
 
 def test_texts_of_the_proof_are_nasty(qwen: PromptTokenizer) -> None:
@@ -398,7 +398,7 @@ def test_library_that_panics_cannot_encode(small: PromptTokenizer) -> None:
         def encode(self, *_: object) -> object:
             raise Panic
 
-    encoder = Fastokens(small.backend)
+    encoder = Fastokens(small.serialised)
     encoder._native = Native()
     assert encoder.ids("a", special=True) is None
     assert encoder.count("a", special=True) is None
@@ -406,7 +406,7 @@ def test_library_that_panics_cannot_encode(small: PromptTokenizer) -> None:
 
 def test_tokenizer_that_is_not_supported_is_refused() -> None:
     with pytest.raises(EncoderError, match=r"does not support the tokenizer: .*BertNormalizer"):
-        Fastokens(MAKERS["bert"]())
+        Fastokens(MAKERS["bert"]().to_str())
 
 
 def test_estimate_takes_an_encoder(qwen: PromptTokenizer) -> None:

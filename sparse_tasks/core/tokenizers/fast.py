@@ -13,7 +13,6 @@ from sparse_tasks.core.errors import SparseTasksError
 
 if TYPE_CHECKING:
     from fastokens._native import Encoding
-    from tokenizers import Tokenizer
 
 
 class EncoderError(SparseTasksError):
@@ -24,7 +23,8 @@ class Fastokens:
     """The encoder ``fastokens`` of a tokenizer.
 
     Args:
-        backend: The Hugging Face tokenizer, without truncation and padding.
+        serialised: The ``tokenizer.json``, without truncation and padding.
+        splits_special: Whether special tokens are encoded as text.
 
     Raises:
         EncoderError: It does not support the tokenizer.
@@ -32,16 +32,16 @@ class Fastokens:
 
     package: ClassVar[str] = "fastokens"
 
-    def __init__(self, backend: Tokenizer) -> None:
+    def __init__(self, serialised: str, splits_special: bool = False) -> None:
         from fastokens import Tokenizer as Native
 
         try:
-            self._native = Native.from_json_str(backend.to_str())
+            self._native = Native.from_json_str(serialised)
         except BaseException as error:
             if _is_ours(error):
                 raise
             raise EncoderError(f"does not support the tokenizer: {error}") from error
-        self._splits = bool(backend.encode_special_tokens)
+        self._splits = splits_special
 
     @classmethod
     def label(cls) -> str | None:

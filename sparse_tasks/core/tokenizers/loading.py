@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from sparse_tasks.core.errors import UsageError, nearest
@@ -18,11 +19,11 @@ from sparse_tasks.core.records import JsonObject
 from sparse_tasks.core.tokenizers.tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from sparse_tasks.core.tokenizers.template import ChatTemplate
 
 BUILT_IN = {"qwen2.5": "Qwen2.5's vocabulary (151,643 tokens) and chat template; needs no network"}
+
+_CONVERTING = Lock()
 
 Find = Callable[[str], Path | None]
 
@@ -102,10 +103,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-tasks"
 
 
-def _qwen25() -> Tokenizer:
-    """Convert once, then read the conversion; a cache that is damaged or cannot be written is done without."""
-    from tokenizers import Tokenizer
+def _qwen25() -> str:
+    """The ``tokenizer.json``, converted once and then read."""
+    with _CONVERTING:  # another thread may want it, too
+        return _converted()
 
+
+def _converted() -> str:
+    """The conversion in the cache, or a new one; a cache that is damaged or cannot be written is done without."""
     from sparse_tasks.core.tokenizers import qwen25
 
     made_of = hashlib.sha256(f"{qwen25.source_sha256()} {version('tokenizers')} 1".encode()).hexdigest()[:16]
@@ -114,19 +119,17 @@ def _qwen25() -> Tokenizer:
     try:
         content = cached.read_bytes()
         if hashlib.sha256(content).hexdigest() == expected.read_text(encoding="utf-8"):
-            return Tokenizer.from_buffer(content)
+            return content.decode()
     except (OSError, UnicodeDecodeError):
         pass  # not there yet, or not readable: convert
-    tokenizer = qwen25.build()
-    text = tokenizer.to_str()
+    text = qwen25.build().to_str()
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         _write(cached, text)
         _write(expected, hashlib.sha256(text.encode()).hexdigest())
     except OSError:
         pass  # a read-only home costs two seconds a run, nothing else
-    # Read back as later runs will, so that the hash of the serialised form is the same in all of them.
-    return Tokenizer.from_str(text)
+    return text
 
 
 def _write(path: Path, text: str) -> None:

@@ -33,7 +33,7 @@ class PromptTokenizer:
 
     Args:
         name: How the user named it.
-        backend: The Hugging Face tokenizer, or what loads it.
+        backend: The Hugging Face tokenizer, or what gives its ``tokenizer.json``, as text, on first use.
         sha256: Hash of what the tokenizer was made from, which stands for it in the keys of samples.
         template: Wraps the prompt as the user's message; None leaves it bare.
         additive: Whether counts are known to add up over paragraphs (see ``additivity``); None finds out.
@@ -49,7 +49,7 @@ class PromptTokenizer:
     def __init__(
         self,
         name: str,
-        backend: Tokenizer | Callable[[], Tokenizer],
+        backend: Tokenizer | Callable[[], str],
         sha256: str,
         template: ChatTemplate | None,
         additive: bool | None = None,
@@ -59,7 +59,8 @@ class PromptTokenizer:
         self.name = name
         self.template = template
         self.sha256 = sha256
-        self._load = cache(backend if callable(backend) else lambda: backend)
+        self._backend = backend
+        self._load = cache(self._loaded)
         self._additive = additive
         self.keeps_control = keeps_control
         self._excerpt = excerpt
@@ -72,6 +73,21 @@ class PromptTokenizer:
         backend.no_truncation()
         backend.no_padding()
         return backend
+
+    def _loaded(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(self._backend()) if callable(self._backend) else self._backend
+
+    @property
+    def serialised(self) -> str:
+        """The ``tokenizer.json`` of the backend, which need not be loaded for it."""
+        return self._backend() if callable(self._backend) else self.backend.to_str()
+
+    @property
+    def splits_special(self) -> bool:
+        """Whether the backend encodes its own special tokens as text, which its ``tokenizer.json`` does not say."""
+        return not callable(self._backend) and bool(self.backend.encode_special_tokens)
 
     @cached_property
     def _edges(self) -> int:
@@ -101,7 +117,7 @@ class PromptTokenizer:
         if encoder is None and self.encoder is None:
             return self
         other = copy(self)
-        other.encoder = None if encoder is None else encoder(self.backend)
+        other.encoder = None if encoder is None else encoder(self.serialised, self.splits_special)
         return other
 
     def render(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> str:

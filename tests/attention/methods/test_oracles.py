@@ -149,7 +149,7 @@ def test_every_method_has_an_oracle_of_its_phase_at_its_sparsity(name: str) -> N
 
 
 def test_without_a_sparsity_there_is_no_oracle() -> None:
-    with pytest.raises(UsageError, match="sparsity: None of quest"):
+    with pytest.raises(UsageError, match="sparsity: None is no budget for the oracle of quest"):
         _ = Attention.parse("quest").oracle
 
 
