@@ -35,9 +35,10 @@ Notice = Callable[[str], object]
 ENCODERS: Final = ("auto", "hf")
 """Choices of a user: a proven encoder wherever it pays, or Hugging Face's alone."""
 FAST: Final = Fastokens
+COMPARED: Final = 2**19
+"""Characters of a sample that are encoded by both encoders: 128k tokens, so that long samples cost no more."""
 
 _EVERY: Final = 100  # one sample in so many of each file is encoded by both encoders
-_COMPARED: Final = 2**19  # characters of a sample that are compared: 128k tokens, so that long samples cost no more
 _PAYS: Final = 2**21  # tokens from which on the seconds that the encoder takes to load are gained again
 _PROOF: Final = 1  # raised when the texts of the proof change
 
@@ -156,7 +157,7 @@ def compare(tokenizer: PromptTokenizer, text: str, prompt: str, where: str) -> N
     Raises:
         EncoderError: It gives others.
     """
-    text = text[:_COMPARED]
+    text = text[:COMPARED]
     if tokenizer.encode(text, prompt) != tokenizer.with_encoder(None).encode(text, prompt):
         raise EncoderError(f"{where} has other ids")
 

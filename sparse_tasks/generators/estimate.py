@@ -13,9 +13,10 @@ from typing import Final
 from sparse_tasks.core.sample import Sample
 from sparse_tasks.core.tokenizers import PromptTokenizer
 from sparse_tasks.core.tokenizers.fast import Fastokens
-from sparse_tasks.generators.processes import in_processes
+from sparse_tasks.generators.encoding import COMPARED
+from sparse_tasks.generators.processes import Crew
 from sparse_tasks.generators.request import Request, check_workers
-from sparse_tasks.generators.run import start_worker, worker
+from sparse_tasks.generators.run import count_with, load_worker, worker
 from sparse_tasks.generators.sampling import check_count, make_sample, shortest_length
 from sparse_tasks.generators.task import Task
 
@@ -56,11 +57,13 @@ class _Pace:
         first: Of the first sample, which pays for what later ones share.
         later: Of each later one.
         check: Of the check of a file's last sample.
+        characters: Of that sample.
     """
 
     first: float
     later: list[float]
     check: float
+    characters: int
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,19 @@ def estimate(
     """
     from sparse_tasks.generators.dataset import shards  # Parquet, which workers do without
 
+    start = time.process_time()  # until there are processes; what comes behind it in this one takes them no time
     workers = min(workers, request.samples * len(request.tasks) * len(request.lengths))
     cores = min(workers, check_workers(None))
     configs = [(task, length) for length in request.lengths for task in request.tasks]
     shorts = {(task.name, length): _short(request, tokenizer, task, length) for task, length in configs}
     pairs = {(task.name, shorts[task.name, length]): task for task, length in configs}
     plan = [(task, short) for (_, short), task in pairs.items()]
-    start = time.process_time()
     if workers == 1:
         measured = [_measure(request, tokenizer.with_encoder(encoder), plan)]
         start = 0.0  # it is this process that begins
     else:
-        measured = list(in_processes(_measure_in_process, [plan] * workers, workers, start_worker, (request, encoder)))
+        crew = Crew(workers, load_worker, (request, encoder is not None))
+        measured = list(crew.results(_measure_in_process, [plan] * workers, count_with, (encoder,)))
     starts = [one.start for one in measured]
     start += max(*starts, sum(starts) / cores)  # most of it is one process's, which others wait for
     paces = {pair: [one.paces[k] for one in measured] for k, pair in enumerate(pairs)}
@@ -111,8 +115,9 @@ def estimate(
         later = sorted(second for pace in found for second in pace.later)
         each = fmean(later[share.start * len(later) // 2 : max(1, share.stop * len(later) // 2)])
         first = max(0.0, fmean(pace.first for pace in found) - each) * min(workers, request.samples)
-        check = fmean(pace.check for pace in found) * files.count((task, length)) if checked else 0.0
-        return (first + (request.samples * each + check) * ratio) / cores
+        longest = COMPARED / fmean(pace.characters for pace in found) if encoder is not None else ratio
+        check = fmean(pace.check for pace in found) * min(ratio, max(1.0, longest)) if checked else 0.0
+        return (first + request.samples * each * ratio + check * files.count((task, length))) / cores
 
     slower, faster, all_of_them = slice(1, 2), slice(0, 1), slice(0, 2)
     expected = {pair: seconds(*pair, all_of_them) for pair in shorts}
@@ -139,10 +144,12 @@ def _measure_in_process(plan: list[Pair]) -> _Measured:
 
 
 def _measure(request: Request, tokenizer: PromptTokenizer, plan: list[Pair]) -> _Measured:
-    start, began = time.process_time(), time.perf_counter()
+    # What loads in a thread does so at the same time.
+    start = max(time.thread_time(), time.process_time() - time.thread_time())
+    before, began = time.process_time(), time.perf_counter()
     most = min(_EACH, _ALL / len(plan))
     paces = [_pace(request, tokenizer, *pair, most) for pair in plan]
-    return _Measured(start, paces, time.process_time() - start, time.perf_counter() - began)
+    return _Measured(start, paces, time.process_time() - before, time.perf_counter() - began)
 
 
 def _pace(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, most: float) -> _Pace:
@@ -155,7 +162,7 @@ def _pace(request: Request, tokenizer: PromptTokenizer, task: Task, length: int,
     began = time.process_time()
     if tokenizer.additive:
         check_count(request, tokenizer, sample)
-    return _Pace(first, later, time.process_time() - began)
+    return _Pace(first, later, time.process_time() - began, len(sample.prompt))
 
 
 def _timed(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> tuple[float, Sample]:

@@ -128,7 +128,7 @@ def _crew(request: Request, workers: int, store: Store, encoder: str) -> Iterato
         return
     from sparse_tasks.generators.processes import Crew
 
-    with closing(Crew(workers, _load, (request, pays(request.tokens, encoder)))) as crew:
+    with closing(Crew(workers, load_worker, (request, pays(request.tokens, encoder)))) as crew:
         yield crew
 
 
@@ -176,7 +176,7 @@ def _in_order(
     crew: Crew | None = None,
 ) -> Generator[Sample, None, None]:
     if crew is not None and crew.waits and work:
-        yield from crew.results(_make_in_process, work, _count_with, (encoder,))
+        yield from crew.results(_make_in_process, work, count_with, (encoder,))
         return
     if workers > 1 and len(work) > 1:
         from sparse_tasks.generators.processes import in_processes
@@ -216,7 +216,7 @@ def start_worker(request: Request, encoder: type[Fastokens] | None = None) -> No
     _work_with(Worker(request, loaded.with_encoder(encoder)))
 
 
-def _load(request: Request, fast: bool) -> None:
+def load_worker(request: Request, fast: bool) -> None:
     """Start this process before it is known which encoder counts; ``fast`` says which one it is likely to be."""
     loaded = _tokenizer(request)
     with ThreadPoolExecutor(1) as loader:
@@ -230,7 +230,8 @@ def _load(request: Request, fast: bool) -> None:
     _work_with(Worker(request, loaded))
 
 
-def _count_with(encoder: type[Fastokens] | None) -> None:
+def count_with(encoder: type[Fastokens] | None) -> None:
+    """Let an encoder count in this process."""
     here = worker()
     if encoder is None or not isinstance(here.tokenizer.encoder, encoder):
         here.tokenizer = here.tokenizer.with_encoder(encoder)

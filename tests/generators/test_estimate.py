@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_tasks.core.tokenizers import PromptTokenizer, load_tokenizer
+from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators import estimate as module
 from sparse_tasks.generators.estimate import Estimate, Pair, _Measured, _Pace, estimate
 from tests.generators.requests import make_request
@@ -23,24 +25,37 @@ def made(
     samples: int = 8,
     had: float = 1.0,
     spread: float = 0.0,
+    check: float = 0.0,
+    encoder: type[Fastokens] | None = None,
 ) -> Estimate:
     """An estimate of processes that need a second for 2**15 tokens, two for the first sample, half a one to start.
 
     Args:
         had: Share of the time in which they were not waiting for a core.
         spread: Of the times around their mean.
+        check: Seconds that the check of a sample takes for 2**15 tokens, which are 2**17 characters.
+        encoder: The encoder that counts.
     """
 
     def measure(plan: list[Pair]) -> _Measured:
         seconds = [length / 2**15 for _, length in plan]
-        return _Measured(0.5, [_Pace(2 * s, [s * (1 - spread), s * (1 + spread)], 0.0) for s in seconds], had, 1.0)
+        return _Measured(
+            0.5, [_Pace(2 * s, [s * (1 - spread), s * (1 + spread)], check * s, 2**17) for s in seconds], had, 1.0
+        )
+
+    class Processes:
+        def __init__(self, workers: int, *_: object) -> None:
+            pass
+
+        def results(self, _: object, plans: list[list[Pair]], *rest: object) -> Iterator[_Measured]:
+            return map(measure, plans)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "check_workers", lambda workers: 4)
         patch.setattr(module.time, "process_time", lambda: 0.0)
         patch.setattr(module, "_measure", lambda request, tokenizer, plan: measure(plan))
-        patch.setattr(module, "in_processes", lambda work, plans, *rest: map(measure, plans))
-        return estimate(make_request(lengths, tasks, samples=samples), qwen, workers)
+        patch.setattr(module, "Crew", Processes)
+        return estimate(make_request(lengths, tasks, samples=samples), qwen, workers, encoder)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -61,6 +76,15 @@ def test_more_workers_than_cores_are_no_faster(qwen: PromptTokenizer) -> None:
     assert eight.seconds >= four.seconds
     assert eight.seconds < 1.2 * four.seconds
     assert eight.free == 1.0
+
+
+@pytest.mark.parametrize("encoder", [None, Fastokens])
+def test_no_more_of_a_sample_is_checked_than_both_encoders_encode(
+    qwen: PromptTokenizer, encoder: type[Fastokens] | None
+) -> None:
+    free, checked = (made(qwen, ["1M"], ["ruler_vt"], 2, check=check, encoder=encoder) for check in (0.0, 1.0))
+    # A file holds four samples of 2**20 tokens, so there are two; where there is no other encoder, all is encoded.
+    assert checked.seconds - free.seconds == pytest.approx(2 * (32 if encoder is None else 4) / 2)
 
 
 @settings(deadline=None, max_examples=50)
