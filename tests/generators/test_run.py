@@ -23,7 +23,7 @@ from sparse_tasks.core.tokenizers.fast import Fastokens
 from sparse_tasks.generators import dataset, run
 from sparse_tasks.generators.dataset import shards
 from sparse_tasks.generators.processes import Crew, in_processes
-from sparse_tasks.generators.run import generate_folder, generate_samples, start_worker
+from sparse_tasks.generators.run import count_with, generate_folder, generate_samples, load_worker, worker
 from sparse_tasks.generators.sampling import make_sample
 from sparse_tasks.generators.table import read_rows
 from tests.cli.program import contents, wait_for
@@ -99,9 +99,21 @@ def test_forks_end_with_the_first_process_and_it_with_them(killed: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forks of one on Linux alone")
 @pytest.mark.usefixtures("no_process_left")
-def test_what_workers_load_starts_no_thread() -> None:
-    crew = Crew(2, start_worker, (REQUEST, Fastokens))
+def test_what_workers_load_leaves_no_thread_behind() -> None:
+    crew = Crew(2, load_worker, (REQUEST, True))
     assert list(crew.results(work, [15, 16], threads, ())) == [(15, "1"), (16, "1")]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_workers_load_the_encoder_that_is_likely_and_count_with_the_one_that_is_chosen(fast: bool) -> None:
+    load_worker(REQUEST, fast)
+    assert isinstance(worker().tokenizer.encoder, Fastokens if fast else type(None))
+    loaded = worker().tokenizer
+    count_with(Fastokens)
+    assert isinstance(worker().tokenizer.encoder, Fastokens)
+    assert (worker().tokenizer is loaded) == fast  # it is not loaded twice
+    count_with(None)
+    assert worker().tokenizer.encoder is None
 
 
 @pytest.mark.usefixtures("no_process_left")
