@@ -175,13 +175,12 @@ def _in_order(
     encoder: type[Fastokens] | None,
     crew: Crew | None = None,
 ) -> Generator[Sample, None, None]:
-    if crew is not None and crew.waits and work:
-        yield from crew.results(_make_in_process, work, count_with, (encoder,))
-        return
     if workers > 1 and len(work) > 1:
-        from sparse_tasks.generators.processes import in_processes
+        if crew is None or not crew.waits:
+            from sparse_tasks.generators.processes import Crew
 
-        yield from in_processes(_make_in_process, work, min(workers, len(work)), start_worker, (request, encoder))
+            crew = Crew(min(workers, len(work)), load_worker, (request, encoder is not None))
+        yield from crew.results(_make_in_process, work, count_with, (encoder,))
         return
     here = Worker(request, tokenizer.with_encoder(encoder))
     for one in work:
