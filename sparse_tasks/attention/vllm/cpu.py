@@ -14,7 +14,7 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.patterns import Everything
 from sparse_tasks.attention.reference import masked_attention
-from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.attention.vllm.interface import importing
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Span, Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
@@ -29,12 +29,6 @@ with importing():
 
 class SparseBuilder(BuilderMixin, CPUAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
     """vLLM's metadata with the plan of the step."""
-
-    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
-        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        if self._session is not None:
-            metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.block_size)
-        return metadata
 
 
 class SparseImpl(ImplMixin, CPUAttentionBackendImpl):  # type: ignore[misc]

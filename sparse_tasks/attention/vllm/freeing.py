@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from sparse_tasks.attention.interactions import whole_blocks
 from sparse_tasks.attention.vllm.arguments import KEY, parse_offer
-from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.attention.vllm.interface import importing
 from sparse_tasks.core.errors import UsageError
 
 with importing():

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.vllm.checks import check_head_size, importing
+from sparse_tasks.attention.vllm.checks import check_head_size
+from sparse_tasks.attention.vllm.interface import importing
 from sparse_tasks.attention.vllm.plan import Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
 
@@ -41,17 +42,13 @@ class _Dense:
 class SparseBuilder(BuilderMixin, FlashAttentionMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
     """vLLM's metadata with the plan of the step."""
 
-    _cudagraph_support = AttentionCGSupport.NEVER
-
     @classmethod
     def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
-        return cls._cudagraph_support
+        return AttentionCGSupport.NEVER
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
         metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        if self._session is None:
-            return metadata
-        step = metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.block_size)
+        step: Step | None = getattr(metadata, "sparse", None)
         if step is not None and step.mixed:
             metadata.dense = _dense_part(metadata, step)
         return metadata

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.attention.vllm.interface import importing
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.plan import Step
 from sparse_tasks.attention.vllm.shared import BuilderMixin, ImplMixin
@@ -25,12 +25,6 @@ with importing():
 
 class LatentBuilder(BuilderMixin, MLACommonMetadataBuilder):  # type: ignore[misc]  # vLLM is not looked into
     """vLLM's metadata with the plan of the step."""
-
-    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
-        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        if self._session is not None:
-            metadata.sparse = self._session.plan(self._names, common_attn_metadata, self.page_size)
-        return metadata
 
 
 class LatentImpl(ImplMixin, CPUMLAImpl):  # type: ignore[misc]

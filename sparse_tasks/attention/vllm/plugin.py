@@ -8,7 +8,7 @@ import threading
 import time
 from multiprocessing import parent_process
 
-from sparse_tasks.attention.vllm.checks import importing
+from sparse_tasks.attention.vllm.interface import importing
 
 with importing():
     from vllm.platforms import current_platform

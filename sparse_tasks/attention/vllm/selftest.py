@@ -18,7 +18,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import Method
-from sparse_tasks.attention.vllm.checks import importing, other_interface
+from sparse_tasks.attention.vllm.interface import importing, lacks
 from sparse_tasks.attention.vllm.session import Session, dtype_of
 from sparse_tasks.core.errors import UsageError
 
@@ -121,7 +121,7 @@ def _known(tested: Iterator[_Tested]) -> Iterator[_Tested]:
     try:
         yield from tested
     except (AttributeError, TypeError) as error:
-        raise other_interface(error) from error
+        raise lacks(str(error)) from error
 
 
 def _differences(config: Any, session: Session, modules: Mapping[str, Any], device: torch.device) -> Iterator[_Tested]:

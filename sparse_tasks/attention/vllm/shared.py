@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
-from sparse_tasks.attention.vllm.checks import check_attributes, importing
+from sparse_tasks.attention.vllm.checks import check_attributes
+from sparse_tasks.attention.vllm.interface import importing
 from sparse_tasks.attention.vllm.layer import SparseLayer
 from sparse_tasks.attention.vllm.session import Session, session_of
 
@@ -22,9 +23,16 @@ class BuilderMixin:
     def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)  # type: ignore[call-arg]
         self._session: Session | None = session_of(vllm_config)
-        self._names = layer_names
+        self._names, self._block_size = layer_names, kv_cache_spec.block_size
         if self._session is not None:
-            self._session.lay_out(layer_names, kv_cache_spec.block_size)
+            self._session.lay_out(layer_names, self._block_size)
+
+    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
+        """VLLM's metadata, with the plan of the step as ``sparse``."""
+        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
+        if self._session is not None:
+            metadata.sparse = self._session.plan(self._names, common_attn_metadata, self._block_size)
+        return metadata
 
 
 class ImplMixin:

@@ -14,13 +14,21 @@ from torch import Tensor
 from vllm.platforms import current_platform
 
 from sparse_tasks.attention.interactions import ceil_div
-from sparse_tasks.attention.vllm.arguments import KEY, parse_offer, parse_self_test
-from sparse_tasks.attention.vllm.checks import (
-    check_cache,
-    check_config,
-    check_layer,
+from sparse_tasks.attention.vllm.arguments import KEY, Offer, parse_offer, parse_self_test
+from sparse_tasks.attention.vllm.checks import check_cache, check_config, check_layer
+from sparse_tasks.attention.vllm.interface import (
+    EVERYWHERE,
+    ON_CPUS,
+    ON_GPUS,
+    TO_FREE_BLOCKS,
+    WITH_LATENTS,
+    check_cache_layout,
+    check_names,
+    check_object,
+    check_order,
     check_version,
     importing,
+    in_order,
 )
 from sparse_tasks.attention.vllm.plugin import take_the_place_of_cpu_attention
 from sparse_tasks.attention.vllm.replay import Compute, CudaRecorder, Found, Recorder, Replays
@@ -58,6 +66,26 @@ def freeing() -> Any:
     return FreeingSpec
 
 
+def _check_interface(config: VllmConfig, offer: Offer) -> None:
+    """Refuse a release of vLLM that lacks a name that this engine will use."""
+    check_names(EVERYWHERE, ON_CPUS if current_platform.is_cpu() else ON_GPUS)
+    if not current_platform.is_cpu():
+        check_order(sort_batch_req_ids)
+    if config.model_config.use_mla:
+        check_names(WITH_LATENTS)
+    if offer.free_blocks:
+        check_names(TO_FREE_BLOCKS)
+
+
+def _check_parts(module: Any) -> None:
+    """Refuse a release of vLLM whose attention layers lack an attribute."""
+    latent = isinstance(module, MLAAttention)
+    check_object("latent attention layer" if latent else "attention layer", module)
+    check_object("latent attention" if latent else "attention", module.impl)
+    if not latent and module.kv_cache_dtype.startswith("fp8"):
+        check_object("attention layer in 8 bits", module)
+
+
 def _record_whole(recorder: Recorder, compute: Compute[Found]) -> Compute[Found]:
     """Record a model without vLLM's graphs of its pieces, which cannot be parts of another graph."""
 
@@ -80,6 +108,7 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             _LOG.warning(untested)
         offer = parse_offer(vllm_config.additional_config)
         check_config(vllm_config, offer)
+        _check_interface(vllm_config, offer)
         self._tests_itself = parse_self_test(vllm_config.additional_config)
         self._tested: dict[str, Any] | None = None  # None where there was no self-test
         if current_platform.is_cpu():
@@ -103,7 +132,10 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
             for name, module in modules.items()
             if isinstance(module, AttentionModule | MLAAttention) and module.sliding_window is None
         }
+        check_object("worker", self)
+        check_object("model runner V2" if self.use_v2_model_runner else "model runner", self.model_runner)
         for module in sparse.values():
+            _check_parts(module)
             check_layer(module)
         self._modules = sparse
         mode = self.vllm_config.compilation_config.cudagraph_mode
@@ -153,6 +185,9 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
                     remedy = f"does not go with this model and its options: vLLM keeps the blocks of {layer} as others'"
                     raise UsageError("free_blocks", True, remedy)
         super().initialize_from_config(kv_cache_config)
+        for module in self._modules.values():
+            impl = module.impl
+            check_cache_layout(module.kv_cache.shape, impl.num_kv_heads, impl.head_size, latent=impl.latent)
 
     def determine_available_memory(self) -> int:
         """Memory for the cache, without that of methods, which vLLM's trial run does not see."""
@@ -234,5 +269,4 @@ class SparseWorker(VllmWorker):  # type: ignore[misc]  # vLLM is not looked into
         if not self.use_v2_model_runner:
             rows: Sequence[str] = self.model_runner.input_batch.req_ids
             return rows
-        ordered: list[str] = sort_batch_req_ids(scheduled.num_scheduled_tokens, self.model_runner.decode_query_len)
-        return ordered
+        return in_order(sort_batch_req_ids, scheduled, self.model_runner.decode_query_len)

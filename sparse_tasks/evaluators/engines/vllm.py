@@ -111,7 +111,8 @@ class VllmEngine(Engine):
         import vllm
 
         from sparse_tasks.attention.vllm.arguments import parse_offer
-        from sparse_tasks.attention.vllm.checks import check_config, check_version, loses_prefixes
+        from sparse_tasks.attention.vllm.checks import check_config, loses_prefixes
+        from sparse_tasks.attention.vllm.interface import check_version
 
         self._untested = check_version(vllm.__version__)
         config = arguments.create_engine_config()

