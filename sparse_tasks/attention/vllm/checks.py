@@ -49,15 +49,9 @@ def check_config(config: Any, attention: Attention | Offer) -> None:
         _check_latent(config, attention)
     text = config.model_config.hf_text_config
     softmax = what_config_says(text)  # layers tell for sure, once they are loaded
+    offer.check_devices(parallel.tensor_parallel_size)
     for method in attention.methods:
         method.check_softmax(softmax)
-        if (size := parallel.tensor_parallel_size) > 1 and getattr(method, "calibration", None) is not None:
-            raise UsageError(
-                "tensor_parallel_size",
-                size,
-                f"gives each device only some of the heads, but the calibration of {method.name} covers all; leave "
-                "tensor_parallel_size out, or take a method without a calibration",
-            )
         method.in_model(text)
         if cache.enable_prefix_caching and offer.forbids_prefixes(method):
             raise UsageError(
