@@ -1,1 +1,1 @@
-"""Small, pure things that every room uses."""
+"""Small, pure modules that every other package uses."""

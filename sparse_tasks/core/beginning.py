@@ -1,4 +1,4 @@
-"""The beginning of an answer: what stands for the model before the first word that it writes."""
+"""The beginning of an answer: the text in the model's turn before its first own token."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ BARE_ANSWER: Final = "\n\n" + ANSWER
 
 
 def in_tags(prefix: str) -> bool:
-    """Whether an ``answer_prefix`` leads to an answer in tags; else it is a completion with words of its own."""
+    """Whether an ``answer_prefix`` leads to an answer in tags rather than to a completion."""
     return prefix in ("", EXPLANATION, ANSWER, BARE_ANSWER)
 
 
 def begun(prompt: str, prefix: str, chat: bool) -> tuple[str, str]:
-    """The user's message, and the beginning of the answer that stands behind it in the model's turn.
+    """The user's message, and the beginning of the answer that follows it in the model's turn.
 
-    An answer in tags begins with ``<answer>``, a completion (RULER's form) with its own words.
+    An answer in tags begins with ``<answer>``, a completion (RULER's form) with its prefix.
 
     Args:
         prompt: The sample's prompt.
         prefix: Its ``answer_prefix``, with which the prompt may end.
-        chat: Whether there is a chat template; a bare prompt has no turns, so that all of it is the message.
+        chat: Whether there is a chat template. A bare prompt has no turns, so all of it is the message.
     """
     message = prompt.removesuffix(prefix)
     if chat:
@@ -34,5 +34,5 @@ def begun(prompt: str, prefix: str, chat: bool) -> tuple[str, str]:
 
 
 def unbegun(prompt: str, prefix: str, chat: bool) -> str:
-    """The prompt of a data set that begins its answers, without the beginning."""
+    """The prompt without the beginning of its answer."""
     return prompt.removesuffix(prefix) + ("" if chat or not in_tags(prefix) else EXPLANATION)

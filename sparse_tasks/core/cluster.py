@@ -1,4 +1,4 @@
-"""A Ray cluster whose nodes are alike: connecting to it, and work on each of its nodes."""
+"""A Ray cluster of identical nodes: connect to it, and run work on every node."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Result = TypeVar("Result")
 RETRIES: Final = 10
 """Times that work is begun again whose process or node has died."""
 
-_SECONDS: Final = 10  # for a port to answer
-_CONNECTIONS: Final = 3  # tries: the process that a cluster forks for each client now and then dies at once
+_SECONDS: Final = 10  # until a port has to answer
+_CONNECTIONS: Final = 3  # attempts: the process that a cluster forks for a client sometimes dies at once
 _CLIENT: Final = "ray://"
 _HOW: Final = "write ray://HOST:10001, HOST:6379 on a node of the cluster, or auto"
 
 
 class LostError(EngineError):
-    """The process or the node that did some work has died."""
+    """The process or node that was running some work has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Node:
     """A node of a cluster.
 
     Attributes:
-        id: Ray's name of it.
-        address: Its host.
-        cpus: Its cores, as it told Ray.
-        gpus: Its GPUs.
+        id: Ray's id.
+        address: Host.
+        cpus: Cores, as reported to Ray.
+        gpus: GPUs.
     """
 
     id: str
@@ -49,11 +49,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster to which this process is connected.
+    """The cluster this process is connected to.
 
     Attributes:
         address: As the user wrote it.
-        nodes: Those with cores.
+        nodes: Nodes that have cores.
     """
 
     address: str
@@ -61,14 +61,14 @@ class Cluster:
 
     @property
     def cpus(self) -> int:
-        """Cores of all nodes."""
+        """Total number of cores."""
         return sum(node.cpus for node in self.nodes)
 
     def on_each(self, work: Callable[..., Result], *arguments: object) -> Iterator[tuple[Node, Result]]:
-        """The results of ``work`` on every node, which takes no core of it.
+        """Run ``work`` on every node, without reserving a core there, and return the results.
 
         Raises:
-            SparseTasksError: What ``work`` raised, or a node is gone.
+            SparseTasksError: ``work`` raised it, or a node has died.
         """
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -86,15 +86,15 @@ class Cluster:
 
 @contextmanager
 def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
-    """A cluster, within the block.
+    """Connect to a cluster within the block.
 
     Args:
-        address: ``ray://HOST:PORT`` from anywhere, ``HOST:PORT`` of a cluster to which this machine belongs, or
-            ``auto``: ``$RAY_ADDRESS``, else the cluster that runs here.
-        packages: Those whose releases have to be the same on all nodes, besides this one, file by file.
+        address: ``ray://HOST:PORT`` from anywhere, ``HOST:PORT`` of a cluster this machine belongs to, or
+            ``auto``: ``$RAY_ADDRESS``, else the cluster running here.
+        packages: Packages whose versions must be the same on all nodes. This package is compared file by file.
 
     Raises:
-        UsageError: Ray is not installed, no cluster answers, or it has other releases than this machine, on some node.
+        UsageError: Ray is not installed, no cluster answers, or one of its nodes has other versions than this machine.
     """
     try:
         import ray
@@ -107,12 +107,12 @@ def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
     try:
         with Chatter().diverted():
             _connect(wanted)
-    except Exception as error:  # of many kinds; versions that differ are told so
+    except Exception as error:  # many types, a version mismatch among them
         raise UsageError("on", address, f"cannot be used: {_told(error)}") from error
     finally:
-        for number, way in ways.items():  # Ray takes SIGTERM for itself
+        for number, way in ways.items():  # Ray replaces the SIGTERM handler
             signal.signal(number, way)
-    # Told by nothing that can be set, on standard output, which is for results: every worker that has died.
+    # Ray reports every dead worker on standard output, which is for results, and has no setting against it.
     ray._private.worker.print_to_stdstream = lambda *message, **options: None
     try:
         yield _checked(address, packages)
@@ -121,11 +121,11 @@ def connected(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
 
 
 def result_of(reference: Any) -> Any:
-    """The result of a task or of an actor's method.
+    """The result of a Ray task or actor method.
 
     Raises:
         LostError: Its process has died.
-        SparseTasksError: What it raised, or it could not be run.
+        SparseTasksError: It raised this, or could not be run.
     """
     import ray
 
@@ -148,7 +148,7 @@ def _connect(wanted: str) -> None:
         try:
             ray.init(wanted, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:
-            ray.shutdown()  # what failed leaves Ray in its clients' mode
+            ray.shutdown()  # a failed connection leaves Ray in client mode
             if not (left and isinstance(error, ConnectionAbortedError)):
                 raise
         else:
@@ -156,7 +156,7 @@ def _connect(wanted: str) -> None:
 
 
 def _check_port(address: str, wanted: str) -> None:
-    """Make sure that a cluster answers at an address, for which Ray itself takes minutes."""
+    """Check that a cluster answers at an address; Ray itself takes minutes to notice that none does."""
     import grpc
 
     host, colon, port = wanted.removeprefix(_CLIENT).rstrip("/").rpartition(":")
@@ -176,14 +176,14 @@ def _check_port(address: str, wanted: str) -> None:
             status = error.code()
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         raise UsageError("on", address, nobody)
-    # Clients have a server of their own, which does not know the question.
+    # The server for clients is a separate one, which does not know this request.
     if (status is grpc.StatusCode.UNIMPLEMENTED) != wanted.startswith(_CLIENT):
         other = "is the cluster's own port" if wanted.startswith(_CLIENT) else "is a port for clients"
         raise UsageError("on", address, f"cannot be used: {port} {other}; {_HOW}")
 
 
 def _told(error: Exception) -> str:
-    """What Ray says, in one line: the last of a traceback of its server, else all of it."""
+    """Ray's message in one line: the last line of a server traceback, else the whole message."""
     text = str(error).strip() or type(error).__name__
     return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())
 
@@ -221,9 +221,9 @@ def _difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
 
 
 def _look() -> Callable[[Sequence[str]], dict[str, str]]:
-    """What tells the releases of packages, and a hash of the files of this one.
+    """Make a function that returns the versions of packages and a hash of this package's files.
 
-    It goes over whole, since it has to run on a node that has not got this package.
+    It is pickled by value, since it must run on nodes that lack this package.
     """
 
     def look(packages: Sequence[str]) -> dict[str, str]:

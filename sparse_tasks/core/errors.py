@@ -38,31 +38,31 @@ class TooShortError(UsageError):
 
 
 class OutputError(SparseTasksError):
-    """Files could not be written; whatever was finished before stays."""
+    """Files could not be written. What was finished before is kept."""
 
 
 class DataError(SparseTasksError):
-    """Data that exists cannot be read or is not what it says it is."""
+    """Existing data cannot be read, or is not what it claims to be."""
 
 
 class BadFileError(DataError):
-    """A file that the user names as input is not what it should be."""
+    """An input file named by the user is not what it should be."""
 
     exit_code = 2
 
 
 class EngineError(SparseTasksError):
-    """An engine or a server failed; answers that came before stay."""
+    """An engine or a server failed. Answers received before are kept."""
 
 
 def note_kept(error: BaseException, folder: object, what: str) -> None:
-    """Note on an error, or a signal that is raised, what a command that ends by it has kept in a folder."""
+    """Add to an error, or an exception raised by a signal, a note on what the failing command has kept in a folder."""
     error.add_note(f"{_KEPT}{folder}: {what}")
 
 
 @contextmanager
 def keeping(folder: object, what: Callable[[], str]) -> Iterator[None]:
-    """``note_kept`` on whatever ends the block early, if ``what`` says anything then."""
+    """Apply ``note_kept`` to whatever ends the block early, unless ``what`` returns nothing."""
     try:
         yield
     except BaseException as error:
@@ -73,7 +73,7 @@ def keeping(folder: object, what: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def keeping_nothing() -> Iterator[None]:
-    """Take back the notes of ``note_kept`` in the block, which deletes what it made."""
+    """Remove the notes that ``note_kept`` adds within the block, which deletes what it made."""
     try:
         yield
     except BaseException as error:
@@ -82,14 +82,14 @@ def keeping_nothing() -> Iterator[None]:
 
 
 def kept(error: BaseException) -> list[str]:
-    """The notes of ``note_kept`` on an error and on those that it came from."""
+    """The notes of ``note_kept`` on an error and on its causes."""
     earlier = error.__cause__ or error.__context__
     notes = [note for note in getattr(error, "__notes__", []) if note.startswith(_KEPT)]
     return [*(kept(earlier) if earlier is not None else []), *notes]
 
 
 def without_passwords(words: Iterable[str]) -> list[str]:
-    """Words of a command line, without the passwords that addresses among them may carry."""
+    """The words of a command line with passwords in URLs removed."""
     return [re.sub(r"://[^/@\s]*@", "://", word) for word in words]
 
 
@@ -100,17 +100,17 @@ def install(extra: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what a library says went wrong, or else what kind of error it is."""
+    """The first line of a library's error message, or the error's type if there is no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def unreadable(path: Path, error: Exception, kind: str) -> str:
-    """What keeps a file from being read, by name and in words, whatever a library said.
+    """Describe why a file cannot be read, whatever the library's own message is.
 
     Args:
         path: The file.
-        error: What went wrong.
+        error: The library's error.
         kind: What the file should be, as in "Parquet".
     """
     if os.path.isdir(path):
@@ -125,12 +125,12 @@ def unreadable(path: Path, error: Exception, kind: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text between quotes, cut to some hundred characters."""
+    """A text in quotes, truncated to about a hundred characters."""
     return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A remedy for a misspelt name: the nearest choice where one is near, else all of them."""
+    """A hint for a misspelt name: the nearest choice if one is close, else all choices."""
     names = sorted(choices)
     listed = f"choose from {', '.join(names)}" if len(names) <= 60 else f"{len(names)} names are known"
     close = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=0.6)

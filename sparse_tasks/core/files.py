@@ -25,13 +25,13 @@ WRITTEN: Final[list[Path]] = []
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Make a folder, if need be, and hold it against other processes that would write to it.
+    """Create a folder if needed, and lock it against other writers.
 
-    Folders that were made and hold nothing in the end go again.
+    Folders created here that are empty in the end are removed.
 
     Raises:
-        UsageError: It is a file, or lies under one.
-        OutputError: Another process holds it, or it cannot be written.
+        UsageError: The path is a file, or lies under one.
+        OutputError: Another process holds the lock, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -54,16 +54,16 @@ def hold(folder: Path) -> Iterator[None]:
                 (folder / LOCK).unlink()
         finally:
             lock.release()
-        with suppress(OSError):  # a folder with content stays
+        with suppress(OSError):  # not empty
             for each in made:
                 each.rmdir()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` under ``path`` in one step: readers see the old file or the new one, never half of it.
+    """Write ``content`` to ``path`` atomically: readers see the old file or the new one, never part of it.
 
     Raises:
-        OutputError: The disk is full, the folder cannot be written, and the like.
+        OutputError: The file cannot be written: the disk is full, for instance.
     """
     unfinished: str | None = None
     try:
@@ -86,13 +86,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed run left unfinished."""
+    """Delete the unfinished files of a killed run."""
     for path in [*folder.glob(f"{PARTIAL_PREFIX}*"), *folder.glob(f"*/{PARTIAL_PREFIX}*")]:
         path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes.
+    """SHA-256 of a file.
 
     Raises:
         OSError: It cannot be read.

@@ -1,4 +1,4 @@
-"""Numbers as text: for terminals, the report and the board; and texts of strangers as what can be seen of them."""
+"""Numbers as text for terminals, the report and the board; untrusted text with invisible characters escaped."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Numbers:
     """Formatters of numbers; None and NaN become ``missing``.
 
     Attributes:
-        minus: Sign of negative numbers.
+        minus: Minus sign.
         missing: Text for an unknown value.
-        to: Text between the limits of an interval.
+        to: Text between the bounds of an interval.
     """
 
     minus: str
@@ -32,12 +32,12 @@ class Numbers:
         return self.formatted(value, f".{digits}f")
 
     def signed(self, value: float | None, digits: int = 3) -> str:
-        """``+0.123`` or ``-0.123``; ``0.000`` for what rounds to it."""
+        """``+0.123`` or ``-0.123``; ``0.000`` for values that round to it."""
         text = self.formatted(value, f"+.{digits}f")
         return text[1:] if text[1:] == f"{0:.{digits}f}" else text
 
     def formatted(self, value: float | None, form: str) -> str:
-        """A number in a format of Python's."""
+        """A number in one of Python's format specifications."""
         return self.missing if value is None or math.isnan(value) else format(value, form).replace("-", self.minus)
 
     def interval(self, low: float | None, high: float | None, *, sign: bool = False) -> str:
@@ -54,7 +54,7 @@ class Numbers:
         return self.number(value, 2) + "×" if known(value) else self.missing
 
     def p_value(self, value: float | None) -> str:
-        """``0.012``; ``<0.001`` for what is smaller."""
+        """``0.012``; ``<0.001`` for smaller values."""
         return "<0.001" if value is not None and value < 0.001 else self.number(value)
 
     def large(self, value: float | None) -> str:
@@ -97,7 +97,7 @@ _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2
 
 
 def visible(text: str) -> str:
-    """A text with control characters, and those that turn the direction of writing, escaped; lines and tabs stay."""
+    """A text with control and bidirectional characters escaped, except newlines and tabs."""
     return "".join(
         c.encode("unicode_escape").decode()
         if c in _TURNING or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Zl", "Zp"))

@@ -22,10 +22,10 @@ def split_hub_id(name: str) -> tuple[str, str | None]:
 
 @contextmanager
 def fetching(field: str, name: str) -> Iterator[None]:
-    """Turn the errors of ``huggingface_hub`` into one line about ``name``.
+    """Turn errors of ``huggingface_hub`` into a one-line error about ``name``.
 
     Raises:
-        UsageError: It could not be fetched. A file that the repository does not have raises the library's own
+        UsageError: It could not be fetched. A file missing from the repository raises the library's own
             ``EntryNotFoundError``.
     """
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -36,5 +36,5 @@ def fetching(field: str, name: str) -> Iterator[None]:
         raise UsageError(field, name, "is not in the cache and the Hub cannot be reached") from error
     except EntryNotFoundError:
         raise
-    except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: not a name that the Hub allows
+    except (HfHubHTTPError, OSError, ValueError) as error:  # ValueError: not a valid repository name
         raise UsageError(field, name, f"could not be fetched from the Hub: {first_line(error)}") from error

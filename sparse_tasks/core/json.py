@@ -1,4 +1,4 @@
-"""JSON as it is read from strangers and written to disk."""
+"""Reading untrusted JSON, and writing JSON files."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse JSON whose numbers are all finite and whose text can be written as UTF-8.
+    """Parse JSON, refusing numbers that are not finite and text that UTF-8 cannot encode.
 
     Raises:
         ValueError: It is not such JSON.
         RecursionError: It is nested too deeply.
     """
     value = json.loads(content.decode("utf-8-sig"), parse_constant=finite, parse_float=finite, parse_int=small)
-    if b"\\ud" in content.lower():  # half a surrogate, perhaps
+    if b"\\ud" in content.lower():  # perhaps a lone surrogate
         value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     return value
 
 
 def finite(text: str) -> float:
-    """A number of JSON that is neither NaN nor infinite.
+    """Check that a JSON number is neither NaN nor infinite.
 
     Raises:
-        ValueError: It is, or it is too large for a float.
+        ValueError: It is one of these, or too large for a float.
     """
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:20]} is not a number of JSON, or too large")
@@ -48,7 +48,7 @@ def finite(text: str) -> float:
 
 
 def small(text: str) -> int:
-    """A whole number of JSON that fits into 64 bits.
+    """Check that a JSON integer fits into 64 bits.
 
     Raises:
         ValueError: It does not.
@@ -59,9 +59,9 @@ def small(text: str) -> int:
 
 
 def to_json(value: object) -> bytes:
-    """Content of a JSON file, of plain values and records.
+    """The content of a JSON file for plain values and records.
 
-    Half a surrogate, as in a file name that is not UTF-8, becomes a question mark.
+    A lone surrogate, as in a file name that is not UTF-8, becomes a question mark.
     """
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=to_builtins)
     return (text + "\n").encode(errors="replace")

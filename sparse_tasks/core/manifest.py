@@ -24,7 +24,7 @@ def read_manifest(folder: Path, name: str | None = None) -> Manifest:
         name: Name of the data set in errors; None: the folder's path.
 
     Raises:
-        UsageError: There is no data set, or it is not complete.
+        UsageError: There is no data set, or it is incomplete.
         DataError: The manifest cannot be read or is not valid.
     """
     file, name = folder / MANIFEST, name or str(folder)

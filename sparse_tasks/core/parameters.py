@@ -26,7 +26,7 @@ class Parameter:
 
     @property
     def range(self) -> str:
-        """The values that it takes, in words."""
+        """The allowed values, in words."""
         if self.choices is not None:
             names = self.choices()
             return " | ".join(names) if len(names) <= 10 else f"{len(names)} names, such as {names[0]}"
@@ -37,10 +37,10 @@ class Parameter:
         return f"{'' if self.low is None else self.low}..{'' if self.high is None else self.high}"
 
     def parse(self, owner: str, value: object) -> Any:
-        """``value``, which may be a text, as a value of this parameter; None stays where it is the default.
+        """Convert ``value``, which may be text, to a value of this parameter; None is allowed where it is the default.
 
         Raises:
-            UsageError: It is not one; the message names the parameter and what it takes.
+            UsageError: It is not valid; the message names the parameter and its allowed values.
         """
         path = f"{owner}.{self.name}"
         if value is None and self.default is None:
@@ -68,7 +68,7 @@ def _number(kind: type, value: object) -> Any:
     try:
         number = kind(str(value))
         return number if math.isfinite(number) else None
-    except (ValueError, OverflowError):  # an integer may be too large to be a float
+    except (ValueError, OverflowError):  # an integer too large for a float
         return None
 
 
@@ -81,11 +81,11 @@ def parameter(
     kind: type | None = None,
     later: bool = False,
 ) -> Any:
-    """A dataclass field that is a parameter: numbers take ``low`` to ``high``, texts one of ``choices``.
+    """A dataclass field that is a parameter: a number from ``low`` to ``high``, or a text out of ``choices``.
 
-    Its kind is that of the default; ``kind`` says it where the default is None. One that was added ``later``, when its
-    owner had been used and its settings recorded, is left out of the settings at its default, so that they stay what
-    they were.
+    Its type is that of the default; ``kind`` gives it where the default is None. A parameter that was added ``later``,
+    after settings of its owner had been recorded, is omitted from the settings at its default, so that recorded
+    settings stay valid.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind or type(default)}
     metadata["later"] = later
@@ -104,7 +104,7 @@ class Parametric:
     name: ClassVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a parameter that would hide a method or an attribute of a base.
+        """Refuse a parameter that would hide a method or an attribute of a base class.
 
         Raises:
             TypeError: There is one.
@@ -119,7 +119,7 @@ class Parametric:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
-        """With the parameters that ``settings`` name, each a value or its text.
+        """An instance with the parameters in ``settings``, each a value or its text.
 
         Raises:
             UsageError: A parameter is unknown, or its value is out of range.
@@ -136,10 +136,10 @@ class Parametric:
 
     def __post_init__(self) -> None:
         for p in parameters(type(self)):
-            # A value may come as its text; what is kept is the value.
+            # Values may be given as text.
             object.__setattr__(self, p.name, p.parse(self.name, getattr(self, p.name)))
 
     def settings(self) -> dict[str, Any]:
-        """The parameters with their values; those that came later only where they are not at their default."""
+        """The parameters with their values; those added later only where they differ from their default."""
         values = ((p, getattr(self, p.name)) for p in parameters(type(self)))
         return {p.name: value for p, value in values if not p.later or value != p.default}

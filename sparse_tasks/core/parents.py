@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, whatever killed that."""
+"""Processes that end with their parent, however the parent ends."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ STOPPING: Final = {signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(s
 
 _MARK: Final = "SPARSE_TASKS_STARTED_BY"
 _WATCHER: Final = Path(__file__).with_name("watcher.py")
-_KILLED: Final[set[str]] = set()  # marks of what is given no time to end
-_STOPPED: Final[list[int]] = []  # the signal that stops this process
+_KILLED: Final[set[str]] = set()  # marks of processes that are killed at once
+_STOPPED: Final[list[int]] = []  # the signal that is stopping this process
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Leave the block with ``SystemExit(128 + number)`` at SIGTERM and SIGHUP, so that all that it began is ended.
+    """Raise ``SystemExit(128 + number)`` in the block on SIGTERM and SIGHUP, so that what it started is cleaned up.
 
-    Ctrl-C stays ``KeyboardInterrupt``; a signal that is ignored, as under ``nohup``, stays so.
+    Ctrl-C stays ``KeyboardInterrupt``; an ignored signal, as under ``nohup``, stays ignored.
     """
-    atexit.register(_skip_teardown)  # the first that is registered runs last
+    atexit.register(_skip_teardown)  # registered first, so it runs last
     ways = {signal.SIG_DFL: _leave, signal.default_int_handler: _interrupt}
     before = {number: way for number in STOPPING if (way := signal.getsignal(number)) in ways}
     for number, way in before.items():
@@ -45,7 +45,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def _skip_teardown() -> None:
-    """End a process that a signal has stopped: the interpreter takes seconds to take PyTorch apart."""
+    """Exit at once after a signal: the interpreter takes seconds to tear down PyTorch."""
     if _STOPPED:
         with suppress(OSError):
             sys.stdout.flush()
@@ -54,7 +54,7 @@ def _skip_teardown() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # what ends now is not disturbed by another one
+    signal.signal(number, signal.SIG_IGN)  # another signal must not disturb the clean-up
     _kill()
     _STOPPED.append(number)
     raise SystemExit(128 + number)
@@ -71,12 +71,12 @@ def _kill() -> None:
 
 
 def go_on_in_child() -> int | None:
-    """Fork a process that goes on, and wait for it: libraries abort where memory is short, and nobody could tell.
+    """Fork, continue in the child, and wait for it: libraries abort when memory is short, and the parent reports it.
 
-    Signals that stop this process stop the other one; it ends with this one, whatever kills it.
+    Signals that stop this process stop the child, which also ends with this process, however that ends.
 
     Returns:
-        None in the new process; here its exit code, or the number of the signal that ended it, negative.
+        None in the child; in the parent the child's exit code, or the negative number of the signal that ended it.
     """
     numbers = {*STOPPING, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
@@ -90,7 +90,7 @@ def go_on_in_child() -> int | None:
     while True:
         came = signal.sigwaitinfo(numbers)
         if came.si_signo != signal.SIGCHLD:
-            if came.si_code <= 0:  # of a process; a terminal's goes to both
+            if came.si_code <= 0:  # sent by a process; a terminal signals both
                 os.kill(child, came.si_signo)
         elif (ended := os.waitpid(child, os.WNOHANG))[0]:
             return os.waitstatus_to_exitcode(ended[1])
@@ -103,22 +103,22 @@ def _end_at_end_of(pipe: int) -> None:
 
 @contextmanager
 def starting(killed: bool = False) -> Iterator[None]:
-    """Let processes that are started within the block, and those that they start, end within seconds of this one.
+    """Make processes started within the block, and their descendants, end within seconds of this one.
 
-    They are marked in their environment, and a small process watches over them: a thread of their own would have to
-    wait until they have imported what they run. On Linux alone; elsewhere nothing is done.
+    They are marked in their environment, and a small process watches them: a thread inside each could only start after
+    its imports. Linux only; elsewhere this does nothing.
 
     Args:
-        killed: Whether signals that stop this process kill all that it starts so, without time to end. They have
-            nothing to keep, and libraries wait long for them.
+        killed: Whether signals that stop this process kill the children at once. They have nothing to save, and
+            libraries wait long for them.
     """
     if not Path("/proc/self/environ").exists():
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # not marked: it cleans up after those that were killed
-    # Without the latter, new titles of processes would be written over their environment.
+    resource_tracker.ensure_running()  # not marked: it cleans up after killed processes
+    # Without the latter, process titles would overwrite the environment.
     marks = {_MARK: _watched(os.getpid()), "SPT_NOENV": "1"}
     if killed:
         _KILLED.add(f"{_MARK}={marks[_MARK]}")
@@ -128,7 +128,7 @@ def starting(killed: bool = False) -> Iterator[None]:
 
 @contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment within the block, for processes that are started there."""
+    """Set environment variables within the block, for processes started there."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -143,7 +143,7 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 @cache
 def _watched(process: int) -> str:
-    """The mark of what ``process``, this one, starts, for which a watcher looks from now on."""
+    """Start a watcher for the children of ``process`` (this process), and return their mark."""
     mark = secrets.token_hex(8)
     os.posix_spawn(
         sys.executable,

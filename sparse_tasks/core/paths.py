@@ -1,4 +1,4 @@
-"""Paths shown as they were given: pathlib drops the "./" of "./data", which its user then looks for in vain."""
+"""Paths shown as the user gave them: pathlib drops the "./" of "./data"."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     _Path = Path
 else:
-    _Path = type(Path())  # Python 3.11 knows no other base
+    _Path = type(Path())  # the only base that works in Python 3.11
 
-# A word of a command line, behind the name of an option where that is part of it.
+# A word of the command line, after the option's name if that is part of it.
 _HERE: Final = re.compile(r"(?:-\w|--[\w-]+=)?(\./.+)", re.DOTALL)
 
 
 class GivenPath(_Path):
-    """A path that was given with "./" before it, and is shown so, as are those made of it; equal to one without."""
+    """A path given with a leading "./", which it and paths derived from it keep when shown; equal to one without."""
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -31,12 +31,12 @@ class GivenPath(_Path):
         return hash(Path(*self.parts))
 
     def relative_to(self, *other: Any, **options: Any) -> Path:  # type: ignore[override]
-        """The path from another one, which is shown as it is."""
+        """The relative path, shown without "./"."""
         return Path(*super().relative_to(*other, **options).parts)
 
 
 def as_given(value: object, words: Sequence[str]) -> Any:
-    """A path at or under one that a command line has with "./", or each of a list, as it has it; else the value."""
+    """A path, or each of a list, with the "./" that the command line gave it or a folder above it; else the value."""
     if isinstance(value, list):
         return [as_given(each, words) for each in value]
     if not isinstance(value, Path):
@@ -46,7 +46,7 @@ def as_given(value: object, words: Sequence[str]) -> Any:
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
-    """A path as a ``Path`` that is shown as it was given."""
+    """A ``Path`` that is shown as it was given."""
     if isinstance(path, Path):
         return path
     text = os.fspath(path)

@@ -1,4 +1,4 @@
-"""Typed records of what is written to disk or handed over, and the common ground of their fields.
+"""Typed records of what is written to disk or handed over, and their shared field types.
 
 A record is a ``msgspec.Struct``: making one from JSON checks types, ranges and names of fields in one step. The JSON
 Schemas in ``sparse_tasks.schemas`` are generated from these types.
@@ -36,7 +36,7 @@ Phases: TypeAlias = Annotated[dict[Phase, Share], Meta(min_length=1)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records: immutable, made by keyword, without unknown fields."""
+    """Base of all records: immutable, keyword-only, no unknown fields."""
 
 
 R = TypeVar("R", bound=Record)
@@ -47,7 +47,7 @@ _STEP: Final = re.compile(r"\[[0-9.]+\]|[^.\[]+")
 
 
 def unique(**lists: list[Any]) -> None:
-    """Refuse lists, by their names, that hold an entry twice.
+    """Refuse named lists with duplicate entries.
 
     Raises:
         ValueError: One does.
@@ -58,7 +58,7 @@ def unique(**lists: list[Any]) -> None:
 
 
 def convert(value: object, kind: type[R], where: object) -> R:
-    """A record from plain JSON values.
+    """Convert plain JSON values to a record.
 
     Args:
         value: Parsed JSON.
@@ -66,7 +66,7 @@ def convert(value: object, kind: type[R], where: object) -> R:
         where: Name of the file or the line, for the error.
 
     Raises:
-        DataError: The value is not such a record; the message names the field.
+        DataError: The value is not valid; the message names the field.
     """
     try:
         return msgspec.convert(value, kind)
@@ -75,7 +75,7 @@ def convert(value: object, kind: type[R], where: object) -> R:
 
 
 def problem(value: object, kind: type[Record]) -> str | None:
-    """The field of a record that is not valid, and why; None where ``value`` is such a record."""
+    """The invalid field of a record and the reason; None if ``value`` is valid."""
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -89,7 +89,7 @@ def _in_words(error: msgspec.ValidationError, value: object, kind: type[Record])
 
 
 def located(error: msgspec.ValidationError, value: object, kind: type[Record]) -> tuple[str, str]:
-    """Path of the field that is not valid ("" for the whole value), and the problem with what stands there.
+    """Path of the invalid field ("" for the whole value), and what is wrong with it.
 
     Args:
         error: Error of the conversion.
@@ -104,36 +104,36 @@ def located(error: msgspec.ValidationError, value: object, kind: type[Record]) -
     if problem.startswith("Invalid enum"):
         return path, f"{problem[0].lower()}{problem[1:]}; choose from {', '.join(_choices(kind, steps))}"
     if not expected.startswith("Expected"):
-        return path, f"{problem[0].lower()}{problem[1:]}"  # about a name, which it quotes
+        return path, f"{problem[0].lower()}{problem[1:]}"  # the message quotes the name
     for key in steps:
         if isinstance(value, dict) and key in value:
             value = value[key]
         elif isinstance(value, list) and key.startswith("["):
             value = value[int(key[1:-1])]
         else:
-            break  # "[...]": somewhere in this object
+            break  # "[...]": the key is not given
     shown = json.dumps(value, ensure_ascii=False, default=repr)
     return path, f"{expected[0].lower()}{expected[1:]}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def to_builtins(record: Record) -> JsonObject:
-    """The record as plain JSON values, its fields in their order."""
+    """The record as plain JSON values, fields in order."""
     plain: JsonObject = msgspec.to_builtins(record)
     return plain
 
 
 def _choices(kind: type[Record], steps: list[str]) -> list[str]:
-    """Names that a field takes, or those of the keys of an object."""
+    """The choices of a field, or those of an object's keys."""
     found: Any = msgspec.inspect.type_info(kind)
     for step in steps:
         if isinstance(found, msgspec.inspect.StructType):
             found = next(field.type for field in found.fields if field.encode_name == step)
         else:
             found = getattr(found, "item_type", None) or getattr(found, "value_type", None)
-        for part in getattr(found, "types", ()):  # of those that may be None
+        for part in getattr(found, "types", ()):  # unions with None
             if not isinstance(part, msgspec.inspect.NoneType):
                 found = part
-        found = getattr(found, "type", found)  # without its description
+        found = getattr(found, "type", found)  # strip the metadata
     found = getattr(found, "key_type", found)
     return [str(value) for value in getattr(found, "values", ())]
 
@@ -149,7 +149,7 @@ class ManifestTask(Record, frozen=True, kw_only=True):
     """A task as generated.
 
     Attributes:
-        version: Version of the task; another one gives other bytes for the same key.
+        version: Version of the task; another version gives other bytes for the same key.
         parameters: All parameters with their values.
         depth: As in ``--depth``.
         max_new_tokens: Answer budget in tokens.
@@ -171,11 +171,11 @@ class ManifestRequest(Record, frozen=True, kw_only=True):
         lengths: Target lengths in tokens.
         samples: Samples of each task at each length.
         seed: Seed of the data set.
-        length_includes_output: Whether the answer budget was taken off the length.
+        length_includes_output: Whether the answer budget was subtracted from the length.
         question_position: Where the question stands: before and after the context, or after it.
-        completed: Whether questions are asked as completions; left out where they are not.
-        begin_answer: Whether prompts end inside the answer; left out where they do not.
-        control_tokens: ``keep`` where a control token that a prompt spells is that token; left out where it is text.
+        completed: Whether questions are asked as completions; omitted if not.
+        begin_answer: Whether prompts end inside the answer; omitted if not.
+        control_tokens: ``keep`` if control tokens spelt in a prompt are tokens; omitted if they are text.
     """
 
     tasks: Annotated[dict[Name, ManifestTask], Meta(min_length=1)]
@@ -211,9 +211,9 @@ class DataFile(Record, frozen=True, kw_only=True):
     """A Parquet file of a data set.
 
     Attributes:
-        sha256: Hash of the file, whose bytes differ by what has written it.
-        samples_sha256: Hash of its samples, whatever has written them; left out in older files.
-        encoder: Name and version of the encoder that counted; left out where it was Hugging Face's.
+        sha256: Hash of the file, which depends on the Parquet writer.
+        samples_sha256: Hash of its samples, independent of the writer; omitted in older files.
+        encoder: Name and version of the encoder that counted; omitted for Hugging Face's.
     """
 
     bytes: Count
@@ -225,7 +225,7 @@ class DataFile(Record, frozen=True, kw_only=True):
 
 
 class Corpus(Record, frozen=True, kw_only=True):
-    """Texts that others wrote and tasks quote."""
+    """A third-party corpus that tasks quote."""
 
     name: str
     sha256: Sha256
@@ -242,8 +242,8 @@ class Description(Record, frozen=True, kw_only=True):
 
     Attributes:
         generator: The program.
-        libraries: Versions of the packages that decide about the words of a sample.
-        corpora: Texts of others; left out where there are none.
+        libraries: Versions of the packages that affect a sample's text.
+        corpora: Third-party texts; omitted if there are none.
         request: What was generated.
         tokenizer: The tokenizer that counted.
         chat_template: The template that rendered the prompts; None for bare prompts.
@@ -263,7 +263,7 @@ class Manifest(Description, frozen=True, kw_only=True):
     """The manifest of a data set folder: what is in it, and what it was generated from and with.
 
     Attributes:
-        fingerprint: Hash of everything that decides about the bytes.
+        fingerprint: Hash of everything that determines the bytes.
         card_sha256: Hash of the card.
         files: The Parquet files by path.
     """
@@ -278,6 +278,6 @@ class Manifest(Description, frozen=True, kw_only=True):
         return Description(**{name: getattr(self, name) for name in Description.__struct_fields__})
 
     def files_of(self, length: int, task: str) -> dict[str, DataFile]:
-        """Files of a task at a length, by path in order."""
+        """Files of a task at a length, in order, by path."""
         prefix = shard_prefix(length, task)
         return {path: self.files[path] for path in sorted(self.files) if path.startswith(prefix)}

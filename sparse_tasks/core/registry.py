@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def import_modules(package: str) -> None:
-    """Import the modules of a package in alphabetical order, whose last lines register what they define."""
+    """Import the modules of a package in alphabetical order; the last line of each registers what it defines."""
     for module in sorted(module.name for module in iter_modules(import_module(package).__path__)):
         import_module(f"{package}.{module}")
 
@@ -29,7 +29,8 @@ class Registry(Generic[T]):
         load: Imports the built-in members, whose last lines register them; called once, when a look-up needs them all.
         group: Entry point group through which other packages add theirs.
         key: Sorts the built-in members; None for the order of registration.
-        module: Module in which a built-in member of a name is, where names tell; a look-up by name imports that alone.
+        module: Maps a built-in member's name to its module, where the name determines it; ``get`` then imports only
+            that.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Registry(Generic[T]):
 
     def _loaded(self) -> dict[str, T]:
         if not self._whole:
-            with self._loading:  # other threads wait; what this one imports may look up what is there by then
+            with self._loading:  # other threads wait; modules imported here may look up members registered so far
                 self._load_all()
         return self._members
 
@@ -104,7 +105,7 @@ class Registry(Generic[T]):
                 for entry in entry_points(group=self._group):
                     try:
                         entry.load()
-                    except Exception as error:  # whatever another package's code may raise
+                    except Exception as error:  # another package's code can raise anything
                         remedy = f"cannot be loaded ({type(error).__name__}: {first_line(error)}); mend or uninstall it"
                         raise UsageError(self._group, entry.value, remedy) from error
             self._whole = True

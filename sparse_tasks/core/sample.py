@@ -10,12 +10,12 @@ from sparse_tasks.core.records import Count, JsonObject, Name, Natural, Record, 
 
 
 class Evidence(Record, frozen=True, kw_only=True):
-    """A stretch of the prompt that the answer needs.
+    """A span of the prompt that the answer needs.
 
     Attributes:
         start: Index in ``prompt`` of the first character, from 0.
         end: Index in ``prompt`` one past the last character.
-        depth: Where the stretch begins, as a share of the context's characters, in [0, 1].
+        depth: Where the span begins, as a share of the context's characters, in [0, 1].
         label: What it is evidence of (a chapter, a key, a word).
     """
 
@@ -26,18 +26,18 @@ class Evidence(Record, frozen=True, kw_only=True):
 
 
 class Turn(Record, frozen=True, kw_only=True):
-    """A question of several on one context.
+    """One of several questions on the same context.
 
     Attributes:
-        level: What part of the work it asks for (``given``), where questions are levels of one; else empty.
-        history: Number of questions just before it that stand before it in a chat, with their gold answers; with 0 the
-            question follows the context.
+        level: Which part of the work it asks for (``given``), where the questions are levels of one; else empty.
+        history: Number of questions directly before it in the chat, with their gold answers; 0 if the question follows
+            the context.
         question: What is asked, with the format of the answer.
         answer: The gold answer, as of the sample.
         answers: The list that the metric compares with.
         metric: Registered name of the metric.
         input_tokens: Tokens of the whole prompt that ends in this question, as the engine gets it.
-        evidence: Stretches of the sample's ``prompt`` that the answer needs, in order of appearance.
+        evidence: Spans of the sample's ``prompt`` that the answer needs, in order of appearance.
     """
 
     level: Annotated[str, Meta(pattern=r"^[a-z_]*$(?!\n)")]
@@ -70,12 +70,12 @@ class Sample(Record, frozen=True, kw_only=True):
         answer: The gold answer as a perfect model would write it inside ``<answer>``.
         answers: The list that the metric compares with.
         metric: Registered name of the metric.
-        evidence: Stretches of the prompt that the answer needs, in order of appearance.
+        evidence: Spans of the prompt that the answer needs, in order of appearance.
         question_position: ``both`` (before and after the context) or ``after``.
         params: The task's parameters, as JSON.
         seed: Seed of the data set.
-        turns: All questions of a sample that asks several, one after the other, the first of which is ``question``;
-            empty where there is one.
+        turns: All questions of a sample that asks several, the first of which is ``question``; empty if there is only
+            one.
     """
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9_]+-[0-9]+-[0-9]{5,}-[0-9a-f]{12}$(?!\n)")]
@@ -98,5 +98,5 @@ class Sample(Record, frozen=True, kw_only=True):
     turns: list[Turn]
 
     def row(self) -> JsonObject:
-        """The sample as plain data, a column a key."""
+        """The sample as a plain dictionary, one key per column."""
         return to_builtins(self)

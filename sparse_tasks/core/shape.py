@@ -1,4 +1,4 @@
-"""The sizes of a model that decide what it costs."""
+"""The sizes of a model that determine its cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SizeOrNone: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
 
 
 class Shape(Record, frozen=True, kw_only=True):
-    """The sizes of a decoder-only transformer that decide what it costs.
+    """The sizes of a decoder-only transformer that determine its cost.
 
     Attributes:
         hidden_size: Width of the residual stream.
@@ -21,15 +21,15 @@ class Shape(Record, frozen=True, kw_only=True):
         query_heads: Query heads of a layer.
         kv_heads: Key-value heads of a layer; below ``query_heads`` with grouped queries.
         head_size: Width of a head.
-        mlp_size: Width of a dense MLP between its projections; 0 where every layer has experts alone.
+        mlp_size: Width of a dense MLP between its projections; 0 if every layer has only experts.
         vocabulary: Rows of the embedding.
         tied_embeddings: Whether the output layer shares the embedding's weights.
-        window: Positions that a layer with a sliding window sees; None where none has one.
+        window: Positions that a sliding-window layer attends to; None without such layers.
         windowed_layers: Layers with that window.
-        experts: Experts of a layer of a mixture; 0 where there is none.
-        active_experts: Experts that a token goes through, shared ones left out.
+        experts: Experts per mixture layer; 0 without mixture layers.
+        active_experts: Experts per token, without shared ones.
         expert_size: Width of an expert between its projections.
-        shared_expert_size: Width, together, of the experts that all tokens go through.
+        shared_expert_size: Total width of the experts that all tokens go through.
         dense_layers: Layers with an MLP instead of experts.
     """
 

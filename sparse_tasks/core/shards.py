@@ -33,12 +33,12 @@ class ShardPath:
 
     @classmethod
     def parse(cls, path: str) -> ShardPath | None:
-        """The parts of a path; None where it is not one of a data set's."""
+        """Parse a path; None if it is not the path of a shard."""
         match = _PARTS.fullmatch(path)
         return match and cls(int(match[1]), match[2], int(match[3]), int(match[4]))
 
 
 def shard_prefix(length: int, task: str) -> str:
-    """Beginning of the paths of a task at a length."""
-    # By "test" in the name ``load_dataset(DIR, data_dir="65536")`` knows the split.
+    """The prefix of the paths of a task at a length."""
+    # ``load_dataset(DIR, data_dir="65536")`` finds the split by "test" in the name.
     return f"{length}/{task}-test-"

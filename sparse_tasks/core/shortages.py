@@ -1,4 +1,4 @@
-"""What a machine or a limit does not give: memory, disk, open files, threads. Each in a sentence with what helps."""
+"""Shortages of memory, disk, open files and threads, each reported in a sentence with a remedy."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ABORTS: Final = {-signal.SIGABRT, -signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)
 
 
 class Shortage(NamedTuple):
-    """What there is too little of, and what helps."""
+    """A shortage and its remedy."""
 
     what: str
     remedy: str
 
 
 def shortage(error: BaseException) -> Shortage | None:
-    """The shortage that an error, or one that it came from, is about; None where it is about something else."""
+    """The shortage behind an error or one of its causes; None if there is none."""
     found = _shortage(error)
     earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return found if found is not None or earlier is None else shortage(earlier)
@@ -44,7 +44,7 @@ def shortage(error: BaseException) -> Shortage | None:
 
 def _shortage(error: BaseException) -> Shortage | None:
     number = error.errno if isinstance(error, OSError) else None
-    # Others' words may quote anything.
+    # Other messages may quote anything.
     told = isinstance(error, RuntimeError | ImportError) or type(error).__module__.startswith("pyarrow")
     text = str(error) if told else ""
     if isinstance(error, MemoryError) or number == errno.ENOMEM or _MEMORY.search(text):
@@ -60,22 +60,22 @@ def _shortage(error: BaseException) -> Shortage | None:
 
 
 def out_of_memory() -> Shortage:
-    """A want of memory."""
+    """A shortage of memory."""
     limit = _limit("RLIMIT_AS")
     raised = "" if limit is None else f"raise ulimit -v (it allows {limit // 2**20:,} MiB), "
     return Shortage("out of memory", f"{raised}end other programs, or take fewer --workers or shorter lengths")
 
 
 def check_limits() -> bool:
-    """Refuse to go on with an address space so small that libraries would hang or abort without a word.
+    """Refuse an address space so small that libraries would hang or abort without a message.
 
-    Below some GiB these libraries get a thread each, since their threads would fill it.
+    Below a few GiB these libraries are limited to one thread each, since more threads would fill it.
 
     Returns:
-        Whether it is limited, so that libraries may abort later on.
+        Whether the address space is limited, so that libraries may abort later.
 
     Raises:
-        SparseTasksError: It is that small.
+        SparseTasksError: The address space is that small.
     """
     limits = {"-v": _limit("RLIMIT_AS"), "-d": _limit("RLIMIT_DATA")}
     for name, limit in limits.items():
@@ -90,7 +90,7 @@ def check_limits() -> bool:
 
 
 def _limit(name: str) -> int | None:
-    """A limit of this process; None where there is none."""
+    """A resource limit of this process; None if unlimited."""
     try:
         import resource
     except ImportError:  # Windows

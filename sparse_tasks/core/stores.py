@@ -1,4 +1,4 @@
-"""Where a data set is written: a folder, or a place that fsspec knows by its address (``s3://bucket/data``)."""
+"""Where a data set is written: a folder, or a URL that fsspec understands (``s3://bucket/data``)."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from sparse_tasks.core.paths import to_path
 
 
 class Store(ABC):
-    """Files by their paths in it, with ``/`` between the parts; each is there whole or not at all.
+    """Files by their paths within the store, with ``/`` as separator. Writes are atomic.
 
-    Whatever fails is an ``OutputError``, but for files to read that are missing: ``FileNotFoundError``.
+    Failures raise ``OutputError``, except that reading a missing file raises ``FileNotFoundError``.
 
     Attributes:
-        name: The place as the user named it.
+        name: The location as the user gave it.
     """
 
     name: str
 
     @abstractmethod
     def held(self) -> AbstractContextManager[None]:
-        """Keep others on this machine from writing to it, where that can be done."""
+        """Lock the store against other writers on this machine, where possible."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Names at its top, sorted; none where it does not exist."""
+        """Sorted names at the top level; none if the store does not exist."""
 
     @abstractmethod
     def has(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
 
     @abstractmethod
     def open(self, path: str) -> IO[bytes]:
-        """A file to be read."""
+        """Open a file for reading."""
 
     @abstractmethod
     def write(self, path: str, content: bytes) -> None:
@@ -47,11 +47,11 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Delete a file, if it is there, and its folder in the store, if that is empty then."""
+        """Delete a file if it exists, and its folder in the store if that is then empty."""
 
     @abstractmethod
     def clean(self) -> None:
-        """Delete what killed runs left unfinished."""
+        """Delete unfinished files of killed runs."""
 
     def read(self, path: str) -> bytes:
         """The content of a file."""
@@ -60,10 +60,10 @@ class Store(ABC):
 
 
 def store_at(place: str | PathLike[str]) -> Store:
-    """The store at a path or an address.
+    """The store at a path or a URL.
 
     Raises:
-        UsageError: There is no such kind of address, or what it needs is not installed.
+        UsageError: The protocol is unknown, or its package is not installed.
     """
     text = fspath(place)
     if text.startswith("hf://"):
@@ -74,7 +74,7 @@ def store_at(place: str | PathLike[str]) -> Store:
 
 
 class Folder(Store):
-    """A folder of this machine, or one that it shares with others."""
+    """A local or network folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,7 +111,7 @@ class Folder(Store):
 
 
 class Remote(Store):
-    """A place that fsspec knows; its files appear whole, as those of object stores do. Nothing locks it."""
+    """A location that fsspec understands. Its writes are atomic, as in object stores; it is not locked."""
 
     def __init__(self, address: str) -> None:
         import fsspec
@@ -121,7 +121,7 @@ class Remote(Store):
         self.name = address.rstrip("/")
         try:
             self._files, root = fsspec.url_to_fs(self.name, use_listings_cache=False)
-        except Exception as error:  # of many kinds: an unknown protocol, a package that is missing
+        except Exception as error:  # many types: an unknown protocol, a missing package
             raise UsageError("output", address, f"cannot be written to: {first_line(error)}") from error
         self._root = root.rstrip("/")
 
@@ -167,10 +167,10 @@ class Remote(Store):
 
 @contextmanager
 def _told(what: str, how: str) -> Iterator[None]:
-    """Say in words of ours what could not be done; but that a file to read is missing is no failure."""
+    """Turn a library's errors into ``OutputError``; a missing file stays ``FileNotFoundError``."""
     try:
         yield
-    except Exception as error:  # libraries of object stores have errors of many kinds
+    except Exception as error:  # object store libraries raise many types
         if how == "read" and isinstance(error, FileNotFoundError):
             raise
         raise OutputError(f"cannot {how} {what}: {getattr(error, 'strerror', None) or first_line(error)}") from error

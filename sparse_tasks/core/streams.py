@@ -1,4 +1,4 @@
-"""Standard error, shared with libraries that print what they like from processes of their own."""
+"""Standard error, shared with libraries that print to it, also from child processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STDERR = 2
 
 
 def own_standard_error() -> None:
-    """Let Python write to a copy of standard error, so that descriptor 2 can be put elsewhere for all others."""
+    """Let Python write to a copy of standard error, so that descriptor 2 can be redirected for everything else."""
     try:
         if sys.stderr is not None and sys.stderr.fileno() == _STDERR:
             sys.stderr.flush()
@@ -21,18 +21,18 @@ def own_standard_error() -> None:
                 os.dup(_STDERR), "w", 1, sys.stderr.encoding, "backslashreplace", closefd=False
             )
     except (OSError, ValueError):
-        pass  # replaced by something without a descriptor, as in notebooks: it is a stream of its own already
+        pass  # no descriptor, as in notebooks: already a separate stream
 
 
 class Chatter:
-    """What libraries and the processes that they start write to standard error, kept while it is diverted."""
+    """Captured standard error of libraries and their child processes."""
 
     def __init__(self) -> None:
         self._before: int | None = None
         self._kept: int | None = None
 
     def divert(self) -> None:
-        """Keep from here on what is written to descriptor 2; processes that start now write there until they end."""
+        """Start capturing what is written to descriptor 2. Processes started from now on write there until they end."""
         if self._before is not None:
             return
         own_standard_error()
@@ -45,7 +45,7 @@ class Chatter:
         os.dup2(self._kept, _STDERR)
 
     def restore(self) -> None:
-        """Put descriptor 2 back."""
+        """Restore descriptor 2."""
         if self._before is not None and self._kept is not None:
             os.dup2(self._before, _STDERR)
             os.close(self._before)
@@ -54,7 +54,7 @@ class Chatter:
 
     @contextmanager
     def diverted(self) -> Iterator[None]:
-        """``divert`` within the block, unless it is diverted already."""
+        """``divert`` within the block, unless already diverted."""
         already = self._before is not None
         self.divert()
         try:
@@ -65,11 +65,11 @@ class Chatter:
 
     @property
     def size(self) -> int:
-        """Bytes that were written."""
+        """Bytes captured so far."""
         return 0 if self._kept is None else os.fstat(self._kept).st_size
 
     def lines(self, start: int = 0) -> list[str]:
-        """Lines that were written, without colours and blank lines, from byte ``start`` on."""
+        """Captured lines from byte ``start`` on, without colours and blank lines."""
         if self._kept is None:
             return []
         text = os.pread(self._kept, self.size - start, start).decode(errors="replace")

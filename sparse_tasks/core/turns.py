@@ -1,7 +1,7 @@
-"""Several questions on one context: the messages that each of them is asked with.
+"""Several questions on one context: the messages that lead to each.
 
-A question stands behind the context, or in a chat behind earlier questions and their gold answers. So an answer that is
-wrong is carried nowhere, and the prompts of a sample are known before a model has answered any of them.
+A question follows the context, or, in a chat, earlier questions and their gold answers. So a wrong answer does not
+propagate, and all prompts of a sample are known before a model has answered any of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def stem_of(prompt: str, question: str, prefix: str) -> str:
     Args:
         prompt: The user's first message.
         question: The question in it.
-        prefix: What stands behind that and opens the answer; empty where that is in the model's turn.
+        prefix: Opens the answer, after the question; empty if it is in the model's turn.
     """
     return prompt.removesuffix(prefix).removesuffix(question)
 
@@ -44,7 +44,7 @@ def messages(stem: str, turns: Sequence[Turn], number: int, prefix: str = "") ->
 
 
 def request_id(sample: str, number: int) -> str:
-    """The name of a question, from 0; the first has its sample's."""
+    """The id of a question, counted from 0; the first has its sample's id."""
     return f"{sample}{_MARK}{number + 1}" if number else sample
 
 

@@ -1,6 +1,6 @@
 """Script that kills all processes with a mark in their environment once its parent has ended: ``PARENT NAME=VALUE``.
 
-It outlives the parent by two seconds, and needs the standard library alone, so that it starts at once.
+It outlives the parent by two seconds, and imports only the standard library, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 import time
 from contextlib import suppress
 
-_PAUSE = 0.5  # seconds between two looks
-_QUIET = 3  # looks that find nothing before it ends: what was just being started may not have its mark yet
+_PAUSE = 0.5  # seconds between two scans
+_QUIET = 3  # empty scans before it ends: a process that is just starting may not have its mark yet
 
 
 def watch(parent: int, mark: str) -> None:
-    """Wait for the end of ``parent``, this process's own, and kill what has the mark until there is nothing left."""
+    """Wait until ``parent`` ends, then kill processes with the mark until none is left."""
     while os.getppid() == parent:
         time.sleep(_PAUSE)
     quiet = 0
@@ -26,10 +26,10 @@ def watch(parent: int, mark: str) -> None:
 
 
 def kill_all(mark: bytes) -> bool:
-    """Kill the processes with the mark; whether there were any."""
+    """Kill the processes with the mark, and return whether there were any."""
     found = False
     for process in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError):  # it has ended, or is another user's
+        with suppress(OSError):  # ended, or another user's
             with open(f"/proc/{process}/environ", "rb") as file:
                 marked = mark in file.read().split(b"\0")
             if marked:
@@ -39,7 +39,7 @@ def kill_all(mark: bytes) -> bool:
 
 
 if __name__ == "__main__":
-    # It holds nothing that others wait for, and what stops its parent does not stop it.
+    # Keep no pipe open that others wait for, and ignore signals to the parent's group.
     os.setsid()
     os.chdir("/")
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))

@@ -4,15 +4,14 @@ The length fitter measures paragraphs one by one and adds. That is exact where t
 followed by something other than white space, never influences the tokens on either side. It holds if
 
 1. the normalizer leaves newlines alone and looks at no more than one character and its combining marks,
-2. the pre-tokenizer is one whose decisions reach at most one character across the joint, and what sort of character
-   that is makes no difference,
+2. the pre-tokenizer looks at most one character across the joint, and the class of that character makes no difference,
 3. the vocabulary knows the newline (unknown characters may be fused with their neighbours) and drops no character
    (dropped ones bring their neighbours together), and
 4. none of its entries contains a newline directly followed by something other than white space: no merge (BPE) and no
    piece (Unigram) can span the joint.
 
-All of it is read off the serialised tokenizer but for the last part of the second, which is tried with every sort of
-character that pre-tokenizers tell apart. Where one fails, the fitter encodes the finished prompt once more.
+All of this is read from the serialised tokenizer, except the last part of 2, which is tested with every class of
+characters that pre-tokenizers distinguish. Where a condition fails, the fitter encodes the finished prompt once more.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _MODELS = {"BPE", "Unigram"}
 
 # A newline as itself or as a fallback byte.
 _SPANS_PLAIN = re.compile("\n[^\\s\u2581]|<0x0A>.")
-# In byte-level vocabularies every byte is written as a printable character; these six stand for white space.
+# Byte-level vocabularies write every byte as a printable character; these six stand for white space.
 _SPANS_BYTES = re.compile("\u010a[^\u0109\u010a\u010b\u010c\u010d\u0120]")
 
 # All bytes, as byte-level vocabularies write them and as byte fallback does.
 _BYTES = set(ByteLevel.alphabet())
 _FALLBACK = {f"<0x{byte:02X}>" for byte in range(256)}
 
-# What paragraphs end and begin with.
+# Characters that paragraphs end and begin with.
 _ENDS = [
     end + newlines for end in ("a", "1", ".", "漢", "a ") for newlines in ("\n", "\n\n", "\n\n\n", "\n \n", "\r\n\r\n")
 ]
@@ -72,7 +71,7 @@ def adds_up(tokenizer: Tokenizer) -> bool:
 def _knows(model: JsonObject, entries: set[str], byte_level: bool) -> bool:
     """Whether the newline is known and no character is dropped."""
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        return False  # the newline goes by several names
+        return False  # the newline has several spellings
     if byte_level:
         return entries.issuperset(_BYTES)
     if model["type"] == "BPE" and model.get("byte_fallback") and entries.issuperset(_FALLBACK):
@@ -101,14 +100,14 @@ def _is_local(step: JsonObject) -> bool:
         if step["pattern"].get("String") == " ":
             return True
         pattern = step["pattern"].get("Regex")
-        # Merged pieces reach far, and a look-behind sees further back than the one character that is measured with.
+        # Merged pieces reach far, and a look-behind may see more than the one character used in measuring.
         whole = (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True))
         return whole and pattern is not None and "(?<" not in pattern
     return step["type"] in _PRE_TOKENIZERS
 
 
 def _joins(pre_tokenizer: PreTokenizer) -> bool:
-    """Whether either side of a joint is cut into the same pieces whatever is on the other side."""
+    """Whether each side of a joint is split into the same pieces whatever is on the other side."""
     starts = [start + more for start in _STARTS for more in ("\n", "b\n")]
     before = {end: _cut(pre_tokenizer, end, "a")[0] for end in _ENDS}
     after = {start: _cut(pre_tokenizer, "a\n", start)[1] for start in starts}
@@ -116,7 +115,7 @@ def _joins(pre_tokenizer: PreTokenizer) -> bool:
 
 
 def _cut(pre_tokenizer: PreTokenizer, end: str, start: str) -> tuple[list[object], list[object]]:
-    """The pieces on either side of the joint: from where to where, whether across it, and with what in front."""
+    """The pieces on either side of the joint: their offsets, whether they cross it, and their prefixes."""
     joint = len(end)
     pieces = [(first, last, text[:1]) for text, (first, last) in pre_tokenizer.pre_tokenize_str(end + start)]
     left: list[object] = [(first, min(last, joint + 1), head) for first, last, head in pieces if first < joint]

@@ -1,7 +1,7 @@
-"""Control tokens that a prompt spells (``<|im_end|>``), encoded as the text that they are there.
+"""Control tokens spelt in a prompt (``<|im_end|>``), encoded as plain text.
 
-Encoded as it comes, a text that spells a control token would give the model that token: a turn would end within a
-document. Those that a chat template writes stay what they are.
+Otherwise a text that spells a control token would give the model that token, and a turn could end within a document.
+Tokens written by a chat template remain tokens.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import cached_property
 
 from tokenizers import AddedToken, Tokenizer
 
-# Some tokenizers call few of their control tokens special; but for brackets, others are runs of blanks, and words.
+# Some tokenizers mark few of their control tokens as special. Added tokens without brackets are blanks and words.
 _BRACKETED = re.compile(r"[<\[|◁].*[>\]|▷]", re.S)
-# Stands for a token in texts; no text holds the like.
+# Placeholder for a token in texts; no text contains it.
 _MARK = "\U0010fffd{}\U0010fffd"
 
 
 class ControlText:
-    """Encoder of texts in which some control tokens are text, and others are not.
+    """Encoder of texts in which some control tokens are plain text and others are tokens.
 
     Args:
         backend: The tokenizer.
@@ -35,12 +35,12 @@ class ControlText:
         self._pattern = re.compile("|".join(spelt) or r"(?!)")
 
     def spelt(self, text: str) -> str | None:
-        """The first control token that a text spells, if there is one."""
+        """The first control token spelt in a text, if any."""
         found = self._pattern.search(text)
         return found and found[0]
 
     def ids(self, text: str, part: str, special: bool) -> list[int] | None:
-        """Ids of ``text``, in which control tokens are text wherever ``part`` stands; None where that cannot be.
+        """Ids of ``text``, with control tokens inside ``part`` encoded as text; None if that is impossible.
 
         Args:
             text: The text.
@@ -51,7 +51,7 @@ class ControlText:
         marked = part.join(others)
         ids = self._marked.encode(marked, add_special_tokens=False).ids
         if not self._unwritten.isdisjoint(ids):
-            return None  # the vocabulary has it among its words
+            return None  # it is an ordinary entry of the vocabulary
         if special:
             ids = self._marked.encode(marked).ids
         return [self._meant.get(number, number) for number in ids]
@@ -62,7 +62,7 @@ class ControlText:
 
     @cached_property
     def _marked(self) -> Tokenizer:
-        """The tokenizer with other spellings of the control tokens, which are read; theirs are not."""
+        """The tokenizer with its control tokens respelt, so that their usual spellings are text."""
         state = json.loads(self._backend.to_str())
         for token in state["added_tokens"]:
             token["special"] = token["id"] in self._tokens or token["special"]
@@ -78,14 +78,14 @@ class ControlText:
 
     @cached_property
     def _unwritten(self) -> set[int]:
-        """The control tokens, but for the one that stands for unknown words."""
+        """The control tokens, without the one for unknown words."""
         model = json.loads(self._backend.to_str())["model"]
         unknown = model.get("unk_id", self._backend.token_to_id(model.get("unk_token") or ""))
         return self._tokens.keys() - {unknown}
 
     @cached_property
     def _meant(self) -> dict[int, int]:
-        """The control tokens by the ids of their other spellings."""
+        """The control tokens by the ids of their new spellings."""
         numbers = {self._marks[token.content]: number for number, token in self._tokens.items()}
         added = self._marked.get_added_tokens_decoder()
         return {other: numbers[token.content] for other, token in added.items() if token.content in numbers}

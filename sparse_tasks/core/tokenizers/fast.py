@@ -1,7 +1,7 @@
-"""A faster encoder, which may count in the place of Hugging Face's while it is proven to give the same ids.
+"""A faster encoder, which may count in place of Hugging Face's while it is proven to give the same ids.
 
-``fastokens`` reads the same ``tokenizer.json`` and remembers the words that it has encoded. It counts; whatever a model
-gets is encoded by Hugging Face's. ``generators/encoding.py`` decides where it serves.
+``fastokens`` reads the same ``tokenizer.json`` and caches encoded words. It only counts; model inputs are always
+encoded by Hugging Face's. ``generators/encoding.py`` decides where it is used.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Fastokens:
 
     @classmethod
     def label(cls) -> str | None:
-        """Name and version; None where it is not installed."""
+        """Name and version; None if it is not installed."""
         try:
             return f"{cls.package} {version(cls.package)}"
         except PackageNotFoundError:
             return None
 
     def ids(self, text: str, special: bool) -> list[int] | None:
-        """Token ids of a text; None where it says that it cannot encode the text.
+        """Token ids of a text; None if it reports that it cannot encode the text.
 
         Args:
             text: The text.
@@ -76,5 +76,5 @@ class Fastokens:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether an error is none of the library's, which panics with what is no ``Exception``."""
+    """Whether an error is not the library's: its panics are no ``Exception`` either."""
     return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)

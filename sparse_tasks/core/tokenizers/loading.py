@@ -36,9 +36,9 @@ def load_tokenizer(
     Args:
         source: A built-in name, a folder with a ``tokenizer.json``, such a file, or a Hub id
             (``ORG/NAME`` or ``ORG/NAME@revision``).
-        chat_template: ``auto`` takes the tokenizer's own, if it has one; ``none`` leaves the prompt bare;
-            else a file that holds a Jinja template.
-        keeps_control: Whether a control token that a prompt spells is that token; else it is encoded as text.
+        chat_template: ``auto`` takes the tokenizer's own, if it has one; ``none`` leaves the prompt bare; else a file
+            with a Jinja template.
+        keeps_control: Whether control tokens spelt in a prompt are tokens; else they are encoded as text.
 
     Raises:
         UsageError: There is no such tokenizer or template, or it cannot be read.
@@ -55,7 +55,7 @@ def load_tokenizer(
     try:
         path = to_path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, a home that nobody has
+    except (OSError, RuntimeError) as error:  # a name too long, no home folder
         raise UsageError("tokenizer", source, f"is not a path: {error}") from error
     if is_file:
         find: Find = lambda name: path if name == "tokenizer.json" else None  # noqa: E731
@@ -97,20 +97,20 @@ def load_tokenizer(
 
 
 def cache_folder() -> Path:
-    """Where conversions are kept: ``$SPARSE_TASKS_CACHE``, else ``sparse-tasks`` in the user's cache folder."""
+    """The folder of cached conversions: ``$SPARSE_TASKS_CACHE``, else ``sparse-tasks`` in the user's cache folder."""
     if chosen := os.environ.get("SPARSE_TASKS_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-tasks"
 
 
 def _qwen25() -> str:
-    """The ``tokenizer.json``, converted once and then read."""
-    with _CONVERTING:  # another thread may want it, too
+    """The ``tokenizer.json``, converted on first use and cached."""
+    with _CONVERTING:  # one thread converts
         return _converted()
 
 
 def _converted() -> str:
-    """The conversion in the cache, or a new one; a cache that is damaged or cannot be written is done without."""
+    """The cached conversion, or a new one. A cache that is damaged or read-only is not used."""
     from sparse_tasks.core.tokenizers import qwen25
 
     made_of = hashlib.sha256(f"{qwen25.source_sha256()} {version('tokenizers')} 1".encode()).hexdigest()[:16]
@@ -121,14 +121,14 @@ def _converted() -> str:
         if hashlib.sha256(content).hexdigest() == expected.read_text(encoding="utf-8"):
             return content.decode()
     except (OSError, UnicodeDecodeError):
-        pass  # not there yet, or not readable: convert
+        pass  # missing or unreadable: convert
     text = qwen25.build().to_str()
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         _write(cached, text)
         _write(expected, hashlib.sha256(text.encode()).hexdigest())
     except OSError:
-        pass  # a read-only home costs two seconds a run, nothing else
+        pass  # a read-only cache costs two seconds per run
     return text
 
 
@@ -161,14 +161,14 @@ def _template(choice: str, own: object, special: dict[str, str]) -> ChatTemplate
 
 
 def _own_template(config: JsonObject, find: Find, source: str) -> object:
-    """The chat template that belongs to a tokenizer, from where it is: newer places first."""
+    """The chat template of a tokenizer, from the newest location that has one."""
     if path := find("chat_template.jinja"):
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError("tokenizer", source, f"has an unreadable chat_template.jinja: {error}") from error
     template = config.get("chat_template")
-    if template is None:  # models that also see or hear had it here
+    if template is None:  # older location for multimodal models
         template = _read("chat_template.json", find, source).get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
@@ -177,7 +177,7 @@ def _own_template(config: JsonObject, find: Find, source: str) -> object:
 
 
 def _read(name: str, find: Find, source: str) -> JsonObject:
-    """A JSON file of the tokenizer; empty if it is missing."""
+    """A JSON file of the tokenizer; empty if missing."""
     if (path := find(name)) is None:
         return {}
     try:
@@ -193,7 +193,7 @@ def _hub(source: str) -> Find:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
 
-        # Offline, a file that the repository never had looks like one that was never fetched.
+        # Offline, a file the repository lacks cannot be told from one that was never fetched.
         optional = constants.HF_HUB_OFFLINE and name != "tokenizer.json"
         try:
             with fetching("tokenizer", source):

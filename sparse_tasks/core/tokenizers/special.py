@@ -1,6 +1,6 @@
-"""Special tokens of a tokenizer, from all files in which ``transformers`` looks for them.
+"""Special tokens of a tokenizer, from all files that ``transformers`` reads.
 
-``tokenizer.json`` knows which texts are tokens, but not what they are called: templates print ``bos_token``,
+``tokenizer.json`` lists the special tokens but not their names: templates print ``bos_token``,
 ``image_token`` and others, which ``tokenizer_config.json`` names. Older versions name them in
 ``special_tokens_map.json``, and list further tokens in ``added_tokens.json``.
 """
@@ -17,21 +17,20 @@ from sparse_tasks.core.records import JsonObject
 _STANDARD: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _EXTRA: Final = "extra_special_tokens"
-_OLDER: Final = "additional_special_tokens"  # counts where the newer name is missing
-_OF_MODEL: Final = "model_specific_special_tokens"  # counts where the configuration names no others of the model
+_OLDER: Final = "additional_special_tokens"  # used if the newer name is missing
+_OF_MODEL: Final = "model_specific_special_tokens"  # used if the configuration has no other model-specific tokens
 
 
 def special_tokens(
     config: JsonObject, read: Callable[[str], JsonObject], backend: Tokenizer
 ) -> tuple[dict[str, str], list[AddedToken]]:
-    """Special tokens by the name that templates know them by, and those that ``transformers`` adds to the vocabulary.
+    """Special tokens by their names in templates, and those that ``transformers`` adds to the vocabulary.
 
-    Some of these may be in it already, with the same properties or others.
+    Some of the latter may already be in the vocabulary, with the same or other properties.
 
     Args:
         config: Content of ``tokenizer_config.json``.
-        read: Reads a companion file, which counts only where the configuration lists no tokens itself. One that is
-            missing is empty.
+        read: Reads a companion file, used only if the configuration lists no tokens itself; empty if missing.
         backend: The tokenizer as its file describes it.
 
     Raises:
@@ -40,7 +39,7 @@ def special_tokens(
     init = dict(config)
     if not init.get(_EXTRA) and _OLDER in init:
         init[_EXTRA] = init.pop(_OLDER)
-    # Those of the model alone, under names of its own.
+    # Model-specific tokens.
     own = {name: init.pop(name) for name in [*init] if _is_own(name) and isinstance(init[name], str)}
     own = own | _popped_names(init) or dict(init.get(_OF_MODEL) or {})
     listed = init.get("added_tokens_decoder")
@@ -57,7 +56,7 @@ def special_tokens(
         tokens = {
             text: {"content": text, "special": text in special, "normalized": text not in special} for text in companion
         }
-        # Of two texts with one id the later is that token, and tokenizer.json has the last word; names know both.
+        # Of two texts with one id the later wins, and tokenizer.json takes precedence; both keep their names.
         taken = backend.get_added_tokens_decoder()
         listed = {index: tokens[text] for text, index in companion.items() if index not in taken}
         init |= {name: tokens.get(str(_text(value)), value) for name, value in named.items()}
@@ -65,7 +64,7 @@ def special_tokens(
         init[_EXTRA] = init.pop(_OLDER)
     if backend.padding:
         init.setdefault("pad_token", backend.padding["pad_token"])
-    named = {name: init.get(name) for name in _STANDARD} | _popped_names(init)  # in the order in which they are added
+    named = {name: init.get(name) for name in _STANDARD} | _popped_names(init)  # in the order of being added
     named |= {name: value for name, value in init.items() if _is_own(name) and _text(value) is not None} | own
     named = {name: value for name, value in named.items() if value is not None or name not in _STANDARD}
     extra = init.get(_EXTRA) or []
@@ -81,7 +80,7 @@ def _added(listed: list[object], others: list[object], named: dict[str, str], ba
     seen = list[object]()
     for value in others:
         token = _token(value)
-        # A text and a token are two to transformers, of which the later one's properties count.
+        # transformers treats a text and a token as two entries, of which the later one's properties apply.
         given = value if isinstance(value, str) else token
         if token.content not in there and given not in seen:
             seen.append(given)
@@ -96,12 +95,12 @@ def _is_own(name: str) -> bool:
 
 
 def _popped_names(init: JsonObject) -> JsonObject:
-    """Further tokens where they have names; a list of them stays."""
+    """Further tokens that have names; a list of them is kept."""
     return dict(init.pop(_EXTRA)) if isinstance(init.get(_EXTRA), Mapping) else {}
 
 
 def _of_map(value: object) -> object:
-    """An entry of ``special_tokens_map.json``, where a token is special, and has a text with or without its type."""
+    """A token of ``special_tokens_map.json``: always special, given as a text or an object."""
     if not isinstance(value, Mapping):
         return value
     return {name: flag for name, flag in value.items() if name != "__type"} | {"special": True}

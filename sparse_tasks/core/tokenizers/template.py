@@ -17,16 +17,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sparse_tasks.core.errors import UsageError
 
-# Templates that print today's date (Llama 3) would make a sample depend on the day it was made.
+# Some templates print today's date (Llama 3), so the date is fixed.
 _TODAY = datetime(2025, 1, 1)
-# A data set's hash of its template covers these special tokens in any case, others where the template names them.
+# The hash of a template always covers these special tokens, others only if the template names them.
 _ALWAYS = ("bos_token", "eos_token", "unk_token", "pad_token")
-# A message with which a template shows what it does with one.
+# A message to probe templates with.
 _TRIAL = "How many?"
 
 
 class _Generation(Extension):
-    """``{% generation %}``, with which templates mark the model's turns; it prints what it holds."""
+    """``{% generation %}``, which marks the model's turns in templates; it prints its content."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
@@ -36,11 +36,11 @@ class _Generation(Extension):
 
 
 class ChatTemplate:
-    """A Jinja chat template that wraps a user's message, or a chat that ends in one.
+    """A Jinja chat template around a user's message, or a chat that ends in one.
 
     Args:
         source: The template's text.
-        special_tokens: Names such as ``bos_token`` and their texts, as the template may use them.
+        special_tokens: Texts by name (``bos_token``), which the template may use.
 
     Raises:
         UsageError: The template does not parse.
@@ -63,7 +63,7 @@ class ChatTemplate:
 
     @property
     def sha256(self) -> str:
-        """Hash of the template and of the special tokens that it may print."""
+        """Hash of the template and the special tokens that it may print."""
         content = json.dumps([self.source, self.special_tokens], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -72,11 +72,11 @@ class ChatTemplate:
 
         Args:
             prompt: The message.
-            beginning: Beginning of the model's answer, with which the text then ends.
-            later: Messages after it, the model's and the user's in turn.
+            beginning: Beginning of the model's answer; the text ends with it.
+            later: Later messages, the model's and the user's in turn.
 
         Raises:
-            UsageError: The template refuses the conversation, or does not write what a model says as it is.
+            UsageError: The template refuses the conversation, or changes the model's messages.
         """
         if not beginning:
             text = self._rendered("a chat" if later else "a single user message", prompt, *later)
@@ -87,7 +87,7 @@ class ChatTemplate:
                     "changes the prompt; name another with --chat-template FILE, or none",
                 )
             return text
-        # Written by the template itself, which may put more before an answer, such as an empty block of thoughts. The
+        # The template writes the answer itself, since it may put more before it, such as an empty thinking block. The
         # digit keeps the end of the beginning from being stripped.
         answer = beginning + "0"
         text = self._rendered("an assistant's message", prompt, *later, answer)
@@ -98,13 +98,13 @@ class ChatTemplate:
 
     @cached_property
     def _in_parts(self) -> bool:
-        """Whether messages are lists of parts (``{"type": "text", "text": ...}``) for this template, not texts."""
+        """Whether this template takes messages as lists of parts (``{"type": "text", "text": ...}``)."""
         return not self._shows_trial(in_parts=False) and self._shows_trial(in_parts=True)
 
     def _shows_trial(self, in_parts: bool) -> bool:
         try:
             return _TRIAL in self._write(in_parts, _TRIAL)
-        except Exception:  # a template can raise anything: 1 / 0, 'a' + 1
+        except Exception:  # a template can raise anything
             return False
 
     def _rendered(self, what: str, *texts: str) -> str:
@@ -114,7 +114,7 @@ class ChatTemplate:
             raise UsageError("chat-template", _shown(self.source), f"refuses {what}: {error}") from error
 
     def _write(self, in_parts: bool, *texts: str) -> str:
-        """The conversation of these messages: the user's and the model's in turn."""
+        """Render messages, the user's and the model's in turn."""
         return self._template.render(
             messages=[
                 {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
@@ -128,7 +128,7 @@ class ChatTemplate:
 
 
 def _holds(text: str, *messages: str) -> bool:
-    """Whether a text holds messages as they are, one after the other."""
+    """Whether a text contains the messages unchanged and in order."""
     at = 0
     for message in messages:
         at = text.find(message.strip(), at) + len(message.strip())

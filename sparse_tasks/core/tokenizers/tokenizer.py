@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from sparse_tasks.core.tokenizers.fast import Fastokens
     from sparse_tasks.core.tokenizers.template import ChatTemplate
 
-# Paragraphs are measured between these two, so that what stands at a text's edge (a prefix space, a look-ahead)
-# is what stands there inside the prompt: a newline before, no white space after.
+# Paragraphs are measured between these two, so that effects at a text's edges (a prefix space, a look-ahead) are the
+# same as inside the prompt: a newline before, no white space after.
 _BEFORE, _AFTER = "a\n", "a"
 # Characters encoded in one call: long enough to amortise the call, short enough to stay in the CPU's caches.
 _CHUNK = 2_048
-# Paragraphs whose tokens are held in memory at once.
+# Paragraphs whose tokens are in memory at once.
 _BATCH = 1_024
 
 NEVER: Final = 2**40
@@ -33,15 +33,15 @@ class PromptTokenizer:
 
     Args:
         name: How the user named it.
-        backend: The Hugging Face tokenizer, or what gives its ``tokenizer.json``, as text, on first use.
-        sha256: Hash of what the tokenizer was made from, which stands for it in the keys of samples.
+        backend: The Hugging Face tokenizer, or a function that returns its ``tokenizer.json`` as text on first use.
+        sha256: Hash of the tokenizer's source, which identifies it in the keys of samples.
         template: Wraps the prompt as the user's message; None leaves it bare.
-        additive: Whether counts are known to add up over paragraphs (see ``additivity``); None finds out.
-        keeps_control: Whether a control token that a prompt spells is that token; else it is encoded as text.
-        excerpt: Loads as much of the Hugging Face tokenizer as encodes a text alike, where that is faster.
+        additive: Whether counts add up over paragraphs (see ``additivity``); None determines it on first use.
+        keeps_control: Whether control tokens spelt in a prompt are tokens; else they are encoded as text.
+        excerpt: Loads only the part of the Hugging Face tokenizer that a text needs, where that is faster.
 
     Attributes:
-        encoder: Encodes in its place, where it can; None: itself.
+        encoder: Counts in its place where possible; None: the backend itself.
     """
 
     encoder: Fastokens | None = None
@@ -69,7 +69,7 @@ class PromptTokenizer:
     def backend(self) -> Tokenizer:
         """The Hugging Face tokenizer, without truncation and padding; loaded on first use, once for all copies."""
         backend = self._load()
-        # Left in a tokenizer.json, they would falsify every count.
+        # Settings left in a tokenizer.json would falsify every count.
         backend.no_truncation()
         backend.no_padding()
         return backend
@@ -81,12 +81,12 @@ class PromptTokenizer:
 
     @property
     def serialised(self) -> str:
-        """The ``tokenizer.json`` of the backend, which need not be loaded for it."""
+        """The ``tokenizer.json`` of the backend, without loading it."""
         return self._backend() if callable(self._backend) else self.backend.to_str()
 
     @property
     def splits_special(self) -> bool:
-        """Whether the backend encodes its own special tokens as text, which its ``tokenizer.json`` does not say."""
+        """Whether the backend encodes special tokens as text, a setting that ``tokenizer.json`` lacks."""
         return not callable(self._backend) and bool(self.backend.encode_special_tokens)
 
     @cached_property
@@ -103,7 +103,7 @@ class PromptTokenizer:
         return self._additive
 
     def with_template(self, template: ChatTemplate | None) -> PromptTokenizer:
-        """The same tokenizer under another chat template."""
+        """The same tokenizer with another chat template."""
         other = copy(self)
         other.template = template
         return other
@@ -121,11 +121,11 @@ class PromptTokenizer:
         return other
 
     def render(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> str:
-        """The text that the engine gets: the prompt, wrapped by the chat template if there is one.
+        """The text that the engine gets: the prompt in its chat template, if there is one.
 
         Args:
             prompt: The prompt.
-            beginning: Beginning of the model's answer, with which the text ends.
+            beginning: Beginning of the model's answer; the text ends with it.
             later: Messages after the prompt, the model's and the user's in turn; without a template one text.
         """
         if self.template is None:
@@ -147,11 +147,11 @@ class PromptTokenizer:
         return self.encode(self.render(prompt, beginning, later), prompt)
 
     def encode(self, text: str, prompt: str) -> list[int]:
-        """The token ids of a rendered text, or of a beginning of it.
+        """The token ids of a rendered text, or of a prefix of it.
 
         Args:
             text: The text.
-            prompt: The part of it that no chat template wrote, in which control tokens are text.
+            prompt: The part of it outside the chat template, in which control tokens are text.
 
         Raises:
             UsageError: The prompt spells a control token that the tokenizer cannot encode as text.
@@ -170,7 +170,7 @@ class PromptTokenizer:
         return ids
 
     def spells_control(self, text: str) -> str | None:
-        """The first control token that a text spells, to be encoded as text; None if there is none."""
+        """The first control token spelt in a text that is to be encoded as text; None if there is none."""
         return None if self.keeps_control else self._control.spelt(text)
 
     @cached_property
@@ -180,7 +180,7 @@ class PromptTokenizer:
         return ControlText(self.backend)
 
     def count_once(self, prompt: str, beginning: str = "") -> int:
-        """``count`` for who may count nothing else: it loads no more of the tokenizer than the prompt needs."""
+        """``count`` for a single prompt: loads only the part of the tokenizer that the prompt needs."""
         if self._excerpt is None or "backend" in self.__dict__:
             return self.count(prompt, beginning)
         other = copy(self)
@@ -188,15 +188,15 @@ class PromptTokenizer:
         return other.count(prompt, beginning)
 
     def count(self, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> int:
-        """Tokens of the rendered prompt, by one encode of the whole of it."""
+        """Tokens of the rendered prompt, encoded as a whole."""
         if any(self.spells_control(text) is not None for text in (prompt, *later)):
             return len(self.ids(prompt, beginning, later))
         return self._encoded(self.render(prompt, beginning, later), special=self.template is None)
 
     def cost(self, paragraph: str) -> int:
-        """Tokens that ``paragraph`` adds where it stands between two others; ``NEVER`` if it cannot be encoded.
+        """Tokens that ``paragraph`` adds between two others; ``NEVER`` if it cannot be encoded.
 
-        It has to begin with something other than white space and to end in a newline.
+        It must not begin with white space, and must end in a newline.
         """
         if self.spells_control(paragraph) is not None:
             text = _BEFORE + paragraph + _AFTER
@@ -205,7 +205,7 @@ class PromptTokenizer:
         return self._encoded(_BEFORE + paragraph + _AFTER) - self._edges
 
     def costs(self, paragraphs: Sequence[str]) -> list[int]:
-        """``cost`` of each, many at a time."""
+        """``cost`` of each, in batches."""
         if self.encoder is not None:
             return [self.cost(paragraph) for paragraph in paragraphs]
         costs: list[int] = []
@@ -218,7 +218,7 @@ class PromptTokenizer:
         ]
 
     def total(self, paragraphs: Iterable[str]) -> int:
-        """Tokens that all ``paragraphs`` add, one after the other."""
+        """Total tokens of consecutive ``paragraphs``."""
         tokens, chunk, characters = 0, list[str](), 0
         for paragraph in paragraphs:
             chunk.append(paragraph)
@@ -237,5 +237,5 @@ class PromptTokenizer:
         return self._encoding(text, special).ids if ids is None else ids
 
     def _encoding(self, text: str, special: bool) -> Encoding:
-        # The batch call leaves out the offsets, which nobody reads here.
+        # The batch call skips the offsets, which are not needed.
         return self.backend.encode_batch_fast([text], add_special_tokens=special)[0]
