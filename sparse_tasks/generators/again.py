@@ -1,8 +1,8 @@
-"""Data sets generated again from what their manifests say of themselves, of which nothing is trusted.
+"""Regenerating data sets from their manifests, of which nothing is trusted.
 
-A sample depends on its key alone, so that a description and a tokenizer are all that a data set takes. Nothing in a
-description is executed, and no path or address in it is followed: the tokenizer is one that is here, and known by its
-hash; the chat template is the tokenizer's own; words of a user's are not taken.
+A sample depends on its key alone, so a description and a tokenizer are enough to regenerate a data set. Nothing in a
+description is executed, and no path or address in it is followed: the tokenizer is a local one with the recorded hash,
+the chat template is the tokenizer's own, and users' templates are refused.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from sparse_tasks.generators.task import TASKS, Task
 MOST_TOKENS: Final = 2**28
 """Tokens of the data sets that are generated again for one check: from five minutes to an hour of one core."""
 
-_SHORTEST: Final = 2**12  # tokens that a shorter sample costs, too
-_DEMO: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where the demo model was fetched, not converted
+_SHORTEST: Final = 2**12  # a sample costs at least this many tokens
+_DEMO: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"  # if the demo model was fetched, not converted
 
 
 @dataclass(frozen=True)
 class Means:
-    """What is at hand to generate data sets again.
+    """What is available here for regenerating data sets.
 
     Attributes:
-        tokenizers: Sources of tokenizers (see ``load_tokenizer``), beside those that are in the caches.
-        corpora: Texts that samples are taken from, by name.
-        workers: Processes that make samples.
+        tokenizers: Sources of tokenizers (see ``load_tokenizer``), besides those in the caches.
+        corpora: Source texts of samples, by name.
+        workers: Number of processes that make samples.
     """
 
     tokenizers: tuple[str, ...] = ()
@@ -52,11 +52,11 @@ class Means:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A description that was checked: what it takes to make its samples.
+    """A checked description, with everything needed to make its samples.
 
     Attributes:
-        request: The request, as ``generate`` has it.
-        tokenizer: The tokenizer, under its name in the description.
+        request: The request, as for ``generate``.
+        tokenizer: The tokenizer, with its name in the description.
         tokens: Cost of the samples, in tokens.
     """
 
@@ -65,7 +65,7 @@ class Recipe:
     tokens: int
 
     def id(self, task: str, length: int, index: int) -> str | None:
-        """The id of a sample; None where there is no such sample."""
+        """The id of a sample; None if there is no such sample."""
         of = next((of for of in self.request.tasks if of.name == task), None)
         if of is None or length not in self.request.lengths or not 0 <= index < self.request.samples:
             return None
@@ -73,11 +73,11 @@ class Recipe:
 
 
 def recipe(description: Description, means: Means) -> Recipe:
-    """Whatever makes the samples of a description here, after a second at most.
+    """Check a description and prepare to make its samples; takes at most a second.
 
     Raises:
-        UsageError: It is out of range, or of other versions, or needs what is not at hand.
-        BadFileError: One of the tokenizers that are at hand cannot be read.
+        UsageError: It is out of range, has other versions, or needs something that is missing here.
+        BadFileError: One of the given tokenizers cannot be read.
     """
     asked = description.request
     tokens = _cost(asked)
@@ -136,7 +136,7 @@ def _stale(name: str, recorded: ManifestTask, installed: int) -> UsageError:
 
 
 def _corpora(description: Description, tasks: tuple[Task, ...], means: Means) -> tuple[Corpus, ...]:
-    """The corpora that the tasks take texts from, now at hand for them."""
+    """The corpora that the tasks quote, made available to them."""
     recorded = {} if description.corpora is UNSET else {corpus.name: corpus.sha256 for corpus in description.corpora}
     needed = {name: sha256 for task in tasks for part, name in task.texts.items() if (sha256 := task.settings()[part])}
     if needed != recorded:
@@ -159,7 +159,7 @@ def _tokenizer(description: Description, means: Means) -> tuple[str, PromptToken
         try:
             found = _loaded(source, "none" if template is None else "auto", keeps)
         except UsageError as error:
-            if source in means.tokenizers:  # no fault of the description
+            if source in means.tokenizers:  # not the description's fault
                 raise BadFileError(str(error)) from error
             continue
         if found.sha256 != recorded.sha256:
@@ -182,7 +182,7 @@ def _loaded(source: str, chat_template: str, keeps_control: bool) -> PromptToken
 
 
 def _sources(recorded: TokenizerRecord) -> Iterator[str]:
-    """Tokenizers on this machine that may be the recorded one; nothing is fetched."""
+    """Local tokenizers that may be the recorded one; nothing is downloaded."""
     if recorded.name in BUILT_IN:
         yield recorded.name
         return
@@ -194,7 +194,7 @@ def _sources(recorded: TokenizerRecord) -> Iterator[str]:
 
 
 def _in_cache(name: str) -> str | None:
-    """Folder of the Hub's cache that holds a tokenizer."""
+    """Folder of the Hub's cache with a tokenizer."""
     repository, revision = split_hub_id(name)
     if not is_hub_id(name) or (revision is not None and not re.fullmatch(r"\w[\w-]*(\.[\w-]+)*", revision, re.ASCII)):
         return None
@@ -202,7 +202,7 @@ def _in_cache(name: str) -> str | None:
 
     try:
         found = try_to_load_from_cache(repository, "tokenizer.json", revision=revision)
-    except ValueError:  # not a name that the Hub allows
+    except ValueError:  # not a valid repository name
         return None
     return str(Path(found).parent) if isinstance(found, str) else None
 

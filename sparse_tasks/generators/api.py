@@ -1,4 +1,4 @@
-"""Generating from Python."""
+"""Generation from Python."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def generate(
                 "is not a local folder, so the data cannot be loaded from it; sparse-tasks generate writes there",
             )
         generate_folder(request, loaded, Path(output), check_workers(workers), overwrite, encoder=encoder, on=on)
-        # A bare name such as "json" would mean a format to load_dataset.
+        # load_dataset takes a bare name such as "json" for a format.
         folder = str(Path(output).absolute())
         return DatasetDict({name: load_dataset(folder, name, split="test") for _, _, name in configs})
     if on is not None:

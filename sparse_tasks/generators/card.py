@@ -1,4 +1,4 @@
-"""The data set card: what Hugging Face's hub shows, and what ``datasets`` reads the configurations from."""
+"""The data set card: shown by the Hugging Face Hub, and read by ``datasets`` for the configurations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TYPES = {"string": "string", "int64": "int64", "double": "float64"}
 
 
 def card(folder: DatasetFolder) -> str:
-    """The card of a folder whose shards are all there."""
+    """The card of a complete folder."""
     import jinja2
     import yaml
 
@@ -75,7 +75,7 @@ def card(folder: DatasetFolder) -> str:
 
 
 def _licences(request: Request, own: bool) -> str | list[str]:
-    """Identifiers as the Hub knows them; a single one by itself."""
+    """Licence identifiers of the Hub; a single one without a list."""
     licences = [_OWN_LICENCE] if own else []
     for corpus in request.corpora:
         licence = CORPORA.get(corpus.name).licence
@@ -89,13 +89,13 @@ def _creators(request: Request, own: bool) -> list[str]:
 
 
 def _source(corpus: Corpus) -> str:
-    """Source of a data set as the Hub names it."""
+    """The Hub's name for the source of a data set."""
     known = CORPORA.get(corpus.name).hub
     return "extended|" + (f"other-{corpus.name}" if known is None else split_hub_id(known)[0].partition("/")[2])
 
 
 def _corpora(request: Request) -> list[dict[str, Any]]:
-    """Texts of others, for the card."""
+    """Third-party texts, for the card."""
     return [
         corpus.describe()
         | {

@@ -1,7 +1,7 @@
-"""Texts that are not made here: from files that the user names, or from the Hub at a pinned revision.
+"""Texts that are not generated: from the user's files, or from the Hub at a pinned revision.
 
-A corpus is known by the SHA-256 of its files. It is a parameter of the tasks that take their text from it, so that a
-sample's key names it; where the files lie is not part of the key.
+A corpus is identified by the SHA-256 of its files. The hash is a parameter of the tasks that use it, and so part of a
+sample's key; the location of the files is not.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ UNENCODABLE: Final = (
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of corpus, known before anybody has it.
+    """A kind of corpus, whether or not its files are present.
 
     Attributes:
         name: Registered name, as in ``--corpus NAME=PATH``.
         summary: What it is, in a few words.
-        supply: How to get it, for a message: formats and where they are published.
-        licence: Its licence as the card names it; None where it is unclear.
-        hub: Repository and pinned revision (``ORG/NAME@revision``) that ``--corpus NAME=hub`` fetches; None: there is
+        supply: How to get it, for messages: formats and where they are published.
+        licence: Its licence as the card names it; None if unclear.
+        hub: Repository and pinned revision (``ORG/NAME@revision``) that ``--corpus NAME=hub`` fetches; None if there is
             none.
         files: The files of that repository.
         hashes: SHA-256 of each of them, at that revision.
-        notices: Reads it, and tells what a user should know of it: what was left out, say.
+        notices: Reads it, and returns what a user should know of it, such as what was left out.
     """
 
     name: str
@@ -62,14 +62,14 @@ CORPORA: Registry[Kind] = Registry("corpus", _import_all)
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that is at hand.
+    """A corpus whose files are present.
 
     Attributes:
         name: Its kind.
-        paths: Its files, here.
-        sha256: Of their contents, one after the other.
-        origin: The files' names, or where on the Hub they come from; no path of this machine.
-        revision: On the Hub; None for files.
+        paths: Its files on this machine.
+        sha256: Hash of their concatenated contents.
+        origin: The files' names, or their source on the Hub; never a local path.
+        revision: Revision on the Hub; None for files.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Corpus:
     revision: str | None
 
     def describe(self) -> dict[str, Any]:
-        """Its record in a manifest."""
+        """Its record for a manifest."""
         return {
             "name": self.name,
             "sha256": self.sha256,
@@ -90,7 +90,7 @@ class Corpus:
 
 
 def read_notices(corpora: Iterable[Corpus]) -> list[str]:
-    """Read corpora that are mounted, so that what is wrong with one shows early; and what to know of them.
+    """Read the mounted corpora, so that errors show early, and return their notices.
 
     Raises:
         BadFileError: A file is not what it should be.
@@ -104,13 +104,13 @@ def read_notices(corpora: Iterable[Corpus]) -> list[str]:
 
 
 def find_corpora(given: Mapping[str, str]) -> dict[str, Corpus]:
-    """The corpora that a user named.
+    """Find the corpora given by the user.
 
     Args:
-        given: By name a file, ``hub``, or ``ORG/NAME@revision`` of a copy on the Hub.
+        given: For each name a file, ``hub``, or ``ORG/NAME@revision`` of a copy on the Hub.
 
     Raises:
-        UsageError: A name is unknown, a file is missing, or the Hub does not give it.
+        UsageError: A name is unknown, a file is missing, or it cannot be fetched from the Hub.
     """
     return {name: _find(name, source) for name, source in given.items()}
 
@@ -122,7 +122,7 @@ def _find(name: str, source: str) -> Corpus:
     try:
         path = to_path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a home that nobody has
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, no home folder
         raise UsageError("corpus", f"{name}={source}", f"is not a path: {error}") from error
     if is_file:
         return Corpus(name, (path,), sha256_of_files([path]), path.name, None)
@@ -139,7 +139,7 @@ def _find(name: str, source: str) -> Corpus:
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:
-    """Hash of the contents of files, one after the other.
+    """Hash of the concatenated contents of files.
 
     Raises:
         UsageError: One cannot be read.
@@ -160,20 +160,20 @@ _read: dict[tuple[str, Callable[..., Any]], Any] = {}
 
 
 def mount(corpora: Iterable[Corpus]) -> None:
-    """Make corpora known to the tasks of this process."""
+    """Make corpora available to the tasks of this process."""
     _mounted.update({corpus.sha256: corpus for corpus in corpora})
 
 
 def mounted(sha256: str) -> Corpus | None:
-    """The corpus with this hash, if it is at hand."""
+    """The corpus with this hash, if it is mounted."""
     return _mounted.get(sha256)
 
 
 def read(sha256: str, reader: Callable[[Corpus], T]) -> T:
-    """The result of a reader on a corpus; each reads each once a process.
+    """The result of a reader on a corpus, cached per process.
 
     Raises:
-        DataError: It is not at hand.
+        DataError: The corpus is not mounted.
     """
     if (sha256, reader) not in _read:
         corpus = _mounted.get(sha256)

@@ -1,7 +1,7 @@
-"""A data set folder: what it should hold, what it holds already, and how it becomes complete.
+"""A data set folder: what it should contain, what it contains, and how it is completed.
 
-Shards appear one by one, each whole; a hidden record of them lets a later run go on. Card and manifest come last, so a
-folder with a manifest is complete. Nothing in it depends on when, where or in how many runs it was made.
+Shards are written one by one, atomically; a hidden record of them lets a later run resume. Card and manifest come last,
+so a folder with a manifest is complete. The content does not depend on when, where or in how many runs it was made.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sparse_tasks.generators.table import rows_of, samples_sha256, shard_bytes, 
 from sparse_tasks.generators.task import Task
 
 CARD = "README.md"
-# Names that begin like this are a run's own: lock, record, unfinished files.
+# Prefix of a run's own files: lock, record, unfinished files.
 _HIDDEN = ".sparse_tasks"
 # A shard holds about this many tokens, and at least one sample.
 _SHARD_TOKENS = 2**22
-# Between two records of what others have put into their places.
+# Seconds between two records of shards written by others.
 _RECORD_SECONDS = 1.0
 LIBRARIES = ("faker", "nltk", "tokenizers", "wonderwords")
 """What decides about the words of a sample besides our own code."""
@@ -53,11 +53,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A shard that is made.
+    """A finished shard.
 
     Attributes:
         entry: Its entry in the manifest.
-        unpacked: Bytes of its columns without compression.
+        unpacked: Uncompressed bytes of its columns.
     """
 
     entry: dict[str, Any]
@@ -79,8 +79,8 @@ class DatasetFolder:
     """The folder of a request.
 
     Args:
-        store: The folder, or another place; it need not exist.
-        request: What it holds or will hold.
+        store: The folder or remote location; it need not exist.
+        request: The request for its content.
         tokenizer: The tokenizer of the request.
     """
 
@@ -93,10 +93,10 @@ class DatasetFolder:
         self._unpacked: dict[str, int] = {}
 
     def open(self, overwrite: bool) -> None:
-        """Find out what is there already.
+        """Open the folder and find what it already contains.
 
         Raises:
-            UsageError: The folder holds something else, and ``overwrite`` is off.
+            UsageError: The folder contains something else, and ``overwrite`` is off.
             OutputError: It cannot be read.
         """
         records = self._records()
@@ -123,24 +123,24 @@ class DatasetFolder:
         return [shard for shard in shards(self.request) if shard.path not in self.files]
 
     def kept(self) -> str:
-        """What is there of a data set that is not complete, in words; "" where no file is."""
+        """Describe the files of an incomplete data set; "" if there are none."""
         rows = [entry["rows"] for name, entry in self.files.items() if self.store.has(name)]
         of = list(shards(self.request))
         samples = sum(shard.last - shard.first for shard in of)
         return f"{len(rows):,} of {len(of):,} files ({sum(rows):,} of {samples:,} samples)" if rows else ""
 
     def add(self, shard: Shard, samples: Sequence[Sample], encoder: str | None = None) -> None:
-        """Put a finished shard into its place; ``encoder`` counted it, if not Hugging Face's."""
+        """Write a finished shard; ``encoder`` is the one that counted it, if not Hugging Face's."""
         content, finished = file_of(shard, samples, encoder)
         self._take(shard, finished)
-        # The record comes first: it may name a file that is not there, but no file of ours is ever unknown.
+        # The record comes first: it may name a missing file, but no file of ours is ever unrecorded.
         self.record()
         self.store.write(shard.path, content)
 
     def recorded(
         self, made: Iterable[tuple[Shard, Finished]], planned: Sequence[Shard]
     ) -> Iterator[tuple[Shard, Finished]]:
-        """Take over shards that others have put into their places; of ``planned``, at any time."""
+        """Record shards that others have written. Those in ``planned`` may appear at any time."""
         self.record(planned)
         written = time.monotonic()
         try:
@@ -157,11 +157,11 @@ class DatasetFolder:
         self.files[shard.path], self._unpacked[shard.path] = finished.entry, finished.unpacked
 
     def unpacked_bytes(self, path: str) -> int:
-        """Bytes of a finished file's columns without compression."""
+        """Uncompressed bytes of a finished file's columns."""
         return self._unpacked[path]
 
     def discard(self, encoder: str) -> None:
-        """Delete the shards that an encoder counted."""
+        """Delete the shards counted by an encoder."""
         wrong = [path for path, entry in self.files.items() if entry.get("encoder") == encoder]
         for path in wrong:
             del self.files[path]
@@ -169,7 +169,7 @@ class DatasetFolder:
         self.record()
 
     def finish(self, card: str) -> Manifest:
-        """Write card and manifest; returns the manifest."""
+        """Write card and manifest, and return the manifest."""
         files = {shard.path: self.files[shard.path] for shard in shards(self.request)}
         text = card.encode()
         hashes = {"fingerprint": self.fingerprint, "card_sha256": hashlib.sha256(text).hexdigest()}
@@ -180,13 +180,13 @@ class DatasetFolder:
         return manifest
 
     def record(self, planned: Iterable[Shard] = ()) -> None:
-        """Write down what is there; ``planned`` may be at any time, put there by others."""
+        """Write the record of files; ``planned`` shards may be written by others at any time."""
         files: dict[str, dict[str, Any]] = {shard.path: {} for shard in planned} | self.files
-        # Written again for each file, so without the indentation, which takes a hundred times as long.
+        # Rewritten for each file, so without indentation, which would take a hundred times as long.
         self.store.write(PROGRESS, msgspec.json.encode({"fingerprint": self.fingerprint, "files": files}))
 
     def _records(self) -> list[dict[str, Any]]:
-        """Records of earlier runs, the latest first; a finished one leaves the manifest alone."""
+        """Records of earlier runs, the latest first; a finished run leaves only the manifest."""
         records = []
         for name in (PROGRESS, MANIFEST):
             try:
@@ -202,7 +202,7 @@ class DatasetFolder:
         return records
 
     def _take_over(self, records: list[dict[str, Any]]) -> None:
-        """Keep the shards that are as recorded; what is damaged goes, so that no file of ours is unknown."""
+        """Keep the shards that match their record, and delete damaged ones, so that no file of ours is unrecorded."""
         recorded = records[0]["files"] if records else {}
         for shard in shards(self.request):
             if shard.path in recorded:
@@ -214,12 +214,12 @@ class DatasetFolder:
             self.record()
 
     def _intact(self, shard: Shard, recorded: object) -> dict[str, Any] | None:
-        """The entry of a file that is as recorded; older records say less."""
+        """The entry of a file that matches its record; older records have fewer fields."""
         try:
             content = self.store.read(shard.path)
         except (FileNotFoundError, OutputError):
             return None
-        # Only what has the recorded hash is opened, and of it as little as will do: a data set may have thousands.
+        # Only files with the recorded hash are opened, and read as little as possible: there may be thousands.
         if not isinstance(recorded, dict) or recorded.get("sha256") != hashlib.sha256(content).hexdigest():
             return None
         tokens = sum(row["input_tokens"] for row in rows_of(content, ["input_tokens"]))
@@ -232,7 +232,7 @@ class DatasetFolder:
         return [name for name in self.store.names() if not name.startswith(_HIDDEN)]
 
     def _clear(self, records: list[dict[str, Any]]) -> None:
-        """Delete the other data set: its own files, nothing else. Some record stands all the while."""
+        """Delete the other data set: its own files, nothing else. A record exists at every moment."""
         for path in {path for record in records for path in record["files"]}:
             if ShardPath.parse(path) is not None:
                 self.store.delete(path)
@@ -242,7 +242,7 @@ class DatasetFolder:
 
 
 def file_of(shard: Shard, samples: Sequence[Sample], encoder: str | None) -> tuple[bytes, Finished]:
-    """The content of a shard's file, and what is known of it; ``encoder`` counted, if not Hugging Face's."""
+    """The content of a shard's file, and its entry; ``encoder`` counted, if not Hugging Face's."""
     content = shard_bytes(samples)
     tokens, hashed = sum(sample.input_tokens for sample in samples), samples_sha256(s.row() for s in samples)
     return content, Finished(_entry(shard, content, tokens, hashed, encoder), unpacked_bytes(io.BytesIO(content)))
@@ -276,6 +276,6 @@ def _describe(request: Request, tokenizer: PromptTokenizer) -> JsonObject:
 
 
 def fingerprint(description: JsonObject) -> str:
-    """Hash of a manifest without what is only known at the end, or of a description."""
+    """Hash of a description, or of a manifest without the fields known only at the end."""
     content = {key: value for key, value in description.items() if key not in ("fingerprint", "card_sha256", "files")}
     return hashlib.sha256(to_json(content)).hexdigest()

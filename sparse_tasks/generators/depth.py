@@ -1,4 +1,4 @@
-"""Where evidence stands: a share of the context, from 0 (its beginning) to 1 (its end)."""
+"""Depth of evidence: a share of the context, from 0 (its beginning) to 1 (its end)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sparse_tasks.generators.seeds import Stream
 
 @dataclass(frozen=True)
 class Depth:
-    """A range of depths, each as likely as the others; ``low == high`` is a single depth."""
+    """A uniform range of depths; ``low == high`` is a single depth."""
 
     low: float = 0.0
     high: float = 1.0
 
     @property
     def uniform(self) -> bool:
-        """Whether evidence may stand anywhere."""
+        """Whether evidence may be anywhere."""
         return self.low == 0.0 and self.high == 1.0
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Depth:
         return min(int((self.low + (self.high - self.low) * stream.uniform()) * n), n - 1)
 
     def slots(self, stream: Stream, n: int, k: int) -> list[int]:
-        """``k`` different slots of ``n``, in order; where the range holds fewer, the nearest outside it serve."""
+        """``k`` different slots of ``n``, in order; if the range has fewer, the nearest outside it are added."""
         first, last = min(int(self.low * n), n - 1), min(int(self.high * n), n - 1)
         while last - first + 1 < min(k, n):
             first, last = max(first - 1, 0), min(last + 1, n - 1)

@@ -1,9 +1,9 @@
-"""Which encoder counts, and the proof that a faster one may.
+"""The choice of the encoder that counts, and the proof that a faster one is correct.
 
-A faster encoder serves where it gives Hugging Face's ids for a tokenizer on two megabytes of text that is hard to
-encode and of our own prose. The verdict is kept by the tokenizer's hash. One sample in a hundred of each file, the last
-one among them, is encoded by both then, and at the first difference everything that the faster one has counted is made
-again by Hugging Face's, which serves alone from there on.
+A faster encoder is used if it gives Hugging Face's ids on two megabytes of hard text and of our own prose. The verdict
+is cached by the tokenizer's hash. One sample in a hundred of each file, including the last, is then encoded by both. At
+the first difference everything counted by the faster encoder is made again with Hugging Face's, which is used alone
+from then on.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ ENCODERS: Final = ("auto", "hf")
 """Choices of a user: a proven encoder wherever it pays, or Hugging Face's alone."""
 FAST: Final = Fastokens
 COMPARED: Final = 2**19
-"""Characters of a sample that are encoded by both encoders: 128k tokens, so that long samples cost no more."""
+"""Characters of a sample that are encoded by both encoders (128k tokens), which bounds the cost."""
 
-_EVERY: Final = 100  # one sample in so many of each file is encoded by both encoders
-_PAYS: Final = 2**21  # tokens from which on the seconds that the encoder takes to load are gained again
-_PROOF: Final = 1  # raised when the texts of the proof change
+_EVERY: Final = 100  # of this many samples of a file, one is encoded by both encoders
+_PAYS: Final = 2**21  # tokens above which the encoder saves more time than it takes to load
+_PROOF: Final = 1  # version of the texts of the proof
 
-# Characters that texts are made of at random; the longer ones are joins, whole and broken.
+# Characters of the random texts; the longer ones are joined sequences, whole and broken.
 _ODD: Final = (
     *(" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\x0b", "\x0c", "\x85", "\xa0", "\u2003", "\u2028", "\u3000"),
     *("\u200b", "\u200c", "\u200d", "\u200e", "\u200f", "\u2060", "\ufeff", "\ufe0f", "\ufffd", "\xad", "\x00", "\x7f"),
@@ -77,16 +77,16 @@ _LONG: Final = (
 
 
 def choose(tokenizer: PromptTokenizer, tokens: int, choice: str, notice: Notice) -> type[Fastokens] | None:
-    """The encoder that counts so many tokens; None for Hugging Face's.
+    """The encoder for counting this many tokens; None for Hugging Face's.
 
     Args:
         tokenizer: The tokenizer.
-        tokens: Tokens to count; few are not worth the start of another encoder.
+        tokens: Tokens to count; for few, loading another encoder does not pay.
         choice: One of ``ENCODERS``.
-        notice: Told if the encoder turns out to differ.
+        notice: Called if the encoder turns out to differ.
 
     Raises:
-        UsageError: There is no such choice.
+        UsageError: The choice is unknown.
     """
     if choice not in ENCODERS:
         raise UsageError("encoder", choice, nearest(choice, ENCODERS))
@@ -107,14 +107,15 @@ def choose(tokenizer: PromptTokenizer, tokens: int, choice: str, notice: Notice)
 
 
 def pays(tokens: int, choice: str) -> bool:
-    """Whether the faster encoder is to count so many tokens, should it be proven; a user's ``choice`` may forbid it."""
+    """Whether the faster encoder, once proven, should count this many tokens; a user's ``choice`` may forbid it."""
     return choice == "auto" and tokens >= _PAYS and FAST.label() is not None
 
 
 def by_both(first: int, last: int) -> range:
-    """Numbers of the samples, of a file's from ``first`` to ``last - 1``, that both encoders encode.
+    """Indices from ``first`` to ``last - 1`` of the samples of a file that both encoders encode.
 
-    The last of a hundred, so that an encoder that goes wrong in a file, and stays so, is found before the file is kept.
+    They are the last of each hundred, so that an encoder that starts to fail within a file is caught before the file is
+    kept.
     """
     return range(last - 1, first - 1, -_EVERY)
 
@@ -126,14 +127,14 @@ def with_fallback(
     notice: Notice,
     undo: Callable[[str], None] = lambda label: None,
 ) -> Result:
-    """The result of ``work`` with an encoder, or with Hugging Face's if the encoder turns out to differ from it.
+    """Run ``work`` with an encoder, and again with Hugging Face's if the encoder turns out to differ.
 
     Args:
         tokenizer: The tokenizer.
-        encoder: The encoder that serves at first.
-        work: Raises ``EncoderError`` where the encoder is wrong.
-        notice: Told if it was.
-        undo: Takes back what the encoder of this name and version has counted.
+        encoder: The encoder to start with.
+        work: Raises ``EncoderError`` if the encoder is wrong.
+        notice: Called if it was.
+        undo: Discards what the encoder with this name and version has counted.
     """
     try:
         return work(encoder)
@@ -146,16 +147,16 @@ def with_fallback(
 
 
 def compare(tokenizer: PromptTokenizer, text: str, prompt: str, where: str) -> None:
-    """Make sure that a tokenizer's encoder gives Hugging Face's ids for the beginning of a rendered text.
+    """Check that a tokenizer's encoder gives Hugging Face's ids for the beginning of a rendered text.
 
     Args:
         tokenizer: The tokenizer, with any encoder.
         text: The rendered text.
-        prompt: The part of it that no chat template wrote.
+        prompt: The part of it outside the chat template.
         where: What the text is, for the error.
 
     Raises:
-        EncoderError: It gives others.
+        EncoderError: The ids differ.
     """
     text = text[:COMPARED]
     if tokenizer.encode(text, prompt) != tokenizer.with_encoder(None).encode(text, prompt):
@@ -163,11 +164,11 @@ def compare(tokenizer: PromptTokenizer, text: str, prompt: str, where: str) -> N
 
 
 class _UnsupportedError(EncoderError):
-    """The encoder does not know this sort of tokenizer."""
+    """The encoder does not support this type of tokenizer."""
 
 
 def _prove(tokenizer: PromptTokenizer, encoder: type[Fastokens]) -> None:
-    """Encode the texts of the proof by both encoders.
+    """Compare both encoders on the texts of the proof.
 
     Raises:
         EncoderError: They differ.
@@ -178,14 +179,14 @@ def _prove(tokenizer: PromptTokenizer, encoder: type[Fastokens]) -> None:
         raise _UnsupportedError(str(error)) from error
     for number, text in enumerate(texts(tokenizer)):
         special = number % 2 == 0
-        # Twice, since what an encoder remembers of a text may be wrong, too.
+        # Twice, since the encoder's cache may be wrong, too.
         expected = tokenizer.backend.encode_batch_fast([text], add_special_tokens=special)[0].ids
         if any(fast.ids(text, special) not in (None, expected) for _ in range(2)):
             raise EncoderError(f"text {number} of the proof has other ids")
 
 
 def texts(tokenizer: PromptTokenizer) -> Iterator[str]:
-    """The texts of the proof, of two megabytes at least, which depend on the tokenizer's vocabulary alone."""
+    """The texts of the proof, at least two megabytes, which depend only on the tokenizer's vocabulary."""
     stream = Stream("proof", _PROOF)
     characters = [
         character
@@ -218,7 +219,7 @@ def texts(tokenizer: PromptTokenizer) -> Iterator[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A text in parts of several lengths."""
+    """A text split into parts of several lengths."""
     first, lengths = 0, (50, 500, 5000)
     for number in range(len(text)):
         length = lengths[number % 3]
@@ -235,7 +236,7 @@ def _record(tokenizer: PromptTokenizer, encoder: type[Fastokens]) -> Path:
 
 
 def _proven(record: Path) -> bool | None:
-    """The verdict; None where there is none that can be read."""
+    """The cached verdict; None if there is none or it cannot be read."""
     try:
         content: JsonObject = json.loads(record.read_bytes())
         return content["same"] if isinstance(content["same"], bool) else None
@@ -244,7 +245,7 @@ def _proven(record: Path) -> bool | None:
 
 
 def _keep(record: Path, same: bool) -> None:
-    with suppress(OutputError):  # it is found out again
+    with suppress(OutputError):  # not cached: it will be proven again
         write_whole(record, json.dumps({"same": same}).encode())
 
 

@@ -1,6 +1,6 @@
-"""The time that a data set takes: its own worker processes make a few samples of each task, all at once.
+"""An estimate of generation time: the worker processes make a few samples of each task, all at once.
 
-What is counted is processor time, which other programs hardly change; what they take of the cores is told apart.
+Processor time is measured, which other programs hardly change; their share of the cores is reported separately.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sparse_tasks.generators.run import count_with, load_worker, worker
 from sparse_tasks.generators.sampling import check_count, make_sample, shortest_length
 from sparse_tasks.generators.task import Task
 
-# Longer samples are not made: their time is in proportion to their length from here on.
+# Longer samples are not made: from here on, time is proportional to length.
 _LONGEST: Final = 2**15
-# Seconds for a task at a length, and for all of them; but two samples at least, after the first.
+# Seconds for a task at a length, and for all of them; but at least two samples after the first.
 _EACH, _ALL = 0.3, 6.0
-# Runs took this much more or less than was estimated (benchmarks/estimate.py).
+# Factor between measured and estimated times (benchmarks/estimate.py).
 _ROUGHLY: Final = 1.2
-# Cores of which as much is free as this are free.
+# Cores with at least this share free count as free.
 _FREE: Final = 0.85
 
 
@@ -35,10 +35,10 @@ class Estimate:
     """The time that a data set takes, in seconds.
 
     Attributes:
-        configs: By task and length, without the start of processes.
-        seconds: All of it, on cores that are free.
-        low: As fast as it may well be.
-        high: As slow as it may well be, if other programs go on to take what they take now.
+        configs: By task and length, without starting processes.
+        seconds: Total, on free cores.
+        low: Lower end of the likely range.
+        high: Upper end of the likely range, if other programs keep their present load.
         free: Share of the cores' time that these processes had, of what they could have had, in (0, 1].
     """
 
@@ -54,7 +54,7 @@ class _Pace:
     """Seconds of processor time in one process.
 
     Attributes:
-        first: Of the first sample, which pays for what later ones share.
+        first: Of the first sample, which includes the shared set-up.
         later: Of each later one.
         check: Of the check of a file's last sample.
         characters: Of that sample.
@@ -68,7 +68,7 @@ class _Pace:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a process measured: before it began, each pair of task and length, and both clocks' time for these."""
+    """Measurements of a process: its start, each pair of task and length, and the time for these by both clocks."""
 
     start: float
     paces: list[_Pace]
@@ -82,12 +82,12 @@ Pair = tuple[Task, int]
 def estimate(
     request: Request, tokenizer: PromptTokenizer, workers: int, encoder: type[Fastokens] | None = None
 ) -> Estimate:
-    """Measure how long the request takes with so many processes; ``encoder`` counts.
+    """Estimate how long the request takes with this many processes and this ``encoder``.
 
     Raises:
         UsageError: A sample cannot be made.
     """
-    from sparse_tasks.generators.dataset import shards  # Parquet, which workers do without
+    from sparse_tasks.generators.dataset import shards  # imports Parquet, which workers do not need
 
     start = time.process_time()  # until there are processes; what comes behind it in this one takes them no time
     workers = min(workers, request.samples * len(request.tasks) * len(request.lengths))
@@ -98,18 +98,18 @@ def estimate(
     plan = [(task, short) for (_, short), task in pairs.items()]
     if workers == 1:
         measured = [_measure(request, tokenizer.with_encoder(encoder), plan)]
-        start = 0.0  # it is this process that begins
+        start = 0.0  # the work runs in this process
     else:
         crew = Crew(workers, load_worker, (request, encoder is not None))
         measured = list(crew.results(_measure_in_process, [plan] * workers, count_with, (encoder,)))
     starts = [one.start for one in measured]
-    start += max(*starts, sum(starts) / cores)  # most of it is one process's, which others wait for
+    start += max(*starts, sum(starts) / cores)  # most of it is spent in one process while the others wait
     paces = {pair: [one.paces[k] for one in measured] for k, pair in enumerate(pairs)}
     checked = tokenizer.additive or encoder is not None
     files = [(shard.task.name, shard.length) for shard in shards(request)]
 
     def seconds(task: str, length: int, share: slice) -> float:
-        """Of a task at a length, by a share of the later samples, from the fastest to the slowest."""
+        """Seconds for a task at a length, at a quantile of the later samples."""
         short = shorts[task, length]
         found, ratio = paces[task, short], length / short
         later = sorted(second for pace in found for second in pace.later)
@@ -133,7 +133,7 @@ def estimate(
 
 
 def _short(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
-    """The length to measure: this one, or a shorter one that holds a sample and, where it is counted in, an answer."""
+    """The length to measure: this one, or a shorter one that fits a sample and, if included, its answer budget."""
     short = min(length, max(_LONGEST, 2 * (length - request.target(task, length))))
     return short if shortest_length(request, tokenizer, task, short) <= short else length
 

@@ -1,4 +1,4 @@
-"""A prompt cut down to what a reader wants to see: its ends and its evidence."""
+"""An excerpt of a prompt: its ends and its evidence."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ Piece = tuple[str, str]
 
 
 def excerpt(prompt: str, evidence: Sequence[dict[str, Any]], margin: int, most: int = 8) -> list[Piece]:
-    """The pieces of ``prompt`` that are worth seeing, in order.
+    """The pieces of ``prompt`` to show, in order.
 
     Args:
         prompt: The whole prompt.
         evidence: Spans with ``start`` and ``end``, in characters of the prompt.
         margin: Characters kept at both ends and on either side of evidence.
-        most: Spans shown; of more, these many are taken evenly.
+        most: Maximum number of spans; of more, this many are taken evenly.
     """
     spans = sorted((span["start"], span["end"]) for span in evidence)
     if len(spans) > most:
         spans = [spans[i * len(spans) // most] for i in range(most)]
     kept = [(0, 2 * margin), (len(prompt) - 4 * margin, len(prompt))]
-    # Of long evidence (a whole chapter), its two ends are enough.
+    # Show only the two ends of long evidence (a whole chapter).
     kept += [
         window for start, end in spans for window in ((start - margin, start + margin), (end - margin, end + margin))
     ]
     pieces: list[Piece] = []
     at = 0
     for start, end in _merged(kept, len(prompt), join=margin // 2):
-        # A window that ends in a long word may reach into the next one.
+        # A window that ends in a long word may overlap the next window.
         start, end = max(at, _to_words(prompt, start, -1)), _to_words(prompt, end, 1)
         if start >= end:
             continue
@@ -51,7 +51,7 @@ def _merged(windows: list[tuple[int, int]], length: int, join: int) -> list[tupl
 
 
 def _to_words(prompt: str, at: int, step: int) -> int:
-    """The nearest blank or end in one direction, so that no word is cut."""
+    """The nearest blank or end of the text in one direction, so that no word is cut."""
     while 0 < at < len(prompt) and not prompt[at - (step > 0)].isspace():
         at += step
     return at + (step < 0 and at > 0)

@@ -1,12 +1,12 @@
-"""Exact length, written once: how large a task is composed, and how the last tokens are filled.
+"""Fitting to exact length: the size at which a task is composed, and the filling of the last tokens.
 
-1. *Estimate*: the mean cost of typical pieces (``Task.specimens``) tells how many fit, less a margin for the spread.
+1. *Estimate*: the mean cost of typical pieces (``Task.specimens``) gives how many fit, less a margin for the spread.
 2. *Measure*: every passage is encoded once; costs add up where the tokenizer is proven to add up over paragraphs.
-3. *Fill*: the draft's offers, from large to small, are taken as long as they fit.
-4. *Verify*: where the tokenizer is not proven, draft and finished prompt are encoded whole, and a difference moves the
+3. *Fill*: the draft's offers are taken, from large to small, as long as they fit.
+4. *Verify*: where the tokenizer is not proven, draft and finished prompt are encoded whole, and a difference shifts the
    target of another round.
 
-Nothing here depends on anything but the key, so neither do the bytes.
+Everything here depends only on the key, and so do the bytes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from sparse_tasks.generators.task import Asked, Completion, Draft, Mark, Offer, 
 from sparse_tasks.generators.wording import Template
 
 _ROUNDS = 24
-# Offers of one size that may fail to fit, one after the other, before smaller ones are asked for.
+# Consecutive offers of one size that may fail to fit before smaller ones are tried.
 _PATIENCE = 4
-# Once this few tokens are left, no more offers are made.
+# Stop at this many remaining tokens.
 _ENOUGH = 3
-# More characters than English has for a token.
+# An upper bound of characters per token in English.
 _CHARACTERS = 6
 
 
@@ -44,9 +44,9 @@ class Layout:
         position: ``both`` states the question before and after the context, ``after`` only after it.
         answer_prefix: Opens the answer, at the end of the prompt.
         completed: Whether questions are asked as completions, where a task can, with a prefix of their own.
-        template: The user's words for parts of it.
-        beginning: Opens the answer in the model's turn, behind the prompt.
-        begun: Whether the answer is begun, so that no explanation is asked for.
+        template: The user's wording of parts of it.
+        beginning: Opens the answer in the model's turn, after the prompt.
+        begun: Whether the answer is begun, so no explanation is requested.
     """
 
     position: str
@@ -57,7 +57,7 @@ class Layout:
     begun: bool = False
 
     def before(self, draft: Draft) -> str:
-        """Text ahead of the context."""
+        """Text before the context."""
         return self._frame(draft).preview if self.position == "both" else ""
 
     def intro(self, draft: Draft) -> str:
@@ -66,11 +66,11 @@ class Layout:
         return draft.intro if own is None else own
 
     def question(self, draft: Draft) -> str:
-        """Text behind the context."""
+        """Text after the context."""
         return self._frame(draft).question
 
     def asked(self, draft: Draft, turn: Asked) -> str:
-        """A question of several, as it is asked."""
+        """The wording of one of several questions."""
         own = Completion("", turn.question, "")
         return (unexplained(own, draft.instructions) if self.begun else own).question
 
@@ -79,7 +79,7 @@ class Layout:
         return self._frame(draft).prefix
 
     def after(self, draft: Draft) -> str:
-        """All behind the context."""
+        """Everything after the context."""
         return self.question(draft) + self.prefix(draft)
 
     def frame(self, draft: Draft) -> str:
@@ -97,7 +97,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt of exact length with its parts and its evidence, that of each turn where there are several."""
+    """A prompt of exact length with its parts and its evidence, also for each turn."""
 
     prompt: str
     context: str
@@ -109,12 +109,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The streams of one sample.
+    """The random streams of one sample.
 
     Attributes:
         own: Depends on the whole key.
-        smallest: Leaves out the length and serves drafts of the smallest size. So a sample's smallest prompt is the
-            same at every length, and the shortest length that holds it is known.
+        smallest: Depends on the key without the length, and is used for drafts of the smallest size. So a sample's
+            smallest prompt is the same at every length, and the shortest length that fits it is known.
     """
 
     own: Stream
@@ -126,7 +126,7 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
 
     Raises:
         TooShortError: The smallest sample of this key is longer than ``target``.
-        UsageError: There is not as much text.
+        UsageError: There is not enough text.
     """
     room = target
     size = (_known if task.sized_in_tokens else _estimate)(task, tokenizer, layout, target)
@@ -151,11 +151,11 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
                 f"is more than {task.name} has text for, which ends at about {fitted.input_tokens:,} tokens; take a "
                 f"larger corpus{'' if task.settings().get('repeats', True) else ', or --allow-repeats'}",
             )
-        # What was added cost more or less than it did by itself: aim so much lower or higher.
+        # Additions cost more or less than when measured alone: aim that much lower or higher.
         missing = target - TOLERANCE // 4 - fitted.input_tokens
         room += missing
         if task.sized_in_tokens:
-            # Where counts add up, what is missing may be for want of a text of the right length: other draws may do.
+            # Where counts add up, there may just be no text of the right length: other draws may have one.
             size = _within(task, size + (missing // 2 if tokenizer.additive else missing))
     if task.sized_in_tokens:
         raise UsageError("length", target, f"cannot be reached with the documents of {task.name}: too few can be cut")
@@ -165,10 +165,10 @@ def fit(task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, de
 def smallest_prompt(
     task: Task, tokenizer: PromptTokenizer, layout: Layout, seeds: Seeds, depth: Depth, refused: int = 0
 ) -> int:
-    """Tokens of the smallest sample with this key.
+    """Tokens of the smallest prompt with this key.
 
     Args:
-        refused: A length. A prompt that looks longer is taken for the last to be counted.
+        refused: A length that is too short. A prompt that looks longer than it is assumed to be the last to be counted.
     """
     draft = _compose(task, seeds, depth, task.smallest(), 0)
     if task.sized_in_tokens:
@@ -179,13 +179,13 @@ def smallest_prompt(
 
 
 def _compose(task: Task, seeds: Seeds, depth: Depth, size: int, attempt: int) -> Draft:
-    # Forks, since a task may draw from the stream itself, and the smallest draft may be composed again.
+    # Fork, since a task may draw from the stream, and the smallest draft may be composed again.
     stream = seeds.smallest.fork("draft") if size == task.smallest() else seeds.own.fork("draft", attempt)
     return task.compose(stream, size, depth)
 
 
 def _smaller(task: Task, size: int, excess: float) -> int:
-    """The next size to try when a draft of ``size`` was too long by a share of ``excess``."""
+    """The next size to try after a draft of ``size`` was too long by a share of ``excess``."""
     return max(task.smallest(), min(size - 1, int(size * (1 - 1.1 * excess))))
 
 
@@ -197,7 +197,7 @@ def _measure(draft: Draft, tokenizer: PromptTokenizer, layout: Layout) -> int:
 
 
 def _fill(draft: Draft, tokenizer: PromptTokenizer, room: int) -> int:
-    """Take offers until next to no room is left; returns the tokens they added."""
+    """Take offers until almost no room is left, and return the tokens they added."""
     left = room
     for make in draft.offers:
         failures = 0
@@ -223,7 +223,7 @@ def _cost(offer: Offer, tokenizer: PromptTokenizer) -> int:
 def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
     before = layout.before(draft)
     intro = layout.intro(draft)
-    # Few have filler behind them.
+    # Few passages have followers.
     told = [passage.text + "".join(passage.followers) if passage.followers else passage.text for passage in draft.body]
     ends = accumulate(map(len, told), initial=len(before) + len(intro))
     starts = dict(zip(map(id, draft.body), ends, strict=False))
@@ -247,13 +247,13 @@ def _assemble(draft: Draft, layout: Layout, tokens: int) -> Fitted:
 
 
 def _known(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: int) -> int:
-    """The size that fills ``target``, of a task whose sizes are tokens."""
+    """The size that fills ``target``, for a task whose sizes are tokens."""
     frame = layout.frame(task.compose(Stream("frame", task.key()), task.smallest(), Depth()))
     return _within(task, target - tokenizer.count(frame, layout.beginning))
 
 
 def _within(task: Task, size: int) -> int:
-    """The nearest size that there is."""
+    """The nearest possible size."""
     most = task.largest()
     return max(task.smallest(), size if most is None else min(size, most))
 
@@ -262,9 +262,9 @@ def _within(task: Task, size: int) -> int:
 def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: int) -> int:
     """The size whose body should stay just below ``target`` tokens.
 
-    Costs are estimated on specimens that depend on the task alone; the margin covers standard deviations of both their
-    mean and the sample's own sum: three where a draft is long and composing another one is dear, one where it is short
-    and filler would show.
+    Costs are estimated on specimens that depend only on the task. The margin is a number of standard deviations of
+    their mean and of the sample's own sum: three for long drafts, which are expensive to compose again, one for short
+    drafts, in which filler would show.
     """
     stream = Stream("estimate", task.key())
     size = smallest = task.smallest()
@@ -283,7 +283,7 @@ def _estimate(task: Task, tokenizer: PromptTokenizer, layout: Layout, target: in
 
 
 def _largest(task: Task, pieces: float) -> int:
-    """The largest size whose body has at most so many pieces, but no less than the smallest."""
+    """The largest size whose body has at most this many pieces, but at least the smallest size."""
     low, high = task.smallest(), max(task.smallest() + 1, int(pieces) + 1)
     if (most := task.largest()) is not None:
         high = min(high, most + 1)

@@ -1,4 +1,4 @@
-"""How prompts of a language open, and how they ask for answers."""
+"""How prompts in a language open and ask for answers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """The words of a language in the frame of every prompt.
+    """A language's wording of the frame of every prompt.
 
     Attributes:
-        preview: Says ahead of the context what comes; ``{kind}`` is what the context is (``a story``).
-        explained: Asks for an explanation and an answer; the form of the answer follows it.
-        plain: Asks for the answer alone.
+        preview: Announces the context; ``{kind}`` is what it is (``a story``).
+        explained: Asks for an explanation and an answer; followed by the form of the answer.
+        plain: Asks for the answer only.
     """
 
     preview: str

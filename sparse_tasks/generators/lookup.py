@@ -1,4 +1,4 @@
-"""Finds one sample in a data set folder."""
+"""Look-up of one sample in a data set folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sparse_tasks.generators.table import count_rows, read_rows
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A sample as it stands in its file.
+    """A sample as stored in its file.
 
     Attributes:
         row: Its columns.
         path: The file.
-        changed: Whether the file is another than the manifest names, so that nothing in it can be relied on.
+        changed: Whether the file differs from the manifest's, so that its content cannot be trusted.
     """
 
     row: dict[str, Any]
@@ -33,14 +33,13 @@ class Found:
 
 
 def find_sample(folder: Path, task: str | None, index: int, length: str | None = None) -> Found:
-    """The sample of a task with this index, at ``length`` or else at the shortest one there is.
+    """The sample of a task with this index, at ``length`` or else at the shortest length available.
 
-    Where there is only one task, it need not be named. Of a data set that is still being generated, what is there can
-    be found.
+    A single task need not be named. Finished parts of an incomplete data set can be searched.
 
     Raises:
         UsageError: There is no such folder, task, length or index.
-        DataError: The manifest or the file cannot be read, or another sample stands in the place of this one.
+        DataError: The manifest or the file cannot be read, or another sample is in this one's place.
     """
     files: dict[str, dict[int, dict[Path, DataFile | None]]] = {}
     for shard, entry in _shards(folder):
@@ -67,13 +66,13 @@ def find_sample(folder: Path, task: str | None, index: int, length: str | None =
 
 
 def _shards(folder: Path) -> list[tuple[ShardPath, DataFile | None]]:
-    """Files of samples: those that the manifest names, or without one those that are there."""
+    """Sample files: those in the manifest, or, without one, those that exist."""
     try:
         if (folder / MANIFEST).exists():
             named: dict[str, DataFile | None] = dict(read_manifest(folder).files)
         else:
             named = dict.fromkeys(path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.parquet")))
-    except OSError as error:  # too long a name, no right to look
+    except OSError as error:  # a name too long, no permission
         raise UsageError("data", str(folder), f"cannot be read: {error.strerror or error}") from error
     parsed = [(ShardPath.parse(name), entry) for name, entry in named.items()]
     return sorted(((shard, entry) for shard, entry in parsed if shard), key=lambda pair: str(pair[0]))

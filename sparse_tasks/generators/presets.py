@@ -13,12 +13,13 @@ class Preset:
     Attributes:
         summary: One line for listings.
         settings: By path (``task.parameter`` or ``group.parameter``).
-        max_new_tokens: Answer budgets by task, where they are not the tasks' own.
-        length_includes_output: Whether answer budgets are taken off the length.
-        completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
-        question_position: Where questions stand, unless the user says.
+        max_new_tokens: Answer budgets by task that differ from the tasks' own.
+        length_includes_output: Whether answer budgets are subtracted from the length.
+        completed: Whether questions are asked as completions and scored with RULER's metrics, where a task supports
+            that.
+        question_position: Position of questions, unless the user sets it.
         begin_answer: Whether prompts end inside the answer.
-        tasks: Tasks and groups that are made where the user names none; None: the usual ones.
+        tasks: Tasks and groups to make if the user names none; None: the usual ones.
     """
 
     summary: str

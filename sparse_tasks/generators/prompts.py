@@ -1,4 +1,4 @@
-"""The frame of every prompt: how the question is announced, asked and to be answered."""
+"""The frame of every prompt: how the question is announced and asked, and how to answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def answer_format(form: str, words: Instructions = ENGLISH) -> str:
 
 
 def unexplained(frame: Completion, words: Instructions = ENGLISH) -> Completion:
-    """The frame of a prompt that asks for no explanation, since the answer is begun for the model."""
+    """The frame of a prompt that asks for no explanation, since the model's answer is already begun."""
     preview, question = (text.replace(words.explained, words.plain) for text in (frame.preview, frame.question))
     return replace(frame, preview=preview, question=question)
 
 
 def preview(kind: str, ask: str, form: str, words: Instructions = ENGLISH) -> str:
-    """The question ahead of the context; ``kind`` is what the context is (``a story``)."""
+    """The question before the context; ``kind`` is what the context is (``a story``)."""
     return f"{words.preview.format(kind=kind)}\n\n{ask}\n\n{answer_format(form, words)}\n\n"
 
 
 def question(end: str, ask: str, form: str, words: Instructions = ENGLISH) -> str:
-    """The question behind the context; ``end`` says in a sentence that the context is over."""
+    """The question after the context; ``end`` is a sentence saying that the context is over."""
     return f"{end}\n\n{ask}\n\n{answer_format(form, words)}"
 
 

@@ -1,4 +1,4 @@
-"""Requests: tasks, lengths and everything else that a sample depends on."""
+"""Requests: tasks, lengths and everything else that samples depend on."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ _MOST_WORKERS = 1024
 
 @dataclass(frozen=True)
 class Request:
-    """A data set to be made. ``make_request`` builds one from what users write.
+    """A data set to be made, built by ``make_request`` from the user's options.
 
     Attributes:
         tasks: The tasks with their parameters.
-        depths: For each task where its evidence stands.
+        depths: Depth of the evidence, for each task.
         lengths: Targets in tokens.
         samples: Samples of each task at each length.
         seed: Any integer from 0.
         tokenizer: Source of the tokenizer (see ``load_tokenizer``).
         chat_template: ``auto``, ``none`` or a file.
-        budgets: For each task its answer budget in tokens.
-        length_includes_output: Whether the answer budget is taken off the length (RULER's reading).
+        budgets: Answer budget in tokens, for each task.
+        length_includes_output: Whether the answer budget is subtracted from the length (RULER's reading).
         question_position: ``both`` or ``after``.
-        completed: Whether questions are asked as completions and scored by RULER's metrics, where a task has them.
+        completed: Whether questions are asked as completions and scored with RULER's metrics, where a task supports
+            that.
         begin_answer: Whether prompts end inside the answer.
-        corpora: The texts that tasks take theirs from.
-        templates: For each task the user's wording, or None.
-        control_tokens: Whether control tokens that prompts spell are ``text``, or ``keep`` what they are.
-        notices: What was decided in the user's place.
+        corpora: The corpora that tasks quote.
+        templates: The user's wording or None, for each task.
+        control_tokens: Whether control tokens spelt in prompts are ``text``, or kept as tokens (``keep``).
+        notices: Decisions to tell the user about.
     """
 
     tasks: tuple[Task, ...]
@@ -66,7 +67,7 @@ class Request:
 
     @property
     def keeps_control(self) -> bool:
-        """Whether a control token that a prompt spells is that token."""
+        """Whether control tokens spelt in prompts are tokens."""
         return self.control_tokens == "keep"
 
     def new_tokens(self, task: Task) -> int:
@@ -78,16 +79,16 @@ class Request:
         return self.templates[self.tasks.index(task)] if self.templates else None
 
     def target(self, task: Task, length: int) -> int:
-        """Tokens of the rendered prompt at most."""
+        """Maximum tokens of the rendered prompt."""
         return length - self.new_tokens(task) if self.length_includes_output else length
 
     def depth(self, task: Task) -> Depth:
-        """Where the evidence of a task stands."""
+        """Depth of a task's evidence."""
         return self.depths[self.tasks.index(task)]
 
     @property
     def tokens(self) -> int:
-        """Tokens of all prompts, about."""
+        """Approximate tokens of all prompts."""
         return self.samples * sum(self.target(task, length) for task in self.tasks for length in self.lengths)
 
     def describe(self) -> dict[str, Any]:
@@ -116,24 +117,24 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """A request as a user writes it.
+    """The options of a request as the user writes them.
 
     Attributes:
         lengths: Such as ``64k`` or 65536.
         tasks: Names of tasks or groups (``story``, ``ruler``, ``qa``, ``reason``, ``copy``, ``code``, ``all``);
             none means ``DEFAULT``.
         samples: Samples of each task at each length.
-        seed: Another seed gives other samples.
+        seed: Seed of the data set.
         tokenizer: Source of the tokenizer (see ``load_tokenizer``).
         chat_template: ``auto``, ``none`` or a file.
         max_new_tokens: Answer budget in tokens; None: the tasks' own.
-        length_includes_output: Whether the answer budget is taken off the length.
+        length_includes_output: Whether the answer budget is subtracted from the length.
         preset: A named bundle of parameters.
         settings: Values by ``task.parameter`` or ``group.parameter``, on top of the preset's.
         depth: ``uniform``, a number from 0 to 1, or a range such as ``0.2-0.4``.
         question_position: ``both`` or ``after``; None: the preset's.
-        corpora: The texts that are at hand, by name (``find_corpora``).
-        allow_repeats: Whether texts may come again within a sample where a corpus is too small for a length.
+        corpora: The available corpora, by name (``find_corpora``).
+        allow_repeats: Whether texts may repeat within a sample if a corpus is too small for a length.
         templates: The user's wording by task (``read_templates``).
         control_tokens: ``text`` or ``keep`` (see ``Request``).
     """
@@ -157,10 +158,10 @@ class GenerateOptions:
 
 
 def make_request(options: GenerateOptions) -> Request:
-    """Check all that a user wrote, and make a request of it.
+    """Check the user's options and build a request.
 
     Raises:
-        UsageError: Something is unknown or out of range.
+        UsageError: An option is unknown or out of range.
     """
     samples, seed, corpora, templates = options.samples, options.seed, options.corpora, options.templates
     max_new_tokens, preset, depth = options.max_new_tokens, options.preset, options.depth
@@ -226,7 +227,7 @@ def make_request(options: GenerateOptions) -> Request:
 
 
 def check_ranges(samples: int, seed: int, budgets: Iterable[int]) -> None:
-    """Make sure that numbers of samples and answer budgets, and a seed, can be meant.
+    """Check the ranges of sample counts, answer budgets and a seed.
 
     Raises:
         UsageError: One is out of range.
@@ -241,7 +242,7 @@ def check_ranges(samples: int, seed: int, budgets: Iterable[int]) -> None:
 
 
 def check_workers(workers: int | None) -> int:
-    """The number of processes meant; None means as many as this process may use cores.
+    """The number of processes; None means one per core available to this process.
 
     Raises:
         UsageError: It is out of range.
@@ -262,11 +263,11 @@ def _groups() -> dict[str, list[type[Task]]]:
 
 
 def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[type[Task]], set[str], list[str]]:
-    """The chosen tasks, in the registry's order, those among them that were named one by one, and notices.
+    """The chosen tasks in the registry's order, those named individually, and notices.
 
-    A group stands for those of its tasks whose corpus is at hand.
+    A group stands for its tasks whose corpus is available.
     """
-    # To find the groups, all tasks have to be loaded; names of tasks alone do without.
+    # Groups need all tasks to be loaded, names of tasks do not.
     groups = {} if names and all("_" in name and name in TASKS for name in names) else _groups()
     chosen: set[str] = set()
     lacking: dict[str, list[str]] = {}
@@ -298,7 +299,7 @@ def _select(names: Sequence[str], corpora: Mapping[str, Corpus]) -> tuple[list[t
 
 
 def _lacks(task: type[Task], corpora: Mapping[str, Corpus]) -> str | None:
-    """The corpus that a task needs and that is not at hand."""
+    """The missing corpus of a task, if any."""
     corpus = task.texts.get("corpus")
     return None if corpus in corpora else corpus
 

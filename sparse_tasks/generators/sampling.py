@@ -1,4 +1,4 @@
-"""One sample from its key, and the smallest length at which samples exist."""
+"""Making one sample from its key, and the smallest length at which samples exist."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sparse_tasks.generators.request import Request
 from sparse_tasks.generators.seeds import Stream, digest
 from sparse_tasks.generators.task import Task
 
-# Prompts that are counted before a tokenizer is loaded whole; each takes about a sixth of that.
+# Prompts counted before the whole tokenizer is loaded; each takes about a sixth of that time.
 _FEW = 3
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Leave out the search for cycles: a sample is made of many objects, and next to none of them are in cycles."""
+    """Disable the garbage collector: a sample consists of many objects, almost none of them in cycles."""
     on = gc.isenabled()
     gc.disable()
     try:
@@ -39,12 +39,12 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> Sample:
-    """The sample with this key; nothing else has an influence on it.
+    """Make the sample with this key, on which alone it depends.
 
-    The oracle reads every finished prompt before it leaves this function.
+    The oracle checks every finished prompt.
 
     Raises:
-        TooShortError: The length does not hold the question.
+        TooShortError: The length is too short for the question.
         DataError: The oracle does not find the gold answer: a defect of the task.
     """
     layout = _layout(request, tokenizer, task)
@@ -79,7 +79,7 @@ def make_sample(request: Request, tokenizer: PromptTokenizer, task: Task, length
 
 
 def _turns(tokenizer: PromptTokenizer, task: Task, layout: Layout, fitted: Fitted) -> list[Turn]:
-    """The questions of a sample that asks several, each counted and held against the oracle.
+    """The questions of a sample that asks several, each counted and checked against the oracle.
 
     Raises:
         DataError: The oracle does not find a gold answer: a defect of the task.
@@ -99,7 +99,7 @@ def _turns(tokenizer: PromptTokenizer, task: Task, layout: Layout, fitted: Fitte
         for asked, evidence in zip(draft.turns, fitted.of_turns, strict=True)
     ]
     whole = layout.before(draft) + fitted.context
-    # Where counts add up over paragraphs, those between opening and question add the same to each.
+    # Where counts add up over paragraphs, the context adds the same to every question.
     stem = layout.before(draft) + layout.intro(draft) if tokenizer.additive else whole
     counts = list[int]()
     for number, turn in enumerate(turns):
@@ -114,15 +114,15 @@ def _turns(tokenizer: PromptTokenizer, task: Task, layout: Layout, fitted: Fitte
 
 
 def sample_id(request: Request, tokenizer: PromptTokenizer, task: Task, length: int, index: int) -> str:
-    """The id of the sample with this key, which tells the key and needs no sample."""
+    """The id of the sample with this key, derived without making it."""
     key = digest(*_key(request, tokenizer, task, length, index)).hex()[:12]
     return f"{task.name}-{length}-{index:05d}-{key}"
 
 
 def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) -> None:
-    """Compare a sample's count, which may be a sum over paragraphs, with one encode of its whole rendered prompt.
+    """Compare a sample's count, which may be a sum over paragraphs, with an encode of the whole rendered prompt.
 
-    Where the tokenizer's encoder is another than Hugging Face's, they are compared, too.
+    If the tokenizer uses another encoder than Hugging Face's, both are compared, too.
 
     Raises:
         EncoderError: The encoders differ.
@@ -149,10 +149,10 @@ def check_count(request: Request, tokenizer: PromptTokenizer, sample: Sample) ->
 
 
 def check_texts(request: Request, tokenizer: PromptTokenizer) -> None:
-    """Make sure that control tokens in the user's words are meant.
+    """Check that control tokens in the user's template are allowed.
 
     Raises:
-        UsageError: They are not.
+        UsageError: They are not allowed.
     """
     for task in request.tasks:
         for part, text in ({} if (template := request.template(task)) is None else template.describe()).items():
@@ -163,11 +163,11 @@ def check_texts(request: Request, tokenizer: PromptTokenizer) -> None:
 
 
 def check_lengths(request: Request, tokenizer: PromptTokenizer) -> None:
-    """Make sure that every sample of the request exists.
+    """Check that every sample of the request can be made.
 
     Raises:
-        UsageError: A length is too short for a task, and the message names the smallest that works; or it is more than
-            there is text for.
+        UsageError: A length is too short for a task, and the message names the smallest that works; or there is not
+            enough text for it.
     """
     check_texts(request, tokenizer)
     for task in request.tasks:
@@ -195,7 +195,7 @@ def _key(
         None if tokenizer.template is None else tokenizer.template.sha256,
         request.seed,
         index,
-        # Only where it is so: other keys are as they were before there were completions, beginnings and templates.
+        # Only if set, so that other keys stay as they were before these options existed.
         *(("completed",) if request.completed else ()),
         *(("begin_answer",) if request.begin_answer else ()),
         *(("keep control tokens",) if request.keeps_control else ()),
@@ -210,7 +210,7 @@ def _seeds(request: Request, tokenizer: PromptTokenizer, task: Task, length: int
 
 
 def _layout(request: Request, tokenizer: PromptTokenizer, task: Task) -> Layout:
-    # A bare prompt is continued by the model, so it ends where the answer's first words would stand.
+    # The model continues a bare prompt, so the prompt itself opens the answer.
     bare = BARE_ANSWER if request.begin_answer else EXPLANATION
     prefix = "" if tokenizer.template else bare
     beginning = _beginning(request, tokenizer)
@@ -223,7 +223,7 @@ def _beginning(request: Request, tokenizer: PromptTokenizer) -> str:
 
 
 def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, length: int) -> int:
-    """The length that all samples of a task need; an estimate where ``length`` is far above it."""
+    """The shortest length for all samples of a task; an estimate if ``length`` is far above it."""
     layout, depth = _layout(request, tokenizer, task), request.depth(task)
     answer = request.new_tokens(task) if request.length_includes_output else 0
     refused = max(length - answer, 1) if request.samples * len(request.tasks) <= _FEW else 0
@@ -234,6 +234,6 @@ def shortest_length(request: Request, tokenizer: PromptTokenizer, task: Task, le
         return smallest + answer
 
     first = needed(0)
-    # Made texts are alike in length, those of a corpus are not.
+    # Generated texts are similar in length, those of a corpus are not.
     far = length - answer >= 2 * (first - answer) and not task.sized_in_tokens
     return first if far else max([first, *map(needed, range(1, request.samples))])

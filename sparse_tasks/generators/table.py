@@ -1,4 +1,4 @@
-"""Samples as Parquet: the columns, and rows to bytes and back."""
+"""Samples as Parquet: columns, writing and reading."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _OLDER = pa.schema([field for field in SCHEMA if field.name != "turns"])
 
 
 def to_table(samples: Iterable[Sample]) -> pa.Table:
-    """Samples as a table, a column a field."""
+    """Samples as a table, one column per field."""
     rows = [sample.row() for sample in samples]
     return pa.table([_array([row[field.name] for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
 
@@ -73,7 +73,7 @@ _NUMBERS = {pa.int64(): "q", pa.float64(): "d"}
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an array, none of them null; ``pa.array`` would import pandas."""
+    """Non-null values as an array; ``pa.array`` would import pandas."""
     if kind in _NUMBERS:
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array(_NUMBERS[kind], values))])
     if isinstance(kind, pa.StructType):
@@ -88,14 +88,14 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def shard_bytes(samples: Sequence[Sample]) -> bytes:
-    """One Parquet file (zstd) of samples, the same bytes for the same samples."""
+    """A Parquet file (zstd) of samples; the same samples give the same bytes."""
     sink = io.BytesIO()
     pq.write_table(to_table(samples), sink, compression="zstd")
     return sink.getvalue()
 
 
 def rows_of(content: bytes, columns: list[str] | None = None, most: int | None = None) -> list[dict[str, Any]]:
-    """The first rows of the bytes of a Parquet file as plain data; all without ``most``, whole without ``columns``."""
+    """The first ``most`` rows (default all) of a Parquet file's bytes as plain data, with ``columns`` (default all)."""
     table = pq.ParquetFile(io.BytesIO(content)).read(columns)
     rows: list[dict[str, Any]] = table.slice(0, most).to_pylist()
     return rows
@@ -106,7 +106,7 @@ _SORTED = msgspec.json.Encoder(order="sorted")
 
 
 def samples_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Hash of samples in their order, all columns of each; files of the same samples may differ by what wrote them."""
+    """Hash of samples in order, over all columns; files of the same samples may differ between writers."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(_line(row))
@@ -114,9 +114,9 @@ def samples_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    """A row as JSON, as ``_COMPACT`` writes it; texts by an encoder that is many times as fast and writes the same.
+    """A row as JSON, as ``_COMPACT`` writes it; texts use a much faster encoder with the same result.
 
-    Samples of one question have the hash that they had before there were others.
+    Samples with one question keep the hash from before there were sessions.
     """
     values = {
         name: value if isinstance(value, str) else msgspec.Raw(_COMPACT.encode(value).encode())
@@ -140,7 +140,7 @@ def count_rows(path: Path) -> int:
 
 
 def unpacked_bytes(file: IO[bytes]) -> int:
-    """Bytes of a Parquet file's columns without compression."""
+    """Uncompressed bytes of a Parquet file's columns."""
     metadata = pq.read_metadata(file)
     return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
 
@@ -148,7 +148,7 @@ def unpacked_bytes(file: IO[bytes]) -> int:
 def read_rows(
     path: Path, rows: Sequence[int] | None = None, columns: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of a Parquet file as plain data; all of them without ``rows``, with every column without ``columns``.
+    """``rows`` (default all) of a Parquet file as plain data, with these ``columns`` (default all).
 
     Raises:
         DataError: The file cannot be read, or has other columns.
@@ -160,7 +160,7 @@ def read_rows(
             raise DataError(f"{path} has other columns than a data set of sparse-tasks")
         names = SCHEMA.names if columns is None else columns
         added: dict[str, Any] = {"turns": []} if older and "turns" in names else {}
-        # Not with pq.read_table, which imports all of pyarrow.dataset and pandas.
+        # Not pq.read_table, which imports pyarrow.dataset and pandas.
         table = pq.ParquetFile(path).read([name for name in names if name not in added])
         parts = [table] if rows is None else [table.slice(row, 1) for row in rows]
         values: list[dict[str, Any]] = [value | added for part in parts for value in part.to_pylist()]

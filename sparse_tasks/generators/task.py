@@ -37,11 +37,11 @@ __all__ = [
 
 @dataclass(slots=True, eq=False)
 class Passage:
-    """A stretch of the context that begins with no white space and ends in a newline.
+    """A part of the context that does not begin with white space and ends in a newline.
 
     Attributes:
-        text: The words.
-        followers: Filler that the fitter has put behind it, each of the same form.
+        text: The text.
+        followers: Filler that the fitter has added after it, each of the same form.
     """
 
     text: str
@@ -60,7 +60,7 @@ class Mark:
 
 
 class Telling(NamedTuple):
-    """Where a sentence stands."""
+    """Position of a sentence."""
 
     passage: Passage
     start: int
@@ -73,7 +73,7 @@ class Telling(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A way to make a draft a little longer: texts of the form of passages that come and go, and how to take it."""
+    """A way to make a draft a little longer: the texts added and removed, with the form of passages, and its effect."""
 
     added: Sequence[str]
     removed: Sequence[str]
@@ -82,12 +82,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A question whose answer the prompt itself begins, as RULER's do.
+    """A question whose answer is begun in the prompt, as in RULER.
 
     Attributes:
-        preview: States the question ahead of the context; ends in a newline.
-        question: Behind the context.
-        prefix: Opens the answer, behind the question; begins with white space.
+        preview: States the question before the context; ends in a newline.
+        question: After the context.
+        prefix: Opens the answer, after the question; begins with white space.
         intro: Opens the context, with a worked example where there is one; ends in a newline. None: the draft's own.
     """
 
@@ -99,15 +99,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question of several on one context.
+    """One of several questions on the same context.
 
     Attributes:
-        question: The question with the format of its answer, behind the context or behind earlier questions.
+        question: The question with the format of its answer, after the context or earlier questions.
         answer: Gold, as a perfect model would write it inside ``<answer>``.
         answers: The list that the metric compares with.
         metric: Registered name of the metric.
         marks: Finds the evidence once the body is final.
-        history: Number of questions just before it that stand before it, with their gold answers.
+        history: Number of preceding questions repeated before it, with their gold answers.
         level: As of ``core.sample.Turn``.
     """
 
@@ -127,19 +127,19 @@ class Draft:
     Attributes:
         intro: Opens the context; ends in a newline.
         body: The passages.
-        preview: States the question ahead of the context; ends in a newline.
-        question: The question with the format of its answer, behind the context.
+        preview: States the question before the context; ends in a newline.
+        question: The question with the format of its answer, after the context.
         answer: Gold, as a perfect model would write it inside ``<answer>``.
         answers: The list that the metric compares with.
-        offers: Ways to grow, from the largest steps to the smallest. Each call makes another offer;
-            None says that there are no more of this size.
+        offers: Ways to grow, from the largest steps to the smallest. Each call makes another offer; None if there are
+            no more of this size.
         marks: Finds the evidence once the body is final.
-        completion: The same asked so that the answer is what follows, without tags; None where a task has no such form.
-        metric: Another metric than the task's own, where a kind of question needs it.
-        drawn: What was drawn for this sample where parameters leave it open (the kind of question, say).
-        fields: What the placeholders of a user's template stand for.
-        instructions: The language's words in the frame of the prompt.
-        turns: All questions where there are several; the first is the draft's own.
+        completion: The question as a completion, without tags; None if the task has no such form.
+        metric: The metric, if the kind of question needs another than the task's.
+        drawn: What was drawn for this sample beyond the parameters (the kind of question, say).
+        fields: Values of the placeholders of a user's template.
+        instructions: The language's wording of the prompt's frame.
+        turns: All questions if there are several; the first is the draft's own.
     """
 
     intro: str
@@ -168,26 +168,26 @@ class Draft:
 
 @dataclass(frozen=True)
 class Task(Parametric, ABC):
-    """A task: one file in a folder of this room, its parameters the fields of a frozen dataclass.
+    """A task: one file in a folder of this package, its parameters the fields of a frozen dataclass.
 
     Class attributes:
         name: Registered name; its group is the part before the first underscore (``story``).
-        version: Raised when the same key gives other bytes.
+        version: Increased when the bytes for a key change.
         summary: One line for listings.
-        dispersion, scope: ``low`` or ``high``: how hard the information is to find, how much of it there is.
+        dispersion, scope: ``low`` or ``high``: how hard the information is to find, and how much of it there is.
         metric: Registered name of the metric.
-        max_new_tokens: Default answer budget in tokens, where ``budget`` says no other.
+        max_new_tokens: Default answer budget in tokens, unless ``budget`` overrides it.
         steerable: Whether ``--depth`` can place the evidence.
-        ruler_metric: RULER's own metric, for comparison; None where the task is none of RULER's.
+        ruler_metric: RULER's metric, for comparison; None if the task is not RULER's.
         texts: Parameters that are the SHA-256 of a corpus (``corpora.py``), with the corpus's name. The one called
-            ``corpus`` has to be at hand; where another is not, its parameter is empty.
-        in_groups: The groups that stand for it; None: that of its name.
-        stand_in: Whether its groups hold it only where they hold nothing else that can be made.
-        placeholders: What a user's template may name, with meanings; empty where a task takes no template.
-        needed: Those that a template's question has to hold, since the oracle has to know them.
-        sized_in_tokens: Whether its sizes are tokens of the body, which it counts itself after ``at``, beforehand and
-            for all samples; the fitter then composes to the requested size instead of estimating it.
-        references: Whether ``answers`` are ways to say one thing, of which ``answer`` is the first.
+            ``corpus`` must be available; others may be missing, with an empty parameter.
+        in_groups: The groups that include it; None: the group of its name.
+        stand_in: Whether its groups include it only if none of their other tasks can be made.
+        placeholders: Placeholders of a user's template, with their meanings; empty if the task takes no template.
+        needed: Placeholders that a template's question must contain, since the oracle needs them.
+        sized_in_tokens: Whether its sizes are tokens of the body, which the task counts itself (in ``at``), once for
+            all samples; the fitter then composes to the requested size instead of estimating it.
+        references: Whether ``answers`` are alternatives, of which ``answer`` is the first.
     """
 
     version: ClassVar[int] = 1
@@ -208,41 +208,41 @@ class Task(Parametric, ABC):
 
     @classmethod
     def groups(cls) -> tuple[str, ...]:
-        """The names, beside ``all``, that stand for this task among others."""
+        """The groups, besides ``all``, that include this task."""
         return (cls.group(),) if cls.in_groups is None else cls.in_groups
 
     @classmethod
     def group(cls) -> str:
-        """The first word of its name (``story``), with which parameters are set for all that share it."""
+        """The first word of its name (``story``), which sets parameters of all tasks that share it."""
         return cls.name.partition("_")[0]
 
     def key(self) -> str:
-        """Identity of the task's text apart from length and index: name, version, parameters."""
+        """Identity of the task without length and index: name, version, parameters."""
         return json.dumps([self.name, self.version, self.settings()], sort_keys=True)
 
     def notices(self, tokenizer: PromptTokenizer) -> list[str]:
-        """What a user should know of samples by this tokenizer: what was left out, say."""
+        """What a user should know of samples for this tokenizer, such as what was left out."""
         return []
 
     def at(self, tokenizer: PromptTokenizer, seed: int, index: int) -> Task:
-        """The task as it makes one sample; another than itself where samples share out what there is.
+        """The task that makes one sample; differs from itself if samples divide a corpus between them.
 
         Raises:
-            UsageError: There is nothing for a sample with this index.
+            UsageError: There is no material for a sample with this index.
         """
         return self
 
     @abstractmethod
     def smallest(self) -> int:
-        """The smallest size (chapters, needles, lines, words: the task's own unit) that holds the question."""
+        """The smallest size (in the task's unit: chapters, needles, lines, words) that fits the question."""
 
     def units(self, size: int) -> int:
-        """Number of pieces, of the sort that ``specimens`` shows, in a body of this size."""
+        """Number of pieces, as in ``specimens``, in a body of this size."""
         return size
 
     @abstractmethod
     def specimens(self, stream: Stream, size: int) -> list[str]:
-        """Pieces that are typical of a body of this size; their mean cost tells the fitter how many fit."""
+        """Typical pieces of a body of this size; their mean cost tells the fitter how many fit."""
 
     @abstractmethod
     def compose(self, stream: Stream, size: int, depth: Depth) -> Draft:
@@ -250,18 +250,18 @@ class Task(Parametric, ABC):
 
     @abstractmethod
     def oracle(self, prompt: str) -> str:
-        """The answer, derived from the rendered prompt and from nothing else.
+        """The answer, derived only from the rendered prompt.
 
         Raises:
             DataError: The prompt cannot be read, contradicts itself, or does not hold one answer.
         """
 
     def complete(self, fields: Mapping[str, str]) -> Completion:
-        """The question asked as a completion; its ``question`` uses no fields but those in ``needed``."""
+        """The question as a completion; its ``question`` uses only fields in ``needed``."""
         raise NotImplementedError(f"{self.name} has no placeholders")
 
     def verify(self, prompt: str, answer: str, answers: Sequence[str]) -> str | None:
-        """The mistake in the answer, by the prompt; None if there is none.
+        """The mistake in the answer according to the prompt; None if there is none.
 
         Raises:
             DataError: As of ``oracle``.
@@ -276,11 +276,11 @@ class Task(Parametric, ABC):
         return self.max_new_tokens
 
     def largest(self) -> int | None:
-        """The largest size for which there is text; None: there is no end of it."""
+        """The largest size for which there is text; None if unlimited."""
         return None
 
     def audit(self, prompt: str) -> list[str]:
-        """Contradictions in the prompt beyond what the oracle sees; none unless a task looks for them."""
+        """Contradictions in the prompt beyond what the oracle sees; none by default."""
         return []
 
 

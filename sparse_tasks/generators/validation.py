@@ -1,4 +1,4 @@
-"""Checks a data set folder without trusting anything in it."""
+"""Validation of a data set folder, of which nothing is trusted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GoldScore = Callable[[str, str, Sequence[str]], float]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong: where, and what."""
+    """A problem and its place."""
 
     where: str
     what: str
@@ -77,22 +77,22 @@ def validate_folder(
     full: bool = False,
     notice: Notice = warnings.warn,
 ) -> Report:
-    """Check manifest, files, schema, lengths, oracles and uniqueness.
+    """Check manifest, files, schema, lengths, oracle answers and uniqueness.
 
     Args:
         path: The folder.
-        gold_score: Scores a gold answer by the metric that the sample names; it has to be 1.
-        tokenizer: Source of the tokenizer, where the manifest's name does not say where it is.
+        gold_score: Scores a gold answer with the sample's metric; it must return 1.
+        tokenizer: Source of the tokenizer, if the manifest's name is not one.
         workers: Processes that check shards.
-        progress: Told after each shard how many samples it held.
-        corpora: Texts that samples were taken from; questions on them are looked up there. Without them, only what a
-            prompt can show is checked.
-        full: Whether Hugging Face's encoder encodes every prompt; else one in a hundred of each file, where another is
-            proven to give the same ids.
-        notice: Told what a user should know.
+        progress: Called after each shard with its number of samples.
+        corpora: Source texts of samples, in which their questions are looked up. Without them, only the prompt itself
+            is checked.
+        full: Whether Hugging Face's encoder encodes every prompt; else, if a faster encoder is proven, one in a hundred
+            of each file.
+        notice: Called with what a user should know.
 
     Raises:
-        UsageError: There is no data set, its tokenizer cannot be found, or a corpus is another than the data set's.
+        UsageError: There is no data set, its tokenizer cannot be found, or a corpus differs from the data set's.
         DataError: The manifest cannot be read.
     """
     manifest = read_manifest(path)
@@ -164,7 +164,7 @@ def _tokenizer(manifest: Manifest, source: str | None) -> PromptTokenizer:
 
 
 def _corpora(manifest: Manifest, corpora: Iterable[Corpus]) -> tuple[Corpus, ...]:
-    """The corpora, if they are those of the data set."""
+    """The corpora, checked to be those of the data set."""
     known = {corpus.name: corpus.sha256 for corpus in manifest.corpora or []}
     texts = tuple(corpora)
     for corpus in texts:
@@ -208,7 +208,7 @@ def _check_files(path: Path, manifest: Manifest) -> Iterator[Problem]:
 
 @dataclass
 class _Checker:
-    """Settings of checking shards."""
+    """Checks shards with the same settings."""
 
     path: Path
     manifest: Manifest
@@ -253,7 +253,7 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
         what = f"has {counted(len(rows), 'row')}; {MANIFEST} says {manifest.files[name].rows:,}"
         checked.problems.append(Problem(name, what))
     shard = ShardPath.parse(name)
-    if shard is None:  # the schema of manifests has no such names
+    if shard is None:  # the manifest's schema excludes such names
         raise ValueError(f"{name} is not the path of a data file")
     try:
         task = TASKS.get(shard.task).from_settings(manifest.request.tasks[shard.task].parameters)
@@ -287,7 +287,7 @@ def _check_shard(checker: _Checker, name: str) -> _Checked:
 def _check_row(
     row: dict[str, Any], task: Task, length: int, index: int, checker: _Checker, both: bool
 ) -> Iterator[str]:
-    """Everything that is wrong with one sample; ``both`` encoders encode its prompt.
+    """All problems of one sample; with ``both``, both encoders encode its prompt.
 
     Raises:
         EncoderError: They differ.
@@ -329,7 +329,7 @@ def _check_row(
         canonical = row["prompt"]
         if recorded.template:
             canonical = parse_template(task.name, recorded.template, MANIFEST).read_back(task, canonical)
-        contradictions = task.audit(canonical)  # reads everything, of which the oracle needs a part
+        contradictions = task.audit(canonical)  # reads everything, where the oracle needs only a part
         if (wrong := task.verify(canonical, row["answer"], row["answers"])) is not None:
             yield wrong
         yield from contradictions
@@ -339,12 +339,12 @@ def _check_row(
         raise
     except (DataError, UsageError, ValueError) as error:
         yield str(error)
-    except Exception as error:  # what is read here may be anything, and so may the oracle that reads it
+    except Exception as error:  # the data may be anything, and so may a third-party oracle
         yield f"it cannot be checked: {error!r}"
 
 
 def _check_gold(row: dict[str, Any], task: Task, checker: _Checker) -> Iterator[str]:
-    """What is wrong with the gold answer of a sample, or of one of its turns."""
+    """Problems of the gold answer of a sample, or of one of its turns."""
     if (value := checker.gold_score(row["metric"], row["answer"], row["answers"])) != 1.0:
         yield f"the stored answer scores {value:g} by {row['metric']} against answers, not 1"
     for entry in sorted(set(row["answers"])):
@@ -353,7 +353,7 @@ def _check_gold(row: dict[str, Any], task: Task, checker: _Checker) -> Iterator[
 
 
 def _check_turns(row: dict[str, Any], task: Task, checker: _Checker, beginning: str) -> Iterator[str]:
-    """What is wrong with the questions of a sample that asks several."""
+    """Problems of the questions of a sample that asks several."""
     sample = convert(row, Sample, row["id"])
     prefix = sample.answer_prefix.removesuffix(beginning)
     stem = stem_of(sample.prompt, sample.question, prefix)
@@ -380,7 +380,7 @@ def _check_turns(row: dict[str, Any], task: Task, checker: _Checker, beginning: 
 def _check_parts(row: dict[str, Any], beginning: str) -> Iterator[str]:
     if not row["answer_prefix"].endswith(beginning):
         yield f"answer_prefix does not end in {beginning!r}, with which the answer begins"
-    # In the model's turn, so that it is not in the prompt.
+    # It is in the model's turn, not in the prompt.
     end = row["context"] + row["question"] + row["answer_prefix"].removesuffix(beginning)
     if row["question_position"] == "after" and row["prompt"] != end:
         yield "prompt is not context + question + answer_prefix"

@@ -1,8 +1,8 @@
-"""Templates: the user's words around a context, from a TOML file with a table for each task.
+"""Templates: the user's wording around a context, from a TOML file with a table for each task.
 
-A template says with which words a context is opened and a question asked; what differs from sample to sample stands in
-placeholders. The task's own wording is the canonical one, which oracles read: ``Template.read_back`` finds the
-placeholders' texts in a finished prompt again and asks the same in the task's own words.
+A template gives the wording that opens the context and asks the question, with placeholders for what differs between
+samples. Oracles read the task's own wording: ``Template.read_back`` extracts the placeholders' values from a finished
+prompt and restates the question in the task's own wording.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from sparse_tasks.generators.task import TASKS, Completion, Task
 
 _MOST_BYTES = 2**20
 _REQUIRED = ("intro", "question")
-# How the answer is to be given, in tags; a placeholder that every task has.
+# Placeholder of every task for the answer's format, in tags.
 _FORMAT = "format"
 
 
 @dataclass(frozen=True)
 class Template:
-    """Words of a task's prompts, with placeholders in braces.
+    """Wording of a task's prompts, with placeholders in braces.
 
     Attributes:
         intro: Opens the context.
-        question: Behind the context.
-        preview: Ahead of the context where questions stand on both sides; None: the task's own.
+        question: After the context.
+        preview: Before the context, if the question is on both sides; None: the task's own.
         answer_prefix: Opens the answer; None: as without a template.
     """
 
@@ -40,7 +40,7 @@ class Template:
     answer_prefix: str | None = None
 
     def fill(self, own: Completion, texts: Mapping[str, str]) -> Completion:
-        """The frame of a prompt: these words where there are any, else those of ``own``."""
+        """The frame of a prompt: this wording where given, else that of ``own``."""
         return Completion(
             preview=own.preview if self.preview is None else self.preview.format_map(texts),
             intro=self.intro.format_map(texts),
@@ -49,7 +49,7 @@ class Template:
         )
 
     def read_back(self, task: Task, prompt: str) -> str:
-        """The same context with the same question in the task's own words.
+        """The prompt with its question in the task's own wording.
 
         Raises:
             DataError: The prompt was not made with this template.
@@ -61,7 +61,7 @@ class Template:
         else:
             pattern += _pattern(self.answer_prefix, r"[^\n]+?", seen) + r"\Z"
         opened = re.search(_pattern(self.intro, r"[\s\S]+?", set()), prompt)
-        # The last place: a preview may state the question, too.
+        # The last match: a preview may state the question, too.
         *_, question = [None, *re.finditer(pattern, prompt)]
         if opened is None or question is None or question.start() < opened.end():
             raise DataError(f"{task.name}: the prompt cannot be read by its template")
@@ -74,7 +74,7 @@ class Template:
 
 
 def _pattern(text: str, placeholder: str, seen: set[str]) -> str:
-    """A regular expression for what a part of a template becomes; ``seen`` are the groups that there are already."""
+    """A regular expression for a filled part of a template; ``seen`` are the groups that already exist."""
     pattern = ""
     for literal, name, _, _ in Formatter().parse(text):
         pattern += re.escape(literal)
@@ -98,7 +98,7 @@ def read_templates(path: Path) -> dict[str, Template]:
 
 
 def parse_template(name: str, table: object, file: str) -> Template:
-    """The template of one task, as it stands in a file.
+    """The template of one task, as written in a file.
 
     Raises:
         UsageError: Something in it is unknown or missing.
@@ -131,10 +131,10 @@ def parse_template(name: str, table: object, file: str) -> Template:
 
 
 def check_templates(templates: Mapping[str, Template], tasks: list[str], completed: bool) -> None:
-    """Make sure that templates are of use.
+    """Check that templates are usable.
 
     Raises:
-        UsageError: None belongs to a task that is made, or one does not say how to answer.
+        UsageError: One belongs to no requested task, or does not say how to answer.
     """
     if templates and not set(templates) & set(tasks):
         raise UsageError("template", ", ".join(templates), f"is for none of the tasks to generate: {', '.join(tasks)}")

@@ -1,1 +1,1 @@
-"""Tools that all prose is made with: grammars, names and words."""
+"""Shared tools for prose: grammars, names and words."""

@@ -1,9 +1,9 @@
 """Phrasing: probabilistic grammars kept as data, one file per element of a text.
 
-Files are context-free grammars in the form that ``nltk`` reads, a production a line: ``Sky -> "the sky was" Colour``.
-The first symbol of a file names its element, and the alternatives of a symbol are equally likely. Texts may hold slots
-(``{hero}``, ``{price}``) that a narrator fills. Pieces are joined by a blank, except before punctuation; or by nothing,
-in languages that have no blanks between words.
+Files are context-free grammars in ``nltk``'s format, one production per line: ``Sky -> "the sky was" Colour``. The
+first symbol of a file names its element, and the alternatives of a symbol are equally likely. Texts may contain slots
+(``{hero}``, ``{price}``) that a narrator fills. Pieces are joined by a blank, except before punctuation, and by nothing
+in languages without blanks between words.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _PIECE = re.compile(r"\"([^\"]+)\"|(\w+)")
 
 @dataclass(slots=True, eq=False)
 class Rule:
-    """A symbol with its alternatives: sequences of texts, each with the blank that precedes it, and other rules."""
+    """A symbol with its alternatives: sequences of texts, each with its leading blank, and other rules."""
 
     alternatives: list[tuple[str | Rule, ...]] = field(default_factory=list)
 
     def expand(self, stream: Stream) -> str:
-        """A sentence with its slots still open."""
+        """A random sentence with unfilled slots."""
         return "".join(self.pieces(stream)).lstrip()
 
     def pieces(self, stream: Stream) -> list[str]:
-        """A sentence in the pieces that the grammar makes it of, each with the blank that precedes it."""
+        """The pieces of a random sentence, each with its leading blank."""
         pieces: list[str] = []
         self._collect(stream, pieces)
         return pieces
 
     def texts(self) -> set[str]:
-        """The pieces that its sentences are made of."""
+        """All pieces of its sentences."""
         found, rules = set[str](), [self]
-        for rule in rules:  # which grows
+        for rule in rules:  # grows within the loop
             pieces = {piece for alternative in rule.alternatives for piece in alternative}
             found |= {piece for piece in pieces if isinstance(piece, str)}
             rules += [piece for piece in pieces if isinstance(piece, Rule) and piece not in rules]
@@ -53,13 +53,13 @@ class Rule:
 
 
 def read_lexicon(file: Traversable) -> list[list[str]]:
-    """Entries of a word list, one a line, each split into its columns."""
+    """Entries of a word list, one per line, split into columns."""
     text = file.read_text(encoding="utf-8")
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def read_grammars(folder: Traversable, blank: str = " ") -> dict[str, Rule]:
-    """Grammars of a folder, by their first symbols; ``blank`` is what stands between words."""
+    """Grammars of a folder, by their first symbols; ``blank`` separates words."""
     return dict(
         sorted(
             parse_grammar(path.read_text(encoding="utf-8"), blank)
@@ -70,7 +70,7 @@ def read_grammars(folder: Traversable, blank: str = " ") -> dict[str, Rule]:
 
 
 def parse_grammar(text: str, blank: str = " ") -> tuple[str, Rule]:
-    """The first symbol of a grammar, and its rule.
+    """The first symbol of a grammar and its rule.
 
     Raises:
         ValueError: A line is not a production, or a symbol has none.

@@ -1,4 +1,4 @@
-"""Names from faker, in any of its locales, without end."""
+"""An unlimited supply of names from faker, in any of its locales."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 # Locales in which the family name comes first.
 _FAMILY_FIRST = {"hu_HU", "ja_JP", "ko_KR", "vi_VN", "zh_CN", "zh_TW"}
-# Those in which no blank stands between the names, where the text around them has none either.
+# Locales without a blank between the names, if the text around them has none either.
 _UNSPACED = {"ja_JP", "ko_KR", "zh_CN", "zh_TW"}
-# Another name of a locale that is listed too; faker warns of it.
+# An alias of a listed locale, which faker warns about.
 _DEPRECATED = {"fr_QC"}
 # Names drawn from faker for each locale, part and sex.
 _POOL = 2_000
-# A name is quoted in sentences and read back out of them, so it holds none of what delimits it there.
+# Names are parsed back out of sentences, so they must not contain delimiters.
 _FORBIDDEN = frozenset(',.;:!?“”–—()[]{}<>"/\\|\n\t0123456789')
 
 
 @cache
 def locales() -> tuple[str, ...]:
-    """Locales for which faker has names of people; elsewhere it would quietly fall back on English ones."""
-    # Found without importing faker, which takes longer than all else that listing does.
+    """Locales for which faker has names of people; for others it would silently use English ones."""
+    # Without importing faker, which would take most of the time of a listing.
     package = find_spec("faker")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("faker is not installed")
@@ -45,7 +45,7 @@ def locales() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody in the story; ``job`` is an occupation, in English with its article."""
+    """A person; ``job`` is an occupation, in English with its article."""
 
     name: str
     first: str
@@ -54,14 +54,14 @@ class Person:
 
 
 class People:
-    """Draws people whose full names are all different.
+    """Draws people with distinct full names.
 
     Args:
-        stream: Where the draws come from.
+        stream: Source of the draws.
         locale: A locale of faker, such as ``en_US`` or ``pl_PL``.
-        jobs: Occupations, each of a man and of a woman; None: English ones, with their articles.
-        in_full: Whether people go by their full names, as in texts without blanks; then first names of one letter come
-            in twos, since names of two letters are often words of the text.
+        jobs: Occupations in the male and female form; None: English ones, with their articles.
+        in_full: Whether people are referred to by full name, as in texts without blanks; then first names of one letter
+            are doubled, since names of two letters are often words of the text.
     """
 
     def __init__(
@@ -75,20 +75,20 @@ class People:
         self._hero_first: str | None = None
 
     def hero(self) -> Person:
-        """The protagonist, whose first name nobody else will bear."""
+        """The protagonist, whose first name nobody else gets."""
         hero = self.person()
         self._hero_first = hero.first
         return hero
 
     def person(self) -> Person:
-        """Somebody new."""
+        """A new person."""
         stream = self._stream
         for tries in count():
             female = stream.below(2) == 0
             first = _capital(stream.choice(_pool(self._locale, "first_name", female)))
             if self._in_full and len(first) == 1:
                 first += stream.choice(_letters(self._locale, female))
-            # A locale may have fewer names than a long story has people: then they get another family name.
+            # A locale may have fewer names than a long story has people, who then get another family name.
             lasts = _pool(self._locale, "last_name", female)
             last = "-".join(stream.choice(lasts) for _ in range(1 + tries // 20))
             blank = "" if self._in_full and self._locale in _UNSPACED else " "
@@ -101,10 +101,10 @@ class People:
 
 @cache
 def _pool(locale: str, part: str, female: bool) -> list[str]:
-    """A fair sample of a locale's names, common ones more often, that any story draws from."""
+    """A sample of a locale's names, weighted by frequency, from which all stories draw."""
     faker = _faker(locale)
     faker.seed_instance(0)
-    # Some locales bring stray blanks.
+    # Some locales have stray blanks.
     names = [" ".join(name.split()) for name in _drawn(faker.get_providers()[0], part, "female" if female else "male")]
     return [name for name in names if name and _FORBIDDEN.isdisjoint(name)]
 
@@ -123,7 +123,7 @@ def _letters(locale: str, female: bool) -> list[str]:
 
 
 def _drawn(provider: Any, part: str, sex: str) -> Sequence[str]:
-    """Names as the provider's method draws them; all at once, with the same result, where it only takes from a list."""
+    """Names as the provider's method draws them; in one batch, with the same result, if it only picks from a list."""
     from faker.providers.person import Provider
 
     method, listed = f"{part}_{sex}", getattr(provider, f"{part}s_{sex}", None)
@@ -136,7 +136,7 @@ def _drawn(provider: Any, part: str, sex: str) -> Sequence[str]:
 
 
 def _capital(name: str) -> str:
-    """A name as it stands at the head of a sentence; some locales bring names in lower case."""
+    """A name with a capital; some locales have names in lower case."""
     return name[0].title() + name[1:]
 
 

@@ -1,4 +1,4 @@
-"""Ways to say something, read back out of a text."""
+"""Phrasings of events, parsed back out of a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from operator import add
 
 from sparse_tasks.generators.prose.grammar import Rule
 
-# Between sentences: no part of any.
+# Separates sentences; occurs in none.
 _EDGE = "\n\n"
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -18,7 +18,7 @@ class Slots:
     """Regular expressions by slot.
 
     Args:
-        slots: Those that are a text by themselves stand for it.
+        slots: Slots whose expression is a literal text are replaced by it.
     """
 
     def __init__(self, slots: Mapping[str, str]) -> None:
@@ -26,7 +26,7 @@ class Slots:
         self.read = cache(self._read)
 
     def _read(self, piece: str) -> tuple[str, tuple[str, ...]]:
-        """The regular expression of a piece, and the texts that it is sure to hold, in order."""
+        """The regular expression of a piece, and the literal texts in it, in order."""
         written, texts = "", [""]
         for i, part in enumerate(_SLOT.split(piece)):
             filled = self._slots[part] if i % 2 else re.escape(part)
@@ -39,18 +39,17 @@ class Slots:
 
 
 class Phrasing:
-    """An alternative of a grammar's symbol as a pattern, of which only as much is compiled as sentences need.
+    """An alternative of a grammar's symbol as a pattern, compiled only as far as sentences need.
 
     Args:
-        kind: What its sentences tell of.
+        kind: The kind of event it tells.
         alternative: Its pieces.
-        slots: What the slots in them may be.
-        blank: What stands between words.
+        slots: Expressions of the slots.
+        blank: Separator of words.
 
     Attributes:
-        key: A text that every sentence holds, to look for before a sentence is matched.
-        word: A word, between blanks, that every sentence holds, or two letters where there are no blanks; "" where none
-            is sure.
+        key: A text in every sentence, to search for before matching.
+        word: A word between blanks in every sentence, or two letters in languages without blanks; "" if there is none.
     """
 
     def __init__(self, kind: str, alternative: tuple[str | Rule, ...], slots: Slots, blank: str = " ") -> None:
@@ -64,7 +63,7 @@ class Phrasing:
         self._seen = False
 
     def match(self, sentence: str) -> re.Match[str] | None:
-        """The match of a whole sentence, behind the blank that precedes it; its groups are named."""
+        """The match of a whole sentence, after its leading blank, with named groups."""
         end = 0
         for text in self._texts:
             start = sentence.find(text, end)
@@ -73,7 +72,7 @@ class Phrasing:
             end = start + len(text)
         if self._seen:
             return self._pattern.fullmatch(sentence)
-        # The pattern for all sentences is long, and pays from the second one on.
+        # The pattern for all sentences is long, and pays off from the second sentence on.
         self._seen = True
         written = self._written(self._alternative, sentence)
         return None if written is None else re.fullmatch(written, sentence)
@@ -83,7 +82,7 @@ class Phrasing:
         return re.compile(self._written(self._alternative) or "")
 
     def _written(self, alternative: tuple[str | Rule, ...], sentence: str | None = None) -> str | None:
-        """The regular expression; with ``sentence`` without all that cannot match it, None where nothing is left."""
+        """The regular expression; given a ``sentence``, only with alternatives that may match it, None if none does."""
         written = ""
         for piece in alternative:
             if isinstance(piece, Rule):
@@ -101,11 +100,11 @@ class Phrasing:
 
 
 class Phrasings:
-    """Phrasings, of which a sentence is matched with those alone whose words it holds.
+    """A set of phrasings; a sentence is matched only with those whose words it contains.
 
     Args:
         phrasings: All of them, of the same language.
-        blank: What stands between words.
+        blank: Separator of words.
     """
 
     def __init__(self, phrasings: Iterable[Phrasing], blank: str = " ") -> None:
@@ -117,21 +116,21 @@ class Phrasings:
         self._looked_for = frozenset((*self._by_word, _EDGE))
 
     def of(self, kinds: Container[str]) -> Phrasings:
-        """Those that tell of some kinds, in the same order."""
+        """The phrasings of some kinds, in the same order."""
         entries = sorted(entry for entries in (*self._by_word.values(), self._always) for entry in entries)
         return Phrasings((phrasing for _, _, phrasing in entries if phrasing.kind in kinds), self._blank)
 
     def matches(self, sentence: str) -> list[tuple[Phrasing, re.Match[str]]]:
-        """The phrasings that a whole sentence may be of, in order."""
+        """The phrasings that match a whole sentence, in order."""
         return self.matches_of_each([sentence]).get(0, [])
 
     def matches_of_each(self, sentences: Sequence[str]) -> dict[int, list[tuple[Phrasing, re.Match[str]]]]:
-        """The same of several sentences, without newlines, by number; those of no phrasing are left out."""
+        """``matches`` of several sentences without newlines, by index; sentences without a match are left out."""
         blank, by_word = self._blank, self._by_word
-        # Every piece of a phrasing brings the blank that precedes it, the first one too.
+        # Every piece of a phrasing has its leading blank, including the first.
         spaced = [f"{blank}{sentence}" for sentence in sentences]
         text = f"{blank}{_EDGE}".join(spaced)
-        # All words at once: for most sentences that is all that is done.
+        # One search for all words, which settles most sentences.
         words = text.split(" ") if blank else _pairs(text)
         candidates = {number: set(self._always) for number in range(len(spaced))} if self._always else {}
         number = 0
@@ -151,5 +150,5 @@ class Phrasings:
 
 
 def _pairs(text: str) -> list[str]:
-    """All two letters that stand side by side."""
+    """All pairs of adjacent letters."""
     return list(map(add, text, text[1:]))

@@ -1,4 +1,4 @@
-"""Numbers in Roman letters."""
+"""Roman numerals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LETTERS: Final = {
 
 
 def roman(number: int) -> str:
-    """A number above 0 in Roman letters; thousands are as many M.
+    """A number above 0 as a Roman numeral, with one M per thousand.
 
     >>> roman(14), roman(1999)
     ('XIV', 'MCMXCIX')
@@ -36,10 +36,10 @@ def roman(number: int) -> str:
 
 
 def from_roman(letters: str) -> int:
-    """The number that letters stand for.
+    """The value of a Roman numeral.
 
     Raises:
-        ValueError: They stand for none.
+        ValueError: It is not a Roman numeral.
     """
     number = sum(_LETTERS[part] for part in re.findall("CM|CD|XC|XL|IX|IV|[MDCLXVI]", letters))
     if not number or roman(number) != letters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The few words of the lexicon's sort whose first sound is not what their first letter says.
+# Words whose first sound differs from what their first letter suggests.
 _CONSONANT_SOUND = ("uni", "use", "usu", "eu", "ewe", "one", "once")
 _VOWEL_SOUND = ("hour", "honest", "honour", "heir")
 

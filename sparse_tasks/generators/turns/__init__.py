@@ -1,1 +1,1 @@
-"""Sessions: several questions, one after the other, on one context."""
+"""Sessions: several consecutive questions on one context."""

@@ -1,4 +1,4 @@
-"""A session on a story: questions of different kinds, each on the same context (both axes high)."""
+"""A session on a story: questions of different kinds on one context (both axes high)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class TurnsStory(StoryTask):
 
     They are facts of chapters (place, person, thing), and once each the thing acquired before another, the chapters
     without a purchase, what all things of a material cost, the dearest purchase and the person met most. In a chat
-    (``form=chat``) earlier questions stand before a later one with their gold answers; otherwise each stands alone
-    behind the story (``parallel``).
+    (``form=chat``) earlier questions and their gold answers precede a later one; otherwise each follows the story alone
+    (``parallel``).
     """
 
     questions: int = parameter(6, "number of questions on one story", 2, 64)
@@ -67,7 +67,7 @@ class TurnsStory(StoryTask):
         others, said = dict[str, Question](), set[str]()
         for kind in _OF_ALL:
             if kind in chosen:
-                # The thing before another may be the dearest; a chat would tell it.
+                # The thing before another may be the dearest, and a chat would give that away.
                 while kind not in others or (kind == "before" and others[kind].answer in said):
                     others[kind] = self._once(kind, stream, plan, chronicle, narrator, depth)
                 said.add(others[kind].answer)
@@ -84,7 +84,7 @@ class TurnsStory(StoryTask):
     def _once(
         self, kind: str, stream: Stream, plan: Plan, chronicle: Chronicle, narrator: Narrator, depth: Depth
     ) -> Question:
-        """A question of which a story has one."""
+        """A kind of question that a story has once."""
         if kind == "before":
             return StoryMultihop().ask(stream, plan, chronicle, narrator, depth)
         if kind == "without":
@@ -104,13 +104,13 @@ class TurnsStory(StoryTask):
 
 
 class _Facts:
-    """Questions on facts of chapters, each chapter's turn before any comes again.
+    """Questions on facts of chapters; no chapter repeats before all have been used.
 
     Args:
-        stream: Draws.
+        stream: Source of the draws.
         chronicle: What happened.
-        narrator: Where it is told.
-        said: Answers of other questions, which none of these has while there are others: a chat tells them.
+        narrator: Tells the story.
+        said: Answers of other questions, avoided where possible, since a chat reveals them.
     """
 
     def __init__(self, stream: Stream, chronicle: Chronicle, narrator: Narrator, said: set[str]) -> None:
@@ -118,7 +118,7 @@ class _Facts:
         self._left: list[Chapter] = []
 
     def ask(self, kind: str) -> Question:
-        """The next one, of a kind of ``FACTS``."""
+        """The next question, of a kind in ``FACTS``."""
         chapters = self._chronicle.chapters
         self._left = self._left or self._stream.sample(chapters, len(chapters))
         chapter = next((one for one in self._left if fact_of(one, kind)[0] not in self._said), self._left[0])
