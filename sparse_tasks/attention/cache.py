@@ -38,7 +38,7 @@ class PagedCache:
         handed: What layers of a step hand to later ones; None where each stands alone.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
 
     keys: Tensor
@@ -91,7 +91,7 @@ class PagedCache:
             lengths: int32 ``[batch]``, each at most ``n``.
 
         Raises:
-            UsageError: Shapes, types or devices do not fit.
+            UsageError: Shapes, types or devices do not match.
         """
         for name, tensor in (("keys", keys), ("values", values)):
             if tensor.ndim != 4:

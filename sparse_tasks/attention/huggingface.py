@@ -480,7 +480,7 @@ def _windowed(
         key: ``[batch, kv_heads, n_k, head_size]``.
         value: ``[batch, kv_heads, n_k, value_size]``.
         mask: Bool ``[batch, 1, n_q, n_k]``, False where a query does not see a key, or None for causal attention.
-        scaling: Factor of the scores; ``head_size ** -0.5`` if None.
+        scaling: Scale of the scores; ``head_size ** -0.5`` if None.
         softmax: Sinks and soft cap of the layer.
 
     Returns:

@@ -54,11 +54,11 @@ class BlockIndex:
 
     @property
     def form(self) -> Hashable:
-        """What indices share that can be one, head after head."""
+        """Properties that indices must share to be joined along heads."""
         return self.blocks.shape, self.block_q, self.block_k, self.n_q, self.n_k
 
     def with_heads_of(self, others: Sequence[BlockIndex]) -> BlockIndex:
-        """This index with the heads of others of its form after its own."""
+        """This index followed by the heads of others of the same form."""
         every = (self, *others)
         return replace(self, blocks=torch.cat([x.blocks for x in every]), counts=torch.cat([x.counts for x in every]))
 
@@ -77,7 +77,7 @@ class BlockIndex:
         return cls(blocks, counts, block_q, block_k, n_q, n_k)
 
     def tail(self, n_q: int) -> BlockIndex:
-        """The index of the last ``n_q`` of its queries alone."""
+        """The index restricted to the last ``n_q`` of its queries."""
         skipped = (self.n_k - n_q) // self.block_q - self.first_row
         return replace(self, blocks=self.blocks[:, skipped:], counts=self.counts[:, skipped:], n_q=n_q)
 
@@ -137,15 +137,15 @@ class LineIndex:
     an index is linear in the length. A vertical within a band is seen once.
 
     Attributes:
-        columns: int32 ``[heads, width]``: key positions, ascending; past the count anything.
+        columns: int32 ``[heads, width]``: key positions, ascending; undefined past the count.
         column_counts: int32 ``[heads]``.
-        bands: int32 ``[heads, width]``: bands, ascending; past the count anything.
+        bands: int32 ``[heads, width]``: bands, ascending; undefined past the count.
         band_counts: int32 ``[heads]``.
         block_q: Positions in a query block, a multiple of ``unit``.
         unit: Keys in a band.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
-        slashes: int32 ``[heads, width]``: the distances that became bands, ascending; past the count anything. None
+        slashes: int32 ``[heads, width]``: the distances that became bands, ascending; undefined past the count. None
             where the bands themselves were selected.
         slash_counts: int32 ``[heads]``.
     """
@@ -163,7 +163,7 @@ class LineIndex:
 
     @property
     def form(self) -> Hashable:
-        """What indices share that can be one, head after head."""
+        """Properties that indices must share to be joined along heads."""
         return self.columns.shape, self.bands.shape, self.block_q, self.unit, self.n_q, self.n_k
 
     def with_heads_of(self, others: Sequence[LineIndex]) -> LineIndex:
@@ -180,7 +180,7 @@ class LineIndex:
         )
 
     def tail(self, n_q: int) -> LineIndex:
-        """The index of the last ``n_q`` of its queries alone."""
+        """The index restricted to the last ``n_q`` of its queries."""
         return replace(self, n_q=n_q)
 
     def band_mask(self) -> Tensor:
@@ -333,15 +333,15 @@ class SkipIndex:
 
     @property
     def form(self) -> Hashable:
-        """What indices share that can be one, head after head."""
+        """Properties that indices must share to be joined along heads."""
         return self.kept.shape, self.n_q, self.n_k
 
     def with_heads_of(self, others: Sequence[SkipIndex]) -> SkipIndex:
-        """This index with the heads of others of its form after its own."""
+        """This index followed by the heads of others of the same form."""
         return replace(self, kept=torch.cat([x.kept for x in (self, *others)]))
 
     def tail(self, n_q: int) -> SkipIndex:
-        """The index of the last ``n_q`` of its queries alone."""
+        """The index restricted to the last ``n_q`` of its queries."""
         skipped = (self.n_k - n_q) // self.block_q - (self.n_k - self.n_q) // self.block_q
         return replace(self, kept=self.kept[:, skipped:].contiguous(), n_q=n_q)
 
@@ -400,11 +400,11 @@ class CorrectedIndex:
 
     @property
     def form(self) -> Hashable:
-        """What indices share that can be one, head after head."""
+        """Properties that indices must share to be joined along heads."""
         return self.every, self.sparse.form
 
     def with_heads_of(self, others: Sequence[CorrectedIndex]) -> CorrectedIndex:
-        """This index with the heads of others of its form after its own."""
+        """This index followed by the heads of others of the same form."""
         sparse: Any = [other.sparse for other in others]  # all of one form
         return replace(self, sparse=self.sparse.with_heads_of(sparse))
 
@@ -459,12 +459,12 @@ class PageIndex:
     Quest, 1 for what keeps or evicts tokens. It says nothing of how the cache is laid out.
 
     Attributes:
-        pages: int32 ``[batch, kv_heads, width]``: numbers of pages, ascending; past the count anything.
+        pages: int32 ``[batch, kv_heads, width]``: numbers of pages, ascending; undefined past the count.
         counts: int32 ``[batch, kv_heads]``, at most ``width``.
         unit: Positions in a page.
         lengths: int32 ``[batch]``: cached positions of each sequence, the query's own included.
         log_weights: fp32 like ``pages``: logarithms of how often what a page adds to the numerator and the denominator
-            of the softmax counts, as that of a sample stands for others; past the count anything. None: once.
+            of the softmax counts, as that of a sample stands for others; undefined past the count. None: once.
     """
 
     pages: Tensor
@@ -533,7 +533,7 @@ class Kept:
     """The positions of one sequence that an evicting method leaves visible, per KV head.
 
     Attributes:
-        positions: int32 ``[kv_heads, width]``, ascending; past the count anything.
+        positions: int32 ``[kv_heads, width]``, ascending; undefined past the count.
         counts: int32 ``[kv_heads]``, at most ``width``.
         length: Positions so far, the evicted ones included.
         scores: fp32 ``[kv_heads, width]``: what the method has accumulated for each, if it does.
@@ -569,7 +569,7 @@ class KeptBatch:
     """The ``Kept`` of all sequences of a batch, under a method that evicts at each step.
 
     Attributes:
-        positions: int32 ``[batch, kv_heads, width]``, ascending; past the count anything.
+        positions: int32 ``[batch, kv_heads, width]``, ascending; undefined past the count.
         counts: int32 ``[batch, kv_heads]``.
         capacities: int32 ``[batch]``.
         sizes: The most that a head of each sequence keeps, of which the largest is ``width``: the host knows shapes

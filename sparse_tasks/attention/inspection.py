@@ -26,7 +26,7 @@ from sparse_tasks.attention.prefill import select_stretches
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.attention.steps import Memory
 
-_CELLS: Final = 1 << 24  # scores held at once: 64 MB of fp32
+_CELLS: Final = 1 << 24  # scores in memory at once: 64 MB of fp32
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def seen_of_dense(
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         every: Positions from one anchor to the next, where these see everything and correct the others
             (``CorrectedIndex``).
         shifts: fp32 ``[pattern.heads, n_k]``: what is added to the scores of keys that are seen, where some stand for

@@ -142,7 +142,7 @@ class Method(Parametric, ABC):
         """The method for a layer. Where prompts are read, this alone says which; other calls say it themselves.
 
         Args:
-            layer: Which layer of how many.
+            layer: Layer number and number of layers.
             handed: One for all layers that read the same prompt, or the same chunk of one; None has each stand alone.
         """
         return self._bound(layer=layer, handed=handed)
@@ -436,7 +436,7 @@ class EvictMethod(Method):
             k: ``[n_k, kv_heads, head_size]``.
             v: ``[n_k, kv_heads, value_size]``, where the method reads values; None takes them to be alike.
             length: Tokens by which the budget is solved; ``n_k`` if None.
-            layer: Which layer of how many.
+            layer: Layer number and number of layers.
             impl: "auto", "triton" or "torch".
         """
 
@@ -494,10 +494,10 @@ class EvictMethod(Method):
         Args:
             q: ``[batch, query_heads, head_size]``.
             cache: The cache.
-            positions: int32 ``[batch, kv_heads, width]``: what stays, and then the step's own token; past the count
-                anything.
+            positions: int32 ``[batch, kv_heads, width]``: what stays, and then the step's own token; undefined past the
+                count.
             counts: int32 ``[batch, kv_heads]``.
-            layer: Which layer of how many.
+            layer: Layer number and number of layers.
 
         Returns:
             fp32 ``[batch, kv_heads, width]``; 0 past the count.

@@ -64,7 +64,7 @@ def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn
         64 tokens (or a quarter of all) before the end, and each query after it is a step: ``Rows`` of these.
 
     Raises:
-        UsageError: Shapes or types do not fit, or the prompt is too short for a step after it.
+        UsageError: Shapes or types do not match, or the prompt is too short for a step after it.
     """
     check_sequence(q, k)
     if isinstance(method, PrefillMethod):

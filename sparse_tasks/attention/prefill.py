@@ -35,8 +35,8 @@ def sparse_prefill(
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
-        scale: Factor of the scores; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
         impl: "auto", "triton" or "torch".
 

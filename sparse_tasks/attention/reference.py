@@ -8,7 +8,7 @@ from torch import Tensor
 from sparse_tasks.attention.patterns import Everything, Pattern
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
-_CELLS = 1 << 26  # scores held at once: 256 MB of fp32
+_CELLS = 1 << 26  # scores in memory at once: 256 MB of fp32
 _ROWS = 128  # queries that torch's own attention takes at once
 
 
@@ -28,8 +28,8 @@ def attention_reference(
         k: ``[n_k, kv_heads, head_size]``; ``query_heads`` is a multiple of ``kv_heads``.
         v: ``[n_k, kv_heads, value_size]``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``. None: all.
-        scale: Factor of the scores; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
 
     Returns:
         fp32 ``[n_q, query_heads, value_size]``; 0 where a query sees nothing.

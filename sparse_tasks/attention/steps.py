@@ -41,7 +41,7 @@ class Memory:
         method: None is dense attention.
         layer: Position among the layers.
         impl: "auto", "triton" or "torch".
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
 
     Raises:
         UsageError: The method does not go with the softmax.
@@ -178,7 +178,7 @@ def attend_after(kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax =
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
 
     Returns:
         ``[n_q, query_heads, value_size]`` in q's dtype.

@@ -16,7 +16,7 @@ from sparse_tasks.attention.kernels.dispatch import check_sequence, checked_scal
 from sparse_tasks.attention.once import made_once
 from sparse_tasks.core.errors import UsageError
 
-_CELLS: Final = 1 << 24  # scores of groups that are held at once: 64 MB of fp32, and as much of what comes of them
+_CELLS: Final = 1 << 24  # scores of groups in memory at once: 64 MB of fp32, and as much of what comes of them
 
 
 def antidiagonal_scores(
@@ -37,7 +37,7 @@ def antidiagonal_scores(
         k: ``[n_k, kv_heads, head_size]``.
         block: Positions in a block, of queries as of keys; a multiple of ``stride``.
         stride: Positions in a group; 8 or 16 in the paper. The work is 1 / stride of that of all scores.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
         impl: "auto", "triton" or "torch"; all are the same.
 
     Returns:
@@ -45,7 +45,7 @@ def antidiagonal_scores(
         a row sums to 1, and is 0 after the diagonal.
 
     Raises:
-        UsageError: Shapes, types, sizes or devices do not fit.
+        UsageError: Shapes, types, sizes or devices do not match.
     """
     check_sequence(q, k)
     if stride < 1:

@@ -25,22 +25,22 @@ def block_sparse_attention(
     softmax: Softmax = PLAIN,
     impl: str = "auto",
 ) -> Tensor:
-    """Softmax attention in which each block of queries sees the key blocks of its list, and of those no later keys.
+    """Softmax attention in which each block of queries sees the key blocks of its list, except later keys.
 
     Args:
         q: ``[n_q, query_heads, head_size]``; the queries are the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
         index: Block sizes 16, 32, 64 or 128; blocks below 64 are gathered into larger tiles.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
         ``[n_q, query_heads, value_size]`` in q's dtype; 0 where a query sees nothing.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     scale = check_prefill(q, k, v, index, scale, softmax)
     chosen = prefill_implementation(impl, q, v, index.block_q, index.block_k)

@@ -215,7 +215,7 @@ def takes_head_size(size: int, most: int = 256) -> bool:
 
 
 def checked_scale(scale: float | None, head_size: int) -> float:
-    """Factor of the scores; ``head_size ** -0.5`` if None.
+    """Scale of the scores; ``head_size ** -0.5`` if None.
 
     Raises:
         UsageError: The factor is not positive and finite.

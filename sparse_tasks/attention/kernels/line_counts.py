@@ -51,7 +51,7 @@ def line_counts(
         impl: "auto", "triton" or "torch".
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     tensors = {"best": best, "lines": lines} | ({} if rank is None else {"rank": rank})
     shapes = {"best": (len(best), ceil_div(n_k, unit) + block_q // unit), "lines": (lines.numel(),),

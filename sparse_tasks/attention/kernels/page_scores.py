@@ -40,7 +40,7 @@ def page_scores(
         fp32 ``[batch, kv_heads, ceil(longest / unit)]``; -inf past a sequence's last page.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     longest = cache.capacity if longest is None else longest
     if checking():
@@ -68,7 +68,7 @@ def page_scores_torch(
 
 
 def _page_scores(q: Tensor, summaries: Tensor, cache: PagedCache, unit: int, pages: int, current: bool) -> Tensor:
-    """Scores of sequences whose summaries are held at once."""
+    """Scores of sequences whose summaries are in memory at once."""
     start = torch.arange(pages, device=q.device) * unit
     block, offset, held = cache.locate(start[None])
     number = block * ceil_div(cache.block_size, unit) + torch.div(offset, unit, rounding_mode="floor")

@@ -57,7 +57,7 @@ def update_page_summaries(
         impl: "auto", "triton" or "torch".
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     if checking():
         _check_update(summaries, keys, slots, unit)

@@ -24,7 +24,7 @@ def mean_pool(x: Tensor, block: int, *, offset: int = 0, impl: str = "auto") -> 
         ``[heads, blocks, head_size]`` in x's dtype, for the blocks from ``offset // block`` on.
 
     Raises:
-        UsageError: Shapes, types or sizes do not fit.
+        UsageError: Shapes, types or sizes do not match.
     """
     if x.ndim != 3 or 0 in x.shape:
         raise UsageError("x", tuple(x.shape), "has to be [tokens, heads, head_size], none of them 0")

@@ -26,7 +26,7 @@ def add_positions_read(
         impl: "auto", "triton" or "torch".
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     if pages.ndim != 4 or counts.shape != pages.shape[:3]:
         raise UsageError("counts", tuple(counts.shape), f"has to be as pages, {tuple(pages.shape)}, but for the last")

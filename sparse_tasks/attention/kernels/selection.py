@@ -18,15 +18,15 @@ def select_top(
         scores: fp32 ``[..., columns]``. -inf cannot be chosen; +inf (sinks, the diagonal) comes first, and counts. Of
             equal entries the lower columns come first. NaN is not allowed.
         count: How many, at least 0; or int32, broadcast to the rows: budgets that the device knows.
-        width: The most that a row may take; ``count`` if None. Has to be given with a tensor.
+        width: Maximum entries per row; ``count`` if None. Has to be given with a tensor.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        int32 ``[..., width]``, at least 1 and at most ``columns`` wide: the chosen columns, ascending, past the count
-        anything; and the counts, int32 ``[...]``: fewer than ``count`` where fewer can be chosen.
+        int32 ``[..., width]``, at least 1 and at most ``columns`` wide: the chosen columns, ascending, undefined past
+        the count; and the counts, int32 ``[...]``: fewer than ``count`` where fewer can be chosen.
 
     Raises:
-        UsageError: Shapes, types or sizes do not fit.
+        UsageError: Shapes, types or sizes do not match.
     """
     if checking():
         _check_top(scores, count, width)
@@ -51,16 +51,16 @@ def select_mass(
         scores: fp32 ``[..., columns]``, weights of at least 0. -inf cannot be chosen; +inf is always chosen and is no
             part of the mass. Of equal entries the lower columns come first. NaN is not allowed.
         mass: The share of the sum of the row's finite weights, in [0, 1]; or fp32, broadcast to the rows.
-        width: The most that a row may take, at least 1: a row that would need more gets its largest ``width``.
+        width: Maximum entries per row, at least 1: a row that would need more gets its largest ``width``.
         minimum: The fewest that a row takes, at least 1, those of +inf among them.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        int32 ``[..., min(width, columns)]``: the chosen columns, ascending, past the count anything; and the counts,
+        int32 ``[..., min(width, columns)]``: the chosen columns, ascending, undefined past the count; and the counts,
         int32 ``[...]``.
 
     Raises:
-        UsageError: Shapes, types or sizes do not fit.
+        UsageError: Shapes, types or sizes do not match.
     """
     _check_scores(scores)
     if isinstance(mass, Tensor):

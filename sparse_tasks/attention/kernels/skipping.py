@@ -37,15 +37,15 @@ def skipping_attention(
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
         index: Threshold, and room for what is kept, which is filled.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch". Where Gluon's kernel does not serve, the torch twin does.
 
     Returns:
         ``[n_q, query_heads, value_size]`` in q's dtype.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     check_sequence(q, k, v)
     softmax.check(q)

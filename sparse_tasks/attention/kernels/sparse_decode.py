@@ -42,8 +42,8 @@ def sparse_decode(
         q: ``[batch, query_heads, head_size]``; ``query_heads`` is a multiple of the cache's KV heads.
         cache: Keys and values. Its lengths bound what is seen.
         index: Pages of any size, with weights or without; it need not be related to the cache's blocks.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
         return_lse: Whether to return the logarithm of the softmax's denominator too.
         out: As returned, contiguous, to be written to; made if None.
@@ -54,7 +54,7 @@ def sparse_decode(
         where nothing is listed and there is no sink.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     scale = checked_scale(scale, q.shape[2])
     out = q.new_empty(*q.shape[:2], cache.value_size) if out is None else out
@@ -89,7 +89,7 @@ def sparse_decode_torch(
 
 
 def _attend(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, softmax: Softmax) -> tuple[Tensor, Tensor]:
-    """``sparse_decode_torch`` of sequences whose keys and values are held at once, and the logarithms of sums."""
+    """``sparse_decode_torch`` of sequences whose keys and values are in memory at once, and the logarithms of sums."""
     listed = (torch.arange(index.pages.shape[2], device=q.device) < index.counts[..., None])[..., None]
     within = torch.arange(index.unit, device=q.device)
     position = torch.where(listed, index.pages.long()[..., None] * index.unit + within, cache.capacity).flatten(2)

@@ -37,7 +37,7 @@ def step_weights(
         scales: fp32 ``[batch, query_heads]``, factors of the scores; ``head_size ** -0.5`` if None.
         levels: Keys are rounded to whole multiples of the step of which their largest number has so many, as 7 for 4
             bits; from 1 to 127. None takes them as they are.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -45,7 +45,7 @@ def step_weights(
         the list, ``width * unit`` positions; -inf past the list's end, too.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     if checking():
         _check(q, cache, listed, scales, levels)
@@ -78,7 +78,7 @@ def step_weights_torch(
 def _weights(
     q: Tensor, cache: PagedCache, listed: PageIndex | None, scales: Tensor | None, levels: int | None, softmax: Softmax
 ) -> Tensor:
-    """``step_weights_torch`` of sequences whose keys are held at once."""
+    """``step_weights_torch`` of sequences whose keys are in memory at once."""
     if listed is None:
         positions = torch.arange(cache.capacity, device=q.device)[None, None]
     else:

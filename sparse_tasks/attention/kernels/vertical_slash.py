@@ -28,15 +28,15 @@ def vertical_slash_attention(
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
         index: Tiles of 64 or 128.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
         ``[n_q, query_heads, value_size]`` in q's dtype; 0 where a query sees nothing.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not match.
     """
     scale = check_prefill(q, k, v, index, scale, softmax)
     chosen = prefill_implementation(impl, q, v, index.block_q, index.unit)

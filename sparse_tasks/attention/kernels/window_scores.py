@@ -46,8 +46,8 @@ def window_scores(
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions; only the last ``window`` are read.
         k: ``[n_k, kv_heads, head_size]``.
         window: Number of queries, at least 1; all of them if they are fewer.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         slashes: Whether to sum by distance too.
         impl: "auto", "triton" or "torch".
 
@@ -55,7 +55,7 @@ def window_scores(
         The sums.
 
     Raises:
-        UsageError: Shapes, types, sizes or devices do not fit.
+        UsageError: Shapes, types, sizes or devices do not match.
     """
     check_sequence(q, k)
     if window < 1:
@@ -89,15 +89,15 @@ def sampled_scores(
         k: ``[n_k, kv_heads, head_size]``, at least as many.
         positions: int32 ``[n]``: ascending, below ``n_k``.
         ends: int32 ``[n]``: keys from there on are part of a query's softmax, but not of the sums.
-        scale: Factor of the scores, above 0; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
         fp32 ``[query_heads, n_k]``.
 
     Raises:
-        UsageError: Shapes, types, sizes or devices do not fit.
+        UsageError: Shapes, types, sizes or devices do not match.
     """
     check_sequence(q, k)
     for name, tensor in (("positions", positions), ("ends", ends)):

@@ -60,7 +60,7 @@ class CalibratedMethod(Method):
         """What was measured of a layer, on a device; None without a calibration.
 
         Args:
-            layer: Which layer of how many.
+            layer: Layer number and number of layers.
             heads: Heads that the layer has here, of the kind that was measured.
             device: ``torch.device``.
 

@@ -168,7 +168,7 @@ class DuoAttentionPrefill(DuoMethod, PrefillMethod):
 
     @property
     def unshared(self) -> str | None:
-        return super().unshared if self.sparsity is not None else None  # else a window, whatever the prompt
+        return super().unshared if self.sparsity is not None else None  # else the window does not depend on the prompt
 
     def size(self, length: int, density: float) -> int:
         return nearest_size(length, density * causal_count(length, length))
@@ -179,11 +179,11 @@ class DuoAttentionPrefill(DuoMethod, PrefillMethod):
             return 1 - self.sparsity - 2 / length, max(1 - self.sparsity, window_density(length, 2)) + tiles
         streaming = _STREAMING if self.streaming is None else self.streaming
         most = 1 - streaming * (1 - window_density(length, self.window))
-        # Where a prefix comes from the cache, only the last queries count: they see as much of more keys.
+        # With a cached prefix only the last queries count, which see as much of more keys.
         return 1 - math.sqrt(streaming) * (1 - min(1.0, self.window / length)), most + tiles
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        return 0.0  # nothing is looked for
+        return 0.0  # no scores are computed
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
         from sparse_tasks.attention.kernels.dispatch import check_sequence
@@ -195,7 +195,7 @@ class DuoAttentionPrefill(DuoMethod, PrefillMethod):
         at, heads = self.at(length), self.layer.count * kv_heads
         share = _STREAMING if at.streaming is None else at.streaming
         number = math.ceil(share * heads - _WHOLE)
-        self.of_layer(self.layer, q.shape[1], q.device)  # refuses what is of other heads
+        self.of_layer(self.layer, q.shape[1], q.device)  # refuses a calibration for other heads
         streams = tuple(rank < number for rank in ranks(self.measured, self.layer.count, kv_heads)[self.layer.index])
         if not any(streams):
             return None
@@ -234,7 +234,7 @@ class DuoAttentionDecode(DuoMethod, DecodeMethod):
         return target - self.page / 2, max(self.page, target + self.page / 2)
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        return 0.0  # no key is looked at
+        return 0.0  # reads no keys
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch
@@ -244,7 +244,7 @@ class DuoAttentionDecode(DuoMethod, DecodeMethod):
         from sparse_tasks.attention.once import numbers_on
 
         check_queries(q, cache)
-        self.of_layer(cache.layer, q.shape[1], q.device)  # refuses what is of other heads
+        self.of_layer(cache.layer, q.shape[1], q.device)  # refuses a calibration for other heads
         place = numbers_on(q.device, ranks(self.measured, cache.layer.count, cache.kv_heads))[cache.layer.index]
         heads = cache.layer.count * cache.kv_heads
         number, some, every = cache.once((self, heads), lambda: self._pages(cache, heads))[..., None]

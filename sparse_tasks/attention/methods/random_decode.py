@@ -38,7 +38,7 @@ class RandomDecode(PagedMethod):
     any_softmax: ClassVar[bool] = True
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        return 0.0  # no key is looked at
+        return 0.0  # reads no keys
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
         import torch

@@ -137,7 +137,7 @@ class RocketKV(StepMethod, ObservedMethod):
         return max(1, min(head_size, int(head_size * self._chunk() / self._left())))
 
     def _estimate(self, q: Tensor, cache: PagedCache, positions: Tensor, listed: Tensor) -> Tensor:
-        """``weigh`` of sequences whose keys are held at once."""
+        """``weigh`` of sequences whose keys are in memory at once."""
         import torch
         from torch.nn.functional import pad
 

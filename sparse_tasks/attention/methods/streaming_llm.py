@@ -51,12 +51,12 @@ class StreamingLLM(PrefillMethod):
 
     @property
     def unshared(self) -> str | None:
-        return super().unshared if self.sparsity is not None else None  # else a window, whatever the prompt
+        return super().unshared if self.sparsity is not None else None  # else the window does not depend on the prompt
 
     def density_span(self, length: int) -> Span:
         if self.sparsity is None:
             keys = self.sinks + (self.window or _WINDOW)
-            # Where a prefix comes from the cache, only the last queries count: they see as much of more keys.
+            # With a cached prefix only the last queries count, which see as much of more keys.
             return min(1.0, keys / length), window_density(length, keys + TILE_KEYS)
         density = 1 - self.sparsity
         most = max(density + 1 / length, window_density(length, self.sinks + 1)) + 2 * TILE_KEYS / length
@@ -67,7 +67,7 @@ class StreamingLLM(PrefillMethod):
         return range(self.sinks, max(self.sinks, last))
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        return 0.0  # nothing is looked for
+        return 0.0  # no scores are computed
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         size = nearest_size(length, density * causal_count(length, length))

@@ -130,7 +130,7 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
             last: ``[batch]``: its position.
             keys: ``[batch, kv_heads, width, head_size]``.
             listed: Bool ``[batch, kv_heads, width]``: which of them are there.
-            layer: Which layer of how many.
+            layer: Layer number and number of layers.
 
         Returns:
             fp32 ``[batch, kv_heads, width]``; 0 where there is none.

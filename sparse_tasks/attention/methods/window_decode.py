@@ -34,7 +34,7 @@ class WindowDecode(PagedMethod):
     any_softmax: ClassVar[bool] = True
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        return 0.0  # no key is looked at
+        return 0.0  # reads no keys
 
     def unseen(self, prompt: int, position: int) -> range:
         current, first = position // self.page, self.sinks * self.page

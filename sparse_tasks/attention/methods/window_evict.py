@@ -31,7 +31,7 @@ class WindowEvict(CapacityMethod):
     reads_queries: ClassVar[bool] = False
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        return 0.0  # nothing is looked for
+        return 0.0  # no scores are computed
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         return min(self.sinks, capacity // 2), 0

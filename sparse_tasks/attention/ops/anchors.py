@@ -18,7 +18,7 @@ def sampled_mass(q: Tensor, k: Tensor, sampled: int, softmax: Softmax) -> Tensor
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         sampled: Most queries.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
 
     Returns:
         fp32 ``[kv_heads, queries, n_k]``.
@@ -42,7 +42,7 @@ def blocks_of_groups(
         number: Blocks that a tile reads beside those of its own positions.
         tile: Positions in a tile.
         block: Positions in a block of keys; it divides the tile.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:

@@ -19,7 +19,7 @@ def estimated_weights(q: Tensor, cache: PagedCache, r: int, softmax: Softmax = P
         q: ``[batch, query_heads, head_size]``.
         cache: The cache, with the queries' own tokens in it.
         r: Components, at least 1; with all of them it is attention itself.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:

@@ -15,7 +15,7 @@ _ROWS: Final = 512  # queries of a KV head, all of its group, that torch's own a
 
 @made_once
 def anchors(device: torch.device, n_q: int, n_k: int, every: int) -> tuple[Tensor, Tensor]:
-    """int64 ``[anchors]`` and ``[n_q]``: rows of the anchors, and which of them each query has; not to be changed.
+    """int64 ``[anchors]`` and ``[n_q]``: rows of the anchors, and which of them each query has; read-only.
 
     Anchors are the queries at multiples of ``every``, and the first.
     """
@@ -43,8 +43,8 @@ def corrected(
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
         every: Positions from one anchor to the next.
-        scale: Factor of the scores; ``head_size ** -0.5`` if None.
-        softmax: Sinks and soft cap of the model.
+        scale: Scale of the scores; ``head_size ** -0.5`` if None.
+        softmax: The model's sinks and soft cap.
 
     Returns:
         Like ``out``, those of the anchors dense.

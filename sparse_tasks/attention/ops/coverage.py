@@ -38,7 +38,7 @@ def blocks_that_hold(
 ) -> BlockIndex:
     """The index under one share for all heads and query blocks, given or found by a density.
 
-    All on the device, without waiting for it: lists are as wide as there are key blocks.
+    Runs on the device without synchronisation: lists are as wide as there are key blocks.
 
     Args:
         mass: fp32 ``[heads, rows, columns]``, as ``mass_from`` gives it; +inf is always read. What lies after the
@@ -71,21 +71,21 @@ def blocks_that_hold(
 
 @made_once_if_small
 def always_read(device: torch.device, n_q: int, n_k: int, block: int, first: bool) -> Tensor:
-    """Bool ``[rows, columns]``: True on the diagonal, and in the first key block if ``first``; not to be changed."""
+    """Bool ``[rows, columns]``: True on the diagonal, and in the first key block if ``first``; read-only."""
     row, column = _numbers(device, n_q, n_k, block)
     return (column == row) | (column == 0) if first else column == row
 
 
 @made_once_if_small
 def after_diagonal(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
-    """Bool ``[rows, columns]``: True where a key block comes after the query block; not to be changed."""
+    """Bool ``[rows, columns]``: True where a key block comes after the query block; read-only."""
     row, column = _numbers(device, n_q, n_k, block)
     return column > row
 
 
 @made_once_if_small
 def blocks_before(device: torch.device, n_q: int, n_k: int, block: int) -> Tensor:
-    """int64 ``[rows, columns]``: blocks from a key block to the query block, 0 after it; not to be changed."""
+    """int64 ``[rows, columns]``: blocks from a key block to the query block, 0 after it; read-only."""
     row, column = _numbers(device, n_q, n_k, block)
     return (row - column).clamp_min(0)
 

@@ -15,7 +15,7 @@ def draws(seed: int, *counters: Tensor) -> Tensor:
     """Numbers for each combination of counters, by a hash of 32 bits (C. Wellons' lowbias32) of all of them in turn.
 
     Args:
-        seed: Another seed gives other numbers.
+        seed: Seed of the numbers.
         counters: Integers that broadcast: a head, a step, a page. Tensors of the device that the numbers are wanted on.
 
     Returns:

@@ -36,7 +36,7 @@ def listing(seen: KeptBatch, columns: Tensor, counts: Tensor) -> KeptBatch:
 
     Args:
         seen: All of them.
-        columns: int32 ``[batch, kv_heads, width]``: their places, ascending; past the count anything.
+        columns: int32 ``[batch, kv_heads, width]``: their places, ascending; undefined past the count.
         counts: int32 ``[batch, kv_heads]``.
     """
     places = columns.clamp(0, seen.positions.shape[2] - 1).long()

@@ -29,7 +29,7 @@ def line_index(
     n_k: int,
     impl: str = "auto",
 ) -> LineIndex:
-    """The index of verticals and of the bands that slashes cross, on the device, without waiting for it.
+    """The index of verticals and of the bands that slashes cross, on the device, without synchronisation.
 
     Of a query block that ends before position ``e``, the slash at distance ``d`` meets the keys from
     ``e - block_q - d`` to ``e - 1 - d``, which lie in the bands from ``d // unit`` to ``(d + block_q - 1) // unit``.
@@ -64,7 +64,7 @@ def lines_for_density(
     """The numbers of lines whose ``LineIndex`` computes a density, on average over the heads.
 
     As many verticals as slashes, to within 1% of the most that fit; what is left of the density goes to verticals, of
-    which each adds little. All on the device, without waiting for it.
+    which each adds little. Runs on the device without synchronisation.
 
     Args:
         vertical: fp32 ``[heads, n_k]``: scores by position; +inf comes first.

@@ -15,11 +15,11 @@ def top_of_all_heads(scores: Tensor, count: int | Tensor, *, width: int, impl: s
         scores: fp32 ``[..., heads, columns]``. -inf cannot be chosen, +inf comes first; of equal entries those of lower
             heads come first, then lower columns.
         count: How many of all heads together; or int32, broadcast to ``[...]``.
-        width: The most that a head may take.
+        width: Maximum entries per head.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        int32 ``[..., heads, min(width, columns)]``: the chosen columns, ascending, past the count anything; and the
+        int32 ``[..., heads, min(width, columns)]``: the chosen columns, ascending, undefined past the count; and the
         counts, int32 ``[..., heads]``.
     """
     flat = scores.flatten(-2)

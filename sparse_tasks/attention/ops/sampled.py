@@ -32,7 +32,7 @@ def outside_window(
         bands: Bands of the window, the first of a ``LineIndex``.
         block_q: Positions in its query blocks.
         unit: Keys in its bands.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -60,7 +60,7 @@ def columns_that_hold(
 ) -> LineIndex:
     """The index of a window and of verticals under one share for all heads, given or found by a density.
 
-    All on the device, without waiting for it.
+    Runs on the device without synchronisation.
 
     Args:
         outside: fp32 ``[heads, n_k]``, as ``outside_window`` gives it.

@@ -15,7 +15,7 @@ from sparse_tasks.attention.kernels.step_weights import step_weights
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 _ROWS: Final = 64  # queries at once, or a multiple, where they stand in no blocks
-_CELLS: Final = 1 << 23  # weights that are held at once, or those of a single block of queries: 32 MB of fp32
+_CELLS: Final = 1 << 23  # weights in memory at once, or those of a single block of queries: 32 MB of fp32
 
 
 class _Rows(NamedTuple):
@@ -38,7 +38,7 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN, block
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         block: Positions in a block of queries and of keys; both grids begin at position 0.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         block_k: Positions in a block of keys, where it is a part of that or a multiple.
 
     Returns:
@@ -64,7 +64,7 @@ def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softma
         k: Its keys.
         block_q: Positions in a block of queries.
         block_k: Positions in a block of keys, a multiple of ``block_q``.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
 
     Returns:
         fp32 ``[query_heads, rows, columns]``: the most of all queries of a block, below 0 where no query has a new
@@ -89,7 +89,7 @@ def far_peaks(q: Tensor, k: Tensor, first: int, last: int, softmax: Softmax = PL
     """The largest causal softmax weight of each query outside of the first and of the last keys that it sees.
 
     Args:
-        q: As of ``block_mass``, and so are the others.
+        q: As for ``block_mass``, like the others.
         first: So many keys from position 0 do not count.
         last: Nor do so many up to the query's own.
 
@@ -110,7 +110,7 @@ def key_peaks(q: Tensor, k: Tensor, softmax: Softmax = PLAIN) -> Tensor:
     """The largest causal softmax weight that a query of its group gives each key.
 
     Args:
-        q: As of ``block_mass``, and so are the others.
+        q: As for ``block_mass``, like the others.
 
     Returns:
         fp32 ``[kv_heads, n_k]``.
@@ -175,7 +175,7 @@ def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN,
         q: ``[batch, query_heads, head_size]``.
         cache: The cache, with the queries' own tokens in it.
         page: Positions in a page.
-        softmax: Sinks and soft cap of the model.
+        softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:

@@ -1,1 +1,1 @@
-"""The kernels in Gluon, Triton's lower-level dialect, for Hopper; imported only when they are to run."""
+"""The kernels in Gluon, Triton's lower-level dialect, for Hopper; imported only to run them."""

@@ -69,7 +69,7 @@ def _turns(items):
 
 @gluon.jit
 def _item(turn, rows, heads, group):
-    """Work in an order that keeps heads of a group together, so that they find their keys in the L2 cache.
+    """Work in an order that keeps heads of a group together, which keeps their keys in the L2 cache.
 
     Long rows come first, so that no program is left with one at the end. Places are shifted by one at each turn: heads
     differ in how much they read, and a program is not to have the same head of a group at every turn.
@@ -324,7 +324,7 @@ def _consume(
         query = row * 128 + WHICH * 64 + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
         m = gl.full([64], float("-inf"), gl.float32, gl.SliceLayout(1, S_LAYOUT))
         total = gl.zeros([64], gl.float32, gl.SliceLayout(1, S_LAYOUT))
-        if sinks is not None:  # as a key of that score and no value, which comes first
+        if sinks is not None:  # like a first key with that score and no value
             m = gl.zeros([64], gl.float32, gl.SliceLayout(1, S_LAYOUT))
             m += gl.load(sinks + head).to(gl.float32) * (_LOG2_E / factor)
             total += 1.0

@@ -1,1 +1,1 @@
-"""The kernels in Triton; imported only when they are to run."""
+"""The kernels in Triton; imported only to run them."""

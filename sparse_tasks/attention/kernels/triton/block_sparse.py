@@ -88,7 +88,7 @@ def _kernel(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr,
     WHOLE: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
-    # Heads of a group run side by side, so that they find their keys in the L2 cache; long rows come first.
+    # Heads of a group run side by side, which keeps their keys in the L2 cache; long rows come first.
     head = tl.program_id(0) % heads
     line_row = rows - 1 - tl.program_id(0) // heads
     kv_head = (head // group).to(tl.int64)
@@ -104,7 +104,7 @@ def _kernel(
     o = tl.zeros([TILE_Q, PADDED_VALUE], tl.float32)
     m = tl.full([TILE_Q], float("-inf"), tl.float32)
     total = tl.zeros([TILE_Q], tl.float32)
-    if sinks is not None:  # as a key of that score and no value, which comes first
+    if sinks is not None:  # like a first key with that score and no value
         m = tl.zeros([TILE_Q], tl.float32) + tl.load(sinks + head).to(tl.float32) * (_LOG2_E / factor)
         total += 1.0
     within = tl.arange(0, TILE_K)

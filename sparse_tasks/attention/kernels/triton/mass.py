@@ -42,7 +42,7 @@ def _mass(
     total = tl.sum(whole, 0).to(tl.float32)
     for start in range(0, columns, TILE):
         column = start + lane
-        # Each name in a loop keeps one type.
+        # Names in a loop must keep their type.
         weight, rank, own = _ranked(weights, first, column, columns, FIRST)
         held = tl.zeros([TILE], tl.float64)
         before = tl.zeros([TILE], tl.int32)

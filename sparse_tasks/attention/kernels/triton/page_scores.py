@@ -39,7 +39,7 @@ def _signed(queries, dim, HEAD: tl.constexpr):
 def _add(bound, positive, negative, summaries, held, dim, HEAD: tl.constexpr):
     """The bound of pages with some of the numbers of a head."""
     inside = held[:, None] & (dim < HEAD)[None, :]
-    low = tl.load(summaries + dim[None, :], mask=inside, other=0.0).to(positive.dtype)  # from 8 bits, or as it is
+    low = tl.load(summaries + dim[None, :], mask=inside, other=0.0).to(positive.dtype)  # a conversion only from 8 bits
     high = tl.load(summaries + HEAD + dim[None, :], mask=inside, other=0.0).to(positive.dtype)
     bound = tl.dot(negative, tl.trans(low), bound, input_precision="tf32x3")
     return tl.dot(positive, tl.trans(high), bound, input_precision="tf32x3")

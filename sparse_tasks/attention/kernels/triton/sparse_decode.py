@@ -107,7 +107,7 @@ def _attend(
         base, offset = block.to(tl.int64), slot.to(tl.int64)
         at = keys + (base * stride_kb + offset * stride_kn)[:, None]
         k = tl.load(at + dim[None, :], mask=seen[:, None] & (dim < HEAD)[None, :], other=0.0)
-        k = k.to(queries.dtype)  # from 8 bits, or as it is
+        k = k.to(queries.dtype)  # a conversion only from 8 bits
         s = tl.dot(queries, tl.trans(k), input_precision="tf32x3")
         if REST > 0:
             k_rest = tl.load(at + rest[None, :], mask=seen[:, None] & (rest < HEAD)[None, :], other=0.0)

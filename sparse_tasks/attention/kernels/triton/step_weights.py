@@ -109,7 +109,7 @@ def _score(
         place = tile * TILE + tl.arange(0, TILE)
         seen = slot >= 0
         at = keys + (block.to(tl.int64) * stride_kb + slot.to(tl.int64) * stride_kn)[:, None]
-        # Each name in a loop keeps one type.
+        # Names in a loop must keep their type.
         cached = tl.load(at + dim[None, :], mask=seen[:, None] & (dim < HEAD)[None, :], other=0.0)
         if REST > 0:
             cached_rest = tl.load(at + rest[None, :], mask=seen[:, None] & (rest < HEAD)[None, :], other=0.0)
@@ -122,7 +122,7 @@ def _score(
             if REST > 0:
                 k_rest = _levels(cached_rest, step).to(queries.dtype)
         else:
-            k = cached.to(queries.dtype)  # from 8 bits, or as it is
+            k = cached.to(queries.dtype)  # a conversion only from 8 bits
             if REST > 0:
                 k_rest = cached_rest.to(queries.dtype)
         s = tl.dot(queries, tl.trans(k), input_precision="tf32x3")
@@ -199,7 +199,7 @@ def step_weights_triton(
 def _weights(
     q: Tensor, cache: PagedCache, listed: PageIndex | None, scales: Tensor | None, levels: int | None, softmax: Softmax
 ) -> Tensor:
-    """``step_weights_triton`` of sequences whose scores are held at once."""
+    """``step_weights_triton`` of sequences whose scores are in memory at once."""
     (batch, heads, size), kv_heads = q.shape, cache.kv_heads
     group, (main, rest) = heads // kv_heads, halves(size)
     chunk, chunks = chunks_of(group, main)

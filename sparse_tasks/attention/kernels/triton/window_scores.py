@@ -74,7 +74,7 @@ def _normalise(
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr,
 ):  # fmt: skip
     """The logarithm of the sum of the exponentials over a split of the keys, to base 2."""
-    # All heads and query tiles of a split run side by side, so that they find its keys in the L2 cache.
+    # All heads and query tiles of a split run side by side, which keeps its keys in the L2 cache.
     head, query_tile = (tl.program_id(0) // query_tiles * PACK).to(tl.int64), tl.program_id(0) % query_tiles
     split, splits = tl.program_id(1), tl.num_programs(1)
     queries, position = _load_queries(
