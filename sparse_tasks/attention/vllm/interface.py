@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Final, TypeAlias
 
 from packaging.version import InvalidVersion, Version
@@ -273,3 +274,25 @@ def in_order(sort: Callable[..., list[str]], scheduled: Any, decode_query_len: i
     known = (scheduled.num_scheduled_tokens, scheduled.scheduled_spec_decode_tokens, decode_query_len)
     taken = inspect.signature(sort).parameters
     return sort(**{name: value for name, value in zip(IN_ORDER, known, strict=True) if name in taken})
+
+
+def of_vllm(error: Exception) -> bool:
+    """Whether vLLM's code raised an error, or one of its objects or modules lacks an attribute; else it is our own."""
+    lacking: object = getattr(error, "obj", None)
+    name = lacking.__name__ if isinstance(lacking, ModuleType) else _module(lacking)
+    raised_in, trace = "", error.__traceback__
+    while trace is not None:  # both call others, as torch: what counts is the last of the two
+        package = _package(trace.tb_frame.f_globals.get("__name__", ""))
+        raised_in = package if package in ("vllm", "sparse_tasks") else raised_in
+        trace = trace.tb_next
+    return "vllm" in (_package(name), raised_in)
+
+
+def _module(given: object) -> str:
+    """Module of a class, or of an object's class."""
+    kind = given if isinstance(given, type) else type(given)
+    return kind.__module__
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]

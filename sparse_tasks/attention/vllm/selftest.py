@@ -18,7 +18,7 @@ from sparse_tasks.attention.attention import Attention
 from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.dispatch import EIGHT_BITS
 from sparse_tasks.attention.method import Method
-from sparse_tasks.attention.vllm.interface import importing, lacks
+from sparse_tasks.attention.vllm.interface import importing, lacks, of_vllm
 from sparse_tasks.attention.vllm.session import Session, dtype_of
 from sparse_tasks.core.errors import UsageError
 
@@ -117,11 +117,13 @@ def self_test(config: Any, session: Session, modules: Mapping[str, Any], device:
 
 
 def _known(tested: Iterator[_Tested]) -> Iterator[_Tested]:
-    """The same, with vLLM's version where its interface is another one."""
+    """The same, with vLLM's version where its interface is another one; errors of our own code stay as they are."""
     try:
         yield from tested
-    except (AttributeError, TypeError) as error:
-        raise lacks(str(error)) from error
+    except (AttributeError, ImportError, TypeError) as error:
+        if of_vllm(error):
+            raise lacks(str(error)) from error
+        raise
 
 
 def _differences(config: Any, session: Session, modules: Mapping[str, Any], device: torch.device) -> Iterator[_Tested]:

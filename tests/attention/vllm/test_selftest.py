@@ -225,15 +225,50 @@ def test_what_is_no_number_is_refused() -> None:
         engine("quest", [Own(sink=float("nan"))]).test()
 
 
-@pytest.mark.parametrize(("name", "value"), [("attn_backend", None), ("get_kv_cache_spec", lambda: None)])
-def test_a_release_with_another_interface_is_told_by_its_version(name: str, value: object) -> None:
+def vllms(source: str) -> dict[str, Any]:
+    """Names that a module of vLLM's defines."""
+    names: dict[str, Any] = {"__name__": "vllm.made", "torch": torch}
+    exec(source, names)
+    return names
+
+
+ANOTHER = {
+    "its object lacks a method": ("attn_backend", "class Backend: pass\nmade = Backend()"),
+    "its class lacks a method": ("attn_backend", "class made: pass"),
+    "its code raises": ("get_kv_cache_spec", "def made(config): raise TypeError('no such argument')"),
+    "its code reads what is not there": ("get_kv_cache_spec", "def made(config): return config.no_such"),
+    "its code imports what is not there": ("get_kv_cache_spec", "def made(config): from vllm import no_such"),
+    "what its code calls raises": ("get_kv_cache_spec", "def made(config): return torch.nn.functional.pad(None, 'no')"),
+}
+
+
+@pytest.mark.parametrize(("name", "source"), ANOTHER.values(), ids=ANOTHER)
+def test_a_release_with_another_interface_is_told_by_its_version(name: str, source: str) -> None:
     given = engine("quest")
     for module in given.modules.values():
-        setattr(module, name, value)
+        setattr(module, name, vllms(source)["made"])
     with pytest.raises(UsageError, match=r"lacks what sparse attention needs: .*install 0\.26 to") as error:
         given.test()
     assert error.value.field == "vllm"
     assert given.session.offer.attention.method == "quest"
+
+
+OURS: dict[str, tuple[str, Callable[..., Any], type[Exception]]] = {
+    "a call with other arguments": ("plan", lambda self: None, TypeError),
+    "an attribute that is not there": ("plan", lambda self, *given: self.no_such, AttributeError),
+    "an attribute of nothing": ("begin", lambda self, *given: self.modules.no_such, AttributeError),
+    "what torch raises": ("plan", lambda self, *given: torch.nn.functional.pad(None, "no"), TypeError),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize(("name", "defect", "kind"), OURS.values(), ids=OURS)
+def test_errors_of_our_own_code_are_not_called_a_lack_of_vllm(
+    name: str, defect: Callable[..., Any], kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = engine("quest")
+    monkeypatch.setattr(Session, name, defect)
+    with pytest.raises(kind):
+        given.test()
 
 
 def test_attention_that_requests_may_choose_is_tested_too(monkeypatch: pytest.MonkeyPatch) -> None:
