@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -50,6 +51,22 @@ def test_the_conversion_is_kept_and_read_by_later_runs(cache: Path, conversions:
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".sha256"]
     assert is_whole(load_tokenizer())
     assert conversions == [1]
+
+
+def test_threads_that_want_it_at_once_convert_it_once(cache: Path, conversions: list[int]) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        texts = set(threads.map(lambda _: load_tokenizer().serialised, range(4)))
+    assert len(texts) == 1
+    assert conversions == [1]
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_a_faster_encoder_learns_what_tokenizer_json_does_not_say(splits: bool, tmp_path: Path) -> None:
+    folder = save(byte_level(), tmp_path / "made", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"split_special_tokens": splits}), encoding="utf-8")
+    loaded = load_tokenizer(str(folder))
+    assert loaded.splits_special is splits
+    assert json.loads(loaded.serialised) == json.loads(loaded.backend.to_str())
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "hash lost", "a folder"])

@@ -129,7 +129,8 @@ def test_converted_and_read_from_a_cache_it_is_the_same_tokenizer(
     monkeypatch.setattr(qwen25, "build", lambda: pytest.fail("converted again"))
     serialised = converted.backend.to_str()
     for other in (load_tokenizer(), qwen):
-        assert other.backend.to_str() == serialised
+        assert other.backend.to_str() == other.serialised == serialised
+        assert not other.splits_special
         assert other.sha256 == converted.sha256
         assert other.additive
         assert other.ids("Clara paid 46 crowns.") == converted.ids("Clara paid 46 crowns.")
