@@ -43,6 +43,9 @@ _OWN: Final[dict[str, Json]] = {
 }
 _TEXT: Final[Json] = {"skip_tokenizer_init": False, "language_model_only": True}
 """Of models with images or sound, of which text alone is tried."""
+_WITHOUT_NUMBA: Final = ("KimiLinearForCausalLM",)
+"""Whose classes load numba. Then vLLM 0.32 starts no worker in this process, but does in one of its own."""
+
 _PROMPTS: Final = (200, 700)
 
 
@@ -59,6 +62,8 @@ def attempt(name: str, source: str, dtype: str, folder: Path) -> None:
 
     try:
         note()
+        if name in _WITHOUT_NUMBA:
+            sys.modules["numba"] = None  # type: ignore[assignment]  # which Python takes as not installed
         tiny.make(source, folder / "model", architecture=name)
         save(byte_level(), folder / "model")
         note(stage="plain")

@@ -23,6 +23,11 @@ def test_no_architecture_is_silently_wrong() -> None:
     assert all(row.get("error") for row in ROWS.values() if outcome(row) != "sparse")
 
 
+def test_no_reason_is_that_the_engine_was_tried_in_one_process() -> None:
+    """With numba loaded, vLLM 0.32 does not start a worker in the same process (see ``attempt._WITHOUT_NUMBA``)."""
+    assert [name for name, row in ROWS.items() if "_lib_fn_wrapper" in row.get("error", "")] == []
+
+
 def test_the_page_hides_nothing_that_is_wrong() -> None:
     good = next(row for row in ROWS.values() if outcome(row) == "sparse")
     wrong, failed = good | {"difference": 3.5}, {"stage": "sparse", "error": "RuntimeError: a | b", "refused": False}
