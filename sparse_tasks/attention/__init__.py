@@ -1,6 +1,6 @@
-"""Training-free sparse attention: methods, the indices that they select, and the kernels that run them.
+"""Training-free sparse attention: methods, the indices they select, and the kernels that run them.
 
-Every method's class can be imported from here by its name. Only what computes needs torch.
+Every method's class can be imported from here. Only computing needs torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LAZY = {"Attention": "attention", "sparse_attention": "huggingface", "sparse_pr
 
 
 def _methods() -> dict[str, type]:
-    """Classes of all methods, by the names of the classes."""
+    """All method classes by class name."""
     from sparse_tasks.attention.method import METHODS
 
     return {method.__name__: method for method in METHODS}

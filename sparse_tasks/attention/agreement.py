@@ -1,4 +1,4 @@
-"""Agreement of all layers on the tokens of a prompt that stay, which is there once the last of them has read it."""
+"""Agreement of all layers on the tokens of a prompt to keep, reached once the last layer has read it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Agreement:
-    """What all layers keep of a prompt.
+    """Collects the layers' rankings and chooses what all of them keep of a prompt.
 
     Args:
         method: The method.
-        layers: Number of layers that have a say.
+        layers: Number of layers that take part.
         length: Tokens of the prompt.
         impl: "auto", "triton" or "torch".
     """
@@ -30,18 +30,18 @@ class Agreement:
 
     @property
     def reached(self) -> bool:
-        """Whether all layers have had their say."""
+        """Whether all layers have ranked the prompt."""
         return self._stay is not None
 
     def add(self, rank: Tensor) -> None:
-        """What one more layer makes of the prompt (see ``SharedMethod.rank``)."""
+        """Add one layer's ranking of the prompt (see ``SharedMethod.rank``)."""
         self._ranks.append(rank)
         if len(self._ranks) == self._layers:
             self._stay = self._method.agree(self._ranks, self._length, impl=self._impl)
             self._ranks = []
 
     def kept(self, kv_heads: int) -> Kept:
-        """What stays in a layer with so many KV heads.
+        """The tokens kept in a layer with this many KV heads.
 
         Raises:
             EngineError: Not all layers have read the prompt.
@@ -51,7 +51,7 @@ class Agreement:
         return Kept.alike(self._agreed(), kv_heads, self._length)
 
     def dropped(self) -> list[range]:
-        """Runs of positions that do not stay, ascending. Waits for the device.
+        """Runs of dropped positions, ascending. Synchronises with the device.
 
         Raises:
             EngineError: Not all layers have read the prompt.

@@ -1,4 +1,4 @@
-"""``Attention``: the methods of a run with their parameters, as typed by a user and as kept in ``run.json``."""
+"""``Attention``: the methods of a run with their parameters, as typed by the user and as stored in ``run.json``."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ Sparsity: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
 
 
 class Attention(Record, frozen=True, kw_only=True, dict=True):
-    """The attention of a run: dense, a method, or a method for prefill with one for decoding or eviction.
+    """The attention of a run: dense, one method, or a prefill method with a decode or evict method.
 
-    Another method may correct that for prefill.
+    A correction may be added to the prefill method.
 
-    Reading one from ``run.json`` checks its form alone; ``methods`` looks the methods up, which may be another
-    package's. ``parse`` does both.
+    Reading from ``run.json`` only checks the form; ``methods`` looks up the methods, which may come from other
+    packages. ``parse`` does both.
 
     Attributes:
-        method: ``dense``, ``quest``, ``vertical_slash+delta+quest``; ``unknown`` where an engine runs elsewhere.
+        method: ``dense``, ``quest``, ``vertical_slash+delta+quest``; ``unknown`` for an engine that runs elsewhere.
         sparsity: Target of all methods, in [0, 1); None for their own budgets, 0 for dense attention.
-        arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be left out where there is only one, and
-            what is short for several stands for each.
-        nominal: Whether it is the user's word for what ran elsewhere; left out where it is not.
+        arguments: ``METHOD.PARAMETER`` to a value or its text; the method may be omitted if there is only one, and an
+            abbreviation for several applies to each.
+        nominal: Whether it is the user's statement about an engine elsewhere; omitted if not.
     """
 
     method: Text
@@ -78,7 +78,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
 
     @classmethod
     def of(cls, *methods: Method) -> Self:
-        """Attention under methods that have their parameters, registered or not.
+        """Attention from method instances, registered or not.
 
         Raises:
             UsageError: Two act in the same phase.
@@ -94,13 +94,13 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         return attention
 
     def placed(self, text: Any) -> Self:
-        """The attention in a model, of which methods know what they have to.
+        """The attention in a model, with methods that know what they need of it.
 
         Args:
-            text: ``PretrainedConfig`` of the text model; None where there is none, and positions turn nothing.
+            text: ``PretrainedConfig`` of the text model; None if there is none, and positions rotate nothing.
 
         Raises:
-            UsageError: That is not known of the model (see ``Method.in_model``).
+            UsageError: The model does not provide it (see ``Method.in_model``).
         """
         if text is None:
             return self
@@ -110,15 +110,15 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
 
     @property
     def controls(self) -> list[str]:
-        """Names of its methods that are controls; those of methods that are not installed are not among them."""
+        """Names of its methods that are controls, among installed methods."""
         return [name for name in self.names if name in METHODS and METHODS.get(name).control]
 
     @property
     def oracle(self) -> Self:
-        """The oracles with the same budgets and units.
+        """Oracles with the same budgets and units.
 
         Raises:
-            UsageError: A method has no sparsity, so that its budget is not known beforehand.
+            UsageError: A method has no sparsity, so its budget is not known in advance.
         """
         arguments: JsonObject = {}
         for method in self.methods:
@@ -146,7 +146,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def methods(self) -> tuple[Method, ...]:
-        """Its methods with their parameters, that for prefill first.
+        """Its methods with their parameters, prefill first.
 
         Raises:
             UsageError: A method is unknown, two act in the same phase, or a parameter is wrong.
@@ -162,7 +162,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
         return _by_phase(self.method, [self.resolve(name) for name in names])
 
     def resolve(self, name: str) -> Method:
-        """One of its methods, with its parameters; an argument of its own goes before the sparsity of all.
+        """One of its methods with its parameters; its own arguments take precedence over the common sparsity.
 
         Raises:
             UsageError: The method is unknown, or a parameter is wrong.
@@ -175,30 +175,31 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
 
     @property
     def prefill(self) -> PrefillMethod | None:
-        """The method for prompts; None where they see everything."""
+        """The method for prompts; None if they are dense."""
         return next((m for m in self.methods if isinstance(m, PrefillMethod)), None)
 
     @property
     def decode(self) -> DecodeMethod | EvictMethod | None:
-        """The method for what follows a prompt; None where that sees everything."""
+        """The method for tokens after the prompt; None if they are dense."""
         return next((m for m in self.methods if isinstance(m, DecodeMethod | EvictMethod)), None)
 
     @property
     def frees(self) -> bool:
-        """Whether positions are known that no later query sees: chosen by position alone, or by all layers together."""
+        """Whether positions that no later query sees are known: chosen by position alone, or by all layers together."""
         decode = self.decode
         return self.agrees or (decode is not None and type(decode).unseen is not Method.unseen)
 
     @property
     def agrees(self) -> bool:
-        """Whether all heads of all layers keep the same tokens of a prompt, by what these hold."""
+        """Whether all heads of all layers keep the same tokens of a prompt, chosen by content."""
         return isinstance(self.decode, SharedMethod)
 
     def check_context(self, field: str, value: object) -> None:
-        """Refuse to choose what stays where a context ends, before the prompt does, by a field that says so.
+        """Refuse a context length, after which to evict before the prompt ends, where methods cannot do so.
 
         Raises:
-            UsageError: All layers choose together, and what follows the context is read before the last one has.
+            UsageError: All layers choose together, and what follows the context is read before the last layer has
+                chosen.
         """
         if self.sparse and self.agrees:
             remedy = f"does not go with {self.method}, which chooses once all layers have read the whole prompt"
@@ -209,7 +210,7 @@ class Attention(Record, frozen=True, kw_only=True, dict=True):
 
         Args:
             prompt: Tokens of the prompt.
-            position: In the prompt or behind it.
+            position: In the prompt or after it.
         """
         if self.decode is None:
             return range(0)
@@ -227,7 +228,7 @@ Attention.UNKNOWN = Attention(method=_UNKNOWN, sparsity=None, arguments={})
 
 
 def spell_out(text: str) -> str:
-    """``oracle`` as ``oracle_prefill+oracle_decode``: what names no method, but has one for each phase."""
+    """Expand ``oracle``, which is not a method itself, to ``oracle_prefill+oracle_decode``."""
     parts = []
     for name in text.split("+"):
         phases = [f"{name}_prefill", f"{name}_decode"]
@@ -236,10 +237,10 @@ def spell_out(text: str) -> str:
 
 
 def share_out(arguments: Mapping[str, object], attentions: Sequence[str]) -> list[JsonObject]:
-    """The arguments of each of several attentions: an argument goes to all that have its method.
+    """The arguments for each of several attentions: an argument applies to all that use its method.
 
     Raises:
-        UsageError: An argument is of none of them.
+        UsageError: An argument applies to none of them.
     """
     names = [[] if text == DENSE else spell_out(text).split("+") for text in attentions]
     for path in arguments:
@@ -251,14 +252,14 @@ def share_out(arguments: Mapping[str, object], attentions: Sequence[str]) -> lis
 
 
 def _goes_to(path: str, names: Sequence[str]) -> list[str]:
-    """The methods that an argument is of: one that names none is of a method that stands alone."""
+    """The methods that an argument applies to; one without a method applies to a single method."""
     owner, dot, _ = path.rpartition(".")
     named = spell_out(owner).split("+") if dot or len(names) != 1 else names
     return [name for name in names if name in named]
 
 
 def composed(methods: Sequence[Method]) -> tuple[Method, ...]:
-    """The methods, of which one that corrects has become one with that which it corrects, if there is such a pair."""
+    """The methods, with a correction merged into the method it corrects, if there is one."""
     correction = next((m for m in methods if isinstance(m, Correction)), None)
     others = [m for m in methods if isinstance(m, PrefillMethod) and m is not correction]
     if correction is None or len(others) != 1 or isinstance(others[0], Correction):

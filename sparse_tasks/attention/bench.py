@@ -1,6 +1,6 @@
-"""Times of a method beside dense attention, on the same inputs in one run.
+"""Times of a method and of dense attention, on the same inputs in one run.
 
-A first look at a machine: dense is torch's own attention. ``benchmarks/kernels.py`` measures against the fastest.
+A quick check of a machine: dense is torch's own attention. ``benchmarks/kernels.py`` compares with the fastest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPEATS: Final = 3  # on a CPU
 
 @dataclass(frozen=True)
 class Shape:
-    """One layer.
+    """The shape of a layer.
 
     Attributes:
         query_heads: A multiple of ``kv_heads``.
@@ -38,7 +38,7 @@ class Shape:
         head_size: A multiple of 16, up to 256.
         batch: Sequences per decoding step; prefill has one.
         dtype: Type of queries, keys and values.
-        device: Where they lie.
+        device: Their device.
     """
 
     query_heads: int = 32
@@ -51,16 +51,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Timing:
-    """One method at one length: medians in milliseconds.
+    """Times of a method at a length: medians in milliseconds.
 
     Attributes:
         method: Its name.
         length: Tokens of the prompt, or in each sequence's cache.
         dense: Time of torch's attention.
-        sparse: Time of the method, its index included.
-        index: Time of its index alone; not in ``sparse`` where a method evicts, which makes it once, after the prompt.
-        selected: Density that the method selected.
-        computed: Density of the index that ran.
+        sparse: Time of the method, including its index.
+        index: Time of its index alone; not in ``sparse`` for evicting methods, which make it once, after the prompt.
+        selected: Selected density.
+        computed: Computed density of the index that ran.
     """
 
     method: str
@@ -73,17 +73,17 @@ class Timing:
 
     @property
     def speedup(self) -> float:
-        """Speed-up over dense attention."""
+        """Speedup over dense attention."""
         return self.dense / self.sparse
 
     @property
     def bound(self) -> float:
-        """The speedup if time went by interactions alone."""
+        """The speedup if time were proportional to interactions."""
         return 1 / self.computed
 
 
 def bench(method: Method, length: int, shape: Shape, *, seed: int = 0) -> Timing:
-    """``bench_prefill`` or ``bench_decode``, as the method's phase is.
+    """``bench_prefill`` or ``bench_decode``, depending on the method's phase.
 
     Raises:
         UsageError: The device is missing, or shapes do not fit.
@@ -130,7 +130,7 @@ def bench_decode(method: DecodeMethod | EvictMethod, length: int, shape: Shape, 
     impl = _check_device(shape)
     q, k, v = _inputs(length, shape, seed)
     last = q[-1:].expand(shape.batch, -1, -1).contiguous()
-    # Sequences are alike, but each lies in memory of its own.
+    # Sequences are equal, but each has its own memory.
     keys, values = (x.transpose(0, 1)[None].repeat(shape.batch, 1, 1, 1) for x in (k, v))
     lengths = torch.full((shape.batch,), length, dtype=torch.int32, device=shape.device)
     cache = PagedCache.contiguous(keys, values, lengths)
@@ -174,7 +174,7 @@ def _kept_by_all(kept: Kept, lengths: Tensor) -> PageIndex:
 
 
 def _check_device(shape: Shape) -> str:
-    """The implementation that the device takes.
+    """The implementation for the device.
 
     Raises:
         UsageError: The device is missing.
@@ -189,7 +189,7 @@ def _check_device(shape: Shape) -> str:
 
 
 def _inputs(length: int, shape: Shape, seed: int) -> list[Tensor]:
-    """Structured q, k and v. Four heads are made, and stand for all others: a picture's worth of variety."""
+    """Structured q, k and v. Four heads are made and repeated, which is varied enough."""
     if shape.kv_heads > 0:
         check_heads(shape.query_heads, shape.kv_heads)
     group = shape.query_heads // max(1, shape.kv_heads)

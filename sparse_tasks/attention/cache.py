@@ -22,20 +22,20 @@ _NUMBERS: Final = 1 << 25
 
 @dataclass(frozen=True)
 class PagedCache:
-    """Keys and values in blocks (PagedAttention: Kwon et al. 2023, section 4), with the table of a batch.
+    """Keys and values in blocks (PagedAttention: Kwon et al. 2023, section 4), with the block table of a batch.
 
-    Position ``p`` of a sequence lies in block ``block_table[sequence, p // block_size]`` at offset ``p % block_size``.
+    Position ``p`` of a sequence is in block ``block_table[sequence, p // block_size]`` at offset ``p % block_size``.
 
     Attributes:
-        keys: ``[blocks, block_size, kv_heads, head_size]``, any strides but in the last dimension, which is dense. In 8
-            bits (``EIGHT_BITS``) they are without their scale, which goes into the queries, and that of the values into
-            what comes out.
+        keys: ``[blocks, block_size, kv_heads, head_size]``, any strides except in the last dimension, which is
+            contiguous. 8-bit types (``EIGHT_BITS``) are unscaled: the keys' scale goes into the queries, that of the
+            values into the output.
         values: ``[blocks, block_size, kv_heads, value_size]``, likewise; a part of the keys where those are latents.
-        block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length mean nothing.
-        lengths: int32 ``[batch]``: cached positions, the current query's own included.
-        shared: Tensors of ``once``, shared by the layers of a step; None to make them each time.
-        layer: Which layer of how many it is of.
-        handed: What layers of a step hand to later ones; None where each stands alone.
+        block_table: int32 ``[batch, max_blocks]``; entries past a sequence's length are undefined.
+        lengths: int32 ``[batch]``: cached positions, including the current query's.
+        shared: Results of ``once``, shared by the layers of a step; None to compute them each time.
+        layer: Layer number and number of layers.
+        handed: What layers of a step pass to later ones; None if layers are independent.
 
     Raises:
         UsageError: Shapes, types or devices do not match.
@@ -54,7 +54,7 @@ class PagedCache:
             self._check()
 
     def once(self, what: object, make: Callable[[], Tensor]) -> Tensor:
-        """A tensor that follows from the lengths alone, made once for the layers that share it, else each time."""
+        """A tensor that depends only on the lengths, computed once for the layers that share it, else each time."""
         if self.shared is None:
             return make()
         if what not in self.shared:
@@ -83,10 +83,10 @@ class PagedCache:
 
     @classmethod
     def contiguous(cls, keys: Tensor, values: Tensor, lengths: Tensor) -> PagedCache:
-        """One block a sequence: a view of a cache that is not paged, without a copy.
+        """One block per sequence: a view of a contiguous cache, without a copy.
 
         Args:
-            keys: ``[batch, kv_heads, n, head_size]``, as ``transformers`` keeps them; sequences begin at 0.
+            keys: ``[batch, kv_heads, n, head_size]``, as in ``transformers``; sequences begin at 0.
             values: ``[batch, kv_heads, n, value_size]``.
             lengths: int32 ``[batch]``, each at most ``n``.
 
@@ -101,48 +101,48 @@ class PagedCache:
 
     @property
     def batch(self) -> int:
-        """Sequences."""
+        """Number of sequences."""
         return int(self.block_table.shape[0])
 
     @property
     def block_size(self) -> int:
-        """Positions in a block."""
+        """Positions per block."""
         return int(self.keys.shape[1])
 
     @property
     def kv_heads(self) -> int:
-        """KV heads."""
+        """Number of KV heads."""
         return int(self.keys.shape[2])
 
     @property
     def head_size(self) -> int:
-        """Numbers in a key."""
+        """Size of a key."""
         return int(self.keys.shape[3])
 
     @property
     def value_size(self) -> int:
-        """Numbers in a value."""
+        """Size of a value."""
         return int(self.values.shape[3])
 
     @property
     def capacity(self) -> int:
-        """Positions that a row of the table has room for."""
+        """Positions that fit into a row of the table."""
         return int(self.block_table.shape[1]) * self.block_size
 
     def rows(self, which: slice | Tensor) -> PagedCache:
-        """The cache of some sequences of the batch; a tensor has their numbers."""
+        """The cache of some sequences of the batch; a tensor gives their indices."""
         if isinstance(which, slice) and which == slice(0, self.batch):
             return self
         return replace(self, block_table=self.block_table[which], lengths=self.lengths[which], shared=None, handed=None)
 
     def groups(self, numbers: int) -> Iterator[tuple[slice, PagedCache]]:
-        """The sequences in turn, as many at once as memory is meant to hold keys of.
+        """The sequences in groups whose keys fit into the memory limit.
 
         Args:
-            numbers: Numbers of keys that are gathered of each sequence.
+            numbers: Numbers of keys gathered from each sequence.
 
         Yields:
-            Which of the batch they are, and their cache.
+            Their indices in the batch, and their cache.
         """
         at_once = max(1, _NUMBERS // numbers)
         for start in range(0, self.batch, at_once):
@@ -153,7 +153,7 @@ class PagedCache:
         """Blocks and offsets of positions.
 
         Args:
-            positions: Integers of at least 0, ``[batch or 1, ...]``; of a batch of 1 they are those of all sequences.
+            positions: Integers of at least 0, ``[batch or 1, ...]``; a batch of 1 applies to all sequences.
 
         Returns:
             ``[batch, ...]``: block numbers and offsets within them, int64, both 0 past a sequence's end; and bool,

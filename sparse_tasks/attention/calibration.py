@@ -1,4 +1,4 @@
-"""Calibrations: what was measured of a model for a method, once, and kept as a file."""
+"""Calibrations: measurements of a model for a method, stored in a file."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from sparse_tasks.core.errors import BadFileError, UsageError, first_line, insta
 from sparse_tasks.core.files import write_whole
 
 _LOG: Final = logging.getLogger("sparse_tasks")
-_SAMPLE: Final = 4096  # bytes of each tensor that a model is known by
+_SAMPLE: Final = 4096  # bytes of each tensor in a model's fingerprint
 _TEXTS: Final = ("method", "model", "source")
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What was measured of a model for a method.
+    """Measurements of a model for a method.
 
     Attributes:
         method: Name of the method.
         version: Of what the method measures.
         model: ``fingerprint`` of the model.
-        source: What it was measured on, in words.
-        tensors: By name; their first dimension is the layers that see all keys.
+        source: Description of the data.
+        tensors: By name; the first dimension is the layers with full attention.
     """
 
     method: str
@@ -42,13 +42,13 @@ class Calibration:
     _on: dict[torch.device, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     def on(self, device: torch.device) -> dict[str, Tensor]:
-        """The tensors on a device, brought there once."""
+        """The tensors on a device, copied once."""
         if device not in self._on:
             self._on[device] = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return self._on[device]
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all.
+        """Write it atomically.
 
         Raises:
             OutputError: It cannot be written.
@@ -74,7 +74,7 @@ class Calibration:
             with safe_open(path, framework="pt") as file:
                 texts = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception as error:  # of files that are none, the reader has errors of its own
+        except Exception as error:  # the reader has its own errors for other files
             raise BadFileError(f"calibration: {path} cannot be read: {first_line(error)}") from error
         if missing := [name for name in (*_TEXTS, "version") if not texts.get(name)]:
             raise BadFileError(f"calibration: {path} does not say its {missing[0]}; sparse-tasks attention calibrate "
@@ -85,7 +85,7 @@ class Calibration:
 
 @functools.lru_cache(maxsize=16)
 def calibrated(path: str, method: str, version: int, model: str, revision: str | None) -> Calibration:
-    """A calibration for a method and a model; what it was measured on is logged, once.
+    """Load a calibration for a method and a model, and log once what it was measured on.
 
     Args:
         path: The file.
@@ -95,7 +95,7 @@ def calibrated(path: str, method: str, version: int, model: str, revision: str |
         revision: Commit of a Hub model.
 
     Raises:
-        UsageError: It is of another method, version or model.
+        UsageError: It is for another method, version or model.
         BadFileError: It cannot be read, or is none.
     """
     found = Calibration.load(Path(path))
@@ -114,12 +114,12 @@ def calibrated(path: str, method: str, version: int, model: str, revision: str |
 
 @functools.lru_cache(maxsize=16)
 def say_uncalibrated(method: str, instead: str) -> None:
-    """Log, once, that a method runs without a calibration, and what stands in for it."""
+    """Log once that a method runs without a calibration, and what is used instead."""
     _LOG.warning("%s: not calibrated; %s (sparse-tasks attention calibrate makes a calibration)", method, instead)
 
 
 def source_of(text: Any) -> tuple[str, str | None]:
-    """Folder or Hub id of a model, and its commit, by its config.
+    """Folder or Hub id of a model, and its commit, from its config.
 
     Raises:
         UsageError: The config does not say.
@@ -131,16 +131,16 @@ def source_of(text: Any) -> tuple[str, str | None]:
 
 
 def fingerprint(model: str, revision: str | None = None) -> str:
-    """SHA-256 of a model's weights, as far as it takes to tell models apart.
+    """SHA-256 of a sample of a model's weights, enough to tell models apart.
 
-    Of each file of weights the header counts, with the names and shapes of its tensors, and the first 4 KiB of each.
+    It covers the header of each weights file, with the names and shapes of tensors, and the first 4 KiB of each tensor.
 
     Args:
-        model: Folder or Hub id, whose files are at hand.
+        model: Folder or Hub id, with local files.
         revision: Commit of a Hub model.
 
     Raises:
-        UsageError: There are no such files, or they hold something else.
+        UsageError: There are no such files, or they contain something else.
     """
     folder = Path(model)
     if not folder.is_dir():

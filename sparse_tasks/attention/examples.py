@@ -31,21 +31,21 @@ def structured(
     *,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of one sequence whose attention is sparse as that of a model is.
+    """Queries, keys and values of one sequence with model-like sparse attention.
 
-    One half of a head's numbers holds the content: all keys but the first four (sinks) and a few strong tokens
-    (verticals) lie against the queries, and so have longer keys too; stretches of text share a topic, which their
-    queries look for in others. The other half turns with the position as in RoPE (Su et al., 2021, arXiv:2104.09864):
-    attention decays with distance, and rises again at a distance of each head's own (slashes). Query heads mix these
-    in four ways, in turn.
+    One half of a head's dimensions encodes content: all keys except the first four (sinks) and a few strong tokens
+    (verticals) point away from the queries; stretches of text share a topic, which their queries attend to elsewhere.
+    The other half rotates with the position as in RoPE (Su et al., 2021, arXiv:2104.09864): attention decays with
+    distance, and rises again at a distance specific to each head (slashes). Query heads cycle through four mixtures of
+    these.
 
     Args:
         n: Tokens.
         query_heads: A multiple of ``kv_heads``.
         kv_heads: KV heads.
         head_size: A multiple of 16, up to 256.
-        seed: The same numbers for the same arguments, as far as a device rounds alike: they are drawn on the CPU.
-        device: Where to put them together.
+        seed: Seed; numbers are drawn on the CPU, so results only differ by a device's rounding.
+        device: Where to compute them.
 
     Returns:
         q fp32 ``[n, query_heads, head_size]``, k and v fp32 ``[n, kv_heads, head_size]``.
@@ -86,7 +86,7 @@ def structured(
         ],
         dim=2,
     )
-    # Two queries in one: half of the turning pairs look near, the others look as far back as the head does.
+    # Two queries in one: half of the rotated pairs attend to near keys, the others at the head's distance.
     position = torch.arange(n, device=device)[:, None].float()
     near = _turned(position.expand(n, query_heads), half)
     away = _turned(position - far.repeat_interleave(group), half)
@@ -97,7 +97,7 @@ def structured(
     looks_for = (topic[:, None] + 0.08 * normal(n, query_heads, half - 1)) * pull[:, 2:3]
     q = torch.cat([-pull[:, :1].expand(n, -1, -1), looks_for, turned * pull[:, 1:2] * 4 / half], dim=2)
     v = normal(n, kv_heads, head_size)
-    return q * head_size**0.5, k, v  # undoes the factor of the scores
+    return q * head_size**0.5, k, v  # cancels the scale of the scores
 
 
 def _turned(angle: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Small query blocks gathered into larger tiles: the union of their key blocks, and who sees which."""
+"""Small query blocks gathered into larger tiles: the union of their key blocks, and which block sees which."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TILE: Final = 64
 
 @dataclass(frozen=True)
 class Gathered:
-    """Lists of key blocks for tiles of several query blocks.
+    """Key block lists for tiles of several query blocks.
 
     Attributes:
         blocks: int32 ``[heads, tiles, width]``: the blocks that any query block of a tile reads, ascending.
@@ -33,22 +33,22 @@ class Gathered:
 def gather_rows(index: BlockIndex, tile: int = TILE) -> Gathered:
     """Gather ``tile // index.block_q`` query blocks into each tile; tiles begin at multiples of ``tile``.
 
-    A tensor core multiplies 64 rows at once, so that query blocks of 16 would leave most of it idle. Four of them that
-    stand together read much the same keys; each still sees its own alone.
+    A tensor core multiplies 64 rows at once, so query blocks of 16 would leave most of it idle. Four neighbours read
+    mostly the same keys; each still sees only its own.
     """
     group, columns = tile // index.block_q, -(-index.n_k // index.block_k)
     heads, rows, width = index.blocks.shape
-    before = index.first_row % group  # query blocks of the first tile that the index does not have
+    before = index.first_row % group  # query blocks of the first tile before the index
     tiles = -(-(before + rows) // group)
     place = torch.arange(rows, device=index.blocks.device) + before
     bit = (1 << (place % group)).to(torch.uint8)[None, :, None].expand(heads, rows, width)
     valid = torch.arange(width, device=index.blocks.device) < index.counts[..., None]
-    # Blocks of one query block differ, so that adding their bits sets each once.
+    # Blocks of a query block are distinct, so adding their bits sets each bit once.
     where = ((place // group)[None, :, None] * (columns + 1) + torch.where(valid, index.blocks, columns)).flatten(1)
     bits = torch.zeros(heads, tiles * (columns + 1), dtype=torch.uint8, device=index.blocks.device)
     bits = bits.scatter_add_(1, where.long(), bit.flatten(1)).view(heads, tiles, columns + 1)[..., :columns]
     counts = (bits > 0).sum(2, dtype=torch.int32)
-    # The k-th block that is read goes to place k: a running count instead of a sort.
+    # The k-th read block goes to place k: a running count instead of a sort.
     place_of = torch.where(bits > 0, (bits > 0).cumsum(2, dtype=torch.int32) - 1, columns).long()
     wide = min(columns, group * width)
     number = torch.arange(columns, dtype=torch.int32, device=bits.device).expand_as(bits)

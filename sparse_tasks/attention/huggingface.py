@@ -4,10 +4,10 @@
         model.generate(**inputs)
     run.density("decode").computed
 
-Each layer asks the interface for its attention by name and hands over queries, keys and values; no module is patched,
-and the model has its own attention back when the block ends. A cache stays whole: what a method evicts is no longer
-seen, which is what it costs in accuracy, but is not freed. Each sequence of a batch is computed on its own, without its
-padding. Layers with a sliding window are dense, and left to torch.
+Each layer looks up its attention by name in the interface and passes queries, keys and values. No module is patched,
+and the model's own attention is restored when the block ends. The cache stays complete: evicted tokens are hidden,
+which has the same effect on accuracy, but not freed. Each sequence of a batch is computed separately, without padding.
+Layers with a sliding window are dense and left to torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sparse_tasks.core.errors import UsageError, install
 _NAME: Final = "sparse_tasks"
 _UNSUPPORTED: Final = ("softcap", "s_aux", "position_bias", "cache", "indices", "block_indices")
 _CHOOSES: Final = "selects keys with its own indexer, which neither methods nor dense attention support"
-# Models of which it is known that these do what ``Softmax`` says, and nothing else is new in their attention.
+# Models whose attention is known to add nothing beyond these options of ``Softmax``.
 _SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "softcap": ("gemma2", "vaultgemma"),
     "s_aux": ("gpt_oss", "granite_swa", "granitemoe_swa"),
@@ -47,7 +47,7 @@ class Density:
 
     Attributes:
         selected: Selected by the method.
-        computed: Computed, with what tiles add.
+        computed: Computed, including what tiles add.
     """
 
     selected: float
@@ -69,14 +69,14 @@ class SparseRun:
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         self._totals: dict[tuple[str, int], Tensor] = {}  # selected, computed and dense, by phase and layer
         self._handed: dict[tuple[int, int], dict[object, Any]] = {}  # by sequence and position
-        self._here: dict[object, Any] = {}  # of these, that of the prompt that is read
+        self._here: dict[object, Any] = {}  # the entry for the current prompt
         self._places: dict[int, Layer] = {}  # by number in the model
         self._mask: Tensor | None = None
         self._spans: list[tuple[int, int]] = []
 
     @property
     def reads_by(self) -> PrefillMethod | None:
-        """The method under which prompts are computed; None where that is dense."""
+        """The method for prompts; None if dense."""
         return self.attention.prefill
 
     def density(self, phase: str, layer: int | None = None) -> Density | None:
@@ -87,7 +87,7 @@ class SparseRun:
             layer: One of ``layers``, or all of them if None.
 
         Returns:
-            The density; None if nothing of the phase ran.
+            The density; None if the phase did not run.
 
         Raises:
             UsageError: The phase is unknown.
@@ -102,7 +102,7 @@ class SparseRun:
 
     @property
     def layers(self) -> list[int]:
-        """Numbers of the layers that ran, as the model has them."""
+        """Numbers of the layers that ran, as in the model."""
         return sorted({number for _, number in self._totals})
 
     def attend(
@@ -131,7 +131,7 @@ class SparseRun:
         Returns:
             ``[batch, n_q, query_heads, value_size]``, 0 at padding.
         """
-        # Methods and kernels scale by head_size ** -0.5 of their own accord.
+        # Methods and kernels scale by head_size ** -0.5 themselves.
         factor = scaling * query.shape[3] ** 0.5
         query = query if abs(factor - 1) < 1e-6 else query * factor
         self._places[number] = layer
@@ -170,8 +170,8 @@ class SparseRun:
         return out
 
     def _read_at_once(self, n_q: int, n_k: int) -> int:
-        """The number of queries, from the first, that are of a prompt; the others are steps, and see what was kept."""
-        # What does not evict compresses nothing.
+        """The number of leading queries that belong to a prompt; the others are steps, which see what was kept."""
+        # Only evicting methods compress at the context's end.
         if self.context is not None and isinstance(self.attention.decode, EvictMethod):
             return min(n_q, max(0, self.context - (n_k - n_q)))
         return 0 if n_q == 1 and n_k > 1 else n_q
@@ -183,7 +183,7 @@ class SparseRun:
         return out
 
     def _prefill_of(self, number: int) -> PrefillMethod | None:
-        """The method for prompts in one layer; None where they see everything."""
+        """The method for prompts in one layer; None if dense."""
         prefill = self.attention.prefill
         return None if prefill is None else prefill.in_layer(self._places[number], self._here)
 
@@ -199,7 +199,7 @@ class SparseRun:
         return sparse_decode(q, cache, index, softmax=softmax, impl=self.impl)
 
     def _sequence(self, number: int, row: int, layer: Layer, k: Tensor, new: int, softmax: Softmax) -> _Sequence:
-        """The state of a sequence, new where its cache is not the one that the last step left."""
+        """The state of a sequence; a new one if its cache is not the one from the last step."""
         past = len(k) - new
         known = self._sequences.get((number, row))
         if known is None or known.seen != past or not torch.equal(known.tail, k[past - 1]):
@@ -227,7 +227,7 @@ class SparseRun:
         self._totals[phase, number] = total if before is None else before + total
 
     def _spans_of(self, mask: Tensor | None, batch: int, n_k: int) -> list[tuple[int, int]]:
-        """Beginning and end of each sequence; all layers get the same mask, so it is read once."""
+        """Start and end of each sequence; all layers get the same mask, so it is read once."""
         if mask is None:
             return [(0, n_k)] * batch
         if mask is not self._mask:
@@ -248,7 +248,7 @@ class _Sequence:
 
     memory: Memory
     seen: int = 0
-    tail: Tensor | None = None  # the last key: another one there means another cache
+    tail: Tensor | None = None  # the last key, which identifies the cache
 
 
 RunOf = TypeVar("RunOf", bound=SparseRun)
@@ -270,28 +270,28 @@ def sparse_attention(
     """Run a model of ``transformers`` with sparse attention inside a block.
 
     Prompts may come whole or in chunks (a chunk sees the cache before it whole, and methods that look at the last
-    queries look at the chunk's), alone or as a batch padded at the left. A new prompt starts afresh. With a method that
-    evicts, a prompt that goes on from an earlier answer sees the whole cache again, and what is kept is chosen anew;
+    queries look at the chunk's), alone or as a batch padded at the left. A new prompt resets the state. With a method
+    that evicts, a prompt that continues an earlier answer sees the whole cache again, and what to keep is chosen anew;
     beams cannot be reordered.
 
-    With ``context``, a method that evicts chooses after so many tokens, before it has seen what follows in the prompt
-    (the question): later tokens see what was kept, those between and themselves. They count as steps of decoding.
+    With ``context``, an evicting method chooses after this many tokens, before it has seen the rest of the prompt (the
+    question): later tokens see what was kept, and the tokens since. They count as decoding steps.
 
     Args:
         model: A causal language model whose attention goes through ``transformers.AttentionInterface``.
         attention: ``quest``, ``vertical_slash+quest``, ``dense``, or an ``Attention``.
-        sparsity: For all methods that are named, in [0, 1).
+        sparsity: For all named methods, in [0, 1).
         arguments: ``METHOD.PARAMETER`` to a value.
-        context: Tokens of each sequence, padding aside, after which methods that evict choose what they keep; None is
-            the whole prompt. Other methods are as without it.
+        context: Tokens of each sequence, without padding, after which evicting methods choose what to keep; None: the
+            whole prompt. It does not affect other methods.
         impl: "auto", "triton" or "torch".
 
     Yields:
         The run, which measures density.
 
     Raises:
-        UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model does not fit, which
-            may show only as the block ends: all of its layers had a sliding window.
+        UsageError: ``transformers`` is missing, a method or its parameters are wrong, or the model is not supported,
+            which may only show at the end of the block: all its layers had a sliding window.
     """
     if context is not None and context < 1:
         raise UsageError("context", context, "has to be at least 1 token")
@@ -321,7 +321,7 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
     if isinstance(run.attention.decode, EvictMethod) and (why := _attends_often(modules)):
         raise UsageError("model", type(model).__name__, f"{why}, and methods that evict keep one set of tokens a layer")
     run.attention = run.attention.placed(model.config.get_text_config())
-    # Parts of a model may have implementations of their own; the whole comes first, so that they get theirs back last.
+    # Submodels may have their own implementation; the whole model comes first, so that theirs are restored last.
     before = [(m, m.config._attn_implementation) for m in model.modules() if hasattr(m, "set_attn_implementation")]
     for place, module in enumerate(modules):
         _LAYERS[module] = (run, Layer(place, len(modules)))
@@ -348,7 +348,7 @@ def attended_by(model: Any, run: RunOf) -> Iterator[RunOf]:
 
 @contextmanager
 def read_by(other: SparseRun, run: SparseRun) -> Iterator[None]:
-    """Let another run compute the attention of a model that is inside a run's block."""
+    """Let another run compute a model's attention within a run's block."""
     layers = {module: layer for module, (its, layer) in _LAYERS.items() if its is run}
     try:
         _LAYERS.update({module: (other, layer) for module, layer in layers.items()})
@@ -358,7 +358,7 @@ def read_by(other: SparseRun, run: SparseRun) -> Iterator[None]:
 
 
 def check_config(name: str, config: Any, attention: Attention = Attention.DENSE) -> None:
-    """Refuse a model by its config, before it is loaded; what shows only as it runs is refused then.
+    """Refuse an unsupported model by its config, before it is loaded; some cases only show when it runs.
 
     Args:
         name: Of the model.
@@ -366,8 +366,8 @@ def check_config(name: str, config: Any, attention: Attention = Attention.DENSE)
         attention: The methods.
 
     Raises:
-        UsageError: All of its layers have a sliding window, it chooses keys itself, or a method estimates another
-            softmax or has to know how positions turn keys.
+        UsageError: All its layers have a sliding window, it selects keys itself, or a method does not support its
+            softmax or needs unknown rotary positions.
     """
     text = config.get_text_config()
     for method in attention.methods:
@@ -382,9 +382,9 @@ def check_config(name: str, config: Any, attention: Attention = Attention.DENSE)
 
 
 def _is_sparse(module: Any) -> bool:
-    """Whether a module is causal self-attention that sees all keys, by the names that ``transformers`` gives.
+    """Whether a module is causal self-attention over all keys, judged by the names in ``transformers``.
 
-    Where the config says nothing of a layer's kind, the layer itself says as it attends whether it has a window.
+    If the config does not give a layer's type, the layer reports when attending whether it has a window.
     """
     number = getattr(module, "layer_idx", None)
     if number is None or not getattr(module, "is_causal", False):
@@ -394,7 +394,7 @@ def _is_sparse(module: Any) -> bool:
 
 
 def _attends_often(modules: list[Any]) -> str | None:
-    """Why layers attend more than once to a token, if they do."""
+    """Why layers attend to a token more than once, if they do."""
     if any(hasattr(module, "lambda_init") for module in modules):
         return "attends twice in each layer (differential attention)"
     if len({module.layer_idx for module in modules}) < len(modules):
@@ -415,7 +415,7 @@ def _register() -> None:
 def _make_mask(
     batch_size: int, q_length: int, kv_length: int, q_offset: Any = 0, kv_offset: int = 0, **options: Any
 ) -> Tensor | None:
-    """The mask of a model's layers: ``[batch, n_k]`` of padding where they see all keys, else what sdpa takes."""
+    """The mask of a model's layers: a padding mask ``[batch, n_k]`` if they see all keys, else the mask for sdpa."""
     from transformers.masking_utils import causal_mask_function, sdpa_mask
 
     mask: Tensor | None
@@ -440,7 +440,7 @@ def _forward(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention for ``transformers``; layers that are not sparse are torch's."""
+    """The attention function for ``transformers``; layers that are not sparse use torch's."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     kind = getattr(getattr(module, "config", None), "model_type", None)
@@ -473,7 +473,7 @@ def _forward(
 def _windowed(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softmax: Softmax
 ) -> Tensor:
-    """Dense attention of a layer with a window and a softmax of its own, which torch's does not know.
+    """Dense attention of a layer with a window and a softmax that torch's attention does not support.
 
     Args:
         query: ``[batch, query_heads, n_q, head_size]``, the last ``n_q`` positions.

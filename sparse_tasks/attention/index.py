@@ -1,11 +1,11 @@
-"""Indices: the keys that a method selected, in the form that kernels take. Kernels know these, and no method.
+"""Indices: the keys that a method selected, in the form that kernels take. Kernels know indices, but no methods.
 
-``BlockIndex`` and ``LineIndex`` are of one sequence's prefill, ``PageIndex`` is of a batch in decoding. Each says what
-it makes visible as a ``Pattern`` or a count, so that the sparsity of a run is counted from the index that ran, with all
-that tiles add, and beside it (``selected_density``) of what the method selected before it was rounded up to tiles.
+``BlockIndex`` and ``LineIndex`` are for one sequence's prefill, ``PageIndex`` for decoding a batch. Each gives what it
+makes visible as a ``Pattern`` or a count, so the sparsity of a run is counted from the index that ran, including what
+tiles add. ``selected_density`` gives what the method selected before rounding up to tiles.
 
-Grids of blocks begin at position 0, also where the queries begin later (chunked prefill): row ``r`` of an index stands
-for the query block ``first_row + r``, which covers the positions from ``(first_row + r) * block_q`` on.
+Grids of blocks begin at position 0, even if the queries begin later (chunked prefill): row ``r`` of an index is query
+block ``first_row + r``, which covers the positions from ``(first_row + r) * block_q`` on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BlockIndex:
 
     @property
     def first_row(self) -> int:
-        """The query block that row 0 stands for."""
+        """The query block of row 0."""
         return (self.n_k - self.n_q) // self.block_q
 
     @property
@@ -64,7 +64,7 @@ class BlockIndex:
 
     @staticmethod
     def rows(n_q: int, n_k: int, block_q: int) -> int:
-        """Number of query blocks that the last ``n_q`` of ``n_k`` positions touch."""
+        """Number of query blocks that contain the last ``n_q`` of ``n_k`` positions."""
         return ceil_div(n_k, block_q) - (n_k - n_q) // block_q
 
     @classmethod
@@ -86,7 +86,7 @@ class BlockIndex:
         heads, rows, width = self.blocks.shape
         columns = ceil_div(self.n_k, self.block_k)
         valid = torch.arange(width, device=self.blocks.device) < self.counts[..., None]
-        where = torch.where(valid, self.blocks, columns).long()  # what means nothing goes to a column that is cut off
+        where = torch.where(valid, self.blocks, columns).long()  # undefined entries go to an extra column
         kept = torch.zeros(heads, rows, columns + 1, dtype=torch.bool, device=self.blocks.device)
         return kept.scatter_(2, where, True)[..., :columns]
 
@@ -101,7 +101,7 @@ class BlockIndex:
     def computed(self) -> Tensor:
         """int64 ``[heads]``: causal interactions that a kernel computes, which gathers small query blocks into tiles.
 
-        All queries of a tile are multiplied with what any of them sees, and what the others do not see is thrown away.
+        All queries of a tile are multiplied with what any of them sees, and unseen products are discarded.
         """
         if self.block_q >= TILE:
             return self.seen()
@@ -130,11 +130,11 @@ class BlockIndex:
 
 @dataclass(frozen=True)
 class LineIndex:
-    """Verticals, and slashes rounded to bands of tiles that go with the query block. The same for all rows of a head.
+    """Verticals, and slashes rounded to bands of tiles relative to the query block. The same for all rows of a head.
 
     A query block of ``block_q`` positions meets its diagonal in ``block_q / unit`` units of keys; band 0 is the last of
-    them, and band ``b`` lies ``b`` units before it: the units that a slash crosses, wherever the query block stands. So
-    an index is linear in the length. A vertical within a band is seen once.
+    them, and band ``b`` is ``b`` units before it: the units that a slash crosses, whatever the query block. So the size
+    of an index is linear in the length. A vertical within a band counts once.
 
     Attributes:
         columns: int32 ``[heads, width]``: key positions, ascending; undefined past the count.
@@ -145,8 +145,8 @@ class LineIndex:
         unit: Keys in a band.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
-        slashes: int32 ``[heads, width]``: the distances that became bands, ascending; undefined past the count. None
-            where the bands themselves were selected.
+        slashes: int32 ``[heads, width]``: the distances that were rounded to bands, ascending; undefined past the
+            count. None if the bands themselves were selected.
         slash_counts: int32 ``[heads]``.
     """
 
@@ -200,7 +200,7 @@ class LineIndex:
         valid = torch.arange(self.columns.shape[1], device=kept.device) < self.column_counts[:, None]
         column = torch.where(valid, self.columns, 0).long()
         later = queries_outside(kept, self.n_q, self.n_k, self.block_q, self.unit).gather(1, column // self.unit)
-        # Its own query block, whose band is kept as a rule, but need not be.
+        # Its own query block, whose band is usually kept, but need not be.
         place = column % self.block_q
         end = (column - place + self.block_q).clamp_max(self.n_k)
         own = (end - column.clamp_min(self.n_k - self.n_q)).clamp_min(0)
@@ -236,7 +236,7 @@ def band_interactions(device: torch.device, n_q: int, n_k: int, block_q: int, un
 
 
 def queries_outside(kept: Tensor, n_q: int, n_k: int, block_q: int, unit: int) -> Tensor:
-    """int64 ``[..., units]``: queries that a key of a unit meets outside of the bands ``[..., bands]`` that are kept.
+    """int64 ``[..., units]``: queries that see a key of a unit outside the kept bands ``[..., bands]``.
 
     The key's own query block does not count. Of unit ``per_row * w + s`` the query
     block ``w + j`` lies in band ``per_row * (j + 1) - 1 - s``: a running sum along ``j`` says how many are not kept.
@@ -248,14 +248,14 @@ def queries_outside(kept: Tensor, n_q: int, n_k: int, block_q: int, unit: int) -
     before = torch.nn.functional.pad(free.cumsum(-1, dtype=torch.int32), (1, 0))
     w = torch.arange(rows, device=kept.device)
     rest = block_q * (before[..., rows - w] - before[..., (first - w).clamp_min(1)]).long()
-    # The last block and the first may be parts.
+    # The first and last block may be partial.
     rest -= (rows * block_q - n_k) * free[..., rows - 1 - w] * (w < rows - 1)
     rest -= (n_k - n_q - first * block_q) * free[..., (first - w).clamp_min(0)] * (w < first)
     return rest.transpose(-1, -2).flatten(-2)[..., :units]
 
 
 def line_interactions(columns: Tensor, slashes: Tensor, n_q: int) -> Tensor:
-    """Causal interactions on verticals and slashes, those where both cross once.
+    """Causal interactions on verticals and slashes, counting crossings once.
 
     Args:
         columns: bool ``[heads, n_k]``, by position.
@@ -267,10 +267,10 @@ def line_interactions(columns: Tensor, slashes: Tensor, n_q: int) -> Tensor:
     """
     n_k = columns.shape[1]
     position = torch.arange(n_k, device=columns.device)
-    queries = n_k - position.clamp_min(n_k - n_q)  # that see the key there; that have a key at such a distance
+    queries = n_k - position.clamp_min(n_k - n_q)  # that see the key at the position; that have a key at this distance
     upto = slashes.cumsum(1, dtype=torch.int32)
-    crossing = upto.flip(1)  # slashes of at most n_k - 1 - c, so that the query is one of n_k
-    before = n_k - n_q - 1 - position  # slashes of at most that meet the vertical before the first query
+    crossing = upto.flip(1)  # slashes of at most n_k - 1 - c, so that the query exists
+    before = n_k - n_q - 1 - position  # slashes of at most this distance cross the vertical before the first query
     early = upto[:, before.clamp_min(0)] * (before >= 0)
     return ((columns * queries) + (slashes * queries) - columns * (crossing - early)).sum(1)
 
@@ -300,11 +300,11 @@ class _Bands(Pattern):
 
 @dataclass(frozen=True)
 class SkipIndex:
-    """A threshold, by which a kernel that goes from the diagonal backwards decides what it reads, and what that was.
+    """A threshold by which a kernel decides what to read, going backwards from the diagonal, and a record of that.
 
-    A tile is left out if for each of its queries the largest score there, less the largest so far, is below the
-    logarithm of the threshold. The tile on the diagonal is always kept. What the index makes visible is known when
-    attention has run, which fills ``kept``.
+    A tile is skipped if, for each of its queries, its largest score minus the running maximum is below the logarithm of
+    the threshold. The tile on the diagonal is always kept. What the index makes visible is only known after attention
+    has run, which fills ``kept``.
 
     Attributes:
         threshold: Above 0, and at most 1.
@@ -328,7 +328,7 @@ class SkipIndex:
 
     @property
     def mark(self) -> float:
-        """The threshold as a power of two."""
+        """The base-2 logarithm of the threshold."""
         return math.log2(self.threshold)
 
     @property
@@ -357,15 +357,15 @@ class SkipIndex:
         return Blocks(self.mask(), self.block_q, self.block_k, (self.n_k - self.n_q) // self.block_q)
 
     def computed(self) -> Tensor:
-        """int64 ``[heads]``: causal interactions of the tiles that were kept; of others, scores alone are computed."""
+        """int64 ``[heads]``: causal interactions of the kept tiles; for others only scores are computed."""
         return self._pattern().count(self.n_q, self.n_k, self.kept.device)
 
     def density(self) -> Tensor:
-        """float64 ``[heads]``: interactions of the tiles that were kept over those of dense causal attention."""
+        """float64 ``[heads]``: interactions of the kept tiles over those of dense causal attention."""
         return self.computed().double() / causal_count(self.n_q, self.n_k)
 
     def selected_density(self) -> Tensor:
-        """As ``density``."""
+        """Same as ``density``."""
         return self.density()
 
     def nbytes(self) -> int:
@@ -375,13 +375,13 @@ class SkipIndex:
 
 @dataclass(frozen=True)
 class CorrectedIndex:
-    """An index some of whose queries, anchors, are also computed densely, and correct those that follow them.
+    """An index with anchors: queries that are also computed densely, and correct the queries after them.
 
-    Anchors are the queries at multiples of ``every``, and the first of the queries. What each lacks under the index is
-    added to its own output and to that of the queries up to the next one.
+    Anchors are the queries at multiples of ``every``, and the first of the queries. The difference of each between
+    dense and sparse output is added to its own output and to those up to the next anchor.
 
     Attributes:
-        sparse: The index that all queries run under.
+        sparse: The index for all queries.
         every: Positions from one anchor to the next.
     """
 
@@ -409,15 +409,15 @@ class CorrectedIndex:
         return replace(self, sparse=self.sparse.with_heads_of(sparse))
 
     def tail(self, n_q: int) -> CorrectedIndex:
-        """The index of the last ``n_q`` of its queries alone, the first of which is an anchor then."""
+        """The index of the last ``n_q`` of its queries alone, the first of which then is an anchor."""
         return replace(self, sparse=self.sparse.tail(n_q))
 
     def pattern(self) -> Pattern:
-        """The keys that queries see, as a pattern; what a correction brings of others is not seen."""
+        """The keys that queries see, as a pattern, without those that only contribute to the correction."""
         return self.sparse.pattern() | EveryQuery(self.every, self.n_k - self.n_q)
 
     def computed(self) -> Tensor:
-        """int64 ``[heads]``: causal interactions that are computed, those of anchors in both ways."""
+        """int64 ``[heads]``: computed causal interactions; anchors count twice, sparse and dense."""
         return self.sparse.computed() + self._of_anchors()
 
     def density(self) -> Tensor:
@@ -446,7 +446,7 @@ PrefillIndex: TypeAlias = Selected | SkipIndex
 
 
 def computed_by(indices: Sequence[PrefillIndex]) -> Tensor:
-    """int64 ``[indices, heads]``: what each index of one form computes, in as few launches as one takes."""
+    """int64 ``[indices, heads]``: computed interactions of indices with one form, with as few launches as for one."""
     first, *others = indices
     return first.with_heads_of(others).computed().view(len(indices), -1)  # type: ignore[arg-type]  # all of one form
 
@@ -456,15 +456,15 @@ class PageIndex:
     """The pages of the cache that each sequence of a batch reads for its next token, per KV head.
 
     A page here is a unit of selection of ``unit`` consecutive positions, ``[page * unit, (page + 1) * unit)``: 16 for
-    Quest, 1 for what keeps or evicts tokens. It says nothing of how the cache is laid out.
+    Quest, 1 for methods that keep or evict tokens. It is independent of the cache's layout.
 
     Attributes:
         pages: int32 ``[batch, kv_heads, width]``: numbers of pages, ascending; undefined past the count.
         counts: int32 ``[batch, kv_heads]``, at most ``width``.
         unit: Positions in a page.
-        lengths: int32 ``[batch]``: cached positions of each sequence, the query's own included.
-        log_weights: fp32 like ``pages``: logarithms of how often what a page adds to the numerator and the denominator
-            of the softmax counts, as that of a sample stands for others; undefined past the count. None: once.
+        lengths: int32 ``[batch]``: cached positions of each sequence, including the query's.
+        log_weights: fp32 like ``pages``: logarithms of the weight of a page in the numerator and denominator of the
+            softmax, where a sample stands for other pages; undefined past the count. None: weight 1.
     """
 
     pages: Tensor
@@ -481,7 +481,7 @@ class PageIndex:
         return cls(pages.expand(len(lengths), kv_heads, -1).contiguous(), counts, unit, lengths)
 
     def rows(self, which: slice) -> PageIndex:
-        """The index of some sequences of the batch."""
+        """The index for some sequences of the batch."""
         weights = None if self.log_weights is None else self.log_weights[which]
         return PageIndex(self.pages[which], self.counts[which], self.unit, self.lengths[which], weights)
 
@@ -504,7 +504,7 @@ class PageIndex:
         return by_page[..., :end].repeat_interleave(self.unit, 2)[..., :longest]
 
     def computed(self) -> Tensor:
-        """int64 ``[batch, kv_heads]``: positions read; the last page may be a part."""
+        """int64 ``[batch, kv_heads]``: positions read; the last page may be partial."""
         valid = torch.arange(self.pages.shape[2], device=self.pages.device) < self.counts[..., None]
         inside = (self.lengths[:, None, None] - self.pages.long() * self.unit).clamp(0, self.unit)
         return (inside * valid).sum(2)
@@ -530,14 +530,14 @@ def _flags(numbers: Tensor, counts: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Kept:
-    """The positions of one sequence that an evicting method leaves visible, per KV head.
+    """The positions of one sequence that an evicting method keeps, per KV head.
 
     Attributes:
         positions: int32 ``[kv_heads, width]``, ascending; undefined past the count.
         counts: int32 ``[kv_heads]``, at most ``width``.
-        length: Positions so far, the evicted ones included.
+        length: Positions so far, including evicted ones.
         scores: fp32 ``[kv_heads, width]``: what the method has accumulated for each, if it does.
-        capacity: What a head may keep from step to step, where the method evicts at each; then ``counts`` are
+        capacity: Maximum a head keeps after each step, for methods that evict at each step; then ``counts`` are
             ``width``.
     """
 
@@ -554,27 +554,27 @@ class Kept:
         return cls(positions.repeat(kv_heads, 1), counts, length)
 
     def append(self, position: int) -> Kept:
-        """With one more position, the last, which every head sees; its score begins at 0."""
+        """With the next position appended in every head, with score 0."""
         positions, scores = _appended(self.positions, self.counts, position, self.scores)
         return Kept(positions, self.counts + 1, position + 1, scores, self.capacity)
 
     def pages(self) -> PageIndex:
-        """As the index of a batch of one: pages of one position."""
+        """As an index for a batch of one, with pages of one position."""
         lengths = torch.tensor([self.length], dtype=torch.int32, device=self.positions.device)
         return PageIndex(self.positions[None], self.counts[None], 1, lengths)
 
 
 @dataclass(frozen=True)
 class KeptBatch:
-    """The ``Kept`` of all sequences of a batch, under a method that evicts at each step.
+    """``Kept`` for all sequences of a batch, for a method that evicts at each step.
 
     Attributes:
         positions: int32 ``[batch, kv_heads, width]``, ascending; undefined past the count.
         counts: int32 ``[batch, kv_heads]``.
         capacities: int32 ``[batch]``.
-        sizes: The most that a head of each sequence keeps, of which the largest is ``width``: the host knows shapes
-            without waiting for counts.
-        limits: The capacities once more, for the host.
+        sizes: Maximum that a head of each sequence keeps, the largest being ``width``: the host knows shapes without
+            synchronising.
+        limits: The capacities, on the host.
         scores: fp32 ``[batch, kv_heads, width]``; None if the method accumulates nothing.
     """
 
@@ -602,7 +602,7 @@ class KeptBatch:
 
     @classmethod
     def joined(cls, parts: Sequence[KeptBatch]) -> KeptBatch:
-        """The sequences of several batches of one method, one batch after the other."""
+        """Concatenate batches of one method."""
         if len(parts) == 1:
             return parts[0]
         width = max(part.positions.shape[2] for part in parts)
@@ -625,7 +625,7 @@ class KeptBatch:
         )
 
     def only(self, length: int) -> Kept:
-        """The one sequence of the batch, of so many positions."""
+        """The only sequence of the batch, with this many positions."""
         scores = None if self.scores is None else self.scores[0]
         return Kept(self.positions[0], self.counts[0], length, scores, self.limits[0])
 
@@ -645,13 +645,13 @@ class KeptBatch:
         )
 
     def append(self, position: Tensor) -> KeptBatch:
-        """With one more position of each sequence, int32 ``[batch]``; its score begins at 0."""
+        """With one more position for each sequence, int32 ``[batch]``, with score 0."""
         positions, scores = _appended(self.positions, self.counts, position[:, None, None], self.scores)
         sizes = tuple(size + 1 for size in self.sizes)
         return replace(self, positions=positions, counts=self.counts + 1, sizes=sizes, scores=scores)
 
     def widen(self, which: Sequence[bool]) -> KeptBatch:
-        """With a capacity of one token more for some of the sequences."""
+        """With a capacity larger by one token for some of the sequences."""
         more = 1 if all(which) else torch.tensor(which, dtype=torch.int32, device=self.capacities.device)
         limits = tuple(limit + wider for limit, wider in zip(self.limits, which, strict=True))
         return replace(self, capacities=self.capacities + more, limits=limits)
@@ -660,7 +660,7 @@ class KeptBatch:
 def _appended(
     positions: Tensor, counts: Tensor, position: int | Tensor, scores: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Lists ``[..., kv_heads, width]`` with a column more, where a position of score 0 follows what each head has."""
+    """Lists ``[..., kv_heads, width]`` with one more column, and a position with score 0 appended to each head."""
     own = torch.arange(positions.shape[-1] + 1, device=positions.device) == counts[..., None]
     grown = torch.where(own, position, torch.nn.functional.pad(positions, (0, 1)))
     return grown, None if scores is None else torch.nn.functional.pad(scores, (0, 1)).masked_fill(own, 0.0)

@@ -1,11 +1,11 @@
-"""The part of a model's dense attention that methods would see: the mass that they hold, and the error of what is left.
+"""Inspection of dense attention: the mass of the keys that methods would select, and the error of the output.
 
     run = Inspection(Attention.parse("quest", sparsity=0.9))
     with attended_by(model, run):
         model.generate(**inputs)  # under dense attention
     run.inspected()
 
-Only the phases in which a method acts are inspected. Scores are held for a stretch of queries of one head at a time.
+Only phases in which a method acts are inspected. Scores are computed for a chunk of queries of one head at a time.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _CELLS: Final = 1 << 24  # scores in memory at once: 64 MB of fp32
 
 @dataclass(frozen=True)
 class Inspected:
-    """A phase of a model under a method, held against its dense attention.
+    """A phase of a model under a method, compared with dense attention.
 
     Attributes:
         phase: "prefill" or "decode".
-        queries: Queries that were looked at in each head.
-        layers: Numbers of the layers, as the model has them.
-        recall: Share of the attention to keys that falls on those the method sees, averaged over queries, by layer and
-            query head. What a sink takes is on no key, and does not count.
-        error: Root of the summed squares of what the output is off by, over that of the dense output, likewise.
+        queries: Queries inspected in each head.
+        layers: Numbers of the layers, as in the model.
+        recall: Share of the attention to keys that falls on selected keys, averaged over queries, by layer and query
+            head. The share of a sink does not count.
+        error: Relative error of the output (ratio of root sums of squares), likewise.
         sparsity: Measured share of query-key interactions left out, by layer.
     """
 
@@ -52,7 +52,7 @@ class Inspected:
 
 
 class Inspection(SparseRun):
-    """A run under dense attention that keeps count of what methods would see of it.
+    """A run under dense attention that records what methods would select.
 
     Args:
         attention: The methods.
@@ -100,7 +100,7 @@ class Inspection(SparseRun):
         return torch.cat(parts).to(q.dtype)
 
     def _follow(self, number: int, kept: Kept, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
-        seen = kept.append(kept.length).pages().mask(kept.length + 1)[0]  # of the first of them
+        seen = kept.append(kept.length).pages().mask(kept.length + 1)[0]  # of the first step
         after = seen.new_ones(len(seen), len(k) - kept.length)
         rows = torch.cat([seen[:, : kept.length], after], 1)[:, None].expand(-1, len(q), -1)
         out, sums = seen_of_dense(q, k, v, Rows(rows), softmax)
@@ -132,19 +132,19 @@ def seen_of_dense(
     every: int | None = None,
     shifts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Dense attention of one sequence, and what a pattern lets through of it.
+    """Dense attention of one sequence, and the part that a pattern selects.
 
     Args:
-        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions, scaled so that scores need
-            ``head_size ** -0.5`` and no more.
+        q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions, scaled so that scores only need
+            ``head_size ** -0.5``.
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
         pattern: What queries see, causality understood; its heads are 1, ``kv_heads`` or ``query_heads``.
         softmax: The model's sinks and soft cap.
-        every: Positions from one anchor to the next, where these see everything and correct the others
+        every: Positions from one anchor to the next, if anchors see everything and correct the others
             (``CorrectedIndex``).
-        shifts: fp32 ``[pattern.heads, n_k]``: what is added to the scores of keys that are seen, where some stand for
-            others (``PageIndex.shifts``).
+        shifts: fp32 ``[pattern.heads, n_k]``: added to the scores of selected keys, if some stand for others
+            (``PageIndex.shifts``).
 
     Returns:
         The dense output, fp32 ``[n_q, query_heads, value_size]``; and sums over the queries, float64

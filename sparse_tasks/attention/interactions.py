@@ -1,4 +1,4 @@
-"""Numbers of query-key interactions, and what selecting them costs, from lengths alone (no torch)."""
+"""Numbers of query-key interactions and the cost of selecting them, from lengths alone (no torch)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BLOCK: Final = 128
 
 
 def ceil_div(count: int, size: int) -> int:
-    """The number of pieces of ``size`` that hold ``count``."""
+    """``count / size``, rounded up."""
     return -(-count // size)
 
 
 def whole_blocks(positions: range, size: int) -> tuple[int, int]:
-    """The first of the blocks of ``size`` that hold such positions alone, and the block after the last of them."""
+    """The range of blocks of ``size`` that only contain such positions: first, and one past the last."""
     first = ceil_div(positions.start, size)
     return first, max(first, positions.stop // size)
 
@@ -30,31 +30,31 @@ def causal_count(n_q: int, n_k: int) -> int:
 
 
 def seen_by(queries: int, size: int) -> int:
-    """Interactions of the first ``queries`` positions if each sees ``size`` keys, or all that it can."""
+    """Interactions of the first ``queries`` positions if each sees ``size`` keys, or all if there are fewer."""
     full = min(size, queries)
     return full * (full + 1) // 2 + (queries - full) * full
 
 
 def nearest(count: Callable[[int], float], target: float, least: int, most: int) -> int:
-    """The number whose count, which grows with it, is nearest to the target; of two as near, the smaller."""
+    """The number whose (increasing) count is nearest to the target; the smaller one in a tie."""
     number = bisect.bisect_left(range(least, most), target, key=count) + least
     under = max(least, number - 1)
     return under if abs(count(under) - target) <= abs(count(number) - target) else number
 
 
 def nearest_size(queries: int, target: float) -> int:
-    """The size, from 1 on, whose ``seen_by`` is nearest to the target; of two as near, the smaller."""
+    """The size, at least 1, whose ``seen_by`` is nearest to the target; the smaller one in a tie."""
     return nearest(lambda size: seen_by(queries, size), target, 1, queries)
 
 
 def window_density(length: float, keys: float) -> float:
-    """The density if each query of a prompt sees ``keys`` keys, or all that it can."""
+    """The density if each query of a prompt sees ``keys`` keys, or all if there are fewer."""
     seen = min(keys, length)
     return (seen * (seen + 1) / 2 + (length - seen) * seen) / (length * (length + 1) / 2)
 
 
 def ranking_flops(entries: float) -> float:
-    """Operations to rank so many entries: n log2 n."""
+    """Operations to rank this many entries: n log2 n."""
     return entries * math.log2(max(1.0, entries))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an inspection: layers to the right, heads downwards."""
+"""Plots of an inspection: layers to the right, heads downwards."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sparse_tasks.attention.inspection import Inspected
 from sparse_tasks.attention.picture import check_path
 from sparse_tasks.core.files import write_whole
 
-_LOW, _HIGH = "#f7fbff", "#08306b"  # one hue: lightness tells, not colour
+_LOW, _HIGH = "#f7fbff", "#08306b"  # one hue: only lightness varies
 _CELL: Final = 0.16  # inches
 
 
 def draw_maps(inspected: Sequence[Inspected], path: Path | str, *, title: str = "") -> None:
-    """Draw recall and error over layers and heads, a row of two panels for each phase, and write the picture.
+    """Draw recall and error over layers and heads, with a row of two panels for each phase, and write the picture.
 
     Args:
         inspected: Phases, at least one.

@@ -14,7 +14,7 @@ from sparse_tasks.core.errors import UsageError
 
 
 class Measuring(SparseRun):
-    """Dense attention inside an ``attended_by`` block, whose prompts a method measures.
+    """Dense attention within an ``attended_by`` block, in which a method measures prompts.
 
     Args:
         method: The method.
@@ -22,8 +22,8 @@ class Measuring(SparseRun):
         impl: "auto", "triton" or "torch".
 
     Attributes:
-        prompts: Prompts so far.
-        tokens: Their tokens.
+        prompts: Number of prompts so far.
+        tokens: Number of their tokens.
     """
 
     def __init__(self, method: CalibratedMethod, text: Any, impl: str = "auto") -> None:
@@ -33,7 +33,7 @@ class Measuring(SparseRun):
         self._sums: dict[int, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a calibration holds, once a prompt was read."""
+        """The tensors of a calibration, once a prompt was read."""
         return self._method.tensors([self._sums[number].cpu() for number in sorted(self._sums)])
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:

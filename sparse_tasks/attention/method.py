@@ -1,10 +1,10 @@
 """Base classes of the methods: frozen dataclasses that map queries and keys to an index.
 
-A method takes explicit parameters, or ``sparsity``, from which it finds them. If the count of interactions depends on
-the length alone (``exact``), ``at(length)`` solves for the parameters, and tiles may add to the target. If it depends
-on the content, the method adapts in every call, including what tiles add. The measured density is what counts.
+A method takes explicit parameters, or a target ``sparsity`` from which it derives them. If the count of interactions
+depends only on the length (``exact``), ``at(length)`` solves for the parameters, and tiles may exceed the target. If it
+depends on the content, the method adapts in every call, including what tiles add. Results report the measured density.
 
-Classes are imported and listed without torch; methods import torch and kernels only to compute.
+Classes can be imported and listed without torch; methods import torch and kernels only to compute.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class Method(Parametric, ABC):
         exact: Whether the count that meets ``sparsity`` follows from the length alone.
         control: Whether it is a baseline or an oracle to compare others with; boards do not rank controls.
         any_softmax: Whether its selection is valid for models with sinks or capped scores: it uses no scores, or only
-            their order, or weighs them by ``softmax``. Such models refuse other methods.
-        reads_positions: Whether it needs ``rotary``, by which positions turn queries and keys. Models for which that is
-            unknown are refused.
+            their order, or applies ``softmax`` to them. Other methods are refused for such models.
+        reads_positions: Whether it needs ``rotary``, the rotary positions of queries and keys. Models for which they
+            are unknown are refused.
     """
 
     summary: ClassVar[str]
@@ -121,7 +121,7 @@ class Method(Parametric, ABC):
     def at(self, length: int) -> Self:
         """The method with explicit parameters for a sequence of ``length`` tokens; itself if it already has them.
 
-        Methods that adapt to content return themselves.
+        Methods that adapt to the content return themselves.
         """
         if self.sparsity is None or not self.exact:
             return self
@@ -131,7 +131,7 @@ class Method(Parametric, ABC):
         """The method for a layer with such a softmax.
 
         Raises:
-            UsageError: Its selection does not hold there.
+            UsageError: Its selection is not valid there.
         """
         if softmax is self.softmax or (softmax.plain and self.softmax.plain):
             return self
@@ -139,26 +139,26 @@ class Method(Parametric, ABC):
         return self._bound(softmax=softmax)
 
     def in_layer(self, layer: Layer, handed: dict[object, Any] | None = None) -> Self:
-        """The method for a layer. Where prompts are read, this alone says which; other calls say it themselves.
+        """The method for a layer. In prefill only this sets the layer; other calls pass it.
 
         Args:
             layer: Layer number and number of layers.
-            handed: One for all layers that read the same prompt, or the same chunk of one; None has each stand alone.
+            handed: Shared by all layers that read the same prompt or chunk; None: layers are independent.
         """
         return self._bound(layer=layer, handed=handed)
 
     def placed(self, rotary: Rotary) -> Self:
-        """The method for a model whose positions turn queries and keys so."""
+        """The method for a model with these rotary positions."""
         return self._bound(rotary=rotary)
 
     def in_model(self, text: Any) -> Self:
-        """The method in a model; itself where it has to know nothing of it.
+        """The method in a model; itself if it needs nothing of it.
 
         Args:
             text: ``PretrainedConfig`` of the text model.
 
         Raises:
-            UsageError: It has to know what is not known of the model.
+            UsageError: It needs something unknown of the model.
         """
         if not self.reads_positions:
             return self
@@ -167,32 +167,32 @@ class Method(Parametric, ABC):
         return self.placed(Rotary.of_config(text))
 
     def _bound(self, **attributes: object) -> Self:
-        """The method with what it has from where it runs, which is no parameter of it."""
+        """The method with context from where it runs, which is not a parameter."""
         bound = copy.copy(self)
         bound.__dict__.update(attributes)
         return bound
 
     def _here(self, method: M) -> M:
-        """Another method with what this one has from where it runs."""
+        """Another method with this one's context."""
         own = {field.name for field in fields(self)}
         return method._bound(**{name: value for name, value in vars(self).items() if name not in own})
 
     def check_softmax(self, what: str) -> None:
-        """Refuse a model whose softmax has more to it than scores, said in words; none are plain softmax.
+        """Refuse a model with additions to its softmax, given in words; none for plain softmax.
 
         Raises:
-            UsageError: Its selection does not hold there.
+            UsageError: Its selection is not valid there.
         """
         if what and not self.any_softmax:
             remedy = f"does not go with a model that has {what}: it estimates another softmax; choose another method"
             raise UsageError("attention", self.name, remedy)
 
     def solve(self, length: int, density: float) -> Mapping[str, float]:
-        """The budgets whose count is nearest to ``density`` at a length. Exact methods override it."""
+        """The budgets whose count is nearest to ``density`` at a length. Overridden by exact methods."""
         raise NotImplementedError
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        """FLOPs of one layer to select, while a whole prompt is read; NaN where a class does not tell.
+        """FLOPs of one layer's selection over a whole prompt; NaN if unknown.
 
         Args:
             shape: Sizes of the model.
@@ -201,55 +201,55 @@ class Method(Parametric, ABC):
         return 0.0 if self.phase is Phase.DECODE else math.nan
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """Elements that one layer reads to select, at a decoding step over ``length`` cached tokens, or NaN."""
+        """Elements that a layer reads for selection in a decoding step over ``length`` cached tokens; NaN if unknown."""
         return math.nan if self.phase is Phase.DECODE else 0.0
 
     def read_span(self, prompt: int, cached: int) -> Span:
-        """The fewest and the most positions that a step reads, averaged over heads and layers.
+        """Minimum and maximum positions that a step reads, averaged over heads and layers.
 
-        Generous where the count depends on content. Other packages' methods need not override it.
+        Wide if the count depends on the content. Other packages' methods need not override it.
 
         Args:
             prompt: Tokens of the prompt.
-            cached: Tokens in the cache at the step, its own included.
+            cached: Tokens in the cache at the step, including its own.
         """
         return 0.0, float(cached)
 
     def unseen(self, prompt: int, position: int) -> range:
         """Positions that no query at ``position`` or later sees, in any layer or head, whatever the content.
 
-        Methods that choose by position alone override it; what it gives at one position stays unseen at later ones.
+        Overridden by methods that choose by position alone; what is unseen at one position stays unseen later.
 
         Args:
             prompt: Tokens of the prompt.
-            position: In the prompt for a prefill method, behind it for others.
+            position: In the prompt for a prefill method, after it for others.
         """
         return range(0)
 
     @property
     def unshared(self) -> str | None:
-        """Reason why keys computed for another prompt cannot serve one that begins alike; None where they can."""
+        """Reason why keys of one prompt cannot be reused for another with the same prefix; None if they can."""
         return None
 
     @property
     def shared_in_sessions(self) -> bool:
-        """Whether requests that go on behind one context can share its keys, and what the first of them chose there."""
+        """Whether requests that continue one context can share its keys and what the first of them selected there."""
         return self.unshared is None
 
     @property
     def parts(self) -> tuple[Method, ...]:
-        """The methods that are composed to it by name; itself where it is one."""
+        """The methods it is composed of; itself if it is a single one."""
         return (self,)
 
     @property
     @abstractmethod
     def oracle(self) -> tuple[str, JsonObject]:
-        """Name and parameters, ``sparsity`` aside, of the control that selects the same units by the true attention."""
+        """Name and parameters, without ``sparsity``, of the oracle for the same units of selection."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _solved(method: Method, length: int) -> Method:
-    """What ``at`` solves: every layer of a prompt asks the same."""
+    """Cached result of ``at``, which every layer of a prompt needs."""
     budgets: Mapping[str, Any] = method.solve(length, 1 - (method.sparsity or 0.0))
     return replace(method, sparsity=None, **budgets)
 
@@ -269,24 +269,24 @@ class PrefillMethod(Method):
 
     @property
     def observes(self) -> int:
-        """Number of last queries that it needs; where a chunk has fewer, those of earlier chunks count."""
+        """Number of last queries that it needs, including those of earlier chunks if a chunk has fewer."""
         return 0
 
     @property
     def queries_at_once(self) -> int | None:
-        """Most queries of one call of ``select``, so that the index stays small; None for any number."""
+        """Maximum queries per call of ``select``, which bounds the index; None for any number."""
         return None
 
     def density_span(self, length: int) -> Span:
-        """The least and the greatest density that it can have over a prompt of ``length`` tokens.
+        """Minimum and maximum density over a prompt of ``length`` tokens.
 
-        Generous where the count depends on content, or on how an engine cuts prompts into chunks. Other packages'
-        methods need not override it.
+        Wide if the count depends on the content, or on an engine's chunks. Other packages' methods need not override
+        it.
         """
         return 0.0, 1.0
 
     def stretches(self, n_q: int, n_k: int, length: int) -> list[int]:
-        """Numbers of queries of the calls of ``select``, which take the queries in turn from the first on.
+        """Numbers of queries in consecutive calls of ``select``.
 
         Args:
             n_q: Queries: the last of ``n_k`` positions, at least 1.
@@ -300,7 +300,7 @@ class PrefillMethod(Method):
         return [min(at_once, n_q - start) for start in range(0, n_q, at_once)]
 
     def skip_threshold(self, n_k: int, length: int) -> float | None:
-        """The threshold of a ``SkipIndex`` that stands for what ``select`` gives, where a kernel takes one; or None.
+        """The threshold of a ``SkipIndex`` equivalent to ``select``, for kernels that take one; or None.
 
         Args:
             n_k: Keys.
@@ -315,20 +315,20 @@ class PrefillMethod(Method):
         Args:
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
             k: ``[n_k, kv_heads, head_size]``.
-            length: Tokens of the whole prompt, by which the budget is solved; ``n_k`` if None. More than ``n_k`` where
-                a prompt comes in chunks.
+            length: Tokens of the whole prompt, for which the budget is solved; ``n_k`` if None. More than ``n_k`` for a
+                prompt in chunks.
             impl: "auto", "triton" or "torch".
 
         Returns:
-            The index; None where the input is so short that everything is seen.
+            The index; None if the input is so short that everything is seen.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction(PrefillMethod):
-    """A method for prompts that corrects another one, with which it composes by a plus sign: ``vertical_slash+delta``.
+    """A prefill method that corrects another one, joined to it by a plus sign: ``vertical_slash+delta``.
 
-    What the other one is decides what it needs, and whether the count is exact. ``sparsity`` is that of both.
+    What it needs, and whether the count is exact, depends on the other method. ``sparsity`` is that of both together.
     """
 
     of: PrefillMethod | None = None
@@ -350,7 +350,7 @@ class Correction(PrefillMethod):
 
 
 class DecodeMethod(Method):
-    """A method that selects, of a cache that keeps everything, what the next token's query sees."""
+    """A method that selects from a complete cache what the next token's query sees."""
 
     phase = Phase.DECODE
     recordable: ClassVar[bool] = False
@@ -361,11 +361,11 @@ class DecodeMethod(Method):
         return "oracle_decode", {}
 
     def new_state(self, cache: PagedCache) -> Tensor | None:
-        """An empty state for each physical page of a cache, the same at any budget; None if the method keeps none."""
+        """An empty state for each physical page of a cache, independent of the budget; None if there is no state."""
         return None
 
     def update(self, state: Tensor | None, keys: Tensor, slots: Tensor, block_size: int, *, impl: str = "auto") -> None:
-        """Update the state in place for keys just written.
+        """Update the state in place for newly written keys.
 
         Args:
             state: As ``new_state`` made it.
@@ -381,14 +381,14 @@ class DecodeMethod(Method):
 
         Args:
             q: ``[batch, query_heads, head_size]``.
-            cache: The cache, with the query's own token in it; each sequence's budget follows its own length.
-            state: As ``new_state`` made it and ``update`` kept it.
+            cache: The cache, including the query's own token; each sequence's budget depends on its length.
+            state: As made by ``new_state`` and updated by ``update``.
             impl: "auto", "triton" or "torch".
         """
 
 
 class EvictMethod(Method):
-    """A method that selects, per KV head, the tokens that stay visible after the prompt, and perhaps at each step."""
+    """A method that selects, per KV head, the tokens to keep after the prompt, and possibly at each step."""
 
     phase = Phase.EVICT
     each_step: ClassVar[bool] = False
@@ -410,7 +410,7 @@ class EvictMethod(Method):
 
     @property
     def shared_in_sessions(self) -> bool:
-        # Where each step evicts, what stays would follow from steps behind the context, too.
+        # If each step evicts, what is kept would also depend on steps after the context.
         return not self.each_step
 
     @property
@@ -429,28 +429,28 @@ class EvictMethod(Method):
         layer: Layer = ONLY,
         impl: str = "auto",
     ) -> Kept:
-        """The tokens of a prompt that stay.
+        """The tokens of a prompt to keep.
 
         Args:
-            q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k``; a method says how many it needs.
+            q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k``; ``observes`` gives how many it needs.
             k: ``[n_k, kv_heads, head_size]``.
-            v: ``[n_k, kv_heads, value_size]``, where the method reads values; None takes them to be alike.
-            length: Tokens by which the budget is solved; ``n_k`` if None.
+            v: ``[n_k, kv_heads, value_size]``, if the method reads values; None: assumed equal.
+            length: Tokens for which the budget is solved; ``n_k`` if None.
             layer: Layer number and number of layers.
             impl: "auto", "triton" or "torch".
         """
 
     def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """The state to carry between the chunks of a prompt until it is whole.
+        """The state carried between the chunks of a prompt.
 
         Args:
-            seen: What this gave for the chunk before; None for the first.
+            seen: The result for the previous chunk; None for the first.
             q: ``[n_q, query_heads, head_size]``: the chunk's, the last ``n_q`` of ``n_k``.
-            k: ``[n_k, kv_heads, head_size]``: of the prompt so far.
+            k: ``[n_k, kv_heads, head_size]``: all keys of the prompt so far.
             impl: "auto", "triton" or "torch".
 
         Returns:
-            As a rule the last queries so far, copied: ``[n, query_heads, head_size]``.
+            Usually the last queries so far, copied: ``[n, query_heads, head_size]``.
         """
         import torch
 
@@ -467,34 +467,34 @@ class EvictMethod(Method):
         layer: Layer = ONLY,
         impl: str = "auto",
     ) -> Kept:
-        """As ``keep``, of a prompt that came in chunks: ``seen`` is what ``observe`` gave for the last of them."""
+        """As ``keep``, for a prompt in chunks: ``seen`` is the result of ``observe`` for the last one."""
         return self.keep(seen, k, v=v, length=length, layer=layer, impl=impl)
 
     def advance(self, kept: Kept, position: int, weights: Tensor | None = None) -> Kept:
-        """The tokens that stay after a decoding step: the new one joins, and methods with ``each_step`` drop others.
+        """The tokens to keep after a decoding step: the new one is added, and methods with ``each_step`` drop others.
 
         Args:
-            kept: What the step could see before its own token.
+            kept: What the step could see, without its own token.
             position: The position of the step's own token.
-            weights: fp32 ``[kv_heads, width + 1]``: what ``weigh`` gave for the kept tokens in their order and then
-                the token itself. Needed where ``each_step`` is True.
+            weights: fp32 ``[kv_heads, width + 1]``: the result of ``weigh`` for the kept tokens in order and then the
+                token itself. Needed if ``each_step`` is True.
         """
         return kept.append(position)
 
     def widen(self, kept: Kept) -> Kept:
-        """What stays, with room for a token of the prompt that was read after the eviction: it stays beside the budget.
+        """The kept tokens, with room for a prompt token read after the eviction, kept in addition to the budget.
 
-        It is for methods with ``each_step``, where that token would put out another one; for others nothing changes.
+        It matters for methods with ``each_step``, where that token would displace another one.
         """
         return kept if kept.capacity is None else replace(kept, capacity=kept.capacity + 1)
 
     def weigh(self, q: Tensor, cache: PagedCache, positions: Tensor, counts: Tensor, *, layer: Layer = ONLY) -> Tensor:
-        """The attention weights of a step, summed over the group, or what a method estimates them by.
+        """The attention weights of a step, summed over the group, or a method's estimates of them.
 
         Args:
             q: ``[batch, query_heads, head_size]``.
             cache: The cache.
-            positions: int32 ``[batch, kv_heads, width]``: what stays, and then the step's own token; undefined past the
+            positions: int32 ``[batch, kv_heads, width]``: the kept tokens, then the step's own; undefined past the
                 count.
             counts: int32 ``[batch, kv_heads]``.
             layer: Layer number and number of layers.
@@ -509,46 +509,46 @@ class EvictMethod(Method):
         return step_weights_torch(q, cache, listed, softmax=self.softmax).clamp_min(0.0)
 
     def visible(self, seen: Kept, weights: Tensor | None = None, *, impl: str = "auto") -> Kept:
-        """The part that a step sees of what stays and its own token: all, unless a method chooses among these.
+        """The part of the kept tokens and its own that a step sees: all, unless a method selects among them.
 
         Args:
-            seen: What stays, with the step's own token.
-            weights: As of ``advance``.
+            seen: The kept tokens, with the step's own.
+            weights: As for ``advance``.
             impl: "auto", "triton" or "torch".
         """
         return seen
 
 
 class StepMethod(EvictMethod):
-    """A method that evicts at each step, and takes all sequences of a batch at once, with as many launches as for one.
+    """A method that evicts at each step, for all sequences of a batch at once, with as many launches as for one.
 
-    One that takes a sequence alone derives from ``EvictMethod`` instead, and sets ``each_step``. A subclass that
-    overrides ``advance``, ``visible`` or ``widen`` takes one alone, too.
+    Methods that take one sequence at a time derive from ``EvictMethod`` and set ``each_step``. Subclasses that override
+    ``advance``, ``visible`` or ``widen`` also take one at a time.
     """
 
     each_step: ClassVar[bool] = True
 
     @abstractmethod
     def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
-        """The tokens that stay after a decoding step of all sequences.
+        """The tokens to keep after a decoding step of all sequences.
 
         Args:
-            seen: What each could see, its own token, the last, included.
-            weights: fp32 ``[batch, kv_heads, width]``: what ``weigh`` gave for what ``seen`` lists.
+            seen: What each could see, including its own token, the last.
+            weights: fp32 ``[batch, kv_heads, width]``: the result of ``weigh`` for the tokens in ``seen``.
         """
 
     def visible_all(self, seen: KeptBatch, weights: Tensor, *, impl: str = "auto") -> KeptBatch:
-        """The part that a step sees of what stays and its own token. Arguments as of ``advance_all``."""
+        """The part of the kept tokens and its own that a step sees. Arguments as for ``advance_all``."""
         return seen
 
     @property
     def widens(self) -> bool:
-        """Whether a token of the prompt that is read after the eviction needs room beside the budget."""
+        """Whether a prompt token read after the eviction needs room in addition to the budget."""
         return True
 
     @property
     def together(self) -> bool:
-        """Whether all sequences are taken at once: no subclass has overridden what takes one."""
+        """Whether all sequences are taken at once: no subclass overrides the functions for one."""
         names = ("advance", "visible", "widen")
         return all(getattr(type(self), name) is getattr(StepMethod, name) for name in names)
 
@@ -572,26 +572,26 @@ class StepMethod(EvictMethod):
 
 
 class SharedMethod(EvictMethod):
-    """A method by which all heads of all layers keep the same tokens of a prompt, so that the others can be freed.
+    """A method in which all heads of all layers keep the same tokens of a prompt, so the others can be freed.
 
-    Each layer ranks the tokens, and once the last one has, ``agree`` chooses for all: until then nothing can be read
-    that follows the prompt. ``keep`` chooses for a layer that stands alone.
+    Each layer ranks the tokens, and after the last one ``agree`` chooses for all: until then no later tokens can be
+    read. ``keep`` chooses for a single layer.
     """
 
     @property
     def shared_in_sessions(self) -> bool:
-        return False  # what follows a context would be read before all layers have seen the context
+        return False  # tokens after a context would be read before all layers have seen the context
 
     @abstractmethod
     def rank(self, q: Tensor, k: Tensor, *, v: Tensor | None = None, impl: str = "auto") -> Tensor:
-        """What a layer makes of a prompt, in a form of the method's own. Arguments as of ``keep``; q as ``observe``."""
+        """A layer's ranking of a prompt, specific to the method. Arguments as for ``keep``; q as for ``observe``."""
 
     @abstractmethod
     def agree(self, ranks: Sequence[Tensor], n_k: int, *, length: int | None = None, impl: str = "auto") -> Tensor:
-        """The positions that stay in all layers.
+        """The positions to keep in all layers.
 
         Args:
-            ranks: What ``rank`` gave in each of them.
+            ranks: The results of ``rank`` for each layer.
             n_k: Tokens of the prompt.
             length: Tokens by which the budget is solved; ``n_k`` if None.
             impl: "auto", "triton" or "torch".
@@ -620,37 +620,37 @@ class SharedMethod(EvictMethod):
 
 
 class RepeatMethod(EvictMethod):
-    """A method that has the model read a prompt, or its context, a second time before it evicts, to repeat it.
+    """A method that lets the model repeat a prompt, or its context, before it evicts.
 
-    Engines that can do so take ``keep_all`` in place of ``keep``, and others refuse it. Repetitions are read behind
-    the prompt, one after the other, each as if the others were not there.
+    Engines that support this use ``keep_all`` instead of ``keep``; others refuse the method. Repetitions are read after
+    the prompt, one by one, each as if there were no others.
     """
 
     @abstractmethod
     def chunks(self, length: int, most: int) -> list[range]:
-        """The positions of a prompt of ``length`` tokens that are repeated together, in order, at most ``most``."""
+        """The chunks of positions of a prompt of ``length`` tokens to repeat, in order, each at most ``most`` long."""
 
     @abstractmethod
     def instruction(self, chunk: range) -> tuple[str, range]:
-        """What stands before the repetition of a chunk: a text, and tokens of the prompt that follow it."""
+        """What precedes the repetition of a chunk: a text, then tokens of the prompt."""
 
     @abstractmethod
     def repeated(self, q: Tensor, k: Tensor, chunk: range) -> Tensor:
-        """Scores of the tokens of a chunk, by its repetition: fp32 ``[kv_heads, len(chunk)]``.
+        """Scores of a chunk's tokens from its repetition: fp32 ``[kv_heads, len(chunk)]``.
 
         Args:
-            q: ``[n_q, query_heads, head_size]``: those of the repetition, its instruction included; the last ``n_q`` of
+            q: ``[n_q, query_heads, head_size]``: queries of the repetition with its instruction; the last ``n_q`` of
                 ``n_k``.
-            k: ``[n_k, kv_heads, head_size]``: the prompt's, and those of the repetition.
+            k: ``[n_k, kv_heads, head_size]``: keys of the prompt and of the repetition.
             chunk: Positions of the chunk.
         """
 
     @abstractmethod
     def keep_all(self, scores: Sequence[Tensor], *, impl: str = "auto") -> list[Kept]:
-        """The tokens that stay in each layer.
+        """The tokens to keep in each layer.
 
         Args:
-            scores: Of each layer, of the whole prompt: fp32 ``[kv_heads, n_k]``.
+            scores: For each layer, over the whole prompt: fp32 ``[kv_heads, n_k]``.
             impl: "auto", "triton" or "torch".
         """
 

@@ -1,4 +1,4 @@
 """Kernels: each a public function with its checks and its readable torch twin.
 
-``triton/`` and ``gluon/`` hold the fast ones.
+``triton/`` and ``gluon/`` contain the fast implementations.
 """

@@ -1,6 +1,6 @@
 """XAttention's importance of blocks: sums along antidiagonals (Xu et al. 2025, section 2.1).
 
-Torch serves every device, since all the work is in matrix products.
+Torch is used on every device, since almost all work is matrix products.
 """
 
 from __future__ import annotations
@@ -22,27 +22,26 @@ _CELLS: Final = 1 << 24  # scores of groups in memory at once: 64 MB of fp32, an
 def antidiagonal_scores(
     q: Tensor, k: Tensor, *, block: int = 128, stride: int = 8, scale: float | None = None, impl: str = "auto"
 ) -> Tensor:
-    """The share of each key block in what a query block attends to, estimated along antidiagonals.
+    """The share of each key block in a query block's attention, estimated along antidiagonals.
 
-    Positions are cut into groups of ``stride``. Of the ``stride`` by ``stride`` cell of a query group and a key group
-    only the antidiagonal is computed, on which every row and every column of the cell lies once:
-    ``score[a, b] = scale / stride * sum_i q[a * stride + stride - 1 - i] . k[b * stride + i]``. A softmax over the key
-    groups up to the query group's own, ``b <= a``, turns the scores of each query group into probabilities; these are
-    summed over the groups of a key block and averaged over those of a query block. Groups and blocks begin at
-    multiples of their size; what a group lacks at either end of the input counts as 0, and query groups without any
-    query do not count.
+    Positions are cut into groups of ``stride``. In the ``stride`` by ``stride`` cell of a query group and a key group
+    only the antidiagonal is computed, which contains every row and every column once: ``score[a, b] = scale / stride *
+    sum_i q[a * stride + stride - 1 - i] . k[b * stride + i]``. A softmax over the key groups up to the query group's
+    own, ``b <= a``, turns the scores of each query group into probabilities; these are summed over the groups of a key
+    block and averaged over those of a query block. Groups and blocks begin at multiples of their size; missing members
+    of a group at either end of the input count as 0, and query groups without queries do not count.
 
     Args:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         block: Positions in a block, of queries as of keys; a multiple of ``stride``.
-        stride: Positions in a group; 8 or 16 in the paper. The work is 1 / stride of that of all scores.
+        stride: Positions in a group; 8 or 16 in the paper. The work is 1 / stride of that for all scores.
         scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
-        impl: "auto", "triton" or "torch"; all are the same.
+        impl: "auto", "triton" or "torch"; all run torch.
 
     Returns:
-        fp32 ``[query_heads, rows, columns]``: for each query block that the queries touch, probabilities of key blocks;
-        a row sums to 1, and is 0 after the diagonal.
+        fp32 ``[query_heads, rows, columns]``: for each query block, probabilities of key blocks; a row sums to 1, and
+        is 0 after the diagonal.
 
     Raises:
         UsageError: Shapes, types, sizes or devices do not match.
@@ -53,16 +52,16 @@ def antidiagonal_scores(
     if block < 1 or block % stride:
         raise UsageError("block", block, f"has to be a multiple of the stride, {stride}")
     scale = checked_scale(scale, q.shape[2])
-    implementation("torch" if impl == "auto" else impl, q)  # complains of what it does not know
+    implementation("torch" if impl == "auto" else impl, q)  # checks impl
     return antidiagonal_scores_torch(q, k, block=block, stride=stride, scale=scale)
 
 
 def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, scale: float) -> Tensor:
-    """The computation itself, for as many query blocks and heads at a time as ``_CELLS`` holds."""
+    """The computation itself, in chunks of query blocks and heads that fit into ``_CELLS``."""
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     first, rows = (n_k - n_q) // block, BlockIndex.rows(n_q, n_k, block)
     columns, per_block, group = ceil_div(n_k, block), block // stride, heads // kv_heads
-    before = n_k - n_q - first * block  # positions of the first query block that the input does not have
+    before = n_k - n_q - first * block  # positions of the first query block before the input
     reversed_queries = _groups(q, before, rows * block, stride).flip(2).flatten(2)
     keys = _groups(k, 0, columns * block, stride).flatten(2)
     own, number, weight, groups = _numbers(q.device, n_q, n_k, block, stride)
@@ -78,7 +77,7 @@ def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, 
         for head in range(0, heads, heads_at_once):
             together = slice(head, head + heads_at_once)
             kv = keys[head // group : ceil_div(head + heads_at_once, group), : reach * per_block]
-            # Heads of a group lie one after the other, and are multiplied with their keys as one.
+            # Heads of a group are adjacent, and are multiplied with their keys in one product.
             queries = reversed_queries[together, chosen]
             scores = _product(queries.reshape(len(kv), -1, queries.shape[2]), kv).view(len(queries), *later.shape)
             shares = scores.mul_(scale / stride).masked_fill_(later, float("-inf")).softmax(-1)
@@ -91,11 +90,11 @@ def antidiagonal_scores_torch(q: Tensor, k: Tensor, *, block: int, stride: int, 
 def _numbers(
     device: torch.device, n_q: int, n_k: int, block: int, stride: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Numbers of groups, and which of the query blocks' groups hold a query.
+    """Numbers of groups, and which groups of the query blocks contain a query.
 
     Returns:
         int32 ``[query groups, 1]`` and ``[key groups]``: numbers; bool ``[rows, groups of a block, 1]`` and int64
-        ``[rows, 1]``: whether a group holds a query, and how many of a block do, at least one.
+        ``[rows, 1]``: whether a group contains a query, and how many of a block do, at least one.
     """
     first, rows, columns = (n_k - n_q) // block, BlockIndex.rows(n_q, n_k, block), ceil_div(n_k, block)
     number = torch.arange(columns * (block // stride), dtype=torch.int32, device=device)
@@ -105,7 +104,7 @@ def _numbers(
 
 
 def _whole_groups(most: int, heads: int, group: int) -> int:
-    """How many heads, at most ``most`` but at least one, make up groups, or equal parts of one."""
+    """The number of heads, at most ``most`` but at least one, that form whole groups or equal parts of one."""
     if most >= group:
         return min(heads, most // group * group)
     return next(number for number in range(max(1, most), 0, -1) if group % number == 0)

@@ -31,30 +31,30 @@ def top_blocks(
     sinks: int = 1,
     impl: str = "auto",
 ) -> BlockIndex:
-    """For each query block the key blocks of the highest pooled scores (MInference's block-sparse heads).
+    """The key blocks with the highest pooled scores for each query block (MInference's block-sparse heads).
 
     A score is the product of a pooled query and a pooled key (Jiang et al. 2024, algorithm 3). Key blocks after the
-    query block are never taken; those that its own positions lie in, and the first of all, always are, and count. The
-    scores are held for a stretch of query blocks at a time, so that memory does not grow with the square of blocks.
+    query block are never taken; those containing its own positions, and the first ones, always are, and count. Scores
+    are computed for a chunk of query blocks at a time, so memory does not grow quadratically.
 
     Args:
-        q_pool: ``[heads, rows, head_size]``: a row for each query block that the ``n_q`` last of ``n_k`` positions
-            touch, as ``mean_pool(q, block_q, offset=n_k - n_q)`` gives it. ``heads`` are the index's: query heads, or
-            KV heads if the queries of a group were pooled into one.
+        q_pool: ``[heads, rows, head_size]``: a row for each query block with any of the ``n_q`` last of ``n_k``
+            positions, as ``mean_pool(q, block_q, offset=n_k - n_q)`` gives it. ``heads`` are the index's: query heads,
+            or KV heads if the queries of a group were pooled into one.
         k_pool: ``[kv_heads, columns, head_size]``, of q_pool's dtype, as ``mean_pool(k, block_k)`` gives it.
-        top_k: Key blocks for each query block, those always taken included.
+        top_k: Key blocks per query block, including those always taken.
         n_q: Queries.
         n_k: Keys.
         block_q: Positions in a query block.
         block_k: Positions in a key block.
-        sinks: How many of the first key blocks are always taken.
+        sinks: Number of first key blocks that are always taken.
         impl: "auto", "triton" or "torch".
 
     Returns:
         The index, ``min(top_k, columns)`` wide.
 
     Raises:
-        UsageError: Shapes, types or sizes do not fit, or ``top_k`` is less than what is always taken.
+        UsageError: Shapes, types or sizes do not fit, or ``top_k`` is below the number of blocks always taken.
     """
     for name, value, least in (("block_q", block_q, 1), ("block_k", block_k, 1), ("sinks", sinks, 0)):
         if value < least:
@@ -71,7 +71,7 @@ def top_blocks(
     check_size("head_size", q_pool.shape[2], device=q_pool.device.type)
     check_floats(q_pool=q_pool, k_pool=k_pool)
     check_same("device", q_pool=q_pool, k_pool=k_pool)
-    # A query block touches one key block more than it is long if the grids are not multiples of one another.
+    # A query block overlaps one more key block if the grids are not multiples of one another.
     touched = ceil_div(block_q, block_k) + (block_q % block_k != 0 and block_k % block_q != 0)
     always = min(columns, sinks + touched)
     if top_k < always:
@@ -105,10 +105,10 @@ def top_blocks_torch(
 def row_chunks(
     heads: int, rows: int, columns: int, first: int, block_q: int, block_k: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Stretches of query blocks whose causal scores fit into ``CELLS``; a single row always does.
+    """Chunks of query blocks whose causal scores fit into ``CELLS``; at least one row.
 
     Yields:
-        The first row, the row after the last, and how many key blocks the last of them reaches.
+        The first row, the row after the last, and the number of key blocks up to the last row's diagonal.
     """
 
     def reach(stop: int) -> int:

@@ -12,7 +12,7 @@ from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
-_BLOCK = 128  # of dense attention, for speed alone
+_BLOCK = 128  # block size of dense attention, which only affects speed
 
 
 def block_sparse_attention(
@@ -64,7 +64,7 @@ def block_sparse_torch(
 
 
 def dense_index(device: torch.device, n_q: int, n_k: int) -> BlockIndex:
-    """The index of dense attention; one for all layers where it is small."""
+    """The index of dense attention; shared by all layers if small."""
     return _dense(device, n_q, n_k, _BLOCK)
 
 

@@ -1,4 +1,4 @@
-"""The largest components of queries, on which their products with keys hang mostly (Ribar et al. 2024, section 4)."""
+"""The largest components of queries, which dominate their products with keys (Ribar et al. 2024, section 4)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sparse_tasks.attention.kernels.dispatch import implementation
 
 
 class Components(NamedTuple):
-    """Some components of the queries of each KV head, the same ones for its group.
+    """Components of the queries of each KV head, the same for its group.
 
     Attributes:
-        numbers: int64 ``[batch, kv_heads, 1, r]``: which they are.
+        numbers: int64 ``[batch, kv_heads, 1, r]``: their indices.
         queries: fp32 ``[batch, kv_heads, group, r]``.
-        temperature: fp32 ``[batch, kv_heads, group, 1]``: by which products of these alone are divided to stand for
-            scores; it is below the root of the head size, as these hold less than the whole query does.
+        temperature: fp32 ``[batch, kv_heads, group, 1]``: divisor of products of these components that makes them
+            estimates of scores; it is below the root of the head size, since they are only part of the query.
     """
 
     numbers: Tensor
@@ -40,16 +40,16 @@ def largest_components(queries: Tensor, r: int) -> Components:
 
 
 def keep_largest(q: Tensor, kv_heads: int, r: int, *, impl: str = "auto") -> tuple[Tensor, Tensor]:
-    """Queries with nothing but the largest components of each KV head's group, and the factors of their scores.
+    """Queries with only the largest components of each KV head's group, and the scales of their scores.
 
     Args:
         q: ``[batch, query_heads, head_size]``.
         kv_heads: KV heads, which divide the query heads.
-        r: Components to keep, at least 1; all if there are fewer. Which of equal ones stay is not said.
+        r: Components to keep, at least 1; all if there are fewer. Ties are broken arbitrarily.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        As q, contiguous, with 0 for what is not kept; and fp32 ``[batch, query_heads]``, 1 over their temperatures.
+        Like q, contiguous, with 0 for other components; and fp32 ``[batch, query_heads]``, 1 over their temperatures.
     """
     if implementation(impl, q) == "torch":
         return keep_largest_torch(q, kv_heads, r)

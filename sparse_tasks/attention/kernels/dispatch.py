@@ -28,7 +28,7 @@ EIGHT_BITS: Final = torch.float8_e4m3fn
 
 
 class TwinWarning(UserWarning):
-    """A torch twin runs for want of a kernel, and is slow."""
+    """A slow torch twin runs because no kernel is available."""
 
 
 _CHECKING: Final[ContextVar[bool]] = ContextVar("checking", default=True)
@@ -41,9 +41,9 @@ def checking() -> bool:
 
 @contextmanager
 def checks(on: bool) -> Iterator[None]:
-    """Turn checks on or off inside a block: in decoding they can take longer than attention.
+    """Turn checks on or off within a block: in decoding they can take longer than attention.
 
-    Off is for inputs known to fit, as where the same was checked for another layer.
+    Turn them off only for inputs known to be valid, such as those already checked for another layer.
     """
     before = _CHECKING.set(on)
     try:
@@ -58,7 +58,7 @@ def power_of_2(number: int) -> int:
 
 
 def has_kernels(device: str) -> bool:
-    """Whether kernels run on a device, in Triton's interpreter too."""
+    """Whether kernels run on a device, including in Triton's interpreter."""
     return _has_triton() and (device.startswith("cuda") or interpreted())
 
 
@@ -71,7 +71,8 @@ def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
     """Implementation for a tensor's device.
 
     Args:
-        impl: "auto" takes Triton on a GPU and the torch twin elsewhere, with one warning; "triton" and "torch" insist.
+        impl: "auto" takes Triton on a GPU and the torch twin elsewhere, with one warning; "triton" and "torch" are
+            forced.
         tensor: One of the inputs.
 
     Raises:
@@ -94,7 +95,7 @@ def implementation(impl: str, tensor: Tensor) -> Literal["triton", "torch"]:
 def prefill_implementation(
     impl: str, q: Tensor, v: Tensor, block_q: int, block_k: int
 ) -> Literal["gluon", "triton", "torch"]:
-    """As ``implementation``, for attention of a prompt in such tiles: Gluon's kernel on Hopper, where it serves.
+    """As ``implementation``, for prefill attention with these tiles: Gluon's kernel on Hopper, where supported.
 
     Raises:
         UsageError: As ``implementation``.
@@ -108,7 +109,7 @@ def prefill_implementation(
 
 
 def check_floats(**tensors: Tensor) -> None:
-    """Refuse tensors that are not all of one floating type of the kernels.
+    """Refuse tensors that do not share one floating type supported by the kernels.
 
     Raises:
         UsageError: Names the first tensor that does not fit.
@@ -123,7 +124,7 @@ def check_floats(**tensors: Tensor) -> None:
 
 
 def check_cached(**tensors: Tensor) -> None:
-    """Refuse cached tensors that are not all of one type: a floating type of the kernels, or 8 bits.
+    """Refuse cached tensors that do not share one type: a floating type of the kernels, or 8 bits.
 
     Raises:
         UsageError: Names the first tensor that does not fit.
@@ -182,13 +183,13 @@ def check_heads(query_heads: int, kv_heads: int) -> None:
 
 
 def check_size(name: str, size: int, most: int = 256, *, device: str | None = None) -> None:
-    """Refuse a size of keys or values without tiles.
+    """Refuse a size of keys or values that kernels have no tiles for.
 
     Args:
         name: Its name, as "head_size".
-        size: Numbers in a key or a value.
+        size: Size of a key or a value.
         most: The largest that kernels take.
-        device: Type of the device that has them: twins, which serve where no kernels run, take any size.
+        device: Device type: the twins, used where no kernels run, take any size.
 
     Raises:
         UsageError: Kernels do not take it.
@@ -198,10 +199,10 @@ def check_size(name: str, size: int, most: int = 256, *, device: str | None = No
 
 
 def check_values(name: str, values: Tensor, keys: Tensor, most: int = 256) -> None:
-    """Refuse values that are not one for each key, and sizes without tiles. The size need not be that of the keys.
+    """Refuse values whose number differs from the keys', and sizes without tiles. Their size may differ from the keys'.
 
     Raises:
-        UsageError: Their number or their size does not fit.
+        UsageError: Their number or size is not valid.
     """
     if values.shape[:-1] != keys.shape[:-1]:
         expected = ", ".join(map(str, keys.shape[:-1]))
@@ -210,7 +211,7 @@ def check_values(name: str, values: Tensor, keys: Tensor, most: int = 256) -> No
 
 
 def takes_head_size(size: int, most: int = 256) -> bool:
-    """Whether kernels have tiles for a head size: of a prompt up to 256, in decoding up to ``LATENT``."""
+    """Whether kernels have tiles for a head size: up to 256 in prefill, up to ``LATENT`` in decoding."""
     return size % 16 == 0 and 16 <= size <= most
 
 

@@ -1,4 +1,4 @@
-"""What numbers of verticals and slashes compute, for many numbers at once."""
+"""Computed interactions for many numbers of verticals and slashes at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LineCounts(NamedTuple):
 
     Attributes:
         computed: int64 ``[tried]``: causal interactions of all heads.
-        alone: int32 ``[tried, heads, units]``: what a vertical in each unit of keys adds to the bands; None where
+        alone: int32 ``[tried, heads, units]``: what a vertical in each unit of keys adds to the bands; None if
             verticals are counted.
     """
 
@@ -40,10 +40,10 @@ def line_counts(
     """Count the interactions of a ``LineIndex`` of each head's best lines, without making one.
 
     Args:
-        best: int32 ``[heads, bands]``: the place, among its head's slashes, of the best that crosses each band;
-            the best is distance 0, so that a key's own row always sees it.
-        lines: int32 ``[tried]``: so many slashes of each head, and as many verticals.
-        rank: int32 ``[heads, n_k]``: the place of each vertical among its head's; None counts bands alone.
+        best: int32 ``[heads, bands]``: the rank, among its head's slashes, of the best that crosses each band; the best
+            is distance 0, so a key's own row always sees it.
+        lines: int32 ``[tried]``: number of slashes of each head, and of verticals.
+        rank: int32 ``[heads, n_k]``: the rank of each vertical within its head; None counts only bands.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
         block_q: Queries in the tiles that slashes are rounded up to, a multiple of ``unit``.

@@ -1,4 +1,4 @@
-"""The share of a row's weight that an entry and all smaller ones hold."""
+"""The share of a row's weight in an entry and all smaller ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WHOLE = 1024
 
 
 def mass_from(weights: Tensor, first: Tensor | None = None, least: int = 0, *, impl: str = "auto") -> Tensor:
-    """For each entry of a row the share of weight that it and all after it hold, by weight from the largest on.
+    """For each entry of a row, the share of weight in it and all entries after it, in descending order of weight.
 
-    The fewest entries that hold a share ``p`` are those for which this is above ``1 - p``. Small ones are summed apart
-    from large ones, and in fp64, so that they can be told apart; of equal entries the lower column comes first.
+    The smallest set with a share ``p`` is the entries for which this is above ``1 - p``. Small entries are summed
+    separately from large ones, in fp64, so that they stay distinct; among equal entries the lower column comes first.
 
     Args:
         weights: fp32 ``[..., columns]``, at least 0; of -inf, which cannot be chosen, the result is -inf.
-        first: bool, broadcast to weights: entries that come first, and count; +inf in the result.
-        least: How many entries of a row are +inf at least.
+        first: bool, broadcast to weights: entries that always come first, and count; +inf in the result.
+        least: Minimum number of entries of a row that are +inf.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -38,7 +38,7 @@ def mass_from_torch(weights: Tensor, first: Tensor | None = None, least: int = 0
     ranked = weights if first is None else weights.masked_fill(first, float("inf"))
     order = ranked.argsort(dim=-1, descending=True, stable=True)
     sums = weights.clamp_min(0).gather(-1, order).flip(-1).cumsum(-1, dtype=torch.float64).flip(-1).float()
-    share = sums / sums[..., :1]  # the first of a row is 1, to the last bit
+    share = sums / sums[..., :1]  # the first of a row is exactly 1
     share[..., :least] = float("inf")
     mass = torch.empty_like(weights).scatter_(-1, order, share).masked_fill(weights == float("-inf"), float("-inf"))
     return mass if first is None else mass.masked_fill(first, float("inf"))

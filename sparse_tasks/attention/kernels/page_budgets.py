@@ -13,7 +13,7 @@ from sparse_tasks.core.errors import UsageError
 
 
 def page_budget(length: int, density: float, unit: int) -> int:
-    """The whole pages whose positions, the last page's alone in part, come nearest to ``length * density``; at least 1.
+    """The number of pages whose positions, with a partial last page, come nearest to ``length * density``; at least 1.
 
     Args:
         length: Positions.
@@ -24,7 +24,7 @@ def page_budget(length: int, density: float, unit: int) -> int:
 
 
 def page_budgets(lengths: Tensor, density: float, unit: int, *, impl: str = "auto") -> Tensor:
-    """``page_budget`` of each sequence, on the device and equal to the host's to the last bit.
+    """``page_budget`` of each sequence, on the device, bit-identical to the host's.
 
     Args:
         lengths: int32 ``[batch]``.

@@ -1,4 +1,4 @@
-"""Upper bounds of how well pages match a query (Quest: Tang et al. 2024, section 3)."""
+"""Upper bounds of the scores of pages for a query (Quest: Tang et al. 2024, section 3)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def page_scores(
         summaries: ``[physical pages, kv_heads, 2, head_size]``, as in ``page_summaries.py``.
         cache: Blocks and lengths of the sequences; its keys and values are not read.
         unit: Positions in a page. It divides the block size, or each sequence has one block.
-        longest: Bound of the lengths; the room of the block table if None.
+        longest: Bound of the lengths; the capacity of the block table if None.
         current: Whether the page of a sequence's last position is +inf, so that it is always chosen.
         impl: "auto", "triton" or "torch".
 

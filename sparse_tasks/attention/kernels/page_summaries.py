@@ -1,4 +1,4 @@
-"""Page summaries of Quest: the smallest and largest key of a page, number by number (Tang et al. 2024, section 3).
+"""Page summaries of Quest: the elementwise minimum and maximum of a page's keys (Tang et al. 2024, section 3).
 
 Summaries belong to physical pages of the cache, so they stay right when blocks are shared, freed and used again.
 """
@@ -15,11 +15,11 @@ from sparse_tasks.core.errors import UsageError
 
 
 def new_page_summaries(cache_keys: Tensor, unit: int) -> Tensor:
-    """Room for the summaries of all pages of a cache, zeroed.
+    """Zeroed memory for the summaries of all pages of a cache.
 
     Args:
         cache_keys: ``[blocks, block_size, kv_heads, head_size]``.
-        unit: Positions in a page. Where it does not divide ``block_size``, a block's last page is shorter.
+        unit: Positions in a page. If it does not divide ``block_size``, a block's last page is shorter.
 
     Returns:
         ``[blocks * ceil(block_size / unit), kv_heads, 2, head_size]`` in the keys' dtype: minimum, then maximum.
@@ -44,9 +44,9 @@ def update_page_summaries(
 ) -> None:
     """Update the summaries with keys just written to the cache, in place.
 
-    A page whose first position is among the slots begins anew, from this call's keys alone; another folds them in.
-    Slots differ, and those of one page stand together in a call, in any order, as vLLM's do: a request's tokens are
-    consecutive, and no two requests write to one block.
+    A page whose first position is among the slots is reset to this call's keys; others fold them in. Slots are
+    distinct, and those of one page are adjacent in a call, in any order, as in vLLM: a request's tokens are
+    consecutive, and no two requests write to the same block.
 
     Args:
         summaries: As ``new_page_summaries`` made them.
@@ -88,7 +88,7 @@ def _check_update(summaries: Tensor, keys: Tensor, slots: Tensor, unit: int) -> 
 def update_page_summaries_torch(
     summaries: Tensor, keys: Tensor, slots: Tensor, *, unit: int, block_size: int | None = None
 ) -> None:
-    """Torch twin of ``update_page_summaries``; slots of one page need not stand together."""
+    """Torch twin of ``update_page_summaries``; slots of one page need not be adjacent."""
     block_size = unit if block_size is None else block_size
     keys, slots = keys[slots >= 0].float(), slots[slots >= 0].long()
     offset = slots % block_size
@@ -100,13 +100,13 @@ def update_page_summaries_torch(
     high = torch.where(anew[:, None, None], float("-inf"), high)
     run = run[:, None, None].expand_as(keys)
     low, high = low.scatter_reduce(0, run, keys, "amin"), high.scatter_reduce(0, run, keys, "amax")
-    summaries[pages] = torch.stack([low, high], dim=2).to(summaries.dtype)  # of keys, and so exact
+    summaries[pages] = torch.stack([low, high], dim=2).to(summaries.dtype)  # values of keys, so the cast is exact
 
 
 def page_summaries(cache: PagedCache, unit: int, *, impl: str = "auto") -> Tensor:
-    """The summaries of all pages that sequences of a cache have, from its keys.
+    """The summaries of all pages used by sequences of a cache, from its keys.
 
-    A page of which a sequence has only the first positions is of these alone; pages that sequences share are full.
+    A partly filled page covers only the filled positions; pages shared by sequences are full.
 
     Args:
         cache: The cache; its values are not read.
@@ -114,7 +114,7 @@ def page_summaries(cache: PagedCache, unit: int, *, impl: str = "auto") -> Tenso
         impl: "auto", "triton" or "torch".
 
     Returns:
-        As ``new_page_summaries`` makes them; the pages that no sequence has mean nothing.
+        As ``new_page_summaries`` makes them; unused pages are undefined.
 
     Raises:
         UsageError: ``unit`` does not fit the cache.
@@ -128,7 +128,7 @@ def page_summaries(cache: PagedCache, unit: int, *, impl: str = "auto") -> Tenso
 
 
 def page_summaries_torch(cache: PagedCache, unit: int) -> Tensor:
-    """Torch twin of ``page_summaries``: the keys of each sequence, as if just written."""
+    """Torch twin of ``page_summaries``: the keys of each sequence, treated as just written."""
     summaries = new_page_summaries(cache.keys, unit)
     for row in range(cache.batch):
         keys, _ = cache.gather(row)
@@ -140,7 +140,7 @@ def page_summaries_torch(cache: PagedCache, unit: int) -> Tensor:
 
 
 def check_unit(cache: PagedCache, unit: int) -> None:
-    """Refuse pages that straddle blocks, since summaries are kept per block.
+    """Refuse pages that cross block boundaries, since summaries are kept per block.
 
     Raises:
         UsageError: ``unit`` does not divide the block size.

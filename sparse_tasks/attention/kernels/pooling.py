@@ -16,8 +16,8 @@ def mean_pool(x: Tensor, block: int, *, offset: int = 0, impl: str = "auto") -> 
     Args:
         x: ``[n, heads, head_size]``, queries or keys; may be a strided view.
         block: Positions in a block, at least 1. Blocks begin at multiples of it.
-        offset: Position of the first token of ``x``. So the first block may be a part, as may the last; a part's mean
-            is that of its tokens.
+        offset: Position of the first token of ``x``. So the first and the last block may be partial; their mean is over
+            the tokens present.
         impl: "auto", "triton" or "torch".
 
     Returns:

@@ -14,7 +14,7 @@ def add_positions_read(
 ) -> None:
     """Add the positions of a step's page lists to sums by request, layer and KV head, in place.
 
-    Pages of a list ascend, so that only the last of them can be a part.
+    Pages of a list ascend, so only the last can be partial.
 
     Args:
         read: int64 ``[requests, layers, kv_heads]``, contiguous: the sums.
@@ -56,7 +56,7 @@ def add_positions_read_torch(
 ) -> None:
     """Torch twin of ``add_positions_read``."""
     if not pages.shape[3]:
-        return  # nothing is listed
+        return  # empty lists
     last = pages.gather(3, (counts.long() - 1).clamp_min(0)[..., None])[..., 0].long()
     missing = ((last + 1) * unit - lengths[:, None]).clamp_min(0)
     held = torch.where(counts > 0, counts.long() * unit - missing, 0)

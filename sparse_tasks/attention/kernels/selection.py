@@ -1,4 +1,4 @@
-"""The largest entries of each row of scores, as an ascending list: a number of them, or a share of the mass."""
+"""The largest entries of each row of scores as an ascending list, by number or by share of the mass."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def select_top(
 def select_mass(
     scores: Tensor, mass: float | Tensor, *, width: int, minimum: int = 1, impl: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """The columns of the fewest largest entries of each row that hold a share of its mass (top-p).
+    """The smallest set of largest entries of each row with a given share of its mass (top-p), as columns.
 
     Used by FlexPrefill (Lai et al. 2025, section 3.3), XAttention (Xu et al. 2025, section 2.2) and Twilight (Lin et
-    al. 2025). Sums are in fp32, so that a row that meets its share within rounding may have one entry more or fewer.
+    al. 2025). Sums are in fp32, so a row that meets its share within rounding may have one entry more or less.
 
     Args:
-        scores: fp32 ``[..., columns]``, weights of at least 0. -inf cannot be chosen; +inf is always chosen and is no
-            part of the mass. Of equal entries the lower columns come first. NaN is not allowed.
+        scores: fp32 ``[..., columns]``, weights of at least 0. -inf cannot be chosen; +inf is always chosen and does
+            not count in the mass. Of equal entries the lower columns come first. NaN is not allowed.
         mass: The share of the sum of the row's finite weights, in [0, 1]; or fp32, broadcast to the rows.
-        width: Maximum entries per row, at least 1: a row that would need more gets its largest ``width``.
-        minimum: The fewest that a row takes, at least 1, those of +inf among them.
+        width: Maximum entries per row, at least 1: rows that need more get their largest ``width`` entries.
+        minimum: Minimum entries per row, at least 1, including those of +inf.
         impl: "auto", "triton" or "torch".
 
     Returns:
@@ -91,7 +91,7 @@ def select_mass_torch(scores: Tensor, mass: float | Tensor, *, width: int, minim
     ordered, order = scores.sort(dim=-1, descending=True, stable=True)
     running = torch.where(ordered.isfinite(), ordered, 0.0).double().cumsum(-1)
     share = mass[..., None] if isinstance(mass, Tensor) and mass.ndim else mass
-    # An entry is needed if those before it do not hold enough.
+    # An entry is needed if those before it do not reach the share.
     before = torch.nn.functional.pad(running[..., :-1], (1, 0))
     needed = (ordered == float("inf")) | (ordered.isfinite() & (before < share * running[..., -1:]))
     count = needed.sum(-1, dtype=torch.int32).clamp_min(minimum)

@@ -1,4 +1,4 @@
-"""Attention of a prompt that leaves tiles out as it goes (BLASST: Yuan et al. 2025, section 3)."""
+"""Prefill attention that skips tiles on the fly (BLASST: Yuan et al. 2025, section 3)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sparse_tasks.attention.reference import masked_attention
 from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
-_TILE = 128  # of Gluon's kernel, both ways
+_TILE = 128  # of Gluon's kernel, queries and keys
 
 
 def skips(q: Tensor, v: Tensor, impl: str) -> bool:
-    """Whether there is a kernel that leaves tiles out as it goes: Gluon's alone."""
+    """Whether there is a kernel that skips tiles on the fly: only Gluon's."""
     return prefill_implementation(impl, q, v, _TILE, _TILE) == "gluon"
 
 
@@ -30,16 +30,16 @@ def skipping_attention(
     softmax: Softmax = PLAIN,
     impl: str = "auto",
 ) -> Tensor:
-    """Softmax attention without the tiles that are far below the running maximum; ``index.kept`` says which remain.
+    """Softmax attention without the tiles far below the running maximum; ``index.kept`` records which remain.
 
     Args:
         q: ``[n_q, query_heads, head_size]``; the queries are the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
-        index: Threshold, and room for what is kept, which is filled.
+        index: Threshold, and ``kept``, which is filled.
         scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
         softmax: The model's sinks and soft cap.
-        impl: "auto", "triton" or "torch". Where Gluon's kernel does not serve, the torch twin does.
+        impl: "auto", "triton" or "torch". If Gluon's kernel does not support the inputs, the torch twin runs.
 
     Returns:
         ``[n_q, query_heads, value_size]`` in q's dtype.
@@ -66,7 +66,7 @@ def skipping_attention(
 def skipping_attention_torch(
     q: Tensor, k: Tensor, v: Tensor, index: SkipIndex, *, scale: float | None = None, softmax: Softmax = PLAIN
 ) -> Tensor:
-    """Torch twin of ``skipping_attention``: a masked softmax over tiles that are known before."""
+    """Torch twin of ``skipping_attention``: a masked softmax over tiles chosen in advance."""
     scale = q.shape[2] ** -0.5 if scale is None else scale
     scaled = q.float() * (scale * q.shape[2] ** 0.5)
     index.kept.copy_(block_lead(scaled, k, index.block_q, index.block_k, softmax) * LOG2_E > index.mark)

@@ -36,17 +36,17 @@ def sparse_decode(
     return_lse: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Softmax attention of one query a sequence, which sees the pages that are listed for its KV head.
+    """Softmax attention of one query per sequence over the pages listed for its KV head.
 
     Args:
         q: ``[batch, query_heads, head_size]``; ``query_heads`` is a multiple of the cache's KV heads.
-        cache: Keys and values. Its lengths bound what is seen.
-        index: Pages of any size, with weights or without; it need not be related to the cache's blocks.
+        cache: Keys and values. Positions beyond its lengths are not seen.
+        index: Pages of any size, with weights or without; unrelated to the cache's blocks.
         scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
         return_lse: Whether to return the logarithm of the softmax's denominator too.
-        out: As returned, contiguous, to be written to; made if None.
+        out: Contiguous output tensor; allocated if None.
 
     Returns:
         ``[batch, query_heads, value_size]`` in q's dtype, 0 where nothing is listed; with ``return_lse`` also fp32
@@ -94,7 +94,7 @@ def _attend(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, softma
     within = torch.arange(index.unit, device=q.device)
     position = torch.where(listed, index.pages.long()[..., None] * index.unit + within, cache.capacity).flatten(2)
     block, offset, seen = cache.locate(position)  # [batch, kv_heads, width * unit]
-    # What lies unseen in block 0 may be anything, even NaN.
+    # Unseen memory in block 0 may contain anything, even NaN.
     where = (block, offset, torch.arange(cache.kv_heads, device=q.device)[:, None])
     keys, values = (torch.where(seen[..., None], x[where], 0).float() for x in (cache.keys, cache.values))
     scores = softmax.capped(q.unflatten(1, (cache.kv_heads, -1)).float() @ keys.mT * scale)
@@ -107,10 +107,10 @@ def _attend(q: Tensor, cache: PagedCache, index: PageIndex, scale: float, softma
 
 
 def check_queries(q: Tensor, cache: PagedCache) -> None:
-    """One query a sequence of the cache, of heads that go with its own.
+    """Check that there is one query per sequence, with heads that match the cache.
 
     Raises:
-        UsageError: It is not so.
+        UsageError: They do not match.
     """
     if q.ndim != 3 or q.shape[0] != cache.batch or q.shape[2] != cache.head_size:
         expected = f"[{cache.batch}, query_heads, {cache.head_size}]"

@@ -1,4 +1,4 @@
-"""The attention that a step pays to each key, by which methods of decoding select tokens."""
+"""The attention weights of a decoding step, by which methods select tokens."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def step_weights(
     softmax: Softmax = PLAIN,
     impl: str = "auto",
 ) -> Tensor:
-    """Softmax weights of one query a sequence over its keys, or those of listed pages, summed over the group.
+    """Softmax weights of one query per sequence over its keys, or those in listed pages, summed over the group.
 
     Args:
         q: ``[batch, query_heads, head_size]``.
         cache: Keys of the sequences; its values are not read.
         listed: The pages of each KV head; None for all positions.
         scales: fp32 ``[batch, query_heads]``, factors of the scores; ``head_size ** -0.5`` if None.
-        levels: Keys are rounded to whole multiples of the step of which their largest number has so many, as 7 for 4
-            bits; from 1 to 127. None takes them as they are.
+        levels: Quantisation levels on either side of 0, from 1 to 127, such as 7 for 4 bits; the largest element of a
+            key is the highest level. None: no rounding.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        fp32 ``[batch, kv_heads, positions]``; -inf past a sequence's end. Of listed pages they follow each other as in
-        the list, ``width * unit`` positions; -inf past the list's end, too.
+        fp32 ``[batch, kv_heads, positions]``; -inf past a sequence's end. For listed pages they are in list order,
+        ``width * unit`` positions; also -inf past the list's end.
 
     Raises:
         UsageError: Shapes, types or devices do not match.

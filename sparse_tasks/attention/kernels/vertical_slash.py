@@ -1,4 +1,4 @@
-"""Attention of a prompt over verticals and bands of slashes (MInference: Jiang et al. 2024, section 3.2)."""
+"""Prefill attention over verticals and bands of slashes (MInference: Jiang et al. 2024, section 3.2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def vertical_slash_attention(
     softmax: Softmax = PLAIN,
     impl: str = "auto",
 ) -> Tensor:
-    """Softmax attention in which queries see their head's verticals and the tiles of its bands, and no later keys.
+    """Causal softmax attention in which queries see their head's verticals and the tiles of its bands.
 
     Args:
         q: ``[n_q, query_heads, head_size]``; the queries are the last ``n_q`` of ``n_k`` positions.

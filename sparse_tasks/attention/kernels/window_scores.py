@@ -1,4 +1,4 @@
-"""Attention that the last queries of a prompt, or some of all, pay to each key, and the last ones to each distance."""
+"""Attention of the last or of sampled queries of a prompt, summed by key and, for the last ones, by distance."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sparse_tasks.attention.kernels.dispatch import check_same, check_sequence, 
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 from sparse_tasks.core.errors import UsageError
 
-_CELLS: Final = 1 << 20  # probabilities that the twin holds at once: 4 MB of fp32, which stay in a cache
+_CELLS: Final = 1 << 20  # probabilities that the twin holds at once: 4 MB of fp32, which fit into a cache
 
 
 class WindowScores(NamedTuple):
     """Attention probabilities of the last queries, summed in two ways.
 
     Attributes:
-        vertical: fp32 ``[query_heads, n_k]``, by the key's position. Sums to the number of queries, less what falls on
+        vertical: fp32 ``[query_heads, n_k]``, by the key's position. Sums to the number of queries, minus the share of
             a sink.
         slash: fp32 ``[query_heads, n_k]``, by the distance from query to key; None without ``slashes``.
     """
@@ -39,8 +39,8 @@ def window_scores(
 ) -> WindowScores:
     """Causal softmax of the last queries over all keys, summed over the queries by key and by distance.
 
-    By key and by distance it serves vertical-slash (MInference, Jiang et al. 2024, algorithm 2), by key alone SnapKV
-    (Li et al. 2024, section 4). The probabilities are never held as a whole, and no sum hangs on the order of threads.
+    Vertical-slash uses both sums (MInference, Jiang et al. 2024, algorithm 2), SnapKV the sums by key (Li et al. 2024,
+    section 4). The probabilities are never materialised as a whole, and no sum depends on the order of threads.
 
     Args:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions; only the last ``window`` are read.
@@ -80,15 +80,15 @@ def sampled_scores(
     softmax: Softmax = PLAIN,
     impl: str = "auto",
 ) -> Tensor:
-    """Causal softmax of some queries over all keys, summed over the queries by key, of the keys before an end of each.
+    """Causal softmax of sampled queries over all keys, summed by key, over the keys before an end for each query.
 
-    It serves SampleAttention (Zhu et al. 2024, section 4): what a window does not see is attention before its begin.
+    Used by SampleAttention (Zhu et al. 2024, section 4): attention outside a window is attention before its beginning.
 
     Args:
         q: ``[n, query_heads, head_size]``.
         k: ``[n_k, kv_heads, head_size]``, at least as many.
         positions: int32 ``[n]``: ascending, below ``n_k``.
-        ends: int32 ``[n]``: keys from there on are part of a query's softmax, but not of the sums.
+        ends: int32 ``[n]``: keys from there on count in a query's softmax, but not in the sums.
         scale: Scale of the scores, above 0; ``head_size ** -0.5`` if None.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
@@ -138,7 +138,7 @@ def window_scores_torch(
         for start in range(0, n_q, rows):
             query = q[start : start + rows, head].float()
             position = places[start : start + rows, None]
-            seen = n_k if positions is not None else n_k - n_q + start + len(query)  # the others come later
+            seen = n_k if positions is not None else n_k - n_q + start + len(query)  # later keys are unseen
             scores = softmax.capped(query @ keys[:seen].T * scale)
             scores = scores.masked_fill(number[:seen] > position, float("-inf"))
             weights = softmax.of(head).weights(scores)
@@ -151,8 +151,8 @@ def window_scores_torch(
 
 
 def _sums_by_distance(weights: Tensor) -> Tensor:
-    """Sums along diagonals, ``[n_k]`` from the main one on, of ``[n_q, n_k]`` weights of the last queries, 0 beyond."""
+    """Sums along diagonals, ``[n_k]`` from the main one on, of ``[n_q, n_k]`` weights of the last queries; 0 beyond."""
     n_q, n_k = weights.shape
-    # Backwards, and in rows that are one entry shorter than they lie, each row is one place behind the one before.
+    # Viewed with rows one entry shorter than in memory, each reversed row is shifted by one.
     behind = torch.nn.functional.pad(weights.flip(1), (0, n_q)).flatten()[: n_q * (n_q + n_k - 1)]
     return behind.view(n_q, -1).sum(0)[n_q - 1 :]

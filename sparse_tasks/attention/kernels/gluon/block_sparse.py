@@ -1,22 +1,22 @@
-"""Sparse prefill for Hopper: tensor copies, warpgroup matrix instructions, warps of three trades.
+"""Sparse prefill for Hopper: TMA copies, warpgroup matrix instructions, specialised warps.
 
 One producer warp copies the tiles that the index lists into a ring of shared memory; two groups of four warps each
-consume them for half of the queries of a tile, and so hide one another's softmax behind matrix products. Programs are
-persistent: while the consumers finish one query tile, the producer is already copying for the next.
+consume them for half of a tile's queries, so that one group's softmax overlaps with the other's matrix products.
+Programs are persistent: while the consumers finish one query tile, the producer is already copying for the next.
 
 Within a consumer the scores of the next tile are issued before the softmax of the current one, so that the tensor cores
 work during it (Shah et al. 2024, FlashAttention-3, section 3.2).
 
-Tiles are 128 queries by 128 keys, which keeps the tensor cores busy. Key blocks of 64 come two to a tile, each with
-copies of its own into its half of the tile; of an odd number the first tile is half empty, and masked.
+Tiles are 128 queries by 128 keys, which keeps the tensor cores busy. Key blocks of 64 come two to a tile, each copied
+separately into its half; with an odd number the first tile is half empty, and masked.
 
-Both kinds of index run here. Of a ``BlockIndex`` each query tile has its own list of key blocks. Of a ``LineIndex`` the
-list is the head's bands, which go with the query tile, and a second stretch of tiles holds the head's verticals,
-gathered once into tensors of their own; those that lie in a band are masked there.
+Both kinds of index run here. In a ``BlockIndex`` each query tile has its own list of key blocks. In a ``LineIndex`` the
+list is the head's bands relative to the query tile, followed by tiles of the head's verticals, gathered once into
+separate tensors; verticals within a band are masked there.
 
-With a threshold (BLASST: Yuan et al. 2025, section 3) each group of consumers, once it has the scores of a tile, leaves
-out the rest of it, softmax and values, where none of its 64 queries comes near its running maximum, and writes down
-which tiles it kept. Values are copied all the same: the producer is ahead, and does not know.
+With a threshold (BLASST: Yuan et al. 2025, section 3) each consumer group, once it has the scores of a tile, skips the
+rest of it (softmax and values) if none of its 64 queries comes near its running maximum, and records which tiles it
+kept. Values are copied anyway: the producer is ahead, and does not know.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from sparse_tasks.attention.softmax import LOG2_E, PLAIN, Softmax
 _FAR = gl.constexpr(FAR)
 _LOG2_E = gl.constexpr(LOG2_E)
 
-# Triton 3.9 knows the new names alone.
+# Triton 3.9 only has the new names.
 _load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 _store = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
 
@@ -61,7 +61,7 @@ _PANEL = gl.constexpr(64)
 
 @gluon.jit
 def _turns(items):
-    """Number of items that a program takes; one more if the last round has one in its place."""
+    """Number of items of a program; one more if the last round has one for it."""
     program, programs = gl.program_id(0), gl.num_programs(0)
     rounds = items // programs
     return rounds + gl.where((program + rounds) % programs < items % programs, 1, 0)
@@ -69,10 +69,10 @@ def _turns(items):
 
 @gluon.jit
 def _item(turn, rows, heads, group):
-    """Work in an order that keeps heads of a group together, which keeps their keys in the L2 cache.
+    """Order of work that keeps heads of a group together, and so their keys in the L2 cache.
 
-    Long rows come first, so that no program is left with one at the end. Places are shifted by one at each turn: heads
-    differ in how much they read, and a program is not to have the same head of a group at every turn.
+    Long rows come first, so that no program ends with one. Positions are shifted by one in each round: heads differ in
+    how much they read, and a program should not get the same head of a group every time.
     """
     program, programs = gl.program_id(0), gl.num_programs(0)
     item = turn * programs + (program + turn) % programs
@@ -84,7 +84,7 @@ def _item(turn, rows, heads, group):
 
 @gluon.jit
 def _next(slot, phase, SLOTS: gl.constexpr):
-    """The slot of a ring after this one; the phase turns with each round."""
+    """The next slot of a ring; the phase flips with each round."""
     slot += 1
     if slot == SLOTS:
         slot = 0
@@ -94,7 +94,7 @@ def _next(slot, phase, SLOTS: gl.constexpr):
 
 @gluon.jit
 def _listed(blocks, line, index_head, row, width, count, entry, LINES: gl.constexpr, PER_ROW: gl.constexpr):
-    """The key block of an entry, counted from the diagonal backwards; 0 where there is none."""
+    """The key block of an entry, counted backwards from the diagonal; 0 if there is none."""
     there = (entry >= 0) & (entry < count)
     if LINES:
         band = gl.load(blocks + index_head.to(gl.int64) * width + entry, mask=there, other=0)
@@ -106,9 +106,9 @@ def _listed(blocks, line, index_head, row, width, count, entry, LINES: gl.conste
 
 @gluon.jit
 def _pair(blocks, line, index_head, row, width, count, tile, LINES: gl.constexpr, PER_ROW: gl.constexpr):
-    """Where the halves of a tile begin, two blocks of 64 keys or the halves of one; and the second's place in the list.
+    """Where the halves of a tile begin (two blocks of 64 keys, or halves of one), and the second's place in the list.
 
-    Of an odd number of blocks the first tile has its second half alone: the first one's place is -1, before the list.
+    With an odd number of blocks the first tile only has its second half: the first half's place is -1, before the list.
     """
     if PER_ROW == 1:
         entry = tile
@@ -123,7 +123,7 @@ def _pair(blocks, line, index_head, row, width, count, tile, LINES: gl.constexpr
 
 @gluon.jit
 def _keys(first, second, entry, count, lane, PER_ROW: gl.constexpr):
-    """The positions of a tile's keys; far off where there are none."""
+    """The positions of a tile's keys; far away where there are none."""
     key = gl.where(lane < 64, first + lane, second + lane - 64)
     if PER_ROW == 1:
         key = gl.where(entry < count, key, _FAR)
@@ -172,7 +172,7 @@ def _produce(
         q_slot, q_phase = _next(q_slot, q_phase, Q_STAGES)
         for tile in range(gl.maximum((count + PER_ROW - 1) // PER_ROW, 1)):
             _copy(k_desc, first, second, kv_head * HEAD, k_ring, k_full, k_empty, slot, phase, HEAD)
-            # Asked for now, so that they have come by the time a slot is empty.
+            # Issued now, so that they have arrived when a slot is empty.
             after, after_second, _ = _pair(
                 blocks, line, index_head, first_row + row, width, count, tile + 1, LINES, PER_ROW
             )
@@ -244,10 +244,10 @@ def _step_or_skip(
     q, rings, barriers, slot, phase, p, o, m, total, pending, factor, bend, mark, held, query, key, nothing,
     STAGES: gl.constexpr, O_LAYOUT: gl.constexpr, P_LAYOUT: gl.constexpr,
 ):  # fmt: skip
-    """``_step`` where ``pending``, for the last tile was kept, else scores alone; and whether this one is kept.
+    """``_step`` if the last tile was kept (``pending``), else only scores; returns whether this tile is kept.
 
-    It is where the largest score of a query that is ``held`` lies above its running maximum and ``mark``, which is a
-    power of two. No product is under way where the paths part and meet again.
+    It is kept if the largest score of a query that is ``held`` is above its running maximum plus ``mark``, a base-2
+    logarithm. No product is in flight where the branches split and join.
     """
     _, k_ring, v_ring = rings
     _, _, k_full, k_empty, v_full, v_empty = barriers
@@ -263,7 +263,7 @@ def _step_or_skip(
         mbarrier.arrive(k_empty.index(slot))
         s = _bent(s, bend)
         kept = gl.max(gl.where(held, (gl.max(s, 1) - m) * factor, float("-inf")), 0) > mark
-        # The tensor cores are busy meanwhile, so that the softmax of a tile that is then left out costs little.
+        # The tensor cores are busy meanwhile, so the softmax of a tile that is then skipped costs little.
         p_next, new, sums, shrink = _softmax(s, m, total, factor, None, query, key, False)
         o = warpgroup_mma_wait(0, [o])
         mbarrier.arrive(v_empty.index(last_slot))
@@ -284,7 +284,7 @@ def _step_or_skip(
             o = o * gl.convert_layout(shrink, gl.SliceLayout(1, O_LAYOUT))[:, None]
             p = gl.convert_layout(p_next.to(q.dtype), P_LAYOUT)
         pending = kept.to(gl.int32)
-    if pending == 0:  # its values have to come before others may take their place
+    if pending == 0:  # its values have to arrive before their slot is reused
         mbarrier.wait(v_full.index(slot), phase)
         mbarrier.arrive(v_empty.index(slot))
     return slot, phase, p, o, m, total, pending
@@ -318,7 +318,7 @@ def _consume(
         row += first_row
         count = gl.load(counts + line)
         tiles = gl.maximum((count + PER_ROW - 1) // PER_ROW, 1)
-        # The list begins at the diagonal, and only there does a query meet keys that come after it.
+        # The list begins at the diagonal, the only place with keys after a query.
         first, second, entry = _pair(blocks, line, index_head, row, width, count, 0, LINES, PER_ROW)
         key = _keys(first, second, entry, count, lane, PER_ROW)
         query = row * 128 + WHICH * 64 + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
@@ -337,7 +337,7 @@ def _consume(
         mbarrier.arrive(k_empty.index(slot))
         p, m, total, _ = _softmax(s, m, total, factor, bend, query, key, True)
         p = gl.convert_layout(p.to(dtype), P_LAYOUT)
-        # Of an odd number of blocks of 64, the second on the diagonal comes in the second tile.
+        # With an odd number of blocks of 64, the second one on the diagonal is in the second tile.
         for tile in range(1, gl.minimum(tiles, PER_ROW)):
             first, second, entry = _pair(blocks, line, index_head, row, width, count, tile, LINES, PER_ROW)
             slot, phase, p, o, m, total = _step(
@@ -384,7 +384,7 @@ def _consume(
         slot, phase = _next(slot, phase, STAGES)
         share = 1.0 / gl.where(total > 0, total, 1.0)
         o = o * gl.convert_layout(share, gl.SliceLayout(1, O_LAYOUT))[:, None]
-        # The queries are done with: their place takes the output on its way out.
+        # The queries are no longer needed: their memory takes the output.
         q.store(o.to(dtype))
         fence_async_shared()
         _store(o_desc, [row * 128 + WHICH * 64 - (n_k - n_q), head * HEAD], q)
@@ -419,7 +419,7 @@ def _kernel(
         gl.allocate_shared_memory(k_desc.dtype, [STAGES, 128, HEAD], TILE_LAYOUT),
         gl.allocate_shared_memory(v_desc.dtype, [STAGES, 128, HEAD], TILE_LAYOUT),
     )
-    # A tile is full when its copies have come, empty when both consumers are done with it.
+    # A tile is full when its copies have arrived, empty when both consumers are done with it.
     barriers = (
         _barriers(Q_STAGES, 1), _barriers(Q_STAGES, 2),
         _barriers(STAGES, 1), _barriers(STAGES, 2),
@@ -450,9 +450,9 @@ def _kernel(
 
 
 def serves(q: Tensor, v: Tensor, block_q: int, block_k: int) -> bool:
-    """Whether this kernel takes the inputs: Hopper, 16-bit floats, head sizes 64, 128, blocks of 128 by 64 or 128.
+    """Whether this kernel supports the inputs: Hopper, 16-bit floats, head sizes 64, 128, blocks of 128 by 64 or 128.
 
-    Keys and values have to be of one size.
+    Keys and values must have the same size.
     """
     return (
         q.is_cuda
@@ -496,7 +496,7 @@ def vertical_slash_gluon(
 
 @functools.cache
 def _layout(width: int, dtype: gl.dtype) -> gl.NVMMASharedLayout:
-    """Kept, for it takes longer to make than to launch a kernel, and each launch needs six."""
+    """Cached, since making one takes longer than launching a kernel, and each launch needs six."""
     return gl.NVMMASharedLayout.get_default_for([64, width], dtype)
 
 
@@ -507,7 +507,7 @@ def _launch(
 ) -> Tensor:  # fmt: skip
     (n_q, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     dtype = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}[q.dtype]
-    # Copies have no negative coordinates: queries that begin within a tile get the rows before them.
+    # Copies cannot have negative coordinates: queries that begin within a tile get padding rows before them.
     before = (n_k - n_q) % TILE
     if before:
         q = torch.cat([q.new_zeros(before, heads, size), q])

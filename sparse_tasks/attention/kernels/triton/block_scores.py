@@ -1,4 +1,4 @@
-"""Pooled scores in Triton, for a stretch of query blocks at a time, and the selection of ``selection.py`` on them."""
+"""Pooled scores in Triton, for a chunk of query blocks at a time, followed by the selection of ``selection.py``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _score(
     query, key = (first + start + row) * BLOCK_Q, column * BLOCK_K  # the positions at which the blocks begin
     s = tl.zeros([TILE_ROWS, TILE_COLUMNS], tl.float32)
     last = (first + start + tl.minimum(rows, (tl.program_id(1) + 1) * TILE_ROWS)) * BLOCK_Q
-    if tl.program_id(0) * TILE_COLUMNS * BLOCK_K < last:  # tiles wholly after the diagonal need no product
+    if tl.program_id(0) * TILE_COLUMNS * BLOCK_K < last:  # tiles entirely after the diagonal need no product
         q = tl.load(
             q_pool + head.to(tl.int64) * stride_qh + (start + row)[:, None] * stride_qr + dim[None, :],
             mask=(row < rows)[:, None] & (dim < HEAD)[None, :], other=0.0,
@@ -61,7 +61,7 @@ def top_blocks_triton(
     blocks = torch.empty(heads, rows, width, dtype=torch.int32, device=q_pool.device)
     counts = torch.empty(heads, rows, dtype=torch.int32, device=q_pool.device)
     for start, stop, reach in row_chunks(heads, rows, columns, first, block_q, block_k):
-        held = 16 * ceil_div(reach, 16)  # so that rows begin where wide reads may
+        held = 16 * ceil_div(reach, 16)  # aligns rows for wide reads
         scores = torch.empty(heads, stop - start, held, dtype=torch.float32, device=q_pool.device)
         _score[(ceil_div(held, TILE_COLUMNS), ceil_div(stop - start, TILE_ROWS), heads)](
             q_pool, k_pool, scores, q_pool.stride(0), q_pool.stride(1), k_pool.stride(0), k_pool.stride(1),

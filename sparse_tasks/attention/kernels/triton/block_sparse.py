@@ -1,8 +1,8 @@
 """Block-sparse prefill in plain Triton: a program per query tile and head, keys gathered through the index.
 
-It runs on every GPU that Triton knows, takes every head size and block size, and is what the interpreter can run; on
-Hopper the kernel in ``gluon/`` takes what it serves. Its loops are not pipelined: with two stages Triton 3.6 gives
-wrong numbers in the masked one on an H100, and gains little in the other.
+It runs on every GPU that Triton supports and in the interpreter, with every head size and block size; on Hopper the
+kernel in ``gluon/`` is used where supported. Its loops are not pipelined: with two stages Triton 3.6 gives wrong
+numbers in the masked loop on an H100, and gains little in the other.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _kernel(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, LINES: tl.constexpr, BITS: tl.constexpr,
     WHOLE: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
-    # Heads of a group run side by side, which keeps their keys in the L2 cache; long rows come first.
+    # Heads of a group run together, which keeps their keys in the L2 cache; long rows come first.
     head = tl.program_id(0) % heads
     line_row = rows - 1 - tl.program_id(0) // heads
     kv_head = (head // group).to(tl.int64)
@@ -111,7 +111,7 @@ def _kernel(
     count = tl.load(counts + line)
     begin = 0
     if WHOLE:
-        # Lists ascend, and only their ends may touch the diagonal: what comes before is seen by all queries.
+        # Lists ascend, and only their ends may touch the diagonal: earlier blocks are seen by all queries.
         free = tl.maximum(count - DIAGONAL, 0)
         for step in range(free * (BLOCK_K // TILE_K)):
             block = tl.load(blocks + line * width + step // (BLOCK_K // TILE_K))
@@ -175,11 +175,11 @@ def launch(
     Args:
         blocks: int32 ``[index_heads, tiles, width]``, or bands, ``[index_heads, width]``.
         counts: int32 ``[index_heads, tiles]``.
-        index: Index with the sizes of blocks.
+        index: Index that gives the block sizes.
         tile_q: Queries in a tile.
         bits: uint8, like ``blocks``: query blocks of a tile that read the block.
-        lines: Columns int32 ``[heads, columns]``, the number of them that a tile reaches int32 ``[heads, tiles]``, and
-            flags of the bands that are read int8 ``[heads, bands]``.
+        lines: Columns int32 ``[heads, columns]``, their number for each tile int32 ``[heads, tiles]``, and flags of the
+            bands that are read int8 ``[heads, bands]``.
     """
     (n_q, heads, size), (n_k, kv_heads, _), value = q.shape, k.shape, v.shape[2]
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))

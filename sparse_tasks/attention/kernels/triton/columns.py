@@ -25,7 +25,7 @@ def _gather(
     dim = tl.arange(0, PADDED)
     columns += (head // index_group).to(tl.int64) * width
     at = tl.load(columns + place)
-    # Columns ascend, and what is far off comes last; the next tile is part of the same 128 keys, and must be finite.
+    # Columns ascend, with far ones last; the next tile is part of the same 128 keys, and must be finite.
     if tl.load(columns + tl.program_id(0) // 2 * 2 * TILE) < far:
         held = (at < far)[:, None] & (dim < HEAD)[None, :]
         row = at.to(tl.int64)[:, None]
@@ -45,11 +45,11 @@ def gather_columns(k: Tensor, v: Tensor, columns: Tensor, heads: int, far: int) 
         columns: int32 ``[index_heads, width]``, contiguous, ascending, ``far`` past the last; the width is a multiple
             of 128. ``index_heads`` is ``query_heads``, ``kv_heads`` or 1.
         heads: Query heads.
-        far: What stands for no vertical.
+        far: Value for no vertical.
 
     Returns:
-        ``[width, query_heads, head_size]`` twice: 0 where there is no vertical, and not written in stretches of 128
-        that have none.
+        ``[width, query_heads, head_size]`` twice: 0 where there is no vertical; chunks of 128 without any are not
+        written.
     """
     (index_heads, width), (_, kv_heads, size) = columns.shape, k.shape
     k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (k, v))

@@ -1,6 +1,6 @@
-"""The largest components of queries in Triton: one program a KV head and sequence, no sort.
+"""The largest components of queries in Triton: one program per KV head and sequence, no sort.
 
-As in ``selection.py``, bisection over the bits of the sums, none of which is negative, finds the smallest that stays.
+As in ``selection.py``, bisection over the bits of the (non-negative) sums finds the smallest one to keep.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _keep(
     queries = tl.load(at, mask=inside, other=0.0)
     sizes = tl.abs(queries.to(tl.float32))
     bits = tl.where(dim < HEAD, tl.sum(sizes, 0).to(tl.int32, bitcast=True), -1)
-    # At or above low lie as many as are kept, or more; at or above high fewer.
+    # At least the number to keep are at or above low, fewer at or above high.
     low, high = tl.full([], 0, tl.int32), tl.max(bits, 0) + 1
     while high - low > 1:
         middle = low + (high - low) // 2

@@ -1,7 +1,8 @@
 """Counts of lines in Triton: two launches for all numbers and heads.
 
-One program counts the best verticals in a unit of keys for all numbers; the other has the bands of a head for a number.
-A vertical adds the queries of later rows whose band, at its distance, is not kept: a running sum along the bands.
+One program counts the best verticals in a unit of keys for all numbers; the other handles the bands of a head for one
+number. A vertical adds the queries of later rows whose band, at its distance, is not kept: a running sum along the
+bands.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sparse_tasks.attention.kernels.line_counts import LineCounts
 
 @triton.jit(do_not_specialize=["n_k", "tried", "units"])
 def _take(rank, lines, taken, n_k, tried, units, UNIT: tl.constexpr, TRIED: tl.constexpr):
-    """How many of a unit's verticals are among the best, by number of lines."""
+    """Number of a unit's verticals among the best, by number of lines."""
     unit, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     key, number = unit * UNIT + tl.arange(0, UNIT), tl.arange(0, TRIED)
     place = tl.load(rank + head.to(tl.int64) * n_k + key, mask=key < n_k, other=2147483647)
@@ -33,7 +34,7 @@ def _count(
     best, lines, tiles, taken, computed, alone, n_q, n_k, bands, units, rows, first,
     BLOCK_Q: tl.constexpr, PER_ROW: tl.constexpr, ROWS: tl.constexpr, TAKEN: tl.constexpr,
 ):  # fmt: skip
-    """Interactions of a head's bands for a number of lines, with those of the verticals outside of them."""
+    """Interactions of a head's bands for a number of lines, and of the verticals outside them."""
     number, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     line = tl.load(lines + number)
     best += head.to(tl.int64) * bands
@@ -41,7 +42,7 @@ def _count(
     row = tl.arange(0, ROWS)
     total = tl.zeros([ROWS], tl.int64)
     for step in tl.static_range(PER_ROW):
-        # Of the keys in part ``step`` of a row's own tiles, the query row ``row`` rows later lies in this band.
+        # The band of keys in part ``step`` of a row's own tiles, for the query row ``row`` rows later.
         band = PER_ROW * (row + 1) - 1 - step
         kept = tl.load(best + band, mask=band < bands, other=2147483647) < line
         total += tl.where(kept, tl.load(tiles + band, mask=band < bands, other=0), 0)
@@ -49,7 +50,7 @@ def _count(
         before = tl.cumsum(free, 0) - free
         outside = tl.gather(before, tl.maximum(rows - row, 0), 0) - tl.gather(before, tl.maximum(first - row, 1), 0)
         outside *= BLOCK_Q
-        # The last row and the first may be parts.
+        # The first and last row may be partial.
         last = tl.gather(free, tl.maximum(rows - 1 - row, 0), 0)
         outside -= tl.where(row < rows - 1, (rows * BLOCK_Q - n_k) * last, 0)
         early = tl.gather(free, tl.maximum(first - row, 0), 0)

@@ -1,4 +1,4 @@
-"""What the kernels read of a ``LineIndex`` beside its bands, in one launch: prompts are short, and many."""
+"""What kernels read of a ``LineIndex`` besides its bands, made in one launch, since many prompts are short."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Lines(NamedTuple):
 
     Attributes:
         columns: int32 ``[heads, width]``: verticals, ascending; ``FAR`` past the last, up to a multiple of ``STRETCH``.
-        band_counts: int32 ``[heads, tiles]``: how many bands reach back no further than position 0.
-        column_counts: int32 ``[heads, tiles]``: how many stretches of verticals begin before the tile's end.
+        band_counts: int32 ``[heads, tiles]``: number of bands within the prompt.
+        column_counts: int32 ``[heads, tiles]``: number of chunks of verticals that begin before the tile's end.
         band_flags: int8 ``[heads, bands]``: 1 for a band that is read.
     """
 
@@ -41,7 +41,7 @@ class Lines(NamedTuple):
 
 @triton.jit
 def _before(numbers, count, limit, steps):
-    """How many of the first ``count`` numbers, which ascend, are below each limit."""
+    """How many of the first ``count`` numbers (ascending) are below each limit."""
     low = limit * 0
     high = low + count
     for _ in range(steps):
@@ -75,11 +75,11 @@ def _list(
 
 
 def tile_lists(index: LineIndex, *, stretch: int) -> Lines:
-    """The lists that kernels of prompts read, of an index on their device.
+    """The lists that prefill kernels read, for an index on their device.
 
     Args:
-        index: Its ``bands`` are read as they are, up to ``band_counts``.
-        stretch: Verticals in a stretch: 1, or the keys of a tile.
+        index: ``bands`` are read directly, up to ``band_counts``.
+        stretch: Verticals per chunk: 1, or the keys of a tile.
     """
     heads, tiles = len(index.bands), BlockIndex.rows(index.n_q, index.n_k, index.block_q)
     columns, bands = index.columns.contiguous(), index.bands.contiguous()

@@ -1,4 +1,4 @@
-"""Shares of weight in Triton: one program a row, no sort, for each entry is compared with each."""
+"""Shares of weight in Triton: one program per row, no sort, since all pairs of entries are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TILE: Final = 64
 
 @triton.jit
 def _ranked(weights, first, column, columns, FIRST: tl.constexpr):
-    """Weights as they are ranked, and as they are summed; -inf past the last column."""
+    """Weights for ranking and for summing; -inf past the last column."""
     weight = tl.load(weights + column, mask=column < columns, other=float("-inf"))
     rank = weight
     if FIRST:
@@ -54,7 +54,7 @@ def _mass(
             held += tl.sum(tl.where(after, added[None, :], 0.0), 1)
             before += tl.sum((~after).to(tl.int32), 1)
         share = tl.div_rn(held.to(tl.float32), tl.where(total > 0, total, 1.0))
-        share = tl.where(before == 0, 1.0, share)  # to the last bit, as its twin has it
+        share = tl.where(before == 0, 1.0, share)  # exactly, as in the twin
         share = tl.where(before < least, float("inf"), share)
         share = tl.where(weight == float("-inf"), float("-inf"), share)
         share = tl.where(rank == float("inf"), float("inf"), share)
@@ -67,7 +67,7 @@ def mass_from_triton(weights: Tensor, first: Tensor | None, least: int) -> Tenso
     out, columns = torch.empty_like(weights), weights.shape[-1]
     if not weights.numel():
         return out
-    # What comes first may be the same for the leading dimensions, heads as a rule: then it is not spelled out.
+    # The forced entries usually do not depend on the leading dimension (heads), and are then not expanded.
     table = weights if first is None else first.expand(weights.shape[-max(1, first.ndim) :]).contiguous()
     _mass[(weights.numel() // columns,)](
         weights, table, out, table.numel() // columns, columns, least,

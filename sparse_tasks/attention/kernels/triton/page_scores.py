@@ -1,7 +1,7 @@
-"""Bounds of pages in Triton: two small products of a KV head's group with tiles of minima and maxima.
+"""Page bounds in Triton: two small products of a KV head's group with tiles of minima and maxima.
 
-Bound by memory, like ``sparse_decode.py``, and built the same: the block of the next tile is looked up while a tile is
-computed.
+Memory-bound, like ``sparse_decode.py``, with the same structure: the block of the next tile is looked up while a tile
+is computed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PROGRAMS: Final = 9
 
 @triton.jit
 def _load_block(table, page, last, BLOCK_PAGES: tl.constexpr):
-    """The block of the cache that holds a page."""
+    """The cache block of a page."""
     return tl.load(table + page // BLOCK_PAGES, mask=page < last, other=0)
 
 
 @triton.jit
 def _signed(queries, dim, HEAD: tl.constexpr):
-    """The positive numbers of queries, and the negative ones; 0 in their place in the other."""
+    """The positive and the negative elements of queries, with 0 elsewhere."""
     numbers = tl.load(queries + dim[None, :], mask=(dim < HEAD)[None, :], other=0.0)
     wide = numbers.to(tl.float32)
     return tl.maximum(wide, 0.0).to(numbers.dtype), tl.minimum(wide, 0.0).to(numbers.dtype)
@@ -37,7 +37,7 @@ def _signed(queries, dim, HEAD: tl.constexpr):
 
 @triton.jit
 def _add(bound, positive, negative, summaries, held, dim, HEAD: tl.constexpr):
-    """The bound of pages with some of the numbers of a head."""
+    """The contribution of some of a head's elements to the bound of pages."""
     inside = held[:, None] & (dim < HEAD)[None, :]
     low = tl.load(summaries + dim[None, :], mask=inside, other=0.0).to(positive.dtype)  # a conversion only from 8 bits
     high = tl.load(summaries + HEAD + dim[None, :], mask=inside, other=0.0).to(positive.dtype)
@@ -52,13 +52,13 @@ def _score(
     HEAD: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr,
     TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_PAGES: tl.constexpr, CURRENT: tl.constexpr,
 ):  # fmt: skip
-    # KV heads of a sequence run side by side: the summaries of a page are neighbours.
+    # KV heads of a sequence run together: the summaries of a page are adjacent.
     kv_head, part, sequence = tl.program_id(0) // CHUNKS, tl.program_id(1), tl.program_id(2).to(tl.int64)
     kv_heads, parts = tl.num_programs(0) // CHUNKS, tl.num_programs(1)
     length = tl.load(lengths + sequence)
     table += sequence * table_stride
     scores += (sequence * tl.num_programs(0) + tl.program_id(0)) * pages
-    # Rows past the group repeat it, which changes no maximum.
+    # Rows past the group repeat it, which does not change the maximum.
     row = kv_head * GROUP + (tl.program_id(0) % CHUNKS * ROWS + tl.arange(0, ROWS)) % GROUP
     q += sequence * stride_qb
     positive, negative = _signed(q + row[:, None] * stride_qh, tl.arange(0, MAIN), HEAD)

@@ -1,4 +1,4 @@
-"""Minimum and maximum of the keys of each page, in Triton. No atomics: one program has a page and head to itself."""
+"""Minimum and maximum of the keys of each page, in Triton. No atomics: each page and head has its own program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _update(
     summaries, keys, slots, stride_kn, stride_kh, tokens, block_size, block_pages,
     UNIT: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """A token's program works if the token is the first of its page in this call; it then folds all of them."""
+    """A token's program runs only if it is the first of its page in this call; it then folds in all of them."""
     token, head = tl.program_id(0), tl.program_id(1)
     slot = tl.load(slots + token).to(tl.int64)
     before = tl.load(slots + token - 1, mask=token > 0, other=-1).to(tl.int64)
@@ -43,7 +43,7 @@ def _update(
         low = tl.full([PADDED], float("inf"), tl.float32)
         high = tl.full([PADDED], float("-inf"), tl.float32)
         anew = 0
-        for first in range(0, UNIT, ROWS):  # slots differ, so that no more than UNIT tokens are of a page
+        for first in range(0, UNIT, ROWS):  # slots are distinct, so at most UNIT tokens are in a page
             at = token + first + tl.arange(0, ROWS)
             other = tl.load(slots + at, mask=at < tokens, other=-1).to(tl.int64)
             same = (other >= 0) & (other // block_size * block_pages + other % block_size // UNIT == page)
@@ -64,7 +64,7 @@ def _build(
     summaries, keys, table, lengths, stride_kb, stride_kn, stride_kh, table_stride, block_size, block_pages,
     UNIT: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    # Heads of a page run side by side: their keys are neighbours.
+    # Heads of a page run together: their keys are adjacent.
     head, page, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     start = page * UNIT
     length = tl.load(lengths + sequence)

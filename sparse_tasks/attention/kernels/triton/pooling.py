@@ -1,4 +1,4 @@
-"""Means of blocks in Triton. Bound by memory: every byte is read once, in tiles that keep enough reads under way."""
+"""Block means in Triton. Memory-bound: every byte is read once, in tiles that keep enough reads in flight."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _pool(
     x, out, stride_n, stride_h, n, offset, blocks, heads,
     BLOCK: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    # Heads run side by side: those of a token are neighbours in memory.
+    # Heads run together: those of a token are adjacent in memory.
     block = tl.program_id(1)
     lane = tl.arange(0, HEADS * PADDED)
     head, dim = tl.program_id(0) * HEADS + lane // PADDED, lane % PADDED
     inside = (head < heads) & (dim < HEAD)
-    first = (offset // BLOCK + block) * BLOCK - offset  # the token at which the block begins; negative for a part
+    first = (offset // BLOCK + block) * BLOCK - offset  # first token of the block; negative if partial
     total = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
     for step in tl.static_range(0, BLOCK, ROWS):
         within = step + tl.arange(0, ROWS)

@@ -1,4 +1,4 @@
-"""Positions of lists of pages in Triton: one launch for all layers of a step, which counting can afford."""
+"""Positions of page lists in Triton: one launch for all layers of a step, which keeps counting cheap."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Selection in Triton: one program a row, no sort.
+"""Selection in Triton: one program per row, no sort.
 
 The threshold of a row is found by bisection over the bits of the floats, which have the same order as integers; two
 running sums then place each chosen column. Rows of up to ``WHOLE`` columns stay in registers, longer ones are read from
-the L2 cache at each step; where few are chosen of a long row, parts of it choose first, and the row of what they chose.
+the L2 cache at each step. If few entries of a long row are chosen, its parts choose first, and then one row of their
+choices.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _FORCED = tl.constexpr(2139095040)  # the key of +inf
 
 @triton.jit
 def _load_keys(scores, column, columns):
-    """Integers in the order of the floats: the bits of negative ones are turned round, and -0 is 0."""
+    """Integers in the order of the floats: the bits of negative ones are inverted, and -0 is 0."""
     x = tl.load(scores + column, mask=column < columns, other=float("-inf"))
     bits = tl.where(x == 0.0, 0.0, x).to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -58,7 +59,7 @@ def _measure(keys, scores, columns, bound, MASS: tl.constexpr, TILE: tl.constexp
 def _store(out, keys, column, low, high, need, above, ties):
     """Write the columns of a tile that are chosen: all from ``high`` on, the first ``need`` of those from ``low`` on.
 
-    ``above`` and ``ties`` were met in the tiles before; they return with those of this tile added.
+    ``above`` and ``ties`` count earlier tiles; they are returned with this tile's added.
     """
     sure = keys >= high
     tied = (keys >= low) & (keys < high)
@@ -85,7 +86,7 @@ def _select(
     lane = tl.arange(0, TILE)
     keys = _load_keys(scores, lane, columns)
 
-    # low is a bound that is low enough: at or above it lies as much as is asked; high is none. So high - low shrinks.
+    # At or above low there is enough, at or above high there is not; the interval shrinks.
     low, high = tl.full([], _NONE + 1, tl.int32), tl.full([], _FORCED + 1, tl.int32)
     if not LONG:
         low = tl.min(tl.where(keys > _NONE, keys, _FORCED), 0)
@@ -113,7 +114,7 @@ def _select(
         count_high = tl.where(enough, count_high, count_middle)
         mass_high = tl.where(enough, mass_high, mass_middle)
 
-    # Between low and high is what may be taken in part: ties, or a single entry, or what is needed to the last.
+    # Entries from low up to high may be taken in part: ties, or a single entry, or all.
     need = count - count_high
     if MASS:
         weight = low.to(tl.float32, bitcast=True)
@@ -133,16 +134,16 @@ def _select(
 def select_rows(
     scores: Tensor, count: int | Tensor, blocks: Tensor, counts: Tensor, *, start: int = 0, mass: float | Tensor = -1.0
 ) -> None:
-    """Launch the kernel, which writes into rows from ``start`` on of a larger list.
+    """Launch the kernel, which writes to rows from ``start`` on of a larger list.
 
     Args:
         scores: fp32 ``[outer, inner, columns]``, contiguous.
-        count: How many to choose, or the fewest where ``mass`` is given; or int32, contiguous, each number for as many
-            rows, one after the other, as there are rows for a number.
+        count: How many to choose, or the minimum if ``mass`` is given; or int32, contiguous, each number for an equal
+            run of consecutive rows.
         blocks: int32 ``[outer, rows, width]``, contiguous: the lists.
         counts: int32 ``[outer, rows]``, contiguous.
-        start: The row of the lists that row 0 of the scores goes to.
-        mass: The share of the mass; or fp32 ``[outer, inner]``, contiguous; below 0 if it plays no part.
+        start: The row of the lists for row 0 of the scores.
+        mass: The share of the mass; or fp32 ``[outer, inner]``, contiguous; below 0 if unused.
     """
     outer, inner, columns = scores.shape
     if not outer * inner:
@@ -170,7 +171,7 @@ def select_top_triton(scores: Tensor, count: int | Tensor, *, width: int) -> tup
     listed = torch.arange(width, device=scores.device) < counts[..., None]
     lists = torch.where(listed, lists, 0).long()
     best = cut.gather(-1, lists).masked_fill(~listed, float("-inf"))
-    # Parts and their lists ascend, so that of equal entries those of lower columns still come first.
+    # Parts and their lists ascend, so among equal entries lower columns still come first.
     chosen, counts = _by_row(best.flatten(-2), count, -1.0, width)
     columns = (lists + torch.arange(parts, device=scores.device)[:, None] * WHOLE).flatten(-2)
     return columns.gather(-1, chosen.clamp(0, parts * width - 1).long()).int(), counts
@@ -194,7 +195,7 @@ def _by_row(scores: Tensor, count: int | Tensor, mass: float | Tensor, width: in
 
 
 def _by_leading_rows(count: Tensor, rows: torch.Size) -> Tensor:
-    """Numbers that broadcast to rows, as ``select_rows`` takes them: as they are where only leading rows differ."""
+    """Numbers that broadcast to rows, in the form for ``select_rows``: unexpanded if only leading dimensions differ."""
     shape = (1,) * (len(rows) - count.ndim) + tuple(count.shape)
     alike = next((place for place, size in enumerate(shape) if size == 1), len(shape))
     if shape[:alike] == tuple(rows[:alike]) and all(size == 1 for size in shape[alike:]):

@@ -8,5 +8,5 @@ import triton.language as tl
 
 @triton.jit
 def bent(s, bend):
-    """The hyperbolic tangent whose argument, doubled, is ``s * bend`` in powers of 2; see ``Softmax.exponents``."""
+    """The hyperbolic tangent whose doubled argument is ``s * bend`` in powers of 2; see ``Softmax.exponents``."""
     return 1.0 - 2.0 / (tl.exp2(tl.minimum(s * bend, 126.0)) + 1.0)

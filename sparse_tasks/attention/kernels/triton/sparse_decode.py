@@ -1,10 +1,10 @@
-"""Sparse decoding in Triton: each list of pages is cut into splits, whose parts are then combined (flash-decoding).
+"""Sparse decoding in Triton: each list of pages is cut into splits, whose results are then combined (flash-decoding).
 
-Bound by memory: a byte of the cache is read once for the whole group of query heads, and enough reads are under way
-at any time. The addresses of a tile hang on two earlier reads (which page, which block), so these run ahead: while a
-tile is computed, the blocks of the next and the pages of the one after it are on their way.
+Memory-bound: a byte of the cache is read once for the whole group of query heads, with enough reads in flight at any
+time. The addresses of a tile depend on two earlier reads (page and block), so these are prefetched: while a tile is
+computed, the blocks of the next and the pages of the one after it are being read.
 
-Of a latent cache (DeepSeek-V2: values are the first part of the keys, and all query heads share them) a row is read
+In a latent cache (DeepSeek-V2: values are the first part of the keys, and all query heads share them) a row is read
 once for both products, by each program of 16 heads.
 """
 
@@ -46,7 +46,7 @@ _LOG2_E = tl.constexpr(LOG2_E)
 
 @triton.jit
 def _load_page(pages, place, count, UNIT: tl.constexpr):
-    """The page of each place of the list of positions; past the end one that no sequence reaches."""
+    """The page at each place in the list of positions; past the end one beyond all sequences."""
     return tl.load(pages + place // UNIT, mask=place // UNIT < count, other=_FAR // UNIT)
 
 
@@ -68,8 +68,8 @@ def _attend(
     HEAD: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr, VALUE: tl.constexpr, PADDED_VALUE: tl.constexpr,
     LATENT: tl.constexpr, TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
-    # KV heads of a sequence run side by side: where they read the same pages, they read neighbouring bytes. So do the
-    # chunks of a group, which read the same ones.
+    # KV heads of a sequence run together: for the same pages they read adjacent bytes. So do the chunks of a group,
+    # which read the same bytes.
     kv_head, split, sequence = tl.program_id(0) // CHUNKS, tl.program_id(1), tl.program_id(2).to(tl.int64)
     splits = tl.num_programs(1)
     line = sequence * (tl.num_programs(0) // CHUNKS) + kv_head
@@ -133,7 +133,7 @@ def _attend(
         block, slot = _locate(table, page, place + TILE, length, UNIT, BLOCK_SIZE)
         page = _load_page(pages, place + 2 * TILE, count, UNIT)
 
-    # A split without a position gives 0 and -inf, which the sum over splits leaves out.
+    # An empty split gives 0 and -inf, which the sum over splits ignores.
     total = tl.where(m == float("-inf"), 1.0, total)
     part = (line * splits + split) * GROUP + row
     held = (row < GROUP)[:, None] & (value_dim < VALUE)[None, :]
@@ -152,7 +152,7 @@ def _combine(
     o = tl.zeros([PADDED], tl.float32)
     m = tl.full([], float("-inf"), tl.float32)
     total = tl.zeros([], tl.float32)
-    if sinks is not None:  # as a part that holds no value, so that it joins the denominator once
+    if sinks is not None:  # like a split without values, so that it enters the denominator once
         m = tl.load(sinks + tl.program_id(0)).to(tl.float32) * _LOG2_E
         total += 1.0
     for first in range(0, splits, CHUNK):
@@ -190,7 +190,7 @@ def sparse_decode_triton(
     weights = None if index.log_weights is None else index.log_weights.contiguous()
     latent = value == main and values.data_ptr() == keys.data_ptr() and values.stride() == keys.stride()
     tile = max(16, min(64, TILE_BYTES // (max(main, padded) * q.element_size())))
-    # From shapes alone: what a list really holds is known to the device, and read there.
+    # From shapes alone: only the device knows the lengths of lists.
     longest = ceil_div(pages.shape[2] * index.unit, tile)
     # Rounded down: a few programs more than a whole wave would cost one more wave.
     splits = max(1, min(PROGRAMS * processors(q.device) // (batch * kv_heads * chunks), ceil_div(longest, TILES)))
@@ -217,14 +217,14 @@ def sparse_decode_triton(
 
 
 def halves(size: int) -> tuple[int, int]:
-    """A power of 2 and another one, or 0, that hold so many numbers side by side, with less room left than in one."""
+    """A power of 2 and another one, or 0, whose sum covers this many elements, with less waste than a single one."""
     whole = power_of_2(size)
     rest = power_of_2(size - whole // 2)
     return (whole, 0) if rest == whole // 2 or size == whole else (whole // 2, rest)
 
 
 def chunks_of(group: int, size: int) -> tuple[int, int]:
-    """Query heads of a program, a power of 2 of at least 16, and how many programs have a group, by the sizes."""
+    """Query heads per program, a power of 2 of at least 16, and the number of programs per group."""
     rows = max(16, power_of_2(group))
     rows = min(rows, LARGE_GROUP) if size > 256 else rows
     return rows, ceil_div(group, rows)
@@ -232,5 +232,5 @@ def chunks_of(group: int, size: int) -> tuple[int, int]:
 
 @functools.cache
 def processors(device: torch.device) -> int:
-    """The multiprocessors of a GPU; 1 for the interpreter."""
+    """Number of multiprocessors of a GPU; 1 for the interpreter."""
     return int(torch.cuda.get_device_properties(device).multi_processor_count) if device.type == "cuda" else 1

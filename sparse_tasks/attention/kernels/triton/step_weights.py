@@ -1,8 +1,8 @@
 """Weights of a step in Triton: scores of all query heads, with the sums of each part, and then the sum over the group.
 
-Bound by memory, like ``sparse_decode.py``, and built the same: a key is read once for its group, and while a tile is
-computed the blocks of the next one are looked up. Scores, of which there are as many to a key as the group has heads,
-are all that is held beside the result.
+Memory-bound, like ``sparse_decode.py``, with the same structure: a key is read once for its group, and while a tile is
+computed the blocks of the next one are looked up. The only intermediate result is the scores, one per key and query
+head.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ WEIGHED = 1024
 
 _LOG2_E = tl.constexpr(LOG2_E)
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
-_WHOLE = tl.constexpr(1.5 * 2.0**23)  # fp32 has no fractions there: what it is added to is rounded, halves to even
+_WHOLE = tl.constexpr(1.5 * 2.0**23)  # adding it rounds to integers, halves to even, since fp32 has no fractions there
 
 
 @triton.jit
 def _position(pages, place, count, UNIT: tl.constexpr):
-    """The position at each place of a list of pages, or of all positions."""
+    """The position at each place in a list of pages, or in the list of all positions."""
     position = place
     if pages is not None:
         position = _load_page(pages, place, count, UNIT) * UNIT + place % UNIT
@@ -49,7 +49,7 @@ def _position(pages, place, count, UNIT: tl.constexpr):
 
 @triton.jit
 def _places(lengths, counts, sequence, line, UNIT: tl.constexpr):
-    """How many places a list has, or a sequence positions."""
+    """Number of places in a list, or of positions in a sequence."""
     if counts is None:
         places = tl.load(lengths + sequence)
     else:
@@ -59,7 +59,7 @@ def _places(lengths, counts, sequence, line, UNIT: tl.constexpr):
 
 @triton.jit
 def _levels(keys, step):
-    """Keys as whole numbers of their steps, halves to even."""
+    """Keys as integer multiples of their steps, halves to even."""
     wide = keys.to(tl.float32)
     return tl.div_rn(wide, tl.broadcast_to(step[:, None], wide.shape)) + _WHOLE - _WHOLE
 
@@ -72,7 +72,7 @@ def _score(
     HEAD: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr, LEVELS: tl.constexpr,
     TILE: tl.constexpr, UNIT: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
-    # KV heads of a sequence run side by side: their keys are neighbours.
+    # KV heads of a sequence run together: their keys are adjacent.
     kv_head, part, sequence = tl.program_id(0) // CHUNKS, tl.program_id(1), tl.program_id(2).to(tl.int64)
     parts = tl.num_programs(1)
     line = sequence * (tl.num_programs(0) // CHUNKS) + kv_head
@@ -187,7 +187,7 @@ def step_weights_triton(
     levels: int | None,
     softmax: Softmax = PLAIN,
 ) -> Tensor:
-    """As ``step_weights.step_weights``, of as many sequences at once as the memory for scores is meant for."""
+    """As ``step_weights.step_weights``, in groups of sequences that fit into the memory for scores."""
     number = cache.capacity if listed is None else listed.pages.shape[2] * listed.unit
     found = []
     for rows, some in cache.groups(q.shape[1] * number):

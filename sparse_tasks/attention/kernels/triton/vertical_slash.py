@@ -1,4 +1,4 @@
-"""Vertical-slash prefill in plain Triton: the kernel of ``block_sparse.py`` with bands for lists, then verticals."""
+"""Vertical-slash prefill in plain Triton: the kernel of ``block_sparse.py`` over bands, then verticals."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Attention of the last queries, or of some, in Triton, in two passes: normalisers, then sums of probabilities.
+"""Attention of the last or of selected queries in Triton, in two passes: normalisers, then sums of probabilities.
 
-Queries come in tiles, keys are cut into splits for parallelism. The sums of diagonals need no atomics: within a
-tile, rows are turned against each other until diagonals are columns. A tile then holds the second half of one stretch
-of distances and the first half of the next, and the next tile of keys has the halves that are missing. So a program
-that goes through keys in order carries half a stretch along, and begins one tile early to have the first.
+Queries are processed in tiles, and keys are cut into splits for parallelism. The sums of diagonals need no atomics:
+within a tile, rows are rotated so that diagonals become columns. A tile then contains the second half of one range of
+distances and the first half of the next, and the next tile of keys has the missing halves. So a program that goes
+through keys in order carries half a range along, and begins one tile early to get the first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LOG2_E = tl.constexpr(LOG2_E)
 @triton.jit
 def _load_queries(q, positions, tile, window, head, n_k, stride_qn, stride_qh, HEAD: tl.constexpr,
                   PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
-    """A tile of queries of each of some heads, and their positions; -1, which sees no key, past the last."""
+    """A tile of queries for some heads, and their positions; -1, which sees no key, past the last."""
     lane = tl.arange(0, PACK * TILE)
     row = tile * TILE + lane % TILE
     dim = tl.arange(0, PADDED)
@@ -55,7 +55,7 @@ def _load_queries(q, positions, tile, window, head, n_k, stride_qn, stride_qh, H
 @triton.jit
 def _score(queries, position, k, first, n_k, stride_kn, factor, bend, HEAD: tl.constexpr, PADDED: tl.constexpr,
            TILE: tl.constexpr):  # fmt: skip
-    """Scores with the keys from ``first`` on, in powers of 2; -inf where a query does not see the key."""
+    """Base-2 scores with the keys from ``first`` on; -inf where a query does not see the key."""
     key = first + tl.arange(0, TILE)
     dim = tl.arange(0, PADDED)
     there = (key >= 0) & (key < n_k)
@@ -73,8 +73,8 @@ def _normalise(
     window, n_k, tiles_each, query_tiles, group, factor, bend,
     HEAD: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr, PACK: tl.constexpr,
 ):  # fmt: skip
-    """The logarithm of the sum of the exponentials over a split of the keys, to base 2."""
-    # All heads and query tiles of a split run side by side, which keeps its keys in the L2 cache.
+    """The base-2 logarithm of the sum of exponentials over a split of the keys."""
+    # All heads and query tiles of a split run together, which keeps its keys in the L2 cache.
     head, query_tile = (tl.program_id(0) // query_tiles * PACK).to(tl.int64), tl.program_id(0) % query_tiles
     split, splits = tl.program_id(1), tl.num_programs(1)
     queries, position = _load_queries(
@@ -116,7 +116,7 @@ def _sum(
     at = (head * query_tiles + query_tile) * TILE + lane
     part = tl.load(parts + at[:, None] * splits + split[None, :], mask=(split < splits)[None, :], other=float("-inf"))
     high = tl.max(part, 1)
-    high = tl.where(high == float("-inf"), 0.0, high)  # of rows past the window, whose probabilities are 0 anyway
+    high = tl.where(high == float("-inf"), 0.0, high)  # for rows past the window, whose probabilities are 0
     total = tl.sum(tl.exp2(part - high[:, None]), 1)
     if sinks is not None:
         sink = tl.load(sinks + head).to(tl.float32) * _LOG2_E
@@ -129,10 +129,10 @@ def _sum(
         end = tl.load(ends + row, mask=row < window, other=0)
 
     before = n_k - window + query_tile * TILE  # the position of the tile's first query
-    turned = (lane[:, None] - lane[None, :]) & (TILE - 1)  # the lane of each row that is at a distance
+    turned = (lane[:, None] - lane[None, :]) & (TILE - 1)  # the lane of each row at a distance
     first_half = lane[None, :] <= lane[:, None]
     carried = tl.zeros([TILE], tl.float32)
-    # One tile more than there are: the last stretch of distances is complete when its missing half is known to be 0.
+    # One extra tile: it completes the last range of distances with zeros.
     start = tl.program_id(1) * tiles_each
     stop = tl.minimum(start + tiles_each, tl.cdiv(n_k, TILE) + 1)
     if ADD and positions is not None:
@@ -191,7 +191,7 @@ def window_scores_triton(
         q, k, positions, parts, *strides, window, n_k, tiles_each, query_tiles, group, factor, bend,
         **sizes, PACK=pack, **settings,
     )  # fmt: skip
-    # The last tile of queries reaches every distance, so that it can be the first to write.
+    # The last tile of queries reaches every distance, so it can write first.
     for query_tile in reversed(range(query_tiles)):
         _sum[(heads, ceil_div(tiles + 1, tiles_each))](
             q, k, positions, ends, parts, vertical, slash, softmax.sinks, *strides,
