@@ -201,7 +201,7 @@ class Method(Parametric, ABC):
         return 0.0 if self.phase is Phase.DECODE else math.nan
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """Elements that a layer reads for selection in a decoding step over ``length`` cached tokens; NaN if unknown."""
+        """Elements that a layer reads to select in a decoding step over ``length`` cached tokens; NaN if unknown."""
         return math.nan if self.phase is Phase.DECODE else 0.0
 
     def read_span(self, prompt: int, cached: int) -> Span:

@@ -1,4 +1,4 @@
-"""Tensors that follow from lengths alone, made once: all layers share them, and short prompts wait for none."""
+"""Cached tensors that depend only on lengths: all layers share them, and short prompts do not wait for them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SMALL: Final = 1 << 16
 
 
 def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device, *Ts], T]:
-    """Keep the last ``ENTRIES`` results of a function of a device and numbers, which nobody may change.
+    """Cache the last ``ENTRIES`` results of a function of a device and numbers; callers must not modify them.
 
-    Each is of one stream, for others would not wait until it is made, and is no inference tensor, whatever the mode.
+    Results are cached per stream, since other streams would not wait for them, and are never inference tensors.
     """
 
     @functools.lru_cache(maxsize=ENTRIES)
@@ -36,7 +36,7 @@ def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device,
 
     def shared(device: torch.device, *numbers: *Ts) -> T:
         if is_in_torch_dispatch_mode():
-            return make(device, *numbers)  # perhaps of tensors without values, which must not outlive the mode
+            return make(device, *numbers)  # maybe fake tensors, which must not outlive the mode
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         return kept(stream, device, *numbers)
 
@@ -44,9 +44,9 @@ def made_once(make: Callable[[torch.device, *Ts], T]) -> Callable[[torch.device,
 
 
 def numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tensor:
-    """Numbers of the host on a device, int32, copied once: a copy is waited for, and not allowed in a CUDA graph.
+    """Host numbers on a device, int32, copied once: a copy synchronises, and is not allowed in a CUDA graph.
 
-    As it is waited for, it serves all streams, that on which a graph is recorded too.
+    Since it synchronises, the result is valid in all streams, including one that records a graph.
     """
     if is_in_torch_dispatch_mode():
         return torch.tensor(rows, dtype=torch.int32, device=device)
@@ -62,7 +62,7 @@ def _numbers_on(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tens
 def made_once_if_small(
     make: Callable[[torch.device, int, int, int, *Ts], T],
 ) -> Callable[[torch.device, int, int, int, *Ts], T]:
-    """``made_once`` where a table of the blocks of the last ``n_q`` of ``n_k`` positions is worth keeping.
+    """``made_once`` if a table of the blocks of the last ``n_q`` of ``n_k`` positions is small enough to keep.
 
     The function takes a device, ``n_q``, ``n_k``, the positions in a block, and further numbers.
     """

@@ -1,7 +1,7 @@
 """Named predicates over (head, query position, key position).
 
-From one predicate come the mask, the reference (``reference.py``), the picture (``picture.py``) and the exact count of
-interactions. Positions are absolute: of ``n_k`` keys the ``n_q`` queries are the last, so query row ``i`` stands at
+One predicate gives the mask, the reference (``reference.py``), the picture (``picture.py``) and the exact count of
+interactions. Positions are absolute: the ``n_q`` queries are the last of ``n_k`` positions, so query row ``i`` is at
 position ``n_k - n_q + i``. Every mask and every count is causal: a key after its query is never seen.
 """
 
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from sparse_tasks.attention.interactions import causal_count
 
-_CELLS = 1 << 24  # cells of a mask that are counted at once: 16 MB of booleans
+_CELLS = 1 << 24  # cells of a mask counted at once: 16 MB of booleans
 
 
 class Pattern(ABC):
-    """Which keys a query sees. ``heads`` is 1 where all heads see the same."""
+    """Which keys a query sees. ``heads`` is 1 if all heads see the same."""
 
     heads: int = 1
 
     @abstractmethod
     def sees(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """Whether a query sees a key, causality aside.
+        """Whether a query sees a key, ignoring causality.
 
         Args:
             head: int64, below ``heads``.
@@ -37,7 +37,7 @@ class Pattern(ABC):
         """
 
     def of_head(self, head: int, query: Tensor, n_k: int) -> Tensor:
-        """Bool ``[queries, n_k]``: the same for one head and the first ``n_k`` keys, where tiles have a quicker way.
+        """Bool ``[queries, n_k]``: ``sees`` for one head and the first ``n_k`` keys; tiled patterns have a faster way.
 
         Args:
             head: Below ``heads``.
@@ -53,7 +53,7 @@ class Pattern(ABC):
         return self._rows(torch.arange(n_k - n_q, n_k, device=device), n_k)
 
     def count(self, n_q: int, n_k: int, device: torch.device | str = "cpu") -> Tensor:
-        """int64 ``[heads]``: the exact number of interactions, counted in slices of bounded memory."""
+        """int64 ``[heads]``: the exact number of interactions, counted in slices to bound memory."""
         rows = max(1, _CELLS // (self.heads * n_k))
         total = torch.zeros(self.heads, dtype=torch.int64, device=device)
         for start in range(n_k - n_q, n_k, rows):
@@ -99,7 +99,7 @@ class Columns(Pattern):
 
 @dataclass(frozen=True)
 class EveryQuery(Pattern):
-    """All keys of the queries at multiples of ``every``, and of the one at ``first``."""
+    """All keys for the queries at multiples of ``every``, and for the one at ``first``."""
 
     every: int
     first: int
@@ -114,7 +114,7 @@ class Blocks(Pattern):
 
     Attributes:
         kept: bool ``[heads, rows, columns]``.
-        first_row: Number of the query block that row 0 of ``kept`` stands for.
+        first_row: Number of the query block of row 0 of ``kept``.
     """
 
     kept: Tensor
@@ -184,5 +184,5 @@ class _Either(Pattern):
 
 
 def _narrow(pattern: Pattern, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """The predicate of a pattern, of head 0 where all heads see the same."""
+    """The predicate of a pattern, with head 0 if all heads see the same."""
     return pattern.sees(head if pattern.heads > 1 else torch.zeros_like(head), query, key)

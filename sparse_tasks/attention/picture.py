@@ -1,4 +1,4 @@
-"""Pictures of what queries see: keys to the right, queries downwards, the darker the more of them meet."""
+"""Pictures of what queries see: keys to the right, queries downwards, darker for more interactions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from sparse_tasks.core.length import label
 
 FORMATS: Final = (".png", ".svg", ".pdf")
 _PANELS: Final = 4
-_PIXELS: Final = 256  # along each side of a panel, at most
-_SAMPLED: Final = 1 << 27  # cells of a panel that are looked at, at most; beyond it, of some queries alone
+_PIXELS: Final = 256  # maximum along each side of a panel
+_SAMPLED: Final = 1 << 27  # maximum cells evaluated per panel; beyond it, queries are sampled
 _AT_ONCE: Final = 1 << 23
 _STEPS: Final = 64  # decoding steps in a picture
-_HIDDEN, _UNSEEN, _FEW, _ALL = "#e4e4e4", "#ffffff", "#a9c6e8", "#08306b"  # one hue: lightness tells, not colour
+_HIDDEN, _UNSEEN, _FEW, _ALL = "#e4e4e4", "#ffffff", "#a9c6e8", "#08306b"  # one hue: only lightness varies
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ Drawn: TypeAlias = Pattern | PrefillIndex | Sequence[PrefillIndex]
 
 
 def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn:
-    """Selection of a method to be drawn.
+    """A method's selection, to be drawn.
 
     Args:
         method: A method of any phase.
@@ -60,11 +60,11 @@ def select(method: Method, q: Tensor, k: Tensor, *, impl: str = "auto") -> Drawn
         impl: "auto", "triton" or "torch".
 
     Returns:
-        The indices of a prompt, one for each stretch of queries. For a method that decodes or evicts, the prompt ends
-        64 tokens (or a quarter of all) before the end, and each query after it is a step: ``Rows`` of these.
+        The indices of a prompt, one for each chunk of queries. For decoding and evicting methods the prompt ends 64
+        tokens (or a quarter of all) before the end, and each query after it is a step: ``Rows`` for these.
 
     Raises:
-        UsageError: Shapes or types do not match, or the prompt is too short for a step after it.
+        UsageError: Shapes or types do not match, or the prompt is too short for any step.
     """
     check_sequence(q, k)
     if isinstance(method, PrefillMethod):
@@ -92,22 +92,21 @@ def draw(
 ) -> tuple[float, float]:
     """Draw what queries see, and write the picture to a file.
 
-    A pixel may stand for many queries and keys; any interaction in it shows, so that a single vertical among 131,072
-    does.
+    A pixel may cover many queries and keys; any interaction in it shows, even a single vertical among 131,072.
 
     Args:
-        drawn: A pattern, an index of a prompt, or indices of its stretches in order.
+        drawn: A pattern, an index of a prompt, or indices of its chunks in order.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
-        path: Its ending is one of ``FORMATS``.
+        path: File whose suffix is one of ``FORMATS``.
         title: Above the picture, with the density.
-        head: Number of the head; None for all, or four of them evenly spaced.
+        head: Number of the head; None for all, or for four evenly spaced ones.
 
     Returns:
-        The density that the method selected and the one that its tiles compute, averaged over all heads.
+        The selected and the computed density, averaged over all heads.
 
     Raises:
-        UsageError: The file's ending or the head is unknown, or matplotlib is missing.
+        UsageError: The file's suffix or the head is unknown, or matplotlib is missing.
         OutputError: The file cannot be written.
     """
     path = check_path(path)
@@ -133,10 +132,10 @@ def draw(
 
 
 def check_path(path: Path | str) -> Path:
-    """A path whose ending is one of ``FORMATS``.
+    """Check a path, whose suffix must be one of ``FORMATS``.
 
     Raises:
-        UsageError: The ending is unknown, the folder does not exist, or matplotlib is missing.
+        UsageError: The suffix is unknown, the folder does not exist, or matplotlib is missing.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
@@ -182,13 +181,13 @@ def _densities(drawn: Drawn, n_q: int, n_k: int) -> tuple[Tensor, Tensor]:
     indices = [drawn] if isinstance(drawn, BlockIndex | LineIndex | CorrectedIndex | SkipIndex) else drawn
     share = [causal_count(i.n_q, i.n_k) / causal_count(n_q, n_k) for i in indices]
     both = [(i.selected_density().cpu() * s, i.density().cpu() * s) for i, s in zip(indices, share, strict=True)]
-    heads = max(len(computed) for _, computed in both)  # a stretch that is dense is so in all heads
+    heads = max(len(computed) for _, computed in both)  # a dense chunk is dense in all heads
     selected, computed = (sum(x.expand(heads) for x in column) for column in zip(*both, strict=True))
     return torch.as_tensor(selected), torch.as_tensor(computed)
 
 
 def _shares(parts: list[_Part], head: int, n_q: int, n_k: int) -> Any:
-    """Seen share of each pixel's causal interactions, ``[pixels, pixels]``; NaN where it has none."""
+    """Share of each pixel's causal interactions that is seen, ``[pixels, pixels]``; NaN if it has none."""
     rows, columns = min(n_q, _PIXELS), min(n_k, _PIXELS)
     per_row = max(1, min(n_q // rows, _SAMPLED // (rows * n_k)))
     sampled = ((torch.arange(rows * per_row) + 0.5) * n_q / (rows * per_row)).long() + (n_k - n_q)

@@ -37,15 +37,13 @@ def sparse_prefill(
         v: ``[n_k, kv_heads, value_size]``.
         scale: Scale of the scores; ``head_size ** -0.5`` if None.
         softmax: The model's sinks and soft cap.
-        length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
-        impl: "auto", "triton" or "torch".
-
-    Returns:
-        ``[n_q, query_heads, value_size]`` in q's dtype, and the indices that ran: one, or one for each stretch of
-        queries where the method takes them in turn to bound its index.
+        length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None. impl: "auto", "triton" or
+            "torch". Returns:
+        ``[n_q, query_heads, value_size]`` in q's dtype, and the indices that ran: one, or one per chunk of queries if
+            the method takes them in turn to bound its index.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit, or the method does not go with the softmax.
+        UsageError: Shapes, types or devices do not fit, or the method does not support the softmax.
     """
     check_sequence(q, k, v)
     method = method.under(softmax) if isinstance(method, PrefillMethod) else method
@@ -56,7 +54,7 @@ def sparse_prefill(
         indices.append(index)
         if len(part) == len(q):
             return part, indices
-        # Put in place at once, so that the parts are never all held beside the whole.
+        # Written in place, so that parts and whole are never in memory together.
         out = part.new_empty(len(q), *part.shape[1:]) if out is None else out
         end = len(q) - (len(k) - index.n_k)
         out[end - len(part) : end] = part
@@ -74,14 +72,14 @@ def select_stretches(
     length: int | None = None,
     impl: str = "auto",
 ) -> Iterator[tuple[Tensor, PrefillIndex]]:
-    """Select for a prompt, or a chunk of it, in stretches of queries.
+    """Select for a prompt, or a chunk of it, in groups of queries.
 
     Args:
         method: None is dense attention.
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
-        v: ``[n_k, kv_heads, value_size]`` where attention runs under each index before it is looked at: then a kernel
-            that can selects as it goes.
+        v: ``[n_k, kv_heads, value_size]`` if attention runs under each index before it is inspected: then a kernel may
+            select on the fly.
         length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
         impl: "auto", "triton" or "torch".
 
@@ -89,7 +87,7 @@ def select_stretches(
         UsageError: The method is not for prefill, or the length is below the number of keys.
 
     Yields:
-        The queries of a stretch, and their index over the first ``index.n_k`` keys, up to the last of the queries.
+        The queries of a group, and their index over the first ``index.n_k`` keys, up to the last of the queries.
     """
     if method is not None and not isinstance(method, PrefillMethod):
         raise UsageError("method", method, "is not a prefill method; give an instance of one, or None for dense")
@@ -121,7 +119,7 @@ def attend(
     softmax: Softmax = PLAIN,
     impl: str = "auto",
 ) -> Tensor:
-    """Attention under an index, by the kernel that takes it."""
+    """Attention under an index, by the matching kernel."""
     if isinstance(index, CorrectedIndex):
         out = attend(q, k, v, index.sparse, scale=scale, softmax=softmax, impl=impl)
         return corrected(out, q, k, v, index.every, scale=scale, softmax=softmax)

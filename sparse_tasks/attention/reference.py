@@ -9,7 +9,7 @@ from sparse_tasks.attention.patterns import Everything, Pattern
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 _CELLS = 1 << 26  # scores in memory at once: 256 MB of fp32
-_ROWS = 128  # queries that torch's own attention takes at once
+_ROWS = 128  # queries per call of torch's own attention
 
 
 def attention_reference(
@@ -55,19 +55,19 @@ def attention_reference(
 def masked_attention(
     q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, *, scale: float, softmax: Softmax = PLAIN
 ) -> Tensor:
-    """``attention_reference`` in the type of q, for devices without kernels; by torch's own attention if it can."""
+    """``attention_reference`` in q's dtype, for devices without kernels; by torch's own attention if possible."""
     (n_q, heads, _), (n_k, kv_heads, _) = q.shape, k.shape
     q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
     out = q.new_zeros(n_q, heads, v.shape[2])
     keys = torch.arange(n_k, device=q.device)
     group = heads // max(kv_heads, pattern.heads)
-    for first in range(0, heads, group):  # heads that see the same, and the same keys
+    for first in range(0, heads, group):  # heads with the same pattern and keys
         some, kv_head = slice(first, first + group), first * kv_heads // heads
         for start in range(0, n_q, _ROWS):
             rows = slice(start, min(start + _ROWS, n_q))
             position = torch.arange(rows.start, rows.stop, device=q.device) + (n_k - n_q)
             seen = pattern.of_head(first * pattern.heads // heads, position, n_k) & (keys <= position[:, None])
-            by_any = seen.view(torch.uint8).amax(0).bool()  # any() takes torch eighty times as long
+            by_any = seen.view(torch.uint8).amax(0).bool()  # any() takes eighty times as long
             count = int(by_any.sum())
             if count == 0:
                 continue

@@ -1,8 +1,8 @@
-"""Prompts that a model of ``transformers`` repeats before it reads them, for methods that evict by that.
+"""Prompt repetition in ``transformers``, for methods that evict by it.
 
-Inside a block each new prompt, up to its context's end, is first read into a cache of its own and then repeated behind
-it, chunk by chunk. What stays is chosen there, before the prompt itself is read: layers are computed one after the
-other, and a question that follows the context sees what stays from the first of them on.
+Within a block each new prompt, up to its context's end, is first read into a separate cache and then repeated after it,
+chunk by chunk. The tokens to keep are chosen there, before the prompt itself is read: layers are computed one after
+another, and a question after the context sees only kept tokens from the first layer on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOG: Final = logging.getLogger("sparse_tasks")
 
 @contextmanager
 def repeating(model: Any, run: SparseRun, method: RepeatMethod) -> Iterator[None]:
-    """Let a method choose what stays of each prompt, before a run reads it, inside a block.
+    """Let a method choose what to keep of each prompt, before a run reads it, within a block.
 
     Args:
         model: The model, whose attention the run computes.
@@ -64,16 +64,16 @@ def repeating(model: Any, run: SparseRun, method: RepeatMethod) -> Iterator[None
 
 
 def _choose(model: Any, run: SparseRun, method: RepeatMethod, ids: Tensor, row: int) -> None:
-    """Have a model read and repeat ``[1, n]`` ids, and note what stays of them."""
+    """Let a model read and repeat ``[1, n]`` ids, and record what to keep of them."""
     text, n = model.config.get_text_config(), ids.shape[1]
-    told = [_instruction(method, chunk, text) for chunk in (range(n), range(n, n + 1))]  # the first, and a later one
+    told = [_instruction(method, chunk, text) for chunk in (range(n), range(n, n + 1))]  # the first, a later one
     room = getattr(text, "max_position_embeddings", None)
     most = n if room is None else room - n - max(sum(map(len, parts)) for parts in told)
     if most < 1:
         raise UsageError("attention", method.name, f"has the model repeat {n:,} tokens after the prompt, but the "
                          f"model's {room:,} positions leave no room; use shorter prompts")  # fmt: skip
     reading = _Reading(run, method)
-    # Without the output layer, whose logits nobody reads.
+    # Without the output layer, since the logits are not needed.
     with read_by(reading, run), torch.no_grad():
         name = cache_name(model.base_model)
         cache = getattr(model.base_model(input_ids=ids, use_cache=True), name)
@@ -89,12 +89,12 @@ def _choose(model: Any, run: SparseRun, method: RepeatMethod, ids: Tensor, row: 
 
 
 def cache_name(model: Any) -> str:
-    """How a model calls its cache, as an argument and in its output: otherwise since transformers 5.24."""
+    """The name of a model's cache argument and output, which changed in transformers 5.24."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 class _Reading(SparseRun):
-    """A run that reads a prompt as another one does, and has a method score what its repetitions attend to."""
+    """A run that reads a prompt like another one, and lets a method score what its repetitions attend to."""
 
     def __init__(self, run: SparseRun, method: RepeatMethod) -> None:
         super().__init__(Attention.of(*([] if run.reads_by is None else [run.reads_by])), run.impl)
@@ -103,7 +103,7 @@ class _Reading(SparseRun):
         self._repeats = method
 
     def _read_at_once(self, n_q: int, n_k: int) -> int:
-        return n_q  # a repetition of one token is no step
+        return n_q  # a repetition of one token is not a step
 
     def _prompt(self, number: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         if self.chunk is None:
@@ -123,7 +123,7 @@ def _instruction(method: RepeatMethod, chunk: range, text: Any) -> tuple[list[in
 
 @functools.lru_cache(maxsize=16)
 def _encoded(method: str, words: str, model: str, revision: str | None) -> tuple[list[int], list[int]]:
-    """Ids of an instruction, and of what a model's chat template writes between it and the model's answer.
+    """Ids of an instruction, and of the chat template's text between it and the model's answer.
 
     Raises:
         UsageError: The model's tokenizer cannot be read.

@@ -1,4 +1,4 @@
-"""``Rotary``: how positions turn the queries and keys of a model."""
+"""``Rotary``: the rotary positions of a model's queries and keys."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _KINDS: Final = ("default", "linear", "llama3", "yarn")
 class Rotary:
     """Rotary positions (Su et al. 2021, arXiv:2104.09864).
 
-    Number ``i`` of a query or key, and number ``i + pairs``, are a point of a plane that is turned about 0, by an angle
-    that grows with the position. Numbers after these pairs are not turned.
+    Components ``i`` and ``i + pairs`` of a query or key form a point in a plane that is rotated about 0 by an angle
+    proportional to the position. Components after these pairs are not rotated.
 
     Attributes:
-        frequencies: Radians from one position to the next, of each pair.
+        frequencies: Radians per position, for each pair.
     """
 
     frequencies: tuple[float, ...]
 
     @classmethod
     def of_config(cls, text: Any) -> Rotary:
-        """That of a model's layers with attention to all keys, the same in all engines.
+        """The rotary positions of a model's full attention layers, the same in all engines.
 
         Args:
             text: ``PretrainedConfig`` of the text model.
 
         Raises:
-            UsageError: It is not known how the model turns its keys, or frequencies hang on the length.
+            UsageError: The model's rotary positions are unknown, or frequencies depend on the length.
         """
         kind = getattr(text, "model_type", None)
         if kind not in MODELS:
@@ -66,7 +66,7 @@ class Rotary:
         return cls(tuple(frequencies.tolist()))
 
     def turn(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Queries or keys, turned by their positions; by negative ones back to what they were without.
+        """Queries or keys, rotated by their positions; negative positions undo a rotation.
 
         Args:
             x: ``[n, heads, head_size]``.
@@ -76,14 +76,14 @@ class Rotary:
             fp32 ``[n, heads, head_size]``.
 
         Raises:
-            UsageError: Heads have fewer numbers than are turned.
+            UsageError: Heads have fewer components than are rotated.
         """
-        # Angles as models compute them, in fp32.
+        # Angles in fp32, as models compute them.
         angle = positions.float()[:, None] * self._on(x)
         return self._rotated(x.float(), angle.cos()[:, None], angle.sin()[:, None])
 
     def average(self, x: Tensor, positions: Tensor) -> Tensor:
-        """What ``turn`` gives at several positions, averaged over these.
+        """The result of ``turn``, averaged over several positions.
 
         Args:
             x: fp32 ``[..., head_size]``.

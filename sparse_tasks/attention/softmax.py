@@ -1,4 +1,4 @@
-"""``Softmax``: what a model's layer does to its attention scores beside scaling them. Can be imported without torch."""
+"""``Softmax``: what a model's layer does to its attention scores besides scaling. Can be imported without torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LOG2_E: Final = math.log2(math.e)
 
 @dataclass(frozen=True, eq=False)
 class Softmax:
-    """Attention sinks and a soft cap, which go with the scale of the scores wherever it goes.
+    """Attention sinks and a soft cap, passed along with the scale of the scores.
 
     Attributes:
-        sinks: ``[query_heads]``, floats: a logit of each head that joins the denominator of its softmax and has no key,
-            so that the weights of the keys sum to less than 1 (gpt-oss). It is neither scaled nor capped.
+        sinks: ``[query_heads]``, floats: a logit per head that is added to the denominator of its softmax without a
+            key, so the weights of the keys sum to less than 1 (gpt-oss). It is neither scaled nor capped.
         soft_cap: Scaled scores become ``soft_cap * tanh(score / soft_cap)``, above 0 (Gemma 2).
 
     Raises:
@@ -36,19 +36,19 @@ class Softmax:
 
     @property
     def plain(self) -> bool:
-        """Whether it is softmax and no more."""
+        """Whether it is plain softmax."""
         return self.sinks is None and self.soft_cap is None
 
     @property
     def what(self) -> str:
-        """What it adds, in words."""
+        """Its additions, in words."""
         return _words(sinks=self.sinks is not None, cap=self.soft_cap is not None)
 
     def check(self, q: Tensor) -> None:
         """Refuse sinks that do not fit queries ``[..., query_heads, head_size]``.
 
         Raises:
-            UsageError: There is not one for each query head, or they lie elsewhere.
+            UsageError: There is not one for each query head, or they are on another device.
         """
         if self.sinks is None:
             return
@@ -58,7 +58,7 @@ class Softmax:
             raise UsageError("sinks", str(self.sinks.device), f"have to be where q is, on {q.device}")
 
     def of(self, heads: int | slice, *shape: int) -> Softmax:
-        """That of some query heads, its sinks in a shape that broadcasts to the rows of their scores."""
+        """The softmax for some query heads, with sinks in a shape that broadcasts to the rows of their scores."""
         return self if self.sinks is None else replace(self, sinks=self.sinks[heads].reshape(shape))
 
     def capped(self, scores: Tensor) -> Tensor:

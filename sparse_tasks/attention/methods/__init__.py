@@ -1,1 +1,1 @@
-"""The methods, one a file: whatever stands here and registers itself is a method."""
+"""The methods, one per file, each of which registers itself."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaSnapKV(ObservedMethod):
-    """Each KV head keeps its best tokens up to a floor; the rest goes to the best of all heads, wherever they are.
+    """Each KV head keeps its best tokens up to a floor; the rest of the budget goes to the best tokens of all heads.
 
-    A token scores what the query of its group that needs it most pays to it. The heads together keep ``capacity``
-    tokens a head, exactly.
+    A token's score is the largest attention from a query head of its group. The heads keep exactly ``capacity`` tokens
+    on average.
     """
 
     floor: float = parameter(0.2, "share of its capacity that each head keeps in any case", 0.0, 1.0)
@@ -51,7 +51,7 @@ class AdaSnapKV(ObservedMethod):
         scores = protect(scores, *self.fixed(capacity))
         least = max(sum(self.fixed(capacity)), int(self.floor * capacity))
         if least:
-            own, _ = select_top(scores, least, impl=impl)  # as many in every head, so that nothing is past a count
+            own, _ = select_top(scores, least, impl=impl)  # the same number in every head, so no entry is undefined
             scores = scores.scatter(1, own.long(), float("inf"))
         most = min(n_k, heads * capacity - (heads - 1) * least)
         positions, counts = top_of_all_heads(scores, heads * capacity, width=most, impl=impl)

@@ -1,4 +1,4 @@
-"""Base of prefill methods that take as many blocks of 128 as hold a share of the attention."""
+"""Base of prefill methods that take the blocks of 128 that hold a share of the attention."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ class AdaptiveBlocks(PrefillMethod):
         if self.sparsity is None:
             return window_density(length, BLOCK + 1), 1.0  # the first block and the diagonal
         density = 1 - self.sparsity
-        # Off by half a block of each call, and the diagonal is always read.
+        # Off by up to half a block per call, and the diagonal is always read.
         return density - BLOCK / length, density + 2.1 * BLOCK / length

@@ -18,23 +18,21 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.index import BlockIndex
 
 _SCALE: Final = 32.0
-_GREATEST: Final = 80.0  # lead, of which the exponential is finite
+_GREATEST: Final = 80.0  # a lead whose exponential is finite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blast(AdaptiveBlocks):
-    """A kernel that goes from the diagonal backwards skips a key block where no query comes near its running maximum.
+    """A kernel that goes backwards from the diagonal skips key blocks where no query comes near its running maximum.
 
-    A tile of 64 queries by 128 keys is skipped if for each of its queries the largest score there, less the largest so
-    far, is below the logarithm of a threshold. The threshold is ``scale`` over the length of the prompt, since each
-    block weighs less in longer ones (section 3.3), and at most 1. The tile on the diagonal comes first and is always
-    read.
+    A tile of 64 queries by 128 keys is skipped if, for each of its queries, its largest score minus the running maximum
+    is below the logarithm of a threshold. The threshold is ``scale`` over the length of the prompt, since each block
+    weighs less in longer ones (section 3.3), and at most 1. The tile on the diagonal comes first and is always read.
 
-    Adaptive: the count follows the content. With ``scale`` Gluon's kernel skips as it goes, and nothing is selected
-    before. With ``sparsity`` every call, for 8,192 queries at most, finds the threshold under which its heads compute
-    ``1 - sparsity`` on average, for which all scores are computed once more. Of a tile that is skipped, scores are
-    computed and no more, so that a kernel saves half of its work at best; what is measured is what it leaves out of
-    the output.
+    Adaptive: the count follows the content. With ``scale`` Gluon's kernel skips on the fly, and nothing is selected in
+    advance. With ``sparsity`` every call, for at most 8,192 queries, finds the threshold at which its heads compute ``1
+    - sparsity`` on average, for which all scores are computed once more. A kernel still computes the scores of skipped
+    tiles, so it saves at most half of its work; the measured sparsity is what it omits from the output.
     """
 
     scale: float | None = parameter(
@@ -54,7 +52,7 @@ class Blast(AdaptiveBlocks):
         return (window_density(length, BLOCK // 2), 1.0) if self.sparsity is None else super().density_span(length)
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        """All scores below the diagonal; none are computed twice where the kernel itself skips."""
+        """All scores below the diagonal; none if the kernel itself skips."""
         return window_flops(shape, length, length / 2)
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> BlockIndex | None:

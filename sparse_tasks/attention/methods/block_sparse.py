@@ -1,4 +1,4 @@
-"""Block-Sparse: for each block of queries the key blocks of the highest pooled scores (MInference, section 3.2)."""
+"""Block-Sparse: the key blocks with the highest pooled scores for each block of queries (MInference, section 3.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSparse(BlockMethod):
-    """Queries and keys are averaged block by block, and the products of the averages say which blocks matter.
+    """Queries and keys are averaged by block, and the products of the averages rank the blocks.
 
     The first key block and the one on the diagonal are always read, and count. Blocks of 128 are the fastest; the
     original has 64, the Sparse Frontier paper 16. Blocks below 64 are gathered into tiles of 64 queries, which compute

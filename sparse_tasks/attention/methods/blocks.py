@@ -15,10 +15,10 @@ _TOP_K: Final = 100  # of Jiang et al.
 
 
 def check_block(method: str, block: int) -> None:
-    """Refuse a parameter ``block`` of other sizes than kernels take.
+    """Refuse a ``block`` size that kernels do not support.
 
     Raises:
-        UsageError: It is another one.
+        UsageError: It is not supported.
     """
     if block not in (16, 32, 64, 128):
         raise UsageError(f"{method}.block", block, "is not a size that kernels take: 16, 32, 64 or 128")
@@ -26,7 +26,7 @@ def check_block(method: str, block: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockMethod(PrefillMethod):
-    """Each query block reads ``top_k`` key blocks, the one on the diagonal among them, or all of fewer."""
+    """Each query block reads ``top_k`` key blocks, including the one on the diagonal, or all if there are fewer."""
 
     top_k: int | None = parameter(
         None, "key blocks of a query block; 100 if neither this nor sparsity is given", 2, kind=int
@@ -45,7 +45,7 @@ class BlockMethod(PrefillMethod):
 
     @property
     def queries_at_once(self) -> int:
-        # At density .1 of any length this keeps the index below 2% of the keys and values (32 query, 8 KV heads).
+        # At density 0.1 this keeps the index below 2% of the keys and values (32 query, 8 KV heads) at any length.
         return 8 * self.block**2
 
     @property
@@ -73,11 +73,11 @@ class BlockMethod(PrefillMethod):
         return {"top_k": nearest(lambda top_k: self._count(length, top_k), target, 2, most)}
 
     def _count(self, length: int, top_k: int) -> int:
-        """Interactions of ``length`` queries: those on the diagonal's triangles, and whole blocks before them."""
+        """Interactions of ``length`` queries: triangles on the diagonal, and whole blocks before them."""
         block, rows = self.block, ceil_div(length, self.block)
         last = length - (rows - 1) * block
         triangles = (rows - 1) * (block * (block + 1) // 2) + last * (last + 1) // 2
-        # Row r has r blocks before the diagonal, and takes top_k - 1 of them at most.
+        # Row r has r blocks before the diagonal, and takes at most top_k - 1 of them.
         ramp = min(top_k - 1, rows - 1)
         before = ramp * (ramp - 1) // 2 + (rows - ramp) * ramp
         of_last = min(top_k - 1, rows - 1)

@@ -1,4 +1,4 @@
-"""Base of methods that know something of a model that was measured beforehand."""
+"""Base of methods that use measurements of a model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedMethod(Method):
-    """A calibration of another model, or of another version, is refused; what it was measured on is said at the start.
+    """Calibrations for other models or versions are refused; what one was measured on is logged at the start.
 
     Class attributes:
-        version: Of what ``measure`` gives. With another one, calibrations have to be made again.
-        instead: What stands in for a calibration where there is none, in words.
-        family: What methods of several phases are short for that share a calibration; None has one of its own.
+        version: Version of the result of ``measure``. With another one, calibrations have to be made again.
+        instead: What is used without a calibration, in words.
+        family: The common name of methods in several phases that share a calibration; None if it is not shared.
     """
 
     calibration: str | None = parameter(None, "file of sparse-tasks attention calibrate, of the model", kind=str)
@@ -53,15 +53,15 @@ class CalibratedMethod(Method):
         return self.family or self.name
 
     def to_measure(self, text: Any) -> Self:
-        """The method in a model that is measured, whatever calibration it has. Arguments as of ``in_model``."""
+        """The method in a model to be measured, without a calibration. Arguments as for ``in_model``."""
         return super().in_model(text)
 
     def of_layer(self, layer: Layer, heads: int, device: Any) -> dict[str, Tensor] | None:
-        """What was measured of a layer, on a device; None without a calibration.
+        """The measurements of a layer, on a device; None without a calibration.
 
         Args:
             layer: Layer number and number of layers.
-            heads: Heads that the layer has here, of the kind that was measured.
+            heads: Number of heads of the layer here, of the measured kind.
             device: ``torch.device``.
 
         Raises:
@@ -81,29 +81,29 @@ class CalibratedMethod(Method):
 
     @abstractmethod
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
-        """Sums over the prompts of one layer so far, with those of another one added.
+        """The sums of one layer over the prompts so far, with another prompt added.
 
         Args:
-            seen: What this gave before; None at first.
+            seen: The previous result; None at first.
             q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k``.
             k: ``[n_k, kv_heads, head_size]``.
-            handed: What the layers before it have added here for the same queries, in their order, to be added to.
+            handed: What earlier layers have appended for the same queries, in order; append to it.
         """
 
     @abstractmethod
     def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What a calibration holds, ``[layers, heads, ...]``, of the sums of each layer."""
+        """The tensors of a calibration, ``[layers, heads, ...]``, from the sums of each layer."""
 
     def published(self, path: Path, shape: Shape) -> dict[str, Tensor]:
-        """What a calibration holds, ``[layers, heads, ...]``, of a file that the method's authors published.
+        """The tensors of a calibration, ``[layers, heads, ...]``, from a file that the method's authors published.
 
         Args:
             path: The file.
-            shape: Of the model that it is for.
+            shape: Shape of the model.
 
         Raises:
-            UsageError: The authors' files are not known, or it is for a model of another shape.
-            BadFileError: It cannot be read, or is none of theirs.
+            UsageError: There is no known format, or it is for a model of another shape.
+            BadFileError: It cannot be read, or does not have their format.
         """
         raise UsageError("from", str(path), f"is of no form that is known for {self.calibrated_as}; measure the model "
                          "on prompts, with --data")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Delta attention: what a few dense queries show to be lacking corrects the others (Willette et al. 2025)."""
+"""Delta attention: a few dense queries correct the others (Willette et al. 2025)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Delta(Correction):
-    """Every so many queries attention is dense too, and what sparse attention lacks there is added up to the next one.
+    """At regular intervals a query is also dense, and its difference to sparse attention is added up to the next one.
 
-    The difference is one of outputs, so that any method can be corrected: ``vertical_slash+delta``; alone it corrects
-    ``streaming_llm``. The first query of each call is one of these, for what came before is gone. Dense queries are
-    torch's own attention on every device. Prompts of at most 128 tokens are seen whole.
+    The difference is between outputs, so any method can be corrected: ``vertical_slash+delta``; alone it corrects
+    ``streaming_llm``. The first query of each call is dense, since earlier differences are lost. Dense queries use
+    torch's own attention on every device. Prompts of at most 128 tokens are dense.
 
-    ``sparsity`` is that of both: what the dense queries take, the other method has less of. Where they would take more
-    than half of what it leaves, they are fewer; where it leaves out less than they take, nothing is.
+    ``sparsity`` is that of both: the cost of dense queries reduces the other method's budget. If they would take more
+    than half of the total, there are fewer of them; if it omits less than they cost, attention is dense.
     """
 
     every: int = parameter(64, "positions from one dense query to the next; more where sparsity leaves too little", 2)
@@ -64,7 +64,7 @@ class Delta(Correction):
     def density_span(self, length: int) -> Span:
         least, most = self._other.density_span(length)
         share = 1 / self._spacing
-        # The first query of each chunk is another dense one; chunks are taken not to be shorter than what it is for.
+        # The first query of each chunk is also dense; chunks are assumed to be at least one interval long.
         return min(1.0, least), most + 2 * share + 2 / length
 
     def index_flops(self, shape: Shape, length: float) -> float:
@@ -87,12 +87,12 @@ class Delta(Correction):
 
     @property
     def _spacing(self) -> int:
-        """Positions from one dense query to the next, which take at most half of what sparsity leaves."""
+        """Positions from one dense query to the next; dense queries take at most half of the density."""
         return self.every if self.sparsity is None else max(self.every, math.ceil(2 / (1 - self.sparsity)))
 
     @property
     def _other(self) -> PrefillMethod:
-        """What it corrects, with what its dense queries leave of the budget, in the same model."""
+        """The corrected method in the same model, with the budget that the dense queries leave."""
         other = StreamingLLM(sparsity=self.sparsity) if self.of is None else self.of
         if self.sparsity is not None:
             share = 1 / self._spacing

@@ -1,4 +1,4 @@
-"""DuoAttention: some KV heads see everything, the others first and last tokens alone (Xiao et al. 2024)."""
+"""DuoAttention: some KV heads see everything, the others only first and last tokens (Xiao et al. 2024)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.calibration import Calibration
     from sparse_tasks.attention.index import LineIndex, PageIndex
 
-_STREAMING: Final = 0.5  # where neither it nor a sparsity is given; of Xiao et al. for models with groups of heads
-_ASKING: Final = 64  # last queries of a prompt, where the question stands
-_WHOLE: Final = 1e-6  # of a head, by which a share of heads may miss a whole number
+_STREAMING: Final = 0.5  # if neither it nor a sparsity is given; Xiao et al. for models with grouped heads
+_ASKING: Final = 64  # last queries of a prompt, where the question is
+_WHOLE: Final = 1e-6  # tolerance, in heads, for a share to count as whole
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
 
@@ -37,14 +37,14 @@ _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 class DuoMethod(CalibratedMethod):
     """KV heads are retrieval heads, which see everything, or streaming heads, which see first and last tokens.
 
-    A calibration ranks the KV heads of all layers by the largest weight that a query gives to a token outside of first
-    and last ones, averaged over the last queries of prompts, which ask for what stands far away: heads that look at no
-    such token hard stream. The paper learns a gate for each head instead, by training on passkeys; here nothing is
-    trained, but gates that its authors published can be taken.
+    A calibration ranks the KV heads of all layers by the largest weight that a query gives to a token outside the first
+    and last ones, averaged over the last queries of prompts, which ask for distant facts: the heads with the smallest
+    weights stream. The paper learns a gate for each head by training on passkeys; here nothing is trained, but the
+    authors' published gates can be used.
 
-    With ``sparsity`` as few heads stream as meet it with the whole window; as heads are whole, windows are longer by
-    what is left. Where it takes more than all heads, windows are shorter. Heads follow from the length of the prompt,
-    or of the sequence, and are the same in both phases.
+    With ``sparsity`` the fewest heads stream that meet it with the whole window, and windows are then lengthened to
+    meet it exactly. If all heads are not enough, windows are shorter. The choice depends on the length of the prompt or
+    sequence, and is the same in both phases.
     """
 
     streaming: float | None = parameter(
@@ -67,11 +67,11 @@ class DuoMethod(CalibratedMethod):
 
     @property
     def window(self) -> int:
-        """Tokens that a streaming head sees, where no sparsity says more."""
+        """Tokens that a streaming head sees, without a sparsity."""
         return self.sinks + self.recent
 
     def solve(self, length: int, density: float) -> Mapping[str, float]:
-        """The share of heads, and the window that makes up for what it cannot be."""
+        """The share of streaming heads, and the window that compensates for rounding to whole heads."""
         most = 1 - window_density(length, self.window)
         streaming = 1.0 if most < 1 - density else (1 - density) / most if density < 1 else 0.0
         if streaming == 0:
@@ -82,10 +82,10 @@ class DuoMethod(CalibratedMethod):
 
     @abstractmethod
     def size(self, length: int, density: float) -> int:
-        """Tokens that a streaming head has to see, at least 1, to compute so much of dense attention."""
+        """Tokens that a streaming head has to see, at least 1, for this density."""
 
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
-        """float64 ``[query_heads, 2]``: sums of the largest shares outside, and of the queries that see so far."""
+        """float64 ``[query_heads, 2]``: sums of the largest weights outside, and numbers of such queries."""
         import torch
 
         from sparse_tasks.attention.ops.true_mass import far_peaks
@@ -100,7 +100,7 @@ class DuoMethod(CalibratedMethod):
         """The mean of each query head, fp32 ``[layers, query_heads]``.
 
         Raises:
-            UsageError: No prompt was longer than first and last tokens.
+            UsageError: No prompt was longer than the first and last tokens.
         """
         import torch
 
@@ -111,13 +111,13 @@ class DuoMethod(CalibratedMethod):
         return {"far": (shares / queries).float()}
 
     def published(self, path: Path, shape: Shape) -> dict[str, Tensor]:
-        """Learned gates, fp32 ``[layers, query_heads]``, the same for a group, of a ``full_attention_heads.tsv``.
+        """Learned gates, fp32 ``[layers, query_heads]``, the same within a group, from a ``full_attention_heads.tsv``.
 
-        It has a line for each layer, with a number for each KV head: 0 for one that streams, 1 for a retrieval head.
+        It has a line per layer, with a number per KV head: 0 for a streaming head, 1 for a retrieval head.
 
         Raises:
             UsageError: It is for another number of layers or KV heads.
-            BadFileError: It is no table of such numbers.
+            BadFileError: It is not a table of such numbers.
         """
         import torch
 
@@ -140,12 +140,12 @@ class DuoMethod(CalibratedMethod):
 
 @functools.lru_cache(maxsize=16)
 def ranks(measured: Calibration | None, layers: int, kv_heads: int) -> tuple[tuple[int, ...], ...]:
-    """Places of the KV heads of each layer among those of all layers, from 0, which streams first."""
+    """Ranks of the KV heads of each layer among those of all layers; 0 streams first."""
     heads, shares = range(layers * kv_heads), [0.0] * (layers * kv_heads)
     if measured is not None:
-        (tensor,) = measured.tensors.values()  # what was measured, or published
+        (tensor,) = measured.tensors.values()  # measured or published
         shares = tensor.view(layers * kv_heads, -1).mean(1).tolist()
-    # Of equal ones any few that follow each other lie far apart.
+    # Among equal heads, consecutive ones are spread over layers.
     order = sorted(heads, key=lambda head: (shares[head], head * _GOLDEN % 1))
     places = [rank for _, rank in sorted(zip(order, heads, strict=True))]
     return tuple(tuple(places[first : first + kv_heads]) for first in range(0, len(heads), kv_heads))
@@ -155,7 +155,7 @@ def ranks(measured: Calibration | None, layers: int, kv_heads: int) -> tuple[tup
 class DuoAttentionPrefill(DuoMethod, PrefillMethod):
     """The queries of a prompt: streaming heads see an "A-shape", whose window is rounded up to tiles.
 
-    Which heads stream, and how far they see, is as of ``DuoMethod``.
+    Which heads stream, and how far they see, is as in ``DuoMethod``.
     """
 
     name: ClassVar[str] = "duo_attention_prefill"
@@ -208,9 +208,9 @@ class DuoAttentionPrefill(DuoMethod, PrefillMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class DuoAttentionDecode(DuoMethod, DecodeMethod):
-    """The steps after a prompt: streaming heads read the first pages, at most half of what they read, and the last.
+    """The steps after a prompt: streaming heads read first pages, at most half of their budget, and the last ones.
 
-    Which heads stream, and how far they see, is as of ``DuoMethod``.
+    Which heads stream, and how far they see, is as in ``DuoMethod``.
     """
 
     page: int = parameter(16, "tokens in a page; it divides the block size of a paged cache", 1)
@@ -257,7 +257,7 @@ class DuoAttentionDecode(DuoMethod, DecodeMethod):
         return PageIndex(pages + skipped, counts, self.page, cache.lengths)
 
     def _pages(self, cache: PagedCache, heads: int) -> Tensor:
-        """int32 ``[3, batch]``: how many of so many KV heads stream, pages that each of them reads, and all pages."""
+        """int32 ``[3, batch]``: number of streaming KV heads, pages that each reads, and all pages."""
         import torch
 
         lengths = cache.lengths.clamp_min(1).double()
@@ -266,7 +266,7 @@ class DuoAttentionDecode(DuoMethod, DecodeMethod):
             streaming = torch.full_like(lengths, _STREAMING if self.streaming is None else self.streaming)
             left_out = streaming * (1 - seen / lengths)
         else:
-            most = 1 - seen * (2 * lengths - seen + 1) / (lengths * (lengths + 1))  # of a prompt, as in ``solve``
+            most = 1 - seen * (2 * lengths - seen + 1) / (lengths * (lengths + 1))  # for a prompt, as in ``solve``
             streaming = (self.sparsity / most.clamp_min(_WHOLE)).clamp_max(1.0)
             left_out = torch.full_like(lengths, self.sparsity)
         number = (streaming * heads - _WHOLE).ceil()

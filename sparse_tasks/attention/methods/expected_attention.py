@@ -1,4 +1,4 @@
-"""ExpectedAttention: the tokens that queries to come will attend to, on average (Devoto et al. 2025, section 3)."""
+"""ExpectedAttention: the tokens that future queries will attend to, on average (Devoto et al. 2025, section 3)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedAttention(CapacityMethod):
-    """Takes queries to come for normal ones, with the mean and the covariance that those of the prompt have.
+    """Models future queries as normally distributed, with the mean and the covariance of the prompt's queries.
 
-    Without their positions, that is: these are taken from the queries of the prompt, and the next ``future`` ones turn
-    the mean and the covariance in their place, averaged. A key then has an expected weight in closed form, to which
-    ``floor`` is added, and which the length of the token's value multiplies.
+    The rotation by position is removed from the prompt's queries, and the mean and covariance are rotated to the next
+    ``future`` positions instead, and averaged. A key then has an expected weight in closed form, to which ``floor`` is
+    added, and which is multiplied by the norm of the token's value.
 
     ``keep`` needs all queries of the prompt, once each: a product for each query, and two for each key and query head.
-    First tokens have queries unlike others, and always stay, at most half of the capacity.
+    The queries of first tokens differ from others; first tokens are always kept, up to half of the capacity.
     """
 
     future: int = parameter(512, "positions after the prompt whose queries are expected", 1)
@@ -72,7 +72,7 @@ class ExpectedAttention(CapacityMethod):
     def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
         """fp32 ``[query_heads, head_size + 1, head_size + 1]``: sums of the products of the queries so far.
 
-        Each has a number 1 at its end, so that the last row holds their sum and, at its end, their number.
+        Queries are extended by a 1, so the last row is their sum and ends in their number.
         """
         import torch
         from torch.nn.functional import pad
@@ -103,7 +103,7 @@ class ExpectedAttention(CapacityMethod):
         import torch
 
         (n_k, kv_heads, size), first = k.shape, min(self.sinks, len(k) - 1)
-        count = seen[:, -1, -1].clamp_min(1.0)  # a prompt may have no more than first tokens
+        count = seen[:, -1, -1].clamp_min(1.0)  # a prompt may only have first tokens
         mean = seen[:, -1, :-1] / count[:, None]
         covariance = seen[:, :-1, :-1] / count[:, None, None] - mean[:, :, None] * mean[:, None]
         if self.rotary is not None:
@@ -112,7 +112,7 @@ class ExpectedAttention(CapacityMethod):
             covariance = self.rotary.average(self.rotary.average(covariance, next_ones).mT, next_ones)
         weights = torch.zeros(kv_heads, n_k, device=k.device)
         group = len(mean) // kv_heads
-        for head in range(len(mean)):  # one at a time: all of them would take as much as the keys, group times
+        for head in range(len(mean)):  # one at a time: all would take the memory of the keys, times the group
             keys = k[first:, head // group].float()
             scores = keys @ mean[head] * size**-0.5 + ((keys @ covariance[head]) * keys).sum(1) / (2 * size)
             weights[head // group, first:] += scores.softmax(0) / group

@@ -1,4 +1,4 @@
-"""FlexPrefill: for each head a pattern and a budget of its own, by what the last queries see (Lai et al. 2025)."""
+"""FlexPrefill: a pattern and a budget per head, from the attention of the last queries (Lai et al. 2025)."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _GAMMA: Final = 0.9  # of Lai et al.
 
 @dataclass(frozen=True, kw_only=True)
 class FlexPrefill(AdaptiveBlocks):
-    """A head is query-aware or vertical-slash, and takes as many blocks of 128 as hold ``gamma`` of its attention.
+    """A head is query-aware or vertical-slash, and takes the blocks of 128 that hold ``gamma`` of its attention.
 
-    The last 128 queries of a call say what is seen of each key block. Where their mean, by the means of the key blocks,
-    says much the same (the root of the Jensen-Shannon divergence is below ``tau``), means are trusted: the head is
-    query-aware, and each query block takes the fewest key blocks that hold ``gamma`` of its softmax of means. The paper
-    takes these over all query blocks together; row by row, no query block is left without. Other heads take the fewest
-    verticals and the fewest slashes, all a block wide, that hold ``gamma`` of what the last 128 queries see by key and
-    by distance. The first key block and the diagonal are always read, and count.
+    The last 128 queries of a call give the attention to each key block. If their mean, with the means of the key
+    blocks, gives almost the same (the root of the Jensen-Shannon divergence is below ``tau``), means are trusted: the
+    head is query-aware, and each query block takes the fewest key blocks that hold ``gamma`` of its softmax of means.
+    The paper chooses over all query blocks together; choosing by row, every query block gets some. Other heads take the
+    fewest verticals and the fewest slashes, all one block wide, that hold ``gamma`` of the attention of the last 128
+    queries by key and by distance. The first key block and the diagonal are always read, and count.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call, for 8,192 queries at most, finds the
-    ``gamma`` under which its heads compute ``1 - sparsity`` on average, and ``min_budget`` does not apply; of the last
-    line there may be a part. Where the first block and the diagonal alone would be more than that, in short prompts,
-    the first block is read only where it is among the blocks that matter most.
+    Adaptive: the count follows the content. With ``sparsity`` every call, for at most 8,192 queries, finds the
+    ``gamma`` at which its heads compute ``1 - sparsity`` on average, and ``min_budget`` does not apply; the last line
+    may be partial. If the first block and the diagonal alone would exceed it, in short prompts, the first block is read
+    only if it ranks among the best.
     """
 
     gamma: float | None = parameter(
@@ -66,7 +66,7 @@ class FlexPrefill(AdaptiveBlocks):
     def index_flops(self, shape: Shape, length: float) -> float:
         """The last 128 queries of each stretch, products of pooled blocks unless tau is 0, and rankings."""
         whole, rest = divmod(length, QUERIES)
-        keys = QUERIES * whole * (whole + 1) / 2 + (length if rest else 0)  # of all stretches
+        keys = QUERIES * whole * (whole + 1) / 2 + (length if rest else 0)  # of all chunks
         seen = window_flops(shape, min(length, BLOCK), keys) + shape.query_heads * 2 * ranking_flops(keys)
         aware = pooled_flops(shape, length, BLOCK) if self.tau > 0 else 0.0
         return seen + aware + block_ranking_flops(shape, length, BLOCK)

@@ -1,4 +1,4 @@
-"""H2O: the tokens that have gathered most attention, and the most recent ones (Zhang et al. 2023, section 4)."""
+"""H2O: the tokens with the most accumulated attention, and the most recent ones (Zhang et al. 2023, section 4)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class H2O(StepMethod, CapacityMethod):
     """Half of the capacity is for heavy hitters, by the attention of all queries so far; half for the last tokens.
 
-    ``keep`` needs all queries of the prompt: its work grows with their number times that of the keys, as dense
-    attention does. Then each step adds its weights, and the lightest token that is not recent goes.
+    ``keep`` needs all queries of the prompt: its cost is that of dense attention. Then each step adds its weights, and
+    the token with the lowest sum that is not recent is dropped.
     """
 
     name: ClassVar[str] = "h2o"
@@ -40,7 +40,7 @@ class H2O(StepMethod, CapacityMethod):
         return vertical.view(k.shape[1], -1, len(k)).sum(1)
 
     def observe(self, seen: Tensor | None, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """fp32 ``[kv_heads, n_k]``: attention of the queries so far, of which a chunk computes each one whole."""
+        """fp32 ``[kv_heads, n_k]``: attention of the queries so far; a chunk contains whole queries."""
         scores = self.scores(q, k, impl=impl)
         if seen is not None:
             scores[:, : seen.shape[1]] += seen

@@ -1,4 +1,4 @@
-"""Base of decoding methods whose layers read what a few of them have selected by the true attention."""
+"""Base of decoding methods in which a few layers select tokens by the true attention for the others."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class HandingMethod(PagedMethod):
-    """Layers that select read every key, and hand the tokens on to the layers after them.
+    """Selecting layers read every key, and pass the tokens on to the layers after them.
 
-    All layers read as many tokens, those that select, too, so that the density is the same in all. A layer that stands
-    alone selects for itself. The current token is always read, and counts.
+    All layers read the same number of tokens, including those that select, so all have the same density. A single layer
+    selects for itself. The current token is always read, and counts.
     """
 
     page: int = parameter(1, "tokens in a page, 1 for tokens; it divides the block size of a paged cache", 1)
 
     unit: ClassVar[str] = "tokens"
     any_softmax: ClassVar[bool] = True
-    recordable: ClassVar[bool] = False  # layers of a step follow from each other
+    recordable: ClassVar[bool] = False  # layers of a step depend on each other
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """Every key, in the layers that select, averaged over all."""
+        """Every key in the selecting layers, averaged over all layers."""
         selecting = sum(self.selects(Layer(index, shape.layers)) for index in range(shape.layers))
         return shape.kv_heads * shape.head_size * length * selecting / shape.layers
 
@@ -42,7 +42,7 @@ class HandingMethod(PagedMethod):
         """Whether a layer selects."""
 
     def taken(self, handed: PageIndex, cache: PagedCache) -> PageIndex:
-        """What a layer reads of what was handed on to it: each KV head what that of its number has selected."""
+        """What a layer reads of the tokens passed on to it: each KV head those selected by the head with its number."""
         return handed
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
@@ -64,7 +64,7 @@ class HandingMethod(PagedMethod):
         return index
 
     def rank(self, mass: Tensor, age: Tensor, cache: PagedCache, impl: str) -> Tensor:
-        """Scores by which pages are read: the true attention.
+        """Scores for choosing pages: the true attention.
 
         Args:
             mass: fp32 ``[batch, kv_heads, pages]``: the true attention, summed over the group; -inf past the end.

@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.calibration import Calibration
     from sparse_tasks.attention.index import BlockIndex, PageIndex
 
-_SAMPLED: Final = 64  # queries of a prompt that are measured
-_SHARE: Final = 10  # one in so many keys is selected where layers are held against each other
+_SAMPLED: Final = 64  # measured queries per prompt
+_SHARE: Final = 10  # of this many keys one is selected when layers are compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class KascadeMethod(CalibratedMethod):
-    """Anchor layers select by the true attention; in other layers each KV head reads what a head of the last did.
+    """Anchor layers select by the true attention; other layers' KV heads read the selection of a head of the last one.
 
-    Which layers are anchors, and which of its heads each head reads, follows from what was measured of the model: how
-    much of a head's attention the tokens hold that heads of earlier layers would select. Layers are chosen so that the
-    best heads of the last anchor hold most, added up over all layers. They are the same in both phases.
+    Which layers are anchors, and which of their heads each head reads, follows from measurements of the model: the
+    share of a head's attention that falls on the tokens selected by heads of earlier layers. Layers are chosen to
+    maximise this share for the best heads of the last anchor, summed over all layers. They are the same in both phases.
     """
 
     anchors: int = parameter(5, "layers that select, the first among them", 1)
@@ -71,12 +71,12 @@ class KascadeMethod(CalibratedMethod):
         return layer.index in {place * layer.count // self.anchors for place in range(self.anchors)}
 
     def heads_of(self, layer: Layer, kv_heads: int, device: Any) -> Tensor | None:
-        """int64 ``[kv_heads]``: heads of the last anchor that those of a layer read; None for those of their number."""
+        """int64 ``[kv_heads]``: the head of the last anchor that each head reads; None: the one with its number."""
         measured = self.of_layer(layer, kv_heads, device)
         return None if measured is None else measured["heads"]
 
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
-        """fp32 ``[kv_heads, layers so far, kv_heads]``: what heads hold of each other's attention, itself included.
+        """fp32 ``[kv_heads, layers so far, kv_heads]``: shares that heads hold of each other's attention.
 
         Raises:
             UsageError: The layers before it have another number of KV heads.
@@ -96,12 +96,12 @@ class KascadeMethod(CalibratedMethod):
         return held if seen is None else seen + held
 
     def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Of each layer and KV head what the heads of each layer up to it hold of its attention; 0 after it."""
+        """For each layer and KV head the share of its attention that heads of each layer up to it hold; else 0."""
         import torch
 
         similarity = torch.zeros(len(sums), *sums[-1].shape)
         for layer, held in enumerate(sums):
-            similarity[layer, :, : layer + 1] = held / held[0, -1, 0]  # which is 1 for each prompt
+            similarity[layer, :, : layer + 1] = held / held[0, -1, 0]  # which is 1 per prompt
         return {"similarity": similarity}
 
 
@@ -109,7 +109,8 @@ class KascadeMethod(CalibratedMethod):
 class KascadePrefill(KascadeMethod, PrefillMethod):
     """The queries of a prompt: tiles of 128 read the blocks of keys that hold most of their attention, and the group's.
 
-    All layers read as many, those that select, too. A tile's own positions are always read, beside the budget.
+    All layers, including selecting ones, read the same number. A tile's own positions are always read, in addition to
+    the budget.
     """
 
     token_budget: int | None = parameter(
@@ -158,7 +159,7 @@ class KascadePrefill(KascadeMethod, PrefillMethod):
         return {"token_budget": nearest(lambda number: self._count(length, number), target, 1, most) * self.block}
 
     def _count(self, length: int, number: int) -> int:
-        """Interactions of a prompt whose tiles read so many blocks before them, or all."""
+        """Interactions of a prompt whose tiles read this many blocks before them, or all."""
         tiles = (range(first, min(first + BLOCK, length)) for first in range(0, length, BLOCK))
         return sum(causal_count(len(t), len(t)) + len(t) * min(number * self.block, t.start) for t in tiles)
 
@@ -202,7 +203,7 @@ class KascadeDecode(KascadeMethod, HandingMethod):
 
 @functools.lru_cache(maxsize=16)
 def _anchored(measured: Calibration, anchors: int) -> tuple[frozenset[int], Calibration]:
-    """Anchors, and as a calibration the head of the last anchor that each KV head reads, ``[layers, kv_heads]``."""
+    """The anchors, and as a calibration the head of the last anchor that each KV head reads, ``[layers, kv_heads]``."""
     import torch
 
     from sparse_tasks.attention.ops.anchors import best_anchors

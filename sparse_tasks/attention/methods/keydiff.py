@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyDiff(CapacityMethod):
-    """Keys that point elsewhere than the mean of all directions tend to get much attention.
+    """Keys that differ in direction from the mean direction tend to get much attention.
 
-    No query is looked at, and neither first nor last tokens are safe. The paper evicts block by block as a prompt is
-    read; here all of the prompt is seen before anything goes.
+    It does not use queries, and neither first nor last tokens are protected. The paper evicts block by block as a
+    prompt is read; here the whole prompt is seen before anything is evicted.
     """
 
     name: ClassVar[str] = "keydiff"
@@ -35,7 +35,7 @@ class KeyDiff(CapacityMethod):
         return shape.kv_heads * (6 * length * shape.head_size + ranking_flops(length))
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """Cosines with the mean direction, negative, and times its length, which is one for all tokens of a head."""
+        """Negative cosines with the mean direction, times its length, which is the same for all tokens of a head."""
         from torch.nn.functional import normalize
 
         direction = normalize(k.float(), dim=2)

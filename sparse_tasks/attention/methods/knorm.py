@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class KNorm(CapacityMethod):
-    """Keys of low L2 norm tend to get much attention; ``keep`` looks at no query.
+    """Keys of low L2 norm tend to get much attention; ``keep`` does not use queries.
 
-    The first tokens, at most half of the capacity, always stay.
+    The first tokens, at most half of the capacity, are always kept.
     """
 
     sinks: int = parameter(4, "first tokens that always stay", 0)

@@ -1,4 +1,4 @@
-"""KNorm's norms of keys (Devoto et al. 2024), by blocks on which all heads and layers agree."""
+"""KNorm (Devoto et al. 2024) by blocks, the same in all heads and layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class KNormBlocks(SharedBlocksMethod):
-    """All heads of all layers keep the blocks whose keys are shortest; no query is looked at."""
+    """All heads of all layers keep the blocks with the shortest keys; it does not use queries."""
 
     name: ClassVar[str] = "knorm_blocks"
     place: ClassVar[int] = 12
@@ -31,7 +31,7 @@ class KNormBlocks(SharedBlocksMethod):
         return shape.kv_heads * (2 * length * shape.head_size + ranking_flops(length))
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """Negative norms, over the mean norm of the head."""
+        """Negative norms divided by the head's mean norm."""
         norms = k.float().norm(dim=2).T
         return -norms / norms.mean(1, keepdim=True)
 

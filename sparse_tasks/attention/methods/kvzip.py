@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import Kept
 
-# The authors' words.
+# The authors' wording.
 _FIRST: Final = "\n\nRepeat the previous context exactly."
 _LATER: Final = "\n\nRepeat the part of the previous context exactly, starting with "
-_STARTING: Final = 8  # tokens before a chunk, with which the model is told where to start
+_STARTING: Final = 8  # tokens before a chunk that tell the model where to start
 
 
 @dataclass(frozen=True, kw_only=True)
 class KVzip(RepeatMethod, CapacityMethod):
-    """What a model needs to repeat its context it needs for any question about it.
+    """Tokens that a model needs to repeat its context are kept for later questions about it.
 
-    It repeats ``chunk`` tokens at a time. Each token counts by the largest weight that a query of its group gives it
-    then, among the tokens of the chunk as they are cached, the first ones of the context, and what was said since. The
-    KV heads of all layers share the budget: the best tokens of all stay, ``capacity`` a head on average.
+    It repeats ``chunk`` tokens at a time. A token's score is the largest weight that a query of its group gives it
+    during repetition, over the cached tokens of the chunk, the first ones of the context, and the repetition. The KV
+    heads of all layers share the budget: the best tokens of all are kept, ``capacity`` per head on average.
 
-    On tensors alone no model repeats anything: ``keep`` takes the prompt's own queries instead, and the heads of its
-    layer share.
+    Without a model there is no repetition: ``keep`` uses the prompt's own queries instead, and the budget is shared
+    within the layer.
     """
 
     chunk: int = parameter(2048, "tokens that are repeated at once, fewer where the model has no positions for them", 1)
@@ -52,7 +52,7 @@ class KVzip(RepeatMethod, CapacityMethod):
         return "oracle_evict", {"shared": True}
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        """A layer of the model over the repeated tokens, their weights once more, and a ranking."""
+        """A model layer over the repeated tokens, their attention weights, and a ranking."""
         heads = 2 * (shape.query_heads + shape.kv_heads) * shape.head_size
         experts = shape.active_experts * shape.expert_size + shape.shared_expert_size
         layer = 2 * length * shape.hidden_size * (heads + 3 * (experts or shape.mlp_size))

@@ -1,4 +1,4 @@
-"""LessIsMore: tokens that a few layers select for all heads of the others (Yang et al. 2025, section 3)."""
+"""LessIsMore: a few layers select tokens for all heads of the others (Yang et al. 2025, section 3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LessIsMore(FirstLayers):
-    """All heads read the same tokens: the best of each head, then the next best of each, beside the recent ones.
+    """All heads read the same tokens: the best of each head, then the next best of each, and the recent ones.
 
     Heads are KV heads, by the attention of their groups.
     """

@@ -1,4 +1,4 @@
-"""Base of prefill methods that take verticals and slashes, by the attention of some queries."""
+"""Base of prefill methods that take verticals and slashes by the attention of some queries."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ UNIT: Final = 64
 TILE_KEYS: Final = BLOCK_Q + UNIT - 1
 """Keys that tiles add, at most, to a slash or to the window of a query."""
 
-_LINES: Final = 1024  # of either kind, where no number and no sparsity is given
+_LINES: Final = 1024  # of either kind, if neither a number nor a sparsity is given
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineMethod(PrefillMethod):
-    """The attention of the queries that it observes ranks verticals and slashes.
+    """The attention of observed queries ranks verticals and slashes.
 
-    The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so that
-    more is computed than the lines alone; less so, the closer they lie together.
+    The first tokens and the shortest distances are always seen, and count. Slashes are rounded up to tiles, so more
+    than the lines is computed; the closer they are, the less is added.
 
-    With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that meet it on average, with
-    all that tiles add: as many verticals as slashes, and verticals for what is left. In prompts so short that the
-    shortest distances would take more than half of it, a query sees itself for sure, and what else its lines hold:
-    verticals matter more than neighbours there.
+    With ``sparsity`` every call finds the numbers of lines, the same for all its heads, that meet it on average,
+    including what tiles add: as many verticals as slashes, and verticals for the rest. In prompts so short that the
+    shortest distances would take more than half of the budget, only the query itself is always seen: there, verticals
+    matter more than neighbours.
     """
 
     verticals: int | None = parameter(
@@ -62,13 +62,13 @@ class LineMethod(PrefillMethod):
 
     @property
     def _lines(self) -> tuple[int, int]:
-        """Verticals and slashes without a sparsity, those that are always seen included."""
+        """Verticals and slashes without a sparsity, including those always seen."""
         return max(self.verticals or _LINES, self.sinks), max(self.slashes or _LINES, self.recent)
 
     def index_flops(self, shape: Shape, length: float) -> float:
         """Attention of the queries observed, two rankings, and the merging of lines into tiles of 64.
 
-        With a sparsity there are ``density * length`` lines, for a line crosses half of the rows on average.
+        With a sparsity there are ``density * length`` lines, since a line crosses half of the rows on average.
         """
         if self.sparsity is None:
             lines = sum(min(length, number or _LINES) for number in (self.verticals, self.slashes))
@@ -82,11 +82,11 @@ class LineMethod(PrefillMethod):
             verticals, slashes = self._lines
             if max(verticals, slashes) >= length:
                 return 1.0, 1.0
-            # The first tokens and the shortest distances are always seen; a slash alone takes tiles of 192 keys.
+            # The first tokens and the shortest distances are always seen; a single slash takes tiles of 192 keys.
             least = window_density(length, min(self.recent, slashes))
             return least, window_density(length, verticals + (TILE_KEYS + 1) * slashes)
         density = 1 - self.sparsity
-        # Its lists have room for thrice what lines of middling length need; all but short lines fill the density.
+        # Its lists fit three times what lines of average length need; all but short lines fill the density.
         return density / 2 - 4 / length, density + 2 * (BLOCK_Q + 2 + self.sinks) / length
 
     def select(self, q: Tensor, k: Tensor, *, length: int | None = None, impl: str = "auto") -> LineIndex | None:
@@ -109,11 +109,11 @@ class LineMethod(PrefillMethod):
         both[0, :, : self.sinks] = both[1, :, : self.recent] = float("inf")
         if self.sparsity is None:
             most = max(verticals, slashes)
-            # Filled, not copied: a copy from the host would wait for the device.
+            # Filled, since a copy from the host would synchronise.
             numbers = torch.cat([torch.full((1,), n, dtype=torch.int32, device=q.device) for n in (verticals, slashes)])
         else:
-            # Lists have room for so many, thrice what lines of middling length need. If all were shorter than a third
-            # of that, less would be seen than the target.
+            # Lists fit this many, three times what lines of average length need. If all were shorter than a third of
+            # the average, less than the target would be seen.
             most = self.sinks + self.recent + int(1.5 * (1 - self.sparsity) * n_k)
             columns, distances = lines_for_density(
                 both[0],

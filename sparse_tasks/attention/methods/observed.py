@@ -1,4 +1,4 @@
-"""Base of SnapKV and its kin: the last queries of a prompt rank its tokens."""
+"""Base of SnapKV and related methods: the last queries of a prompt rank its tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ObservedMethod(CapacityMethod):
     """Tokens by the attention of the last queries, smoothed along the keys.
 
-    ``keep`` needs the last ``window`` queries, or as many as there are. Of short budgets the first tokens take at most
-    a quarter and the recent ones at most half, so that content always has a say.
+    ``keep`` needs the last ``window`` queries, or all if there are fewer. In short budgets the first tokens take at
+    most a quarter and the recent ones at most half, so content always matters.
     """
 
     window: int = parameter(64, "last queries of the prompt, whose attention is summed; the paper of the tasks: 256", 1)
@@ -41,7 +41,7 @@ class ObservedMethod(CapacityMethod):
         return min(self.sinks, capacity // 4), min(self.recent, capacity // 2)
 
     def observed(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """fp32 ``[kv_heads, group, n_k]``: smoothed attention. Past the ends of the prompt it counts as 0."""
+        """fp32 ``[kv_heads, group, n_k]``: smoothed attention, padded with 0 at both ends of the prompt."""
         from torch.nn.functional import avg_pool1d
 
         from sparse_tasks.attention.kernels.window_scores import window_scores

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OracleDecode(TrueAttention, PagedMethod):
-    """Softmax weights of the step's queries, summed over pages and over the group, say which pages a KV head reads.
+    """Softmax weights of the step's queries, summed over pages and the group, select the pages of a KV head.
 
-    The best that a method can do that reads as many pages of this size in each KV head; with ``shared``, that reads as
-    many in all KV heads together. The page of the current token is always read, and counts. To select, all keys are
-    read.
+    An upper bound for methods that read the same number of pages of this size in each KV head; with ``shared``, in all
+    KV heads together. The page of the current token is always read, and counts. Selection reads all keys.
     """
 
     page: int = parameter(1, "tokens in a page, 1 for tokens; it divides the block size of a paged cache", 1)

@@ -1,4 +1,4 @@
-"""Oracle for eviction: at each step the tokens that its query attends to, as if they alone had been kept."""
+"""Oracle for eviction: at each step the tokens that its query attends to, as if only they had been kept."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
-    """Evicts nothing, and shows each step the ``capacity`` tokens of the prompt that its queries attend to most.
+    """Evicts nothing, and lets each step see the ``capacity`` prompt tokens that its queries attend to most.
 
-    No method that evicts can do better at that budget: it would have to know the queries to come. Tokens written since
-    the prompt, and the step's own, are seen as well; with ``grows`` off, as beside methods that evict at each step, all
-    but the step's own count.
+    An upper bound for evicting methods at this budget, which cannot know future queries. Tokens since the prompt, and
+    the step's own, are seen as well; with ``grows`` off, as for methods that evict at each step, all but the step's own
+    count.
     """
 
     grows: bool = parameter(True, "whether tokens that follow the prompt are seen beside the budget")
@@ -76,7 +76,7 @@ class OracleEvict(TrueAttention, StepMethod, CapacityMethod):
 
     @property
     def widens(self) -> bool:
-        return not self.grows  # else such a token is seen beside the budget in any case
+        return not self.grows  # else such a token is always seen in addition to the budget
 
     def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
         from sparse_tasks.attention.ops.eviction import mark_written

@@ -13,9 +13,9 @@ _ALL: Final = 1 << 40  # queries
 
 @dataclass(frozen=True, kw_only=True)
 class OracleLines(LineMethod):
-    """``vertical_slash`` that knows the attention of all queries, not of the last ones alone.
+    """``vertical_slash`` with the attention of all queries instead of the last ones.
 
-    Lines are taken by what each holds by itself, as there; where they cross, attention counts twice.
+    As there, lines are ranked independently; where they cross, attention counts twice.
     """
 
     name: ClassVar[str] = "oracle_lines"

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OraclePrefill(TrueAttention, BlockMethod):
-    """Softmax weights of all queries, summed over blocks, say which key blocks a query block reads.
+    """Softmax weights of all queries, summed over blocks, select the key blocks of a query block.
 
-    The best that a method can do that takes as many blocks of this size for each query block; with ``shared``, that
-    takes as many altogether, as methods with a threshold do. The block on the diagonal is always read, and counts.
-    Weights are held for some blocks of queries at a time.
+    An upper bound for methods that take the same number of blocks of this size for each query block; with ``shared``,
+    the same number in total, as for methods with a threshold. The block on the diagonal is always read, and counts.
+    Weights are computed for some blocks of queries at a time.
     """
 
     name: ClassVar[str] = "oracle_prefill"

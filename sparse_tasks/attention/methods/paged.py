@@ -1,4 +1,4 @@
-"""Base of decoding methods that read the best pages: a number of tokens, in pages of a fixed size."""
+"""Base of decoding methods that read the best pages, with a token budget and a fixed page size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN_BUDGET: Final = 1024  # of Tang et al. for long inputs
 
 @dataclass(frozen=True, kw_only=True)
 class PagedMethod(DecodeMethod):
-    """Each KV head reads as many pages. With ``sparsity`` they follow each sequence's own length, on the device."""
+    """All KV heads read the same number of pages. With ``sparsity`` it depends on each sequence's length."""
 
     token_budget: int | None = parameter(
         None, "tokens to read, in whole pages; 1024 if neither this nor sparsity is given", 1, kind=int
@@ -41,7 +41,7 @@ class PagedMethod(DecodeMethod):
     def read_span(self, prompt: int, cached: int) -> Span:
         if self.sparsity is None:
             pages = max(1, (self.token_budget or TOKEN_BUDGET) // self.page)
-            return (pages - 1) * self.page + 1, pages * self.page  # the last page may be a part, and is always read
+            return (pages - 1) * self.page + 1, pages * self.page  # the last page may be partial, and is always read
         target = (1 - self.sparsity) * cached
         return target - self.page / 2, max(self.page, target + self.page / 2)
 
@@ -51,7 +51,7 @@ class PagedMethod(DecodeMethod):
         return {"token_budget": page_budget(length, density, self.page) * self.page}
 
     def pages_read(self, cache: PagedCache, impl: str) -> tuple[int | Tensor, int]:
-        """Pages that a KV head of each sequence reads, int32 ``[batch, 1]`` or one number; and the most of any."""
+        """Pages that a KV head of each sequence reads, int32 ``[batch, 1]`` or one number; and the maximum."""
         from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets
 
         if self.sparsity is None:
@@ -61,11 +61,11 @@ class PagedMethod(DecodeMethod):
         counts = cache.once(
             ("pages", density, self.page), lambda: page_budgets(cache.lengths, density, self.page, impl=impl)[:, None]
         )
-        # A last page in part leaves room for at most one more than whole pages would.
+        # A partial last page leaves room for at most one more page.
         return counts, page_budget(cache.capacity, density, self.page) + 1
 
     def best(self, scores: Tensor, cache: PagedCache, impl: str) -> PageIndex:
-        """The index of the pages of highest scores, fp32 ``[batch, kv_heads, pages]``, -inf where there is none."""
+        """The index of the pages with the highest scores, fp32 ``[batch, kv_heads, pages]``, -inf if absent."""
         from sparse_tasks.attention.index import PageIndex
         from sparse_tasks.attention.kernels.selection import select_top
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidKV(ObservedMethod):
-    """Capacities fall along a line from the first layer to the last, which keeps ``capacity / beta`` tokens.
+    """Capacities decrease linearly from the first layer to the last, which keeps ``capacity / beta`` tokens.
 
-    Their mean over the layers is ``capacity``, exactly. Where the first layer would keep more than the prompt has, it
-    keeps all of it, and the line is flatter.
+    Their mean over the layers is exactly ``capacity``. If the first layer would keep more than the prompt, it keeps all
+    of it, and the slope is smaller.
     """
 
     beta: int = parameter(20, "factor by which the last layer keeps fewer tokens than the average", 1)
@@ -44,7 +44,7 @@ class PyramidKV(ObservedMethod):
         step = 2 * (first - mean) / (layer.count - 1)
 
         def below(layers: int) -> int:
-            """Whole tokens of so many first layers together; differences of these add up to what all may keep."""
+            """Whole tokens of this many first layers together; differences of these sum up to the total budget."""
             return floor(layers * first - step * layers * (layers - 1) / 2)
 
         return below(layer.index + 1) - below(layer.index)

@@ -1,4 +1,4 @@
-"""Quest: the pages whose best possible score for the query is highest (Tang et al. 2024, section 3)."""
+"""Quest: the pages with the highest upper bound of scores (Tang et al. 2024, section 3)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Quest(PagedMethod):
-    """Keeps the smallest and largest key of each page, number by number, and so bounds what a page can score.
+    """Keeps the elementwise minimum and maximum of each page's keys, which bound the scores in a page.
 
-    The page of the current token is always read and counts. With ``sparsity`` the pages follow each sequence's own
-    length, on the device. All layers are treated alike, as in the Sparse Frontier paper; Quest's own evaluation leaves
-    the first two dense.
+    The page of the current token is always read and counts. With ``sparsity`` the number of pages depends on each
+    sequence's length, on the device. All layers are sparse, as in the Sparse Frontier paper; Quest's own evaluation
+    leaves the first two dense.
     """
 
     name: ClassVar[str] = "quest"
@@ -33,7 +33,7 @@ class Quest(PagedMethod):
     any_softmax: ClassVar[bool] = True
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """The smallest and the largest key of each page."""
+        """The minimum and the maximum of each page."""
         return shape.kv_heads * 2 * shape.head_size * length / self.page
 
     def new_state(self, cache: PagedCache) -> Tensor:
@@ -48,7 +48,7 @@ class Quest(PagedMethod):
             update_page_summaries(state, keys, slots, unit=self.page, block_size=block_size, impl=impl)
 
     def select(self, q: Tensor, cache: PagedCache, state: Tensor | None, *, impl: str = "auto") -> PageIndex:
-        """As declared; without a state, summaries are made of the cache's keys at every call."""
+        """As in the base class; without a state, summaries are computed from the cache at every call."""
         from sparse_tasks.attention.kernels.page_scores import page_scores
         from sparse_tasks.attention.kernels.page_summaries import page_summaries
 

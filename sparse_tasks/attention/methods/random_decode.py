@@ -1,4 +1,4 @@
-"""Random pages for decoding: what any method has to beat."""
+"""Random pages for decoding: a lower baseline."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomDecode(PagedMethod):
-    """Each KV head reads pages drawn at random, others at each step.
+    """Each KV head reads random pages, drawn anew at each step.
 
     The page of the current token and, if there is room, the first one are always read, and count.
 
-    A draw follows from the seed, the head, the length and the page alone, so that batches and engines get the same
-    ones. It is the same in all layers, for a method is not told which one it serves.
+    A draw depends only on the seed, the head, the length and the page, so it is the same in all batches and engines. It
+    is the same in all layers, since the method does not know its layer.
     """
 
     seed: int = parameter(0, "another seed draws other pages", 0)

@@ -1,4 +1,4 @@
-"""Random tokens that stay: what any evicting method has to beat."""
+"""Random eviction: a lower baseline."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomEvict(CapacityMethod):
-    """Each KV head keeps tokens of the prompt drawn at random, beside the first and the last ones.
+    """Each KV head keeps random tokens of the prompt, and the first and last ones.
 
-    A draw follows from the seed, the head and the position alone. The first tokens take at most a quarter of the
+    A draw depends only on the seed, the head and the position. The first tokens take at most a quarter of the
     capacity, the last ones half.
     """
 

@@ -1,4 +1,4 @@
-"""Random blocks for prompts: what any method has to beat."""
+"""Random blocks for prompts: a lower baseline."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomPrefill(BlockMethod):
-    """Each query block reads key blocks drawn at random, beside the first one and the one on the diagonal.
+    """Each query block reads random key blocks, and the first one and the one on the diagonal.
 
-    A draw follows from the seed, the head and the two blocks alone, so that chunks, batches and engines get the same
-    ones. It is the same in all layers, for a method is not told which one it serves.
+    A draw depends only on the seed, the head and the two blocks, so it is the same in all chunks, batches and engines.
+    It is the same in all layers, since the method does not know its layer.
     """
 
     seed: int = parameter(0, "another seed draws other blocks", 0)

@@ -1,4 +1,4 @@
-"""RocketKV: an eviction after the prompt, and a choice of what stays at each step (Behnam et al. 2025, section 3)."""
+"""RocketKV: eviction after the prompt, then selection at each step (Behnam et al. 2025, section 3)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import Kept, KeptBatch
 
-_TOKEN_BUDGET: Final = 256  # where neither a budget nor a sparsity is given
+_TOKEN_BUDGET: Final = 256  # if neither a budget nor a sparsity is given
 
 
 @dataclass(frozen=True, kw_only=True)
 class RocketKV(StepMethod, ObservedMethod):
-    """Each KV head keeps ``capacity`` tokens of the prompt, of which a step reads some, beside those written since.
+    """Each KV head keeps ``capacity`` tokens of the prompt, of which a step reads some, and those since the prompt.
 
-    What stays is chosen as SnapKV does it, but for the largest attention among neighbours instead of their mean. A step
-    then estimates the attention to chunks of tokens that stand together in what was kept: by the largest components of
-    its queries, and of each the largest number, or the smallest, of the chunk. The tokens of the best chunks are read.
+    Eviction is as in SnapKV, but with the maximum over neighbours instead of the mean. A step then estimates the
+    attention to chunks of adjacent kept tokens from the largest components of its queries and, for each component, the
+    chunk's maximum or minimum. The tokens of the best chunks are read.
     """
 
     token_budget: int | None = parameter(
@@ -82,7 +82,7 @@ class RocketKV(StepMethod, ObservedMethod):
         return max_pool1d(of_head[:, None], self.kernel, stride=1, padding=self.kernel // 2)[:, 0]
 
     def kept(self, scores: Tensor, *, length: int | None, layer: Layer, impl: str) -> Kept:
-        """What stays, of score 0, with the number of tokens that steps read of it as its capacity."""
+        """The kept tokens, with score 0, and as capacity the number that steps read."""
         import torch
 
         kept = super().kept(scores, length=length, layer=layer, impl=impl)
@@ -99,7 +99,7 @@ class RocketKV(StepMethod, ObservedMethod):
 
     @property
     def widens(self) -> bool:
-        return False  # what follows the prompt is seen beside the budget in any case
+        return False  # tokens after the prompt are always seen in addition to the budget
 
     def advance_all(self, seen: KeptBatch, weights: Tensor) -> KeptBatch:
         from sparse_tasks.attention.ops.eviction import mark_written
@@ -123,7 +123,7 @@ class RocketKV(StepMethod, ObservedMethod):
         return _TOKEN_BUDGET if budget is None else budget
 
     def _left(self) -> float:
-        """How many times as much as a step reads there is to read, without what was written since the prompt."""
+        """Ratio of kept tokens to those that a step reads, without those since the prompt."""
         if self.sparsity is not None:
             return float((1 - self.sparsity) ** (self.split - 1))
         return max(1.0, self.tokens(0, 0, ONLY) / self._reads(0))
@@ -149,10 +149,10 @@ class RocketKV(StepMethod, ObservedMethod):
         block, offset, _ = cache.locate(positions)
         head = torch.arange(cache.kv_heads, device=q.device)[:, None, None]
         keys = cache.keys[block[..., None], offset[..., None], head, largest].float() * sign
-        # The largest number of a chunk where the queries' is above 0, the smallest where it is below.
+        # A chunk's maximum where the query component is positive, its minimum where it is negative.
         keys, width, chunk = keys.masked_fill(~listed[..., None], float("-inf")), keys.shape[2], self._chunk()
         chunks = pad(keys, (0, 0, 0, -width % chunk), value=float("-inf")).unflatten(2, (-1, chunk)).amax(3)
-        chunks = chunks.masked_fill(chunks == float("-inf"), 0.0)  # of nothing
+        chunks = chunks.masked_fill(chunks == float("-inf"), 0.0)  # empty chunks
         scores = self.softmax.capped((some * sign) @ chunks.mT / temperature)
         scores = scores.repeat_interleave(chunk, 3)[..., :width].masked_fill(~listed[:, :, None], float("-inf"))
         return self.softmax.of(slice(None), cache.kv_heads, -1).weights(scores).sum(2)

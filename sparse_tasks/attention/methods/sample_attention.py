@@ -1,4 +1,4 @@
-"""SampleAttention: a window, and the columns that sampled queries attend to beside it (Zhu et al. 2024, section 4)."""
+"""SampleAttention: a window, and the columns that sampled queries attend to outside it (Zhu et al. 2024, section 4)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ _OWN: Final = BLOCK_Q // UNIT  # bands of a query's own block
 
 @dataclass(frozen=True, kw_only=True)
 class SampleAttention(PrefillMethod):
-    """Every so many queries, attention is computed to learn which columns a head attends to.
+    """Attention is computed for regularly sampled queries, to find the columns that a head attends to.
 
-    Each query sees a window, a share of the prompt's length in whole tiles, whose attention counts as held; a head
-    takes the fewest columns that hold, beside it, a share ``alpha`` of what the sampled queries attend to. Prompts of
-    at most 128 tokens are seen whole.
+    Each query sees a window, a share of the prompt's length in whole tiles; a head takes the fewest columns that, with
+    the window, hold a share ``alpha`` of the sampled queries' attention. Prompts of at most 128 tokens are dense.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call finds the ``alpha`` under which its heads
-    compute ``1 - sparsity`` on average, and the window takes at most half of that. No head has room for more than
-    thrice the columns that would fill it on average.
+    Adaptive: the count follows the content. With ``sparsity`` every call finds the ``alpha`` at which its heads compute
+    ``1 - sparsity`` on average, and the window takes at most half of that. A head takes at most three times the average
+    number of columns.
     """
 
     alpha: float | None = parameter(
@@ -72,11 +71,11 @@ class SampleAttention(PrefillMethod):
         if self.sparsity is None:
             return window_density(length, min(length, max(1, math.ceil(self.window * length)))), 1.0
         density = 1 - self.sparsity
-        # A query's own block is always read, and of heads that have no room for more, less is.
+        # A query's own block is always read; heads at their maximum of columns read less.
         return density / 2 - 4 / length, density + 2.1 * BLOCK / length
 
     def bands(self, n_q: int, n_k: int, length: int) -> int:
-        """Bands of the window: so many that all queries see its share of the length, but for sparsity."""
+        """Bands of the window: enough for all queries to see its share of the length, as far as sparsity allows."""
         bands = ceil_div(max(1, math.ceil(self.window * length)) + BLOCK_Q - 1, UNIT)
         if self.sparsity is not None:
             half = (1 - self.sparsity) * causal_count(n_q, n_k) / 2

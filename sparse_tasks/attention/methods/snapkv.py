@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKV(ObservedMethod):
-    """Each KV head keeps the same number of tokens, those that its group attends to most, on average."""
+    """Each KV head keeps the same number of tokens, those with the highest mean attention of its group."""
 
     name: ClassVar[str] = "snapkv"
     place: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""SnapKV's attention of the last queries (Li et al. 2024), by blocks on which all heads and layers agree."""
+"""SnapKV (Li et al. 2024) by blocks, the same in all heads and layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKVBlocks(SharedBlocksMethod):
-    """All heads of all layers keep the blocks that the last queries attend to most, in the head that does most."""
+    """All heads of all layers keep the blocks that the last queries attend to most, by the maximum over heads."""
 
     window: int = parameter(64, "last queries of the prompt, whose attention is summed", 1)
 

@@ -1,4 +1,4 @@
-"""SpargeAttn: mean blocks where the mean stands for its block, and all others (Zhang et al. 2025, section 3)."""
+"""SpargeAttn: selection by block means, with dissimilar blocks always read (Zhang et al. 2025, section 3)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _CDF: Final = 0.98  # of Zhang et al.
 
 @dataclass(frozen=True, kw_only=True)
 class SpargeAttn(AdaptiveBlocks):
-    """Mean queries and keys of blocks of 128 say which key blocks matter, unless a block is unlike itself.
+    """Mean queries and keys of blocks of 128 rank the key blocks, except for blocks of dissimilar tokens.
 
-    The self-similarity of a block is the mean cosine of all pairs of its queries, or keys. Where that is below
-    ``similarity`` a mean says little: such a query block reads everything, and such a key block is read by all. Of the
-    other key blocks, a query block takes the fewest that hold a share ``cdf`` of its softmax of means. The first key
-    block and the diagonal are always read, and count.
+    The self-similarity of a block is the mean cosine of all pairs of its queries, or keys. If that is below
+    ``similarity``, the mean is not representative: such a query block reads everything, and such a key block is read by
+    all. Among other key blocks, a query block takes the fewest that hold a share ``cdf`` of its softmax of means. The
+    first key block and the diagonal are always read, and count.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call, for 8,192 queries at most, finds the share
-    under which its heads compute ``1 - sparsity`` on average; blocks that are unlike themselves come before all others,
-    and where they alone would be more, those that matter most by their means are read. Where the first block and the
-    diagonal would be more, in short prompts, the first block is read only where it is among the best.
+    Adaptive: the count follows the content. With ``sparsity`` every call, for at most 8,192 queries, finds the share at
+    which its heads compute ``1 - sparsity`` on average; dissimilar blocks come before all others, and if they alone
+    exceed the budget, those with the highest scores are read. If the first block and the diagonal exceed it, in short
+    prompts, the first block is read only if it ranks among the best.
     """
 
     cdf: float | None = parameter(
@@ -78,7 +78,7 @@ class SpargeAttn(AdaptiveBlocks):
         unlike = of_queries[..., None] | of_keys[:, None]
         weights = products.masked_fill(of_keys[:, None] & ~always, float("-inf")).softmax(2)
         mass = mass_from(weights, always, impl=impl)
-        # Blocks that are unlike themselves stand above any share, the weightiest first.
+        # Dissimilar blocks rank above any share, the weightiest first.
         mass = mass.where(~unlike | always, 2 + products.softmax(2))
         return blocks_that_hold(mass, n_q=n_q, n_k=n_k, share=cdf, density=density, impl=impl)
 

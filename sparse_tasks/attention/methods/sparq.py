@@ -1,4 +1,4 @@
-"""SparQ: the tokens that score highest in the query's largest components (Ribar et al. 2024, section 4)."""
+"""SparQ: the tokens with the highest scores over the query's largest components (Ribar et al. 2024, section 4)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TOKEN_BUDGET: Final = 128  # of Ribar et al.
 
 @dataclass(frozen=True, kw_only=True)
 class SparQ(TokenMethod):
-    """Reads ``r`` numbers of each key to estimate the softmax, and then the best tokens whole.
+    """Reads ``r`` components of each key to estimate the softmax, and then the best tokens completely.
 
     A KV head reads one set of components and one of tokens: |q| and the estimates are summed over the group, as the
-    paper does. The paper adds the mean of all values in place of what was left out; here the output is plain attention
-    over the chosen tokens, so that interactions are the index and nothing else.
+    paper does. The paper adds the mean of all values for omitted tokens; here the output is plain attention over the
+    chosen tokens, so interactions are exactly the index.
     """
 
     token_budget: int | None = parameter(

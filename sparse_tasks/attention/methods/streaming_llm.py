@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from sparse_tasks.attention.index import LineIndex
 
-_WINDOW: Final = 1024  # where no window and no sparsity is given
+_WINDOW: Final = 1024  # if neither a window nor a sparsity is given
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamingLLM(PrefillMethod):
-    """Each query sees the first tokens, and the last ones up to itself, whatever they hold: an "A-shape".
+    """Each query sees the first tokens, and the last ones up to itself, regardless of content: an "A-shape".
 
-    The window is rounded up to tiles, so that more is computed than it asks for. Here the cache is kept, and what
-    follows the prompt sees all of it.
+    The window is rounded up to tiles, so more is computed than the window. The cache is kept, and tokens after the
+    prompt see all of it.
     """
 
     sinks: int = parameter(4, "first tokens that are always seen", 0)

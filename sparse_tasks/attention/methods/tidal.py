@@ -1,4 +1,4 @@
-"""TidalDecode: tokens that a few layers select, and the layers after them read (Yang et al. 2024, section 3)."""
+"""TidalDecode: a few layers select tokens for the layers after them (Yang et al. 2024, section 3)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sparse_tasks.attention.methods.handing import FirstLayers
 
 @dataclass(frozen=True, kw_only=True)
 class Tidal(FirstLayers):
-    """Neighbouring layers attend to much the same tokens, so that a few layers select for the others.
+    """Neighbouring layers attend to similar tokens, so a few layers select for the others.
 
-    Each KV head of a layer reads what the KV head of its number has selected, by the attention of its group.
+    Each KV head of a layer reads what the KV head with its number has selected, by the attention of its group.
     """
 
     name: ClassVar[str] = "tidal"

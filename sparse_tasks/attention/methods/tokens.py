@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMethod(DecodeMethod):
-    """Each KV head reads as many tokens. With ``sparsity`` they follow each sequence's own length, on the device."""
+    """All KV heads read the same number of tokens. With ``sparsity`` it depends on each sequence's length."""
 
     unit: ClassVar[str] = "tokens"
     budget: ClassVar[str] = "uniform"
@@ -28,11 +28,11 @@ class TokenMethod(DecodeMethod):
     @property
     @abstractmethod
     def fixed(self) -> int | None:
-        """Tokens to read at any length; None where a share of them is read."""
+        """Tokens to read at any length; None if a share is read."""
 
     @property
     def share(self) -> float:
-        """Share of the tokens to read, where their number is not fixed."""
+        """Share of the tokens to read, if their number is not fixed."""
         return 1 - (self.sparsity or 0.0)
 
     def read_span(self, prompt: int, cached: int) -> Span:
@@ -47,7 +47,7 @@ class TokenMethod(DecodeMethod):
         return {"token_budget": page_budget(length, density, 1)}
 
     def tokens_read(self, cache: PagedCache, impl: str) -> tuple[Tensor, int]:
-        """int32 ``[batch]``: how many tokens each sequence reads; and the most of any."""
+        """int32 ``[batch]``: tokens that each sequence reads; and the maximum."""
         import torch
 
         from sparse_tasks.attention.kernels.page_budgets import page_budget, page_budgets

@@ -1,4 +1,4 @@
-"""TOVA: the token that the last query attends to least goes, at each step (Oren et al. 2024, section 3)."""
+"""TOVA: each step evicts the token that the last query attends to least (Oren et al. 2024, section 3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TOVA(StepMethod, CapacityMethod):
-    """Keeps what the last query attends to; neither first nor recent tokens are safe.
+    """Keeps what the last query attends to; neither first nor recent tokens are protected.
 
     ``keep`` needs the last query of the prompt. Each KV head decides by the attention of its group; the paper takes the
     mean over all heads of a layer.

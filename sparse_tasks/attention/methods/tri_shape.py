@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TriShape(StreamingLLM):
-    """Sinks and a window, and below them a dense band: the last queries, which the answer follows from, see everything.
+    """Sinks and a window, and below them a dense band: the last queries, which determine the answer, see everything.
 
-    The last queries are those of the whole prompt. They are a stretch of their own; a call of ``select`` for queries of
-    both kinds has no index, and lets all of them see everything. With ``sparsity`` they are fewer where a prompt is so
-    short that they would take more than half of what is computed.
+    The last queries are those of the whole prompt. They are selected in a call of their own; a call of ``select`` with
+    queries of both kinds returns no index, so all of them see everything. With ``sparsity`` there are fewer if a prompt
+    is so short that they would take more than half of the budget.
     """
 
     last: int = parameter(100, "last queries of the prompt, which see everything", 0)
@@ -48,7 +48,7 @@ class TriShape(StreamingLLM):
 
     def solve(self, length: int, density: float) -> dict[str, int]:
         target = density * causal_count(length, length)
-        # The last queries see as much as so many keys are seen.
+        # The last queries, expressed as a number of keys.
         most = bisect.bisect_right(range(length + 1), target / 2, key=lambda last: seen_by(length, last)) - 1
         last = min(self.last, most)
         size = nearest_size(length - last, target - seen_by(length, last))

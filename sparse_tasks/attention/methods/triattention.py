@@ -1,4 +1,4 @@
-"""TriAttention: the tokens that a model's mean query will attend to, at distances to come (Mao et al. 2026)."""
+"""TriAttention: the tokens that a model's mean query will attend to at future distances (Mao et al. 2026)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
-    """A head's queries are much alike without their positions, so that their mean stands for those to come.
+    """A head's queries are similar before rotation, so their mean represents future queries.
 
-    Measured once, turned to distances of 1, 2, 4 and so on, and averaged, it scores each key. Where queries differ more
-    from their mean, the lengths of a key's pairs count as well, by how much longer the queries' pairs are than the
-    mean's. Scores are standardised in each query head, and a KV head goes by the largest of its group. The token of the
-    lowest goes at each step, once there are more than ``capacity``, unless it is recent.
+    The mean is measured once, rotated to distances of 1, 2, 4 and so on, and averaged, to score each key. The norms of
+    a key's pairs are added, weighted by how much longer the queries' pairs are than the mean's. Scores are standardised
+    in each query head, and a KV head takes the maximum of its group. Each step evicts the token with the lowest score,
+    once there are more than ``capacity``, unless it is recent.
     """
 
     reach: int = parameter(16, "distances are powers of 2, up to 2 to the power of this", 0, 30)
@@ -50,10 +50,10 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
 
     @property
     def unshared(self) -> str | None:
-        return super().unshared if self.calibration is None else None  # else keys alone decide
+        return super().unshared if self.calibration is None else None  # else only keys matter
 
     def index_flops(self, shape: Shape, length: float) -> float:
-        """A product of each key with a query of each head, its lengths, and a ranking."""
+        """A product of each key with one query per head, norms, and a ranking."""
         return shape.query_heads * 4 * length * shape.head_size + shape.kv_heads * ranking_flops(length)
 
     def fixed(self, capacity: int) -> tuple[int, int]:
@@ -96,7 +96,7 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
         return drop_lowest(seen, weights, (seen.capacities // 2).clamp_max(self.recent))
 
     def measure(self, seen: Tensor | None, q: Tensor, k: Tensor, handed: list[Tensor]) -> Tensor:
-        """fp32 ``[query_heads, head_size + pairs + 1]``: sums of queries, of the lengths of their pairs, and of 1."""
+        """fp32 ``[query_heads, head_size + pairs + 1]``: sums of queries, of the norms of their pairs, and of 1."""
         import torch
 
         positions = torch.arange(len(k) - len(q), len(k), device=q.device)
@@ -106,7 +106,7 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
         return sums if seen is None else seen + sums
 
     def tensors(self, sums: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Mean queries, and how much longer their pairs are, on average, than the pairs of the mean."""
+        """Mean queries, and how much longer their pairs are, on average, than the mean's."""
         import torch
 
         of_all = torch.stack([*sums])
@@ -126,10 +126,10 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
         """Scores of some tokens of each sequence.
 
         Args:
-            q: ``[batch, query_heads, head_size]``: each sequence's last query so far.
+            q: ``[batch, query_heads, head_size]``: each sequence's last query.
             last: ``[batch]``: its position.
             keys: ``[batch, kv_heads, width, head_size]``.
-            listed: Bool ``[batch, kv_heads, width]``: which of them are there.
+            listed: Bool ``[batch, kv_heads, width]``: which of them exist.
             layer: Layer number and number of layers.
 
         Returns:
@@ -157,7 +157,7 @@ class TriAttention(CalibratedMethod, StepMethod, CapacityMethod):
         return (centered / deviation.clamp_min(torch.finfo(torch.float32).tiny)).amax(2)
 
     def _lengths(self, x: Tensor) -> Tensor:
-        """Lengths of the pairs that positions turn, ``[..., pairs]`` of ``[..., head_size]``."""
+        """Norms of rotated pairs, ``[..., pairs]``, of ``[..., head_size]``."""
         import torch
 
         pairs = 0 if self.rotary is None else len(self.rotary.frequencies)

@@ -1,4 +1,4 @@
-"""Base of the oracles: controls that select by the true attention, which costs as much as dense attention does."""
+"""Base of the oracles: controls that select by the true attention, at the cost of dense attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twilight: of Quest's tokens, the fewest that hold a share of the attention (Lin et al. 2025, section 4)."""
+"""Twilight: the fewest of Quest's tokens that hold a share of the attention (Lin et al. 2025, section 4)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _LEVELS: Final = 7  # of a signed 4-bit number, on either side of 0
 
 @dataclass(frozen=True, kw_only=True)
 class Twilight(DecodeMethod):
-    """Hierarchical top-p: Quest takes too many pages, and of their tokens each KV head keeps as many as it needs.
+    """Hierarchical top-p: Quest takes too many pages, and each KV head keeps as many of their tokens as it needs.
 
     The share is estimated with keys rounded to 4 bits, one scale for each token and KV head; estimates are summed over
     the group.
 
-    Adaptive: the count follows the content. With ``sparsity`` all KV heads of a sequence get the same ``p``, at every
-    step the one under which they keep ``1 - sparsity`` of the tokens on average; each keeps its own share. Quest then
+    Adaptive: the count follows the content. With ``sparsity`` all KV heads of a sequence use the same ``p``, solved at
+    every step so that they keep ``1 - sparsity`` of the tokens on average; heads keep different numbers. Quest then
     takes at least twice that.
     """
 
@@ -68,16 +68,16 @@ class Twilight(DecodeMethod):
 
     @cached_property
     def _quest(self) -> Quest:
-        """The method for these tokens, made once: it is asked at every step of every layer."""
+        """The Quest method for these tokens, cached, since every step of every layer needs it."""
         return Quest(page=self.page, sparsity=1 - self._first_share)
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """Quest's, and the keys of the tokens that it takes first, read whole before they are rounded."""
+        """Quest's, and the keys of the tokens that it takes first, read in full before rounding."""
         return self._quest.index_reads(shape, length) + shape.kv_heads * shape.head_size * self._first_share * length
 
     def read_span(self, prompt: int, cached: int) -> Span:
         if self.sparsity is None:
-            return 1, max(self.page, self.base * cached + self.page / 2)  # of the pages that Quest takes first
+            return 1, max(self.page, self.base * cached + self.page / 2)  # from the pages that Quest takes first
         target = (1 - self.sparsity) * cached
         return min(target - 0.5, self._first_share * cached - self.page / 2), target + 0.5
 
@@ -105,7 +105,7 @@ class Twilight(DecodeMethod):
             total = (cache.lengths.double() * (cache.kv_heads * (1 - self.sparsity))).round()
             total = total.clamp_min(cache.kv_heads).int()
             chosen, counts = top_of_all_heads(mass_from(weights, impl=impl), total, width=width, impl=impl)
-        inside = chosen.clamp(0, width - 1).long()  # past the counts it may be anything
+        inside = chosen.clamp(0, width - 1).long()  # undefined past the counts
         tokens = first.pages.gather(2, torch.div(inside, self.page, rounding_mode="floor")) * self.page
         return PageIndex(tokens + (inside % self.page).int(), counts, 1, cache.lengths)
 

@@ -1,4 +1,4 @@
-"""vAttention: heavy hitters, and a random sample that stands for all other tokens (Desai et al. 2025)."""
+"""vAttention: heavy hitters, and a random sample that represents all other tokens (Desai et al. 2025)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.cache import PagedCache
     from sparse_tasks.attention.index import PageIndex
 
-_EPSILON: Final = 0.05  # of Desai et al., where neither a budget nor a sparsity is given
+_EPSILON: Final = 0.05  # of Desai et al., if neither a budget nor a sparsity is given
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAttention(TokenMethod):
-    """Each KV head reads its heavy hitters, and of all other tokens some that are drawn at random, each equally likely.
+    """Each KV head reads its heavy hitters, and a uniform random sample of all other tokens.
 
-    What a drawn token adds to the numerator and the denominator of the softmax counts for as many tokens as it stands
-    for, so that both are right on average. Heavy hitters are the first tokens, the last ones and those of the largest
-    attention, as SparQ estimates it.
+    A drawn token is weighted in the numerator and the denominator of the softmax by the number of tokens it represents,
+    so both are unbiased. Heavy hitters are the first tokens, the last ones and those with the largest attention as
+    estimated by SparQ.
 
-    With ``sparsity`` or ``token_budget`` the number of drawn tokens is fixed. Else a first sample tells how much
-    exponentials differ, and as many more are drawn as keep the relative error of the denominator within ``epsilon``,
-    but for a share ``delta`` of the draws, if means of them are normally distributed.
+    With ``sparsity`` or ``token_budget`` the number of drawn tokens is fixed. Otherwise a first sample estimates the
+    variance of the exponentials, and more tokens are drawn so that the relative error of the denominator stays within
+    ``epsilon`` with probability ``1 - delta``, assuming normally distributed means.
 
-    A draw follows from the seed, the layer, the head, the length and the token alone, so that batches and engines get
-    the same ones.
+    A draw depends only on the seed, the layer, the head, the length and the token, so it is the same in all batches and
+    engines.
     """
 
     token_budget: int | None = parameter(None, "tokens to read, drawn ones among them", 1, kind=int)
@@ -67,7 +67,7 @@ class VAttention(TokenMethod):
             raise UsageError(f"{self.name}.epsilon", self.epsilon, "says how many tokens token_budget has; give one")
 
     def index_reads(self, shape: Shape, length: float) -> float:
-        """``r`` components of every key; where the sample may grow, the first one twice, and the heavy hitters."""
+        """``r`` components of every key; if the sample may grow, also the first sample and the heavy hitters."""
         components = shape.kv_heads * min(shape.head_size, self.r) * length
         if not self._grows:
             return components
@@ -79,7 +79,7 @@ class VAttention(TokenMethod):
 
     @property
     def share(self) -> float:
-        """As of ``TokenMethod``; what it begins with where the sample may grow."""
+        """As in ``TokenMethod``; the initial share if the sample may grow."""
         return self.base if self._grows else super().share
 
     def read_span(self, prompt: int, cached: int) -> Span:
@@ -106,7 +106,7 @@ class VAttention(TokenMethod):
         certain = PageIndex(*select_top(scores, heavy[:, None], width=width, impl=impl), 1, cache.lengths)
         listed = certain.mask(cache.capacity)
         head = torch.arange(cache.kv_heads, device=q.device) + cache.layer.index * cache.kv_heads
-        # Words of 64 bits are held while numbers are drawn, and so of some sequences at once.
+        # Drawing needs 64-bit intermediates, so it is done for some sequences at a time.
         groups = cache.groups(4 * cache.kv_heads * cache.capacity)
         drawn = [draws(self.seed, head[:, None], some.lengths[:, None, None], position) for _, some in groups]
         chance = torch.cat(drawn).masked_fill(listed | (age < 0)[:, None], float("-inf"))
@@ -117,7 +117,7 @@ class VAttention(TokenMethod):
             size, width = self._grown(q, cache, certain, first, impl), cache.capacity
         total = certain.counts + size
         tokens, counts = select_top(chance.masked_fill(listed, float("inf")), total, width=width, impl=impl)
-        # Each drawn token stands for as many as there are for each that is drawn.
+        # The weight of a drawn token is the ratio of all tokens to drawn ones.
         shift = ((cache.lengths[:, None] - certain.counts) / (counts - certain.counts).clamp_min(1)).log()
         inside = tokens.clamp(0, cache.capacity - 1).long()  # past the counts it may be anything
         log_weights = torch.where(listed.gather(2, inside), 0.0, shift[..., None])
@@ -125,18 +125,18 @@ class VAttention(TokenMethod):
 
     @property
     def _grows(self) -> bool:
-        """Whether ``epsilon`` says how many tokens are drawn."""
+        """Whether ``epsilon`` determines how many tokens are drawn."""
         return self.sparsity is None and self.token_budget is None
 
     def _grown(self, q: Tensor, cache: PagedCache, certain: PageIndex, first: PageIndex, impl: str) -> Tensor:
-        """int32 ``[batch, kv_heads]``: how many tokens have to be drawn, by how much those of a first sample differ.
+        """int32 ``[batch, kv_heads]``: how many tokens have to be drawn, from the variance of a first sample.
 
-        The sum over ``n`` tokens is estimated from ``b`` that are drawn of them without replacement with a variance of
-        ``n * (n - b) / b`` times that of one token. The query head that needs most decides for its group.
+        The sum over ``n`` tokens, estimated from ``b`` drawn without replacement, has a variance of ``n * (n - b) / b``
+        times that of one token. The query head that needs most decides for its group.
         """
         from sparse_tasks.attention.kernels.sparse_decode import sparse_decode
 
-        # The sum of squared exponentials is that of exponentials of doubled scores.
+        # Squared exponentials are exponentials of doubled scores.
         cap, scale = self.softmax.soft_cap, cache.head_size**-0.5
         twice = Softmax(soft_cap=None if cap is None else 2 * cap)
         _, heavy = sparse_decode(q, cache, certain, softmax=self.softmax, impl=impl, return_lse=True)

@@ -38,7 +38,7 @@ class WindowDecode(PagedMethod):
 
     def unseen(self, prompt: int, position: int) -> range:
         current, first = position // self.page, self.sinks * self.page
-        # The budget is largest where a page begins, and grows by no more than a page from one to the next.
+        # The budget is largest at the start of a page, and grows by at most a page from one to the next.
         budget = self.at(current * self.page + 1).token_budget or TOKEN_BUDGET
         pages = max(1, budget // self.page)
         window = pages - min(self.sinks, pages // 2)

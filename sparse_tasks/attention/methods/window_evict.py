@@ -1,4 +1,4 @@
-"""The cheapest baseline for eviction: the first tokens and the last ones stay."""
+"""The cheapest baseline for eviction: keep the first and the last tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WindowEvict(CapacityMethod):
         return range(first, max(first, prompt - capacity + first))
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """Positions: the later, the higher."""
+        """Positions, so later tokens score higher."""
         import torch
 
         return torch.arange(len(k), dtype=torch.float32, device=k.device).repeat(k.shape[1], 1)

@@ -11,7 +11,7 @@ from sparse_tasks.attention.methods.streaming_llm import StreamingLLM
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPrefill(StreamingLLM):
-    """``streaming_llm``, among the controls."""
+    """``streaming_llm`` as a control."""
 
     name: ClassVar[str] = "window_prefill"
     place: ClassVar[int] = 4

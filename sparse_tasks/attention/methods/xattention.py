@@ -22,13 +22,13 @@ _THRESHOLD: Final = 0.9  # of Xu et al.
 
 @dataclass(frozen=True, kw_only=True)
 class XAttention(AdaptiveBlocks):
-    """Query-key products along antidiagonals, one in ``stride``, estimate the attention between blocks of 128.
+    """Query-key products along every ``stride``-th antidiagonal estimate the attention between blocks of 128.
 
     The first key block and the one on the diagonal are always read, and count towards the threshold.
 
-    Adaptive: the count follows the content. With ``sparsity`` every call, for 8,192 queries at most, finds the
-    threshold under which its heads compute ``1 - sparsity`` on average. Where the first block and the diagonal alone
-    would be more than that, in short prompts, the first block is read only where its score is among the highest.
+    Adaptive: the count follows the content. With ``sparsity`` every call, for at most 8,192 queries, finds the
+    threshold at which its heads compute ``1 - sparsity`` on average. If the first block and the diagonal alone exceed
+    that, in short prompts, the first block is read only if its score is among the highest.
     """
 
     threshold: float | None = parameter(

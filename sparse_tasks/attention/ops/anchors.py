@@ -1,4 +1,4 @@
-"""What layers select for others by the true attention, how much of theirs it holds, and the layers that do it best."""
+"""Selection by anchor layers: what they select for others, the attention it holds, and the best anchors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sampled_mass(q: Tensor, k: Tensor, sampled: int, softmax: Softmax) -> Tensor
     Args:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
-        sampled: Most queries.
+        sampled: Maximum number of queries.
         softmax: The model's sinks and soft cap.
 
     Returns:
@@ -34,19 +34,19 @@ def sampled_mass(q: Tensor, k: Tensor, sampled: int, softmax: Softmax) -> Tensor
 def blocks_of_groups(
     q: Tensor, k: Tensor, number: int, *, tile: int, block: int, softmax: Softmax, impl: str = "auto"
 ) -> BlockIndex:
-    """The key blocks that hold most of the true attention of a tile of queries, of all query heads of a group.
+    """The key blocks that hold most of the true attention of a tile of queries, over all query heads of a group.
 
     Args:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
-        number: Blocks that a tile reads beside those of its own positions.
+        number: Blocks that a tile reads besides those of its own positions.
         tile: Positions in a tile.
         block: Positions in a block of keys; it divides the tile.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        The index, of one head for each KV head.
+        The index, with one head per KV head.
     """
     n_q, n_k, kv_heads = len(q), len(k), k.shape[1]
     mass = block_mass(q, k, tile, softmax, block).unflatten(0, (kv_heads, -1)).sum(1)
@@ -60,7 +60,7 @@ def blocks_of_groups(
 
 
 def held_by(mass: Tensor, tokens: Tensor) -> Tensor:
-    """The share of what a head's own best tokens hold that those of other heads do, averaged over queries.
+    """The attention on other heads' best tokens over that on a head's own best tokens, averaged over queries.
 
     Args:
         mass: fp32 ``[heads, queries, n_k]``.
@@ -75,17 +75,17 @@ def held_by(mass: Tensor, tokens: Tensor) -> Tensor:
 
 
 def best_anchors(similarity: Tensor, number: int) -> list[int]:
-    """The layers that select, so that what others read of the last one before them holds most, added up over layers.
+    """The anchor layers that maximise the attention held by the last anchor's selection, summed over layers.
 
     Args:
-        similarity: ``[layers, layers]``: of each layer, and each one up to it that may select for it.
-        number: Layers that select, at least 1; all of them if they are fewer.
+        similarity: ``[layers, layers]``: for each layer, and each one up to it that may select for it.
+        number: Anchor layers, at least 1; all layers if there are fewer.
 
     Returns:
         Their numbers, ascending, the first of them 0.
     """
     layers = len(similarity)
-    # gain[a][e]: the layers from a up to e, e not among them, that read what a selects.
+    # gain[a][e]: sum over layers from a up to but excluding e, which read what a selects.
     gain = torch.nn.functional.pad(similarity.double().tril().mT.cumsum(1), (1, 0)).tolist()
     best: list[tuple[float, list[int]]] = [(gain[0][end], [0]) for end in range(layers + 1)]
     for count in range(2, min(number, layers) + 1):

@@ -1,4 +1,4 @@
-"""Attention as the largest components of queries estimate it (Ribar et al. 2024, section 4)."""
+"""Attention estimated from the largest components of queries (Ribar et al. 2024, section 4)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 
 def estimated_weights(q: Tensor, cache: PagedCache, r: int, softmax: Softmax = PLAIN, *, impl: str = "auto") -> Tensor:
-    """The attention of a step as the largest components of its queries estimate it, summed over the group.
+    """The attention of a step, estimated from the largest components of its queries and summed over the group.
 
-    Keys are read whole, since components of a cached key lie side by side: all others of the queries are 0.
+    Keys are read in full, since components of a cached key are contiguous: all other components of the queries are 0.
 
     Args:
         q: ``[batch, query_heads, head_size]``.
-        cache: The cache, with the queries' own tokens in it.
-        r: Components, at least 1; with all of them it is attention itself.
+        cache: The cache, including the queries' own tokens.
+        r: Components, at least 1; with all of them it is attention
+            itself.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 

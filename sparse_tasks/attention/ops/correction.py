@@ -1,4 +1,4 @@
-"""Correction of sparse attention by queries that are also computed densely, by torch on every device."""
+"""Correction of sparse attention by queries that are also computed densely, with torch on every device."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from sparse_tasks.attention.once import made_once
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
-_ROWS: Final = 512  # queries of a KV head, all of its group, that torch's own attention takes at once
+_ROWS: Final = 512  # queries per KV head (over its group) in one call of torch's attention
 
 
 @made_once
 def anchors(device: torch.device, n_q: int, n_k: int, every: int) -> tuple[Tensor, Tensor]:
-    """int64 ``[anchors]`` and ``[n_q]``: rows of the anchors, and which of them each query has; read-only.
+    """int64 ``[anchors]`` and ``[n_q]``: rows of the anchors, and the anchor of each query; read-only.
 
     Anchors are the queries at multiples of ``every``, and the first.
     """
@@ -35,10 +35,10 @@ def corrected(
     scale: float | None = None,
     softmax: Softmax = PLAIN,
 ) -> Tensor:
-    """Outputs of sparse attention, with what each anchor lacks of dense attention added up to the next anchor.
+    """Outputs of sparse attention, with each anchor's difference to dense attention added up to the next anchor.
 
     Args:
-        out: ``[n_q, query_heads, value_size]``: of all queries, under an index.
+        out: ``[n_q, query_heads, value_size]``: of all queries, computed under an index.
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
         v: ``[n_k, kv_heads, value_size]``.
@@ -47,7 +47,7 @@ def corrected(
         softmax: The model's sinks and soft cap.
 
     Returns:
-        Like ``out``, those of the anchors dense.
+        Like ``out``; those of the anchors are dense.
     """
     rows, of = anchors(q.device, len(q), len(k), every)
     dense = _dense(q[rows], k, v, rows + (len(k) - len(q)), every, scale, softmax)
@@ -61,7 +61,7 @@ def _dense(
     """Dense attention of queries ``[anchors, query_heads, head_size]`` at positions ``every`` apart, ascending."""
     (count, heads, size), (n_k, kv_heads, _) = q.shape, k.shape
     scale, group, out = size**-0.5 if scale is None else scale, heads // kv_heads, q.new_empty(*q.shape[:2], v.shape[2])
-    # All queries of a KV head are rows of one product. The last query is the last of an anchor's at most.
+    # All queries of a KV head are rows of one product.
     queries = q.view(count, kv_heads, group, size).permute(1, 2, 0, 3)
     at_once = max(1, _ROWS // group)
     for start in range(0, count, at_once):

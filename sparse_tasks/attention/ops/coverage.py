@@ -13,7 +13,7 @@ from sparse_tasks.attention.patterns import block_interactions
 
 
 def room_for_first(n_q: int, n_k: int, density: float | None) -> bool:
-    """Whether the first key block and the diagonal fit into a density if all rows read both; None for any density."""
+    """Whether reading the first key block and the diagonal in all rows fits into a density; None for any density."""
 
     def diagonal(end: int) -> int:
         """Interactions of the positions before ``end`` with their own blocks."""
@@ -36,18 +36,18 @@ def blocks_that_hold(
     block_q: int | None = None,
     impl: str = "auto",
 ) -> BlockIndex:
-    """The index under one share for all heads and query blocks, given or found by a density.
+    """The index for one share for all heads and query blocks, given or solved from a density.
 
-    Runs on the device without synchronisation: lists are as wide as there are key blocks.
+    Runs on the device without synchronisation: lists are as wide as the number of key blocks.
 
     Args:
-        mass: fp32 ``[heads, rows, columns]``, as ``mass_from`` gives it; +inf is always read. What lies after the
-            diagonal is ignored.
+        mass: fp32 ``[heads, rows, columns]``, as ``mass_from`` gives it; +inf is always read. Entries after the
+            diagonal are ignored.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
-        share: Least share of the attention of a row that its blocks hold, in [0, 1].
-        density: Instead of it, target interactions over those of dense causal attention, averaged over the heads. The
-            index comes as near as blocks allow; of those that need the same share, lower heads and rows come first.
+        share: Minimum share of a row's attention that its blocks hold, in [0, 1].
+        density: Instead of ``share``: target interactions over those of dense causal attention, averaged over the
+            heads. The index comes as close as blocks allow; among equals, lower heads and rows come first.
         block: Positions in a block of keys.
         block_q: Positions in a block of queries, of which ``block`` is a multiple; ``block`` if None.
         impl: "auto", "triton" or "torch".
@@ -59,10 +59,10 @@ def blocks_that_hold(
         kept = mass > 1 - share
     else:
         target = round(density * causal_count(n_q, n_k) * len(mass))
-        # Entries after the diagonal have no interactions, so that it does not matter where they stand.
+        # Entries after the diagonal have no interactions, so their order does not matter.
         order = mass.flatten().argsort(descending=True, stable=True)
         added = cells.take(order % cells.numel())
-        # A block that crosses the mark is taken if less than half of it is beyond.
+        # A block that crosses the target is taken if less than half of it is beyond.
         fits = torch.sub(added, added.cumsum(0), alpha=2) >= -2 * target
         kept = torch.empty_like(fits).scatter_(0, order, fits).view(mass.shape) | (mass == float("inf"))
     blocks, counts = select_top(torch.where(kept, allowed, never), columns, impl=impl)
@@ -98,7 +98,7 @@ def _numbers(device: torch.device, n_q: int, n_k: int, block: int) -> tuple[Tens
 
 @made_once_if_small
 def _grid(device: torch.device, n_q: int, n_k: int, block_q: int, block_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each query block and key block the interactions, int64; 0, but -inf after the diagonal, fp32; and -inf."""
+    """For each query block and key block: interactions, int64; 0, or -inf after the diagonal, fp32; and -inf."""
     row = torch.arange((n_k - n_q) // block_q, ceil_div(n_k, block_q), device=device)[:, None]
     column = torch.arange(ceil_div(n_k, block_k), device=device)
     cells = block_interactions(row, column, block_q, block_k, n_q, n_k)

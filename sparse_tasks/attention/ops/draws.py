@@ -1,4 +1,4 @@
-"""Random numbers that follow from what they are for, so that batches, chunks and engines get the same ones."""
+"""Random numbers derived from their purpose, so all batches, chunks and engines get the same ones."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _Word = TypeVar("_Word", int, Tensor)
 
 
 def draws(seed: int, *counters: Tensor) -> Tensor:
-    """Numbers for each combination of counters, by a hash of 32 bits (C. Wellons' lowbias32) of all of them in turn.
+    """A number for each combination of counters, by a 32-bit hash (C. Wellons' lowbias32) of all of them in turn.
 
     Args:
         seed: Seed of the numbers.
-        counters: Integers that broadcast: a head, a step, a page. Tensors of the device that the numbers are wanted on.
+        counters: Integers that broadcast: a head, a step, a page. Tensors on the device for the result.
 
     Returns:
         fp32 in [0, 1), of the shape that the counters broadcast to.
     """
-    # Mixed by itself, so that another seed is not another head. 0 stays 0.
+    # Mixed separately, so another seed is not another head. 0 stays 0.
     word = torch.full_like(counters[0], _mixed(seed & _WORD), dtype=torch.int64)
     for counter in counters:
         word = _mixed((word + counter.long() + 0x9E3779B9) & _WORD)

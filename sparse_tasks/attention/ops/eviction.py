@@ -1,4 +1,4 @@
-"""Scores and steps of evicting methods."""
+"""Scores and decoding steps of evicting methods."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sparse_tasks.core.errors import UsageError
 
 
 def protect(scores: Tensor, first: int, last: int) -> Tensor:
-    """Scores ``[heads, columns]`` with +inf in the first and the last columns, so that these are chosen first."""
+    """Scores ``[heads, columns]`` with +inf in the first and the last columns, so these are chosen first."""
     column = torch.arange(scores.shape[1], device=scores.device)
     return scores.masked_fill((column < first) | (column >= scores.shape[1] - last), float("inf"))
 
 
 def check_step(name: str, seen: Kept, weights: Tensor | None) -> Tensor:
-    """The weights of a step, fp32: one for each token that it sees, its own, the last, included.
+    """The weights of a step, fp32: one for each token that it sees, including its own, the last.
 
     Raises:
-        UsageError: There are none, or not as many.
+        UsageError: They are missing, or their number differs.
     """
     shape = tuple(seen.positions.shape)
     if weights is None:
@@ -32,11 +32,11 @@ def check_step(name: str, seen: Kept, weights: Tensor | None) -> Tensor:
 
 
 def listing(seen: KeptBatch, columns: Tensor, counts: Tensor) -> KeptBatch:
-    """Some of the tokens that a step could see.
+    """A selection of the tokens that a step could see.
 
     Args:
         seen: All of them.
-        columns: int32 ``[batch, kv_heads, width]``: their places, ascending; undefined past the count.
+        columns: int32 ``[batch, kv_heads, width]``: their indices, ascending; undefined past the count.
         counts: int32 ``[batch, kv_heads]``.
     """
     places = columns.clamp(0, seen.positions.shape[2] - 1).long()
@@ -44,7 +44,7 @@ def listing(seen: KeptBatch, columns: Tensor, counts: Tensor) -> KeptBatch:
 
 
 def mark_written(seen: KeptBatch) -> KeptBatch:
-    """What a step saw, whose own token, the last, is marked as written since the prompt by a score of +inf."""
+    """What a step saw, with its own token, the last, marked as written since the prompt by a score of +inf."""
     if seen.scores is None:
         raise UsageError("kept.scores", None, "say what was written since the prompt; a method that marks it sets them")
     own = torch.arange(seen.scores.shape[2], device=seen.scores.device) == seen.counts[..., None] - 1
@@ -55,7 +55,7 @@ def written(seen: KeptBatch) -> Tensor:
     """Bool ``[batch, kv_heads, width]``: the tokens that ``mark_written`` has marked, and a step's own.
 
     Raises:
-        UsageError: None are marked, not even as not written.
+        UsageError: There are no marks.
     """
     if seen.scores is None:
         raise UsageError("kept.scores", None, "say what was written since the prompt; a method that marks it sets them")
@@ -64,12 +64,12 @@ def written(seen: KeptBatch) -> Tensor:
 
 
 def drop_lowest(seen: KeptBatch, scores: Tensor, recent: int | Tensor = 0) -> KeptBatch:
-    """What a step saw without the token of the lowest score, one of each head, if there are more than its capacity.
+    """What a step saw without the token of the lowest score in each head, if there are more than its capacity.
 
     Args:
-        seen: With the step's own token; a head has at most one more than its capacity.
+        seen: The tokens with the step's own; a head has at most one more than its capacity.
         scores: fp32 ``[batch, kv_heads, width]``.
-        recent: So many of the last tokens stay whatever their scores; or int32 ``[batch]``.
+        recent: Number of last tokens that are always kept; or int32 ``[batch]``.
     """
     sizes = tuple(map(min, seen.sizes, seen.limits))
     if sizes == seen.sizes:
@@ -81,7 +81,7 @@ def drop_lowest(seen: KeptBatch, scores: Tensor, recent: int | Tensor = 0) -> Ke
     may_go = place < (seen.counts - safe)[..., None]
     lowest = torch.where(over, scores.masked_fill(~may_go, float("inf")).argmin(2), width)[..., None]
     place = place[: max(sizes)]
-    stay = (place + (place >= lowest)).clamp_max(width - 1)  # from the lowest on, the next
+    stay = (place + (place >= lowest)).clamp_max(width - 1)  # skips the lowest
     return replace(
         seen,
         positions=seen.positions.gather(2, stay),

@@ -15,7 +15,7 @@ from sparse_tasks.attention.ops.means import products_of_means
 
 
 def flex_mass(q: Tensor, k: Tensor, *, tau: float, first: bool, least: int, impl: str) -> Tensor:
-    """The mass of each block (see ``mass_from``), by means where a head is query-aware, else by lines.
+    """The mass of each block (see ``mass_from``), by means if a head is query-aware, else by lines.
 
     Args:
         q: ``[n_q, query_heads, head_size]``.

@@ -1,4 +1,4 @@
-"""Line indices from verticals and slashes, and the numbers of lines of a density."""
+"""Line indices from verticals and slashes, and the numbers of lines for a density."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparse_tasks.attention.kernels.line_counts import LineCounts, line_counts
 from sparse_tasks.attention.kernels.selection import select_top
 from sparse_tasks.attention.once import made_once
 
-_TRIED: Final = 48  # numbers of lines that are tried at once
+_TRIED: Final = 48  # numbers of lines tried at once
 
 
 def line_index(
@@ -31,8 +31,8 @@ def line_index(
 ) -> LineIndex:
     """The index of verticals and of the bands that slashes cross, on the device, without synchronisation.
 
-    Of a query block that ends before position ``e``, the slash at distance ``d`` meets the keys from
-    ``e - block_q - d`` to ``e - 1 - d``, which lie in the bands from ``d // unit`` to ``(d + block_q - 1) // unit``.
+    For a query block that ends before position ``e``, the slash at distance ``d`` crosses the keys from ``e - block_q -
+    d`` to ``e - 1 - d``, which are in the bands from ``d // unit`` to ``(d + block_q - 1) // unit``.
 
     Args:
         columns, column_counts, slashes, slash_counts, block_q, unit, n_q, n_k: As the attributes of ``LineIndex``.
@@ -40,7 +40,7 @@ def line_index(
     """
     number = ceil_div(n_k, unit) + block_q // unit
     valid = torch.arange(slashes.shape[1], device=slashes.device) < slash_counts[:, None]
-    slash = torch.where(valid, slashes, number * unit)[..., None]  # entries past the count cross what is cut off
+    slash = torch.where(valid, slashes, number * unit)[..., None]  # entries past the count cross bands that are cut off
     last = (slash + (block_q - 1)) // unit
     band = (slash // unit + torch.arange(block_q // unit + 1, device=slashes.device)).minimum(last)
     crossed = torch.zeros(len(slashes), number + 1, dtype=torch.float32, device=slashes.device)
@@ -61,23 +61,23 @@ def lines_for_density(
     fewest: int = 1,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The numbers of lines whose ``LineIndex`` computes a density, on average over the heads.
+    """The numbers of lines whose ``LineIndex`` has a given density, averaged over the heads.
 
-    As many verticals as slashes, to within 1% of the most that fit; what is left of the density goes to verticals, of
-    which each adds little. Runs on the device without synchronisation.
+    As many verticals as slashes, to within 1% of the maximum; the rest of the density goes to verticals, each of which
+    adds little. Runs on the device without synchronisation.
 
     Args:
         vertical: fp32 ``[heads, n_k]``: scores by position; +inf comes first.
-        slash: fp32 ``[heads, n_k]``: scores by distance; that of 0 has to be +inf.
+        slash: fp32 ``[heads, n_k]``: scores by distance; distance 0 must have +inf.
         n_q: Queries; they are the last of the ``n_k`` positions.
         density: Target interactions over those of dense causal attention.
         block_q: Queries in the tiles that slashes are rounded up to.
         unit: Keys in these tiles; it divides ``block_q``.
-        fewest: Slashes that there have to be, at most ``n_k``, unless they alone compute more than half of the density.
+        fewest: Minimum number of slashes, at most ``n_k``, unless they alone take more than half of the density.
         impl: "auto", "triton" or "torch".
 
     Returns:
-        int32 ``[]`` each: verticals and slashes, at least 1 each, also where these are too much.
+        int32 ``[]`` each: verticals and slashes, at least 1 each, even if these exceed the density.
     """
     heads, n_k = vertical.shape
     target = math.floor(density * causal_count(n_q, n_k) * heads)
@@ -92,7 +92,7 @@ def lines_for_density(
     low = torch.where(2 * count(low).computed <= target, low, torch.ones_like(low))
     for shares in _shares(vertical.device, n_k):
         some = (low + (high - low) * shares).round().int()
-        fitting = (count(some, rank).computed <= target).sum(0, keepdim=True)  # the more lines, the more they compute
+        fitting = (count(some, rank).computed <= target).sum(0, keepdim=True)  # monotonic in the number of lines
         low, high = some.take((fitting - 1).clamp_min(0)), some.take(fitting.clamp_max(_TRIED - 1))
     computed, alone = count(low)
     if alone is None:
@@ -104,24 +104,24 @@ def lines_for_density(
 
 @made_once
 def _shares(device: torch.device, n: int) -> tuple[Tensor, Tensor]:
-    """Steps of a search for a number from 1 to ``n``, by factors and then evenly between two of them; float64 each.
+    """Steps of a search for a number from 1 to ``n``, first geometric, then linear between two of these; float64 each.
 
-    Many at once, for a device computes a few dozens in hardly more time than one. It is found to within 1%, more
-    finely than one slash in a hundred matters.
+    Many are tried at once, since a device computes a few dozen in hardly more time than one. The result is within 1%,
+    which is fine enough.
     """
     even = torch.linspace(0, 1, _TRIED, dtype=torch.float64, device=device)
     return (n**even - 1) / max(1, n - 1), even
 
 
 def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns ``[heads, n]`` from the highest score on, of equal ones the lower first; and each column's place."""
+    """Columns ``[heads, n]`` by descending score, lower ones first among equals; and the rank of each column."""
     order = scores.argsort(dim=1, descending=True, stable=True)
     place = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand_as(order)
     return order, torch.empty_like(order, dtype=torch.int32).scatter_(1, order, place)
 
 
 def best_by_band(rank: Tensor, block_q: int, unit: int) -> Tensor:
-    """int32 ``[heads, bands]``: the place of the best slash that crosses a band.
+    """int32 ``[heads, bands]``: the rank of the best slash that crosses a band.
 
     Band ``b`` is crossed at the distances from ``unit * b - block_q + 1`` to ``unit * (b + 1) - 1``: all of some units,
     and all but the first distance of the unit before them.

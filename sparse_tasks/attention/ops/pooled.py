@@ -12,9 +12,9 @@ def top_of_all_heads(scores: Tensor, count: int | Tensor, *, width: int, impl: s
     """The largest entries over all heads of a row, as a list for each head.
 
     Args:
-        scores: fp32 ``[..., heads, columns]``. -inf cannot be chosen, +inf comes first; of equal entries those of lower
-            heads come first, then lower columns.
-        count: How many of all heads together; or int32, broadcast to ``[...]``.
+        scores: fp32 ``[..., heads, columns]``. -inf cannot be chosen, +inf comes first; among equal entries lower heads
+            come first, then lower columns.
+        count: How many in all heads together; or int32, broadcast to ``[...]``.
         width: Maximum entries per head.
         impl: "auto", "triton" or "torch".
 
@@ -26,7 +26,7 @@ def top_of_all_heads(scores: Tensor, count: int | Tensor, *, width: int, impl: s
     size = flat.shape[-1]
     chosen, total = select_top(flat, count, width=size, impl=impl)
     valid = torch.arange(size, device=flat.device) < total[..., None]
-    where = torch.where(valid, chosen, size).long()  # what means nothing goes to a column that is cut off
+    where = torch.where(valid, chosen, size).long()  # undefined entries go to an extra column that is cut off
     kept = torch.zeros(*flat.shape[:-1], size + 1, dtype=torch.bool, device=flat.device).scatter_(-1, where, True)
     kept = kept[..., :size].view(scores.shape)
     return select_top(torch.where(kept, 0.0, float("-inf")), width, impl=impl)

@@ -1,4 +1,4 @@
-"""A window and the fewest verticals that hold, beside it, a share of what sampled queries attend to."""
+"""A window and the fewest verticals that, with it, hold a share of the sampled queries' attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparse_tasks.attention.softmax import Softmax
 
 @made_once
 def _sampled(device: torch.device, n_q: int, n_k: int, stride: int, block_q: int, reach: int) -> tuple[Tensor, Tensor]:
-    """int32 ``[n]`` each: positions of every ``stride``-th query back from the last, and where their windows begin."""
+    """int32 ``[n]`` each: positions of every ``stride``-th query, back from the last, and window starts."""
     positions = torch.arange(n_k - n_q + (n_q - 1) % stride, n_k, stride, dtype=torch.int32, device=device)
     return positions, (torch.div(positions, block_q, rounding_mode="floor") + 1) * block_q - reach
 
@@ -28,7 +28,7 @@ def outside_window(
     Args:
         q: ``[n_q, query_heads, head_size]``: the last ``n_q`` of ``n_k`` positions.
         k: ``[n_k, kv_heads, head_size]``.
-        stride: Every so many queries are sampled, back from the last.
+        stride: Interval of sampled queries, counted back from the last.
         bands: Bands of the window, the first of a ``LineIndex``.
         block_q: Positions in its query blocks.
         unit: Keys in its bands.
@@ -36,7 +36,7 @@ def outside_window(
         impl: "auto", "triton" or "torch".
 
     Returns:
-        fp32 ``[query_heads, n_k]``: sums over the sampled queries; and how many these are.
+        fp32 ``[query_heads, n_k]``: sums over the sampled queries; and their number.
     """
     n_q, n_k = len(q), len(k)
     positions, begins = _sampled(q.device, n_q, n_k, stride, block_q, bands * unit)
@@ -58,21 +58,22 @@ def columns_that_hold(
     width: int | None = None,
     impl: str = "auto",
 ) -> LineIndex:
-    """The index of a window and of verticals under one share for all heads, given or found by a density.
+    """The index of a window and verticals for one share for all heads, given or solved from a density.
 
     Runs on the device without synchronisation.
 
     Args:
         outside: fp32 ``[heads, n_k]``, as ``outside_window`` gives it.
         sampled: Sampled queries, whose attention is 1 each.
-        bands: Bands of the window, so many that a query sees its own block.
+        bands: Bands of the window, enough for a query to see its own block.
         n_q: Queries; they are the last of the ``n_k`` positions.
         n_k: Keys.
         block_q: Positions in a query block.
         unit: Keys in a band.
-        share: Least share of the attention of sampled queries that a head's window and verticals hold, in [0, 1].
-        density: Instead of it, target interactions over those of dense causal attention, averaged over the heads.
-        width: Most verticals of a head; any number if None.
+        share: Minimum share of the sampled queries' attention that a head's window and verticals hold, in [0, 1].
+        density: Instead of ``share``: target interactions over those of dense causal attention, averaged over the
+            heads.
+        width: Maximum verticals of a head; any number if None.
         impl: "auto", "triton" or "torch".
     """
     heads, device = len(outside), outside.device
@@ -81,14 +82,14 @@ def columns_that_hold(
     window = torch.arange(len(tiles), device=device) < bands
     added = queries_outside(window[None], n_q, n_k, block_q, unit)[0].repeat_interleave(unit)[:n_k]
     ranked, order = torch.where(added > 0, outside, float("-inf")).sort(dim=1, descending=True, stable=True)
-    # The share that is lost if a vertical and all after it are left out. Small ones are summed apart from large ones.
+    # The share lost if a vertical and all after it are omitted. Small ones are summed separately from large ones.
     lost = ranked.clamp_min(0).flip(1).cumsum(1, dtype=torch.float64).flip(1)[:, :width].float() / sampled
     lost = lost.masked_fill(ranked[:, :width] == float("-inf"), float("-inf"))
     if density is None:
         kept = lost > 1 - share
     else:
         target = int(density * causal_count(n_q, n_k) * heads) - heads * tiles[:bands].sum()
-        # Of equal ones those of lower heads come first, so that of each head the best are taken.
+        # Among equals lower heads come first, so that the best of each head are taken.
         every, place = lost.flatten().sort(descending=True, stable=True)
         upto = added[order[:, :width]].flatten()[place].cumsum(0)
         fits = (upto <= target) & (every > float("-inf"))

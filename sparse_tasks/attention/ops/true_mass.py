@@ -1,4 +1,4 @@
-"""True attention, summed over blocks of queries and keys or over pages; what is quadratic is never held."""
+"""True attention, summed over blocks of queries and keys or over pages, without a quadratic intermediate."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sparse_tasks.attention.interactions import ceil_div
 from sparse_tasks.attention.kernels.step_weights import step_weights
 from sparse_tasks.attention.softmax import PLAIN, Softmax
 
-_ROWS: Final = 64  # queries at once, or a multiple, where they stand in no blocks
+_ROWS: Final = 64  # queries at once, or a multiple, if there are no query blocks
 _CELLS: Final = 1 << 23  # weights in memory at once, or those of a single block of queries: 32 MB of fp32
 
 
 class _Rows(NamedTuple):
-    """Rows of query blocks."""
+    """Layout of query block rows."""
 
     numbers: slice
-    absent: int  # queries that the first row lacks
+    absent: int  # queries missing from the first row
     block: int
 
     def split(self, x: Tensor, beyond: float) -> Tensor:
-        """``[heads, queries, columns]`` as ``[heads, rows, block, columns]``, with ``beyond`` for what is lacking."""
+        """``[heads, queries, columns]`` as ``[heads, rows, block, columns]``, padded with ``beyond``."""
         pad = (0, 0, self.absent, -(x.shape[1] + self.absent) % self.block)
         return torch.nn.functional.pad(x, pad, value=beyond).unflatten(1, (-1, self.block))
 
@@ -39,10 +39,10 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN, block
         k: ``[n_k, kv_heads, head_size]``.
         block: Positions in a block of queries and of keys; both grids begin at position 0.
         softmax: The model's sinks and soft cap.
-        block_k: Positions in a block of keys, where it is a part of that or a multiple.
+        block_k: Positions in a block of keys, a divisor or a multiple of ``block``.
 
     Returns:
-        fp32 ``[query_heads, rows, columns]``, a row for each query block that the queries touch; -inf after the
+        fp32 ``[query_heads, rows, columns]``, a row for each query block; -inf after the
         diagonal.
     """
     block_k = block if block_k is None else block_k
@@ -55,46 +55,46 @@ def block_mass(q: Tensor, k: Tensor, block: int, softmax: Softmax = PLAIN, block
 
 
 def block_lead(q: Tensor, k: Tensor, block_q: int, block_k: int, softmax: Softmax = PLAIN) -> Tensor:
-    """By how much the largest score of a block exceeds those of all blocks between it and the query.
+    """The amount by which the largest score of a block exceeds those of all blocks between it and the query.
 
-    It is what the online softmax of a kernel that goes from the diagonal backwards finds out on its way.
+    The online softmax of a kernel that goes backwards from the diagonal computes it on the fly.
 
     Args:
-        q: As of ``block_mass``, and so are k and softmax.
-        k: Its keys.
+        q: As for ``block_mass``, like k and softmax.
+        k: As for ``block_mass``.
         block_q: Positions in a block of queries.
         block_k: Positions in a block of keys, a multiple of ``block_q``.
         softmax: The model's sinks and soft cap.
 
     Returns:
-        fp32 ``[query_heads, rows, columns]``: the most of all queries of a block, below 0 where no query has a new
+        fp32 ``[query_heads, rows, columns]``: the maximum over the queries of a block, below 0 if no query has a new
         maximum there; +inf on the diagonal, -inf after it.
     """
     lead = _grid(q, k, block_q, block_k).fill_(float("-inf"))
     for heads, rows, scores in _scores(q, k, block_q, softmax):
         highest = _by_block(scores, block_k, float("-inf")).amax(3)
         before = highest.flip(2).cummax(2).values.flip(2)
-        if softmax.sinks is not None:  # which a kernel has from the start
+        if softmax.sinks is not None:  # a kernel starts with the sink
             before = before.maximum(softmax.sinks[heads, None, None].to(before.dtype))
         leads = torch.full_like(highest, float("inf"))
         leads[..., :-1] = highest[..., :-1] - before[..., 1:]
         by_row = rows.split(leads.nan_to_num(float("inf")), float("-inf")).amax(2)
         lead[heads, rows.numbers, : by_row.shape[2]] = by_row
     diagonal = torch.arange(lead.shape[2], device=q.device) == _own(q, k, block_q, block_k)[:, None]
-    lead.masked_fill_(diagonal, float("inf"))  # setting by index would wait for the device
+    lead.masked_fill_(diagonal, float("inf"))  # setting by index would synchronise
     return _causal(lead, q, k, block_q, block_k)
 
 
 def far_peaks(q: Tensor, k: Tensor, first: int, last: int, softmax: Softmax = PLAIN) -> Tensor:
-    """The largest causal softmax weight of each query outside of the first and of the last keys that it sees.
+    """The largest causal softmax weight of each query outside the first and the last keys that it sees.
 
     Args:
         q: As for ``block_mass``, like the others.
-        first: So many keys from position 0 do not count.
-        last: Nor do so many up to the query's own.
+        first: Number of first keys that do not count.
+        last: Number of last keys, up to the query's own, that do not count.
 
     Returns:
-        fp32 ``[query_heads, n_q]``, 0 where there is no other key.
+        fp32 ``[query_heads, n_q]``, 0 if there is no other key.
     """
     peaks = torch.zeros(q.shape[1], len(q), dtype=torch.float32, device=q.device)
     for heads, _, scores in _scores(q, k, _ROWS, softmax):
@@ -107,7 +107,7 @@ def far_peaks(q: Tensor, k: Tensor, first: int, last: int, softmax: Softmax = PL
 
 
 def key_peaks(q: Tensor, k: Tensor, softmax: Softmax = PLAIN) -> Tensor:
-    """The largest causal softmax weight that a query of its group gives each key.
+    """The largest causal softmax weight of each key from a query of its group.
 
     Args:
         q: As for ``block_mass``, like the others.
@@ -124,7 +124,7 @@ def key_peaks(q: Tensor, k: Tensor, softmax: Softmax = PLAIN) -> Tensor:
 
 
 def _scores(q: Tensor, k: Tensor, block: int, softmax: Softmax) -> Iterator[tuple[slice, _Rows, Tensor]]:
-    """Causal scores, some blocks of queries of a group of heads at a time.
+    """Causal scores, for some query blocks of a group of heads at a time.
 
     Yields:
         The query heads; the rows of their blocks; fp32 ``[group, queries, keys up to the last]``, -inf where not seen.
@@ -157,7 +157,7 @@ def _grid(q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
 
 
 def _own(q: Tensor, k: Tensor, block_q: int, block_k: int) -> Tensor:
-    """int64 ``[rows]``: the key block on the diagonal, the last of those that are smaller."""
+    """int64 ``[rows]``: the key block on the diagonal; the last one if they are smaller than query blocks."""
     rows = torch.arange(BlockIndex.rows(len(q), len(k), block_q), device=q.device) + (len(k) - len(q)) // block_q
     return ((rows + 1) * block_q - 1) // block_k
 
@@ -173,7 +173,7 @@ def page_mass(q: Tensor, cache: PagedCache, page: int, softmax: Softmax = PLAIN,
 
     Args:
         q: ``[batch, query_heads, head_size]``.
-        cache: The cache, with the queries' own tokens in it.
+        cache: The cache, including the queries' own tokens.
         page: Positions in a page.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".

@@ -1,4 +1,4 @@
-"""Indices of first and last tokens, which follow from lengths alone."""
+"""Indices of first and last tokens, which depend only on lengths."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sparse_tasks.attention.ops.lines import line_index
 def window_index(
     device: torch.device, sinks: int, window: int, block_q: int, unit: int, n_q: int, n_k: int, impl: str
 ) -> LineIndex:
-    """The index of one head for all, of ``sinks`` verticals and ``window`` slashes, shared by all layers."""
-    # Filled on the device: a tensor of numbers of the host would be waited for.
+    """The index, with one head for all, of ``sinks`` verticals and ``window`` slashes, shared by all layers."""
+    # Filled on the device: copying from the host would synchronise.
     return line_index(
         torch.arange(max(1, sinks), dtype=torch.int32, device=device)[None],
         torch.full((1,), sinks, dtype=torch.int32, device=device),
@@ -34,7 +34,7 @@ def window_index(
 def window_index_of_some(
     device: torch.device, some: tuple[bool, ...], sinks: int, window: int, block_q: int, unit: int, n_q: int, n_k: int
 ) -> LineIndex:
-    """As ``window_index`` for some of the KV heads, each of which is True; the others see everything."""
+    """As ``window_index`` for the KV heads that are True; the others see everything."""
     heads, number = len(some), ceil_div(n_k, unit) + block_q // unit
     crossed = min(number, (window - 1 + block_q - 1) // unit + 1)
 
