@@ -32,7 +32,6 @@ from msgspec import UNSET
 from sparse_tasks.core.errors import SparseTasksError
 from sparse_tasks.evaluators.ability import able
 from sparse_tasks.evaluators.analyses.table import ScoredRun, read_runs
-from sparse_tasks.evaluators.models import DEMO, PROBE, find_model
 from sparse_tasks.evaluators.records import RunSettings
 from sparse_tasks.evaluators.statistics import Interval, macro, mean_interval, precise_mean
 
@@ -186,13 +185,10 @@ def _level(run: ScoredRun, dose: Dose) -> str:
 def generate(arguments: argparse.Namespace) -> None:
     """A data set for each number of a level, of all tasks that have so many."""
     doses = [dose for dose in DOSES if not arguments.task or dose.task in arguments.task]
-    tokenizer = arguments.tokenizer
-    if tokenizer in (DEMO, PROBE):
-        tokenizer = find_model(tokenizer).tokenizer
     for level in range(min(arguments.levels, max(len(dose.levels) for dose in doses))):
         words = ["--length", arguments.length, "--samples", str(arguments.samples), "--preset", arguments.preset]
         words += ["--output", str(arguments.out / f"level-{level + 1}")]
-        words += ["--tokenizer", tokenizer, *arguments.more]
+        words += ["--tokenizer", arguments.tokenizer, *arguments.more]
         for dose in doses:
             if level < len(dose.levels):
                 words += ["--task", dose.task, *(w for setting in dose.settings(level) for w in ("--set", setting))]

@@ -45,7 +45,7 @@ def generate(
         str,
         typer.Option(
             metavar="NAME",
-            help="A built-in name, a folder, a tokenizer.json, or a Hub id.",
+            help="A built-in name, a folder, a tokenizer.json, a Hub id, demo or probe.",
             autocompletion=complete_tokenizer,
         ),
     ] = "qwen2.5",
@@ -177,7 +177,7 @@ def generate(
         tasks=task or (),
         samples=samples,
         seed=seed,
-        tokenizer=tokenizer,
+        tokenizer=(source := _source(tokenizer)),
         chat_template=chat_template,
         max_new_tokens=max_new_tokens,
         length_includes_output=length_includes_output,
@@ -197,7 +197,7 @@ def generate(
     folder = output or "sparse-tasks-" + "-".join(label(tokens) for tokens in request.lengths)
     for notice in request.notices:
         warn(notice)
-    loaded = load_tokenizer(tokenizer, chat_template, keeps_control=request.keeps_control)
+    loaded = load_tokenizer(source, chat_template, keeps_control=request.keeps_control)
     # Once, where tasks share a text.
     for notice in dict.fromkeys(notice for chosen in request.tasks for notice in chosen.notices(loaded)):
         warn(notice)
@@ -217,6 +217,19 @@ def generate(
             request, loaded, folder, n_workers, overwrite, bar.started, bar.made, encoder, warn, on
         )
     _tell_result(manifest, folder, time.monotonic() - began, bar.tokens, format)
+
+
+def _source(tokenizer: str) -> str:
+    """Where a tokenizer is; those of ``demo`` and ``probe`` are beside the models of these names."""
+    if tokenizer not in ("demo", "probe"):
+        return tokenizer
+    from sparse_tasks.core.errors import UsageError
+    from sparse_tasks.evaluators.models import find_model
+
+    try:
+        return find_model(tokenizer).tokenizer
+    except UsageError as error:
+        raise UsageError("tokenizer", tokenizer, error.remedy) from error
 
 
 def _setting(text: str) -> tuple[str, str]:

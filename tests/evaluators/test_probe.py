@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from sparse_tasks.cli.main import app
 from sparse_tasks.core.errors import UsageError
 from sparse_tasks.evaluators import probe
+from sparse_tasks.evaluators.dataset import open_dataset
 from sparse_tasks.evaluators.models import find_model
 from sparse_tasks.evaluators.probe import probe_model
 
@@ -78,6 +83,31 @@ def test_without_the_package_its_installation_is_named(monkeypatch: pytest.Monke
     monkeypatch.setattr(probe, "_PACKAGE", "no_such_package")
     with refused(UsageError, "model: 'probe'", "pip install ./probe/package"):
         find_model("probe")
+
+
+def test_generate_takes_its_tokenizer_by_name(
+    package: Path, base: Path, tokenizer_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copy(tokenizer_folders["unigram"] / "tokenizer.json", base)
+    write_factors(package)
+    assert generated(tmp_path).exit_code == 0
+    assert open_dataset(str(tmp_path / "data")).manifest.tokenizer.name == probe_model().name
+
+
+def test_generate_without_the_package_is_refused_for_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_PACKAGE", "no_such_package")
+    error = generated(tmp_path).exception
+    assert isinstance(error, UsageError)
+    assert error.field == "tokenizer"
+    assert "pip install ./probe/package" in error.remedy
+
+
+def generated(folder: Path) -> Result:
+    """``generate --tokenizer probe``."""
+    words = ["generate", "-l", "4k", "-t", "ruler_vt", "-n", "1", "-w", "1", "--tokenizer", "probe"]
+    return CliRunner().invoke(app, [*words, "-o", str(folder / "data")])
 
 
 def test_without_torch_its_installation_is_named(
