@@ -37,10 +37,12 @@ def sparse_prefill(
         v: ``[n_k, kv_heads, value_size]``.
         scale: Scale of the scores; ``head_size ** -0.5`` if None.
         softmax: The model's sinks and soft cap.
-        length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None. impl: "auto", "triton" or
-            "torch". Returns:
+        length: Tokens of the whole prompt, by which budgets are solved; ``n_k`` if None.
+        impl: "auto", "triton" or "torch".
+
+    Returns:
         ``[n_q, query_heads, value_size]`` in q's dtype, and the indices that ran: one, or one per chunk of queries if
-            the method takes them in turn to bound its index.
+        the method takes them in turn to bound its index.
 
     Raises:
         UsageError: Shapes, types or devices do not fit, or the method does not support the softmax.

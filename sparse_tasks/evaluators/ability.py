@@ -1,4 +1,4 @@
-"""Tasks that a model can do at all: nothing is concluded from tasks that it fails with dense attention."""
+"""Tasks that a model can do: no conclusions are drawn from tasks that it fails with dense attention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def able(dense: float) -> bool:
 
 
 def unable(*runs: Mapping[Place, float]) -> frozenset[Place]:
-    """Tasks at lengths that no model can do.
+    """Pairs of task and length that no model can do.
 
     Args:
         runs: Mean scores of dense runs.

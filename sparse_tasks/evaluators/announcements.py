@@ -1,8 +1,8 @@
-"""Words around an answer: those that do not change it, and signs of those that do.
+"""Words around an answer: those that do not change it, and signs of words that do.
 
 The former are lists of what is allowed: there is always one more way to deny ("left out", "ruled out", "excluded",
-"without discount"), and whatever is not in a list stays part of the answer, which is then not right. The latter only
-take credit away, where a list would be right in part although it is denied.
+"without discount"), and anything not in a list remains part of the answer, which is then wrong. The latter only remove
+credit, where a denied list would otherwise be partly right.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _CHINESE: Final = (
     r"(?:(?:章节|章|物品|东西|人|地方)的)?"
     r"(?:答案|章节|章|编号|章节编号|结果|总数|总和|总额|物品名?|物品名称|名称|名字|东西|人|人名|全名|姓名|地方|地点|地名)(?:的编号)?"
 )
-# What says nothing of a number that stands behind it.
+# Words that do not change a number after them.
 _IN_ALL: Final = (
     r"(?:insgesamt|zusammen|en\stotal)[:,]?\s(?:(?:sind\ses|son)\s)?(?=[0-9])"
     r"|(?:总共|一共|共计|合计|总计|共)(?:付了|花了|是|为)?\s*[:\uff1a]?\s*(?=[0-9])"

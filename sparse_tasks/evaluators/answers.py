@@ -30,13 +30,13 @@ How = Literal["tag", "open_tag", "boxed"]
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """An answer and where it stood.
+    """An answer and where it was found.
 
     Attributes:
         text: The answer, stripped, never empty.
         how: "tag", a closed ``<answer>``; "open_tag", an ``<answer>`` cut off by the end of the output; "boxed", a
-            LaTeX box without any tag, as models trained on mathematics write. The last two are fallbacks, which
-            reports count apart.
+            LaTeX box without any tag, as models trained on mathematics write. The last two are fallbacks, which reports
+            count separately.
     """
 
     text: str
@@ -47,7 +47,7 @@ class Extraction:
 
 _ANSWER_TAG: Final = re.compile(r"<(?P<closing>/?)answer\s*>", re.IGNORECASE)
 _BOX: Final = "\\boxed{"
-# Words between two tags that are named, not used; dots alone are none.
+# Words between two tags that are only mentioned; dots alone do not count.
 _JOINING: Final = frozenset(
     {"and", "or", "to", "then", "with", "the", "tag", "tags", "opening", "closing", "your", "my", "answer", "here"}
 )
@@ -67,16 +67,16 @@ def extraction(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT, b
     Outside of thought, in this order: the last closed ``<answer>...</answer>``; an unclosed
     ``<answer>``, to the end; the last ``\boxed{...}``. Tags are matched in any case. The first kind present
     decides: an empty ``<answer></answer>`` is not an answer, even after an earlier answer, because the last word
-    counts. Tags that are named and not used, as in "between <answer> and </answer>", are none.
+    counts. Tags that are only mentioned, as in "between <answer> and </answer>", do not count.
 
     An output that was begun with ``<answer>`` is the answer up to the first ``</answer>``, or else to the end (an
-    "open_tag"); what a model writes behind its answer is not looked at.
+    "open_tag"); anything after the answer is ignored.
 
     Args:
         text: Output of the model.
         begun: Whether the prompt ended with ``<answer>``.
         thinking: The marks of thought, and whether the prompt opened a block.
-        before: What the prompt began of the answer and the model went on from; no part of its thought.
+        before: The beginning of the answer in the prompt, which the model continues; not part of its thought.
     """
     visible = before + thinking.visible(text)
     closed: str | None = None
@@ -84,7 +84,7 @@ def extraction(text: str, begun: bool = False, thinking: Thinking = NO_PROMPT, b
     opened_at: int | None = None
     for tag in _ANSWER_TAG.finditer(visible):
         if not tag["closing"]:
-            # A second opening starts afresh: "I will use <answer> tags. <answer>46</answer>" answers 46.
+            # A second opening tag resets: "I will use <answer> tags. <answer>46</answer>" answers 46.
             opened_at, opened = tag.span()
         elif opened is not None:
             between, opened = visible[opened : tag.start()], None
@@ -107,7 +107,7 @@ def _extraction(text: str, how: How) -> Extraction | None:
 
 
 def _named(before: str, between: str) -> bool:
-    """Whether tags are only named: "between <answer> and </answer>", "the <answer></answer> tags".
+    """Whether tags are only mentioned: "between <answer> and </answer>", "the <answer></answer> tags".
 
     Args:
         before: The two characters before the opening tag.
@@ -146,17 +146,17 @@ _UNIFIED: Final = str.maketrans(
             '"',
         ),
         **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-"),
-        # Marks that cannot be seen: soft hyphen, zero-width space, direction marks, byte order mark. The
-        # zero-width joiners stay: they are part of the spelling in Persian and in several Indian scripts.
+        # Invisible marks: soft hyphen, zero-width space, direction marks, byte order mark. Zero-width joiners are kept:
+        # they are part of the spelling in Persian and in several Indian scripts.
         **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff", ""),
         # Separators in Arabic numbers, of thousands and of decimals.
         "\u066c": ",",
         "\u066b": ".",
-        # Markdown. Underscores are stripped at the ends only, because names of variables hold them.
+        # Markdown. Underscores are stripped only at the ends, because variable names contain them.
         **dict.fromkeys("*`", ""),
     }
 )
-# What the removal of marks and the compatibility form would make part of a number: 4*6 and 4\u2076 are not 46.
+# Would become part of a number by removal of marks and the compatibility form: 4*6 and 4\u2076 are not 46.
 _TIMES: Final = re.compile(r"(?<=\d)[*`]+(?=\d)")
 _RAISED: Final = re.compile("(?<=[0-9])(?=[\u00b2\u00b3\u00b9\u2070-\u209c])")
 _OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
@@ -164,11 +164,11 @@ _OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
 _ARTICLES: Final = "an?|the|der|die|das|den|dem|eine?|einen|einem|einer|el|la|los|las|una?"
 _MEASURES: Final = "个只把枚块座方支张尊盏根条顶件副双床幅面本串架"
 _LEADING: Final = re.compile(rf"""(?:[\s"'_$:¡¿]|(?:{_ARTICLES})\s|[一那这1][{_MEASURES}](?=\w))+""")
-# Blanks between Chinese characters divide nothing.
+# Blanks between Chinese characters have no meaning.
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff"
 _HAN_BLANK: Final = re.compile(f"(?<=[{_HAN}]) (?=[{_HAN}])")
 _TRAILING: Final = " \"'_$.,;:!?\u3002\u3001\u061f\u060c\u0964"
-# A line of nothing else, such as "---" or the lone bracket of a JSON list, holds no answer.
+# A line of only these, such as "---" or the bracket of a JSON list, contains no answer.
 _PUNCTUATION: Final = " \t" + string.punctuation + "\u2026\u2014"
 # Groups of three after a first group, standing alone: 3,117,42 is a list, not a number.
 _THOUSANDS: Final = re.compile(r"(?<![\w.])(?<![0-9],)[0-9]{1,3}(?:,[0-9]{3})+(?!\w|[.,][0-9])")
@@ -178,7 +178,7 @@ _CHAPTER: Final = re.compile(
 
 
 def normalise(item: str) -> str:
-    """An answer in the form in which answers are compared; "" where nothing is left to compare.
+    """An answer in the form for comparison; "" if nothing is left to compare.
 
     Unicode compatibility form and case folding (NFKC, Unicode Standard Annex 15); blanks collapsed, those between
     Chinese characters dropped;
@@ -188,7 +188,7 @@ def normalise(item: str) -> str:
     """
     item = _RAISED.sub("^", ascii_digits(item))
     text = unicodedata.normalize("NFKC", _TIMES.sub("\u00d7", item).translate(_UNIFIED)).casefold()
-    # Again, because folding can undo the compatibility form, and that form can bring up marks to unify.
+    # Again, because folding can undo the compatibility form, and that form can introduce marks to unify.
     text = unicodedata.normalize("NFKC", text).translate(_UNIFIED)
     text = " ".join(text.split())
     if not text.isascii():
@@ -230,7 +230,7 @@ _ONLY_NUMBERS: Final = re.compile(
 _SEMICOLON: Final = re.compile(r"[;\uff1b\u061b](?:\s*(?:and|und|sowie|y)\s)?", re.IGNORECASE)
 _COMMA: Final = re.compile(r"[,\uff0c\u3001\u060c](?:\s*(?:and|und|sowie|y)\s)?", re.IGNORECASE)
 _AND: Final = re.compile(r"\s(?:and|und|sowie|y)\s", re.IGNORECASE)
-# Between names these may be part of one.
+# Between names these may be part of a name.
 _HAN_AND: Final = re.compile("以及|和|及|与")
 _NUMBER_OR_CHAPTER: Final = re.compile("第? ?[0-9]+ ?章?[.。]?")
 _MOST_JOINTS: Final = 3  # in a name
@@ -268,7 +268,7 @@ def entries(answer: str, known: AbstractSet[str] = frozenset()) -> list[Entry]:
 
     Each line of several is an entry, whatever commas it holds, bare numbers apart. A single line is split at
     its numbers ("1. a 2. b"), or else at semicolons, or else at commas, and at "and" before the last.
-    Numbering, bullets, emphasis, backticks, quotes and brackets around an entry are taken off.
+    Numbering, bullets, emphasis, backticks, quotes and brackets around an entry are removed.
 
     Args:
         answer: The extracted answer text.
@@ -311,7 +311,7 @@ def _split_line(line: str, known: AbstractSet[str]) -> list[str]:
     if closing and line.find(closing) == len(line) - 1:
         line = line[1:-1].strip()
     markers = list(_NUMBERED_INSIDE.finditer(line))
-    # Only 1, 2, 3... from the start of the line is a numbered list; other numbers belong to what is said.
+    # Only 1, 2, 3... from the start of the line is a numbered list; other numbers belong to the text.
     in_sequence = [int(marker[1]) for marker in markers] == list(range(1, len(markers) + 1))
     if len(markers) > 1 and in_sequence and markers[0].start() == 0:
         cuts = [marker.start() for marker in markers] + [len(line)]
@@ -326,7 +326,7 @@ def _split_line(line: str, known: AbstractSet[str]) -> list[str]:
 
 
 def _divided(piece: str, joint: re.Pattern[str], known: AbstractSet[str], others: bool = True) -> list[str]:
-    """The entries of a piece that a word divides, but for known ones, which may hold it.
+    """The entries of a piece split at a word, except within known entries.
 
     Args:
         piece: Some entries.
@@ -337,7 +337,7 @@ def _divided(piece: str, joint: re.Pattern[str], known: AbstractSet[str], others
     edges = [0, *(edge for found in joint.finditer(piece) for edge in found.span()), len(piece)]
     parts = list(zip(edges[::2], edges[1::2], strict=True))
     pieces: list[str] = []
-    start, i = 0, 0  # of a stretch that nothing divides so far
+    start, i = 0, 0  # of an undivided span
     while i < len(parts):
         begin = parts[i][0]
         runs = [piece[begin:end].strip() for _, end in parts[i : i + _MOST_JOINTS + 1]]
@@ -368,9 +368,9 @@ def _thousands_or_list(run: str, known: AbstractSet[str]) -> str:
 
 
 def _numbered(pieces: list[str], known: AbstractSet[str]) -> list[Entry]:
-    """Entries with their numbers taken off.
+    """Entries with their numbers removed.
 
-    "1: x" is a numbered x only where every piece has such a number and they rise from 1; else it is a pair.
+    "1: x" is a numbered x only if every piece has such a number and they ascend from 1; else it is a pair.
     """
     gold = [normalise(piece) in known for piece in pieces]
     by_colon = [_NUMBERED_BY_COLON.match(piece) for piece in pieces]
@@ -386,7 +386,7 @@ def _numbered(pieces: list[str], known: AbstractSet[str]) -> list[Entry]:
 
 
 def _unquoted(text: str) -> str:
-    """An entry without a final comma and a pair of quotes. A lone apostrophe (James') stays."""
+    """An entry without a final comma and a pair of quotes. A lone apostrophe (James') is kept."""
     text = text.strip().rstrip(",;").strip()
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()

@@ -1,4 +1,4 @@
-"""Calibrations of methods, measured on the samples of a data set, or published."""
+"""Calibrations of methods, measured on the samples of a data set or published."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Measuring(TransformersEngine):
-    """Reads prompts under dense attention, and has a method measure them."""
+    """Reads prompts under dense attention, and lets a method measure them."""
 
     def __init__(self, settings: EngineSettings, method: CalibratedMethod) -> None:
         super().__init__(settings)
@@ -68,7 +68,7 @@ def calibrate(request: RunRequest, progress: Progress) -> Calibration:
 
 
 def take_published(attention: Attention, name: str, path: Path) -> Calibration:
-    """A calibration of a file that a method's authors published for a model.
+    """A calibration from a file that a method's authors published for a model.
 
     Args:
         attention: Names the method.
@@ -86,7 +86,7 @@ def take_published(attention: Attention, name: str, path: Path) -> Calibration:
         raise UsageError("model", name, "has unknown sizes, so the file cannot be checked; "
                          "measure the model on prompts, with --data")  # fmt: skip
     tensors = method.published(path, model.shape)
-    # The authors' folders say which model a file is for, and the file does not.
+    # Only the folder names of the authors' files say which model they are for.
     source = f"{'/'.join(path.parts[-3:])}, {sha256_of(path)[:12]}, as it was published"
     of_model = fingerprint(model.source, model.revision)
     return Calibration(method.calibrated_as, method.version, of_model, source, tensors)

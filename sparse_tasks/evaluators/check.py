@@ -140,7 +140,7 @@ class Reference(Record, frozen=True, kw_only=True):
     cells: Annotated[list[ReferenceCell], Meta(min_length=1)]
 
     def find(self, cell: Cell, sparsity: float) -> ReferenceCell | None:
-        """The scores of a cell, if it holds them."""
+        """The scores of a cell, if present."""
         wanted = (cell.task, cell.length, sparsity)
         return next((one for one in self.cells if (one.task, one.length, one.sparsity) == wanted), None)
 
@@ -219,7 +219,7 @@ class _Answers:
 
 
 def allowed(scores: Sequence[float]) -> Interval:
-    """The range in which the mean of the same samples may be on another machine.
+    """The range of the mean of the same samples on other machines.
 
     The 95% interval of the mean, and at least the possible effect of rounding: the number of changed answers that is
     exceeded in one of a hundred cases, if each changes with probability ``FLIPS``.
@@ -259,7 +259,7 @@ def probe_sha256() -> str:
     Raises:
         UsageError: The package is missing.
     """
-    find_model(PROBE)  # says what to install
+    find_model(PROBE)  # raises with install instructions
     spec = find_spec(_WEIGHTS[0])
     if spec is None or spec.origin is None:
         raise UsageError("model", PROBE, "is not available")
@@ -271,9 +271,9 @@ class Check:
 
     Args:
         method: Name of a method, or a composition.
-        folder: Where data sets and runs go; what is finished there is not repeated.
+        folder: Folder for data sets and runs; finished ones are reused.
         progress: Makes the receiver of a run's progress, from the run's name.
-        samples: Most samples of each cell; None for all.
+        samples: Maximum samples of each cell; None for all.
         sparsities: Targets, of ``SPARSITIES``.
 
     Raises:
@@ -319,7 +319,7 @@ class Check:
 
     @property
     def control(self) -> str:
-        """The control that reads as much as the method, blindly."""
+        """The control with the method's budget, but blind selection."""
         return "+".join(f"random_{method.phase}" for method in self.attentions[0].methods)
 
     def answer(self, attention: Attention) -> list[_Answers]:
@@ -357,7 +357,7 @@ class Check:
         return answers
 
     def write(self) -> Reference:
-        """The curve of the method as it is now."""
+        """The method's current curve."""
         cells = [_reference_cell(of, 0.0) for of in self.dense()]
         for attention, sparsity in self._targets():
             cells += [_reference_cell(of, sparsity) for of in self.answer(attention)]
@@ -432,7 +432,7 @@ class Check:
             means = precise_mean(list(scores.values())), precise_mean(list(chance.values()))
             rows.append(_pooled(sparsity, len(full), *means, interval, verdict))
             random.append(means[1])
-        # A sample counts once, with its mean over sparsities: its answers are no independent draws.
+        # A sample counts once, with its mean over sparsities: its answers are not independent.
         interval = difference_interval([precise_mean(of) for of in gains.values()])
         chances = precise_mean(random)
         score = chances + precise_mean([precise_mean(of) for of in gains.values()])
@@ -454,7 +454,7 @@ class Check:
         return [(attention, attention.sparsity or 0.0) for attention in self.attentions]
 
     def _sets(self) -> list[Dataset]:
-        """The data sets, a cell each, always whole, so that fewer samples are the first of them."""
+        """The data sets, one per cell, always complete, so that fewer samples are the first of them."""
         if not self._data:
             from sparse_tasks.generators.request import GenerateOptions, make_request
             from sparse_tasks.generators.run import generate_folder
@@ -491,7 +491,7 @@ def check(
         folder: Where data sets and runs go.
         progress: Makes the receiver of a run's progress, from the run's name.
         reference: File; None for the package's.
-        samples: Most samples of each cell; None for all.
+        samples: Maximum samples of each cell; None for all.
         sparsities: Targets, of ``SPARSITIES``.
 
     Raises:
@@ -505,7 +505,7 @@ def check(
 
 
 def reference_of(method: str, folder: Path, progress: Callable[[str], AbstractContextManager[Progress]]) -> Reference:
-    """The reference curve of a method as it is now; see ``check``."""
+    """The current reference curve of a method; see ``check``."""
     with Check(method, folder, progress) as running:
         return running.write()
 

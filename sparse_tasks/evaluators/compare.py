@@ -104,7 +104,7 @@ def _by_id(run: str, rows: Sequence[Outcome]) -> dict[str, Outcome]:
     for row in rows:
         if row.id in by_id:
             raise DataError(f"run {run} has sample {row.id!r} twice")
-        if not 0 <= row.score <= 1:  # not true of NaN either
+        if not 0 <= row.score <= 1:  # also catches NaN
             raise DataError(f"run {run} scores sample {row.id!r} {row.score!r}, which is not in [0, 1]")
         by_id[row.id] = row
     return by_id
@@ -155,7 +155,7 @@ def _adjusted(rows: Sequence[ComparedTask]) -> list[ComparedTask]:
 
 
 def average(rows: Sequence[ComparedTask]) -> list[ComparedAverage]:
-    """The mean over the tasks of a length that the model can do; nothing where it can do none."""
+    """The mean over the tasks of a length that the model can do; None if there are none."""
     able = [row for row in rows if not row.unable]
     if not able:
         return []
@@ -175,10 +175,10 @@ def average(rows: Sequence[ComparedTask]) -> list[ComparedAverage]:
 
 
 def recorded(interval: Interval) -> DifferenceInterval:
-    """The interval of a difference, as records have it."""
+    """The interval of a difference, as a record."""
     return msgspec.convert(interval, DifferenceInterval, from_attributes=True)
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean, rounded once: the same in any order."""
+    """The mean, rounded once, so independent of the order."""
     return math.fsum(values) / len(values)

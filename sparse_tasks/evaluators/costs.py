@@ -53,7 +53,7 @@ _KNOWN: Final = frozenset((
 """Model types whose fields say as many parameters as transformers' modules have: the tests count them."""
 
 _OTHER: Final = (
-    "kv_lora_rank",  # multi-head latent attention: the cache holds no keys and values
+    "kv_lora_rank",  # multi-head latent attention: the cache has no keys and values
     *("num_kv_shared_layers", "global_head_dim", "hidden_size_per_layer_input"),  # layers that differ in their sizes
     *("block_configs", "intermediate_size_mlp", "interleave_moe_layer_step"),
     *("full_attention_interval", "hybrid_override_pattern", "attn_layer_period", "attn_layer_indices"),
@@ -71,12 +71,11 @@ def read_shape(config: JsonObject) -> Shape | None:
     Qwen 2 to 3, Gemma 1 to 3, Phi-3, Cohere, gpt-oss, Mixtral, Qwen MoE, OLMoE, GLM-4.5 and more; of a model that also
     sees or hears, the ``text_config``. Sizes that a file leaves out are those that transformers takes.
 
-    None for every model type that was not compared with transformers' modules, since its parts may have other sizes
-    under the same names; for sizes that the formulas do not describe; and for values that are not numbers or exceed
-    2^40.
+    None for model types that were not compared with transformers' modules, since the same names may mean other sizes;
+    for sizes that the formulas do not cover; and for values that are not numbers or exceed 2^40.
 
     Args:
-        config: The file's content, whatever it holds.
+        config: The file's content, untrusted.
     """
     try:
         outer, text = parts_of(config)
@@ -146,7 +145,7 @@ def _windows(given: JsonObject, layers: int) -> tuple[int | None, int]:
     elif given.get("sliding_window") is None:
         windowed = 0
     elif given.get("sliding_window_pattern") is not None:
-        windowed = layers - layers // _size(given, "sliding_window_pattern")  # the last of each so many sees all
+        windowed = layers - layers // _size(given, "sliding_window_pattern")  # every n-th layer has full attention
     else:
         windowed = layers - min(layers, _size(given, "max_window_layers", 0, least=0))
     if not uses or not windowed:
@@ -158,7 +157,7 @@ def _experts(given: JsonObject, layers: int) -> tuple[int, int, int, int, int]:
     """Experts, active experts, width of an expert, width of all shared experts, layers without experts."""
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     name = next((name for name in names if given.get(name) is not None), None)
-    # Experts by other names would be taken for a dense model.
+    # A model with experts under other names would be mistaken for dense.
     other = [
         key for key in given if isinstance(key, str) and ("expert" in key or key.startswith("moe_")) and given[key]
     ]
@@ -220,18 +219,18 @@ def _require(holds: bool) -> None:
 
 
 def parameters(shape: Shape) -> int:
-    """Parameters of a model, norms and biases left out."""
+    """Parameters of a model, without norms and biases."""
     matrices = 1 if shape.tied_embeddings else 2
     return matrices * shape.vocabulary * shape.hidden_size + round(_block_weights(shape, shape.experts))
 
 
 def attention_parameters(shape: Shape) -> int:
-    """Parameters of the projections of queries, keys, values and outputs, biases left out."""
+    """Parameters of the projections of queries, keys, values and outputs, without biases."""
     return shape.layers * _projections(shape)
 
 
 def prefill_flops(shape: Shape, length: float, density: float = 1.0, batch: int = 1) -> float:
-    """Floating-point operations to read prompts, indexing left out.
+    """Floating-point operations to read prompts, without indexing.
 
     Args:
         shape: The model's.
@@ -258,7 +257,7 @@ def prefill_flops(shape: Shape, length: float, density: float = 1.0, batch: int 
 def attention_share(shape: Shape, length: float) -> float:
     """Share of dense prefill FLOPs that goes to query-key interactions, in layers without a window.
 
-    It bounds what sparsity can save: with sparsity s, a share s of this is gone. The paper's printed shares, 40, 68 and
+    It bounds what sparsity can save: a sparsity of s saves a share s of this. The paper's printed shares, 40, 68 and
     80% at 16k, 64k and 128k for Qwen2.5, include the projections of queries, keys, values and outputs, which sparse
     attention does not save; without them, they are 29, 62 and 76%.
 
@@ -269,7 +268,7 @@ def attention_share(shape: Shape, length: float) -> float:
 
 
 def decode_reads(shape: Shape, length: float, density: float = 1.0, batch: int = 1) -> float:
-    """Elements that a decoding step reads, of weights and of the KV cache; indexing left out.
+    """Elements that a decoding step reads, of weights and of the KV cache, without indexing.
 
     Args:
         shape: The model's.
@@ -322,7 +321,7 @@ def _block_weights(shape: Shape, experts: float) -> float:
 
 
 def _experts_read(shape: Shape, batch: int) -> float:
-    """Experts of a layer that a step of so many sequences reads, on average."""
+    """Mean number of a layer's experts that a step of this many sequences reads."""
     experts, active = shape.experts, shape.active_experts
     if batch == 1 or active == experts:
         return active
@@ -350,8 +349,8 @@ def _cache(shape: Shape, length: float) -> float:
 def index_flops(attention: Attention, shape: Shape, length: float) -> float | None:
     """FLOPs of a model's methods to select what to compute or to keep, while a prompt is read.
 
-    They are counted for layers without a window, a whole prompt at once, batch 1. A method at sparsity 0 leaves nothing
-    out and selects nothing.
+    They are counted for layers without a window, a whole prompt at once, batch 1. A method at sparsity 0 is dense and
+    selects nothing.
 
     Args:
         attention: Methods whose costs add up.
@@ -365,7 +364,7 @@ def index_flops(attention: Attention, shape: Shape, length: float) -> float | No
 
 
 def index_reads(attention: Attention, shape: Shape, length: float) -> float | None:
-    """Elements that a model's methods read to select, at a decoding step. As ``index_flops`` otherwise."""
+    """Elements that a model's methods read to select in a decoding step. Otherwise as ``index_flops``."""
     return _over_layers(attention, shape, length, lambda method: method.index_reads(shape, length))
 
 

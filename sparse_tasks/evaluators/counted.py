@@ -10,14 +10,14 @@ from sparse_tasks.core.shape import Shape
 from sparse_tasks.evaluators.costs import attention_parameters, described_shape, parameters, parts_of
 
 _NEAR: Final = 0.01
-_LAYERS: Final = 1000  # of a module, whose making takes a millisecond each
+_LAYERS: Final = 1000  # limit of layers, each of which takes a millisecond to construct
 
 
 def count_shape(config: JsonObject) -> Shape | None:
-    """The shape of a model of a type that ``read_shape`` does not know, if its fields are right about it.
+    """The shape of a model type that ``read_shape`` does not support, if its fields prove right.
 
-    They are where transformers' module has as many parameters, to 1%: all, and those of its attention, of which sparse
-    methods save. None where transformers is not installed, has no such model, or it needs code of its own.
+    They do if transformers' module has the same number of parameters, to 1%, in total and in its attention. None if
+    transformers is not installed, lacks the model, or needs remote code for it.
 
     Args:
         config: The content of a ``config.json`` that an engine is to load, too.
@@ -29,7 +29,7 @@ def count_shape(config: JsonObject) -> Shape | None:
         if shape.layers > _LAYERS:
             return None
         weights = dict(_causal_lm(parts_of(config)[1]).named_parameters())
-    except Exception:  # whatever a model's code says of sizes that it does not like
+    except Exception:  # a model's code can raise anything for unusual sizes
         return None
     attention = [weight for name, weight in weights.items() if "attn" in name or "attention" in name]
     for said, counted in ((parameters(shape), weights.values()), (attention_parameters(shape), attention)):
@@ -40,7 +40,7 @@ def count_shape(config: JsonObject) -> Shape | None:
 
 
 def _causal_lm(config: JsonObject) -> Any:
-    """A model of transformers that generates, on the meta device."""
+    """A causal language model of transformers on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

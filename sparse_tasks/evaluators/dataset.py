@@ -1,4 +1,4 @@
-"""A data set to evaluate on: a folder, or a data set on the Hub, checked against its manifest as it is read."""
+"""A data set to evaluate on: a folder or a data set on the Hub, checked against its manifest on reading."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which samples of a data set.
+    """A selection of a data set's samples.
 
     Attributes:
         tasks: Names, in the data set's order.
@@ -49,9 +49,9 @@ class Dataset:
         path: Where its files are.
         revision: Commit of a data set on the Hub; None for a folder.
         manifest: The folder's manifest.
-        sha256: Hash of the samples, by the manifest: equal hashes mean equal samples, whatever wrote the files. Of
-            the files, where the manifest is of an older version, which knew of no other.
-        also: Other hashes by which it is known.
+        sha256: Hash of the samples, by the manifest: equal hashes mean equal samples, whatever wrote the files. For
+            manifests of older versions the hash of the files.
+        also: Other hashes that identify it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Dataset:
     also: tuple[str, ...] = ()
 
     def is_called(self, sha256: str) -> bool:
-        """Whether a hash is this data set's; runs of an older version have the hash of its files."""
+        """Whether a hash is this data set's; runs of older versions have the hash of its files."""
         return sha256 in (*identities(self.manifest), *self.also)
 
     @property
@@ -161,7 +161,7 @@ def open_dataset(name: str) -> Dataset:
     try:
         path = to_path(name).expanduser()
         is_folder = path.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, an unknown home
+    except (OSError, RuntimeError) as error:  # a name too long, no home folder
         raise UsageError("data", name, f"is not a path ({error}); name a folder, or a Hub id (ORG/NAME)") from error
     if not is_folder:
         if not is_hub_id(name):
@@ -180,7 +180,7 @@ def open_dataset(name: str) -> Dataset:
 
 
 def identities(manifest: Manifest) -> tuple[str, ...]:
-    """Hashes by which a data set is known: of its samples, which older manifests lack, and of its files."""
+    """Hashes that identify a data set: of its samples, which older manifests lack, and of its files."""
     samples = {name: file.samples_sha256 for name, file in manifest.files.items()}
     files = {name: file.sha256 for name, file in manifest.files.items()}
     return tuple(
@@ -191,11 +191,11 @@ def identities(manifest: Manifest) -> tuple[str, ...]:
 
 
 def at_hand(recorded: Iterable[DatasetRecord], named: Sequence[str] = ()) -> dict[str, Dataset]:
-    """Data sets of runs by their hash: those that are named or still where the runs found them; others are left out.
+    """Data sets of runs by hash: those named, or still where the runs found them; others are omitted.
 
     Raises:
-        UsageError: A name is no data set, or none of the runs'.
-        DataError: The manifest of one that is named cannot be read or is not valid.
+        UsageError: A name is not a data set, or not one of the runs'.
+        DataError: The manifest of a named one cannot be read or is not valid.
     """
     records = {record.sha256: record for record in recorded}
     opened: dict[str, Dataset] = {}
@@ -222,5 +222,5 @@ def _from_hub(name: str) -> tuple[Path, str]:
     repository, revision = split_hub_id(name)
     with fetching("data", name):
         path = Path(snapshot_download(repository, repo_type="dataset", revision=revision))
-    # The cache lays files out as .../snapshots/<commit>.
+    # The cache has files in .../snapshots/<commit>.
     return path, path.name

@@ -46,7 +46,7 @@ def demo_model() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[], None]) -> Path:
-    """The folder, which ``make`` writes whole if it does not exist; other processes wait for that."""
+    """The folder, which ``make`` writes atomically if it does not exist; other processes wait for that."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
@@ -64,7 +64,7 @@ def _from_hub() -> Path | None:
         folder = Path(snapshot_download(_REPOSITORY, allow_patterns=patterns, etag_timeout=5))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
         return None  # not reachable: the package is tried, and the error names both
-    # Offline, the cache may hold a part alone, such as the tokenizer.
+    # Offline, the cache may only have some files, such as the tokenizer.
     return folder if all((folder / name).is_file() for name in _NEEDED) else None
 
 
@@ -83,7 +83,7 @@ def _convert(gguf: Path, target: Path) -> None:
     except ImportError as error:
         raise UsageError("model", "demo", f"needs {error.name} to be converted; {install('demo')}") from error
     with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of transformers, about a file that nobody here can change
+        warnings.simplefilter("ignore")  # from transformers, about a file of the package
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(unfinished)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.records import EnvironmentRecord, HardwareRecord
 
 
 def environment() -> EnvironmentRecord:
-    """Versions and hardware of this machine; nothing that names the machine or its user."""
+    """Versions and hardware of this machine; nothing that identifies the machine or its user."""
     names = dict.fromkeys(["tokenizers", *(package for engine in ENGINES for package in engine.packages)])
     return EnvironmentRecord(
         sparse_tasks=__version__,
@@ -26,7 +26,7 @@ def environment() -> EnvironmentRecord:
 
 
 _CPUINFO = Path("/proc/cpuinfo")
-# Flags of processors that multiply in a type, as Linux names them: of x86 and of ARM.
+# Linux's names of the processor flags for multiplication in a type, on x86 and ARM.
 _MULTIPLIES = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
@@ -34,24 +34,24 @@ _MULTIPLIES = {
 
 
 def slow_on_cpu(dtype: str) -> bool:
-    """Whether this machine's processor has no instructions for a type of half precision, as far as is known.
+    """Whether this machine's processor is known to lack instructions for a half-precision type.
 
-    It is many times slower then than in float32.
+    It is then many times slower than float32.
     """
     flags = {flag for line in _cpuinfo() if line.startswith(("flags", "Features")) for flag in line.split()}
     return bool(flags) and dtype in _MULTIPLIES and not flags & _MULTIPLIES[dtype]
 
 
 def share_cpu() -> None:
-    """Have vLLM's CPU build run on a machine with other work, unless the user's environment says otherwise."""
+    """Configure vLLM's CPU build for a machine with other work, unless the user's environment sets it."""
     import psutil
 
-    # Left alone, it claims nine tenths of the memory, and does not start where that is not free.
+    # By default it claims 90% of the memory, and does not start if that is not free.
     quarter = psutil.virtual_memory().available // 2**30 // 4
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, quarter)))
     # It would keep one core free for a server, half of a small machine.
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
-    # It would give a run up after a step of five minutes, which is not long where cores are few and busy.
+    # By default it aborts after a step of five minutes, which is too short on few, busy cores.
     os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", str(24 * 60 * 60))
 
 
@@ -68,7 +68,7 @@ def _cpu() -> str:
 
 
 def _cpuinfo() -> list[str]:
-    """What Linux says about the processor; nothing elsewhere."""
+    """Linux's description of the processor; empty elsewhere."""
     try:
         return _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
 """Where a method's loss comes from: from its budget, from its selection, or from its kernel.
 
-Four runs over the same samples, each one step from the last: dense attention; the oracle, which reads as many keys, but
-the right ones; the method with its torch twin; the method with its kernel. The paired differences between neighbours
-are the parts, and their sum is the difference between the last run and dense attention.
+Four runs over the same samples, each one step from the last: dense attention; the oracle, which reads the same number
+of keys, but the right ones; the method with its torch twin; the method with its kernel. The paired differences between
+neighbours are the parts, and their sum is the difference between the last run and dense attention.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Explanation:
 def explain(
     request: RunRequest, folder: Path, progress: Callable[[str], AbstractContextManager[Progress]]
 ) -> Explanation:
-    """Run, score and compare, each run in its folder; what is finished is not repeated.
+    """Run, score and compare, each run in its folder; finished runs are reused.
 
     Args:
         request: Settings of the engine ``transformers``; its attention names the methods, which have a sparsity.
@@ -60,7 +60,7 @@ def explain(
 
     Raises:
         UsageError: A setting does not fit.
-        EngineError: The engine failed; what is finished stays.
+        EngineError: The engine failed; finished runs are kept.
     """
     attention = request.attention or Attention.DENSE
     if not attention.sparse:

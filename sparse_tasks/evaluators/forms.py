@@ -3,7 +3,7 @@ r"""Forms of an answer: rules that read what is unambiguous, given the form of a
 The rules of ``RULES`` are applied in turn; each removes one kind of wrapping and leaves the content unchanged:
 ``\(\boxed{46}\)`` is 46, and a code fence is not part of a name. The gold answer shows what form was asked for: only if
 every entry is a number does "Chapter 4: nothing bought" name chapter 4, and only if none contains a space do spaces
-separate entries. What is left is unparsed if ``AMBIGUOUS`` finds that it can be read in two ways.
+separate entries. The result is unparsed if ``AMBIGUOUS`` finds that it can be read in two ways.
 
 Every function takes time linear in its input.
 """
@@ -39,13 +39,13 @@ class Asked:
 
     Attributes:
         known: Normalised gold entries.
-        free: Whether they are alternatives in free words, so that no form was asked for.
+        free: Whether they are alternatives in free text, without a prescribed form.
         numbers: Whether each is a whole number.
         pairs: Whether some are pairs, "key: value".
         keys: Whether all are pairs, and each key is a whole number.
-        values: The same of values.
-        several_words: Whether there are several, none of which holds a blank.
-        points: Whether points stand between the groups of three of a number, as in the question's language.
+        values: The same for values.
+        several_words: Whether there are several, none with a blank.
+        points: Whether points separate groups of three digits, as in the question's language.
         clauses: What the question asks for.
     """
 
@@ -81,7 +81,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer as it was read.
+    """An answer and how it was read.
 
     Attributes:
         text: The answer without its wrapping; None if it could be read in two ways.
@@ -103,7 +103,7 @@ def read(answer: str, answers: Sequence[str], question: str = "", free: bool = F
     """
     asked = Asked.by(answers, question, free)
     used: set[str] = set()
-    # Clothing may be worn in layers, in either order: "Answer: \boxed{46}", \boxed{\text{Answer: 46}}.
+    # Wrappings may be nested, in either order: "Answer: \boxed{46}", \boxed{\text{Answer: 46}}.
     for _ in range(2):
         for name, rule in RULES.items():
             changed = rule(answer, asked)
@@ -155,7 +155,7 @@ def _latex(answer: str, asked: Asked) -> str:
 
 
 def _unboxed(text: str) -> str:
-    r"""Text with what stands in each ``\boxed{}`` in its place; unchanged where a box is not closed."""
+    r"""Text with each ``\boxed{}`` replaced by its content; unchanged if a box is not closed."""
     kept: list[str] = []
     boxes: list[bool] = []
     end = 0
@@ -192,7 +192,7 @@ _GROUPED: Final = re.compile(
 )
 
 
-# Chinese numerals with nothing beside them but what numbers and chapters have.
+# Chinese numerals, next to nothing except parts of numbers and chapters.
 _ONES: Final = {
     numeral: digit for digit, numerals in enumerate(["零〇", *"一二三四五六七八九"]) for numeral in numerals
 }
@@ -225,7 +225,7 @@ def _numerals(answer: str, asked: Asked) -> str:
 
 
 def _in_digits(numeral: re.Match[str]) -> str:
-    """A numeral in digits, each sign by itself where none is a ten; as it is where nobody writes it so."""
+    """A numeral in digits, converted sign by sign if it has no ten; unchanged if not well formed."""
     before, signs = numeral[1], numeral[2]
     if not _SPELT.fullmatch(signs):
         return numeral[0]
@@ -251,7 +251,7 @@ def _whole_number(answer: str, asked: Asked) -> str:
 
 
 def _grouped_digits(answer: str, asked: Asked) -> str:
-    """A number whose groups of three are held together by blanks at which no line ends, such as no-break spaces."""
+    """A number whose groups of three are joined by no-break spaces or similar blanks."""
     return _GROUPED.sub(lambda number: _joined(number[0], asked), answer)
 
 
@@ -269,7 +269,7 @@ _COMMENTED: Final = re.compile(
     r"(?:[:\uff1a]| [-\u2013\u2014] | ?[(\uff08])(.+)",
     re.IGNORECASE,
 )
-# No other word is known to be a unit: see _beside_number.
+# Other words are not known to be units: see _beside_number.
 _UNIT: Final = (
     r"(?: (?:(?:crown|coin|thing|item|chapter|corona|objeto|cap[ií]tulo)s?|kronen?|kapitel|gegenst(?:and|ände)|stück)"
     r"(?: (?:in all|in total|altogether|insgesamt|zusammen|en total))?| ?(?:枚?铜元|[枚件个章]))"
@@ -288,7 +288,7 @@ _KEY: Final = re.compile(
 _CHAPTERS: Final = re.compile(
     r"[第章0-9、,，;；和及与以\s]*第[第章0-9、,，;；和及与以\s]*[.。]?|[0-9、,，;；和及与以\s]+章[.。]?"
 )
-# Prepositions with which questions are answered; none denies anything.
+# Prepositions in answers; none is a denial.
 _PREPOSITION: Final = re.compile(
     r"((?:[0-9]{1,3}[.)] ?)?)(?:(?:in|at|to|with|im|nach|bei|mit|zu|en|con)\s+(?:(?:the|den|dem|der|los|el|la)\s+)?"
     r"|到了|来到|在|到)(.+)",
@@ -407,7 +407,7 @@ def _numbering(answer: str, asked: Asked) -> str:
 
 
 def _blanks(answer: str, asked: Asked) -> str:
-    """Entries that blanks alone tell apart, such as "4 8 11", where no gold entry could hold a blank."""
+    """Entries separated only by blanks, such as "4 8 11", if no gold entry contains a blank."""
     if not asked.several_words:
         return answer
     lines = answer.splitlines()
@@ -421,7 +421,7 @@ def _blanks(answer: str, asked: Asked) -> str:
 
 
 def _numbers(line: str) -> list[str]:
-    """The numbers of a line of nothing else, some of them with a blank alone between; none of any other line."""
+    """The numbers of a line of only numbers, some separated only by a blank; none for other lines."""
     words = _CHAPTER_WORD.sub("", line).split()
     if not any(before[-1].isdigit() and after[0].isdigit() for before, after in pairwise(words)):
         return []
@@ -452,9 +452,9 @@ RULES: Final[dict[str, Callable[[str, Asked], str]]] = {
 
 # --- what can be read in two ways ---------------------------------------------------------------------------
 
-# Runs of digits without an end, as broken models write, are no number.
+# Endless runs of digits, as broken models write, are not numbers.
 _NUMBER: Final = re.compile(r"[-+~(\u20ac\u00a3]*[0-9][0-9.,]{0,15}(?:[^\W\d_]{1,2}|%)?[).,:;!?]*")
-# Chinese words stand beside numbers without a blank.
+# Chinese has no blank between words and numbers.
 _HAN_EDGE: Final = re.compile(r"(?<=[\u3400-\u9fff])(?=[-0-9])|(?<=[0-9])(?=[\u3400-\u9fff])")
 _WORDY: Final = re.compile(r"[^\W\d_]|[%\u20ac\u00a3]")
 _LONGEST_NAME: Final = 4  # words
@@ -462,10 +462,10 @@ _HEADING: Final = re.compile(r"[^:]*:[*_]*(?:\s.*)?", re.DOTALL)
 
 
 def _beside_number(pieces: Sequence[Entry], asked: Asked) -> bool:
-    """Whether words stand beside a number where numbers were asked for: "46 km", "about 46", "not 4", "8 or 11".
+    """Whether there are words next to a number where numbers were asked for: "46 km", "about 46", "not 4", "8 or 11".
 
-    There is no end of units, as of denials: "46 km" may be 46 with a careless word, or another amount, as "46
-    thousand" is. No list could tell them apart, so such an answer is neither right nor wrong.
+    Units and denials are unlimited: "46 km" may be 46 with a stray word, or another amount, like "46 thousand". No list
+    could tell them apart, so such an answer is ambiguous.
     """
     return asked.numbers and any(
         _WORDY.search(entry) and any(map(_NUMBER.fullmatch, _HAN_EDGE.sub(" ", entry).split()))
@@ -501,7 +501,7 @@ def _denied_in_chinese(entry: Entry, asked: Asked) -> bool:
 
 
 def _words(entry: Entry, asked: Asked) -> list[str]:
-    """The words of an entry, of a pair those of its key; none of a gold entry and of one with a number of its own."""
+    """The words of an entry, or of a pair's key; none for a gold entry or one with its own number."""
     text = normalise(entry.text)
     if entry.number is not None or text in asked.known:
         return []
@@ -509,11 +509,11 @@ def _words(entry: Entry, asked: Asked) -> list[str]:
 
 
 def _is_heading(text: str, asked: Asked) -> bool:
-    """Whether words with a colon stand before an entry, or alone; a pair has one of its own behind its key."""
+    """Whether words with a colon precede an entry, or are alone; a pair has another colon after its key."""
     if asked.pairs:
         first = text.partition(":")[0]
         if " " not in first and not first.isalpha():
-            return False  # a key, perhaps without a value
+            return False  # a key, perhaps without value
         if ": " in text:
             return text.count(": ") > 1
     return bool(_HEADING.fullmatch(text)) and not (asked.numbers and re.search(r"\d", text))

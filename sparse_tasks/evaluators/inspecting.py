@@ -1,4 +1,4 @@
-"""Inspection of what methods see of a model's attention, on the samples of a data set."""
+"""Inspection of what methods select of a model's attention, on the samples of a data set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answer(engine: TransformersEngine, request: RunRequest, steps: int, progress
     Args:
         engine: The engine, not started; stopped in the end.
         request: Settings.
-        steps: Decoding steps after each prompt, fewer where an answer ends before.
+        steps: Decoding steps after each prompt, fewer if an answer ends earlier.
         progress: Receiver of progress.
 
     Raises:
@@ -52,7 +52,7 @@ def answer(engine: TransformersEngine, request: RunRequest, steps: int, progress
     begun = request.begins_answer
     counting = count_tokens(request.dataset, request.selection, tokenizer, progress.counted, begin_answer=begun)
     counted = list(counting)
-    needs = [(sample.length, tokens, steps + 1) for sample, tokens in counted]  # the prompt gives the first token
+    needs = [(sample.length, tokens, steps + 1) for sample, tokens in counted]  # the prompt yields the first token
     needed = check_context(needs, engine.context())
     progress.starting("transformers", len(needs), sum(tokens for _, tokens, _ in needs), 0)
     try:
@@ -76,8 +76,8 @@ def inspect(request: RunRequest, steps: int, progress: Progress) -> list[Inspect
 
     Args:
         request: Settings; its attention names the methods.
-        steps: Decoding steps after each prompt, fewer where an answer ends before; at least 1 for methods that decode
-            or evict.
+        steps: Decoding steps after each prompt, fewer if an answer ends earlier; at least 1 for methods that decode or
+            evict.
         progress: Receiver of progress.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Ladders: questions in levels (see ``generators/ladder``), paired within samples, so that a loss has a place."""
+"""Ladders: questions in levels (see ``generators/ladder``), paired within samples to locate a loss."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Step(Record, frozen=True, kw_only=True):
     """Mean score at one rung minus that at another, paired within samples.
 
     Attributes:
-        rung: The one.
-        less: The other.
+        rung: The first rung.
+        less: The rung subtracted.
         difference: The mean.
         interval: Confidence interval of the difference.
         p_value: Two-sided sign-flip test.
-        p_holm: The same, adjusted for the steps of all ladders at a length that the model is able to do.
+        p_holm: The same, adjusted for the steps of all ladders at a length that the model can do.
     """
 
     rung: Name
@@ -69,8 +69,8 @@ class Ladder(Record, frozen=True, kw_only=True):
     """A ladder at a length: its rungs and steps.
 
     Attributes:
-        unparsed: Share of the samples of which a question has no answer that can be read, so that form is lost there.
-        unable: Whether dense attention reaches no rung, so that the steps say nothing.
+        unparsed: Share of samples with an unparsed answer, whose loss is one of form.
+        unable: Whether dense attention reaches no rung, so that the steps mean nothing.
     """
 
     length: Count
@@ -83,7 +83,7 @@ class Ladder(Record, frozen=True, kw_only=True):
 
 
 def by_rung(scores: pa.Table) -> list[Outcome]:
-    """Outcomes of a run's scores by rung, each under its task's name with the rung's behind it.
+    """Outcomes of a run's scores by rung, named after task and rung.
 
     The score of two prompts is the product of both: the second prompt contains the right answer to the first, without
     which a model could not go on. ``parsed`` says whether all of a sample's questions had an answer.
@@ -110,10 +110,10 @@ def ladders(run: str | Path, *, level: float = 0.95, partial: bool = False) -> l
     Args:
         run: Folder of the run.
         level: Confidence level of the intervals, in (0, 1).
-        partial: Take the samples that are answered where the run is not whole.
+        partial: Whether to use the answered samples of an incomplete run.
 
     Raises:
-        DataError: The run is not whole, and not ``partial``.
+        DataError: The run is incomplete, without ``partial``.
         UsageError: The folder is not a scored run, or none of its tasks is a ladder; or the level is out of range.
     """
     if not 0 < level < 1:
@@ -137,7 +137,7 @@ def ladders(run: str | Path, *, level: float = 0.95, partial: bool = False) -> l
 
 
 def no_ladder(folder: Path) -> UsageError:
-    """The refusal of a run without a ladder."""
+    """The error for a run without a ladder."""
     return UsageError("ladder", str(folder), "has no questions in levels; generate --preset ladder makes such tasks")
 
 
@@ -147,7 +147,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def lost_in(rows: Sequence[ComparedTask]) -> str:
-    """Where a run loses against another, in words, by the rungs of a ladder at a length that differ significantly."""
+    """Where a run loses against another, in words, by the significantly different rungs of a ladder at a length."""
     if all(row.unable for row in rows):
         return "unable, so nothing is said"
     lost = {split(row.task)[1] for row in rows if row.difference < 0 and row.p_holm < 0.05 and not row.unable}

@@ -18,8 +18,7 @@ def estimated_weights(q: Tensor, cache: PagedCache, r: int, softmax: Softmax = P
     Args:
         q: ``[batch, query_heads, head_size]``.
         cache: The cache, including the queries' own tokens.
-        r: Components, at least 1; with all of them it is attention
-            itself.
+        r: Components, at least 1; with all of them it is attention itself.
         softmax: The model's sinks and soft cap.
         impl: "auto", "triton" or "torch".
 

@@ -1,4 +1,4 @@
-"""All analyses of some runs, each computed at its first use."""
+"""All analyses of some runs, each computed on first use."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Analysis:
     """All analyses of runs: for each name in ``ANALYSES``, a property with its table, or with the ``Scaling``."""
 
     runs: Runs
-    tolerance: float = 0.05  # loss against dense attention that certified sparsity allows, in (0, 1)
-    error: float = 0.05  # how often a certificate may be wrong, in (0, 1)
+    tolerance: float = 0.05  # loss against dense attention allowed by certified sparsity, in (0, 1)
+    error: float = 0.05  # error probability of a certificate, in (0, 1)
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "error"):
@@ -46,7 +46,7 @@ class Analysis:
     tradeoffs = cached_property(lambda self: task_tradeoffs(self.runs))
 
     def tables(self, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
-        """The tables of an analysis, each with the name that its file gets."""
+        """The tables of an analysis, each with its file name."""
         if name != "scaling":
             yield name, getattr(self, name)
             return

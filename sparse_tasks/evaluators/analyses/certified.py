@@ -38,7 +38,7 @@ _Step = tuple[float, dict[_Key, "_Cell"]]  # one sparsity of a method
 
 @dataclass(frozen=True)
 class Certificate:
-    """A sequence of sparsities and the largest one that is certified; NaN in its numbers where none is."""
+    """A sequence of sparsities and the largest certified one; numbers are NaN if none is."""
 
     model: str
     prompts: str  # query-aware, question after or query-agnostic
@@ -48,7 +48,7 @@ class Certificate:
     length: int | None  # length, where the scope has one
     n: int  # pairs of samples at the certified sparsity, or else at the first of the sequence
     certified: float  # the largest certified sparsity, as asked (or measured, see ``attention``)
-    measured: float  # measured sparsity there, in the phase that has less of it, where both are sparse
+    measured: float  # measured sparsity there; if both phases are sparse, the smaller one
     loss: float  # mean loss there, each task and length with the same weight
     p_value: float  # there
     tested: int  # sparsities in the sequence
@@ -151,7 +151,7 @@ def _cells(members: Sequence[ScoredRun], tables: Mapping[str, pd.DataFrame]) -> 
 
 
 def _measured(rows: pd.DataFrame) -> float:
-    """Mean measured sparsity: in the phase that has less, where both are sparse; NaN where nothing was measured."""
+    """Mean measured sparsity; the smaller one if both phases are sparse; NaN if nothing was measured."""
     means = [precise_mean(rows[phase].tolist()) for phase in _PHASES]
     known = [mean for mean in means if not math.isnan(mean)]
     return min((mean for mean in known if mean > 0), default=max(known, default=math.nan))
@@ -203,7 +203,7 @@ def _p_value(cells: Sequence[_Cell], tolerance: float) -> float:
 
 
 def _too_few(scope: str, chains: Sequence[_Chain], tolerance: float, error: float) -> list[str]:
-    """A note where some sequence could certify nothing, even if nothing had been lost anywhere."""
+    """A note if a sequence is too short to certify anything, even without any loss."""
     sizes = [[min(len(cells[key].losses) for key in chain.keys) for _, cells in chain.steps] for chain in chains]
     best = [
         [hoeffding_bentkus_p_value([[0.0] * size] * len(chain.keys), tolerance) for size in of_chain]

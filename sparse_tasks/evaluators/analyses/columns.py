@@ -26,10 +26,10 @@ class Columns:
     """Makers of columns, by heading and field of the row."""
 
     numbers: Numbers  # how numbers are written
-    shown: Callable[[str], str] = str  # how names of others are written
+    shown: Callable[[str], str] = str  # how untrusted names are written
 
     def text(self, heading: str, field: str, missing: str = "all", *, numeric: bool = False) -> TextColumn:
-        """A name or a word; ``missing`` where it is None or NaN."""
+        """A name or a word; ``missing`` for None or NaN."""
 
         def cell(row: Row) -> str:
             value = getattr(row, field)
@@ -47,7 +47,7 @@ class Columns:
         return TextColumn(heading, lambda row: self.numbers.signed(getattr(row, field)))
 
     def formatted(self, heading: str, field: str, form: str) -> TextColumn:
-        """A number in a format of Python's."""
+        """A number in one of Python's format specifications."""
         return TextColumn(heading, lambda row: self.numbers.formatted(getattr(row, field), form))
 
     def share(self, heading: str, field: str, digits: int = 1) -> TextColumn:

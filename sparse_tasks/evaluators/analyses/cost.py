@@ -14,7 +14,7 @@ from sparse_tasks.evaluators.analyses.table import Runs, ScoredRun
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a run at a length, at batch 1; NaN is what cannot be known.
+    """Cost of a run at a length, at batch size 1; NaN if unknown.
 
     FLOPs are those of a prompt, reads the elements that a decoding step reads. Index costs are those of selecting what
     to compute.
@@ -26,7 +26,7 @@ class Cost:
     attention: str
     asked: float  # target sparsity; NaN where budgets were given
     length: int
-    tokens: float  # mean tokens of a prompt; ``length`` where nobody counted
+    tokens: float  # mean tokens of a prompt; ``length`` if not counted
     density_prefill: float  # measured, in [0, 1]; NaN where nothing was
     density_decode: float  # the same of decoding
     prefill_flops: float = math.nan  # at the measured density

@@ -24,6 +24,6 @@ def frame(kind: type[R], rows: Sequence[R], notes: Iterable[str] = ()) -> pd.Dat
 
 
 def shortened(names: Iterable[object]) -> str:
-    """Names for a message, the first few of many."""
+    """Names for a message, truncated to the first few."""
     listed = sorted(map(str, names))
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

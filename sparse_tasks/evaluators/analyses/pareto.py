@@ -142,7 +142,7 @@ class _Field:
             return (*macro(list(zip(inside, intervals, strict=True))), True)
         first = [self.all_scores.mean(run, task, level) for task in self.tasks]
         other = [self.all_scores.mean(over, task, level) for task in self.tasks]
-        # A difference is a sum with the signs of one run turned, and a sum twice the mean.
+        # A difference is a sum with one run's signs flipped, and a sum is twice the mean.
         turned = [(-mean, Interval(-limits.high, -limits.low, limits.method)) for mean, limits in other]
         half, interval = macro([*first, *turned])
         return 2 * half, Interval(2 * interval.low, 2 * interval.high, interval.method), False
@@ -166,11 +166,11 @@ class _Scores:
         scores = self.columns[task, run][1]
         scores = scores[~np.isnan(scores)]
         interval = mean_interval(scores.tolist(), level)
-        # What rounding makes of a mean may lie a hair outside.
+        # Rounding may move a mean slightly outside.
         return min(max(float(scores.mean()), interval.low), interval.high), interval
 
     def differences(self, task: str, run: str, over: str) -> list[float]:
-        """Of the samples that both runs have; none where they answered different data sets."""
+        """Differences over the samples that both runs have; none for different data sets."""
         (number, scores), (other, others) = self.columns[task, run], self.columns[task, over]
         if number != other:
             return []
@@ -179,14 +179,14 @@ class _Scores:
 
 
 def _fields(runs: Runs, notes: list[str]) -> Iterator[_Field]:
-    """Comparable runs, by phase and length; the others are noted."""
+    """Comparable runs, by phase and length; notes list the others."""
     costs = cost(runs)
     costs["dense"] = costs["run"].isin([run.name for run in runs.runs if run.dense])
     kinds = ["length", "prompts"]
     scores = {kind: _Scores(group) for kind, group in runs.able.groupby(kinds, observed=True)}
     for phase, names in _COSTS.items():
         costs["cost"] = costs[list(names)].sum(axis=1, skipna=False)
-        costs["acts"] = ~(costs[f"density_{phase}"] >= 1)  # where it was not measured it may
+        costs["acts"] = ~(costs[f"density_{phase}"] >= 1)  # unmeasured runs may be sparse
         compared = costs[costs["dense"] | costs["acts"]]
         if unknown := sorted(set(compared[compared["cost"].isna()]["run"])):
             notes.append(f"{phase}: left out, for their cost is not known: {', '.join(unknown)}")

@@ -19,7 +19,7 @@ from sparse_tasks.evaluators.statistics import LogitRegression, SeparatedError, 
 _PHASES: Final = ("prefill", "decode")
 _LAWS: Final = ("size", "length", "compression")
 _CELL: Final = ["run", "task", "length"]
-_DENSE: Final = 1e-6  # a measured sparsity below is rounding
+_DENSE: Final = 1e-6  # a measured sparsity below this is rounding
 
 _Values = npt.NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def scaling(runs: Runs) -> Scaling:
 
 
 class _NoFitError(Exception):
-    """Nothing to fit, or no law that fits; the message says why."""
+    """Nothing to fit, or the fit failed; the message says why."""
 
 
 def _samples(runs: Runs) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def _of_phase(samples: pd.DataFrame, phase: str, notes: list[str]) -> pd.DataFra
         notes.append(
             f"no sparsity was measured in parts of {shortened(of_run[sparsity.isna()].unique())}; those are left out"
         )
-    # What was asked tells levels apart; what was measured varies from cell to cell.
+    # Levels are told apart by target sparsity, since measured sparsity varies between cells.
     level = table["asked"].fillna(of_run.map(measured[own].round(2)))
     table = table.assign(compression=1 / (1 - np.minimum(sparsity, 1 - _DENSE)), level=level)[sparsity.notna()]
     if not of_run[table.index].isin(measured.index[sparse]).any():
@@ -243,7 +243,7 @@ def _entangled(design: _Values, sizes: Mapping[str, int]) -> list[str]:
 
 
 def _held_out(phase: str, table: pd.DataFrame, notes: list[str]) -> Iterator[HeldOut]:
-    """A row for each regressor of whose values the largest can be held out."""
+    """A row for each regressor whose largest value can be held out."""
     few = []
     for name, column in (("length", "length"), ("size", "size"), ("compression", "level")):
         if table[column].nunique() < 3:

@@ -29,7 +29,7 @@ from sparse_tasks.evaluators.runs import RESULT, SETTINGS, told_missing
 COLUMNS: Final = {
     "run": "category",  # name of the run, as ScoredRun.name
     "model": "category",
-    "prompts": "category",  # as ScoredRun.prompts: those of two kinds are never taken together
+    "prompts": "category",  # as ScoredRun.prompts; different kinds are never combined
     "dataset": "category",  # its sha256
     "attention": "category",  # method, with its arguments where it has no target sparsity: what a curve is drawn for
     "asked": "float64",  # target sparsity; 0 for dense, NaN where budgets were given instead
@@ -62,7 +62,7 @@ UNLABELLED: Final = (
     "what made them"
 )
 """Reason why no analysis places a run, in words."""
-METHOD: Final = ["model", "prompts", "attention", "asked"]  # columns that are equal in runs that are taken together
+METHOD: Final = ["model", "prompts", "attention", "asked"]  # columns that are equal in runs that are combined
 
 _SAMPLE: Final = [*METHOD, "length", "task", "dataset", "id"]
 _VALUES: Final = ["score", "dense", "prefill_sparsity", "decode_sparsity"]
@@ -72,7 +72,7 @@ _VALUES: Final = ["score", "dense", "prefill_sparsity", "decode_sparsity"]
 class ScoredRun:
     """A run that was scored."""
 
-    name: str  # the end of its path, as much of it as tells it from the runs that were read with it
+    name: str  # the shortest end of its path that distinguishes it from the other runs
     path: Path  # its folder
     settings: PublicSettings  # content of ``run.json``
     result: Result  # content of ``result.json``
@@ -92,18 +92,18 @@ class ScoredRun:
 
     @property
     def labelled(self) -> bool:
-        """Whether its attention is known, be it nominal."""
+        """Whether its attention is known, possibly only nominally."""
         return self.settings.attention.method != Attention.UNKNOWN.method
 
     @property
     def attention(self) -> str:
-        """The method, and its arguments where they were given; not the sparsity."""
+        """The method and its given arguments, without the sparsity."""
         given = ", ".join(arguments(self.settings))
         return self.settings.attention.method + (f" ({given})" if given else "")
 
     @property
     def target(self) -> float | None:
-        """Target sparsity; 0 for dense attention, None where budgets were given instead."""
+        """Target sparsity; 0 for dense attention, None if budgets were given instead."""
         return 0.0 if self.dense else self.settings.attention.sparsity
 
     @property
@@ -118,10 +118,10 @@ class ScoredRun:
 
     @property
     def pairing(self) -> tuple[str, str, str]:
-        """Model, data set and what else is equal in a dense and a sparse run that can be compared.
+        """Model, data set and everything else that must be equal for dense and sparse runs to be compared.
 
-        That is the sampling, whether prompts end inside the answer or a thought, and what is read before anything is
-        evicted.
+        This includes the sampling, whether prompts end inside the answer or a thought, and what is read before
+        eviction.
         """
         settings, thoughts = self.settings, self.settings.thoughts
         return (
@@ -137,7 +137,7 @@ class Runs:
 
     runs: tuple[ScoredRun, ...]  # in the order in which they were named, those of a folder by name
     samples: pd.DataFrame  # a row a sample of each run, with the columns ``COLUMNS``
-    # By run, what its model cannot do, by its dense run; a run is missing where nothing is known.
+    # By run, the tasks its model cannot do, judged by its dense run; runs without that knowledge are missing.
     unable: Mapping[str, frozenset[Place]] = field(default_factory=dict)
     # By dense run, the scores of each of its repeats, by sample.
     repeats: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
@@ -166,7 +166,7 @@ class Runs:
         return list(dict.fromkeys(sentences))
 
     def partial(self) -> list[str]:
-        """The runs that are not whole, each in a sentence."""
+        """The incomplete runs, each in a sentence."""
         return [
             f"PARTIAL: {told_missing(run.name, run.result.missing, run.settings.dataset.samples)}."
             for run in self.runs
@@ -183,12 +183,12 @@ def read_runs(paths: Sequence[Path | str], repeats: Sequence[Path | str] = (), *
     Args:
         paths: The runs.
         repeats: Repeats of their dense runs (see ``repeats``).
-        partial: Take the samples that are answered where a run is not whole.
+        partial: Whether to use the answered samples of an incomplete run.
 
     Raises:
-        UsageError: A folder is no scored run and holds none, or is named twice; a sparse run has two dense partners; a
-            repeat is none of a dense run.
-        DataError: A run is not whole, and not ``partial``; a file cannot be read, or is invalid.
+        UsageError: A folder neither is nor contains a scored run, or is named twice; a sparse run has two dense
+            partners; a repeat does not belong to a dense run.
+        DataError: A run is incomplete, without ``partial``; a file cannot be read, or is invalid.
     """
     if not paths:
         raise UsageError("runs", [], "holds none; name folders that evaluate or score have finished")
@@ -239,7 +239,7 @@ def _repeats(
 
 
 def _scored(path: Path) -> list[Path]:
-    """A run, or those right under a folder, scored or not: one that is not whole is not left out unsaid."""
+    """A run, or all runs directly in a folder, scored or not, so that incomplete ones are not silently omitted."""
     if _is_run(path):
         return [path]
     try:
@@ -253,7 +253,7 @@ def _scored(path: Path) -> list[Path]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """The shortest ends of the paths that distinguish them."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -263,7 +263,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _is_run(folder: Path) -> bool:
-    # Of a path that is too long, Path.is_file raises.
+    # Path.is_file raises for a path that is too long.
     return any(os.path.isfile(folder / name) for name in (SETTINGS, RESULT))
 
 
@@ -297,8 +297,8 @@ def _samples(run: ScoredRun, files: ScoredFiles) -> pd.DataFrame:
 def by_method(samples: pd.DataFrame) -> pd.DataFrame:
     """Answers of sparse attention, sorted: a row for each sample of each model, method and sparsity.
 
-    Runs over different data sets add up. A sample that several such runs answered counts once, with its mean score, so
-    that nothing looks more certain than it is.
+    Runs over different data sets are combined. A sample answered by several runs counts once, with its mean score, so
+    as not to overstate certainty.
     """
     sparse = samples.loc[samples["attention"] != "dense", [*_SAMPLE, *_VALUES]]
     sparse = sparse.sort_values([*_SAMPLE, "score"], ignore_index=True)

@@ -18,7 +18,7 @@ from sparse_tasks.evaluators.statistics.values import Values
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """A method in a task at a length, or in a mean over tasks or lengths."""
+    """A method on a task at a length, or averaged over tasks or lengths."""
 
     model: str
     prompts: str  # query-aware, question after or query-agnostic
@@ -50,9 +50,9 @@ def task_tradeoffs(runs: Runs) -> pd.DataFrame:
     """Score of each method by task, its difference to dense attention, and its rank: a row a ``Tradeoff``.
 
     Only methods of the same model, the same kind of prompts and the same target sparsity are ranked with each other.
-    Means give each task at each length the same weight, and are of what all the methods that are compared have
-    answered, so that no method wins by leaving out what is hard. Rows are ordered by model, prompts, target sparsity,
-    task, length and method; notes tell of methods that share no task.
+    Means give each task at each length the same weight, over what all compared methods have answered, so that no method
+    wins by omitting hard samples. Rows are ordered by model, prompts, target sparsity, task, length and method; notes
+    tell of methods that share no task.
     """
     rows: list[Tradeoff] = []
     notes: list[str] = []

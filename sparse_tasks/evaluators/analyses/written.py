@@ -17,11 +17,11 @@ _WHOLE = 1 - 1e-9  # a score is a quotient
 
 @dataclass(frozen=True)
 class Written:
-    """What a run wrote on a task at a length.
+    """Output of a run on a task at a length.
 
-    Unsolved samples cost, too: all that a run wrote, or read for it, is divided by the samples that it solved. So
-    attention that saves at each step but writes more, or solves less, is shown to cost more. NaN is what cannot be
-    known, and the cost of a solved sample where none is.
+    Unsolved samples cost, too: everything that a run wrote or read is divided by the number of solved samples. So
+    attention that is cheaper per step but writes more, or solves less, shows as more expensive. NaN if unknown, or if
+    nothing was solved.
     """
 
     run: str
@@ -61,7 +61,7 @@ def _rows(runs: Runs) -> Iterator[Written]:
     costs = {(row.run, row.length): row for row in cost(runs).itertuples()}
     number = {run.name: place for place, run in enumerate(runs.runs)}
     groups = dict(iter(runs.able.groupby(["run", "length", "task"], observed=True)))
-    # Runs of a task at a length beside each other.
+    # One row per task and length, one column per run.
     ordered = sorted(groups.items(), key=lambda one: (one[0][1], one[0][2], number[one[0][0]]))
     for (run, length, task), samples in ordered:
         solved = int((samples["score"] >= _WHOLE).sum())

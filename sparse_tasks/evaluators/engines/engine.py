@@ -17,7 +17,7 @@ from sparse_tasks.core.records import JsonObject, Phase
 from sparse_tasks.core.registry import Registry, import_modules
 from sparse_tasks.evaluators.models import Model, find_model
 
-# By --temperature, --seed and --max-new-tokens, and what would make something else than one text of them.
+# Settings that other options control, and those that would give anything but one text.
 _SET_BY_ENGINES = {
     *("temperature", "do_sample", "seed", "max_tokens", "max_new_tokens", "max_length"),
     *("n", "num_return_sequences", "return_dict_in_generate", "output_kind", "detokenize", "skip_clone", "extra_args"),
@@ -51,13 +51,13 @@ class Request:
     Attributes:
         id: The sample's id.
         prompt: The user's message, for engines that render it themselves.
-        ids: Token ids of the rendered prompt, special tokens included; empty where the engine takes none.
+        ids: Token ids of the rendered prompt, special tokens included; empty if the engine takes none.
         max_new_tokens: Answer budget in tokens.
         beginning: Beginning of the answer in the model's turn, for engines that render prompts themselves.
         context: First tokens of ``ids``, those of the prompt up to the end of its context, after which methods that
-            evict choose what they keep; None where they read the whole prompt first.
+            evict choose what they keep; None if they read the whole prompt first.
         later: Messages after the prompt, alternating between model and user, for engines that render it themselves.
-        session: Name that the questions on one context share, one after the other; empty where there is one question.
+        session: Name shared by the consecutive questions on one context; empty for a single question.
         questions: Number of questions on that context.
     """
 
@@ -73,7 +73,7 @@ class Request:
 
 
 class Upcoming:
-    """Requests in the order for an engine: the first of a session, and the others once that is answered.
+    """Requests in order for an engine: the first of a session, and its others once that is answered.
 
     By then the context of all of them is in the cache.
 
@@ -83,7 +83,7 @@ class Upcoming:
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._source = iter(requests)
-        self._open: dict[str, int] = {}  # requests that are not answered, of sessions whose first was taken
+        self._open: dict[str, int] = {}  # unanswered requests of sessions that have begun
         self._waiting: dict[str, list[Request]] = {}
         self._ready: deque[Request] = deque()
         self.tokens = 0
@@ -127,11 +127,11 @@ class Output:
 
     Attributes:
         id: The request's id.
-        text: The model's output, special tokens left out.
+        text: The model's output, without special tokens.
         finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
         input_tokens: Tokens of the prompt as the model got it.
         output_tokens: Tokens of the output.
-        thinking_tokens: Those of them that are of thought, where the engine says so and gives no ids.
+        thinking_tokens: Those of thought, if the engine reports them and gives no ids.
         seconds_to_first_token: From the moment the engine accepted the request.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions that were not computed, in [0, 1], by phase
@@ -180,7 +180,7 @@ def joined(answers: Sequence[Output]) -> Output:
 
 
 def _total(values: Sequence[N | None]) -> N | None:
-    """The sum; None where a value is unknown."""
+    """The sum; None if a value is unknown."""
     known = [value for value in values if value is not None]
     return sum(known[1:], known[0]) if len(known) == len(values) else None
 
@@ -201,12 +201,12 @@ class EngineSettings:
         model: The model.
         temperature: 0 is greedy.
         seed: Sampling seed.
-        arguments: The user's arguments of the engine (``--engine-arg key=value``); values are JSON where they parse
-            as JSON, else strings.
+        arguments: The user's arguments of the engine (``--engine-arg key=value``); values are JSON if they parse as
+            JSON, else strings.
         attention: Dense, or the methods that compute attention.
         begin_answer: Whether prompts end inside the answer.
-        self_test: Whether an engine with its own attention first compares sparse attention with it.
-        free_blocks: Whether blocks of the cache that no later query sees are freed.
+        self_test: Whether an engine first compares sparse attention with its own attention.
+        free_blocks: Whether to free cache blocks that no later query sees.
         sessions: Whether there are several questions on one context.
     """
 
@@ -280,7 +280,7 @@ class Engine(ABC):
 
     @property
     def devices(self) -> int:
-        """GPUs that one engine takes, where there are any."""
+        """GPUs per engine, if there are any."""
         return 1
 
     @classmethod
@@ -294,7 +294,7 @@ class Engine(ABC):
 
     @abstractmethod
     def context(self) -> int | None:
-        """Most tokens that prompt and answer may have together; None without a limit."""
+        """Maximum tokens of prompt and answer together; None without a limit."""
 
     @abstractmethod
     def start(self, needed: int) -> None:
@@ -302,12 +302,12 @@ class Engine(ABC):
 
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Generator[Output, None, None]:
-        """Answer the requests; each output comes as soon as it is finished, in any order.
+        """Answer the requests; outputs are yielded as they finish, in any order.
 
         Requests are taken from the iterable as the engine needs them, not all at once.
 
         Raises:
-            EngineError: The engine failed; what came before stays valid.
+            EngineError: The engine failed; earlier outputs are valid.
         """
 
     @abstractmethod
@@ -351,7 +351,7 @@ class Engine(ABC):
         """The user's settings of decoding (``--engine-arg 'override_generation_config={...}'``).
 
         Args:
-            known: Names of the settings that the engine knows, those that it sets itself among them.
+            known: Names of the settings that the engine supports, including those it sets itself.
 
         Raises:
             UsageError: They are not a JSON object, or one is unknown or set by the engine.

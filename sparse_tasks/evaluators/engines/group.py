@@ -22,11 +22,11 @@ from sparse_tasks.core.turns import sample_id
 from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
 from sparse_tasks.evaluators.engines.running import Engines, Started, Starter
 
-_LAST_SECONDS: Final = 60  # for an engine to end by itself
+_LAST_SECONDS: Final = 60  # for an engine to exit by itself
 
 
 def engines(count: int | None = None, on: str | None = None) -> Starter:
-    """Context manager that starts engines one after the other, or several at once, here or on a Ray cluster."""
+    """Context manager that starts engines one at a time, or several at once, here or on a Ray cluster."""
     if on is not None:
         from sparse_tasks.evaluators.engines.actors import EngineActors
 
@@ -37,7 +37,7 @@ def engines(count: int | None = None, on: str | None = None) -> Starter:
 class EngineGroup(Starter):
     """Several engines of one kind. Sample ``i`` goes to engine ``i % count``, so a run is always divided the same way.
 
-    Each has its share of the GPUs, in turn, or of the cores where there is none.
+    Each has its share of the GPUs, in order, or of the cores if there are none.
 
     Args:
         count: Engines, at least 2.
@@ -56,7 +56,7 @@ class EngineGroup(Starter):
             EngineError: One did not start.
         """
         if not self._members:
-            with Chatter().diverted():  # it complains of what engines leave that are killed, and clears it up
+            with Chatter().diverted():  # it warns about leftovers of killed engines, and cleans them up
                 resource_tracker.ensure_running()
             for place in places(self._count, engine.devices):
                 self._begin(place)
@@ -82,7 +82,7 @@ class EngineGroup(Starter):
         """As ``Engine.generate``.
 
         Raises:
-            EngineError: An engine failed, or its process died; what came before stays valid.
+            EngineError: An engine failed, or its process died; earlier outputs are valid.
         """
         shares = _Shares(requests, self._count)
         feeders = [
@@ -111,7 +111,7 @@ class EngineGroup(Starter):
             channel.close()
         for process in self._members.values():
             process.join(_LAST_SECONDS)
-            process.kill()  # what it has started ends with it
+            process.kill()  # its children end with it
             process.join()
         self._members = {}
 
@@ -147,7 +147,7 @@ class EngineGroup(Starter):
 
 
 def places(count: int, devices: int) -> list[dict[str, str]]:
-    """Environment variables of each engine: the GPUs that it sees, or the cores that it computes on.
+    """Environment variables for each engine: its GPUs, or its cores.
 
     Args:
         count: Engines.
@@ -179,7 +179,7 @@ def places(count: int, devices: int) -> list[dict[str, str]]:
 
 
 def _gpus() -> Sequence[str]:
-    """GPUs as ``CUDA_VISIBLE_DEVICES`` names them, without a look at what they hold."""
+    """GPUs as named in ``CUDA_VISIBLE_DEVICES``, without checking their use."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name for name in given.split(",") if name]
@@ -191,10 +191,10 @@ def _gpus() -> Sequence[str]:
 
 
 class _Shares:
-    """Requests of each engine, read from one iterable as any of them needs its next.
+    """The requests of each engine, read from one iterable on demand.
 
     Attributes:
-        failure: What the iterable raised, with which all shares end.
+        failure: Exception of the iterable, which ends all shares.
     """
 
     def __init__(self, requests: Iterable[Request], count: int) -> None:
@@ -205,7 +205,7 @@ class _Shares:
 
     def feed(self, engine: int, channel: Connection) -> None:
         """Send an engine its share, and then None."""
-        with suppress(OSError):  # it has died, which the reader of its answers tells
+        with suppress(OSError):  # it has died, which the reader of its answers reports
             while True:
                 request = self._next(engine)
                 channel.send(request)
@@ -228,8 +228,8 @@ class _Shares:
 
 
 def _serve(channel: Connection) -> None:
-    """Run engines in a process of their own: start, answer, and again, until the other end closes."""
-    for number in STOPPING:  # they are for the process that shares the requests out
+    """Run engines in a separate process: start, answer, repeat, until the other end closes."""
+    for number in STOPPING:  # the parent process handles them
         signal.signal(number, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError), Engines() as starter:
         while True:
@@ -242,7 +242,7 @@ def _serve(channel: Connection) -> None:
                 channel.send(None)
             except (EOFError, ConnectionError):
                 raise
-            except Exception as error:  # all that is known of it goes through the pipe
+            except Exception as error:  # sent through the pipe in full
                 known = isinstance(error, SparseTasksError)
                 channel.send(error if known else EngineError(f"an engine failed: {type(error).__name__}: {error}"))
                 return

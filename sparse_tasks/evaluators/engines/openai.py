@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
 _DEFAULT_URL: Final = "http://localhost:8000/v1"
 _FIRST_WAIT = 0.5  # seconds before the first retry; each further retry waits twice as long
-_LONGEST_WAIT = 60.0  # most seconds before a retry, unless the server names more
-_LONGEST_RETRY_AFTER = 600.0  # beyond it a server is out of service, or its quota is used up
-# Fields of a chat request whose last message the server goes on with, as vLLM and SGLang call them.
+_LONGEST_WAIT = 60.0  # maximum seconds before a retry, unless the server asks for more
+_LONGEST_RETRY_AFTER = 600.0  # beyond it the server counts as down, or its quota as used up
+# Fields of a chat request whose last message the server continues, as named by vLLM and SGLang.
 _CONTINUE: Final = {"continue_final_message": True, "add_generation_prompt": False}
-# Servers such as vLLM's and SGLang's take what a request leaves open from the model's ``generation_config.json``.
+# vLLM's and SGLang's servers take defaults from the model's ``generation_config.json``.
 _NEUTRAL: Final[JsonObject] = {
     "top_p": 1.0,
     "top_k": -1,
@@ -104,7 +104,7 @@ class OpenAIEngine(Engine):
         known = [*(p.name for p in parameters(_Arguments)), "extra_body"]
         for name in given:
             if name not in known:
-                # Without its value: under a mistyped name it may be a secret.
+                # Without its value, which may be a secret under a mistyped name.
                 remedy = "is not an argument; set OPENAI_API_KEY" if name == "api_key" else nearest(name, known)
                 raise UsageError("engine-arg", f"{name}=...", remedy)
         self._extra_body = given.pop("extra_body", {})
@@ -121,7 +121,7 @@ class OpenAIEngine(Engine):
             "default_headers": self._server.headers,
         }
         self.takes_ids = self._given.endpoint == "completions"
-        # Servers know the budget under one name or the other; see ``_answer``.
+        # Servers know the budget under one of two names; see ``_answer``.
         self._budget = "max_tokens" if self.takes_ids else "max_completion_tokens"
         self._body: JsonObject = {
             "model": settings.model.source,
@@ -134,7 +134,7 @@ class OpenAIEngine(Engine):
         self._neutral = {name: value for name, value in _NEUTRAL.items() if name not in self._extra_body}
         self._models: dict[str, JsonObject] | None = None
         self._card: Card | None = None
-        self._attention: Attention | None = None  # as the server runs it
+        self._attention: Attention | None = None  # as run by the server
         self._choice: JsonObject = {}
 
     def _check_extra_body(self) -> None:
@@ -163,12 +163,12 @@ class OpenAIEngine(Engine):
 
     @property
     def attention(self) -> Attention:
-        """As the server says, once it has been asked."""
+        """As reported by the server, once queried."""
         return super().attention if self._attention is None else self._attention
 
     @classmethod
     def find(cls, name: str) -> Model:
-        # The server's name for it, which need not mean anything here.
+        # The server's name for it, which is opaque here.
         return Model(name, name)
 
     def context(self) -> int | None:
@@ -185,10 +185,10 @@ class OpenAIEngine(Engine):
         return context if isinstance(context, int) and context > 0 else None
 
     def _read_card(self, entry: object) -> None:
-        """Find out which attention runs at the server, and what a request has to say for it.
+        """Find out which attention the server runs, and the fields that select it in a request.
 
         Raises:
-            EngineError: The server says something else than servers of sparse attention do.
+            EngineError: The server's reply has an unexpected form.
             UsageError: It does not run the attention of the run.
         """
         asked, url = self.settings.attention, self._server.name
@@ -225,7 +225,7 @@ class OpenAIEngine(Engine):
             self._check_continues()
 
     def _check_continues(self) -> None:
-        """Make sure that the server goes on with an answer: then it reads fewer tokens than where it begins another.
+        """Check that the server continues an answer: then it reads fewer tokens than if it begins a new turn.
 
         Raises:
             UsageError: It does not, or does not say how many tokens it read.
@@ -264,11 +264,11 @@ class OpenAIEngine(Engine):
         finished: SimpleQueue[Future[Output]] = SimpleQueue()
         running: dict[Future[Output], Request] = {}
         failure: EngineError | None = None
-        more = True  # until an answer comes
+        more = True  # until the first answer
         timeout = openai.Timeout(self._given.timeout, connect=min(self._given.timeout, _SHORT_TIMEOUT))
-        # Retries are made here, and not by the client, because only here a stream that breaks can count as one.
+        # Retries are made here, not by the client, since only here broken streams can count.
         opened = openai.AsyncOpenAI(**self._connection, timeout=timeout, max_retries=0)
-        # In a thread of its own, because requests have to move while the caller works.
+        # In a separate thread, because requests must progress while the caller works.
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened) as client:
             try:
                 while more or running:
@@ -280,7 +280,7 @@ class OpenAIEngine(Engine):
                             future = portal.start_task_soon(self._answer, client, request)
                             running[future] = request
                             future.add_done_callback(finished.put)
-                    # Making a prompt takes time, so finished answers are handed out before the next is made.
+                    # Making a prompt takes time, so finished answers are yielded first.
                     full = not more or len(running) == self._given.concurrency
                     try:
                         future = finished.get(block=full and bool(running))
@@ -290,7 +290,7 @@ class OpenAIEngine(Engine):
                     try:
                         output = future.result()
                     except EngineError as error:
-                        # Requests in flight may still succeed, and are worth keeping.
+                        # Requests in flight may still succeed, and are kept.
                         failure = failure or error
                     else:
                         upcoming.answered(answered)
@@ -332,7 +332,7 @@ class OpenAIEngine(Engine):
         timeout, retries = min(self._given.timeout, _SHORT_TIMEOUT), min(self._given.retries, 2)
         try:
             with openai.OpenAI(**self._connection, timeout=timeout, max_retries=retries) as client:
-                # As plain data: at a wrong URL the answer is not of the package's types.
+                # As plain data: at a wrong URL the reply does not have the package's types.
                 answer: object = client.get("/models", cast_to=object)
         except openai.APIConnectionError as error:
             raise EngineError(
@@ -362,7 +362,7 @@ class OpenAIEngine(Engine):
                 return await self._attempt(client, request, budget, neutral)
             except transient as error:
                 if unknown := [name for name in neutral if _refuses(error, self._message(error), name)]:
-                    # A server that does not know a setting takes it from nowhere.
+                    # A server that does not know a setting has no default for it.
                     self._neutral = {name: value for name, value in self._neutral.items() if name not in unknown}
                     continue
                 refused = _refuses(error, self._message(error), budget)
@@ -411,7 +411,7 @@ class OpenAIEngine(Engine):
                 f"{len(request.ids)}: it adds special tokens or cuts prompts off; its scores would be of other prompts"
             )
         output_tokens = getattr(usage, "completion_tokens", None)
-        # Thoughts are not counted everywhere.
+        # Not all servers count thoughts.
         if finish_reason == "length" and not reasoning and output_tokens not in (None, request.max_new_tokens):
             raise EngineError(
                 f"{self._server.name} ended the answer to sample {request.id} after {output_tokens} of "
@@ -419,7 +419,7 @@ class OpenAIEngine(Engine):
                 "generation_config.json; start vLLM's with --generation-config vllm, or set --max-new-tokens"
             )
         measured = self._measured(told, request)
-        # The parser of answers leaves thoughts out, and so has to see where they end, unless the budget ended them.
+        # The answer parser removes thoughts, so it must see where they end, unless the budget ended them.
         end = "" if finish_reason == "length" and not content else "</think>"
         return Output(
             id=request.id,
@@ -434,11 +434,11 @@ class OpenAIEngine(Engine):
         )
 
     def _measured(self, told: object, request: Request) -> JsonObject:
-        """Measurements of an answer, as fields of an ``Output``; none of a server that measures nothing.
+        """Measurements of an answer, as fields of an ``Output``; none if the server measures nothing.
 
         Raises:
-            ConnectionError: The answer came without them.
-            EngineError: They are of another attention, or of another form.
+            ConnectionError: The answer has none.
+            EngineError: They are for another attention, or malformed.
         """
         if self._card is None:
             return {}
@@ -460,7 +460,7 @@ class OpenAIEngine(Engine):
         stream: AsyncStream[Any]
         if self.takes_ids:
             # The ids replace the prompt here, past the package's own conversion, which takes ten microseconds for
-            # each: 10 s for a prompt of 1M tokens, in which no other request would move.
+            # each: 10 s for a prompt of 1M tokens, during which no other request would progress.
             body = neutral | self._extra_body | self._choice | {"prompt": request.ids}
             stream = await client.completions.create(prompt="", extra_body=body, **common)
         else:
@@ -483,13 +483,13 @@ class OpenAIEngine(Engine):
         return message if status is None else f"it answered {status} ({message})"
 
     def _message(self, error: Exception) -> str:
-        """An error's message in one short line, without the secrets that servers and libraries repeat."""
+        """An error's message in one short line, with secrets removed."""
         body = getattr(error, "body", None)
         detail = body.get("message") or body.get("detail") if isinstance(body, Mapping) else None
         text = detail if isinstance(detail, str) else str(error)
         if str(error.__cause__ or ""):
             text = f"{text.rstrip('.')}: {error.__cause__}"
-        # Before it is cut, because a part of a secret is secret too.
+        # Before truncation, because a part of a secret is secret too.
         for secret in filter(None, (self._key, *self._server.secrets)):
             text = text.replace(secret, "***")
         line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
@@ -533,13 +533,13 @@ def _serve(model: str, attention: Attention = Attention.DENSE) -> str:
 
 
 def _transient_errors() -> tuple[type[Exception], ...]:
-    """Errors that mean that a server gave no answer."""
+    """Errors that mean that a server did not answer."""
     import openai
 
     # Older versions of the package do not wrap the errors of their HTTP library once a stream has begun. Which library
     # it is depends on the version too, but the package has loaded it.
     transport = [sys.modules[name].RequestError for name in ("httpx", "httpx2") if name in sys.modules]
-    # A stream that ends in the middle of an event, or of a character, cannot be parsed.
+    # A stream that ends within an event or a character cannot be parsed.
     return openai.APIError, *transport, json.JSONDecodeError, UnicodeDecodeError, ConnectionError
 
 
@@ -555,19 +555,19 @@ def _refuses(error: Exception, message: str, name: str) -> bool:
 
 
 def _wait(error: Exception, attempt: int) -> float | None:
-    """Seconds until the next try; None where another try would fail as well."""
+    """Seconds until the next attempt; None if another attempt would fail as well."""
     status = _status(error)
     if status is not None and status < 500 and status not in (408, 409, 429):
         return None
     retry_after = str(getattr(getattr(error, "response", None), "headers", {}).get("retry-after", ""))
     if retry_after.isdecimal() and int(retry_after) > 0:
         return float(retry_after) if int(retry_after) <= _LONGEST_RETRY_AFTER else None
-    # Jitter keeps requests that failed together from coming back together.
+    # Jitter keeps requests that failed together from retrying together.
     return min(_FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _text(part: object, field: str) -> str:
-    """A field of a response that may be missing, null, or not a text."""
+    """A text field of a response, which may be missing, null, or of another type."""
     value = getattr(part, field, None)
     return value if isinstance(value, str) else ""
 

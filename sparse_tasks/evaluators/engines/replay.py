@@ -29,7 +29,7 @@ class ReplayEngine(Engine):
     labelled = True
     samples = False
     takes_ids = False
-    begins_answers = True  # or not: the outputs are there already
+    begins_answers = True  # irrelevant: the outputs already exist
     compresses_contexts = True  # likewise
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -48,7 +48,7 @@ class ReplayEngine(Engine):
             if not path.is_file():
                 raise UsageError("model", name, "is not a file; for replay name a JSONL file of outputs")
             return Model(path.name, str(path), sha256=sha256_of(path))
-        except (OSError, RuntimeError) as error:  # not readable, too long a name, an unknown home
+        except (OSError, RuntimeError) as error:  # not readable, a name too long, no home folder
             raise UsageError("model", name, f"cannot be read ({error}); name a JSONL file of outputs") from error
 
     def context(self) -> int | None:

@@ -13,7 +13,7 @@ from sparse_tasks.evaluators.engines.engine import Engine, Output, Request
 
 
 class Running(Protocol):
-    """What answers: an engine that has started, or several."""
+    """A started engine, or several."""
 
     def version(self) -> str | None:
         """As of ``Engine``, and so are the others."""
@@ -44,7 +44,7 @@ class Started:
 
     @classmethod
     def of(cls, running: Running) -> Started:
-        """That of an engine."""
+        """The report of an engine."""
         return cls(running.version(), running.details(), running.notes())
 
 
@@ -61,7 +61,7 @@ class Starter(ABC):
 
     @abstractmethod
     def start(self, engine: Engine, needed: int) -> Running:
-        """Start an engine, for requests of at most ``needed`` tokens, or let it take over what runs."""
+        """Start an engine for requests of at most ``needed`` tokens, or let it take over the running one."""
 
     @abstractmethod
     def _stop(self) -> None: ...
@@ -79,7 +79,7 @@ class Engines(Starter):
             self._running = engine
             return engine
         self._stop()
-        self._running = engine  # an engine that fails to start may hold resources too
+        self._running = engine  # an engine that failed to start may hold resources too
         engine.start(needed)
         return engine
 

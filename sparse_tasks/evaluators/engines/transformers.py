@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sparse_tasks.attention.huggingface import SparseRun
 
 _ARGUMENTS = ("device", "dtype", "attn_implementation", "impl", OVERRIDE)
-_OF_RUNS = ("impl", OVERRIDE)  # which a loaded model does not depend on
+_OF_RUNS = ("impl", OVERRIDE)  # which do not affect a loaded model
 _OF_NO_EFFECT = ("_from_model_config", "transformers_version", "use_cache", "output_attentions", "output_hidden_states")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 IMPLEMENTATIONS: Final = ("auto", "triton", "torch")
@@ -40,8 +40,8 @@ class TransformersEngine(Engine):
 
     ``--engine-arg`` takes ``device`` (default: cuda if there is one, else cpu), ``dtype`` (default: the checkpoint's;
     float32 on a processor without instructions for that), ``attn_implementation``, of sparse attention ``impl``: auto
-    (kernels where there are any), triton or torch, and ``override_generation_config``, settings of decoding. A model's
-    ``generation_config.json`` says where answers end, and nothing else.
+    (kernels where there are any), triton or torch, and ``override_generation_config``, settings of decoding. Of a
+    model's ``generation_config.json`` only the end tokens are used.
     """
 
     name = "transformers"
@@ -95,7 +95,7 @@ class TransformersEngine(Engine):
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"transformers cannot load {model.name}: {first_line(error)}") from error
         found: JsonObject = json.loads(self._model.generation_config.to_json_string())
-        # ``generate`` takes from it whatever it is not told: only where answers end may come from there.
+        # ``generate`` uses it for unset options; only end tokens may come from there.
         self._model.generation_config = GenerationConfig(**{name: found.get(name) for name in _TOKENS})
         unheeded = {name: value for name, value in found.items() if name not in (*_TOKENS, *_OF_NO_EFFECT)}
         dtype, slow = str(self._model.dtype).removeprefix("torch."), ""
@@ -115,7 +115,7 @@ class TransformersEngine(Engine):
         sampling |= self.settings.arguments.get(OVERRIDE, {})
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         for request in requests:
-            # Each prompt has a draw of its own, whatever ran before it.
+            # Seed each prompt independently of earlier ones.
             torch.manual_seed(self.settings.seed)
             ids = torch.tensor([request.ids], device=self._model.device)
             clock = _Clock()
@@ -129,7 +129,7 @@ class TransformersEngine(Engine):
                         streamer=clock,
                         **sampling,
                     )
-            except RuntimeError as error:  # out of memory, as a rule
+            except RuntimeError as error:  # usually out of memory
                 raise EngineError(f"transformers failed at {request.id}: {first_line(error)}") from error
             written = whole[0, ids.shape[1] :].tolist()
             yield Output(
@@ -186,7 +186,7 @@ def _measured(run: SparseRun | None) -> dict[Phase, float] | None:
 
 
 class _Clock:
-    """Takes tokens as they come (the prompt first) and notes the times."""
+    """Records the arrival times of tokens (the prompt first)."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -201,7 +201,7 @@ class _Clock:
             self.first = self.last
 
     def end(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 ENGINES.register(TransformersEngine.name, TransformersEngine)

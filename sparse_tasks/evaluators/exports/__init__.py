@@ -1,4 +1,4 @@
-"""Results and data sets in the formats of others."""
+"""Exports of results and data sets to other projects' formats."""
 
 from sparse_tasks.evaluators.exports.data import DATA_EXPORTS, DataExport
 from sparse_tasks.evaluators.exports.export import EXPORTS, Export

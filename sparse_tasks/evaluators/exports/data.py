@@ -1,4 +1,4 @@
-"""Exports of a data set to what other projects evaluate on."""
+"""Exports of a data set to the formats of other projects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DataExport(Protocol):
 
         Args:
             dataset: The data set.
-            tell: Takes what a user should know: what is left out, say.
+            tell: Called with what a user should know, such as what is left out.
 
         Raises:
             UsageError: Nothing of the data set can be written in this form.
@@ -41,10 +41,10 @@ def configs(dataset: Dataset) -> Iterator[tuple[str, int, list[Sample]]]:
 
 
 def nothing(dataset: Dataset, why: str) -> UsageError:
-    """The error of a data set of which nothing can be written."""
+    """The error for a data set of which nothing can be exported."""
     return UsageError("data", dataset.name, why)
 
 
 def in_turn(sample: Sample) -> str:
-    """The user's message without the opening of the answer, which stands in ``answer_prefix``."""
+    """The user's message without the opening of the answer, which is in ``answer_prefix``."""
     return sample.prompt.removesuffix(sample.answer_prefix)

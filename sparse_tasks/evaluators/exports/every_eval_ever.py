@@ -51,7 +51,7 @@ def files(
         "source_metadata": {
             "source_name": "sparse-tasks",
             "source_type": "evaluation_run",
-            # Who ran it is not in the run; whoever submits the record knows.
+            # The run does not say who ran it; the submitter does.
             "source_organization_name": "unknown",
             "evaluator_relationship": "other",
         },
@@ -94,7 +94,7 @@ def _evaluation_id(run: PublicSettings) -> str:
 def _model(run: PublicSettings) -> JsonObject:
     name = parts.model_id(run)
     developer, slash, _ = name.partition("/")
-    # A server may run anything.
+    # The server may run anything.
     own = run.engine.name in ENGINES and not ENGINES.get(run.engine.name).elsewhere
     return {
         "name": name,
@@ -122,7 +122,7 @@ def _of_config(run: PublicSettings, config: ConfigResult) -> JsonObject:
         "evaluation_result_id": _result_id(run, config),
         "metric_config": {
             "evaluation_description": f"{config.task} in a prompt of {config.length} tokens",
-            # The id under which its registry has exact match; the others are our own.
+            # The registry's id of exact match; the others are ours.
             "metric_id": "exact-match" if exact else f"sparse_tasks.{config.metric}",
             "metric_name": config.metric,
             **({"metric_kind": "accuracy"} if exact else {}),

@@ -1,9 +1,9 @@
 """Results and samples laid out as lm-evaluation-harness writes them (``--output_path``, ``--log_samples``).
 
-Field names are those of lm-eval 0.4.13. Values without such a field stand under the key ``sparse_tasks``,
-which its readers pass over, and averages stand under ``groups`` alone, because readers look for samples of
-whatever stands under ``results``. Prompts and gold answers are not repeated here: they are in the data set, and a
-prompt of 128k tokens a sample would make the files unusable.
+Field names are those of lm-eval 0.4.13. Other values are under the key ``sparse_tasks``, which its readers ignore, and
+averages are only under ``groups``, because readers expect samples for everything under ``results``. Prompts and gold
+answers are not repeated here: they are in the data set, and a prompt of 128k tokens a sample would make the files
+unusable.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _results(run: PublicSettings, result: Result, rows: dict[str, list[ScoredSam
         "model_source": run.engine.name,
         "model_name": parts.model_id(run),
         "model_name_sanitized": folder,
-        # Its readers look for these; there was no lm-eval, and each says so or says nothing.
+        # Its readers require these fields; without lm-eval they say so, or are empty.
         "lm_eval_version": f"none: written by sparse-tasks {run.environment.sparse_tasks}",
         "transformers_version": run.environment.packages.get("transformers", "N/A"),
         "pretty_env_info": "N/A (see sparse_tasks.environment)",
@@ -160,7 +160,7 @@ def _config(run: PublicSettings, task: str, config: ConfigResult) -> JsonObject:
 
 def _generation(run: PublicSettings) -> JsonObject:
     temperature, budget = run.sampling.temperature, run.sampling.max_new_tokens
-    # Unknown where the outputs were made elsewhere.
+    # Unknown for outputs made elsewhere.
     kwargs = {} if temperature is None else {"temperature": temperature, "do_sample": temperature > 0}
     return kwargs | ({} if budget is None else {"max_gen_toks": budget})
 

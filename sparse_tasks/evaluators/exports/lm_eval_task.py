@@ -1,7 +1,7 @@
 """Tasks for lm-evaluation-harness 0.4: a YAML file and a file of JSON Lines for each task at each length.
 
-The harness asks the model; its answers are scored by this package, which has to be installed beside it. Paths are
-relative, so the folder may lie anywhere, and ``lm_eval --include_path . --tasks sparse_tasks`` is run inside it.
+The harness queries the model; this package, which must be installed too, scores the answers. Paths are relative, so the
+folder may be anywhere, and ``lm_eval --include_path . --tasks sparse_tasks`` is run inside it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _line(sample: Sample, begins_answer: bool) -> JsonObject:
 
 
 def _beginning(sample: Sample, begins_answer: bool) -> str:
-    """What stands in the model's turn already."""
+    """The text already in the model's turn."""
     return "" if not begins_answer or sample.prompt.endswith(sample.answer_prefix) else sample.answer_prefix
 
 

@@ -1,4 +1,4 @@
-"""Common ground of the formats: names of measurements and files, JSON as bytes."""
+"""Shared by the formats: names of measurements and files, JSON as bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def variant(run: PublicSettings) -> str:
 def arguments(run: PublicSettings) -> list[str]:
     """Parameters of the attention method as ``tokens=512``, sorted by name."""
     attention = run.attention
-    own = f"{attention.method}."  # names its parameters, and is in a composition's name nowhere
+    own = f"{attention.method}."  # prefix of its parameters, which does not occur in a composition's name
     return [f"{name.removeprefix(own)}={_plain(value)}" for name, value in sorted(attention.arguments.items())]
 
 
@@ -55,7 +55,7 @@ def average_id(run: PublicSettings, average: AverageResult) -> str:
 
 
 def tasks_of(result: Result, average: AverageResult) -> list[str]:
-    """The tasks that an average is over: all that were run at its length."""
+    """The tasks of an average: all that were run at its length."""
     return [config.task for config in result.configs if config.length == average.length]
 
 
@@ -64,12 +64,12 @@ def _at_variant(run: PublicSettings, name: str) -> str:
 
 
 def model_id(run: PublicSettings | Result) -> str:
-    """The model's name; of a folder its last part, because its path is private."""
+    """The model's name; for a folder its last part, because the path is private."""
     return _public(run.model.name)
 
 
 def dataset_id(run: PublicSettings) -> str:
-    """The data set's id on the Hub, without revision; of a folder its last part."""
+    """The data set's id on the Hub, without revision; for a folder its last part."""
     name = run.dataset.name
     return name.partition("@")[0] if run.dataset.revision is not None else _public(name)
 
@@ -82,7 +82,7 @@ def _public(name: str) -> str:
 def file_name(text: str) -> str:
     """``text`` as a file name, on any system.
 
-    A name that had to change ends in a hash of the text, so that two texts never share a name.
+    A changed name ends in a hash of the text, so that two texts never share a name.
     """
     safe = re.sub(r"[^A-Za-z0-9._@+=-]+", "_", text).strip(".-")
     if safe == text and 0 < len(text) <= 100:
@@ -96,12 +96,12 @@ def epoch(run: PublicSettings) -> int:
 
 
 def mark(result: Result) -> dict[str, int]:
-    """The mark of a run that is not whole, for every file of an export: its number of missing predictions."""
+    """The mark of an incomplete run, for every file of an export: its number of missing predictions."""
     return {"missing_predictions": result.missing} if result.missing else {}
 
 
 def details(values: Mapping[str, object]) -> dict[str, str]:
-    """Values as strings, those that are None left out: strings as they are, all else as JSON."""
+    """Values as strings, without None: strings unchanged, everything else as JSON."""
     return {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=to_builtins)
         for key, value in values.items()
@@ -115,7 +115,7 @@ def by_id(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
 
 
 def json_bytes(value: object) -> bytes:
-    """JSON for readers and programs alike. NaN and infinity, which JSON does not know, are errors."""
+    """Readable JSON. NaN and infinity, which JSON lacks, are errors."""
     return (json.dumps(value, indent=2, allow_nan=False, default=to_builtins) + "\n").encode("ascii")
 
 
