@@ -382,7 +382,7 @@ _REMEDIES = {
     r"(?i)out ?of ?memory|bad_alloc|can(no|')t allocate|died unexpectedly|KV cache": "if memory is short: lower "
     "--engine-arg gpu_memory_utilization or max_num_seqs, on a CPU VLLM_CPU_KVCACHE_SPACE, or take shorter --length",
 }
-_PREFIX = re.compile(r"^(\([\w ]+pid=\d+\) ?)?([A-Z]+ [\d-]+ [\d:]+ (\[[^]]*\])?)?\s*")
+_PREFIX = re.compile(r"^(\([\w -]+pid=\d+\) ?)?([A-Z]+ [\d-]+ [\d:]+ (\[[^]]*\])?)?\s*")
 _CAUSES = (r"^[\w.]*(Error|Exception): .|died unexpectedly", r"^[\w.]*(Error|Exception)$")
 _ELSE = "with VLLM_LOGGING_LEVEL=INFO its log is shown"
 

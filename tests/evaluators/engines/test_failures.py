@@ -65,9 +65,11 @@ def test_what_has_nothing_to_do_with_memory_is_not_blamed_on_it() -> None:
     assert "memory is short" not in _cause(DEAD, said)
 
 
-def test_a_refusal_of_the_plugin_is_told_alone() -> None:
+@pytest.mark.parametrize("process", ["Worker", "Worker_TP0", "VllmWorker-0", "EngineCore"])
+def test_a_refusal_of_the_plugin_is_told_alone(process: str) -> None:
+    """A worker has another name until it has started."""
     refused = UsageError("sinks", "given", "is not known")
-    worker = "(Worker pid=3) ERROR 11-29 21:57:19 [x.py:9]"
+    worker = f"({process} pid=3) ERROR 11-29 21:57:19 [x.py:9]"
     said = [*TRACE, f"{worker} {UsageError.__module__}.UsageError: {refused}", f"{CORE} Exception: WorkerProc failed"]
     assert _refusal(said) == "sinks: 'given' is not known"
     assert _refusal([*TRACE, f"{CORE} ValueError: sinks"]) is None
