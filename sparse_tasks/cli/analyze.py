@@ -97,7 +97,7 @@ def analyze(
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table as JSON has them: NaN is null."""
+    """The rows of a table for JSON, with null for NaN."""
     import json
 
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
@@ -200,7 +200,7 @@ def _print(name: str, table: pd.DataFrame, shown: Sequence[str]) -> None:
     from sparse_tasks.evaluators.analyses.columns import Columns
 
     if name == "tradeoffs":
-        # The means over lengths, where there are several; each length would be pages.
+        # Only means over lengths, if there are several; each length would take pages.
         table = table[table["length"].isna() if table["length"].nunique() > 1 else table["length"].notna()]
     if table.empty:
         return
@@ -213,7 +213,7 @@ def _print(name: str, table: pd.DataFrame, shown: Sequence[str]) -> None:
         )
     for row in table.itertuples():
         printed.add_row(*(column.cell(row) for column in columns))
-    # A file or a pipe has no edge.
+    # A file or a pipe has no width limit.
     print_table(printed, width=None if sys.stdout.isatty() else 200)
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 _SPARSITY = 0.9
-_MISSED = 0.02  # of the density: that a sparsity was missed by more is said
+_MISSED = 0.02  # of the density: report a sparsity missed by more
 _LENGTH = "4k"
 _LENGTHS = {"cuda": ["32k", "128k"], "cpu": ["1k", "2k"]}
 _BENCHED = ["block_sparse", "vertical_slash", "quest"]
@@ -247,7 +247,7 @@ def _read_qk(path: Path) -> tuple[Tensor, Tensor]:
             raise UsageError("qk", str(path), "is neither a .npz nor a .safetensors file")
     except UsageError:
         raise
-    except Exception as error:  # of files that are none, each reader has errors of its own
+    except Exception as error:  # each reader has its own errors for invalid files
         reason = "it holds no plain arrays" if "pickle" in str(error) else first_line(error)
         raise BadFileError(f"qk: {path} cannot be read: {reason}") from error
     for name in ("q", "k"):
@@ -292,7 +292,7 @@ def _print_list(rows: list[dict[str, Any]], verbose: bool) -> None:
 
 
 def _print_methods(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """A table of methods, with what most of them do to the KV cache in its title, and what others do below that."""
+    """A table of methods, with the most common fate of the KV cache in its title, and exceptions below."""
     caches = [row["cache"] for row in rows]
     usual = max(caches, key=caches.count)
     print(f"{title}\nKV cache: {usual}")

@@ -113,7 +113,7 @@ def _words(rung: str) -> str:
 
 
 def _tell_where(comparison: Comparison) -> None:
-    """Say in which rungs of each ladder run b loses."""
+    """Print the rungs of each ladder in which run b loses."""
     from sparse_tasks.core.length import label
     from sparse_tasks.evaluators.ladder import lost_in, split
 
@@ -126,7 +126,7 @@ def _tell_where(comparison: Comparison) -> None:
 
 
 def _tables(rows: list[ComparedTask], ladder: bool) -> dict[tuple[int, str], list[tuple[str, ComparedTask]]]:
-    """Rows with their names, a table for each length; of ladders for each task, too, in the order of its rungs."""
+    """Rows with their names, a table for each length; for ladders also for each task, in the order of its rungs."""
     from sparse_tasks.evaluators.ladder import RUNGS, split
 
     tables: dict[tuple[int, str], list[tuple[str, ComparedTask]]] = {}
@@ -155,7 +155,7 @@ def _print(comparison: Comparison, runs: list[tuple[Path, RunSettings]], repeate
         serving = ["serving"] if repeated else []
         table = frameless("level" if ladder else "task", ("n", "A", "B", difference, interval, *serving, "p", "least"))
         for name, row in rows:
-            # 1 is the end of the scale: no difference would show.
+            # 1 is the end of the scale: no difference is detectable.
             least = row.smallest_detectable if row.smallest_detectable < 1 else None
             conclusion = [*_difference(row), PLAIN.p_value(row.p_holm), PLAIN.number(least)]
             table.add_row(name, *_means(row), *(["unable"] if row.unable else conclusion))
@@ -189,7 +189,7 @@ def _difference(row: ComparedTask | ComparedAverage) -> list[str]:
 
 
 def _tell_serving(comparison: Comparison) -> None:
-    """Say which differences the serving stack could have made alone."""
+    """Print which differences the serving stack alone could explain."""
     from textwrap import fill
 
     from sparse_tasks.core.length import label

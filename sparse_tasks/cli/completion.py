@@ -38,7 +38,7 @@ def complete_task(incomplete: str) -> list[str]:
 
 
 def complete_locale_or_setting(incomplete: str) -> list[str]:
-    """Parameters as ``task.parameter=``, and behind the sign the values that they choose from."""
+    """Parameters as ``task.parameter=``, followed by their choices."""
     from sparse_tasks.generators.task import TASKS, parameters
 
     settings = []
@@ -46,7 +46,7 @@ def complete_locale_or_setting(incomplete: str) -> list[str]:
         group = [parameters(other) for other in TASKS if other.group() == task.group()]
         for p in parameters(task):
             if p.name in task.texts:
-                continue  # what --corpus and --essays are for
+                continue  # set by --corpus and --essays
             shared = all(p.name in {other.name for other in others} for others in group)
             owners = [task.group(), task.name] if shared else [task.name]
             values = p.choices() if p.choices else ("true", "false") if p.kind is bool else ("",)

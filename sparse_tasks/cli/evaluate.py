@@ -183,7 +183,7 @@ def evaluate(
     if no_score and len(chosen) > 1:
         raise UsageError("attention", attention, "is a sweep, which is always scored; leave out --no-score")
     datasets = [open_dataset(each) for each in data]
-    pairs = [(name, dataset) for name in model for dataset in datasets]  # a model stays loaded
+    pairs = [(name, dataset) for name in model for dataset in datasets]  # the model stays loaded
     requests: dict[Path, RunRequest] = {}
     for name, dataset in pairs:
         request = RunRequest(
@@ -222,7 +222,7 @@ def evaluate(
         return
     results: dict[Path, Result] = {}
     answered: dict[Path, int] = {}
-    with ExitStack() as held:  # whatever stops this, also while it prints, says what each run has
+    with ExitStack() as held:  # any interruption, also while printing, reports what each run has
         for folder, request in requests.items():
             run = held.enter_context(Run(folder))
             with RunBar(folder.name if several else "") as bar:
@@ -241,7 +241,7 @@ def _tell(
     as_json: Callable[[Done, Path], JsonObject],
     format: Format,
 ) -> None:
-    """Print what was done, one after the other, or as one list for programs."""
+    """Print results one after another, or as one list for programs."""
     if format is Format.json and len(done) > 1:
         print_json([as_json(one, folder) for folder, one in done.items()])
         return

@@ -198,7 +198,7 @@ def generate(
     for notice in request.notices:
         warn(notice)
     loaded = load_tokenizer(source, chat_template, keeps_control=request.keeps_control)
-    # Once, where tasks share a text.
+    # Once, if tasks share a text.
     for notice in dict.fromkeys(notice for chosen in request.tasks for notice in chosen.notices(loaded)):
         warn(notice)
     if dry_run:
@@ -242,7 +242,7 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def corpus_sources(texts: Iterable[str]) -> dict[str, str]:
-    """Sources of corpora by name, out of ``NAME=SOURCE`` each."""
+    """Parse ``NAME=SOURCE`` into sources of corpora by name."""
     from sparse_tasks.core.errors import UsageError
 
     sources: dict[str, str] = {}
@@ -260,7 +260,7 @@ class Progress(Bar):
     """The progress of generating."""
 
     def started(self, missing: list[Shard]) -> None:
-        """Show the samples that are to be made; the bar counts their tokens."""
+        """Show the samples to be made; the bar counts their tokens."""
         samples = sum(shard.last - shard.first for shard in missing)
         work = sum((shard.last - shard.first) * shard.length for shard in missing)
         self.stage("generating", samples, work)
@@ -331,7 +331,7 @@ def _tell_result(manifest: Manifest, folder: str, seconds: float, made: int, for
 
 
 def _print_table(rows: list[dict[str, Any]], total: dict[str, Any], title: str, last: str) -> None:
-    # Not as the table's title: that would break a long path in two.
+    # Not as the table's title, which would break a long path.
     print(title)
     table = frameless("task", ("length", "samples", "tokens", last))
 

@@ -46,12 +46,12 @@ from sparse_tasks.core.streams import own_standard_error
 
 
 class _Command(TyperCommand):
-    """A command whose help shows no type for options without a value; it needs memory to run in."""
+    """A command whose help shows no type for options without a value, and which checks memory limits."""
 
     def invoke(self, ctx: Any) -> Any:
         if check_limits() and (ended := go_on_in_child()) is not None:
             if ended not in ABORTS:
-                os._exit(ended if ended >= 0 else 128 - ended)  # it has said everything
+                os._exit(ended if ended >= 0 else 128 - ended)  # the child has printed everything
             what, remedy = out_of_memory()
             told = f"{what}: a library broke off ({signal.Signals(-ended).name}); {remedy}"
             raise SparseTasksError(f"{told}; finished files and answers are kept; resume with: {_command()}")
@@ -137,7 +137,7 @@ for commands in (app, leaderboard.app, attention.app):
 
 
 def _program(arguments: list[str]) -> typer.Typer:
-    """The program with the command that is named alone, since Typer takes long to make them all."""
+    """The program with only the named command, since Typer takes long to build all of them."""
     named = copy(app)
     for kind in ("registered_commands", "registered_groups"):
         setattr(named, kind, [one for one in getattr(app, kind) if [one.name] == arguments[:1]])
@@ -150,7 +150,7 @@ def main() -> None:
     WRITTEN.clear()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
+            stream.reconfigure(errors="backslashreplace")  # for terminals that cannot show every character
     own_standard_error()
     try:
         try:
@@ -159,17 +159,17 @@ def main() -> None:
             sys.stdout.flush()
     except SparseTasksError as error:
         helps = f"; {lack.remedy}" if (lack := shortage(error)) else ""
-        # After bad input there is nothing to go on with.
+        # Bad input leaves nothing to resume.
         ended = "" if isinstance(error, UsageError | DataError) else _kept(error)
         _leave(error.exit_code, "error: " + visible(" ".join(str(error).splitlines())) + helps + ended)
     except SystemExit as leaving:
-        # Typer turns Ctrl-C into such a code without a word.
+        # Typer turns Ctrl-C into this code silently.
         stopped = _STOPPED.get(leaving.code)
         again = f"; nothing was kept; start again: {_command()}"
         _leave(leaving.code, None if stopped is None else stopped + (_kept(leaving) or again))
     except OSError as error:
         if error.filename is None and error.errno not in OF_PROCESS:
-            # What goes wrong with a data set's files has its own error; this is about standard output.
+            # Errors in a data set's files have their own type; this is about standard output.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             gone = isinstance(error, BrokenPipeError)
             _leave(1, None if gone else f"error: cannot print: {error.strerror or error}")
@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def _kept(error: BaseException) -> str:
-    """What a command has kept that this error or signal ends, and the command to give then; "" for nothing."""
+    """What a command ended by this error or signal has kept, and the command that resumes it; "" for nothing."""
     if notes := kept(error):
         return "; ".join(["", *notes, f"resume with: {_command()}"])
     if written := {path.absolute() for path in WRITTEN if not path.name.startswith(".") and path.exists()}:

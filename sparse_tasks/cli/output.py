@@ -1,4 +1,4 @@
-"""Printing of all commands."""
+"""Printing, for all commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def print_json(value: Any) -> None:
 
 
 def warn(message: str) -> None:
-    """Tell the user something without getting in the way of results."""
+    """Print a message on standard error, apart from results."""
     print(f"note: {message}", file=sys.stderr)
 
 
@@ -61,7 +61,7 @@ _WORDS: Final = 12
 
 
 def print_table(table: Table, *, width: int | None = None) -> None:
-    """Print a table with its numbers and names whole: beside each other, or, where they do not fit, a row a block.
+    """Print a table without truncating numbers and names: as columns, or, if they do not fit, one block per row.
 
     Args:
         table: A ``frameless`` one, of strings.
@@ -70,7 +70,7 @@ def print_table(table: Table, *, width: int | None = None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False, width=width)
-    gap = 2  # a blank of padding, and one in place of a line
+    gap = 2  # a blank of padding, and one instead of a line
     if sum(_least_width(console, column) + gap for column in table.columns) - gap <= console.width:
         console.print(table)
     else:
@@ -78,7 +78,7 @@ def print_table(table: Table, *, width: int | None = None) -> None:
 
 
 def _least_width(console: Console, column: Column) -> int:
-    """The letters that a column needs so that nothing is cut: all of a line, or the longest word."""
+    """The width that a column needs so that nothing is cut: a whole line, or the longest word."""
     sizes = [console.measure(cell) for cell in (column.header, *column.cells)]
     longest = max(size.maximum for size in sizes)
     return longest if column.no_wrap else max(min(longest, _WORDS), *(size.minimum for size in sizes))
@@ -100,12 +100,12 @@ def _print_stacked(console: Console, table: Table) -> None:
 
 
 def check_output(path: Path, kind: str, sign: bytes) -> None:
-    """Make sure that a file of this kind may be written: nothing is there, or an older one of its kind.
+    """Check that a file of this kind may be written: there is none, or an older one of its kind.
 
     Args:
         path: The file.
         kind: What it is called, as in "page".
-        sign: What stands among the first bytes of such a file, in lower case.
+        sign: Text among the first bytes of such a file, in lower case.
 
     Raises:
         UsageError: A folder is there, or another file.

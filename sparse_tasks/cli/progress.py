@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self
 
-# Seconds between two lines where there is no terminal; between the two, a fifth of the time that has passed.
+# Bounds of the seconds between lines without a terminal; in between, a fifth of the elapsed time.
 _SHORTEST, _LONGEST = 10.0, 60.0
 
 
@@ -13,8 +13,8 @@ class Bar:
     """A progress bar with the number of samples, tokens a second and the time left; without a terminal, lines of it.
 
     Args:
-        description: The first stage, whose size is not known.
-        name: Begins each line, where several things go on one after the other.
+        description: The first stage, of unknown size.
+        name: Prefix of each line, if there are several tasks in sequence.
 
     Attributes:
         tokens: Tokens processed in this stage.
@@ -34,7 +34,7 @@ class Bar:
 
         self.console = Console(stderr=True, highlight=False)
         self._name = f"{name}: " if name else ""
-        # What matters first, and no more than there is room for: nothing is cut.
+        # The most important first, and only whole parts that fit.
         columns: list[ProgressColumn] = [
             TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
             TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
@@ -103,7 +103,7 @@ class Bar:
         parts = [count, rate]
         if self._total and self._work:
             parts = [f"{count} ({self._work / self._total:.0%})", rate]
-            # The time to the first line is mostly that of the start, and says nothing of what is left.
+            # The time to the first line is mostly start-up, and does not predict the rest.
             if self._from is None:
                 self._from = self._told, self._work
             else:

@@ -1,4 +1,4 @@
-"""Common ground of the commands that run a model: options, progress, tables of results."""
+"""Shared by commands that run a model: options, progress, tables of results."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class RunBar(Bar):
     """Progress of a run: a bar in a terminal, else a line at each step.
 
     Args:
-        name: Printed first, where there are several runs.
+        name: Printed first, if there are several runs.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -178,7 +178,7 @@ class RunBar(Bar):
         self.stage("answering", self._to_answer)
 
     def noted(self, note: str) -> None:
-        """Print what the engine says about itself."""
+        """Print an engine's note."""
         self.console.print(f"{self._name}{note}")
 
     def predicted(self, output: EngineOutput) -> None:
@@ -187,7 +187,7 @@ class RunBar(Bar):
 
 
 def result_json(result: Result, folder: Path) -> JsonObject:
-    """A run for programs."""
+    """A run as JSON."""
     from sparse_tasks.core.records import to_builtins
 
     return {"run": str(folder), **to_builtins(result)}
@@ -262,7 +262,7 @@ def _tell_turns(result: Result) -> None:
 
 
 def _told_later(later: Later) -> str:
-    """Whether later questions score less, with what says so."""
+    """Whether later questions score less, with the evidence."""
     more = "less" if later.difference < 0 else "more"
     found = f"Later questions score {more}" if later.p_value < 0.05 else "No sign that later questions score less"
     difference = PLAIN.signed(later.difference)
@@ -271,7 +271,7 @@ def _told_later(later: Later) -> str:
 
 
 def tell_unable(failed: Collection[Place], of: int) -> None:
-    """Say what the model cannot do, and what follows."""
+    """Print what the model cannot do, and the consequence."""
     from textwrap import fill
 
     from sparse_tasks.evaluators.ability import told
@@ -292,7 +292,7 @@ def attention_of(result: Result | RunSettings) -> str:
 
 
 def prompts(result: Result | RunSettings) -> str:
-    """Words on prompts of another kind than the usual, for the end of a line."""
+    """A description of unusual prompts, for the end of a line."""
     from sparse_tasks.evaluators.results import prompting
 
     return f", {prompting(result)}".removeprefix(", query-aware")
@@ -314,7 +314,7 @@ def _measured(configs: list[ConfigResult]) -> str:
 
 
 def sweep_json(swept: list[Swept], folder: Path) -> JsonObject:
-    """A sweep for programs."""
+    """A sweep as JSON."""
     from sparse_tasks.core.records import to_builtins
 
     runs = [

@@ -24,7 +24,7 @@ def score(
     from sparse_tasks.evaluators.results import score_run
     from sparse_tasks.evaluators.runs import SETTINGS, Run
 
-    if not os.path.isfile(run / SETTINGS):  # of a path that is too long, Path.is_file raises
+    if not os.path.isfile(run / SETTINGS):  # Path.is_file raises for a path that is too long
         raise UsageError("run", str(run), f"holds no {SETTINGS}; name a folder written by evaluate")
     with Run(run) as opened:
         tell_result(score_run(opened, data), run, format)

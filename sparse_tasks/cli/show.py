@@ -43,7 +43,7 @@ def show(
     if format is Format.json:
         print_json(row)
         return
-    # Soft wrap leaves the lines of the prompt as they are.
+    # Soft wrap keeps the prompt's line breaks.
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(f"{row['id']}: {row['input_tokens']:,} tokens of {row['length']:,}, {row['metric']}", style="bold")
     console.print(f"params {visible(row['params'])}\n", style="dim")

@@ -71,7 +71,7 @@ def submit(
         compared = ", compared with dense" if run.comparison else alone
         print(f"  {run.model}, {run.label}: {run.packed.lines:,} predictions over {dataset_id(run.settings)} "
               f"({len(dataset.tasks)} tasks at {lengths}){compared}")  # fmt: skip
-    # Without them the data is generated again.
+    # Without them the data is regenerated.
     places = dict.fromkeys(dataset.name for dataset in datasets.values()) if records.keys() == datasets.keys() else ()
     options = [word for place in places for word in ("--data", place)]
     command = shlex.join(["sparse-tasks", "leaderboard", "check", str(output), *options])

@@ -87,7 +87,7 @@ def check_folder(
 
 
 def print_problems(folder: Path, report: Report) -> None:
-    """Print what was found, for people; many problems are cut short."""
+    """Print problems; a long list is truncated."""
     for problem in report.problems[:_SHOWN]:
         print(f"{problem.where}: {problem.what}")
     if len(report.problems) > _SHOWN:

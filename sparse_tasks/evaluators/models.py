@@ -61,7 +61,7 @@ def find_model(name: str) -> Model:
     try:
         folder = Path(name).expanduser()
         is_folder = folder.is_dir()
-    except (OSError, RuntimeError) as error:  # too long a name, an unknown home
+    except (OSError, RuntimeError) as error:  # a name too long, no home folder
         raise UsageError(
             "model", name, f"is not a path ({error}); name a folder, a Hub id (ORG/NAME), demo or probe"
         ) from error
@@ -97,5 +97,5 @@ def _on_hub(name: str) -> Model:
             config = Path(hf_hub_download(repository, "config.json", revision=revision))
     except EntryNotFoundError as error:
         raise UsageError("model", name, "holds no config.json; name a Hugging Face checkpoint") from error
-    # The cache lays files out as .../snapshots/<commit>/config.json.
+    # The cache has files in .../snapshots/<commit>/config.json.
     return Model(name, repository, config.parent.name, sha256_of(config), shape=_shape(config))

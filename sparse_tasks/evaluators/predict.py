@@ -1,4 +1,4 @@
-"""Completion of a run's predictions: the engine answers what is missing, and each answer is written as it comes."""
+"""Completion of a run's predictions: the engine answers missing samples, and each answer is written on arrival."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RunRequest:
         thinking_budget: Tokens of thought on top of the answer budget; None where the answer budget is all.
         self_test: Whether vLLM's attention and sparse attention are compared before the first prompt.
         free_blocks: Whether vLLM takes blocks of its cache back that no later query sees.
-        engines: Engines that run at once and share the samples; None for one, or for all that have room on a cluster.
+        engines: Engines that run at once and share the samples; None for one, or for all that fit on a cluster.
         on: Address of a Ray cluster on which they run (see ``connected``); None for this machine.
     """
 
@@ -164,7 +164,7 @@ class Progress(Protocol):
         return
 
     def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
-        """The engine begins to load the model, to answer ``samples`` of ``tokens``; ``done`` are answered already."""
+        """The engine begins to load the model, to answer ``samples`` of ``tokens``; ``done`` are already answered."""
         return
 
     def started(self) -> None:
@@ -172,7 +172,7 @@ class Progress(Protocol):
         return
 
     def noted(self, note: str) -> None:
-        """The engine says something about itself."""
+        """The engine has a note for the user."""
         return
 
     def predicted(self, output: Output) -> None:
@@ -187,14 +187,14 @@ class _Silent(Progress):
 def predict(
     request: RunRequest, run: Run, progress: Progress | None = None, starter: Starter | None = None
 ) -> RunSettings:
-    """Answer every sample of the selection that ``run`` does not hold yet.
+    """Answer every sample of the selection that ``run`` lacks.
 
     Returns:
         Settings of the run.
 
     Raises:
-        UsageError: Something does not fit: the folder, an argument, a prompt into the model's context.
-        EngineError: The engine failed; what is finished stays, and the next call goes on.
+        UsageError: The folder, an argument, or the length of a prompt does not fit.
+        EngineError: The engine failed; finished answers are kept, and the next call resumes.
     """
     progress = progress or _Silent()
     kind = ENGINES.get(request.engine)
@@ -240,7 +240,7 @@ def predict(
         with ExitStack() as held:
             running = (starter or held.enter_context(engines(request.engines, request.on))).start(engine, needed)
             started = msgspec.structs.replace(record.engine, version=running.version(), details=running.details())
-            # A server says what it runs once it is asked.
+            # A server reports its attention once queried.
             model = msgspec.structs.replace(record.model, shape=engine.settings.model.shape)
             record = msgspec.structs.replace(record, engine=started, model=model, attention=engine.attention)
             run.begin(record)
@@ -281,10 +281,10 @@ def _questions(sample: SampleInfo, tokens: int) -> Iterator[tuple[str, int]]:
 
 
 def _check_chats(request: RunRequest, kind: type[Engine]) -> None:
-    """Refuse chats where a method that evicts could not keep to what it chose before the first answer.
+    """Refuse chats if an evicting method could not keep its choice from before the first answer.
 
     Raises:
-        UsageError: The engine, or an option, does not go with them.
+        UsageError: The engine, or an option, does not support them.
     """
     if request.attention is None or not isinstance(request.attention.decode, EvictMethod):
         return
@@ -303,7 +303,7 @@ def _check_chats(request: RunRequest, kind: type[Engine]) -> None:
 
 
 def default_folder(request: RunRequest, name: str | None = None) -> Path:
-    """``runs/<model>-<data set>``, and the attention where it is sparse, in names that every file system takes.
+    """``runs/<model>-<data set>``, with the attention if sparse, in names valid on every file system.
 
     Args:
         request: The run.
@@ -326,7 +326,7 @@ def prompt_tokenizer(request: RunRequest, model: Model) -> PromptTokenizer:
     """
     keeps = bool(request.dataset.manifest.request.control_tokens)
     source = model.tokenizer if request.tokenizer is None else request.tokenizer
-    if source in (DEMO, PROBE):  # as a server calls it, too
+    if source in (DEMO, PROBE):  # also a server's name for it
         source = find_model(source).tokenizer
     if request.tokenizer is not None:
         return load_tokenizer(source, request.chat_template, keeps_control=keeps)
@@ -430,7 +430,7 @@ def _counted(output: Output, tokenizer: PromptTokenizer, thinking: Thinking, bud
         return output
     found = counted(output.text, output.ids, tokenizer.backend, thinking, budget)
     output = replace(output, text=found.text, output_tokens=found.tokens, thinking_tokens=found.thinking)
-    # When the last token that is kept came is not known.
+    # The time of the last kept token is unknown.
     return replace(output, finish_reason="length", seconds=None) if found.cut else output
 
 

@@ -1,6 +1,6 @@
-"""The model called ``probe``: the demo model, taught by the recipe in ``probe/`` to do the tasks.
+"""The model called ``probe``: the demo model, fine-tuned by the recipe in ``probe/`` to do the tasks.
 
-The package ``sparse-tasks-probe`` holds the change of its weights, as int8 factors of low rank. They are added to the
+The package ``sparse-tasks-probe`` contains the change of its weights, as int8 low-rank factors. They are added to the
 demo model's weights once, and the result is kept in the cache.
 """
 

@@ -29,7 +29,7 @@ class SampleInfo(_Short, frozen=True, kw_only=True):
 
     Attributes:
         later: Tokens of the prompt of each question after the first, where it asks several.
-        chat: Whether questions stand behind others.
+        chat: Whether questions follow others.
     """
 
     later: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class _Asked:
 
 
 def made_for(dataset: Dataset, tokenizer: PromptTokenizer, begin_answer: bool = False) -> bool:
-    """Whether the data set's own counts are valid for this tokenizer and chat template, with answers begun or not."""
+    """Whether the data set's own counts are valid for this tokenizer, chat template and begun answers."""
     template = dataset.manifest.chat_template
     recorded = None if template is None else template.sha256
     ours = None if tokenizer.template is None else tokenizer.template.sha256
@@ -80,7 +80,7 @@ def count_tokens(
 ) -> Iterator[tuple[SampleInfo, int]]:
     """Every sample of the selection, with the tokens that its prompt has for this model.
 
-    They are the data set's counts where these hold; else each prompt is encoded.
+    The data set's counts are used if valid; else each prompt is encoded.
 
     Args:
         dataset: The data set.
@@ -174,12 +174,12 @@ def _asked(dataset: Dataset, sample: _Prompted, tokenizer: PromptTokenizer | Non
 
 
 def _alike(first: list[int], ids: list[int]) -> int:
-    """The number of first ids that two prompts share."""
+    """The length of the common prefix of two prompts' ids."""
     return next((i for i, (one, other) in enumerate(zip(first, ids, strict=False)) if one != other), len(first))
 
 
 def checked_ids(tokenizer: PromptTokenizer, prompt: str, beginning: str = "", later: Sequence[str] = ()) -> list[int]:
-    """The ids of a rendered prompt, which must not begin with a doubled special token (BOS, as a rule).
+    """The ids of a rendered prompt, which must not begin with a doubled special token (usually BOS).
 
     A chat template that writes BOS and a tokenizer that adds it again give two, and scores near zero that look like
     the model's.
@@ -206,10 +206,10 @@ def context_tokens(
     *,
     later: Sequence[str] = (),
 ) -> int:
-    """The number of first ids of a rendered prompt that are of its context and of what the template puts before it.
+    """The number of first ids of a rendered prompt that cover its context and the template before it.
 
-    They are those that the text up to the end of the context has by itself, so that no question changes them. Where
-    tokens reach over that end, it is the edge before it.
+    They equal the ids of the text up to the end of the context, so no question changes them. If a token crosses that
+    end, the count stops before it.
 
     Args:
         tokenizer: The tokenizer.

@@ -21,7 +21,7 @@ _NUMERALS: Final = "two three four five six seven eight nine ten"
 _COUNTS: Final = frozenset(_NUMERALS.split(" ")) | frozenset(map(str, range(1, 100)))
 _OPENERS: Final = "so total full name names person people place places thing things"
 _OPENING: Final = _COUNTS | frozenset(_OPENERS.split(" "))
-# Verbs of questions, as statements have them.
+# Verbs of questions, in the form of statements.
 _TOLD: Final = {
     "met": "meet",
     "paid": "pay",
@@ -50,7 +50,7 @@ def points_group(question: str) -> bool:
 
 
 def clauses(question: str) -> tuple[Clause, ...]:
-    """What a question asks for, whole and up to its first comma; nothing where it asks for several things."""
+    """What a question asks for, complete and up to its first comma; nothing if it asks for several things."""
     sentences = [sentence for sentence in _SENTENCE_END.split(question) if sentence]
     asking = [number for number, sentence in enumerate(sentences) if sentence.endswith("?")]
     if len(asking) != 1:
@@ -63,7 +63,7 @@ def clauses(question: str) -> tuple[Clause, ...]:
 
 
 def said_of(clause: Clause, answer: str) -> str | None:
-    """What an answer says of a clause that it begins with, as in "The ... is 46"; None where it does not."""
+    """The rest of an answer that begins with a clause, as in "The ... is 46"; None if it does not."""
     said = 0
     for word in _WORD.finditer(answer):
         plain = _plain(word[0])

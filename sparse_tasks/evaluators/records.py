@@ -116,7 +116,7 @@ class PromptRecord(Record, frozen=True, kw_only=True):
 
 
 class ThinkingRecord(Record, frozen=True, kw_only=True):
-    """Blocks in which the model thinks; what stands in them is no answer.
+    """Blocks in which the model thinks; their content is not an answer.
 
     Attributes:
         tags: Names of families of marks (see ``thinking.FAMILIES``), or two marks each with a blank between.
@@ -153,8 +153,8 @@ class PublicSettings(Record, frozen=True, kw_only=True):
 
     Attributes:
         query_aware: Whether the question stands before the context, too.
-        compress: What methods that evict read before they choose what they keep, if it is not the whole prompt: its
-            context alone, before the question.
+        compress: What methods that evict read before they choose what they keep, if not the whole prompt: only its
+            context, before the question.
         thinking: Blocks in which the model thinks; left out in older files, of which nothing is known.
     """
 
@@ -231,8 +231,8 @@ class Prediction(Record, frozen=True, kw_only=True):
         finish_reason: ``stop`` (the model ended) or ``length`` (the budget did).
         input_tokens: Tokens of the prompt as the model got it.
         output_tokens: Tokens of the output.
-        thinking_tokens: Those of them that are of thought; left out in older files.
-        seconds_to_first_token: From the moment the engine took the request up.
+        thinking_tokens: Those of thought; left out in older files.
+        seconds_to_first_token: From the moment the engine accepted the request.
         seconds: Until the last token.
         sparsity: Measured share of query-key interactions left out, by phase, averaged over layers and heads.
         sparsity_spread: Its standard deviation over layers and heads, by phase.
@@ -491,13 +491,13 @@ class ComparedTask(Record, frozen=True, kw_only=True):
         interval: Confidence interval of the difference.
         p_value: Two-sided sign-flip test.
         p_holm: The same, adjusted for the tasks of this length that the model can do; 1 where it cannot.
-        smallest_detectable: The smallest difference that this many samples would probably show.
+        smallest_detectable: The smallest difference that this many samples would probably detect.
         better: Samples that b scores higher on.
         worse: Samples that b scores lower on.
         equal: The others.
         unparsed_a: Outputs of a without an answer; they score 0 and count.
         unparsed_b: Outputs of b without an answer.
-        unable: Whether the model cannot do the task, by its dense run (see ``ability``): the numbers say nothing.
+        unable: Whether the model cannot do the task, by its dense run (see ``ability``): the numbers are meaningless.
         serving: Serving variance of the difference; left out without repeats.
     """
 

@@ -1,6 +1,6 @@
-"""Repeats: runs with the settings of another, in other batches, by another engine or on another machine.
+"""Repeats: runs with the same settings in other batches, with another engine or on another machine.
 
-Their differences are due to the serving stack, so a difference between methods that is no larger says nothing.
+Their differences are due to the serving stack, so an equal or smaller difference between methods means nothing.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def compare_repeated(
     Args:
         run_a: Folder of the first run, usually the dense baseline.
         run_b: Folder of the second run.
-        repeats: Folders of runs with the settings of a or b but for engine, batches and machine. Where those of one
-            run alone are known, the other is taken to vary as much.
+        repeats: Folders of runs with the settings of a or b but for engine, batches and machine. If only one run has
+            repeats, the other is assumed to vary as much.
         common: Compare the samples that both runs have, and leave out the others.
         level: Confidence level, in (0, 1).
         partial: Take the samples that are answered where run a or b is not whole.
@@ -101,7 +101,7 @@ def serving_variance(
     Args:
         comparison: Of the first of the runs a with the first of the runs b.
         runs_a: Outcomes of run a and of its repeats.
-        runs_b: Outcomes of run b and of its repeats; one of the two has repeats.
+        runs_b: Outcomes of run b and of its repeats; at least one of the two has repeats.
 
     Raises:
         UsageError: A repeat lacks a sample.
@@ -142,7 +142,7 @@ def _tables(runs: Sequence[Sequence[Outcome]], ids: set[str]) -> dict[Place, lis
 
 
 def _of_difference(difference: float, found: Sequence[RunToRun]) -> ServingVariance:
-    """The difference of two runs varies by both; where one is known, the other is taken to be alike."""
+    """The variance of a difference is that of both runs; if only one is known, both are assumed equal."""
     limit = math.sqrt(sum(one.limit**2 for one in found) / len(found))
     return ServingVariance(
         changed=sum(one.changed for one in found) / len(found),

@@ -79,7 +79,7 @@ SCORES_SCHEMA = pa.schema(
         ("parsed", pa.bool_()),
         ("how", pa.string()),
         ("finish_reason", pa.string()),
-        # Where the evidence lies: mean depth of its stretches, and from the first to the last of them; in [0, 1].
+        # Mean depth of the evidence's spans, and distance from the first to the last; in [0, 1].
         ("depth", pa.float64()),
         ("depth_spread", pa.float64()),
         ("input_tokens", pa.int64()),
@@ -92,7 +92,7 @@ SCORES_SCHEMA = pa.schema(
         ("thinking_tokens", pa.int64()),
         ("answer_tokens", pa.int64()),
         ("cut_thinking", pa.bool_()),
-        # Of samples that ask several questions: the score of each, and its level; null of others.
+        # The score and level of each question, for samples with several; else null.
         ("turns", pa.list_(pa.float64())),
         ("levels", pa.list_(pa.string())),
     ]
@@ -126,13 +126,13 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     """Score a complete run: writes ``scores.parquet`` and ``result.json``, and returns the latter.
 
     Args:
-        run: The run, held.
+        run: The run, locked.
         data: The data set, or its present location; None for the location recorded in the run.
         scored: Called for each prediction.
 
     Raises:
         UsageError: The data set is missing, or is not the run's.
-        DataError: The run is not complete, or holds predictions for other samples.
+        DataError: The run is incomplete, or has predictions for other samples.
     """
     settings = read_settings(run.path)
     recorded = settings.dataset
@@ -144,7 +144,7 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
     tables: list[pa.Table] = []
     opened = Opened(dataset.begins_answer, settings.begins_answer, settings.thoughts)
     pairs = zip(dataset.samples(selection, Gold), run.predictions(), strict=True)
-    # Group by group, so that memory holds the samples of a single task and length.
+    # By group, so that only the samples of one task and length are in memory.
     for _, group in groupby(pairs, lambda pair: (pair[0].length, pair[0].task)):
         rows, predictions = [], []
         for gold, prediction in group:
@@ -163,7 +163,7 @@ def score_run(run: Run, data: Dataset | str | None = None, scored: Callable[[], 
 
 @dataclass(frozen=True, slots=True)
 class ScoredFiles:
-    """What a run's folder holds: settings, result, and a row of ``scores.parquet`` a sample."""
+    """The content of a run's folder: settings, result, and a row of ``scores.parquet`` per sample."""
 
     settings: RunSettings
     result: Result
@@ -176,7 +176,7 @@ class ScoredFiles:
 
 
 def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: bool = False) -> ScoredFiles:
-    """Read a scored run: the one place that says whether a run is whole, each of its samples answered and scored.
+    """Read a scored run: the one place that checks that a run is complete, with every sample answered and scored.
 
     Args:
         folder: The run.
@@ -189,7 +189,7 @@ def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: 
             cannot be read.
     """
     if not os.path.isfile(folder / SETTINGS):
-        read_result(folder)  # of no run at all, this says so
+        read_result(folder)  # raises if it is not a run
     settings = read_settings(folder)
     ids, samples = read_predictions(folder, Answered).keys(), settings.dataset.samples
     if missing := max(0, samples - len(ids)):
@@ -205,7 +205,7 @@ def read_scored(folder: Path, columns: Sequence[str] | None = None, *, partial: 
 
 
 def _partial(folder: Path, settings: RunSettings, missing: int, columns: Sequence[str] | None) -> ScoredFiles:
-    """The samples of a run that have a prediction, scored here where they were not."""
+    """The samples of a run that have a prediction, scored here if necessary."""
     predictions = read_predictions(folder, Prediction)
     if not predictions:
         raise DataError(f"{incomplete(folder, missing, missing, settings)}; there is nothing to use")
@@ -259,7 +259,7 @@ def read_result(folder: Path) -> Result:
         UsageError: It is not a scored run.
         DataError: The file cannot be read, or says something else.
     """
-    if not os.path.isfile(folder / RESULT):  # of a path that is too long, Path.is_file raises
+    if not os.path.isfile(folder / RESULT):  # Path.is_file raises for a path that is too long
         raise UsageError("run", str(folder), f"holds no {RESULT}; name a run that evaluate or score has finished")
     return read_record(folder / RESULT, Result)
 
@@ -267,15 +267,15 @@ def read_result(folder: Path) -> Result:
 def prompting(settings: PublicSettings | Result) -> str:
     """The kind of a run's prompts; runs of two kinds are never ranked together.
 
-    ``query-aware``: the question stands before the context, too; ``question after``: after it alone;
-    ``query-agnostic``: after it, and methods that evict chose what they kept before they saw it.
+    ``query-aware``: the question also precedes the context; ``question after``: it only follows it; ``query-agnostic``:
+    it follows it, and evicting methods choose before they see it.
     """
     begun = settings.begin_answer is True if isinstance(settings, Result) else settings.begins_answer
     return awareness(settings.query_aware, settings.compress == "context") + (", answers begun" if begun else "")
 
 
 def awareness(query_aware: bool, context: bool) -> str:
-    """Kind of a run's prompts by what is known of the question: see ``prompting``."""
+    """Kind of a run's prompts by when the question is seen: see ``prompting``."""
     return "query-aware" if query_aware else "query-agnostic" if context else "question after"
 
 
@@ -316,7 +316,7 @@ def compare_runs(
         run_b: Folder of the second run.
         common: Compare the samples that both runs have, and leave out the others.
         level: Confidence level of the intervals, in (0, 1).
-        partial: Take the samples that both runs have answered where a run is not whole.
+        partial: Whether to use the samples that both runs have answered if a run is incomplete.
         ladder: Compare the rungs of ladders, each as a task of its own (see ``ladder.by_rung``), and nothing else.
 
     Raises:
@@ -351,7 +351,7 @@ def compare_runs(
         unable=unable(*(by_dense if ladder else _abilities(a, b, *results))),
     )
     if ladder:
-        comparison = replace(comparison, averages=[])  # of a question and its parts none is to be taken
+        comparison = replace(comparison, averages=[])  # a question and its parts have no meaningful average
     missing = {"missing_a": results[0].missing, "missing_b": results[1].missing}
     return replace(comparison, format_share=True if format_share else UNSET, **missing)
 
@@ -361,7 +361,7 @@ def _is_dense(result: Result) -> bool:
 
 
 def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:
-    """Known abilities of two runs: dense scores, or else those of a run of another model."""
+    """Known abilities of two runs' models, from dense scores."""
     known = [dense_scores(folder, result) for folder, result in ((a, result_a), (b, result_b))]
     several = any(known) and result_a.model != result_b.model
     for scores, result in zip(known, (result_a, result_b), strict=True):
@@ -378,7 +378,7 @@ def dense_scores(folder: Path, result: Result) -> dict[Place, float]:
 
 
 def _check_format_alone(a: Path, b: Path) -> None:
-    """Make sure that run b begins its answers and is run a in everything else.
+    """Check that run b begins its answers and otherwise equals run a.
 
     Raises:
         UsageError: It is not.
@@ -387,9 +387,9 @@ def _check_format_alone(a: Path, b: Path) -> None:
     if plain.begins_answer:
         raise UsageError("runs", str(a), f"begins its answers and {b} does not; name the run without first")
     prompt = replace(begun.prompt, begin_answer=plain.prompt.begin_answer, as_generated=plain.prompt.as_generated)
-    # Replayed outputs of one model stand in two files, of which the hash is.
+    # Replayed outputs of one model are in two files with different hashes.
     model = replace(begun.model, sha256=plain.model.sha256)
-    # A template that opens a block of thought does not where the answer is begun.
+    # A template that opens a thinking block does not if the answer is begun.
     thinking = begun.thinking and plain.thinking and replace(begun.thinking, opened=plain.thinking.opened)
     alike = replace(begun, prompt=prompt, dataset=plain.dataset, model=model, thinking=thinking)
     if (found := difference(plain, alike)) is not None:
@@ -402,7 +402,7 @@ def _check_format_alone(a: Path, b: Path) -> None:
 
 
 def _check_compress_alone(a: Path, b: Path) -> None:
-    """Make sure that two sparse runs of which one compressed contexts alone differ in nothing else.
+    """Check that two sparse runs, only one of which compressed contexts, differ in nothing else.
 
     Raises:
         UsageError: They do.
@@ -419,7 +419,7 @@ def _check_compress_alone(a: Path, b: Path) -> None:
 
 
 def scores_table(rows: Sequence[ScoredSample]) -> pa.Table:
-    """Rows as ``scores.parquet`` holds them."""
+    """Rows as stored in ``scores.parquet``."""
     return pa.Table.from_pylist([to_builtins(row) for row in rows], schema=SCORES_SCHEMA)
 
 
@@ -502,9 +502,9 @@ def scored_sample(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredS
 def _scored(gold: Gold, prediction: Prediction, opened: Opened) -> ScoredSample:
     """The row of one question."""
     begun = opened.run and in_tags(gold.answer_prefix)
-    # What else a prompt began of the answer belongs to what the model wrote.
+    # Other beginnings of the answer count as the model's output.
     before = "" if begun or opened.made else gold.answer_prefix
-    # An answer that the prompt began is no thought, whatever its template opens.
+    # A begun answer is not thought, whatever the template opens.
     thinking = dataclass_replace(opened.thinking, opened=None) if begun else opened.thinking
     verdict = score(gold.metric, prediction.text, gold.answers, begun, thinking, before, gold.question)
     cut = prediction.finish_reason != "stop" and not verdict.parsed and thinking.unfinished(prediction.text)
@@ -572,7 +572,7 @@ def config_result(rows: Sequence[ScoredSample], predictions: Sequence[Prediction
     return ConfigResult(
         task=rows[0].task,
         length=rows[0].length,
-        # A task may have several kinds of questions, each with its metric; scores.parquet has it for each sample.
+        # A task may have several kinds of questions with different metrics, stored per sample in scores.parquet.
         metric=rows[0].metric if len({row.metric for row in rows}) == 1 else "mixed",
         n=len(rows),
         mean=math.fsum(scores) / len(scores),
@@ -627,7 +627,7 @@ def _by_turn(rows: Sequence[ScoredSample]) -> dict[str, Any]:
 
 
 def _later(scores: Sequence[float]) -> float:
-    """The mean of the later half of scores less that of the earlier half."""
+    """The mean of the later half of scores minus that of the earlier half."""
     half = len(scores) // 2
     return (math.fsum(scores[-half:]) - math.fsum(scores[:half])) / half
 

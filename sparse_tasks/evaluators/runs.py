@@ -1,7 +1,7 @@
 """A run's folder: settings, predictions, scores.
 
-``predictions.jsonl`` grows line by line while the engine works, so that a run can be killed at any moment and loses
-nothing but the answers that were not finished; at the end it is put in the data set's order.
+``predictions.jsonl`` grows line by line while the engine works, so a run can be killed at any moment and loses only
+unfinished answers; at the end it is sorted into the data set's order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RESULT = "result.json"
 COMPARISON = "comparison.json"
 """Of the sparse runs of a sweep: their comparison with dense attention."""
 
-# Identity of a run; the rest of run.json (versions, hardware, times) may differ when it goes on.
+# Identity of a run; the rest of run.json (versions, hardware, times) may differ when it is resumed.
 _ATTENTION = ("attention.method", "attention.sparsity", "attention.arguments")
 _IDENTITY = (
     *("dataset.sha256", "dataset.tasks", "dataset.lengths", "dataset.limit"),
@@ -44,7 +44,7 @@ _IDENTITY = (
 
 
 class Run:
-    """A run's folder, held by one process at a time: ``with Run(path) as run``.
+    """A run's folder, locked by one process at a time: ``with Run(path) as run``.
 
     Args:
         path: The folder; it need not exist.
@@ -82,7 +82,7 @@ class Run:
         return read_record(self.path / SETTINGS, RunSettings) if (self.path / SETTINGS).exists() else None
 
     def _kept(self) -> str:
-        """How many answers are there, in words; "" where none is."""
+        """The number of answers, in words; "" if there are none."""
         try:
             if (settings := self.settings) is None:
                 return ""
@@ -93,10 +93,10 @@ class Run:
         return f"{answers:,} of {settings.dataset.samples:,} answers" if answers else ""
 
     def check(self, settings: RunSettings) -> None:
-        """Make sure that the folder is empty or holds a run of these settings, or one without predictions.
+        """Check that the folder is empty, or contains a run with these settings or without predictions.
 
         Raises:
-            UsageError: It holds another run; the first setting that differs is named.
+            UsageError: It contains another run; the first setting that differs is named.
         """
         recorded = self.settings
         if recorded is None:
@@ -112,7 +112,7 @@ class Run:
         return UsageError("output", str(self.path), f"holds another run ({found}; name another folder with --output)")
 
     def begin(self, settings: RunSettings) -> None:
-        """Write the settings; a run that goes on keeps its own and adds the environment, if that changed.
+        """Write the settings; a resumed run keeps its own and adds the environment if it changed.
 
         Raises:
             UsageError: The started engine runs with another attention than before.
@@ -133,7 +133,7 @@ class Run:
         return path.exists() and path.stat().st_size > 0
 
     def repair(self) -> None:
-        """Remove the remains of a killed process: half a line of predictions, unfinished files.
+        """Remove the remains of a killed process: a partial line of predictions, unfinished files.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -170,7 +170,7 @@ class Run:
         return ids
 
     def add(self, prediction: Prediction) -> None:
-        """Append a prediction; it is handed to the operating system when this returns.
+        """Append a prediction; it is flushed to the operating system on return.
 
         Raises:
             DataError: It is not a valid prediction.
@@ -186,7 +186,7 @@ class Run:
                 self._file = (self.path / PREDICTIONS).open(
                     "a",
                     encoding="utf-8",
-                    errors="replace",  # half a surrogate, which JSON can name and UTF-8 cannot
+                    errors="replace",  # a lone surrogate, which JSON can escape and UTF-8 cannot encode
                     newline="\n",
                 )
             self._file.write(line)
@@ -210,10 +210,10 @@ class Run:
                 yield parse_line(line, Prediction, f"{path}, line {number}")
 
     def put_in_order(self, ids: Sequence[str]) -> None:
-        """Make the predictions those of ``ids``, in this order.
+        """Reduce the predictions to ``ids``, in this order.
 
         Raises:
-            DataError: A prediction is missing, occurs twice, or is of another sample.
+            DataError: A prediction is missing, occurs twice, or is for another sample.
         """
         if self._file is not None:
             self._file.close()
@@ -267,13 +267,11 @@ def incomplete(folder: Path, missing: int, of: int, settings: RunSettings | None
 
 
 def _command(folder: Path, settings: RunSettings) -> list[str]:
-    """The command line that a run was made with, for the folder where it is now."""
+    """The command line of a run, for its present folder."""
     words, attention = settings.command_line, settings.attention
     if words[0] not in ("evaluate", "predict"):
         return words
-    if any(
-        "," in value for value in _split_off(words, "-a", "--attention", "-s", "--sparsity")[1]
-    ):  # one run of a sweep
+    if any("," in value for value in _split_off(words, "-a", "--attention", "-s", "--sparsity")[1]):  # a run of a sweep
         words, _ = _split_off(words, "-a", "--attention", "-s", "--sparsity", "--set", "--attention-arg")
         words = [*words, "--attention", attention.method]
         if attention.sparse and attention.sparsity is not None:
@@ -300,7 +298,7 @@ def _split_off(words: Sequence[str], *options: str) -> tuple[list[str], list[str
 
 
 def read_predictions(folder: Path, kind: type[P]) -> dict[str, P]:
-    """Predictions of a run by id, or their ids alone; nothing is repaired, and half a line at the end is none.
+    """Predictions of a run by id, or their ids alone; nothing is repaired, and a partial last line is ignored.
 
     Raises:
         DataError: A line is damaged, or a sample occurs twice.
@@ -327,7 +325,7 @@ def read_settings(folder: Path) -> RunSettings:
 
     Raises:
         UsageError: There is none.
-        DataError: The file cannot be read, or says something else.
+        DataError: The file cannot be read, or has another form.
     """
     if not os.path.isfile(folder / SETTINGS):  # of a path that is too long, Path.is_file raises
         raise UsageError("run", str(folder), f"holds no {SETTINGS}; name a folder written by evaluate")
@@ -357,7 +355,7 @@ def parse_line(line: bytes, kind: type[R], where: str) -> R:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass  # read again below: what is valid all the same, or else a message with the value
+        pass  # parsed again below, to accept it after all or to include the value in the message
     try:
         value = parse_json(line)
     except (ValueError, RecursionError) as error:
@@ -390,7 +388,7 @@ def _end_of_last_line(file: IO[bytes], size: int) -> int:
 def difference(recorded: RunSettings, settings: RunSettings) -> str | None:
     """The first setting, in words, in which two runs differ; None if all are the same.
 
-    What a server runs is unknown before it is asked.
+    What a server runs is unknown until it is queried.
     """
     before, now = to_builtins(recorded), to_builtins(settings)
     unknown = settings.attention == Attention.UNKNOWN and recorded.attention.nominal is not True
@@ -406,7 +404,7 @@ def difference(recorded: RunSettings, settings: RunSettings) -> str | None:
 def _part(settings: dict[str, Any], path: str) -> Any:
     value: Any = settings
     for name in path.split("."):
-        value = value.get(name)  # some are left out where there is nothing to say
+        value = value.get(name)  # some are omitted by default
     return value
 
 

@@ -48,14 +48,14 @@ def score(
         begun: Whether the prompt ended with ``<answer>``, so that the output begins inside.
         thinking: The marks of thought, and whether the prompt opened a block.
         before: The sample's ``answer_prefix`` where the prompt ends in it and not inside the answer.
-        question: The sample's, which an answer may repeat; "" where it is not known, and no repetition is read.
+        question: The sample's, which an answer may repeat; "" if unknown, and no repetition is recognised.
 
     Raises:
         UsageError: The metric is unknown, or no answer could match the gold entries.
     """
     compare = METRICS.get(metric)
     if isinstance(answers, str) or not answers or not all(map(normalise, answers)):
-        # A string is a sequence too, of letters, and would be scored letter by letter without a word.
+        # A string is also a sequence, and would silently be scored letter by letter.
         raise UsageError("answers", answers, "must be a list of gold entries, none of them blank")
     if compare.lenient:
         whole = (before + output_text).strip() or None
@@ -67,7 +67,7 @@ def score(
     reading = read(answer.text, answers, question, free=compare.alternatives)
     value = compare(reading.text, answers)
     if not reading.rules or value < plain == 1.0:
-        # Gold entries may look like clothing.
+        # Gold entries may look like wrappings.
         return Score(plain, answer.text, True, answer.how)
     if reading.text is None:
         return Score(0.0, None, False, None, reading.rules)
@@ -75,7 +75,7 @@ def score(
 
 
 def gold_score(metric: str, answer: str, answers: Sequence[str]) -> float:
-    """Score of the gold answer itself; anything but 1 is a defect of the data.
+    """Score of the gold answer itself; anything but 1 is an error in the data.
 
     Raises:
         UsageError: As ``score``.

@@ -27,14 +27,14 @@ def serve_command(
     free_blocks: bool = False,
     self_test: bool = True,
 ) -> list[str]:
-    """The command line of a server, for this process to become; on a CPU its environment is set, too.
+    """The command line of a server, for this process to exec; on a CPU the environment is set, too.
 
     Args:
-        model: A folder, a Hub id, ``demo`` or ``probe``; the server calls it so.
-        attentions: What requests may choose; the first is that of requests that choose none.
-        sparsity: Of methods, in [0, 1), where a request names none; None for their own budgets.
+        model: A folder, a Hub id, ``demo`` or ``probe``, which is also its name at the server.
+        attentions: The choices of requests; the first is the default.
+        sparsity: Default for requests, in [0, 1); None for the methods' own budgets.
         arguments: ``METHOD.PARAMETER`` to a value.
-        options: Further options of vLLM's server, which go before ours.
+        options: Further options of vLLM's server, which override ours.
         free_blocks: Whether vLLM frees blocks of its cache that no later query sees; then requests have no choice.
         self_test: Whether sparse attention is compared with vLLM's own at the start.
 
@@ -43,7 +43,7 @@ def serve_command(
     """
     if free_blocks and (len(attentions) > 1 or DENSE in attentions):
         raise UsageError("free-blocks", True, "needs one method for all requests, as in --attention window_evict")
-    if list(attentions) == [DENSE]:  # vLLM's own, which takes every model
+    if list(attentions) == [DENSE]:  # vLLM's own attention, for every model
         Attention.parse(DENSE, sparsity=sparsity, arguments=arguments)
         ours = []
     else:
@@ -63,7 +63,7 @@ def serve_command(
     try:
         version("vllm")
         server = ["vllm.entrypoints.cli.main", "serve", found.source]
-    except PackageNotFoundError:  # the CPU build, whose own command looks for that version and fails
+    except PackageNotFoundError:  # the CPU build, whose own command fails looking for that version
         server = ["vllm.entrypoints.openai.api_server", "--model", found.source]
         share_cpu()
         ours += ["--enforce-eager", *(["--dtype", "float32"] if slow_on_cpu(_dtype(found)) else [])]
@@ -71,7 +71,7 @@ def serve_command(
 
 
 def _tensor_parallel_size(options: Sequence[str]) -> int:
-    """The size that options of vLLM's server give; 1 if it is no number, which vLLM refuses itself."""
+    """The size given by options of vLLM's server; 1 if it is not a number, which vLLM refuses itself."""
     parser = ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--tensor-parallel-size", "--tensor_parallel_size", "-tp", nargs="?", dest="size")
     size = parser.parse_known_args(options)[0].size or ""
@@ -79,7 +79,7 @@ def _tensor_parallel_size(options: Sequence[str]) -> int:
 
 
 def _dtype(model: Model) -> str:
-    """The type of a model's weights; that of most where its folder does not say."""
+    """The type of a model's weights; the most common one if its folder does not give it."""
     try:
         config = json.loads((Path(model.source) / "config.json").read_text(encoding="utf-8"))
         return str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")

@@ -71,12 +71,12 @@ def sweeps(
     Args:
         requests: Settings, all with the same engines, by the parent of their runs' folders, which are named by label;
             their attention is ignored.
-        attentions: Attentions to run. Dense attention goes first, and is added where it is missing.
+        attentions: Attentions to run. Dense attention comes first, and is added if missing.
         progress: Makes the receiver of a run's progress.
 
     Raises:
         UsageError: A setting does not fit; mostly before anything has run.
-        EngineError: The engine failed; what is finished stays.
+        EngineError: The engine failed; finished runs are kept.
     """
     dense = [attention for attention in attentions if not attention.sparse] or [Attention.DENSE]
     ordered = [*dense, *(attention for attention in attentions if attention.sparse)]
@@ -124,7 +124,7 @@ def _sweep(
 
 
 def _check(request: RunRequest, attentions: Sequence[Attention]) -> None:
-    """Check that the engine takes all of them, so that a sweep does not fail halfway."""
+    """Check that the engine supports all of them, so that a sweep does not fail halfway."""
     kind, seen = ENGINES.get(request.engine), set[str]()
     if kind.labelled:
         named = ", ".join(attention.label for attention in attentions)

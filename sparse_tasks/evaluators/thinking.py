@@ -1,7 +1,7 @@
 """Blocks in which models think: a draft of an answer inside one is not an answer.
 
-Families of marks are data. A block ends at a mark of its own family alone, so that a draft that writes other marks
-stays a draft. Where the prompt opens the block, the output begins inside.
+Families of marks are data. A block only ends at a mark of its own family, so a draft with other marks remains a draft.
+If the prompt opens the block, the output begins inside it.
 
 Every function takes time linear in its input.
 """
@@ -34,9 +34,9 @@ class Family:
     Attributes:
         opening: Regular expression of the mark that opens a block.
         closing: Of the mark that closes it.
-        final: Of marks that end all thinking, so that whatever stands before was thought, opened or not: the closing
-            mark itself where a template may have opened the block.
-        tokens: Marks that may be special tokens of a tokenizer, which decoding leaves out.
+        final: Regular expression of marks that end all thinking, so everything before was thought, opened or not: the
+            closing mark itself if a template may have opened the block.
+        tokens: Marks that may be special tokens, which decoding removes.
     """
 
     opening: str
@@ -64,7 +64,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "cohere": Family.between("<|START_THINKING|>", "<|END_THINKING|>"),
     "open_thoughts": Family.between("<|begin_of_thought|>", "<|end_of_thought|>"),
     "gemma": Family.between("<|channel>thought", "<channel|>"),
-    # Every channel but the final one, and the same where special tokens were left out: "analysis...assistantfinal...".
+    # Every channel except the final one, also without special tokens: "analysis...assistantfinal...".
     "harmony": Family(
         opening=r"<\|channel\|>(?!\s*final)|\A\s*analysis",
         closing=r"<\|(?:end|call|return)\|>",
@@ -84,8 +84,8 @@ class Thinking:
 
     Attributes:
         tags: Names of families, or two marks each with a blank between.
-        opened: The one of them that the prompt opens; ``ANY`` where it is not known which; None where it opens none.
-        budget: Most tokens of thought, which the answer budget does not have to pay; None without such a budget.
+        opened: The one of them that the prompt opens; ``ANY`` if it is unknown which; None if it opens none.
+        budget: Maximum tokens of thought, in addition to the answer budget; None without such a budget.
     """
 
     tags: tuple[str, ...] = tuple(FAMILIES)
@@ -103,7 +103,7 @@ class Thinking:
             budget: See ``Thinking``.
 
         Raises:
-            UsageError: A name is unknown, or the budget is no number of tokens.
+            UsageError: A name is unknown, or the budget is not a number of tokens.
         """
         chosen: dict[str, None] = {}
         for tag in tags or ("all",):
@@ -140,7 +140,7 @@ class Thinking:
         return _blocks(text, self.tags, self.opened)[0]
 
     def opens(self, tail: str) -> str | None:
-        """The tag whose block is open at the end of a rendered prompt; None where none is."""
+        """The tag whose block is open at the end of a rendered prompt; None if there is none."""
         return _blocks(tail, self.tags, None)[1]
 
 
@@ -153,7 +153,7 @@ def _blocks(text: str, tags: tuple[str, ...], opened: str | None) -> tuple[list[
     hidden: list[tuple[int, int]] = []
     inside, start = opened, 0
     for mark in _marks(tags).finditer(text):
-        # "I closed `</think>`" talks of a mark.
+        # "I closed `</think>`" only mentions a mark.
         if mark.start() and text[mark.start() - 1] in _QUOTES and text[mark.end() : mark.end() + 1] in tuple(_QUOTES):
             continue
         kind, number = (mark.lastgroup or "").split("_")
@@ -191,7 +191,7 @@ _PROBE: Final = "Which chapter is it?"
 def opened_by(
     template: ChatTemplate | PromptTokenizer | None, tags: tuple[str, ...], beginning: str = ""
 ) -> str | None:
-    """The tag whose block a chat template opens in the prompt; None where it opens none.
+    """The tag whose block a chat template opens in the prompt; None if it opens none.
 
     Args:
         template: Renders prompts; None for bare ones.
@@ -231,7 +231,7 @@ def counted(text: str, ids: Sequence[int], backend: Tokenizer, thinking: Thinkin
         ids: Its token ids.
         backend: The tokenizer.
         thinking: The blocks of the run.
-        answer_budget: Most tokens outside of thought.
+        answer_budget: Maximum tokens outside thought.
     """
     special = {number: token.content for number, token in backend.get_added_tokens_decoder().items() if token.special}
     marks = {mark for tag in thinking.tags for mark in (FAMILIES[tag].tokens if tag in FAMILIES else tag.split())}
@@ -257,10 +257,10 @@ def _flags(ids: Sequence[int], shown: Sequence[int], backend: Tokenizer, thinkin
     """Whether each token is of thought."""
     flags = [False] * len(ids)
     text = _decoded(backend, [ids[place] for place in shown])
-    # How many of the first tokens it takes to write so many characters; a decode of a part costs as much as its length.
+    # Number of first tokens that write this many characters; decoding a part costs its length.
     ends = _Lengths([ids[place] for place in shown], backend)
     for start, stop in thinking.hidden(text):
-        # A character of several tokens has its length with the first of them.
+        # A character of several tokens counts with the first of them.
         first, last = bisect_left(ends, start + 1), len(shown) if stop == len(text) else bisect_left(ends, stop)
         for place in shown[max(first - 1, 0) : last]:
             flags[place] = True

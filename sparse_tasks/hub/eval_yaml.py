@@ -1,7 +1,7 @@
 """``eval.yaml``, by which Hugging Face's Community Evals and inspect_ai run a data set.
 
 The format: https://huggingface.co/docs/hub/eval-results. inspect_ai allows only its own scorers, which are stricter
-than this package's metrics: an answer is wholly right or it is wrong.
+than this package's metrics: an answer is right or wrong.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _task(dataset: Dataset, task: str, length: int) -> dict[str, object]:
         "id": name,
         "config": name,
         "split": "test",
-        # inspect does not read the id, but hands metadata on to its logs.
+        # inspect ignores the id, but copies metadata to its logs.
         "field_spec": {"input": "prompt", "target": "answer", "id": "id", "metadata": ["id"]},
         "solvers": [{"name": "generate", "args": {"max_tokens": budget}}],
         "scorers": [_scorer(dataset, task, length)],
@@ -61,7 +61,7 @@ def _task(dataset: Dataset, task: str, length: int) -> dict[str, object]:
 
 
 def _scorer(dataset: Dataset, task: str, length: int) -> dict[str, object]:
-    """Inspect's scorer that is nearest to the metric of a task."""
+    """Inspect's scorer that is closest to the metric of a task."""
     first = next(iter(dataset.rows(dataset.select([task], [length], 1), ["metric"])))
     if METRICS.get(first["metric"]).lenient:
         # The prompt asks for a completion without tags, and the metric searches all of it.

@@ -33,7 +33,7 @@ class PackedFile:
     sha256: str
 
     def git_sha1(self) -> str:
-        """Hash by which git names the content.
+        """Git's hash of the content.
 
         Raises:
             OSError: The file cannot be read.
@@ -66,10 +66,10 @@ def package(dataset: Dataset) -> list[PackedFile]:
 
 
 def check_rights(corpora: Sequence[Corpus], have_rights: bool) -> None:
-    """Refuse a data set with texts of others that may not be passed on.
+    """Refuse a data set with third-party texts that may not be redistributed.
 
     Args:
-        corpora: Texts of others in the data set.
+        corpora: Third-party texts in the data set.
         have_rights: Whether the user claims the rights.
 
     Raises:

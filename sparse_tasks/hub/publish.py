@@ -30,7 +30,7 @@ _LOG_IN = "set HF_TOKEN, or log in with: hf auth login"
 
 
 class HubError(SparseTasksError):
-    """The Hub cannot be reached, or refuses; what it holds already stays as it is."""
+    """The Hub cannot be reached, or refuses; its content is unchanged."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class State:
         commit: Last commit of the branch; of ``main`` where the branch is still to be made.
         sent: Files that are missing or differ.
         removed: Paths of data files that do not belong to the data set.
-        replaces: Whether publishing replaces or removes something of others.
+        replaces: Whether publishing replaces or removes other content.
     """
 
     exists: bool
@@ -82,7 +82,7 @@ class Repository:
         private: Make the repository private.
 
     Raises:
-        UsageError: The Hub allows no such name.
+        UsageError: The name is not valid on the Hub.
     """
 
     def __init__(self, name: str, revision: str | None = None, create_pr: bool = False, private: bool = False) -> None:
@@ -150,19 +150,19 @@ class Repository:
                     branch = False
             present = self._files(head)
         sent = tuple(file for file in files if not _same(file, present.get(file.path)))
-        # A loader would take other Parquet files for part of the data. Anything else may stay: a licence, a picture.
+        # Loaders treat other Parquet files as part of the data. Anything else is kept: a licence, a picture.
         others = set(present) - {file.path for file in files}
         removed = tuple(sorted(path for path in others if path.endswith(".parquet")))
-        # A branch at main's commit has no content of its own: it is new, perhaps from a run that was stopped.
+        # A branch at main's commit is new, perhaps from an interrupted run.
         filled = self.revision in (None, _MAIN) or (branch and head != main.sha)
         replaces = filled and not self.create_pr and bool(set(present) - {_ATTRIBUTES}) and bool(sent or removed)
         return State(True, branch, head, sent, removed, replaces)
 
     def publish(self, state: State, files: Sequence[PackedFile], message: str) -> Published:
-        """Make the repository and the branch if need be, send what is missing, and make one commit of it.
+        """Create the repository and the branch if needed, upload missing files, and make one commit.
 
         Args:
-            state: Result of ``look``; if the branch has been changed since, nothing is done.
+            state: Result of ``look``; if the branch has changed since, nothing is done.
             files: All files to publish.
             message: Commit message.
 
@@ -180,7 +180,7 @@ class Repository:
             if not state.branch and self.revision is not None:
                 self.api.create_branch(self.name, repo_type="dataset", branch=self.revision, exist_ok=True)
             if commit is not None and not state.sent and not state.removed:
-                return Published(self.address, commit)  # a new branch of what main holds already
+                return Published(self.address, commit)  # a new branch with main's content
             made = self.api.create_commit(
                 self.name,
                 [
@@ -194,7 +194,7 @@ class Repository:
                 parent_commit=commit,
             )
             present = self._files(made.oid)
-        # A .gitignore in the repository, for one, makes the Hub leave files out silently.
+        # A .gitignore in the repository makes the Hub omit files silently, for instance.
         if missing := [file.path for file in files if not _same(file, present.get(file.path))]:
             raise HubError(f"{self.name} does not hold {missing[0]} as it was sent, in commit {made.oid}")
         return Published(made.pr_url if self.create_pr and made.pr_url else self.address, made.oid)
@@ -210,13 +210,13 @@ class Repository:
         """Turn the errors of a request into one line without tokens."""
         from huggingface_hub.errors import HfHubHTTPError
 
-        # The bases are those of all errors of the library's HTTP client, whichever client that is.
+        # Base classes of all errors of the library's HTTP client, whichever it is.
         bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
         kinds: tuple[type[Exception], ...] = (*bases, OSError, ValueError, RuntimeError)
         try:
             yield
         except kinds as error:
-            # Not "from error": the server's message, in the chain, might hold the token.
+            # Not "from error": the chained server message might contain the token.
             raise HubError(without_tokens(self._explain(error))) from None
 
     def _explain(self, error: BaseException) -> str:
@@ -267,7 +267,7 @@ def progress_bars(shown: bool) -> Iterator[None]:
         yield
         return
     with warnings.catch_warnings():
-        # It warns where HF_HUB_DISABLE_PROGRESS_BARS has the last word.
+        # It warns if HF_HUB_DISABLE_PROGRESS_BARS takes precedence.
         warnings.simplefilter("ignore")
         disable_progress_bars()
         try:

@@ -5,7 +5,7 @@
     SITE/board.json                     the tables as data
     SITE/.sparse-tasks-board            the names of all these files, which the next build may replace
 
-The same submissions make the same bytes.
+The same submissions give the same bytes.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _build(paths: list[Path], folder: Path, site: Path) -> Built:
     for path, submission in _read(paths):
         name, sha256 = submission.content.name, submission.sha256
         page = f"{slug(name)}-{sha256[:_DIGITS]}"
-        if page in pages:  # somebody tried until the digits were the same
+        if page in pages:  # a deliberate collision of the digits
             page = f"{slug(name)}-{sha256}"
         pages.add(page)
         try:
@@ -199,10 +199,10 @@ def _rank(rank: Rank, runs: int) -> JsonObject:
 
 
 def _check_replaceable(site: Path) -> None:
-    """Make sure that the site can be replaced without loss.
+    """Check that the site can be replaced without loss.
 
     Raises:
-        UsageError: It is a file, or holds something that build did not write.
+        UsageError: It is a file, or contains something that build did not write.
     """
     try:
         if site.is_symlink() or (site.exists() and not site.is_dir()):
@@ -224,7 +224,7 @@ def _check_replaceable(site: Path) -> None:
 
 
 def _put(work: Path, site: Path) -> None:
-    """Put the new site of a working folder in its place; an older one is moved aside first, and back if that fails."""
+    """Move the new site from a working folder to its place; an older one is moved aside first, and back on failure."""
     if site.exists():
         site.rename(work / "old")
     try:

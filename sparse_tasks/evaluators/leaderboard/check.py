@@ -1,4 +1,4 @@
-"""Check of a submission for a maintainer who trusts nothing: it computes again what it can, and bounds the rest.
+"""Check of an untrusted submission: it recomputes what it can, and bounds the rest.
 
 Only the submission and the data sets that the maintainer names are opened; without them, those of the submission are
 generated again. Nothing in a submission is executed, and no path or address in it is followed.
@@ -62,10 +62,10 @@ from sparse_tasks.generators.again import Means
 from sparse_tasks.generators.dataset import fingerprint
 
 _MOST: Final = 20  # reasons, after which the check stops
-_AT_ONCE: Final = 8  # runs that are scored beside each other while the data set is read once
+_AT_ONCE: Final = 8  # runs scored together in one pass over the data set
 _TOLERANCE: Final = 1e-9
 _FINISH_REASONS: Final = (None, "stop", "length", "content_filter", "tool_calls", "function_call", "repetition")
-_OTHER_TOKENIZER: Final = 10  # times as many or as few tokens as another tokenizer may make of a text
+_OTHER_TOKENIZER: Final = 10  # factor by which token counts of another tokenizer may differ
 _LONGEST_TOKEN: Final = 256  # characters; vocabularies have runs of 128 blanks
 _MEASURES: Final = (
     *("input_tokens", "output_tokens", "thinking_tokens", "answer_tokens"),
@@ -100,7 +100,7 @@ class _Sample(Record, frozen=True, kw_only=True):
 
 
 class _Golds(Record, frozen=True, kw_only=True):
-    """The golds of a sample."""
+    """The gold answers of a sample."""
 
     id: str
     answers: list[str]
@@ -119,13 +119,13 @@ def check(
 
     Args:
         path: The file.
-        datasets: Its runs have to be over one of these; none: their data sets are generated again.
+        datasets: Its runs must be over one of these; none: their data sets are generated again.
         means: What is available for that; None: what is in the caches.
         watch: Is notified of the samples that are generated.
 
     Raises:
         UsageError: The file does not exist, or a data set is damaged.
-        OutputError: There is no place for what is generated.
+        OutputError: There is no space for the generated data sets.
     """
     sha256 = None
     try:
@@ -169,7 +169,7 @@ def foreseen(content: bytes, path: Path, datasets: Sequence[Dataset]) -> list[Re
     Args:
         content: The submission.
         path: The file that it will be.
-        datasets: Those that are available; for runs over others, only the settings are checked.
+        datasets: The available ones; for runs over others, only the settings are checked.
 
     Raises:
         UsageError: A data set is damaged.
@@ -206,7 +206,7 @@ class _Findings:
         return len(self._first) >= _MOST
 
     def of(self, run: str) -> bool:
-        """Whether a run has any."""
+        """Whether a run has findings."""
         return any(name == run for _, name in self._first)
 
     def listed(self) -> list[Reason]:
@@ -229,7 +229,7 @@ class _Samples:
 
 @dataclass
 class _Answered:
-    """A run while its predictions are read and scored, once and in step with the data set's rows.
+    """A run whose predictions are read and scored once, in step with the data set's rows.
 
     Attributes:
         numbers: Numbers of the samples that the predictions are for, in the predictions' order.
@@ -238,7 +238,7 @@ class _Answered:
         configs: Results of the tasks and lengths that are complete.
         scores: Of each sample.
         parsed: Whether each had an answer, 0 or 1.
-        echoes: A line for each sample whose answer holds golds of others.
+        echoes: A line for each sample whose answer contains golds of others.
     """
 
     run: SubmittedRun
@@ -277,12 +277,12 @@ class _Answered:
         self.parsed.append(scored.parsed)
 
     def finish_config(self) -> None:
-        """Sum up a task at a length, all of whose samples were scored."""
+        """Compute the result of a task at a length, once all its samples were scored."""
         self.configs.append(config_result(self._scored, self._predictions))
         self._scored, self._predictions = [], []
 
     def outcomes(self) -> list[Outcome]:
-        """Scores as ``compare`` takes them."""
+        """Scores in the form for ``compare``."""
         return [
             Outcome(id=sample.id, task=sample.task, length=sample.length, score=score, parsed=bool(parsed))
             for sample, score, parsed in zip(self.samples.rows, self.scores, self.parsed, strict=True)
@@ -305,7 +305,7 @@ class _Check:
         self._answered: dict[str, _Answered] = {}
 
     def all(self) -> None:
-        """Every step; a run that fails in one is not looked at in the next."""
+        """Run every step; a run that fails one skips the next."""
         runs, version = self.submission.runs, self.submission.content.sparse_tasks
         if version != __version__:
             self.warnings.add("version", "file", f"sparse-tasks {version} wrote it; this is {__version__}")
@@ -344,7 +344,7 @@ class _Check:
             self.reasons.add("sparsity_implausible", run.name, impossible, "settings")
             return []
         try:
-            # What costs nothing comes before what may have to be generated.
+            # Cheap checks come before anything that needs generated data.
             selection = self._selection(run, self._description(run))
             if selection is None:
                 return []
@@ -356,7 +356,7 @@ class _Check:
         return [_Answered(run, dataset, self._samples(dataset, selection), run.predictions())]
 
     def _description(self, run: SubmittedRun) -> Description:
-        """What the data set of a run was generated from.
+        """The description of a run's data set.
 
         Raises:
             SubmissionError: It is unknown.
@@ -371,7 +371,7 @@ class _Check:
         return found.dataset if isinstance(found, FromManifest) else found
 
     def _named(self, run: SubmittedRun) -> Dataset | FromManifest:
-        """The data set of a run, of those that the maintainer named."""
+        """The data set of a run, among those that the maintainer named."""
         found = next((each for each in self.datasets if each.is_called(run.settings.dataset.sha256)), None)
         if found is None:
             known = ", ".join(each.name for each in self.datasets)
@@ -379,14 +379,14 @@ class _Check:
         return found
 
     def _selection(self, run: SubmittedRun, description: Description) -> Selection | None:
-        """The samples that a run selects; None where its settings contradict the data set."""
+        """The samples that a run selects; None if its settings contradict the data set."""
         claimed, prompt, request = run.settings.dataset, run.settings.prompt, description.request
         begun = request.begin_answer is True
         for part, values, available in (
             ("tasks", claimed.tasks, list(request.tasks)),
             ("lengths", claimed.lengths, request.lengths),
         ):
-            # In another order, they would be another run's.
+            # Another order means another run.
             if values != [value for value in available if value in values]:
                 message = f"has {part} {values}; choose from {', '.join(map(str, available))}, in this order"
                 self.reasons.add("dataset_differs", run.name, message, f"settings.dataset.{part}")
@@ -396,7 +396,7 @@ class _Check:
             ("dataset.samples", claimed.samples, len(claimed.tasks) * len(claimed.lengths) * of_each),
             ("dataset.fingerprint", claimed.fingerprint, self._fingerprint(claimed.fingerprint, description)),
             ("query_aware", run.settings.query_aware, request.question_position == "both"),
-            # Where the question stands before the context too, there is no choosing before it is seen.
+            # If the question also precedes the context, nothing can be chosen before it is seen.
             *([("compress", run.settings.compresses, "prompt")] if request.question_position == "both" else []),
         ]
         if prompt.as_generated:
@@ -458,7 +458,7 @@ class _Check:
     # --- the predictions ------------------------------------------------------------------------------------
 
     def _score(self, dataset: Dataset, batch: Sequence[_Answered]) -> None:
-        """Read and score runs beside each other, so that the prompts are read once for all of them."""
+        """Read and score runs together, so that prompts are read only once."""
         echoes = self._echoes(dataset)
         for question in _read(dataset, _union(dataset, [each.samples.selection for each in batch]), _Question):
             for answered in batch:
@@ -488,7 +488,7 @@ class _Check:
                 self.reasons.add("turns", run.name, message, "predictions")
             if of == number and not self.reasons.of(run.name):
                 answered.score(question, prediction)
-                # Once there are too many, no more are looked for.
+                # Stop searching once there are too many.
                 if not answered.echoing and (golds := echoes.look(question, prediction.text)):
                     answered.echoes.append(f"{prediction.id!r} says {golds[0]!r}, which is of another sample")
 
@@ -498,14 +498,14 @@ class _Check:
         except SubmissionError as error:
             self._refuse(answered.run, error)
             answered.damaged = True
-            return None  # as for all that follow: a generator that has raised is at its end
+            return None  # as for all later ones: a generator that has raised is exhausted
 
     def _refuse(self, run: SubmittedRun, error: SubmissionError) -> None:
         reason = error.reason
         self.reasons.add(reason.code, run.name, reason.message, reason.where.removeprefix(f"{run.name}: "))
 
     def _check_prediction(self, run: SubmittedRun, prediction: Prediction, sample: _Sample) -> None:
-        """Everything that can be said of a prediction without its prompt."""
+        """All checks of a prediction that do not need its prompt."""
         settings, name, place = run.settings, prediction.id, "predictions"
         for part in ("task", "index", "length"):
             if (value := getattr(prediction, part)) != (expected := getattr(sample, part)):
@@ -525,7 +525,7 @@ class _Check:
             self.warnings.add("unmeasured", run.name, f"{name!r} has no measured sparsity", place)
 
     def _finish(self, answered: _Answered) -> None:
-        """The end of a run's predictions: whether they were complete and in order, and its result."""
+        """Finish a run: check that its predictions were complete and in order, and its result."""
         run, rows = answered.run, answered.samples.rows
         self._next(answered)  # number and hash are checked at the end
         if not answered.damaged:
@@ -555,7 +555,7 @@ class _Check:
             self.reasons.add("order", run.name, message, "predictions")
 
     def _echoes(self, dataset: Dataset) -> Echoes:
-        """The golds of a data set, all of them: a run over a part may hold those of another."""
+        """All golds of a data set: a run over a part may contain those of another part."""
         if dataset.sha256 not in self._golds:
             self._golds[dataset.sha256] = Echoes(
                 (row.id, row.answers) for row in _read(dataset, _whole(dataset), _Golds)
@@ -580,13 +580,13 @@ class _Check:
             self.reasons.add(code, run.name, f"is {value!r}; by the predictions {right!r}", f"result.{path}")
 
     def _compare(self, run: SubmittedRun) -> None:
-        """Whether the comparison with the dense run is what both runs' scores give."""
+        """Check that the comparison with the dense run follows from both runs' scores."""
         dense = dense_partner(run, self.submission.runs)
         expected: Comparison | None = None
         if dense is not None:
             a, b = self._answered.get(dense.name), self._answered.get(run.name)
             if a is None or b is None:
-                return  # refused for that already
+                return  # already refused
             expected = compared(a.outcomes(), b.outcomes(), run.settings.dataset.sha256)
         if run.comparison is None or expected is None:
             if run.comparison is not expected:
@@ -602,7 +602,7 @@ class _Check:
 
 
 def _read(dataset: Dataset, selection: Selection, kind: type[R]) -> Iterator[R]:
-    """The samples of a selection; damage to the maintainer's own data set is not the submission's fault."""
+    """The samples of a selection; damage to the maintainer's own data set does not refuse the submission."""
     try:
         yield from dataset.samples(selection, kind)
     except DataError as error:
@@ -610,13 +610,13 @@ def _read(dataset: Dataset, selection: Selection, kind: type[R]) -> Iterator[R]:
 
 
 def _whole(dataset: Dataset) -> Selection:
-    """All of a data set; ``Dataset.select`` knows groups of tasks, and loads every task for it."""
+    """A selection of the whole data set, without ``Dataset.select``, which loads every task."""
     request = dataset.manifest.request
     return Selection(tuple(request.tasks), tuple(request.lengths), None)
 
 
 def _union(dataset: Dataset, selections: Sequence[Selection]) -> Selection:
-    """The smallest selection that holds all of several."""
+    """The smallest selection that contains several others."""
     whole = _whole(dataset)
     limits = [selection.limit for selection in selections if selection.limit is not None]
     return Selection(
@@ -627,7 +627,7 @@ def _union(dataset: Dataset, selections: Sequence[Selection]) -> Selection:
 
 
 def _asked(description: Description) -> tuple[object, ...]:
-    """What decides about the samples, whatever made them."""
+    """The part of a description that determines the samples, whatever made them."""
     template = description.chat_template
     return description.request, description.tokenizer.sha256, template and template.sha256
 
@@ -649,7 +649,7 @@ def _prompting(settings: PublicSettings) -> tuple[object, ...]:
 
 
 def _wrong_tokens(settings: PublicSettings, prediction: Prediction, sample: _Sample) -> str | None:
-    """Impossible numbers of tokens, in words; None where they are possible."""
+    """Impossible numbers of tokens, in words; None if they are possible."""
     read, written, expected = prediction.input_tokens, prediction.output_tokens, sample.input_tokens
     if read is not None:
         if settings.prompt.as_generated and read != expected:

@@ -1,16 +1,16 @@
 """Echoes of gold: outputs that contain the answer to another sample, which their own prompt does not contain.
 
-A model that has read its prompt and nothing else can repeat the prompt, know the world, and invent; it cannot know the
-answer to some other prompt. Whether it hit another sample's gold by chance depends on how much that gold says, so each
-entry of gold is priced in bits, by the entries that look like it:
+A model that has read only its prompt can repeat the prompt, know the world, and invent; it cannot know the answer to
+another prompt. Whether it hit another sample's gold by chance depends on how much that gold says, so each entry of gold
+is priced in bits, by the entries that look like it:
 
 - a code (six digits or more, letters and digits mixed, capitals or consonants alone) by its characters;
 - a name of several words by how many such names could be put together from the words in each place of the data set's
-  golds, and by how often two samples have the same one. One word, or a number of less than six digits, says nothing.
+  golds, and by how often two samples have the same one. One word, or a number of less than six digits, has no bits.
 
-The bits of one other sample's entries in an output are added up, less what chance had to choose from. At ``_ENOUGH``,
-at most one of 256 outputs that invent their answers from the words of the golds is taken for an echo. The sample's own
-golds, also in part, and whatever stands in its prompt are never echoes.
+The bits of another sample's entries in an output are added up, minus a correction for the number of candidates. At
+``_ENOUGH``, at most one of 256 outputs that invent their answers from the words of the golds is taken for an echo. The
+sample's own golds, also in part, and anything in its prompt are never echoes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import Final, Protocol
 
 _ENOUGH: Final = 8.0  # bits
 _SHARED_BY: Final = 3  # samples; golds of more of them are common
-_LONGEST: Final = 12  # words of a gold that are looked at
-_VOCABULARY: Final = 300  # words that a place in a name is priced for, at most: those that come to mind
+_LONGEST: Final = 12  # words of a gold that are compared
+_VOCABULARY: Final = 300  # maximum words priced for a place in a name
 _CODE_DIGITS: Final = 6
 _MIXED: Final = 16  # characters of a code of letters and digits
-_LETTERS: Final = 20  # letters that codes without digits are made of, at least
-_MOST: Final = 5  # golds that are named of an output
+_LETTERS: Final = 20  # minimum alphabet of codes without digits
+_MOST: Final = 5  # golds listed per output
 _SCANNED: Final = 100_000  # characters at the beginning of an output, and as many at its end
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -40,18 +40,18 @@ _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 def too_many(echoing: int, samples: int) -> bool:
     """Whether more outputs of a run echo than chance and knowledge of the world explain.
 
-    Two are tolerated, and one in a hundred: fewer than four of 1,000 outputs that invent all they say echo by chance,
-    and a model may know names of the real world. A file of other samples' answers has far more.
+    Two plus one in a hundred are tolerated: fewer than four of 1,000 invented outputs echo by chance, and a model may
+    know names of the real world. A file of other samples' answers has far more.
 
     Args:
-        echoing: Number of the run's outputs that hold an echo.
+        echoing: Number of the run's outputs with an echo.
         samples: Number of its outputs.
     """
     return echoing > max(2, samples // 100)
 
 
 class Question(Protocol):
-    """What is needed here of a sample of the data set."""
+    """The parts of a sample that are needed here."""
 
     @property
     def id(self) -> str: ...
@@ -66,9 +66,9 @@ class _Gold:
     """An entry of gold.
 
     Attributes:
-        text: As the data set has it.
+        text: As in the data set.
         bits: Information in it.
-        kind: Shape that it shares with entries that look like it.
+        kind: Shape that it shares with similar entries.
         samples: Numbers of the samples that have it.
     """
 
@@ -79,7 +79,7 @@ class _Gold:
 
 
 class Echoes:
-    """The golds of a data set, to look for in outputs; prompts are not kept, some 500 bytes an entry are.
+    """The golds of a data set, to search for in outputs; prompts are not kept, only some 500 bytes per entry.
 
     Args:
         golds: Id and answers of each sample.
@@ -138,7 +138,7 @@ class Echoes:
         prompt: str | None = None
         for of_sample in by_sample.values():
             if self._evidence(of_sample, tries) < _ENOUGH:
-                continue  # the prompt can only take away from it
+                continue  # the prompt can only remove evidence
             prompt = _spaced(question.prompt) if prompt is None else prompt
             unknown = [key for key in of_sample if f" {key} " not in prompt]
             if self._evidence(unknown, tries) >= _ENOUGH:
@@ -148,7 +148,7 @@ class Echoes:
         return list(echoes)[:_MOST]
 
     def _evidence(self, keys: Sequence[str], tries: float) -> float:
-        """Bits that golds of one sample say together, less what chance had to choose from."""
+        """Total bits of one sample's golds, corrected for the number of candidates."""
         if not keys:
             return 0.0
         golds = [self._golds[key] for key in keys]
@@ -180,11 +180,11 @@ def _spaced(text: str) -> str:
 
 
 def _entries(answer: str) -> Iterator[tuple[str, str]]:
-    """Keys that an entry of gold is found by, with its text: its codes, or else all its words if there are several."""
+    """Search keys of a gold entry, with its text: its codes, or else all its words if there are several."""
     words = _words(answer)[:_LONGEST]
     codes = [word for word in words if _code_bits(word)]
     if not codes:
-        # Case tells capitals that are a code from a word; in an output they are found in any case.
+        # Case distinguishes codes in capitals from words; outputs are searched in any case.
         codes = [word.casefold() for word in _WORD.findall(answer)[:_LONGEST] if _is_letters(word)]
     if codes:
         yield from ((code, answer) for code in codes)
@@ -216,7 +216,7 @@ def _kind(key: str) -> str:
 
 
 def _priced(owners: Mapping[str, Collection[int]]) -> dict[str, float]:
-    """Bits of each entry, from the samples that have it; all names of as many words have the same."""
+    """Bits of each entry, from the samples that have it; names with the same number of words have the same."""
     names: defaultdict[int, list[str]] = defaultdict(list)
     bits: dict[str, float] = {}
     for key in owners:
@@ -229,6 +229,6 @@ def _priced(owners: Mapping[str, Collection[int]]) -> dict[str, float]:
         of_name = sum(math.log2(min(size, _VOCABULARY)) for size in vocabularies)
         times = [len(owners[key]) for key in of_size]
         if same := sum(n * (n - 1) // 2 for n in times):
-            of_name = min(of_name, math.log2(sum(times) ** 2 / 2 / same))  # as with birthdays
+            of_name = min(of_name, math.log2(sum(times) ** 2 / 2 / same))  # as in the birthday problem
         bits |= dict.fromkeys(of_size, max(0.0, of_name))
     return bits

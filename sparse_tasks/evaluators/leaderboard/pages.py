@@ -1,6 +1,6 @@
 """The board's pages as HTML: each is self-contained, works from a file and can be read without scripts.
 
-Submissions come from strangers: templates escape every text, characters that are invisible or change the direction of
+Submissions are untrusted: templates escape every text, characters that are invisible or change the direction of
 writing are replaced, and the pages allow only their own script and style.
 """
 
@@ -39,7 +39,7 @@ _SYMBOLS: Final = {
     "worse": '<b class="w">▼ worse',
     "tie": "<b>≈ tie",
 }
-_JOINERS: Final = "\u200c\u200d"  # Persian and emoji are written with them
+_JOINERS: Final = "\u200c\u200d"  # used in Persian and emoji
 _LEFT: Final = 6  # columns of the board before those of the lengths, which have two each
 _CARD_LABELS: Final = ("Model", "Method", "Target", "Prefill", "Decode")
 _PLOT: Final = (138.0, 288.0)  # x of scores 0 and 1 in a chart of 300 units
@@ -181,14 +181,14 @@ def _theory(run: SubmittedRun, length: int, configs: Sequence[ConfigResult]) -> 
     if shape is None or run.dense or prefill is None or decode is None:
         return None
     known = [config.input_tokens for config in configs if config.input_tokens]
-    tokens = sum(known) / len(known) if known else length  # as ``analyses.cost`` has it
+    tokens = sum(known) / len(known) if known else length  # as in ``analyses.cost``
     try:
         computed, read = index_flops(attention, shape, tokens), index_reads(attention, shape, tokens)
         if computed is None or read is None:
             return None
         flops = prefill_flops(shape, tokens) / (prefill_flops(shape, tokens, 1 - prefill) + computed)
         reads = decode_reads(shape, tokens) / (decode_reads(shape, tokens, 1 - decode) + read)
-    except (ValueError, ZeroDivisionError, OverflowError):  # a shape that no model has
+    except (ValueError, ZeroDivisionError, OverflowError):  # an impossible shape
         return None
     return (flops, reads) if math.isfinite(flops) and math.isfinite(reads) else None
 
@@ -223,7 +223,7 @@ def _place(score: float) -> float:
 
 
 def _command(file: str, submission: SubmissionFile) -> str:
-    """The command that checks the submission; if that does not describe its data sets, the command names them."""
+    """The command that checks the submission; it names data sets that the submission does not describe."""
     command = f"sparse-tasks leaderboard check {shlex.quote(shown(file))}"
     if submission.content.datasets is not UNSET:
         return command
@@ -253,7 +253,7 @@ def slug(name: str) -> str:
 
 
 def shown(text: str, most: int = 2000) -> str:
-    """A stranger's text on one line: invisible and direction-changing characters become U+FFFD, long text is cut."""
+    """An untrusted text on one line: invisible and direction-changing characters become U+FFFD, long text is cut."""
     cut = text if len(text) <= most else text[: most - 1] + "…"
     if cut.isprintable():
         return cut

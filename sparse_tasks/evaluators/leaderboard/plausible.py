@@ -1,8 +1,8 @@
-"""Plausibility of claimed sparsities: whether a run's method can have left out what a prediction says.
+"""Plausibility of claimed sparsities: whether a run's method can have reached a prediction's sparsity.
 
-A method's class gives the least and the most that it can read for its budget and the lengths (``density_span``,
-``read_span``), up to rounding. These are generous where the count depends on content or on how an engine cuts its work
-into chunks: no honest run may be refused. They catch numbers from another run or another method, and invented ones.
+A method's class gives the minimum and maximum that it can read for its budget and lengths (``density_span``,
+``read_span``), up to rounding. These are wide if the count depends on content or on an engine's chunks: no honest run
+may be refused. They catch numbers from another run or method, and invented ones.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sparse_tasks.core.records import JsonObject, Phase, Phases
 from sparse_tasks.evaluators.engines.engine import ENGINES
 from sparse_tasks.evaluators.records import Prediction, PublicSettings
 
-_HAIR: Final = 1e-6  # of rounded sums
-_SLACK: Final = 0.9  # of budgets in whole tokens of a shorter context
+_HAIR: Final = 1e-6  # tolerance of rounded sums
+_SLACK: Final = 0.9  # tolerance of budgets in whole tokens of a shorter context
 
 
 class _ImpossibleError(Exception):
@@ -49,7 +49,7 @@ def _ours(name: str) -> bool:
 
 
 def contradiction(settings: PublicSettings) -> str | None:
-    """The reason why no run can have these settings, a sentence without its subject; None where one can."""
+    """The reason why no run can have these settings, a sentence without its subject; None if one can."""
     engine, attention = settings.engine.name, settings.attention
     if settings.compress == "context" and engine in ENGINES and not ENGINES.get(engine).compresses_contexts:
         return f"chose what to keep before the question, which {engine} cannot"
@@ -63,7 +63,7 @@ def contradiction(settings: PublicSettings) -> str | None:
 
 
 def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes) -> str | None:
-    """The reason why a prediction cannot have run as its run says; None where it can have.
+    """The reason why a prediction contradicts its run's settings; None if it does not.
 
     Returns:
         A sentence without its subject, the sample; it may quote what the run says.
@@ -73,12 +73,12 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
         measured = _measured(settings, prediction)
         if measured is None:
             return None
-        ends = prompt + 1, prompt + written + 1  # tokens cached at the first step and, generously, at the last
+        ends = prompt + 1, prompt + written + 1  # tokens cached at the first step, and an upper bound for the last
         spans: dict[Phase, Span] = {
-            "prefill": (2 / (prompt + 1), 1.0),  # a query sees itself at least
+            "prefill": (2 / (prompt + 1), 1.0),  # a query at least sees itself
             "decode": (1 / ends[1], 1.0),
         }
-        # Where more is read behind what was compressed, steps begin there.
+        # If more is read after the compressed context, steps begin there.
         behind = settings.compress == "context" or prediction.turns is not UNSET
         for phase, span in _spans(settings.attention, prompt, ends, behind).items():
             spans[phase] = max(span[0], spans[phase][0]), min(1.0, span[1])
@@ -94,14 +94,14 @@ def implausible(settings: PublicSettings, prediction: Prediction, sample: Sizes)
 
 
 def _tokens(settings: PublicSettings, prediction: Prediction, sample: Sizes) -> tuple[int, int]:
-    """Tokens of the prompt, and of the output or its budget; the check looks at these themselves."""
+    """Tokens of the prompt, and of the output or its budget; they are checked elsewhere."""
     read, written = prediction.input_tokens, prediction.output_tokens
     budget = settings.sampling.max_new_tokens or sample.max_new_tokens
     return max(1, sample.input_tokens if read is None else read), max(1, budget if written is None else written)
 
 
 def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None:
-    """Sparsity by phase; None where none was measured, and need not be."""
+    """Sparsity by phase; None if none was measured, and none is needed."""
     method, engine = settings.attention.method, settings.engine.name
     if prediction.sparsity is None:
         if prediction.sparsity_spread is not None:
@@ -117,7 +117,7 @@ def _measured(settings: PublicSettings, prediction: Prediction) -> Phases | None
 
 
 def _spans(attention: Attention, prompt: int, ends: tuple[int, int], contexts: bool) -> dict[Phase, Span]:
-    """The least and the most density of each phase where that is known."""
+    """Minimum and maximum density of each phase, if known."""
     spans: dict[Phase, Span] = {}
     for method in _known(attention):
         phase = _phase(type(method))
@@ -125,10 +125,10 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int], contexts: b
             least, most = 1.0, 1.0
         elif isinstance(method, PrefillMethod):
             least, most = method.density_span(prompt)
-            if contexts:  # it may have acted in the context alone
+            if contexts:  # it may have acted only in the context
                 least, most = _SLACK * least, 1.0
         elif contexts and isinstance(method, EvictMethod):
-            # After a context of unknown length the rest of the prompt is read, which may be all but a token.
+            # The rest of the prompt after a context of unknown length may be all but one token.
             least = 0.0 if method.each_step else _SLACK * _of(prompt + 1, method.read_span(prompt, prompt + 1)[0])
             most = 1.0
         else:
@@ -136,7 +136,7 @@ def _spans(attention: Attention, prompt: int, ends: tuple[int, int], contexts: b
             least, most = min(least for least, _ in at_ends), max(most for _, most in at_ends)
         spans[phase] = least, max(least, most)
     if not foreign(attention.method):
-        spans.setdefault("prefill", (1.0, 1.0))  # dense attention leaves nothing out
+        spans.setdefault("prefill", (1.0, 1.0))  # dense attention
         spans.setdefault("decode", (1.0, 1.0))
     return spans
 
@@ -160,7 +160,7 @@ def _of(cached: int, read: float) -> float:
 
 
 def _only_told(engine: str) -> bool:
-    """Whether an engine has answers that were made elsewhere, without measurements."""
+    """Whether an engine's answers come from elsewhere, without measurements."""
     return engine in ENGINES and ENGINES.get(engine).elsewhere and not _measures(engine)
 
 
@@ -169,7 +169,7 @@ def _measures(engine: str) -> bool:
 
 
 def _check_phases(settings: PublicSettings, measured: Phases, written: int | None) -> None:
-    """A phase in which a method acts is measured, if there was any of it: the first token comes from the prompt."""
+    """Check that a phase in which a method acts was measured, if it occurred: prefill gives the first token."""
     for name in settings.attention.names if _measures(settings.engine.name) else ():
         phase = _phase(METHODS.get(name)) if _ours(name) else None
         if phase is not None and phase not in measured and (phase == "prefill" or (written or 0) > 2):
@@ -185,7 +185,7 @@ def _check_sparsity(
     if sparsity > 1 - least + _HAIR:
         raise _ImpossibleError(f"{what} leaves out {1 - least:.6g} of {where} at most")
     if most < 1:
-        # A request that was preempted has the beginning of its prompt, the denser part, counted twice.
+        # A preempted request counts the beginning of its prompt, the denser part, twice.
         most = min(1.5 * most, (1 + most) / 2) if phase == "prefill" else most
     if sparsity < 1 - most - _HAIR:
         raise _ImpossibleError(f"{what} leaves out {1 - most:.6g} of {where} at least")
@@ -206,7 +206,7 @@ def _check_spread(measured: Phases, spread: Phases | None) -> None:
         if phase not in measured:
             raise _ImpossibleError(f"has the spread of a {phase} sparsity that was not measured")
         most = math.sqrt(max(0.0, measured[phase] * (1 - measured[phase])))
-        if deviation > most + 1e-3:  # of a mean that is a hair off 0 or 1 the root is not
+        if deviation > most + 1e-3:  # the root amplifies rounding of a mean near 0 or 1
             raise _ImpossibleError(
                 f"claims {phase} sparsity {measured[phase]:.4g} with a spread of {deviation:.4g}, which is "
                 f"{most:.4g} at most"
@@ -214,10 +214,10 @@ def _check_spread(measured: Phases, spread: Phases | None) -> None:
 
 
 def _check_bytes(settings: PublicSettings, measured: Phases, read: float | None, ends: tuple[int, int]) -> None:
-    """Bytes of keys and values that a step read: its share of what is cached, in numbers of 1 to 4 bytes.
+    """Check the bytes of keys and values that a step read: its share of the cache, at 1 to 4 bytes per number.
 
-    Layers with a sliding window do not count, and a shape need not tell of all of them; where GPUs are more than KV
-    heads, each has one.
+    Layers with a sliding window do not count, and a shape need not include all of them; with more GPUs than KV heads,
+    each has one.
     """
     if read is None:
         return

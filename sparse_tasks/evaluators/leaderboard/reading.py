@@ -48,7 +48,7 @@ _LONGEST_TEXT: Final = 200
 _MOST_ENTRIES: Final = 100
 _LARGEST_FREE: Final = 16 * 2**10  # characters of the arguments of an engine, a method or a task, as JSON
 _FREE: Final = ("arguments", "details", "parameters")
-_WORDS: Final = ("chat_template", "template")  # with texts of any characters; they are shown nowhere
+_WORDS: Final = ("chat_template", "template")  # may contain any characters; they are never shown
 _LONGEST_WORDS: Final = 64 * 2**10
 _LIMITS: Final[Mapping[str, int]] = {
     "runs": 200,
@@ -61,7 +61,7 @@ _LIMITS: Final[Mapping[str, int]] = {
 }
 """Entries of arrays and characters of texts by the field's name; others have ``_MOST_ENTRIES``, ``_LONGEST_TEXT``."""
 
-_MEAN_LINE: Final = 64 * 2**10  # bytes a prediction, on average
+_MEAN_LINE: Final = 64 * 2**10  # bytes per prediction, on average
 _CHUNK: Final = 64 * 2**10
 _UNPACKING: Final = 64 * 2**20  # bytes of memory that xz may take
 _OF_RUN: Final = re.compile(r"runs\[(?P<run>[0-9]{1,3})\]\.?(?P<rest>.*)", re.DOTALL)
@@ -89,7 +89,7 @@ class SubmissionError(DataError):
 
 @dataclass(frozen=True)
 class SubmittedRun(ScoredRun):
-    """A run of a submission; ``name`` says model, method and sparsity, ``path`` is the submission.
+    """A run of a submission; ``name`` gives model, method and sparsity, ``path`` is the submission.
 
     Attributes:
         comparison: With the dense run of the same submission; None for a dense run, or if there is none.
@@ -103,8 +103,8 @@ class SubmittedRun(ScoredRun):
         """The predictions in the file's order, unpacked one at a time; their timings are None.
 
         Raises:
-            SubmissionError: They are not what the submission says, or too large. Their hash is known only at the
-                end, so predictions that were yielded before may be worthless too.
+            SubmissionError: They differ from the submission's claims, or are too large. Their hash is known only at the
+                end, so earlier predictions may be invalid, too.
         """
         where, said = f"{self.name}: predictions", self.packed
         digest, lines = hashlib.sha256(), 0
@@ -117,7 +117,7 @@ class SubmittedRun(ScoredRun):
             found = _converted(_parsed(line, "utf-8", place), SubmittedPrediction, place, "predictions")
             try:
                 found.text.encode()
-            except UnicodeEncodeError as error:  # JSON can name half a surrogate, which no file can hold
+            except UnicodeEncodeError as error:  # a lone surrogate, which JSON can escape and UTF-8 cannot encode
                 raise _refusal("predictions", f"{place}.text", f"cannot be written as UTF-8: {error}") from error
             yield Prediction(**msgspec.structs.asdict(found), seconds_to_first_token=None, seconds=None)
         if lines != said.lines:
@@ -132,7 +132,7 @@ class SubmissionFile:
 
     Attributes:
         sha256: Hash of the file.
-        content: What the file says.
+        content: Its content.
         runs: Its runs, at least one.
     """
 
@@ -174,7 +174,7 @@ def read_file(path: Path) -> bytes:
             raise _refusal("file", "file", "is a link; name the file itself")
         if not stat.S_ISREG(path.stat().st_mode):
             raise _refusal("file", "file", "is not a regular file")
-        descriptor = os.open(path, flags)  # whatever has taken its place meanwhile
+        descriptor = os.open(path, flags)  # even if it was replaced meanwhile
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -230,7 +230,7 @@ def named(path: str, document: Any) -> str:
         return path
     value, written = document["runs"][int(match["run"])], ""
     for step in _STEP.findall(match["rest"]):
-        number = step[1:-1] if step.startswith("[") else ""  # a long path has been shortened: not all of it is steps
+        number = step[1:-1] if step.startswith("[") else ""  # a long path has been shortened
         if number and isinstance(value, list) and int(number) < len(value):
             value = value[int(number)]
             written += f"[{entry(value)}]" if entry(value) else step
@@ -301,7 +301,7 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def _check_sizes(value: object, place: str = "", name: str = "", depth: int = 0) -> None:
-    """Limits that the types do not have: on texts, most of which have to be printable, and on entries and depth.
+    """Check limits beyond the types: on texts, most of which must be printable, and on entries and depth.
 
     Raises:
         SubmissionError: One is exceeded.
@@ -340,7 +340,7 @@ def _converted(value: object, kind: type[R], where: str, code: str) -> R:
     except msgspec.ValidationError as error:
         place, problem = located(error, value, kind)
         raise _refusal(code, f"{where}.{place}".strip(".") or "file", problem) from error
-    except UnicodeEncodeError as error:  # of msgspec, where half a character stands in the place of a number
+    except UnicodeEncodeError as error:  # from msgspec, for a lone surrogate in place of a number
         raise _refusal(code, where or "file", f"holds a character that cannot be encoded: {error.object!r}") from error
 
 
@@ -363,10 +363,10 @@ def _check_run(name: str, run: SubmissionRun) -> None:
 
 
 def _unpacked(packed: PackedPredictions, where: str) -> Iterator[bytes]:
-    """The uncompressed predictions, piece by piece; never more than they say.
+    """The uncompressed predictions, in chunks; never more than declared.
 
     Raises:
-        SubmissionError: They are damaged, cut short, longer than they say, or followed by something.
+        SubmissionError: They are damaged, truncated, longer than declared, or followed by other data.
     """
     unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_UNPACKING)
     total = 0
@@ -396,7 +396,7 @@ def _unpacked(packed: PackedPredictions, where: str) -> Iterator[bytes]:
 
 
 def _lines(pieces: Iterator[bytes], where: str) -> Iterator[bytes]:
-    """Lines with their ends, none of them too long."""
+    """Lines with their line ends, of limited length."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")

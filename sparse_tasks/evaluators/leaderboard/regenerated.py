@@ -34,7 +34,7 @@ from sparse_tasks.generators.sampling import check_lengths
 MOST_SECONDS: Final = 3600
 """Time for a data set that is generated again."""
 
-_FIRST: Final = 64  # predictions of a run whose ids are looked at before anything is generated
+_FIRST: Final = 64  # predictions of a run whose ids are checked before anything is generated
 _LARGEST: Final = 64 * 2**20
 
 
@@ -43,8 +43,8 @@ class Watch:
     """Is notified of samples while they are generated.
 
     Attributes:
-        started: With the files that are to be made.
-        made: With what is finished.
+        started: Called with the files to be made.
+        made: Called with finished samples.
     """
 
     started: Callable[[list[Shard]], None] = lambda missing: None
@@ -52,7 +52,7 @@ class Watch:
 
 
 def refused(code: str, run: SubmittedRun, message: str) -> SubmissionError:
-    """The error that refuses a run for its data set."""
+    """The error for a run whose data set is refused."""
     return SubmissionError(Reason(code=code, where=f"{run.name}: settings.dataset", message=plain(message, 400)))
 
 
@@ -80,7 +80,7 @@ class Regenerated:
         self._tokens = 0
 
     def description(self, run: SubmittedRun) -> Description:
-        """What the data set of a run was generated from, once it is checked that it can be, and that ids agree.
+        """The description of a run's data set, after checking that it can be generated and that ids agree.
 
         Raises:
             SubmissionError: It cannot be generated, or ids do not agree.
@@ -106,7 +106,7 @@ class Regenerated:
         """The data set of a run with a description.
 
         Raises:
-            SubmissionError: It has other samples than the run says, or is too large.
+            SubmissionError: Its samples differ from the run's, or it is too large.
             OutputError: It cannot be written.
         """
         claimed = run.settings.dataset
@@ -124,14 +124,14 @@ class Regenerated:
         return made
 
     def _check_ids(self, run: SubmittedRun, found: Recipe) -> None:
-        """Look at the first ids of a run, which no other request, tokenizer or version of a task gives."""
+        """Check the first ids of a run, which are specific to request, tokenizer and task versions."""
         for prediction in islice(run.predictions(), _FIRST):
             if prediction.id != (right := found.id(prediction.task, prediction.length, prediction.index)):
                 what = f"{right!r} by its description" if right else "no sample of its data set"
                 raise refused("dataset_differs", run, f"has a prediction for {prediction.id!r}: {what}")
 
     def _make(self, name: str, found: Recipe) -> Dataset | str:
-        """The data set, or why there is none."""
+        """The data set, or the reason why there is none."""
         self._tokens += found.tokens
         if self._tokens > MOST_TOKENS:
             return f"is one of several, of more than {MOST_TOKENS:,} tokens altogether; name it with --data"
@@ -150,7 +150,7 @@ def regenerated(submission: SubmissionFile, means: Means, watch: Watch) -> Itera
 
 @dataclass(frozen=True)
 class FromManifest:
-    """A data set of which a maintainer has only the manifest; it is generated if a run is over it.
+    """A data set given by its manifest; it is generated if a run is over it.
 
     Attributes:
         name: The manifest's file.
@@ -175,13 +175,13 @@ class FromManifest:
         """The data set, under the hashes of its manifest.
 
         Raises:
-            UsageError: It cannot be generated here, or is of other samples then.
+            UsageError: It cannot be generated here, or has other samples.
             OutputError: It cannot be written.
         """
         made = _made(recipe(self.manifest.description, self.means), self.means, self.folder, self.watch)
         known = identities(self.manifest)
-        # An older manifest knows its files alone, which differ by what wrote them. Whether runs are over these samples,
-        # their ids, numbers of tokens and scores tell.
+        # An older manifest only has hashes of files, which depend on the writer. Ids, token counts and scores show
+        # whether runs are over these samples.
         samples_known = len(known) > 1
         if samples_known and made.sha256 != known[0]:
             here, theirs = _versions(made.manifest), _versions(self.manifest)
@@ -214,7 +214,7 @@ def _named(name: str, means: Means, folder: Path, watch: Watch) -> Dataset | Fro
 
 
 def _made(found: Recipe, means: Means, folder: Path, watch: Watch) -> Dataset:
-    # A length that one sample does not fit into costs one sample, not all of them.
+    # A length too short for one sample costs one sample, not all of them.
     check_lengths(replace(found.request, samples=1), found.tokenizer)
     began = time.monotonic()
 
@@ -227,7 +227,7 @@ def _made(found: Recipe, means: Means, folder: Path, watch: Watch) -> Dataset:
         generate_folder(found.request, found.tokenizer, folder, means.workers, started=watch.started, progress=made)
     except (DataError, UsageError):
         raise
-    except SparseTasksError as error:  # no room, or a process that died: it does not mean that anything is refused
+    except SparseTasksError as error:  # no space, or a dead process: no reason to refuse anything
         error.exit_code = 2
         raise
     return open_dataset(str(folder))

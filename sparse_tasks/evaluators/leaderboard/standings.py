@@ -27,7 +27,7 @@ class Score:
     """The mean of the tasks' means at one length, over those that the model can do.
 
     Attributes:
-        average: The mean with its interval; of all tasks where the model can do none.
+        average: The mean with its interval; of all tasks if the model can do none.
         against_dense: Difference to dense attention on the same samples; None for dense runs, if the submission has no
             dense run to compare with, and if the model can do no task.
         unable: Tasks that the model cannot do.
@@ -49,7 +49,7 @@ class Standing:
         page: Name of the submission's page, without ending.
         number: Number of the run in its submission, from 1.
         dataset: The data set's name, as the submitter had it.
-        sha256: The data set's hash, by which it is known.
+        sha256: The data set's hash, which identifies it.
         tasks: Names, sorted.
         samples: Largest number of samples of a task at a length; runs that were limited alike answered the same ones.
         begun: Whether prompts ended inside the answer.
@@ -104,8 +104,8 @@ class Table:
         tasks: Names, sorted.
         samples: Largest number of samples of a task at a length.
         begun: Whether prompts ended inside the answer.
-        lengths: All that a run has a score at, rising.
-        rows: By model, then from the highest score at the longest length down.
+        lengths: All lengths with a score, ascending.
+        rows: By model, then by descending score at the longest length.
         ranks: For each row, its rank among the runs of the same model, by length; none where it can do no task.
         runs: For each model and length, the number of runs that have a rank.
     """
@@ -167,7 +167,7 @@ def scores(result: Result, comparison: Comparison | None, failed: Collection[Pla
     """Scores by length, without the tasks that the model cannot do there.
 
     Raises:
-        DataError: A mean does not lie in its interval.
+        DataError: A mean is outside its interval.
     """
     try:
         return {average.length: _score(average, result, comparison, failed) for average in result.averages}
@@ -211,7 +211,7 @@ def tables(standings: Iterable[Standing]) -> list[Table]:
 
 
 def _able(members: Sequence[Standing]) -> list[Standing]:
-    """The rows, with scores of what their model can do in any dense run of the table, so that they can be compared."""
+    """The rows, scored on what their model can do in any dense run of the table, so that they are comparable."""
     dense = defaultdict[str, list[dict[Place, float]]](list)
     for row in members:
         dense[row.model].append(dense_scores(row.result, row.comparison))

@@ -104,12 +104,12 @@ def _checked_name(field: str, text: str | None, most: int) -> str | None:
 
 def _submitted(runs: Sequence[ScoredRun]) -> list[SubmissionRun]:
     parts = [(run, _public_settings(run), _packed(run)) for run in runs]
-    # Dense runs first; the hash settles the order of what is else the same.
+    # Dense runs first; the hash breaks ties.
     parts.sort(key=lambda part: (*_place(part[0]), _sorted_json(part[1]), part[2].sha256))
     return [
         SubmissionRun(
             settings=settings,
-            # The same as in the settings, unless somebody changed the result; the check will say so.
+            # The same as in the settings, unless the result was edited, which the check reports.
             result=msgspec.structs.replace(run.result, **_public(run.result)),
             comparison=_comparison(run, dense_partner(run, runs)),
             predictions=predictions,
@@ -123,14 +123,14 @@ def _place(run: ScoredRun) -> tuple[bool, str, str, float]:
 
 
 def _datasets(runs: Sequence[ScoredRun]) -> list[Description]:
-    """What the data sets of runs were generated from; nothing of runs of older versions, which do not know it."""
+    """The descriptions of the runs' data sets; none for runs of older versions, which lack them."""
     made = (run.settings.made_from for run in runs if isinstance(run.settings, RunSettings))
     texts = {to_json(description): description for description in made if description is not UNSET}
     return [texts[text] for text in sorted(texts)]
 
 
 def _sorted_json(value: Record) -> bytes:
-    """JSON in ASCII, with its names in order; those of descriptions as they are, since fingerprints are of that."""
+    """JSON in ASCII with sorted names, except in descriptions, whose order the fingerprint covers."""
     document = msgspec.to_builtins(value, order="sorted")
     if isinstance(value, Submission) and value.datasets is not UNSET:
         document["datasets"] = msgspec.to_builtins(value.datasets)
@@ -138,7 +138,7 @@ def _sorted_json(value: Record) -> bytes:
 
 
 def _packed(run: ScoredRun) -> PackedPredictions:
-    """The predictions, once it is sure that they are those that were scored."""
+    """The predictions, checked to be those that were scored."""
     compressor = lzma.LZMACompressor(lzma.FORMAT_XZ, preset=_PRESET)
     digest, size, packed, ids = hashlib.sha256(), 0, bytearray(), []
     for prediction in Run(run.path).predictions():
@@ -195,8 +195,8 @@ def dense_partner(run: ScoredRun, runs: Sequence[ScoredRun]) -> ScoredRun | None
 def clash(runs: Sequence[ScoredRun]) -> Reason | None:
     """The first run that cannot be submitted with the others; None if all can.
 
-    It answers what another has answered in the same way, it is a second dense run that a sparse one could be compared
-    with, or its dense run is of another model, though of the same name.
+    It duplicates another run's settings, is a second dense partner of a sparse run, or its dense run has another model
+    of the same name.
     """
     before: dict[str, list[ScoredRun]] = {}
     for run in runs:
@@ -215,7 +215,7 @@ def clash(runs: Sequence[ScoredRun]) -> Reason | None:
 
 
 def _identity(run: ScoredRun) -> str:
-    """Everything that decides how a run was made; of dense ones, what a sparse one is paired by."""
+    """Everything that determines a run; for dense runs, the key for pairing."""
     settings = run.settings
     more = () if run.dense else (settings.model, settings.attention, settings.engine.name)
     return repr(msgspec.to_builtins((run.dense, run.pairing, more)))
@@ -230,7 +230,7 @@ def _share_samples(a: ScoredRun, b: ScoredRun) -> bool:
 
 
 def _public_settings(run: ScoredRun) -> PublicSettings:
-    """``run.json`` without what says where its owner keeps things."""
+    """``run.json`` without private paths and addresses."""
     settings = run.settings
     fields = {name: getattr(settings, name) for name in PublicSettings.__struct_fields__}
     arguments, details = (_without_places(part) for part in (settings.engine.arguments, settings.engine.details))
@@ -243,7 +243,7 @@ def _public_settings(run: ScoredRun) -> PublicSettings:
 
 
 def _public(of: PublicSettings | Result) -> dict[str, ModelRecord | Attention]:
-    """Model and attention, without places."""
+    """Model and attention, without paths and addresses."""
     return {
         "model": msgspec.structs.replace(of.model, name=model_id(of)),
         "attention": msgspec.structs.replace(of.attention, arguments=_without_places(of.attention.arguments)),
@@ -258,7 +258,7 @@ _PLACE: Final = re.compile(
 
 
 def _without_places(value: Any) -> Any:
-    """A value whose texts name no address, and only the last part of paths."""
+    """A value without addresses in its texts, and with only the last part of paths."""
     if isinstance(value, str):
         return _PLACE.sub(lambda match: "(address)" if "://" in match[0] else "", value)
     if isinstance(value, dict):

@@ -7,9 +7,9 @@ from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
 
 def prefix_fraction(prediction: str | None, answers: Sequence[str]) -> float:
-    """The share of steps before the first mistake, in [0, 1]: what is right behind it earns nothing.
+    """The share of steps before the first mistake, in [0, 1]: later steps do not count.
 
-    Step i is entry i of the answer and must be ``answers[i]``; a step that is left out is a mistake at its place.
+    Step i is entry i of the answer and must be ``answers[i]``; an omitted step is a mistake at its place.
     Divided by the number of gold entries or of entries given, whichever is larger, so that steps beyond the end cost.
     """
     right, given = steps_before_mistake(prediction, answers)
@@ -17,7 +17,7 @@ def prefix_fraction(prediction: str | None, answers: Sequence[str]) -> float:
 
 
 def steps_before_mistake(prediction: str | None, answers: Sequence[str]) -> tuple[int, int]:
-    """The number of steps before the first mistake, all of them where there is none, and of all steps given."""
+    """The number of steps before the first mistake (all if there is none), and of all steps given."""
     gold = [normalise(answer) for answer in answers]
     given = [normalise(item) for item in items(prediction or "", frozenset(gold))]
     wrong = (place for place, (entry, step) in enumerate(zip(given, gold, strict=False)) if entry != step)

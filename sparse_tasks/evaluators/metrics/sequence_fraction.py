@@ -1,4 +1,4 @@
-"""A sequence, right as far as its entries stand in order."""
+"""A sequence, scored by the entries in the right order."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -10,15 +10,14 @@ from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 def sequence_fraction(prediction: str | None, answers: Sequence[str]) -> float:
     """The longest common subsequence of the entries given and the gold ones, over the larger of the two lists.
 
-    In [0, 1]: 1 where they are the same in the same order. An entry that is wrong, left out or too many costs itself
-    alone, one that stands at another place as well.
+    In [0, 1]: 1 if they are the same in the same order. A wrong, missing, extra or misplaced entry costs only itself.
     """
     gold = [normalise(answer) for answer in answers]
     given = [normalise(item) for item in items(prediction or "", frozenset(gold))]
     places: dict[str, list[int]] = {}
     for place, entry in reversed(list(enumerate(gold))):
         places.setdefault(entry, []).append(place)
-    # Places in gold of the entries given, one below the other (Hunt and Szymanski, 1977): ends[k] is the smallest place
+    # Places in gold of the entries given, in descending order (Hunt and Szymanski, 1977): ends[k] is the smallest place
     # at which a common subsequence of k + 1 entries can end.
     ends: list[int] = []
     for entry in given:

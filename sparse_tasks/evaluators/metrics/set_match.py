@@ -7,7 +7,7 @@ from typing import Final
 from sparse_tasks.evaluators.answers import items, normalise
 from sparse_tasks.evaluators.metrics.metric import METRICS, Metric
 
-# A letter as choices are written: "(B)", "B)", "B."; with anything behind it, it is more than a letter.
+# A choice's letter: "(B)", "B)", "B."; with anything after it, it is not just a letter.
 _LETTER: Final = re.compile(r"\(?([A-Za-z])[.):]?")
 
 

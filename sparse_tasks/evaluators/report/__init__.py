@@ -1,1 +1,1 @@
-"""One page that says what sparse attention cost in some runs: summary first, settings last."""
+"""One page on the cost of sparse attention in some runs: summary first, settings last."""

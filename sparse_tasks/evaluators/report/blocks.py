@@ -17,7 +17,7 @@ __all__ = ["Answer", "Block", "Cell", "Column", "Figure", "Key", "Lines", "Note"
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A paragraph; ``strong`` where it is what the section is about."""
+    """A paragraph; ``strong`` for the section's main statement."""
 
     text: str
     strong: bool = False
@@ -25,7 +25,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A remark: something is missing, or has to be known to read the rest."""
+    """A remark: something is missing, or needed to understand the rest."""
 
     text: str
 
@@ -66,8 +66,8 @@ class Table:
     caption: str  # unique on the page, because its region is found by it
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[Cell]]
-    headers: int = 1  # of the columns, so many first ones name their rows
-    folded: bool = False  # whether it is shown when asked for
+    headers: int = 1  # number of first columns that name the rows
+    folded: bool = False  # whether it is collapsed at first
 
     @property
     def heat(self) -> bool:
@@ -75,7 +75,7 @@ class Table:
 
 
 def filled(table: Table) -> Table:
-    """A table without the columns in which no row has anything."""
+    """A table without empty columns."""
     of_rows = range(table.headers, len(table.columns))
     kept = [*range(table.headers), *(i for i in of_rows if any(row[i] != TYPESET.missing for row in table.rows))]
     columns = tuple(table.columns[i] for i in kept)

@@ -32,7 +32,7 @@ _Place: TypeAlias = tuple[str, int, str]  # phase, length and run
 
 
 def iso_cost(context: Context) -> Section:
-    """Score against cost, a panel for each phase and length, and what serves best for the cost of each dense run."""
+    """Score against cost, a panel for each phase and length, and the best run for the cost of each dense run."""
     section = Section("cost", "Score against cost")
     points = context.analysis.pareto.dropna(subset="cost")
     if points.empty and not context.differences:
@@ -85,7 +85,7 @@ def _cost_figure(context: Context, phase: str, axis: str, points: pd.DataFrame) 
 
 def _mark(context: Context, models: Sequence[str], row: Row, number: int | None) -> Mark:
     look = context.styles[row.attention]
-    # With several models a marker stands for the model, the colour for the method.
+    # With several models the marker shows the model, the colour the method.
     marker = style(models.index(row.model)).marker if len(models) > 1 else look.marker or "*"
     return Mark(look, marker, _point(row), "" if number is None else str(number))
 
@@ -115,7 +115,7 @@ def _best_for_budget(context: Context) -> Iterator[Block]:
     models = {run.name: run.model for run in context.runs.runs}
 
     def interval(row: Row) -> str:
-        # A dense run gains nothing over itself, without any doubt.
+        # A dense run has no gain over itself, and no uncertainty.
         same = row.best == row.budget_of
         return TYPESET.missing if same else TYPESET.interval(row.low, row.high, sign=True)
 
@@ -168,7 +168,7 @@ def _who(row: Row) -> str:
 
 
 def certified(context: Context) -> Section:
-    """The largest sparsity of each method that surely loses little: over all, by length, by task."""
+    """The certified sparsity of each method: overall, by length, by task."""
     section = Section("certified", "Certified sparsity")
     table = context.analysis.certified
     if table.empty:
@@ -204,7 +204,7 @@ def certified(context: Context) -> Section:
 
 
 def lengths_and_laws(context: Context) -> Section:
-    """Whether longer prompts tolerate more, what a law says of other runs, and which method leads where."""
+    """Whether longer prompts tolerate more sparsity, the fitted scaling laws, and the ranks of methods."""
     section = Section("laws", "Length, scaling laws and ranks")
     if not context.differences:
         return section

@@ -1,4 +1,4 @@
-"""Common ground of all sections of a report."""
+"""Shared by all sections of a report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TARGET: Final = MAKE.formatted("target", "asked", "g")
 
 _WORDS: Final = {"model", "task", "attention", "most unparsed in"}  # columns of text
 LONG: Final = 24  # rows from which on a table is folded away
-MOST_LINES: Final = 8  # lines that one panel holds and can still be read
+MOST_LINES: Final = 8  # maximum readable lines in a panel
 NEEDS_BOTH: Final = Note(
     "A dense and a sparse run of the same model over the same data set, with the same sampling, are needed to say "
     "what sparse attention costs; these runs hold no such pair, so that the page has scores alone."
@@ -79,7 +79,7 @@ class Context:
 
     @property
     def model(self) -> list[TextColumn]:
-        """Columns that say what is never taken together: models, and kinds of prompts where there are several."""
+        """Columns for what is never combined: models, and kinds of prompts if there are several."""
         return [MODEL, PROMPTS] if len(self.runs.prompts) > 1 else [MODEL]
 
     def kind(self, prompts: str) -> str:
@@ -100,7 +100,7 @@ class Context:
         return f"f{next(self._numbers)}"
 
     def room_for(self, panels: int, section: str) -> bool:
-        """Whether so many more panels fit into a section; if so, count them as drawn."""
+        """Whether this many more panels fit into a section; if so, count them as drawn."""
         if self._drawn[section] + panels > MOST_PANELS[section]:
             return False
         self._drawn[section] += panels

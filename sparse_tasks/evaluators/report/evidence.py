@@ -1,4 +1,4 @@
-"""Sections on the evidence: how deep it lies in the prompt, and how far apart its parts lie."""
+"""Sections on the evidence: its depth in the prompt, and the distance between its parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DISTANCE: Final = Scores(
 
 
 def against_depth(context: Context) -> Section:
-    """A panel a task whose evidence lies in one place: its score by where in the prompt that is."""
+    """A panel per task with evidence in one place: its score by depth."""
     section = Section("depth", "Evidence depth against score")
     spread = context.runs.able.groupby("task", observed=True)["depth_spread"].mean()
     concentrated, wide, unknown = (
@@ -50,7 +50,7 @@ def against_depth(context: Context) -> Section:
 
 
 def against_distance(context: Context) -> Section:
-    """A panel a task whose evidence lies in several places: its score by how far apart the first and the last are."""
+    """A panel per task with evidence in several places: its score by the distance from first to last."""
     section = Section("distance", "Distance between evidence against score")
     samples = context.runs.able
     bins = bin_numbers(samples["depth_spread"], _BINS)

@@ -1,4 +1,4 @@
-"""Sections of bare facts: outputs without an answer, and the settings and versions of all runs."""
+"""Sections on outputs without an answer, and on the settings and versions of all runs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _most(samples: Any) -> str:
 
 
 def settings(context: Context) -> Section:
-    """Settings and versions of all runs: public parts alone, no command lines and no paths."""
+    """Settings and versions of all runs: only public parts, no command lines and no paths."""
     section = Section("settings", "Settings and versions")
     runs = context.runs.runs
     section.blocks += [_runs(context), _models(runs), _data(runs), _environments(runs)]

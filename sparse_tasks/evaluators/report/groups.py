@@ -86,7 +86,7 @@ def _titles(members: Sequence[Sequence[ScoredRun]]) -> list[str]:
 
 
 def measured(sparsity: Mapping[Phase, float] | None) -> float | None:
-    """The sparsity that a run is drawn at: that of the phase which its method thins more; None if not measured."""
+    """The sparsity that a run is drawn at: the larger of its phases; None if not measured."""
     return max(sparsity.values()) if sparsity else None
 
 
@@ -110,12 +110,12 @@ class Difference:
 
     @property
     def verdict(self) -> int:
-        """-1 where the interval lies below 0, 1 where it lies above, else 0: the two may be alike."""
+        """-1 if the interval is below 0, 1 if it is above, else 0."""
         return (self.interval.low > 0) - (self.interval.high < 0)
 
 
 class Differences:
-    """Differences of every sparse run that has a dense one beside it, as ``compare`` gives them."""
+    """Differences of every sparse run with a dense partner, as in ``compare``."""
 
     def __init__(self, runs: Runs) -> None:
         names = [run.name for run in runs.runs if not run.dense]
@@ -126,7 +126,7 @@ class Differences:
         intervals = difference_intervals([(sparse - base).tolist() for base, sparse in cells.values()])
         self._of: dict[str, dict[tuple[int, str], Difference]] = {}
         for ((name, length, task), (base, sparse)), interval in zip(cells.items(), intervals, strict=True):
-            # Rounding alone can put the mean outside of an interval that has no width.
+            # Rounding can move the mean outside an interval of width 0.
             mean = max(interval.low, min(interval.high, math.fsum(sparse - base) / len(base)))
             self._of.setdefault(name, {})[int(length), task] = Difference(len(base), mean, interval)
 
@@ -134,7 +134,7 @@ class Differences:
         return bool(self._of)
 
     def cell(self, run: ScoredRun, length: int, task: str) -> Difference | None:
-        """At one length and task; None where no pair is."""
+        """At one length and task; None without pairs."""
         return self._of.get(run.name, {}).get((length, task))
 
     def at_length(self, run: ScoredRun, length: int) -> Difference | None:

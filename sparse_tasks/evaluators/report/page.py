@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+"""The report as one self-contained HTML file: no scripts, and no external fonts or pictures."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def make_report(analysis: Analysis, data: str | None = None, title: str | None =
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup  # what plots makes, and nothing else
+    environment.filters["svg"] = Markup  # only for output of plots
     page = environment.get_template("report.html.j2").render(
         title=wording.name(title) if title else named,
-        sections=[section for section in sections if section.blocks],  # the others do not apply to these runs
+        sections=[section for section in sections if section.blocks],  # empty sections do not apply to these runs
         shades=[(step, colour, readable_on(colour)) for step, colour in shades],
         next_id=count(1).__next__,
         scrolls=Markup((files("sparse_tasks.evaluators") / "scrolls.css").read_text(encoding="utf-8")),  # noqa: S704

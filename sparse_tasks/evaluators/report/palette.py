@@ -1,6 +1,6 @@
 """Colours, markers and line styles of the page's figures, and the scale of heat maps.
 
-Nothing is said by colour alone: each method has a marker and a dash of its own, each cell of a heat map its number.
+Nothing depends on colour alone: each method also has its own marker and dash, each cell of a heat map its number.
 The hues are those of Okabe and Ito (2008, Color Universal Design), which stay apart for all common kinds of colour
 blindness; those too light for a thin line on white are darker here, so that all reach a contrast of 3 to 1.
 """
@@ -27,7 +27,7 @@ _COLOURS: Final = ("#0072b2", "#d55e00", "#008c66", "#8a2a6b", "#a17400", "#3f3f
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "p")
 _DASHES: Final = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.4, 1.4, 1.4), (3.0, 1.2))
 
-_LOSS, _EVEN, _GAIN = (179, 88, 6), (250, 250, 250), (33, 92, 160)  # orange, white, blue: apart to every eye
+_LOSS, _EVEN, _GAIN = (179, 88, 6), (250, 250, 250), (33, 92, 160)  # orange, white, blue: safe for colour blindness
 SHADES: Final = 10  # steps from nothing to the end of the scale, on either side
 
 

@@ -1,4 +1,4 @@
-"""Figures with a panel a task and a line a run, drawn over something other than sparsity."""
+"""Figures with a panel per task and a line per run, over an axis other than sparsity."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Place", "Scores", "bin_numbers", "by_bin", "comparable", "panels", "
 
 @dataclass(frozen=True)
 class Scores:
-    """What a figure shows.
+    """The content of a figure.
 
     Attributes:
-        section: Section whose room its panels take, a key of ``MOST_PANELS``.
-        axis: What scores are drawn over.
+        section: Section that its panels count in, a key of ``MOST_PANELS``.
+        axis: The axis.
         head: Its name in a table.
         about: Where a line begins and ends, in words.
-        score: What is averaged, in words.
+        score: The averaged quantity, in words.
     """
 
     section: str
@@ -68,7 +68,7 @@ def panels(
     runs: Sequence[ScoredRun],
     places: Mapping[tuple[str, str], Sequence[Place]],
 ) -> Iterator[Block]:
-    """A figure of dense runs, and of as many others as can be read, with its table; or the table alone.
+    """A figure of dense runs and as many others as are readable, with its table; or only the table.
 
     ``places`` are by the run's name and task.
     """

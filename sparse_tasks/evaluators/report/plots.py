@@ -1,6 +1,6 @@
-"""All drawings of the page: small panels as SVG, made by matplotlib and made fit to stand in an HTML page.
+"""All drawings of the page: small panels as SVG, made by matplotlib and adapted for an HTML page.
 
-The same numbers give the same bytes. No text of others is drawn: names stand in the page around the drawings, where
+The same numbers give the same bytes. Untrusted text is never drawn: names are in the page around the drawings, where
 they wrap, and can be searched and read aloud.
 """
 
@@ -29,8 +29,8 @@ __all__ = ["SCORE", "Axis", "Level", "Line", "Mark", "Point", "key", "length_axi
 
 _SVG: Final = "{http://www.w3.org/2000/svg}"
 _LINK: Final = "{http://www.w3.org/1999/xlink}href"
-_REFERENCE: Final = re.compile(r"#([\w.-]+)")  # colours too, which are no ids
-_DECIMALS: Final = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is seen by nobody
+_REFERENCE: Final = re.compile(r"#([\w.-]+)")  # also matches colours, which are not ids
+_DECIMALS: Final = re.compile(r"(\.\d\d)\d+")  # 0.01 points is invisible
 _FONT: Final = re.compile(r"font-family:[^;]*;? ?")
 _WIDTH, _HEIGHT = 3.1, 2.45  # inches, of 72 units each
 _INK, _GRID = "#333333", "#e0e0e0"
@@ -75,7 +75,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A value that does not depend on what the axis says, with its interval: dense attention."""
+    """A value that is constant along the axis, with its interval: dense attention."""
 
     y: float
     low: float
@@ -84,7 +84,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point that stands for itself."""
+    """A single point."""
 
     style: Style  # of its method
     marker: str  # matplotlib's name
@@ -132,11 +132,11 @@ def length_axis(lengths: Sequence[int]) -> Axis:
 def lines(
     name: str, title: str, about: str, x: Axis, y: Axis, drawn: Sequence[Line], level: Level | None = None
 ) -> str:
-    """Lines with bands, in the order of the legend; a point that is alone has a bar.
+    """Lines with bands, in the order of the legend; a single point has a bar.
 
     ``name``, of letters, digits and dashes, is unique on the page; ``title`` and ``about`` are for screen readers.
     """
-    faint = 0.16 if len(drawn) < 4 else 0.09  # of bands, several of which lie on each other
+    faint = 0.16 if len(drawn) < 4 else 0.09  # of bands, which may overlap
     with _panel(x, y) as (figure, axes):
         if level is not None:
             axes.axhspan(level.low, level.high, color=DENSE.colour, alpha=0.14, linewidth=0, zorder=1)
@@ -155,7 +155,7 @@ def lines(
 
 
 def marks(name: str, title: str, about: str, x: Axis, y: Axis, drawn: Sequence[Mark], frontier: Sequence[Point]) -> str:
-    """Points of score against cost, filled where labelled, and the frontier as steps: what can be had for a cost."""
+    """Points of score against cost, filled if labelled, and the frontier as steps."""
     with _panel(x, y) as (figure, axes):
         labelled: list[tuple[float, float]] = []
         near = 0.05 * math.log(x.high / x.low)
@@ -170,7 +170,7 @@ def marks(name: str, title: str, about: str, x: Axis, y: Axis, drawn: Sequence[M
             axes.plot([at.x], [at.y], marker=mark.marker, markersize=size, markeredgewidth=1.3, zorder=3,
                       color=mark.style.colour, markerfacecolor=mark.style.colour if on else "#ffffff")  # fmt: skip
             place = (math.log(at.x), at.y)
-            # Where points crowd together, the table alone tells which is which.
+            # Crowded points are only identified in the table.
             if on and all(abs(place[0] - x0) > near or abs(place[1] - y0) > 0.07 for x0, y0 in labelled):
                 labelled.append(place)
                 axes.annotate(mark.label, (at.x, at.y), xytext=(0, 5.5), textcoords="offset points", ha="center",
@@ -246,7 +246,7 @@ def _fit(name: str, title: str, about: str, figure: Figure) -> str:
     width, height = root.attrib["viewBox"].split()[2:]
     for parent in list(root.iter()):
         for child in [*parent]:
-            # Matplotlib's style rules would hold for the page around them.
+            # Matplotlib's style rules would apply to the whole page.
             if child.tag == f"{_SVG}metadata" or [rule.tag for rule in child] == [f"{_SVG}style"]:
                 parent.remove(child)
     texts = [value for element in root.iter() for value in element.attrib.values() if "#" in value]
@@ -269,7 +269,7 @@ def _fit(name: str, title: str, about: str, figure: Figure) -> str:
 
 
 def _rename(element: ET.Element, name: str, used: set[str]) -> None:
-    """Ids that are referred to get the drawing's name in front, others go; fonts are the page's."""
+    """Prefix referenced ids with the drawing's name, remove others, and use the page's fonts."""
     attributes = element.attrib
     if (link := attributes.pop(_LINK, None)) is not None:
         attributes["href"] = link

@@ -106,7 +106,7 @@ def _config(run: ScoredRun, length: int, task: str) -> ConfigResult | None:
 
 
 def _placed(run: ScoredRun, length: int, task: str) -> Point | None:
-    """Place of a run in a panel: at its measured sparsity, or else at its target."""
+    """Position of a run in a panel: its measured sparsity, or else its target."""
     config = _config(run, length, task)
     if config is None:
         return None
@@ -122,7 +122,7 @@ def _nominal(run: ScoredRun, length: int) -> bool:
 
 
 def _why_unplaced(group: Group) -> str:
-    """The reason why no sparse run of a group has a place in a figure."""
+    """The reason why a group has no sparse run with a position in a figure."""
     if not all(run.labelled for run in group.sparse):
         return UNLABELLED
     return "no sparse run has a target sparsity, and none was measured"

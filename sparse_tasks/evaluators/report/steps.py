@@ -1,4 +1,4 @@
-"""The section on long answers: how many are still right, by how much of the answer is written."""
+"""The section on long answers: the share still correct, by the share of the answer written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparse_tasks.evaluators.report.groups import Group
 from sparse_tasks.evaluators.report.panels import Place, Scores, panels, place
 from sparse_tasks.evaluators.report.plots import Axis
 
-_PLACES: Final = 10  # places in the answer, the end among them
+_PLACES: Final = 10  # places in the answer, including the end
 _TICKS: Final = (0, 0.2, 0.4, 0.6, 0.8, 1)
 _STEPS: Final = Scores(
     "steps",
@@ -28,7 +28,7 @@ _NEARLY: Final = 1e-9  # a share of steps is a quotient, and rounded
 
 
 def against_steps(context: Context) -> Section:
-    """A panel a task whose answer is scored step by step: the share of answers without a mistake so far."""
+    """A panel per task whose answers are scored by step: the share of answers without a mistake so far."""
     section = Section("steps", "Accuracy by step")
     stepwise = {
         config.task

@@ -16,11 +16,11 @@ from sparse_tasks.evaluators.report.groups import Group
 from sparse_tasks.evaluators.report.panels import Place, Scores, comparable, panels
 from sparse_tasks.evaluators.report.plots import Axis, Point
 
-_TICKS: Final = 8  # numbers on the axis at most
+_TICKS: Final = 8  # maximum numbers on the axis
 
 
 def against_turns(context: Context) -> Section:
-    """A panel a task whose samples ask several questions: the score of each, in their order."""
+    """A panel per task whose samples ask several questions: the score of each, in order."""
     section = Section("turns", "Score by question")
     for group in context.groups:
         for length in group.lengths:

@@ -1,4 +1,4 @@
-"""Names and the words of others as the page shows them."""
+"""Names and untrusted texts as shown on the page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Final
 LONGEST_NAME: Final = 80  # characters of a name that the page shows
 
 _NONE: Final = "–"
-# A way through folders, of this system or another: it says who ran this, and where, but not what.
+# A path, on this system or another: it reveals who ran this and where, but not what.
 _PATH: Final = re.compile(r"(?<![\w.:/])(?:[A-Za-z]:|~\w*|\.{0,2})[/\\](?:[^\s/\\\"',;]+[/\\]+)*")
 _URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"',;]+", re.IGNORECASE)
 
 
 def clean(text: str) -> str:
-    """Text that is safe to read: what cannot be seen, or turns the direction of the line around, becomes a mark."""
+    """Text that is safe to show: invisible and direction-changing characters become visible marks."""
     return "".join(map(_visible, text))
 
 
@@ -27,25 +27,25 @@ def _visible(letter: str) -> str:
     if letter == "\r":
         return ""
     if ord(letter) < 32:
-        return chr(0x2400 + ord(letter))  # the pictures that Unicode has for them
+        return chr(0x2400 + ord(letter))  # Unicode's control pictures
     if unicodedata.category(letter) in ("Zl", "Zp"):
         return "\n"
     return "\N{REPLACEMENT CHARACTER}"
 
 
 def cut(text: str, most: int) -> tuple[str, int]:
-    """The first ``most`` characters of a text, and how many were left out."""
+    """The first ``most`` characters of a text, and the number left out."""
     return clean(text[:most]), max(0, len(text) - most)
 
 
 def name(text: str) -> str:
-    """A name in one line, of a bounded length."""
+    """A name on one line, of limited length."""
     line = " ".join(clean(text[: 2 * LONGEST_NAME]).split()) or "(no name)"
     return line if len(line) <= LONGEST_NAME and len(text) <= 2 * LONGEST_NAME else line[: LONGEST_NAME - 1] + "…"
 
 
 def public(text: str) -> str:
-    """Text without the ways to files and the addresses of servers that it names."""
+    """Text without paths and server addresses."""
     return _PATH.sub("…/", _URL.sub("(an address)", text))
 
 

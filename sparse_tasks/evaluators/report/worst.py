@@ -23,7 +23,7 @@ from sparse_tasks.evaluators.runs import read_predictions
 from sparse_tasks.generators.excerpt import Piece, excerpt
 
 _SHOWN: Final = 6
-_CANDIDATES: Final = 200  # of a task, looked at to spread the choice
+_CANDIDATES: Final = 200  # candidates per task for a spread choice
 _MARGIN: Final = 120
 _SPANS: Final = 4
 _LONGEST_PROMPT, _LONGEST_PIECE, _LONGEST_GOLD, _LONGEST_OUTPUT = 6_000, 1_500, 1_000, 2_000
@@ -68,7 +68,7 @@ def _choose(runs: Runs) -> tuple[list[_Chosen], bool]:
     compared = not lost.empty
     table = lost.assign(lost=lost["dense"] - lost["score"]) if compared else samples.assign(lost=1 - samples["score"])
     table = table[table["lost"] > 0]
-    # Of equals the longest prompts: there sparse attention matters most.
+    # Among equals the longest prompts, for which sparse attention matters most.
     table = table.sort_values(["lost", "length", "index"], ascending=[False, False, True], kind="stable")
     table = table.groupby("task", observed=True, sort=False).head(_CANDIDATES)
     return [_Chosen(runs[row.run], row) for row in _spread(table)], compared
@@ -88,7 +88,7 @@ def _spread(table: pd.DataFrame) -> list[Row]:
 
 
 def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tuple[str, str], JsonObject]:
-    """Rows of the data sets, by hash and id; only those that were chosen are held."""
+    """Rows of the data sets, by hash and id; only chosen ones are kept."""
     ids_by_config: dict[tuple[str, str, int], dict[str, int]] = {}
     for one in chosen:
         sha256 = one.run.settings.dataset.sha256
@@ -104,7 +104,7 @@ def _rows(chosen: Sequence[_Chosen], datasets: Mapping[str, Dataset]) -> dict[tu
 
 
 def _excerpt(row: JsonObject) -> tuple[Piece, ...]:
-    """A prompt cut to its evidence, bounded whatever its words are."""
+    """A prompt shortened to its evidence, of limited length."""
     pieces: list[Piece] = []
     left = _LONGEST_PROMPT
     for kind, text in excerpt(row["prompt"], row["evidence"], _MARGIN, _SPANS):

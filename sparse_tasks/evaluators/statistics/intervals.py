@@ -51,7 +51,7 @@ def wilson(mean: float, n: float, z: float, method: Method = "wilson") -> Interv
     shrink = 1 + z * z / n
     centre = (mean + z * z / (2 * n)) / shrink
     half = z * math.sqrt(mean * (1 - mean) / n + (z / (2 * n)) ** 2) / shrink
-    # At a mean of 0 or 1 one limit is the mean itself, which rounding may miss by a hair on either side.
+    # At a mean of 0 or 1 one limit is the mean itself, up to rounding.
     return Interval(max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)), method)
 
 
@@ -59,7 +59,7 @@ def macro(means_and_intervals: Sequence[tuple[float, Interval]]) -> tuple[float,
     """Unweighted mean over tasks that share no samples, with an interval made of theirs, all of one level.
 
     MOVER (Zou and Donner 2008, Statistics in Medicine 27, 1693-1702): distances of means to their limits add up in
-    squares, on each side by itself.
+    squares, on each side separately.
 
     Raises:
         ValueError: No tasks, or a mean that lies outside its interval or is NaN.
@@ -73,7 +73,7 @@ def macro(means_and_intervals: Sequence[tuple[float, Interval]]) -> tuple[float,
     average = math.fsum(mean for mean, _ in means_and_intervals) / tasks
     below = math.hypot(*(mean - interval.low for mean, interval in means_and_intervals)) / tasks
     above = math.hypot(*(interval.high - mean for mean, interval in means_and_intervals)) / tasks
-    # The mean of the limits is always further out; only rounding could pass it, and with it the end of the scale.
+    # The mean of the limits is always further out; only rounding could exceed it, and with it the scale.
     lowest = math.fsum(interval.low for _, interval in means_and_intervals) / tasks
     highest = math.fsum(interval.high for _, interval in means_and_intervals) / tasks
     return average, Interval(max(lowest, average - below), min(highest, average + above), "mover")

@@ -46,7 +46,7 @@ def hoeffding_bentkus_p_value(
     sizes = [len(task) for task in tasks]
     n = min(sizes) * len(tasks)
     lost = math.fsum(min(sizes) * precise_mean(task) for task in tasks)
-    whole = max(0, math.ceil(lost - TOLERANCE))  # of a sum that rounding raised above it, too
+    whole = max(0, math.ceil(lost - TOLERANCE))  # also for a sum that rounding raised
     tail = float(bdtr(whole, n, tolerance))
     if not (all_or_nothing and len(set(sizes)) == 1 and whole <= n * tolerance - 1):
         tail *= math.e
@@ -61,13 +61,13 @@ def samples_needed(tolerance: float, error: float) -> int:
     require_fraction("tolerance", tolerance)
     require_fraction("error", error)
     n = max(1, math.ceil(math.log(error) / math.log1p(-tolerance)) - 1)
-    while _hoeffding(0.0, n, tolerance) > error:  # at most twice: the logarithms are rounded
+    while _hoeffding(0.0, n, tolerance) > error:  # at most twice, for rounding of the logarithms
         n += 1
     return n
 
 
 def _hoeffding(mean: float, n: int, tolerance: float) -> float:
-    """Hoeffding's bound on the chance that the mean of ``n`` losses is so small."""
+    """Hoeffding's bound on the probability that the mean of ``n`` losses is this small."""
     from scipy.special import rel_entr
 
     if mean >= tolerance:
@@ -78,8 +78,8 @@ def _hoeffding(mean: float, n: int, tolerance: float) -> float:
 def fixed_sequence(p_values_by_chain: Sequence[Sequence[float]], error: float) -> tuple[list[int], float]:
     """Test several chains of hypotheses, each in its order until the first that is not rejected.
 
-    The chance to reject any true hypothesis in any chain is at most ``error``, whatever the dependence between
-    p-values. Chains begin with equal shares of ``error``; one that has rejected its last hypothesis hands its share to
+    The probability of rejecting any true hypothesis in any chain is at most ``error``, whatever the dependence between
+    p-values. Chains begin with equal shares of ``error``; one that has rejected its last hypothesis passes its share to
     the others (a graphical procedure of Bretz, Maurer, Brannath and Posch 2009, Statistics in Medicine 28, 586-604).
     With one chain it is the fixed sequence, with chains of one hypothesis Holm's test. The order within a chain must
     not be taken from the p-values.

@@ -19,7 +19,7 @@ from sparse_tasks.evaluators.statistics.values import (
     require_fraction,
 )
 
-_EXACT: Final = 14  # up to so many changed samples, every pattern of signs is tried
+_EXACT: Final = 14  # up to this many changed samples, all sign patterns are tried
 _RESAMPLES: Final = 9_999
 _COLUMNS: Final = 256  # intervals computed at once: 20 MB
 
@@ -66,15 +66,15 @@ def _around_mean(changes: Values, half: float, alpha: float) -> Interval:
 
 def _half_widths(rows: Sequence[Values], alpha: float, resamples: int) -> list[float]:
     """Half the width of the interval of each row, all equally long; infinite if too many have no spread."""
-    # Of the differences and their mirror image one is resampled, whichever way round they come.
+    # Resample the same one of the differences and their mirror image, so that results are symmetric.
     values = np.stack([max((row, np.sort(-row)), key=np.ndarray.tolist) for row in rows]).T
-    # About their own mean, so that the spread of a resample is no small difference of large numbers.
+    # Centred, so that the spread of a resample is not a small difference of large numbers.
     values = values - np.array([precise_mean(row) for row in values.T])
     n, roots = len(values), []
     for counts in resampled_counts(n, resamples):
         means = counts @ values / n
         spreads = np.sqrt(np.maximum(counts @ values**2 / n - means**2, 0))
-        # A resample of one value over and over counts as infinitely far from the mean, the careful side.
+        # A constant resample counts as infinitely far from the mean, which is conservative.
         roots.append(np.divide(np.abs(means), spreads, out=np.full(means.shape, np.inf), where=spreads > NO_SPREAD))
     return [
         math.inf if row.max() - row.min() <= TOLERANCE else float(root * row.std())
@@ -83,7 +83,7 @@ def _half_widths(rows: Sequence[Values], alpha: float, resamples: int) -> list[f
 
 
 def gains_less_losses(changes: Values, alpha: float) -> Interval:
-    """Limits that hold whatever sizes the changes have that were not seen."""
+    """Limits that hold for any sizes of unseen changes."""
     from scipy.special import ndtri
 
     n, z = len(changes), float(ndtri(1 - alpha / 2))
@@ -108,7 +108,7 @@ def sign_flip_p_value(differences: Sequence[float], *, flips: int = 19_999) -> f
     observed = abs(math.fsum(changes))
     if len(sizes) <= _EXACT:
         patterns = (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes))) & 1
-        # Patterns that differ from the observed one by rounding alone are as extreme as it is.
+        # Patterns that differ from the observed one only by rounding are as extreme.
         return float(np.mean(np.abs((1.0 - 2.0 * patterns) @ sizes) >= observed - TOLERANCE * math.fsum(sizes)))
     from scipy.stats import monte_carlo_test
 
@@ -160,7 +160,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     if not all(0 <= p <= 1 for p in p_values):
         raise ValueError(f"p-values must be in [0, 1], not {list(p_values)}")
-    # As statsmodels' multipletests has it, which runs the garbage collector in every call.
+    # Same as statsmodels' multipletests, which runs the garbage collector in every call.
     order = np.argsort(p_values, kind="stable")
     raised = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
     adjusted = np.empty(len(order))

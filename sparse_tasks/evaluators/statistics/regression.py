@@ -102,7 +102,7 @@ def logit_regression(
     )  # of each sample on each coefficient
     size = np.bincount(stratum).astype(np.float64)
     centres = np.column_stack([np.bincount(stratum, pull) for pull in pulls.T]) / np.maximum(size, 1)[:, None]
-    # A sample that is alone in its stratum has no scatter to go by; it keeps its whole pull.
+    # A single sample in a stratum has no scatter; its full influence counts.
     alone = size[stratum] < 2
     centred = np.where(alone[:, None], pulls, pulls - centres[stratum])
     centred *= np.sqrt(np.where(alone, 1.0, size[stratum] / np.maximum(size[stratum] - 1, 1)))[:, None]
@@ -115,8 +115,8 @@ def _separated(design: Values, means: Values) -> bool:
     """Whether the likelihood has no finite maximum (Albert and Anderson 1984, Biometrika 71, 1-10)."""
     from scipy.optimize import linprog
 
-    # So it is if some direction b has x b >= 0 where all scores are 1, x b <= 0 where all are 0, and x b = 0 where
-    # there are others, but is not 0 everywhere: a linear program finds it.
+    # That holds if some b has x b >= 0 where all scores are 1, x b <= 0 where all are 0, and x b = 0 elsewhere, but is
+    # not 0 everywhere: a linear program finds it.
     ones, zeros = means >= 1 - TOLERANCE, means <= TOLERANCE
     if not (ones | zeros).any():
         return False
@@ -139,7 +139,7 @@ def _fit(design: Values, means: Values, n: Values) -> tuple[Values, float]:
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
 
-    # Separation was ruled out before; a law that meets all cells, of which statsmodels warns too, is no failure.
+    # Separation was ruled out before; a perfect fit, of which statsmodels also warns, is no failure.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         fit = GLM(means, design, family=Binomial(), var_weights=n).fit(maxiter=100, scale=1.0)

@@ -29,7 +29,7 @@ def relative_error_interval(
     studentised bootstrap of ``difference_interval``: pairs are drawn anew within each task, and the standard error is
     that of the ratio by the delta method. Where too few samples changed for that, the limits of gains and losses,
     averaged over tasks by ``macro``, are divided by that limit of D which makes them wider ("gains_losses"). Limits are
-    at most 1, and infinite where dense scores are so near to 0 that the ratio may be anything.
+    at most 1, and infinite if dense scores are so close to 0 that the ratio is undetermined.
 
     Raises:
         ValueError: No tasks, a task without pairs, dense scores that are all 0, a score outside [0, 1], or a
@@ -65,7 +65,7 @@ def _pairs(task: Sequence[tuple[float, float]]) -> Values:
 
 
 def _half_width(pairs: Sequence[Values], ratio: float, alpha: float, resamples: int) -> float:
-    """Half the width of the interval of a ratio of summed means; infinite where too many resamples cannot say."""
+    """Half the width of the interval of a ratio of summed means; infinite if too many resamples are degenerate."""
     loss, dense, lost_lost, lost_dense, dense_dense = np.zeros((5, resamples))
     spread = 0.0
     for stream, task in enumerate(pairs):
@@ -82,7 +82,7 @@ def _half_width(pairs: Sequence[Values], ratio: float, alpha: float, resamples: 
         spread += float((lost - ratio * base).var()) / n
     known = dense > TOLERANCE
     drawn_ratio = np.divide(loss, dense, out=np.zeros(resamples), where=known)
-    # Of the mean of loss - ratio * dense.
+    # Variance of the mean of loss - ratio * dense.
     variance = lost_lost - 2 * drawn_ratio * lost_dense + drawn_ratio**2 * dense_dense
     error = np.sqrt(np.maximum(variance, 0))
     known &= error > NO_SPREAD

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from sparse_tasks.evaluators.statistics.values import Values
 
-SEED: Final = 20_081_988  # any number does, as long as it stays the same
-NO_SPREAD: Final = 1e-7  # largest value that rounding makes of a spread of 0
+SEED: Final = 20_081_988  # arbitrary, but fixed
+NO_SPREAD: Final = 1e-7  # upper bound of a spread of 0 after rounding
 
 _CELLS: Final = 1_000_000  # random numbers held at once: 8 MB
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
-TOLERANCE: Final = 1e-9  # values nearer to each other than this differ by rounding alone
+TOLERANCE: Final = 1e-9  # closer values differ only by rounding
 
 
 def checked(values: Sequence[float] | Values, low: float = 0.0) -> Values:
@@ -19,14 +19,14 @@ def checked(values: Sequence[float] | Values, low: float = 0.0) -> Values:
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or not len(given):
         raise ValueError("there must be at least one value, in a flat list")
-    outside = given[~((given >= low) & (given <= 1))]  # NaN is not inside either
+    outside = given[~((given >= low) & (given <= 1))]  # includes NaN
     if len(outside):
         raise ValueError(f"values must be in [{low:g}, 1], not {outside[0]}")
     return np.sort(given)
 
 
 def checked_differences(differences: Sequence[float] | Values) -> Values:
-    """Differences in [-1, 1], sorted, those that only rounding made set to 0."""
+    """Differences in [-1, 1], sorted, with rounding errors set to 0."""
     changes = checked(differences, low=-1.0)
     changes[np.abs(changes) <= TOLERANCE] = 0.0
     return changes
