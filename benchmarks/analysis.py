@@ -4,7 +4,7 @@
     python benchmarks/analysis.py report    # a report over 100 runs of as many samples, and the analyses
     python benchmarks/analysis.py board     # a board of 1,000 submissions
 
-Each command runs in a process of its own, as a user would run it. ``check`` makes its data first, which takes some
+Each command runs in a separate process, as a user would run it. ``check`` makes its data first, which takes some
 minutes; ``--lengths`` makes it longer or shorter. ``benchmarks/submissions.py`` feeds the check mutated submissions.
 """
 
@@ -46,7 +46,7 @@ LENGTHS = ["4k", "8k", "16k", "32k"]
 CHECK_SECONDS, REPORT_SECONDS, REPORT_MB, BOARD_SECONDS, BOARD_MB = 30, 60, 1000, 30, 2
 
 
-# The system's own figure counts what the parent held when it started the process; this one is of the process alone.
+# The system's figure includes the parent's memory at the fork; this one is of the process alone.
 _TOLD = """
 import atexit, re, sys
 from pathlib import Path
@@ -73,7 +73,7 @@ def measured(*arguments: object) -> tuple[float, float, str]:
 
 
 class Made(Engine):
-    """Answers right as often as it should, and says what sparse attention would have measured."""
+    """Answers with a given accuracy, and reports plausible measurements."""
 
     name = "made"
     runs_methods = True
@@ -107,7 +107,7 @@ class Made(Engine):
 
 
 def answered(data: Dataset, folder: Path, attention: Attention) -> Path:
-    """A run of the made engine."""
+    """A run of the synthetic engine."""
     with Run(folder) as run:
         predict(RunRequest(data, data.select(), "acme/made", "made", attention=attention), run)
         score_run(run, data)
@@ -212,7 +212,7 @@ def board(console: Console, arguments: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    """Run one of them; exit code 1 where a limit is missed."""
+    """Run one of them; exit code 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["check", "report", "board"])
     parser.add_argument("--lengths", nargs="+", default=LENGTHS, help="of the checked data set")

@@ -1,4 +1,4 @@
-"""Goals of a benchmark, and which of them were missed."""
+"""Goals of a benchmark, and the missed ones."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Board:
         return f"{'≤' if most else '≥'} {limit:g} {'yes' if met else 'NO'}"
 
     def say(self, what: str, value: float, limit: float, *, most: bool = False) -> None:
-        """Print a number that is in no table, with its goal."""
+        """Print a number outside tables, with its goal."""
         self.console.print(f"{what}: {value:.3g} ({self.goal(what, value, limit, most=most)})")

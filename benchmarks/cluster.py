@@ -3,8 +3,8 @@
     python benchmarks/cluster.py scaling     # nodes of one core each, on this machine, in turn
     python benchmarks/cluster.py simulate    # 10^9 tokens, and the figure docs/scale.svg
 
-The simulation draws the times of files from samples that it makes first, whose processor time it takes; what else runs
-does not change them. Some workers are slow throughout, and some die while they make a file, which is begun again.
+The simulation draws the times of files from the processor time of samples that it makes first, which other load does
+not change. Some workers are slow throughout, and some die while making a file, which is then restarted.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from sparse_tasks.generators.seeds import Stream
 
 LENGTH, TOKENS = 65_536, 10**9
 WORKERS = (1, 10, 30, 100, 300, 1_000)
-START = 10.0  # seconds until a worker has begun
-SLOW, TIMES = 0.05, 3.0  # share of workers that take so many times as long
+START = 10.0  # seconds until a worker has started
+SLOW, TIMES = 0.05, 3.0  # share of slow workers, and their slowdown
 DEATHS = 0.02  # share of files in the middle of which the worker dies
-AGAIN = 20.0  # seconds until another worker has taken its place
+AGAIN = 20.0  # seconds until another worker replaces it
 ROUNDS = 20
 
 
@@ -62,7 +62,7 @@ def scaling(rounds: int) -> None:
 
 
 def _on(nodes: int) -> tuple[float, float]:
-    os.environ |= {"RAY_worker_niceness": "0"}  # as everything else here
+    os.environ |= {"RAY_worker_niceness": "0"}  # same priority as everything else here
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -72,7 +72,7 @@ def _on(nodes: int) -> tuple[float, float]:
             cluster.add_node(**small)
         with tempfile.TemporaryDirectory() as folder:
             words = ["generate", "-l", "16k", "-n", "128", "-o", f"{folder}/data", "--on", cluster.address]
-            # Files of 16 samples, so that there are many for each core.
+            # Files of 16 samples, for many files per core.
             script = (
                 "import sparse_tasks.generators.dataset as d; d._SHARD_TOKENS = 2**18;"
                 "from sparse_tasks.cli.main import main; main()"
@@ -115,7 +115,7 @@ def _recorded(request: Request) -> dict[str, list[float]]:
     here = Worker(request, load_tokenizer().with_encoder(FAST if FAST.label() else None))
     found: dict[str, list[float]] = {}
     for task in request.tasks:
-        make(here, (task, LENGTH, 0), False)  # what is loaded once
+        make(here, (task, LENGTH, 0), False)  # warm up
         for index in range(1, 7):
             began = time.process_time()
             sample = make(here, (task, LENGTH, index), False)
@@ -125,7 +125,7 @@ def _recorded(request: Request) -> dict[str, list[float]]:
 
 
 def _time(files: list[Shard], seconds: dict[str, list[float]], workers: int, number: int, even: bool) -> float:
-    """Seconds until the last file is made, each by whichever worker is free first."""
+    """Seconds until the last file is made, each by the first free worker."""
     stream = Stream("cluster", workers, number)
     drawn = lambda: stream.below(10**9) / 10**9  # noqa: E731
     slow = [not even and drawn() < SLOW for _ in range(workers)]

@@ -1,18 +1,18 @@
-"""Dose and response: whether a task gets harder for a model where a parameter says so.
+"""Dose and response: whether a parameter that should make a task harder does so for a model.
 
     python benchmarks/dose.py generate --out DATA --tokenizer MODEL --preset small   # a data set for each level
     python benchmarks/dose.py evaluate --data DATA --model MODEL --runs RUNS         # one engine answers all of them
     python benchmarks/dose.py table --runs RUNS                                      # of all models, as Markdown
 
 ``--preset paper`` is for the probe, which learned its prompts; other small models need ``small``, whose answers are
-begun. Data may be made where there is no GPU. Options that are not listed are handed to ``sparse-tasks generate`` and
-``evaluate`` (``--workers``, ``--engine-arg``, ``--limit``). A miniature for a CPU: ``generate --out DATA --preset paper
---tokenizer probe --length 2k --samples 3 --levels 2 --task ruler_vt``, and ``evaluate --model probe`` as above.
+begun. Data may be made without a GPU. Other options are passed to ``sparse-tasks generate`` and ``evaluate``
+(``--workers``, ``--engine-arg``, ``--limit``). A miniature for a CPU: ``generate --out DATA --preset paper --tokenizer
+probe --length 2k --samples 3 --levels 2 --task ruler_vt``, and ``evaluate --model probe`` as above.
 
 A level is one value of one parameter; levels share no samples. Intervals are 95% (``mean_interval``), those of
-differences made of them by MOVER (``macro``). A task *falls* where the last level surely scores less than the first
-and no level surely scores more than an easier one; it *rises* where one surely does. Where every level is below .1, the
-model is unable, and nothing is said.
+differences made of them by MOVER (``macro``). A task *falls* if the last level scores significantly less than the first
+and no level scores significantly more than an easier one; it *rises* if one does. If every level is below .1, the model
+is unable, and there is no verdict.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Dose:
         task: Name of the task.
         parameter: Name of the parameter.
         levels: Its values, the easiest first.
-        fixed: Other parameters, which make the easiest level easy or leave this one alone to decide.
+        fixed: Other parameters, which make the easiest level easy or isolate this one.
     """
 
     task: str
@@ -55,7 +55,7 @@ class Dose:
     fixed: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, level: int) -> list[str]:
-        """What ``generate --set`` takes for a level, from 0."""
+        """The arguments of ``generate --set`` for a level, from 0."""
         values = {**self.fixed, self.parameter: self.levels[level]}
         return [f"{self.task}.{name}={value}" for name, value in values.items()]
 
@@ -102,7 +102,7 @@ for it, so its levels begin there.
 
 
 def difference(easier: Scores, harder: Scores) -> tuple[float, Interval]:
-    """How much more the harder level scores, with its interval; the two share no samples."""
+    """Score of the harder level minus that of the easier, with its interval; the two share no samples."""
     up, down = mean_interval(harder), mean_interval(easier)
     mirrored = Interval(-down.high, -down.low, down.method)
     half, interval = macro([(precise_mean(harder), up), (-precise_mean(easier), mirrored)])
@@ -110,9 +110,9 @@ def difference(easier: Scores, harder: Scores) -> tuple[float, Interval]:
 
 
 def verdict(levels: Sequence[Scores]) -> str:
-    """What scores by level say, the easiest first.
+    """The verdict on scores by level, the easiest first.
 
-    ``unable``; ``rises``; ``falls``, with a note where means are not in order, though within what samples leave open;
+    ``unable``; ``rises``; ``falls``, with a note if means are out of order within sampling error;
     ``undecided``.
     """
     means = [precise_mean(level) for level in levels]
@@ -133,7 +133,7 @@ def shown(scores: Scores) -> str:
 
 
 def table(scores: Mapping[tuple[str, str, str], Scores], doses: Sequence[Dose] = DOSES) -> str:
-    """Markdown, a row a task.
+    """A Markdown table, one row per task.
 
     Args:
         scores: By model, task and level.
@@ -157,7 +157,7 @@ def table(scores: Mapping[tuple[str, str, str], Scores], doses: Sequence[Dose] =
 
 
 def by_level(runs: Sequence[Path], doses: Sequence[Dose] = DOSES) -> dict[tuple[str, str, str], Scores]:
-    """Scores by model, task and the level that its run says, for ``table``."""
+    """Scores by model, task and the run's level, for ``table``."""
     read = read_runs(runs)
     scores: dict[tuple[str, str, str], Scores] = {}
     for run in read.runs:
@@ -170,7 +170,7 @@ def by_level(runs: Sequence[Path], doses: Sequence[Dose] = DOSES) -> dict[tuple[
 
 
 def _level(run: ScoredRun, dose: Dose) -> str:
-    """The parameter's value in the data set of a run, as the dose writes it."""
+    """The parameter's value in a run's data set, in the dose's form."""
     settings = run.settings
     if not isinstance(settings, RunSettings) or settings.made_from is UNSET:
         raise SystemExit(f"{run.path} does not say what its data set was made with; evaluate it again")
@@ -183,7 +183,7 @@ def _level(run: ScoredRun, dose: Dose) -> str:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """A data set for each number of a level, of all tasks that have so many."""
+    """Generate a data set for each level, of all tasks that have it."""
     doses = [dose for dose in DOSES if not arguments.task or dose.task in arguments.task]
     for level in range(min(arguments.levels, max(len(dose.levels) for dose in doses))):
         words = ["--length", arguments.length, "--samples", str(arguments.samples), "--preset", arguments.preset]
@@ -201,7 +201,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not folders:
         raise SystemExit(f"{arguments.data} holds no level-1; name the folder that generate has written")
     words = ["evaluate", "--model", arguments.model, *arguments.more]
-    if len(folders) > 1 and not arguments.at_once:  # one engine stays for all
+    if len(folders) > 1 and not arguments.at_once:  # one engine is kept for all
         sparse_tasks(*words, "--output", str(arguments.runs), *map(str, folders))
         return
     model = Path(arguments.model).name
@@ -214,7 +214,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def sparse_tasks(*words: str) -> None:
-    """Run a command; its exit code, where it fails, is ours."""
+    """Run a command; exit with its code if it fails."""
     if code := subprocess.run([sys.executable, "-m", "sparse_tasks", *words], check=False).returncode:
         sys.exit(code)
 

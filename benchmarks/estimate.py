@@ -1,10 +1,10 @@
-"""How near ``generate --dry-run`` comes to the run that it estimates.
+"""Accuracy of the estimates of ``generate --dry-run``.
 
     python benchmarks/estimate.py [--runs 2]
 
-Each setting is estimated and run in turn, several times, so that both see the same machine. A run's time is the
+Each setting is estimated and run alternately, several times, so both see the same machine load. A run's time is the
 processor time of all its processes over the cores that they may use, so that other programs do not count; an estimate
-is compared with the mean of the runs. Exit code 1 where one is more than 1.5 times off, or two are 1.5 times apart.
+is compared with the mean of the runs. Exit code 1 if one is off by more than a factor of 1.5, or two differ by that.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def generate(setting: str, *more: str) -> tuple[float, str]:
 
 
 def main() -> int:
-    """Print a table; 1 where a limit is exceeded."""
+    """Print a table; 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2, help="estimates and runs of each setting (default: 2)")
     runs = parser.parse_args().runs

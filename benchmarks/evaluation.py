@@ -4,7 +4,7 @@
     python benchmarks/evaluation.py scoring     # 100,000 predictions: time and memory
     python benchmarks/evaluation.py batching    # batched over one request at a time: tokens per second (a GPU)
 
-All numbers are ratios within one run, but for the limits of scoring, which are a time and a size. ``overhead`` and
+All numbers are ratios within one run, except the limits of scoring, which are a time and a size. ``overhead`` and
 ``batching`` need vLLM; both take the demo model's tokenizer, and ``overhead`` its weights too.
 """
 
@@ -52,7 +52,7 @@ def make_data(folder: Path, length: int, samples: int, tokenizer: str) -> Datase
 
 
 class Clock(Progress):
-    """When the engine began to load, and when it was ready."""
+    """Records when the engine began to load, and when it was ready."""
 
     def starting(self, engine: str, samples: int, tokens: int, done: int) -> None:
         self.loading = time.perf_counter()
@@ -68,7 +68,7 @@ class Clock(Progress):
 
 
 def overhead(console: Console, arguments: argparse.Namespace) -> bool:
-    """Everything that ``evaluate`` does but loading the model, over ``LLM.generate`` on the same ids."""
+    """Time of ``evaluate`` without loading the model, over ``LLM.generate`` on the same ids."""
     from vllm import SamplingParams
 
     model = find_model("demo")
@@ -77,7 +77,7 @@ def overhead(console: Console, arguments: argparse.Namespace) -> bool:
         rows = list(data.rows(data.select()))
         tokenizer = load_tokenizer(model.source)
         ids = [{"prompt_token_ids": tokenizer.ids(row["prompt"])} for row in rows]
-        # One engine serves both. Its cache of prefixes would make the second one's work less.
+        # One engine serves both, whose prefix cache would help the second.
         engine = VllmEngine(EngineSettings(model, arguments={"enable_prefix_caching": False}))
         engine.start(1024 + arguments.tokens)
         llm: Any = engine._llm
@@ -85,7 +85,7 @@ def overhead(console: Console, arguments: argparse.Namespace) -> bool:
         llm.generate(ids[:4], sampling, use_tqdm=False)
 
         class Running(VllmEngine):
-            """The engine that runs already."""
+            """An already running engine."""
 
             name = "running"
 
@@ -127,11 +127,11 @@ def overhead(console: Console, arguments: argparse.Namespace) -> bool:
 
 
 def scoring(console: Console, arguments: argparse.Namespace) -> bool:
-    """``sparse-tasks score`` on many predictions, in a process of its own."""
+    """``sparse-tasks score`` on many predictions, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         run = many_predictions(Path(folder), arguments.predictions)
         began = time.perf_counter()
-        # A process begins with the peak memory of the one that it was forked from, so a small one stands between.
+        # A process inherits the peak memory of its parent, so a small one is put in between.
         script = (
             "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
             " print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -147,7 +147,7 @@ def scoring(console: Console, arguments: argparse.Namespace) -> bool:
 
 
 def many_predictions(folder: Path, n: int) -> Path:
-    """A data set of so many samples, made of few by giving them other ids, and a run over it."""
+    """A large data set, made of few samples with new ids, and a run over it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -161,7 +161,7 @@ def many_predictions(folder: Path, n: int) -> Path:
     for name in list(manifest["files"]):
         rows, path = read_rows(folder / "few" / name), folder / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What is long in a sample, its prompt, is not read by scoring.
+        # Scoring does not read the prompts, the long part of samples.
         copies = [
             row
             | {"id": f"{row['task']}-3072-{i * few + row['index']:06d}", "index": i * few + row["index"], "prompt": "-"}

@@ -1,10 +1,10 @@
-"""What data sets of many files cost: processor time with 1,000 files over that with 10.
+"""Cost of data sets with many files: processor time with 1,000 files over that with 10.
 
     python benchmarks/files.py [--files 1000]
 
-Each file holds one short sample, so that what is left is the cost of a file. Publishing and streaming go through the
-server of ``tests/hub/server.py``; a first upload is cut off after a third of the files. A step whose time grows faster
-than the number of files, or that takes longer than it may, is told, with exit code 1.
+Each file contains one short sample, which isolates the cost of a file. Publishing and streaming go through the server
+of ``tests/hub/server.py``; a first upload is interrupted after a third of the files. A step whose time grows faster
+than the number of files, or that exceeds its limit, is reported, with exit code 1.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def seconds(step: Callable[[], object]) -> float:
 
 
 def first(name: str, env: dict[str, str]) -> float:
-    """Seconds until the first sample of a data set is there, in a process of its own, without its imports."""
+    """Seconds to the first sample of a data set, in a separate process, without its imports."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _FIRST, name],
         env=os.environ | env,
@@ -70,7 +70,7 @@ print(time.process_time() - began)
 
 
 def publish(folder: Path) -> None:
-    """Send whatever the Hub does not hold yet, in one commit."""
+    """Upload what the Hub lacks, in one commit."""
     files, repository = package(open_dataset(str(folder))), Repository(NAME)
     repository.publish(repository.look(files), files, "Publish")
 
@@ -114,7 +114,7 @@ def steps(files: int, root: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print a table; 1 where a limit is exceeded."""
+    """Print a table; 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000)
     many = parser.parse_args().files

@@ -3,9 +3,9 @@
     python benchmarks/freed.py                      # window_evict, snapkv_blocks and knorm_blocks
     python benchmarks/freed.py --attention window_decode --tokens 4096 --blocks 301
 
-Random weights and prompts; nothing is downloaded, and no GPU is needed. All requests come at once, and each writes as
-many tokens. After each step stand the blocks that are in use and the requests that run, as vLLM reports them. What is
-written is held against that of the same methods without freeing, token by token.
+Random weights and prompts; nothing is downloaded, and no GPU is needed. All requests arrive at once, and write the same
+number of tokens. After each step, blocks in use and running requests are recorded, as reported by vLLM. Outputs are
+compared token by token with those of the same methods without freeing.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Ran:
     """Requests under an attention.
 
     Attributes:
-        blocks: Blocks in use, at most.
-        requests: Requests that ran at once, at most.
+        blocks: Maximum blocks in use.
+        requests: Maximum requests that ran at once.
         decoding: Blocks in use per running request, on average over steps that read no prompt.
         preempted: Preemptions.
-        seconds: Time of all of it.
+        seconds: Total time.
         written: Tokens that each request wrote.
     """
 
@@ -140,7 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(SHAPE))
         kept: dict[tuple[str, float], Ran] = {}
-        # Without prefix caching, which some of these do not go with.
+        # Without prefix caching, which some of these do not support.
         own = engine_arguments("dense") | {"enable_prefix_caching": False}
         with Engine(folder, arguments, own) as llm:
             show("dense", None, "no", run(llm, arguments))

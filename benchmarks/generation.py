@@ -6,8 +6,8 @@
                                                         # and its validation
 
 All numbers are ratios or sizes within one run. The unit is one ``tokenizers.Tokenizer.encode`` of the rendered prompt,
-in processor time, measured right beside the sample. Every sample is made as ``sparse-tasks generate`` makes it:
-composed, fitted with the encoder that counts there, read by its oracle.
+in processor time, measured next to the sample. Every sample is made as in ``sparse-tasks generate``: composed, fitted
+with the same encoder, checked by its oracle.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def unit_cost(task_name: str, length: int, samples: int) -> float:
     tokenizer = load_tokenizer().with_encoder(Fastokens)
     request = make_request(GenerateOptions(lengths=[length], tasks=[task_name], samples=samples))
     task = request.tasks[0]
-    make_sample(request, tokenizer, task, length, samples)  # loads word lists, estimates the size: once a run
+    make_sample(request, tokenizer, task, length, samples)  # loads word lists, estimates the size: once per run
     making = encoding = 0.0
     for index in range(samples):
         began = time.process_time()
@@ -56,7 +56,7 @@ def unit_cost(task_name: str, length: int, samples: int) -> float:
 
 
 class Run(NamedTuple):
-    """What a command took: seconds, peak memory in MB of its largest process, processor time of all of them."""
+    """Cost of a command: seconds, peak memory in MB of its largest process, processor time of all processes."""
 
     seconds: float
     memory: int
@@ -64,7 +64,7 @@ class Run(NamedTuple):
 
 
 def command(*words: str, folder: str, release: Path = Path(__file__).parents[1]) -> Run:
-    """Run the command line of a checkout in a process of its own, in a folder."""
+    """Run a checkout's command line in a separate process, in a folder."""
     began = time.perf_counter()
     script = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
@@ -84,13 +84,13 @@ def command(*words: str, folder: str, release: Path = Path(__file__).parents[1])
 
 
 def generate(*options: str) -> Run:
-    """Generate a data set that nobody keeps."""
+    """Generate a temporary data set."""
     with tempfile.TemporaryDirectory() as folder:
         return command("generate", *options, "--output", "data", folder=folder)
 
 
 def against(release: Path, runs: int) -> dict[str, float]:
-    """How many times as long an older checkout takes for the default suite at 64k, and the cost of validation."""
+    """Time of an older checkout over this one's for the default suite at 64k, and the cost of validation."""
     suite = ("generate", "--length", "64k", "--output")
     ours, theirs, checks = [], [], []
     for _ in range(runs):
@@ -132,7 +132,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "task" else "right")
     numbers: dict[str, object] = {}
     missed: list[str] = []
-    # Those that need no text of somebody else.
+    # Tasks without a third-party corpus.
     for name in (task.name for task in TASKS if "corpus" not in task.texts):
         near = unit_cost(name, short, 4 if quick else 12)
         far = unit_cost(name, long, 2)

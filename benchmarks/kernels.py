@@ -1,14 +1,14 @@
-"""Speed of the sparse kernels beside dense attention, on one GPU, in one run.
+"""Speed of the sparse kernels against dense attention, on one GPU, in one run.
 
     python benchmarks/kernels.py                    # all tables, some five minutes on an H100
     python benchmarks/kernels.py prefill decode     # some of them
-    python benchmarks/kernels.py --check            # is it right: every kernel against fp32, on this GPU
+    python benchmarks/kernels.py --check            # correctness: every kernel against fp32, on this GPU
     python benchmarks/kernels.py --check --only skipping
 
 Shapes are those of a layer of Llama-3.1-8B: 32 query heads, 8 KV heads, head size 128, bfloat16, causal. Dense is the
-fastest of FlashAttention 3 (as vLLM ships it; without vLLM it is left out, and said so) and cuDNN's. Times are medians;
-dense and sparse take turns, and the launches of both are queued before the clock starts, as in a running model. Index
-is all that a method does before attention; sparse is index and attention together; bound is 1 / density.
+fastest of FlashAttention 3 (as shipped with vLLM; skipped with a note without vLLM) and cuDNN's. Times are medians;
+dense and sparse alternate, and the launches of both are queued before the clock starts, as in a running model. Index is
+everything that a method does before attention; sparse is index and attention together; bound is 1 / density.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Run = Callable[[], object]
 
 
 def medians(runs: dict[str, Run], repeats: int = 7) -> dict[str, float]:
-    """Milliseconds of each, taking turns."""
+    """Median milliseconds of each, run alternately."""
     for run in runs.values():
         run()
         run()
@@ -67,7 +67,7 @@ def medians(runs: dict[str, Run], repeats: int = 7) -> dict[str, float]:
         for name, run in runs.items():
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
-            flush.zero_()  # no run finds its inputs in the L2 cache
+            flush.zero_()  # flush the L2 cache
             torch.cuda._sleep(QUEUED)
             begin.record()
             run()
@@ -78,7 +78,7 @@ def medians(runs: dict[str, Run], repeats: int = 7) -> dict[str, float]:
 
 
 def flash_attention_3() -> Any:
-    """As vLLM ships it, or None."""
+    """FlashAttention 3 as shipped with vLLM, or None."""
     try:
         from vllm.vllm_flash_attn import flash_attn_varlen_func
     except ImportError:
@@ -87,7 +87,7 @@ def flash_attention_3() -> Any:
 
 
 def dense_prefills(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Run]:
-    """Dense causal attention of a prompt, as others have it."""
+    """Other projects' dense causal attention of a prompt."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     rows = [x.transpose(0, 1)[None] for x in (q, k, v)]
@@ -106,21 +106,21 @@ def dense_prefills(q: Tensor, k: Tensor, v: Tensor) -> dict[str, Run]:
 
 
 def fastest(runs: dict[str, Run], repeats: int = 3) -> tuple[str, Run]:
-    """The name and the run that takes least."""
+    """The name and the fastest run."""
     times = medians(runs, repeats)
     name = min(times, key=lambda n: times[n])
     return name, runs[name]
 
 
 def random_prompt(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values without structure: what is selected lies all over the place."""
+    """Queries, keys and values without structure, so selections are scattered."""
     shapes = ((n, HEADS, SIZE), (n, KV_HEADS, SIZE), (n, KV_HEADS, SIZE))
     q, k, v = (torch.randn(shape, dtype=torch.bfloat16, device="cuda") for shape in shapes)
     return q, k, v
 
 
 def clustered_prompt(n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Verticals, and slashes side by side, as heads of models have them; four KV heads, each twice."""
+    """Verticals and adjacent slashes, as in models' heads; four KV heads, each twice."""
     q, k, v = (x.repeat(1, 2, 1).bfloat16() for x in structured(n, HEADS // 2, KV_HEADS // 2, SIZE, device="cuda"))
     return q, k, v
 
@@ -136,7 +136,7 @@ def rate(density: float, n: int, milliseconds: float) -> float:
 
 
 def prefill(board: Board) -> None:
-    """Block-sparse prefill, its index included."""
+    """Block-sparse prefill, including its index."""
     table = Table("tokens", "density", "dense ms", "index ms", "sparse ms", "speedup", "goal", "bound", "of bound",
                   "TFLOP/s", title="Block-Sparse prefill, blocks of 128")  # fmt: skip
     for n in (SHORT, LONG):
@@ -248,7 +248,7 @@ def slashes_of(index: LineIndex) -> int:
 
 
 def skipping(board: Board) -> None:
-    """BLASST, which selects as it goes, beside dense attention and Block-Sparse of the same density."""
+    """BLASST, which selects on the fly, against dense attention and Block-Sparse of the same density."""
     table = Table("tokens", "kept", "threshold", "dense ms", "blast ms", "speedup", "block_sparse ms", "at density",
                   "speedup", title="BLASST prefill: scores of all tiles, values of those kept")  # fmt: skip
     for n in (SHORT, LONG):
@@ -273,7 +273,7 @@ def skipping(board: Board) -> None:
 
 
 def skipping_at(q: Tensor, k: Tensor, v: Tensor, wanted: float) -> tuple[Blast, float]:
-    """The threshold, halved again and again, of which the kernel keeps about such a share; and the share."""
+    """The threshold, found by repeated halving, at which the kernel keeps about this share; and the share."""
     low, high, n = -60.0, 0.0, len(q)
     for _ in range(9):
         middle = low if wanted == 1 else (low + high) / 2
@@ -381,7 +381,7 @@ def steps_at(table: Table, n: int) -> None:
 
 
 def memory(board: Board) -> None:
-    """Memory of a prompt's index at density .10, and peak memory beside inputs and output."""
+    """Memory of a prompt's index at density .10, and peak memory besides inputs and output."""
     table = Table("method", "tokens", "index MB", "of KV cache", "goal", "most held MB", title="Memory at density .10")
     for n in (SHORT, LONG):
         q, k, v = clustered_prompt(n)
@@ -391,7 +391,7 @@ def memory(board: Board) -> None:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             out, indices = sparse_prefill(method, q, k, v)
-            # An index lives while its stretch of queries is computed; here they are all kept, which counts as held.
+            # An index lives while its queries are computed; here all are kept, which counts as memory.
             index = max(i.nbytes() for i in indices)
             held = torch.cuda.max_memory_allocated() - before - out.numel() * out.element_size()
             goal = board.goal(f"index of {method.name} at {label(n)}", index / cache, BUFFERS, most=True)
@@ -440,7 +440,7 @@ PARTS: dict[str, Callable[[Board], None]] = {
 
 
 def main() -> None:
-    """Measure, or check, and print; exit code 1 where a goal is missed."""
+    """Measure, or check, and print; exit code 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
     parser.add_argument("--check", action="store_true", help="compare every kernel with fp32, and measure nothing")

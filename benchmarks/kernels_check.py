@@ -1,7 +1,7 @@
-"""Whether the kernels are right, on the GPU at hand: ``python benchmarks/kernels.py --check``.
+"""Correctness of the kernels on this GPU: ``python benchmarks/kernels.py --check``.
 
 On ragged shapes, from one token to 131,072, with fresh numbers each time, into memory that is NaN until it is written.
-A kernel may be as far from fp32 as torch is in the kernel's own precision, and ``EPSILON`` more.
+A kernel may differ from fp32 by as much as torch in the kernel's precision, plus ``EPSILON``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PAGE = 16
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Memory that torch.empty gives is NaN, or the largest integer: what is not written shows."""
+    """Fill memory from torch.empty with NaN or the largest integer, so that unwritten values show."""
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
@@ -64,12 +64,12 @@ def poisoned() -> Iterator[None]:
 
 @dataclass
 class Check:
-    """Errors of kernels beside what is allowed."""
+    """Errors of kernels against their limits."""
 
     found: list[tuple[str, str, float, float]] = field(default_factory=list)
 
     def holds(self, kernel: str, what: str, error: float, allowed: float) -> None:
-        """Note an error; NaN is never allowed."""
+        """Record an error; NaN is never allowed."""
         self.found.append((kernel, what, error, allowed))
 
 
@@ -86,7 +86,7 @@ def distance(out: Tensor, reference: Tensor) -> float:
 def check_prompt(
     check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, value: int | None = None
 ) -> None:
-    """Block-sparse and vertical-slash prefill on random indices, at most 128 rows of them looked at."""
+    """Block-sparse and vertical-slash prefill on random indices, of which at most 128 rows are compared."""
     q = torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
     k, v = (torch.randn(n_k, kv_heads, each, dtype=dtype, device="cuda") for each in (size, value or size))
     share = min(1.0, 3000 / n_k)
@@ -155,7 +155,7 @@ MARGIN = 1e-2
 def check_skipping(
     check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, size: int, dtype: torch.dtype, softmax: str = ""
 ) -> None:
-    """Prefill that leaves tiles out as it goes: which, and what it gives of the others."""
+    """Prefill that skips tiles on the fly: which ones, and the output of the others."""
     q = 3 * torch.randn(n_q, heads, size, dtype=dtype, device="cuda")
     k, v = (torch.randn(n_k, kv_heads, size, dtype=dtype, device="cuda") for _ in "kv")
     k *= torch.rand(-(-n_k // 128), device="cuda").repeat_interleave(128)[:n_k, None, None].to(dtype)
@@ -166,7 +166,7 @@ def check_skipping(
     lead = block_lead(q, k, SkipIndex.block_q, SkipIndex.block_k, own) * LOG2_E
     leads = lead[lead.isfinite()].sort(descending=True).values
     for share in (0.0, 0.1, 0.5, 1.0):
-        mark = float(leads[int(share * (len(leads) - 1))]) if len(leads) else 0.0  # which leaves such a share of tiles
+        mark = float(leads[int(share * (len(leads) - 1))]) if len(leads) else 0.0  # which keeps this share of tiles
         index = SkipIndex.new(max(2.0 ** min(mark, 0.0), 1e-300), heads, n_q, n_k, "cuda")
         compare(check, "skipping", f"{what}, {share:.0%} kept", q, k, v, index, own)
         wrong = (index.mask() != (lead > index.mark)) & ~((lead - index.mark).abs() < MARGIN)
@@ -174,7 +174,7 @@ def check_skipping(
 
 
 def sizes(size: int, value: int | None) -> str:
-    """The size of keys, and that of values where it is another one."""
+    """The size of keys, and that of values if it differs."""
     return str(size) if value is None else f"{size} and {value}"
 
 
@@ -205,7 +205,7 @@ def check_decoding(
             rounded = sparse_decode_torch(q, cache, index)
             if not all(isinstance(x, Tensor) for x in (out, reference, rounded)):
                 raise TypeError("tensors were expected")
-            # The twin rounds its output alone; so it is allowed what a product in 16 bits adds.
+            # The twin only rounds its output, so the error of a 16-bit product is allowed in addition.
             allowed = distance(rounded, reference) + EPSILON + (0.0 if dtype == torch.float32 else 2e-3)
             kernel = f"sparse_decode, pages of {unit}{', weighted' if weighted else ''}"
             check.holds(kernel, what, distance(out, reference), allowed)
@@ -241,11 +241,11 @@ def check_decoding(
     with poisoned():
         largest, of_each = keep_largest(q, kv_heads, 32)
     twin_largest, twin_of_each = keep_largest_torch(q, kv_heads, 32)
-    # Of equal components either may stay, which changes no factor.
+    # Ties are broken arbitrarily, which does not change the scales.
     other = (largest != 0).sum(2) != (twin_largest != 0).sum(2)
     check.holds("keep_largest", f"{what}: how many", float(other.sum()), 0)
     check.holds("keep_largest", what, distance(of_each, twin_of_each), 1e-5)
-    # As sparq, oracles and twilight ask for them.
+    # As used by sparq, oracles and twilight.
     for kind, of, scales, levels in (("some factors", None, factors, None), ("all", None, None, None),
                                      ("pages in 4 bits", some, None, 7)):  # fmt: skip
         with poisoned():
@@ -268,7 +268,7 @@ def check_index(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, siz
         wanted = max(3, keys.shape[1] // 10)
         blocks = top_blocks(pooled, keys, wanted, n_q=n_q, n_k=n_k, block_q=64, block_k=64)
         twin = top_blocks_torch(pooled, keys, wanted, n_q=n_q, n_k=n_k, block_q=64, block_k=64)
-        # Products that are nearly equal may change places.
+        # Nearly equal products may swap places.
         check.holds("top_blocks", what, float((blocks.mask() != twin.mask()).double().mean()), 1e-3)
         for window in (1, 64, 100):
             ours = window_scores(q, k, window)
@@ -302,7 +302,7 @@ def check_index(check: Check, n_q: int, n_k: int, heads: int, kv_heads: int, siz
 
 
 def check_waiting(check: Check) -> None:
-    """No method waits for the device as it builds an index: torch is told to raise where something does."""
+    """No method synchronises while it builds an index: torch is set to raise if something does."""
     n = 3000
     q, k, _ = structured(n, 8, 2, 128, device="cuda")
     q, k = q.bfloat16(), k.bfloat16()
@@ -312,7 +312,7 @@ def check_waiting(check: Check) -> None:
     for kind in METHODS:
         for method in (kind(), kind(sparsity=0.8)):
             state = method.new_state(cache) if isinstance(method, DecodeMethod) else None
-            for mode in ("default", "error"):  # at first it compiles
+            for mode in ("default", "error"):  # the first run compiles
                 torch.cuda.set_sync_debug_mode(mode)
                 try:
                     if isinstance(method, PrefillMethod):
@@ -329,7 +329,7 @@ def check_waiting(check: Check) -> None:
 
 
 def check_replays(check: Check) -> None:
-    """Decoding of growing sequences, played from CUDA graphs, reads and gives what the same kernels do."""
+    """Decoding of growing sequences from CUDA graphs reads and returns the same as direct calls."""
     layers, each, size = 3, 40, 128
     table = torch.randperm(2 * each, device="cuda").int().view(2, each)
     keys, values = (torch.randn(layers, 2 * each, PAGE, 2, size, device="cuda").bfloat16() for _ in "kv")
@@ -362,7 +362,7 @@ Job: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]
 
 
 def jobs(only: str | None = None) -> list[Job]:
-    """All that is checked, or one kind, in parts of some ten seconds each, most of which is compiling."""
+    """All checks, or one kind, in parts of about ten seconds each, most of it compilation."""
     half, brain, single = torch.float16, torch.bfloat16, torch.float32
     prompts = [
         (1, 1, 4, 4, 64, brain), (1, 2, 8, 1, 128, half), (17, 17, 4, 2, 96, brain), (130, 130, 8, 1, 64, half),
@@ -400,13 +400,13 @@ def kind_of(job: Job) -> str:
 
 
 def run_job(number: int, seed: int, only: str | None) -> list[tuple[str, str, float, float]]:
-    """One of the jobs, in a process of its own."""
+    """Run one of the jobs in a separate process."""
     torch.manual_seed(seed + number)
     function, arguments = jobs(only)[number]
     check = Check()
     try:
         function(check, *arguments)
-    except Exception:  # of one job counts as missed, and does not keep the others from being seen
+    except Exception:  # a failed job counts as missed, and the others continue
         check.holds(function.__name__, f"{arguments}: {traceback.format_exc(limit=-3)}", math.nan, 0.0)
     return check.found
 

@@ -1,13 +1,12 @@
-"""Sparse attention on several GPUs: what tensor parallelism leaves of its gain, a large model, a sweep over engines.
+"""Sparse attention on several GPUs: its gain under tensor parallelism, a large model, a sweep over engines.
 
     python benchmarks/parallel.py tensor --gpus 2             # Llama-3.1-8B's shape, on one GPU and on two
     python benchmarks/parallel.py large --gpus 2              # Qwen2.5-32B's shape
     python benchmarks/parallel.py sweep --gpus 2 --data DATA  # evaluate with one engine, and with one on each GPU
 
-Weights and prompts are random, but for the sweep, which takes a model and a data set. Every ratio is of measurements
-in one run. ``tensor`` prints the gain of sparse attention over vLLM's own at each number of GPUs, and holds logprobs
-of both against each other at sparsity 0. Needs vLLM and as many GPUs as ``--gpus`` says. Where they have no multicast,
-vLLM needs ``VLLM_ALLREDUCE_USE_SYMM_MEM=0``.
+Weights and prompts are random, except in the sweep, which takes a model and a data set. Every ratio is of measurements
+in one run. ``tensor`` prints the gain of sparse attention over vLLM's own at each number of GPUs, and compares logprobs
+of both at sparsity 0. Needs vLLM and ``--gpus`` GPUs. Without multicast, vLLM needs ``VLLM_ALLREDUCE_USE_SYMM_MEM=0``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ LARGE = SHAPE | {
 }  # fmt: skip
 PREFILL, DECODE, SPARSITY = "block_sparse", "quest", 0.9
 BOTH = f"{PREFILL}+{DECODE}"
-CHUNK = 16384  # tokens of a step at most
+CHUNK = 16384  # maximum tokens per step
 KEPT_GAIN, SAME_SPARSITY, FASTER = 0.9, 0.002, 1.9  # goals: share of the gain, difference, ratio for two engines
 NEAR = 0.1  # of logprobs of bfloat16
 
@@ -47,7 +46,7 @@ def tensor(arguments: argparse.Namespace, board: Board) -> None:
     found = {}
     for gpus in dict.fromkeys((1, arguments.gpus)):
         found[gpus] = of = _measure(arguments, board, gpus)
-        board.console.print(f"{gpus} GPUs: {of}")  # a run may be cut short
+        board.console.print(f"{gpus} GPUs: {of}")  # print early, since a run may be interrupted
         table.add_row(
             str(gpus), f"{of['dense_first'] * 1e3:,.0f} ms", f"{of['first'] * 1e3:,.0f} ms",
             f"{of['prefill_gain']:.2f}x",
@@ -85,7 +84,7 @@ def _measure(arguments: argparse.Namespace, board: Board, gpus: int) -> dict[str
 
 
 def _greedy(llm: Any) -> list[list[float]]:
-    """Logprobs of greedy tokens, of a few short prompts."""
+    """Logprobs of greedy tokens for a few short prompts."""
     from vllm import SamplingParams
 
     parameters = SamplingParams(temperature=0.0, max_tokens=4, logprobs=1, ignore_eos=True, detokenize=False)
@@ -101,7 +100,7 @@ def _apart(one: list[list[float]], other: list[list[float]]) -> float:
 
 
 def large(arguments: argparse.Namespace, board: Board) -> None:
-    """A 32B model: whether it starts, its memory, the sparsity that runs, and what it gains."""
+    """A 32B model: whether it starts, its memory, its measured sparsity, and its speedup."""
     options = {"tensor_parallel_size": arguments.gpus, "max_num_batched_tokens": CHUNK, "max_num_seqs": 2}
     seconds = {}
     for attention in (None, BOTH):

@@ -1,4 +1,4 @@
-"""Block-sparse kernels of others, and ours, behind one face, for ``shootout.py``. Each imports what it needs alone."""
+"""Block-sparse kernels of other projects, and ours, with one interface, for ``shootout.py``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rival:
 
     Attributes:
         name: In tables.
-        package: Distribution that has it; "" if it is here anyway.
+        package: Distribution that contains it; "" if none is needed.
         make: Of q ``[n, heads, size]``, k and v ``[n, kv_heads, size]`` and a block size: a function from a mask, bool
             ``[kv_heads, rows, columns]`` with the diagonal in it, to its index, and one from that to
             ``[n, heads, size]``.
@@ -36,14 +36,14 @@ class Rival:
 
 
 def _lists(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """int32 ``[heads, rows, columns]`` and ``[heads, rows]``: columns that are read, ascending, and how many."""
+    """int32 ``[heads, rows, columns]`` and ``[heads, rows]``: read columns, ascending, and their number."""
     columns, counts = select_top(torch.where(mask, 0.0, float("-inf")), mask.shape[2])
     there = torch.arange(mask.shape[2], device=mask.device) < counts[..., None]
     return torch.where(there, columns, 0), counts
 
 
 def _by_query_head(x: Tensor, heads: int) -> Tensor:
-    """With the KV head's entry for each of its query heads, and a batch of one."""
+    """Repeat each KV head's entry for its query heads, with a batch of one."""
     return x.repeat_interleave(heads // len(x), 0)[None].contiguous()
 
 
@@ -128,7 +128,7 @@ def _flex(backend: str) -> Callable[..., tuple[Callable[[Tensor], Any], Callable
         from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
         rows = [x.transpose(0, 1)[None].contiguous() for x in (q, k, v)]
-        torch._dynamo.config.recompile_limit = 100  # past it, all scores would be held
+        torch._dynamo.config.recompile_limit = 100  # beyond it, all scores would be materialised
         attention: Any = torch.compile(flex_attention, dynamic=False)
         options: dict[str, Any] = {"BACKEND": backend}
         if backend == "TRITON" and block < 128:
@@ -163,7 +163,7 @@ def _flashinfer(q: Tensor, k: Tensor, v: Tensor, block: int) -> tuple[Callable[[
     def index(mask: Tensor) -> Any:
         wrapper = VariableBlockSparseAttentionWrapper(workspace)
         sizes = torch.full(mask.shape[:2], block, dtype=torch.int32, device=q.device)
-        # A row's keys end with its own block, so that causal from the last on is causal in that block.
+        # A row's keys end with its own block, so causality aligned at the end is causal in that block.
         wrapper.plan(
             mask, sizes, sizes, q.shape[1], k.shape[1], q.shape[2], causal=True, q_data_type=q.dtype
         )  # fmt: skip

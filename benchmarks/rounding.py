@@ -2,9 +2,9 @@
 
     python benchmarks/rounding.py [--model M] [--layers 8]
 
-Runs on a CPU, in some minutes. Both attentions are held against float64 on the same queries, keys and values, and their
-logprobs in bfloat16 against those of float32: were it a mistake, ours would be farther from the truth than vLLM's own.
-Ours is dense attention of the plugin, and methods with a budget for everything (whole).
+Runs on a CPU, in some minutes. Both attentions are compared with float64 on the same queries, keys and values, and
+their logprobs in bfloat16 with those of float32: with a bug, ours would be farther from the truth than vLLM's own. Ours
+is the plugin's dense attention, and methods with a budget for everything (whole).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TEXT = "The grass is green. The sky is blue. The sun is yellow. {} people went t
 
 @contextmanager
 def engine(model: str, dtype: str, attention: str | None) -> Iterator[Any]:
-    """An engine, with vLLM's own attention where none is named."""
+    """An engine, with vLLM's own attention by default."""
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -61,7 +61,7 @@ def answers(llm: Any, prompts: list[list[int]], *, together: bool = True) -> lis
 
 
 def logprobs(output: Any) -> Tensor:
-    """Those of the prompt's tokens."""
+    """Logprobs of the prompt's tokens."""
     places = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
     return torch.tensor([place[token].logprob for token, place in places])
 
@@ -78,7 +78,7 @@ def compare(name: str, ours: list[Any], theirs: list[Any]) -> None:
 
 
 def gap(a: Any, b: Any) -> float | None:
-    """How far apart the two likeliest tokens are in logprob, where two answers first differ; None where they do not."""
+    """Difference in logprob of the two likeliest tokens where two answers first differ; None if they do not."""
     for one, other, place in zip(a.token_ids, b.token_ids, a.logprobs, strict=True):
         if one != other:
             best, second = sorted((token.logprob for token in place.values()), reverse=True)[:2]

@@ -1,7 +1,7 @@
-"""Gain of sparse attention inside vLLM: time to first token and time of a decoding step, against dense attention.
+"""Gain of sparse attention inside vLLM: time to first token and of a decoding step, against dense attention.
 
     python benchmarks/serving.py prefill --layers 8     # one prompt, all of it in one step
-    python benchmarks/serving.py decode --layers 8      # a batch, and what counting costs
+    python benchmarks/serving.py decode --layers 8      # a batch, and the cost of counting
     python benchmarks/serving.py same --model M --data DATA     # dense through the plugin, token by token
     python benchmarks/serving.py replays --model M --data DATA  # replays of whole steps, token by token
 
@@ -33,17 +33,17 @@ SHAPE = {
     "rope_theta": 500000.0, "max_position_embeddings": 2**20, "hidden_act": "silu", "torch_dtype": "bfloat16",
     "tie_word_embeddings": False, "bos_token_id": 128000, "eos_token_id": 128001,
 }  # fmt: skip
-ROOM = 1024  # tokens that a request may write
+ROOM = 1024  # maximum tokens written per request
 ROUNDS, STEPS = 9, 16  # of decoding: the median of so many rounds of so many steps
-_NUMBERS = itertools.count()  # of requests: counts are kept by name until they are taken
-NOTHING = 1e-9  # left out by methods that run all the same; at sparsity 0 none would
+_NUMBERS = itertools.count()  # request names, by which counts are kept until collected
+NOTHING = 1e-9  # a sparsity at which methods still run, unlike at 0
 
 
 @contextmanager
 def engine(
     arguments: argparse.Namespace, attention: str | None, shape: dict[str, Any] = SHAPE, **options: Any
 ) -> Iterator[Any]:
-    """An engine of a model of this shape, with vLLM's own attention where none is named."""
+    """An engine for a model of this shape, with vLLM's own attention by default."""
     from vllm import LLM
 
     from sparse_tasks.attention.vllm import engine_arguments
@@ -68,12 +68,12 @@ def engine(
 
 
 def change(llm: Any, attention: str, sparsity: float | None) -> None:
-    """Other methods from now on."""
+    """Switch to other methods."""
     llm.collective_rpc("sparse_tasks_change", args=({"attention": attention, "sparsity": sparsity},))
 
 
 def ask(llm: Any, count: int, tokens: int, written: int, seed: int) -> list[str]:
-    """Give the engine random prompts; their ids."""
+    """Add random prompts to the engine, and return their ids."""
     from vllm import SamplingParams
 
     draw, names = random.Random(seed), [f"request-{next(_NUMBERS)}" for _ in range(count)]
@@ -85,13 +85,13 @@ def ask(llm: Any, count: int, tokens: int, written: int, seed: int) -> list[str]
 
 
 def measured(llm: Any, names: list[str], phase: str) -> float:
-    """Sparsity that ran, on average over requests, layers and heads, those of all ranks."""
+    """Measured sparsity, averaged over requests, layers and heads of all ranks."""
     taken = [one for rank in llm.collective_rpc("sparse_tasks_take", args=(names,)) for one in rank]
     return 1 - statistics.fmean(statistics.fmean(one[phase]["densities"]) for one in taken)
 
 
 def first_token(llm: Any, tokens: int, repeats: int) -> tuple[float, list[str]]:
-    """Seconds to the first token of a prompt, from when the engine takes it up: the median, after one to warm up."""
+    """Median seconds from the engine accepting a prompt to its first token, after a warm-up."""
     seconds, names = [], []
     for repeat in range(repeats + 1):
         names = ask(llm, 1, tokens, 1, repeat)
@@ -124,7 +124,7 @@ def prefill(arguments: argparse.Namespace) -> None:
 
 
 def run(llm: Any, steps: int) -> float:
-    """Milliseconds of a step, on average over some."""
+    """Mean milliseconds of a step."""
     began = time.perf_counter()
     for _ in range(steps):
         llm.llm_engine.step()
@@ -132,7 +132,7 @@ def run(llm: Any, steps: int) -> float:
 
 
 def read_prompts(llm: Any, arguments: argparse.Namespace, seed: int) -> list[str]:
-    """Until all requests decode."""
+    """Step until all requests decode."""
     names = ask(llm, arguments.batch, arguments.tokens, ROOM, seed)
     decoding: set[str] = set()
     while len(decoding) < len(names):
@@ -142,7 +142,7 @@ def read_prompts(llm: Any, arguments: argparse.Namespace, seed: int) -> list[str
 
 
 def decoding_step(llm: Any, arguments: argparse.Namespace, seed: int, counted: bool = False) -> tuple[float, float]:
-    """Milliseconds of a step in which all requests decode, and its measured sparsity, if methods count it."""
+    """Milliseconds of a step in which all requests decode, and its measured sparsity if counted."""
     names = read_prompts(llm, arguments, seed)
     took = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
     ran = measured(llm, names, "decode") if counted else 0.0
@@ -158,7 +158,7 @@ def attention_time(llm: Any, layers: int) -> float:
     for _ in range(ROUNDS):
         run(llm, STEPS)
         calls = llm.collective_rpc("timed_attention")[0]
-        times.append(sum(calls[-2 * layers :]))  # of the last step, the writing of the cache and attention
+        times.append(sum(calls[-2 * layers :]))  # of the last step: cache writes and attention
     llm.collective_rpc("time_attention", args=(False,))
     return statistics.median(times)
 
@@ -192,7 +192,7 @@ def decode(arguments: argparse.Namespace) -> None:
                 step, alone = statistics.median(counted), statistics.median(uncounted)
                 part = attention_time(llm, arguments.layers)
                 ran = measured(llm, names, "decode")
-                change(llm, "dense", None)  # these requests go on, and see everything
+                change(llm, "dense", None)  # these requests continue under dense attention
                 dense_step = statistics.median(run(llm, STEPS) for _ in range(ROUNDS))
                 dense_part = attention_time(llm, arguments.layers)
                 llm.llm_engine.abort_request(names)

@@ -1,4 +1,4 @@
-"""Workers of vLLM for models of random weights; those of ``serving.py`` time attention and can leave counting out."""
+"""vLLM workers for models with random weights; those of ``serving.py`` time attention and can disable counting."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DrawnSparseWorker(Drawn, SparseWorker):
 
 
 class ReplayWorker(SparseWorker):
-    """One that can leave replays of whole steps out."""
+    """A worker that can disable replays of whole steps."""
 
     def replay(self, on: bool) -> None:
         """Whether steps are recorded and replayed."""
@@ -42,7 +42,7 @@ class ReplayWorker(SparseWorker):
 
 
 class Timed(Drawn):
-    """Records an event before and after the attention of each layer, from the writing of the cache on."""
+    """Records an event before and after each layer's attention, including the cache write."""
 
     def load_model(self, *arguments: Any, **options: Any) -> None:
         super().load_model(*arguments, **options)
@@ -66,7 +66,7 @@ class Timed(Drawn):
         return run
 
     def time_attention(self, on: bool) -> None:
-        """Whether calls are timed; graphs hold their events, so steps are recorded anew."""
+        """Set whether calls are timed; graphs contain the events, so steps are recorded anew."""
         self.events = [] if on else None
         self._sparse.forget_graphs()
 

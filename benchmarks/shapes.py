@@ -4,9 +4,9 @@
     python benchmarks/shapes.py --only qwen3-next gemma3    # some
     python benchmarks/shapes.py tiles                       # prefill kernels at head size 256, without vLLM's engine
 
-Weights and prompts are random, so nothing is downloaded; layers are few. Of each shape: whether what leaves nothing out
-gives what vLLM's own attention gives (the largest difference of logprobs, up to where tokens part), and the time to the
-first token and of a decoding step at sparsity .9 against vLLM's own attention. Needs a GPU and vLLM; qwen3-next and
+Weights and prompts are random, so nothing is downloaded; layers are few. For each shape: whether sparse attention
+without any sparsity equals vLLM's own (the largest difference of logprobs, up to where tokens differ), and the time to
+the first token and of a decoding step at sparsity .9 against vLLM's own attention. Needs a GPU and vLLM; qwen3-next and
 gpt-oss also vLLM's kernels for experts.
 """
 
@@ -64,7 +64,7 @@ GPT_OSS = COMMON | {
     "rope_theta": 150000, "rope_scaling": {"rope_type": "yarn", "factor": 64.0, "beta_fast": 32.0, "beta_slow": 1.0,
                                            "original_max_position_embeddings": 4096, "truncate": False},
 }  # fmt: skip
-# What vLLM takes on Hopper of itself is compiled at its first use by a compiler that a build may lack.
+# vLLM's default on Hopper is compiled on first use by a compiler that may be missing.
 DELTA = {"gdn_prefill_backend": "triton"}
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen3-next": (QWEN3_NEXT, DELTA),
@@ -80,7 +80,7 @@ SHORT = 3000  # tokens of the prompts whose logprobs are compared
 
 @contextmanager
 def engine(arguments: argparse.Namespace, name: str, attention: str | None) -> Iterator[Any]:
-    """An engine of a shape, with vLLM's own attention where none is named."""
+    """An engine for a shape, with vLLM's own attention by default."""
     from vllm import LLM
 
     from sparse_tasks.attention.vllm import engine_arguments
@@ -123,7 +123,7 @@ def answers(llm: Any) -> list[list[dict[int, float]]]:
 
 
 def apart(ours: list[list[dict[int, float]]], theirs: list[list[dict[int, float]]]) -> tuple[float, int]:
-    """The largest difference of logprobs up to where tokens part, and how many tokens are alike."""
+    """The largest difference of logprobs up to where tokens differ, and the number of equal tokens."""
     greatest, alike = 0.0, 0
     for one, other in zip(ours, theirs, strict=True):
         for a, b in zip(one, other, strict=True):
@@ -209,7 +209,7 @@ def main() -> None:
     for name in arguments.only or SHAPES:
         try:
             compare(arguments, name)
-        except Exception as error:  # a build of vLLM may lack what a shape needs, and the next is still worth its time
+        except Exception as error:  # a build of vLLM may lack what a shape needs; go on with the next
             failed.append(name)
             print(f"{name} failed: {type(error).__name__}: {error}", flush=True)
     if failed:

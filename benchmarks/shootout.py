@@ -1,14 +1,14 @@
-"""Our block-sparse prefill beside that of others, on the same causal masks, on one Hopper GPU.
+"""Our block-sparse prefill against those of other projects, on the same causal masks, on one Hopper GPU.
 
-    python benchmarks/shootout.py --install     # installs what it can, says what it could not, and measures the rest
+    python benchmarks/shootout.py --install     # installs what it can, reports the rest, and measures
     python benchmarks/shootout.py --quick       # three lengths, three densities, in some two minutes
 
 32 query heads, 8 KV heads of 128, bfloat16. Each KV head has a random mask of its own, of square blocks, with the
-diagonal in it; FlashInfer's takes no finer one. Every kernel is tried first on a short prompt in a process of its own,
-so that one that fails or hangs is a line of the output and no more. Index is the time from the mask to what a kernel
-takes, host included; kernel is the median of runs that take turns with dense attention, which is the fastest of
-FlashAttention 3 and 4 and cuDNN. The error is that of some queries against fp32, relative, of norms; cuDNN's knows no
-causal mask within the diagonal's blocks, and is held against what it computes.
+diagonal in it; FlashInfer's takes no finer one. Every kernel is first tried on a short prompt in a separate process, so
+one that fails or hangs only gives a line of output. Index is the time from the mask to a kernel's input, host included;
+kernel is the median of runs that alternate with dense attention, which is the fastest of FlashAttention 3 and 4 and
+cuDNN. The error is that of some queries against fp32, relative, of norms; cuDNN's has no causal mask within the
+diagonal's blocks, and is compared with what it should compute.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 
 def random_mask(n: int, block: int, kv_heads: int, density: float) -> Tensor:
-    """Bool ``[kv_heads, rows, columns]``: the diagonal, and blocks before it, of about such a causal density."""
+    """Bool ``[kv_heads, rows, columns]``: the diagonal and random blocks before it, with about this causal density."""
     rows = n // block
     own, before = rows * (block * (block + 1) // 2), rows * (rows - 1) // 2 * block**2
     share = (density * causal_count(n, n) - own) / max(before, 1)
@@ -90,7 +90,7 @@ def told(error: BaseException) -> str:
 
 
 def probe(name: str) -> str:
-    """Try a kernel on a short prompt; what is wrong with it, or nothing."""
+    """Try a kernel on a short prompt, and return its error, or ""."""
     rival = next(rival for rival in RIVALS if rival.name == name)
     q, k, v = random_prompt(SHORT)
     problems = []
@@ -107,7 +107,7 @@ def probe(name: str) -> str:
 
 
 def probed(rival: Rival, seconds: float) -> str:
-    """``probe`` in a process of its own."""
+    """``probe`` in a separate process."""
     try:
         ran = subprocess.run(
             [sys.executable, __file__, "--probe", rival.name], capture_output=True, text=True, timeout=seconds,
@@ -123,7 +123,7 @@ def probed(rival: Rival, seconds: float) -> str:
 
 
 def install() -> dict[str, str]:
-    """Install what is missing; what could not be installed, and why."""
+    """Install missing packages; return what could not be installed, and why."""
     failed = {}
     for package in sorted({rival.package for rival in RIVALS} - {""}):
         try:
@@ -165,7 +165,7 @@ def works(run: Callable[[], object]) -> bool:
     try:
         run()
         torch.cuda.synchronize()
-    except Exception:  # another's package; the others are there
+    except Exception:  # third-party package; others may work
         return False
     return True
 
@@ -182,7 +182,7 @@ def measure_at(
     dense: Callable[[], object],
     repeats: int,
 ) -> Iterator[Row]:
-    """All kernels on one mask, in turns."""
+    """All kernels on one mask, alternately."""
     runs: dict[str, Callable[[], object]] = {"dense": dense}
     rows: dict[str, Row] = {}
     density = density_of(mask, block)
@@ -306,7 +306,7 @@ def main() -> None:
                 rows.append(row)
                 if arguments.json:
                     arguments.json.write_text(json.dumps(rows))
-    except Exception as failed:  # as a kernel that broke the device: what was measured is printed all the same
+    except Exception as failed:  # a kernel may break the device: print the measurements so far
         console.print(f"stopped: {told(failed)}", markup=False)
     console.print(table(rows))
     if any(row.get("ms") is not None for row in rows):

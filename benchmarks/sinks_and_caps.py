@@ -1,10 +1,10 @@
-"""Sinks and soft caps on one GPU: whether each kernel is right under them, and what they cost.
+"""Sinks and soft caps on one GPU: correctness of each kernel under them, and their cost.
 
     python benchmarks/sinks_and_caps.py             # some two minutes on an H200
-    python benchmarks/sinks_and_caps.py --check     # errors alone
+    python benchmarks/sinks_and_caps.py --check     # only errors
 
 Needs torch, triton and this package. Errors are the largest against attention in fp32, at ragged shapes, into memory
-that is NaN until it is written; a kernel may be twice as far off as it is under plain softmax, and ``EPSILON`` more.
+that is NaN until it is written; a kernel may be off by twice its error under plain softmax, plus ``EPSILON``.
 Times are medians at 32,768 tokens and density .1, in one layer of 32 query and 8 KV heads of 128, bfloat16; a step of
 decoding is of 16 sequences. Exits with 1 if an error is too large.
 """
@@ -35,7 +35,7 @@ from sparse_tasks.attention.softmax import PLAIN, Softmax
 
 HEADS, KV_HEADS, SIZE, LENGTH, BATCH, PAGE, DENSITY = 32, 8, 128, 32_768, 16, 16, 0.1
 EPSILON = 1e-3
-CAP = 2.0  # of scores whose deviation is 1, so that it bends many of them
+CAP = 2.0  # for scores of deviation 1, so that it affects many of them
 SHAPES = ((1000, 1000), (333, 1203), (1, 777))
 
 Run = Callable[[Softmax], tuple[Tensor, ...]]
@@ -69,7 +69,7 @@ def blocks(n_q: int, n_k: int, heads: int, block_q: int, block_k: int, share: fl
 
 
 def lines(n_q: int, n_k: int, heads: int, verticals: int, slashes: int) -> LineIndex:
-    """Random verticals, and slashes that lie side by side."""
+    """Random verticals, and adjacent slashes."""
     columns, column_counts = select_top(torch.rand(heads, n_k, device="cuda"), verticals)
     starts = torch.randint(0, max(1, n_k - slashes), (heads, 1), device="cuda")
     distances = (starts + torch.arange(slashes, device="cuda")).int()
@@ -86,7 +86,7 @@ def paged(lengths: list[int], kv_heads: int, size: int) -> PagedCache:
 
 
 def some_pages(cache: PagedCache, share: float) -> PageIndex:
-    """Random pages of each sequence; those past its end are listed, and hold nothing."""
+    """Random pages of each sequence; those past its end are listed, but empty."""
     pages = cache.capacity // PAGE
     scores = torch.rand(cache.batch, cache.kv_heads, pages, device="cuda")
     listed, counts = select_top(scores, max(1, int(share * pages)))
@@ -94,7 +94,7 @@ def some_pages(cache: PagedCache, share: float) -> PageIndex:
 
 
 def prefill_kernel(q: Tensor, k: Tensor, v: Tensor, index: PrefillIndex, gluon: bool, softmax: Softmax) -> Tensor:
-    """One kernel by name; what runs of itself is Gluon's where it serves."""
+    """One kernel by name; the default is Gluon's where supported."""
     scale = q.shape[2] ** -0.5
     if isinstance(index, LineIndex):
         if gluon:
@@ -156,7 +156,7 @@ def check() -> bool:
         for what, softmax in softmaxes(heads).items():
             error = 0.0
             for found, expected in zip(kernel(softmax), reference(softmax), strict=True):
-                same = found.float() == expected.float()  # infinities too
+                same = found.float() == expected.float()  # including infinities
                 off = torch.where(same, 0.0, (found.float() - expected.float()).abs())
                 error = max(error, float(off.nan_to_num(float("inf")).max()))
             known = worst.setdefault(name, {})
@@ -190,7 +190,7 @@ def milliseconds(run: Callable[[], object], repeats: int = 9) -> float:
 
 
 def time_all() -> None:
-    """Print the times of each kernel under each softmax, and over that of plain softmax."""
+    """Print the times of each kernel under each softmax, and their ratio to plain softmax."""
     q, k, v = drawn(LENGTH, HEADS, SIZE), drawn(LENGTH, KV_HEADS, SIZE), drawn(LENGTH, KV_HEADS, SIZE)
     cache, last = paged([LENGTH] * BATCH, KV_HEADS, SIZE), drawn(BATCH, HEADS, SIZE)
     pages = some_pages(cache, DENSITY)

@@ -1,15 +1,14 @@
-"""Soak of servers of sparse attention: each of thousands of requests gets what it gets alone, and leaves no trace.
+"""Soak of servers of sparse attention: thousands of requests get the same answers as alone, and leave nothing behind.
 
     python benchmarks/soak.py                     # 2,000 requests
     python benchmarks/soak.py --requests 800      # a short one
 
-Needs vLLM (its CPU build is enough) and transformers. The model is tiny and random, and so sensitive that what a method
-leaves out changes the text. Servers start one after the other (``sparse-tasks serve``): vLLM's own, and then twice each
-other kind of ``KINDS``. The first of a kind gets every distinct request alone; then come all of them again and again,
-many at once, over a cache that is too small for them. Some clients leave before their answer is whole, and now and then
-the server's own sparsity changes.
+Needs vLLM (its CPU build is enough) and transformers. The model is tiny and random, and so sensitive that omitted
+tokens change the text. Servers start one after another (``sparse-tasks serve``): vLLM's own, and then each other kind
+of ``KINDS`` twice. The first of a kind gets every distinct request alone; then all of them repeatedly and concurrently,
+with a cache that is too small for them. Some clients disconnect early, and sometimes the server's own sparsity changes.
 
-Prints a table. Exits with 1, and says what was violated, where
+Prints a table. Exits with 1, and lists violations, if
 
 - a text, token or measurement differs from that of the request alone (what preemption computes again counts again, so
   that as many requests as there were preemptions may measure otherwise, by ``NEAR``);
@@ -56,7 +55,7 @@ CHANGES = (0.9, 0.5, 0.8)
 """Sparsity of requests that choose nothing, one after the other."""
 DISTINCT = 24
 ABORTED = 0.12
-EVERY = 20  # requests after which memory is looked at
+EVERY = 20  # requests between memory samples
 
 COMMON = ("--max-model-len", "768", "--max-num-seqs", "32", "--block-size", "32", "--dtype", "float32", "--seed", "0",
           "--no-enable-log-requests")  # fmt: skip
@@ -67,10 +66,10 @@ WHOLE = ("--max-num-batched-tokens", "16384")
 
 @dataclass(frozen=True)
 class Kind:
-    """A server; under ``dense`` alone it is vLLM's own, without the plugin, which the others are held against.
+    """A kind of server; with only ``dense`` it is vLLM's own, without the plugin, as the baseline.
 
     Attributes:
-        attentions: What requests choose from; the first is the server's own.
+        attentions: The choices of requests; the first is the server's default.
         options: Of vLLM's server.
         prefixes: Whether it caches prefixes.
     """
@@ -89,7 +88,7 @@ KINDS = {
     OWN: Kind(("dense",), (*CHUNKS, "--no-enable-prefix-caching")),
     "pages": Kind(("quest", "twilight", "sparq"), CHUNKS, prefixes=True),
     "eviction": Kind(("snapkv", "h2o", "tova", "knorm"), CHUNKS),
-    # Their selection depends on how a prompt is cut, so that a step holds all prompts there are.
+    # Their selection depends on chunks of prompts, so a step fits all prompts.
     "prompts": Kind(("vertical_slash+quest", "block_sparse+snapkv", "flexprefill+h2o"), WHOLE),
 }
 
@@ -100,7 +99,7 @@ class Ask:
 
     Attributes:
         prompt: Its tokens.
-        tokens: How many it gets back.
+        tokens: Number of tokens to write.
         attention: Its choice; None is the server's own.
         sparsity: Its choice; None is the server's own.
     """
@@ -128,16 +127,16 @@ class Answer:
 
 @dataclass
 class Life:
-    """A server from its start to its end, and what came of it.
+    """A server from start to end, and its results.
 
     Attributes:
         kind: Of ``KINDS``.
-        answers: Of all requests that ended, with what the server's own sparsity was.
-        aborted: Requests whose client left.
-        parted: Those of them whose text until then was another than alone.
+        answers: Of all finished requests, with the server's default sparsity at the time.
+        aborted: Requests whose client disconnected.
+        parted: Aborted requests whose text differed from that alone.
         metrics: Totals of ``/metrics`` at the end, without those of the start.
         tables: Entries of the session's tables, after the requests alone and at the end.
-        memory: Bytes of each process, over time.
+        memory: Memory of each process over time, in bytes.
         left: Processes that outlived the server.
         seconds: From the first of the requests that ran together to the last.
     """
@@ -175,7 +174,7 @@ def make_model(folder: Path) -> None:
 
 
 def distinct(kind: str) -> list[Ask]:
-    """Requests of a kind, some of whose prompts begin alike."""
+    """Requests of a kind, some of whose prompts share a prefix."""
     draw = random.Random(kind)
     documents = [[draw.randrange(2, VOCABULARY) for _ in range(700)] for _ in range(4)]
     asked = []
@@ -190,7 +189,7 @@ def distinct(kind: str) -> list[Ask]:
 
 
 def owns(kind: str, ask: Ask) -> bool:
-    """Whether a request has the server's own attention, at what its sparsity is."""
+    """Whether a request uses the server's own attention and sparsity."""
     return ask.attention is None or (ask.attention, ask.sparsity or CHANGES[0]) == (
         KINDS[kind].attentions[0],
         CHANGES[0],
@@ -198,12 +197,12 @@ def owns(kind: str, ask: Ask) -> bool:
 
 
 class Server:
-    """A server that runs.
+    """A running server.
 
     Args:
         model: Folder of the model.
         kind: Of ``KINDS``.
-        log: File of what it says.
+        log: Log file.
     """
 
     def __init__(self, model: Path, kind: str, log: Path) -> None:
@@ -217,10 +216,10 @@ class Server:
         path = [str(here.parent), str(here), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             "PYTHONPATH": os.pathsep.join(path), "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "WARNING",
-            # Memory that is free goes back at once, so that growth is of what is held.
+            # Free memory is returned at once, so growth shows memory in use.
             "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "65536",
-            # oneDNN keeps what it has made for 1,024 shapes of matrix products, and thousands of requests have so many,
-            # at vLLM's own server as well.
+            # oneDNN caches kernels for 1,024 matrix shapes, which thousands of requests fill, also in vLLM's own
+            # server.
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
             "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         }  # fmt: skip
@@ -235,12 +234,12 @@ class Server:
             )
 
     def processes(self) -> list[psutil.Process]:
-        """The server and all that it has started."""
+        """The server and its descendants."""
         one = psutil.Process(self.process.pid)
         return [one, *one.children(recursive=True)]
 
     def end(self) -> int:
-        """End it, as a user does, and wait: the processes that are left, which are ended, too."""
+        """Stop it as a user would, and wait; kill and return leftover processes."""
         processes = self.processes() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
         _, left = psutil.wait_procs(processes, timeout=30)
@@ -262,7 +261,7 @@ class Client:
         self._server, self._session = server, session
 
     async def ready(self) -> None:
-        """Wait until it answers.
+        """Wait until the server answers.
 
         Raises:
             RuntimeError: It has ended.
@@ -290,7 +289,7 @@ class Client:
         return self._session.post(f"{self._server.address}/v1/completions", json=body)
 
     async def whole(self, ask: Ask) -> Answer:
-        """An answer at once."""
+        """An answer without streaming."""
         async with self._post(self._body(ask)) as answer:
             if answer.status != 200:
                 raise RuntimeError(f"status {answer.status}: {await answer.text()}")
@@ -299,7 +298,7 @@ class Client:
         return Answer(choice["text"], tuple(choice["token_ids"]), told.get("sparse_tasks", {}))
 
     async def streamed(self, ask: Ask) -> Answer:
-        """An answer in parts."""
+        """A streamed answer."""
         text, ids, measured = "", list[int](), {}
         async with self._post(self._body(ask) | {"stream": True, "stream_options": {"include_usage": True}}) as answer:
             async for event in _events(answer):
@@ -310,7 +309,7 @@ class Client:
         return Answer(text, tuple(ids), measured)
 
     async def left(self, ask: Ask, parts: int) -> str:
-        """A request whose client leaves after some parts of a long answer: the text up to there."""
+        """A request whose client disconnects during a long answer; the text so far."""
         text = ""
         body = self._body(ask, 768 - len(ask.prompt)) | {"stream": parts > 0}
         try:
@@ -342,7 +341,7 @@ class Client:
         return found
 
     async def rpc(self, method: str, *given: Any) -> Any:
-        """What a method of the worker returns."""
+        """Call a method of the worker."""
         body = {"method": method, "args": given}
         async with self._session.post(f"{self._server.address}/collective_rpc", json=body) as answer:
             if answer.status != 200:
@@ -358,7 +357,7 @@ class Client:
             await asyncio.sleep(0.2)
 
     async def change(self, sparsity: float) -> None:
-        """Change the sparsity of requests that choose none, and make all methods anew."""
+        """Change the default sparsity, which recreates all methods."""
         await self.idle()
         async with self._session.post(f"{self._server.address}/reset_prefix_cache") as answer:
             answer.raise_for_status()
@@ -379,10 +378,10 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
 
 @asynccontextmanager
 async def serving(model: Path, kind: str, log: Path, life: Life) -> AsyncIterator[tuple[Server, Client]]:
-    """A server from its start to its end."""
+    """A server within the block."""
     server = Server(model, kind, log)
     try:
-        # Each request has a connection of its own: the server may close one that waits just as it is used again.
+        # Each request has its own connection: the server may close an idle one just as it is reused.
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600)) as session:
             client = Client(server, session)
@@ -393,7 +392,7 @@ async def serving(model: Path, kind: str, log: Path, life: Life) -> AsyncIterato
 
 
 async def live(model: Path, kind: str, log: Path, requests: int, alone: Alone, draw: random.Random) -> Life:
-    """A server, and so many requests at it."""
+    """Run a server with this many requests."""
     life, asked = Life(kind), distinct(kind)
     async with serving(model, kind, log, life) as (server, client):
         before = await client.metrics()
@@ -401,7 +400,7 @@ async def live(model: Path, kind: str, log: Path, requests: int, alone: Alone, d
         by_itself = list[tuple[Ask, float, Answer]]()
         for sparsity in KINDS[kind].changes:
             await client.change(sparsity)
-            # Of a kind that was there before, one of each attention: what first requests make is no growth.
+            # For a repeated kind, warm up each attention, so first requests do not count as growth.
             for ask in {ask.attention: ask for ask in asked}.values() if known else asked:
                 if sparsity == CHANGES[0] or owns(kind, ask):
                     by_itself.append((ask, sparsity, await client.whole(ask)))
@@ -455,7 +454,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def differing(life: Life, alone: Alone) -> tuple[list[Ask], list[tuple[Ask, float]]]:
-    """Requests whose text is another than alone, and those that only measure otherwise, with by how much."""
+    """Requests whose text differs from that alone, and those that only differ in measurements, with the difference."""
     texts, measures = list[Ask](), list[tuple[Ask, float]]()
     for ask, sparsity, answer in life.answers:
         other = alone[life.kind, ask, sparsity]
@@ -475,7 +474,7 @@ def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
 
 
 def totals(life: Life) -> dict[str, tuple[float, float]]:
-    """Totals of ``/metrics``, and the sums of the requests that they are to be."""
+    """Totals of ``/metrics``, and the expected sums over requests."""
     sums: Counter[str] = Counter()
     for answer in (answer for _, _, answer in life.answers if answer.measured):
         method = answer.measured["attention"]["method"]
@@ -494,7 +493,7 @@ def totals(life: Life) -> dict[str, tuple[float, float]]:
 
 
 def growth(life: Life, process: str) -> float:
-    """Bytes for each request by which a process grows, from the middle third of its samples to the last."""
+    """Bytes per request by which a process grows, from the middle third of its samples to the last."""
     samples = life.memory.get(process, [])
     third = len(samples) // 3
     if third < 3 or len(life.answers) + life.aborted < SETTLED:
@@ -504,7 +503,7 @@ def growth(life: Life, process: str) -> float:
 
 
 def violations(life: Life, alone: Alone, own: Life) -> Iterator[str]:
-    """What went wrong, in words; ``own`` is vLLM's own server."""
+    """The violations, in words; ``own`` is vLLM's own server."""
     texts, measures = differing(life, alone)
     if texts:
         yield f"{len(texts)} texts are not those of the request alone, as of {_short(texts[0])}"
@@ -536,7 +535,7 @@ def _short(ask: Ask) -> str:
 
 
 def nothing_shown(lives: Sequence[Life], alone: Alone) -> Iterator[str]:
-    """What did not happen, so that the soak says nothing about it."""
+    """What did not occur, and so was not tested."""
     if not all(life.aborted for life in lives):
         yield "no request was aborted"
     for kind in dict.fromkeys(life.kind for life in lives):
@@ -561,7 +560,7 @@ def sensitive(alone: Alone) -> float:
 
 
 def table(lives: Sequence[Life], alone: Alone) -> str:
-    """What happened, a row for each server."""
+    """The results, a row for each server."""
     head = ("server", "ended", "aborted", "preemptions", "prefix hits", "other texts", "other measures", "MiB",
             "KiB a request", "s")  # fmt: skip
     rows = [head]

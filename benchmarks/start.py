@@ -2,9 +2,9 @@
 
     python benchmarks/start.py [--runs 5]
 
-CPU time is user and system time of the process and of the children that it waits for, the least of several runs. Runs
-of bare Python alternate with those of the commands, so that both see the same machine. Modules are compiled before, as
-they are once a program has run. Exit code 1 where a command takes more than its limit.
+CPU time is user and system time of the process and of the children that it waits for, the minimum of several runs. Runs
+of bare Python alternate with those of the commands, so both see the same machine load. Modules are compiled before, as
+after a first run. Exit code 1 if a command exceeds its limit.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Command:
 
     Attributes:
         name: Its row in the table.
-        arguments: Of ``sparse-tasks``; ``DATA`` stands for a data set's folder, ``NEW`` for a folder that is not there.
-        limit: Most CPU time, over that of bare Python.
+        arguments: Of ``sparse-tasks``; ``DATA`` stands for a data set's folder, ``NEW`` for a folder that does not
+            exist.
+        limit: Maximum CPU time, over that of bare Python.
         exit_code: Expected exit code.
     """
 
@@ -51,7 +52,7 @@ COMMANDS = (
 
 
 def cpu_seconds(command: list[str], exit_code: int = 0) -> float:
-    """CPU time of a command, that of its children included.
+    """CPU time of a command, including its children.
 
     Raises:
         RuntimeError: It ends with another exit code.
@@ -65,7 +66,7 @@ def cpu_seconds(command: list[str], exit_code: int = 0) -> float:
 
 
 def main() -> int:
-    """Print a table; 1 where a limit is exceeded."""
+    """Print a table; 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs of each command (default: 5)")
     runs = parser.parse_args().runs
@@ -73,7 +74,7 @@ def main() -> int:
     program = [sys.executable, "-m", "sparse_tasks"]
     with tempfile.TemporaryDirectory() as folder:
         data, new = Path(folder, "data"), Path(folder, "new")
-        # It also converts the built-in tokenizer, where that has never been done.
+        # It also converts the built-in tokenizer, if not cached.
         cpu_seconds([*program, *SAMPLE.split(), str(data)])
         bare: list[float] = []
         times: dict[Command, list[float]] = {command: [] for command in COMMANDS}

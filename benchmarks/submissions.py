@@ -1,12 +1,12 @@
-"""Ten thousand spoilt submissions: the check's verdict on each, its time and its memory.
+"""Ten thousand corrupted submissions: the check's verdict on each, its time and its memory.
 
     python benchmarks/submissions.py                    # 10,000 of all kinds
     python benchmarks/submissions.py 500 --seed 7       # others, fewer
     python benchmarks/submissions.py 100 --kind bomb    # of one kind
 
-Each has to get a verdict that satisfies its schema, within two seconds of CPU time and 500 MB of memory, and none that
-claims what is not true may be accepted (by an oracle that shares no code with the check). Exit code 1 where one of
-these fails; ``--keep`` names a folder for those submissions.
+Each must get a verdict that satisfies its schema, within two seconds of CPU time and 500 MB of memory, and no false
+claim may be accepted (by an oracle that shares no code with the check). Exit code 1 if one of these fails; ``--keep``
+names a folder for those submissions.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Outcome:
         seed: Seed of the mutation.
         verdict: Codes of the refusal, or ``accepted``.
         seconds: CPU time.
-        megabytes: Peak memory of the process meanwhile.
-        broken: The promise that does not hold; None where all do.
+        megabytes: Peak memory of the process during the check.
+        broken: The broken requirement; None if there is none.
     """
 
     kinds: str
@@ -93,14 +93,14 @@ def peak_megabytes() -> float:
 
 
 def judge(content: bytes, path: Path, dataset: Dataset, rows: list[dict[str, Any]]) -> tuple[str, float, str | None]:
-    """The verdict, its CPU time in seconds, and the promise that it breaks."""
+    """The verdict, its CPU time in seconds, and the requirement that it breaks."""
     path.write_bytes(content)
     began = time.process_time()
     try:
         verdict = check(path, [dataset])
     except KeyboardInterrupt:
         raise
-    except BaseException:  # also that of an interpreter that gives up
+    except BaseException:  # including fatal interpreter errors
         return "raised", time.process_time() - began, traceback.format_exc(limit=-3)
     seconds = time.process_time() - began
     return _codes(verdict), seconds, _broken(verdict, content, dataset, rows)
@@ -176,7 +176,7 @@ def show(outcomes: list[Outcome], console: Console) -> None:
 
 
 def main() -> int:
-    """Run the benchmark; exit code 1 where a promise is broken."""
+    """Run the benchmark; exit code 1 if a requirement is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", nargs="?", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first")

@@ -1,4 +1,4 @@
-"""Steps of tasks on code: the way from file to file, with the numbers that names stand for."""
+"""Steps of tasks on code: the path from file to file, with the values of names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sample = Mapping[str, Any]
 
 
 def _value(sample: Sample) -> list[str]:
-    """Each call with its condition and the call that it makes, then what they return, from the last on."""
+    """Each call with its condition and the call that it makes, then their results, from the last one back."""
     found = asked(r"What does (\w+)\((\d+), (\d+)\) of (\S+\.py) return\?", sample["question"])
     sources, module, name = Sources(sample["prompt"]), dotted(found[4]), found[1]
     arguments, added, lines = [int(found[2]), int(found[3])], list[int](), list[str]()
@@ -51,7 +51,7 @@ def _value(sample: Sample) -> list[str]:
 
 
 class _Numbers(ast.NodeTransformer):
-    """Puts numbers in the places of names."""
+    """Replaces names by numbers."""
 
     def __init__(self, sources: Sources, module: str, arguments: dict[str, int]) -> None:
         self._sources, self._module, self._arguments = sources, module, arguments
@@ -65,17 +65,17 @@ class _Numbers(ast.NodeTransformer):
         return ast.unparse(self.visit(ast.parse(ast.unparse(expression), mode="eval").body))
 
     def value(self, expression: ast.expr) -> int:
-        return int(eval(self.said(expression), {"__builtins__": {}}))  # of numbers alone, which the generator wrote
+        return int(eval(self.said(expression), {"__builtins__": {}}))  # only numbers, written by the generator
 
 
 def constant(sources: Sources, module: str, name: str) -> int:
-    """The number that a name of a module stands for."""
+    """The value of a name in a module."""
     module, name = sources.origin(module, name)
     return int(sources.modules[module].texts[name].partition(" = ")[2])
 
 
 def _definition(sample: Sample) -> list[str]:
-    """Each import on the way."""
+    """Each import on the path."""
     found = asked(r"In (\S+\.py), the function \w+ calls (\w+)\. In which file", sample["question"])
     sources, module, name, lines = Sources(sample["prompt"]), dotted(found[1]), found[2], list[str]()
     while name in sources.modules[module].imports:
@@ -86,7 +86,7 @@ def _definition(sample: Sample) -> list[str]:
 
 
 def _calls(sample: Sample) -> list[str]:
-    """What the function takes, and the number of each call."""
+    """The numbers that the function accepts, and the number in each call."""
     found = asked(r"The function (\w+) of (\S+\.py) is called", sample["question"])
     sources, module = Sources(sample["prompt"]), dotted(found[2])
     least, most = map(int, re.findall(r"[<>] (\d+)", sources.modules[module].texts[found[1]]))

@@ -1,11 +1,10 @@
-"""Data that the probe is trained and tested on: data sets of sparse-tasks, encoded with the outputs it shall give.
+"""Data that the probe is trained and tested on: data sets of sparse-tasks, encoded with the target outputs.
 
 Usage: data.py TOKENIZER WORK [PART[+ROUND] ...]
 
 Each part becomes WORK/PART.npz: ``ids`` (uint16, one question after another, each a prompt and then its output),
 ``prompt`` and ``output`` (their lengths in tokens), ``task`` (index into ``tasks``) and ``id``. Parts and data sets
-that exist are not made again. ``new+3`` is the part ``new`` once more, of other seeds, for as much data as a training
-can read.
+that exist are not made again. ``new+3`` is the part ``new`` again, with other seeds, for any amount of training data.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def _others(length: str, samples: int, seed: int) -> list[Stage]:
 
 
 def _of(settings: Mapping[str, object], tasks: Sequence[str]) -> dict[str, object]:
-    """The settings that are of these tasks."""
+    """The settings of these tasks."""
     return {
         name: value
         for name, value in settings.items()
@@ -190,7 +189,7 @@ PARTS: Final[dict[str, list[Stage]]] = {
         *_others("4k", 10, 1161),
     ],
     "new8k": [*_levels(range(6), "8k", NEW, 8, 1181), *_others("8k", 4, 1191)],
-    # The seed of tests, which no part above has.
+    # The seed of tests, which no part above uses.
     "test4k": [Stage("4k", FIRST, 100, 42), Stage("4k", NEW, 50, 42, settings=_of(LEVELS[2], NEW))],
     "test8k": [Stage("8k", FIRST, 100, 42), Stage("8k", NEW, 50, 42, settings=_of(LEVELS[2], NEW))],
 }
@@ -199,7 +198,7 @@ PARTS: Final[dict[str, list[Stage]]] = {
 def encode(
     stage: Stage, tokenizer: str, test: bool, samples: list[Sample]
 ) -> list[tuple[Sample, list[int], list[int]]]:
-    """Questions with the ids of their prompts and of the outputs; of a sample's questions a few, but all in tests."""
+    """Questions with the ids of their prompts and outputs; some of a sample's questions, but all in tests."""
     loaded = load_tokenizer(tokenizer, stage.template)
     encoded = []
     for sample in samples:
@@ -228,7 +227,7 @@ def rows(folder: Path) -> Iterator[Sample]:
 
 
 def make(part: str, again: int, tokenizer: str, path: Path) -> None:
-    """Write one part, with later seeds where it is made again."""
+    """Write one part, with later seeds for later rounds."""
     encoded: list[tuple[list[int], list[int]]] = []
     tasks: list[str] = []
     ids: list[str] = []
@@ -263,7 +262,7 @@ def make(part: str, again: int, tokenizer: str, path: Path) -> None:
             tasks=np.array(ALL),
             id=np.array(ids),
         )
-    os.replace(unfinished, path)  # a training that runs takes what is whole
+    os.replace(unfinished, path)  # a running training only takes complete files
 
 
 if __name__ == "__main__":

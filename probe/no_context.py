@@ -1,9 +1,9 @@
-"""Answers of a model that sees the question and not the context: what it would know without reading.
+"""Answers of a model that sees the question but not the context: what it knows without reading.
 
 Usage: no_context.py DATA MODEL OUTPUTS [SAMPLES]
 
 OUTPUTS is a file for ``sparse-tasks evaluate DATA --engine replay --model OUTPUTS``. A probe that has learned to read,
-and not which answers are frequent, scores next to nothing.
+rather than frequent answers, scores almost nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Steps of tasks with long answers and of copies: what is found in the context, before anything is made of it."""
+"""Steps of tasks with long answers and of copies: the facts from the context, before the answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CARRIED: Final = {"Purchase": "+", "GiftReceived": "+", "Sale": "-", "GiftGiven
 
 
 def _ledger(sample: Sample) -> list[str]:
-    """The purse at first, and the changes of each chapter that has some."""
+    """The initial purse, and the changes in each chapter that has any."""
     story = read(sample["prompt"])
     lines = [str(story.setting_out.amount)]
     for page in story.pages:
@@ -30,7 +30,7 @@ def _ledger(sample: Sample) -> list[str]:
 
 
 def _walk(sample: Sample) -> list[str]:
-    """The roads of each place, in the order in which a search comes to them."""
+    """The roads of each place, in search order."""
     start, backwards = _matched(r"(From which|Which) places can (?:(.+) be reached|be reached from (.+?)), and", sample)
     leads: dict[str, list[str]] = {}
     for slots in _lines(sample, "roads", walk):
@@ -46,7 +46,7 @@ def _matched(pattern: str, sample: Sample) -> tuple[str, bool]:
 
 
 def _sort(sample: Sample) -> list[str]:
-    """The events in the order of the text."""
+    """The events in text order."""
     years = {answer.rpartition(": ")[2]: answer for answer in sample["answers"]}
     told = [f"{slots['place']}: {slots['year']}" for slots in _lines(sample, "chronicle", sort)]
     return [line for line in told if years.get(line.rpartition(": ")[2]) == line]
@@ -64,7 +64,7 @@ def _execute(sample: Sample) -> list[str]:
 
 
 def _copy(sample: Sample) -> list[str]:
-    """The first line of each piece with the heading, up to the one that is asked for."""
+    """The first line of each piece with the heading, up to the requested one."""
     found = _asked(r'pieces with the heading "(.+)"\. Copy number (\d+) of them', sample)
     firsts = re.findall(rf"^{re.escape(found[1])}\n\n(.+)\n", sample["prompt"], re.M)
     return [f"{number}. {first}" for number, first in enumerate(firsts[: int(found[2])], 1)]

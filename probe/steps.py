@@ -1,7 +1,7 @@
-"""Explanations that the probe learns to write before its answers, derived from the prompt as an oracle reads it.
+"""Explanations that the probe learns to write before its answers, derived from the prompt like an oracle's answer.
 
-A task that needs steps gets them spelled out, one a line and in the order of the text, so that each line needs one
-look at the context. Look-ups get none.
+Tasks that need steps get them spelt out, one per line and in text order, so that each line needs one look at the
+context. Look-ups get none.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ACQUIRED: Final = ("Purchase", "GiftReceived")
 
 
 def target(sample: Sample) -> str:
-    """The output that the probe is trained to give: an explanation where one helps, and the answer in its tags."""
+    """The probe's target output: an explanation where it helps, and the answer in its tags."""
     answer = f"<answer>\n{sample['answer']}\n</answer>"
     lines = STEPS[sample["task"]](sample) if sample["task"] in STEPS else []
     return "\n".join(["<explanation>", *lines, "</explanation>", answer]) if lines else answer
 
 
 def questions(sample: Sample) -> Iterator[Sample]:
-    """A row for each question of a sample: ``prompt`` is the first message, ``later`` those behind it in a chat."""
+    """A row for each question of a sample: ``prompt`` is the first message, ``later`` the following ones in a chat."""
     if not sample["turns"]:
         yield {**sample, "later": (), "level": ""}
         return
@@ -132,7 +132,7 @@ def _biographies(sample: Sample) -> list[str]:
 
 
 def _judge(sample: Sample) -> list[str]:
-    """Each sale of a thing of the material, with what the thing had cost."""
+    """Each sale of a thing of the material, with its cost."""
     story = _story(sample)
     heard = story.tongue.heard("judge", story.question)
     if heard is None:
@@ -153,12 +153,12 @@ def _judge(sample: Sample) -> list[str]:
 
 
 def _turn(sample: Sample) -> list[str]:
-    """The steps of a question of a session, which its words tell; facts of chapters have none."""
+    """The steps of a question in a session, by its wording; facts of chapters have none."""
     return next((steps(sample) for words, steps in _TURNS.items() if words in sample["question"]), [])
 
 
 def _ladder(sample: Sample) -> list[str]:
-    """The facts; where numbers are added up, with the sum so far."""
+    """The facts; for sums, with the running total."""
     if sample["level"] == "retrieve":
         return []
     facts = next(turn["answers"] for turn in sample["turns"] if turn["level"] == "retrieve")
@@ -169,7 +169,7 @@ def _ladder(sample: Sample) -> list[str]:
 
 
 def _story(sample: Sample) -> Story:
-    """The story of a row, with the question of this row, which may stand in a later message."""
+    """The story of a row, with its question, which may be in a later message."""
     return replace(read(sample["prompt"]), question=sample["question"])
 
 

@@ -2,14 +2,13 @@
 
 Usage: torchrun --nproc-per-node GPUS train.py BASE WORK
 
-BASE is a folder of a checkpoint or a GGUF file. Training begins with it, or with the change of it that the file
-``FROM`` holds, the result of an earlier training. All weights but the embedding are trained for ``TRAIN`` seconds;
-the change of each matrix is cut to the components that fit into ``BYTES``; the factors are trained for ``REPAIR`` more
-seconds to make up for the cut. The loss is that of the outputs alone. Every ``SAVE`` seconds WORK/checkpoint.pt is
-written, from which a run that was stopped goes on, and WORK/snapshot.safetensors, the change so far in twice the bytes,
-which another host can begin with (``FROM``); and parts that have been made since then join. WORK/probe.safetensors is
-the result. Then every test sample is
-answered greedily: WORK/outputs-*.jsonl, which ``evaluate --engine replay`` scores.
+BASE is a folder of a checkpoint or a GGUF file. Training starts from it, or from the change in the file ``FROM``, the
+result of an earlier training. All weights except the embedding are trained for ``TRAIN`` seconds; the change of each
+matrix is cut to the components that fit into ``BYTES``; the factors are trained for ``REPAIR`` more seconds to
+compensate for the cut. The loss covers only the outputs. Every ``SAVE`` seconds WORK/checkpoint.pt is written, from
+which a stopped run resumes, and WORK/snapshot.safetensors, the change so far in twice the bytes, from which another
+host can start (``FROM``); parts made in the meantime are added. WORK/probe.safetensors is the result. Then every test
+sample is answered greedily: WORK/outputs-*.jsonl, which ``evaluate --engine replay`` scores.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ LEAST: Final = 4  # components of each matrix
 PEAK: Final = float(os.environ.get("LR", "8e-4"))
 MICRO: Final = int(os.environ.get("MICRO", "65536"))  # tokens of a forward pass
 STEP: Final = int(os.environ.get("STEP", "65536"))  # tokens of a step on each GPU
-ANSWERS: Final = int(os.environ.get("ANSWERS", "100"))  # test samples of each task that are answered
-MEASURED: Final = int(os.environ.get("MEASURED", "40"))  # test samples of each task by which cuts are compared
+ANSWERS: Final = int(os.environ.get("ANSWERS", "100"))  # answered test samples per task
+MEASURED: Final = int(os.environ.get("MEASURED", "40"))  # test samples per task for comparing cuts
 BATCH: Final = int(os.environ.get("BATCH", "64"))
 FROM: Final = os.environ.get("FROM", "")
 BOUNDS: Final = {"1k": 1536, "2k": 2816, "4k": 4992, "8k": 9088}
 """Most tokens of a question and its output, by length; batches are as wide, so that a layer is compiled four times."""
-# Weights of the lengths, by token, up to a share of the time: first what is short; of new tasks more than of the first.
+# Token weights of the lengths, up to a share of the time: short ones first; new tasks more than the first ones.
 MIXES: Final[list[tuple[float, dict[str, float]]]] = [
     (0.10, {"1k": 0.05, "2k": 0.10, "4k": 0.10, "new 1k": 0.30, "new 2k": 0.45}),
     (0.50, {"2k": 0.06, "4k": 0.20, "8k": 0.10, "new 1k": 0.06, "new 2k": 0.20, "new 4k": 0.38}),
@@ -72,7 +71,7 @@ def located(base: Path) -> dict[str, str]:
 
 
 def load(base: Path, dtype: torch.dtype) -> Any:
-    """The model whose weights are those of ``base`` in bfloat16."""
+    """The model with the weights of ``base`` in bfloat16."""
     unpack = {"quantization_config": GgufConfig(dequantize=True)} if base.suffix == ".gguf" else {}
     model = AutoModelForCausalLM.from_pretrained(
         **located(base), dtype=torch.bfloat16, attn_implementation="sdpa", **unpack
@@ -81,7 +80,7 @@ def load(base: Path, dtype: torch.dtype) -> Any:
 
 
 class Part:
-    """Encoded samples of about one length, dealt out in an order that all processes share."""
+    """Encoded samples of similar length, distributed in an order that all processes share."""
 
     def __init__(self, ids: np.ndarray[Any, Any], starts: Any, prompt: Any, output: Any, width: int = 0) -> None:
         self.ids, self.starts, self.prompt, self.output = ids, starts, prompt, output
@@ -98,7 +97,7 @@ class Part:
         return self.rows_of(dealt[RANK::WORLD])
 
     def rows_of(self, samples: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Likewise, of these samples."""
+        """The batch of these samples."""
         ids = torch.zeros(len(samples), self.width, dtype=torch.long)
         places, labels = [], []
         for row, i in enumerate(samples):
@@ -111,7 +110,7 @@ class Part:
 
 
 def parts(paths: list[Path], bounds: dict[str, int]) -> dict[str, Part]:
-    """The parts of some files, cut by length at upper bounds; what is longer is left out. 0 is no bound."""
+    """The parts of some files, split by length at upper bounds; longer samples are left out. 0 means no bound."""
     files = [dict(np.load(path)) for path in paths]
     ids, prompt, output = (np.concatenate([file[name] for file in files]) for name in ("ids", "prompt", "output"))
     lengths = prompt + output
@@ -126,10 +125,10 @@ def parts(paths: list[Path], bounds: dict[str, int]) -> dict[str, Part]:
 
 
 def taught() -> dict[str, Part]:
-    """The parts that are there by now, the same for all processes."""
+    """The parts available so far, the same for all processes."""
     found: dict[str, Part] = {}
     for name, pattern in (("", "[!nt]*.npz"), ("new ", "new*.npz")):
-        # In the order in which they were made, of which the first process says how many there are.
+        # In creation order; the first process determines their number.
         made = int(agreed(len(list(WORK.glob(pattern)))))
         paths = sorted(WORK.glob(pattern), key=lambda path: (path.stat().st_mtime, path.name))[:made]
         if paths:
@@ -138,7 +137,7 @@ def taught() -> dict[str, Part]:
 
 
 def output_loss(model: Any, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean loss over output tokens, and the tokens that the model would have written in their places."""
+    """Mean loss over output tokens, and the model's predictions in their places."""
     ids, places, labels = batch
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=CUDA):
         hidden = model.model(input_ids=ids).last_hidden_state.flatten(0, 1)[places]
@@ -179,7 +178,7 @@ def optimise(
     save: Callable[[], None] = lambda: None,
     name: str = "train",
 ) -> None:
-    """Steps until the seconds have passed, with hooks before and after each step, and one that saves, of ``train``."""
+    """Run steps until the time is up, with hooks before and after each step, and one that saves."""
     train = taught()
     weights = [p for p in model.parameters() if p.requires_grad]
     dealer, means = random.Random(f"{name} {PROGRESS['step']}"), dict[str, Tensor]()
@@ -211,7 +210,7 @@ def optimise(
 
 
 def checkpoint(model: Any, optimiser: torch.optim.Optimizer) -> None:
-    """Write what training goes on from."""
+    """Write the state for resuming training."""
     if RANK == 0:
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "progress": PROGRESS}
         torch.save(state, WORK / "checkpoint.part")
@@ -219,7 +218,7 @@ def checkpoint(model: Any, optimiser: torch.optim.Optimizer) -> None:
 
 
 def save(model: Any, optimiser: torch.optim.Optimizer, base: dict[str, Tensor]) -> None:
-    """Write a checkpoint, and what another host can begin with."""
+    """Write a checkpoint, and a snapshot for another host."""
     checkpoint(model, optimiser)
     so_far = Factors(model, base)
     so_far.begin(so_far.ranks(2 * BYTES))
@@ -236,12 +235,12 @@ def mix_at(share: float) -> dict[str, float]:
 
 
 def cosine(share: float) -> float:
-    """Full rate for a sixth of the time, then down to a fiftieth of it."""
+    """Full rate for a sixth of the time, then a cosine decay to a fiftieth."""
     return PEAK * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * max(0.0, (share - 0.16) / 0.84))))
 
 
 class Factors:
-    """The change of each matrix as a product of two narrow ones, and the training of these."""
+    """The change of each matrix as a product of two narrow ones, and their training."""
 
     def __init__(self, model: Any, base: dict[str, Tensor]) -> None:
         self.base = base
@@ -253,7 +252,7 @@ class Factors:
         self.factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
 
     def ranks(self, budget: int) -> dict[str, int]:
-        """Components of each matrix that take away most of the change for their bytes."""
+        """Components of each matrix that explain most of the change for their bytes."""
         gains = sorted(
             (
                 (float(s) ** 2 / sum(self.base[name].shape), name)
@@ -283,7 +282,7 @@ class Factors:
         """Parameters of the factors at these ranks."""
         for name, (left, values, right) in self.spectra.items():
             r, root = ranks[name], values[: ranks[name]].sqrt()
-            # The fused optimiser wants gradients and parameters in the same order of memory.
+            # The fused optimiser needs gradients and parameters with the same memory layout.
             self.factors[name] = (
                 nn.Parameter((left[:, :r] * root).contiguous()),
                 nn.Parameter((root[:, None] * right[:r]).contiguous()),
@@ -292,7 +291,7 @@ class Factors:
 
     @torch.no_grad()
     def before(self) -> None:
-        """Hand the gradients of the matrices on to the factors."""
+        """Propagate the gradients of the matrices to the factors."""
         for name, (left, right) in self.factors.items():
             gradient = self.matrices[name].grad
             left.grad = (gradient @ right.T).contiguous()
@@ -300,13 +299,13 @@ class Factors:
 
     @torch.no_grad()
     def after(self) -> None:
-        """Set the matrices to what the factors make of them."""
+        """Set the matrices from the factors."""
         for name, (left, right) in self.factors.items():
             self.matrices[name].copy_(self.base[name] + left @ right)
 
     @torch.no_grad()
     def pack(self, model: Any, path: Path) -> None:
-        """Write the factors in int8, with a scale for each component, and round them to that."""
+        """Write the factors in int8, with a scale per component, and round them accordingly."""
         packed: dict[str, Tensor] = {}
         for name, (left, right) in self.factors.items():
             for side, factor, axis in (("left", left, 0), ("right", right, 1)):
@@ -326,7 +325,7 @@ class Factors:
 
 @torch.no_grad()
 def add(model: Any, packed: dict[str, Tensor]) -> None:
-    """Change a model's weights by what ``Factors.pack`` wrote."""
+    """Add the change written by ``Factors.pack`` to a model's weights."""
     for name, weight in model.named_parameters():
         matrix = name.removesuffix(".weight")
         if f"{matrix}.left" in packed:
@@ -350,7 +349,7 @@ def spectrum(change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def exact(model: Any, part: Part, chosen: list[int]) -> Tensor:
-    """Which samples' outputs greedy decoding would write exactly, from one forward pass each: 0 or 1 by sample."""
+    """Whether greedy decoding would write each sample's output exactly, from one forward pass each: 0 or 1."""
     right = torch.zeros(len(part.starts), device=DEVICE)
     mine = chosen[RANK::WORLD]
     for first in range(0, len(mine), part.rows):
@@ -381,7 +380,7 @@ def first_of_each(tests: dict[str, np.ndarray[Any, Any]], most: int) -> list[int
     """Numbers of the questions on the first samples of each task."""
     samples, chosen = Counter[int](), list[int]()
     for i, (task, name) in enumerate(zip(tests["task"].tolist(), tests["id"].tolist(), strict=True)):
-        samples[task] += "#" not in name  # that of a later question has its number
+        samples[task] += "#" not in name  # later questions have a number
         chosen += [i] if samples[task] <= most else []
     return chosen
 
@@ -390,7 +389,7 @@ def first_of_each(tests: dict[str, np.ndarray[Any, Any]], most: int) -> list[int
 def answer(
     model: Any, tests: dict[str, np.ndarray[Any, Any]], part: Part, tokenizer: Any, chosen: list[int], right: Tensor
 ) -> Iterator[dict[str, str]]:
-    """Greedy outputs of this process's share of the samples; those known to be exact are not written again."""
+    """Greedy outputs of this process's share of the samples; those known to be exact are not decoded."""
     end = tokenizer.eos_token_id
     for i in chosen[RANK::WORLD]:
         if right[i]:

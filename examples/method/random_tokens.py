@@ -1,13 +1,13 @@
-"""A sparse attention method of one file: tokens drawn at random, which any other method has to beat.
+"""A sparse attention method in one file: random tokens, a lower baseline.
 
-Install it, and it is there like the built-in ones::
+Once installed, it works like the built-in ones::
 
     pip install examples/method
     sparse-tasks attention show random_tokens --length 4k --sparsity 0.9
     sparse-tasks evaluate DATA --model M --attention random_tokens --sparsity 0.9
 
-For a method of your own, change its name (here and in pyproject.toml), what it says about itself, and ``scores``. What
-does not evict tokens derives from ``PrefillMethod`` or ``DecodeMethod``; CONTRIBUTING.md tells what those need.
+For a method of your own, change its name (here and in pyproject.toml), its description, and ``scores``. Methods that do
+not evict tokens derive from ``PrefillMethod`` or ``DecodeMethod``; CONTRIBUTING.md describes what those need.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class RandomTokens(CapacityMethod):
 
     @property
     def observes(self) -> int:
-        return 1  # of the last queries it needs none, and has to name one
+        return 1  # it needs no queries, but the minimum is 1
 
     @property
     def unshared(self) -> str | None:
-        return None  # tokens stay whatever the prompt says, so prompts may share cached prefixes
+        return None  # selection ignores the content, so prompts may share cached prefixes
 
     def fixed(self, capacity: int) -> tuple[int, int]:
         sinks = min(self.sinks, capacity // 2)
@@ -55,8 +55,8 @@ class RandomTokens(CapacityMethod):
         return shape.kv_heads * (length + ranking_flops(length))
 
     def scores(self, q: Tensor, k: Tensor, *, impl: str = "auto") -> Tensor:
-        """fp32 ``[kv_heads, n_k]``: tokens of the highest scores stay."""
-        import torch  # here alone, so that methods are listed without it
+        """fp32 ``[kv_heads, n_k]``: tokens with the highest scores are kept."""
+        import torch  # imported here, so that methods can be listed without torch
 
         generator = torch.Generator(k.device).manual_seed(self.seed)
         return torch.rand(k.shape[1], k.shape[0], generator=generator, device=k.device)

@@ -1,6 +1,6 @@
-"""A metric of one file: how near a number is to the right one.
+"""A metric in one file: how close a number is to the right one.
 
-Install it, and any task may name it::
+Once installed, any task may use it::
 
     pip install examples/metric
 
@@ -16,7 +16,7 @@ from sparse_tasks.evaluators.metrics import METRICS, Metric
 
 
 def close_number(prediction: str | None, answers: Sequence[str]) -> float:
-    """One less the relative error, at least 0; 0 where the answer is not a single number."""
+    """One minus the relative error, at least 0; 0 if the answer is not a single number."""
     number = re.fullmatch(r"\s*(\d[\d,]*)\.?\s*", prediction or "")
     if number is None:
         return 0.0

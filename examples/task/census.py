@@ -1,13 +1,13 @@
-"""A task of one file: how many people live in the largest town?
+"""A task in one file: how many people live in the largest town?
 
-Install it with its metric, and it is there like the built-in ones::
+Once installed with its metric, it works like the built-in ones::
 
     pip install examples/metric examples/task
     sparse-tasks generate --length 4k --task census_largest
 
 For a task of your own, change its name (here and in pyproject.toml), the lines and the question that ``compose``
-writes, and ``oracle``, which has to find the answer in the prompt alone. The package makes
-lengths exact; a task counts no tokens.
+writes, and ``oracle``, which must find the answer in the prompt alone. The package makes lengths exact; a task does not
+count tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sparse_tasks.generators.task import TASKS, Draft, Mark, Offer, Passage, Tas
 
 @dataclass(frozen=True)
 class CensusLargest(Task):
-    """Asks for the number of inhabitants of the largest town in a census with one town a line."""
+    """Asks for the number of inhabitants of the largest town in a census with one town per line."""
 
     population: int = parameter(1_000_000, "inhabitants of the largest town, at least", 100_000, 10_000_000)
 
@@ -66,7 +66,7 @@ class CensusLargest(Task):
             offers=[offer_town],  # ways to make the draft longer
             marks=lambda: [
                 Mark(largest, 0, largest, len(largest.text) - 1, str(inhabitants))
-            ],  # the text that holds the label
+            ],  # the text that contains the label
         )
 
     def oracle(self, prompt: str) -> str:

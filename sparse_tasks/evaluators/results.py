@@ -361,7 +361,7 @@ def _is_dense(result: Result) -> bool:
 
 
 def _abilities(a: Path, b: Path, result_a: Result, result_b: Result) -> Iterator[Mapping[Place, float]]:
-    """Known abilities of two runs' models, from dense scores."""
+    """Dense scores of each run, or else, if the models differ, the mean scores of a run."""
     known = [dense_scores(folder, result) for folder, result in ((a, result_a), (b, result_b))]
     several = any(known) and result_a.model != result_b.model
     for scores, result in zip(known, (result_a, result_b), strict=True):

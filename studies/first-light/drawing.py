@@ -1,4 +1,4 @@
-"""Figures of the study: score against measured sparsity, and window methods inside and outside of their window."""
+"""Figures of the study: score against measured sparsity, and window methods inside and outside their window."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Panel:
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style a method, by its place among them."""
+    """A style per method, by its index."""
     return {name: style(number) for number, name in enumerate(dict.fromkeys(names))}
 
 
@@ -79,7 +79,9 @@ def curves(phases: Sequence[tuple[str, Sequence[Panel]]], path: Path, marks: dic
                     axis.set_xlabel("measured sparsity")
             axes[number][0].set_ylabel(f"score, sparse {phase}")
             if len(panels) == columns or len(panels) == max(len(of) for name, of in phases if name == phase):
-                _names(axes[number][len(panels) - 1], panels[-1], marks)  # a row that is cut short has those above it
+                _names(
+                    axes[number][len(panels) - 1], panels[-1], marks
+                )  # or the row above
         figure.suptitle(title, fontsize=9, color="#555555", x=0.01, ha="left")
         _save(figure, path)
 
@@ -104,7 +106,7 @@ def _panel(axis: Any, panel: Panel, marks: dict[str, Style]) -> None:
 
 
 def _names(axis: Any, panel: Panel, marks: dict[str, Style]) -> None:
-    """Names beside the last panel, at the ends of the lines, moved apart where they would touch."""
+    """Names next to the last panel, at the ends of the lines, moved apart if they would overlap."""
     ends = {name: max(points, key=lambda point: point.x) for name, points in panel.lines.items()}
     named = [("dense", DENSE.colour, 1.0, panel.dense.y)]
     named += [(name, marks[name].colour, end.x, end.y) for name, end in ends.items()]
@@ -114,7 +116,7 @@ def _names(axis: Any, panel: Panel, marks: dict[str, Style]) -> None:
     for entry in named:
         places.append(max(entry[3], places[-1] + gap if places else -0.02))
     over = max(0.0, places[-1] - 1.02)
-    for number in range(len(places) - 1, -1, -1):  # back down from the top
+    for number in range(len(places) - 1, -1, -1):  # from the top down
         top = 1.02 if number == len(places) - 1 else places[number + 1] - gap
         places[number] = min(places[number], top) if over else places[number]
     for (name, colour, x, y), place in zip(named, places, strict=True):

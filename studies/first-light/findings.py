@@ -1,9 +1,9 @@
-"""What the paper found, tested on runs: each statement with the interval that decides about it.
+"""The paper's findings, tested on runs: each statement with the interval that decides it.
 
-Methods are compared at one measured sparsity, not at one target: where a method ran at sparsities around it, each
-sample's score is interpolated between them, dense attention being sparsity 0. All intervals and p-values are those of
-``sparse_tasks.evaluators.statistics``, at 95%, of differences on the same samples; tasks that the model cannot do take
-no part.
+Methods are compared at the same measured sparsity, not target: between a method's neighbouring sparsities each sample's
+score is interpolated, with dense attention at sparsity 0. All intervals and p-values are those of
+``sparse_tasks.evaluators.statistics``, at 95%, of differences on the same samples; tasks that the model cannot do are
+excluded.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Verdict: TypeAlias = Literal["true", "false", "undecided"]
 Scores: TypeAlias = npt.NDArray[np.float64]  # of the samples of a place, in their order
 Place: TypeAlias = tuple[str, int, str]  # model, length, task
 
-TOLERATED = 0.1  # loss of a mean that a reader may let pass
-NEAR = 0.005  # difference in sparsity below which a run counts as at it: a grain of another one would be mixed in
+TOLERATED = 0.1  # loss of a mean that may seem tolerable
+NEAR = 0.005  # difference in sparsity below which a run is used without interpolation
 LEVEL = 0.95
 
 
@@ -77,7 +77,7 @@ class Cells:
     at: float
     dense: Mapping[Place, Scores]
     methods: Mapping[str, Mapping[Place, Scores]]
-    passed: Sequence[tuple[str, Mapping[Place, Scores]]]  # each sparse run as it was, with its label
+    passed: Sequence[tuple[str, Mapping[Place, Scores]]]  # each sparse run, uninterpolated, with its label
 
     def of(self, model: str) -> Cells:
         """The cells of a model, with the methods that were measured on it."""
@@ -100,7 +100,7 @@ class Cells:
 
     @cached_property
     def decoding(self) -> list[str]:
-        """Methods of decoding, those included that evict."""
+        """Methods of decoding, including those that evict."""
         return [name for name in self.methods if phase(name) != "prefill"]
 
     def places(self, names: Iterable[str], keep: Callable[[Place], bool] = lambda place: True) -> list[Place]:
@@ -124,7 +124,7 @@ def phase(name: str) -> str:
 
 
 def cells(runs: Runs, at: float) -> Cells:
-    """Scores at measured sparsity ``at`` of all methods of some runs that are no controls."""
+    """Scores at measured sparsity ``at`` of all methods of some runs, without controls."""
     able = runs.able
     able = able[
         able["attention"].isin([name for name in able["attention"].unique() if name == "dense" or _plain(name)])
@@ -160,14 +160,14 @@ def cells(runs: Runs, at: float) -> Cells:
 
 
 def _plain(name: str) -> bool:
-    """Whether it is a method of this package, or several, with parameters that follow from the sparsity."""
+    """Whether it consists of this package's methods, with parameters derived from the sparsity."""
     return all(part in METHODS and not METHODS.get(part).control for part in str(name).split("+"))
 
 
 def interpolated(points: Sequence[tuple[float, Scores]], at: float) -> Scores | None:
-    """Scores at a sparsity, on the line between the two sparsities around it; None outside of what was measured.
+    """Scores at a sparsity, interpolated between the two around it; None outside the measured range.
 
-    A run that is near it stands for it. Of several points at one sparsity, as tiles make them, the first counts.
+    A close run is used directly. Of several points at one sparsity, due to tiles, the first counts.
     """
     distance, nearest = min(((abs(sparsity - at), scores) for sparsity, scores in points), key=lambda point: point[0])
     if distance <= NEAR:
@@ -199,7 +199,7 @@ def _within(row: Sequence[float], interval: Interval) -> float:
 
 
 def lost(places: Sequence[tuple[Scores, Scores]]) -> tuple[float, Interval]:
-    """Share of the dense score that is lost, with its interval; places of a dense and a sparse score."""
+    """Share of the dense score that is lost, with its interval."""
     dense = math.fsum(precise_mean(a) for a, _ in places)
     interval = relative_error_interval([list(zip(a.tolist(), b.tolist(), strict=True)) for a, b in places])
     value = (dense - math.fsum(precise_mean(b) for _, b in places)) / dense
@@ -236,7 +236,7 @@ def _undecided(statement: str, why: str) -> Finding:
 
 
 def no_winner(found: Cells) -> Finding:
-    """For each method there is a task at which another is surely better, among methods of its phase."""
+    """For each method there is a task at which another method of its phase is significantly better."""
     statement = "No method wins everywhere."
     parts, verdicts, shown = [], [], []
     for kind, names in (("prefill", found.prefill), ("decoding", found.decoding)):
@@ -285,7 +285,7 @@ def no_winner(found: Cells) -> Finding:
 
 
 def single_needles(found: Cells) -> Finding:
-    """Share that is lost of single needles, less that of tasks of high dispersion or scope."""
+    """Share lost on single needles, minus that on tasks of high dispersion or scope."""
     statement = "Single-needle retrieval tolerates more than tasks of scope and dispersion."
     names = list(found.methods)
     easy = found.places(names, lambda place: single(place[2]))
@@ -302,7 +302,7 @@ def single_needles(found: Cells) -> Finding:
 
 
 def longer_inputs(found: Cells) -> Finding:
-    """Share that is lost at the shortest length, less that at the longest, on the same tasks."""
+    """Share lost at the shortest length, minus that at the longest, on the same tasks."""
     statement = "Longer inputs tolerate more at equal sparsity."
     names = [name for name, scores in found.methods.items() if len({length for _, length, _ in scores}) > 1]
     places = found.places(names) if names else []
@@ -327,7 +327,7 @@ def longer_inputs(found: Cells) -> Finding:
 
 
 def decoding_tolerates(found: Cells) -> Finding:
-    """Scores under methods of decoding, less those under methods of prefill, on the same samples."""
+    """Scores under decoding methods minus those under prefill methods, on the same samples."""
     statement = "Decoding tolerates more than prefill."
     names = [*found.prefill, *found.decoding]
     places = found.places(names) if found.prefill and found.decoding else []
@@ -343,7 +343,7 @@ def decoding_tolerates(found: Cells) -> Finding:
 
 
 def averages_hide(found: Cells) -> Finding:
-    """Runs whose mean over tasks loses little, and which surely lose more than that on a task."""
+    """Runs whose mean over tasks loses little, but which lose significantly more on a task."""
     statement = "Averages hide failures on at least one task."
     cases: list[tuple[str, Place, float, Scores]] = []
     for name, of_run in found.passed:
@@ -407,7 +407,7 @@ def leaders(found: Cells) -> Finding:
 def _leads(found: Cells, name: str, rivals: Sequence[str], places: Sequence[Place]) -> tuple[Verdict, str, Estimate]:
     """Whether a method is better than each rival, and its difference to the closest.
 
-    It leads where each interval lies above 0; not where one lies below, at a level that allows for their number.
+    It leads if each interval is above 0, and does not if one is below, at a level corrected for their number.
     """
     pairs = {rival: [(found.methods[rival][place], found.methods[name][place]) for place in places] for rival in rivals}
     estimates = {rival: difference(rows) for rival, rows in pairs.items()}
@@ -422,7 +422,7 @@ def _leads(found: Cells, name: str, rivals: Sequence[str], places: Sequence[Plac
 
 
 def quest_even(found: Cells) -> Finding:
-    """Change at the worst task under Quest, less that at the worst task under each other method of decoding."""
+    """Change at the worst task under Quest, minus that under each other decoding method."""
     statement = "Quest is the most even in decoding."
     rivals = [name for name in found.decoding if name != "quest"]
     places = found.places(["quest", *rivals]) if "quest" in found.methods and rivals else []
