@@ -79,9 +79,7 @@ def curves(phases: Sequence[tuple[str, Sequence[Panel]]], path: Path, marks: dic
                     axis.set_xlabel("measured sparsity")
             axes[number][0].set_ylabel(f"score, sparse {phase}")
             if len(panels) == columns or len(panels) == max(len(of) for name, of in phases if name == phase):
-                _names(
-                    axes[number][len(panels) - 1], panels[-1], marks
-                )  # or the row above
+                _names(axes[number][len(panels) - 1], panels[-1], marks)  # or the row above
         figure.suptitle(title, fontsize=9, color="#555555", x=0.01, ha="left")
         _save(figure, path)
 
